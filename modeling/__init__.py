@@ -1,0 +1,35 @@
+"""LiveCC's modeling code: exactly the files that a model repository carries, importable as `livecc_hf.modeling`.
+
+Importing this package makes the `livecc` model type known to transformers' auto classes.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoVideoProcessor
+
+from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
+from .decoding_livecc import StreamOptions
+from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
+from .processing_livecc import CommentarySample, StreamingProcessor
+from .stream_state_livecc import ContextFullError
+from .streaming_livecc import CommentarySegment, CommentaryStream, StreamFinishedError
+from .video_processing_livecc import LiveCCVideoProcessor
+
+AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)
+AutoModel.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(LiveCCConfig, StreamingProcessor, exist_ok=True)
+AutoVideoProcessor.register(LiveCCConfig, LiveCCVideoProcessor, exist_ok=True)
+
+__all__ = [
+    "POSITION_SCHEMES",
+    "CommentarySample",
+    "CommentarySegment",
+    "CommentaryStream",
+    "ContextFullError",
+    "LiveCCConfig",
+    "LiveCCForConditionalGeneration",
+    "LiveCCModel",
+    "LiveCCVideoProcessor",
+    "StreamFinishedError",
+    "StreamOptions",
+    "StreamingProcessor",
+]

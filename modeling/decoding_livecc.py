@@ -1,0 +1,177 @@
+"""How the next token is chosen: options, their defaults and transformers' logits processors."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+# LiveCC's live demonstration: short turns, a little variety, mild pressure against repetition.
+LIVE_DEFAULTS = {
+    "do_sample": True,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 50,
+    "repetition_penalty": 1.05,
+    "max_new_tokens": 16,
+}
+LIVE_MAX_PIXELS = 384 * 28 * 28
+
+
+def _option(default, help: str):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """What a stream is asked for and how its words are chosen.
+
+    An option left at `None` comes from the model's `generation_config`, else from the live defaults (sampling
+    with top_k 50, repetition penalty 1.05, 16 new tokens a turn).
+    """
+
+    query: str | None = _option(None, "what to comment on; default: the processor's default query")
+    title: str | None = _option(None, "the video's title, read by the model if there is no previous text")
+    previous: str | None = _option(None, "what was said before the stream begins")
+    do_sample: bool | None = _option(None, "sample instead of taking the likeliest token")
+    temperature: float | None = _option(None, "sampling temperature, above 0")
+    top_p: float | None = _option(None, "sample among the likeliest tokens of this total probability")
+    top_k: int | None = _option(None, "sample among this many likeliest tokens; 0 for all")
+    repetition_penalty: float | None = _option(None, "penalty on tokens of the whole context; 1 for none")
+    max_new_tokens: int | None = _option(None, "most tokens generated in a turn")
+    silence_threshold: float | None = _option(
+        None, "probability below which ` ...` is not chosen: higher makes the model speak more"
+    )
+    seed: int | None = _option(None, "seed of this stream's sampling")
+    output_logits: bool = _option(False, "keep the logits of every generated token on the segment")
+    min_pixels: int | None = _option(None, "fewest pixels of a resized frame")
+    max_pixels: int | None = _option(
+        None, "most pixels of a resized frame; default 384 * 28 * 28, within the processor's limit"
+    )
+    do_resize: bool = _option(True, "resize frames; off for frames whose sides are multiples of 28")
+
+    def __post_init__(self):
+        _check_range("temperature", self.temperature, above=0)
+        _check_range("top_p", self.top_p, above=0, up_to=1)
+        _check_range("top_k", self.top_k, from_=0)
+        _check_range("repetition_penalty", self.repetition_penalty, above=0)
+        _check_range("max_new_tokens", self.max_new_tokens, from_=1)
+        _check_range("silence_threshold", self.silence_threshold, from_=0, up_to=1)
+
+
+def _check_range(name, value, above=None, from_=None, up_to=None):
+    if value is None:
+        return
+    wanted = [f"above {above}"] if above is not None else []
+    wanted += [f"at least {from_}"] if from_ is not None else []
+    wanted += [f"at most {up_to}"] if up_to is not None else []
+    good = (above is None or value > above) and (from_ is None or value >= from_)
+    if not good or (up_to is not None and value > up_to):
+        raise ValueError(f"{name}={value}: expected a number {' and '.join(wanted)}")
+
+
+def stream_options(options: StreamOptions | None, keywords: dict) -> StreamOptions:
+    """Return `options` with `keywords` laid over it.
+
+    Raises:
+        ValueError: if a keyword is not the name of an option.
+    """
+    names = [f.name for f in dataclasses.fields(StreamOptions)]
+    unknown = sorted(set(keywords) - set(names))
+    if unknown:
+        raise ValueError(f"unknown stream option {', '.join(map(repr, unknown))}: expected some of {', '.join(names)}")
+    return dataclasses.replace(options or StreamOptions(), **keywords)
+
+
+class SilenceThresholdLogitsProcessor(LogitsProcessor):
+    """Rules out one token where its probability is below a threshold.
+
+    Args:
+        token_id: the token that says "nothing more for now", `` ...``.
+        threshold: the probability below which it may not be chosen.
+    """
+
+    def __init__(self, token_id: int, threshold: float):
+        self.token_id = token_id
+        self.threshold = threshold
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return the scores (batch, vocabulary), the token at minus infinity where it is improbable."""
+        improbable = scores.softmax(dim=-1)[:, self.token_id] < self.threshold
+        scores = scores.clone()
+        scores[improbable, self.token_id] = -torch.inf
+        return scores
+
+
+class TokenChooser:
+    """Chooses one token after another, as options, generation config and live defaults say.
+
+    Args:
+        options: the stream's options.
+        generation_config: the model's.
+        end_ids: ids that end a turn, besides those of `generation_config`.
+        continuation_id: the id of `` ...``, or `None` where the tokenizer has no such token.
+        device: where logits live.
+
+    Raises:
+        ValueError: if a silence threshold is set and there is no such token.
+    """
+
+    def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id, device):
+        config_value = lambda name: getattr(generation_config, name, None)  # noqa: E731
+        values = {}
+        for name, live_default in LIVE_DEFAULTS.items():
+            candidates = (getattr(options, name), config_value(name), live_default)
+            values[name] = next(value for value in candidates if value is not None)
+        self.max_new_tokens: int = values["max_new_tokens"]
+        self.do_sample: bool = values["do_sample"]
+        eos = config_value("eos_token_id")
+        self.end_ids = frozenset(end_ids) | frozenset([eos] if isinstance(eos, int) else eos or [])
+        self.processors = LogitsProcessorList()
+        if values["repetition_penalty"] != 1:
+            self.processors.append(RepetitionPenaltyLogitsProcessor(values["repetition_penalty"]))
+        if options.silence_threshold:
+            if continuation_id is None:
+                raise ValueError("silence_threshold needs a tokenizer in which ' ...' is one token; this one splits it")
+            self.processors.append(SilenceThresholdLogitsProcessor(continuation_id, options.silence_threshold))
+        if self.do_sample:
+            self.processors.extend(_warpers(values))
+        self.generator = None
+        if options.seed is not None:
+            self.generator = torch.Generator(device).manual_seed(options.seed)
+
+    def choose(self, context_ids: torch.LongTensor, logits: torch.FloatTensor) -> torch.LongTensor:
+        """Return the next tokens.
+
+        Args:
+            context_ids: (batch, length), everything the model has read and said.
+            logits: (batch, vocabulary).
+
+        Returns:
+            `torch.LongTensor` of shape (batch,).
+        """
+        scores = self.processors(context_ids, logits.float())
+        if not self.do_sample:
+            return scores.argmax(dim=-1)
+        return torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator)[:, 0]
+
+
+def _warpers(values: dict) -> list:
+    """Return the sampling processors in transformers' order."""
+    warpers = []
+    if values["temperature"] != 1:
+        warpers.append(TemperatureLogitsWarper(float(values["temperature"])))
+    if values["top_k"]:
+        warpers.append(TopKLogitsWarper(values["top_k"]))
+    if values["top_p"] < 1:
+        warpers.append(TopPLogitsWarper(values["top_p"]))
+    return warpers

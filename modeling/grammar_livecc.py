@@ -1,0 +1,183 @@
+"""The streaming grammar: how video time, frames and spoken words become the turns of a conversation.
+
+A commentary is a chat. Each user turn shows the frames of a short span of time, and the assistant answers
+with the words spoken in that span, followed by :data:`CONTINUATION`. The first turn spans 3 s, each later
+one 1 s, at 2 frames per second. This module knows text and numbers only: no tokens, no tensors.
+
+The grammar is that of LiveCC (arXiv 2504.16030, section 3), kept byte for byte so that its released weights
+and datasets work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+FRAMES_PER_SECOND = 2
+FIRST_TURN_FRAMES = 6
+TURN_FRAMES = 2
+FRAME_STEP_S = 1 / FRAMES_PER_SECOND
+
+MAX_FRAMES = 480  # 240 s
+PIXELS_PER_TOKEN = 28 * 28  # a merged 2x2 block of 14-pixel patches
+MIN_FRAME_PIXELS = 100 * PIXELS_PER_TOKEN
+MAX_FRAME_PIXELS = 768 * PIXELS_PER_TOKEN
+VIDEO_TOKEN_BUDGET = 24576
+
+CONTINUATION = " ..."
+SYSTEM_PROMPT = "You are a helpful assistant."
+DEFAULT_QUERY = "Please describe the video."
+
+IM_START = "<|im_start|>"
+IM_END = "<|im_end|>"
+VISION_START = "<|vision_start|>"
+VISION_END = "<|vision_end|>"
+VIDEO_PAD = "<|video_pad|>"
+
+PROMPT_START = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"
+TURN_JOINT = f"{IM_END}\n"
+ANSWER_START = f"{IM_START}assistant\n"
+
+
+@dataclass(frozen=True)
+class TurnSpan:
+    """The place of one turn in a stream.
+
+    Attributes:
+        first_frame: index of the turn's first frame.
+        n_frames: frames in the turn.
+        start_s: start in seconds from the stream's start.
+        end_s: end in seconds from the stream's start.
+    """
+
+    first_frame: int
+    n_frames: int
+    start_s: float
+    end_s: float
+
+
+def turn_span(first_frame: int) -> TurnSpan:
+    """Return the turn that begins with frame number `first_frame` of a stream without gaps.
+
+    Args:
+        first_frame: 0 for the first turn, then 6, 8, 10 ...
+
+    Raises:
+        ValueError: if no turn begins at `first_frame`.
+    """
+    if first_frame != 0 and (first_frame < FIRST_TURN_FRAMES or first_frame % TURN_FRAMES):
+        raise ValueError(
+            f"no turn begins at frame {first_frame}: turns begin at frames 0, {FIRST_TURN_FRAMES}, "
+            f"{FIRST_TURN_FRAMES + TURN_FRAMES}, ..."
+        )
+    n_frames = FIRST_TURN_FRAMES if first_frame == 0 else TURN_FRAMES
+    start_s = first_frame / FRAMES_PER_SECOND
+    return TurnSpan(first_frame, n_frames, start_s, start_s + n_frames / FRAMES_PER_SECOND)
+
+
+def split_turns(n_frames: int) -> list[TurnSpan]:
+    """Split `n_frames` frames into turns.
+
+    Args:
+        n_frames: an even number of frames; a first turn shorter than 3 s keeps its 3 s label.
+
+    Raises:
+        ValueError: if `n_frames` is not positive or odd.
+    """
+    if n_frames <= 0 or n_frames % TURN_FRAMES:
+        raise ValueError(
+            f"got {n_frames} frames, expected a positive multiple of {TURN_FRAMES}: repeat the last frame "
+            "of an odd count"
+        )
+    turns = []
+    first_frame = 0
+    while first_frame < n_frames:
+        span = turn_span(first_frame)
+        n = min(span.n_frames, n_frames - first_frame)
+        turns.append(TurnSpan(first_frame, n, span.start_s, span.end_s))
+        first_frame += n
+    return turns
+
+
+def time_label(start_s: float, end_s: float) -> str:
+    """Return the text that opens a user turn, such as ``Time=3.0-4.0s``; both in seconds from the stream's start."""
+    return f"Time={start_s:.1f}-{end_s:.1f}s"
+
+
+def query_text(query: str, title: str | None = None, previous: str | None = None) -> str:
+    """Return the query as the model reads it: the request, then its context on new lines.
+
+    As in LiveCC's training data the title is given only where there is no previous text; with one, its
+    line stays, empty.
+
+    Args:
+        query: what the commentary should be about.
+        title: the video's title.
+        previous: what was said before the stream begins.
+    """
+    title_line = "" if previous else title or ""
+    return f"{query}\n{title_line}\n{previous or ''}".strip()
+
+
+def user_turn(start_s: float, end_s: float, query: str = "", video: str = VIDEO_PAD) -> str:
+    """Return one user turn up to where the assistant's words begin, without what stands before it.
+
+    Args:
+        start_s: start in seconds from the stream's start.
+        end_s: end in seconds from the stream's start.
+        query: the query's text where this turn carries one (see :func:`query_text`).
+        video: the placeholder between the vision tokens.
+    """
+    content = f"{time_label(start_s, end_s)}{VISION_START}{video}{VISION_END}{query}"
+    return f"{IM_START}user\n{content}{IM_END}\n{ANSWER_START}"
+
+
+def question_turn(question: str) -> str:
+    """Return a user turn without video, up to where the answer begins."""
+    return f"{IM_START}user\n{question}{IM_END}\n{ANSWER_START}"
+
+
+def spoken_text(words: Iterable[str]) -> str:
+    """Return what the assistant says in a turn: the words, then :data:`CONTINUATION`; silence is that alone."""
+    return " ".join(words) + CONTINUATION
+
+
+def strip_continuation(text: str) -> str:
+    """Return decoded assistant text as a listener hears it: without the last `` ...`` and outer spaces."""
+    return text.rstrip().removesuffix(CONTINUATION).strip()
+
+
+def assign_words(words: Sequence[Sequence], last_frame_times_s: Sequence[float]) -> tuple[list[list[str]], int]:
+    """Give each word to the first turn whose last frame is not earlier than the word's end.
+
+    A word is spoken once: those that end after the last turn's last frame are cut, and counted.
+
+    Args:
+        words: ``[start_s, end_s, word]`` in the order spoken, on the clock of `last_frame_times_s`.
+        last_frame_times_s: the presentation time of each turn's last frame, in seconds, not decreasing.
+
+    Returns:
+        The words of each turn, and how many words were cut.
+    """
+    turns: list[list[str]] = []
+    i = 0
+    for last_s in last_frame_times_s:
+        spoken = []
+        while i < len(words) and words[i][1] <= last_s:
+            spoken.append(words[i][2])
+            i += 1
+        turns.append(spoken)
+    return turns, len(words) - i
+
+
+def frame_pixel_budget(n_frames: int) -> int:
+    """Return the most pixels one frame of a clip may have, so that a clip stays within the token budget.
+
+    max(min(768, 24576 * 2 / n_frames), 105) * 28 * 28, from LiveCC's video reader (a frame pair makes one
+    set of tokens, hence the 2).
+
+    Args:
+        n_frames: frames in the clip.
+    """
+    share = VIDEO_TOKEN_BUDGET * 2 / n_frames * PIXELS_PER_TOKEN
+    return int(max(min(MAX_FRAME_PIXELS, share), MIN_FRAME_PIXELS * 1.05))

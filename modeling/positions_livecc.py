@@ -1,0 +1,127 @@
+"""Rotary position schemes: which (temporal, height, width) position each token of a stream has.
+
+Qwen2-VL rotates queries and keys by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the
+same number three times; a vision token has its place in the video's grid; what follows a video goes on from
+the largest position used so far, plus one.
+
+==============  =========================================================================
+``mrope``       3-D positions in every turn
+``sequential``  1-D positions for every token, as LiveCC's released weights were trained
+``reference``   3-D up to the end of the first message that shows something, 1-D after it, as
+                LiveCC's published inference runs
+==============  =========================================================================
+
+All functions work on the tokens of one sequence, so that a stream extends its positions turn by turn and arrives
+where a single pass over the whole conversation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .configuration_livecc import POSITION_SCHEMES
+
+TEXT_TYPE, IMAGE_TYPE, VIDEO_TYPE = 0, 1, 2
+
+
+@dataclass
+class PositionState:
+    """Where the positions of a sequence have got to.
+
+    Attributes:
+        next_position: the position of the next text token.
+        seen_vision: whether a vision token has passed.
+        flat: whether vision tokens are numbered like text from here on.
+    """
+
+    next_position: int = 0
+    seen_vision: bool = False
+    flat: bool = False
+
+
+def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -> torch.LongTensor:
+    """Return the positions of one image's or video's tokens.
+
+    Args:
+        grid_thw: patches in time, height and width, before merging.
+        start: the position at the grid's origin.
+        merge_size: patches merged to one token along height and width.
+
+    Returns:
+        `torch.LongTensor` of shape (3, t * h/merge * w/merge).
+    """
+    t, h, w = (int(n) for n in grid_thw)
+    return torch.cartesian_prod(
+        torch.arange(t), torch.arange(h // merge_size), torch.arange(w // merge_size)
+    ).T.reshape(3, -1) + start
+
+
+def extend_positions(
+    token_types: Sequence[int] | torch.Tensor,
+    grids_thw: Sequence[Sequence[int]],
+    state: PositionState,
+    scheme: str,
+    message_ends: Sequence[bool] | torch.Tensor | None = None,
+    merge_size: int = 2,
+) -> torch.LongTensor:
+    """Return the positions of the next tokens of a sequence and move `state` past them.
+
+    Args:
+        token_types: 0 text, 1 image, 2 video for each of the L new tokens; a vision token run is split by `grids_thw`.
+        grids_thw: (t, h, w) in patches of the images and videos among them, in order.
+        state: how far the sequence has come; changed in place.
+        scheme: one of `POSITION_SCHEMES`.
+        message_ends: which tokens end a message; only scheme ``reference`` asks.
+        merge_size: patches merged to one token along height and width.
+
+    Returns:
+        `torch.LongTensor` of shape (3, L).
+
+    Raises:
+        ValueError: if the scheme is unknown, or the grids do not account for the vision tokens.
+    """
+    if scheme not in POSITION_SCHEMES:
+        raise ValueError(f"position scheme {scheme!r} is unknown: expected one of {', '.join(POSITION_SCHEMES)}")
+    types = torch.as_tensor(token_types).reshape(-1).cpu()
+    grids = [tuple(int(n) for n in grid) for grid in grids_thw]
+    lengths = [t * (h // merge_size) * (w // merge_size) for t, h, w in grids]
+    n_vision = int((types != TEXT_TYPE).sum())
+    if sum(lengths) != n_vision:
+        raise ValueError(f"the grids {grids} make {sum(lengths)} tokens, but the sequence has {n_vision} vision tokens")
+    if scheme == "sequential":
+        positions = torch.arange(len(types)).expand(3, -1) + state.next_position
+        state.next_position += len(types)
+        return positions
+    ends = None if message_ends is None or scheme != "reference" else torch.as_tensor(message_ends).reshape(-1).tolist()
+    return _extend_3d(types.tolist(), list(zip(grids, lengths)), state, ends, merge_size)
+
+
+def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
+    """Walk the runs of text and vision tokens; see :func:`extend_positions`."""
+    blocks = []
+    remaining = iter(grids_and_lengths)
+    i = 0
+    while i < len(types):
+        if types[i] == TEXT_TYPE:
+            n = 1
+            while i + n < len(types) and types[i + n] == TEXT_TYPE:
+                n += 1
+            if ends is not None and state.seen_vision and any(ends[i : i + n]):
+                state.flat = True
+            block = torch.arange(n).expand(3, -1) + state.next_position
+            state.next_position += n
+        else:
+            grid, n = next(remaining)
+            state.seen_vision = True
+            if state.flat:
+                block = torch.arange(n).expand(3, -1) + state.next_position
+                state.next_position += n
+            else:
+                block = vision_positions(grid, state.next_position, merge_size)
+                state.next_position = int(block.max()) + 1
+        blocks.append(block)
+        i += n
+    return torch.cat(blocks, dim=1) if blocks else torch.zeros(3, 0, dtype=torch.long)

@@ -1,0 +1,235 @@
+"""The processor: text, images and video to model inputs, and the pieces of a streamed conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Qwen2VLProcessor
+
+from .grammar_livecc import (
+    CONTINUATION,
+    DEFAULT_QUERY,
+    IM_END,
+    MAX_FRAMES,
+    PROMPT_START,
+    TURN_FRAMES,
+    TURN_JOINT,
+    assign_words,
+    frame_pixel_budget,
+    query_text,
+    question_turn,
+    split_turns,
+    spoken_text,
+    strip_continuation,
+    user_turn,
+)
+from .video_processing_livecc import LiveCCVideoProcessor, resize_limits
+
+IGNORE_INDEX = -100
+
+
+@dataclass
+class CommentarySample:
+    """One commentary as the model is trained on it.
+
+    Attributes:
+        model_inputs: `input_ids`, `labels` and `mm_token_type_ids` of shape (L,), `pixel_values_videos`
+            of shape (patches, 1176) and `video_grid_thw` of shape (turns, 3).
+        turn_words: the words of each turn that was kept.
+        n_cut_words: words that end after the last frame.
+        n_dropped_turns: silent turns dropped at the end.
+    """
+
+    model_inputs: dict[str, torch.Tensor]
+    turn_words: list[list[str]] = field(default_factory=list)
+    n_cut_words: int = 0
+    n_dropped_turns: int = 0
+
+
+class StreamingProcessor(Qwen2VLProcessor):
+    """Qwen2-VL's processor that also speaks LiveCC's streaming grammar.
+
+    Args:
+        image_processor: as in Qwen2-VL.
+        tokenizer: Qwen2's, or another with its special tokens.
+        video_processor: a :class:`LiveCCVideoProcessor`; Qwen2-VL's own is replaced by one.
+        chat_template: Qwen2-VL's chat template.
+        default_query: what a stream without a query asks for; saved with the processor.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        video_processor=None,
+        chat_template=None,
+        default_query: str = DEFAULT_QUERY,
+        **kwargs,
+    ):
+        if video_processor is not None and not hasattr(video_processor, "frames_to_patches"):
+            video_processor = _as_livecc(video_processor, image_processor)
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+        self.default_query = default_query
+
+    @property
+    def end_id(self) -> int:
+        """The id of `<|im_end|>`, which ends a turn."""
+        return self.tokenizer.convert_tokens_to_ids(IM_END)
+
+    @property
+    def continuation_id(self) -> int | None:
+        """The id of `` ...`` where the tokenizer has it as one token (Qwen2: 2503), else `None`."""
+        ids = self._encode(CONTINUATION)
+        return ids[0] if len(ids) == 1 else None
+
+    def turn_ids(
+        self, start_s: float, end_s: float, n_video_tokens: int, query: str = "", is_first: bool = False
+    ) -> list[int]:
+        """Return the tokens of a user turn, from the end of the turn before it to where the words begin.
+
+        Args:
+            start_s: start in seconds from the stream's start.
+            end_s: end in seconds from the stream's start.
+            n_video_tokens: tokens that the turn's frames make.
+            query: the query's text if this turn carries one.
+            is_first: whether this is the stream's first turn (which opens with the system prompt).
+        """
+        opening = PROMPT_START if is_first else TURN_JOINT
+        ids = self._encode(opening + user_turn(start_s, end_s, self._checked(query)))
+        at = ids.index(self.video_token_id)
+        return ids[:at] + [self.video_token_id] * n_video_tokens + ids[at + 1 :]
+
+    def question_ids(self, question: str) -> list[int]:
+        """Return the tokens of a question without video, put after what was said so far."""
+        return self._encode(TURN_JOINT + question_turn(self._checked(question)))
+
+    def decode_turn(self, token_ids: Sequence[int]) -> str:
+        """Return what a listener hears of generated tokens: no special tokens, no final `` ...``."""
+        return strip_continuation(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def encode_commentary(
+        self,
+        frames: torch.Tensor,
+        frame_times_s: Sequence[float],
+        words: Sequence[Sequence],
+        query: str | None = None,
+        title: str | None = None,
+        previous: str | None = None,
+        keep_trailing_silence: bool = False,
+        **frame_options,
+    ) -> CommentarySample:
+        """Turn a narrated clip into one training sample in the streaming grammar.
+
+        Args:
+            frames: uint8 (T, 3, H, W) at 2 frames per second; an odd count repeats the last frame.
+            frame_times_s: presentation times of the T frames in seconds.
+            words: `[start_s, end_s, word]` in the order spoken, on the same clock.
+            query: the request, default `default_query`.
+            title: the video's title, given to the model if there is no `previous`.
+            previous: what was said before the clip.
+            keep_trailing_silence: keep silent turns at the end, for a model that must learn to stop.
+            frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within
+                the processor's limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
+
+        Returns:
+            The sample; only the words and what ends each turn are supervised.
+
+        Raises:
+            ValueError: if there are no frames, more than 480, times that do not match, or no word to learn.
+        """
+        frames, times_s = _even(frames, frame_times_s)
+        spans = split_turns(len(frames))
+        turn_words, n_cut = assign_words(
+            _clean_words(words), [times_s[span.first_frame + span.n_frames - 1] for span in spans]
+        )
+        n_turns = len(spans)
+        if not keep_trailing_silence:
+            while n_turns and not turn_words[n_turns - 1]:
+                n_turns -= 1
+        if n_turns == 0:
+            raise ValueError(
+                f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its last at "
+                f"{times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
+            )
+        limits = {"max_pixels": self._clip_max_pixels(len(frames))} | frame_options
+        text = query_text(self.default_query if query is None else query, title, previous)
+        inputs = self._encode_turns(frames, spans[:n_turns], turn_words, text, limits)
+        return CommentarySample(inputs, turn_words[:n_turns], n_cut, len(spans) - n_turns)
+
+    def _encode_turns(self, frames, spans, turn_words, query, frame_options) -> dict[str, torch.Tensor]:
+        """Tokenise the turns and cut the frames into patches; see :meth:`encode_commentary`."""
+        input_ids, labels, patches, grids = [], [], [], []
+        merge = self.video_processor.merge_size**2
+        for span, words in zip(spans, turn_words):
+            turn_frames = frames[span.first_frame : span.first_frame + span.n_frames]
+            turn_patches, grid = self.video_processor.frames_to_patches(turn_frames, **frame_options)
+            is_first = span.first_frame == 0
+            prompt = self.turn_ids(
+                span.start_s, span.end_s, len(turn_patches) // merge, query if is_first else "", is_first
+            )
+            if labels:
+                # The joint begins with the <|im_end|> of the words before it: supervised there, once.
+                prompt = prompt[1:]
+            spoken = self._encode(spoken_text(words)) + [self.end_id]
+            input_ids += prompt + spoken
+            labels += [IGNORE_INDEX] * len(prompt) + spoken
+            patches.append(turn_patches)
+            grids.append(grid)
+        newline = self._encode(TURN_JOINT)[1:]
+        input_ids = torch.tensor(input_ids + newline)
+        return {
+            "input_ids": input_ids,
+            "labels": torch.tensor(labels + [IGNORE_INDEX] * len(newline)),
+            "mm_token_type_ids": torch.tensor(self.create_mm_token_type_ids([input_ids])[0]),
+            "pixel_values_videos": torch.cat(patches),
+            "video_grid_thw": torch.cat(grids),
+        }
+
+    def _clip_max_pixels(self, n_frames: int) -> int:
+        """Return the pixel limit of a frame in a clip of `n_frames`, within the processor's own limits."""
+        limits = resize_limits(self.video_processor)
+        return max(min(frame_pixel_budget(n_frames), limits.longest_edge), limits.shortest_edge)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _checked(self, text: str) -> str:
+        """Return a user's text, refusing special tokens, which would rewrite the conversation."""
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                raise ValueError(f"the text {text[:80]!r} contains the special token {token}: remove it")
+        return text
+
+
+def _as_livecc(video_processor, image_processor) -> LiveCCVideoProcessor:
+    """Return Qwen2-VL's video processor as LiveCC's, without limits that were read from an image file."""
+    settings = video_processor.to_dict()
+    settings.pop("video_processor_type", None)
+    settings.pop("cap_pixels_per_frame", None)
+    image_size = getattr(image_processor, "size", None)
+    if image_size is not None and dict(image_size).get("longest_edge") == settings["size"].get("longest_edge"):
+        for limit in ("size", "min_pixels", "max_pixels"):
+            settings.pop(limit, None)
+    return LiveCCVideoProcessor(**settings)
+
+
+def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:
+    """Return frames and times with the last repeated where the count is odd."""
+    times_s = [float(t) for t in frame_times_s]
+    if len(frames) != len(times_s):
+        raise ValueError(f"got {len(frames)} frames but {len(times_s)} frame times: expected one time for each frame")
+    if not 0 < len(frames) <= MAX_FRAMES:
+        raise ValueError(f"got {len(frames)} frames: expected 1 to {MAX_FRAMES} (240 s at 2 frames per second)")
+    if len(frames) % TURN_FRAMES:
+        frames, times_s = torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]]
+    return frames, times_s
+
+
+def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
+    """Return the words without outer white space, and without those that are nothing else."""
+    return [(start, end, word.strip()) for start, end, word in words if word.strip()]
+
+
+StreamingProcessor.register_for_auto_class()

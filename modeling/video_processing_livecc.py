@@ -1,0 +1,98 @@
+"""Frames to patches: the pixel limits, resizing and normalisation of LiveCC."""
+
+from __future__ import annotations
+
+import torch
+from transformers import Qwen2VLVideoProcessor
+from transformers.image_utils import SizeDict
+
+from .grammar_livecc import MAX_FRAME_PIXELS, MIN_FRAME_PIXELS
+
+
+class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
+    """Qwen2-VL's video processor with LiveCC's limits: 100 to 768 tokens a frame pair (pixels a frame / 28²).
+
+    Resizing is bicubic with antialiasing on uint8, as LiveCC was trained.
+    """
+
+    size = {"shortest_edge": MIN_FRAME_PIXELS, "longest_edge": MAX_FRAME_PIXELS}
+    # Per-frame limits only: the budget of a whole clip is the caller's (grammar_livecc.frame_pixel_budget).
+    cap_pixels_per_frame = False
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict, **kwargs):
+        """As the base class; the limits of an image preprocessor file are not taken for the video's.
+
+        Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
+        12.8 megapixel limit is meant for still images.
+        """
+        if "image_processor_type" in video_processor_dict and "video_processor_type" not in video_processor_dict:
+            limits = ("size", "min_pixels", "max_pixels")
+            video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in limits}
+        return super().from_dict(video_processor_dict, **kwargs)
+
+    def frames_to_patches(
+        self,
+        frames: torch.Tensor,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        do_resize: bool = True,
+    ) -> tuple[torch.Tensor, torch.LongTensor]:
+        """Turn the frames of one video (or of one turn) into the vision tower's input.
+
+        The same steps as a call of the processor, without its bookkeeping: this runs once a turn.
+
+        Args:
+            frames: uint8 (T, 3, H, W); an odd T repeats the last frame.
+            min_pixels: fewest pixels of a resized frame, default `size["shortest_edge"]`.
+            max_pixels: most pixels of a resized frame, default `size["longest_edge"]`; it wins over the default
+                `min_pixels`.
+            do_resize: `False` for frames whose sides are multiples of 28 already.
+
+        Returns:
+            patches of shape (t * h * w, 3 * 2 * 14 * 14) in float32, and the grid (1, 3) of t, h, w in patches.
+
+        Raises:
+            ValueError: if the limits contradict each other, or unresized frames have other sides.
+        """
+        factor = self.patch_size * self.merge_size
+        if do_resize:
+            size = resize_limits(self, min_pixels, max_pixels)
+            frames = self.resize(frames[None], size=size, resample=self.resample, factor=factor)
+        else:
+            if any(side % factor for side in frames.shape[-2:]):
+                raise ValueError(
+                    f"frames are {frames.shape[-1]}x{frames.shape[-2]} pixels, but with do_resize=False both sides must "
+                    f"be multiples of {factor}: resize them first, or leave do_resize on"
+                )
+            frames = frames[None]
+        frames = self.rescale_and_normalize(
+            frames, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
+        )
+        patches, t, h, w = self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)
+        return patches[0], torch.tensor([[t, h, w]])
+
+
+def resize_limits(
+    video_processor: Qwen2VLVideoProcessor, min_pixels: int | None = None, max_pixels: int | None = None
+) -> SizeDict:
+    """Return the pixel limits of a frame: what is given, else the processor's.
+
+    Raises:
+        ValueError: if a limit is not positive, or both are given and the lower is above the upper.
+    """
+    for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}={value}: expected a positive number of pixels a frame")
+    if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+        raise ValueError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}: lower one or raise the other")
+    low = min_pixels or video_processor.size["shortest_edge"]
+    high = max_pixels or video_processor.size["longest_edge"]
+    if min_pixels is not None:
+        high = max(high, low)
+    else:
+        low = min(low, high)
+    return SizeDict(shortest_edge=low, longest_edge=high)
+
+
+LiveCCVideoProcessor.register_for_auto_class()
