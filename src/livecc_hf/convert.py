@@ -1,0 +1,103 @@
+"""Turns a published Qwen2-VL / LiveCC checkpoint into a model folder of ours, code included."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
+
+CARD_FILE = "README.md"
+
+
+def convert_checkpoint(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    position_scheme: str | None = None,
+    max_shard_size: str = "2GB",
+) -> Path:
+    """Write `source` as a model folder that loads with `trust_remote_code=True` and without this package.
+
+    The weights are held in memory once, and one shard of them on its way to the disk.
+
+    Args:
+        source: a folder or Hub id with a Qwen2-VL or LiveCC checkpoint.
+        out: the folder to write; must not exist, or be empty.
+        position_scheme: the scheme to save. May be left out where the source names LiveCC (`reference`)
+            or is a folder of ours (kept).
+        max_shard_size: largest weight file, such as `2GB`.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ModelLoadError: if the source cannot be loaded.
+        ValueError: if the scheme must be given, or `out` is not empty.
+    """
+    source, out = str(source), Path(out)
+    values = read_config_dict(source)
+    if position_scheme is None and values["model_type"] == "qwen2_vl":
+        position_scheme = published_scheme(source, values)
+        if position_scheme is None:
+            raise ValueError(
+                f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
+                "Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
+            )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    processor = load_processor(source)
+    model, info = load_model(source, device="cpu", dtype=_stored_dtype(values), position_scheme=position_scheme)
+    model.save_pretrained(out, max_shard_size=max_shard_size)
+    processor.save_pretrained(out)
+    (out / CARD_FILE).write_text(model_card(source, info.position_scheme), encoding="utf-8")
+    return out
+
+
+def _stored_dtype(config_dict: dict) -> str:
+    dtype = config_dict.get("dtype") or config_dict.get("torch_dtype") or "float32"
+    return str(dtype).removeprefix("torch.")
+
+
+def model_card(source: str, position_scheme: str) -> str:
+    """Return a model card to be completed by who publishes the folder.
+
+    Args:
+        source: the base model's folder or Hub id.
+        position_scheme: the scheme the folder is saved with.
+    """
+    is_hub_id = not Path(source).expanduser().exists()
+    base_model = f"base_model: {source}\n" if is_hub_id else ""
+    name = source if is_hub_id else Path(source).expanduser().resolve().name
+    return f"""---
+library_name: transformers
+pipeline_tag: video-text-to-text
+tags:
+- livecc
+- video
+- streaming
+- live-commentary
+{base_model}---
+
+# {name}, for live commentary
+
+Converted from `{name}` by livecc-hf. Position scheme: `{position_scheme}`.
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+folder = "path/or/hub-id"  # this folder
+model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+for segment in model.stream_generate(processor, "video.mp4", query="Please describe the video."):
+    print(f"{{segment.start_s:7.1f}}s  {{segment.text}}")
+```
+
+Reading video files needs PyAV: `pip install av`.
+
+## Before you publish
+
+Add the license of the base model, what the model was trained on, what it is for, and how it was evaluated.
+"""
+
+
+__all__ = ["ModelLoadError", "convert_checkpoint", "model_card"]

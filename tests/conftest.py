@@ -1,0 +1,58 @@
+"""Shared fixtures: the recorded behaviour of the reference implementation, and its tiny random checkpoint."""
+
+import json
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data" / "reference"
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The recorded reference: JSON, frames, and a 0.87M-parameter checkpoint in the published layout."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def published_checkpoint() -> Path:
+    return DATA / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict:
+    return json.loads((DATA / "reference.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def load_frames():
+    """A function from the name of a recorded file to its uint8 (T, 3, H, W) frames."""
+    return lambda name: torch.from_numpy(np.load(DATA / f"{name}_frames.npz")["frames"])
+
+
+@pytest.fixture(scope="session")
+def processor(published_checkpoint):
+    from livecc_hf.modeling import StreamingProcessor
+
+    return StreamingProcessor.from_pretrained(published_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def make_model(published_checkpoint):
+    """A function from a position scheme to the tiny random model; each scheme is loaded once."""
+    from livecc_hf.loading import load_model
+
+    models = {}
+
+    def make(scheme: str):
+        if scheme not in models:
+            models[scheme] = load_model(published_checkpoint, position_scheme=scheme)[0]
+        return models[scheme]
+
+    return make
