@@ -1,0 +1,145 @@
+"""What a user of the Hub runs: a copied folder, a fresh process without this package, `trust_remote_code=True`."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
+
+AUTO_CLASSES = {"AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoVideoProcessor"}
+
+
+@pytest.fixture(scope="module")
+def hub_folder(make_model, processor, tmp_path_factory):
+    saved = tmp_path_factory.mktemp("saved")
+    make_model("mrope").save_pretrained(saved)
+    processor.save_pretrained(saved)
+    copied = tmp_path_factory.mktemp("copied") / "my-livecc"
+    shutil.copytree(saved, copied)
+    return copied
+
+
+def run_python(code: str, tmp_path, *args) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter that cannot import livecc_hf and has an empty module cache."""
+    blocked = (
+        "import sys\n"
+        "class _Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'livecc_hf': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, _Blocked())\n"
+    )
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(tmp_path),
+        "OMP_NUM_THREADS": "2",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", blocked + textwrap.dedent(code), *map(str, args)],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_auto_map_names_every_auto_class(hub_folder):
+    maps = [
+        json.loads((hub_folder / name).read_text()).get("auto_map", {})
+        for name in ("config.json", "processor_config.json")
+    ]
+    assert set(maps[0]) == AUTO_CLASSES
+    assert "AutoProcessor" in maps[1]
+    for reference in [ref for auto_map in maps for ref in auto_map.values()]:
+        module, name = reference.split(".")
+        assert f"class {name}" in (hub_folder / f"{module}.py").read_text()
+
+
+def test_loads_streams_and_resaves_without_the_package(hub_folder, tmp_path, make_model, processor, load_frames):
+    code = """
+        import sys, torch, json
+        from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoVideoProcessor
+        first, second = sys.argv[1:3]
+        for cls in (AutoModel, AutoModelForImageTextToText):
+            model = cls.from_pretrained(first, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(first, trust_remote_code=True)
+        video_processor = AutoVideoProcessor.from_pretrained(first, trust_remote_code=True)
+        config = AutoConfig.from_pretrained(first, trust_remote_code=True)
+        model.save_pretrained(second)
+        processor.save_pretrained(second)
+        again = AutoModel.from_pretrained(second, trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(second, trust_remote_code=True)
+        frames = torch.load(sys.argv[3])
+        stream = again.start_stream(processor, query="Comment.", do_sample=False, max_pixels=50176)
+        segments = stream.push(frames) + stream.finish()
+        assert "livecc_hf" not in sys.modules
+        print(json.dumps({
+            "types": [type(x).__name__ for x in (model, processor, video_processor, config)],
+            "scheme": again.config.position_scheme,
+            "segments": [[s.start_s, s.end_s, s.text, list(s.token_ids)] for s in segments],
+            "same": all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())),
+        }))
+    """
+    frames = load_frames("live_cc")[:12, :, :96, :128].clone()
+    torch.save(frames, tmp_path / "frames.pt")
+    done = run_python(code, tmp_path, hub_folder, tmp_path / "resaved", tmp_path / "frames.pt")
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["types"] == [
+        "LiveCCForConditionalGeneration", "StreamingProcessor", "LiveCCVideoProcessor", "LiveCCConfig"
+    ]  # fmt: skip
+    assert result["scheme"] == "mrope"
+    assert result["same"]
+    stream = make_model("mrope").start_stream(processor, query="Comment.", do_sample=False, max_pixels=50176)
+    expected = [[s.start_s, s.end_s, s.text, list(s.token_ids)] for s in stream.push(frames) + stream.finish()]
+    assert result["segments"] == expected
+    resaved = {path.name for path in (tmp_path / "resaved").iterdir()}
+    assert {path.name for path in hub_folder.iterdir()} <= resaved
+
+
+def test_is_refused_without_trust(hub_folder, tmp_path):
+    code = """
+        import sys
+        from transformers import AutoModel, AutoProcessor
+        for cls in (AutoModel, AutoProcessor):
+            try:
+                cls.from_pretrained(sys.argv[1])
+            except ValueError as error:
+                assert "trust_remote_code" in str(error), error
+            else:
+                sys.exit(f"{cls.__name__} ran the folder's code without being trusted to")
+        print("refused")
+    """
+    done = run_python(code, tmp_path, hub_folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("refused")
+
+
+def test_saving_and_loading_is_exact(hub_folder, make_model, processor):
+    model, again = make_model("mrope"), LiveCCForConditionalGeneration.from_pretrained(hub_folder)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    # Names as the modules have them: what Trainer resumes from without dropping weights.
+    assert set(load_file(hub_folder / "model.safetensors")) == set(model.state_dict())
+    loaded = StreamingProcessor.from_pretrained(hub_folder)
+    for part in ("image_processor", "video_processor"):
+        saved, original = getattr(loaded, part).to_dict(), getattr(processor, part).to_dict()
+        assert {k: v for k, v in saved.items() if k != "auto_map"} == {k: v for k, v in original.items() if k != "auto_map"}
+    assert loaded.tokenizer("Time=3.0-4.0s ...")["input_ids"] == processor.tokenizer("Time=3.0-4.0s ...")["input_ids"]
+
+
+def test_saving_in_the_published_layout_loads_again(make_model, published_checkpoint, tmp_path):
+    make_model("mrope").save_pretrained(tmp_path, save_original_format=True)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(load_file(published_checkpoint / "model.safetensors"))
+    again = LiveCCForConditionalGeneration.from_pretrained(tmp_path)
+    assert all(torch.equal(again.state_dict()[k], v) for k, v in make_model("mrope").state_dict().items())
+
+
+def test_default_query_is_saved(processor, tmp_path, published_checkpoint):
+    own = StreamingProcessor.from_pretrained(published_checkpoint, default_query="Narrate.")
+    own.save_pretrained(tmp_path)
+    assert StreamingProcessor.from_pretrained(tmp_path).default_query == "Narrate."

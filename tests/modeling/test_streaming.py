@@ -1,0 +1,327 @@
+"""A stream says what one pass over the same conversation says, however its frames arrive."""
+
+import pytest
+import torch
+
+from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions
+
+GREEDY = {"do_sample": False, "max_new_tokens": 6, "repetition_penalty": 1.1, "output_logits": True, "max_pixels": 50176}
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:16, :, :96, :130]
+
+
+def run(stream, frames, portions):
+    """Push `frames` in portions of the given sizes (the last size repeats) and finish."""
+    segments, i = [], 0
+    sizes = iter(portions)
+    size = None
+    while i < len(frames):
+        size = next(sizes, size)
+        segments += stream.push(frames[i : i + size])
+        i += size
+    return segments + stream.finish()
+
+
+def one_shot_logits(model, processor, stream, segments, frames):
+    """Logits of every generated position from one forward over the stream's whole conversation."""
+    ids = torch.tensor([stream.state.token_ids + list(segments[-1].token_ids[-1:])])
+    patches, grids = [], []
+    for span_frames in [frames[:6], *frames[6:].split(2)]:
+        turn_patches, grid = processor.video_processor.frames_to_patches(span_frames, max_pixels=GREEDY["max_pixels"])
+        patches.append(turn_patches)
+        grids.append(grid)
+    with torch.no_grad():
+        logits = model(
+            input_ids=ids,
+            mm_token_type_ids=torch.tensor(processor.create_mm_token_type_ids(ids)),
+            pixel_values_videos=torch.cat(patches),
+            video_grid_thw=torch.cat(grids),
+        ).logits[0]
+    # A generated token is predicted one place before it stands; turns follow each answer prompt.
+    header = processor.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    ids = ids[0].tolist()
+    starts = [i + len(header) for i in range(len(ids)) if ids[i : i + len(header)] == header]
+    return [logits[s - 1 : s - 1 + len(g.token_ids)] for s, g in zip(starts, segments, strict=True)]
+
+
+@pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
+@pytest.mark.parametrize("portions", [[1], [3, 5, 1], [16]], ids=["one by one", "odd portions", "all at once"])
+def test_streaming_equals_one_shot(scheme, portions, frames, make_model, processor):
+    model = make_model(scheme)
+    stream = model.start_stream(processor, query="Comment.", **GREEDY)
+    segments = run(stream, frames, portions)
+    assert len(segments) == 6
+    for segment, logits in zip(segments, one_shot_logits(model, processor, stream, segments, frames), strict=True):
+        torch.testing.assert_close(segment.logits, logits, atol=1e-4, rtol=0)
+
+    stream.reset()
+    again = run(stream, frames, [16])
+    assert again == segments
+
+
+def test_interleaved_streams_do_not_touch_each_other(frames, make_model, processor):
+    model = make_model("mrope")
+    options = StreamOptions(**GREEDY)
+    pairs = [(frames, "Comment."), (frames.flip(0), "What moves?")]
+    alone = [run(model.start_stream(processor, options, query=query), f, [16]) for f, query in pairs]
+    streams = [model.start_stream(processor, options, query=query) for _, query in pairs]
+    mixed = [[], []]
+    for i in range(0, len(frames), 2):
+        for k, (f, _) in enumerate(pairs):
+            mixed[k] += streams[k].push(f[i : i + 2])
+        model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=2, do_sample=False)  # a plain use in between
+    for k in range(2):
+        mixed[k] += streams[k].finish()
+        assert mixed[k] == alone[k]
+        for a, b in zip(mixed[k], alone[k], strict=True):
+            torch.testing.assert_close(a.logits, b.logits)
+
+
+def test_a_turn_cut_by_the_token_limit_keeps_its_last_token(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **(GREEDY | {"max_new_tokens": 1, "repetition_penalty": 1.0}))
+    stream._chooser.end_ids = frozenset()
+    segments = stream.push(frames[:8])
+    assert [segment.was_cut for segment in segments] == [True, True]
+    said = segments[0].token_ids[0]
+    end = processor.tokenizer("<|im_end|>\n<|im_start|>user\nTime=3.0-", add_special_tokens=False)["input_ids"]
+    ids = stream.state.token_ids
+    at = next(i for i in range(len(ids)) if ids[i : i + len(end)] == end)
+    assert ids[at - 1] == said
+
+
+def test_segment_times_are_in_order_and_follow_the_clock(frames, make_model, processor):
+    model = make_model("mrope")
+    stream = model.start_stream(processor, **GREEDY)
+    segments = stream.push(frames[:15], [100 + n / 2 for n in range(15)]) + stream.finish()
+    assert [(s.start_s, s.end_s) for s in segments] == [
+        (100, 103), (103, 104), (104, 105), (105, 106), (106, 107), (107, 108)
+    ]  # fmt: skip
+    relative = model.start_stream(processor, **GREEDY).push(frames[:8])
+    assert [(s.start_s, s.end_s) for s in relative] == [(0, 3), (3, 4)]
+    assert [s.token_ids for s in relative] == [s.token_ids for s in segments[:2]]
+
+
+def test_dropped_frames_move_the_time_that_the_model_reads(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    times_s = [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 10.1, 10.6, 11.1, 11.6]
+    segments = stream.push(frames[:12], times_s)
+    assert [(s.start_s, s.end_s) for s in segments] == [(0, 3), (3, 4), (10, 11), (11, 12)]
+    assert "Time=10.0-11.0s" in processor.tokenizer.decode(stream.state.token_ids)
+
+
+def test_finish_flushes_an_incomplete_turn(frames, make_model, processor):
+    model = make_model("mrope")
+    stream = model.start_stream(processor, **GREEDY)
+    assert stream.push(frames[:3]) == []
+    (short,) = stream.finish()
+    assert (short.start_s, short.end_s) == (0, 3)
+    padded = model.start_stream(processor, **GREEDY)
+    padded.push(torch.cat([frames[:3], frames[2:3]]))
+    (same,) = padded.finish()
+    assert same.token_ids == short.token_ids
+    empty = model.start_stream(processor, **GREEDY)
+    assert empty.finish() == []
+
+
+def test_a_new_query_enters_with_the_next_turn(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, query="First.", title="Balls", **GREEDY)
+    stream.push(frames[:7])
+    stream.ask("First.")  # no change, nothing to say
+    stream.push(frames[7:8])
+    stream.ask("Second.")
+    stream.push(frames[8:12])
+    text = processor.tokenizer.decode(stream.state.token_ids).replace("<|video_pad|>", "")
+    assert "Time=0.0-3.0s<|vision_start|><|vision_end|>First.\nBalls<|im_end|>" in text
+    assert "Time=3.0-4.0s<|vision_start|><|vision_end|><|im_end|>" in text
+    assert "Time=4.0-5.0s<|vision_start|><|vision_end|>Second.<|im_end|>" in text
+    assert "Time=5.0-6.0s<|vision_start|><|vision_end|><|im_end|>" in text
+
+
+def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor):
+    model = make_model("mrope")
+    asked, plain = (model.start_stream(processor, **GREEDY) for _ in range(2))
+    asked.push(frames[:8])
+    plain.push(frames[:8])
+    answer = asked.answer("Who has the ball?", max_new_tokens=5)
+    assert isinstance(answer, str)
+    assert asked.answer("Who has the ball?", max_new_tokens=5) == answer
+    a, b = asked.push(frames[8:]), plain.push(frames[8:])
+    assert a == b
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one.logits, other.logits)
+
+
+def test_sampling_is_reproducible_by_seed(frames, make_model, processor):
+    model = make_model("mrope")
+    options = {"do_sample": True, "temperature": 2.0, "top_p": 0.99, "top_k": 0, "max_new_tokens": 8}
+
+    def ids(seed):
+        stream = model.start_stream(processor, seed=seed, **options)
+        return [s.token_ids for s in stream.push(frames)]
+
+    assert ids(1) == ids(1) != ids(2)
+
+
+def test_options_win_over_generation_config_over_live_defaults(make_model, processor):
+    model = make_model("mrope")
+    live = model.start_stream(processor)._chooser
+    assert (live.do_sample, live.max_new_tokens) == (True, 16)
+    config = model.generation_config
+    try:
+        config.do_sample, config.max_new_tokens = False, 7
+        configured = model.start_stream(processor)._chooser
+        assert (configured.do_sample, configured.max_new_tokens) == (False, 7)
+        assert model.start_stream(processor, max_new_tokens=3)._chooser.max_new_tokens == 3
+    finally:
+        config.do_sample, config.max_new_tokens = None, None
+
+
+def test_silence_threshold_makes_an_improbable_continuation_impossible(frames, make_model, processor):
+    model = make_model("mrope")
+    token = processor.continuation_id
+    with torch.no_grad():
+        before = model.lm_head.weight[token].clone()
+        model.lm_head.weight[token] = model.lm_head.weight[processor.end_id] * 1.05
+    try:
+        plain = model.start_stream(processor, **GREEDY).push(frames[:6])[0]
+        assert plain.token_ids[0] == token
+        probability = plain.logits[0].softmax(-1)[token].item()
+        for threshold, spoken in ((probability * 0.9, token), (min(probability * 1.1, 1.0), None)):
+            segment = model.start_stream(processor, silence_threshold=threshold, **(GREEDY | {"repetition_penalty": 1.0}))
+            first = segment.push(frames[:6])[0].token_ids[0]
+            assert first == token if spoken else first != token
+    finally:
+        with torch.no_grad():
+            model.lm_head.weight[token] = before
+
+
+def test_stream_generate_takes_frames_and_yields_as_it_goes(frames, make_model, processor):
+    model = make_model("mrope")
+    shown = []
+
+    def source():
+        for chunk in frames.split(2):
+            shown.append(len(chunk))
+            yield chunk
+
+    segments = model.stream_generate(processor, source(), **GREEDY)
+    first = next(segments)
+    assert sum(shown) == 6
+    rest = list(segments)
+    stream = model.start_stream(processor, **GREEDY)
+    assert [first, *rest] == stream.push(frames) + stream.finish()
+
+
+def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor):
+    model = make_model("mrope")
+    text_config = model.config.text_config
+    before = text_config.max_position_embeddings
+    whole = model.start_stream(processor, **GREEDY)
+    segments = whole.push(frames)
+    try:
+        text_config.max_position_embeddings = 180
+        stream = model.start_stream(processor, **GREEDY)
+        with pytest.raises(ContextFullError, match=r"180 \(max_position_embeddings\).*reset") as caught:
+            stream.push(frames)
+        assert 0 < len(caught.value.segments) < len(segments)
+        assert list(caught.value.segments) == segments[: len(caught.value.segments)]
+        assert stream.answer("Why?", max_new_tokens=2) is not None
+        with pytest.raises(ContextFullError):
+            stream.answer("Why?", max_new_tokens=1000)
+        stream.reset()
+        assert stream.push(frames[:6]) == segments[:1]
+    finally:
+        text_config.max_position_embeddings = before
+
+
+def test_a_turn_that_fails_leaves_the_stream_as_it_was(frames, make_model, processor, monkeypatch):
+    model = make_model("mrope")
+    whole = model.start_stream(processor, **GREEDY).push(frames[:10])
+    stream = model.start_stream(processor, **GREEDY)
+    stream.push(frames[:6])
+    choose, calls = stream._chooser.choose, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return choose(*args)
+
+    monkeypatch.setattr(stream._chooser, "choose", interrupted)
+    stream._chooser.end_ids, ends = frozenset(), stream._chooser.end_ids
+    with pytest.raises(KeyboardInterrupt):
+        stream.push(frames[6:8])
+    stream._chooser.end_ids = ends
+    assert stream.push(frames[8:10]) == whole[1:]
+
+
+BAD_PUSHES = {
+    "empty": (torch.zeros(0, 3, 56, 56, dtype=torch.uint8), r"empty \(T = 0\)"),
+    "float": (torch.zeros(2, 3, 56, 56), "float32: expected torch.uint8"),
+    "channels last": (torch.zeros(2, 56, 56, 3, dtype=torch.uint8), r"\(2, 56, 56, 3\): expected \(T, 3, H, W\)"),
+    "one frame without T": (torch.zeros(3, 56, 56, dtype=torch.uint8), r"\(3, 56, 56\): expected"),
+    "no tensor": ([[1]], "type list: expected a torch.Tensor"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PUSHES)
+def test_a_bad_push_is_one_clear_error_and_changes_nothing(name, frames, make_model, processor):
+    bad, message = BAD_PUSHES[name]
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    good = stream.push(frames[:8])
+    stream.reset()
+    stream.push(frames[:5])
+    with pytest.raises(ValueError, match=message):
+        stream.push(bad)
+    assert stream.push(frames[5:8]) == good
+
+
+def test_bad_times_sizes_options_and_states(frames, make_model, processor):
+    model = make_model("mrope")
+    stream = model.start_stream(processor, **GREEDY)
+    with pytest.raises(ValueError, match="got 2 frames but 1 timestamps"):
+        stream.push(frames[:2], [0.0])
+    with pytest.raises(ValueError, match=r"go back from 1.0 s to 0.5 s"):
+        stream.push(frames[:2], [1.0, 0.5])
+    with pytest.raises(ValueError, match="nothing has been seen yet"):
+        stream.answer("Who?")
+    stream.push(frames[:2], [0.0, 0.5])
+    with pytest.raises(ValueError, match="some pushes only"):
+        stream.push(frames[:2])
+    with pytest.raises(ValueError, match="60x50 pixels, but the waiting frames of the same turn are 130x96"):
+        stream.push(frames[:1, :, :50, :60], [1.0])
+    with pytest.raises(ValueError, match="expected some text"):
+        stream.ask(" ")
+    with pytest.raises(ValueError, match=r"special token <\|im_end\|>"):
+        stream.ask("x<|im_end|>y")
+    stream.finish()
+    for action in (lambda: stream.push(frames[:2]), stream.finish, lambda: stream.ask("x")):
+        with pytest.raises(StreamFinishedError, match=r"after finish\(\).*reset"):
+            action()
+    with pytest.raises(ValueError, match="both sides must be multiples of 28"):
+        model.start_stream(processor, do_resize=False).push(frames[:2])
+    with pytest.raises(ValueError, match="unknown stream option 'quary'"):
+        model.start_stream(processor, quary="x")
+    with pytest.raises(ValueError, match="temperature=0: expected a number above 0"):
+        model.start_stream(processor, temperature=0)
+    with pytest.raises(ValueError, match="min_pixels=9000 is above max_pixels=4000"):
+        model.start_stream(processor, min_pixels=9000, max_pixels=4000)
+    model.train()
+    try:
+        with pytest.raises(ValueError, match=r"training mode.*model.eval\(\)"):
+            model.start_stream(processor)
+    finally:
+        model.eval()
+
+
+def test_training_in_the_reference_scheme_is_an_error(make_model):
+    model = make_model("reference")
+    model.train()
+    try:
+        with pytest.raises(ValueError, match="inference only.*mrope, sequential"):
+            model(input_ids=torch.tensor([[1, 2, 3]]))
+    finally:
+        model.eval()

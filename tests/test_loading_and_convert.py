@@ -1,0 +1,159 @@
+"""Published checkpoints load whole, convert, and anything else is one clear line."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2VLForConditionalGeneration
+
+from livecc_hf.convert import convert_checkpoint
+from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
+from livecc_hf.modeling import LiveCCForConditionalGeneration
+
+
+@pytest.fixture
+def named(published_checkpoint, tmp_path):
+    """A function that copies the published checkpoint to a folder of the given name."""
+
+    def copy(name):
+        return shutil.copytree(published_checkpoint, tmp_path / name)
+
+    return copy
+
+
+def test_published_layout_loads_with_equal_logits(published_checkpoint, load_frames, processor, make_model):
+    stock = Qwen2VLForConditionalGeneration.from_pretrained(published_checkpoint).eval()
+    patches, grid = processor.video_processor.frames_to_patches(load_frames("live_cc")[:4], do_resize=False)
+    ids = torch.tensor([processor.turn_ids(0, 3, len(patches) // 4, "What?", is_first=True)])
+    inputs = {
+        "input_ids": ids,
+        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids(ids)),
+        "pixel_values_videos": patches,
+        "video_grid_thw": grid,
+    }
+    with torch.no_grad():
+        expected, got = stock(**inputs).logits, make_model("mrope")(**inputs).logits
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_plain_generate_answers_about_images_as_qwen2_vl(published_checkpoint, make_model, processor):
+    stock = Qwen2VLForConditionalGeneration.from_pretrained(published_checkpoint).eval()
+    image = torch.randint(0, 255, (3, 90, 120), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = processor(text=[text, text + "A"], images=[image, image], padding=True, padding_side="left", return_tensors="pt")
+    options = {"do_sample": False, "max_new_tokens": 6}
+    assert torch.equal(make_model("mrope").generate(**inputs, **options), stock.generate(**inputs, **options))
+
+
+@pytest.mark.parametrize(("folder", "scheme"), [("LiveCC-7B-Instruct", "reference"), ("Qwen2-VL-2B", "mrope")])
+def test_a_published_folder_loads_and_states_what_is_assumed(named, folder, scheme):
+    _, processor, info = load_model_and_processor(named(folder))
+    assert info.position_scheme == scheme
+    assert len(info.notes) == 1
+    assert f"assuming position scheme '{scheme}'" in info.notes[0]
+    # The still-image limit of the old preprocessor file is not the video's.
+    assert processor.video_processor.size["longest_edge"] == 768 * 28 * 28
+
+
+def test_convert_keeps_every_weight_and_shards(named, tmp_path, load_frames):
+    source = named("my-LiveCC")
+    out = convert_checkpoint(source, tmp_path / "out", max_shard_size="1MB")
+    assert len(list(out.glob("*.safetensors"))) > 2
+    old, info = load_model(source)
+    model, processor, converted = load_model_and_processor(out)
+    assert (info.position_scheme, converted.position_scheme, converted.notes) == ("reference", "reference", [])
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in old.state_dict().items())
+    frames = load_frames("live_cc")[:6]
+    segments = [
+        m.start_stream(load_processor(folder), do_sample=False, do_resize=False).push(frames)
+        for m, folder in ((old, source), (model, out))
+    ]
+    assert segments[0] == segments[1]
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers")
+    assert "`reference`" in card
+
+
+def test_convert_needs_a_scheme_where_the_source_does_not_name_livecc(named, tmp_path):
+    source = named("Qwen2-VL-7B")
+    with pytest.raises(ValueError, match="give --position-scheme mrope"):
+        convert_checkpoint(source, tmp_path / "out")
+    out = convert_checkpoint(source, tmp_path / "out", position_scheme="sequential")
+    assert json.loads((out / "config.json").read_text())["position_scheme"] == "sequential"
+    with pytest.raises(ValueError, match="exists and is not an empty folder"):
+        convert_checkpoint(source, out, position_scheme="mrope")
+    again = convert_checkpoint(out, tmp_path / "again")
+    assert json.loads((again / "config.json").read_text())["position_scheme"] == "sequential"
+
+
+def test_name_or_path_inside_the_config_names_livecc_too(named, tmp_path):
+    source = named("downloaded")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"_name_or_path": "chenjoya/LiveCC-7B-Base"}))
+    out = convert_checkpoint(source, tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["position_scheme"] == "reference"
+
+
+def test_bad_sources_are_one_clear_line(named, tmp_path):
+    def fails(source, message, **options):
+        with pytest.raises(ModelLoadError, match=message) as caught:
+            load_model_and_processor(source, **options)
+        assert "\n" not in str(caught.value)
+
+    fails(tmp_path / "absent", "absent does not exist: expected a folder or a Hub id")
+    fails("nobody/no-such-model", "not in the local cache, and HF_HUB_OFFLINE is set")
+    (tmp_path / "file.bin").write_text("x")
+    fails(tmp_path / "file.bin", "is a file: expected a model folder")
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", "holds no config.json")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    fails(other, "holds a model of type 'bert': expected livecc or qwen2_vl")
+    broken = named("broken-livecc")
+    (broken / "config.json").write_text("{")
+    fails(broken, "config.json cannot be read")
+    cut = named("cut-livecc")
+    weights = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    fails(cut, "the weights are damaged|cannot be loaded")
+    (cut / "model.safetensors").unlink()
+    fails(cut, "the weights cannot be loaded")
+    part = named("part-livecc")
+    tensors = load_file(part / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+    fails(part, "1 weights are missing, such as model.language_model.layers.1.mlp.up_proj.weight")
+    whole = named("whole-livecc")
+    fails(whole, "dtype 'float99' is unknown", dtype="float99")
+    fails(whole, "device 'cuda:9' cannot be used", device="cuda:9")
+    fails(whole, "position_scheme='spiral' is unknown", position_scheme="spiral")
+    (whole / "tokenizer.json").unlink()
+    (whole / "vocab.json").unlink()
+    fails(whole, "tokenizer or processor files cannot be loaded")
+
+
+@pytest.mark.slow
+def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
+    from livecc_hf.loading import read_config
+
+    config, _ = read_config(str(published_checkpoint), "mrope")
+    config.text_config.intermediate_size, config.text_config.num_hidden_layers = 40000, 30
+    config.text_config.layer_types = ["full_attention"] * 30
+    source = shutil.copytree(published_checkpoint, tmp_path / "big-livecc")
+    LiveCCForConditionalGeneration(config).save_pretrained(source, max_shard_size="100MB")
+    weights = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+    code = (
+        "import resource, sys; from livecc_hf import convert, modeling, loading\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "before = peak(); convert.convert_checkpoint(sys.argv[1], sys.argv[2], max_shard_size='100MB')\n"
+        "print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) < 1.5 * weights

@@ -1,0 +1,80 @@
+"""The scorer on hand-made cases."""
+
+import pytest
+
+from livecc_hf.tiny.narration import narrate
+from livecc_hf.tiny.scoring import Score, Turn, score_clip, spoken_phrases
+from livecc_hf.tiny.world import Event, simulate
+
+MOVES = Event(4.0, "moves", "red", "ball")
+
+
+def score(said: dict[float, str], events: list[Event], until_s: int = 20) -> Score:
+    return score_clip([Turn(k + 0.5, said.get(k + 0.5, "")) for k in range(2, until_s)], events)
+
+
+def test_told_in_time():
+    result = score({5.5: "Red ball moves."}, [MOVES])
+    assert (result.recall, result.precision) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {7.5: "Red ball moves."},  # 3.5 s late
+        {3.5: "Red ball moves."},  # before it happened
+        {5.5: "Blue ball moves."},
+        {5.5: "Red square moves."},
+        {5.5: "Red ball stops."},
+        {5.5: "Red ball."},
+    ],
+)
+def test_wrong_or_late_does_not_count(said):
+    result = score(said, [MOVES])
+    assert result.recall == 0.0
+    assert result.precision == (1.0 if said == {5.5: "Red ball."} else 0.0)
+
+
+def test_an_event_is_used_once():
+    result = score({5.5: "Red ball moves.", 6.5: "Red ball moves."}, [MOVES])
+    assert (result.recall, result.precision) == (1.0, 0.5)
+
+
+def test_two_events_need_two_phrases():
+    events = [MOVES, Event(5.0, "moves", "red", "ball")]
+    assert score({5.5: "Red ball moves."}, events).recall == 0.5
+    assert score({5.5: "Red ball moves. Red ball moves."}, events).recall == 1.0
+
+
+def test_a_phrase_may_run_over_a_turn_and_counts_where_it_ends():
+    turns = [Turn(5.5, "Red ball"), Turn(6.5, ""), Turn(7.5, "moves. Blue")]
+    assert spoken_phrases(turns) == [(7.5, "red", "ball", "moves")]
+
+
+def test_silence_counts_turns_without_an_event_in_the_last_five_seconds():
+    result = score({}, [MOVES], until_s=12)  # turns at 2.5 ... 11.5; 4.5 to 8.5 are not quiet
+    assert (result.quiet_turns, result.silence) == (5, 1.0)
+    result = score({10.5: "Hm."}, [MOVES], until_s=12)
+    assert result.silence == pytest.approx(0.8)
+
+
+def test_scores_add_up():
+    total = score({5.5: "Red ball moves."}, [MOVES])
+    total.add(score({}, [MOVES]))
+    assert total.recall == 0.5
+    assert total.by_verb()["moves"] == {"events": 2, "recall": 0.5, "phrases": 1, "precision": 1.0}
+
+
+def test_the_narrator_itself_is_perfect():
+    total = Score()
+    for seed in range(30):
+        scene = simulate(seed, 20)
+        words = narrate(scene.events, 20)
+        turns, before_s = [], -1.0
+        for k in range(2, 20):
+            spoken = [word for _, end_s, word in words if before_s < end_s <= k + 0.5]
+            turns.append(Turn(k + 0.5, " ".join(spoken)))
+            before_s = k + 0.5
+        total.add(score_clip(turns, scene.events))
+    assert (total.recall, total.precision, total.silence) == (1.0, 1.0, 1.0)
+    assert total.quiet_turns > 0
