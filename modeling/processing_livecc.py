@@ -197,7 +197,7 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _checked(self, text: str) -> str:
         """Return a user's text, refusing special tokens, which would rewrite the conversation."""
-        for token in self.tokenizer.all_special_tokens:
+        for token in self.tokenizer.all_special_tokens if text else ():
             if token in text:
                 raise ValueError(f"the text {text[:80]!r} contains the special token {token}: remove it")
         return text

@@ -281,12 +281,7 @@ class CommentaryStream:
                 f"{self._frames[0].shape[2]}x{self._frames[0].shape[1]}: sizes may change between turns only"
             )
         if not self.options.do_resize:
-            resize_first_error = [side for side in frames.shape[2:] if side % 28]
-            if resize_first_error:
-                raise ValueError(
-                    f"frames are {frames.shape[3]}x{frames.shape[2]} pixels, but with do_resize=False both sides must be "
-                    "multiples of 28: resize them first, or leave do_resize on"
-                )
+            self._processor.video_processor.check_unresized(frames)
         return frames
 
     def _checked_times(self, timestamps_s: Sequence[float] | None, n_frames: int) -> list[float | None]:

@@ -60,17 +60,22 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             size = resize_limits(self, min_pixels, max_pixels)
             frames = self.resize(frames[None], size=size, resample=self.resample, factor=factor)
         else:
-            if any(side % factor for side in frames.shape[-2:]):
-                raise ValueError(
-                    f"frames are {frames.shape[-1]}x{frames.shape[-2]} pixels, but with do_resize=False both sides must "
-                    f"be multiples of {factor}: resize them first, or leave do_resize on"
-                )
+            self.check_unresized(frames)
             frames = frames[None]
         frames = self.rescale_and_normalize(
             frames, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
         )
         patches, t, h, w = self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)
         return patches[0], torch.tensor([[t, h, w]])
+
+    def check_unresized(self, frames: torch.Tensor) -> None:
+        """Raise `ValueError` if frames (T, 3, H, W) cannot be cut into patches as they are."""
+        factor = self.patch_size * self.merge_size
+        if any(side % factor for side in frames.shape[-2:]):
+            raise ValueError(
+                f"frames are {frames.shape[-1]}x{frames.shape[-2]} pixels, but with do_resize=False both sides must be "
+                f"multiples of {factor}: resize them first, or leave do_resize on"
+            )
 
 
 def resize_limits(

@@ -86,7 +86,9 @@ def load_model(
             raise
         raise ModelLoadError(f"{source}: the weights are damaged: {_one_line(error)}; download them again") from error
     _check_report(source, report)
-    if not load_in_4bit:
+    if load_in_4bit:
+        _check_four_bit(source, model, device)
+    else:
         model.to(_checked_device(device))
     return model.eval(), LoadInfo(source, config.position_scheme, notes)
 
@@ -232,6 +234,19 @@ def _four_bit_config():
         bnb_4bit_compute_dtype=torch.bfloat16,
         llm_int8_skip_modules=["model.visual", "lm_head"],
     )
+
+
+def _check_four_bit(source: str, model, device: str) -> None:
+    """Refuse now what bitsandbytes would refuse in the first forward."""
+    from bitsandbytes.nn import Linear4bit
+
+    block = 64
+    for name, module in model.named_modules():
+        if device.startswith("cpu") and isinstance(module, Linear4bit) and module.in_features % block:
+            raise ModelLoadError(
+                f"{source}: 4-bit weights on a CPU need layers whose input is a multiple of {block} wide, but {name} takes "
+                f"{module.in_features}: use a CUDA device, or load without 4-bit"
+            )
 
 
 def _expand(source: str) -> str:
