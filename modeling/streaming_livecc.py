@@ -85,6 +85,7 @@ class CommentaryStream:
         self._next_query: str | None = query_text(self._query, options.title, options.previous)
         self._frames: list[torch.Tensor] = []  # of the turn that is not complete yet, each (3, H, W)
         self._times_s: list[float | None] = []
+        self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
         self._n_turns = 0
         self._next_start_s = 0.0  # of the next turn, from the stream's start
         self._clock_start_s: float | None = None
@@ -110,22 +111,17 @@ class CommentaryStream:
             StreamFinishedError: after `finish()`.
             ValueError: if the frames or times have another form; the stream is as before.
             ContextFullError: if the next turn does not fit. Its `segments` are the turns completed before;
-                the frames of the turn itself are dropped.
+                the frames that wait are dropped. After any other failure they wait for the next push, which
+                returns what was completed too.
         """
         self._check_running("push")
         frames = self._checked_frames(frames)
         times_s = self._checked_times(timestamps_s, len(frames))
         self._frames += frames.unbind()
         self._times_s += times_s
-        segments: list[CommentarySegment] = []
         while len(self._frames) >= self._turn_frames:
-            try:
-                segments.append(self._run_turn(self._turn_frames))
-            except ContextFullError as error:
-                self._drop_frames(len(self._frames))
-                error.segments = tuple(segments)
-                raise
-        return segments
+            self._undelivered.append(self._run_turn(self._turn_frames))
+        return self._deliver()
 
     def finish(self) -> list[CommentarySegment]:
         """Say what is left to say and close the stream.
@@ -137,16 +133,16 @@ class CommentaryStream:
 
         Raises:
             StreamFinishedError: if called twice.
+            ContextFullError: as in :meth:`push`.
         """
         self._check_running("finish")
-        segments = []
         if self._frames:
             if len(self._frames) % TURN_FRAMES:
                 self._frames.append(self._frames[-1])
                 self._times_s.append(self._times_s[-1])
-            segments.append(self._run_turn(len(self._frames)))
+            self._undelivered.append(self._run_turn(len(self._frames)))
         self._is_finished = True
-        return segments
+        return self._deliver()
 
     def ask(self, query: str) -> None:
         """Change what the commentary is about, from the next turn on.
@@ -216,8 +212,11 @@ class CommentaryStream:
         snapshot = self.state.snapshot()
         try:
             token_ids, logits = self._generate(prompt, self._chooser.max_new_tokens, patches, grid)
-        except BaseException:
+        except BaseException as error:
             self.state.restore(snapshot)
+            if isinstance(error, ContextFullError):
+                error.segments = tuple(self._deliver())
+                self._drop_frames(len(self._frames))
             raise
         was_cut = token_ids[-1] not in self._chooser.end_ids
         if was_cut:
@@ -258,6 +257,10 @@ class CommentaryStream:
             return start_s
         dropped = int((time_s - self._clock_start_s - start_s) / FRAME_STEP_S + 1e-6)
         return start_s + max(dropped, 0) * FRAME_STEP_S
+
+    def _deliver(self) -> list[CommentarySegment]:
+        segments, self._undelivered = self._undelivered, []
+        return segments
 
     def _drop_frames(self, n_frames: int) -> None:
         del self._frames[:n_frames], self._times_s[:n_frames]

@@ -215,7 +215,7 @@ class VideoSource:
         self._usual_duration = 1 / rate if rate else _FALLBACK_DURATION_S
         self._last_time: Fraction | None = None
         self._packets_end: Fraction | None = None
-        self._failed_packets = 0
+        self._damaged_spots = 0
         self._backward_frames = 0
 
     def __enter__(self) -> "VideoSource":
@@ -251,9 +251,10 @@ class VideoSource:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError:
-                self._failed_packets += 1
+                self._damaged_spots += 1
                 continue
             for frame in frames:
+                self._damaged_spots += frame.is_corrupt
                 time = self._time_of(frame)
                 if self._last_time is not None and time < self._last_time:
                     self._backward_frames += 1
@@ -280,6 +281,7 @@ class VideoSource:
         frames = self.frames()
         # What comes ahead of the first key frame may lack the pictures it refers to.
         key = next((timed for timed in frames if timed.frame.key_frame), None)
+        self._damaged_spots = 0
         return itertools.chain([key], frames) if key and key.time < start else None
 
     def display_end(self, shown: TimedFrame) -> Fraction:
@@ -298,8 +300,8 @@ class VideoSource:
         end = self.header_end()
         if at_end and end is not None and end - (self._packets_end or 0) > _MISSING_TAIL_S:
             damage.append(f"it is cut short (by its header it ends at {float(end):.1f} s)")
-        if self._failed_packets:
-            damage.append(f"{self._failed_packets} damaged packet(s) were skipped")
+        if self._damaged_spots:
+            damage.append(f"{self._damaged_spots} damaged spot(s) were skipped or patched")
         if self._backward_frames:
             damage.append(f"{self._backward_frames} frame(s) with a time in the past were skipped")
         if damage:
@@ -318,10 +320,11 @@ class VideoSource:
                     end = (packet.pts + (packet.duration or 0)) * packet.time_base
                     self._packets_end = max(self._packets_end or end, end)
                 if packet.stream is self.stream:
+                    self._damaged_spots += packet.is_corrupt
                     flushed = packet.size == 0
                     yield packet
         except (av.error.FFmpegError, OSError):
-            self._failed_packets += 1
+            self._damaged_spots += 1
         if not flushed:
             yield None
 
