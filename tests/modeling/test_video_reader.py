@@ -13,10 +13,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media import number_of, write_audio, write_tone, write_video
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
-
 from livecc_hf.modeling.video_reader_livecc import (
     VideoReadError,
     VideoReadWarning,
@@ -24,6 +20,9 @@ from livecc_hf.modeling.video_reader_livecc import (
     iter_frames,
     probe_video,
 )
+from media import number_of, write_audio, write_tone, write_video
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 
 @pytest.fixture(autouse=True)
@@ -203,22 +202,23 @@ class TestPicture:
             assert info.rotation_deg == rotation % 360
 
     @pytest.mark.parametrize(
-        ("codec", "pixel_format"),
+        ("codec", "pixel_format", "suffix"),
         [
-            ("libx264", "yuv444p"),
-            ("ffv1", "yuv420p10le"),
-            ("ffv1", "gray"),
-            ("ffv1", "bgra"),
-            ("ffv1", "yuva420p"),
-            ("png", "rgba"),
-            ("mjpeg", "yuvj420p"),
+            ("libx264", "yuv444p", ".mp4"),
+            ("ffv1", "yuv420p10le", ".mkv"),
+            ("ffv1", "gray", ".mkv"),
+            ("ffv1", "bgra", ".mkv"),
+            ("ffv1", "yuva420p", ".mkv"),
+            ("png", "rgba", ".mov"),
+            ("mjpeg", "yuvj420p", ".mov"),
         ],
     )
-    def test_from_any_pixel_format(self, tmp_path, codec, pixel_format):
-        path = write_video(tmp_path / "video.mov", codec=codec, pixel_format=pixel_format, n_frames=20)
+    def test_from_any_pixel_format(self, tmp_path, codec, pixel_format, suffix):
+        path = write_video(tmp_path / f"a{suffix}", codec=codec, pixel_format=pixel_format, n_frames=20)
         assert numbers(path) == [0, 4, 9, 14]
         if pixel_format != "gray":
-            path = write_video(tmp_path / "c.mov", codec=codec, pixel_format=pixel_format, n_frames=2, paint=four_corners)
+            options = {"codec": codec, "pixel_format": pixel_format, "paint": four_corners}
+            path = write_video(tmp_path / f"b{suffix}", n_frames=2, **options)
             assert corners_of(next(iter_frames(path)).frame) == "RGBW"
 
     def test_of_odd_size(self, tmp_path):
@@ -231,7 +231,8 @@ class TestPicture:
         large = write_video(tmp_path / "b.ts", times_s=[2 + i / 10 for i in range(20)], size_px=(192, 160))
         both = tmp_path / "both.ts"
         both.write_bytes(small.read_bytes() + large.read_bytes())
-        sampled = list(iter_frames(both))
+        with pytest.warns(VideoReadWarning, match=r"1 damaged spot"):  # the seam
+            sampled = list(iter_frames(both))
         assert {f.frame.shape for f in sampled} == {(3, 64, 96)}
         assert [number_of(f.frame) for f in sampled] == [0, 4, 9, 14, 19, 4, 9, 14]
 
@@ -344,11 +345,12 @@ class TestDamage:
 
     def test_holes_are_skipped(self, tmp_path):
         path = write_video(tmp_path / "video.ts", n_frames=100, codec_options={"g": "1"})
-        data = bytearray(path.read_bytes())
-        for packet in range(len(data) // 188 // 2, len(data) // 188 // 2 + 40):
-            data[188 * packet + 40 : 188 * packet + 188] = b"\xff" * 148
-        path.write_bytes(data)
-        with pytest.warns(VideoReadWarning, match=r"10\.0 s of video were decoded.*damaged packet\(s\) were skipped"):
+        data = path.read_bytes()
+        middle = len(data) // 188 // 2 * 188
+        path.write_bytes(data[:middle] + data[middle + 20 * 188 :])
+        with pytest.warns(
+            VideoReadWarning, match=r"10\.0 s of video were decoded.*damaged spot\(s\) were skipped or patched"
+        ):
             sampled = read(path)
         assert sampled[:6] == [(0, 0.0), (4, 0.5), (9, 1.0), (14, 1.5), (19, 2.0), (24, 2.5)]
         assert sampled[-1] == (94, 9.5)
@@ -386,7 +388,7 @@ print(count, kib() - early)
 
 @pytest.mark.slow
 def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
-    path = write_video(tmp_path / "long.mp4", n_frames=4 * 7200, fps=4, size_px=(320, 240), codec_options={"g": "200"})
+    path = write_video(tmp_path / "long.mp4", n_frames=2 * 7200, fps=2, size_px=(160, 120), codec_options={"g": "200"})
     output = subprocess.run(
         [sys.executable, "-c", MEASURE_MEMORY, str(path)], capture_output=True, text=True, check=True
     ).stdout

@@ -1,0 +1,74 @@
+"""The grammar's words and numbers."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from livecc_hf.modeling import grammar_livecc as grammar
+
+
+def test_turns_tile_the_stream():
+    spans = grammar.split_turns(12)
+    assert [(s.first_frame, s.n_frames, s.start_s, s.end_s) for s in spans] == [
+        (0, 6, 0.0, 3.0), (6, 2, 3.0, 4.0), (8, 2, 4.0, 5.0), (10, 2, 5.0, 6.0)
+    ]  # fmt: skip
+    assert [(s.n_frames, s.end_s) for s in grammar.split_turns(4)] == [(4, 3.0)]
+
+
+@pytest.mark.parametrize("n_frames", [0, -2, 7])
+def test_frames_that_make_no_turns(n_frames):
+    with pytest.raises(ValueError, match=f"got {n_frames} frames"):
+        grammar.split_turns(n_frames)
+
+
+def test_no_turn_begins_there():
+    with pytest.raises(ValueError, match="no turn begins at frame 4"):
+        grammar.turn_span(4)
+
+
+@pytest.mark.parametrize(
+    ("query", "title", "previous", "text"),
+    [
+        ("Q", None, None, "Q"),
+        ("Q", "T", None, "Q\nT"),
+        ("Q", None, "P", "Q\n\nP"),
+        ("Q", "T", "P", "Q\n\nP"),
+        ("", "T", None, "T"),
+    ],
+)
+def test_context_follows_the_query(query, title, previous, text):
+    assert grammar.query_text(query, title, previous) == text
+
+
+@pytest.mark.parametrize(
+    ("generated", "heard"),
+    [(" ...", ""), ("a goal ...", "a goal"), (" wait... ...", "wait..."), ("so...", "so..."), ("a ... b ...", "a ... b")],
+)
+def test_only_the_continuation_is_stripped(generated, heard):
+    assert grammar.strip_continuation(generated) == heard
+
+
+def test_pixel_budget():
+    assert grammar.frame_pixel_budget(2) == 768 * 784
+    assert grammar.frame_pixel_budget(128) == 384 * 784
+    assert grammar.frame_pixel_budget(480) == 105 * 784
+
+
+@given(st.data())
+def test_every_word_is_spoken_once_or_counted_as_cut(data):
+    n_words = data.draw(st.integers(0, 30))
+    gaps = data.draw(st.lists(st.floats(0.01, 3), min_size=n_words, max_size=n_words))
+    ends, now = [], 0.0
+    for gap in gaps:
+        now += gap
+        ends.append(now)
+    words = [(end - 0.01, end, f"w{i}") for i, end in enumerate(ends)]
+    n_turns = data.draw(st.integers(1, 30))
+    last_s = sorted(data.draw(st.lists(st.floats(0, 60), min_size=n_turns, max_size=n_turns)))
+    turns, n_cut = grammar.assign_words(words, last_s)
+    spoken = [word for turn in turns for word in turn]
+    assert spoken == [word for _, end, word in words if end <= last_s[-1]]
+    assert len(spoken) + n_cut == n_words
+    for turn, limit_s, before_s in zip(turns, last_s, [float("-inf"), *last_s], strict=False):
+        for word in turn:
+            assert before_s < ends[int(word[1:])] <= limit_s
