@@ -54,9 +54,8 @@ def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -
         `torch.LongTensor` of shape (3, t * h/merge * w/merge).
     """
     t, h, w = (int(n) for n in grid_thw)
-    return torch.cartesian_prod(
-        torch.arange(t), torch.arange(h // merge_size), torch.arange(w // merge_size)
-    ).T.reshape(3, -1) + start
+    axes = torch.arange(t), torch.arange(h // merge_size), torch.arange(w // merge_size)
+    return torch.cartesian_prod(*axes).T + start
 
 
 def extend_positions(

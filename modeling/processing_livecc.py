@@ -150,8 +150,8 @@ class StreamingProcessor(Qwen2VLProcessor):
                 n_turns -= 1
         if n_turns == 0:
             raise ValueError(
-                f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its last at "
-                f"{times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
+                f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its "
+                f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
             )
         limits = {"max_pixels": self._clip_max_pixels(len(frames))} | frame_options
         text = query_text(self.default_query if query is None else query, title, previous)
@@ -172,7 +172,7 @@ class StreamingProcessor(Qwen2VLProcessor):
             if labels:
                 # The joint begins with the <|im_end|> of the words before it: supervised there, once.
                 prompt = prompt[1:]
-            spoken = self._encode(spoken_text(words)) + [self.end_id]
+            spoken = [*self._encode(spoken_text(words)), self.end_id]
             input_ids += prompt + spoken
             labels += [IGNORE_INDEX] * len(prompt) + spoken
             patches.append(turn_patches)

@@ -92,9 +92,7 @@ class CommentaryStream:
         self._last_time_s: float | None = None
         self._is_finished = False
 
-    def push(
-        self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None
-    ) -> list[CommentarySegment]:
+    def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Show frames and return the turns they complete.
 
         The first turn takes 6 frames (3 s), each later one 2 (1 s); frames beyond a full turn wait for the next push.

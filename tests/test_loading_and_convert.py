@@ -45,7 +45,9 @@ def test_plain_generate_answers_about_images_as_qwen2_vl(published_checkpoint, m
     image = torch.randint(0, 255, (3, 90, 120), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    inputs = processor(text=[text, text + "A"], images=[image, image], padding=True, padding_side="left", return_tensors="pt")
+    inputs = processor(
+        text=[text, text + "A"], images=[image, image], padding=True, padding_side="left", return_tensors="pt"
+    )
     options = {"do_sample": False, "max_new_tokens": 6}
     assert torch.equal(make_model("mrope").generate(**inputs, **options), stock.generate(**inputs, **options))
 
@@ -65,7 +67,7 @@ def test_convert_keeps_every_weight_and_shards(named, tmp_path, load_frames):
     out = convert_checkpoint(source, tmp_path / "out", max_shard_size="1MB")
     assert len(list(out.glob("*.safetensors"))) > 2
     old, info = load_model(source)
-    model, processor, converted = load_model_and_processor(out)
+    model, _processor, converted = load_model_and_processor(out)
     assert (info.position_scheme, converted.position_scheme, converted.notes) == ("reference", "reference", [])
     assert all(torch.equal(model.state_dict()[k], v) for k, v in old.state_dict().items())
     frames = load_frames("live_cc")[:6]

@@ -25,24 +25,22 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-_MODELING = (
+__all__ = [
     "CommentarySegment",
     "CommentaryStream",
     "LiveCCConfig",
     "LiveCCForConditionalGeneration",
     "StreamOptions",
     "StreamingProcessor",
-)
-
-__all__ = [*_MODELING, "load_model_and_processor"]
+    "load_model_and_processor",
+]
 
 
 def __getattr__(name: str):
-    if name in _MODELING:
-        return getattr(importlib.import_module(".modeling", __name__), name)
-    if name == "load_model_and_processor":
-        return importlib.import_module(".loading", __name__).load_model_and_processor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = ".loading" if name == "load_model_and_processor" else ".modeling"
+    return getattr(importlib.import_module(module, __name__), name)
 
 
 def __dir__():

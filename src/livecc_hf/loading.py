@@ -102,7 +102,8 @@ def load_processor(name_or_path: str | os.PathLike) -> StreamingProcessor:
         return StreamingProcessor.from_pretrained(_expand(source))
     except (OSError, ValueError, TypeError) as error:
         raise ModelLoadError(
-            f"{source}: the tokenizer or processor files cannot be loaded: {_one_line(error)}; copy them from the base model"
+            f"{source}: the tokenizer or processor files cannot be loaded: {_one_line(error)}; copy them from the base "
+            "model"
         ) from error
 
 
@@ -159,7 +160,9 @@ def read_config_dict(source: str) -> dict:
 
     path = Path(source).expanduser()
     if path.is_file():
-        raise ModelLoadError(f"{source} is a file: expected a model folder or a Hub id such as chenjoya/LiveCC-7B-Instruct")
+        raise ModelLoadError(
+            f"{source} is a file: expected a model folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
+        )
     if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1):
         raise ModelLoadError(
             f"model folder {source} does not exist: expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
@@ -183,8 +186,8 @@ def _hub_message(source: str, error: Exception) -> str:
 
     if constants.HF_HUB_OFFLINE:
         return (
-            f"{source} is no local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to download the "
-            "model, or give a folder"
+            f"{source} is no local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to download "
+            "the model, or give a folder"
         )
     return f"{source} cannot be fetched from the Hub: {_one_line(error)}"
 
@@ -244,8 +247,8 @@ def _check_four_bit(source: str, model, device: str) -> None:
     for name, module in model.named_modules():
         if device.startswith("cpu") and isinstance(module, Linear4bit) and module.in_features % block:
             raise ModelLoadError(
-                f"{source}: 4-bit weights on a CPU need layers whose input is a multiple of {block} wide, but {name} takes "
-                f"{module.in_features}: use a CUDA device, or load without 4-bit"
+                f"{source}: 4-bit weights on a CPU need layers whose input is a multiple of {block} wide, but {name} "
+                f"takes {module.in_features}: use a CUDA device, or load without 4-bit"
             )
 
 

@@ -42,7 +42,13 @@ def test_context_follows_the_query(query, title, previous, text):
 
 @pytest.mark.parametrize(
     ("generated", "heard"),
-    [(" ...", ""), ("a goal ...", "a goal"), (" wait... ...", "wait..."), ("so...", "so..."), ("a ... b ...", "a ... b")],
+    [
+        (" ...", ""),
+        ("a goal ...", "a goal"),
+        (" wait... ...", "wait..."),
+        ("so...", "so..."),
+        ("a ... b ...", "a ... b"),
+    ],
 )
 def test_only_the_continuation_is_stripped(generated, heard):
     assert grammar.strip_continuation(generated) == heard

@@ -128,7 +128,9 @@ def test_saving_and_loading_is_exact(hub_folder, make_model, processor):
     loaded = StreamingProcessor.from_pretrained(hub_folder)
     for part in ("image_processor", "video_processor"):
         saved, original = getattr(loaded, part).to_dict(), getattr(processor, part).to_dict()
-        assert {k: v for k, v in saved.items() if k != "auto_map"} == {k: v for k, v in original.items() if k != "auto_map"}
+        assert {k: v for k, v in saved.items() if k != "auto_map"} == {
+            k: v for k, v in original.items() if k != "auto_map"
+        }
     assert loaded.tokenizer("Time=3.0-4.0s ...")["input_ids"] == processor.tokenizer("Time=3.0-4.0s ...")["input_ids"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from livecc_hf.modeling import StreamingProcessor
-from livecc_hf.modeling.grammar_livecc import query_text, spoken_text, split_turns, time_label
+from livecc_hf.modeling.grammar_livecc import query_text, split_turns, spoken_text, time_label
 
 WORDS = [(0.2, 0.6, "red"), (0.7, 2.4, "ball"), (2.6, 3.4, "goes"), (5.2, 6.0, "left"), (9.0, 9.5, "late")]
 
@@ -70,9 +70,7 @@ def test_a_sample_follows_the_clock_of_its_words(processor):
 def test_an_odd_clip_repeats_its_last_frame(processor):
     frames, times_s = clip(13)
     odd = processor.encode_commentary(frames, times_s, WORDS).model_inputs
-    even = processor.encode_commentary(
-        torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]], WORDS
-    ).model_inputs
+    even = processor.encode_commentary(torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]], WORDS).model_inputs
     assert all(torch.equal(odd[k], even[k]) for k in odd)
 
 
@@ -97,7 +95,9 @@ def test_a_turn_is_tokenised_as_the_conversation_is(processor):
     first = processor.turn_ids(0, 3, 5, "Describe.", is_first=True)
     assert first.count(processor.video_token_id) == 5
     text = processor.tokenizer.decode(first)
-    assert text.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTime=0.0-3.0s")
+    assert text.startswith(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTime=0.0-3.0s"
+    )
     assert text.endswith("<|vision_end|>Describe.<|im_end|>\n<|im_start|>assistant\n")
     later = processor.tokenizer.decode(processor.turn_ids(3, 4, 1))
     assert later.startswith("<|im_end|>\n<|im_start|>user\nTime=3.0-4.0s<|vision_start|>")

@@ -53,8 +53,7 @@ def test_recorded_positions(reference, make_model, processor, load_frames):
         handle.remove()
     prefills = [rows for rows in calls if rows.shape[1] > 1]
     seen = [
-        [rows[:, 0].tolist(), rows[:, -1].tolist(), rows.max(dim=1).values.tolist(), rows.shape[1]]
-        for rows in prefills
+        [rows[:, 0].tolist(), rows[:, -1].tolist(), rows.max(dim=1).values.tolist(), rows.shape[1]] for rows in prefills
     ]
     assert seen == recorded["positions"]
 
@@ -89,7 +88,7 @@ def test_long_clip_question_gets_the_positions_of_qwen2_vl(scheme, reference_dir
 def test_training_sample_equals_the_recorded_one(context, reference_dir, processor):
     data = json.loads((reference_dir / "train_sample.json").read_text())
     recorded = data[context]
-    video, text = data["conversation"][0]["content"]
+    _video, text = data["conversation"][0]["content"]
     words = data["conversation"][1]["content"][0]["text_stream"]
     times_s = recorded["frame_pts"]
     frames = torch.zeros(len(times_s), 3, 240, 320, dtype=torch.uint8)

@@ -5,7 +5,13 @@ import torch
 
 from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions
 
-GREEDY = {"do_sample": False, "max_new_tokens": 6, "repetition_penalty": 1.1, "output_logits": True, "max_pixels": 50176}
+GREEDY = {
+    "do_sample": False,
+    "max_new_tokens": 6,
+    "repetition_penalty": 1.1,
+    "output_logits": True,
+    "max_pixels": 50176,
+}
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +196,9 @@ def test_silence_threshold_makes_an_improbable_continuation_impossible(frames, m
         assert plain.token_ids[0] == token
         probability = plain.logits[0].softmax(-1)[token].item()
         for threshold, spoken in ((probability * 0.9, token), (min(probability * 1.1, 1.0), None)):
-            segment = model.start_stream(processor, silence_threshold=threshold, **(GREEDY | {"repetition_penalty": 1.0}))
+            segment = model.start_stream(
+                processor, silence_threshold=threshold, **(GREEDY | {"repetition_penalty": 1.0})
+            )
             first = segment.push(frames[:6])[0].token_ids[0]
             assert first == token if spoken else first != token
     finally:
