@@ -197,20 +197,27 @@ def frame_to_rgb(
 class VideoSource:
     """One pass over a file: its decoded frames with exact times, past damage, which is counted.
 
+    Args:
+        path: a video file.
+        keep_audio: collect the packets of the first audio stream on the way, in `audio_packets`.
+
     Raises:
         FileNotFoundError: no such file.
         VideoReadError: not a video.
         ImportError: PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, keep_audio: bool = False):
         self.path = path
+        self.audio_packets: list[Any] = []
         self.container = open_video(path)
         try:
             self.stream = find_video_stream(self.container, path)
         except BaseException:
             self.container.close()
             raise
+        audio = self.container.streams.audio
+        self.audio_stream = audio[0] if keep_audio and audio else None
         rate = self.stream.average_rate or self.stream.guessed_rate
         self._usual_duration = 1 / rate if rate else _FALLBACK_DURATION_S
         self._last_time: Fraction | None = None
@@ -323,6 +330,8 @@ class VideoSource:
                     self._damaged_spots += packet.is_corrupt
                     flushed = packet.size == 0
                     yield packet
+                elif packet.stream is self.audio_stream and packet.size:
+                    self.audio_packets.append(packet)
         except (av.error.FFmpegError, OSError):
             self._damaged_spots += 1
         if not flushed:

@@ -15,7 +15,10 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
     Resizing is bicubic with antialiasing on uint8, as LiveCC was trained.
     """
 
-    size = {"shortest_edge": MIN_FRAME_PIXELS, "longest_edge": MAX_FRAME_PIXELS}
+    size = {  # noqa: RUF012 (read by the base class, which copies it)
+        "shortest_edge": MIN_FRAME_PIXELS,
+        "longest_edge": MAX_FRAME_PIXELS,
+    }
     # Per-frame limits only: the budget of a whole clip is the caller's (grammar_livecc.frame_pixel_budget).
     cap_pixels_per_frame = False
 

@@ -115,9 +115,9 @@ def iter_frames(
     Warns:
         VideoReadWarning: part of the file could not be decoded; says how many seconds could.
     """
-    start = None if start_s is None else _exact("start_s", start_s)
-    end = None if end_s is None else _exact("end_s", end_s)
-    rate = _exact("fps", fps)
+    start = None if start_s is None else exact_seconds("start_s", start_s)
+    end = None if end_s is None else exact_seconds("end_s", end_s)
+    rate = exact_seconds("fps", fps)
     if rate <= 0:
         raise ValueError(f"fps={fps!r}: expected a rate above 0, such as 2.0")
     if start is not None and end is not None and end <= start:
@@ -143,29 +143,31 @@ def iter_chunks(
     return _group(iter_frames(path, start_s, end_s, fps), frames_per_chunk)
 
 
-def _exact(name: str, value: float | Fraction) -> Fraction:
+def exact_seconds(name: str, value: float | Fraction) -> Fraction:
     number = isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
     if not number or not math.isfinite(value):
         raise ValueError(f"{name}={value!r}: expected a finite number")
     return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
 
 
-def _open_before(path: str | os.PathLike, start: Fraction | None) -> tuple[VideoSource, Iterator[TimedFrame]]:
+def open_before(
+    path: str | os.PathLike, start: Fraction | None, keep_audio: bool = False
+) -> tuple[VideoSource, Iterator[TimedFrame]]:
     """Open a file, with its frames from before `start` on: by a seek where that is exact."""
     for margin_s in _SEEK_MARGINS_S if start is not None else ():
-        source = VideoSource(path)
+        source = VideoSource(path, keep_audio)
         if start - source.clock_start() < _SEEK_FROM_S:
             return source, source.frames()
         frames = source.frames_before(start, margin_s)
         if frames is not None:
             return source, frames
         source.close()
-    source = VideoSource(path)
+    source = VideoSource(path, keep_audio)
     return source, source.frames()
 
 
-def _on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tuple[Fraction, Fraction, Any, bool]]:
-    """Frames with the times they appear and leave the screen, and whether it is the last one."""
+def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tuple[Fraction, Fraction, Any, bool]]:
+    """Frames with the times they appear and leave the screen in seconds, and whether it is the last one."""
     shown = next(frames, None)
     if shown is None:
         return
@@ -178,12 +180,12 @@ def _on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tu
 def _sample(
     path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction
 ) -> Iterator[SampledFrame]:
-    source, frames = _open_before(path, start)
+    source, frames = open_before(path, start)
     with source:
         first = None
         count = 0
         at_end = False
-        for appears, leaves, frame, at_end in _on_screen(source, frames):
+        for appears, leaves, frame, at_end in on_screen(source, frames):
             if first is None:
                 first = appears if start is None else max(start, appears)
                 orientation, size_px = display_orientation(frame), (frame.width, frame.height)
