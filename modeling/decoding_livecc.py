@@ -62,21 +62,22 @@ class StreamOptions:
     def __post_init__(self):
         _check_range("temperature", self.temperature, above=0)
         _check_range("top_p", self.top_p, above=0, up_to=1)
-        _check_range("top_k", self.top_k, from_=0)
+        _check_range("top_k", self.top_k, from_=0, kind=int)
         _check_range("repetition_penalty", self.repetition_penalty, above=0)
-        _check_range("max_new_tokens", self.max_new_tokens, from_=1)
+        _check_range("max_new_tokens", self.max_new_tokens, from_=1, kind=int)
         _check_range("silence_threshold", self.silence_threshold, from_=0, up_to=1)
 
 
-def _check_range(name, value, above=None, from_=None, up_to=None):
+def _check_range(name, value, above=None, from_=None, up_to=None, kind=(int, float)):
     if value is None:
         return
     wanted = [f"above {above}"] if above is not None else []
     wanted += [f"at least {from_}"] if from_ is not None else []
     wanted += [f"at most {up_to}"] if up_to is not None else []
-    good = (above is None or value > above) and (from_ is None or value >= from_)
+    good = isinstance(value, kind) and (above is None or value > above) and (from_ is None or value >= from_)
     if not good or (up_to is not None and value > up_to):
-        raise ValueError(f"{name}={value}: expected a number {' and '.join(wanted)}")
+        noun = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name}={value!r}: expected {noun} {' and '.join(wanted)}")
 
 
 def stream_options(options: StreamOptions | None, keywords: dict) -> StreamOptions:
@@ -120,34 +121,32 @@ class TokenChooser:
         generation_config: the model's.
         end_ids: ids that end a turn, besides those of `generation_config`.
         continuation_id: the id of `` ...``, or `None` where the tokenizer has no such token.
-        device: where logits live.
 
     Raises:
         ValueError: if a silence threshold is set and there is no such token.
     """
 
-    def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id, device):
-        config_value = lambda name: getattr(generation_config, name, None)  # noqa: E731
+    def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id):
         values = {}
         for name, live_default in LIVE_DEFAULTS.items():
-            candidates = (getattr(options, name), config_value(name), live_default)
+            candidates = (getattr(options, name), getattr(generation_config, name, None), live_default)
             values[name] = next(value for value in candidates if value is not None)
         self.max_new_tokens: int = values["max_new_tokens"]
         self.do_sample: bool = values["do_sample"]
-        eos = config_value("eos_token_id")
+        eos = getattr(generation_config, "eos_token_id", None)
         self.end_ids = frozenset(end_ids) | frozenset([eos] if isinstance(eos, int) else eos or [])
         self.processors = LogitsProcessorList()
         if values["repetition_penalty"] != 1:
-            self.processors.append(RepetitionPenaltyLogitsProcessor(values["repetition_penalty"]))
+            self.processors.append(RepetitionPenaltyLogitsProcessor(float(values["repetition_penalty"])))
         if options.silence_threshold:
             if continuation_id is None:
                 raise ValueError("silence_threshold needs a tokenizer in which ' ...' is one token; this one splits it")
             self.processors.append(SilenceThresholdLogitsProcessor(continuation_id, options.silence_threshold))
         if self.do_sample:
             self.processors.extend(_warpers(values))
-        self.generator = None
-        if options.seed is not None:
-            self.generator = torch.Generator(device).manual_seed(options.seed)
+        # Each stream draws from its own generator, so that streams do not touch each other here either.
+        self._seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
+        self._generator: torch.Generator | None = None
 
     def choose(self, context_ids: torch.LongTensor, logits: torch.FloatTensor) -> torch.LongTensor:
         """Return the next tokens.
@@ -162,7 +161,20 @@ class TokenChooser:
         scores = self.processors(context_ids, logits.float())
         if not self.do_sample:
             return scores.argmax(dim=-1)
-        return torch.multinomial(scores.softmax(dim=-1), 1, generator=self.generator)[:, 0]
+        if self._generator is None:
+            self._generator = torch.Generator(scores.device).manual_seed(self._seed)
+        return torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator)[:, 0]
+
+    def snapshot(self) -> torch.Tensor | None:
+        """Return what :meth:`restore` needs to draw the same tokens again."""
+        return None if self._generator is None else self._generator.get_state()
+
+    def restore(self, snapshot: torch.Tensor | None) -> None:
+        """Go back to a snapshot."""
+        if snapshot is None:
+            self._generator = None
+        else:
+            self._generator.set_state(snapshot)
 
 
 def _warpers(values: dict) -> list:
@@ -173,5 +185,5 @@ def _warpers(values: dict) -> list:
     if values["top_k"]:
         warpers.append(TopKLogitsWarper(values["top_k"]))
     if values["top_p"] < 1:
-        warpers.append(TopPLogitsWarper(values["top_p"]))
+        warpers.append(TopPLogitsWarper(float(values["top_p"])))
     return warpers

@@ -10,9 +10,9 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
+from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig, check_position_scheme
 from .positions_livecc import PositionState, extend_positions
-from .streaming_livecc import StreamingMixin
+from .streaming_mixin_livecc import StreamingMixin
 
 # Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`); without a mapping
 # for this class they would load with the language model left at random.
@@ -94,7 +94,9 @@ class LiveCCModel(Qwen2VLModel):
 
     def _message_end_ids(self) -> torch.LongTensor:
         """Return the ids that close a message (`<|im_end|>` in Qwen2-VL's chat format)."""
-        ids = self.config.text_config.eos_token_id
+        ids = self.config.message_end_token_id
+        if ids is None:
+            ids = self.config.text_config.eos_token_id
         return torch.tensor([ids] if isinstance(ids, int) else list(ids or []), dtype=torch.long)
 
 
@@ -128,19 +130,20 @@ class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGenera
     config_class = LiveCCConfig
 
     def __init__(self, config: LiveCCConfig):
+        check_position_scheme(config.position_scheme)  # may have been set after the config was made
         # Past Qwen2-VL's own constructor, which would build and initialise a second body.
         super(Qwen2VLForConditionalGeneration, self).__init__(config)
         self.model = LiveCCModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    def save_pretrained(self, save_directory, save_original_format: bool = False, **kwargs):
+    def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
         """As `PreTrainedModel.save_pretrained`, in the key layout of the modules.
 
         With `save_original_format=True` the keys go back to Qwen2-VL's published layout; a full
         fine-tune resumed from such a folder by `Trainer` would drop every renamed weight.
         """
-        return super().save_pretrained(save_directory, save_original_format=save_original_format, **kwargs)
+        return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
 
 
 LiveCCForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .configuration_livecc import POSITION_SCHEMES
+from .configuration_livecc import check_position_scheme
 
 TEXT_TYPE, IMAGE_TYPE, VIDEO_TYPE = 0, 1, 2
 
@@ -82,8 +82,7 @@ def extend_positions(
     Raises:
         ValueError: if the scheme is unknown, or the grids do not account for the vision tokens.
     """
-    if scheme not in POSITION_SCHEMES:
-        raise ValueError(f"position scheme {scheme!r} is unknown: expected one of {', '.join(POSITION_SCHEMES)}")
+    check_position_scheme(scheme)
     types = torch.as_tensor(token_types).reshape(-1).cpu()
     grids = [tuple(int(n) for n in grid) for grid in grids_thw]
     lengths = [t * (h // merge_size) * (w // merge_size) for t, h, w in grids]

@@ -25,9 +25,10 @@ from .grammar_livecc import (
     strip_continuation,
     user_turn,
 )
-from .video_processing_livecc import LiveCCVideoProcessor, resize_limits
+from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
 
 IGNORE_INDEX = -100
+_SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -69,9 +70,24 @@ class StreamingProcessor(Qwen2VLProcessor):
         **kwargs,
     ):
         if video_processor is not None and not hasattr(video_processor, "frames_to_patches"):
-            video_processor = _as_livecc(video_processor, image_processor)
+            video_processor = _as_livecc(video_processor)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         self.default_query = default_query
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As `ProcessorMixin.from_pretrained`; the limits of a file for still images are not taken for the video's.
+
+        Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
+        12.8 megapixel limit is meant for images. `size`, `min_pixels` and `max_pixels` given here hold for both.
+        """
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
+        settings, _ = LiveCCVideoProcessor.get_video_processor_dict(pretrained_model_name_or_path, **source)
+        if is_image_file(settings):
+            limits = {name: kwargs[name] for name in ("size", "min_pixels", "max_pixels") if name in kwargs}
+            processor.video_processor.size = LiveCCVideoProcessor(**limits).size
+        return processor
 
     @property
     def end_id(self) -> int:
@@ -97,17 +113,21 @@ class StreamingProcessor(Qwen2VLProcessor):
             is_first: whether this is the stream's first turn (which opens with the system prompt).
         """
         opening = PROMPT_START if is_first else TURN_JOINT
-        ids = self._encode(opening + user_turn(start_s, end_s, self._checked(query)))
+        ids = self._encode(opening + user_turn(start_s, end_s, self.checked_text(query)))
         at = ids.index(self.video_token_id)
         return ids[:at] + [self.video_token_id] * n_video_tokens + ids[at + 1 :]
 
     def question_ids(self, question: str) -> list[int]:
         """Return the tokens of a question without video, put after what was said so far."""
-        return self._encode(TURN_JOINT + question_turn(self._checked(question)))
+        return self._encode(TURN_JOINT + question_turn(self.checked_text(question)))
 
     def decode_turn(self, token_ids: Sequence[int]) -> str:
-        """Return what a listener hears of generated tokens: no special tokens, no final `` ...``."""
-        return strip_continuation(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        """Return what a listener hears of a turn's tokens: no special tokens, no final `` ...``."""
+        return strip_continuation(self._decode(token_ids))
+
+    def decode_answer(self, token_ids: Sequence[int]) -> str:
+        """Return an answer's tokens as text, without special tokens."""
+        return self._decode(token_ids).strip()
 
     def encode_commentary(
         self,
@@ -137,8 +157,10 @@ class StreamingProcessor(Qwen2VLProcessor):
             The sample; only the words and what ends each turn are supervised.
 
         Raises:
-            ValueError: if there are no frames, more than 480, times that do not match, or no word to learn.
+            ValueError: if there are no frames, more than 480, of another form, times that do not match, no word
+                to learn, or a word that is a control token.
         """
+        self.video_processor.check_frames(frames, frame_options.get("do_resize", True))
         frames, times_s = _even(frames, frame_times_s)
         spans = split_turns(len(frames))
         turn_words, n_cut = assign_words(
@@ -172,7 +194,7 @@ class StreamingProcessor(Qwen2VLProcessor):
             if labels:
                 # The joint begins with the <|im_end|> of the words before it: supervised there, once.
                 prompt = prompt[1:]
-            spoken = [*self._encode(spoken_text(words)), self.end_id]
+            spoken = [*self._encode(self.checked_text(spoken_text(words))), self.end_id]
             input_ids += prompt + spoken
             labels += [IGNORE_INDEX] * len(prompt) + spoken
             patches.append(turn_patches)
@@ -192,26 +214,29 @@ class StreamingProcessor(Qwen2VLProcessor):
         limits = resize_limits(self.video_processor)
         return max(min(frame_pixel_budget(n_frames), limits.longest_edge), limits.shortest_edge)
 
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _checked(self, text: str) -> str:
-        """Return a user's text, refusing special tokens, which would rewrite the conversation."""
-        for token in self.tokenizer.all_special_tokens if text else ():
-            if token in text:
-                raise ValueError(f"the text {text[:80]!r} contains the special token {token}: remove it")
+    def checked_text(self, text: str) -> str:
+        """Return a user's text.
+
+        Raises:
+            ValueError: if it holds one of the tokenizer's control tokens, which would rewrite the conversation.
+        """
+        for token in self.tokenizer.added_tokens_decoder.values() if "<" in text else ():
+            if token.content in text:
+                raise ValueError(f"the text {text[:80]!r} contains the special token {token.content}: remove it")
         return text
 
 
-def _as_livecc(video_processor, image_processor) -> LiveCCVideoProcessor:
-    """Return Qwen2-VL's video processor as LiveCC's, without limits that were read from an image file."""
+def _as_livecc(video_processor) -> LiveCCVideoProcessor:
+    """Return Qwen2-VL's video processor as LiveCC's, with its settings."""
     settings = video_processor.to_dict()
     settings.pop("video_processor_type", None)
     settings.pop("cap_pixels_per_frame", None)
-    image_size = getattr(image_processor, "size", None)
-    if image_size is not None and dict(image_size).get("longest_edge") == settings["size"].get("longest_edge"):
-        for limit in ("size", "min_pixels", "max_pixels"):
-            settings.pop(limit, None)
     return LiveCCVideoProcessor(**settings)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
-from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser, stream_options
+from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
 from .grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES, query_text
 from .stream_state_livecc import ContextFullError, StreamState, decode, prefill
 from .video_processing_livecc import resize_limits
-from .video_reader_livecc import iter_chunks
+
+if TYPE_CHECKING:
+    from .processing_livecc import StreamingProcessor
+
+_TURN_S = TURN_FRAMES * FRAME_STEP_S
 
 
 class StreamFinishedError(RuntimeError):
@@ -46,6 +52,18 @@ class CommentarySegment:
         return not self.text
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What the model reads in one turn; times in seconds from the stream's start."""
+
+    n_frames: int
+    start_s: float
+    end_s: float
+    prompt_ids: list[int]
+    patches: torch.Tensor
+    grid_thw: torch.LongTensor
+
+
 class CommentaryStream:
     """One running commentary. Made by `model.start_stream`; streams on one model do not touch each other.
 
@@ -55,12 +73,20 @@ class CommentaryStream:
         options: what to comment on and how to choose words.
 
     Raises:
-        ValueError: if the model is in training mode, or the options contradict each other.
+        ValueError: if the model is in training mode, the processor is another model's, the options contradict each
+            other, or a text holds a control token.
     """
 
-    def __init__(self, model, processor, options: StreamOptions):
+    def __init__(self, model, processor: StreamingProcessor, options: StreamOptions):
         if model.training:
             raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
+        if not hasattr(processor, "turn_ids"):
+            raise ValueError(
+                f"the processor is a {type(processor).__name__}: expected a StreamingProcessor, which AutoProcessor "
+                "loads from the model's folder with trust_remote_code=True"
+            )
+        for text in (options.query, options.title, options.previous):
+            processor.checked_text(text or "")
         self.options = options
         self._model = model
         self._processor = processor
@@ -78,10 +104,9 @@ class CommentaryStream:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
         self.state = StreamState()
-        self._chooser = TokenChooser(
-            options, self._model.generation_config, [processor.end_id], processor.continuation_id, self._model.device
-        )
+        self._chooser = self._make_chooser(options)
         self._query = processor.default_query if options.query is None else options.query
+        self._asked = self._query  # becomes the query with the next turn
         self._next_query: str | None = query_text(self._query, options.title, options.previous)
         self._frames: list[torch.Tensor] = []  # of the turn that is not complete yet, each (3, H, W)
         self._times_s: list[float | None] = []
@@ -99,8 +124,8 @@ class CommentaryStream:
 
         Args:
             frames: uint8 (T, 3, H, W), RGB, at 2 frames per second, any T above 0.
-            timestamps_s: the T times at which the frames were sampled, in seconds, not decreasing; a gap of half a
-                second or more (dropped frames) moves the time the model reads.
+            timestamps_s: the T times at which the frames were sampled, in seconds, not decreasing, two in each
+                second; where frames are missing, the time the model reads moves on by whole seconds.
 
         Returns:
             The completed turns, in order; empty if no turn is complete.
@@ -110,16 +135,30 @@ class CommentaryStream:
             ValueError: if the frames or times have another form; the stream is as before.
             ContextFullError: if the next turn does not fit. Its `segments` are the turns completed before;
                 the frames that wait are dropped. After any other failure they wait for the next push, which
-                returns what was completed too.
+                returns what was completed too (or for :meth:`discard_waiting`).
         """
         self._check_running("push")
         frames = self._checked_frames(frames)
         times_s = self._checked_times(timestamps_s, len(frames))
         self._frames += frames.unbind()
         self._times_s += times_s
-        while len(self._frames) >= self._turn_frames:
-            self._undelivered.append(self._run_turn(self._turn_frames))
+        try:
+            while len(self._frames) >= self._turn_frames:
+                self._undelivered.append(self._run_turn(self._turn_frames))
+        finally:
+            # What waits is copied: the caller may write its next frame into the same memory.
+            self._frames = [frame.clone() for frame in self._frames]
         return self._deliver()
+
+    def discard_waiting(self) -> int:
+        """Forget the frames that wait for a turn, such as after a failure that would come again.
+
+        Returns:
+            How many frames were dropped.
+        """
+        n_frames = len(self._frames)
+        self._drop_frames(n_frames)
+        return n_frames
 
     def finish(self) -> list[CommentarySegment]:
         """Say what is left to say and close the stream.
@@ -135,9 +174,6 @@ class CommentaryStream:
         """
         self._check_running("finish")
         if self._frames:
-            if len(self._frames) % TURN_FRAMES:
-                self._frames.append(self._frames[-1])
-                self._times_s.append(self._times_s[-1])
             self._undelivered.append(self._run_turn(len(self._frames)))
         self._is_finished = True
         return self._deliver()
@@ -152,14 +188,12 @@ class CommentaryStream:
         self._check_running("ask")
         if not query.strip():
             raise ValueError(f"the query is {query!r}: expected some text")
-        self._processor.question_ids(query)  # refuses special tokens now, not in the middle of a push
-        if query == self._query:
-            return
-        self._query = query
+        self._processor.checked_text(query)  # now, not in the middle of a push
         if self._n_turns == 0:
             self._next_query = query_text(query, self.options.title, self.options.previous)
         else:
-            self._next_query = query
+            self._next_query = None if query == self._query else query
+        self._asked = query
 
     @torch.no_grad()
     def answer(self, question: str, max_new_tokens: int = 512) -> str:
@@ -181,12 +215,13 @@ class CommentaryStream:
             raise ValueError(f"the question is {question!r}: expected some text")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
+        chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
         snapshot = self.state.snapshot()
         try:
-            token_ids, _ = self._generate(self._processor.question_ids(question), max_new_tokens)
+            token_ids, _ = self._generate(chooser, self._processor.question_ids(question), max_new_tokens)
         finally:
             self.state.restore(snapshot)
-        return self._processor.decode_turn(token_ids)
+        return self._processor.decode_answer(token_ids)
 
     @property
     def _turn_frames(self) -> int:
@@ -195,43 +230,66 @@ class CommentaryStream:
     @torch.no_grad()
     def _run_turn(self, n_frames: int) -> CommentarySegment:
         """Show the model the first `n_frames` waiting frames; on any failure the stream is as before."""
-        start_s = self._turn_start_s()
-        end_s = start_s + self._turn_frames * FRAME_STEP_S
-        patches, grid = self._processor.video_processor.frames_to_patches(
-            torch.stack(self._frames[:n_frames]), **self._frame_options
-        )
-        prompt = self._processor.turn_ids(
-            start_s,
-            end_s,
-            len(patches) // self._processor.video_processor.merge_size**2,
-            self._next_query or "",
-            is_first=self._n_turns == 0,
-        )
-        snapshot = self.state.snapshot()
+        turn = self._begin_turn(n_frames)
+        snapshot, drawn = self.state.snapshot(), self._chooser.snapshot()
         try:
-            token_ids, logits = self._generate(prompt, self._chooser.max_new_tokens, patches, grid)
+            token_ids, logits = self._generate(
+                self._chooser, turn.prompt_ids, self._chooser.max_new_tokens, turn.patches, turn.grid_thw
+            )
         except BaseException as error:
             self.state.restore(snapshot)
+            self._chooser.restore(drawn)
             if isinstance(error, ContextFullError):
                 error.segments = tuple(self._deliver())
                 self._drop_frames(len(self._frames))
             raise
+        return self._end_turn(turn, token_ids, logits)
+
+    def _begin_turn(self, n_frames: int) -> _Turn:
+        """Prepare what the model reads for the first `n_frames` waiting frames; changes nothing."""
+        frames = torch.stack(self._frames[:n_frames])
+        if n_frames % TURN_FRAMES:
+            frames = torch.cat([frames, frames[-1:]])
+        start_s = self._turn_start_s()
+        end_s = start_s + self._turn_frames * FRAME_STEP_S
+        video_processor = self._processor.video_processor
+        patches, grid_thw = video_processor.frames_to_patches(frames, **self._frame_options)
+        prompt_ids = self._processor.turn_ids(
+            start_s,
+            end_s,
+            len(patches) // video_processor.merge_size**2,
+            self._next_query or "",
+            is_first=self._n_turns == 0,
+        )
+        return _Turn(n_frames, start_s, end_s, prompt_ids, patches, grid_thw)
+
+    def _end_turn(self, turn: _Turn, token_ids: list[int], logits: torch.Tensor | None) -> CommentarySegment:
+        """Take what was generated into the stream's state."""
         was_cut = token_ids[-1] not in self._chooser.end_ids
         if was_cut:
             self.state.pending_ids = [token_ids[-1]]
-        self._drop_frames(n_frames)
-        self._next_query = None
+        self._drop_frames(turn.n_frames)
+        self._query, self._next_query = self._asked, None
         self._n_turns += 1
-        self._next_start_s = end_s
+        self._next_start_s = turn.end_s
         offset_s = self._clock_start_s or 0.0
-        text = self._processor.decode_turn(token_ids)
-        return CommentarySegment(offset_s + start_s, offset_s + end_s, text, tuple(token_ids), was_cut, logits)
+        return CommentarySegment(
+            offset_s + turn.start_s,
+            offset_s + turn.end_s,
+            self._processor.decode_turn(token_ids),
+            tuple(token_ids),
+            was_cut,
+            logits,
+        )
 
-    def _generate(self, prompt_ids, max_new_tokens, patches=None, grid=None):
+    def _make_chooser(self, options: StreamOptions) -> TokenChooser:
+        processor = self._processor
+        return TokenChooser(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
+
+    def _generate(self, chooser: TokenChooser, prompt_ids, max_new_tokens, patches=None, grid_thw=None):
         """Read a prompt and choose tokens until one ends the turn; the last one chosen is not read."""
-        chooser, model, state = self._chooser, self._model, self.state
-        end_id = self._processor.end_id
-        logits = prefill(model, state, prompt_ids, end_id, patches, grid, n_new_tokens=max_new_tokens)
+        model, state = self._model, self.state
+        logits = prefill(model, state, prompt_ids, self._processor.end_id, patches, grid_thw, max_new_tokens)
         n_context = len(state.token_ids)
         context = torch.tensor([state.token_ids + [0] * max_new_tokens], device=logits.device)
         token_ids, kept = [], []
@@ -253,8 +311,9 @@ class CommentaryStream:
         time_s = self._times_s[0]
         if time_s is None or self._n_turns == 0:
             return start_s
-        dropped = int((time_s - self._clock_start_s - start_s) / FRAME_STEP_S + 1e-6)
-        return start_s + max(dropped, 0) * FRAME_STEP_S
+        # Whole turns only: the model learned labels such as 3.0-4.0, never 3.5-4.5.
+        dropped = int((time_s - self._clock_start_s - start_s) / _TURN_S + 1e-6)
+        return start_s + max(dropped, 0) * _TURN_S
 
     def _deliver(self) -> list[CommentarySegment]:
         segments, self._undelivered = self._undelivered, []
@@ -268,12 +327,7 @@ class CommentaryStream:
             raise StreamFinishedError(f"{action}() after finish(): call reset() to start again, or start a new stream")
 
     def _checked_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        if not isinstance(frames, torch.Tensor):
-            raise ValueError(f"frames are of type {type(frames).__name__}: expected a torch.Tensor, uint8 (T, 3, H, W)")
-        if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
-            raise ValueError(f"frames have shape {tuple(frames.shape)}: expected (T, 3, H, W)")
-        if frames.dtype != torch.uint8:
-            raise ValueError(f"frames are {frames.dtype}: expected torch.uint8 with values 0 to 255")
+        self._processor.video_processor.check_frames(frames, self.options.do_resize)
         if len(frames) == 0:
             raise ValueError("the push is empty (T = 0): expected at least one frame")
         if self._frames and frames.shape[1:] != self._frames[0].shape:
@@ -281,9 +335,7 @@ class CommentaryStream:
                 f"frames are {frames.shape[3]}x{frames.shape[2]} pixels, but the waiting frames of the same turn are "
                 f"{self._frames[0].shape[2]}x{self._frames[0].shape[1]}: sizes may change between turns only"
             )
-        if not self.options.do_resize:
-            self._processor.video_processor.check_unresized(frames)
-        return frames
+        return frames.to(self._frames[0].device) if self._frames else frames
 
     def _checked_times(self, timestamps_s: Sequence[float] | None, n_frames: int) -> list[float | None]:
         """Return one time for each frame, checked against what came before."""
@@ -294,62 +346,19 @@ class CommentaryStream:
         times_s = [float(t) for t in timestamps_s]
         if len(times_s) != n_frames:
             raise ValueError(f"got {n_frames} frames but {len(times_s)} timestamps: expected one for each frame")
-        for before_s, after_s in zip([self._last_time_s, *times_s], times_s):
-            if not (before_s is None or after_s >= before_s):
-                raise ValueError(f"timestamps go back from {before_s} s to {after_s} s: expected them in order")
-        if self._clock_start_s is None:
-            self._clock_start_s = times_s[0]
-        self._last_time_s = times_s[-1]
+        clock_start_s = times_s[0] if self._clock_start_s is None else self._clock_start_s
+        expected_s = clock_start_s + self._next_start_s + len(self._frames) * FRAME_STEP_S
+        before_s = self._last_time_s
+        for n, time_s in enumerate(times_s):
+            if not math.isfinite(time_s):
+                raise ValueError(f"timestamp {n} is {time_s}: expected seconds as a finite number")
+            if before_s is not None and time_s < before_s:
+                raise ValueError(f"timestamps go back from {before_s} s to {time_s} s: expected them in order")
+            if time_s < expected_s + n * FRAME_STEP_S - _TURN_S:
+                raise ValueError(
+                    f"frames come faster than 2 per second: one at {time_s} s, expected not before about "
+                    f"{expected_s + n * FRAME_STEP_S} s; take every n-th frame"
+                )
+            before_s = time_s
+        self._clock_start_s, self._last_time_s = clock_start_s, before_s
         return times_s
-
-
-class StreamingMixin:
-    """The streaming methods of `LiveCCForConditionalGeneration`."""
-
-    def start_stream(self, processor, options: StreamOptions | None = None, **keywords) -> CommentaryStream:
-        """Start a commentary.
-
-        Args:
-            processor: the model's `StreamingProcessor`.
-            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
-            **keywords: `query`, `title`, `previous`, `do_sample`, `temperature`, `top_p`, `top_k`,
-                `repetition_penalty`, `max_new_tokens`, `silence_threshold`, `seed`, `output_logits`,
-                `min_pixels`, `max_pixels`, `do_resize`: see :class:`StreamOptions`.
-
-        Raises:
-            ValueError: if an option is unknown or out of range, or the model is in training mode.
-        """
-        return CommentaryStream(self, processor, stream_options(options, keywords))
-
-    def stream_generate(
-        self,
-        processor,
-        video: str | os.PathLike | Iterable[torch.Tensor],
-        start_s: float | None = None,
-        end_s: float | None = None,
-        options: StreamOptions | None = None,
-        **keywords,
-    ) -> Iterator[CommentarySegment]:
-        """Comment on a whole video, segment by segment, while it is read.
-
-        Args:
-            processor: the model's `StreamingProcessor`.
-            video: a file that PyAV reads, or an iterable of uint8 (T, 3, H, W) frames at 2 per second.
-            start_s: where in the file to start, in seconds of its own clock.
-            end_s: where in the file to stop.
-            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
-            **keywords: as in :meth:`start_stream`.
-
-        Yields:
-            One :class:`CommentarySegment` a turn, silent ones included; times on the file's clock.
-        """
-        stream = self.start_stream(processor, options, **keywords)
-        if isinstance(video, str | os.PathLike):
-            chunks = ((c.frames, c.timestamps_s) for c in iter_chunks(video, start_s=start_s, end_s=end_s))
-        elif start_s is not None or end_s is not None:
-            raise ValueError("start_s and end_s need a file: cut the frames before passing them")
-        else:
-            chunks = ((frames, None) for frames in video)
-        for frames, times_s in chunks:
-            yield from stream.push(frames, times_s)
-        yield from stream.finish()

@@ -8,6 +8,13 @@ from transformers.image_utils import SizeDict
 
 from .grammar_livecc import MAX_FRAME_PIXELS, MIN_FRAME_PIXELS
 
+MAX_ASPECT_RATIO = 200  # beyond it Qwen2-VL's resizing refuses
+
+
+def is_image_file(settings: dict) -> bool:
+    """Return whether settings of a video processor were read from a file for still images."""
+    return "image_processor_type" in settings and "video_processor_type" not in settings
+
 
 class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
     """Qwen2-VL's video processor with LiveCC's limits: 100 to 768 tokens a frame pair (pixels a frame / 28²).
@@ -29,7 +36,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
         12.8 megapixel limit is meant for still images.
         """
-        if "image_processor_type" in video_processor_dict and "video_processor_type" not in video_processor_dict:
+        if is_image_file(video_processor_dict):
             limits = ("size", "min_pixels", "max_pixels")
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in limits}
         return super().from_dict(video_processor_dict, **kwargs)
@@ -70,6 +77,23 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         )
         patches, t, h, w = self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)
         return patches[0], torch.tensor([[t, h, w]])
+
+    def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
+        """Raise `ValueError` if `frames` is not what :meth:`frames_to_patches` takes."""
+        if not isinstance(frames, torch.Tensor):
+            raise ValueError(f"frames are of type {type(frames).__name__}: expected a torch.Tensor, uint8 (T, 3, H, W)")
+        if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
+            raise ValueError(f"frames have shape {tuple(frames.shape)}: expected (T, 3, H, W)")
+        if frames.dtype != torch.uint8:
+            raise ValueError(f"frames are {frames.dtype}: expected torch.uint8 with values 0 to 255")
+        height, width = frames.shape[2:]
+        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+            raise ValueError(
+                f"frames are {width}x{height} pixels: expected sides with a ratio of at most {MAX_ASPECT_RATIO}; crop "
+                "them"
+            )
+        if not do_resize:
+            self.check_unresized(frames)
 
     def check_unresized(self, frames: torch.Tensor) -> None:
         """Raise `ValueError` if frames (T, 3, H, W) cannot be cut into patches as they are."""

@@ -115,9 +115,9 @@ def iter_frames(
     Warns:
         VideoReadWarning: part of the file could not be decoded; says how many seconds could.
     """
-    start = None if start_s is None else exact_seconds("start_s", start_s)
-    end = None if end_s is None else exact_seconds("end_s", end_s)
-    rate = exact_seconds("fps", fps)
+    start = None if start_s is None else exact_number("start_s", start_s)
+    end = None if end_s is None else exact_number("end_s", end_s)
+    rate = exact_number("fps", fps)
     if rate <= 0:
         raise ValueError(f"fps={fps!r}: expected a rate above 0, such as 2.0")
     if start is not None and end is not None and end <= start:
@@ -143,7 +143,8 @@ def iter_chunks(
     return _group(iter_frames(path, start_s, end_s, fps), frames_per_chunk)
 
 
-def exact_seconds(name: str, value: float | Fraction) -> Fraction:
+def exact_number(name: str, value: float | Fraction) -> Fraction:
+    """The simple fraction a number stands for, or a ValueError that names it: 1.4 is 7/5."""
     number = isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
     if not number or not math.isfinite(value):
         raise ValueError(f"{name}={value!r}: expected a finite number")

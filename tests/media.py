@@ -28,6 +28,7 @@ class VideoSpec:
     mirror: bool = False
     # Length of a tone beside the picture, `None` for no audio.
     audio_s: float | None = None
+    audio_codec: str = "aac"
     # Number of frame -> uint8 (H, W, 3) picture.
     paint: Callable[[int], np.ndarray] | None = None
     # Ticks per second of the frame times.
@@ -49,7 +50,7 @@ def write_video(path: Path, **options) -> Path:
         video.codec_context.time_base = Fraction(1, spec.clock)
         if spec.rotation_deg or spec.mirror:
             video.set_display_rotation(spec.rotation_deg, hflip=spec.mirror)
-        audio = container.add_stream("aac", rate=16_000) if spec.audio_s else None
+        audio = container.add_stream(spec.audio_codec, rate=16_000) if spec.audio_s else None
         paint = spec.paint or (lambda index: numbered_picture(index, width, height))
         for index, time in enumerate(times):
             picture = av.VideoFrame.from_ndarray(paint(index), format="rgb24")

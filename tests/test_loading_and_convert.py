@@ -12,7 +12,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from livecc_hf.convert import convert_checkpoint
 from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
-from livecc_hf.modeling import LiveCCForConditionalGeneration
+from livecc_hf.modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 
 @pytest.fixture
@@ -101,6 +101,41 @@ def test_name_or_path_inside_the_config_names_livecc_too(named, tmp_path):
     assert json.loads((out / "config.json").read_text())["position_scheme"] == "reference"
 
 
+def test_a_folder_of_the_hubs_cache_is_named_by_its_repository(published_checkpoint, tmp_path):
+    snapshot = tmp_path / "models--chenjoya--LiveCC-7B-Base" / "snapshots" / "0a1b2c"
+    shutil.copytree(published_checkpoint, snapshot)
+    assert load_model(snapshot)[1].position_scheme == "reference"
+
+
+def test_the_message_end_is_saved(named, tmp_path):
+    out = convert_checkpoint(named("livecc"), tmp_path / "out")
+    assert json.loads((out / "config.json").read_text())["message_end_token_id"] == 1988
+
+
+def test_loading_a_published_config_directly_says_what_is_assumed(published_checkpoint, caplog):
+    from transformers.utils import logging
+
+    logging.get_logger("livecc_hf").setLevel(logging.WARNING)
+    with caplog.at_level("WARNING"):
+        config = LiveCCConfig.from_pretrained(published_checkpoint)
+    assert config.position_scheme == "mrope"
+    assert "assuming 'mrope'" in caplog.text
+
+
+def test_tied_embeddings_and_shards_of_a_published_checkpoint(published_checkpoint, tmp_path):
+    config = Qwen2VLForConditionalGeneration.config_class.from_pretrained(published_checkpoint)
+    config.tie_word_embeddings = True
+    stock = Qwen2VLForConditionalGeneration(config).eval()
+    source = shutil.copytree(published_checkpoint, tmp_path / "tied")
+    (source / "model.safetensors").unlink()
+    stock.save_pretrained(source, max_shard_size="1MB")
+    assert len(list(source.glob("*.safetensors"))) > 1
+    out = convert_checkpoint(source, tmp_path / "out", position_scheme="mrope")
+    model, _ = load_model(out)
+    assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in stock.state_dict().items())
+
+
 def test_bad_sources_are_one_clear_line(named, tmp_path):
     def fails(source, message, **options):
         with pytest.raises(ModelLoadError, match=message) as caught:
@@ -123,9 +158,15 @@ def test_bad_sources_are_one_clear_line(named, tmp_path):
     cut = named("cut-livecc")
     weights = (cut / "model.safetensors").read_bytes()
     (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    fails(cut, "the weights are damaged|cannot be loaded")
+    fails(cut, r"weights cannot be loaded \(missing or damaged\?\)")
     (cut / "model.safetensors").unlink()
     fails(cut, "the weights cannot be loaded")
+    indexed = named("indexed-livecc")
+    (indexed / "model.safetensors").rename(indexed / "model-00001-of-00001.safetensors")
+    (indexed / "model.safetensors.index.json").write_text("{}")
+    fails(indexed, "weights cannot be loaded")
+    (other / "config.json").write_text("[]")
+    fails(other, "config.json cannot be read|holds a model of type None")
     part = named("part-livecc")
     tensors = load_file(part / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]

@@ -46,7 +46,9 @@ def convert_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: choose another, or remove it")
     processor = load_processor(source)
-    model, info = load_model(source, device="cpu", dtype=_stored_dtype(values), position_scheme=position_scheme)
+    model, info = load_model(
+        source, device="cpu", dtype=_stored_dtype(values), position_scheme=position_scheme, processor=processor
+    )
     model.save_pretrained(out, max_shard_size=max_shard_size)
     processor.save_pretrained(out)
     (out / CARD_FILE).write_text(model_card(source, info.position_scheme), encoding="utf-8")

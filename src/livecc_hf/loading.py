@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +52,9 @@ def load_model_and_processor(
     Raises:
         ModelLoadError: if there is no such folder or id, or it holds no such model.
     """
-    model, info = load_model(name_or_path, device, dtype, load_in_4bit, position_scheme)
-    return model, load_processor(name_or_path), info
+    processor = load_processor(name_or_path)
+    model, info = load_model(name_or_path, device, dtype, load_in_4bit, position_scheme, processor)
+    return model, processor, info
 
 
 def load_model(
@@ -63,33 +63,35 @@ def load_model(
     dtype: str | None = None,
     load_in_4bit: bool = False,
     position_scheme: str | None = None,
+    processor: StreamingProcessor | None = None,
 ) -> tuple[LiveCCForConditionalGeneration, LoadInfo]:
-    """Load a model in evaluation mode; see :func:`load_model_and_processor`."""
+    """Load a model in evaluation mode; see :func:`load_model_and_processor`.
+
+    `processor` tells which token ends a message, where the config does not.
+    """
     import torch
 
     from .modeling import LiveCCForConditionalGeneration
 
     source = str(name_or_path)
     config, notes = read_config(source, position_scheme)
+    if processor is not None and config.message_end_token_id is None:
+        config.message_end_token_id = processor.end_id
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options = {"dtype": _torch_dtype(dtype, device)}
+    options = {"dtype": _torch_dtype(dtype, device), "device_map": {"": _checked_device(device)}}
     if load_in_4bit:
-        options |= {"quantization_config": _four_bit_config(), "device_map": {"": _checked_device(device)}}
+        options |= {"quantization_config": _four_bit_config()}
     try:
         model, report = LiveCCForConditionalGeneration.from_pretrained(
             _expand(source), config=config, output_loading_info=True, **options
         )
-    except (OSError, ImportError, RuntimeError, json.JSONDecodeError) as error:
-        raise ModelLoadError(f"{source}: the weights cannot be loaded: {_one_line(error)}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise ModelLoadError(f"{source}: the weights are damaged: {_one_line(error)}; download them again") from error
+    except Exception as error:  # damaged files fail in as many ways as there are formats
+        raise ModelLoadError(
+            f"{source}: the weights cannot be loaded (missing or damaged?): {_one_line(error)}"
+        ) from error
     _check_report(source, report)
     if load_in_4bit:
         _check_four_bit(source, model, device)
-    else:
-        model.to(_checked_device(device))
     return model.eval(), LoadInfo(source, config.position_scheme, notes)
 
 
@@ -98,9 +100,10 @@ def load_processor(name_or_path: str | os.PathLike) -> StreamingProcessor:
     from .modeling import StreamingProcessor
 
     source = str(name_or_path)
+    read_config_dict(source)  # says what is wrong with a source that is no model at all
     try:
         return StreamingProcessor.from_pretrained(_expand(source))
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # as for the weights
         raise ModelLoadError(
             f"{source}: the tokenizer or processor files cannot be loaded: {_one_line(error)}; copy them from the base "
             "model"
@@ -144,9 +147,12 @@ def read_config(source: str, position_scheme: str | None = None) -> tuple[LiveCC
 
 def published_scheme(source: str, config_dict: dict) -> str | None:
     """Return the scheme a published checkpoint runs in: `reference` if it names LiveCC, else `None` (unknown)."""
-    names = [source, str(config_dict.get("_name_or_path") or "")]
-    if Path(source).expanduser().is_dir():
-        names[0] = Path(source).expanduser().resolve().name
+    names = [source]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        # A folder of the Hub's cache is called by its commit; the repository's name stands above it.
+        names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
+    names.append(str(config_dict.get("_name_or_path") or ""))
     return "reference" if any("livecc" in name.lower() for name in names) else None
 
 
@@ -171,11 +177,11 @@ def read_config_dict(source: str) -> dict:
         raise ModelLoadError(f"{source} holds no config.json: expected a folder written by save_pretrained")
     try:
         values, _ = LiveCCConfig.get_config_dict(_expand(source))
-    except (OSError, ValueError) as error:
+    except Exception as error:
         if path.is_dir():
             raise ModelLoadError(f"{source}: config.json cannot be read: {_one_line(error)}") from error
         raise ModelLoadError(_hub_message(source, error)) from error
-    model_type = values.get("model_type")
+    model_type = values.get("model_type") if isinstance(values, dict) else None
     if model_type not in READABLE_TYPES:
         raise ModelLoadError(f"{source} holds a model of type {model_type!r}: expected {' or '.join(READABLE_TYPES)}")
     return values

@@ -108,6 +108,24 @@ def test_special_tokens_in_a_query_are_refused(processor):
         processor.turn_ids(0, 3, 5, "x<|video_pad|>", is_first=True)
 
 
+@pytest.mark.parametrize(
+    ("frames", "words", "message"),
+    [
+        (torch.rand(6, 3, 56, 56), WORDS, "float32: expected torch.uint8"),
+        (torch.zeros(6, 56, 56, 3, dtype=torch.uint8), WORDS, r"expected \(T, 3, H, W\)"),
+        (torch.zeros(6, 3, 56, 56, dtype=torch.uint8), [(0, 1, "a<|im_end|>b")], r"special token <\|im_end\|>"),
+    ],
+)
+def test_frames_and_words_of_another_form(frames, words, message, processor):
+    with pytest.raises(ValueError, match=message):
+        processor.encode_commentary(frames, [n / 2 for n in range(6)], words)
+
+
+def test_pixel_limits_given_at_loading_hold_for_video(published_checkpoint):
+    size = StreamingProcessor.from_pretrained(published_checkpoint, max_pixels=100352).video_processor.size
+    assert (size["shortest_edge"], size["longest_edge"]) == (78400, 100352)
+
+
 def test_patches_equal_the_processor_call(processor):
     frames, _ = clip(6)
     for low, high in ((None, 50176), (3136, 12544), (None, None)):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from livecc_hf.loading import load_model_and_processor
 from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions
 
 GREEDY = {
@@ -66,6 +67,30 @@ def test_streaming_equals_one_shot(scheme, portions, frames, make_model, process
     stream.reset()
     again = run(stream, frames, [16])
     assert again == segments
+    for segment, other in zip(segments, again):
+        torch.testing.assert_close(segment.logits, other.logits, atol=1e-4, rtol=0)
+
+
+def test_one_shot_reference_finds_the_first_turn_by_the_message_end(frames, processor, published_checkpoint):
+    """Also where the language model's eos is another token."""
+    model, _, _ = load_model_and_processor(published_checkpoint, position_scheme="reference")
+    model.config.text_config.eos_token_id = processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    stream = model.start_stream(processor, **GREEDY)
+    segments = stream.push(frames)
+    for segment, logits in zip(segments, one_shot_logits(model, processor, stream, segments, frames), strict=True):
+        torch.testing.assert_close(segment.logits, logits, atol=1e-4, rtol=0)
+
+
+def test_a_callers_buffer_may_be_written_again(frames, make_model, processor):
+    model = make_model("mrope")
+    whole = model.start_stream(processor, **GREEDY).push(frames)
+    stream, buffer, segments = model.start_stream(processor, **GREEDY), torch.empty_like(frames[:1]), []
+    for frame in frames:
+        buffer[0] = frame
+        segments += stream.push(buffer)
+    assert segments == whole
+    for a, b in zip(segments, whole):
+        torch.testing.assert_close(a.logits, b.logits)
 
 
 def test_interleaved_streams_do_not_touch_each_other(frames, make_model, processor):
@@ -118,6 +143,18 @@ def test_dropped_frames_move_the_time_that_the_model_reads(frames, make_model, p
     assert "Time=10.0-11.0s" in processor.tokenizer.decode(stream.state.token_ids)
 
 
+def test_labels_are_whole_seconds_and_stay_on_the_clock(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    segments = []
+    for n in range(60):
+        segments += stream.push(frames[n % 16 : n % 16 + 1], [n / 1.9])
+    assert all(s.start_s == int(s.start_s) for s in segments)
+    assert abs(segments[-1].end_s - 60 / 1.9) < 2
+    too_fast = make_model("mrope").start_stream(processor, **GREEDY)
+    with pytest.raises(ValueError, match=r"faster than 2 per second: one at .* take every n-th frame"):
+        too_fast.push(frames, [n / 5 for n in range(16)])
+
+
 def test_finish_flushes_an_incomplete_turn(frames, make_model, processor):
     model = make_model("mrope")
     stream = model.start_stream(processor, **GREEDY)
@@ -135,7 +172,8 @@ def test_finish_flushes_an_incomplete_turn(frames, make_model, processor):
 def test_a_new_query_enters_with_the_next_turn(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, query="First.", title="Balls", **GREEDY)
     stream.push(frames[:7])
-    stream.ask("First.")  # no change, nothing to say
+    stream.ask("Other.")
+    stream.ask("First.")  # no change after all, nothing to say
     stream.push(frames[7:8])
     stream.ask("Second.")
     stream.push(frames[8:12])
@@ -158,6 +196,15 @@ def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor
     assert a == b
     for one, other in zip(a, b, strict=True):
         torch.testing.assert_close(one.logits, other.logits)
+
+
+def test_an_answer_draws_nothing_from_the_commentarys_sampling(frames, make_model, processor):
+    model = make_model("mrope")
+    options = {"do_sample": True, "temperature": 3.0, "seed": 3, "max_new_tokens": 6, "max_pixels": 50176}
+    asked, plain = (model.start_stream(processor, **options) for _ in range(2))
+    assert asked.push(frames[:8]) == plain.push(frames[:8])
+    asked.answer("Who?", max_new_tokens=4)
+    assert asked.push(frames[8:]) == plain.push(frames[8:])
 
 
 def test_sampling_is_reproducible_by_seed(frames, make_model, processor):
@@ -223,6 +270,23 @@ def test_stream_generate_takes_frames_and_yields_as_it_goes(frames, make_model, 
     assert [first, *rest] == stream.push(frames) + stream.finish()
 
 
+def test_stream_generate_yields_what_came_before_the_context_was_full(frames, make_model, processor):
+    model = make_model("mrope")
+    text_config = model.config.text_config
+    before = text_config.max_position_embeddings
+    expected = model.start_stream(processor, **GREEDY).push(frames)
+    text_config.max_position_embeddings = 180
+    try:
+        got = []
+        with pytest.raises(ContextFullError):
+            for segment in model.stream_generate(processor, frames, **GREEDY):
+                got.append(segment)
+        assert got
+        assert got == expected[: len(got)]
+    finally:
+        text_config.max_position_embeddings = before
+
+
 def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor):
     model = make_model("mrope")
     text_config = model.config.text_config
@@ -270,6 +334,7 @@ BAD_PUSHES = {
     "float": (torch.zeros(2, 3, 56, 56), "float32: expected torch.uint8"),
     "channels last": (torch.zeros(2, 56, 56, 3, dtype=torch.uint8), r"\(2, 56, 56, 3\): expected \(T, 3, H, W\)"),
     "one frame without T": (torch.zeros(3, 56, 56, dtype=torch.uint8), r"\(3, 56, 56\): expected"),
+    "too long a side": (torch.zeros(1, 3, 1, 300, dtype=torch.uint8), "300x1 pixels: expected sides with a ratio"),
     "no tensor": ([[1]], "type list: expected a torch.Tensor"),
 }
 
@@ -293,6 +358,10 @@ def test_bad_times_sizes_options_and_states(frames, make_model, processor):
         stream.push(frames[:2], [0.0])
     with pytest.raises(ValueError, match=r"go back from 1.0 s to 0.5 s"):
         stream.push(frames[:2], [1.0, 0.5])
+    with pytest.raises(ValueError, match="timestamp 1 is nan"):
+        stream.push(frames[:2], [0.0, float("nan")])
+    with pytest.raises(ValueError, match="timestamp 0 is inf"):
+        stream.push(frames[:1], [float("inf")])
     with pytest.raises(ValueError, match="nothing has been seen yet"):
         stream.answer("Who?")
     stream.push(frames[:2], [0.0, 0.5])
@@ -314,6 +383,14 @@ def test_bad_times_sizes_options_and_states(frames, make_model, processor):
         model.start_stream(processor, quary="x")
     with pytest.raises(ValueError, match="temperature=0: expected a number above 0"):
         model.start_stream(processor, temperature=0)
+    with pytest.raises(ValueError, match="top_k=50.0: expected a whole number"):
+        model.start_stream(processor, top_k=50.0)
+    with pytest.raises(ValueError, match="special token"):
+        model.start_stream(processor, title="x<|im_end|>y")
+    with pytest.raises(ValueError, match="is a Qwen2Tokenizer.*expected a StreamingProcessor"):
+        model.start_stream(processor.tokenizer)
+    with pytest.raises(ValueError, match="unknown stream option"):
+        model.stream_generate(processor, frames, quary="x")  # at the call, not at the first segment
     with pytest.raises(ValueError, match="min_pixels=9000 is above max_pixels=4000"):
         model.start_stream(processor, min_pixels=9000, max_pixels=4000)
     model.train()
@@ -322,6 +399,45 @@ def test_bad_times_sizes_options_and_states(frames, make_model, processor):
             model.start_stream(processor)
     finally:
         model.eval()
+
+
+def test_frames_that_wait_can_be_discarded(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    stream.push(frames[:5])
+    assert stream.discard_waiting() == 5
+    assert stream.push(frames[:5]) == []
+
+
+def test_qwen2_vls_own_generation_config_works(frames, make_model, processor):
+    """Nearly greedy sampling, two ending tokens."""
+    model = make_model("mrope")
+    config = model.generation_config
+    shipped = {"do_sample": True, "temperature": 0.01, "top_p": 0.001, "top_k": 1, "repetition_penalty": 2}
+    before = {name: getattr(config, name) for name in shipped}
+    try:
+        for name, value in shipped.items():
+            setattr(config, name, value)
+        nearly = model.start_stream(processor, max_pixels=50176).push(frames[:8])
+        greedy = model.start_stream(processor, max_pixels=50176, do_sample=False).push(frames[:8])
+        assert nearly == greedy
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
+
+
+def test_bfloat16_streams(frames, published_checkpoint):
+    model, processor, _ = load_model_and_processor(published_checkpoint, dtype="bfloat16", position_scheme="mrope")
+    segments = model.start_stream(processor, **GREEDY).push(frames[:8])
+    assert len(segments) == 2
+    assert all(torch.isfinite(segment.logits).all() for segment in segments)
+
+
+def test_a_lora_model_streams(frames, published_checkpoint):
+    peft = pytest.importorskip("peft")
+    model, processor, _ = load_model_and_processor(published_checkpoint, position_scheme="mrope")
+    plain = model.start_stream(processor, **GREEDY).push(frames[:8])
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"])).eval()
+    assert wrapped.start_stream(processor, **GREEDY).push(frames[:8]) == plain
 
 
 def test_training_in_the_reference_scheme_is_an_error(make_model):

@@ -13,6 +13,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from media import number_of, write_audio, write_tone, write_video
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
 from livecc_hf.modeling.video_reader_livecc import (
     VideoReadError,
     VideoReadWarning,
@@ -20,13 +24,10 @@ from livecc_hf.modeling.video_reader_livecc import (
     iter_frames,
     probe_video,
 )
-from media import number_of, write_audio, write_tone, write_video
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 
 @pytest.fixture(autouse=True)
-def _damage_is_an_error(request):
+def _damage_is_an_error():
     """A warning about damage on a sound file fails the test; tests of damaged files catch theirs."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", VideoReadWarning)

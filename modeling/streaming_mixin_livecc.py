@@ -1,0 +1,83 @@
+"""The streaming methods of the model: start a commentary, or comment on a whole video in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from .decoding_livecc import StreamOptions, stream_options
+from .grammar_livecc import TURN_FRAMES
+from .processing_livecc import StreamingProcessor
+from .stream_state_livecc import ContextFullError
+from .streaming_livecc import CommentarySegment, CommentaryStream
+from .video_reader_livecc import iter_chunks
+
+
+class StreamingMixin:
+    """The streaming methods of `LiveCCForConditionalGeneration`."""
+
+    def start_stream(
+        self, processor: StreamingProcessor, options: StreamOptions | None = None, **keywords
+    ) -> CommentaryStream:
+        """Start a commentary.
+
+        Args:
+            processor: the model's `StreamingProcessor`.
+            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
+            **keywords: `query`, `title`, `previous`, `do_sample`, `temperature`, `top_p`, `top_k`,
+                `repetition_penalty`, `max_new_tokens`, `silence_threshold`, `seed`, `output_logits`,
+                `min_pixels`, `max_pixels`, `do_resize`: see :class:`StreamOptions`.
+
+        Raises:
+            ValueError: if an option is unknown or out of range, or the model is in training mode.
+        """
+        return CommentaryStream(self, processor, stream_options(options, keywords))
+
+    def stream_generate(
+        self,
+        processor: StreamingProcessor,
+        video: str | os.PathLike | Iterable[torch.Tensor],
+        start_s: float | None = None,
+        end_s: float | None = None,
+        options: StreamOptions | None = None,
+        **keywords,
+    ) -> Iterator[CommentarySegment]:
+        """Comment on a whole video, segment by segment, while it is read.
+
+        Args:
+            processor: the model's `StreamingProcessor`.
+            video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W), or an iterable of such.
+            start_s: where in the file to start, in seconds of its own clock.
+            end_s: where in the file to stop.
+            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
+            **keywords: as in :meth:`start_stream`.
+
+        Returns:
+            An iterator over one :class:`CommentarySegment` a turn, silent ones included; times on the file's clock.
+
+        Raises:
+            ValueError: if an option or the source is not valid; the file's content is checked while it is read.
+        """
+        stream = self.start_stream(processor, options, **keywords)
+        if isinstance(video, str | os.PathLike):
+            chunks = ((c.frames, c.timestamps_s) for c in iter_chunks(video, start_s=start_s, end_s=end_s))
+        elif start_s is not None or end_s is not None:
+            raise ValueError("start_s and end_s need a file: cut the frames before passing them")
+        else:
+            whole = [video] if isinstance(video, torch.Tensor) else video
+            chunks = ((part, None) for frames in whole for part in frames.split(TURN_FRAMES))
+        return _commentate(stream, chunks)
+
+
+def _commentate(stream: CommentaryStream, chunks: Iterable) -> Iterator[CommentarySegment]:
+    """Push chunks of (frames, times) and yield what comes, also what came before the context was full."""
+    try:
+        for frames, times_s in chunks:
+            yield from stream.push(frames, times_s)
+        yield from stream.finish()
+    except ContextFullError as error:
+        yield from error.segments
+        error.segments = ()
+        raise
