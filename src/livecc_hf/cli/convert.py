@@ -1,0 +1,29 @@
+"""`livecc convert`: a published checkpoint becomes a model folder that carries its code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of a Qwen2-VL or LiveCC checkpoint")
+    parser.add_argument("out", metavar="OUT", help="folder to write; must not exist, or be empty")
+    parser.add_argument(
+        "--position-scheme",
+        choices=("mrope", "sequential", "reference"),
+        help="how positions are counted; needed unless the source names LiveCC, which gets 'reference'",
+    )
+    parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and say where the folder is."""
+    from livecc_hf.cli.status import quiet_libraries
+    from livecc_hf.convert import convert_checkpoint
+
+    quiet_libraries(args.debug)
+    out = convert_checkpoint(args.source, args.out, args.position_scheme, args.max_shard_size)
+    print(f"wrote {out}", file=sys.stderr)
+    return 0

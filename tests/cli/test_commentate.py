@@ -1,0 +1,257 @@
+"""`livecc commentate`, with the tiny random checkpoint of the recorded reference."""
+
+import argparse
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import srt
+import webvtt
+from media import write_audio, write_video
+
+from livecc_hf.cli.commentate import parse_time
+from livecc_hf.cli.main import main
+from livecc_hf.modeling import CommentaryStream
+from livecc_hf.modeling.video_reader_livecc import probe_video
+from livecc_hf.subtitles import clock, one_line
+
+GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176"]
+
+
+@pytest.fixture
+def clip(reference_dir):
+    return str(reference_dir / "clip.mp4")
+
+
+@pytest.fixture
+def commentate(published_checkpoint, capsys):
+    """A function that runs the command in this process and returns (exit code, standard output, standard error)."""
+
+    def run(*argv, model=published_checkpoint):
+        code = main(["commentate", *map(str, argv), *(["--model", str(model)] if model else []), *GREEDY])
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def spoken(reference):
+    """(start, end, text) of what the reference said on the clip, silent turns left out."""
+    turns = (
+        (start, end, one_line(text.strip().removesuffix(" ...")))
+        for start, end, text in reference["live_cc"]["segments"]
+    )
+    return [turn for turn in turns if turn[2]]
+
+
+class TestOutput:
+    def test_is_what_the_reference_said(self, commentate, clip, spoken, published_checkpoint):
+        code, out, err = commentate(clip)
+        assert code == 0
+        assert out == "".join(f"{clock(start)} - {clock(end)}  {text}\n" for start, end, text in spoken)
+        lines = err.splitlines()
+        assert lines[0] == f"model: {published_checkpoint}"
+        assert "x real time); 12 turns, 9 with words" in lines[-1]
+        assert lines[-1].startswith("14.0 s of video in ")
+
+    def test_in_each_format(self, commentate, clip, spoken, tmp_path):
+        for suffix in ("srt", "vtt", "jsonl", "txt"):
+            code, out, _ = commentate(clip, "--end", "8", "--output", tmp_path / f"out.{suffix}")
+            assert code == 0
+            assert out.splitlines()[0].startswith("00:05.0 - 00:06.0  ")  # still shown, as text
+        expected = [turn for turn in spoken if turn[1] <= 8]
+        cues = list(srt.parse((tmp_path / "out.srt").read_text(encoding="utf-8")))
+        assert [(c.start.total_seconds(), c.end.total_seconds(), c.content) for c in cues] == expected
+        cues = webvtt.read(tmp_path / "out.vtt").captions
+        assert [html.unescape(c.raw_text) for c in cues] == [text for _, _, text in expected]
+        entries = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [entry["end_s"] for entry in entries] == [3, 4, 5, 6, 7, 8]
+        assert [entry["text"].strip() for entry in entries if entry["text"].strip()] == [text for *_, text in expected]
+        assert (tmp_path / "out.txt").read_text(encoding="utf-8") == out
+
+    def test_format_wins_over_the_name_and_quiet_says_nothing(self, commentate, clip, tmp_path):
+        code, out, err = commentate(clip, "--end", "6", "--format", "vtt", "--output", tmp_path / "o.srt", "--quiet")
+        assert (code, out, err) == (0, "", "")
+        assert (tmp_path / "o.srt").read_text().startswith("WEBVTT\n")
+
+    def test_times_are_those_that_players_show(self, commentate, tmp_path):
+        """Of a stream cut out of a broadcast, whose clock starts anywhere."""
+        video = write_video(tmp_path / "late.ts", times_s=[50 + n / 10 for n in range(80)], size_px=(320, 240))
+        code, out, _ = commentate(video, "--start", "0:02", "--end", "7", "--format", "jsonl")
+        assert code == 0
+        times = [(entry["start_s"], entry["end_s"]) for entry in map(json.loads, out.splitlines())]
+        assert times == [(2, 5), (5, 6), (6, 7)]
+
+    def test_overlay_is_a_playable_copy(self, commentate, clip, tmp_path):
+        out = tmp_path / "out.mp4"
+        code, _, err = commentate(clip, "--start", "4", "--end", "10", "--overlay", out)
+        assert code == 0
+        assert err.splitlines()[-1] == f"wrote {out}"
+        info = probe_video(out)
+        assert (info.width, info.height) == (320, 240)
+        assert info.duration_s == pytest.approx(6, abs=0.05)
+
+    def test_damage_is_a_warning(self, commentate, tmp_path):
+        whole = write_video(tmp_path / "whole.mkv", n_frames=100, size_px=(320, 240), codec_options={"g": "5"})
+        cut = tmp_path / "cut.mkv"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        code, _, err = commentate(cut)
+        assert code == 0
+        warned = [line for line in err.splitlines() if line.startswith("livecc: warning: ")]
+        assert len(warned) == 1
+        assert "s of video were decoded" in warned[0]
+
+    def test_realtime_keeps_to_the_clock_and_reports(self, commentate, tmp_path):
+        video = write_video(tmp_path / "video.mp4", n_frames=40, size_px=(160, 120))
+        began_s = time.monotonic()
+        code, _, err = commentate(video, "--realtime")
+        assert code == 0
+        assert time.monotonic() - began_s >= 3.5  # the last frame is due then
+        last = err.splitlines()[-1]
+        assert last.startswith("lag ")
+        assert "s at most" in last
+        assert "frames skipped" in last
+
+    def test_realtime_skips_what_a_slow_model_cannot_follow(self, commentate, tmp_path, monkeypatch):
+        push = CommentaryStream.push
+
+        def slow_push(stream, frames, timestamps_s):
+            segments = push(stream, frames, timestamps_s)
+            time.sleep(1.6 * len(segments))
+            return segments
+
+        monkeypatch.setattr(CommentaryStream, "push", slow_push)
+        video = write_video(tmp_path / "video.mp4", n_frames=65, size_px=(160, 120))
+        code, out, err = commentate(video, "--realtime", "--format", "jsonl")
+        assert code == 0
+        times = [(entry["start_s"], entry["end_s"]) for entry in map(json.loads, out.splitlines())]
+        assert times[0] == (0, 3)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+        assert sum(end - start for start, end in times) < 6.5  # not all of it was seen
+        skipped, lag = re.search(r"at most; (\d+) frames skipped", err), re.search(r"lag ([\d.]+) s on average", err)
+        assert int(skipped[1]) >= 2
+        assert float(lag[1]) >= 1.5
+
+    def test_the_default_model_is_introduced_first(self, commentate, clip, published_checkpoint, monkeypatch):
+        monkeypatch.setattr("livecc_hf.assets.bundled_model_path", lambda: published_checkpoint)
+        code, _, err = commentate(clip, "--end", "3", model=None)
+        assert code == 0
+        assert "livecc-tiny" in err.splitlines()[0]
+        assert "moving coloured shapes" in err.splitlines()[0]
+        assert "--model chenjoya/LiveCC-7B-Instruct" in err.splitlines()[0]
+
+    def test_the_assumed_position_scheme_is_stated(self, published_checkpoint, clip, capsys):
+        assert main(["commentate", clip, "--model", str(published_checkpoint), "--end", "3"]) == 0
+        assert "assuming position scheme 'mrope'" in capsys.readouterr().err
+
+
+class TestErrors:
+    def test_of_files_and_models_are_one_line(self, commentate, clip, tmp_path):
+        text = tmp_path / "notes.txt"
+        text.write_text("not a video\n" * 50)
+        (tmp_path / "empty").mkdir()
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "config.json").write_text('{"model_type": "bert"}')
+        for video, options, message in (
+            (tmp_path / "none.mp4", {}, "no such file"),
+            (text, {}, "is a text file, not a video"),
+            (tmp_path, {}, "is a folder"),
+            (write_audio(tmp_path / "tone.m4a"), {}, "no video stream"),
+            (clip, {"model": tmp_path / "none"}, "does not exist"),
+            (clip, {"model": tmp_path / "empty"}, "holds no config.json"),
+            (clip, {"model": other}, "holds a model of type 'bert'"),
+            (clip, {"model": "someone/some-model"}, "HF_HUB_OFFLINE is set"),
+        ):
+            code, out, err = commentate(video, **options)
+            assert (code, out) == (2, ""), message
+            assert message in err
+            assert err.count("\n") == 1
+            assert err.startswith("livecc: error: ")
+
+    def test_of_options_come_before_the_model_is_loaded(self, commentate, clip, tmp_path):
+        for options, message in (
+            (["--start", "5", "--end", "4"], "--end 4 is not after the start, 5"),
+            (["--start", "99"], "--start 99 lies past the end of"),
+            (["--overlay", tmp_path / "o.webm"], "expected a file name that ends in .mp4"),
+            (["--overlay", tmp_path / "none" / "o.mp4"], "no such folder"),
+            (["--overlay", clip], "is the video itself"),
+            (["--output", tmp_path / "none" / "o.srt"], "expected a file name in a folder that exists"),
+            (["--output", clip], "is the video itself"),
+            (["--overlay", tmp_path / "o.mp4", "--overlay-font", clip], "cannot be used: expected a TrueType"),
+        ):
+            code, out, err = commentate(clip, *options)
+            assert (code, out) == (2, ""), message
+            assert message in err
+            assert err.count("\n") == 1
+
+    def test_of_generation_options_name_the_value(self, commentate, clip):
+        code, _, err = commentate(clip, "--top-p", "1.5")
+        assert code == 2
+        assert "top_p=1.5: expected a number above 0 and at most 1" in err.splitlines()[-1]
+
+    def test_a_full_context_keeps_what_was_said(self, commentate, clip, published_checkpoint, tmp_path):
+        model = tmp_path / "short"
+        shutil.copytree(published_checkpoint, model)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 700}))
+        out = tmp_path / "out.srt"
+        code, _, err = commentate(clip, "--output", out, "--overlay", tmp_path / "out.mp4", model=model)
+        assert code == 2
+        assert err.splitlines()[-1].startswith("livecc: error: ")
+        assert len(list(srt.parse(out.read_text()))) >= 1
+        assert probe_video(tmp_path / "out.mp4").duration_s < 14
+
+
+class TestInterruption:
+    def start(self, published_checkpoint, *argv, **options):
+        command = [sys.executable, "-m", "livecc_hf.cli.main", "commentate", *map(str, argv)]
+        return subprocess.Popen(
+            [*command, "--model", str(published_checkpoint), *GREEDY],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            **options,
+        )
+
+    def test_ctrl_c_keeps_what_was_written(self, published_checkpoint, clip, tmp_path):
+        captions, overlay = tmp_path / "out.srt", tmp_path / "out.mp4"
+        process = self.start(published_checkpoint, clip, "--output", captions, "--overlay", overlay, "--realtime")
+        assert process.stdout.readline().startswith("00:05.0 - 00:06.0")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "interrupted at 00:0" in err
+        assert "Traceback" not in err
+        cues = list(srt.parse(captions.read_text(encoding="utf-8")))
+        assert cues[0].start.total_seconds() == 5
+        assert probe_video(overlay).duration_s == pytest.approx(cues[-1].end.total_seconds(), abs=1.5)
+
+    def test_a_reader_that_leaves_ends_it_quietly(self, published_checkpoint, clip):
+        process = self.start(published_checkpoint, clip, "--realtime")
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert "Traceback" not in process.stderr.read()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
+def test_parse_time(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1:60", "1:2:3:4", "nan", "inf", "1:-5"])
+def test_parse_time_refuses(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time"):
+        parse_time(text)

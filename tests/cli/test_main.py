@@ -1,0 +1,108 @@
+"""The console script itself: help, errors, exit codes."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from livecc_hf import __version__
+from livecc_hf.cli.main import describe, main
+
+
+def run_cli(*argv, **options):
+    """`livecc` in a process of its own."""
+    command = [sys.executable, "-m", "livecc_hf.cli.main", *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = """
+import sys
+from livecc_hf.cli.main import main
+for argv in (["--version"], ["--help"], ["commentate", "--help"], ["convert", "--help"]):
+    try:
+        main(argv)
+    except SystemExit as stop:
+        assert stop.code == 0
+heavy = {"torch", "transformers", "numpy", "av", "PIL"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"livecc-hf {__version__}\n")
+    for word in ("commentate", "convert", "train", "--realtime", "--position-scheme"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["comment"], "livecc: error: argument COMMAND: invalid choice: 'comment'"),
+        (["commentate"], "livecc commentate: error: the following arguments are required: VIDEO"),
+        (["commentate", "x.mp4", "--format", "ass"], "argument --format: invalid choice: 'ass'"),
+        (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is no time: expected seconds or hh:mm:ss"),
+        (["convert", "only-one"], "livecc convert: error: the following arguments are required: OUT"),
+    ],
+)
+def test_wrong_arguments_are_one_line(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_no_command_shows_help(capsys):
+    assert main([]) == 2
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_file_is_one_line_and_debug_shows_the_traceback(tmp_path):
+    result = run_cli("commentate", tmp_path / "none.mp4")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"livecc: error: no such file: {tmp_path / 'none.mp4'}\n"
+    result = run_cli("commentate", tmp_path / "none.mp4", "--debug")
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
+    assert "FileNotFoundError" in result.stderr
+
+
+def test_train_hands_its_arguments_on(monkeypatch, capsys):
+    seen = []
+    script = types.ModuleType("script")
+    script.main = seen.append
+    monkeypatch.setitem(sys.modules, "livecc_hf.training.script", script)
+    assert main(["train", "--config", "recipe.yaml", "learning_rate=1e-3"]) == 0
+    assert seen == [["--config", "recipe.yaml", "learning_rate=1e-3"]]
+    monkeypatch.setitem(sys.modules, "livecc_hf.training.script", None)
+    assert main(["train"]) == 2
+    assert "pip install 'livecc-hf[train]'" in capsys.readouterr().err
+
+
+def test_convert_writes_a_folder(tmp_path, published_checkpoint, capsys):
+    assert main(["convert", str(published_checkpoint), str(tmp_path / "out"), "--position-scheme", "mrope"]) == 0
+    assert (tmp_path / "out" / "config.json").is_file()
+    assert f"wrote {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+def test_convert_errors_are_one_line(tmp_path, published_checkpoint, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for argv, message in (
+        ([str(published_checkpoint), str(tmp_path / "out")], "give --position-scheme mrope"),
+        ([str(tmp_path / "none"), str(tmp_path / "out")], "does not exist"),
+        ([str(published_checkpoint), str(tmp_path / "full"), "--position-scheme", "mrope"], "not an empty folder"),
+    ):
+        assert main(["convert", *argv]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+
+
+def test_errors_are_described_in_one_line():
+    assert describe(ValueError("first\n  second")) == "first second"
+    assert describe(PermissionError(13, "Permission denied", "out.srt")) == "out.srt: Permission denied"
+    assert describe(RuntimeError()) == "RuntimeError"
+    assert len(describe(ValueError("x" * 5000))) < 1000
