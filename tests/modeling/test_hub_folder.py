@@ -101,6 +101,26 @@ def test_loads_streams_and_resaves_without_the_package(hub_folder, tmp_path, mak
     assert {path.name for path in hub_folder.iterdir()} <= resaved
 
 
+def test_without_pyav_frames_still_stream_and_files_say_what_to_install(hub_folder, tmp_path):
+    code = """
+        import sys, torch
+        sys.modules["av"] = None
+        from transformers import AutoModel, AutoProcessor
+        model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+        processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+        frames = torch.zeros(6, 3, 56, 56, dtype=torch.uint8)
+        assert len(list(model.stream_generate(processor, frames, do_sample=False))) == 1
+        open("video.mp4", "wb").write(b"x")
+        try:
+            list(model.stream_generate(processor, "video.mp4"))
+        except ImportError as error:
+            print(error)
+    """
+    done = run_python(code, tmp_path, hub_folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "pip install av" in done.stdout
+
+
 def test_is_refused_without_trust(hub_folder, tmp_path):
     code = """
         import sys
