@@ -1,0 +1,43 @@
+"""The examples run as a reader would run them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import webvtt
+from PIL import Image
+
+from livecc_hf.assets import demo_clip_path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *args):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, args)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_demo_comments_beside_the_events_and_writes_its_files(tmp_path):
+    out = run("demo.py", "--fast", "--output", tmp_path)
+    rows = [line for line in out.splitlines() if " s  " in line and " to " in line]
+    said = {line[13:49].strip() for line in rows} - {"..."}
+    happened = {line[51:].strip() for line in rows} - {""}
+    assert len(said & happened) >= 3  # the same words, in the same row or a later one
+    captions = webvtt.read(str(tmp_path / "demo.vtt"))
+    assert {caption.text for caption in captions} == said
+    sheet = Image.open(tmp_path / "contact-sheet.png")
+    assert sheet.width > 1000
+    assert len(sheet.convert("RGB").getcolors(maxcolors=2**24)) > 1000
+
+
+def test_commenting_on_a_file(tmp_path):
+    assert " s  " in run("commentate_file.py", demo_clip_path())
+
+
+def test_pushing_frames(tmp_path):
+    out = run("push_frames.py")
+    assert "Question:" in out
+    assert out.count(" s  ") == 6
