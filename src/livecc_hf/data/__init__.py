@@ -1,0 +1,1 @@
+"""Narrated video: where clips and their words come from."""
