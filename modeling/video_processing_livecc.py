@@ -29,6 +29,11 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
     # Per-frame limits only: the budget of a whole clip is the caller's (grammar_livecc.frame_pixel_budget).
     cap_pixels_per_frame = False
 
+    def __init__(self, **kwargs):
+        # A copy: transformers before 5.23 writes given limits into the class's own dictionary.
+        kwargs["size"] = dict(kwargs.get("size") or type(self).size)
+        super().__init__(**kwargs)
+
     @classmethod
     def from_dict(cls, video_processor_dict: dict, **kwargs):
         """As the base class; the limits of an image preprocessor file are not taken for the video's.

@@ -1,12 +1,12 @@
 """When and what the narrator speaks."""
 
 from livecc_hf.tiny.narration import narrate, sentence
-from livecc_hf.tiny.world import Event
+from livecc_hf.tiny.scene import Event
 
 
 def test_sentences():
     assert sentence(Event(1.0, "bounces", "red", "ball")) == "Red ball bounces."
-    assert sentence(Event(1.0, "becomes", "red", "ball", "blue")) == "Red ball becomes blue."
+    assert sentence(Event(1.0, "hits", "red", "ball", "square")) == "Red ball hits square."
 
 
 def test_words_come_after_the_event_on_the_beat_and_one_after_the_other():

@@ -3,8 +3,9 @@
 import pytest
 
 from livecc_hf.tiny.narration import narrate
+from livecc_hf.tiny.scene import Event
 from livecc_hf.tiny.scoring import Score, Turn, score_clip, spoken_phrases
-from livecc_hf.tiny.world import Event, simulate
+from livecc_hf.tiny.world import simulate
 
 MOVES = Event(4.0, "moves", "red", "ball")
 

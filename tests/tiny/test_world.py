@@ -1,11 +1,13 @@
 """The small world: deterministic, physically plausible, and narratable."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
 from livecc_hf.tiny.narration import narrate
-from livecc_hf.tiny.world import QUIET_END_S, RADIUS, VERBS, WorldOptions, simulate
+from livecc_hf.tiny.scene import RADIUS, VERBS
+from livecc_hf.tiny.world import QUIET_END_S, WorldOptions, simulate
 
 SEEDS = range(40)
 
@@ -24,7 +26,7 @@ def test_every_verb_occurs():
 def test_events_are_in_order_apart_and_not_at_the_end(options):
     for seed in SEEDS:
         times_s = [event.time_s for event in simulate(seed, 20, options).events]
-        assert all(later - earlier >= 0.79 for earlier, later in zip(times_s, times_s[1:], strict=False))
+        assert all(later - earlier >= 0.79 for earlier, later in pairwise(times_s))
         assert all(0 < time_s <= 20 - QUIET_END_S for time_s in times_s)
 
 
@@ -48,15 +50,15 @@ def test_events_agree_with_the_tracks():
         for event in scene.events:
             before_s, after_s = event.time_s - 0.01, event.time_s + 0.01
             tracks = [t for t in scene.tracks if t.shape == event.shape and t.gone_s > before_s]
-            tracks = [t for t in tracks if t.born_s <= after_s and t.colour_at(before_s) == event.colour]
+            tracks = [t for t in tracks if t.born_s <= after_s and t.colour_at(after_s) == event.colour]
             assert tracks, event
             if event.verb in ("moves", "stops"):
                 still = [t for t in tracks if t.at(after_s)[2:] == (0.0, 0.0)]
                 assert bool(still) is (event.verb == "stops") or len(tracks) > 1
             if event.verb in ("leaves", "disappears"):
                 assert any(t.gone_s == event.time_s for t in tracks)
-            if event.verb == "becomes":
-                assert any(t.colour_at(after_s) == event.detail for t in tracks)
+            if event.verb == "changes":
+                assert any(t.colour_at(before_s) != event.colour for t in tracks)
 
 
 def test_a_scene_too_short_is_refused():
