@@ -64,11 +64,13 @@ class SampledFrame(NamedTuple):
         frame: uint8 tensor `(3, height, width)`, RGB, upright. A repeated frame is the same tensor.
         time_s: the sample time `t_n` it was taken for, in seconds on the file's clock.
         pts_s: the frame's own presentation time, at which it appeared.
+        end_s: when the next frame replaced it; the time that words are compared with in training.
     """
 
     frame: torch.Tensor
     time_s: float
     pts_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _sample(
             sample = first + count / fps
             while (end is None or sample < end) and (sample < leaves or (sample == leaves and not at_end)):
                 image = frame_to_rgb(frame, orientation, size_px) if image is None else image
-                yield SampledFrame(image, float(sample), float(appears))
+                yield SampledFrame(image, float(sample), float(appears), float(leaves))
                 count += 1
                 sample = first + count / fps
             if end is not None and sample >= end:

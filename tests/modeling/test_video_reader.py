@@ -403,3 +403,14 @@ def test_the_reader_needs_no_decoder_to_be_imported():
     source = Path(sys.modules[iter_frames.__module__].__file__).parent
     for name in ("video_file_livecc.py", "video_reader_livecc.py"):
         assert not any(line.startswith(("import av", "from av")) for line in (source / name).read_text().splitlines())
+
+
+def test_display_ends_are_the_times_of_the_recorded_training_sample(reference_dir):
+    """The recorded times are rounded to float32, which put some samples one source frame later."""
+    recorded = json.loads((reference_dir / "train_sample.json").read_text())["plain"]["frame_pts"]
+    frames = list(iter_frames(reference_dir / "clip.mp4", start_s=1.4, end_s=12.45))
+    ends_s = [frame.end_s for frame in frames]
+    assert all(frame.pts_s < frame.time_s <= frame.end_s for frame in frames)
+    assert len(ends_s) == len(recorded) - 1  # an odd count repeats its last
+    for ours, theirs in zip(ends_s, recorded):
+        assert ours == pytest.approx(theirs, abs=1e-6) or ours == pytest.approx(theirs - 1 / 30, abs=1e-6)
