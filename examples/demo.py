@@ -21,22 +21,22 @@ ROW = "{:>11}  {:<36}  {}"
 
 
 def commentate(model, processor, clip: Path, events: list[dict], paced: bool):
-    """Play the clip to the model; return the segments and the last frame of each turn."""
+    """Play the clip to the model; return the segments and a cell of the contact sheet for each."""
     stream = model.start_stream(processor)
-    segments, last_frames, pending = [], [], list(events)
+    segments, cells, pending = [], [], list(events)
     started_s = time.monotonic()
     for chunk in iter_chunks(clip):
+        seen_s = chunk.timestamps_s[-1]
         if paced:
-            time.sleep(max(0.0, started_s + chunk.timestamps_s[-1] - time.monotonic()))
-        new = stream.push(chunk.frames, chunk.timestamps_s)
-        for segment in new:
-            happened = [e["sentence"] for e in pending if e["time_s"] <= chunk.timestamps_s[-1]]
-            pending = pending[len(happened) :]
+            time.sleep(max(0.0, started_s + seen_s - time.monotonic()))
+        for segment in stream.push(chunk.frames, chunk.timestamps_s):
+            happened = " ".join(event["sentence"] for event in pending if event["time_s"] <= seen_s)
+            pending = [event for event in pending if event["time_s"] > seen_s]
             label = f"{segment.start_s:.0f} to {segment.end_s:.0f} s"
-            print(ROW.format(label, segment.text or "...", " ".join(happened)), flush=True)
-        segments += new
-        last_frames += [chunk.frames[-1]] * len(new)
-    return segments, last_frames
+            print(ROW.format(label, segment.text or "...", happened).rstrip(), flush=True)
+            segments.append(segment)
+            cells.append(SheetCell(chunk.frames[-1], seen_s, segment.text or "...", happened))
+    return segments, cells
 
 
 def main() -> None:
@@ -47,13 +47,11 @@ def main() -> None:
 
     clip = demo_clip_path()
     events = json.loads(demo_events_path().read_text())["events"]
-    print(
-        "livecc-tiny, a 1.4M-parameter model that knows moving coloured shapes only, watches a new clip.\n"
-    )
+    print("livecc-tiny, a 1.4M-parameter model that knows moving coloured shapes only, watches a new clip.\n")
     model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
     print(ROW.format("video", "the model says", "what happened"))
     started_s = time.monotonic()
-    segments, last_frames = commentate(model, processor, clip, events, paced=not args.fast)
+    segments, cells = commentate(model, processor, clip, events, paced=not args.fast)
     took_s = time.monotonic() - started_s
 
     args.output.mkdir(parents=True, exist_ok=True)
@@ -61,10 +59,6 @@ def main() -> None:
         writer = open_writer("vtt", file)
         for segment in segments:
             writer.write(segment)
-    cells = []
-    for segment, frame in zip(segments, last_frames, strict=True):
-        happened = [e["sentence"] for e in events if segment.start_s <= e["time_s"] < segment.end_s]
-        cells.append(SheetCell(frame, segment.end_s - 0.5, segment.text or "...", " ".join(happened)))
     contact_sheet(cells, columns=6).save(args.output / "contact-sheet.png")
     print(
         f"\n{segments[-1].end_s:.0f} s of video in {took_s:.1f} s. Wrote {args.output}/demo.vtt and contact-sheet.png"

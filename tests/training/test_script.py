@@ -1,5 +1,7 @@
 """`livecc train`: options, a short run, and an exact resume."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,19 @@ def test_the_loss_goes_down(recipe):
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0] - 1
+
+
+def test_a_released_livecc_checkpoint_needs_a_scheme_to_train_in(recipe, published_checkpoint, tmp_path):
+    source = shutil.copytree(published_checkpoint, tmp_path / "LiveCC-7B-Base")
+    entry = {"source": "tiny", "task": "list", "length": [1, 1], "samples": 4}
+    path = recipe(model_name_or_path=str(source), optimizer="trainer", data=[entry])
+    with pytest.raises(ValueError, match=r"'reference', which is for inference only.*sequential"):
+        build_trainer(*parse(["--config", path]))
+    trainer = build_trainer(*parse(["--config", path, "position_scheme=sequential", "max_steps=1"]))
+    trainer.train()
+    trainer.save_model(tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["position_scheme"], config["message_end_token_id"]) == ("sequential", 1988)
 
 
 def test_vision_can_be_frozen(recipe):

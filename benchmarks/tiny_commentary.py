@@ -1,0 +1,87 @@
+"""Quality and speed of livecc-tiny on held-out clips, through mp4 files, the decoder and the stream.
+
+    python benchmarks/tiny_commentary.py [--model FOLDER] [--clips 100] [--output FILE]
+
+About 3 minutes on 2 cores. Writes benchmarks/results/tiny_commentary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+import livecc_hf
+from livecc_hf.loading import load_model_and_processor
+from livecc_hf.tiny.evaluation import CLIP_S, Evaluation, evaluate
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = ROOT / "src/livecc_hf/assets/livecc-tiny"
+OUTPUT = ROOT / "benchmarks/results/tiny_commentary.json"
+TARGETS = {"recall": 0.92, "precision": 0.92, "silence": 0.98}
+BLANKED_RECALL_LIMIT = 0.05
+
+
+def hardware() -> str:
+    """The processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def report(seen: Evaluation, n_clips: int, first: int, model: str) -> dict:
+    """The measurements as they are written to the file."""
+    score, blanked_recall = seen.score, seen.blanked.recall
+    return {
+        "model": model,
+        "clips": n_clips,
+        "first_clip": first,
+        "clip_s": CLIP_S,
+        "events": score.events.total(),
+        "recall": round(score.recall, 4),
+        "precision": round(score.precision, 4),
+        "silence": round(score.silence, 4),
+        "quiet_turns": score.quiet_turns,
+        "blanked_recall": round(blanked_recall, 4),
+        "real_time_factor": round(seen.real_time_factor, 4),
+        "decoding_s": round(seen.decoding_s, 2),
+        "model_s": round(seen.model_s, 2),
+        "targets": TARGETS | {"blanked_recall_at_most": BLANKED_RECALL_LIMIT},
+        "targets_met": all(getattr(score, name) >= value for name, value in TARGETS.items())
+        and blanked_recall <= BLANKED_RECALL_LIMIT,
+        "by_verb": score.by_verb(),
+        "hardware": hardware(),
+        "dtype": "float32",
+        "versions": {"livecc_hf": livecc_hf.__version__, "torch": torch.__version__},
+    }
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(BUNDLED), help="model folder; default: the bundled one")
+    parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
+    parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
+    arguments = parser.parse_args()
+    model, processor, _ = load_model_and_processor(arguments.model, device="cpu")
+    seen = evaluate(model, processor, arguments.clips, arguments.first, blank_too=True)
+    name = Path(arguments.model).resolve()
+    shown = str(name.relative_to(ROOT)) if name.is_relative_to(ROOT) else name.name
+    result = report(seen, arguments.clips, arguments.first, shown)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

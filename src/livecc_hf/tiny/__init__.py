@@ -1,0 +1,1 @@
+"""A small procedural world of coloured shapes, its narrator, and what measures a commentary of it."""

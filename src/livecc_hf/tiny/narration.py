@@ -1,0 +1,48 @@
+"""The narrator of the small world: short sentences, timed word by word, a little after each event."""
+
+from __future__ import annotations
+
+import math
+
+from .scene import Event
+
+WORD_S = 0.25
+REACTION_S = 0.1
+BEAT_S = 1.0
+BEAT_OFFSET_S = 0.5
+QUERY = "Commentate what happens."
+
+Word = tuple[float, float, str]
+
+
+def sentence(event: Event) -> str:
+    """What the narrator says, e.g. ``Red ball hits square.``"""
+    words = [event.colour.capitalize(), event.shape, event.verb, event.detail]
+    return " ".join(word for word in words if word) + "."
+
+
+def narrate(events: list[Event], duration_s: float) -> list[Word]:
+    """The spoken words of a clip.
+
+    The narrator speaks one sentence a beat; beats start at 0.5 s, 1.5 s ..., so that a sentence of four
+    words ends with the last frame of the one-second turn it belongs to. An event that finds the
+    narrator speaking waits for the next beat.
+
+    Args:
+        events: in time order.
+        duration_s: words that would end after it are not spoken.
+
+    Returns:
+        (start_s, end_s, word) in time order, without overlap.
+    """
+    words: list[Word] = []
+    beat = -1
+    for event in events:
+        ready_s = event.time_s + REACTION_S
+        beat = max(beat + 1, math.ceil((ready_s - BEAT_OFFSET_S) / BEAT_S - 1e-9))
+        start_s = BEAT_OFFSET_S + beat * BEAT_S
+        for index, word in enumerate(sentence(event).split()):
+            word_start_s = start_s + index * WORD_S
+            if word_start_s + WORD_S <= duration_s:
+                words.append((word_start_s, word_start_s + WORD_S, word))
+    return words

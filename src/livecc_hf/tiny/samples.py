@@ -1,0 +1,109 @@
+"""Training samples of the small world: frames at the model's size, times, words and a query.
+
+Two tasks make a curriculum. ``list`` shows unrelated scenes, one a turn, and names their objects;
+``narrate`` is the commentary itself. Both are one stream of frames and timed words, so both become
+conversations by the same grammar.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from .narration import QUERY, Word, narrate
+from .rendering import draw_frames
+from .scene import COLOURS, SHAPES, Scene
+from .world import WorldOptions, simulate
+
+FRAME_SIZE_PX = 84
+FRAME_STEP_S = 0.5
+FIRST_TURN_FRAMES = 6
+TURN_FRAMES = 2
+LONGEST_LAG_S = 0.1  # one frame at 10 frames a second
+LIST_QUERY = "List the objects."
+MOODS = {
+    "calm": WorldOptions(),  # what a model is evaluated on
+    "busy": WorldOptions(gap_s=(0.8, 0.1), rest=0.0),  # twice the events a second
+    "rare": WorldOptions(weights=(("hits", 1.6), ("turns", 1.5), ("enters", 1.5), ("changes", 1.5), ("stops", 1.3))),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample before it becomes tokens.
+
+    Args:
+        frames: uint8 (T, 3, 84, 84) at 2 frames a second.
+        timestamps_s: (T,) seconds from the clip's start.
+        words: (start_s, end_s, word) in time order.
+        query: what the viewer asks.
+    """
+
+    frames: np.ndarray
+    timestamps_s: list[float]
+    words: list[Word]
+    query: str
+
+
+def narration_clip(seed: int, duration_s: int, mood: str = "calm") -> Clip:
+    """A narrated scene of ``duration_s`` seconds in one of `MOODS`.
+
+    Raises:
+        ValueError: if the mood is unknown.
+    """
+    if mood not in MOODS:
+        raise ValueError(f"mood is {mood!r}; expected one of: {', '.join(MOODS)}")
+    scene = simulate(seed, duration_s, MOODS[mood])
+    times_s = [index * FRAME_STEP_S for index in range(2 * duration_s)]
+    # A video reader takes the picture on screen just before a sample time.
+    lag_s = random.Random(f"lag/{seed}").uniform(0.0, LONGEST_LAG_S)
+    drawn = draw_frames(scene, [max(time_s - lag_s, 0.0) for time_s in times_s], FRAME_SIZE_PX)
+    frames = like_decoded(drawn, seed)
+    return Clip(frames, times_s, narrate(scene.events, duration_s), QUERY)
+
+
+def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES) -> Clip:
+    """Unrelated scenes, one a turn, each answered with its objects and whether they move or rest."""
+    rng = random.Random(f"list/{seed}")
+    frames, words, shown = [], [], 0
+    for turn in range(n_turns):
+        n_frames = first_frames if turn == 0 else TURN_FRAMES
+        scene = simulate(rng.randrange(2**31), 8.0)
+        start_s = rng.uniform(0.0, 8.0 - n_frames * FRAME_STEP_S)
+        times_s = [start_s + index * FRAME_STEP_S for index in range(n_frames)]
+        frames.append(draw_frames(scene, times_s, FRAME_SIZE_PX))
+        shown += n_frames
+        named = list_words(scene, times_s[-2], times_s[-1])
+        end_s = (shown - 1) * FRAME_STEP_S
+        words += [(end_s, end_s, word) for word in named]
+    stream = np.concatenate(frames)
+    times_s = [index * FRAME_STEP_S for index in range(len(stream))]
+    return Clip(like_decoded(stream, seed), times_s, words, LIST_QUERY)
+
+
+def list_words(scene: Scene, start_s: float, end_s: float) -> list[str]:
+    """Names the objects well inside the picture at both times, in a fixed order."""
+    named = []
+    for track in scene.tracks:
+        if track.visible_at(start_s) and track.visible_at(end_s) and track.born_s < start_s:
+            x, y, _, _ = track.at(end_s)
+            if not (0.0 <= x <= 1.0 and 0.0 <= y <= 1.0):
+                continue
+            x_before, y_before, _, _ = track.at(start_s)
+            moves = abs(x - x_before) + abs(y - y_before) > 0.02
+            key = (COLOURS.index(track.colour_at(end_s)), SHAPES.index(track.shape))
+            named.append((key, "moves." if moves else "rests."))
+    words = []
+    for (colour, shape), state in sorted(named):
+        words += [COLOURS[colour].capitalize(), SHAPES[shape], state]
+    return words
+
+
+def like_decoded(frames: np.ndarray, seed: int) -> np.ndarray:
+    """Adds what an mp4 adds: a small shift of brightness and noise."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(-4, 4, frames.shape, dtype=np.int16)
+    noise += rng.integers(-3, 2, (len(frames), 1, 1, 1), dtype=np.int16)
+    return np.clip(frames.astype(np.int16) + noise, 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Fine-tuning with TRL: data, batches, optimizer and the script behind `livecc train`."""
