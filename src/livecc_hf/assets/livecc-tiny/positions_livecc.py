@@ -1,0 +1,1 @@
+../../../../modeling/positions_livecc.py

@@ -1,0 +1,1 @@
+../../../../modeling/stream_state_livecc.py

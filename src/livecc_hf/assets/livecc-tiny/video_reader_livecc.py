@@ -1,0 +1,1 @@
+../../../../modeling/video_reader_livecc.py
