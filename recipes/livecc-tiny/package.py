@@ -1,9 +1,10 @@
 """Turns a finished run into the model that ships with the package.
 
-    python recipes/livecc-tiny/package.py RUN_FOLDER OUT_FOLDER
+    python recipes/livecc-tiny/package.py RUN_FOLDER [RUN_FOLDER ...] OUT_FOLDER
 
-Takes seconds. Weights are rounded to bfloat16. The modeling code is linked to the project's own, so that the folder
-loads like one from the Hub.
+Takes seconds. The weights of the runs, which must have started from one another, are averaged: the ends of the last
+two stages together comment better than either. They are rounded to bfloat16. The modeling code is linked to the
+project's own, so that the folder loads like one from the Hub.
 """
 
 from __future__ import annotations
@@ -38,14 +39,25 @@ MODELING = Path(__file__).resolve().parents[2] / "modeling"
 SIZE_LIMIT_BYTES = 4_000_000
 
 
-def package(run: Path, out: Path) -> None:
+def averaged(runs: list[Path]) -> LiveCCForConditionalGeneration:
+    """The model whose weights are the mean of those of the runs, in float32."""
+    models = [LiveCCForConditionalGeneration.from_pretrained(run, dtype=torch.float32) for run in runs]
+    states = [model.state_dict() for model in models]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    models[-1].load_state_dict(mean)
+    return models[-1]
+
+
+def package(runs: list[Path], out: Path) -> None:
     """Writes the bundled folder.
 
     Raises:
         ValueError: if the weights are too large to ship.
     """
-    model = LiveCCForConditionalGeneration.from_pretrained(run, dtype=torch.bfloat16)
-    processor = StreamingProcessor.from_pretrained(run)
+    model = averaged(runs).to(torch.bfloat16)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config.dtype = torch.bfloat16
+    processor = StreamingProcessor.from_pretrained(runs[-1])
     tokenizer = processor.tokenizer
     model.generation_config.update(
         do_sample=False,
@@ -70,6 +82,6 @@ def package(run: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: package.py RUN_FOLDER OUT_FOLDER")
-    package(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) < 3:
+        sys.exit("usage: package.py RUN_FOLDER [RUN_FOLDER ...] OUT_FOLDER")
+    package([Path(run) for run in sys.argv[1:-1]], Path(sys.argv[-1]))

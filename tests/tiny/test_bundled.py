@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import livecc_hf
+import livecc_hf.modeling
 from livecc_hf.loading import load_model_and_processor
 from livecc_hf.tiny.evaluation import evaluate, held_out_seed, turns_of
 from livecc_hf.tiny.scene import Event
@@ -49,3 +49,12 @@ def test_tells_most_of_the_demo_clip(bundled):
 
 def test_held_out_seeds_are_negative():
     assert all(held_out_seed(index) < 0 for index in range(3))
+
+
+def test_the_folder_carries_the_projects_code():
+    """Linked in the sources, real files in an installed copy."""
+    folder, modeling = ASSETS / "livecc-tiny", Path(livecc_hf.modeling.__file__).parent
+    published = {path.name: path.read_bytes() for path in modeling.glob("*_livecc.py")}
+    assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == published
+    auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+    assert {reference.split(".")[0] + ".py" for reference in auto_map.values()} <= set(published)
