@@ -143,6 +143,7 @@ def test_bad_sources_are_one_clear_line(named, tmp_path):
         assert "\n" not in str(caught.value)
 
     fails(tmp_path / "absent", "absent does not exist: expected a folder or a Hub id")
+    fails("absent/", "absent/ does not exist: expected a folder")
     fails("nobody/no-such-model", "not in the local cache, and HF_HUB_OFFLINE is set")
     (tmp_path / "file.bin").write_text("x")
     fails(tmp_path / "file.bin", "is a file: expected a model folder")

@@ -169,7 +169,7 @@ def read_config_dict(source: str) -> dict:
         raise ModelLoadError(
             f"{source} is a file: expected a model folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
         )
-    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1):
+    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.strip("/").count("/") != 1):
         raise ModelLoadError(
             f"model folder {source} does not exist: expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
         )
