@@ -23,12 +23,13 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2VLImageProcessor
 
 from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
 from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor
 from livecc_hf.tiny.narration import QUERY
 from livecc_hf.tiny.rendering import draw_frames
-from livecc_hf.tiny.samples import FRAME_SIZE_PX, FRAME_STEP_S, like_decoded
+from livecc_hf.tiny.samples import FRAME_SIZE_PX, like_decoded
 from livecc_hf.tiny.scene import COLOURS, MARK_S, MARKS, SHAPES
 from livecc_hf.tiny.world import simulate
 from livecc_hf.training.optim import MuonAdamW

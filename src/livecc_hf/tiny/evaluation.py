@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
 from .rendering import write_video
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.streaming_livecc import CommentarySegment
 
 CLIP_S = 20
-_LAST_FRAME_S = 0.5  # a turn's last frame is shown this long before the turn's end
 
 
 @dataclass
@@ -91,8 +91,8 @@ def evaluate(
 
 
 def turns_of(segments: list[CommentarySegment]) -> list[Turn]:
-    """Segments as the scorer wants them."""
-    return [Turn(segment.end_s - _LAST_FRAME_S, segment.text) for segment in segments]
+    """Segments as the scorer wants them: a turn's last frame is shown one step before the turn's end."""
+    return [Turn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
 
 
 def _play(model, processor, chunks: list[tuple[torch.Tensor, list[float]]]) -> list[CommentarySegment]:

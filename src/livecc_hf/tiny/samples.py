@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
+
 from .narration import QUERY, Word, narrate
 from .rendering import draw_frames
 from .scene import COLOURS, SHAPES, Scene
 from .world import WorldOptions, simulate
 
 FRAME_SIZE_PX = 84
-FRAME_STEP_S = 0.5
-FIRST_TURN_FRAMES = 6
-TURN_FRAMES = 2
 LONGEST_LAG_S = 0.1  # one frame at 10 frames a second
 LIST_QUERY = "List the objects."
 MOODS = {

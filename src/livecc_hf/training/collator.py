@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-IGNORE_INDEX = -100
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 
 class CommentaryCollator:
