@@ -28,8 +28,13 @@ class LiveCCModel(Qwen2VLModel):
 
     config_class = LiveCCConfig
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
         """As `Qwen2VLModel.forward`.
+
+        Args:
+            kept_positions: (batch, length); `last_hidden_state` then holds these positions only, row after row, in
+                shape (1, kept, hidden). Training needs the head at supervised positions alone, and most tokens of a
+                commentary are vision.
 
         Raises:
             ValueError: if the model is in training mode and its scheme is for inference only.
@@ -40,7 +45,10 @@ class LiveCCModel(Qwen2VLModel):
                 "position_scheme='reference' changes numbering inside a stream and is for inference only; to train, "
                 f"set config.position_scheme to one of {others} (released LiveCC weights: 'sequential')"
             )
-        return super().forward(*args, **kwargs)
+        outputs = super().forward(*args, **kwargs)
+        if kept_positions is not None:
+            outputs.last_hidden_state = outputs.last_hidden_state[kept_positions][None]
+        return outputs
 
     def get_rope_index(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _BACKGROUND = (24, 26, 31)
+_BAND = (44, 48, 58)
 _TIME_COLOUR = (150, 158, 172)
 _NOTE_COLOUR = (126, 184, 140)
 _TEXT_COLOUR = (240, 241, 244)
 _MARGIN_PX = 10
 _LINE_PX = 18
 _FONT_PX = 14
+_TALLEST = 1.5  # height of a frame on the sheet over its width, at most
+_SMALLEST_ENLARGED_PX = 160  # frames below this width are enlarged in whole pixels, to be seen as they are
+
+_Line = tuple[str, tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,29 @@ class SheetCell:
         time_s: when it is shown, in seconds.
         text: the words under it; empty for silence.
         note: a second line in another colour, such as what really happened.
+        label: stands in the place of the time, for a frame that has none.
     """
 
     frame: torch.Tensor
-    time_s: float
+    time_s: float = 0.0
     text: str = ""
     note: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class SheetSection:
+    """A part of a sheet under a band of its own.
+
+    Attributes:
+        title: what the band says.
+        cells: the frames in order; may be empty.
+        text: more lines of the band.
+    """
+
+    title: str
+    cells: Sequence[SheetCell] = field(default=(), repr=False)
+    text: str = ""
 
 
 def contact_sheet(cells: Sequence[SheetCell], columns: int = 5, cell_width_px: int = 220) -> Image.Image:
@@ -43,7 +65,28 @@ def contact_sheet(cells: Sequence[SheetCell], columns: int = 5, cell_width_px: i
     Args:
         cells: the frames in order.
         columns: frames in a row.
-        cell_width_px: width of a frame on the sheet; heights follow the first frame's shape.
+        cell_width_px: width of a frame on the sheet; its height follows its own shape.
+
+    Returns:
+        An RGB `PIL.Image.Image`.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not cells:
+        raise ValueError("got no cells: a contact sheet needs at least one frame")
+    return contact_sheet_of_sections([SheetSection("", cells)], min(columns, len(cells)), cell_width_px)
+
+
+def contact_sheet_of_sections(
+    sections: Sequence[SheetSection], columns: int = 8, cell_width_px: int = 220
+) -> Image.Image:
+    """Draw sections one below the other, each a band with its title and then its cells row by row.
+
+    Args:
+        sections: the parts in order; a section without a title has no band.
+        columns: frames in a row.
+        cell_width_px: width of a frame on the sheet; its height follows its own shape.
 
     Returns:
         An RGB `PIL.Image.Image`.
@@ -53,33 +96,75 @@ def contact_sheet(cells: Sequence[SheetCell], columns: int = 5, cell_width_px: i
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    if not cells:
-        raise ValueError("got no cells: a contact sheet needs at least one frame")
+    if not sections:
+        raise ValueError("got no sections: a contact sheet needs at least one")
     font = ImageFont.load_default(size=_FONT_PX)
-    height, width = cells[0].frame.shape[1:]
-    frame_px = (cell_width_px, round(cell_width_px * height / width))
-    chars = max(8, int(cell_width_px / (_FONT_PX * 0.56)))
-    captions = [
-        [(line, _TEXT_COLOUR) for line in textwrap.wrap(cell.text, chars)]
-        + [(line, _NOTE_COLOUR) for line in textwrap.wrap(cell.note, chars)]
-        for cell in cells
-    ]
-    row_starts = range(0, len(cells), columns)
-    row_heights = [
-        frame_px[1] + _LINE_PX * (1 + max(map(len, captions[i : i + columns]))) + _MARGIN_PX for i in row_starts
-    ]
-    columns = min(columns, len(cells))
-    size = (columns * (cell_width_px + _MARGIN_PX) + _MARGIN_PX, sum(row_heights) + _MARGIN_PX)
-    sheet = Image.new("RGB", size, _BACKGROUND)
+    width_px = columns * (cell_width_px + _MARGIN_PX) + _MARGIN_PX
+    bands = [_band_lines(section, width_px) for section in sections]
+    rows = [[s.cells[i : i + columns] for i in range(0, len(s.cells), columns)] for s in sections]
+    height_px = _MARGIN_PX + sum(_band_height_px(band) for band in bands)
+    height_px += sum(_row_height_px(row, cell_width_px) for part in rows for row in part)
+    sheet = Image.new("RGB", (width_px, height_px), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for i, (cell, lines) in enumerate(zip(cells, captions, strict=True)):
-        row, column = divmod(i, columns)
-        x = _MARGIN_PX + column * (cell_width_px + _MARGIN_PX)
-        y = _MARGIN_PX + sum(row_heights[:row])
-        picture = Image.fromarray(cell.frame.permute(1, 2, 0).contiguous().cpu().numpy())
-        sheet.paste(picture.resize(frame_px), (x, y))
-        y += frame_px[1] + 2
-        for line, colour in [(f"{cell.time_s:.1f} s", _TIME_COLOUR), *lines]:
-            draw.text((x, y), line, font=font, fill=colour)
-            y += _LINE_PX
+    y = _MARGIN_PX
+    for band, part in zip(bands, rows, strict=True):
+        if band:
+            draw.rectangle((0, y - _MARGIN_PX // 2, width_px, y + len(band) * _LINE_PX + 2), fill=_BAND)
+            _draw_lines(draw, font, (_MARGIN_PX, y), band)
+            y += _band_height_px(band)
+        for row in part:
+            for column, cell in enumerate(row):
+                x = _MARGIN_PX + column * (cell_width_px + _MARGIN_PX)
+                picture = _picture(cell, cell_width_px)
+                sheet.paste(picture, (x, y))
+                lines = [(cell.label or f"{cell.time_s:.1f} s", _TIME_COLOUR), *_caption(cell, cell_width_px)]
+                _draw_lines(draw, font, (x, y + picture.height + 2), lines)
+            y += _row_height_px(row, cell_width_px)
     return sheet
+
+
+def _draw_lines(draw, font, at: tuple[int, int], lines: Sequence[_Line]) -> None:
+    x, y = at
+    for line, colour in lines:
+        draw.text((x, y), line, font=font, fill=colour)
+        y += _LINE_PX
+
+
+def _picture(cell: SheetCell, width_px: int) -> Image.Image:
+    """Return the frame as wide as the cell; small frames keep their pixels visible as squares."""
+    from PIL import Image
+
+    picture = Image.fromarray(cell.frame.permute(1, 2, 0).contiguous().cpu().numpy())
+    resample = Image.Resampling.NEAREST if picture.width < _SMALLEST_ENLARGED_PX else Image.Resampling.BICUBIC
+    return picture.resize(_frame_size_px(cell, width_px), resample)
+
+
+def _frame_size_px(cell: SheetCell, width_px: int) -> tuple[int, int]:
+    height, width = cell.frame.shape[1:]
+    scale = min(width_px / width, _TALLEST * width_px / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _row_height_px(row: Sequence[SheetCell], width_px: int) -> int:
+    frame_px = max(_frame_size_px(cell, width_px)[1] for cell in row)
+    return frame_px + _LINE_PX * (1 + max(len(_caption(cell, width_px)) for cell in row)) + _MARGIN_PX
+
+
+def _band_height_px(band: Sequence[_Line]) -> int:
+    return len(band) * _LINE_PX + _MARGIN_PX if band else 0
+
+
+def _caption(cell: SheetCell, width_px: int) -> list[_Line]:
+    return [(line, _TEXT_COLOUR) for line in _wrapped(cell.text, width_px)] + [
+        (line, _NOTE_COLOUR) for line in _wrapped(cell.note, width_px)
+    ]
+
+
+def _band_lines(section: SheetSection, width_px: int) -> list[_Line]:
+    return [(line, _TEXT_COLOUR) for line in _wrapped(section.title, width_px)] + [
+        (line, _TIME_COLOUR) for text in section.text.splitlines() for line in _wrapped(text, width_px)
+    ]
+
+
+def _wrapped(text: str, width_px: int) -> list[str]:
+    return textwrap.wrap(text, max(8, int(width_px / (_FONT_PX * 0.56))))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .adapters import AdapterInfo
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 
 READABLE_TYPES = ("livecc", "qwen2_vl")
@@ -38,22 +39,25 @@ def load_model_and_processor(
     dtype: str | None = None,
     load_in_4bit: bool = False,
     position_scheme: str | None = None,
+    base: str | os.PathLike | None = None,
 ) -> tuple[LiveCCForConditionalGeneration, StreamingProcessor, LoadInfo]:
     """Load a model and its processor, ready to stream.
 
     Args:
-        name_or_path: a folder or a Hub id that holds a LiveCC model of ours, or a Qwen2-VL / LiveCC checkpoint
-            in the published layout.
+        name_or_path: a folder or a Hub id that holds a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint
+            in the published layout, or an adapter, which is put on the base it names. Such a model runs in the
+            position scheme of the adapter, and `model.disable_adapters()` gives the base's outputs.
         device: such as `cuda:0` or `cpu`; default: CUDA if there is any.
         dtype: such as `bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
         load_in_4bit: quantise the language model with bitsandbytes while loading.
         position_scheme: overrides the checkpoint's, or the one assumed for a published checkpoint.
+        base: for an adapter: folder or Hub id of its base model, if not where the adapter says.
 
     Raises:
-        ModelLoadError: if there is no such folder or id, or it holds no such model.
+        ModelLoadError: if there is no such folder or id, it holds no such model, or an adapter's base is missing.
     """
-    processor = load_processor(name_or_path)
-    model, info = load_model(name_or_path, device, dtype, load_in_4bit, position_scheme, processor)
+    processor = load_processor(name_or_path, base)
+    model, info = load_model(name_or_path, device, dtype, load_in_4bit, position_scheme, processor, base)
     return model, processor, info
 
 
@@ -64,6 +68,7 @@ def load_model(
     load_in_4bit: bool = False,
     position_scheme: str | None = None,
     processor: StreamingProcessor | None = None,
+    base: str | os.PathLike | None = None,
 ) -> tuple[LiveCCForConditionalGeneration, LoadInfo]:
     """Load a model in evaluation mode; see :func:`load_model_and_processor`.
 
@@ -71,14 +76,40 @@ def load_model(
     """
     import torch
 
-    from .modeling import LiveCCForConditionalGeneration
+    from .adapters import attach_adapter, require_peft
 
     source = str(name_or_path)
-    config, notes = read_config(source, position_scheme)
+    adapter, weights, revision = _locate(source, base)
+    if adapter is not None:
+        require_peft()  # before the minutes that loading the base takes
+    config, notes = read_config(source, position_scheme, base)
     if processor is not None and config.message_end_token_id is None:
         config.message_end_token_id = processor.end_id
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_weights(weights, config, device, dtype, load_in_4bit, revision)
+    if adapter is not None:
+        attach_adapter(model, adapter)
+    return model.eval(), LoadInfo(source, config.position_scheme, notes)
+
+
+def load_weights(
+    source: str,
+    config: LiveCCConfig,
+    device: str,
+    dtype: str | None = None,
+    load_in_4bit: bool = False,
+    revision: str | None = None,
+) -> LiveCCForConditionalGeneration:
+    """Load the weights of a whole model into a model with this config; see :func:`load_model_and_processor`.
+
+    Raises:
+        ModelLoadError: if they cannot be loaded, do not fit the config, or the device does not do.
+    """
+    from .modeling import LiveCCForConditionalGeneration
+
     options = {"dtype": _torch_dtype(dtype, device), "device_map": {"": _checked_device(device)}}
+    if revision is not None:
+        options |= {"revision": revision}
     if load_in_4bit:
         options |= {"quantization_config": _four_bit_config()}
     try:
@@ -91,18 +122,24 @@ def load_model(
         ) from error
     _check_report(source, report)
     if load_in_4bit:
-        _check_four_bit(source, model, device)
-    return model.eval(), LoadInfo(source, config.position_scheme, notes)
+        check_four_bit(source, model, device)
+    return model
 
 
-def load_processor(name_or_path: str | os.PathLike) -> StreamingProcessor:
-    """Load a processor; see :func:`load_model_and_processor`."""
+def load_processor(name_or_path: str | os.PathLike, base: str | os.PathLike | None = None) -> StreamingProcessor:
+    """Load a processor, an adapter's own if it has one; see :func:`load_model_and_processor`."""
     from .modeling import StreamingProcessor
 
     source = str(name_or_path)
-    read_config_dict(source)  # says what is wrong with a source that is no model at all
+    adapter, whole, revision = _locate(source, base)
+    if adapter is not None and adapter.has_processor:
+        revision = None
+    else:
+        source = whole
+        _read_base_dict(adapter, source, revision)  # says what is wrong with a source that is no model at all
+    options = {} if revision is None else {"revision": revision}
     try:
-        return StreamingProcessor.from_pretrained(_expand(source))
+        return StreamingProcessor.from_pretrained(_expand(source), **options)
     except Exception as error:  # as for the weights
         raise ModelLoadError(
             f"{source}: the tokenizer or processor files cannot be loaded: {_one_line(error)}; copy them from the base "
@@ -110,12 +147,15 @@ def load_processor(name_or_path: str | os.PathLike) -> StreamingProcessor:
         ) from error
 
 
-def read_config(source: str, position_scheme: str | None = None) -> tuple[LiveCCConfig, list[str]]:
-    """Read a checkpoint's config as ours.
+def read_config(
+    source: str, position_scheme: str | None = None, base: str | os.PathLike | None = None
+) -> tuple[LiveCCConfig, list[str]]:
+    """Read a checkpoint's config as ours; for an adapter that of its base, in the adapter's position scheme.
 
     Args:
         source: a folder or Hub id.
         position_scheme: overrides what the config says or the source suggests.
+        base: for an adapter: where its base model is, if not where the adapter says.
 
     Returns:
         The config, and notes on what was assumed.
@@ -125,9 +165,19 @@ def read_config(source: str, position_scheme: str | None = None) -> tuple[LiveCC
     """
     from .modeling import LiveCCConfig
 
-    values = read_config_dict(source)
-    is_published = values["model_type"] == "qwen2_vl"
+    adapter, source, revision = _locate(source, base)
+    values = _read_base_dict(adapter, source, revision)
     notes = []
+    if adapter is not None:
+        notes.append(f"{adapter.source}: adapter on base {source}")
+        if adapter.position_scheme is not None:
+            position_scheme = position_scheme or adapter.position_scheme
+        elif position_scheme is None:
+            notes.append(
+                f"{adapter.source} does not say in which position scheme it was trained: assuming its base's (choose "
+                "another with position_scheme / --position-scheme)"
+            )
+    is_published = values["model_type"] == "qwen2_vl"
     if is_published:
         values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
         assumed = published_scheme(source, values)
@@ -145,6 +195,31 @@ def read_config(source: str, position_scheme: str | None = None) -> tuple[LiveCC
         raise ModelLoadError(f"{source}: config.json is not valid: {_one_line(error)}") from error
 
 
+def _locate(source: str, base: str | os.PathLike | None) -> tuple[AdapterInfo | None, str, str | None]:
+    """What `source` is: the adapter if it is one, the folder or Hub id of the whole model, and its revision."""
+    from .adapters import base_of, read_adapter
+
+    adapter = read_adapter(source)
+    if adapter is not None:
+        return adapter, *base_of(adapter, base)
+    if base is not None:
+        read_config_dict(source)  # a source that is nothing at all is the first thing to say
+        raise ModelLoadError(f"{source} is a whole model and not an adapter: leave out base / --base {base}")
+    return None, source, None
+
+
+def _read_base_dict(adapter: AdapterInfo | None, source: str, revision: str | None) -> dict:
+    try:
+        return read_config_dict(source, revision)
+    except ModelLoadError as error:
+        if adapter is None:
+            raise
+        raise ModelLoadError(
+            f"{adapter.source} is an adapter on {source}, which cannot be read: {error}. Give the base model's folder "
+            "or Hub id with base / --base"
+        ) from error
+
+
 def published_scheme(source: str, config_dict: dict) -> str | None:
     """Return the scheme a published checkpoint runs in: `reference` if it names LiveCC, else `None` (unknown)."""
     names = [source]
@@ -156,12 +231,17 @@ def published_scheme(source: str, config_dict: dict) -> str | None:
     return "reference" if any("livecc" in name.lower() for name in names) else None
 
 
-def read_config_dict(source: str) -> dict:
-    """Return a checkpoint's `config.json`.
+def read_config_dict(source: str, revision: str | None = None) -> dict:
+    """Return the `config.json` of a whole model.
+
+    Args:
+        source: a folder or Hub id.
+        revision: the revision on the Hub; default: the newest.
 
     Raises:
-        ModelLoadError: if there is no such source, or it holds another kind of model.
+        ModelLoadError: if there is no such source, or it holds another kind of model, or an adapter.
     """
+    from .adapters import read_adapter
     from .modeling import LiveCCConfig
 
     path = Path(source).expanduser()
@@ -173,10 +253,14 @@ def read_config_dict(source: str) -> dict:
         raise ModelLoadError(
             f"model folder {source} does not exist: expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
         )
+    if read_adapter(source) is not None:
+        raise ModelLoadError(
+            f"{source} is an adapter, not a whole model: `livecc merge {source} OUT` writes one from it and its base"
+        )
     if path.is_dir() and not (path / "config.json").is_file():
         raise ModelLoadError(f"{source} holds no config.json: expected a folder written by save_pretrained")
     try:
-        values, _ = LiveCCConfig.get_config_dict(_expand(source))
+        values, _ = LiveCCConfig.get_config_dict(_expand(source), revision=revision)
     except Exception as error:
         if path.is_dir():
             raise ModelLoadError(f"{source}: config.json cannot be read: {_one_line(error)}") from error
@@ -245,8 +329,17 @@ def _four_bit_config():
     )
 
 
-def _check_four_bit(source: str, model, device: str) -> None:
-    """Refuse now what bitsandbytes would refuse in the first forward."""
+def check_four_bit(source: str, model, device: str) -> None:
+    """Refuse now what bitsandbytes would refuse in the first forward.
+
+    Args:
+        source: what the message calls the model.
+        model: the model, loaded in 4-bit.
+        device: where it will run.
+
+    Raises:
+        ModelLoadError: if a 4-bit layer cannot run on that device.
+    """
     from bitsandbytes.nn import Linear4bit
 
     block = 64

@@ -2,7 +2,7 @@
 
 import pytest
 
-from livecc_hf.tiny.narration import narrate
+from livecc_hf.tiny.narration import NARRATORS, narrate
 from livecc_hf.tiny.scene import Event
 from livecc_hf.tiny.scoring import Score, Turn, score_clip, spoken_phrases
 from livecc_hf.tiny.world import simulate
@@ -66,16 +66,37 @@ def test_scores_add_up():
     assert total.by_verb()["moves"] == {"events": 2, "recall": 0.5, "phrases": 1, "precision": 1.0}
 
 
-def test_the_narrator_itself_is_perfect():
+@pytest.mark.parametrize(("text", "narrator", "recall"), [
+    ("Red ball glides.", "other", 1.0),
+    ("Red ball moves.", "other", 0.0),
+    ("Red ball glides.", "plain", 0.0),
+])  # fmt: skip
+def test_only_the_narrators_own_verbs_count(text, narrator, recall):
+    result = score_clip([Turn(5.5, text)], [MOVES], narrator)
+    assert result.recall == recall
+    assert result.told.total() == result.told["moves"]
+
+
+def test_without_a_time_limit_late_phrases_count_and_their_delay_is_kept():
+    turns = [Turn(3.5, "Red ball moves."), Turn(19.5, "Red ball moves.")]
+    assert score_clip(turns, [MOVES]).delays_s == []
+    result = score_clip(turns, [MOVES], window_s=float("inf"))
+    assert (result.recall, result.precision, result.delays_s) == (1.0, 0.5, [15.5])
+    result.add(result)
+    assert result.delays_s == [15.5, 15.5]
+
+
+@pytest.mark.parametrize("narrator", NARRATORS)
+def test_the_narrator_itself_is_perfect(narrator):
     total = Score()
     for seed in range(30):
         scene = simulate(seed, 20)
-        words = narrate(scene.events, 20)
+        words = narrate(scene.events, 20, narrator)
         turns, before_s = [], -1.0
         for k in range(2, 20):
             spoken = [word for _, end_s, word in words if before_s < end_s <= k + 0.5]
             turns.append(Turn(k + 0.5, " ".join(spoken)))
             before_s = k + 0.5
-        total.add(score_clip(turns, scene.events))
+        total.add(score_clip(turns, scene.events, narrator))
     assert (total.recall, total.precision, total.silence) == (1.0, 1.0, 1.0)
     assert total.quiet_turns > 0

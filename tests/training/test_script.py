@@ -1,72 +1,26 @@
-"""`livecc train`: options, a short run, and an exact resume."""
+"""`livecc train`: options, and short runs."""
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
 
-from livecc_hf.training.script import build_trainer, main, parse
-
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
-
-BASE = {
-    "keep_trailing_silence": True,
-    "optimizer": "muon",
-    "learning_rate": 0.003,
-    "per_device_train_batch_size": 4,
-    "train_sampling_strategy": "sequential",
-    "activation_checkpointing": False,
-    "bf16": False,
-    "use_cpu": True,
-    "report_to": "none",
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-}
-
-
-@pytest.fixture()
-def recipe(tiny_folder, tmp_path):
-    """A function that writes a recipe with some keys changed and returns its path."""
-
-    def write(**changes) -> str:
-        entry = {"source": "tiny", "task": "list", "length": [1, 1], "samples": 48}
-        keys = {"model_name_or_path": str(tiny_folder), "output_dir": str(tmp_path / "out"), "data": [entry]}
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(BASE | keys | changes))
-        return str(path)
-
-    return write
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_parses_and_says_how_to_run_it(path):
-    ours, training, model = parse(["--config", str(path)])
-    assert ours.data_entries()
-    assert model.model_name_or_path
-    assert training.remove_unused_columns is False
-    header = path.read_text().split("\n\n")[0]
-    assert path.name in header or "train.sh" in header
-    for word in ("core", "minute", "GB"):
-        assert word in header
-
-
-def test_there_are_recipes():
-    assert RECIPES
+from livecc_hf.training.arguments import parse, parse_entries
+from livecc_hf.training.script import main
+from livecc_hf.training.setup import build_trainer
 
 
 def test_overrides_in_both_spellings(recipe):
-    ours, training, _ = parse(["--config", recipe(), "learning_rate=0.5", "--max_steps", "7"])
-    assert (training.learning_rate, training.max_steps, ours.optimizer) == (0.5, 7, "muon")
+    parsed = parse(["--config", recipe(), "learning_rate=0.5", "--max_steps", "7", "--resume"])
+    assert (parsed.training.learning_rate, parsed.training.max_steps, parsed.ours.optimizer) == (0.5, 7, "muon")
+    assert parsed.ours.resume
+    assert parsed.training.max_length is None
 
 
 def test_data_can_be_given_as_json(recipe):
-    ours, _, _ = parse(["--config", recipe(), 'data={"source": "tiny", "samples": 3}'])
-    assert ours.data_entries() == [{"source": "tiny", "samples": 3}]
+    parsed = parse(["--config", recipe(), 'data={"source": "tiny", "samples": 3}'])
+    assert parse_entries(parsed.ours.data) == [{"source": "tiny", "samples": 3}]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +29,11 @@ def test_data_can_be_given_as_json(recipe):
         ({"lerning_rate": 1}, "lerning_rate"),
         ({"optimizer": "sgd"}, "'sgd'.*muon"),
         ({"position_scheme": "reference"}, "reference.*mrope"),
-        ({"packing": True}, "packing"),
+        ({"packing": True}, "max_length"),
+        ({"max_frames": 7}, "max_frames is 7.*even"),
+        ({"max_skipped": 2}, "max_skipped is 2"),
+        ({"held_out": -1}, "held_out is -1"),
+        ({"data": ["{"]}, "not JSON"),
     ],
 )
 def test_wrong_options_are_errors(recipe, changes, message):
@@ -98,7 +56,7 @@ def test_a_few_steps_reduce_the_loss_and_save_a_loadable_folder(recipe, tmp_path
 
 
 def test_the_loss_goes_down(recipe):
-    trainer = build_trainer(*parse(["--config", recipe(), "num_train_epochs=1"]))
+    trainer = build_trainer(parse(["--config", recipe(), "num_train_epochs=1"]))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0] - 1
@@ -109,8 +67,8 @@ def test_a_released_livecc_checkpoint_needs_a_scheme_to_train_in(recipe, publish
     entry = {"source": "tiny", "task": "list", "length": [1, 1], "samples": 4}
     path = recipe(model_name_or_path=str(source), optimizer="trainer", data=[entry])
     with pytest.raises(ValueError, match=r"'reference', which is for inference only.*sequential"):
-        build_trainer(*parse(["--config", path]))
-    trainer = build_trainer(*parse(["--config", path, "position_scheme=sequential", "max_steps=1"]))
+        build_trainer(parse(["--config", path]))
+    trainer = build_trainer(parse(["--config", path, "position_scheme=sequential", "max_steps=1"]))
     trainer.train()
     trainer.save_model(tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -118,7 +76,7 @@ def test_a_released_livecc_checkpoint_needs_a_scheme_to_train_in(recipe, publish
 
 
 def test_vision_can_be_frozen(recipe):
-    trainer = build_trainer(*parse(["--config", recipe(), "freeze_vision=true", "max_steps=1"]))
+    trainer = build_trainer(parse(["--config", recipe(), "train_parts=language_model", "max_steps=1"]))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
@@ -126,17 +84,41 @@ def test_vision_can_be_frozen(recipe):
     assert not any("visual" in name for name in changed)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "trainer"])
-def test_resume_of_a_full_fine_tune_is_exact(recipe, tmp_path, optimizer):
-    keys = {"optimizer": optimizer, "max_steps": 6, "lr_scheduler_type": "linear"}
-    path = recipe(**keys, save_strategy="steps", save_steps=3, output_dir=str(tmp_path / "whole"))
-    main(["--config", path])
-    main(
-        [
-            *("--config", path, f"output_dir={tmp_path / 'resumed'}"),
-            f"resume_from_checkpoint={tmp_path / 'whole/checkpoint-3'}",
-        ]
+def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
+    path = recipe(held_out=6, eval_strategy="steps", eval_steps=2, max_steps=2, commentary_clips=0)
+    trainer = build_trainer(parse(["--config", path]))
+    assert len(trainer.train_dataset) == 42
+    trainer.train()
+    measured = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    n_words = sum(trainer._held_out_loader.data.sample(index).n_words for index in range(6))
+    n_tokens = sum(
+        int((trainer._held_out_loader.data.sample(index).model_inputs["labels"] != -100).sum()) for index in range(6)
     )
-    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    ratio = measured["eval_loss_per_word"] / measured["eval_loss_per_token"]
+    assert ratio == pytest.approx(n_tokens / n_words, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_name_or_path": ""}, "model_name_or_path is missing"),
+        ({"model_name_or_path": "nowhere/at/all"}, "does not exist"),
+        ({"data": []}, "data list is empty"),
+        ({"data": [{"source": "jsonl", "path": "nowhere.jsonl"}]}, "nowhere.jsonl does not exist"),
+        ({"data": [{"source": "folder", "path": "nowhere"}]}, "nowhere is no folder"),
+        ({"data": [{"source": "dataset", "path": "nowhere.parquet"}]}, "nowhere.parquet .*cannot be opened"),
+        ({"max_length": 20}, "max_length is 20.*first turn"),
+        ({"eval_strategy": "steps"}, "nothing is held out"),
+        ({"held_out": 48}, "held_out is 48.*48 samples"),
+        ({"train_parts": ["ears"]}, "ears"),
+        ({"load_in_4bit": True}, "use_peft"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_loaded(recipe, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main(["--config", recipe(**changes)])
+
+
+def test_a_recipe_that_does_not_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        main(["--config", str(tmp_path / "nowhere.yaml")])

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("video", metavar="VIDEO", help="a video file")
     parser.add_argument(
-        "--model", metavar="FOLDER_OR_HUB_ID", help="the model; default: the bundled livecc-tiny, a demonstration"
+        "--model",
+        metavar="FOLDER_OR_HUB_ID",
+        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
     )
     parser.add_argument("--query", help="what to comment on; default: the model's own")
     parser.add_argument("--title", help="the video's title")
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(group: Any) -> None:
+    group.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base, if not where the adapter says")
     group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if there is any")
     group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, the checkpoint's own elsewhere")
     group.add_argument("--load-in-4bit", action="store_true", help="quantise with bitsandbytes while loading")
@@ -148,7 +151,7 @@ def _load(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()
-    read_config(str(name), args.position_scheme)  # fails early, and in one line
+    read_config(str(name), args.position_scheme, args.base)  # fails early, and in one line
     if args.model is None:
         status.line(
             "model: livecc-tiny, bundled. A demonstration: it knows moving coloured shapes and nothing else. "
@@ -158,7 +161,7 @@ def _load(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
         status.line(f"model: {name}")
     status.update("loading ...")
     model, processor, loaded = load_model_and_processor(
-        name, args.device, args.dtype, args.load_in_4bit, args.position_scheme
+        name, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base
     )
     status.clear()
     for note in loaded.notes:

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .words import CAPTION_SUFFIXES
+import numpy as np
+
+from .clip_spans import ClipSpan, split_into_clips
+from .conversations import NarratedVideo
+from .unusable import UnusableSample
+from .words import CAPTION_SUFFIXES, read_words
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 
@@ -59,3 +64,87 @@ def _captions_of(video: Path) -> Iterator[Path]:
     beside = sorted(path for path in video.parent.iterdir() if path.name.startswith(f"{video.stem}."))
     for suffix in CAPTION_SUFFIXES:
         yield from (path for path in beside if path.suffix.lower() == suffix and path.name.count(".") > 1)
+
+
+@dataclass(frozen=True)
+class CaptionedFolder:
+    """A folder of narrated videos, cut into clips that are reached by number.
+
+    Attributes:
+        folder: where it is.
+        videos: its videos and their captions.
+        bare: videos without captions.
+        rows: int32 (clips, 2), for each clip the number of its video and its number in the video. A video whose
+            captions hold no word or cannot be read has one row, which `load` refuses: nothing is left out silently.
+        limits: the options of `split_into_clips`.
+    """
+
+    folder: Path
+    videos: list[CaptionedVideo]
+    bare: list[Path]
+    rows: np.ndarray
+    limits: dict[str, float]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, row: int, query: str | None = None) -> NarratedVideo:
+        """Read the words of a clip.
+
+        Args:
+            row: number of the clip.
+            query: what the commentary is asked for; `None`: the processor's default.
+
+        Raises:
+            IndexError: if there is no such clip.
+            UnusableSample: "missing_file", "malformed" or "no_words", if the captions say nothing of use.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"clip {row} of {self.folder}: it has {len(self)} clips")
+        video, clip = (int(number) for number in self.rows[row])
+        captioned = self.videos[video]
+        captions = self.folder / captioned.captions
+        spans = _clips_of(captions, self.limits)
+        if not spans:
+            raise UnusableSample("no_words", f"{captions} holds no word")
+        if clip >= len(spans):
+            raise UnusableSample("malformed", f"{captions} has changed: it no longer makes {clip + 1} clips")
+        span = spans[clip]
+        return NarratedVideo(
+            str(self.folder / captioned.video), span.words, span.start_s, span.end_s, query, previous=span.previous
+        )
+
+
+def open_folder(folder: str | os.PathLike, **limits: float) -> CaptionedFolder:
+    """Cut the videos of a folder into clips; captions are read once to count them, and again when a clip is loaded.
+
+    Args:
+        folder: see `find_captioned_videos`.
+        limits: `max_s`, `min_s` and `max_gap_s` of `split_into_clips`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if there is no video with captions in it, or a limit makes no sense.
+    """
+    split_into_clips([], **limits)
+    folder = Path(folder).expanduser().absolute()
+    videos, bare = find_captioned_videos(folder)
+    counts = []
+    for captioned in videos:
+        try:
+            spans = _clips_of(folder / captioned.captions, limits)
+        except UnusableSample:
+            spans = []
+        counts.append(max(len(spans), 1))
+    video_of = np.repeat(np.arange(len(videos), dtype=np.int32), counts)
+    clip_of = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    return CaptionedFolder(folder, videos, bare, np.stack([video_of, clip_of], axis=1), limits)
+
+
+def _clips_of(captions: Path, limits: dict[str, float]) -> list[ClipSpan]:
+    try:
+        return split_into_clips(read_words(captions), **limits)
+    except FileNotFoundError as error:
+        raise UnusableSample("missing_file", str(error)) from error
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error

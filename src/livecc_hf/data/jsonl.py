@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import mmap
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 _CHECKED_LINES = 64
-_TAIL_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 24
+_NEWLINE = 10
+_BLANKS = b"\n\r "
 
 
 class JsonLines:
@@ -98,7 +100,8 @@ def _default_cache() -> Path:
 def find_offsets(path: str | os.PathLike) -> np.ndarray:
     """Return where the lines of a file begin, and where the last one ends.
 
-    A last line of offsets is used where it is right and said to be wrong where it is not; it is no line of data.
+    The file is read in blocks, so that memory does not grow with it. A last line of offsets is used where it is
+    right and said to be wrong where it is not; it is no line of data.
 
     Returns:
         int64 array of shape (lines + 1,).
@@ -107,41 +110,71 @@ def find_offsets(path: str | os.PathLike) -> np.ndarray:
         ValueError: if the file holds no line.
     """
     path = Path(path)
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         raise ValueError(f"{path} is empty: expected one JSON value a line")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start, end = _last_line(data)
-        listed = _listed_offsets(data[start:end]) if data[start : start + 1] == b"[" else None
+    with path.open("rb", buffering=0) as file:
+        start, end = _last_line(file.fileno(), size)
+        listed = _listed_offsets(file.fileno(), start, end)
         if listed is not None:
             offsets = np.append(listed, start)
-            fault = _fault(data, offsets)
+            fault = _fault(file.fileno(), offsets)
             if fault is None:
                 return offsets
             logger.warning("the last line of %s lists wrong offsets (%s): scanning the file instead", path, fault)
             end = start
-        offsets = _scan(data, end)
+        offsets = _scan(file.fileno(), end)
     if len(offsets) < 2:
         raise ValueError(f"{path} holds no line of data")
     return offsets
 
 
-def _last_line(data: mmap.mmap) -> tuple[int, int]:
-    """Return begin and end of the last line that is not blank."""
-    end = len(data)
-    while end and data[end - 1 : end] in (b"\n", b"\r", b" "):
-        end -= 1
-    return data.rfind(b"\n", 0, end) + 1, end
+def _last_line(file: int, size: int) -> tuple[int, int]:
+    """Return begin and end of the last line that is not blank, reading from the file's end."""
+    end = None
+    for stop in range(size, 0, -_BLOCK_BYTES):
+        base = max(stop - _BLOCK_BYTES, 0)
+        block = os.pread(file, stop - base, base)
+        if end is None:
+            text = block.rstrip(_BLANKS)
+            if not text:
+                continue
+            end, block = base + len(text), text
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            return base + newline + 1, end
+    return 0, end or 0
 
 
-def _listed_offsets(line: bytes) -> np.ndarray | None:
+def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
     """Return the integers of a line such as `[0, 1234, 5678]`, or `None` if it is something else."""
-    body = line.strip()
-    if not body.endswith(b"]") or body.translate(None, b"0123456789, []\r\n\t"):
+    parts, rest = [], b""
+    if os.pread(file, 1, start) != b"[" or os.pread(file, 1, end - 1) != b"]":
         return None
-    return np.array(json.loads(body), dtype=np.int64)
+    for base in range(start + 1, end - 1, _BLOCK_BYTES):
+        rest += os.pread(file, min(_BLOCK_BYTES, end - 1 - base), base)
+        if rest.translate(None, b"0123456789, \r\t"):
+            return None
+        whole, comma, rest = rest.rpartition(b",")
+        parts += [_integers(whole)] if comma else []
+    parts.append(_integers(rest) if parts or rest.strip() else np.empty(0, np.int64))
+    return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
-def _fault(data: mmap.mmap, offsets: np.ndarray) -> str | None:
+def _integers(text: bytes) -> np.ndarray | None:
+    """Return the integers of a text such as `0, 1234`, or `None` if one is missing or no offset."""
+    fields = text.count(b",") + 1
+    # 18 digits are below 2**63. "1 2" and "1,,2" read as fewer numbers than there are fields.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            numbers = np.fromstring(text, dtype=np.int64, sep=",")
+        except ValueError:
+            return None
+    return numbers if len(numbers) == fields and (numbers >= 0).all() else None
+
+
+def _fault(file: int, offsets: np.ndarray) -> str | None:
     """Return what is wrong with listed offsets, or `None`: order, ends, and a sample of lines are checked."""
     if len(offsets) < 2 or offsets[0] != 0:
         return "the first line does not begin at byte 0"
@@ -149,21 +182,50 @@ def _fault(data: mmap.mmap, offsets: np.ndarray) -> str | None:
         return "they do not increase"
     sample = np.unique(np.linspace(0, len(offsets) - 2, _CHECKED_LINES).astype(int))
     for index in sample:
-        start, end = int(offsets[index]), int(offsets[index + 1])
-        line = data[start:end].rstrip(b"\r\n")
-        if (start and data[start - 1 : start] != b"\n") or b"\n" in line or line[:1] not in (b"{", b"["):
+        if not _is_line(file, int(offsets[index]), int(offsets[index + 1])):
             return f"number {index} is no line's begin"
     return None
 
 
-def _scan(data: mmap.mmap, end: int) -> np.ndarray:
+def _is_line(file: int, start: int, end: int) -> bool:
+    """Return whether exactly one line, of an object or a list, lies between two offsets."""
+    if (start and os.pread(file, 1, start - 1) != b"\n") or os.pread(file, 1, start) not in (b"{", b"["):
+        return False
+    for base in range(start, end, _BLOCK_BYTES):
+        piece = os.pread(file, min(_BLOCK_BYTES, end - base), base)
+        if b"\n" in (piece.rstrip(b"\r\n") if base + len(piece) == end else piece):
+            return False
+    return True
+
+
+def _scan(file: int, end: int) -> np.ndarray:
     """Return begins of the lines before byte `end`, blank ones left out, and `end`."""
-    begins = []
-    start = 0
+    parts = []
+    after_newline = True
+    for base in range(0, end, _BLOCK_BYTES):
+        block = np.frombuffer(os.pread(file, min(_BLOCK_BYTES, end - base), base), np.uint8)
+        begins = np.flatnonzero(block == _NEWLINE) + 1
+        if after_newline:
+            begins = np.insert(begins, 0, 0)
+        after_newline = block[-1] == _NEWLINE
+        begins = begins[begins < len(block)]
+        first = block[begins]
+        blank = first == _NEWLINE
+        # Few lines begin with white space: each of those is looked at.
+        for at in np.flatnonzero(np.isin(first, list(b" \t\r\v\f"))):
+            blank[at] = _is_blank(file, base + int(begins[at]), end)
+        parts.append(begins[~blank] + base)
+    return np.concatenate([*parts, [end]]).astype(np.int64, copy=False)
+
+
+def _is_blank(file: int, start: int, end: int) -> bool:
+    """Return whether the line at `start` holds white space only."""
     while start < end:
-        stop = data.find(b"\n", start, end)
-        stop = end if stop < 0 else stop + 1
-        if data[start:stop].strip():
-            begins.append(start)
-        start = stop
-    return np.array([*begins, end], dtype=np.int64)
+        piece = os.pread(file, min(256, end - start), start)
+        line, newline, _ = piece.partition(b"\n")
+        if line.strip():
+            return False
+        if newline:
+            return True
+        start += len(piece)
+    return True

@@ -12,7 +12,7 @@ REASONS = {
 }
 
 
-class UnusableSample(ValueError):
+class UnusableSample(ValueError):  # noqa: N818 (it names what it is about)
     """One sample that cannot be trained on; the run goes on without it.
 
     Args:

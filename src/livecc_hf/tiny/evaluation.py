@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ import torch
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
+from .narration import DEFAULT_NARRATOR
 from .rendering import write_video
+from .scene import Scene
 from .scoring import Score, Turn, score_clip
 from .world import simulate
 
@@ -49,9 +52,41 @@ class Evaluation:
         return (self.decoding_s + self.model_s) / self.video_s if self.video_s else 0.0
 
 
+@dataclass(frozen=True)
+class HeldOutClip:
+    """A clip that no model was trained on, as the decoder gives it.
+
+    Args:
+        scene: what happens in it.
+        chunks: frames, uint8 (T, 3, H, W) at 2 a second, and their T times in seconds, turn by turn.
+        decoding_s: seconds spent on decoding.
+    """
+
+    scene: Scene
+    chunks: list[tuple[torch.Tensor, list[float]]]
+    decoding_s: float
+
+
 def held_out_seed(index: int) -> int:
     """The seed of an evaluation clip: negative, which no training clip is."""
     return -1 - index
+
+
+def held_out_clips(n_clips: int, first: int = 0) -> Iterator[HeldOutClip]:
+    """Clips of `CLIP_S` seconds, written as mp4 files and decoded again.
+
+    Args:
+        n_clips: how many.
+        first: number of the first clip.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        for index in range(first, first + n_clips):
+            scene = simulate(held_out_seed(index), CLIP_S)
+            write_video(scene, path)
+            started_s = time.perf_counter()
+            chunks = [(chunk.frames, chunk.timestamps_s) for chunk in iter_chunks(path)]
+            yield HeldOutClip(scene, chunks, time.perf_counter() - started_s)
 
 
 def evaluate(
@@ -60,6 +95,7 @@ def evaluate(
     n_clips: int = 100,
     first: int = 0,
     blank_too: bool = False,
+    narrator: str = DEFAULT_NARRATOR,
 ) -> Evaluation:
     """Scores a model on held-out clips of `CLIP_S` seconds: encoded, decoded, streamed.
 
@@ -69,24 +105,23 @@ def evaluate(
         n_clips: how many clips.
         first: number of the first clip.
         blank_too: play each clip a second time with black frames.
+        narrator: whose verbs count, one of `NARRATORS`.
+
+    Raises:
+        ValueError: if there is no such narrator.
     """
     result = Evaluation()
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(first, first + n_clips):
-            scene = simulate(held_out_seed(index), CLIP_S)
-            path = Path(folder) / "clip.mp4"
-            write_video(scene, path)
-            started_s = time.perf_counter()
-            chunks = [(chunk.frames, chunk.timestamps_s) for chunk in iter_chunks(path)]
-            decoded_s = time.perf_counter()
-            segments = _play(model, processor, chunks)
-            result.model_s += time.perf_counter() - decoded_s
-            result.decoding_s += decoded_s - started_s
-            result.video_s += CLIP_S
-            result.score.add(score_clip(turns_of(segments), scene.events))
-            if blank_too:
-                black = [(torch.zeros_like(frames), times_s) for frames, times_s in chunks]
-                result.blanked.add(score_clip(turns_of(_play(model, processor, black)), scene.events))
+    for clip in held_out_clips(n_clips, first):
+        events = clip.scene.events
+        started_s = time.perf_counter()
+        segments = play(model, processor, clip.chunks)
+        result.model_s += time.perf_counter() - started_s
+        result.decoding_s += clip.decoding_s
+        result.video_s += CLIP_S
+        result.score.add(score_clip(turns_of(segments), events, narrator))
+        if blank_too:
+            black = [(torch.zeros_like(frames), times_s) for frames, times_s in clip.chunks]
+            result.blanked.add(score_clip(turns_of(play(model, processor, black)), events, narrator))
     return result
 
 
@@ -95,8 +130,14 @@ def turns_of(segments: list[CommentarySegment]) -> list[Turn]:
     return [Turn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
 
 
-def _play(model, processor, chunks: list[tuple[torch.Tensor, list[float]]]) -> list[CommentarySegment]:
-    stream = model.start_stream(processor)
+def play(
+    model: LiveCCForConditionalGeneration,
+    processor: StreamingProcessor,
+    chunks: list[tuple[torch.Tensor, list[float]]],
+    **options,
+) -> list[CommentarySegment]:
+    """Streams a clip's chunks of (frames, times); ``options`` are those of `start_stream`."""
+    stream = model.start_stream(processor, **options)
     segments = []
     for frames, times_s in chunks:
         segments += stream.push(frames, times_s)

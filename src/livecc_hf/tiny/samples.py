@@ -14,7 +14,7 @@ import numpy as np
 
 from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 
-from .narration import QUERY, Word, narrate
+from .narration import DEFAULT_NARRATOR, QUERY, Word, narrate
 from .rendering import draw_frames
 from .scene import COLOURS, SHAPES, Scene
 from .world import WorldOptions, simulate
@@ -46,11 +46,11 @@ class Clip:
     query: str
 
 
-def narration_clip(seed: int, duration_s: int, mood: str = "calm") -> Clip:
-    """A narrated scene of ``duration_s`` seconds in one of `MOODS`.
+def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str = DEFAULT_NARRATOR) -> Clip:
+    """A scene of ``duration_s`` seconds in one of `MOODS`, told by one of `NARRATORS`.
 
     Raises:
-        ValueError: if the mood is unknown.
+        ValueError: if the mood or the narrator is unknown.
     """
     if mood not in MOODS:
         raise ValueError(f"mood is {mood!r}; expected one of: {', '.join(MOODS)}")
@@ -60,7 +60,7 @@ def narration_clip(seed: int, duration_s: int, mood: str = "calm") -> Clip:
     lag_s = random.Random(f"lag/{seed}").uniform(0.0, LONGEST_LAG_S)
     drawn = draw_frames(scene, [max(time_s - lag_s, 0.0) for time_s in times_s], FRAME_SIZE_PX)
     frames = like_decoded(drawn, seed)
-    return Clip(frames, times_s, narrate(scene.events, duration_s), QUERY)
+    return Clip(frames, times_s, narrate(scene.events, duration_s, narrator), QUERY)
 
 
 def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES) -> Clip:

@@ -6,12 +6,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from .narration import DEFAULT_NARRATOR, narrator_verbs
 from .scene import COLOURS, SHAPES, VERBS, Event
 
 WINDOW_S = 3.0
 SILENCE_S = 5.0
-
-_PHRASE = re.compile(rf"\b({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})\s+({'|'.join(VERBS)})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,18 @@ class Score:
     told: Counter = field(default_factory=Counter)
     phrases: Counter = field(default_factory=Counter)
     right: Counter = field(default_factory=Counter)
+    delays_s: list[float] = field(default_factory=list)  # of the events told, from event to phrase
     quiet_turns: int = 0
     silent_turns: int = 0
 
     @property
     def recall(self) -> float:
-        """Share of events whose colour, shape and verb were spoken within `WINDOW_S` after them."""
+        """Share of events whose colour, shape and verb were spoken in time."""
         return _rate(self.told.total(), self.events.total())
 
     @property
     def precision(self) -> float:
-        """Share of spoken phrases that match an event at most `WINDOW_S` old, each event once."""
+        """Share of spoken phrases that match an event in time, each event once."""
         return _rate(self.right.total(), self.phrases.total())
 
     @property
@@ -57,6 +57,7 @@ class Score:
         """Adds another clip's counts."""
         for name in ("events", "told", "phrases", "right"):
             getattr(self, name).update(getattr(other, name))
+        self.delays_s += other.delays_s
         self.quiet_turns += other.quiet_turns
         self.silent_turns += other.silent_turns
 
@@ -73,7 +74,9 @@ class Score:
         }
 
 
-def score_clip(turns: list[Turn], events: list[Event]) -> Score:
+def score_clip(
+    turns: list[Turn], events: list[Event], narrator: str = DEFAULT_NARRATOR, window_s: float = WINDOW_S
+) -> Score:
     """Scores one clip.
 
     A phrase is colour, shape and verb in a row; it may run over a turn's end and counts at the time of
@@ -82,16 +85,22 @@ def score_clip(turns: list[Turn], events: list[Event]) -> Score:
     Args:
         turns: in time order.
         events: the clip's true events in time order.
+        narrator: whose verbs count, one of `NARRATORS`; counts are by the world's verbs all the same.
+        window_s: an event told later than this is not told; infinite for no limit.
+
+    Raises:
+        ValueError: if there is no such narrator.
     """
     score = Score(events=Counter(event.verb for event in events))
     open_events = list(events)
-    for seen_s, colour, shape, verb in spoken_phrases(turns):
+    for seen_s, colour, shape, verb in spoken_phrases(turns, narrator):
         score.phrases[verb] += 1
         for event in open_events:
-            fresh = 0 <= seen_s - event.time_s <= WINDOW_S
+            fresh = 0 <= seen_s - event.time_s <= window_s
             if fresh and (event.colour, event.shape, event.verb) == (colour, shape, verb):
                 score.right[verb] += 1
                 score.told[verb] += 1
+                score.delays_s.append(seen_s - event.time_s)
                 open_events.remove(event)
                 break
     for turn in turns:
@@ -101,17 +110,24 @@ def score_clip(turns: list[Turn], events: list[Event]) -> Score:
     return score
 
 
-def spoken_phrases(turns: list[Turn]) -> list[tuple[float, str, str, str]]:
-    """Every (seen_s, colour, shape, verb) that was spoken, in order."""
+def spoken_phrases(turns: list[Turn], narrator: str = DEFAULT_NARRATOR) -> list[tuple[float, str, str, str]]:
+    """Every (seen_s, colour, shape, verb) that was spoken, in order; ``verb`` is the world's.
+
+    Raises:
+        ValueError: if there is no such narrator.
+    """
+    verbs = {spoken: verb for verb, spoken in narrator_verbs(narrator).items()}
+    pattern = rf"\b({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})\s+({'|'.join(verbs)})\b"
     text, ends = "", []
     for turn in turns:
         if turn.text.strip():
             text += " " + turn.text.strip()
         ends.append(len(text))
     phrases = []
-    for match in _PHRASE.finditer(text):
+    for match in re.finditer(pattern, text, re.IGNORECASE):
         index = next(i for i, end in enumerate(ends) if match.end() <= end)
-        phrases.append((turns[index].seen_s, *(group.lower() for group in match.groups())))
+        colour, shape, spoken = (group.lower() for group in match.groups())
+        phrases.append((turns[index].seen_s, colour, shape, verbs[spoken]))
     return phrases
 
 

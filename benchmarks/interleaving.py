@@ -1,0 +1,258 @@
+"""Interleaving against captioning: one small model, the same clips, two ways to train, and what each says live.
+
+    OMP_NUM_THREADS=1 python benchmarks/interleaving.py [--start runs/livecc-tiny/1-lists] [--samples 9600]
+
+Both models start from livecc-tiny's first stage (recipes/livecc-tiny/train.sh makes it). One is trained on
+interleaved turns, the other on the whole clip followed by all of its words. About 35 minutes on 1 CPU core, 3 GB;
+a training run that is finished is not repeated. Writes benchmarks/results/interleaving.json, whose table is in
+docs/interleaving.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from tiny_commentary import ROOT, hardware
+
+import livecc_hf
+from livecc_hf.loading import load_model_and_processor
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.tiny.evaluation import CLIP_S, held_out_clips, play, turns_of
+from livecc_hf.tiny.scoring import WINDOW_S, Score, Turn, score_clip
+from livecc_hf.training.tiny_source import caption_prompt_ids
+
+START = ROOT / "runs/livecc-tiny/1-lists"
+RUNS = ROOT / "runs/interleaving"
+OUTPUT = ROOT / "benchmarks/results/interleaving.json"
+TASKS = {"interleaved": "narrate", "captioned": "caption"}
+CURRICULUM = (  # seconds, twelfths of the samples, moods
+    ((4, 7), 7, ["busy"]),
+    ((8, 14), 3, ["busy", "busy", "calm"]),
+    ((14, 20), 2, ["calm", "busy"]),
+)
+GROUP = 16
+SETTINGS = {
+    "keep_trailing_silence": True,
+    "optimizer": "muon",
+    "muon_learning_rate": 0.02,
+    "learning_rate": 0.005,
+    "weight_decay": 0.0,
+    "lr_scheduler_type": "polynomial",
+    "lr_scheduler_kwargs": {"power": 1.2, "lr_end": 0.0},
+    "warmup_steps": 20,
+    "max_grad_norm": 1.0,
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 1,
+    "train_sampling_strategy": "sequential",
+    "seed": 0,
+    "dtype": "float32",
+    "train_parts": ["vision", "merger", "language_model"],
+    "bf16": False,
+    "use_cpu": True,
+    "activation_checkpointing": False,
+    "logging_steps": 25,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+GREEDY = {"do_sample": False, "repetition_penalty": 1.0}
+CAPTION_TOKENS = 128
+# A captioning model used live: (seconds it looks at, seconds between two captions).
+CAPTION_WINDOWS = ((4, 4), (10, 10), (20, 20), (4, 1))
+
+
+@dataclass
+class Measured:
+    """One way to comment live: the same phrases scored with and without a time limit, and the time it took."""
+
+    in_time: Score = field(default_factory=Score)
+    any_time: Score = field(default_factory=Score)
+    model_s: float = 0.0
+    video_s: float = 0.0
+
+    def add(self, turns: list[Turn], events: list, model_s: float) -> None:
+        """Scores one clip."""
+        self.in_time.add(score_clip(turns, events))
+        self.any_time.add(score_clip(turns, events, window_s=float("inf")))
+        self.model_s += model_s
+        self.video_s += CLIP_S
+
+    def rates(self) -> dict:
+        """The numbers that are written to the file."""
+        delays_s = self.any_time.delays_s
+        return {
+            "recall_in_time": round(self.in_time.recall, 4),
+            "precision_in_time": round(self.in_time.precision, 4),
+            "recall_any_time": round(self.any_time.recall, 4),
+            "precision_any_time": round(self.any_time.precision, 4),
+            "delay_mean_s": round(statistics.mean(delays_s), 2) if delays_s else None,
+            "delay_median_s": round(statistics.median(delays_s), 2) if delays_s else None,
+            "phrases": self.in_time.phrases.total(),
+            "model_s_per_video_s": round(self.model_s / self.video_s, 4),
+        }
+
+
+def recipe(start: Path, out: Path, task: str, n_samples: int) -> dict:
+    """The training recipe of one of the two models; only ``task`` differs.
+
+    Raises:
+        ValueError: if there are too few samples for the curriculum.
+    """
+    if n_samples < 12 * GROUP:
+        raise ValueError(f"--samples {n_samples}: expected at least {12 * GROUP}")
+    data = [
+        {
+            "source": "tiny",
+            "task": task,
+            "length": list(length_s),
+            "samples": n_samples * twelfths // 12 // GROUP * GROUP,
+            "group": GROUP,
+            "moods": moods,
+        }
+        for length_s, twelfths, moods in CURRICULUM
+    ]
+    return {"model_name_or_path": str(start), "output_dir": str(out), "data": data, **SETTINGS}
+
+
+def train(start: Path, out: Path, task: str, n_samples: int) -> dict:
+    """Trains one model, unless its folder holds the same run already; returns its recipe and seconds."""
+    done = out / "ablation.json"
+    wanted = recipe(start, out, task, n_samples)
+    if done.is_file():
+        run = json.loads(done.read_text())
+        if run["recipe"] == wanted:
+            return run
+    out.mkdir(parents=True, exist_ok=True)
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(wanted, sort_keys=False))
+    started_s = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)], check=True)
+    run = {"recipe": wanted, "training_s": round(time.perf_counter() - started_s, 1)}
+    done.write_text(json.dumps(run, indent=2) + "\n")
+    return run
+
+
+@torch.no_grad()
+def caption(model, processor, frames: torch.Tensor) -> str:
+    """What a model says about some frames, uint8 (T, 3, H, W), as one answer."""
+    patches, grid = processor.video_processor.frames_to_patches(frames)
+    ids = torch.tensor([caption_prompt_ids(processor, len(frames), len(patches), None)])
+    answer = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=torch.tensor(processor.create_mm_token_type_ids(ids.tolist())),
+        pixel_values_videos=patches,
+        video_grid_thw=grid,
+        max_new_tokens=CAPTION_TOKENS,
+        eos_token_id=processor.end_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        **GREEDY,
+    )
+    return processor.decode_turn(answer[0, ids.shape[1] :].tolist())
+
+
+def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s: int) -> list[Turn]:
+    """A captioning model used live: every so often, it captions the last seconds.
+
+    Args:
+        model: the model.
+        processor: its processor.
+        frames: a clip at 2 frames a second, uint8 (T, 3, H, W).
+        window_s: how many seconds it looks at.
+        every_s: seconds between two captions; where windows overlap, a sentence counts as spoken only if the caption
+            before did not hold it.
+    """
+    window, step = (round(seconds / FRAME_STEP_S) for seconds in (window_s, every_s))
+    turns, before = [], Counter()
+    for end in range(window, len(frames) + 1, step):
+        sentences = caption(model, processor, frames[end - window : end]).split(". ")
+        sentences = [sentence.rstrip(".") for sentence in sentences if sentence]
+        told = Counter(before) if window > step else Counter()
+        fresh = []
+        for sentence in sentences:
+            if told[sentence]:
+                told[sentence] -= 1
+            else:
+                fresh.append(sentence + ".")
+        before = Counter(sentences)
+        turns.append(Turn((end - 1) * FRAME_STEP_S, " ".join(fresh)))
+    return turns
+
+
+def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:
+    """Plays held-out clips to both models in every way; by name of the way."""
+    models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
+    ways = {
+        f"{name}, streamed": lambda clip, name=name: turns_of(play(*models[name], clip.chunks, **GREEDY))
+        for name in models
+    }
+    for window_s, every_s in CAPTION_WINDOWS:
+        ways[f"captioned, last {window_s} s every {every_s} s"] = lambda clip, w=window_s, e=every_s: caption_turns(
+            *models["captioned"], torch.cat([frames for frames, _ in clip.chunks]), w, e
+        )
+    seen = {name: Measured() for name in ways}
+    for clip in held_out_clips(n_clips, first):
+        for name, way in ways.items():
+            started_s = time.perf_counter()
+            turns = way(clip)
+            seen[name].add(turns, clip.scene.events, time.perf_counter() - started_s)
+    return {name: measured.rates() for name, measured in seen.items()}
+
+
+def table(result: dict) -> str:
+    """The measurements as the Markdown table of docs/interleaving.md."""
+    lines = [
+        f"| trained, used | recall within {WINDOW_S:.0f} s | recall, any time | precision within {WINDOW_S:.0f} s "
+        "| precision, any time | delay, median | delay, mean | work per second of video |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["ways"].items():
+        delays = ["-" if row[key] is None else f"{row[key]:.1f} s" for key in ("delay_median_s", "delay_mean_s")]
+        shares = ("recall_in_time", "recall_any_time", "precision_in_time", "precision_any_time")
+        cells = [name, *(f"{row[key]:.2f}" for key in shares), *delays, f"{row['model_s_per_video_s']:.3f} s"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Trains what is not trained yet, measures, and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--start", type=Path, default=START, help="model folder that both start from")
+    parser.add_argument("--samples", type=int, default=9600, help="training clips; 9600 take about 13 minutes a model")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the two models go")
+    parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
+    parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
+    arguments = parser.parse_args()
+    if not (arguments.start / "config.json").is_file():
+        sys.exit(f"interleaving.py: {arguments.start} is no model folder; recipes/livecc-tiny/train.sh makes it")
+    folders = {name: arguments.runs / name for name in TASKS}
+    training = {name: train(arguments.start, folders[name], task, arguments.samples) for name, task in TASKS.items()}
+    result = {
+        "samples": arguments.samples,
+        "training_s": {name: run["training_s"] for name, run in training.items()},
+        "clips": arguments.clips,
+        "first_clip": arguments.first,
+        "clip_s": CLIP_S,
+        "ways": measure(folders, arguments.clips, arguments.first),
+        "hardware": hardware(),
+        "dtype": "float32",
+        "versions": {"livecc_hf": livecc_hf.__version__, "torch": torch.__version__},
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Adapter folders: the trained difference to a base model, and what must stand beside it to run it again."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .loading import ModelLoadError
+
+if TYPE_CHECKING:
+    from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+
+CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+CARD_FILE = "README.md"
+_PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
+_PEFT_TEMPLATE_MARK = "[More Information Needed]"
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter says about itself.
+
+    Attributes:
+        source: the folder or Hub id.
+        base: folder or Hub id of the model it was trained on; `None` if it names none.
+        base_revision: the base's revision on the Hub; `None`: its newest.
+        position_scheme: the scheme it was trained in; `None` if it was saved without one.
+        has_processor: whether the processor's files stand beside it.
+    """
+
+    source: str
+    base: str | None
+    base_revision: str | None
+    position_scheme: str | None
+    has_processor: bool
+
+
+def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
+    """Read what an adapter folder or Hub repository says.
+
+    Returns:
+        `None` if `source` holds no adapter, holds a whole model beside it, or cannot be reached.
+
+    Raises:
+        ModelLoadError: if its `adapter_config.json` or `config.json` cannot be read.
+    """
+    source = str(Path(source).expanduser()) if str(source).startswith("~") else str(source)
+    path = _find_file(source, ADAPTER_CONFIG_FILE)
+    # A whole model with an adapter in its folder is loaded, adapter included, by transformers itself.
+    if path is None or (Path(source).is_dir() and any(Path(source).glob("model*.safetensors"))):
+        return None
+    values = _read_json(source, path)
+    config_path = _find_file(source, CONFIG_FILE)
+    config = _read_json(source, config_path) if config_path else {}
+    return AdapterInfo(
+        source=source,
+        base=values.get("base_model_name_or_path") or None,
+        base_revision=values.get("revision"),
+        position_scheme=config.get("position_scheme"),
+        has_processor=any(_find_file(source, name) for name in _PROCESSOR_FILES),
+    )
+
+
+def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tuple[str, str | None]:
+    """Return folder or Hub id of the base to load, and its revision.
+
+    Args:
+        adapter: what the adapter says.
+        base: where the base is, instead of where the adapter says.
+
+    Raises:
+        ModelLoadError: if no base is known, or it is an adapter itself.
+    """
+    source, revision = (str(base), None) if base is not None else (adapter.base, adapter.base_revision)
+    if source is None:
+        raise ModelLoadError(
+            f"{adapter.source} is an adapter that does not name its base model: give it with base / --base"
+        )
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise ModelLoadError(
+            f"{adapter.source} is an adapter on {source}, which does not exist: give the base model's folder or Hub id "
+            "with base / --base"
+        )
+    if read_adapter(source) is not None:
+        raise ModelLoadError(
+            f"{adapter.source}: its base {source} is an adapter too: merge that one first (livecc merge {source} OUT), "
+            "and give the result with base / --base"
+        )
+    return source, None if Path(source).is_dir() else revision
+
+
+def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) -> None:
+    """Put an adapter on its base; the model keeps its class, so it streams as before.
+
+    `model.disable_adapters()` then gives the base's outputs, in the position scheme of the adapter.
+
+    Raises:
+        ModelLoadError: if peft is missing, or the adapter does not fit the base.
+    """
+    require_peft()
+    from peft import PeftConfig, load_peft_weights
+
+    try:
+        weights = load_peft_weights(adapter.source, device="cpu")
+        # peft drops this suffix when it saves DoRA, and transformers does not put it back.
+        weights = {f"{k}.weight" if k.endswith("lora_magnitude_vector") else k: v for k, v in weights.items()}
+        peft_config = PeftConfig.from_pretrained(adapter.source)
+        report = model.load_adapter(peft_config=peft_config, adapter_state_dict=weights).to_dict()
+    except Exception as error:  # damaged files fail in as many ways as there are formats
+        text = " ".join(str(error).split())[:400] or type(error).__name__
+        raise ModelLoadError(f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {text}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in report.get(kind) or ())
+        if keys:
+            raise ModelLoadError(
+                f"{adapter.source}: {len(keys)} adapter weights are {kind.split('_')[0]}, such as {keys[0]}: it was "
+                "made for another base model; name the right one with base / --base"
+            )
+
+
+def require_peft() -> None:
+    """Raise `ModelLoadError` if peft is not installed."""
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ModelLoadError("adapters need peft: pip install 'livecc-hf[train]'") from error
+
+
+def save_adapter_files(
+    folder: str | os.PathLike,
+    config: LiveCCConfig,
+    processor: StreamingProcessor,
+    base: str | os.PathLike,
+    base_revision: str | None = None,
+) -> None:
+    """Write what must stand beside `adapter_model.safetensors` and `adapter_config.json`.
+
+    That is: `config.json` with the position scheme it was trained in, the model's code, the processor, and a
+    `README.md` that says how to use and merge the adapter; `adapter_config.json`, where it is there already, gets
+    the base's name (a folder's as an absolute path, so that it is found from anywhere) and revision.
+
+    Args:
+        folder: where `PeftModel.save_pretrained` wrote, or will write.
+        config: the trained model's config.
+        processor: the processor it was trained with.
+        base: folder or Hub id of the base model.
+        base_revision: the base's revision on the Hub.
+    """
+    from transformers.dynamic_module_utils import custom_object_save
+
+    from .modeling import LiveCCForConditionalGeneration
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):  # how the base was held while training, not what the adapter needs
+        del config.quantization_config
+    config.architectures = [LiveCCForConditionalGeneration.__name__]
+    config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    custom_object_save(LiveCCForConditionalGeneration, folder)
+    base_path = Path(base).expanduser()
+    is_folder = base_path.is_dir()
+    base = str(base_path.resolve()) if is_folder else str(base)
+    path = folder / ADAPTER_CONFIG_FILE
+    if path.is_file():
+        values = _read_json(str(folder), path)
+        values |= {"base_model_name_or_path": base, "revision": None if is_folder else base_revision}
+        # Replaced in one step: a process killed here leaves a checkpoint that still loads.
+        part = path.with_suffix(".json.part")
+        part.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        part.replace(path)
+    card = folder / CARD_FILE
+    if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never over the user's own
+        card.write_text(adapter_card(base, None if is_folder else base, config.position_scheme), encoding="utf-8")
+
+
+def adapter_card(base: str, hub_id: str | None, position_scheme: str) -> str:
+    """Return a model card to be completed by who publishes the adapter.
+
+    Args:
+        base: the base model's folder or Hub id.
+        hub_id: the base's Hub id, `None` for a folder.
+        position_scheme: the scheme the adapter was trained in.
+    """
+    base_model = f"base_model: {hub_id}\n" if hub_id else ""
+    name = hub_id or Path(base).name
+    return f"""---
+library_name: peft
+pipeline_tag: video-text-to-text
+tags:
+- livecc
+- lora
+- streaming
+- live-commentary
+{base_model}---
+
+# Adapter on {name}, for live commentary
+
+Trained with livecc-hf on `{name}`. Position scheme: `{position_scheme}` (in `config.json`; the base may say another).
+
+With livecc-hf, which loads the base and the adapter:
+
+```bash
+livecc commentate video.mp4 --model path/or/hub-id           # this folder; --base FOLDER if the base has moved
+livecc merge path/or/hub-id merged                           # a whole model folder, without adapter
+```
+
+With transformers and peft alone:
+
+```python
+from peft import PeftModel
+from transformers import AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+adapter = "path/or/hub-id"  # this folder
+base = "{name if hub_id else f"path/to/{name}"}"
+cls = get_class_from_dynamic_module("modeling_livecc.LiveCCForConditionalGeneration", adapter)
+model = cls.from_pretrained(base, config=cls.config_class.from_pretrained(adapter))
+model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+processor = AutoProcessor.from_pretrained(adapter, trust_remote_code=True)
+for segment in model.stream_generate(processor, "video.mp4"):
+    print(f"{{segment.start_s:7.1f}}s  {{segment.text}}")
+```
+
+This runs the code in this folder.
+
+## Before you publish
+
+Add the license of the base model, what the adapter was trained on, what it is for, and how it was evaluated.
+"""
+
+
+def _find_file(source: str, name: str) -> str | None:
+    """Path of a file in a folder or Hub repository, `None` if it is not there or cannot be fetched."""
+    if Path(source).is_dir():
+        path = Path(source) / name
+        return str(path) if path.is_file() else None
+    if not looks_like_hub_id(source):
+        return None
+    from transformers.utils import cached_file
+
+    return cached_file(
+        source,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+
+
+def looks_like_hub_id(source: str) -> bool:
+    """Whether `source` has the form `owner/name`, and no folder or file has that name."""
+    is_path = Path(source).exists() or source.startswith((".", "~", os.sep)) or Path(source).is_absolute()
+    return not is_path and not source.endswith("/") and source.count("/") == 1
+
+
+def _read_json(source: str, path: str | os.PathLike) -> dict:
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{source}: {path.name} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelLoadError(f"{source}: {path.name} holds no JSON object")
+    return values

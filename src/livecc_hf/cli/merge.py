@@ -1,0 +1,28 @@
+"""`livecc merge`: an adapter and its base become one model folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
+    parser.add_argument("out", metavar="OUT", help="folder to write; must not exist, or be empty")
+    parser.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="the base model, if not where the adapter says")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights written; default: the base's"
+    )
+    parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge, and say where the folder is."""
+    from livecc_hf.cli.status import quiet_libraries
+    from livecc_hf.merge import merge_adapter
+
+    quiet_libraries(args.debug)
+    out = merge_adapter(args.adapter, args.out, args.base, args.dtype, args.max_shard_size)
+    print(f"wrote {out}", file=sys.stderr)
+    return 0

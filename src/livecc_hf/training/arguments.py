@@ -1,0 +1,180 @@
+"""The options of `livecc train`: what a recipe says, as dataclasses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
+
+from .samples import EncodeOptions
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
+OPTIMIZERS = ("trainer", "muon")
+TRAINING_SCHEMES = ("mrope", "sequential")
+
+
+@dataclass
+class LiveCCArguments:
+    """What a recipe says beyond TRL's own options.
+
+    Raises:
+        ValueError: if a value is none of those expected.
+    """
+
+    data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Training data: a YAML list of mappings, each with a 'source', that source's keys, and optionally "
+            "a 'weight' (how many times its samples come in an epoch); on the command line, one JSON object each."
+        },
+    )
+    eval_data: list[str] = field(
+        default_factory=list, metadata={"help": "Held-out data, in the same form; see also held_out."}
+    )
+    held_out: int = field(
+        default=0, metadata={"help": "Samples drawn from the training data and held out, where eval_data is not given."}
+    )
+    keep_trailing_silence: bool = field(
+        default=False, metadata={"help": "Keep silent turns at the end of a clip as training signal."}
+    )
+    use_context: bool = field(
+        default=True, metadata={"help": "Let the model read a clip's previous text, or its title where there is none."}
+    )
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "Fewest pixels of a frame; default: the processor's limit."}
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Most pixels of a frame; default: the clip's share of the token budget."}
+    )
+    max_frames: int = field(
+        default=MAX_FRAMES, metadata={"help": "Most frames of a clip, 2 a second; what comes later is cut."}
+    )
+    max_skipped: float = field(
+        default=0.01,
+        metadata={"help": "Largest share of samples that may be unusable before the run stops (from 200 samples on)."},
+    )
+    position_scheme: str | None = field(
+        default=None, metadata={"help": "Overrides the checkpoint's: 'mrope' or 'sequential'."}
+    )
+    train_parts: list[str] = field(
+        default_factory=lambda: ["language_model"],
+        metadata={"help": "What is trained, or gets adapters with use_peft: vision, merger, language_model."},
+    )
+    optimizer: str = field(
+        default="trainer",
+        metadata={"help": "'trainer' (what --optim says) or 'muon' (Muon on matrices, AdamW on the rest)."},
+    )
+    muon_learning_rate: float = field(
+        default=0.02, metadata={"help": "Learning rate of Muon; learning_rate is that of AdamW."}
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "Go on from the newest whole checkpoint in output_dir, if there is one."}
+    )
+    inspect: int = field(
+        default=0, metadata={"help": "Print this many samples, write their frames to inspect.png, and stop."}
+    )
+    commentary_clips: int = field(
+        default=1, metadata={"help": "Held-out clips that the model comments on at each evaluation; 0: none."}
+    )
+
+    def __post_init__(self):
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer is {self.optimizer!r}; expected one of: {', '.join(OPTIMIZERS)}")
+        if self.position_scheme not in (None, *TRAINING_SCHEMES):
+            raise ValueError(f"position_scheme is {self.position_scheme!r}; training needs 'mrope' or 'sequential'")
+        if not 2 <= self.max_frames <= MAX_FRAMES or self.max_frames % 2:
+            raise ValueError(f"max_frames is {self.max_frames}; expected an even number from 2 to {MAX_FRAMES}")
+        if not 0 <= self.max_skipped <= 1:
+            raise ValueError(f"max_skipped is {self.max_skipped}; expected a share from 0 to 1, such as 0.01")
+        for name in ("held_out", "inspect", "commentary_clips"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+
+    def encode_options(self, max_tokens: int | None) -> EncodeOptions:
+        """Returns how samples are encoded; `max_tokens` is the limit of a row."""
+        return EncodeOptions(
+            self.keep_trailing_silence,
+            self.use_context,
+            self.min_pixels,
+            self.max_pixels,
+            self.max_frames,
+            max_tokens,
+        )
+
+
+def parse_entries(items: Sequence[Any], name: str = "data") -> list[dict[str, Any]]:
+    """Returns a data list with command-line entries parsed.
+
+    Raises:
+        ValueError: if an entry is neither a mapping nor a JSON object.
+    """
+    entries = []
+    for item in items:
+        try:
+            entry = json.loads(item) if isinstance(item, str) else item
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} entry {item!r} is not JSON: {error}") from None
+        if not isinstance(entry, dict):
+            raise ValueError(f"{name} entry {item!r} is not a mapping with a 'source'")
+        entries.append(entry)
+    return entries
+
+
+@dataclass
+class Recipe:
+    """Everything a run is told.
+
+    Attributes:
+        ours: options of this package.
+        training: TRL's options.
+        model: which model, with which adapter and precision.
+        packing: put several samples into a row, up to `training.max_length` tokens.
+    """
+
+    ours: LiveCCArguments
+    training: SFTConfig
+    model: ModelConfig
+    packing: bool = False
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of what is drawn and packed."""
+        return self.training.seed if self.training.data_seed is None else self.training.data_seed
+
+
+def parse(argv: Sequence[str]) -> Recipe:
+    """Reads ``--config FILE`` and overrides, written ``key=value`` or ``--key value``.
+
+    Raises:
+        ValueError: if a key is unknown, or a value does not fit.
+        FileNotFoundError: if there is no such recipe.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    arguments = []
+    for item in argv:
+        key, equals, value = item.partition("=")
+        is_override = equals and key.isidentifier() and (not arguments or arguments[-1] != "--config")
+        arguments += [f"--{key}", value] if is_override else [item]
+    parser = TrlParser((LiveCCArguments, SFTConfig, ModelConfig))
+    parser.prog = "livecc train"
+    parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
+    ours, training, model = parser.parse_args_and_config(arguments)
+    training.remove_unused_columns = False
+    training.dataset_kwargs = {"skip_prepare_dataset": True, **(training.dataset_kwargs or {})}
+    # TRL packs text columns it has tokenised itself; ours are packed by `BatchLoader`.
+    packing, training.packing, training.padding_free = training.packing, False, False
+    if packing and training.max_length is None:
+        raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
+    accelerator = training.accelerator_config
+    if accelerator.split_batches or accelerator.dispatch_batches:
+        raise ValueError(
+            "accelerator_config has split_batches or dispatch_batches on: each process must read its own batches; remove it"
+        )
+    parse_entries(ours.data), parse_entries(ours.eval_data, "eval_data")
+    return Recipe(ours, training, model, packing)

@@ -1,0 +1,73 @@
+"""From row numbers to batches: decodes, encodes and collates in the data loader's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.data.unusable import UnusableSample
+
+from .collator import CommentaryCollator
+from .data import TrainingData
+from .placeholder import placeholder_sample, with_vision
+from .samples import Sample
+from .skipping import SkippedSample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .packing import Packs
+
+BOOKKEEPING = "bookkeeping"
+
+
+class BatchLoader:
+    """The trainer's data collator: takes rows that only carry numbers and returns the batch.
+
+    Decoding here, and not in the dataset, leaves skipped steps of a resumed run untouched. A sample that cannot be
+    used becomes a row without a supervised token, so that every process keeps its steps.
+
+    Args:
+        data: the samples.
+        packs: which samples stand in a row.
+        collator: makes the batch.
+    """
+
+    def __init__(self, data: TrainingData, packs: Packs, collator: CommentaryCollator):
+        self.data = data
+        self.packs = packs
+        self.collator = collator
+        self.placeholder = placeholder_sample(data.processor)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
+        skipped: list[SkippedSample] = []
+        n_samples = 0
+        batch_rows = []
+        for row in rows:
+            numbers = [int(index) for index in self.packs[row["row"]]]
+            n_samples += len(numbers)
+            samples = [sample for index in numbers if (sample := self._load(index, skipped)) is not None]
+            batch_rows.append(samples or [self.placeholder])
+        batch = self.collator(batch_rows)
+        batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
+        return batch
+
+    def dataset(self, lengths: Sequence[int] | None = None) -> Dataset:
+        """Returns the map-style dataset of row numbers that goes with this loader.
+
+        Args:
+            lengths: tokens of each row, where known; the trainer can group by them.
+        """
+        import numpy as np
+        from datasets import Dataset
+
+        columns = {"row": np.arange(len(self.packs))}
+        return Dataset.from_dict(columns | ({} if lengths is None else {"length": np.asarray(lengths)}))
+
+    def _load(self, index: int, skipped: list[SkippedSample]) -> Sample | None:
+        try:
+            return with_vision(self.data.sample(index), self.data.processor)
+        except UnusableSample as error:
+            skipped.append(SkippedSample(index, self.data.origin(index), error.reason, str(error)))
+            return None

@@ -1,0 +1,88 @@
+"""Which checkpoints are whole, and whether one belongs to the run that wants to go on from it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+RUN_STATE_FILE = "livecc_run.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Written last into a checkpoint: where it is, the checkpoint is whole.
+
+    Attributes:
+        step: optimizer steps done.
+        fingerprint: of the training data and its order.
+        global_batch: rows a step takes over all processes.
+        n_tokens: tokens trained on.
+        skipped: counts of samples seen and skipped.
+    """
+
+    step: int
+    fingerprint: str
+    global_batch: int
+    n_tokens: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def write_run_state(checkpoint: str | Path, state: RunState) -> None:
+    """Marks a checkpoint as whole."""
+    file = Path(checkpoint) / RUN_STATE_FILE
+    partial = file.with_suffix(".tmp")
+    partial.write_text(json.dumps(asdict(state)))
+    partial.replace(file)
+
+
+def read_run_state(checkpoint: str | Path) -> RunState | None:
+    """Returns the state of a whole checkpoint, `None` for one that is not."""
+    try:
+        return RunState(**json.loads((Path(checkpoint) / RUN_STATE_FILE).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def list_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Returns the checkpoints of a run, whole or not, by step."""
+    found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
+    """Returns the newest checkpoint that was written to its end."""
+    return next((path for path in reversed(list_checkpoints(output_dir)) if read_run_state(path)), None)
+
+
+def remove_partial(output_dir: str | Path) -> None:
+    """Deletes checkpoints that a killed process left half written."""
+    for path in list_checkpoints(output_dir):
+        if read_run_state(path) is None:
+            logger.warning("%s was not written to its end: deleted", path)
+            shutil.rmtree(path)
+
+
+def check_same_run(checkpoint: str | Path, state: RunState, fingerprint: str, global_batch: int) -> None:
+    """Refuses to go on with other data or another batch: it would not be the same run.
+
+    Raises:
+        ValueError: if the data, its order or the global batch have changed.
+    """
+    if state.fingerprint != fingerprint:
+        raise ValueError(
+            f"{checkpoint} was trained on other data, or on the same in another order (its fingerprint is "
+            f"{state.fingerprint}, this recipe's {fingerprint}): restore the recipe's data, seed and limits, or start "
+            "a new run with model_name_or_path set to it and another output_dir"
+        )
+    if state.global_batch != global_batch:
+        raise ValueError(
+            f"{checkpoint} was trained with {state.global_batch} rows a step, this run has {global_batch}: adjust "
+            "per_device_train_batch_size, gradient_accumulation_steps or the number of processes to the same product"
+        )

@@ -1,0 +1,292 @@
+"""Lets the model that is being trained comment on held-out clips now and then, beside what was said in truth."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import html
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from livecc_hf.modeling.decoding_livecc import StreamOptions
+from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, split_turns
+from livecc_hf.modeling.stream_state_livecc import ContextFullError
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+logger = logging.getLogger(__name__)
+
+TAG = "live_commentary"
+
+
+@dataclass(frozen=True)
+class HeldOutClip:
+    """A narrated clip that is not trained on.
+
+    Args:
+        name: as the log calls it, such as ``folder/a.mp4 at 30.0 s``.
+        frames: uint8 (T, 3, H, W) at 2 frames a second.
+        frame_times_s: T presentation times in seconds.
+        words: ``[start_s, end_s, word]`` in the order spoken, on the clock of the frames.
+        query: the request; the processor's default if None.
+        title: the video's title.
+        previous: what was said before the clip.
+
+    Raises:
+        ValueError: if there are no frames, or not one time for each.
+    """
+
+    name: str
+    frames: torch.Tensor = field(repr=False)
+    frame_times_s: Sequence[float] = field(repr=False)
+    words: Sequence[Sequence] = field(repr=False)
+    query: str | None = None
+    title: str | None = None
+    previous: str | None = None
+
+    def __post_init__(self):
+        if not len(self.frames) or len(self.frames) != len(self.frame_times_s):
+            raise ValueError(
+                f"held-out clip {self.name!r} has {len(self.frames)} frames and {len(self.frame_times_s)} frame times: "
+                "expected at least one frame, and one time for each"
+            )
+
+
+@dataclass(frozen=True)
+class CommentedTurn:
+    """One turn of a held-out clip.
+
+    Attributes:
+        start_s: start in seconds from the clip's start.
+        end_s: end in seconds from the clip's start.
+        said: the words spoken in truth; empty for silence.
+        model: the model's words; empty for silence.
+    """
+
+    start_s: float
+    end_s: float
+    said: str
+    model: str
+
+
+class LiveCommentaryCallback(TrainerCallback):
+    """Streams held-out clips through the model at every evaluation, into the log and the trackers.
+
+    Training goes on as if it had not been there: no random number is drawn (words are chosen greedily), no module
+    state is left behind, and a failure is a warning. Only the main process runs; where a model is spread over
+    processes (FSDP, ZeRO-3) one process alone cannot run it, and it says so once and does nothing.
+
+    Args:
+        clips: the clips; one or two are enough, each costs a forward pass for every turn and word.
+        processor: the model's `StreamingProcessor`.
+        every_steps: run after every so many steps, not at evaluations.
+        max_turns: turns of a clip that are commented at most; the log says what is left out.
+        options: `StreamOptions` such as pixel limits, 32 new tokens a turn if None; query, title and previous are
+            the clip's, and words are chosen greedily in any case.
+
+    Raises:
+        ValueError: if there is no clip, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[HeldOutClip],
+        processor: StreamingProcessor,
+        every_steps: int | None = None,
+        max_turns: int = 30,
+        options: StreamOptions | None = None,
+    ):
+        if not clips:
+            raise ValueError("got no held-out clips: give at least one, or leave the live commentary off")
+        for name, value in (("every_steps", every_steps), ("max_turns", max_turns)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
+        self.clips = list(clips)
+        self.processor = processor
+        self.every_steps = every_steps
+        self.max_turns = max_turns
+        # Greedy with a seed of its own: a stream without one would draw it from the trainer's generator.
+        self.options = dataclasses.replace(options or StreamOptions(max_new_tokens=32), do_sample=False, seed=0)
+        self._trainer: Trainer | None = None
+        self._warned: set[str] = set()
+
+    def attach(self, trainer: Trainer) -> LiveCommentaryCallback:
+        """Add this callback to a trainer, and send what it finds to the trainer's trackers as well as to the log.
+
+        With `trainer.add_callback` alone it only logs.
+        """
+        self._trainer = trainer
+        trainer.add_callback(self)
+        return self
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Comment, unless `every_steps` is set."""
+        if self.every_steps is None:
+            self._run(args, state, kwargs.get("model"))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Comment where `every_steps` divides the step."""
+        if self.every_steps is not None and state.global_step % self.every_steps == 0:
+            self._run(args, state, kwargs.get("model"))
+
+    def _run(self, args: TrainingArguments, state: TrainerState, model) -> None:
+        if not state.is_world_process_zero:
+            return
+        try:
+            # The trainer's own, where it is known: it is the one that says how the model is spread.
+            model = self._trainer.model if self._trainer is not None else model
+            if spread := spread_by(model):
+                self._warn(
+                    f"no live commentary: {spread} spreads the model over the processes, and the main process cannot "
+                    "run it alone; run `livecc commentate` on a checkpoint instead"
+                )
+                return
+            for clip in self.clips:
+                turns = comment(_streaming_model(model), self.processor, clip, self.options, self.max_turns, args)
+                self._report(state.global_step, clip, turns)
+        except Exception as error:  # whatever it is, the training is worth more
+            self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
+
+    def _report(self, step: int, clip: HeldOutClip, turns: list[CommentedTurn]) -> None:
+        n_turns = len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES))
+        text = commentary_text(step, clip.name, turns, n_turns - len(turns))
+        logger.info("%s", text)
+        handler = self._trainer.callback_handler if self._trainer is not None else None
+        for tracker in handler.callbacks if handler else ():
+            try:
+                _send(tracker, f"{TAG}/{clip.name}", text, step)
+            except Exception as error:
+                self._warn(f"{type(tracker).__name__} did not take the live commentary: {error}")
+
+    def _warn(self, message: str) -> None:
+        """Log a warning once, whatever the step it names."""
+        kind = message.split(": ", 1)[-1]
+        if kind not in self._warned:
+            self._warned.add(kind)
+            logger.warning("%s (said once; training goes on)", message)
+
+
+def comment(
+    model,
+    processor: StreamingProcessor,
+    clip: HeldOutClip,
+    options: StreamOptions | None = None,
+    max_turns: int | None = None,
+    args: TrainingArguments | None = None,
+) -> list[CommentedTurn]:
+    """Stream a clip through a model and set what it says beside what was said.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which it keeps.
+        processor: its `StreamingProcessor`.
+        clip: the clip.
+        options: how words are chosen; query, title and previous are the clip's.
+        max_turns: stop after so many turns.
+        args: the trainer's, for its mixed precision.
+
+    Returns:
+        The turns, fewer where the model's context is full.
+    """
+    times_s = [float(time_s) for time_s in clip.frame_times_s]
+    times_s += times_s[-1:] * (len(times_s) % TURN_FRAMES)
+    spans = split_turns(len(times_s))[:max_turns]
+    n_frames = spans[-1].first_frame + spans[-1].n_frames
+    said, _ = assign_words(clip.words, [times_s[span.first_frame + span.n_frames - 1] for span in spans])
+    options = dataclasses.replace(
+        options or StreamOptions(do_sample=False), query=clip.query, title=clip.title, previous=clip.previous
+    )
+    with _evaluation_mode(model), _autocast(model, args):
+        # By count, not by times, as the model is trained: a turn is six frames, then two.
+        segments = []
+        with contextlib.suppress(ContextFullError):  # what was said until then is worth reading
+            for segment in model.stream_generate(processor, clip.frames[:n_frames], options=options):
+                segments.append(segment)
+    return [
+        CommentedTurn(span.start_s, span.end_s, " ".join(" ".join(words).split()), segment.text)
+        for span, words, segment in zip(spans, said, segments, strict=False)
+    ]
+
+
+def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left_out: int = 0) -> str:
+    """Return the turns as one block, what was said and what the model says in two columns."""
+    said = [f'"{turn.said}"' if turn.said else "-" for turn in turns]
+    column = min(48, max(map(len, said), default=0))
+    lines = [f'step {step}, held-out clip "{name}"']
+    lines += [
+        f"  {turn.start_s:6.1f}-{turn.end_s:5.1f} s   said: {words:<{column}}   model: "
+        + (f'"{turn.model}"' if turn.model else "-")
+        for turn, words in zip(turns, said, strict=True)
+    ]
+    if n_left_out:
+        lines.append(f"  ... {n_left_out} more turns are not commented")
+    return "\n".join(lines)
+
+
+def spread_by(model) -> str | None:
+    """Return what spreads a model's parameters over processes so that one alone cannot run it; `None` if nothing."""
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+    from torch.distributed.tensor import DTensor
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule | FullyShardedDataParallel):
+            return "FSDP"
+    for parameter in model.parameters():
+        if isinstance(parameter, DTensor):
+            return "tensor parallelism"
+        if hasattr(parameter, "ds_id"):
+            return "DeepSpeed ZeRO-3"
+    return None
+
+
+def _streaming_model(model):
+    """Return the `LiveCCForConditionalGeneration` inside the trainer's model; adapters stay in its layers.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    from accelerate.utils import extract_model_from_parallel
+
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    if hasattr(type(model), "get_base_model"):  # peft: it passes attributes on, so its type is asked
+        model = model.get_base_model()
+    if not hasattr(type(model), "stream_generate"):
+        raise ValueError(f"the model is a {type(model).__name__}: expected a LiveCCForConditionalGeneration")
+    return model
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model) -> Iterator[None]:
+    """Switch dropout off, and give every module its own mode back, frozen parts too."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _autocast(model, args: TrainingArguments | None):
+    """Run in the trainer's precision; the wrapper that does it in training is not around the inner model."""
+    dtype = torch.bfloat16 if getattr(args, "bf16", False) else torch.float16 if getattr(args, "fp16", False) else None
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(model.device.type, dtype=dtype)
+
+
+def _send(tracker: TrainerCallback, tag: str, text: str, step: int) -> None:
+    """Send a text to one of the trainer's trackers, which its callback has opened; others are left alone."""
+    if getattr(tracker, "tb_writer", None) is not None:
+        tracker.tb_writer.add_text(tag, "\n".join("    " + line for line in text.split("\n")), step)  # Markdown code
+    elif getattr(getattr(tracker, "_wandb", None), "run", None) is not None:
+        page = tracker._wandb.Html(f"<pre>{html.escape(text)}</pre>")
+        tracker._wandb.log({tag: page, "train/global_step": step})
+    elif getattr(tracker, "_trackio", None) is not None and hasattr(tracker._trackio, "Markdown"):
+        page = tracker._trackio.Markdown(f"```\n{text}\n```")
+        tracker._trackio.log({tag: page, "train/global_step": step})

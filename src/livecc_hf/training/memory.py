@@ -1,0 +1,56 @@
+"""Out of memory, said with what can be done about it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from .arguments import Recipe
+
+_CPU_MESSAGE = "can't allocate memory"
+
+
+class TrainingMemoryError(RuntimeError):
+    """A step did not fit into memory."""
+
+
+@contextlib.contextmanager
+def explained_memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turns running out of memory into one error that names the knobs and their present values.
+
+    Raises:
+        TrainingMemoryError: where the wrapped code ran out of memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _CPU_MESSAGE not in str(error):
+            raise
+        raise TrainingMemoryError(f"out of memory ({_first_line(error)}); {_knobs(recipe)}") from error
+
+
+def _knobs(recipe: Recipe) -> str:
+    ours, training, model = recipe.ours, recipe.training, recipe.model
+    knobs = []
+    if training.per_device_train_batch_size > 1:
+        knobs.append(
+            f"per_device_train_batch_size={training.per_device_train_batch_size} (lower it and raise "
+            "gradient_accumulation_steps by the same factor)"
+        )
+    if not training.gradient_checkpointing:
+        knobs.append("gradient_checkpointing=true")
+    knobs.append(f"max_length={training.max_length} (tokens in a row)")
+    knobs.append(f"max_pixels={ours.max_pixels} and max_frames={ours.max_frames} (tokens in a clip)")
+    if not model.use_peft:
+        knobs.append("use_peft=true (LoRA)")
+    elif not (model.load_in_4bit or model.load_in_8bit):
+        knobs.append("load_in_4bit=true (QLoRA)")
+    if model.dtype == "float32":
+        knobs.append("dtype=bfloat16")
+    return f"what lowers the need: {'; '.join(knobs)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

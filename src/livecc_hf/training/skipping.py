@@ -1,0 +1,108 @@
+"""Samples that cannot be used: counted over all processes, listed with their reason, limited in number."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SKIPPED_FILE = "skipped.jsonl"
+COUNTED_FROM = 200  # a share of fewer samples says little
+
+
+@dataclass(frozen=True)
+class SkippedSample:
+    """A sample that was replaced by a row without a supervised token.
+
+    Attributes:
+        index: its number in the training data.
+        origin: where it comes from.
+        reason: one of `livecc_hf.data.unusable.REASONS`.
+        message: what is wrong.
+    """
+
+    index: int
+    origin: str
+    reason: str
+    message: str
+
+
+class TooManySkippedError(ValueError):
+    """More samples than allowed could not be used."""
+
+
+class SkipLedger:
+    """Keeps the count, and the list in the output folder.
+
+    Args:
+        folder: where `skipped.jsonl` is written.
+        max_skipped: the largest share of samples that may be skipped, checked from `COUNTED_FROM` samples on.
+    """
+
+    def __init__(self, folder: str | Path, max_skipped: float):
+        self.file = Path(folder) / SKIPPED_FILE
+        self.max_skipped = max_skipped
+        self.n_samples = 0
+        self.n_skipped = 0
+
+    def write(self, skipped: Sequence[SkippedSample], step: int) -> None:
+        """Appends this process's skipped samples of a step to the list."""
+        if not skipped:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps({"step": step, **asdict(item)}) + "\n" for item in skipped)
+        with self.file.open("a", encoding="utf-8") as file:  # one write: appends of several processes do not mix
+            file.write(lines)
+        for item in skipped:
+            logger.warning("skipped %s (%s): %s", item.origin, item.reason, item.message)
+
+    def count(self, n_samples: int, n_skipped: int) -> None:
+        """Adds the counts of all processes in one step.
+
+        Raises:
+            TooManySkippedError: if the share of skipped samples is above the limit.
+        """
+        self.n_samples += n_samples
+        self.n_skipped += n_skipped
+        if self.n_samples >= COUNTED_FROM and self.n_skipped > self.max_skipped * self.n_samples:
+            raise TooManySkippedError(
+                f"{self.n_skipped} of {self.n_samples} samples could not be used, more than max_skipped="
+                f"{self.max_skipped:g} allows ({self._reasons()}); see {self.file}, mend the data or raise max_skipped"
+            )
+
+    def state(self) -> dict[str, int]:
+        """Returns what a checkpoint keeps."""
+        return {"n_samples": self.n_samples, "n_skipped": self.n_skipped}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Goes back to a checkpoint's counts."""
+        self.n_samples, self.n_skipped = state["n_samples"], state["n_skipped"]
+
+    def forget_after(self, step: int) -> None:
+        """Removes from the list what was skipped after a step: a resumed run meets it again."""
+        if not self.file.exists():
+            return
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        partial = self.file.with_suffix(".tmp")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(self.file)
+
+    def _lines(self) -> list[str]:
+        """Returns the list's complete lines; a killed process may have left half of one."""
+        lines = []
+        for line in self.file.read_text(encoding="utf-8").splitlines():
+            try:
+                json.loads(line)
+            except ValueError:
+                continue
+            lines.append(line)
+        return lines
+
+    def _reasons(self) -> str:
+        counts = Counter(json.loads(line)["reason"] for line in self._lines()) if self.file.exists() else {}
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))

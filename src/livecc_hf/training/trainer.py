@@ -1,0 +1,158 @@
+"""TRL's `SFTTrainer` for commentary: loss at supervised positions, skipped samples, checkpoints that resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
+from trl import SFTTrainer
+
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+
+from .batches import BOOKKEEPING, BatchLoader
+from .checkpoints import RunState, write_run_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .skipping import SkipLedger
+
+
+class LiveCCTrainer(SFTTrainer):
+    """Trains on the batches of `BatchLoader`.
+
+    Args:
+        ledger: counts what is skipped; `None` in runs without training.
+        fingerprint: of the training data and its order, kept in checkpoints.
+        finish_save: called with each folder that was saved, on the process that writes.
+        held_out_loader: makes the batches of held-out samples that `evaluate` measures.
+        **keywords: as `SFTTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: SkipLedger | None = None,
+        fingerprint: str = "",
+        finish_save: Callable[[str | Path], None] | None = None,
+        held_out_loader: BatchLoader | None = None,
+        **keywords,
+    ):
+        if held_out_loader is not None:
+            keywords["eval_dataset"] = held_out_loader.dataset()
+        super().__init__(**keywords)
+        self.ledger = ledger
+        self.fingerprint = fingerprint
+        self._finish_save = finish_save
+        self._held_out_loader = held_out_loader
+        self._held_out = torch.zeros(3, dtype=torch.float64)  # negative log-likelihood, tokens, words
+
+    @property
+    def global_batch(self) -> int:
+        """Rows that a step takes, over all processes."""
+        args = self.args
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+    def restore(self, state: RunState) -> None:
+        """Goes back to a checkpoint's counts; weights and the rest are `train`'s to load."""
+        self._total_train_tokens = state.n_tokens
+        if self.ledger is not None:
+            self.ledger.restore(state.skipped)
+            if self.is_world_process_zero():
+                self.ledger.forget_after(state.step)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """As the base class, with the held-out data's own loader."""
+        if self._held_out_loader is None:
+            return super().get_eval_dataloader(eval_dataset)
+        training_loader, self.data_collator = self.data_collator, self._held_out_loader
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_loader
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
+        """As the base class; counts what was skipped in the step's batches on every process.
+
+        Raises:
+            TooManySkippedError: on all processes, if there is more of it than allowed.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        notes = [batch.pop(BOOKKEEPING) for batch in batches if BOOKKEEPING in batch]
+        if self.ledger is not None and notes:
+            skipped = [item for note in notes for item in note["skipped"]]
+            self.ledger.write(skipped, self.state.global_step + 1)
+            counts = torch.tensor([sum(note["n_samples"] for note in notes), len(skipped)], device=device)
+            self.ledger.count(*self.accelerator.reduce(counts, "sum").tolist())
+        return batches, num_items
+
+    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+        """As the base class, with the head applied at supervised positions only, on any device."""
+        inputs = dict(inputs)
+        note = inputs.pop(BOOKKEEPING, {})
+        labels = inputs.pop("labels")
+        # What a position is to say stands at the next one.
+        targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+        kept = targets != IGNORE_INDEX
+        n_targets = int(kept.sum())
+        if not n_targets:
+            kept[0, 0] = True  # a row without a supervised token still takes part in the step
+        inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept}
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = (result[0] if return_outputs else result).detach()
+        if not self.model.training:
+            counts = [loss.double().item() * max(n_targets, 1), n_targets, note.get("n_words", 0)]
+            self._held_out += torch.tensor(counts, dtype=torch.float64)
+        elif "attention_mask" not in inputs:
+            self._count_packed_tokens(inputs)
+        return result
+
+    def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, **keywords):
+        """As the base class; adds the loss per supervised token and per spoken word over the whole set."""
+        self._held_out.zero_()
+        output: EvalLoopOutput = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, **keywords
+        )
+        prefix = keywords.get("metric_key_prefix", "eval")
+        sums = self._held_out.to(self.args.device, torch.float32)
+        nll, n_tokens, n_words = self.accelerator.reduce(sums, "sum").tolist()
+        if n_tokens:
+            output.metrics[f"{prefix}_loss_per_token"] = nll / n_tokens
+        if n_words:
+            output.metrics[f"{prefix}_loss_per_word"] = nll / n_words
+        return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """As the base class; the folder is then made complete (code, adapter's config and processor)."""
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self._finish_save is not None:
+            self._finish_save(output_dir or self.args.output_dir)
+
+    def _save_checkpoint(self, model, trial):
+        """Saves; an older checkpoint is deleted only once every process has written its part of the new one."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            run_dir = self._get_output_dir(trial=trial)
+            step = self.state.global_step
+            counts = self.ledger.state() if self.ledger is not None else {}
+            state = RunState(step, self.fingerprint, self.global_batch, self._total_train_tokens, counts)
+            write_run_state(f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}", state)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
+
+    def _count_packed_tokens(self, inputs: dict[str, Any]) -> None:
+        """Corrects the token count: without a mask the base class takes `position_ids` for (rows, length)."""
+        counted = torch.tensor(inputs["position_ids"].size(1), device=self.args.device)
+        real = (inputs["input_ids"] != self._tokenizer.pad_token_id).sum()
+        self._total_train_tokens += int(self.accelerator.reduce(real - counted, "sum").item())
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]

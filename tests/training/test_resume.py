@@ -1,0 +1,157 @@
+"""A run that was stopped and resumed is the run that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from livecc_hf.training.checkpoints import RUN_STATE_FILE
+from livecc_hf.training.data import SOURCES, register_source
+from livecc_hf.training.script import main
+from livecc_hf.training.tiny_source import TinyPart, TinySource
+
+LORA = {"optimizer": "trainer", "use_peft": True, "lora_r": 4, "lora_dropout": 0.1, "learning_rate": 0.01}
+KINDS = {"full": {"optimizer": "trainer"}, "muon": {}, "lora": LORA, "packed": {"packing": True, "max_length": 400}}
+STEPS = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": "linear"}
+SHUFFLED = {"train_sampling_strategy": "random", "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+
+
+def losses(folder: Path) -> list[float]:
+    """The loss of every step of a run."""
+    state = json.loads((folder / "checkpoint-6" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for file in folder.glob("*.safetensors") for key, value in load_file(file).items()}
+
+
+def assert_same_run(whole: Path, resumed: Path) -> None:
+    assert len(losses(whole)) == 6
+    assert losses(resumed) == pytest.approx(losses(whole), abs=1e-6)
+    one, two = weights(whole), weights(resumed)
+    assert one.keys() == two.keys()
+    assert one
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@dataclass(frozen=True)
+class WatchedItem:
+    """Notes that it was decoded."""
+
+    item: object
+    row: int
+    decoded: list[int]
+
+    def encode(self, processor, options):
+        self.decoded.append(self.row)
+        return self.item.encode(processor, options)
+
+    def count_tokens(self, processor, options):
+        return self.item.count_tokens(processor, options)
+
+
+class WatchedPart(TinyPart):
+    decoded: list[int] = []  # noqa: RUF012 (shared on purpose)
+
+    def __getitem__(self, row):
+        return WatchedItem(super().__getitem__(row), row, self.decoded)
+
+
+@pytest.fixture()
+def watched():
+    """The tiny source under another name; the rows it decoded."""
+
+    class WatchedSource(TinySource):
+        def open(self, entry, seed):
+            part = super().open(entry, seed)
+            part.__class__ = WatchedPart
+            return part
+
+    register_source("watched")(WatchedSource)
+    WatchedPart.decoded.clear()
+    yield WatchedPart.decoded
+    del SOURCES["watched"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, kind):
+    entry = {"source": "watched", "task": "list", "length": [1, 1], "samples": 48}
+    path = recipe(**STEPS | SHUFFLED | KINDS[kind], data=[entry])
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    main(["--config", path, f"output_dir={whole}"])
+    whole_order = list(watched)
+    watched.clear()
+    main(["--config", path, f"output_dir={resumed}", f"resume_from_checkpoint={whole / 'checkpoint-4'}"])
+    states = [json.loads((whole / f"checkpoint-{step}" / RUN_STATE_FILE).read_text()) for step in (4, 6)]
+    done, all_done = (state["skipped"]["n_samples"] for state in states)
+    assert done < all_done <= len(whole_order)  # the loader is a batch ahead
+    assert watched == whole_order[done:]
+    assert json.loads((resumed / "checkpoint-6" / RUN_STATE_FILE).read_text()) == states[1]
+    assert_same_run(whole, resumed)
+
+
+def killed(stage: str, nth: int, folder: Path, arguments: list[str]) -> None:
+    """Runs `livecc train` until it is killed while writing a checkpoint."""
+    script = Path(__file__).with_name("killed_run.py")
+    command = [sys.executable, str(script), stage, str(nth), *arguments, f"output_dir={folder}"]
+    result = subprocess.run(command, env={**os.environ, "RUN_FOLDER": str(folder)}, capture_output=True, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr.decode()[-2000:]
+
+
+def check_survives(recipe, tmp_path, stage: str, nth: int, changes: dict) -> None:
+    path = recipe(**STEPS | SHUFFLED | changes, save_total_limit=1)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    main(["--config", path, f"output_dir={whole}"])
+    killed(stage, nth, cut, ["--config", path])
+    main(["--config", path, f"output_dir={cut}", "--resume"])
+    assert_same_run(whole, cut)
+    assert [folder.name for folder in cut.glob("checkpoint-*")] == ["checkpoint-6"]
+
+
+@pytest.mark.parametrize(("stage", "nth"), [("optimizer", 2), ("mark", 2)])
+def test_a_run_killed_while_saving_resumes(recipe, tmp_path, stage, nth):
+    check_survives(recipe, tmp_path, stage, nth, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("stage", ["weights", "optimizer", "rng", "trainer state", "mark", "rotation"])
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_run_killed_at_any_stage_of_saving_resumes(recipe, tmp_path, kind, stage, nth):
+    check_survives(recipe, tmp_path, stage, nth, KINDS[kind])
+
+
+def test_a_finished_run_resumes_to_its_end(recipe, tmp_path):
+    path = recipe(**STEPS)
+    main(["--config", path])
+    main(["--config", path, "--resume"])
+    assert len(losses(tmp_path / "out")) == 6
+
+
+def test_a_run_is_not_overwritten(recipe):
+    path = recipe(**STEPS)
+    main(["--config", path])
+    with pytest.raises(ValueError, match="holds a run already.*checkpoint-6.*--resume"):
+        main(["--config", path])
+
+
+def test_resuming_with_other_data_is_refused(recipe, tmp_path):
+    path = recipe(**STEPS)
+    main(["--config", path])
+    with pytest.raises(ValueError, match="other data"):
+        main(["--config", path, "--resume", "data_seed=5"])
+    with pytest.raises(ValueError, match="4 rows a step, this run has 2"):
+        main(["--config", path, "--resume", "per_device_train_batch_size=2"])
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="no whole checkpoint.*--resume"):
+        main(["--config", recipe(), f"resume_from_checkpoint={tmp_path}"])
