@@ -2,8 +2,11 @@
 
 import json
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_cache = tempfile.TemporaryDirectory(prefix="livecc-tests-")  # removed at exit
+os.environ["HF_HOME"] = _cache.name
 
 from pathlib import Path
 

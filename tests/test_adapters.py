@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from livecc_hf.adapters import read_adapter, save_adapter_files
+from livecc_hf.adapters import read_adapter, save_adapter_files, switch_adapter
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.cli.main import main
 from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor, read_config
@@ -96,6 +96,9 @@ def test_loaded_adapter_equals_the_trained_model_and_switches_off(trained, base)
     off = logits(model, processor)
     torch.testing.assert_close(off, logits(plain, processor), atol=1e-6, rtol=0)
     assert (off - expected).abs().max() > 0.1  # the training did something
+    for on in (True, False, True):  # what was trained in full goes and comes with the rest
+        switch_adapter(model, on)
+        torch.testing.assert_close(logits(model, processor), expected if on else off, atol=1e-6, rtol=0)
     assert (info.source, info.position_scheme) == (str(folder), "sequential")
     assert info.notes == [f"{folder}: adapter on base {base.resolve()}"]
 
@@ -248,6 +251,7 @@ def test_without_peft_says_what_to_install(trained, monkeypatch):
         load_model(trained[0])
 
 
+@pytest.mark.slow  # a fresh process imports everything once more
 def test_the_cards_code_runs_without_this_package(trained, base, tmp_path, processor):
     """Exactly what `README.md` says, in a fresh process that cannot import livecc_hf."""
     folder, expected = trained

@@ -4,6 +4,7 @@
 #   recipes/livecc-tiny/train.sh [RUN_FOLDER] [PACKAGE_FOLDER]
 #
 # Hardware: 2 CPU cores, no GPU. Time: at most 45 minutes. Memory: 4 GB. Needs `pip install -e .[train]`.
+# Run it again after an interruption: the long stage goes on from its newest checkpoint, the short ones start anew.
 # Two single-threaded processes beat one with two threads: the matrices are too small to share.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,7 +17,7 @@ launch() { "$python" -m torch.distributed.run --standalone --nproc-per-node 2 "$
 
 stage() { # name, folder to start from
   launch -m livecc_hf.training.script --config "recipes/livecc-tiny/$1.yaml" \
-    "model_name_or_path=$2" "output_dir=$run/$1"
+    "model_name_or_path=$2" "output_dir=$run/$1" --resume
 }
 
 mkdir -p "$run"

@@ -97,7 +97,8 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
 def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) -> None:
     """Put an adapter on its base; the model keeps its class, so it streams as before.
 
-    `model.disable_adapters()` then gives the base's outputs, in the position scheme of the adapter.
+    `model.disable_adapters()` then gives the base's outputs, in the position scheme of the adapter; to come back
+    from there, see :func:`switch_adapter`.
 
     Raises:
         ModelLoadError: if peft is missing, or the adapter does not fit the base.
@@ -121,6 +122,24 @@ def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) 
                 f"{adapter.source}: {len(keys)} adapter weights are {kind.split('_')[0]}, such as {keys[0]}: it was "
                 "made for another base model; name the right one with base / --base"
             )
+
+
+def switch_adapter(model: LiveCCForConditionalGeneration, on: bool) -> None:
+    """Switch a model's adapter on or off; off, the model is the base in the adapter's position scheme.
+
+    Also brings back what the adapter trained in full (`lora_modules_to_save`), which `model.enable_adapters()` of
+    transformers 5.23 leaves off after `model.disable_adapters()`.
+
+    Args:
+        model: a model with an adapter, as `load_model` returns.
+        on: whether the adapter is to be on.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer | ModulesToSaveWrapper):
+            module.enable_adapters(on)
 
 
 def require_peft() -> None:

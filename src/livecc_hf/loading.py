@@ -46,7 +46,8 @@ def load_model_and_processor(
     Args:
         name_or_path: a folder or a Hub id that holds a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint
             in the published layout, or an adapter, which is put on the base it names. Such a model runs in the
-            position scheme of the adapter, and `model.disable_adapters()` gives the base's outputs.
+            position scheme of the adapter, and `model.disable_adapters()` gives the base's outputs (see also
+            `livecc_hf.adapters.switch_adapter`).
         device: such as `cuda:0` or `cpu`; default: CUDA if there is any.
         dtype: such as `bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
         load_in_4bit: quantise the language model with bitsandbytes while loading.

@@ -20,7 +20,7 @@ def test_help_and_version_load_nothing_heavy():
     code = """
 import sys
 from livecc_hf.cli.main import main
-for argv in (["--version"], ["--help"], ["commentate", "--help"], ["convert", "--help"]):
+for argv in (["--version"], ["--help"], ["commentate", "--help"], ["convert", "--help"], ["merge", "--help"]):
     try:
         main(argv)
     except SystemExit as stop:
@@ -31,7 +31,7 @@ assert not heavy, heavy
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"livecc-hf {__version__}\n")
-    for word in ("commentate", "convert", "train", "--realtime", "--position-scheme"):
+    for word in ("commentate", "convert", "merge", "train", "--realtime", "--position-scheme"):
         assert word in result.stdout
 
 

@@ -111,7 +111,7 @@ def test_a_clip_is_cut_to_the_limit_of_frames(folder, video_processor):
 def test_reading_stops_with_the_turn_that_holds_the_last_word(folder, video_processor):
     plan = plan_clip(folder / "a.mp4", 1, 18, video_processor, **LIMITS)
     whole = read_clip(folder / "a.mp4", plan, video_processor)
-    for until_s, n_frames in ((0, 6), (3.5, 6), (3.51, 8), (4.5, 8), (17.9, 34), (18, 35), (99, 35)):
+    for until_s, n_frames in ((0, 6), (3.5, 6), (3.51, 8), (4.5, 8), (17.4, 34), (17.6, 35), (18, 35), (99, 35)):
         clip = read_clip(folder / "a.mp4", plan, video_processor, until_s)
         assert (len(clip.frames), clip.stopped_early) == (n_frames, n_frames < 35)
         assert torch.equal(clip.frames, whole.frames[:n_frames])
@@ -122,7 +122,7 @@ def test_a_picture_that_stays_gives_no_words_ahead_of_time(tmp_path, video_proce
     path = write_video(tmp_path / "v.mkv", times_s=[0, Fraction(1, 10), 8, Fraction(81, 10)], fps=10)
     plan = plan_clip(path, 0, None, video_processor, **LIMITS)
     clip = read_clip(path, plan, video_processor)
-    assert max(end_s - n / 2 for n, end_s in enumerate(clip.end_times_s)) <= plan.hold_s <= 0.5
+    assert max(end_s - n / 2 for n, end_s in enumerate(clip.end_times_s)) <= plan.hold_s + 1e-9 < 0.5
     assert all(a < b for a, b in pairwise(clip.end_times_s))
 
 
@@ -132,7 +132,7 @@ def test_a_frame_is_resized_once_and_only_kept_small(tmp_path, video_processor, 
     monkeypatch.setattr(clip_frames, "_resize", lambda *args: calls.append(1) or resize(*args))
     path = write_video(tmp_path / "v.mkv", times_s=[0, 3, 6], fps=10)
     clip = read_clip(path, plan_clip(path, 0, 6, video_processor, **LIMITS), video_processor)
-    assert len(clip.frames) > len(calls) == 3
+    assert (len(clip.frames), len(calls)) == (13, 2)
 
 
 def test_a_file_without_a_duration(tmp_path, video_processor):

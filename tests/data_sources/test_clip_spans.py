@@ -77,7 +77,7 @@ class TestFolder:
     @pytest.fixture
     def folder(self, tmp_path):
         long = "".join(f"{k // 60:02}:{k % 60:02}.000 --> {k // 60:02}:{k % 60:02}.900\nw{k}\n\n" for k in range(500))
-        captions = {"a.vtt": "WEBVTT\n\n" + long, "b.json": "[[1, 2, \"x\"]]", "c.json": "[]", "d.json": "{oops"}  # fmt: skip
+        captions = {"a.vtt": f"WEBVTT\n\n{long}", "b.json": '[[1, 2, "x"]]', "c.json": "[]", "d.json": "{oops"}
         for name, text in captions.items():
             (tmp_path / name).write_text(text)
             (tmp_path / name).with_suffix(".mp4").write_text("")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from media import number_of, write_audio, write_video
 from PIL import Image
 
 from livecc_hf.data.chat import Conversation, parse_chat
@@ -19,7 +20,6 @@ from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from livecc_hf.training.chat_samples import count_chat_tokens, encode_chat
 from livecc_hf.training.samples import EncodeOptions
-from media import number_of, write_audio, write_video
 
 OPTIONS = EncodeOptions()
 SMALL = EncodeOptions(min_pixels=28 * 28, max_pixels=4 * 28 * 28)
@@ -305,6 +305,7 @@ def test_the_model_learns_from_it(processor, make_model, media, parts):
         ({"video": "v.mp4", "pos": [5, 30]}, "unreadable_media", "v.mp4 cannot be read"),
         ({"video": {"bytes": b"...", "path": None}}, "malformed", "embedded"),
         ({"video": 3}, "malformed", "a video is a int"),
+        ({"video": ""}, "missing_file", "does not exist"),
         ("What is <|im_end|>?", "malformed", r"special token <\|im_end\|>"),
         ("What is <|image_pad|>?", "malformed", r"<\|image_pad\|>"),
     ],

@@ -9,11 +9,13 @@ from PIL import Image
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 from livecc_hf.tiny.samples import narration_clip
+from livecc_hf.training import inspection
 from livecc_hf.training.inspection import describe_sample, inspect_samples, patches_to_frames, sample_sheet
 from livecc_hf.training.sample_reading import read_messages, sample_errors
 from livecc_hf.training.samples import Sample
 
 WORDS = [(0.2, 0.6, "Kick"), (0.7, 1.4, "off"), (3.2, 3.6, "and"), (4.4, 4.9, "«goal»")]
+ANSWER = "assistant: «Rest. Yes, the rest.<|im_end|>»"
 QUESTION = "What is shown?\nAnswer in one word."
 
 
@@ -145,6 +147,26 @@ def test_a_conversation_prints_as_messages(chat, processor):
     assert "ERROR" not in text
 
 
+def test_the_sheet_of_a_conversation_shows_its_media_and_texts(chat, processor):
+    section = inspection._section("chat.json line 3", chat, processor)
+    # Of a video of 12 frames the first five and the last three.
+    labels = ["image 1", "image 2", *(f"video 1, frame {n} of 12" for n in range(1, 6))]
+    labels += ["video 1, frame 10 of 12 (after 4 left out)", "video 1, frame 11 of 12", "video 1, frame 12 of 12"]
+    assert [cell.label for cell in section.cells] == labels
+    means = [round(cell.frame.float().mean().item()) for cell in section.cells]
+    assert means == [90, 200, *range(0, 100, 20), 180, 200, 220]
+    assert section.text.split("\n") == ["user: What is shown?", "Answer in one word.", ANSWER]
+    assert sample_sheet([("chat", chat)], processor).height > 200
+
+
+def test_text_alone_is_inspected_too(chat, processor, tmp_path):
+    vision = (chat.model_inputs["mm_token_type_ids"] != 0).nonzero()
+    names = ("input_ids", "labels", "mm_token_type_ids")
+    sample = Sample({name: chat.model_inputs[name][int(vision[-1]) + 2 :] for name in names}, 4)
+    text = inspect_samples([("text", sample)], processor, tmp_path / "a.png")
+    assert "(outside of a message)" in text and "ERROR" not in text and "words per second" not in text
+
+
 def test_bold_marks_for_a_terminal(big, processor):
     assert "\x1b[1m«and ...<|im_end|>»\x1b[0m" in describe_sample(big, processor, bold=True)
     assert "\x1b" not in describe_sample(big, processor)
@@ -199,8 +221,6 @@ def test_the_sheet_shows_what_the_model_gets(processor):
 
 
 def test_long_samples_are_shortened_on_the_sheet_and_say_so(processor, tmp_path, monkeypatch):
-    from livecc_hf.training import inspection
-
     frames = torch.zeros(80, 3, 280, 280, dtype=torch.uint8)
     words = [(n / 2, n / 2 + 0.1, f"w{n}") for n in range(78)]
     sample = as_sample(

@@ -96,7 +96,7 @@ def test_every_evaluation_is_commented_and_training_does_not_notice(
 ):
     caplog.set_level(logging.INFO, LOGGER)
     with_it = make_trainer(model, samples, tmp_path / "a")
-    LiveCommentaryCallback([clip], tiny_processor).attach(with_it)
+    with_it.add_callback(LiveCommentaryCallback([clip], tiny_processor, trainer=with_it))
     with_it.train()
     blocks = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert [block.split(",")[0] for block in blocks] == ["step 2", "step 4"]
@@ -156,7 +156,7 @@ def test_an_odd_clip_and_a_long_one(model, tiny_processor, clip, caplog):
 def test_every_n_steps_instead_of_at_evaluations(model, samples, tiny_processor, clip, tmp_path, caplog):
     caplog.set_level(logging.INFO, LOGGER)
     trainer = make_trainer(model, samples, tmp_path, max_steps=3, eval_steps=3)
-    LiveCommentaryCallback([clip], tiny_processor, every_steps=2).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, every_steps=2, trainer=trainer))
     trainer.train()
     assert [record.getMessage().split(",")[0] for record in caplog.records if record.name == LOGGER] == ["step 2"]
 
@@ -197,7 +197,7 @@ def test_lora_checkpointing_and_bfloat16_under_trl(samples, tiny_folder, tiny_pr
         peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False),
     )
     options = StreamOptions(max_new_tokens=6)
-    LiveCommentaryCallback([clip], tiny_processor, options=options).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, options=options, trainer=trainer))
     trainer.train()
     blocks = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert [block.split(",")[0] for block in blocks] == ["step 1", "step 2"]
@@ -215,7 +215,7 @@ def test_lora_checkpointing_and_bfloat16_under_trl(samples, tiny_folder, tiny_pr
 def test_a_failure_is_one_warning_and_training_goes_on(model, samples, tiny_processor, clip, tmp_path, caplog):
     bad = HeldOutClip("bad", clip.frames.float(), clip.frame_times_s, clip.words)
     trainer = make_trainer(model, samples, tmp_path)
-    LiveCommentaryCallback([bad], tiny_processor).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([bad], tiny_processor, trainer=trainer))
     trainer.train()
     assert trainer.state.global_step == 4
     warnings = [r.getMessage() for r in caplog.records if r.name == LOGGER and r.levelno == logging.WARNING]
@@ -282,7 +282,7 @@ def test_tensorboard_gets_the_text(model, samples, tiny_processor, clip, tmp_pat
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trainer = make_trainer(model, samples, tmp_path / "out", report_to="tensorboard")
-    LiveCommentaryCallback([clip], tiny_processor).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, trainer=trainer))
     trainer.train()
     (folder,) = (tmp_path / "out" / "runs").iterdir()
     events = EventAccumulator(str(folder)).Reload().Tensors("live_commentary/world 2/text_summary")
@@ -295,7 +295,7 @@ def test_wandb_gets_the_text(model, samples, tiny_processor, clip, tmp_path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     trainer = make_trainer(model, samples, tmp_path / "out", report_to="wandb")
-    LiveCommentaryCallback([clip], tiny_processor).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, trainer=trainer))
     trainer.train()
     pages = [path.read_text() for path in tmp_path.rglob("media/html/**/*.html")]
     assert len(pages) == 2
@@ -312,10 +312,36 @@ def test_a_failing_tracker_is_one_warning(model, samples, tiny_processor, clip, 
 
     trainer = make_trainer(model, samples, tmp_path)
     trainer.add_callback(Tracker())
-    LiveCommentaryCallback([clip], tiny_processor).attach(trainer)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, trainer=trainer))
     trainer.train()
     warnings = [r.getMessage() for r in caplog.records if r.name == LOGGER and r.levelno == logging.WARNING]
     assert len(warnings) == 1 and "Tracker did not take the live commentary: No space left" in warnings[0]
+
+
+def test_frames_are_as_large_as_in_training(processor, make_model):
+    frames = torch.randint(0, 256, (6, 3, 672, 896), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    times_s = [n / 2 for n in range(6)]
+    trained = processor.encode_commentary(frames, times_s, [(0.1, 0.2, "word")]).model_inputs["video_grid_thw"]
+    seen = []
+    model = make_model("mrope")
+    hook = model.model.visual.register_forward_hook(lambda _, a, kw, __: seen.append(kw["grid_thw"]), with_kwargs=True)
+    try:
+        comment(model, processor, HeldOutClip("large", frames, times_s, []), StreamOptions(max_new_tokens=1))
+    finally:
+        hook.remove()
+    assert torch.equal(seen[0], trained)
+    live, _ = processor.video_processor.frames_to_patches(frames, max_pixels=384 * 28 * 28)
+    assert len(live) < trained.prod()
+
+
+def test_a_clip_of_a_data_source(tiny_processor):
+    from livecc_hf.training.narration_samples import NarratedClip
+
+    source = NarratedClip(torch.zeros(6, 3, 28, 28, dtype=torch.uint8), range(6), [], "Go.", "A title", "Before.")
+    clip = HeldOutClip.from_clip("a.mp4", source)
+    assert (clip.name, clip.query, clip.title, clip.previous) == ("a.mp4", "Go.", "A title", "Before.")
+    without = HeldOutClip.from_clip("a.mp4", source, use_context=False)
+    assert (without.query, without.title, without.previous) == ("Go.", None, None)
 
 
 def test_the_block_reads_in_columns():

@@ -38,7 +38,7 @@ def is_narration(conversation: Any) -> bool:
     """Return whether a conversation is a commentary: it holds a `text_stream`."""
     return any(
         isinstance(part, Mapping) and "text_stream" in part
-        for message in conversation or ()
+        for message in (conversation if isinstance(conversation, list) else ())
         if isinstance(message, Mapping) and isinstance(message.get("content"), Sequence)
         for part in message["content"]
     )

@@ -63,7 +63,7 @@ class JsonLines:
         start, end = (int(offset) for offset in self._offsets[index : index + 2])
         line = os.pread(self._file.fileno(), end - start, start)
         try:
-            return json.loads(line)
+            return json.loads(line.strip())
         except ValueError as error:
             raise ValueError(f"line {index + 1} of {self.path} is not JSON: {error}") from error
 

@@ -347,7 +347,7 @@ def _local(path: str, root: str | os.PathLike | None) -> Path:
 
 def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
     """Return the local folder of that path if there is one."""
-    if path.startswith("hf://") or str(root or "").startswith("hf://"):
+    if not path or path.startswith("hf://") or str(root or "").startswith("hf://"):
         return None
     folder = Path(root or ".").expanduser() / Path(path).expanduser()
     return folder if folder.is_dir() else None

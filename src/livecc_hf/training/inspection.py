@@ -185,7 +185,7 @@ def _turn_lines(turn: Turn, width: int) -> list[str]:
 
 def _message_lines(message: Message, width: int) -> list[str]:
     of_them = f", {message.n_supervised} supervised" if message.n_supervised else ""
-    lines = [f"  {message.role}: {_count(message.n_tokens, 'token')}{of_them}"]
+    lines = [f"  {message.role or '(outside of a message)'}: {_count(message.n_tokens, 'token')}{of_them}"]
     for part in message.parts:
         if isinstance(part, Media):
             frames = f"{part.n_frames} frames " if part.kind == "video" else ""

@@ -14,11 +14,14 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from livecc_hf.modeling.decoding_livecc import StreamOptions
-from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, split_turns
+from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, frame_pixel_budget, split_turns
 from livecc_hf.modeling.stream_state_livecc import ContextFullError
+from livecc_hf.modeling.video_processing_livecc import resize_limits
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+    from .narration_samples import NarratedClip
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,21 @@ class HeldOutClip:
                 "expected at least one frame, and one time for each"
             )
 
+    @classmethod
+    def from_clip(cls, name: str, clip: NarratedClip, use_context: bool = True) -> HeldOutClip:
+        """Return a clip of a data source as a held-out clip.
+
+        Args:
+            name: as the log calls it.
+            clip: the clip.
+            use_context: give the model the clip's title / previous text, as in training.
+
+        Raises:
+            ValueError: as of the class.
+        """
+        context = (clip.title, clip.previous) if use_context else (None, None)
+        return cls(name, clip.frames, clip.frame_times_s, clip.words, clip.query, *context)
+
 
 @dataclass(frozen=True)
 class CommentedTurn:
@@ -85,9 +103,10 @@ class LiveCommentaryCallback(TrainerCallback):
     Args:
         clips: the clips; one or two are enough, each costs a forward pass for every turn and word.
         processor: the model's `StreamingProcessor`.
+        trainer: the trainer that this is added to, whose trackers get the text; without it, the log alone does.
         every_steps: run after every so many steps, not at evaluations.
         max_turns: turns of a clip that are commented at most; the log says what is left out.
-        options: `StreamOptions` such as pixel limits, 32 new tokens a turn if None; query, title and previous are
+        options: `StreamOptions` such as pixel limits; 32 new tokens a turn if None. Query, title and previous are
             the clip's, and words are chosen greedily in any case.
 
     Raises:
@@ -98,6 +117,7 @@ class LiveCommentaryCallback(TrainerCallback):
         self,
         clips: Sequence[HeldOutClip],
         processor: StreamingProcessor,
+        trainer: Trainer | None = None,
         every_steps: int | None = None,
         max_turns: int = 30,
         options: StreamOptions | None = None,
@@ -113,17 +133,8 @@ class LiveCommentaryCallback(TrainerCallback):
         self.max_turns = max_turns
         # Greedy with a seed of its own: a stream without one would draw it from the trainer's generator.
         self.options = dataclasses.replace(options or StreamOptions(max_new_tokens=32), do_sample=False, seed=0)
-        self._trainer: Trainer | None = None
-        self._warned: set[str] = set()
-
-    def attach(self, trainer: Trainer) -> LiveCommentaryCallback:
-        """Add this callback to a trainer, and send what it finds to the trainer's trackers as well as to the log.
-
-        With `trainer.add_callback` alone it only logs.
-        """
         self._trainer = trainer
-        trainer.add_callback(self)
-        return self
+        self._warned: set[str] = set()
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Comment, unless `every_steps` is set."""
@@ -186,7 +197,8 @@ def comment(
         model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which it keeps.
         processor: its `StreamingProcessor`.
         clip: the clip.
-        options: how words are chosen; query, title and previous are the clip's.
+        options: how words are chosen; query, title and previous are the clip's, and so is the pixel limit where
+            none is given, as in training.
         max_turns: stop after so many turns.
         args: the trainer's, for its mixed precision.
 
@@ -198,9 +210,12 @@ def comment(
     spans = split_turns(len(times_s))[:max_turns]
     n_frames = spans[-1].first_frame + spans[-1].n_frames
     said, _ = assign_words(clip.words, [times_s[span.first_frame + span.n_frames - 1] for span in spans])
-    options = dataclasses.replace(
-        options or StreamOptions(do_sample=False), query=clip.query, title=clip.title, previous=clip.previous
-    )
+    options = options or StreamOptions(do_sample=False)
+    if options.max_pixels is None:  # a live stream's limit is lower than what a clip is trained with
+        limits = resize_limits(processor.video_processor, options.min_pixels)
+        share = max(min(frame_pixel_budget(len(times_s)), limits.longest_edge), limits.shortest_edge)
+        options = dataclasses.replace(options, max_pixels=share)
+    options = dataclasses.replace(options, query=clip.query, title=clip.title, previous=clip.previous)
     with _evaluation_mode(model), _autocast(model, args):
         # By count, not by times, as the model is trained: a turn is six frames, then two.
         segments = []

@@ -202,8 +202,11 @@ def count_narration_tokens(
         if not words:
             raise _no_words(video, plan.first_s)
         spans = spans[: latest[-1] + 1]
-    n_tokens = sum(_prompt_lengths(spans, plan.n_pair_tokens, text, processor))
-    n_tokens += len(spans) * len(_encoded([CONTINUATION + TURN_JOINT], processor)[0])
+    prompts = _prompt_lengths(spans, plan.n_pair_tokens, text, processor)
+    n_silence = len(_encoded([CONTINUATION + TURN_JOINT], processor)[0])
+    if options.max_tokens is not None and prompts[0] + n_silence > options.max_tokens:
+        _checked_fit(0, prompts[0] + n_silence, options.max_tokens)
+    n_tokens = sum(prompts) + len(spans) * n_silence
     n_tokens -= 2 * (len(spans) - 1)  # a turn's end and the line break after it open the next prompt
     forms = _encoded([form for _start, _end, word in words for form in (word, " " + word)], processor)
     before = None

@@ -1,0 +1,199 @@
+"""Measures how many clips a core decodes per second: by seeking, against reading the file up to the clip's end.
+
+    python benchmarks/decoding.py [--height 720] [--seconds 300] [--output FILE]
+
+Both ways decode with the same library, keep the same frames and resize them in the same way, and their results are
+compared. The file is synthesized: a textured picture that moves and pans, H.264 with a key frame every 250 frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "benchmarks" / "results" / "decoding.json"
+FPS = 30
+GOP = 250
+# Begin as a share of the file's length, and length in seconds.
+CLIPS = ((0.0, 30), (0.1, 45), (0.25, 60), (0.4, 30), (0.55, 45), (0.7, 60), (0.8, 45), (0.9, 30))
+
+
+def write_moving_video(path: Path, seconds: int, width: int, height: int) -> None:
+    """Writes a video of filtered noise that pans, with blobs that move, so that it costs what filmed video costs.
+
+    A minute is encoded; longer videos repeat it.
+    """
+    import av
+    import numpy as np
+    import torch
+    from torch.nn.functional import interpolate
+
+    rng = torch.Generator().manual_seed(0)
+    scene = 0
+    for scale, gain in ((64, 70), (16, 40), (4, 25), (1, 12)):
+        noise = torch.randn(1, 3, 2 * height // scale, 2 * width // scale, generator=rng)
+        scene = scene + gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")
+    scene = (scene[0] + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    side = height // 4
+    minute = path.with_name("minute.mp4")
+    with av.open(str(minute), "w") as container:
+        options = {"preset": "veryfast", "crf": "23", "g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(min(seconds, 60) * FPS):
+            at = index / FPS
+            y, x = (int(size / 2 * (1 + np.sin(at * speed))) for size, speed in ((height, 0.31), (width, 0.23)))
+            picture = scene[y : y + height, x : x + width].copy()
+            for blob in range(3):
+                top = int((height - side) / 2 * (1 + np.sin(at * (0.7 + 0.4 * blob))))
+                left = int((width - side) / 2 * (1 + np.cos(at * (0.5 + 0.3 * blob))))
+                picture[top : top + side, left : left + side] = scene[blob * side : (blob + 1) * side, -side:]
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    repeat_video(minute, path, -(-seconds // 60))
+
+
+def repeat_video(source: Path, path: Path, times: int) -> None:
+    """Writes a video's packets several times in a row."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = None
+        for number in range(times):
+            with av.open(str(source)) as part:
+                stream = stream or container.add_stream_from_template(part.streams.video[0])
+                length = part.streams.video[0].duration
+                for packet in part.demux(video=0):
+                    if packet.dts is not None:
+                        packet.pts, packet.dts = packet.pts + number * length, packet.dts + number * length
+                        packet.stream = stream
+                        container.mux(packet)
+
+
+def read_from_the_start(path: Path, plan, video_processor):
+    """Reads a clip without seeking: every frame up to its end is decoded, the same ones are kept and resized."""
+    import torch
+
+    from livecc_hf.data.clip_frames import _resize
+    from livecc_hf.modeling.video_file_livecc import VideoSource, frame_to_rgb
+    from livecc_hf.modeling.video_reader_livecc import exact_number, on_screen
+
+    images, first = [], exact_number("first_s", plan.first_s)
+    with VideoSource(path) as source:
+        for _appears, leaves, frame, at_end in on_screen(source, source.frames()):
+            image = None
+            while len(images) < plan.n_sampled:
+                sample = first + Fraction(len(images), 2)
+                if sample > leaves or (sample == leaves and at_end):
+                    break
+                image = _resize(frame_to_rgb(frame), plan, video_processor) if image is None else image
+                images.append(image)
+            if len(images) == plan.n_sampled:
+                break
+    return torch.stack(images)
+
+
+def measure(read: Callable, spans: list[tuple[float, float]], rounds: int) -> tuple[dict, list[int]]:
+    """Reads all clips, in the best of `rounds`, and says the rates and a checksum of each clip's frames.
+
+    Rates for each core count the time the process ran, which other work on the machine does not lengthen.
+    """
+    best = (float("inf"), float("inf"))
+    for _ in range(rounds):
+        cpu_s = wall_s = 0.0
+        sums = []
+        for span in spans:
+            start, start_cpu = time.perf_counter(), time.process_time()
+            frames = read(span)
+            cpu_s, wall_s = cpu_s + time.process_time() - start_cpu, wall_s + time.perf_counter() - start
+            sums.append(zlib.crc32(frames.numpy()))
+        best = min(best, (cpu_s, wall_s))
+    cpu_s, wall_s = best
+    clip_s = sum(end - begin for begin, end in spans)
+    rates = {
+        "clips_per_s_per_core": round(len(spans) / cpu_s, 3),
+        "video_s_per_s_per_core": round(clip_s / cpu_s, 1),
+        "cpu_s": round(cpu_s, 2),
+        "wall_s": round(wall_s, 2),
+    }
+    return rates, sums
+
+
+def hardware() -> str:
+    """The processor's name and how many cores this machine has."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def main() -> int:
+    """Measures and writes; 1 if seeking is less than twice as fast."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--height", type=int, default=720, help="height of the video in pixels, 16:9")
+    parser.add_argument("--seconds", type=int, default=300, help="length of the video")
+    parser.add_argument("--rounds", type=int, default=1, help="the best of as many rounds is taken")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
+    arguments = parser.parse_args()
+    # One core, before FFmpeg and torch count them: both then work with one thread.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    import av
+    import torch
+
+    from livecc_hf.data.clip_frames import plan_clip, read_clip
+    from livecc_hf.modeling import LiveCCVideoProcessor
+
+    torch.set_num_threads(1)
+    video_processor = LiveCCVideoProcessor()
+    width = arguments.height * 16 // 9 // 2 * 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        write_moving_video(path, arguments.seconds, width, arguments.height)
+        spans = [(begin * arguments.seconds, begin * arguments.seconds + length) for begin, length in CLIPS]
+        spans = [(begin, end) for begin, end in spans if end <= arguments.seconds]
+        plans = {span: plan_clip(path, *span, video_processor) for span in spans}
+        ways = {
+            "seek": lambda span: read_clip(path, plans[span], video_processor).frames,
+            "full_file": lambda span: read_from_the_start(path, plans[span], video_processor),
+        }
+        rates, sums = {}, []
+        for name, read in ways.items():
+            rates[name], found = measure(read, spans, arguments.rounds)
+            sums.append(found)
+        equal = sums[0] == sums[1]
+        size_mb = path.stat().st_size / 1e6
+    ratio = rates["seek"]["clips_per_s_per_core"] / rates["full_file"]["clips_per_s_per_core"]
+    result = {
+        **rates,
+        "ratio": round(ratio, 2),
+        "equal_frames": equal,
+        "clips_s": [list(span) for span in spans],
+        "frame_px": [[plan.height_px, plan.width_px] for plan in plans.values()],
+        "video": f"{width}x{arguments.height}, {FPS} fps, H.264, key frame every {GOP}, {arguments.seconds} s, "
+        f"{size_mb:.0f} MB",
+        "hardware": hardware(),
+        "threads": 1,
+        "versions": {"av": av.__version__, "torch": torch.__version__},
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+    return 0 if equal and ratio >= 2 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

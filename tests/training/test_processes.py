@@ -1,0 +1,48 @@
+"""Two processes train as one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def losses(folder) -> list[float]:
+    state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def run(n_processes: int, arguments: list[str]) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
+    command = [sys.executable, *launcher, "-m", "livecc_hf.training.script", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr.decode()[-3000:]
+
+
+@pytest.mark.parametrize("changes", [{}, {"packing": True, "max_length": 400, "train_parts": ["language_model"]}])
+def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
+    entries = [
+        {"source": "tiny", "task": "list", "length": [1, 2], "samples": 32, "group": 3},
+        {"source": "jsonl", "path": str(tmp_path / "chats.jsonl")},
+    ]
+    chats = [[{"role": "user", "content": f"Ball {i}?"}, {"role": "assistant", "content": "Red ball."}] for i in range(8)]
+    broken = [{"role": "user", "content": [{"type": "image", "image": "no.png"}]}, chats[0][1]]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*chats, broken]))
+    path = recipe(
+        data=entries,
+        optimizer="trainer",
+        max_steps=4,
+        save_strategy="steps",
+        save_steps=4,
+        train_sampling_strategy="random",
+        **changes,
+    )
+    run(1, ["--config", path, f"output_dir={tmp_path / 'one'}"])
+    run(2, ["--config", path, f"output_dir={tmp_path / 'two'}", "per_device_train_batch_size=2"])
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 4
+    assert two == pytest.approx(one, abs=1e-4)
+    states = [json.loads((tmp_path / name / "checkpoint-4/livecc_run.json").read_text()) for name in ("one", "two")]
+    assert states[0]["skipped"] == states[1]["skipped"]
