@@ -117,8 +117,7 @@ def contact_sheet_of_sections(
                 x = _MARGIN_PX + column * (cell_width_px + _MARGIN_PX)
                 picture = _picture(cell, cell_width_px)
                 sheet.paste(picture, (x, y))
-                lines = [(cell.label or f"{cell.time_s:.1f} s", _TIME_COLOUR), *_caption(cell, cell_width_px)]
-                _draw_lines(draw, font, (x, y + picture.height + 2), lines)
+                _draw_lines(draw, font, (x, y + picture.height + 2), _caption(cell, cell_width_px))
             y += _row_height_px(row, cell_width_px)
     return sheet
 
@@ -147,7 +146,7 @@ def _frame_size_px(cell: SheetCell, width_px: int) -> tuple[int, int]:
 
 def _row_height_px(row: Sequence[SheetCell], width_px: int) -> int:
     frame_px = max(_frame_size_px(cell, width_px)[1] for cell in row)
-    return frame_px + _LINE_PX * (1 + max(len(_caption(cell, width_px)) for cell in row)) + _MARGIN_PX
+    return frame_px + _LINE_PX * max(len(_caption(cell, width_px)) for cell in row) + _MARGIN_PX
 
 
 def _band_height_px(band: Sequence[_Line]) -> int:
@@ -155,9 +154,9 @@ def _band_height_px(band: Sequence[_Line]) -> int:
 
 
 def _caption(cell: SheetCell, width_px: int) -> list[_Line]:
-    return [(line, _TEXT_COLOUR) for line in _wrapped(cell.text, width_px)] + [
-        (line, _NOTE_COLOUR) for line in _wrapped(cell.note, width_px)
-    ]
+    label = cell.label or f"{cell.time_s:.1f} s"
+    parts = ((label, _TIME_COLOUR), (cell.text, _TEXT_COLOUR), (cell.note, _NOTE_COLOUR))
+    return [(line, colour) for text, colour in parts for line in _wrapped(text, width_px)]
 
 
 def _band_lines(section: SheetSection, width_px: int) -> list[_Line]:

@@ -106,6 +106,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     from transformers import set_seed
 
     from .collator import CommentaryCollator
+    from .liger import apply_liger
     from .optim import MuonAdamW, muon_groups
     from .parts import lora_config
     from .skipping import SkipLedger
@@ -118,6 +119,9 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         logger.warning(note)
     set_seed(training.seed)
     model = load_trainable_model(recipe, config)
+    if training.use_liger_kernel:
+        apply_liger(model)
+        training.use_liger_kernel = False  # done
     optimizer = None
     if ours.optimizer == "muon":
         groups = muon_groups(model, ours.muon_learning_rate, training.learning_rate, training.weight_decay)
