@@ -86,7 +86,7 @@ def read_from_the_start(path: Path, plan, video_processor):
     """Reads a clip without seeking: every frame up to its end is decoded, the same ones are kept and resized."""
     import torch
 
-    from livecc_hf.data.clip_frames import _resize
+    from livecc_hf.data.clip_frames import resize_frame
     from livecc_hf.modeling.video_file_livecc import VideoSource, frame_to_rgb
     from livecc_hf.modeling.video_reader_livecc import exact_number, on_screen
 
@@ -98,7 +98,7 @@ def read_from_the_start(path: Path, plan, video_processor):
                 sample = first + Fraction(len(images), 2)
                 if sample > leaves or (sample == leaves and at_end):
                     break
-                image = _resize(frame_to_rgb(frame), plan, video_processor) if image is None else image
+                image = resize_frame(frame_to_rgb(frame), plan, video_processor) if image is None else image
                 images.append(image)
             if len(images) == plan.n_sampled:
                 break

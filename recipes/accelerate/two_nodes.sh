@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Two machines with 8 GPUs each, as one run. Start it on both; the first is the one whose address is given:
 #
-#   recipes/accelerate/two_nodes.sh 0 10.0.0.1 recipes/livecc-7b/pretrain.yaml gradient_accumulation_steps=32
-#   recipes/accelerate/two_nodes.sh 1 10.0.0.1 recipes/livecc-7b/pretrain.yaml gradient_accumulation_steps=32
+#   recipes/accelerate/two_nodes.sh 0 10.0.0.1 recipes/livecc-7b/pretrain.yaml dtype=bfloat16 \
+#     gradient_accumulation_steps=32
+#   recipes/accelerate/two_nodes.sh 1 10.0.0.1 recipes/livecc-7b/pretrain.yaml dtype=bfloat16 \
+#     gradient_accumulation_steps=32
 #
 # Twice the processes, half the accumulation steps: a step takes the same rows. output_dir must be on a disk that both
-# machines share. Other launchers: LAUNCHER=recipes/accelerate/zero2.yaml; other sizes: GPUS=4; another port: PORT=29501.
-# Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: in the recipe; the weights
-# are spread over 16 GPUs instead of 8. Time: about half of the recipe's.
+# machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml; other sizes: GPUS=4; another port: PORT=29501.
+# Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: in the recipe; what
+# is spread is spread over 16 GPUs instead of 8. Time: about half of the recipe's.
 set -euo pipefail
 if [ $# -lt 3 ]; then
   echo "usage: $0 MACHINE_RANK(0 or 1) ADDRESS_OF_MACHINE_0 RECIPE [key=value ...]" >&2
@@ -15,7 +17,7 @@ if [ $# -lt 3 ]; then
 fi
 rank=$1 address=$2 recipe=$3
 shift 3
-exec accelerate launch --config_file "${LAUNCHER:-recipes/accelerate/fsdp2.yaml}" \
+exec accelerate launch --config_file "${LAUNCHER:-recipes/accelerate/zero2.yaml}" \
   --num_machines 2 --num_processes $((2 * ${GPUS:-8})) --machine_rank "$rank" \
   --main_process_ip "$address" --main_process_port "${PORT:-29500}" \
   -m livecc_hf.training.script --config "$recipe" "$@"

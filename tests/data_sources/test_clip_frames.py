@@ -128,8 +128,8 @@ def test_a_picture_that_stays_gives_no_words_ahead_of_time(tmp_path, video_proce
 
 def test_a_frame_is_resized_once_and_only_kept_small(tmp_path, video_processor, monkeypatch):
     calls = []
-    resize = clip_frames._resize
-    monkeypatch.setattr(clip_frames, "_resize", lambda *args: calls.append(1) or resize(*args))
+    resize = clip_frames.resize_frame
+    monkeypatch.setattr(clip_frames, "resize_frame", lambda *args: calls.append(1) or resize(*args))
     path = write_video(tmp_path / "v.mkv", times_s=[0, 3, 6], fps=10)
     clip = read_clip(path, plan_clip(path, 0, 6, video_processor, **LIMITS), video_processor)
     assert (len(clip.frames), len(calls)) == (13, 2)

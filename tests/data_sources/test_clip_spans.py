@@ -61,6 +61,10 @@ def test_silence_is_in_no_clip_and_short_clips_begin_in_it():
     assert clips[1].previous == "w0"
 
 
+def test_the_shortest_clip_follows_the_longest():
+    assert [(c.start_s, c.end_s) for c in split_into_clips(said((8, 9)), max_s=5)] == [(4.5, 9.5)]
+
+
 def test_previous_text_is_limited():
     words = said(*((k, k + 1.0) for k in range(800)))
     assert split_into_clips(words)[-1].previous.split() == [f"w{k}" for k in range(717 - 512, 717)]
@@ -113,3 +117,7 @@ class TestFolder:
         assert clips.load(0).words[0].text == "new"
         with pytest.raises(UnusableSample, match="has changed"):
             clips.load(1)
+        (folder / "a.vtt").unlink()
+        with pytest.raises(UnusableSample, match="do not exist") as error:
+            clips.load(0)
+        assert error.value.reason == "missing_file"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from media import write_video
 
+from livecc_hf.data.clip_spans import split_into_clips
 from livecc_hf.data.conversations import NarratedVideo, parse_narration
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.data.words import Word
@@ -202,6 +203,28 @@ def test_a_long_clip_is_cut_to_its_frames_then_to_its_tokens(folder, processor):
     assert error.value.reason == "too_many_tokens"
     with pytest.raises(UnusableSample, match="max_tokens=20"):
         count_narration_tokens(video, processor, EncodeOptions(max_tokens=20, **SMALL), folder)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=20),
+    max_s=st.sampled_from([4, 6.3, 240]),
+)
+def test_clips_of_a_long_video_lose_no_word(folder, processor, steps, max_s):
+    words, at = [], 0
+    for gap, length in steps:
+        at += gap
+        if at + length > 10 * (CLIP_S - 1):  # later ones end after the video's last sample
+            break
+        words.append(Word(at / 10, (at + length) / 10, "w" + "abcdefghijklmnopqrst"[len(words)]))
+        at += length
+    said = []
+    for span in split_into_clips(words, max_s=max_s, max_gap_s=2.5):
+        video = NarratedVideo("steady.mp4", span.words, span.start_s, span.end_s, previous=span.previous)
+        sample = encode_narration(video, processor, EncodeOptions(**SMALL), folder)
+        assert (sample.n_cut_words, sample.n_cut_turns) == (0, 0)
+        said += chain(*turns_said(sample, processor))
+    assert said == [word.text for word in words]
 
 
 def test_trailing_silence_is_not_decoded_but_counted(folder, processor):

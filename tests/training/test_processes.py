@@ -27,7 +27,9 @@ def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
         {"source": "tiny", "task": "list", "length": [1, 2], "samples": 32, "group": 3},
         {"source": "jsonl", "path": str(tmp_path / "chats.jsonl")},
     ]
-    chats = [[{"role": "user", "content": f"Ball {i}?"}, {"role": "assistant", "content": "Red ball."}] for i in range(8)]
+    chats = [
+        [{"role": "user", "content": f"Ball {i}?"}, {"role": "assistant", "content": "Red ball."}] for i in range(8)
+    ]
     broken = [{"role": "user", "content": [{"type": "image", "image": "no.png"}]}, chats[0][1]]
     (tmp_path / "chats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*chats, broken]))
     path = recipe(

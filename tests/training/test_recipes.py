@@ -218,7 +218,8 @@ def test_two_nodes_launch_half_a_run_each(tmp_path):
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     script = ROOT / "recipes/accelerate/two_nodes.sh"
-    line = next(line for line in header_of(script).splitlines() if "two_nodes.sh 1 " in line).lstrip("# ").split()
+    header = re.sub(r"\\\n#", "", header_of(script))
+    line = next(line for line in header.splitlines() if "two_nodes.sh 1 " in line).lstrip("# ").split()
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     arguments = done.stdout.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -79,9 +80,10 @@ def show_warnings(status: Status, categories: tuple[type[Warning], ...], debug: 
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Keep transformers' progress bars and advice off the terminal, unless debugging."""
-    from transformers.utils import logging
+    """Keep the libraries' progress bars and advice off the terminal, unless debugging."""
+    from transformers.utils import logging as transformers_logging
 
     if not debug:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of CPU kernels that are not installed

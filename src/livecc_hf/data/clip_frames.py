@@ -225,7 +225,7 @@ def read_clip(
         with closing(iter_frames(path, plan.start_s, end)) as sampled:
             for frame in sampled:
                 if frame.frame is not source:
-                    source, resized = frame.frame, _resize(frame.frame, plan, video_processor)
+                    source, resized = frame.frame, resize_frame(frame.frame, plan, video_processor)
                 images.append(resized)
                 ends_s.append(min(frame.end_s, frame.time_s + plan.hold_s))
                 n = len(images)
@@ -242,7 +242,7 @@ def read_clip(
     return ClipFrames(torch.stack(images), ends_s, stopped)
 
 
-def _resize(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
+def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
     """Return a frame (3, H, W) at the plan's size."""
     from transformers.image_utils import SizeDict
 

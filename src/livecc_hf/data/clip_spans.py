@@ -32,7 +32,7 @@ class ClipSpan:
 
 
 def split_into_clips(
-    words: Sequence[Word], *, max_s: float = MAX_CLIP_S, min_s: float = MIN_CLIP_S, max_gap_s: float = MAX_GAP_S
+    words: Sequence[Word], *, max_s: float = MAX_CLIP_S, min_s: float | None = None, max_gap_s: float = MAX_GAP_S
 ) -> list[ClipSpan]:
     """Cut a narration into clips, each word in exactly one.
 
@@ -42,12 +42,13 @@ def split_into_clips(
     Args:
         words: of the whole video, by their ends, as `read_words` gives them.
         max_s: longest clip; a word that alone is longer loses its beginning.
-        min_s: clips are lengthened to it where there is silence before them.
+        min_s: clips are lengthened to it where there is silence before them; default: 10 s, or `max_s` if that is less.
         max_gap_s: a longer silence lies in no clip.
 
     Raises:
         ValueError: if the limits are not 0 <= min_s <= max_s with max_s above 3 s, and max_gap_s above 0.
     """
+    min_s = min(MIN_CLIP_S, max_s) if min_s is None else min_s
     if not (0 <= min_s <= max_s and max_s > 3 and max_gap_s > 0):
         raise ValueError(
             f"max_s={max_s}, min_s={min_s}, max_gap_s={max_gap_s}: expected 0 <= min_s <= max_s, max_s above 3 s (one "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,14 @@ def open_folder(folder: str | os.PathLike, **limits: float) -> CaptionedFolder:
 
 def _clips_of(captions: Path, limits: dict[str, float]) -> list[ClipSpan]:
     try:
-        return split_into_clips(read_words(captions), **limits)
+        return _clips_once(captions, captions.stat().st_mtime_ns, tuple(limits.items()))
     except FileNotFoundError as error:
-        raise UnusableSample("missing_file", str(error)) from error
+        raise UnusableSample("missing_file", f"captions {captions} do not exist") from error
     except ValueError as error:
         raise UnusableSample("malformed", str(error)) from error
+
+
+@lru_cache(maxsize=8)
+def _clips_once(captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]) -> list[ClipSpan]:
+    """Cut a file's words once for the clips that are asked for one after the other."""
+    return split_into_clips(read_words(captions), **dict(limits))

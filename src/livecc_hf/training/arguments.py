@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
@@ -147,6 +149,17 @@ class Recipe:
         return self.training.seed if self.training.data_seed is None else self.training.data_seed
 
 
+def _unknown_keys(error: ValueError, options: Sequence[type]) -> ValueError:
+    """Returns the parser's error in the words of a recipe, where it is about unknown keys; else the error itself."""
+    known = {item.name for cls in options for item in fields(cls)}
+    unknown = [key for key in re.findall(r"'--(\w+)'", str(error)) if key not in known]
+    if not unknown:
+        return error
+    near = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f": did you mean {near[0]}?" if near else "; see livecc train --help"
+    return ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
+
+
 def parse(argv: Sequence[str]) -> Recipe:
     """Reads ``--config FILE`` and overrides, written ``key=value`` or ``--key value``.
 
@@ -164,7 +177,10 @@ def parse(argv: Sequence[str]) -> Recipe:
     parser = TrlParser((LiveCCArguments, SFTConfig, ModelConfig))
     parser.prog = "livecc train"
     parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
-    ours, training, model = parser.parse_args_and_config(arguments)
+    try:
+        ours, training, model = parser.parse_args_and_config(arguments)
+    except ValueError as error:
+        raise _unknown_keys(error, (LiveCCArguments, SFTConfig, ModelConfig)) from error
     training.remove_unused_columns = False
     training.dataset_kwargs = {"skip_prepare_dataset": True, **(training.dataset_kwargs or {})}
     # TRL packs text columns it has tokenised itself; ours are packed by `BatchLoader`.
@@ -174,7 +190,8 @@ def parse(argv: Sequence[str]) -> Recipe:
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches:
         raise ValueError(
-            "accelerator_config has split_batches or dispatch_batches on: each process must read its own batches; remove it"
+            "accelerator_config has split_batches or dispatch_batches on, but each process must read its own batches: "
+            "remove it"
         )
     parse_entries(ours.data), parse_entries(ours.eval_data, "eval_data")
     return Recipe(ours, training, model, packing)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.data.chat import Conversation
 from livecc_hf.data.clip_frames import read_clip
+from livecc_hf.data.clip_spans import MAX_CLIP_S, MAX_GAP_S
 from livecc_hf.data.conversations import NarratedVideo
 from livecc_hf.data.folder import open_folder
 from livecc_hf.data.jsonl import JsonLines
@@ -49,8 +50,7 @@ class NarrationItem:
         video, root = self.video, self.media_root
         path, plan = locate_clip(video, processor, options, root)
         shown = read_clip(path, plan, processor.video_processor)
-        context = (video.title, video.previous) if options.use_context else ()
-        return NarratedClip(shown.frames, shown.end_times_s, video.words, video.query, *context)
+        return NarratedClip(shown.frames, shown.end_times_s, video.words, video.query, video.title, video.previous)
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ class FolderEntry:
 
     path: str = field(metadata={"help": "The folder."})
     query: str | None = field(default=None, metadata={"help": "What the viewer asks; default: the processor's."})
-    max_clip_s: float = field(default=240.0, metadata={"help": "Longest clip in seconds."})
-    max_gap_s: float = field(default=10.0, metadata={"help": "A longer silence ends a clip."})
+    max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip in seconds."})
+    max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "A longer silence ends a clip."})
 
 
 @register_source("folder")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains and saves model and processor; or prints samples, where the recipe says ``inspect``."""
+    # peft imports bitsandbytes where it is installed, and it speaks of CPU kernels that are not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     recipe = parse(sys.argv[1:] if argv is None else argv)
+    show_log(recipe.training.process_index == 0)
     if recipe.ours.inspect:
         print(inspect(recipe))
         return
@@ -35,6 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.save_model(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         logger.info("saved model and processor to %s", trainer.args.output_dir)
+
+
+def show_log(is_main_process: bool) -> None:
+    """Lets this package's messages through to standard error: all of the main process, warnings of the others."""
+    package_logger = logging.getLogger("livecc_hf")
+    package_logger.setLevel(logging.INFO if is_main_process else logging.WARNING)
+    if not package_logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if not is_main_process else "%(message)s"))
+        package_logger.addHandler(handler)
 
 
 def start_from(recipe: Recipe) -> Path | None:
@@ -56,8 +71,8 @@ def start_from(recipe: Recipe) -> Path | None:
     if not recipe.ours.resume:
         if found := list_checkpoints(training.output_dir):
             raise ValueError(
-                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): go on with it with --resume, or "
-                "give another output_dir"
+                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): go on with it with --resume, "
+                "or give another output_dir"
             )
         return None
     checkpoint = last_whole_checkpoint(training.output_dir)

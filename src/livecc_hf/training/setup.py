@@ -53,11 +53,14 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     Raises:
         ValueError: if no model is named, it is none of ours, or its scheme is for inference only.
     """
+    from livecc_hf.adapters import read_adapter
     from livecc_hf.loading import load_processor, read_config
 
     source = recipe.model.model_name_or_path
     if not source:
         raise ValueError("model_name_or_path is missing; name the folder or Hub id to start from")
+    if read_adapter(source) is not None:
+        raise ValueError(f"{source} is an adapter; merge it first (livecc merge {source} OUT) and start from OUT")
     config, notes = read_config(source, recipe.ours.position_scheme)
     if config.position_scheme == "reference":
         raise ValueError(
@@ -70,8 +73,8 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     return processor, config, notes
 
 
-def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
-    """Opens a recipe's data and plans the rows.
+def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[TrainingData, TrainingData | None]:
+    """Opens a recipe's data: what it trains on, and what is held out.
 
     Raises:
         ValueError: if an entry is malformed, nothing is in it, or the smallest clip does not fit a row.
@@ -92,6 +95,16 @@ def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
         raise ValueError(
             f"eval_strategy is {training.eval_strategy}, but nothing is held out: give eval_data or held_out"
         )
+    return train, held_out
+
+
+def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
+    """Opens a recipe's data and plans the rows.
+
+    Raises:
+        ValueError, FileNotFoundError: as `open_samples`.
+    """
+    train, held_out = open_samples(recipe, processor)
     packs, row_tokens = _plan_rows(recipe, train)
     return RunData(train, held_out, packs, row_tokens)
 
@@ -192,7 +205,7 @@ def inspect(recipe: Recipe) -> str:
     from .inspection import inspect_samples
 
     processor, _, _ = load_recipe_processor(recipe)
-    data = open_run_data(recipe, processor).train
+    data, _ = open_samples(recipe, processor)
     rng = np.random.default_rng(recipe.data_seed)
     chosen = np.sort(rng.permutation(len(data))[: recipe.ours.inspect])
     picture = Path(recipe.training.output_dir) / "inspect.png"
@@ -204,8 +217,7 @@ def inspect(recipe: Recipe) -> str:
         except UnusableSample as error:
             return error
 
-    text = inspect_samples(((data.origin(index), load(index)) for index in chosen), processor, picture)
-    return f"{text}\nframes: {picture}"
+    return inspect_samples(((data.origin(index), load(index)) for index in chosen), processor, picture)
 
 
 class _AdapterFinisher:
@@ -225,6 +237,8 @@ class _AdapterFinisher:
 
 def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int) -> None:
     """Lets the model comment on the first held-out clips at each evaluation."""
+    from livecc_hf.modeling.decoding_livecc import StreamOptions
+
     from .live_commentary import HeldOutClip, LiveCommentaryCallback
 
     clips = []
@@ -236,9 +250,11 @@ def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int
         except UnusableSample:
             continue
         if clip is not None:
-            clips.append(HeldOutClip.from_clip(held_out.origin(index), clip))
+            clips.append(HeldOutClip.from_clip(held_out.origin(index), clip, held_out.options.use_context))
     if clips:
-        trainer.add_callback(LiveCommentaryCallback(clips, held_out.processor, trainer=trainer))
+        limits = {"min_pixels": held_out.options.min_pixels, "max_pixels": held_out.options.max_pixels}
+        options = StreamOptions(max_new_tokens=32, **limits)
+        trainer.add_callback(LiveCommentaryCallback(clips, held_out.processor, trainer=trainer, options=options))
 
 
 def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:

@@ -1,0 +1,516 @@
+"""Measures a training step: `LiveCCTrainer` against the straightforward way, on the same samples and weights.
+
+    python benchmarks/training.py [--models livecc-tiny mid-size] [--rounds 2] [--steps 3] [--output FILE]
+
+The straightforward way is transformers' own `Qwen2VLForConditionalGeneration` in its `Trainer`: one sample a row, no
+packing, logits at every position. Ours packs samples into rows and computes head and loss at supervised positions
+only. Everything else is the same: weights, ids, pixels, positions, float32, ``sdpa`` attention, gradient
+checkpointing, frozen vision tower, AdamW, and the samples an optimizer step sees. Both must find the same loss.
+
+Each side of each round runs in a process of its own. Memory is the peak of its resident memory (VmHWM) less what was
+resident once weights, samples and trainer were there; gradients and AdamW's state, the same on both sides, are in
+it. Time is the median over the steps after the first, from the end of a step to the end of the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "benchmarks" / "results" / "training.json"
+TINY = str(ROOT / "src" / "livecc_hf" / "assets" / "livecc-tiny")
+SIDES = ("ours", "straightforward")
+MAX_MEMORY_RATIO, MAX_TIME_RATIO = 1 / 3, 2 / 3
+MAX_LOSS_DIFFERENCE = 1e-4
+TURN_TEXT_TOKENS, WORD_TOKENS = 13, (5, 14)  # of the synthetic samples: time text, and fewest and most spoken
+FRAME_PATCHES = 16  # along a side of their frames: 224 pixels, 64 tokens a frame pair
+FIRST_TEXT_ID = 1000  # past livecc-tiny's ids, whose special tokens they use
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and its samples.
+
+    Attributes:
+        name: of the model.
+        row_tokens: most tokens of our rows.
+        turns: of each synthetic sample; none: narrated clips of livecc-tiny's world.
+        clips: how many of those.
+        has_target: whether the targets hold for it.
+    """
+
+    name: str
+    row_tokens: int
+    turns: tuple[int, ...] = ()
+    clips: int = 0
+    has_target: bool = False
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("livecc-tiny", row_tokens=2048, clips=12),
+        Case("mid-size", row_tokens=4096, turns=(42, 20, 14, 7), has_target=True),
+        Case("smoke", row_tokens=400, turns=(2, 1, 1)),
+    )
+}
+
+
+def prepare(case: Case, folder: Path) -> dict[str, Any]:
+    """Writes the weights and the samples of a case, and returns what is known about them."""
+    import torch
+
+    from livecc_hf.loading import load_processor
+    from livecc_hf.training.packing import plan_packs
+
+    processor = load_processor(TINY)
+    if case.turns:
+        torch.manual_seed(0)
+        model = mid_size_model(processor, smoke=case.name == "smoke")
+        generator = torch.Generator().manual_seed(0)
+        config = model.config
+        samples = [synthetic_sample(turns, config, generator) for turns in case.turns]
+    else:
+        from livecc_hf.loading import load_model
+
+        model, _ = load_model(TINY, dtype="float32")
+        samples = narrated_samples(processor, case.clips)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    torch.save(samples, folder / "samples.pt")
+    lengths = [len(sample["input_ids"]) for sample in samples]
+    rows = plan_packs(lengths, case.row_tokens, seed=0).row_lengths(lengths).tolist()
+    n_tokens = sum(lengths)
+    n_supervised = sum(int((sample["labels"] != -100).sum()) for sample in samples)
+    text = model.config.text_config
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "head_parameters": text.vocab_size * text.hidden_size,
+        "vocabulary": text.vocab_size,
+        "tokens_per_step": n_tokens,
+        "supervised_share": round(n_supervised / n_tokens, 4),
+        "sample_tokens": lengths,
+        "packed_row_tokens": rows,
+        "padding_share_packed": round(1 - n_tokens / (max(rows) * len(rows)), 4) if rows else 0.0,
+    }
+
+
+def mid_size_model(processor, smoke: bool = False):
+    """Returns a Qwen2-VL with random weights, Qwen2-VL's vocabulary and its grouped attention.
+
+    About 120M parameters, two thirds of them in the tied embedding and head.
+    """
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+
+    hidden, layers, vocabulary, sections = (64, 2, 4096, [2, 1, 1]) if smoke else (512, 10, 151_936, [8, 12, 12])
+    tokenizer = processor.tokenizer
+    text = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
+        "bos_token_id": None,
+        "eos_token_id": processor.end_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": True,
+    }
+    vision = {"depth": 4, "embed_dim": hidden // 2, "num_heads": 4, "mlp_ratio": 4, "hidden_size": hidden}
+    ids = {
+        "vision_start_token_id": tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        "vision_end_token_id": tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        "image_token_id": tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        "video_token_id": processor.video_token_id,
+        "message_end_token_id": processor.end_id,
+    }
+    config = LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    return LiveCCForConditionalGeneration(config)
+
+
+def synthetic_sample(turns: int, config, generator) -> dict[str, Any]:
+    """Returns the inputs of a commentary with random words and pixels: 6 frames in its first turn, then 2 a turn."""
+    import torch
+
+    def words(low: int, high: int) -> torch.Tensor:
+        n = int(torch.randint(low, high + 1, (), generator=generator))
+        return torch.randint(FIRST_TEXT_ID, config.text_config.vocab_size, (n,), generator=generator)
+
+    ids, labels, grids = [], [], []
+    for turn in range(turns):
+        grid = [3 if turn == 0 else 1, FRAME_PATCHES, FRAME_PATCHES]
+        video = torch.full((grid[0] * (FRAME_PATCHES // 2) ** 2,), config.video_token_id)
+        start, end = (torch.tensor([token]) for token in (config.vision_start_token_id, config.vision_end_token_id))
+        text = words(TURN_TEXT_TOKENS, TURN_TEXT_TOKENS)
+        spoken = words(*WORD_TOKENS)
+        prompt = torch.cat([text, start, video, end])
+        ids += [prompt, spoken]
+        labels += [torch.full_like(prompt, -100), spoken]
+        grids.append(grid)
+    input_ids, grid_thw = torch.cat(ids), torch.tensor(grids)
+    return {
+        "input_ids": input_ids,
+        "labels": torch.cat(labels),
+        "mm_token_type_ids": (input_ids == config.video_token_id).long() * 2,
+        "pixel_values_videos": torch.randn(int(grid_thw.prod(1).sum()), 1176, generator=generator),
+        "video_grid_thw": grid_thw,
+    }
+
+
+def narrated_samples(processor, n_clips: int) -> list[dict[str, Any]]:
+    """Returns the inputs of narrated clips of livecc-tiny's world, as its recipe draws them."""
+    from livecc_hf.training import tiny_source  # noqa: F401  (registers itself)
+    from livecc_hf.training.data import open_data
+    from livecc_hf.training.samples import EncodeOptions
+
+    entry = {"source": "tiny", "length": [12, 28], "samples": n_clips, "group": 1, "moods": ["busy", "calm"]}
+    data = open_data([entry], processor, EncodeOptions(keep_trailing_silence=True))
+    return [data.sample(index).model_inputs for index in range(n_clips)]
+
+
+def resident_bytes(field: str = "VmRSS") -> int:
+    """Returns a field of /proc/self/status; not `ru_maxrss`, which a child inherits from its parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status holds no {field}: this benchmark needs Linux")
+
+
+def reset_peak() -> bool:
+    """Sets VmHWM back to what is resident now; returns whether the system allows that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def training_options(output: str, steps: int, checkpointing: bool) -> dict[str, Any]:
+    """Returns what both sides tell their trainer."""
+    return {
+        "output_dir": output,
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch",
+        "max_grad_norm": 1.0,
+        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
+        "bf16": False,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "seed": 0,
+    }
+
+
+def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, Any]):
+    """Returns our trainer over packed rows, with the whole data set in a step."""
+    from trl import SFTConfig
+
+    from livecc_hf.loading import load_processor
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+    from livecc_hf.training.batches import BatchLoader
+    from livecc_hf.training.collator import CommentaryCollator
+    from livecc_hf.training.data import DataPart, TrainingData
+    from livecc_hf.training.packing import plan_packs
+    from livecc_hf.training.parts import set_trainable
+    from livecc_hf.training.samples import EncodeOptions
+    from livecc_hf.training.trainer import LiveCCTrainer
+
+    model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
+    set_trainable(model, ("language_model",))
+    processor = load_processor(str(folder))
+    data = TrainingData([DataPart("stored", StoredPart(samples), 1)], processor, EncodeOptions())
+    packs = plan_packs([len(sample["input_ids"]) for sample in samples], row_tokens, seed=0)
+    collator = CommentaryCollator(model.config, processor.tokenizer.pad_token_id, images_as_videos=True)
+    loader = BatchLoader(data, packs, collator)
+    arguments = SFTConfig(
+        **options,
+        gradient_accumulation_steps=len(packs),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    return recorded(LiveCCTrainer)(
+        model=model,
+        args=arguments,
+        data_collator=loader,
+        train_dataset=loader.dataset(),
+        processing_class=processor,
+    )
+
+
+def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
+    """Returns transformers' trainer over one sample a row, with the whole data set in a step."""
+    from datasets import Dataset
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Trainer, TrainingArguments
+
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+    from livecc_hf.training.collator import CommentaryCollator
+    from livecc_hf.training.samples import Sample
+
+    config = LiveCCConfig.from_pretrained(folder)
+    ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
+    described = {name: value for name, value in config.to_dict().items() if name not in ours_only}
+    model = Qwen2VLForConditionalGeneration.from_pretrained(
+        folder, config=Qwen2VLConfig(**described), dtype="float32", attn_implementation="sdpa"
+    )
+    model.model.visual.requires_grad_(False)
+    # Alone in its row, a sample is as a processor returns it, plus the positions, so that both sides use the same.
+    collator = CommentaryCollator(config, config.text_config.pad_token_id)
+
+    def collate(rows):
+        batch = collator([[Sample(samples[row["row"]])] for row in rows])
+        del batch["n_words"]
+        return {name: tensor for name, tensor in batch.items()} | {"attention_mask": (batch["input_ids"] >= 0).long()}
+
+    return recorded(Trainer)(
+        model=model,
+        args=TrainingArguments(**options, gradient_accumulation_steps=len(samples)),
+        data_collator=collate,
+        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}),
+    )
+
+
+class StoredPart:
+    """Samples in memory as a part of `TrainingData`: what is measured is training, not decoding."""
+
+    def __init__(self, samples: list):
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int):
+        return _StoredItem(self.samples[row])
+
+    def origin(self, row: int) -> str:
+        """Says which sample it is."""
+        return f"stored sample {row}"
+
+
+@dataclass(frozen=True)
+class _StoredItem:
+    inputs: dict[str, Any]
+
+    def encode(self, processor, options):
+        from livecc_hf.training.samples import Sample
+
+        return Sample(self.inputs)
+
+
+def recorded(trainer_class: type) -> type:
+    """Returns the trainer class with its steps' losses and times kept, in `losses`, `wall_s` and `cpu_s`."""
+
+    class Recorded(trainer_class):
+        def train(self, *args, **keywords):
+            self.losses, self.wall_s, self.cpu_s, self._loss = [], [], [], 0.0
+            self._last = time.perf_counter(), time.process_time()
+            return super().train(*args, **keywords)
+
+        def training_step(self, *args, **keywords):
+            loss = super().training_step(*args, **keywords)
+            self._loss += loss.item()  # already over all tokens of the step
+            return loss
+
+        def log(self, logs, *args, **keywords):
+            if "loss" in logs:  # after the optimizer's step
+                now = time.perf_counter(), time.process_time()
+                self.wall_s.append(now[0] - self._last[0])
+                self.cpu_s.append(now[1] - self._last[1])
+                self.losses.append(self._loss)
+                self._last, self._loss = now, 0.0
+            super().log(logs, *args, **keywords)
+
+    return Recorded
+
+
+def run_side(side: str, case: Case, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
+    """Trains one side in this process and returns its times, losses and memory."""
+    import torch
+
+    samples = torch.load(folder / "samples.pt")
+    with tempfile.TemporaryDirectory() as output:
+        options = training_options(output, 1 + steps, checkpointing)
+        if side == "ours":
+            trainer = build_ours(folder / "model", samples, case.row_tokens, options)
+        else:
+            trainer = build_straightforward(folder / "model", samples, options)
+        weights = list(trainer.model.parameters())
+        for weight in weights:
+            weight.data.sum()  # pages of a mapped file become resident only when touched
+        is_reset = reset_peak()
+        loaded = resident_bytes()
+        trainer.train()
+    return {
+        "wall_s": trainer.wall_s[1:],
+        "cpu_s": trainer.cpu_s[1:],
+        "losses": trainer.losses,
+        "loaded_bytes": loaded,
+        "peak_above_loaded_bytes": resident_bytes("VmHWM") - loaded,
+        "peak_was_reset": is_reset,
+        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
+        "gradient_and_optimizer_bytes": 3 * sum(4 * weight.numel() for weight in weights if weight.requires_grad),
+        "rows_per_step": trainer.args.gradient_accumulation_steps,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def run_child(side: str, case: Case, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
+    """Runs `run_side` in a process of its own.
+
+    Raises:
+        RuntimeError: if it fails; with the end of what it wrote.
+    """
+    result = folder / "result.json"
+    arguments = ["--side", side, "--models", case.name, "--folder", str(folder), "--steps", str(steps)]
+    if not checkpointing:
+        arguments.append("--no-checkpointing")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, __file__, *arguments, "--output", str(result)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{case.name}, {side}: the process ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(result.read_text())
+
+
+def measure(case: Case, rounds: int, steps: int, checkpointing: bool) -> dict[str, Any]:
+    """Runs both sides of a case, in turns, and compares them."""
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        facts = prepare(case, folder)
+        for number in range(rounds):
+            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+                runs[side].append(run_child(side, case, folder, steps, checkpointing))
+                print(f"  round {number + 1}, {side}: {[round(s, 2) for s in runs[side][-1]['wall_s']]} s", flush=True)
+    sides = {side: summary(found) for side, found in runs.items()}
+    ours, other = (sides[side] for side in SIDES)
+    differences = [abs(a - b) for a, b in zip(ours["losses"], other["losses"], strict=True)]
+    return {
+        "samples": asdict(case) | facts,
+        "gradient_checkpointing": checkpointing,
+        "memory_ratio": round(ours["peak_above_loaded_mb"] / other["peak_above_loaded_mb"], 3),
+        "step_time_ratio": round(ours["step_s"] / other["step_s"], 3),
+        "step_cpu_time_ratio": round(ours["step_cpu_s"] / other["step_cpu_s"], 3),
+        "first_loss_difference": differences[0],
+        "largest_loss_difference": max(differences),
+        **sides,
+    }
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns one side over its rounds: medians of the times, the largest memory, the first round's losses."""
+    mb = 1e6
+    last = runs[-1]
+    return {
+        "step_s": round(statistics.median(s for run in runs for s in run["wall_s"]), 3),
+        "step_cpu_s": round(statistics.median(s for run in runs for s in run["cpu_s"]), 3),
+        "all_steps_s": [[round(s, 3) for s in run["wall_s"]] for run in runs],
+        "peak_above_loaded_mb": round(max(run["peak_above_loaded_bytes"] for run in runs) / mb, 1),
+        "all_peaks_above_loaded_mb": [round(run["peak_above_loaded_bytes"] / mb, 1) for run in runs],
+        "loaded_mb": round(last["loaded_bytes"] / mb, 1),
+        "weights_mb": round(last["weight_bytes"] / mb, 1),
+        "gradients_and_optimizer_mb": round(last["gradient_and_optimizer_bytes"] / mb, 1),
+        "rows_per_step": last["rows_per_step"],
+        "threads": last["threads"],
+        "peak_was_reset": all(run["peak_was_reset"] for run in runs),
+        "losses": runs[0]["losses"],
+    }
+
+
+def problems(case: Case, result: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with a result: different work, or a target that is missed."""
+    found = []
+    if not result["first_loss_difference"] <= MAX_LOSS_DIFFERENCE:
+        found.append(f"{case.name}: the first losses differ by {result['first_loss_difference']:.2e}")
+    if case.has_target and result["memory_ratio"] > MAX_MEMORY_RATIO:
+        found.append(f"{case.name}: memory ratio {result['memory_ratio']} is above {MAX_MEMORY_RATIO:.3f}")
+    if case.has_target and result["step_time_ratio"] > MAX_TIME_RATIO:
+        found.append(f"{case.name}: step time ratio {result['step_time_ratio']} is above {MAX_TIME_RATIO:.3f}")
+    return found
+
+
+def surroundings() -> dict[str, Any]:
+    """Returns the hardware and the versions."""
+    from importlib.metadata import version
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    return {
+        "hardware": f"{cpu}, {os.cpu_count()} cores, {ram:.0f} GB of memory",
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "accelerate")},
+        "python": platform.python_version(),
+    }
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """Prints a line for each side of each model."""
+    print(f"\n{'model':12} {'':16} {'step s':>8} {'CPU s':>8} {'MB above weights':>17} {'first loss':>11}")
+    for name, result in results.items():
+        for side in SIDES:
+            found = result[side]
+            numbers = f"{found['step_s']:8.2f} {found['step_cpu_s']:8.2f} {found['peak_above_loaded_mb']:17.0f}"
+            print(f"{name:12} {side:16} {numbers} {found['losses'][0]:11.5f}")
+        ratios = f"{result['step_time_ratio']:8.3f} {result['step_cpu_time_ratio']:8.3f} {result['memory_ratio']:17.3f}"
+        print(f"{name:12} {'ratio':16} {ratios} {result['first_loss_difference']:11.1e}")
+
+
+def main() -> int:
+    """Measures and writes; 1 if the losses differ or a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=CASES, default=["livecc-tiny", "mid-size"])
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each side, in turns")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps of each process, after a first one")
+    parser.add_argument("--no-checkpointing", action="store_true", help="keep activations instead of recomputing them")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    checkpointing = not arguments.no_checkpointing
+    if arguments.side:
+        case = CASES[arguments.models[0]]
+        found = run_side(arguments.side, case, arguments.folder, arguments.steps, checkpointing)
+        arguments.output.write_text(json.dumps(found))
+        return 0
+    results, load_before = {}, os.getloadavg()
+    for name in arguments.models:
+        print(f"{name}:", flush=True)
+        results[name] = measure(CASES[name], arguments.rounds, arguments.steps, checkpointing)
+    print_table(results)
+    missed = [problem for name, result in results.items() for problem in problems(CASES[name], result)]
+    report = {
+        "targets": {"memory_ratio": round(MAX_MEMORY_RATIO, 3), "step_time_ratio": round(MAX_TIME_RATIO, 3)},
+        "targets_met": not missed,
+        "models": results,
+        **surroundings(),
+        "load_average": [round(load, 2) for load in (load_before[0], os.getloadavg()[0])],
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    print("\n".join(missed) or "targets met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,463 @@
+"""Measures LoRA and QLoRA steps of a model shaped like LiveCC-7B, with random weights, on a CUDA device.
+
+    python benchmarks/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa] [--output FILE]
+
+Without CUDA it says so and ends with 0. `--smoke` runs the same code with a tiny model on any device and writes no
+file unless told to.
+
+A step is one row of one commentary, about 10% of it supervised: gradient checkpointing, bfloat16, LoRA of rank 16
+on all linear layers of the language model, AdamW. With TRL installed it is `LiveCCTrainer`'s step, else a plain loop
+around the same model call. Each combination runs in a process of its own.
+
+Peak memory is what PyTorch held at most (`max_memory_reserved`), weights included, CUDA's own context not. Model
+FLOPs utilisation counts 4N FLOPs a token: 2N forward, 2N backward to the activations, since the base is frozen.
+N are the parameters of the language model's layers; the head counts at supervised positions only, as it runs there
+only; the vision tower counts 2N for each of its patches, since nothing goes back through it. Attention's products,
+recomputation, the adapter and the optimizer count nothing, so the figure is on the low side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = ("lora", "qlora")
+PATCH_VALUES = 1176
+FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml
+TURN_TEXT_TOKENS, SPOKEN_TOKENS = 15, 13
+MIN_MFU = 0.4
+# Most bytes of QLoRA, by tokens in a row.
+MAX_QLORA_BYTES = {8192: 14e9, 24576: 24e9}
+# Dense bfloat16 with float32 accumulation, in TFLOP/s, from the vendor's data sheets; the first name that fits counts.
+PEAK_TFLOPS = (
+    ("B200", 2250),
+    ("H200", 989),
+    ("H100 PCIe", 756),
+    ("H100 NVL", 835),
+    ("H100", 989),
+    ("H800", 989),
+    ("A100", 312),
+    ("A800", 312),
+    ("A10G", 70),
+    ("A10", 125),
+    ("A40", 150),
+    ("A6000", 155),
+    ("L40S", 362),
+    ("L40", 181),
+    ("L4", 121),
+    ("RTX 6000 Ada", 364),
+    ("5090", 209.5),
+    ("4090", 165.2),
+    ("4080", 97.5),
+    ("3090", 71),
+    ("T4", 65),
+)
+
+
+def peak_tflops(device: str) -> float | None:
+    """Returns the peak rate assumed for a device, by its name; `None` if it is not in the table."""
+    return next((rate for name, rate in PEAK_TFLOPS if re.search(rf"\b{name}\b", device)), None)
+
+
+def model_config(smoke: bool):
+    """Returns the config of LiveCC-7B, which is Qwen2-VL-7B's, or that of a tiny model."""
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+
+    text = {
+        "vocab_size": 152_064,
+        "hidden_size": 3584,
+        "intermediate_size": 18_944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32_768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+        "bos_token_id": None,
+        "eos_token_id": 151_645,
+        "pad_token_id": 151_643,
+        "tie_word_embeddings": False,
+    }
+    vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 3584}
+    if smoke:
+        text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+        text |= {"num_key_value_heads": 2}
+        text["rope_parameters"] |= {"mrope_section": [4, 2, 2]}
+        vision |= {"depth": 2, "embed_dim": 64, "num_heads": 4, "hidden_size": 64}
+    ids = {"vision_start_token_id": 151_652, "vision_end_token_id": 151_653}
+    ids |= {"image_token_id": 151_655, "video_token_id": 151_656, "message_end_token_id": 151_645}
+    return LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **ids)
+
+
+def build_model(config, device: str, attention: str, four_bit: bool):
+    """Returns the model with random bfloat16 weights on the device, the language model's layers in NF4 if asked for.
+
+    One matrix after the other is drawn on the device and quantised there, so that a card only has to hold the result.
+    """
+    import torch
+    from torch import nn
+    from transformers import initialization
+
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+
+    with initialization.no_init_weights():
+        model = LiveCCForConditionalGeneration._from_config(
+            config, dtype=torch.bfloat16, attn_implementation=attention
+        )
+    for name, module in list(model.named_modules()):
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            drawn = torch.zeros(parameter.shape, dtype=torch.bfloat16, device=device)
+            if parameter.ndim > 1:
+                drawn.normal_(std=0.02)
+            elif key == "weight":
+                drawn.fill_(1)
+            module._parameters[key] = nn.Parameter(drawn, requires_grad=False)
+        if four_bit and isinstance(module, nn.Linear) and name.startswith("model.language_model.layers"):
+            model.set_submodule(name, quantized(module))
+    model.to(device)  # buffers
+    if four_bit:
+        # What loading with a quantisation config would set, for peft and the trainer.
+        from transformers import BitsAndBytesConfig
+        from transformers.quantizers import AutoHfQuantizer
+
+        described = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+        model.is_loaded_in_4bit = model.is_quantized = True
+        model.config.quantization_config = described
+        model.hf_quantizer = AutoHfQuantizer.from_config(described)
+        model.quantization_method = described.quant_method
+    return model.train()
+
+
+def quantized(linear):
+    """Returns a linear layer in NF4 with nested constants, on the layer's device."""
+    import bitsandbytes as bnb
+    import torch
+
+    device = linear.weight.device
+    options = {"compute_dtype": torch.bfloat16, "compress_statistics": True, "quant_type": "nf4", "device": "meta"}
+    layer = bnb.nn.Linear4bit(linear.in_features, linear.out_features, linear.bias is not None, **options)
+    layer.weight = bnb.nn.Params4bit(
+        linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
+    )
+    layer.bias = linear.bias
+    linear.weight = None
+    return layer.to(device)  # quantises
+
+
+def row_sample(n_tokens: int, config):
+    """Returns a commentary of random words and pixels with as many turns of a frame pair as fit."""
+    import torch
+
+    from livecc_hf.training.samples import Sample
+
+    n_video = (FRAME_PATCHES // 2) ** 2
+    turn = torch.randint(0, 150_000, (TURN_TEXT_TOKENS + 1 + n_video + 1 + SPOKEN_TOKENS,))
+    video = slice(TURN_TEXT_TOKENS + 1, TURN_TEXT_TOKENS + 1 + n_video)
+    turn[video], turn[video.start - 1], turn[video.stop] = (
+        config.video_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
+    )
+    n_turns = n_tokens // len(turn)
+    if not n_turns:
+        raise ValueError(f"a row of {n_tokens} tokens holds no turn: give at least {len(turn)}")
+    labels = turn.clone()
+    labels[: video.stop + 1] = -100
+    input_ids = torch.randint(0, 150_000, (n_tokens,))  # text after the last turn fills the row
+    all_labels = torch.full((n_tokens,), -100)
+    input_ids[: n_turns * len(turn)] = turn.repeat(n_turns)
+    all_labels[: n_turns * len(turn)] = labels.repeat(n_turns)
+    inputs = {
+        "input_ids": input_ids,
+        "labels": all_labels,
+        "mm_token_type_ids": (input_ids == config.video_token_id).long() * 2,
+        "pixel_values_videos": torch.randn(n_turns * FRAME_PATCHES**2, PATCH_VALUES),
+        "video_grid_thw": torch.tensor([[1, FRAME_PATCHES, FRAME_PATCHES]] * n_turns),
+    }
+    return Sample(inputs)
+
+
+def lora(model):
+    """Returns peft's config of the LoRA recipes."""
+    from livecc_hf.training.parts import lora_config
+
+    options = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
+    options |= {"lora_target_parameters": None, "lora_modules_to_save": None, "lora_task_type": "CAUSAL_LM"}
+    return lora_config(model, SimpleNamespace(**options, use_rslora=False, use_dora=False))
+
+
+def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """Returns a batch as `LiveCCTrainer.compute_loss` gives it to the model: labels at supervised positions only."""
+    from torch.nn.functional import pad
+
+    inputs = dict(batch)
+    labels = inputs.pop("labels")
+    targets = pad(labels[:, 1:], (0, 1), value=-100)
+    kept = targets != -100
+    compact = targets[kept][None]
+    return inputs | {"labels": compact, "shift_labels": compact, "kept_positions": kept, "use_cache": False}
+
+
+def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
+    """Trains without TRL and returns the seconds and the loss of each step."""
+    import torch
+    from peft import get_peft_model
+
+    four_bit = getattr(model, "is_loaded_in_4bit", False)
+    model = get_peft_model(model, lora(model))
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if four_bit:  # as TRL does
+        for parameter in trained:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
+    inputs = supervised_inputs(inputs)
+    times, losses = [], []
+    for _ in range(n_steps):
+        start = time.perf_counter()
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss = model(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # waits for the device
+        times.append(time.perf_counter() - start)
+    return times, losses
+
+
+def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
+    """Trains with `LiveCCTrainer` and returns the seconds and the loss of each step."""
+    from datasets import Dataset
+    from training import recorded
+    from trl import SFTConfig
+
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.loading import load_processor
+    from livecc_hf.training.trainer import LiveCCTrainer
+
+    with tempfile.TemporaryDirectory() as output:
+        arguments = SFTConfig(
+            output_dir=output,
+            max_steps=n_steps,
+            per_device_train_batch_size=1,
+            learning_rate=1e-4,
+            lr_scheduler_type="constant",
+            optim="adamw_torch_fused",
+            gradient_checkpointing=True,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            bf16=True,
+            use_cpu=device == "cpu",
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        trainer = recorded(LiveCCTrainer)(
+            model=model,
+            args=arguments,
+            data_collator=lambda rows: dict(batch),
+            train_dataset=Dataset.from_dict({"row": list(range(n_steps))}),
+            processing_class=load_processor(str(bundled_model_path())),  # only asked for its padding
+            peft_config=lora(model),
+        )
+        trainer.train()
+    return trainer.wall_s, trainer.losses
+
+
+def counted_parameters(model) -> dict[str, int]:
+    """Returns N of the parts: the language model's layers, the head, and the vision tower."""
+
+    def count(module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    return {
+        "language_layers": count(model.model.language_model.layers),
+        "head": count(model.lm_head),
+        "vision": count(model.model.visual),
+    }
+
+
+def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures one combination in this process."""
+    import torch
+
+    from livecc_hf.training.collator import CommentaryCollator
+
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = model_config(arguments.smoke)
+    counts = counted_parameters(meta_model(config))
+    model = build_model(config, device, arguments.attention, four_bit=method == "qlora")
+    batch = CommentaryCollator(config, config.text_config.pad_token_id)([[row_sample(n_tokens, config)]])
+    del batch["n_words"]
+    on_device = device == "cuda"
+    weights = 0
+    if on_device:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        weights = torch.cuda.memory_allocated()
+    use_trainer = find_spec("trl") is not None and not arguments.plain_loop
+    steps = trainer_steps if use_trainer else plain_steps
+    times, losses = steps(model, batch, 2 + arguments.steps, device)
+    seconds = statistics.median(times[2:])
+    n_supervised = int((batch["labels"] != -100).sum())
+    flops = 4 * (counts["language_layers"] * n_tokens + counts["head"] * n_supervised)
+    flops += 2 * counts["vision"] * len(batch["pixel_values_videos"])
+    name = torch.cuda.get_device_name() if on_device else "cpu"
+    peak = peak_tflops(name)
+    return {
+        "method": method,
+        "tokens": n_tokens,
+        "supervised_tokens": n_supervised,
+        "patches": len(batch["pixel_values_videos"]),
+        "steps_by": "LiveCCTrainer" if use_trainer else "plain loop",
+        "step_s": round(seconds, 4),
+        "tokens_per_s": round(n_tokens / seconds, 1),
+        "peak_reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2) if on_device else None,
+        "peak_allocated_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if on_device else None,
+        "weights_gb": round(weights / 1e9, 2) if on_device else None,
+        "model_tflop_per_step": round(flops / 1e12, 4),
+        "language_tflop_per_step": round(4 * counts["language_layers"] * n_tokens / 1e12, 4),
+        "mfu": round(flops / seconds / (peak * 1e12), 4) if peak else None,
+        "counted_parameters": counts,
+        "losses": losses,
+    }
+
+
+def meta_model(config):
+    """Returns the model without weights, for counting: quantised ones hide how many they are."""
+    import torch
+
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+
+    with torch.device("meta"):
+        return LiveCCForConditionalGeneration(config)
+
+
+def checks(result: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Returns the targets that hold for a result, and whether it meets them."""
+    found = []
+    limit = MAX_QLORA_BYTES.get(result["tokens"])
+    if result["method"] == "qlora" and limit and result["peak_reserved_gb"] is not None:
+        found.append((f"QLoRA, {result['tokens']} tokens: at most {limit / 1e9:.0f} GB",
+                      result["peak_reserved_gb"] <= limit / 1e9))  # fmt: skip
+    if result["method"] == "lora" and result["tokens"] == 8192 and result["mfu"] is not None:
+        found.append((f"LoRA, 8192 tokens: MFU at least {MIN_MFU:.0%}", result["mfu"] >= MIN_MFU))
+    return found
+
+
+def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs one combination in a process of its own; an error becomes its result, so that the others still run."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "result.json"
+        command = [sys.executable, __file__, "--one", "--methods", method, "--tokens", str(n_tokens)]
+        command += ["--steps", str(arguments.steps), "--attention", arguments.attention, "--output", str(output)]
+        command += [f"--{name}" for name in ("smoke", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
+        environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return {"method": method, "tokens": n_tokens, "error": done.stderr.strip()[-2000:]}
+        return json.loads(output.read_text())
+
+
+def surroundings() -> dict[str, Any]:
+    """Returns device, assumed peak rate and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    versions = {}
+    for name in ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    memory = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
+    return {
+        "device": device,
+        "device_memory_gb": memory and round(memory, 1),
+        "assumed_peak_bf16_tflops": peak_tflops(device),
+        "versions": versions,
+        "python": platform.python_version(),
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--tokens", nargs="+", type=int, help="tokens in a row (default: 8192 24576)")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps, after two first ones")
+    parser.add_argument("--attention", default="sdpa", help="attn_implementation")
+    parser.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, on any device")
+    parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/training_gpu-<device>.json)")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.tokens = arguments.tokens or ([300] if arguments.smoke else [8192, 24_576])
+    return arguments
+
+
+def main() -> int:
+    """Measures, prints and writes; 1 if a target is missed or a combination fails."""
+    arguments = parse_arguments()
+    try:
+        import torch
+    except ImportError:
+        print("skipped: torch is not installed")
+        return 0
+    if not torch.cuda.is_available() and not arguments.smoke:
+        print("skipped: no CUDA device is available; --smoke runs the same code with a tiny model")
+        return 0
+    if arguments.one:
+        found = run_one(arguments.methods[0], arguments.tokens[0], arguments)
+        arguments.output.write_text(json.dumps(found))
+        return 0
+    results = []
+    print(f"{'method':7} {'tokens':>7} {'step s':>8} {'tokens/s':>9} {'peak GB':>8} {'MFU':>7}", flush=True)
+    for method in arguments.methods:
+        for n_tokens in arguments.tokens:
+            result = run_child(method, n_tokens, arguments)
+            results.append(result)
+            if "error" in result:
+                print(f"{method:7} {n_tokens:7} failed: {result['error'].splitlines()[-1]}", flush=True)
+                continue
+            shown = {name: "-" if result[name] is None else result[name] for name in ("peak_reserved_gb", "mfu")}
+            numbers = f"{result['step_s']:8.3f} {result['tokens_per_s']:9.0f}"
+            print(f"{method:7} {n_tokens:7} {numbers} {shown['peak_reserved_gb']:>8} {shown['mfu']:>7}", flush=True)
+    targets = [check for result in results if "error" not in result for check in checks(result)]
+    for name, is_met in targets:
+        print(f"{'met' if is_met else 'MISSED'}: {name}")
+    around = surroundings()
+    report = {**around, "attention": arguments.attention, "targets": dict(targets), "results": results}
+    slug = re.sub(r"[^a-z0-9]+", "-", around["device"].lower()).strip("-")
+    output = arguments.output or (
+        None if arguments.smoke else ROOT / "benchmarks" / "results" / f"training_gpu-{slug}.json"
+    )
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if all(is_met for _, is_met in targets) and not any("error" in result for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
