@@ -113,9 +113,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
     with initialization.no_init_weights():
-        model = LiveCCForConditionalGeneration._from_config(
-            config, dtype=torch.bfloat16, attn_implementation=attention
-        )
+        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
     for name, module in list(model.named_modules()):
         for key, parameter in list(module.named_parameters(recurse=False)):
             drawn = torch.zeros(parameter.shape, dtype=torch.bfloat16, device=device)
@@ -410,7 +408,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--attention", default="sdpa", help="attn_implementation")
     parser.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
     parser.add_argument("--smoke", action="store_true", help="a tiny model, on any device")
-    parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/training_gpu-<device>.json)")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file (default: benchmarks/results/training_gpu-<device>.json)"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.tokens = arguments.tokens or ([300] if arguments.smoke else [8192, 24_576])

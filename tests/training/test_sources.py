@@ -199,8 +199,8 @@ def test_a_missing_dataset_is_said_at_once(tiny_processor, entry, message):
 
 
 AT_SCALE = """
-import subprocess
 import sys
+import datasets  # takes 100 MB, as the other libraries take their share
 from torch.utils.data import RandomSampler
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.training import narrated_source
@@ -208,19 +208,22 @@ from livecc_hf.training.batches import BatchLoader
 from livecc_hf.training.data import open_data
 from livecc_hf.training.packing import plan_singles
 
+def peak_kb():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
 processor = StreamingProcessor.from_pretrained(sys.argv[1])
+before_kb = peak_kb()
 data = open_data([{"source": "jsonl", "path": sys.argv[2]}], processor)
 rows = BatchLoader(data, plan_singles(len(data)), collator=None).dataset()
 order = list(RandomSampler(rows))
 assert len(order) == 5_000_000
 assert data.item(order[0]).conversation.messages[1]["content"][0]["text"] == f"Answer {order[0]}."
-status = open("/proc/self/status").read()
-print(int(status.split("VmHWM:")[1].split()[0]))
+print(peak_kb() - before_kb)
 """
 
 
 @pytest.mark.slow
-def test_five_million_lines_and_their_order_take_less_than_a_gigabyte(tiny_folder, tmp_path):
+def test_five_million_lines_and_their_order_take_less_than_half_a_gigabyte(tiny_folder, tmp_path):
     file = tmp_path / "many.jsonl"
     with file.open("w") as out:
         for number in range(5_000_000):
@@ -230,4 +233,4 @@ def test_five_million_lines_and_their_order_take_less_than_a_gigabyte(tiny_folde
     command = [sys.executable, "-c", AT_SCALE, str(tiny_folder), str(file)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert int(result.stdout.split()[-1]) < 1_000_000  # kB
+    assert int(result.stdout.split()[-1]) < 500_000  # kB, beside what the libraries take

@@ -63,6 +63,23 @@ def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str
     return Clip(frames, times_s, narrate(scene.events, duration_s, narrator), QUERY)
 
 
+def cut_window(clip: Clip, window_s: int, seed: int) -> Clip:
+    """A part of a clip that starts on a whole second: its frames, and the words heard while they were shown.
+
+    Raises:
+        ValueError: if the clip is shorter than the window.
+    """
+    n_frames, a_second = round(window_s / FRAME_STEP_S), round(1 / FRAME_STEP_S)
+    if not 0 < n_frames <= len(clip.frames):
+        raise ValueError(f"window_s is {window_s}; expected 1 to {len(clip.frames) // a_second}, the clip's length")
+    starts = range(0, len(clip.frames) - n_frames + 1, a_second)
+    first = random.Random(f"window/{seed}").choice(starts)
+    times_s = clip.timestamps_s[first : first + n_frames]
+    before_s = clip.timestamps_s[first - 1] if first else -1.0
+    words = [word for word in clip.words if before_s < word[1] <= times_s[-1]]
+    return Clip(clip.frames[first : first + n_frames], times_s, words, clip.query)
+
+
 def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES) -> Clip:
     """Unrelated scenes, one a turn, each answered with its objects and whether they move or rest."""
     rng = random.Random(f"list/{seed}")

@@ -60,10 +60,11 @@ class BatchLoader:
             lengths: tokens of each row, where known; the trainer can group by them.
         """
         import numpy as np
+        import pyarrow as pa
         from datasets import Dataset
 
-        columns = {"row": np.arange(len(self.packs))}
-        return Dataset.from_dict(columns | ({} if lengths is None else {"length": np.asarray(lengths)}))
+        columns = {"row": np.arange(len(self.packs), dtype=np.int32)}
+        return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
 
     def _load(self, index: int, skipped: list[SkippedSample]) -> Sample | None:
         try:

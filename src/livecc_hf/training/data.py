@@ -145,7 +145,7 @@ class TrainingData:
         self.processor = processor
         self.options = options
         rows = [_weighted_rows(part, seed * 1000 + index) for index, part in enumerate(self.parts)]
-        self.row_of = np.concatenate(rows) if rows else np.empty(0, np.int64)
+        self.row_of = np.concatenate(rows) if rows else np.empty(0, np.int32)
         self.part_of = np.repeat(np.arange(len(rows), dtype=np.int16), [len(part) for part in rows])
         if not len(self):
             names = ", ".join(part.name for part in self.parts)
@@ -191,7 +191,8 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """Returns a hash of which items there are, in which order, and how they are encoded."""
-        digest = hashlib.sha256(self.row_of.tobytes() + self.part_of.tobytes())
+        digest = hashlib.sha256(self.row_of)
+        digest.update(self.part_of)
         described = [[part.name, len(part.part), part.weight] for part in self.parts]
         digest.update(json.dumps([described, repr(self.options)]).encode())
         return digest.hexdigest()[:16]
@@ -257,9 +258,10 @@ def open_data(
 def _weighted_rows(part: DataPart, seed: int) -> np.ndarray:
     """Returns a part's row numbers: every row `floor(weight)` times, then a drawn share in the part's order."""
     n_rows = len(part.part)
+    dtype = np.int32 if n_rows < 2**31 else np.int64
     whole, share = divmod(part.weight, 1)
-    rows = [np.arange(n_rows, dtype=np.int64)] * int(whole)
+    rows = [np.arange(n_rows, dtype=dtype)] * int(whole)
     n_drawn = round(share * n_rows)
     if n_drawn:
-        rows.append(np.sort(np.random.default_rng(seed).permutation(n_rows)[:n_drawn]).astype(np.int64))
-    return np.concatenate(rows) if rows else np.empty(0, np.int64)
+        rows.append(np.sort(np.random.default_rng(seed).permutation(n_rows)[:n_drawn]).astype(dtype))
+    return np.concatenate(rows) if rows else np.empty(0, dtype)

@@ -59,7 +59,8 @@ class Packs(Sequence):
 
 def plan_singles(n_samples: int) -> Packs:
     """Return rows of one sample each, in order."""
-    return Packs(np.arange(n_samples), np.arange(n_samples + 1))
+    dtype = np.int32 if n_samples < 2**31 - 1 else np.int64
+    return Packs(np.arange(n_samples, dtype=dtype), np.arange(n_samples + 1, dtype=dtype))
 
 
 def plan_packs(lengths: np.ndarray, budget: int, seed: int) -> Packs:

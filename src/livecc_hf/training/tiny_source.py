@@ -15,7 +15,7 @@ from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_JOINT, spoken_text
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
-from livecc_hf.tiny.samples import MOODS, list_clip, narration_clip
+from livecc_hf.tiny.samples import MOODS, cut_window, list_clip, narration_clip
 
 from .data import parse_entry, register_source
 from .narration_samples import NarratedClip, encode_clip
@@ -48,6 +48,9 @@ class TinyEntry:
     )
 
     narrator: str = field(default=DEFAULT_NARRATOR, metadata={"help": "Who narrates; see `NARRATORS`."})
+    window_s: int = field(
+        default=0, metadata={"help": "For 'caption': seconds cut out of each clip at random; 0: all of it."}
+    )
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -58,6 +61,11 @@ class TinyEntry:
         if not shortest <= low <= high:
             raise ValueError(
                 f"length is {list(self.length)}; expected [low, high] with low >= {shortest} for {self.task!r}"
+            )
+        if self.window_s and not (self.task == "caption" and 0 < self.window_s <= low):
+            raise ValueError(
+                f"window_s is {self.window_s} for {self.task!r} and length {list(self.length)}; expected 0, or for "
+                f"'caption' 1 to {low}"
             )
         if unknown := set(self.moods) - set(MOODS):
             raise ValueError(f"moods holds {sorted(unknown)}; expected some of: {', '.join(MOODS)}")
@@ -74,6 +82,7 @@ class TinyItem:
     length: int
     mood: str
     narrator: str = DEFAULT_NARRATOR
+    window_s: int = 0
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
         """Draws and tokenises the clip."""
@@ -94,6 +103,8 @@ class TinyItem:
             clip = list_clip(self.seed, self.length, first_frames=2 if self.length == 1 else 6)
         else:
             clip = narration_clip(self.seed, self.length, self.mood, self.narrator)
+        if self.window_s:
+            clip = cut_window(clip, self.window_s, self.seed)
         return NarratedClip(torch.from_numpy(clip.frames), clip.timestamps_s, clip.words, query=clip.query)
 
 
