@@ -1,11 +1,11 @@
-"""Interleaving against captioning: one small model, the same clips, two ways to train, and what each says live.
+"""Interleaving against captioning: one small model, the same clips, three ways to train, and what each says live.
 
     OMP_NUM_THREADS=1 python benchmarks/interleaving.py [--start runs/livecc-tiny/1-lists] [--samples 9600]
 
-Both models start from livecc-tiny's first stage (recipes/livecc-tiny/train.sh makes it). One is trained on
-interleaved turns, the other on the whole clip followed by all of its words. About 35 minutes on 1 CPU core, 3 GB;
-a training run that is finished is not repeated. Writes benchmarks/results/interleaving.json, whose table is in
-docs/interleaving.md.
+All start from livecc-tiny's first stage (recipes/livecc-tiny/train.sh makes it). One is trained on interleaved
+turns, one on the whole clip followed by all of its words, one on 4 s windows of the clips followed by the words heard
+in them. About an hour on 1 CPU core, 3 GB; a training run that is finished is not repeated. Writes
+benchmarks/results/interleaving.json, whose table is in docs/interleaving.md.
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ import livecc_hf
 from livecc_hf.loading import load_model_and_processor
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.tiny.evaluation import CLIP_S, held_out_clips, play, turns_of
-from livecc_hf.tiny.scoring import WINDOW_S, Score, Turn, score_clip
+from livecc_hf.tiny.scoring import WINDOW_S as IN_TIME_S
+from livecc_hf.tiny.scoring import Score, Turn, score_clip
 from livecc_hf.training.tiny_source import caption_prompt_ids
 
 START = ROOT / "runs/livecc-tiny/1-lists"
 RUNS = ROOT / "runs/interleaving"
 OUTPUT = ROOT / "benchmarks/results/interleaving.json"
-TASKS = {"interleaved": "narrate", "captioned": "caption"}
+WINDOW_S = 4
+# What differs in the data, and samples for each clip of the curriculum: a window is less than half of a clip, so twice
+# as many, in batches twice as large, make as many steps and about as many seconds of video.
+MODELS = {
+    "interleaved": ({"task": "narrate"}, 1),
+    "captioned": ({"task": "caption"}, 1),
+    "window-captioned": ({"task": "caption", "window_s": WINDOW_S}, 2),
+}
 CURRICULUM = (  # seconds, twelfths of the samples, moods
     ((4, 7), 7, ["busy"]),
     ((8, 14), 3, ["busy", "busy", "calm"]),
     ((14, 20), 2, ["calm", "busy"]),
 )
-GROUP = 16
+GROUP, BATCH = 16, 8
 SETTINGS = {
     "keep_trailing_silence": True,
     "optimizer": "muon",
@@ -51,7 +59,6 @@ SETTINGS = {
     "lr_scheduler_kwargs": {"power": 1.2, "lr_end": 0.0},
     "warmup_steps": 20,
     "max_grad_norm": 1.0,
-    "per_device_train_batch_size": 8,
     "num_train_epochs": 1,
     "train_sampling_strategy": "sequential",
     "seed": 0,
@@ -67,8 +74,16 @@ SETTINGS = {
 }
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0}
 CAPTION_TOKENS = 128
-# A captioning model used live: (seconds it looks at, seconds between two captions).
-CAPTION_WINDOWS = ((4, 4), (10, 10), (20, 20), (4, 1))
+# Captioning models used live: (which, seconds it looks at, seconds between two captions).
+CAPTION_WAYS = (
+    ("captioned", CLIP_S, CLIP_S),
+    ("captioned", 10, 10),
+    ("captioned", WINDOW_S, WINDOW_S),
+    ("captioned", WINDOW_S, 1),
+    ("window-captioned", WINDOW_S, WINDOW_S),
+    ("window-captioned", WINDOW_S, 1),
+)
+STREAMED = ("interleaved", "captioned")
 
 
 @dataclass
@@ -102,32 +117,34 @@ class Measured:
         }
 
 
-def recipe(start: Path, out: Path, task: str, n_samples: int) -> dict:
-    """The training recipe of one of the two models; only ``task`` differs.
+def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict:
+    """The training recipe of one of `MODELS`; only what is said there differs.
 
     Raises:
         ValueError: if there are too few samples for the curriculum.
     """
     if n_samples < 12 * GROUP:
         raise ValueError(f"--samples {n_samples}: expected at least {12 * GROUP}")
+    task, factor = MODELS[name]
     data = [
         {
             "source": "tiny",
-            "task": task,
+            **task,
             "length": list(length_s),
-            "samples": n_samples * twelfths // 12 // GROUP * GROUP,
+            "samples": n_samples * twelfths // 12 // GROUP * GROUP * factor,
             "group": GROUP,
             "moods": moods,
         }
         for length_s, twelfths, moods in CURRICULUM
     ]
-    return {"model_name_or_path": str(start), "output_dir": str(out), "data": data, **SETTINGS}
+    start_and_end = {"model_name_or_path": str(start), "output_dir": str(out)}
+    return {**start_and_end, "data": data, "per_device_train_batch_size": BATCH * factor, **SETTINGS}
 
 
-def train(start: Path, out: Path, task: str, n_samples: int) -> dict:
+def train(start: Path, out: Path, name: str, n_samples: int) -> dict:
     """Trains one model, unless its folder holds the same run already; returns its recipe and seconds."""
     done = out / "ablation.json"
-    wanted = recipe(start, out, task, n_samples)
+    wanted = recipe(start, out, name, n_samples)
     if done.is_file():
         run = json.loads(done.read_text())
         if run["recipe"] == wanted:
@@ -190,15 +207,17 @@ def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s
 
 
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:
-    """Plays held-out clips to both models in every way; by name of the way."""
+    """Plays held-out clips to the models in every way; by name of the way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
     ways = {
         f"{name}, streamed": lambda clip, name=name: turns_of(play(*models[name], clip.chunks, **GREEDY))
-        for name in models
+        for name in STREAMED
     }
-    for window_s, every_s in CAPTION_WINDOWS:
-        ways[f"captioned, last {window_s} s every {every_s} s"] = lambda clip, w=window_s, e=every_s: caption_turns(
-            *models["captioned"], torch.cat([frames for frames, _ in clip.chunks]), w, e
+    for name, window_s, every_s in CAPTION_WAYS:
+        ways[f"{name}, last {window_s} s every {every_s} s"] = (
+            lambda clip, name=name, window_s=window_s, every_s=every_s: caption_turns(
+                *models[name], torch.cat([frames for frames, _ in clip.chunks]), window_s, every_s
+            )
         )
     seen = {name: Measured() for name in ways}
     for clip in held_out_clips(n_clips, first):
@@ -212,7 +231,7 @@ def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dic
 def table(result: dict) -> str:
     """The measurements as the Markdown table of docs/interleaving.md."""
     lines = [
-        f"| trained, used | recall within {WINDOW_S:.0f} s | recall, any time | precision within {WINDOW_S:.0f} s "
+        f"| trained, used | recall within {IN_TIME_S:.0f} s | recall, any time | precision within {IN_TIME_S:.0f} s "
         "| precision, any time | delay, median | delay, mean | work per second of video |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -227,17 +246,17 @@ def table(result: dict) -> str:
 def main() -> None:
     """Trains what is not trained yet, measures, and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--start", type=Path, default=START, help="model folder that both start from")
+    parser.add_argument("--start", type=Path, default=START, help="model folder that all start from")
     parser.add_argument("--samples", type=int, default=9600, help="training clips; 9600 take about 13 minutes a model")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the two models go")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="where the models go")
     parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
     parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
     arguments = parser.parse_args()
     if not (arguments.start / "config.json").is_file():
         sys.exit(f"interleaving.py: {arguments.start} is no model folder; recipes/livecc-tiny/train.sh makes it")
-    folders = {name: arguments.runs / name for name in TASKS}
-    training = {name: train(arguments.start, folders[name], task, arguments.samples) for name, task in TASKS.items()}
+    folders = {name: arguments.runs / name for name in MODELS}
+    training = {name: train(arguments.start, folders[name], name, arguments.samples) for name in MODELS}
     result = {
         "samples": arguments.samples,
         "training_s": {name: run["training_s"] for name, run in training.items()},

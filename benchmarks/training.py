@@ -280,7 +280,7 @@ def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
     def collate(rows):
         batch = collator([[Sample(samples[row["row"]])] for row in rows])
         del batch["n_words"]
-        return {name: tensor for name, tensor in batch.items()} | {"attention_mask": (batch["input_ids"] >= 0).long()}
+        return batch | {"attention_mask": (batch["input_ids"] >= 0).long()}
 
     return recorded(Trainer)(
         model=model,

@@ -11,7 +11,7 @@ import torch
 import livecc_hf
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.loading import load_model_and_processor
-from livecc_hf.tiny.samples import narration_clip
+from livecc_hf.tiny.samples import cut_window, narration_clip
 from livecc_hf.training.samples import EncodeOptions
 from livecc_hf.training.tiny_source import TinyEntry, TinyItem, TinySource
 
@@ -66,6 +66,24 @@ def test_both_ways_to_train_show_the_same_pictures(bundled):
     assert torch.equal(narrated["pixel_values_videos"], caption["pixel_values_videos"])
 
 
+def test_consecutive_windows_hold_each_word_once(bundled):
+    clip = narration_clip(5, 10, "busy")
+    windows = {}
+    for seed in range(200):
+        window = cut_window(clip, 2, seed)
+        windows[window.timestamps_s[0]] = window
+        assert [len(window.frames), window.timestamps_s[-1]] == [4, window.timestamps_s[0] + 1.5]
+    assert sorted(windows) == list(range(9))
+    heard = [word for start in range(0, 10, 2) for word in windows[start].words]
+    assert heard == [word for word in clip.words if word[1] <= clip.timestamps_s[-1]]
+    assert (windows[4].frames == clip.frames[8:12]).all()
+
+
+def test_a_windows_caption_is_shorter_than_its_clip(bundled):
+    item = TinySource().open({"samples": 1, "task": "caption", "length": [10, 10], "window_s": 4}, 0)[0]
+    assert item.encode(bundled[1], EncodeOptions()).model_inputs["video_grid_thw"].tolist() == [[4, 6, 6]]
+
+
 def test_a_caption_that_does_not_fit_is_unusable(bundled):
     with pytest.raises(UnusableSample, match="max_length=20"):
         TinyItem("caption", 5, 10, "busy").encode(bundled[1], EncodeOptions(max_tokens=20))
@@ -87,6 +105,12 @@ def test_unknown_narrators_and_tasks_are_errors():
         TinyEntry(samples=1, task="talk")
 
 
+@pytest.mark.parametrize("keys", [{"task": "narrate", "window_s": 4}, {"task": "caption", "window_s": 5}])
+def test_a_window_is_part_of_a_captioned_clip(keys):
+    with pytest.raises(ValueError, match=f"window_s is {keys['window_s']}.*1 to 4"):
+        TinyEntry(samples=1, length=(4, 7), **keys)
+
+
 def test_a_caption_model_used_live_speaks_at_its_windows_ends(bundled, interleaving):
     frames = torch.from_numpy(narration_clip(5, 10, "busy").frames)
     turns = interleaving.caption_turns(*bundled, frames, window_s=4, every_s=4)
@@ -101,7 +125,7 @@ def test_overlapping_windows_repeat_nothing(bundled, interleaving, monkeypatch):
 
 
 def test_the_two_runs_differ_in_the_task_alone(interleaving):
-    narrate, caption = (interleaving.recipe(Path("a"), Path("b"), task, 9600) for task in ("narrate", "caption"))
+    narrate, caption = (interleaving.recipe(Path("a"), Path("b"), name, 9600) for name in ("interleaved", "captioned"))
     assert sum(entry["samples"] for entry in narrate["data"]) == 9600
     for entry in narrate["data"] + caption["data"]:
         del entry["task"]

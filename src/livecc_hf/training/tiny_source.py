@@ -123,7 +123,9 @@ class TinyPart:
     def __getitem__(self, row: int) -> TinyItem:
         entry = self.entry
         mood = entry.moods[row % len(entry.moods)]
-        return TinyItem(entry.task, self.first + row, self.lengths[row // entry.group], mood, entry.narrator)
+        return TinyItem(
+            entry.task, self.first + row, self.lengths[row // entry.group], mood, entry.narrator, entry.window_s
+        )
 
     def origin(self, row: int) -> str:
         return f"tiny {self.entry.task}, seed {self.first + row}"
