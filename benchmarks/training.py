@@ -1,6 +1,6 @@
 """Measures a training step: `LiveCCTrainer` against the straightforward way, on the same samples and weights.
 
-    python benchmarks/training.py [--models livecc-tiny mid-size] [--rounds 2] [--steps 3] [--output FILE]
+    python benchmarks/training.py [--models livecc-tiny mid-size] [--rounds 2] [--steps 2] [--output FILE]
 
 The straightforward way is transformers' own `Qwen2VLForConditionalGeneration` in its `Trainer`: one sample a row, no
 packing, logits at every position. Ours packs samples into rows and computes head and loss at supervised positions
@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ TINY = str(ROOT / "src" / "livecc_hf" / "assets" / "livecc-tiny")
 SIDES = ("ours", "straightforward")
 MAX_MEMORY_RATIO, MAX_TIME_RATIO = 1 / 3, 2 / 3
 MAX_LOSS_DIFFERENCE = 1e-4
-TURN_TEXT_TOKENS, WORD_TOKENS = 13, (5, 14)  # of the synthetic samples: time text, and fewest and most spoken
+TURN_TEXT_TOKENS, WORD_TOKENS = 13, (5, 15)  # of the synthetic samples: time text, and fewest and most spoken
 FRAME_PATCHES = 16  # along a side of their frames: 224 pixels, 64 tokens a frame pair
 FIRST_TEXT_ID = 1000  # past livecc-tiny's ids, whose special tokens they use
 
@@ -61,8 +60,8 @@ CASES = {
     case.name: case
     for case in (
         Case("livecc-tiny", row_tokens=2048, clips=12),
-        Case("mid-size", row_tokens=4096, turns=(42, 20, 14, 7), has_target=True),
-        Case("smoke", row_tokens=400, turns=(2, 1, 1)),
+        Case("mid-size", row_tokens=4096, turns=(42, 12, 9), has_target=True),
+        Case("smoke", row_tokens=640, turns=(2, 1, 1)),
     )
 }
 
@@ -102,7 +101,8 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
         "supervised_share": round(n_supervised / n_tokens, 4),
         "sample_tokens": lengths,
         "packed_row_tokens": rows,
-        "padding_share_packed": round(1 - n_tokens / (max(rows) * len(rows)), 4) if rows else 0.0,
+        "row_budget_filled": round(n_tokens / (case.row_tokens * len(rows)), 4),
+        "padding_tokens": 0,  # both sides run one row at a time
     }
 
 
@@ -180,198 +180,6 @@ def narrated_samples(processor, n_clips: int) -> list[dict[str, Any]]:
     entry = {"source": "tiny", "length": [12, 28], "samples": n_clips, "group": 1, "moods": ["busy", "calm"]}
     data = open_data([entry], processor, EncodeOptions(keep_trailing_silence=True))
     return [data.sample(index).model_inputs for index in range(n_clips)]
-
-
-def resident_bytes(field: str = "VmRSS") -> int:
-    """Returns a field of /proc/self/status; not `ru_maxrss`, which a child inherits from its parent."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status holds no {field}: this benchmark needs Linux")
-
-
-def reset_peak() -> bool:
-    """Sets VmHWM back to what is resident now; returns whether the system allows that."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def training_options(output: str, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Returns what both sides tell their trainer."""
-    return {
-        "output_dir": output,
-        "max_steps": steps,
-        "per_device_train_batch_size": 1,
-        "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant",
-        "optim": "adamw_torch_fused",
-        "max_grad_norm": 1.0,
-        "gradient_checkpointing": checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
-        "bf16": False,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "seed": 0,
-    }
-
-
-def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, Any]):
-    """Returns our trainer over packed rows, with the whole data set in a step."""
-    from trl import SFTConfig
-
-    from livecc_hf.loading import load_processor
-    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
-    from livecc_hf.training.batches import BatchLoader
-    from livecc_hf.training.collator import CommentaryCollator
-    from livecc_hf.training.data import DataPart, TrainingData
-    from livecc_hf.training.packing import plan_packs
-    from livecc_hf.training.parts import set_trainable
-    from livecc_hf.training.samples import EncodeOptions
-    from livecc_hf.training.trainer import LiveCCTrainer
-
-    model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
-    set_trainable(model, ("language_model",))
-    processor = load_processor(str(folder))
-    data = TrainingData([DataPart("stored", StoredPart(samples), 1)], processor, EncodeOptions())
-    packs = plan_packs([len(sample["input_ids"]) for sample in samples], row_tokens, seed=0)
-    collator = CommentaryCollator(model.config, processor.tokenizer.pad_token_id, images_as_videos=True)
-    loader = BatchLoader(data, packs, collator)
-    arguments = SFTConfig(
-        **options,
-        gradient_accumulation_steps=len(packs),
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    return recorded(LiveCCTrainer)(
-        model=model,
-        args=arguments,
-        data_collator=loader,
-        train_dataset=loader.dataset(),
-        processing_class=processor,
-    )
-
-
-def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
-    """Returns transformers' trainer over one sample a row, with the whole data set in a step."""
-    from datasets import Dataset
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Trainer, TrainingArguments
-
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-    from livecc_hf.training.collator import CommentaryCollator
-    from livecc_hf.training.samples import Sample
-
-    config = LiveCCConfig.from_pretrained(folder)
-    ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
-    described = {name: value for name, value in config.to_dict().items() if name not in ours_only}
-    model = Qwen2VLForConditionalGeneration.from_pretrained(
-        folder, config=Qwen2VLConfig(**described), dtype="float32", attn_implementation="sdpa"
-    )
-    model.model.visual.requires_grad_(False)
-    # Alone in its row, a sample is as a processor returns it, plus the positions, so that both sides use the same.
-    collator = CommentaryCollator(config, config.text_config.pad_token_id)
-
-    def collate(rows):
-        batch = collator([[Sample(samples[row["row"]])] for row in rows])
-        del batch["n_words"]
-        return batch | {"attention_mask": (batch["input_ids"] >= 0).long()}
-
-    return recorded(Trainer)(
-        model=model,
-        args=TrainingArguments(**options, gradient_accumulation_steps=len(samples)),
-        data_collator=collate,
-        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}),
-    )
-
-
-class StoredPart:
-    """Samples in memory as a part of `TrainingData`: what is measured is training, not decoding."""
-
-    def __init__(self, samples: list):
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, row: int):
-        return _StoredItem(self.samples[row])
-
-    def origin(self, row: int) -> str:
-        """Says which sample it is."""
-        return f"stored sample {row}"
-
-
-@dataclass(frozen=True)
-class _StoredItem:
-    inputs: dict[str, Any]
-
-    def encode(self, processor, options):
-        from livecc_hf.training.samples import Sample
-
-        return Sample(self.inputs)
-
-
-def recorded(trainer_class: type) -> type:
-    """Returns the trainer class with its steps' losses and times kept, in `losses`, `wall_s` and `cpu_s`."""
-
-    class Recorded(trainer_class):
-        def train(self, *args, **keywords):
-            self.losses, self.wall_s, self.cpu_s, self._loss = [], [], [], 0.0
-            self._last = time.perf_counter(), time.process_time()
-            return super().train(*args, **keywords)
-
-        def training_step(self, *args, **keywords):
-            loss = super().training_step(*args, **keywords)
-            self._loss += loss.item()  # already over all tokens of the step
-            return loss
-
-        def log(self, logs, *args, **keywords):
-            if "loss" in logs:  # after the optimizer's step
-                now = time.perf_counter(), time.process_time()
-                self.wall_s.append(now[0] - self._last[0])
-                self.cpu_s.append(now[1] - self._last[1])
-                self.losses.append(self._loss)
-                self._last, self._loss = now, 0.0
-            super().log(logs, *args, **keywords)
-
-    return Recorded
-
-
-def run_side(side: str, case: Case, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Trains one side in this process and returns its times, losses and memory."""
-    import torch
-
-    samples = torch.load(folder / "samples.pt")
-    with tempfile.TemporaryDirectory() as output:
-        options = training_options(output, 1 + steps, checkpointing)
-        if side == "ours":
-            trainer = build_ours(folder / "model", samples, case.row_tokens, options)
-        else:
-            trainer = build_straightforward(folder / "model", samples, options)
-        weights = list(trainer.model.parameters())
-        for weight in weights:
-            weight.data.sum()  # pages of a mapped file become resident only when touched
-        is_reset = reset_peak()
-        loaded = resident_bytes()
-        trainer.train()
-    return {
-        "wall_s": trainer.wall_s[1:],
-        "cpu_s": trainer.cpu_s[1:],
-        "losses": trainer.losses,
-        "loaded_bytes": loaded,
-        "peak_above_loaded_bytes": resident_bytes("VmHWM") - loaded,
-        "peak_was_reset": is_reset,
-        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
-        "gradient_and_optimizer_bytes": 3 * sum(4 * weight.numel() for weight in weights if weight.requires_grad),
-        "rows_per_step": trainer.args.gradient_accumulation_steps,
-        "threads": torch.get_num_threads(),
-    }
 
 
 def run_child(side: str, case: Case, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
@@ -481,7 +289,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=CASES, default=["livecc-tiny", "mid-size"])
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side, in turns")
-    parser.add_argument("--steps", type=int, default=3, help="measured steps of each process, after a first one")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps of each process, after a first one")
     parser.add_argument("--no-checkpointing", action="store_true", help="keep activations instead of recomputing them")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -489,8 +297,10 @@ def main() -> int:
     arguments = parser.parse_args()
     checkpointing = not arguments.no_checkpointing
     if arguments.side:
-        case = CASES[arguments.models[0]]
-        found = run_side(arguments.side, case, arguments.folder, arguments.steps, checkpointing)
+        from training_sides import run_side
+
+        row_tokens = CASES[arguments.models[0]].row_tokens
+        found = run_side(arguments.side, row_tokens, arguments.folder, arguments.steps, checkpointing)
         arguments.output.write_text(json.dumps(found))
         return 0
     results, load_before = {}, os.getloadavg()

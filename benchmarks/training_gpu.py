@@ -241,7 +241,7 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
 def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
     """Trains with `LiveCCTrainer` and returns the seconds and the loss of each step."""
     from datasets import Dataset
-    from training import recorded
+    from training_sides import recorded
     from trl import SFTConfig
 
     from livecc_hf.assets import bundled_model_path

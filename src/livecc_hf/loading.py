@@ -127,12 +127,18 @@ def load_weights(
     return model
 
 
-def load_processor(name_or_path: str | os.PathLike, base: str | os.PathLike | None = None) -> StreamingProcessor:
-    """Load a processor, an adapter's own if it has one; see :func:`load_model_and_processor`."""
+def load_processor(
+    name_or_path: str | os.PathLike, base: str | os.PathLike | None = None, revision: str | None = None
+) -> StreamingProcessor:
+    """Load a processor, an adapter's own if it has one; see :func:`load_model_and_processor`.
+
+    `revision` is that of the whole model on the Hub; default: its newest, or what the adapter says.
+    """
     from .modeling import StreamingProcessor
 
     source = str(name_or_path)
-    adapter, whole, revision = _locate(source, base)
+    adapter, whole, known_revision = _locate(source, base)
+    revision = revision or known_revision
     if adapter is not None and adapter.has_processor:
         revision = None
     else:
@@ -149,7 +155,10 @@ def load_processor(name_or_path: str | os.PathLike, base: str | os.PathLike | No
 
 
 def read_config(
-    source: str, position_scheme: str | None = None, base: str | os.PathLike | None = None
+    source: str,
+    position_scheme: str | None = None,
+    base: str | os.PathLike | None = None,
+    revision: str | None = None,
 ) -> tuple[LiveCCConfig, list[str]]:
     """Read a checkpoint's config as ours; for an adapter that of its base, in the adapter's position scheme.
 
@@ -157,6 +166,7 @@ def read_config(
         source: a folder or Hub id.
         position_scheme: overrides what the config says or the source suggests.
         base: for an adapter: where its base model is, if not where the adapter says.
+        revision: that of the whole model on the Hub; default: its newest, or what the adapter says.
 
     Returns:
         The config, and notes on what was assumed.
@@ -166,8 +176,8 @@ def read_config(
     """
     from .modeling import LiveCCConfig
 
-    adapter, source, revision = _locate(source, base)
-    values = _read_base_dict(adapter, source, revision)
+    adapter, source, known_revision = _locate(source, base)
+    values = _read_base_dict(adapter, source, revision or known_revision)
     notes = []
     if adapter is not None:
         notes.append(f"{adapter.source}: adapter on base {source}")

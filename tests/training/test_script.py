@@ -10,6 +10,8 @@ from livecc_hf.training.arguments import parse, parse_entries
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer
 
+ENTRY = {"source": "tiny", "task": "list", "length": [1, 3], "samples": 24, "group": 2}
+
 
 def test_overrides_in_both_spellings(recipe):
     parsed = parse(["--config", recipe(), "learning_rate=0.5", "--max_steps", "7", "--resume"])
@@ -122,3 +124,34 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(recipe, changes, mes
 def test_a_recipe_that_does_not_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
         main(["--config", str(tmp_path / "nowhere.yaml")])
+
+
+@pytest.mark.parametrize(
+    "quantised", [{}, {"load_in_4bit": True, "use_bnb_nested_quant": True}, {"load_in_8bit": True}]
+)
+def test_an_adapter_run_ends_in_a_folder_that_streams(recipe, tmp_path, quantised):
+    changes = {"use_peft": True, "lora_r": 4, "optimizer": "trainer", "train_parts": ["language_model"], "max_steps": 2}
+    main(["--config", recipe(**changes, **quantised)])
+    from livecc_hf.loading import load_model_and_processor
+
+    model, processor, info = load_model_and_processor(tmp_path / "out")
+    assert "adapter on base" in info.notes[0]
+    stream = model.start_stream(processor, max_new_tokens=2)
+    assert len(stream.push(torch.zeros(6, 3, 84, 84, dtype=torch.uint8))) == 1
+
+
+def test_the_same_seed_gives_the_same_batches(recipe):
+    def batches(*changes: str) -> list[torch.Tensor]:
+        path = recipe(packing=True, max_length=300, train_sampling_strategy="random", data=[ENTRY], optimizer="trainer")
+        trainer = build_trainer(parse(["--config", path, *changes]))
+        return [batch["input_ids"] for batch in trainer.get_train_dataloader()]
+
+    first, again, other = batches(), batches(), batches("data_seed=7")
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first, other, strict=False))
+
+
+def test_an_adapter_is_not_where_training_starts(recipe, tmp_path):
+    main(["--config", recipe(use_peft=True, optimizer="trainer", train_parts=["language_model"], max_steps=1)])
+    with pytest.raises(ValueError, match="is an adapter; merge it first"):
+        main(["--config", recipe(model_name_or_path=str(tmp_path / "out"), output_dir=str(tmp_path / "next"))])

@@ -227,9 +227,8 @@ def test_five_million_lines_and_their_order_take_less_than_half_a_gigabyte(tiny_
     file = tmp_path / "many.jsonl"
     with file.open("w") as out:
         for number in range(5_000_000):
-            out.write(
-                '[{"role": "user", "content": "Question?"}, {"role": "assistant", "content": "Answer %d."}]\n' % number
-            )
+            answer = f'{{"role": "assistant", "content": "Answer {number}."}}'
+            out.write(f'[{{"role": "user", "content": "Question?"}}, {answer}]\n')
     command = [sys.executable, "-c", AT_SCALE, str(tiny_folder), str(file)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]

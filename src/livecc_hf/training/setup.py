@@ -61,13 +61,14 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
         raise ValueError("model_name_or_path is missing; name the folder or Hub id to start from")
     if read_adapter(source) is not None:
         raise ValueError(f"{source} is an adapter; merge it first (livecc merge {source} OUT) and start from OUT")
-    config, notes = read_config(source, recipe.ours.position_scheme)
+    revision = None if Path(source).expanduser().is_dir() else recipe.model.model_revision
+    config, notes = read_config(source, recipe.ours.position_scheme, revision=revision)
     if config.position_scheme == "reference":
         raise ValueError(
             f"{source} runs in position scheme 'reference', which is for inference only: set position_scheme to "
             "sequential (how released LiveCC weights were trained) or mrope in the recipe"
         )
-    processor = load_processor(source)
+    processor = load_processor(source, revision=revision)
     if config.message_end_token_id is None:
         config.message_end_token_id = processor.end_id
     return processor, config, notes

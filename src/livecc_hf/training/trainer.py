@@ -14,6 +14,7 @@ from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .batches import BOOKKEEPING, BatchLoader
 from .checkpoints import RunState, write_run_state
+from .sharding import reduced_head_gradient
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,8 @@ class LiveCCTrainer(SFTTrainer):
         if not n_targets:
             kept[0, 0] = True  # a row without a supervised token still takes part in the step
         inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept}
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with reduced_head_gradient(model):
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
         if not self.model.training:
             counts = [loss.double().item() * max(n_targets, 1), n_targets, note.get("n_words", 0)]

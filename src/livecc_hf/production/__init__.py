@@ -1,0 +1,1 @@
+"""Data production: from videos with captions or speech to narrated training clips."""

@@ -1,0 +1,66 @@
+"""The tables that flow between stages: one row a video, then one row a clip.
+
+Columns are Arrow's, so that stages work on whole columns and tables travel between processes without copying.
+Times are seconds on the video's own clock, in double precision.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+WORD = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("word", pa.string())])
+WORDS = pa.list_(WORD)
+
+VIDEO_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # unique in a run
+        ("video", pa.string()),  # path or URL, as the input names it
+        ("captions", pa.string()),  # path of the caption file; null: none
+        ("title", pa.string()),
+        ("category", pa.string()),
+        ("language", pa.string()),  # as declared, such as "en" or "en-US"
+        ("duration_s", pa.float64()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("words", WORDS),  # null until captions are read or speech is recognised
+    ]
+)
+
+CLIP_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # the video's id, "#", number of the clip
+        ("video", pa.string()),
+        ("title", pa.string()),
+        ("category", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("words", WORDS),
+        ("previous", pa.string()),  # what was said before the clip; "": nothing
+        ("language_score", pa.float64()),  # null until the stage that finds it, as those below
+        ("text_loss", pa.float64()),
+        ("p_talking_head", pa.float64()),
+        ("query", pa.string()),
+    ]
+)
+
+DROPPED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("video", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),  # a word to count by; "error": the stage failed on this item
+        ("value", pa.float64()),  # what was compared with the threshold, where there is such a number
+        ("detail", pa.string()),  # for a person: the error, or what was found
+        ("hours", pa.float64()),  # how much video it was
+        ("text", pa.string()),  # the first words, for samples in the report
+    ]
+)
+
+
+def words_array(words_of_rows: list[list[tuple[float, float, str]] | None]) -> pa.Array:
+    """Return a column of words from `(start_s, end_s, word)` triples; slow, for small inputs and tests."""
+    rows = [
+        None if words is None else [dict(zip(("start_s", "end_s", "word"), word, strict=True)) for word in words]
+        for words in words_of_rows
+    ]
+    return pa.array(rows, WORDS)

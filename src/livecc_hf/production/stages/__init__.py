@@ -1,0 +1,1 @@
+"""The stages of data production, each usable alone."""
