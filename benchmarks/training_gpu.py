@@ -5,9 +5,9 @@
 Without CUDA it says so and ends with 0. `--smoke` runs the same code with a tiny model on any device and writes no
 file unless told to.
 
-A step is one row of one commentary, about 10% of it supervised: gradient checkpointing, bfloat16, LoRA of rank 16
-on all linear layers of the language model, AdamW. With TRL installed it is `LiveCCTrainer`'s step, else a plain loop
-around the same model call. Each combination runs in a process of its own.
+A step is one row, of one commentary unless `--clips` says otherwise, about 10% of it supervised: gradient
+checkpointing, bfloat16, LoRA of rank 16 on all linear layers of the language model, AdamW. With TRL installed it is
+`LiveCCTrainer`'s step, else a plain loop around the same model call. Each combination runs in a process of its own.
 
 Peak memory is what PyTorch held at most (`max_memory_reserved`), weights included, CUDA's own context not. Model
 FLOPs utilisation counts 4N FLOPs a token: 2N forward, 2N backward to the activations, since the base is frozen.
@@ -304,7 +304,9 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
     config = model_config(arguments.smoke)
     counts = counted_parameters(meta_model(config))
     model = build_model(config, device, arguments.attention, four_bit=method == "qlora")
-    batch = CommentaryCollator(config, config.text_config.pad_token_id)([[row_sample(n_tokens, config)]])
+    row = [row_sample(n_tokens // arguments.clips, config) for _ in range(arguments.clips)]
+    batch = CommentaryCollator(config, config.text_config.pad_token_id)([row])
+    n_tokens = batch["input_ids"].numel()
     del batch["n_words"]
     on_device = device == "cuda"
     weights = 0
@@ -324,6 +326,7 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
     return {
         "method": method,
         "tokens": n_tokens,
+        "clips": arguments.clips,
         "supervised_tokens": n_supervised,
         "patches": len(batch["pixel_values_videos"]),
         "steps_by": "LiveCCTrainer" if use_trainer else "plain loop",
@@ -367,7 +370,8 @@ def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
         command = [sys.executable, __file__, "--one", "--methods", method, "--tokens", str(n_tokens)]
-        command += ["--steps", str(arguments.steps), "--attention", arguments.attention, "--output", str(output)]
+        command += ["--steps", str(arguments.steps), "--clips", str(arguments.clips)]
+        command += ["--attention", arguments.attention, "--output", str(output)]
         command += [f"--{name}" for name in ("smoke", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
         environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -405,6 +409,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--tokens", nargs="+", type=int, help="tokens in a row (default: 8192 24576)")
     parser.add_argument("--steps", type=int, default=5, help="measured steps, after two first ones")
+    parser.add_argument("--clips", type=int, default=1, help="commentaries packed into the row")
     parser.add_argument("--attention", default="sdpa", help="attn_implementation")
     parser.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
     parser.add_argument("--smoke", action="store_true", help="a tiny model, on any device")

@@ -7,7 +7,8 @@
 #     gradient_accumulation_steps=32
 #
 # Twice the processes, half the accumulation steps: a step takes the same rows. output_dir must be on a disk that both
-# machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml; other sizes: GPUS=4; another port: PORT=29501.
+# machines share. Other launchers: LAUNCHER=recipes/accelerate/fsdp2.yaml, without dtype=bfloat16; other sizes: GPUS=4;
+# another port: PORT=29501.
 # Hardware: 2 x 8 GPUs of 80 GB for the 7B model, with a fast network between them. Memory: in the recipe; what
 # is spread is spread over 16 GPUs instead of 8. Time: about half of the recipe's.
 set -euo pipefail

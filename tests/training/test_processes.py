@@ -21,7 +21,10 @@ def run(n_processes: int, arguments: list[str]) -> None:
     assert result.returncode == 0, result.stderr.decode()[-3000:]
 
 
-@pytest.mark.parametrize("changes", [{}, {"packing": True, "max_length": 400, "train_parts": ["language_model"]}])
+PACKED = {"packing": True, "max_length": 400, "train_parts": ["language_model"]}
+
+
+@pytest.mark.parametrize("changes", [{}, pytest.param(PACKED, marks=pytest.mark.slow)])
 def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
     entries = [
         {"source": "tiny", "task": "list", "length": [1, 2], "samples": 32, "group": 3},

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "sharded_gradients.py"
 TOLERANCE = 1e-5  # of a gradient's largest value
 

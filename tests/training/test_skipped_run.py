@@ -82,7 +82,7 @@ def test_a_whole_batch_that_cannot_be_used_has_no_effect(recipe, tmp_path, leaky
 
 
 def test_past_the_limit_the_run_stops(recipe, tmp_path, leaky):
-    path = recipe(data=[entry(400)], per_device_train_batch_size=20)
+    path = recipe(data=[entry(220)], per_device_train_batch_size=20)
     with pytest.raises(TooManySkippedError, match=r"of 200 samples .* max_skipped=0.01"):
         main(["--config", path])
     main(["--config", path, "max_skipped=0.2", f"output_dir={tmp_path / 'lenient'}"])

@@ -1,0 +1,36 @@
+"""Reads and replaces columns of the tables that flow between stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def with_column(batch: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the table with a column replaced, or added at its end."""
+    index = batch.schema.get_field_index(name)
+    return batch.append_column(name, values) if index < 0 else batch.set_column(index, name, values)
+
+
+def scores_array(scores: np.ndarray) -> pa.Array:
+    """Return float64 scores as a column; NaN, which stands for none, as null."""
+    return pa.array(scores, pa.float64(), mask=np.isnan(scores))
+
+
+def spoken_text(batch: pa.Table) -> list[str]:
+    """Return the words of each row joined by spaces; "" where there are none."""
+    words = batch["words"].combine_chunks()
+    if isinstance(words, pa.ChunkedArray):
+        words = pa.concat_arrays(words.chunks)
+    counts = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    spoken = pa.ListArray.from_arrays(pa.array(offsets), pc.struct_field(words.flatten(), "word"))
+    return pc.binary_join(spoken, " ").to_pylist()
+
+
+def texts(batch: pa.Table, name: str) -> list[str]:
+    """Return a column of text without blanks around it; "" for null, and if there is no such column."""
+    if name not in batch.column_names:
+        return [""] * len(batch)
+    return [(value or "").strip() for value in batch[name].to_pylist()]

@@ -1,0 +1,247 @@
+"""Speech recognition: the timed words of a video, from its sound."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ...data.media import resolve_media
+from ..columns import with_column
+from ..model_stage import ModelStage, load_pretrained, one_line
+from ..records import WORDS, words_array
+from ..speech_audio import SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
+from ..stage import StageResult, split
+
+TimedWord = tuple[float, float, str]
+# How CTranslate2 calls what no other video will survive either.
+_DEVICE_FAILURES = ("CUDA", "cuBLAS", "cuDNN", "libcu")
+
+
+class Transcript(NamedTuple):
+    """What was recognised in one video.
+
+    Attributes:
+        words: `(start_s, end_s, word)`, in the order spoken.
+        language: its code, such as "en".
+        speech_s: how many seconds hold a voice.
+    """
+
+    words: list[TimedWord]
+    language: str | None
+    speech_s: float
+
+
+class _Failure(NamedTuple):
+    reason: str
+    detail: str
+    value: float = np.nan
+
+
+@dataclass(frozen=True)
+class Asr(ModelStage):
+    """Fills `words` with what faster-whisper recognises, and `language` where it is null.
+
+    Silero's voice activity detection, which comes with faster-whisper, finds the speech; the stretches of a video,
+    up to 30 s each, are transcribed in batches, with word times from the model's cross-attention. Times are on the
+    file's own clock, also where its sound starts late or has gaps. The next video is decoded while one is transcribed.
+
+    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, or no words; value: seconds with a voice), `error`
+    (no such file, or it cannot be decoded).
+
+    The default model is that of the LiveCC paper (arXiv 2504.16030, Live-WhisperX: large-v3-turbo).
+    """
+
+    name: ClassVar[str] = "asr"
+    needs_gpu: ClassVar[bool] = True
+    batch_rows: ClassVar[int] = 16
+
+    model: str = field(
+        default="large-v3-turbo",
+        metadata={"help": "A Whisper size (tiny ... large-v3-turbo), or the folder or Hub id of a CTranslate2 model."},
+    )
+    language: str | None = field(
+        default=None, metadata={"help": "Code of the language spoken, such as 'en'; default: detected in each video."}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
+    )
+    compute_type: str = field(
+        default="default",
+        metadata={"help": "CTranslate2's type of numbers: 'float16', 'int8_float16', 'int8', ...; default: the model's."},
+    )
+    chunks_per_batch: int = field(default=16, metadata={"help": "Stretches of speech transcribed at once."})
+    beam_size: int = field(default=5, metadata={"help": "Width of the beam search; 1: greedy, faster. (Whisper: 5)"})
+    vad_threshold: float = field(
+        default=0.5, metadata={"help": "Probability from which on 32 ms of sound are a voice. (Silero: 0.5)"}
+    )
+    cpu_threads: int = field(default=0, metadata={"help": "Threads on a CPU; 0: as OMP_NUM_THREADS says, else 4."})
+    replace_words: bool = field(
+        default=False, metadata={"help": "Transcribe also the videos that have words, from captions."}
+    )
+
+    def __post_init__(self):
+        if not 0 < self.vad_threshold < 1:
+            raise ValueError(f"vad_threshold is {self.vad_threshold}: expected a probability between 0 and 1, such as 0.5")
+        for name in ("chunks_per_batch", "beam_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+
+    def load(self) -> Any:
+        """Returns the faster-whisper pipeline.
+
+        Raises:
+            ImportError: if faster-whisper is not installed.
+            ValueError: if the model cannot be loaded, or does not know the language.
+        """
+        try:
+            from faster_whisper import BatchedInferencePipeline, WhisperModel
+        except ImportError as error:
+            raise ImportError("speech recognition needs faster-whisper: pip install 'livecc-hf[data]'") from error
+        source = self._source()
+        device, _, index = (self.device or "auto").partition(":")
+        if index and not index.isdigit():
+            raise ValueError(f"device is {self.device!r}: expected cpu, cuda or cuda:0")
+        model = load_pretrained(
+            WhisperModel,
+            source,
+            device=device,
+            device_index=int(index or 0),
+            compute_type=self.compute_type,
+            cpu_threads=self.cpu_threads,
+        )
+        if self.language is not None and self.language not in model.supported_languages:
+            known = ", ".join(model.supported_languages)
+            raise ValueError(f"language {self.language!r} is not one that {self.model} knows: {known}")
+        return BatchedInferencePipeline(model)
+
+    def _source(self) -> str:
+        from faster_whisper import available_models
+
+        path = Path(self.model).expanduser()
+        if path.is_dir():
+            if not (path / "model.bin").is_file():
+                raise ValueError(
+                    f"{self.model} holds no model.bin: expected a CTranslate2 model; convert a transformers folder with "
+                    f"`ct2-transformers-converter --model {self.model} --output_dir OUT --copy_files tokenizer.json "
+                    "preprocessor_config.json`"
+                )
+            return str(path)
+        if "/" not in self.model and self.model not in available_models():
+            sizes = ", ".join(available_models())
+            raise ValueError(f"Whisper size {self.model!r} is unknown: expected a folder, a Hub id, or one of {sizes}")
+        return self.model
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Transcribes the videos of a batch in `VIDEO_SCHEMA`.
+
+        Raises:
+            RuntimeError: if the device fails, as when it runs out of memory.
+        """
+        rows = batch.select(["video", "words"]).to_pylist()
+        wanted = [i for i, row in enumerate(rows) if self.replace_words or not row["words"]]
+        reasons = np.full(len(rows), None, dtype=object)
+        values, details = np.full(len(rows), np.nan), [None] * len(rows)
+        found: dict[int, Transcript] = {}
+        for i, audio in zip(wanted, _decode_ahead([rows[i]["video"] for i in wanted]), strict=True):
+            outcome = audio if isinstance(audio, _Failure) else self._outcome(audio, rows[i]["video"])
+            if isinstance(outcome, _Failure):
+                reasons[i], details[i], values[i] = outcome.reason, outcome.detail, outcome.value
+            else:
+                found[i] = outcome
+        return split(self.name, _filled(batch, found), reasons, values, details)
+
+    def transcribe(self, audio: SpeechAudio) -> Transcript:
+        """Recognise the words of one video.
+
+        Args:
+            audio: what `decode_speech` gives.
+        """
+        pipeline = self.loaded
+        segments, info = pipeline.transcribe(
+            audio.samples,
+            language=self.language,
+            word_timestamps=True,
+            batch_size=self.chunks_per_batch,
+            beam_size=self.beam_size,
+            # faster-whisper's own for batches, but for the threshold
+            vad_parameters={"threshold": self.vad_threshold, "min_silence_duration_ms": 160},
+        )
+        timed = [word for segment in segments for word in segment.words or ()]
+        words = [(float(word.start), float(word.end), word.word.strip()) for word in timed]
+        return Transcript(_in_order(words, audio.start_s), info.language, float(info.duration_after_vad))
+
+    def _outcome(self, audio: SpeechAudio, video: str) -> Transcript | _Failure:
+        if not len(audio.samples):
+            return _Failure("no_speech", "the audio stream is empty", 0.0)
+        try:
+            transcript = self.transcribe(audio)
+        except Exception as error:
+            if isinstance(error, MemoryError) or any(word in str(error) for word in _DEVICE_FAILURES):
+                raise RuntimeError(
+                    f"speech recognition failed at {video}: {one_line(error)}; if memory ran out, lower chunks_per_batch "
+                    f"(now {self.chunks_per_batch}) or beam_size (now {self.beam_size})"
+                ) from error
+            return _Failure("error", one_line(error))
+        if not transcript.words:
+            detail = f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
+            return _Failure("no_speech", detail, transcript.speech_s)
+        return transcript
+
+
+def _decode_ahead(videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
+    """Decode one video after the other, each while the one before is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(_decode, video) for video in videos[:1]]
+        for video in itertools.chain(videos[1:], [None]):
+            if not waiting:
+                return
+            done = waiting.pop().result()
+            if video is not None:
+                waiting.append(pool.submit(_decode, video))
+            yield done
+
+
+def _decode(video: str) -> SpeechAudio | _Failure:
+    try:
+        return decode_speech(resolve_media(video))
+    except NoAudioError as error:
+        return _Failure("no_audio", one_line(error))
+    except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+        return _Failure("error", one_line(error))
+
+
+def _in_order(words: list[TimedWord], start_s: float) -> list[TimedWord]:
+    """Words on the file's clock; none blank, none before the one ahead of it."""
+    ordered, earliest_s = [], 0.0
+    for begin_s, end_s, text in words:
+        if text:
+            begin_s = max(begin_s, earliest_s)
+            end_s = max(end_s, begin_s)
+            ordered.append((begin_s + start_s, end_s + start_s, text))
+            earliest_s = begin_s
+    return ordered
+
+
+def _filled(batch: pa.Table, found: dict[int, Transcript]) -> pa.Table:
+    if not found:
+        return batch
+    words = batch["words"].combine_chunks()
+    words = words if isinstance(words, pa.Array) else pa.concat_arrays(words.chunks)
+    heard = words_array([transcript.words for transcript in found.values()])
+    # One array of the old and the new words, from which each row takes its own.
+    source = np.arange(len(batch))
+    source[list(found)] = len(batch) + np.arange(len(found))
+    batch = with_column(batch, "words", pa.concat_arrays([words.cast(WORDS), heard]).take(pa.array(source)))
+    if "language" not in batch.column_names:
+        return batch
+    languages = batch["language"].to_pylist()
+    for i, transcript in found.items():
+        languages[i] = languages[i] or transcript.language
+    return with_column(batch, "language", pa.array(languages, pa.string()))

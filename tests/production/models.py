@@ -1,0 +1,80 @@
+"""Writes tiny models with random weights, in the layouts that the model stages load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+_SPEECH_SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>"] + [
+    "<|startoflm|>",
+    "<|startofprev|>",
+    "<|nospeech|>",
+    "<|notimestamps|>",
+]
+_TIMESTAMPS = 1501  # 0.00 to 30.00 s
+_SEED = 7
+
+
+def write_whisper(folder: Path, work: Path) -> Path:
+    """Write an English-only Whisper with random weights in CTranslate2's layout; its words are nonsense.
+
+    Args:
+        folder: where it goes; must not exist.
+        work: a folder for what is needed on the way.
+    """
+    from ctranslate2.converters import TransformersConverter
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    tokenizer = _write_whisper_tokenizer(work)
+    n_tokens = len(tokenizer)
+    torch.manual_seed(_SEED)
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    start = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
+    config = WhisperConfig(
+        vocab_size=n_tokens + _TIMESTAMPS,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        init_std=0.5,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end),
+        decoder_start_token_id=start,
+        suppress_tokens=[],
+        begin_suppress_tokens=[],
+    )
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(suppress_tokens=[], begin_suppress_tokens=[])
+    with torch.no_grad():  # only letters are ever likely
+        is_letter = torch.zeros(config.vocab_size, 1)
+        is_letter[[i for token, i in tokenizer.get_vocab().items() if token.strip("Ġ").isascii() and token.isalpha()]] = 1
+        model.model.decoder.embed_tokens.weight *= is_letter
+    model.save_pretrained(work)
+    (work / "preprocessor_config.json").write_text(
+        json.dumps({"feature_size": 80, "sampling_rate": 16000, "hop_length": 160, "chunk_length": 30, "n_fft": 400})
+    )
+    converter = TransformersConverter(str(work), copy_files=["tokenizer.json", "preprocessor_config.json"])
+    converter.convert(str(folder))
+    return folder
+
+
+def _write_whisper_tokenizer(folder: Path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import WhisperTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {character: i for i, character in enumerate(alphabet)}
+    merges = [("Ġ", letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    vocab |= {a + b: len(alphabet) + i for i, (a, b) in enumerate(merges)}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(_SPEECH_SPECIALS)
+    tokenizer = WhisperTokenizerFast(tokenizer_object=backend)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
