@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ...data.media import resolve_media
 from ..columns import with_column
@@ -144,13 +145,14 @@ class Asr(ModelStage):
         Raises:
             RuntimeError: if the device fails, as when it runs out of memory.
         """
-        rows = batch.select(["video", "words"]).to_pylist()
-        wanted = [i for i, row in enumerate(rows) if self.replace_words or not row["words"]]
-        reasons = np.full(len(rows), None, dtype=object)
-        values, details = np.full(len(rows), np.nan), [None] * len(rows)
+        videos = batch["video"].to_pylist()
+        n_words = pc.fill_null(pc.list_value_length(batch["words"]), 0).to_numpy()
+        wanted = [i for i in range(len(videos)) if self.replace_words or n_words[i] == 0]
+        reasons = np.full(len(videos), None, dtype=object)
+        values, details = np.full(len(videos), np.nan), [None] * len(videos)
         found: dict[int, Transcript] = {}
-        for i, audio in zip(wanted, _decode_ahead([rows[i]["video"] for i in wanted]), strict=True):
-            outcome = audio if isinstance(audio, _Failure) else self._outcome(audio, rows[i]["video"])
+        for i, audio in zip(wanted, _decode_ahead([videos[i] for i in wanted]), strict=True):
+            outcome = audio if isinstance(audio, _Failure) else self._outcome(audio, videos[i])
             if isinstance(outcome, _Failure):
                 reasons[i], details[i], values[i] = outcome.reason, outcome.detail, outcome.value
             else:

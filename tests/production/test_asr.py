@@ -1,0 +1,155 @@
+"""Speech recognition runs for real, on a Whisper with random weights and speech by espeak-ng."""
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from models import write_whisper
+from speech import RATE_HZ, needs_espeak, speak, write_sound
+
+from livecc_hf.production.records import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
+from livecc_hf.production.speech_audio import NoAudioError, decode_speech
+from livecc_hf.production.stages.asr import Asr
+
+TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory):
+    return str(write_whisper(tmp_path_factory.mktemp("whisper") / "model", tmp_path_factory.mktemp("work")))
+
+
+@pytest.fixture(scope="module")
+def stage(whisper):
+    stage = Asr(model=whisper, device="cpu", cpu_threads=1, beam_size=1)
+    stage.open()
+    return stage
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return speak(TEXT, tmp_path_factory.mktemp("speech"))
+
+
+def videos(*paths, words=None, language=None) -> pa.Table:
+    rows = len(paths)
+    columns = {
+        "id": [f"v{i}" for i in range(rows)],
+        "video": [str(path) for path in paths],
+        "language": [language] * rows,
+        "duration_s": [36.0] * rows,
+    }
+    table = {name: columns.get(name, [None] * rows) for name in VIDEO_SCHEMA.names}
+    return pa.table(table | {"words": words_array(words or [None] * rows)}, schema=VIDEO_SCHEMA)
+
+
+@needs_espeak
+def test_words_have_times_within_the_speech_and_are_in_order(stage, speech, tmp_path):
+    result = stage(videos(write_sound(tmp_path / "a.mkv", speech, start_s=4.0)))
+    assert result.kept.schema == VIDEO_SCHEMA and len(result.dropped) == 0
+    (row,) = result.kept.to_pylist()
+    words = row["words"]
+    end_s = 4.0 + len(speech) / RATE_HZ
+    assert words and all(4.0 <= w["start_s"] <= w["end_s"] <= end_s + 0.5 for w in words)
+    assert all(a["start_s"] <= b["start_s"] for a, b in zip(words, words[1:]))
+    assert all(w["word"] == w["word"].strip() != "" for w in words)
+    assert row["language"] == "en"  # all that an English-only model can say
+
+
+@needs_espeak
+def test_words_shift_with_the_sound(stage, speech, tmp_path):
+    now = stage(videos(write_sound(tmp_path / "now.mkv", speech))).kept["words"][0].as_py()
+    later = stage(videos(write_sound(tmp_path / "later.mkv", speech, start_s=7.0))).kept["words"][0].as_py()
+    assert [w["word"] for w in later] == [w["word"] for w in now]
+    for name in ("start_s", "end_s"):
+        assert [w[name] for w in later] == pytest.approx([w[name] + 7.0 for w in now], abs=0.002)
+
+
+@needs_espeak
+def test_broken_and_silent_videos_are_dropped_and_the_rest_goes_on(stage, speech, tmp_path):
+    (tmp_path / "broken.mkv").write_bytes(b"no video at all" * 50)
+    batch = videos(
+        tmp_path / "missing.mkv",
+        write_sound(tmp_path / "good.mkv", speech),
+        write_sound(tmp_path / "mute.mkv", None),
+        tmp_path / "broken.mkv",
+        write_sound(tmp_path / "silent.mkv", np.zeros(3 * RATE_HZ, np.int16)),
+    )
+    result = stage(batch)
+    assert result.kept["id"].to_pylist() == ["v1"]
+    assert result.dropped.schema == DROPPED_SCHEMA
+    rows = {row["id"]: row for row in result.dropped.to_pylist()}
+    reasons = {name: row["reason"] for name, row in rows.items()}
+    assert reasons == {"v0": "error", "v2": "no_audio", "v3": "error", "v4": "no_speech"}
+    assert "missing.mkv" in rows["v0"]["detail"] and "broken.mkv" in rows["v3"]["detail"]
+    assert rows["v4"]["value"] == 0 and rows["v4"]["hours"] == pytest.approx(0.01)
+
+
+@needs_espeak
+def test_videos_with_words_keep_them_unless_asked(stage, whisper, speech, tmp_path):
+    path = write_sound(tmp_path / "a.mkv", speech)
+    batch = videos(path, path, words=[[(0.0, 1.0, "captioned")], []], language="en-US")
+    kept = stage(batch).kept
+    assert kept["words"][0].as_py() == [{"start_s": 0.0, "end_s": 1.0, "word": "captioned"}]
+    assert len(kept["words"][1]) > 0 and kept["language"].to_pylist() == ["en-US", "en-US"]
+    again = Asr(model=whisper, device="cpu", cpu_threads=1, beam_size=1, replace_words=True)
+    assert again(batch).kept["words"][0] == kept["words"][1]
+
+
+@needs_espeak
+def test_an_opened_stage_travels(stage, speech, tmp_path):
+    batch = videos(write_sound(tmp_path / "a.mkv", speech))
+    assert pickle.loads(pickle.dumps(stage))(batch).kept.equals(stage(batch).kept)
+
+
+def test_an_empty_batch_is_fine(stage):
+    result = stage(videos())
+    assert len(result.kept) == len(result.dropped) == 0 and result.kept.schema == VIDEO_SCHEMA
+
+
+def test_sound_stays_on_the_clock_over_a_gap(tmp_path):
+    tone = (8000 * np.sin(np.arange(2 * RATE_HZ) / 5)).astype(np.int16)
+    audio = decode_speech(write_sound(tmp_path / "gap.mkv", tone, start_s=1.5, gaps=((RATE_HZ, 3.0),)))
+    assert audio.start_s == 1.5 and len(audio.samples) == 5 * RATE_HZ
+    loud = [np.abs(second).max() > 0.1 for second in audio.samples.reshape(5, -1)]
+    assert loud == [True, False, False, False, True]
+
+
+def test_a_file_cut_short_gives_what_there_is(tmp_path):
+    tone = (8000 * np.sin(np.arange(4 * RATE_HZ) / 5)).astype(np.int16)
+    whole = write_sound(tmp_path / "whole.mkv", tone)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert RATE_HZ < len(decode_speech(cut).samples) < 3 * RATE_HZ
+
+
+def test_no_audio_stream_is_an_error_of_its_own(tmp_path):
+    with pytest.raises(NoAudioError, match=r"mute\.mkv has no audio stream"):
+        decode_speech(write_sound(tmp_path / "mute.mkv", None))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "huge"}, "'huge' is unknown: expected a folder, a Hub id, or one of .*large-v3-turbo"),
+        ({"device": "cuda:x"}, "'cuda:x': expected cpu, cuda or cuda:0"),
+        ({"language": "xx"}, "language 'xx' is not one that .* knows: en"),
+        ({"compute_type": "int3"}, "cannot be loaded: .*int3"),
+    ],
+)
+def test_open_says_what_is_wrong(whisper, options, message):
+    with pytest.raises(ValueError, match=message):
+        Asr(**{"model": whisper, "device": "cpu"} | options).open()
+
+
+def test_a_folder_in_another_layout_names_the_converter(published_checkpoint):
+    with pytest.raises(ValueError, match="holds no model.bin.*ct2-transformers-converter"):
+        Asr(model=str(published_checkpoint)).open()
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="vad_threshold is 50: expected a probability"):
+        Asr(vad_threshold=50)
+    with pytest.raises(ValueError, match="beam_size is 0: expected at least 1"):
+        Asr(beam_size=0)
