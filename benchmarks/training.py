@@ -32,6 +32,13 @@ TINY = str(ROOT / "src" / "livecc_hf" / "assets" / "livecc-tiny")
 SIDES = ("ours", "straightforward")
 MAX_MEMORY_RATIO, MAX_TIME_RATIO = 1 / 3, 2 / 3
 MAX_LOSS_DIFFERENCE = 1e-4
+CHILD_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # The C library gives freed tensors of a megabyte back at once: what is resident is then what is in use, and not
+    # what its heap keeps, which grows with the number of steps.
+    "MALLOC_MMAP_THRESHOLD_": str(2**20),
+}
 TURN_TEXT_TOKENS, WORD_TOKENS = 13, (5, 15)  # of the synthetic samples: time text, and fewest and most spoken
 FRAME_PATCHES = 16  # along a side of their frames: 224 pixels, 64 tokens a frame pair
 FIRST_TEXT_ID = 1000  # past livecc-tiny's ids, whose special tokens they use
@@ -115,9 +122,9 @@ def mid_size_model(processor, smoke: bool = False):
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
     if smoke:
-        vocabulary, hidden, layers, heads, sections = 4096, 64, 2, 8, [2, 1, 1]
+        vocabulary, hidden, layers, heads, sections, vision_dim = 4096, 64, 2, 8, [2, 1, 1], 32
     else:
-        vocabulary, hidden, layers, heads, sections = 151_936, 384, 12, 6, [8, 12, 12]
+        vocabulary, hidden, layers, heads, sections, vision_dim = 151_936, 384, 12, 6, [8, 12, 12], 256
     tokenizer = processor.tokenizer
     text = {
         "vocab_size": vocabulary,
@@ -133,7 +140,7 @@ def mid_size_model(processor, smoke: bool = False):
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": True,
     }
-    vision = {"depth": 4, "embed_dim": 2 * hidden // 3 // 8 * 8, "num_heads": 4, "mlp_ratio": 4, "hidden_size": hidden}
+    vision = {"depth": 4, "embed_dim": vision_dim, "num_heads": 4, "mlp_ratio": 4, "hidden_size": hidden}
     ids = {
         "vision_start_token_id": tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         "vision_end_token_id": tokenizer.convert_tokens_to_ids("<|vision_end|>"),
@@ -195,7 +202,7 @@ def run_child(side: str, case: Case, folder: Path, steps: int, checkpointing: bo
     arguments = ["--side", side, "--models", case.name, "--folder", str(folder), "--steps", str(steps)]
     if not checkpointing:
         arguments.append("--no-checkpointing")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, **CHILD_ENVIRONMENT}
     command = [sys.executable, __file__, *arguments, "--output", str(result)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -317,6 +324,7 @@ def main() -> int:
         "targets_met": not missed,
         "models": results,
         **surroundings(),
+        "child_environment": CHILD_ENVIRONMENT,
         "load_average": [round(load, 2) for load in (load_before[0], os.getloadavg()[0])],
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -145,6 +145,19 @@ class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGenera
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    def enable_input_require_grads(self):
+        """As `PreTrainedModel.enable_input_require_grads`, but for a frozen vision tower.
+
+        Gradient checkpointing asks for this, and a frozen tower would be computed again and differentiated for nothing.
+        """
+        super().enable_input_require_grads()
+        visual = self.model.visual
+        if any(parameter.requires_grad for parameter in visual.parameters()):
+            return
+        for hook in self._require_grads_hooks:
+            if hook.id in visual.get_input_embeddings()._forward_hooks:
+                hook.remove()
+
     def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
         """As `PreTrainedModel.save_pretrained`, in the key layout of the modules.
 

@@ -78,3 +78,45 @@ def _write_whisper_tokenizer(folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def write_language_model(
+    folder: Path, tokenizer_folder: Path, kind: str = "qwen2", context: int = 1024, vocab_size: int = 0
+) -> Path:
+    """Write a causal language model with random weights.
+
+    Args:
+        folder: where it goes.
+        tokenizer_folder: a checkpoint whose tokenizer it takes; it gets Qwen2's chat template.
+        kind: "qwen2", or "granite", which scales its logits.
+        context: most tokens it takes.
+        vocab_size: of the model, if more than its tokenizer has.
+    """
+    from transformers import AutoTokenizer, GraniteConfig, GraniteForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    sizes = {
+        "vocab_size": max(vocab_size, len(tokenizer)),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": context,
+        "initializer_range": 0.2,
+    }
+    torch.manual_seed(_SEED)
+    if kind == "granite":
+        model = GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=4.0))
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(**sizes))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

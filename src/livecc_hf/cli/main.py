@@ -18,6 +18,7 @@ from livecc_hf import __version__
 COMMANDS = {
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
+    "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),
 }

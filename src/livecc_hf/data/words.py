@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-CAPTION_SUFFIXES = (".json", ".vtt", ".srt")
+CAPTION_SUFFIXES = (".json", ".vtt", ".srt", ".json3")
 
 
 class Word(NamedTuple):
@@ -53,65 +52,28 @@ def split_line(start_s: float, end_s: float, text: str) -> list[Word]:
 
 
 def read_words(path: str | os.PathLike) -> list[Word]:
-    """Read the words of a caption file: `.json`, `.vtt` or `.srt`.
+    """Read the words of a caption file: `.json`, `.vtt`, `.srt` or `.json3`.
 
-    JSON may be a list of `[start, end, text]`, a list of objects with `start`, `end` and `word` or `text`, or such
-    a list under `words` or `segments` (as speech recognisers write it; `words` inside a segment win). A text
-    of several words is a line, and is split evenly over its time.
+    Word times in YouTube's json3 and WebVTT are kept; a line without is split evenly over its words. What is not
+    spoken, such as [Music], and what rolling captions repeat is left out. JSON may be a list of `[start, end, text]`,
+    a list of objects with `start`, `end` and `word` or `text`, or such a list under `words` or `segments` (as speech
+    recognisers write it; `words` inside a segment win).
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is none of these.
     """
+    from ..production.caption_files import CaptionError, file_words, read_captions  # needs pyarrow
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: expected a caption file")
-    if path.suffix.lower() == ".json":
-        try:
-            lines = _json_lines(json.loads(path.read_text(encoding="utf-8")), str(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
-    elif path.suffix.lower() in CAPTION_SUFFIXES:
-        lines = _caption_lines(path)
-    else:
+    if path.suffix.lower() not in CAPTION_SUFFIXES:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(CAPTION_SUFFIXES)}")
-    words = []
-    for line in checked_words(lines, str(path)):
-        words += split_line(*line)
-    return words
-
-
-def _json_lines(value: Any, source: str) -> list[Sequence[Any]]:
-    if isinstance(value, dict):
-        found = next((value[key] for key in ("words", "segments") if isinstance(value.get(key), list)), None)
-        if found is None:
-            raise ValueError(f"{source} holds an object without 'words' or 'segments': expected a list of timed words")
-        value = found
-    if not isinstance(value, list):
-        raise ValueError(f"{source} holds {type(value).__name__}: expected a list of timed words")
-    lines: list[Sequence[Any]] = []
-    for item in value:
-        if not isinstance(item, dict):
-            lines.append(item)
-        elif isinstance(item.get("words"), list):
-            lines += _json_lines(item["words"], source)
-        else:
-            lines.append((item.get("start"), item.get("end"), item.get("word", item.get("text"))))
-    return lines
-
-
-def _caption_lines(path: Path) -> list[tuple[float, float, str]]:
-    import webvtt
-    from webvtt.errors import MalformedCaptionError, MalformedFileError
-
-    read = webvtt.from_srt if path.suffix.lower() == ".srt" else webvtt.read
     try:
-        captions = read(str(path))
-    except (MalformedFileError, MalformedCaptionError, UnicodeDecodeError) as error:
-        kind = path.suffix.lower().lstrip(".").upper()
-        raise ValueError(f"{path} is not a valid {kind} file: {error}") from error
-    return [(_seconds(caption.start_time), _seconds(caption.end_time), caption.text) for caption in captions]
-
-
-def _seconds(time: Any) -> float:
-    return time.hours * 3600 + time.minutes * 60 + time.seconds + time.milliseconds / 1000
+        words = file_words(read_captions(path))
+    except CaptionError as error:
+        if error.reason == "empty_captions":
+            return []
+        raise
+    return sorted((Word(*word) for word in words), key=lambda word: word.end_s)

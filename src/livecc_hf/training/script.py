@@ -71,7 +71,7 @@ def start_from(recipe: Recipe) -> Path | None:
     if not recipe.ours.resume:
         if found := list_checkpoints(training.output_dir):
             raise ValueError(
-                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): go on with it (--resume) "
+                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): go on with it with --resume "
                 "or give another output_dir"
             )
         return None

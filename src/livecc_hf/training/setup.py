@@ -122,6 +122,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     from .collator import CommentaryCollator
     from .liger import apply_liger
     from .optim import MuonAdamW, muon_groups
+    from .packed_attention import use_packed_attention
     from .parts import lora_config
     from .skipping import SkipLedger
     from .trainer import LiveCCTrainer
@@ -133,6 +134,8 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         logger.warning(note)
     set_seed(training.seed)
     model = load_trainable_model(recipe, config)
+    if recipe.packing:
+        use_packed_attention(model)
     if training.use_liger_kernel:
         apply_liger(model)
         training.use_liger_kernel = False  # done

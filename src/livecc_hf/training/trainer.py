@@ -14,6 +14,7 @@ from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .batches import BOOKKEEPING, BatchLoader
 from .checkpoints import RunState, write_run_state
+from .packed_attention import packed_batch
 from .sharding import reduced_head_gradient
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class LiveCCTrainer(SFTTrainer):
         if not n_targets:
             kept[0, 0] = True  # a row without a supervised token still takes part in the step
         inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept}
-        with reduced_head_gradient(model):
+        with reduced_head_gradient(model), packed_batch(inputs):
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
         if not self.model.training:

@@ -177,7 +177,7 @@ class Asr(ModelStage):
         )
         timed = [word for segment in segments for word in segment.words or ()]
         words = [(float(word.start), float(word.end), word.word.strip()) for word in timed]
-        return Transcript(_in_order(words, audio.start_s), info.language, float(info.duration_after_vad))
+        return Transcript(_in_order(words, audio), info.language, float(info.duration_after_vad))
 
     def _outcome(self, audio: SpeechAudio, video: str) -> Transcript | _Failure:
         if not len(audio.samples):
@@ -219,14 +219,15 @@ def _decode(video: str) -> SpeechAudio | _Failure:
         return _Failure("error", one_line(error))
 
 
-def _in_order(words: list[TimedWord], start_s: float) -> list[TimedWord]:
-    """Words on the file's clock; none blank, none before the one ahead of it."""
+def _in_order(words: list[TimedWord], audio: SpeechAudio) -> list[TimedWord]:
+    """Words on the file's clock; none blank, none before the one ahead of it or past the end of the sound."""
     ordered, earliest_s = [], 0.0
+    length_s = len(audio.samples) / SPEECH_RATE_HZ
     for begin_s, end_s, text in words:
         if text:
-            begin_s = max(begin_s, earliest_s)
-            end_s = max(end_s, begin_s)
-            ordered.append((begin_s + start_s, end_s + start_s, text))
+            begin_s = min(max(begin_s, earliest_s), length_s)
+            end_s = min(max(end_s, begin_s), length_s)
+            ordered.append((begin_s + audio.start_s, end_s + audio.start_s, text))
             earliest_s = begin_s
     return ordered
 

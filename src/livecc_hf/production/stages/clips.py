@@ -113,9 +113,7 @@ class _ClipStage(Stage):
     def _speed_limits(self) -> tuple[float, float]:
         return 0.0, math.inf
 
-    def _kept(
-        self, batch: pa.Table, words: _Words, pieces: _Pieces, codes: np.ndarray, text: _JoinedText
-    ) -> pa.Table:
+    def _kept(self, batch: pa.Table, words: _Words, pieces: _Pieces, codes: np.ndarray, text: _JoinedText) -> pa.Table:
         is_kept = codes == 0
         first, stop = pieces.first[is_kept], pieces.stop[is_kept]
         rows = words.row_of[first]
@@ -131,9 +129,7 @@ class _ClipStage(Stage):
             "previous": text.slices(begins, first),
         }
         return pa.table(
-            {
-                item.name: columns.get(item.name, pa.nulls(len(first), item.type)) for item in CLIP_SCHEMA
-            },
+            {item.name: columns.get(item.name, pa.nulls(len(first), item.type)) for item in CLIP_SCHEMA},
             schema=CLIP_SCHEMA,
         )
 
@@ -167,9 +163,7 @@ class _ClipStage(Stage):
         table = pa.concat_tables([pa.table(of_pieces, schema=DROPPED_SCHEMA), of_videos])
         return table.take(pa.array(np.argsort(np.concatenate([rows, bare]), kind="stable")))
 
-    def _videos_without_clips(
-        self, batch: pa.Table, words: _Words, rows: np.ndarray, pieces_s: np.ndarray
-    ) -> pa.Table:
+    def _videos_without_clips(self, batch: pa.Table, words: _Words, rows: np.ndarray, pieces_s: np.ndarray) -> pa.Table:
         videos = batch.take(pa.array(rows))
         n_words = np.bincount(words.row_of, minlength=len(batch))[rows]
         faults = [words.faults.get(row) for row in rows.tolist()]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -22,13 +23,15 @@ _ESCAPED = r'[\x00-\x1f"\\]'
 _OFFSETS_A_WRITE = 100_000
 _ROW_GROUP_ROWS = 1000
 
+_CLIP_COLUMNS = {"video_start": "start_s", "video_end": "end_s"}
+_WORD = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("word", pa.string())])
 DATASET_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("video", pa.string()),
         ("video_start", pa.float64()),  # seconds on the video's clock
         ("video_end", pa.float64()),
-        ("words", pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("word", pa.string())]))),
+        ("words", pa.list_(_WORD)),
         ("query", pa.string()),
         ("title", pa.string()),
         ("previous", pa.string()),
@@ -53,9 +56,10 @@ def dataset_rows(clips: pa.Table) -> pa.Table:
         ValueError: if the columns are others.
     """
     _check(clips)
-    return clips.rename_columns({"start_s": "video_start", "end_s": "video_end"}).select(DATASET_SCHEMA.names).cast(
-        DATASET_SCHEMA
-    )
+    words = clips["words"].combine_chunks()
+    columns = {name: clips[_CLIP_COLUMNS.get(name, name)] for name in DATASET_SCHEMA.names}
+    values = pa.StructArray.from_arrays(words.flatten().flatten(), fields=list(_WORD))  # a cast goes by names
+    return pa.table(columns | {"words": pa.ListArray.from_arrays(_offsets(words), values)}, schema=DATASET_SCHEMA)
 
 
 def conversation_lines(clips: pa.Table) -> list[bytes]:
@@ -71,15 +75,14 @@ def conversation_lines(clips: pa.Table) -> list[bytes]:
         UTF-8, each ending in a newline.
 
     Raises:
-        ValueError: if the columns are others.
+        ValueError: if the columns are others, or a word has no text or no finite times.
     """
     _check(clips)
+    _check_words(clips)
     names = ("video", "start_s", "end_s", "query", "previous", "title", "category")
     columns = (clips[name].to_pylist() for name in names)
     streams = _streams(clips["words"].combine_chunks()).to_pylist()
-    return [
-        _line(row, stream) for row, stream in zip(zip(*columns, strict=True), streams, strict=True)
-    ]
+    return [_line(row, stream) for row, stream in zip(zip(*columns, strict=True), streams, strict=True)]
 
 
 def write_jsonl(path: str | os.PathLike, clips: Iterable[pa.Table]) -> int:
@@ -95,29 +98,23 @@ def write_jsonl(path: str | os.PathLike, clips: Iterable[pa.Table]) -> int:
     Raises:
         ValueError: if there is no clip; no file is written.
     """
-    with JsonlWriter(path) as writer:
+    with open_jsonl(path) as writer:
         for table in clips:
             writer.write(table)
     return writer.n_clips
 
 
 class JsonlWriter:
-    """Writes conversations as they come; the file appears when the `with` block ends without an error.
+    """Appends conversations to a file; see `open_jsonl`.
 
     Attributes:
         n_clips: how many were written.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    def __init__(self, file: BinaryIO):
+        self._file = file
         self._lengths: list[np.ndarray] = []
         self.n_clips = 0
-
-    def __enter__(self) -> JsonlWriter:
-        self._place = replaced_when_done(self.path)
-        self._partial = self._place.__enter__()
-        self._file = self._partial.open("wb")
-        return self
 
     def write(self, clips: pa.Table) -> None:
         """Appends clips in `CLIP_SCHEMA`."""
@@ -126,22 +123,14 @@ class JsonlWriter:
         self._lengths.append(np.fromiter(map(len, lines), np.int64, len(lines)))
         self.n_clips += len(lines)
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if kind is None:
-                self._write_offsets()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        except BaseException as failure:
-            self._file.close()
-            self._place.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._file.close()
-        self._place.__exit__(kind, error, trace)
+    def finish(self) -> None:
+        """Appends the line of offsets.
 
-    def _write_offsets(self) -> None:
+        Raises:
+            ValueError: if no clip was written.
+        """
         if not self.n_clips:
-            raise ValueError(f"there is no clip to write to {self.path}: every clip was dropped, or none came in")
+            raise ValueError("there is no clip to write as conversations: every clip was dropped, or none came in")
         ends = np.cumsum(np.concatenate(self._lengths))
         offsets = np.concatenate([[0], ends[:-1]])
         self._file.write(b"[")
@@ -149,6 +138,21 @@ class JsonlWriter:
             self._file.write(b", " if at else b"")
             self._file.write(json.dumps(offsets[at : at + _OFFSETS_A_WRITE].tolist())[1:-1].encode())
         self._file.write(b"]\n")
+
+
+@contextmanager
+def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
+    """Give a writer of conversations; the file appears, with its offsets, when the block ends without an error.
+
+    Raises:
+        ValueError: if no clip was written.
+    """
+    with replaced_when_done(Path(path)) as partial:
+        with partial.open("wb") as file:
+            writer = JsonlWriter(file)
+            yield writer
+            writer.finish()
+        _sync(partial)
 
 
 def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
@@ -193,7 +197,22 @@ def _sync(path: Path) -> None:
 
 def _check(clips: pa.Table) -> None:
     if not clips.schema.equals(CLIP_SCHEMA):
-        raise ValueError(f"clips have the columns {clips.schema.names}: expected those of CLIP_SCHEMA, {CLIP_SCHEMA.names}")
+        raise ValueError(
+            f"clips have the columns {clips.schema.names}: expected those of CLIP_SCHEMA, {CLIP_SCHEMA.names}"
+        )
+
+
+def _check_words(clips: pa.Table) -> None:
+    column = clips["words"].combine_chunks()
+    starts, ends, texts = column.flatten().flatten()
+    is_sound = pc.fill_null(pc.and_(pc.is_finite(starts), pc.is_finite(ends)), False)
+    is_sound = pc.and_(is_sound, pc.is_valid(texts)).to_numpy(zero_copy_only=False)
+    if not is_sound.all():
+        clip = column.value_parent_indices()[int(np.argmin(is_sound))].as_py()
+        raise ValueError(
+            f"clip {clips['id'][clip].as_py()} has a word without text or finite times, which JSON cannot hold: "
+            "expected words as the clip stages give them"
+        )
 
 
 def _line(row: tuple, stream: str) -> bytes:
@@ -211,11 +230,23 @@ def _line(row: tuple, stream: str) -> bytes:
 def _streams(words: pa.ListArray) -> pa.Array:
     """Return the words of each clip as JSON without the outer brackets, made column by column."""
     starts, ends, texts = words.flatten().flatten()
-    dumped = _map_rare(pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
-    parts = [pc.cast(starts, pa.string()), pc.cast(ends, pa.string())]
-    triples = pc.binary_join_element_wise("[", parts[0], ", ", parts[1], ', "', dumped, '"]', "")
-    offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(words), 0).to_numpy())])
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), triples), ", ")
+    dumped = _map_rare(
+        pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1]
+    )
+    triples = pc.binary_join_element_wise("[", *_numbers(starts), ", ", *_numbers(ends), ', "', dumped, '"]', "")
+    return pc.binary_join(pa.ListArray.from_arrays(_offsets(words), triples), ", ")
+
+
+def _offsets(words: pa.ListArray) -> pa.Int32Array:
+    """Return where each row's words begin among all words, and where the last ones end."""
+    lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+
+
+def _numbers(seconds: pa.DoubleArray) -> tuple[pa.StringArray, pa.StringArray]:
+    """Return numbers as JSON in two parts: `17.0` is "17" and ".0", as Python writes it and Arrow does not."""
+    is_whole = pc.and_(pc.equal(seconds, pc.floor(seconds)), pc.less(pc.abs(seconds), 1e9))
+    return pc.cast(seconds, pa.string()), pc.if_else(is_whole, ".0", "")
 
 
 def _map_rare(is_rare: pa.BooleanArray, texts: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:

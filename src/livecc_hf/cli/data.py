@@ -1,0 +1,124 @@
+"""`livecc data`: make a dataset from videos, fetch videos, push a dataset to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+    for add in (_add_build, _add_fetch, _add_push):
+        # Also after the task's name, as with the other commands.
+        add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_build(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    build = tasks.add_parser(
+        "build",
+        help="videos with captions or speech become a dataset",
+        description="Make a dataset of timed commentary from videos. Started again after an interruption, it goes on.",
+        allow_abbrev=False,
+    )
+    build.add_argument("--config", metavar="RECIPE", help="a YAML recipe, such as recipes/data/my_videos.yaml")
+    build.add_argument("--input", metavar="PATH", help="folder of videos, or a .jsonl or .parquet manifest")
+    build.add_argument("--out", metavar="FOLDER", help="where the result goes")
+    build.add_argument("--engine", choices=("local", "ray"), help="processes on this machine (default), or Ray Data")
+    build.add_argument("--limit", type=int, metavar="N", help="only the first N videos, for a trial")
+    build.add_argument("--stages", metavar="A,B", help="run only these of the recipe's stages")
+    build.add_argument("--restart", action="store_true", default=None, help="throw away what is finished in the folder")
+    build.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="options, and thresholds as stage.threshold=value"
+    )
+    return build
+
+
+def _add_fetch(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    fetch = tasks.add_parser(
+        "fetch",
+        help="download videos with captions and metadata, by yt-dlp",
+        description="Download videos, captions and metadata with yt-dlp, slowly enough to be polite. Started again, it "
+        "goes on. Check that you may use what you download.",
+        allow_abbrev=False,
+    )
+    fetch.add_argument("urls", metavar="URLS_FILE", help="a text file with one address a line; # begins a comment")
+    fetch.add_argument("out", metavar="OUT", help="folder for the videos")
+    fetch.add_argument("--languages", default="en", metavar="A,B", help="captions to fetch (default: %(default)s)")
+    fetch.add_argument("--max-height", type=int, default=720, metavar="PX", help="tallest video (default: %(default)s)")
+    fetch.add_argument("--no-video", action="store_true", help="captions and metadata only, to choose videos by")
+    fetch.add_argument("--rate", default="4M", metavar="BYTES", help="bytes per second, as 500K or 4M; 0: no limit")
+    fetch.add_argument("--sleep", type=float, default=5.0, metavar="S", help="seconds between videos, up to 3 times it")
+    fetch.add_argument("--retries", type=int, default=10, metavar="N", help="of a request (default: %(default)s)")
+    fetch.add_argument("--cookies", metavar="FILE", help="a cookies.txt file")
+    return fetch
+
+
+def _add_push(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    push = tasks.add_parser(
+        "push",
+        help="upload a dataset folder to the Hub",
+        description="Upload a dataset folder to the Hub in parts. Started again, it goes on.",
+        allow_abbrev=False,
+    )
+    push.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
+    push.add_argument("repo", metavar="REPO", help="USER/NAME; made if it does not exist")
+    push.add_argument("--public", action="store_true", help="a repository that is made is public")
+    push.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
+    return push
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the task.
+
+    Raises:
+        ValueError, OSError, ImportError: as the task's functions do.
+    """
+    return {"build": _build, "fetch": _fetch, "push": _push}[args.task](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    try:
+        from livecc_hf.production.build import build
+        from livecc_hf.production.build_options import load_options
+    except ImportError as error:
+        raise ImportError(f"data production needs more packages ({error}): pip install 'livecc-hf[data]'") from error
+
+    names = ("input", "out", "engine", "limit", "restart")
+    options = load_options(args.config, args.overrides, args.stages, **{name: getattr(args, name) for name in names})
+    result = build(options)
+    what = f"{result.n_clips:,} {'videos' if result.dataset is None else 'clips'}"
+    place = result.out / "videos.parquet" if result.dataset is None else result.dataset
+    print(f"wrote {what} to {place}; look at {result.out / 'report.html'}", file=sys.stderr)
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from livecc_hf.production.fetch import FetchOptions, fetch, read_urls
+
+    options = FetchOptions(
+        languages=tuple(name.strip() for name in args.languages.split(",") if name.strip()),
+        max_height_px=args.max_height,
+        video=not args.no_video,
+        rate=args.rate,
+        sleep_s=args.sleep,
+        retries=args.retries,
+        cookies=args.cookies,
+    )
+    result = fetch(read_urls(args.urls), args.out, options)
+    print(f"{result.done} fetched, {result.known} were there, {len(result.failed)} failed", file=sys.stderr)
+    for url, reason in result.failed:
+        print(f"failed: {url}: {reason}", file=sys.stderr)
+    return 0 if not result.failed else 1
+
+
+def _push(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from livecc_hf.production.dataset_folder import push_dataset
+
+    folder = Path(args.folder).expanduser()
+    inside = folder / "dataset"
+    folder = inside if (inside / "README.md").is_file() else folder
+    print(push_dataset(folder, args.repo, private=not args.public, revision=args.revision))
+    return 0

@@ -1,0 +1,329 @@
+"""Reads caption files: YouTube's json3, WebVTT (also YouTube's, with word times), SubRip, and lists of timed words.
+
+What a file says is returned as it is written; `caption_words` cleans it and spreads lines over their words.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..data.words import CAPTION_SUFFIXES
+from .caption_words import CUE_TAG, STYLE_TAG, CaptionLines, is_new_line, spread_lines
+
+# A word is over after this long, where captions only say when it starts; drawn-out ones take a second.
+MAX_WORD_S = 1.0
+
+_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_TIME = r"(\d[\d:]*[.,]\d+)"
+# The line of times, with the number that SubRip puts before it and the settings that WebVTT puts after it.
+_CUE_TIMES = re.compile(rf"^(?:\d+[ \t]*\n)?[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?(?:\n|\Z)", re.MULTILINE)
+_ARROW = re.compile(r"^[^\n]*-->[^\n]*$", re.MULTILINE)
+_WORD_TIME = re.compile(rf"<{_TIME}>")
+_TIMED_WORD = re.compile(rf"<{_TIME}>((?:[^<]+|<(?!\d[\d:]*[.,]\d+>))*)")
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})")
+_CLOCK_CHARS = 12  # of 00:00:00.000, as nearly all files write it
+_CLOCK_DIGITS = [0, 1, 3, 4, 6, 7, 9, 10, 11]
+_CLOCK_MS = np.array([36_000_000, 3_600_000, 600_000, 60_000, 10_000, 1_000, 100, 10, 1])
+
+
+class CaptionError(ValueError):
+    """A caption file that cannot be used.
+
+    Attributes:
+        reason: "no_captions" (no such file), "empty_captions", "corrupt_captions" or "caption_encoding".
+    """
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self))  # travels between processes
+
+
+class TimedText(NamedTuple):
+    """Text with times, in seconds, in the order of the file.
+
+    Attributes:
+        start_s, end_s: float64, shape (pieces,).
+        text: of each piece, with markup and line breaks as written.
+        has_word_times: pieces are words, timed each on their own; else lines, whose time their words share.
+    """
+
+    start_s: np.ndarray
+    end_s: np.ndarray
+    text: list[str]
+    has_word_times: bool
+
+
+def read_captions(path: str | os.PathLike, max_word_s: float = MAX_WORD_S) -> TimedText:
+    """Read a caption file; its content tells the format, where that is not clear its suffix.
+
+    Formats: YouTube's json3 and WebVTT with word times, whose words end where the next one starts; plain WebVTT and
+    SubRip; JSON lists of `[start, end, text]` or of objects with `start`, `end` and `word` or `text`, also under
+    `words` or `segments`, as speech recognisers write them.
+
+    Args:
+        path: a file in UTF-8, or in UTF-16 with a byte order mark.
+        max_word_s: longest time of a word of which only the start is known.
+
+    Raises:
+        CaptionError: if there is no such file, or it is empty or cannot be read.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    suffix = path.suffix.lower()
+    if text.startswith("WEBVTT"):
+        return _cues(text, path, "VTT", max_word_s)
+    if suffix in (".json", ".json3") or (suffix not in CAPTION_SUFFIXES and text.lstrip()[0] in "{["):
+        return _json(text, path, max_word_s)
+    if suffix == ".vtt":
+        raise CaptionError("corrupt_captions", f"{path} is not a valid VTT file: it starts with {text[:20]!r}")
+    return _cues(text, path, "SRT", max_word_s)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise CaptionError("no_captions", f"{path} does not exist: expected a caption file") from None
+    except OSError as error:
+        raise CaptionError("corrupt_captions", f"{path} cannot be read: {error.strerror}") from error
+    mark, encoding = next((pair for pair in _BYTE_ORDER_MARKS if raw.startswith(pair[0])), (b"", "utf-8"))
+    try:
+        text = raw[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        detail = f"{path} is not {encoding.upper()}: {error.reason} at byte {error.start}; save it as UTF-8"
+        raise CaptionError("caption_encoding", detail) from error
+    if "\0" in text:
+        detail = f"{path} holds NUL characters: expected UTF-8, or UTF-16 with a byte order mark"
+        raise CaptionError("caption_encoding", detail)
+    if not text.strip():
+        raise CaptionError("empty_captions", f"{path} is empty")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
+    """Return the cues of WebVTT or SubRip."""
+    parts = _CUE_TIMES.split(text)
+    n_cues = len(parts) // 3
+    if len(arrows := _ARROW.findall(text)) != n_cues or (n_cues == 0 and kind == "SRT"):
+        wrong = next((line for line in arrows if not _CUE_TIMES.fullmatch(line)), text.strip()[:60])
+        detail = f"{path} is not a valid {kind} file: {wrong!r} is no line of times, such as 00:00:01.000 --> 00:00:02.500"
+        raise CaptionError("corrupt_captions", detail)
+    if n_cues == 0:
+        raise CaptionError("empty_captions", f"{path} holds no caption")
+    try:
+        start_s, end_s = _seconds(parts[1::3]), _seconds(parts[2::3])
+    except ValueError as error:
+        raise CaptionError("corrupt_captions", f"{path} is not a valid {kind} file: {error}") from None
+    if (wrong := np.flatnonzero(end_s < start_s)).size:
+        times = f"{parts[1 + 3 * wrong[0]]} to {parts[2 + 3 * wrong[0]]}"
+        detail = f"{path} is not a valid {kind} file: caption {wrong[0]} runs from {times}: expected an end after its start"
+        raise CaptionError("corrupt_captions", detail)
+    # After an empty line comes what is not shown, such as a comment or the next caption's name.
+    payloads = [payload.lstrip("\n").split("\n\n", 1)[0] for payload in parts[3::3]]
+    if kind == "VTT" and _WORD_TIME.search(text):
+        return _timed_cues(start_s, end_s, payloads, max_word_s)
+    return TimedText(start_s, end_s, payloads, False)
+
+
+def _seconds(clocks: list[str]) -> np.ndarray:
+    """Return times such as 00:01:02.345 or 01:02,345 in seconds, shape (clocks,)."""
+    joined = "".join(clocks).encode("ascii", "replace")
+    if all(len(clock) == _CLOCK_CHARS for clock in clocks):
+        chars = np.frombuffer(joined, np.uint8).reshape(-1, _CLOCK_CHARS)
+        digits = chars[:, _CLOCK_DIGITS].astype(np.int64) - ord("0")
+        if (chars[:, [2, 5]] == ord(":")).all() and ((digits >= 0) & (digits <= 9)).all():
+            return digits @ _CLOCK_MS / 1000
+    seconds = []
+    for clock in clocks:
+        match = _CLOCK.fullmatch(clock)
+        if match is None:
+            raise ValueError(f"{clock!r} is no time: expected one such as 00:00:01.000")
+        hours, minutes, whole, decimals = match.groups()
+        total_ms = (int(hours or 0) * 3600 + int(minutes) * 60 + int(whole)) * 1000 + int(decimals.ljust(3, "0"))
+        seconds.append(total_ms / 1000)
+    return np.array(seconds, np.float64)
+
+
+def _timed_cues(start_s: np.ndarray, end_s: np.ndarray, payloads: list[str], max_word_s: float) -> TimedText:
+    """Return the words of cues with times within, where each line is shown again while the next one is spoken."""
+    shown = pc.split_pattern(pa.array(payloads, pa.string()), "\n")
+    lines = pc.replace_substring_regex(shown.flatten(), STYLE_TAG, "")
+    cue_of = np.repeat(np.arange(len(payloads)), np.diff(shown.offsets.to_numpy()))
+    plain = pc.utf8_trim_whitespace(pc.replace_substring_regex(lines, CUE_TAG, ""))
+    is_text = pc.not_equal(plain, "").to_numpy(zero_copy_only=False)
+    lines, plain, cue_of = lines.filter(pa.array(is_text)), plain.filter(pa.array(is_text)), cue_of[is_text]
+    chosen = np.flatnonzero(is_new_line(plain, cue_of, np.zeros(len(payloads), int), always=True))
+    cue_of = cue_of[chosen]
+    new_lines = lines.take(pa.array(chosen)).to_pylist()
+    pieces, n_pieces = [], np.empty(len(new_lines), int)
+    for number, line in enumerate(new_lines):
+        # What is before the first time is spoken as the cue starts.
+        found = _TIMED_WORD.findall(f"<0.0>{line}")
+        pieces += found
+        n_pieces[number] = len(found)
+    is_first = np.zeros(len(pieces), bool)
+    is_first[np.cumsum(n_pieces) - n_pieces] = True
+    cue_of = np.repeat(cue_of, n_pieces)
+    begin_s = start_s[cue_of]
+    begin_s[~is_first] = _seconds([clock for clock, _ in np.array(pieces, object).reshape(-1, 2)[~is_first]])
+    return _with_ends(begin_s, end_s[cue_of], [text for _, text in pieces], max_word_s)
+
+
+def _with_ends(begin_s: np.ndarray, limit_s: np.ndarray, texts: list[str], max_word_s: float) -> TimedText:
+    """Return words that end where the next one starts, but by their caption's end and not too long after their start."""
+    is_text = np.array([not text.isspace() and text != "" for text in texts], bool)
+    begin_s, limit_s = begin_s[is_text], limit_s[is_text]
+    texts = [text for text, keep in zip(texts, is_text, strict=True) if keep]
+    if (np.diff(begin_s) < 0).any():
+        order = np.argsort(begin_s, kind="stable")
+        begin_s, limit_s, texts = begin_s[order], limit_s[order], [texts[i] for i in order]
+    n_words = np.array([text.strip().count(" ") + 1 for text in texts], np.int64)
+    end_s = np.minimum(np.append(begin_s[1:], np.inf)[: len(texts)], limit_s)
+    end_s = np.clip(end_s, begin_s, begin_s + max_word_s * n_words)
+    return TimedText(begin_s, end_s, texts, True)
+
+
+def _json(text: str, path: Path, max_word_s: float) -> TimedText:
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CaptionError("corrupt_captions", f"{path} is not JSON: {error}") from error
+    try:
+        if isinstance(value, dict) and isinstance(value.get("events"), list):
+            return _json3(value["events"], path, max_word_s)
+        return _triples(_timed_items(value, str(path)), str(path))
+    except CaptionError:
+        raise
+    except ValueError as error:
+        raise CaptionError("corrupt_captions", str(error)) from error
+
+
+def _json3(events: list[Any], path: Path, max_word_s: float) -> TimedText:
+    """Return words if any has an offset, as those of automatic captions have; else lines."""
+    try:
+        spoken = [
+            (event["tStartMs"], event["tStartMs"] + event.get("dDurationMs", np.inf), event["segs"])
+            for event in events
+            if event.get("segs")
+        ]
+        has_word_times = any("tOffsetMs" in segment for _, _, segments in spoken for segment in segments)
+        if has_word_times:
+            pieces = [
+                (start + segment.get("tOffsetMs", 0), end, segment.get("utf8", ""))
+                for start, end, segments in spoken
+                for segment in segments
+            ]
+        else:
+            pieces = [
+                (start, end, "".join(segment.get("utf8", "") for segment in segments))
+                for start, end, segments in spoken
+            ]
+        times = np.array([piece[:2] for piece in pieces], np.float64).reshape(-1, 2) / 1000
+        texts = [piece[2] for piece in pieces]
+        "".join(texts)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        detail = f"{path} is no json3 of YouTube's: an event has other values than expected ({error!r})"
+        raise CaptionError("corrupt_captions", detail) from error
+    if not any(text.strip() for text in texts):
+        raise CaptionError("empty_captions", f"{path} holds no caption")
+    begin_s, end_s = times[:, 0], times[:, 1]
+    if not np.isfinite(begin_s).all() or (end_s < begin_s).any():
+        raise CaptionError("corrupt_captions", f"{path} is no json3 of YouTube's: an event ends before its start")
+    if has_word_times:
+        return _with_ends(begin_s, end_s, texts, max_word_s)
+    n_words = np.array([len(text.split()) for text in texts])
+    is_open = np.isinf(end_s)
+    end_s[is_open] = (begin_s + max_word_s * n_words)[is_open]
+    return TimedText(begin_s, end_s, texts, False)
+
+
+def _timed_items(value: Any, source: str) -> list[Sequence[Any]]:
+    """Return the `[start, end, text]` in a recogniser's output."""
+    if isinstance(value, dict):
+        found = next((value[key] for key in ("words", "segments") if isinstance(value.get(key), list)), None)
+        if found is None:
+            raise ValueError(
+                f"{source} holds an object without 'words' or 'segments': expected a list of timed words, or YouTube's "
+                "json3 with 'events'"
+            )
+        value = found
+    if not isinstance(value, list):
+        raise ValueError(f"{source} holds {type(value).__name__}: expected a list of timed words")
+    items: list[Sequence[Any]] = []
+    for item in value:
+        if not isinstance(item, dict):
+            items.append(item)
+        elif isinstance(item.get("words"), list):
+            items += _timed_items(item["words"], source)
+        else:
+            items.append((item.get("start"), item.get("end"), item.get("word", item.get("text"))))
+    return items
+
+
+def _triples(items: list[Sequence[Any]], source: str) -> TimedText:
+    start_s, end_s, texts = check_triples(items, source)
+    if not any(texts):
+        raise CaptionError("empty_captions", f"{source} holds no caption")
+    return TimedText(start_s, end_s, texts, not any(len(text.split()) > 1 for text in texts))
+
+
+def check_triples(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return starts and ends, float64 of shape (items,), and stripped texts of `[start, end, text]`.
+
+    Args:
+        items: times in seconds.
+        source: what they were read from, for the error.
+
+    Raises:
+        ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
+    """
+    try:
+        start_s = np.array([float(item[0]) for item in items], np.float64)
+        end_s = np.array([float(item[1]) for item in items], np.float64)
+        texts = [item[2].strip() for item in items]
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError):
+        index = next(i for i, item in enumerate(items) if not _is_triple(item))
+        raise ValueError(f"{source}: word {index} is {items[index]!r}: expected [start, end, word]") from None
+    wrong = np.flatnonzero(~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)))
+    if wrong.size:
+        index = int(wrong[0])
+        raise ValueError(
+            f"{source}: word {index} runs from {start_s[index]} to {end_s[index]} s: expected an end after its start"
+        )
+    return start_s, end_s, texts
+
+
+def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, float, str]]:
+    """Return the `(start_s, end_s, word)` of one file's captions; for whole columns see `spread_lines`.
+
+    Args:
+        captions: what `read_captions` returns.
+        round_s: to what evenly spread times are rounded; 0: not at all.
+    """
+    n_lines = len(captions.text)
+    has_word_times = np.full(n_lines, captions.has_word_times)
+    text = pa.array(captions.text, pa.string())
+    lines = CaptionLines(np.zeros(n_lines, int), captions.start_s, captions.end_s, text, has_word_times, 1)
+    columns = spread_lines(lines, round_s).flatten().flatten()
+    return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def _is_triple(item: Any) -> bool:
+    try:
+        float(item[0]), float(item[1])
+        return isinstance(item[2], str)
+    except (TypeError, ValueError, IndexError, KeyError):
+        return False

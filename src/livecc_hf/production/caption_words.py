@@ -1,0 +1,374 @@
+"""Caption lines become clean timed words: whole columns at once, for the lines of many videos.
+
+Line by line this is what the LiveCC reference does with captions (lines with brackets are skipped, a word equal to the
+one before it in its line is dropped, the line's time is spread evenly over its words and rounded to 0.1 s). On top come
+markup, speaker marks and music notes, and the lines that rolling captions repeat.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .records import WORD, WORDS
+
+LINE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
+LINES = pa.list_(LINE)
+
+STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
+CUE_TAG = rf"{STYLE_TAG}|<\d[\d:.,]*>"
+ROUND_S = 0.1  # evenly spread times are no more exact than that; the reference's
+
+_INVISIBLE = "[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]"
+_MUSIC = "[\u2669-\u266f\U0001d11e\U0001f399\U0001f3a4\U0001f3b5\U0001f3b6\U0001f3bc]"
+_SPACES = r"[\x{a0}\x{2000}-\x{200a}\x{202f}\x{3000}]"
+_EDGE_MARKS = ".,;:!?\u2026\"'()\u201c\u201d\u2018\u2019-\u2013\u2014"
+
+# Captions roll where at least this share of them begins with what the one before ended with.
+_ROLLING_SHARE = 0.5
+_MOST_LINES = 4  # shown at a time
+_MOST_WORDS = 64
+_PROBED_CUES = 32  # of a video, to see whether its words roll
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class CaptionLines:
+    """The caption lines of many videos, or their words where these have times.
+
+    Attributes:
+        row_of: int64, shape (lines,): number of the video; not decreasing.
+        start_s, end_s: float64, shape (lines,), on the video's clock.
+        text: string array of (lines,), with markup and line breaks as written.
+        has_word_times: bool, shape (lines,): timed on their own, so no line is a repeat of the one before.
+        n_rows: number of videos.
+    """
+
+    row_of: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+    text: pa.Array
+    has_word_times: np.ndarray
+    n_rows: int
+
+
+def lines_to_words(
+    subtitles: pa.Array | pa.ChunkedArray | Sequence[Sequence[Sequence[Any]] | None], round_s: float = ROUND_S
+) -> pa.ListArray:
+    """Turn lines of captions given inline into a column of words.
+
+    Args:
+        subtitles: the lines of each video: an array of type `LINES` (whatever its fields are called), or Python's
+            `[start, end, text]`, as in the reference's captions; `None` where there are none.
+        round_s: to what evenly spread times are rounded; 0: not at all.
+
+    Returns:
+        Array of type `WORDS`, null where there are no lines given.
+
+    Raises:
+        ValueError: if a line is no such triple, ends before it starts, or has a time that is not finite.
+    """
+    lines, is_null, faults = flat_lines(subtitles)
+    for row, fault in faults.items():
+        raise ValueError(f"captions of row {row}: {fault}")
+    return spread_lines(lines, round_s, is_null)
+
+
+def flat_lines(
+    subtitles: pa.Array | pa.ChunkedArray | Sequence[Sequence[Sequence[Any]] | None],
+) -> tuple[CaptionLines, np.ndarray, dict[int, str]]:
+    """Return the lines of all rows (see `lines_to_words`), which rows are null, and what is wrong with others."""
+    faults: dict[int, str] = {}
+    if isinstance(subtitles, pa.Array | pa.ChunkedArray):
+        array = subtitles.combine_chunks() if isinstance(subtitles, pa.ChunkedArray) else subtitles
+        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        is_null = array.is_null().to_numpy(zero_copy_only=False)
+        start_s, end_s, text = array.flatten().flatten()
+        start_s, end_s = (pc.fill_null(times.cast(pa.float64()), np.nan).to_numpy() for times in (start_s, end_s))
+        text = pc.fill_null(text.cast(pa.string()), "")
+    else:
+        from .caption_files import check_triples
+
+        checked = []
+        for row, lines in enumerate(subtitles):
+            try:
+                checked.append(check_triples(lines or [], "subtitles"))
+            except ValueError as error:
+                checked.append((np.empty(0), np.empty(0), []))
+                faults[row] = str(error)
+        counts = np.array([len(texts) for _, _, texts in checked], np.int64)
+        is_null = np.array([lines is None for lines in subtitles], bool)
+        start_s, end_s = (np.concatenate([np.empty(0), *(row[i] for row in checked)]) for i in range(2))
+        text = pa.array([line for _, _, texts in checked for line in texts], pa.string())
+    row_of = np.repeat(np.arange(len(counts)), counts)
+    wrong = ~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s))
+    for at in np.flatnonzero(wrong)[::-1]:
+        faults[int(row_of[at])] = f"a line runs from {start_s[at]} to {end_s[at]} s: expected an end after its start"
+    if faults:
+        keep = ~np.isin(row_of, list(faults))
+        row_of, start_s, end_s, text = row_of[keep], start_s[keep], end_s[keep], text.filter(pa.array(keep))
+    return CaptionLines(row_of, start_s, end_s, text, np.zeros(len(text), bool), len(counts)), is_null, faults
+
+
+def spread_lines(lines: CaptionLines, round_s: float = ROUND_S, is_null: np.ndarray | None = None) -> pa.ListArray:
+    """Return the words of captions: cleaned, each said once, a line's time spread evenly over its words.
+
+    A line ends at the latest where the next one starts; lines that start together share their time. In a line, a word
+    equal to the one before it is dropped, as in the reference; words with times of their own stay as they are.
+
+    Args:
+        lines: of all videos.
+        round_s: to what evenly spread times are rounded; 0: not at all.
+        is_null: bool, shape (n_rows,): rows that are null in the result.
+
+    Returns:
+        Array of (n_rows,), of type `WORDS`.
+    """
+    lines = _in_order(lines)
+    tokens, line_of = _spoken_tokens(lines)
+    group_of, group_start_s, group_end_s = _time_groups(lines)
+    word_line = np.repeat(line_of, np.diff(tokens.offsets.to_numpy()))
+    words = tokens.flatten()
+    is_timed = lines.has_word_times[word_line]
+    is_repeat = np.zeros(len(words), bool)
+    if len(words) > 1:
+        same = pc.equal(words.slice(1), words.slice(0, len(words) - 1)).to_numpy(zero_copy_only=False)
+        is_repeat[1:] = same & (np.diff(word_line) == 0) & ~is_timed[1:]
+    if is_repeat.any():
+        words, word_line, is_timed = words.filter(pa.array(~is_repeat)), word_line[~is_repeat], is_timed[~is_repeat]
+    start_s, end_s = _spread(group_of[word_line], group_start_s, group_end_s)
+    if round_s:
+        spread = ~is_timed
+        for times in (start_s, end_s):
+            times[spread] = _rounded(times[spread], round_s)
+    counts = np.bincount(lines.row_of[word_line], minlength=lines.n_rows)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    values = pa.StructArray.from_arrays([pa.array(start_s), pa.array(end_s), words], fields=list(WORD))
+    mask = None if is_null is None else pa.array(is_null)
+    return pa.ListArray.from_arrays(offsets, values, type=WORDS, mask=mask)
+
+
+def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return how many different words each row of a `WORDS` column has, whatever their case and punctuation; int64."""
+    array = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
+    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    spellings = pc.struct_field(array.flatten(), "word").dictionary_encode()
+    bare = pc.utf8_trim(pc.utf8_lower(spellings.dictionary), _EDGE_MARKS).dictionary_encode()
+    ids = bare.indices.to_numpy()[spellings.indices.to_numpy()].astype(np.int64)
+    is_word = pc.not_equal(bare.dictionary, "").to_numpy(zero_copy_only=False)[ids] if len(ids) else np.empty(0, bool)
+    row_of = np.repeat(np.arange(len(counts)), counts)[is_word]
+    width = len(bare.dictionary) + 1
+    found = pc.unique(pa.array(row_of * width + ids[is_word])).to_numpy()
+    return np.bincount(found // width, minlength=len(counts))
+
+
+def clean_text(text: pa.Array) -> pa.Array:
+    """Remove markup, entities, speaker marks, music notes and invisible characters from caption text, shape (lines,).
+
+    Each step works on the lines that hold what it looks for.
+    """
+    text = _where(text, pc.match_substring(text, "<"), lambda lines: pc.replace_substring_regex(lines, CUE_TAG, ""))
+    override = r"\{\\[^{}]*\}"  # as {\an8}, of SubStation
+    text = _where(text, pc.match_substring(text, "{\\"), lambda lines: pc.replace_substring_regex(lines, override, ""))
+    text = _where(
+        text, pc.match_substring(text, "&"), lambda lines: pa.array(map(_unescape, lines.to_pylist()), pa.string())
+    )
+    text = _where(text, pc.invert(pc.string_is_ascii(text)), _clean_unicode)
+    text = _where(text, pc.match_substring(text, ">>"), lambda lines: pc.replace_substring_regex(lines, ">>+", " "))
+    dash = r"(?m)^[ \t]*-[ \t]*([^\s\d-])"  # before what somebody says, not before numbers
+    return _where(text, pc.match_substring(text, "-"), lambda lines: pc.replace_substring_regex(lines, dash, r"\1"))
+
+
+def is_new_line(text: pa.Array, cue_of: np.ndarray, row_of_cue: np.ndarray, always: bool = False) -> np.ndarray:
+    """Say which of the lines that captions show are not shown since the caption before.
+
+    Args:
+        text: string array of (lines,), the lines of all captions, none blank.
+        cue_of: int, shape (lines,): number of the caption a line is in; not decreasing.
+        row_of_cue: int, shape (captions,): number of the video; not decreasing.
+        always: also where captions seldom repeat lines.
+
+    Returns:
+        bool, shape (lines,).
+    """
+    offsets = np.searchsorted(cue_of, np.arange(len(row_of_cue) + 1))
+    ids = text.dictionary_encode().indices.to_numpy()
+    repeated = _overlaps(ids, offsets, row_of_cue, _MOST_LINES)
+    if not always:
+        repeated[~_rolls(repeated, offsets, row_of_cue)[row_of_cue]] = 0
+    return np.arange(len(text)) - offsets[cue_of] >= repeated[cue_of]
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(html.unescape(text))  # automatic captions hold &amp;gt;
+
+
+def _clean_unicode(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, f"{_INVISIBLE}|{_MUSIC}", "")
+    return pc.replace_substring_regex(text, _SPACES, " ")
+
+
+def _where(text: pa.Array, mask: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Change the texts that are marked."""
+    if not pc.any(mask).as_py():
+        return text
+    return pc.replace_with_mask(text, mask, change(text.filter(mask)))
+
+
+def _in_order(lines: CaptionLines) -> CaptionLines:
+    """Return the lines of each video by their start."""
+    if not ((np.diff(lines.start_s) < 0) & (np.diff(lines.row_of) == 0)).any():
+        return lines
+    order = np.lexsort((lines.start_s, lines.row_of))
+    return CaptionLines(
+        lines.row_of[order],
+        lines.start_s[order],
+        lines.end_s[order],
+        lines.text.take(pa.array(order)),
+        lines.has_word_times[order],
+        lines.n_rows,
+    )
+
+
+def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
+    """Return the words of what is spoken: lists of strings, and the number of the line each list is of."""
+    text = clean_text(lines.text)
+    if pc.any(pc.match_substring(text, "\n")).as_py():
+        shown = pc.split_pattern(text, "\n")
+        line_of = np.repeat(np.arange(len(text)), np.diff(shown.offsets.to_numpy()))
+        text = shown.flatten()
+    else:
+        line_of = np.arange(len(text))
+    text = pc.utf8_trim_whitespace(text)
+    text, line_of = _only(text, line_of, pc.not_equal(text, ""))
+    is_new = is_new_line(text, line_of, lines.row_of) | lines.has_word_times[line_of]
+    # What has brackets, as [Music], or is all in parentheses, as (applause), is not spoken.
+    aside = pc.or_(pc.match_substring(text, "["), pc.match_substring(text, "]"))
+    aside = pc.or_(aside, pc.and_(pc.starts_with(text, "("), pc.ends_with(text, ")")))
+    text, line_of = _only(text, line_of, pc.and_not(pa.array(is_new), aside))
+    tokens = pc.utf8_split_whitespace(text)
+    return _without_rolling_words(tokens, line_of, lines), line_of
+
+
+def _only(text: pa.Array, numbers: np.ndarray, mask: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    return text.filter(mask), numbers[mask.to_numpy(zero_copy_only=False)]
+
+
+def _without_rolling_words(tokens: pa.ListArray, line_of: np.ndarray, lines: CaptionLines) -> pa.ListArray:
+    """Remove the words that captions repeat where they roll word by word, in one line each."""
+    cue_row = lines.row_of[line_of]
+    rank = np.arange(len(cue_row)) - np.searchsorted(cue_row, cue_row)
+    probed = np.flatnonzero((rank < _PROBED_CUES) & ~lines.has_word_times[line_of])
+    rolling = _rolling_rows(tokens.take(pa.array(probed)), cue_row[probed], lines.n_rows)
+    mine = np.flatnonzero(rolling[cue_row])
+    if not mine.size:
+        return tokens
+    chosen = tokens.take(pa.array(mine))
+    offsets = chosen.offsets.to_numpy()
+    repeated = np.zeros(len(tokens), np.int64)
+    repeated[mine] = _overlaps(_word_ids(chosen), offsets, cue_row[mine], _MOST_WORDS)
+    counts = np.diff(tokens.offsets.to_numpy())
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    keep = within >= np.repeat(repeated, counts)
+    new_offsets = np.concatenate([[0], np.cumsum(counts - repeated)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(new_offsets), tokens.flatten().filter(pa.array(keep)))
+
+
+def _rolling_rows(tokens: pa.ListArray, cue_row: np.ndarray, n_rows: int) -> np.ndarray:
+    offsets = tokens.offsets.to_numpy()
+    repeated = _overlaps(_word_ids(tokens), offsets, cue_row, _MOST_WORDS)
+    rolls = _rolls(repeated, offsets, cue_row)
+    return np.pad(rolls, (0, n_rows - len(rolls)))
+
+
+def _word_ids(tokens: pa.ListArray) -> np.ndarray:
+    return tokens.flatten().dictionary_encode().indices.to_numpy()
+
+
+def _overlaps(ids: np.ndarray, offsets: np.ndarray, row_of: np.ndarray, most: int) -> np.ndarray:
+    """Return with how many of the units that the list before ends with each list begins: the most that fit.
+
+    Args:
+        ids: int, shape (units,): equal for equal units.
+        offsets: int, shape (lists + 1,): where each list begins in `ids`.
+        row_of: int, shape (lists,): only lists of the same row are compared.
+        most: units, at most.
+
+    Returns:
+        int64, shape (lists,).
+    """
+    # Stretches are compared by their hashes, sums of id times a power of their place, modulo 2**64.
+    with np.errstate(over="ignore"):
+        mixed = (ids.astype(np.uint64) + np.uint64(1)) * _HASH_FACTOR
+        mixed ^= mixed >> np.uint64(29)
+        powers = np.multiply.accumulate(np.full(len(ids) + 1, _HASH_FACTOR))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed * powers[: len(ids)])])
+        sizes = np.diff(offsets)
+        longest = np.zeros(len(sizes), np.int64)
+        if len(sizes):
+            longest[1:] = np.where(np.diff(row_of) == 0, np.minimum(sizes[1:], sizes[:-1]), 0)
+        best = np.zeros(len(sizes), np.int64)
+        for size in range(1, min(most, int(longest.max(initial=0))) + 1):
+            lists = np.flatnonzero(longest >= size)
+            at = offsets[lists]
+            tail, head = sums[at] - sums[at - size], sums[at + size] - sums[at]
+            best[lists[tail * powers[size - 1] == head]] = size
+    return best
+
+
+def _rolls(repeated: np.ndarray, offsets: np.ndarray, row_of: np.ndarray) -> np.ndarray:
+    """Say of which rows the captions roll; bool, shape (rows,)."""
+    filled = np.diff(offsets) > 0
+    is_pair = np.zeros(len(repeated), bool)
+    is_pair[1:] = filled[1:] & filled[:-1] & (np.diff(row_of) == 0)
+    n_rows = int(row_of.max(initial=-1)) + 1
+    pairs = np.bincount(row_of[is_pair], minlength=n_rows)
+    hits = np.bincount(row_of[is_pair & (repeated > 0)], minlength=n_rows)
+    return (hits >= _ROLLING_SHARE * pairs) & (hits > 0)
+
+
+def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each line the number of its group, those that start together, and each group's start and end."""
+    n_lines = len(lines.row_of)
+    is_first = np.ones(n_lines, bool)
+    same_row = np.diff(lines.row_of) == 0
+    is_first[1:] = ~(same_row & (np.diff(lines.start_s) == 0)) | lines.has_word_times[1:]
+    first = np.flatnonzero(is_first)
+    start_s = lines.start_s[first]
+    end_s = np.maximum.reduceat(lines.end_s, first) if n_lines else lines.end_s
+    if n_lines:
+        has_next = np.diff(lines.row_of[first]) == 0
+        end_s[:-1][has_next] = np.minimum(end_s[:-1], start_s[1:])[has_next]
+    return np.cumsum(is_first) - 1, start_s, end_s
+
+
+def _spread(group_of: np.ndarray, group_start_s: np.ndarray, group_end_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return starts and ends of words that share the time of their group evenly."""
+    counts = np.bincount(group_of, minlength=len(group_start_s))
+    step_s = ((group_end_s - group_start_s) / np.maximum(counts, 1))[group_of]
+    within = np.arange(len(group_of)) - (np.cumsum(counts) - counts)[group_of]
+    start_s = group_start_s[group_of]
+    ends_group = within + 1 == counts[group_of]
+    end_s = np.where(ends_group, group_end_s[group_of], start_s + (within + 1) * step_s)
+    return start_s + within * step_s, end_s
+
+
+def _rounded(times_s: np.ndarray, step_s: float) -> np.ndarray:
+    """Return the nearest multiples of a step such as 0.1, as Python's `round` finds them."""
+    per_s = round(1 / step_s)
+    scaled = times_s * per_s
+    nearest = np.rint(scaled)
+    # A product that looks like a tie may have been rounded to it: the exact rest decides.
+    ties = np.flatnonzero(np.abs(scaled - np.trunc(scaled)) == 0.5)
+    if ties.size:
+        times = times_s[ties]
+        high = (times.view(np.int64) & ~np.int64(2**27 - 1)).view(np.float64)
+        rest = (high * per_s - scaled[ties]) + (times - high) * per_s
+        nearest[ties] = np.where(rest == 0, nearest[ties], scaled[ties] + np.copysign(0.5, rest))
+    return nearest / per_s

@@ -1,0 +1,135 @@
+"""Runs the work units in processes of this machine.
+
+Stages without a model share a pool of processes; each stage with one has processes of its own, one an accelerator.
+Units flow through them side by side, a bounded number at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from queue import SimpleQueue
+
+from .inputs import UnitRef
+from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .units import StageStats
+from .workers import Worker, WorkerDiedError
+
+OnUnit = Callable[[Sequence[StageStats]], None]
+
+
+class _Pool:
+    """Workers that are lent out one task at a time."""
+
+    def __init__(self, environments: Sequence[dict[str, str]]):
+        self.workers = [Worker(environment) for environment in environments]
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self.workers:
+            self._idle.put(worker)
+
+    @contextmanager
+    def lend(self) -> Iterator[Worker]:
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
+            self._idle.put(worker)
+
+
+class LocalEngine:
+    """Runs units on this machine.
+
+    Args:
+        work: what to do.
+        workers: processes for the stages without a model; default: one a core, or one less beside a model.
+        gpus: processes for each stage with a model, one an accelerator; default: as many as there are, at least 1.
+    """
+
+    def __init__(self, work: Work, workers: int | None = None, gpus: int | None = None):
+        self.work = work
+        has_models = any(segment.needs_gpu for segment in work.segments)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cpu_workers = workers or max(cores - has_models, 1)
+        self.gpu_environments = _gpu_environments(gpus) if has_models else []
+        cpu = _Pool([{}] * self.cpu_workers)
+        self._pools = [_Pool(self.gpu_environments) if segment.needs_gpu else cpu for segment in work.segments]
+        self._stopping = threading.Event()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The processes that are running."""
+        workers = {id(worker): worker for pool in self._pools for worker in pool.workers}
+        return [worker.pid for worker in workers.values() if worker.pid is not None]
+
+    def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
+        """Runs units through all stages.
+
+        Args:
+            units: what is left to do; read as the work goes on.
+            on_unit: called with the statistics of each finished unit.
+
+        Raises:
+            ValueError, ImportError: if a stage cannot work at all.
+            OSError: if the disk is full. Finished units are kept in all cases.
+        """
+        # A unit more than there are processes keeps each of them busy while results travel.
+        in_flight = self.cpu_workers + len(self.gpu_environments) * sum(s.needs_gpu for s in self.work.segments) + 2
+        threads = ThreadPoolExecutor(in_flight, thread_name_prefix="unit")
+        pending: set[Future] = set()
+        try:
+            while True:
+                for unit in islice(units, in_flight - len(pending)):
+                    pending.add(threads.submit(self._process, unit))
+                if not pending:
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    on_unit(future.result())
+        finally:
+            self._stopping.set()
+            for pool in self._pools:
+                for worker in pool.workers:
+                    worker.close()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _process(self, unit: UnitRef) -> Sequence[StageStats]:
+        payload: UnitRef | bytes = unit
+        for index in range(len(self.work.segments)):
+            payload = self._run_segment(index, payload)
+        return payload[1]
+
+    def _run_segment(self, index: int, payload: UnitRef | bytes):
+        for attempt in range(self.work.max_retries + 2):
+            function = run_segment if attempt <= self.work.max_retries else run_segment_isolated
+            with self._pools[index].lend() as worker:
+                if self._stopping.is_set():
+                    raise WorkerDiedError("the run has stopped")
+                try:
+                    return worker.run(function, self.work, index, payload)
+                except WorkerDiedError:
+                    if attempt > self.work.max_retries or self._stopping.is_set():
+                        raise
+        raise AssertionError("unreachable")
+
+
+def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
+    """Return the environment of each process for a stage with a model."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [] if given is None else [device for device in given.split(",") if device.strip()]
+    if given is None:
+        import torch
+
+        devices = [str(number) for number in range(torch.cuda.device_count())]
+    count = gpus or max(len(devices), 1)
+    if not devices:
+        return [{}] * count
+    return [{"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(count)]
+
+
+def segment_names(segments: Sequence[Segment]) -> str:
+    """Return which stages share a process, for a person."""
+    return " | ".join(f"{segment.name}{' (model)' if segment.needs_gpu else ''}" for segment in segments)

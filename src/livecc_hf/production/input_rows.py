@@ -1,0 +1,243 @@
+"""Turns lines and rows of a manifest into a table of videos; what does not fit is dropped with its place."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .records import DROPPED_SCHEMA, VIDEO_SCHEMA, WORD
+
+STAGE = "input"  # the name under which dropped rows are counted
+_TEXT_KEYS = ("title", "category", "language")
+_NUMBER_KEYS = ("duration_s", "width_px", "height_px")
+_DETAIL_CHARS = 200
+
+
+class RowReader:
+    """Collects the rows of a unit.
+
+    Args:
+        root: where relative paths start.
+        schema: of the table; default: videos.
+    """
+
+    def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
+        self.root, self.schema = root, schema
+        self._rows: list[dict[str, Any]] = []
+        self._words: list[tuple[np.ndarray, np.ndarray, list[str]] | None] = []
+        self._tables: list[pa.Table] = []
+        self._dropped: list[dict[str, Any]] = []
+
+    def add_json(self, line: bytes, place: str) -> None:
+        """Adds a line of a manifest."""
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            self.drop(place, None, "not_json", f"{place} is not JSON: {error}: {line[:60]!r}")
+            return
+        if not isinstance(row, dict):
+            self.drop(place, None, "not_json", f"{place} holds {type(row).__name__}: expected an object")
+            return
+        self.add(row, place)
+
+    def add(self, row: Mapping[str, Any], place: str) -> None:
+        """Adds a video."""
+        video = row.get("video")
+        if not isinstance(video, str) or not video:
+            self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
+            return
+        try:
+            words = _words_of(row)
+            values = {key: _text(row.get(key), key) for key in _TEXT_KEYS}
+            values |= {key: _number(row.get(key), key) for key in _NUMBER_KEYS}
+            captions = _text(row.get("captions"), "captions")
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            self.drop(str(row.get("id") or video), video, "malformed", f"{place}: {error}")
+            return
+        identity = row.get("id")
+        values["id"] = video if identity is None or identity == "" else str(identity)
+        values["video"] = self._absolute(video)
+        values["captions"] = captions and self._absolute(captions)
+        self._rows.append(values)
+        self._words.append(words)
+
+    def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
+        """Adds rows of a Parquet file; whole columns where they have the right type, else row by row."""
+        needs_reading = "words" in rows.column_names and not _is_words(rows["words"].type)
+        if needs_reading or "subtitles" in rows.column_names:
+            for number, row in enumerate(rows.to_pylist(), first_row):
+                self.add(row, f"row {number} of {name}")
+            return
+        try:
+            table = self._cast(rows)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{name}: a column has another type than expected: {error}") from error
+        present = pc.fill_null(pc.not_equal(table["video"], ""), False)
+        for index in np.flatnonzero(~present.to_numpy()):
+            place = f"row {first_row + int(index)} of {name}"
+            self.drop(place, None, "no_video", f"{place}: video is empty: expected a path or URL")
+        self._tables.append(table.filter(present))
+
+    def _cast(self, rows: pa.Table) -> pa.Table:
+        videos = pa.array([None if not v else self._absolute(v) for v in rows["video"].to_pylist()], pa.string())
+        columns = {}
+        for field in self.schema:
+            if field.name == "video":
+                columns[field.name] = videos
+            elif field.name == "id":
+                given = rows["id"].cast(pa.string()) if "id" in rows.column_names else pa.nulls(len(rows), pa.string())
+                columns[field.name] = pc.coalesce(given, rows["video"].cast(pa.string()))
+            elif field.name not in rows.column_names:
+                columns[field.name] = pa.nulls(len(rows), field.type)
+            elif field.name == "captions":
+                paths = [v and self._absolute(v) for v in rows["captions"].to_pylist()]
+                columns[field.name] = pa.array(paths, pa.string())
+            else:
+                columns[field.name] = rows[field.name].cast(field.type)
+        return pa.table(columns, schema=self.schema)
+
+    def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
+        """Counts a row that cannot be used."""
+        row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail[:_DETAIL_CHARS]}
+        self._dropped.append(row)
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """Returns the rows, each id once, and what was dropped."""
+        tables = list(self._tables)
+        if self._rows:
+            arrays = {
+                field.name: _words_array(self._words)
+                if field.name == "words"
+                else pa.array([row.get(field.name) for row in self._rows], field.type)
+                for field in self.schema
+            }
+            tables.append(pa.table(arrays, schema=self.schema))
+        table = pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
+        return self._without_repeats(table), pa.Table.from_pylist(self._dropped, DROPPED_SCHEMA)
+
+    def _without_repeats(self, table: pa.Table) -> pa.Table:
+        seen, keep = set(), []
+        for identity, video in zip(table["id"].to_pylist(), table["video"].to_pylist(), strict=True):
+            keep.append(identity not in seen)
+            seen.add(identity)
+            if not keep[-1]:
+                self.drop(identity, video, "repeated", f"id {identity} came before: give each row an id of its own")
+        return table if all(keep) else table.filter(pa.array(keep))
+
+    def _absolute(self, path: str) -> str:
+        return path if "://" in path else str(Path(self.root, path))
+
+
+def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Return title, category, language, duration, size and `page` (the address) from yt-dlp's metadata.
+
+    Raises:
+        ValueError: if the file is no such metadata.
+    """
+    try:
+        info = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(info, dict) or info.get("_type", "video") != "video":
+        raise ValueError(f"{path} describes no single video: expected the .info.json that yt-dlp writes for one")
+    categories = info.get("categories") or [None]
+    return {
+        "title": info.get("title"),
+        "category": info.get("category") or categories[0],
+        "language": info.get("language"),
+        "duration_s": info.get("duration"),
+        "width_px": info.get("width"),
+        "height_px": info.get("height"),
+        "page": info.get("webpage_url"),
+    }
+
+
+def _text(value: Any, key: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{key} is {value!r:.60}: expected text")
+    return value
+
+
+def _number(value: Any, key: str) -> float | int | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 <= value < 2**31:
+        raise ValueError(f"{key} is {value!r:.60}: expected a number, 0 or more")
+    return round(value) if key.endswith("_px") else float(value)
+
+
+def _words_of(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    """Return starts, ends and texts of a row's words, from words or from lines; `None` where it has neither."""
+    given = row.get("words")
+    if given is not None:
+        starts, ends, texts = _timed(given, "words", "word")
+    elif row.get("subtitles") is not None:
+        starts, ends, texts = _spread(*_timed(row["subtitles"], "subtitles", "text"))
+    else:
+        return None
+    order = np.argsort(ends, kind="stable")
+    if (order != np.arange(len(order))).any():
+        starts, ends, texts = starts[order], ends[order], [texts[i] for i in order]
+    return starts, ends, texts
+
+
+def _timed(items: Any, key: str, text_key: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
+        raise ValueError(f"{key} is {items!r:.60}: expected a list of [start, end, text]")
+    if len(items) and isinstance(items[0], Mapping):
+        names = [
+            next((name for name in choice if name in items[0]), choice[0])
+            for choice in (("start_s", "start"), ("end_s", "end"), (text_key, "text", "word"))
+        ]
+        items = [[item[name] for name in names] for item in items]
+    try:
+        times = np.array([(item[0], item[1]) for item in items], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, IndexError):
+        raise ValueError(f"{key} holds {items!r:.60}: expected a list of [start, end, text]") from None
+    texts = [str(item[2]).strip() for item in items]
+    wrong = ~np.isfinite(times).all(1) | (times[:, 1] < times[:, 0])
+    if wrong.any():
+        index = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"{key}[{index}] runs from {times[index, 0]} to {times[index, 1]} s: expected an end after it")
+    if "" in texts:
+        keep = np.array([bool(text) for text in texts])
+        times, texts = times[keep], [text for text in texts if text]
+    return times[:, 0], times[:, 1], texts
+
+
+def _spread(starts: np.ndarray, ends: np.ndarray, lines: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Spread lines evenly over their words; lines with brackets, such as [Music], hold no speech."""
+    spoken = np.array(["[" not in line and "]" not in line for line in lines], bool)
+    tokens = [line.split() for line, is_spoken in zip(lines, spoken, strict=True) if is_spoken]
+    counts = np.array([len(line) for line in tokens], int)
+    starts, steps = starts[spoken], (ends - starts)[spoken] / np.maximum(counts, 1)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    first, step = np.repeat(starts, counts), np.repeat(steps, counts)
+    return first + within * step, first + (within + 1) * step, [token for line in tokens for token in line]
+
+
+def _words_array(rows: list[tuple[np.ndarray, np.ndarray, list[str]] | None]) -> pa.Array:
+    filled = [row for row in rows if row is not None]
+    counts = np.array([0 if row is None else len(row[2]) for row in rows])
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    starts, ends = (np.concatenate([row[i] for row in filled]) if filled else np.empty(0, np.float64) for i in range(2))
+    texts = pa.array([text for row in filled for text in row[2]], pa.string())
+    values = pa.StructArray.from_arrays([pa.array(starts), pa.array(ends), texts], fields=list(WORD))
+    return pa.ListArray.from_arrays(offsets, values, mask=pa.array([row is None for row in rows]))
+
+
+def _is_words(kind: pa.DataType) -> bool:
+    """Return whether a column's type is the one of words, also under the names of other tables."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return (
+        is_list and pa.types.is_struct(kind.value_type) and [f.name for f in kind.value_type] == [f.name for f in WORD]
+    )

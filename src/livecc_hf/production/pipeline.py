@@ -1,0 +1,234 @@
+"""The stages of a run, in order, and how a unit goes through them in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+
+from . import stages as stages_package
+from .input_rows import STAGE as INPUT_STAGE
+from .inputs import UnitRef, VideoInput
+from .stage import Stage, StageResult
+from .units import StageStats, UnitFolder, UnitState, failed, finish_stage, joined, run_batch, run_stage, total_hours
+from .workers import Worker, WorkerDiedError
+
+_LONE_ATTEMPTS = 2  # at an item that is alone in its process
+_OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this process
+
+
+@lru_cache(maxsize=1)
+def known_stages() -> dict[str, type[Stage]]:
+    """Return the package's stages by name."""
+    found = {}
+    for module_info in pkgutil.iter_modules(stages_package.__path__, f"{stages_package.__name__}."):
+        module = importlib.import_module(module_info.name)
+        for value in vars(module).values():
+            is_stage = isinstance(value, type) and issubclass(value, Stage) and value.__module__ == module.__name__
+            if is_stage and "name" in vars(value):
+                found[value.name] = value
+    return found
+
+
+def find_stage(name: str) -> type[Stage]:
+    """Return a stage by name, or your own as `package.module:Class`.
+
+    Raises:
+        ValueError: if there is no such stage.
+    """
+    module_name, colon, class_name = name.partition(":")
+    if colon:
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"stage {name!r} cannot be imported: {error}; expected package.module:Class") from error
+        if not (isinstance(found, type) and issubclass(found, Stage)):
+            raise ValueError(f"stage {name!r} is no subclass of livecc_hf.production.stage.Stage")
+        return found
+    known = known_stages()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+        raise ValueError(f"stage {name!r} is unknown: {hint}, or your own as package.module:Class")
+    return known[name]
+
+
+def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
+    """Make a stage from its name and thresholds.
+
+    Raises:
+        ValueError: if a threshold is unknown or does not fit.
+    """
+    cls = find_stage(name)
+    fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
+    values = {}
+    for key, value in (thresholds or {}).items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            known = f"did you mean {near[0]}?" if near else f"it has: {', '.join(fields) or 'no thresholds'}"
+            raise ValueError(f"stage {cls.name} has no threshold {key!r}: {known}")
+        values[key] = fitted(value, fields[key], f"{cls.name}.{key}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"stage {cls.name}: {error}") from error
+
+
+def fitted(value: Any, field: dataclasses.Field, name: str) -> Any:
+    """Return a value from YAML or the command line in the field's type."""
+    kind = str(field.type)
+    if isinstance(value, list) and "tuple" in kind:
+        return tuple(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if "str" in kind or "Any" in kind:
+        return value
+    if "float" in kind and isinstance(value, str):  # YAML takes 1e-3 for text
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{name} is {value!r}: expected a number") from None
+    wanted = {"float": is_number, "int": is_number, "bool": isinstance(value, bool)}
+    fits = [fits for word, fits in wanted.items() if word in kind] + (["None" in kind] if value is None else [])
+    if fits and not any(fits):
+        raise ValueError(f"{name} is {value!r}: expected {kind}")
+    return value
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive stages that run in one process: any number that need no accelerator, or one that does."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the one stage is worth an accelerator."""
+        return self.stages[0].needs_gpu
+
+    @property
+    def name(self) -> str:
+        """The stages' names."""
+        return "+".join(stage.name for stage in self.stages)
+
+
+def make_segments(stages: Sequence[Stage]) -> tuple[Segment, ...]:
+    """Group stages by the processes they run in."""
+    groups: list[list[Stage]] = []
+    for stage in stages:
+        if groups and not stage.needs_gpu and not groups[-1][0].needs_gpu:
+            groups[-1].append(stage)
+        else:
+            groups.append([stage])
+    return tuple(Segment(tuple(group)) for group in groups)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process of a run knows; small and picklable.
+
+    Attributes:
+        source: the input.
+        segments: the stages.
+        folder: where finished units go.
+        keep_going: go on if a stage fails on every item of a unit.
+        max_retries: how often a unit is given to another process after one died over it.
+    """
+
+    source: VideoInput
+    segments: tuple[Segment, ...]
+    folder: UnitFolder
+    keep_going: bool = False
+    max_retries: int = 2
+
+    def start(self, ref: UnitRef) -> UnitState:
+        """Reads a unit."""
+        began = time.perf_counter()
+        rows, dropped = self.source.read(ref)
+        seconds = time.perf_counter() - began
+        hours = total_hours(rows)
+        stats = StageStats(INPUT_STAGE, ref.items, len(rows), hours, hours, len(dropped), 0, seconds)
+        return UnitState(ref.number, rows, dropped, (stats,))
+
+
+def run_segment(work: Work, index: int, payload: UnitRef | bytes) -> bytes | tuple[int, tuple[StageStats, ...]]:
+    """Run a unit through a segment; the last one writes it.
+
+    Args:
+        work: the run.
+        index: of the segment.
+        payload: the unit's reference for the first segment, then what the one before returned.
+
+    Returns:
+        The unit for the next segment; after the last its number and statistics.
+
+    Raises:
+        StageBrokenError, ImportError, ValueError: if a stage cannot work at all.
+        OSError: if the disk is full.
+    """
+    unit = work.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
+    for stage in work.segments[index].stages:
+        unit = run_stage(opened(stage), unit, work.keep_going)
+    return _passed_on(work, index, unit)
+
+
+def run_segment_isolated(
+    work: Work, index: int, payload: UnitRef | bytes
+) -> bytes | tuple[int, tuple[StageStats, ...]]:
+    """Like `run_segment`, for a unit that kills the processes that work on it.
+
+    Each stage runs in a process of its own; a batch over which that dies is halved, until the item that kills it is
+    alone and is dropped with reason "error".
+    """
+    unit = work.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
+    for stage in work.segments[index].stages:
+        began = time.perf_counter()
+        with Worker() as worker:
+            result = _isolated(worker, stage, unit.rows)
+        unit = finish_stage(stage, unit, result, time.perf_counter() - began, work.keep_going)
+    return _passed_on(work, index, unit)
+
+
+def _passed_on(work: Work, index: int, unit: UnitState) -> bytes | tuple[int, tuple[StageStats, ...]]:
+    if index < len(work.segments) - 1:
+        return unit.to_bytes()
+    work.folder.write(unit)
+    return unit.number, unit.stats
+
+
+def _isolated(worker: Worker, stage: Stage, rows: pa.Table) -> StageResult:
+    step = stage.batch_rows
+    return joined(stage, [_halved(worker, stage, rows.slice(i, step)) for i in range(0, max(len(rows), 1), step)])
+
+
+def _halved(worker: Worker, stage: Stage, batch: pa.Table) -> StageResult:
+    # A lone item gets a second chance: its process may have died of something else, such as a lack of memory.
+    for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
+        try:
+            return worker.run(_run_opened, stage, batch.combine_chunks())
+        except WorkerDiedError as error:
+            death = str(error)
+    if len(batch) <= 1:
+        return failed(stage, batch, death)
+    half = len(batch) // 2
+    return joined(stage, [_halved(worker, stage, batch.slice(0, half)), _halved(worker, stage, batch.slice(half))])
+
+
+def _run_opened(stage: Stage, batch: pa.Table) -> StageResult:
+    return run_batch(opened(stage), batch)
+
+
+def opened(stage: Stage) -> Stage:
+    """Return this process's copy of a stage, with its models loaded."""
+    key = f"{type(stage).__module__}.{stage!r}"
+    if key not in _OPENED:
+        stage.open()
+        _OPENED[key] = stage
+    return _OPENED[key]

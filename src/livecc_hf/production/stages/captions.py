@@ -1,0 +1,140 @@
+"""Captions: the timed words of a video, from its caption file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..caption_files import MAX_WORD_S, CaptionError, TimedText, read_captions
+from ..caption_words import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
+from ..columns import with_column
+from ..model_stage import one_line
+from ..records import WORDS
+from ..stage import Stage, StageResult, split
+
+SUBTITLES = "subtitles"  # a column of `LINES` beside those of `VIDEO_SCHEMA`: captions given inline
+
+
+@dataclass(frozen=True)
+class Captions(Stage):
+    """Fills `words` from the files that `captions` names, or from a column `subtitles` of lines, which it uses up.
+
+    Read are YouTube's json3 and WebVTT with word times, plain WebVTT and SubRip, whose lines' time is spread evenly
+    over their words, and JSON lists of timed words. Sounds such as [Music], markup, speaker marks, music notes and the
+    lines that rolling captions show twice are removed; see `caption_words`. Videos that have words keep them.
+
+    Dropped: `no_captions` (none named, or no such file), `empty_captions`, `corrupt_captions`, `caption_encoding` (not
+    UTF-8), `few_words` (value: how many different words there are), `error`.
+
+    At least 30 different words are what the LiveCC paper asks of captions (arXiv 2504.16030, Live-CC-5M).
+    """
+
+    name: ClassVar[str] = "captions"
+
+    min_distinct_words: int = field(
+        default=30, metadata={"help": "Fewest different words of a video, without case and punctuation. (paper: 30)"}
+    )
+    max_word_s: float = field(
+        default=MAX_WORD_S,
+        metadata={"help": "Longest time of a word of which captions only say when it starts, in seconds."},
+    )
+    round_s: float = field(
+        default=ROUND_S,
+        metadata={"help": "To what evenly spread word times are rounded, in seconds; 0: not. (reference: 0.1)"},
+    )
+    required: bool = field(
+        default=True,
+        metadata={"help": "Drop videos without usable captions; else they go on without words, to speech recognition."},
+    )
+
+    def __post_init__(self):
+        if self.min_distinct_words < 0:
+            raise ValueError(f"min_distinct_words is {self.min_distinct_words}: expected 0 or more")
+        if not self.max_word_s > 0:
+            raise ValueError(f"max_word_s is {self.max_word_s}: expected more than 0 seconds, such as {MAX_WORD_S}")
+        if not 0 <= self.round_s <= 1:
+            raise ValueError(f"round_s is {self.round_s}: expected 0 to 1 seconds, such as {ROUND_S}")
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Reads the captions of a batch in `VIDEO_SCHEMA`."""
+        reasons = np.full(len(batch), None, dtype=object)
+        details: list[str | None] = [None] * len(batch)
+        is_wanted = batch["words"].is_null().to_numpy()
+        inline, inline_rows, batch = self._inline(batch, is_wanted, reasons, details)
+        texts: dict[int, TimedText] = {}
+        paths = batch["captions"].to_pylist()
+        for row in np.flatnonzero(is_wanted & ~inline_rows):
+            try:
+                texts[int(row)] = self._read(paths[row])
+            except CaptionError as error:
+                reasons[row], details[row] = error.reason, one_line(error)
+            except Exception as error:  # whatever a file does to a parser, the others go on
+                reasons[row], details[row] = "error", one_line(error)
+        lines = _joined(texts, inline, len(batch))
+        words = spread_lines(lines, self.round_s)
+        given = batch["words"].combine_chunks().cast(WORDS)
+        rows = np.arange(len(batch)) + np.where(is_wanted, len(batch), 0)
+        words = pa.concat_arrays([*_chunks(given), words]).take(pa.array(rows))
+        n_distinct = count_distinct(words)
+        for row in np.flatnonzero(n_distinct < self.min_distinct_words):
+            if reasons[row] is None:
+                reasons[row] = "few_words"
+                details[row] = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
+        is_bad = np.array([reason is not None for reason in reasons], bool)
+        if not self.required:
+            usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
+            words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
+            reasons[:] = None
+        values = np.where(reasons == "few_words", n_distinct.astype(np.float64), np.nan)
+        return split(self.name, with_column(batch, "words", words), reasons, values, details)
+
+    def _read(self, path: str | None) -> TimedText:
+        if not path:
+            raise CaptionError("no_captions", "the video comes without captions")
+        return read_captions(path, self.max_word_s)
+
+    def _inline(
+        self, batch: pa.Table, is_wanted: np.ndarray, reasons: np.ndarray, details: list[str | None]
+    ) -> tuple[CaptionLines | None, np.ndarray, pa.Table]:
+        """Return the lines given inline, which rows have any, and the table without them."""
+        if SUBTITLES not in batch.column_names:
+            return None, np.zeros(len(batch), bool), batch
+        column = batch[SUBTITLES]
+        has_lines = column.is_valid().to_numpy() & is_wanted
+        rows = np.where(has_lines, np.arange(len(batch)), -1)
+        chosen = pa.array(rows, mask=rows < 0)
+        lines, _, faults = flat_lines(column.take(chosen))
+        for row, fault in faults.items():
+            reasons[row], details[row] = "corrupt_captions", fault
+        return lines, has_lines, batch.drop_columns([SUBTITLES])
+
+
+def _joined(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
+    """Return the captions of all rows, read from files or given inline."""
+    parts = list(texts.values())
+    counts = [len(part.text) for part in parts]
+    row_of = np.repeat(np.fromiter(texts, np.int64, len(parts)), counts)
+    start_s, end_s = (np.concatenate([np.empty(0), *(part[i] for part in parts)]) for i in range(2))
+    text = pa.array([line for part in parts for line in part.text], pa.string())
+    has_word_times = np.repeat(np.array([part.has_word_times for part in parts], bool), counts)
+    lines = CaptionLines(row_of, start_s, end_s, text, has_word_times, n_rows)
+    if inline is None:
+        return lines
+    row_of = np.concatenate([lines.row_of, inline.row_of])
+    order = np.argsort(row_of, kind="stable")
+    return CaptionLines(
+        row_of[order],
+        np.concatenate([lines.start_s, inline.start_s])[order],
+        np.concatenate([lines.end_s, inline.end_s])[order],
+        pa.concat_arrays([lines.text, inline.text]).take(pa.array(order)),
+        np.concatenate([lines.has_word_times, inline.has_word_times])[order],
+        n_rows,
+    )
+
+
+def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]

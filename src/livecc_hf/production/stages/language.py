@@ -1,0 +1,98 @@
+"""Language: how sure it is that words are in the language wanted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from ..columns import scores_array, spoken_text, with_column
+from ..model_stage import ModelStage
+from ..stage import StageResult, split
+
+# One piece of this length is told for sure, and two languages in a text fall into different ones.
+_PIECE_CHARS = 256
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class Language(ModelStage):
+    """Keeps videos or clips whose words are in a language, and fills `language_score` where the table has it.
+
+    The score is the mean of CLD3's probability of the language over pieces of the text, so a text half in another
+    language scores about a half. CLD3 is a small neural model that comes with its package: nothing is downloaded.
+
+    Dropped: `other_language` (value: the score; detail: the language most pieces are in), `no_words`.
+
+    The default, English from 0.9 on, is the LiveCC paper's (arXiv 2504.16030).
+    """
+
+    name: ClassVar[str] = "language"
+
+    language: str = field(default="en", metadata={"help": "ISO 639 code of the language, such as 'en'. (paper: English)"})
+    min_score: float = field(
+        default=0.9, metadata={"help": "Lowest probability that the words are in the language, 0 to 1. (paper: 0.9)"}
+    )
+    max_pieces: int = field(
+        default=8, metadata={"help": f"Pieces of {_PIECE_CHARS} characters looked at, spread evenly over the text."}
+    )
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z]{4})?", self.language):
+            raise ValueError(f"language is {self.language!r}: expected an ISO 639 code, such as 'en'")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score is {self.min_score}: expected a probability from 0 to 1, such as 0.9")
+        if self.max_pieces < 1:
+            raise ValueError(f"max_pieces is {self.max_pieces}: expected at least 1")
+
+    def load(self) -> Any:
+        """Returns CLD3's identifier.
+
+        Raises:
+            ImportError: if the package is not installed.
+        """
+        try:
+            import gcld3
+        except ImportError as error:
+            raise ImportError("language identification needs cld3-py: pip install 'livecc-hf[data]'") from error
+        return gcld3.NNetLanguageIdentifier(0, 4 * 2 * _PIECE_CHARS)  # bytes: at most 4 a character
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Scores a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+        found = [self.score(text) for text in spoken_text(batch)]
+        scores = np.array([score for score, _ in found], np.float64)
+        reasons = np.full(len(batch), None, dtype=object)
+        reasons[scores < self.min_score] = "other_language"
+        reasons[np.isnan(scores)] = "no_words"
+        if "language_score" in batch.column_names:
+            batch = with_column(batch, "language_score", scores_array(scores))
+        return split(self.name, batch, reasons, scores, [language for _, language in found])
+
+    def score(self, text: str) -> tuple[float, str | None]:
+        """Return the probability that a text is in the language, and the code of the language most of it is in.
+
+        Returns:
+            NaN and `None` for a text without letters.
+        """
+        if not _LETTER.search(text):
+            return np.nan, None
+        find = self.loaded.FindLanguage
+        results = [find(piece) for piece in _pieces(text, self.max_pieces)]
+        score = sum(result.probability for result in results if result.language == self.language) / len(results)
+        return score, Counter(result.language for result in results).most_common(1)[0][0]
+
+
+def _pieces(text: str, most: int) -> list[str]:
+    """Return a text in pieces of about one length; where that would be too many, some of them, spread evenly."""
+    if len(text) < 2 * _PIECE_CHARS:
+        n_pieces = max(1, round(len(text) / _PIECE_CHARS))
+        starts = [len(text) * i // n_pieces for i in range(n_pieces + 1)]
+        return [text[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    n_pieces = min(most, len(text) // _PIECE_CHARS)
+    last = len(text) - _PIECE_CHARS
+    starts = [last * i // max(n_pieces - 1, 1) for i in range(n_pieces)]
+    return [text[start : start + _PIECE_CHARS] for start in starts]

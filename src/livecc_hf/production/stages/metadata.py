@@ -1,0 +1,160 @@
+"""Metadata: what can be said of a video before it is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...data.media import resolve_media
+from ...modeling.video_file_livecc import VideoReadError, probe_video
+from ..columns import with_column
+from ..model_stage import one_line
+from ..stage import Stage, StageResult, split
+
+_FROM_HEADER = ("duration_s", "width_px", "height_px")
+
+
+@dataclass(frozen=True)
+class Probe(Stage):
+    """Fills `duration_s`, `width_px` and `height_px` from the video file, where one of them is null.
+
+    The size is the one displayed, after rotation. Dropped: `error` (no such file, no video, or no duration in it).
+    """
+
+    name: ClassVar[str] = "probe"
+    batch_rows: ClassVar[int] = 64
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Reads the headers of a batch in `VIDEO_SCHEMA`."""
+        reasons = np.full(len(batch), None, dtype=object)
+        details: list[str | None] = [None] * len(batch)
+        is_missing = np.zeros(len(batch), bool)
+        for name in _FROM_HEADER:
+            is_missing |= batch[name].is_null().to_numpy()
+        if not is_missing.any():
+            return split(self.name, batch, reasons, details=details)
+        columns = {name: batch[name].to_pylist() for name in _FROM_HEADER}
+        videos = batch["video"].to_pylist()
+        for row in np.flatnonzero(is_missing):
+            try:
+                found = probe(videos[row])
+            except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+                reasons[row], details[row] = "error", one_line(error)
+                continue
+            for name, value in found.items():
+                if columns[name][row] is None:
+                    columns[name][row] = value
+        for name, values in columns.items():
+            batch = with_column(batch, name, pa.array(values, batch.schema.field(name).type))
+        return split(self.name, batch, reasons, details=details)
+
+
+def probe(video: str) -> dict[str, float | int]:
+    """Return `duration_s`, `width_px` and `height_px` of a video file, as displayed.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no video, or does not say how long it is.
+    """
+    info = probe_video(resolve_media(video))
+    if info.duration_s is None:
+        raise VideoReadError(f"{video} does not say how long it is: give duration_s with it")
+    return {"duration_s": info.duration_s, "width_px": info.width, "height_px": info.height}
+
+
+@dataclass(frozen=True)
+class Metadata(Stage):
+    """Keeps videos by their size, length, language, captions and title.
+
+    Dropped, by the first that holds: `no_title`, `low_resolution` (value: pixels of the shorter side), `too_short`,
+    `too_long` (value: seconds), `other_language` (detail: the one declared), `no_captions` (no words, lines or file of
+    captions), `no_metadata` (size or duration are null: run `Probe` before).
+
+    The thresholds are those of the LiveCC paper (arXiv 2504.16030, metadata filtering for Live-CC-5M): 480p and more,
+    30 s to 10 min, English, with a title and captions. 480p is read as the shorter side, so upright videos count too. A
+    video that declares no language goes on: its words tell.
+    """
+
+    name: ClassVar[str] = "metadata"
+
+    min_side_px: int = field(
+        default=480, metadata={"help": "Fewest pixels of a picture's shorter side. (paper: 480p)"}
+    )
+    min_duration_s: float = field(default=30.0, metadata={"help": "Shortest video, in seconds. (paper: 30)"})
+    max_duration_s: float = field(default=600.0, metadata={"help": "Longest video, in seconds. (paper: 600)"})
+    language: str = field(
+        default="en",
+        metadata={"help": "Code of the language a video may declare, also with a region; '': any. (paper: English)"},
+    )
+    needs_captions: bool = field(
+        default=True, metadata={"help": "Keep only videos with captions; false where speech is recognised."}
+    )
+    needs_title: bool = field(default=True, metadata={"help": "Keep only videos with a title."})
+
+    def __post_init__(self):
+        if not 0 <= self.min_duration_s <= self.max_duration_s:
+            raise ValueError(
+                f"min_duration_s is {self.min_duration_s} and max_duration_s {self.max_duration_s}: expected 0 or more, "
+                "and the maximum not below the minimum"
+            )
+        if self.min_side_px < 0:
+            raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Looks at a batch in `VIDEO_SCHEMA`."""
+        side_px = pc.min_element_wise(batch["width_px"], batch["height_px"], skip_nulls=False)
+        side_px = pc.fill_null(pc.cast(side_px, pa.float64()), np.nan).to_numpy()
+        duration_s = pc.fill_null(batch["duration_s"], np.nan).to_numpy()
+        language = pc.utf8_lower(pc.fill_null(batch["language"], ""))
+        spoken = pc.replace_substring_regex(language, "[-_].*", "")
+        is_other = pc.and_(pc.not_equal(language, ""), pc.not_equal(spoken, self.language.lower().split("-")[0]))
+        no_title = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(batch["title"], "")), "").to_numpy()
+        checks = [  # reason, rows it holds for, the compared number
+            ("no_title", no_title & self.needs_title, None),
+            ("low_resolution", side_px < self.min_side_px, side_px),
+            ("too_short", duration_s < self.min_duration_s, duration_s),
+            ("too_long", duration_s > self.max_duration_s, duration_s),
+            ("other_language", is_other.to_numpy() & bool(self.language), None),
+            ("no_metadata", np.isnan(side_px) | np.isnan(duration_s), None),
+        ]
+        reasons = np.full(len(batch), None, dtype=object)
+        values = np.full(len(batch), np.nan)
+        is_open = np.ones(len(batch), bool)
+        for reason, holds, numbers in checks:
+            rows = np.flatnonzero(holds & is_open)
+            reasons[rows] = reason
+            is_open[rows] = False
+            if numbers is not None:
+                values[rows] = numbers[rows]
+        if self.needs_captions:
+            self._check_captions(batch, is_open, reasons)
+        return split(self.name, batch, reasons, values, _details(batch, reasons))
+
+    def _check_captions(self, batch: pa.Table, is_open: np.ndarray, reasons: np.ndarray) -> None:
+        """Mark the rows still open that have no captions; files are looked for last, it takes longest."""
+        has_words = batch["words"].is_valid().to_numpy()
+        if "subtitles" in batch.column_names:
+            has_words = has_words | batch["subtitles"].is_valid().to_numpy()
+        paths = batch["captions"].to_pylist()
+        for row in np.flatnonzero(is_open & ~has_words):
+            if not (paths[row] and Path(paths[row]).is_file()):
+                reasons[row] = "no_captions"
+
+
+def _details(batch: pa.Table, reasons: np.ndarray) -> list[str | None]:
+    """Return for a person what was found in the rows that are dropped."""
+    details: list[str | None] = [None] * len(batch)
+    for row in np.flatnonzero(reasons != None):  # noqa: E711 (element by element)
+        found = {name: batch[name][int(row)].as_py() for name in (*_FROM_HEADER, "language", "captions")}
+        details[row] = {
+            "low_resolution": f"{found['width_px']}x{found['height_px']} px",
+            "other_language": found["language"],
+            "no_captions": f"{found['captions']} does not exist" if found["captions"] else "none are named",
+            "no_metadata": ", ".join(name for name in _FROM_HEADER if found[name] is None) + " unknown",
+        }.get(reasons[row])
+    return details

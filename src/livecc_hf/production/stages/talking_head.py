@@ -1,0 +1,207 @@
+"""Talking heads: clips in which someone just talks to the camera, found by a vision language model."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ...data.media import resolve_media
+from ..columns import scores_array, with_column
+from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
+from ..stage import StageResult, split
+
+N_FRAMES = 8
+FRAME_SIZE_PX = (180, 320)  # height, width
+# Frames this far apart are fetched by a seek each; what lies between closer ones is decoded.
+_SEEK_FROM_S = 5.0
+_QUESTION = (
+    f"These are {N_FRAMES} frames, evenly spaced, of a video clip. Does someone show their face and talk all the time? "
+    "Answer Yes or No."
+)
+
+
+class _Model(NamedTuple):
+    processor: Any
+    model: Any
+    yes_id: int
+
+
+@dataclass(frozen=True)
+class TalkingHead(ModelStage):
+    """Keeps clips that show more than someone who talks, and fills `p_talking_head`.
+
+    A vision language model sees 8 evenly spaced frames of the clip at 320 x 180 and is asked whether someone always
+    shows their face and talks; the score is the probability, over its whole vocabulary, that its answer starts with
+    "Yes". What such people say is seldom about what can be seen.
+
+    Dropped: `talking_head` (value: the probability), `error` (no such file, or nothing to decode in the clip's time).
+
+    Model, frames and question are those of the LiveCC reference in kind, the threshold (keep below 0.3) is the
+    paper's (arXiv 2504.16030, section 3); it holds for Qwen2-VL-2B-Instruct. The reference scores whole videos.
+    """
+
+    name: ClassVar[str] = "talking_head"
+    needs_gpu: ClassVar[bool] = True
+    batch_rows: ClassVar[int] = 64
+
+    model: str = field(
+        default="Qwen/Qwen2-VL-2B-Instruct",
+        metadata={"help": "Vision language model that takes several images: a Hub id or a local folder."},
+    )
+    max_probability: float = field(
+        default=0.3, metadata={"help": "Clips at or above this probability of a talking head are dropped. (Paper: 0.3)"}
+    )
+    clips_per_batch: int = field(
+        default=16, metadata={"help": "Clips run at once, about 600 tokens each; lower it if memory runs out."}
+    )
+    decoders: int = field(default=4, metadata={"help": "Clips decoded at the same time."})
+    device: str | None = field(
+        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
+    )
+    dtype: str | None = field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
+
+    def __post_init__(self):
+        if not 0 < self.max_probability <= 1:
+            raise ValueError(f"max_probability is {self.max_probability}: expected a probability, such as 0.3")
+        for name in ("clips_per_batch", "decoders"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+
+    def load(self) -> _Model:
+        """Returns the model, its processor, and the token that starts "Yes".
+
+        Raises:
+            ValueError: if they cannot be loaded, or there is no chat template.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        device = choose_device(self.device)
+        processor = load_pretrained(AutoProcessor.from_pretrained, self.model)
+        if not getattr(processor, "chat_template", None) or not hasattr(processor, "image_processor"):
+            raise ValueError(
+                f"{self.model} has no image processor with a chat template: expected a vision language model, such as "
+                "Qwen/Qwen2-VL-2B-Instruct"
+            )
+        # The answer's first token is predicted at the last place of every row.
+        processor.tokenizer.padding_side = "left"
+        model = load_pretrained(
+            AutoModelForImageTextToText.from_pretrained,
+            self.model,
+            dtype=choose_dtype(self.dtype, device),
+            device_map=device,
+        )
+        yes_id = processor.tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
+        return _Model(processor, model.eval(), yes_id)
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Scores the clips of a batch in `CLIP_SCHEMA`.
+
+        Raises:
+            RuntimeError: if the device fails, as when memory runs out for a single clip.
+        """
+        self.open()  # before decoding, so that a missing model is said first
+        spans = [batch[name].to_pylist() for name in ("video", "start_s", "end_s")]
+        details: list[str | None] = [None] * len(batch)
+        scores = np.full(len(batch), np.nan)
+        waiting: dict[int, torch.Tensor] = {}
+        with ThreadPoolExecutor(self.decoders) as pool:
+            for i, frames in enumerate(pool.map(_frames_or_error, *spans)):
+                if isinstance(frames, str):
+                    details[i] = frames
+                else:
+                    waiting[i] = frames
+                if len(waiting) == self.clips_per_batch:
+                    scores[list(waiting)] = self.probabilities(list(waiting.values()))
+                    waiting = {}
+        if waiting:
+            scores[list(waiting)] = self.probabilities(list(waiting.values()))
+        reasons = np.full(len(batch), None, dtype=object)
+        reasons[scores >= self.max_probability] = "talking_head"
+        for i in np.flatnonzero(np.isnan(scores)):
+            reasons[i], details[i] = "error", details[i] or "the probability is not a number: try dtype float32"
+        return split(self.name, with_column(batch, "p_talking_head", scores_array(scores)), reasons, scores, details)
+
+    def probabilities(self, clips: list[torch.Tensor]) -> np.ndarray:
+        """Return how probable the model finds a talking head in each clip.
+
+        Args:
+            clips: the frames of each, uint8 of shape (frames, 3, height, width), RGB.
+
+        Returns:
+            float64 of shape (clips,).
+
+        Raises:
+            RuntimeError: if memory runs out for a single clip.
+        """
+        try:
+            return self._forward(clips)
+        except torch.OutOfMemoryError as error:
+            if len(clips) == 1:
+                raise RuntimeError(f"memory runs out at a single clip: take a smaller model; {one_line(error)}") from error
+        torch.cuda.empty_cache()
+        half = len(clips) // 2
+        return np.concatenate([self.probabilities(clips[:half]), self.probabilities(clips[half:])])
+
+    def _forward(self, clips: list[torch.Tensor]) -> np.ndarray:
+        processor, model, yes_id = self.loaded
+        chats = [
+            [{"role": "user", "content": [{"type": "image"}] * len(frames) + [{"type": "text", "text": _QUESTION}]}]
+            for frames in clips
+        ]
+        prompts = [processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        inputs = processor(text=prompts, images=[list(frames) for frames in clips], padding=True, return_tensors="pt")
+        inputs = inputs.to(model.device, model.dtype)
+        with torch.inference_mode():
+            logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        return logits.softmax(dim=-1)[:, yes_id].double().cpu().numpy()
+
+
+def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
+    """Return the frames of a clip that the model is shown.
+
+    Args:
+        video: path, as `resolve_media` takes it.
+        start_s, end_s: the clip, on the file's clock.
+
+    Returns:
+        uint8 of shape (8, 3, 180, 320): the pictures on screen at the start of each eighth of the clip.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: if it cannot be decoded, or the clip does not lie within the video.
+    """
+    from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+    from ...modeling.video_reader_livecc import iter_frames
+
+    if not end_s > start_s:
+        raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected an end after its start")
+    path, spacing_s = resolve_media(video), (end_s - start_s) / N_FRAMES
+    times_s = [start_s + i * spacing_s for i in range(N_FRAMES)]
+    frames = []
+    if spacing_s >= _SEEK_FROM_S:
+        for time_s in times_s:
+            reader = iter_frames(path, time_s, fps=1 / spacing_s)
+            frames.append(next(reader).frame)
+            reader.close()
+    else:
+        # Half a step past the last time is before the next, however the rate was rounded.
+        reader = iter_frames(path, start_s, times_s[-1] + spacing_s / 2, fps=1 / spacing_s)
+        frames = [sampled.frame for sampled in reader][:N_FRAMES]
+    if len(frames) < N_FRAMES:
+        raise ValueError(f"{path} ends before the clip from {start_s:g} to {end_s:g} s does")
+    return torch.stack(
+        [resize(frame, list(FRAME_SIZE_PX), interpolation=InterpolationMode.BICUBIC, antialias=True) for frame in frames]
+    )
+
+
+def _frames_or_error(video: str, start_s: float, end_s: float) -> torch.Tensor | str:
+    try:
+        return clip_frames(video, start_s, end_s)
+    except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+        return one_line(error)

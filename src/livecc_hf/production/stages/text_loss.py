@@ -1,0 +1,292 @@
+"""Text loss: how surprising the words of a clip are to a language model that knows the title and what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..columns import scores_array, spoken_text, texts, with_column
+from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
+from ..stage import StageResult, split
+
+# Most float32 numbers of one block of logits.
+_LOGITS_PER_BLOCK = 1 << 25
+
+
+class EncodedClip(NamedTuple):
+    """A clip as tokens.
+
+    Attributes:
+        ids: int64 of shape (tokens,): the prompt, then the words.
+        n_prompt: how many of them are the prompt.
+    """
+
+    ids: np.ndarray
+    n_prompt: int
+
+
+class _Model(NamedTuple):
+    tokenizer: Any
+    model: Any
+    max_tokens: int
+    is_plain_head: bool  # logits are one linear layer on the hidden states
+
+
+@dataclass(frozen=True)
+class TextLoss(ModelStage):
+    """Keeps clips whose words are neither too predictable nor too surprising, and fills `text_loss`.
+
+    A causal language model reads a chat prompt with the title, with the previous words if there are any, and with the
+    request for the likely transcription (which follows them); the loss is the mean over the tokens of the clip's
+    words as its answer, without the tokens that end it. What the model cannot predict from a title is worth
+    learning from video; what nobody could is noise or garbled.
+
+    Prompt and words together are cut to the model's context, or to `max_tokens`: the previous words lose as many
+    from their front as it takes, and only them. A clip too long without them is dropped as `error`.
+
+    Speed: clips are sorted by length over the whole batch and run in groups of `tokens_per_batch` tokens, padded on
+    the right, where causal attention needs no mask; the vocabulary is projected only at the tokens of the answer.
+
+    Dropped: `loss_too_low`, `loss_too_high` (value: the loss), `error`.
+
+    The thresholds are those of the LiveCC paper (arXiv 2504.16030, section 3) for Qwen2-1.5B-Instruct: 1.5 to 6.5 in
+    pre-training, 1.5 to 5 for SFT data. They hold for that model; with another one, look at the report's distribution.
+    """
+
+    name: ClassVar[str] = "text_loss"
+    needs_gpu: ClassVar[bool] = True
+    batch_rows: ClassVar[int] = 1024
+
+    model: str = field(
+        default="Qwen/Qwen2-1.5B-Instruct",
+        metadata={"help": "Causal language model with a chat template: a Hub id or a local folder."},
+    )
+    min_loss: float = field(default=1.5, metadata={"help": "Least mean loss of a token, in nats. (Paper: 1.5)"})
+    max_loss: float = field(default=6.5, metadata={"help": "Most mean loss of a token, in nats. (Paper: 6.5; SFT: 5)"})
+    tokens_per_batch: int = field(
+        default=16_384, metadata={"help": "Tokens run at once, padding included; lower it if memory runs out."}
+    )
+    max_tokens: int | None = field(
+        default=None, metadata={"help": "Most tokens of prompt and words; default: the model's context."}
+    )
+    device: str | None = field(
+        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
+    )
+    dtype: str | None = field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
+
+    def __post_init__(self):
+        if not self.min_loss < self.max_loss:
+            raise ValueError(f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected such as 1.5, 6.5")
+        for name in ("tokens_per_batch", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: expected at least 1")
+
+    def load(self) -> _Model:
+        """Returns the model and its tokenizer.
+
+        Raises:
+            ValueError: if they cannot be loaded, or there is no chat template.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        device = choose_device(self.device)
+        tokenizer = load_pretrained(AutoTokenizer.from_pretrained, self.model)
+        if not tokenizer.chat_template:
+            raise ValueError(f"{self.model} has no chat template: expected an instruction model, such as {_default()}")
+        model = load_pretrained(
+            AutoModelForCausalLM.from_pretrained, self.model, dtype=choose_dtype(self.dtype, device), device_map=device
+        ).eval()
+        context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        limits = [limit for limit in (context, self.max_tokens) if limit]
+        return _Model(tokenizer, model, min(limits) if limits else 1 << 30, _is_plain_head(model))
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Scores the clips of a batch in `CLIP_SCHEMA`.
+
+        Raises:
+            RuntimeError: if the device fails, as when memory runs out for a single clip.
+        """
+        losses, details = self.losses(spoken_text(batch), texts(batch, "title"), texts(batch, "previous"))
+        reasons = np.full(len(batch), None, dtype=object)
+        reasons[losses < self.min_loss] = "loss_too_low"
+        reasons[losses > self.max_loss] = "loss_too_high"
+        reasons[np.isnan(losses)] = "error"
+        return split(self.name, with_column(batch, "text_loss", scores_array(losses)), reasons, losses, details)
+
+    def losses(
+        self, spoken: list[str], titles: list[str], previous: list[str]
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """Return the mean loss of each clip's words, and why there is none.
+
+        Args:
+            spoken: the words of each clip.
+            titles, previous: "" where there is none.
+
+        Returns:
+            float64 of shape (clips,) in nats, NaN where it could not be computed; for those a text that says why.
+        """
+        loaded = self.loaded
+        losses, details = np.full(len(spoken), np.nan), [None] * len(spoken)
+        encoded = encode_clips(loaded.tokenizer, spoken, titles, previous, loaded.max_tokens)
+        usable = {}
+        for i, clip in enumerate(encoded):
+            if clip is None:
+                details[i] = "the clip has no words"
+            elif len(clip.ids) > loaded.max_tokens:
+                details[i] = f"{len(clip.ids)} tokens, without previous words: more than the limit of {loaded.max_tokens}"
+            else:
+                usable[i] = clip
+        for group in _groups({i: len(clip.ids) for i, clip in usable.items()}, self.tokens_per_batch):
+            losses[group] = self._run([usable[i] for i in group])
+        for i in np.flatnonzero(np.isnan(losses)):
+            details[i] = details[i] or "the loss is not a number: try dtype bfloat16 or float32"
+        return losses, details
+
+    def _run(self, clips: list[EncodedClip]) -> np.ndarray:
+        import torch
+
+        try:
+            return mean_losses(self.loaded.model, clips, self.loaded.is_plain_head)
+        except torch.OutOfMemoryError as error:
+            if len(clips) == 1:
+                raise RuntimeError(
+                    f"memory runs out at a clip of {len(clips[0].ids)} tokens: lower max_tokens (now "
+                    f"{self.loaded.max_tokens}), or take a smaller model; {one_line(error)}"
+                ) from error
+        torch.cuda.empty_cache()
+        half = len(clips) // 2
+        return np.concatenate([self._run(clips[:half]), self._run(clips[half:])])
+
+
+def prompt_of(title: str, previous: str) -> str:
+    """Return what the language model is asked, in the reference's form: title, previous transcription, request."""
+    request = "Please write the likely speech transcription of this video"
+    lines = [f"Video title: {title}"] if title else []
+    if previous:
+        lines += [f"Previous transcription: {previous}", f"{request}, following the previous transcription."]
+    else:
+        lines += [f"{request}, from start to end."]
+    return "\n".join(lines)
+
+
+def encode_clips(
+    tokenizer: Any, spoken: list[str], titles: list[str], previous: list[str], max_tokens: int
+) -> list[EncodedClip | None]:
+    """Turn clips into tokens; previous words lose their front where a clip is longer than `max_tokens`.
+
+    Returns:
+        One for each clip, `None` where it has no words; longer than `max_tokens` only where it has no previous
+        words left to lose.
+    """
+    encoded: list[EncodedClip | None] = [None] * len(spoken)
+    previous_words = {i: previous[i].split() for i, text in enumerate(spoken) if text.strip()}
+    answers = _token_ids(tokenizer, [spoken[i].strip() for i in previous_words])
+    answer_of = dict(zip(previous_words, answers, strict=True))
+    pending = list(previous_words)
+    while pending:
+        prompts = [prompt_of(titles[i], " ".join(previous_words[i])) for i in pending]
+        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        too_long = []
+        for i, prompt_ids in zip(pending, _token_ids(tokenizer, rendered), strict=True):
+            encoded[i] = EncodedClip(np.array(prompt_ids + answer_of[i], dtype=np.int64), len(prompt_ids))
+            excess = len(encoded[i].ids) - max_tokens
+            if excess > 0 and previous_words[i]:
+                # As many words as the excess is worth by the prompt's own tokens a word, and at least one.
+                share = excess / len(prompt_ids)
+                previous_words[i] = previous_words[i][max(int(share * len(previous_words[i])), 1) :]
+                too_long.append(i)
+        pending = too_long
+    return encoded
+
+
+def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = False) -> np.ndarray:
+    """Return the mean loss of the words of each clip, from one forward pass.
+
+    Args:
+        model: a causal language model.
+        clips: what runs together.
+        is_plain_head: whether logits are one linear layer on the decoder's output, so that only the positions that
+            predict a word need be projected.
+
+    Returns:
+        float64 of shape (clips,), in nats a token.
+    """
+    import torch
+
+    lengths, starts = (np.array(x) for x in zip(*((len(clip.ids), clip.n_prompt) for clip in clips), strict=True))
+    ids = np.zeros((len(clips), lengths.max()), dtype=np.int64)
+    for row, clip in enumerate(clips):
+        ids[row, : len(clip.ids)] = clip.ids
+    # No attention mask: padding stands on the right, where causal attention never looks from a token that counts.
+    input_ids = torch.from_numpy(ids).to(model.device)
+    counts = lengths - starts
+    row_of = np.repeat(np.arange(len(clips)), counts)
+    column_of = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - starts, counts)
+    rows, columns = torch.from_numpy(np.stack([row_of, column_of])).to(model.device)
+    first = int(starts.min()) - 1
+    targets, predicted_from = input_ids[rows, columns], columns - 1
+    with torch.inference_mode():
+        if is_plain_head:
+            hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state[rows, predicted_from]
+            project = model.get_output_embeddings()
+        else:
+            kept = torch.arange(first, ids.shape[1], device=model.device)
+            logits = model(input_ids=input_ids, use_cache=False, logits_to_keep=kept).logits
+            hidden, project = logits[rows, predicted_from - first], torch.nn.Identity()
+        losses = _token_losses(hidden, project, targets, model.config.get_text_config().vocab_size)
+    sums = torch.zeros(len(clips), dtype=torch.float64, device=losses.device).index_add_(0, rows, losses.double())
+    return sums.cpu().numpy() / counts
+
+
+def _token_losses(hidden, project, targets, vocab_size: int):
+    import torch
+
+    rows_per_block = max(_LOGITS_PER_BLOCK // vocab_size, 1)
+    blocks = zip(hidden.split(rows_per_block), targets.split(rows_per_block), strict=True)
+    return torch.cat(
+        [torch.nn.functional.cross_entropy(project(part).float(), wanted, reduction="none") for part, wanted in blocks]
+    )
+
+
+def _is_plain_head(model: Any) -> bool:
+    """Whether the output layer on the decoder's output gives the model's logits: not where they are scaled or capped."""
+    import torch
+
+    head, ids = model.get_output_embeddings(), torch.arange(4, device=model.device)[None]
+    if head is None or model.base_model is model:
+        return False
+    with torch.inference_mode():
+        expected = model(input_ids=ids, use_cache=False).logits
+        hidden = getattr(model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
+        if hidden is None or hidden.shape[-1] != head.weight.shape[-1]:
+            return False
+        logits = head(hidden)
+    return logits.shape == expected.shape and torch.allclose(logits.float(), expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int]]:
+    """Clips that run together: alike in length, the longest first, where memory would run out."""
+    group: list[int] = []
+    longest = 0
+    for i in sorted(lengths, key=lengths.get, reverse=True):
+        if group and (len(group) + 1) * longest > tokens_per_batch:
+            yield group
+            group = []
+        longest = longest if group else lengths[i]
+        group.append(i)
+    if group:
+        yield group
+
+
+def _token_ids(tokenizer: Any, rendered: list[str]) -> list[list[int]]:
+    return tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
+
+
+def _default() -> str:
+    return TextLoss.__dataclass_fields__["model"].default

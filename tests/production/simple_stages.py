@@ -1,0 +1,76 @@
+"""Small stages whose misbehaviour a video's title asks for; the engines' tests import them in other processes."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from livecc_hf.production.columns import with_column
+from livecc_hf.production.stage import Stage, StageResult, split
+
+
+@dataclass(frozen=True)
+class Titles(Stage):
+    """Drops videos titled "drop"; raises on a batch with "raise"; kills its process over "kill"."""
+
+    name: ClassVar[str] = "titles"
+    batch_rows: ClassVar[int] = 5
+    unwanted: str = field(default="drop", metadata={"help": "Title that is dropped."})
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        titles = batch["title"].to_pylist()
+        if "raise" in titles:
+            raise KeyError("a title that cannot be processed")
+        if "kill" in titles:
+            os.kill(os.getpid(), signal.SIGKILL)
+        reasons = np.array(["unwanted" if title == self.unwanted else None for title in titles], object)
+        return split(self.name, batch, reasons)
+
+
+@dataclass(frozen=True)
+class Score(Stage):
+    """Gives clips a loss of their number of words; stands for a stage with a model."""
+
+    name: ClassVar[str] = "score"
+    needs_gpu: ClassVar[bool] = True
+    max_loss: float = field(default=100.0, metadata={"help": "Greatest loss that is kept."})
+    pids: str = field(default="", metadata={"help": "Folder: each process that opens leaves a file there."})
+    die_once: str = field(default="", metadata={"help": "File: if it is not there, it is made and the process dies."})
+    delay_s: float = field(default=0.0, metadata={"help": "Seconds for each batch."})
+    broken: bool = field(default=False, metadata={"help": "Fail on everything."})
+
+    def open(self) -> None:
+        if self.pids:
+            (Path(self.pids) / str(os.getpid())).touch()
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        if self.die_once and len(batch) and not Path(self.die_once).exists():
+            Path(self.die_once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.broken and len(batch):
+            raise ConnectionError("the endpoint http://localhost:1 is down")
+        time.sleep(self.delay_s)
+        loss = pc.cast(pc.list_value_length(batch["words"]), pa.float64())
+        values = loss.to_numpy()
+        reasons = np.array(["too_high" if value > self.max_loss else None for value in values], object)
+        return split(self.name, with_column(batch, "text_loss", loss), reasons, values)
+
+
+@dataclass(frozen=True)
+class NoModel(Stage):
+    """Cannot be opened."""
+
+    name: ClassVar[str] = "no_model"
+    needs_gpu: ClassVar[bool] = True
+
+    def open(self) -> None:
+        raise ValueError("model /no/such/folder does not exist: expected a local folder or a Hub id")
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        raise AssertionError("never opened")
