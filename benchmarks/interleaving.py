@@ -26,8 +26,9 @@ from tiny_commentary import ROOT, hardware
 
 import livecc_hf
 from livecc_hf.loading import load_model_and_processor
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, assign_words, split_turns
 from livecc_hf.tiny.evaluation import CLIP_S, held_out_clips, play, turns_of
+from livecc_hf.tiny.narration import narrate
 from livecc_hf.tiny.scoring import WINDOW_S as IN_TIME_S
 from livecc_hf.tiny.scoring import Score, Turn, score_clip
 from livecc_hf.training.tiny_source import caption_prompt_ids
@@ -206,10 +207,18 @@ def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s
     return turns
 
 
+def narrator_turns(events: list) -> list[Turn]:
+    """What the narrator itself says, heard in turns as a stream's words are: the best that a model can learn."""
+    words = narrate(events, CLIP_S)
+    ends_s = [span.end_s - FRAME_STEP_S for span in split_turns(round(CLIP_S / FRAME_STEP_S))]
+    return [Turn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, assign_words(words, ends_s)[0], strict=True)]
+
+
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:
     """Plays held-out clips to the models in every way; by name of the way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
-    ways = {
+    ways = {"the narrator itself": lambda clip: narrator_turns(clip.scene.events)}
+    ways |= {
         f"{name}, streamed": lambda clip, name=name: turns_of(play(*models[name], clip.chunks, **GREEDY))
         for name in STREAMED
     }

@@ -18,7 +18,8 @@ import torch
 
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips
 
-_WORDS = "the a red blue circle square moves stops left right up slowly then again player ball and now over it is".split()
+_TEXT = "the a red blue circle square moves stops left right up slowly then again player ball and now over it is"
+_WORDS = _TEXT.split()
 
 
 def compare_batching(stage: TextLoss, n_clips: int = 256, seed: int = 0, repeats: int = 3) -> dict[str, Any]:
@@ -100,7 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=TextLoss.__dataclass_fields__["model"].default)
     parser.add_argument("--clips", type=int, default=256)
-    parser.add_argument("--tokens-per-batch", type=int, default=TextLoss.__dataclass_fields__["tokens_per_batch"].default)
+    parser.add_argument(
+        "--tokens-per-batch", type=int, default=TextLoss.__dataclass_fields__["tokens_per_batch"].default
+    )
     parser.add_argument("--device")
     options = parser.parse_args()
     stage = TextLoss(model=options.model, device=options.device, tokens_per_batch=options.tokens_per_batch)

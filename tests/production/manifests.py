@@ -9,7 +9,11 @@ def video_row(number: int, title: str = "", seconds: int = 60) -> dict:
     gap_s = 10 if number % 3 == 0 else 0
     n_words = 2 * seconds
     words = [
-        [round(0.5 * i + (gap_s if i >= n_words // 2 else 0), 2), round(0.5 * i + 0.4 + (gap_s if i >= n_words // 2 else 0), 2), f"w{number}x{i}"]
+        [
+            round(0.5 * i + (gap_s if i >= n_words // 2 else 0), 2),
+            round(0.5 * i + 0.4 + (gap_s if i >= n_words // 2 else 0), 2),
+            f"w{number}x{i}",
+        ]
         for i in range(n_words)
     ]
     return {"id": f"v{number}", "video": f"v{number}.mp4", "title": title, "duration_s": float(seconds), "words": words}

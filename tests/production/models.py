@@ -7,33 +7,26 @@ from pathlib import Path
 
 import torch
 
-_SPEECH_SPECIALS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|translate|>", "<|transcribe|>"] + [
-    "<|startoflm|>",
-    "<|startofprev|>",
-    "<|nospeech|>",
-    "<|notimestamps|>",
-]
 _TIMESTAMPS = 1501  # 0.00 to 30.00 s
 _SEED = 7
 
 
-def write_whisper(folder: Path, work: Path) -> Path:
-    """Write an English-only Whisper with random weights in CTranslate2's layout; its words are nonsense.
+def write_whisper(folder: Path, work: Path, languages: tuple[str, ...] = ()) -> Path:
+    """Write a Whisper with random weights in CTranslate2's layout; its words are nonsense.
 
     Args:
         folder: where it goes; must not exist.
         work: a folder for what is needed on the way.
+        languages: codes of those it knows; default: English only.
     """
     from ctranslate2.converters import TransformersConverter
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-    tokenizer = _write_whisper_tokenizer(work)
-    n_tokens = len(tokenizer)
+    tokenizer = _write_whisper_tokenizer(work, languages)
     torch.manual_seed(_SEED)
-    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    start = tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
+    end, start = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|startoftranscript|>"])
     config = WhisperConfig(
-        vocab_size=n_tokens + _TIMESTAMPS,
+        vocab_size=len(tokenizer) + _TIMESTAMPS,
         d_model=32,
         encoder_layers=1,
         decoder_layers=2,
@@ -48,10 +41,12 @@ def write_whisper(folder: Path, work: Path) -> Path:
         begin_suppress_tokens=[],
     )
     model = WhisperForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(suppress_tokens=[], begin_suppress_tokens=[])
-    with torch.no_grad():  # only letters are ever likely
+    language_ids = {f"<|{code}|>": tokenizer.convert_tokens_to_ids(f"<|{code}|>") for code in languages}
+    model.generation_config = GenerationConfig(suppress_tokens=[], begin_suppress_tokens=[], lang_to_id=language_ids)
+    with torch.no_grad():  # only letters are ever likely, and languages where it is asked for one
         is_letter = torch.zeros(config.vocab_size, 1)
-        is_letter[[i for token, i in tokenizer.get_vocab().items() if token.strip("Ġ").isascii() and token.isalpha()]] = 1
+        is_letter[[i for token, i in tokenizer.get_vocab().items() if len(token) < 3 and token[-1:].isalpha()]] = 1
+        is_letter[list(language_ids.values())] = 0.1
         model.model.decoder.embed_tokens.weight *= is_letter
     model.save_pretrained(work)
     (work / "preprocessor_config.json").write_text(
@@ -62,22 +57,27 @@ def write_whisper(folder: Path, work: Path) -> Path:
     return folder
 
 
-def _write_whisper_tokenizer(folder: Path):
+def _write_whisper_tokenizer(folder: Path, languages: tuple[str, ...]):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import WhisperTokenizerFast
 
+    specials = ["endoftext", "startoftranscript", *(languages or ["en"]), "translate", "transcribe", "startoflm"]
+    specials += ["startofprev", "nospeech", "notimestamps"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {character: i for i, character in enumerate(alphabet)}
     merges = [("Ġ", letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
-    vocab |= {a + b: len(alphabet) + i for i, (a, b) in enumerate(merges)}
+    tokens = alphabet + [a + b for a, b in merges]
+    if languages:
+        tokens.append("")  # by which CTranslate2 knows a multilingual Whisper
+    vocab = {token: i for i, token in enumerate(tokens)}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(_SPEECH_SPECIALS)
+    backend.add_special_tokens([f"<|{name}|>" for name in specials])
     tokenizer = WhisperTokenizerFast(tokenizer_object=backend)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
 
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"

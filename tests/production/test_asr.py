@@ -1,5 +1,6 @@
 """Speech recognition runs for real, on a Whisper with random weights and speech by espeak-ng."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_words_have_times_within_the_speech_and_are_in_order(stage, speech, tmp_
     words = row["words"]
     end_s = 4.0 + len(speech) / RATE_HZ
     assert words and all(4.0 <= w["start_s"] <= w["end_s"] <= end_s for w in words)
-    assert all(a["start_s"] <= b["start_s"] for a, b in zip(words, words[1:]))
+    assert all(a["start_s"] <= b["start_s"] for a, b in itertools.pairwise(words))
     assert all(w["word"] == w["word"].strip() != "" for w in words)
     assert row["language"] == "en"  # all that an English-only model can say
 
@@ -103,6 +104,20 @@ def test_an_opened_stage_travels(stage, speech, tmp_path):
     assert pickle.loads(pickle.dumps(stage))(batch).kept.equals(stage(batch).kept)
 
 
+@needs_espeak
+def test_a_multilingual_model_finds_the_language_or_is_told(speech, tmp_path):
+    languages = ("en", "de", "fr")
+    whisper = str(write_whisper(tmp_path / "model", tmp_path / "work", languages))
+    path = write_sound(tmp_path / "a.mkv", speech)
+    silent = write_sound(tmp_path / "silent.mkv", np.zeros(3 * RATE_HZ, np.int16))
+    options = {"model": whisper, "device": "cpu", "cpu_threads": 1, "beam_size": 1}
+    found = Asr(**options)(videos(path, silent))
+    assert found.kept["language"][0].as_py() in languages and len(found.kept["words"][0]) > 0
+    assert found.dropped["reason"].to_pylist() == ["no_speech"]
+    told = Asr(**options, language="fr")(videos(path)).kept
+    assert told["language"].to_pylist() == ["fr"] and len(told["words"][0]) > 0
+
+
 def test_an_empty_batch_is_fine(stage):
     result = stage(videos())
     assert len(result.kept) == len(result.dropped) == 0 and result.kept.schema == VIDEO_SCHEMA
@@ -133,6 +148,7 @@ def test_no_audio_stream_is_an_error_of_its_own(tmp_path):
     ("options", "message"),
     [
         ({"model": "huge"}, "'huge' is unknown: expected a folder, a Hub id, or one of .*large-v3-turbo"),
+        ({"model": "tiny"}, "model tiny cannot be loaded: "),  # no network
         ({"device": "cuda:x"}, "'cuda:x': expected cpu, cuda or cuda:0"),
         ({"language": "xx"}, "language 'xx' is not one that .* knows: en"),
         ({"compute_type": "int3"}, "cannot be loaded: .*int3"),

@@ -3,6 +3,7 @@
 import gzip
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livecc_hf.production.caption_words import lines_to_words
 from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 
@@ -222,6 +224,24 @@ def test_sft_clips_differ_from_the_recorded_ones_by_nothing_else():
     assert changed_by("sft", measures_max_to_start=True) == []
 
 
+MARKED = {("-", "Weighted"), ("-", "Standing")}  # how two lines of the recorded captions begin
+
+
+def test_captions_give_the_same_clips_as_the_rules_for_lines():
+    """From lines to clips; the reference takes the dash before a speaker's words for a word, in one video."""
+    lines = {video["video"]: video["subtitles"] for video in read("captions")}
+    words = dict(zip(lines, lines_to_words(list(lines.values())).to_pylist()))
+    triples = {name: [tuple(word.values()) for word in spoken] for name, spoken in words.items()}
+    by_rules = {name: [tuple(word) for word in spoken] for name, spoken in inputs("pretrain").items()}
+    assert [name for name in lines if triples[name] != by_rules[name]] == ["video_1_020.mp4"]
+    texts, by_rule = ([word[2] for word in given["video_1_020.mp4"]] for given in (triples, by_rules))
+    dashes = [i for i, (word, after) in enumerate(pairwise(by_rule)) if (word, after) in MARKED]
+    assert texts == [word for i, word in enumerate(by_rule) if i not in dashes] and len(dashes) == 2
+    got = PretrainClips()(videos(triples)).kept.to_pylist()
+    expected = {name: Rules(False).clips(spoken) for name, spoken in triples.items()}
+    assert [len(clip["words"]) for clip in got] == [len(clip) for clips in expected.values() for clip, _ in clips]
+
+
 def test_no_sft_clip_is_longer_than_the_limit():
     """The reference measures to the last word's start: its clips may last longer than 240 s."""
     words = [(i * 2.0, i * 2.0 + 1.5, "word") for i in range(121)]  # the last one from 240 to 241.5 s
@@ -294,13 +314,28 @@ def test_a_long_talk_is_cut_at_the_limit():
     assert result.dropped["reason"].to_pylist() == ["short"]
 
 
-def test_rounding_of_the_limit_does_not_move_a_word():
-    """0.1 + 0.2 is more than 0.3: what is compared is the difference of times, as the rules say."""
-    for start_s in (0.1, 0.7, 1.3, 33.3):
-        words = [(round(start_s + i / 10, 1), round(start_s + (i + 1) / 10, 1), "w") for i in range(700)]
-        stage = PretrainClips(min_s=0, max_s=20.1, max_words_per_s=100)
-        clips = [len(words) for words in stage(videos({"a": words})).kept["words"].to_pylist()]
-        assert clips == [b - a for a, b, _ in Rules(False, min_s=0, max_s=20.1).pieces(words)]
+@pytest.mark.parametrize(("start_s", "max_s"), [(16.1, 240.0), (2.0, 9.7)])
+def test_rounding_of_the_limit_does_not_move_a_word(start_s, max_s):
+    """What is compared is the difference of times, as in the rules: a sum may round to the other side."""
+    end_s = next(
+        round(start_s + i / 10 + max_s, 1)
+        for i in range(4000)
+        if (round(start_s + i / 10 + max_s, 1) - round(start_s + i / 10, 1) <= max_s)
+        != (round(start_s + i / 10 + max_s, 1) <= round(start_s + i / 10, 1) + max_s)
+    )
+    first_s = round(end_s - max_s, 1)
+    n_words = round(max_s * 10)
+    words = [(round(first_s + i / 10, 1), round(first_s + (i + 1) / 10, 1), "w") for i in range(n_words + 50)]
+    words[n_words - 1] = (words[n_words - 1][0], end_s, "w")
+    stage = PretrainClips(min_s=0, max_s=max_s, max_words_per_s=100)
+    clips = [len(clip) for clip in stage(videos({"a": words})).kept["words"].to_pylist()]
+    assert clips == [stop - first for first, stop, _ in Rules(False, min_s=0, max_s=max_s).pieces(words)]
+
+
+def test_limits_themselves_are_kept():
+    cases = {"slowest": talk(30, step_s=1.0), "fastest": talk(120, step_s=0.25), "gap": talk(64)}
+    cases["gap"][32:] = [(start + 2.5, end + 2.5, word) for start, end, word in cases["gap"][32:]]  # ends 3 s apart
+    assert PretrainClips()(videos(cases)).kept["video"].to_pylist() == list(cases)
 
 
 def test_sentences_may_open_with_a_quotation_mark_or_a_number():

@@ -20,10 +20,11 @@ from livecc_hf import __version__
 from .build_options import BuildOptions, stage_values
 from .engine_local import LocalEngine
 from .input_rows import STAGE as INPUT_STAGE
+from .input_rows import SUBTITLES
 from .inputs import UnitRef, VideoInput, open_input
 from .pipeline import Work, make_segments
 from .progress import Progress, Say, funnel_table, say_to_stderr
-from .records import CLIP_SCHEMA, DROPPED_SCHEMA
+from .records import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA
 from .stage import Stage, split
 from .units import StageStats, UnitFolder, is_disk_full, total_stats, write_atomically
 
@@ -191,7 +192,8 @@ def _assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Uni
         extra.append(written.dropped)
         n_rows = written.summary.n_clips
     elif n_rows:
-        n_rows = _write_tables(out / VIDEOS, repeats.without(folder.rows()))
+        schema = next((rows.schema for rows in folder.rows() if SUBTITLES in rows.column_names), VIDEO_SCHEMA)
+        n_rows = _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema)
     extra += repeats.dropped
     _write_tables(out / DROPPED, _chain(folder.dropped(), extra), DROPPED_SCHEMA)
     write_report(out, stats, stages, repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED))
@@ -216,20 +218,19 @@ def _chain(first: Iterable[pa.Table], second: Iterable[pa.Table]) -> Iterator[pa
     yield from second
 
 
-def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema | None = None) -> int:
+def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
     """Write tables as one Parquet file, there whole or not at all."""
-    partial, rows, writer = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0, None
+    partial, rows = path.with_name(f".{path.name}.{os.getpid()}.partial"), 0
     try:
-        for table in tables:
-            if writer is None:
-                schema = schema or table.schema
-                writer = pq.ParquetWriter(partial, schema, compression="zstd")
-            if len(table):
-                writer.write_table(table.cast(schema))
+        with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for table in tables:
+                if not len(table):
+                    continue
+                # Of videos, some units have captions inline.
+                whole = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+                writer.write_table(whole.select(schema.names).cast(schema))
                 rows += len(table)
-        if writer is not None:
-            writer.close()
-            partial.replace(path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return rows

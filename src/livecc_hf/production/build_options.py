@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from .dataset_folder import FolderOptions
 
 ENGINES = ("local", "ray")
+# How a stage works, and not what it makes: a run may go on with others, as on another machine.
+_HOW_KEYS = {
+    *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
+    *("cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
+}
 _ABOUT_KEYS = ("name", "sources", "language", "license", "license_name", "license_link", "notes")
 _FOLDER_KEYS = ("videos", "video_feature", "jsonl", "clips_per_shard")
 
@@ -224,5 +229,5 @@ def stage_values(stage: Stage) -> dict[str, Any]:
     return {
         item.name: getattr(stage, item.name)
         for item in dataclasses.fields(stage)
-        if item.init and item.metadata.get("affects_output", item.name != "device")
+        if item.init and item.name not in _HOW_KEYS
     }

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pa_json
 
 from ..data.words import CAPTION_SUFFIXES
-from .caption_words import CUE_TAG, STYLE_TAG, CaptionLines, is_new_line, spread_lines
+from .caption_rolling import is_new_line
+from .caption_words import STYLE_TAG, TIME_TAG, CaptionLines, check_triples, spread_lines
 
 # A word is over after this long, where captions only say when it starts; drawn-out ones take a second.
 MAX_WORD_S = 1.0
@@ -29,11 +31,16 @@ _TIME = r"(\d[\d:]*[.,]\d+)"
 _CUE_TIMES = re.compile(rf"^(?:\d+[ \t]*\n)?[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?(?:\n|\Z)", re.MULTILINE)
 _ARROW = re.compile(r"^[^\n]*-->[^\n]*$", re.MULTILINE)
 _WORD_TIME = re.compile(rf"<{_TIME}>")
-_TIMED_WORD = re.compile(rf"<{_TIME}>((?:[^<]+|<(?!\d[\d:]*[.,]\d+>))*)")
+_TIMED_WORD = re.compile(rf"<{_TIME}>((?:[^<\n]+|<(?!\d[\d:]*[.,]\d+>))*)")
+_CUE_START = "0.0"  # no clock of WebVTT's
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})")
 _CLOCK_CHARS = 12  # of 00:00:00.000, as nearly all files write it
 _CLOCK_DIGITS = [0, 1, 3, 4, 6, 7, 9, 10, 11]
 _CLOCK_MS = np.array([36_000_000, 3_600_000, 600_000, 60_000, 10_000, 1_000, 100, 10, 1])
+
+_SEGMENT = pa.struct([("utf8", pa.string()), ("tOffsetMs", pa.float64()), ("acAsrConf", pa.float64())])
+_EVENT = pa.struct([("tStartMs", pa.float64()), ("dDurationMs", pa.float64()), ("segs", pa.list_(_SEGMENT))])
+_JSON3 = pa.schema([("events", pa.list_(_EVENT))])
 
 
 class CaptionError(ValueError):
@@ -56,13 +63,13 @@ class TimedText(NamedTuple):
 
     Attributes:
         start_s, end_s: float64, shape (pieces,).
-        text: of each piece, with markup and line breaks as written.
+        text: string array of (pieces,), with markup and line breaks as written.
         has_word_times: pieces are words, timed each on their own; else lines, whose time their words share.
     """
 
     start_s: np.ndarray
     end_s: np.ndarray
-    text: list[str]
+    text: pa.Array
     has_word_times: bool
 
 
@@ -119,7 +126,9 @@ def _cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
     n_cues = len(parts) // 3
     if len(arrows := _ARROW.findall(text)) != n_cues or (n_cues == 0 and kind == "SRT"):
         wrong = next((line for line in arrows if not _CUE_TIMES.fullmatch(line)), text.strip()[:60])
-        detail = f"{path} is not a valid {kind} file: {wrong!r} is no line of times, such as 00:00:01.000 --> 00:00:02.500"
+        detail = (
+            f"{path} is not a valid {kind} file: {wrong!r} is no line of times, such as 00:00:01.000 --> 00:00:02.500"
+        )
         raise CaptionError("corrupt_captions", detail)
     if n_cues == 0:
         raise CaptionError("empty_captions", f"{path} holds no caption")
@@ -129,13 +138,18 @@ def _cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
         raise CaptionError("corrupt_captions", f"{path} is not a valid {kind} file: {error}") from None
     if (wrong := np.flatnonzero(end_s < start_s)).size:
         times = f"{parts[1 + 3 * wrong[0]]} to {parts[2 + 3 * wrong[0]]}"
-        detail = f"{path} is not a valid {kind} file: caption {wrong[0]} runs from {times}: expected an end after its start"
+        detail = (
+            f"{path} is not a valid {kind} file: caption {wrong[0]} runs from {times}: expected an end after its start"
+        )
         raise CaptionError("corrupt_captions", detail)
     # After an empty line comes what is not shown, such as a comment or the next caption's name.
     payloads = [payload.lstrip("\n").split("\n\n", 1)[0] for payload in parts[3::3]]
     if kind == "VTT" and _WORD_TIME.search(text):
-        return _timed_cues(start_s, end_s, payloads, max_word_s)
-    return TimedText(start_s, end_s, payloads, False)
+        try:
+            return _timed_cues(start_s, end_s, payloads, max_word_s)
+        except ValueError as error:
+            raise CaptionError("corrupt_captions", f"{path} is not a valid {kind} file: {error}") from None
+    return TimedText(start_s, end_s, pa.array(payloads, pa.string()), False)
 
 
 def _seconds(clocks: list[str]) -> np.ndarray:
@@ -162,48 +176,48 @@ def _timed_cues(start_s: np.ndarray, end_s: np.ndarray, payloads: list[str], max
     shown = pc.split_pattern(pa.array(payloads, pa.string()), "\n")
     lines = pc.replace_substring_regex(shown.flatten(), STYLE_TAG, "")
     cue_of = np.repeat(np.arange(len(payloads)), np.diff(shown.offsets.to_numpy()))
-    plain = pc.utf8_trim_whitespace(pc.replace_substring_regex(lines, CUE_TAG, ""))
+    plain = pc.utf8_trim_whitespace(pc.replace_substring_regex(lines, TIME_TAG, ""))
     is_text = pc.not_equal(plain, "").to_numpy(zero_copy_only=False)
     lines, plain, cue_of = lines.filter(pa.array(is_text)), plain.filter(pa.array(is_text)), cue_of[is_text]
-    chosen = np.flatnonzero(is_new_line(plain, cue_of, np.zeros(len(payloads), int), always=True))
+    chosen = np.flatnonzero(is_new_line(plain, cue_of, np.zeros(len(payloads), int), always=True)[0])
     cue_of = cue_of[chosen]
     new_lines = lines.take(pa.array(chosen)).to_pylist()
-    pieces, n_pieces = [], np.empty(len(new_lines), int)
-    for number, line in enumerate(new_lines):
-        # What is before the first time is spoken as the cue starts.
-        found = _TIMED_WORD.findall(f"<0.0>{line}")
-        pieces += found
-        n_pieces[number] = len(found)
-    is_first = np.zeros(len(pieces), bool)
-    is_first[np.cumsum(n_pieces) - n_pieces] = True
-    cue_of = np.repeat(cue_of, n_pieces)
+    # What is before the first time is spoken as the cue starts.
+    pieces = _TIMED_WORD.findall("\n".join(f"<{_CUE_START}>{line}" for line in new_lines))
+    clocks, texts = zip(*pieces, strict=True) if pieces else ((), ())
+    is_first = np.array([clock == _CUE_START for clock in clocks], bool)
+    cue_of = cue_of[np.cumsum(is_first) - 1]
     begin_s = start_s[cue_of]
-    begin_s[~is_first] = _seconds([clock for clock, _ in np.array(pieces, object).reshape(-1, 2)[~is_first]])
-    return _with_ends(begin_s, end_s[cue_of], [text for _, text in pieces], max_word_s)
+    begin_s[~is_first] = _seconds([clock for clock in clocks if clock != _CUE_START])
+    return _with_ends(begin_s, end_s[cue_of], pa.array(texts, pa.string()), max_word_s)
 
 
-def _with_ends(begin_s: np.ndarray, limit_s: np.ndarray, texts: list[str], max_word_s: float) -> TimedText:
-    """Return words that end where the next one starts, but by their caption's end and not too long after their start."""
-    is_text = np.array([not text.isspace() and text != "" for text in texts], bool)
-    begin_s, limit_s = begin_s[is_text], limit_s[is_text]
-    texts = [text for text, keep in zip(texts, is_text, strict=True) if keep]
+def _with_ends(begin_s: np.ndarray, limit_s: np.ndarray, texts: pa.Array, max_word_s: float) -> TimedText:
+    """Return words that end where the next one starts, by their caption's end and not too long after their start."""
+    texts = pc.utf8_trim_whitespace(texts)
+    is_text = pc.not_equal(texts, "")
+    texts, mask = texts.filter(is_text), is_text.to_numpy(zero_copy_only=False)
+    begin_s, limit_s = begin_s[mask], limit_s[mask]
     if (np.diff(begin_s) < 0).any():
         order = np.argsort(begin_s, kind="stable")
-        begin_s, limit_s, texts = begin_s[order], limit_s[order], [texts[i] for i in order]
-    n_words = np.array([text.strip().count(" ") + 1 for text in texts], np.int64)
+        begin_s, limit_s, texts = begin_s[order], limit_s[order], texts.take(pa.array(order))
+    n_words = pc.count_substring(texts, " ").to_numpy() + 1
     end_s = np.minimum(np.append(begin_s[1:], np.inf)[: len(texts)], limit_s)
     end_s = np.clip(end_s, begin_s, begin_s + max_word_s * n_words)
     return TimedText(begin_s, end_s, texts, True)
 
 
 def _json(text: str, path: Path, max_word_s: float) -> TimedText:
+    if '"events"' in text and (events := _json3_events(text)) is not None:
+        return _json3(events, path, max_word_s)
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise CaptionError("corrupt_captions", f"{path} is not JSON: {error}") from error
+    if isinstance(value, dict) and "events" in value:
+        detail = f"{path} is no json3 of YouTube's: its events are not as expected: {text[:60]!r}"
+        raise CaptionError("corrupt_captions", detail)
     try:
-        if isinstance(value, dict) and isinstance(value.get("events"), list):
-            return _json3(value["events"], path, max_word_s)
         return _triples(_timed_items(value, str(path)), str(path))
     except CaptionError:
         raise
@@ -211,43 +225,42 @@ def _json(text: str, path: Path, max_word_s: float) -> TimedText:
         raise CaptionError("corrupt_captions", str(error)) from error
 
 
-def _json3(events: list[Any], path: Path, max_word_s: float) -> TimedText:
-    """Return words if any has an offset, as those of automatic captions have; else lines."""
+def _json3_events(text: str) -> pa.StructArray | None:
+    """Return the events of YouTube's json3 as Arrow reads them, with no Python object a word; `None`: wrong."""
+    raw = text.encode()
+    options = pa_json.ParseOptions(_JSON3, newlines_in_values=True, unexpected_field_behavior="ignore")
     try:
-        spoken = [
-            (event["tStartMs"], event["tStartMs"] + event.get("dDurationMs", np.inf), event["segs"])
-            for event in events
-            if event.get("segs")
-        ]
-        has_word_times = any("tOffsetMs" in segment for _, _, segments in spoken for segment in segments)
-        if has_word_times:
-            pieces = [
-                (start + segment.get("tOffsetMs", 0), end, segment.get("utf8", ""))
-                for start, end, segments in spoken
-                for segment in segments
-            ]
-        else:
-            pieces = [
-                (start, end, "".join(segment.get("utf8", "") for segment in segments))
-                for start, end, segments in spoken
-            ]
-        times = np.array([piece[:2] for piece in pieces], np.float64).reshape(-1, 2) / 1000
-        texts = [piece[2] for piece in pieces]
-        "".join(texts)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        detail = f"{path} is no json3 of YouTube's: an event has other values than expected ({error!r})"
-        raise CaptionError("corrupt_captions", detail) from error
-    if not any(text.strip() for text in texts):
+        table = pa_json.read_json(pa.BufferReader(raw), pa_json.ReadOptions(False, len(raw) + 1), options)
+    except pa.ArrowInvalid:
+        return None
+    events = table["events"].combine_chunks()
+    return events.flatten() if len(events) == 1 and events.is_valid()[0].as_py() else None
+
+
+def _json3(events: pa.StructArray, path: Path, max_word_s: float) -> TimedText:
+    """Return words where captions are automatic, else lines."""
+    begin_ms, length_ms, segments = (events.field(name) for name in ("tStartMs", "dDurationMs", "segs"))
+    counts = pc.fill_null(pc.list_value_length(segments), 0).to_numpy().astype(np.int64)
+    begin_s = pc.fill_null(begin_ms, np.nan).to_numpy() / 1000
+    end_s = begin_s + pc.fill_null(length_ms, np.inf).to_numpy() / 1000
+    offset_ms, confidence, text = (segments.flatten().field(name) for name in ("tOffsetMs", "acAsrConf", "utf8"))
+    text = pc.fill_null(text, "")
+    if pc.all(pc.equal(pc.utf8_trim_whitespace(text), "")).as_py() is not False:
         raise CaptionError("empty_captions", f"{path} holds no caption")
-    begin_s, end_s = times[:, 0], times[:, 1]
-    if not np.isfinite(begin_s).all() or (end_s < begin_s).any():
-        raise CaptionError("corrupt_captions", f"{path} is no json3 of YouTube's: an event ends before its start")
-    if has_word_times:
-        return _with_ends(begin_s, end_s, texts, max_word_s)
-    n_words = np.array([len(text.split()) for text in texts])
-    is_open = np.isinf(end_s)
-    end_s[is_open] = (begin_s + max_word_s * n_words)[is_open]
-    return TimedText(begin_s, end_s, texts, False)
+    spoken = counts > 0
+    if not np.isfinite(begin_s[spoken]).all() or not (end_s >= begin_s)[spoken].all():
+        detail = f"{path} is no json3 of YouTube's: an event has no start, or ends before it"
+        raise CaptionError("corrupt_captions", detail)
+    # A recognised word has an offset from its event, and says how sure it is.
+    if offset_ms.null_count < len(text) or confidence.null_count < len(text):
+        offset_s = pc.fill_null(offset_ms, 0).to_numpy() / 1000
+        begin_s = np.round(np.repeat(begin_s, counts) + offset_s, 3)
+        return _with_ends(begin_s, np.repeat(end_s, counts), text, max_word_s)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts[spoken])]).astype(np.int32))
+    text = pc.binary_join(pa.ListArray.from_arrays(offsets, text), "")
+    begin_s, end_s = begin_s[spoken], end_s[spoken]
+    n_words = pc.count_substring(text, " ").to_numpy() + 1
+    return TimedText(begin_s, np.where(np.isinf(end_s), begin_s + max_word_s * n_words, end_s), text, False)
 
 
 def _timed_items(value: Any, source: str) -> list[Sequence[Any]]:
@@ -277,33 +290,8 @@ def _triples(items: list[Sequence[Any]], source: str) -> TimedText:
     start_s, end_s, texts = check_triples(items, source)
     if not any(texts):
         raise CaptionError("empty_captions", f"{source} holds no caption")
-    return TimedText(start_s, end_s, texts, not any(len(text.split()) > 1 for text in texts))
-
-
-def check_triples(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return starts and ends, float64 of shape (items,), and stripped texts of `[start, end, text]`.
-
-    Args:
-        items: times in seconds.
-        source: what they were read from, for the error.
-
-    Raises:
-        ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
-    """
-    try:
-        start_s = np.array([float(item[0]) for item in items], np.float64)
-        end_s = np.array([float(item[1]) for item in items], np.float64)
-        texts = [item[2].strip() for item in items]
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError):
-        index = next(i for i, item in enumerate(items) if not _is_triple(item))
-        raise ValueError(f"{source}: word {index} is {items[index]!r}: expected [start, end, word]") from None
-    wrong = np.flatnonzero(~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)))
-    if wrong.size:
-        index = int(wrong[0])
-        raise ValueError(
-            f"{source}: word {index} runs from {start_s[index]} to {end_s[index]} s: expected an end after its start"
-        )
-    return start_s, end_s, texts
+    has_word_times = not any(len(text.split()) > 1 for text in texts)
+    return TimedText(start_s, end_s, pa.array(texts, pa.string()), has_word_times)
 
 
 def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, float, str]]:
@@ -315,15 +303,6 @@ def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, f
     """
     n_lines = len(captions.text)
     has_word_times = np.full(n_lines, captions.has_word_times)
-    text = pa.array(captions.text, pa.string())
-    lines = CaptionLines(np.zeros(n_lines, int), captions.start_s, captions.end_s, text, has_word_times, 1)
+    lines = CaptionLines(np.zeros(n_lines, int), captions.start_s, captions.end_s, captions.text, has_word_times, 1)
     columns = spread_lines(lines, round_s).flatten().flatten()
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
-
-
-def _is_triple(item: Any) -> bool:
-    try:
-        float(item[0]), float(item[1])
-        return isinstance(item[2], str)
-    except (TypeError, ValueError, IndexError, KeyError):
-        return False

@@ -16,26 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .caption_rolling import is_new_line, without_rolling_words
 from .records import WORD, WORDS
 
 LINE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
 LINES = pa.list_(LINE)
 
 STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
-CUE_TAG = rf"{STYLE_TAG}|<\d[\d:.,]*>"
+TIME_TAG = r"<\d[\d:.,]*>"
 ROUND_S = 0.1  # evenly spread times are no more exact than that; the reference's
 
 _INVISIBLE = "[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]"
 _MUSIC = "[\u2669-\u266f\U0001d11e\U0001f399\U0001f3a4\U0001f3b5\U0001f3b6\U0001f3bc]"
 _SPACES = r"[\x{a0}\x{2000}-\x{200a}\x{202f}\x{3000}]"
 _EDGE_MARKS = ".,;:!?\u2026\"'()\u201c\u201d\u2018\u2019-\u2013\u2014"
-
-# Captions roll where at least this share of them begins with what the one before ended with.
-_ROLLING_SHARE = 0.5
-_MOST_LINES = 4  # shown at a time
-_MOST_WORDS = 64
-_PROBED_CUES = 32  # of a video, to see whether its words roll
-_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -93,8 +87,6 @@ def flat_lines(
         start_s, end_s = (pc.fill_null(times.cast(pa.float64()), np.nan).to_numpy() for times in (start_s, end_s))
         text = pc.fill_null(text.cast(pa.string()), "")
     else:
-        from .caption_files import check_triples
-
         checked = []
         for row, lines in enumerate(subtitles):
             try:
@@ -168,12 +160,46 @@ def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.bincount(found // width, minlength=len(counts))
 
 
+def check_triples(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return starts and ends, float64 of shape (items,), and stripped texts of `[start, end, text]`.
+
+    Args:
+        items: times in seconds.
+        source: what they were read from, for the error.
+
+    Raises:
+        ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
+    """
+    try:
+        start_s = np.array([float(item[0]) for item in items], np.float64)
+        end_s = np.array([float(item[1]) for item in items], np.float64)
+        texts = [item[2].strip() for item in items]
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError):
+        index = next(i for i, item in enumerate(items) if not _is_triple(item))
+        raise ValueError(f"{source}: word {index} is {items[index]!r}: expected [start, end, word]") from None
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{source}: a word holds half of a character ({error.object[error.start]!r})") from None
+    wrong = np.flatnonzero(~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)))
+    if wrong.size:
+        index = int(wrong[0])
+        raise ValueError(
+            f"{source}: word {index} runs from {start_s[index]} to {end_s[index]} s: expected an end after its start"
+        )
+    return start_s, end_s, texts
+
+
 def clean_text(text: pa.Array) -> pa.Array:
     """Remove markup, entities, speaker marks, music notes and invisible characters from caption text, shape (lines,).
 
     Each step works on the lines that hold what it looks for.
     """
-    text = _where(text, pc.match_substring(text, "<"), lambda lines: pc.replace_substring_regex(lines, CUE_TAG, ""))
+    text = _where(
+        text,
+        pc.match_substring(text, "<"),
+        lambda lines: pc.replace_substring_regex(lines, f"{STYLE_TAG}|{TIME_TAG}", ""),
+    )
     override = r"\{\\[^{}]*\}"  # as {\an8}, of SubStation
     text = _where(text, pc.match_substring(text, "{\\"), lambda lines: pc.replace_substring_regex(lines, override, ""))
     text = _where(
@@ -183,26 +209,6 @@ def clean_text(text: pa.Array) -> pa.Array:
     text = _where(text, pc.match_substring(text, ">>"), lambda lines: pc.replace_substring_regex(lines, ">>+", " "))
     dash = r"(?m)^[ \t]*-[ \t]*([^\s\d-])"  # before what somebody says, not before numbers
     return _where(text, pc.match_substring(text, "-"), lambda lines: pc.replace_substring_regex(lines, dash, r"\1"))
-
-
-def is_new_line(text: pa.Array, cue_of: np.ndarray, row_of_cue: np.ndarray, always: bool = False) -> np.ndarray:
-    """Say which of the lines that captions show are not shown since the caption before.
-
-    Args:
-        text: string array of (lines,), the lines of all captions, none blank.
-        cue_of: int, shape (lines,): number of the caption a line is in; not decreasing.
-        row_of_cue: int, shape (captions,): number of the video; not decreasing.
-        always: also where captions seldom repeat lines.
-
-    Returns:
-        bool, shape (lines,).
-    """
-    offsets = np.searchsorted(cue_of, np.arange(len(row_of_cue) + 1))
-    ids = text.dictionary_encode().indices.to_numpy()
-    repeated = _overlaps(ids, offsets, row_of_cue, _MOST_LINES)
-    if not always:
-        repeated[~_rolls(repeated, offsets, row_of_cue)[row_of_cue]] = 0
-    return np.arange(len(text)) - offsets[cue_of] >= repeated[cue_of]
 
 
 def _unescape(text: str) -> str:
@@ -247,90 +253,19 @@ def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
         line_of = np.arange(len(text))
     text = pc.utf8_trim_whitespace(text)
     text, line_of = _only(text, line_of, pc.not_equal(text, ""))
-    is_new = is_new_line(text, line_of, lines.row_of) | lines.has_word_times[line_of]
+    is_new, rolls = is_new_line(text, line_of, lines.row_of)
+    is_new |= lines.has_word_times[line_of]
     # What has brackets, as [Music], or is all in parentheses, as (applause), is not spoken.
     aside = pc.or_(pc.match_substring(text, "["), pc.match_substring(text, "]"))
     aside = pc.or_(aside, pc.and_(pc.starts_with(text, "("), pc.ends_with(text, ")")))
     text, line_of = _only(text, line_of, pc.and_not(pa.array(is_new), aside))
     tokens = pc.utf8_split_whitespace(text)
-    return _without_rolling_words(tokens, line_of, lines), line_of
+    is_done = (lines.has_word_times | rolls)[line_of]
+    return without_rolling_words(tokens, lines.row_of[line_of], is_done, lines.n_rows), line_of
 
 
 def _only(text: pa.Array, numbers: np.ndarray, mask: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return text.filter(mask), numbers[mask.to_numpy(zero_copy_only=False)]
-
-
-def _without_rolling_words(tokens: pa.ListArray, line_of: np.ndarray, lines: CaptionLines) -> pa.ListArray:
-    """Remove the words that captions repeat where they roll word by word, in one line each."""
-    cue_row = lines.row_of[line_of]
-    rank = np.arange(len(cue_row)) - np.searchsorted(cue_row, cue_row)
-    probed = np.flatnonzero((rank < _PROBED_CUES) & ~lines.has_word_times[line_of])
-    rolling = _rolling_rows(tokens.take(pa.array(probed)), cue_row[probed], lines.n_rows)
-    mine = np.flatnonzero(rolling[cue_row])
-    if not mine.size:
-        return tokens
-    chosen = tokens.take(pa.array(mine))
-    offsets = chosen.offsets.to_numpy()
-    repeated = np.zeros(len(tokens), np.int64)
-    repeated[mine] = _overlaps(_word_ids(chosen), offsets, cue_row[mine], _MOST_WORDS)
-    counts = np.diff(tokens.offsets.to_numpy())
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    keep = within >= np.repeat(repeated, counts)
-    new_offsets = np.concatenate([[0], np.cumsum(counts - repeated)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(new_offsets), tokens.flatten().filter(pa.array(keep)))
-
-
-def _rolling_rows(tokens: pa.ListArray, cue_row: np.ndarray, n_rows: int) -> np.ndarray:
-    offsets = tokens.offsets.to_numpy()
-    repeated = _overlaps(_word_ids(tokens), offsets, cue_row, _MOST_WORDS)
-    rolls = _rolls(repeated, offsets, cue_row)
-    return np.pad(rolls, (0, n_rows - len(rolls)))
-
-
-def _word_ids(tokens: pa.ListArray) -> np.ndarray:
-    return tokens.flatten().dictionary_encode().indices.to_numpy()
-
-
-def _overlaps(ids: np.ndarray, offsets: np.ndarray, row_of: np.ndarray, most: int) -> np.ndarray:
-    """Return with how many of the units that the list before ends with each list begins: the most that fit.
-
-    Args:
-        ids: int, shape (units,): equal for equal units.
-        offsets: int, shape (lists + 1,): where each list begins in `ids`.
-        row_of: int, shape (lists,): only lists of the same row are compared.
-        most: units, at most.
-
-    Returns:
-        int64, shape (lists,).
-    """
-    # Stretches are compared by their hashes, sums of id times a power of their place, modulo 2**64.
-    with np.errstate(over="ignore"):
-        mixed = (ids.astype(np.uint64) + np.uint64(1)) * _HASH_FACTOR
-        mixed ^= mixed >> np.uint64(29)
-        powers = np.multiply.accumulate(np.full(len(ids) + 1, _HASH_FACTOR))
-        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed * powers[: len(ids)])])
-        sizes = np.diff(offsets)
-        longest = np.zeros(len(sizes), np.int64)
-        if len(sizes):
-            longest[1:] = np.where(np.diff(row_of) == 0, np.minimum(sizes[1:], sizes[:-1]), 0)
-        best = np.zeros(len(sizes), np.int64)
-        for size in range(1, min(most, int(longest.max(initial=0))) + 1):
-            lists = np.flatnonzero(longest >= size)
-            at = offsets[lists]
-            tail, head = sums[at] - sums[at - size], sums[at + size] - sums[at]
-            best[lists[tail * powers[size - 1] == head]] = size
-    return best
-
-
-def _rolls(repeated: np.ndarray, offsets: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-    """Say of which rows the captions roll; bool, shape (rows,)."""
-    filled = np.diff(offsets) > 0
-    is_pair = np.zeros(len(repeated), bool)
-    is_pair[1:] = filled[1:] & filled[:-1] & (np.diff(row_of) == 0)
-    n_rows = int(row_of.max(initial=-1)) + 1
-    pairs = np.bincount(row_of[is_pair], minlength=n_rows)
-    hits = np.bincount(row_of[is_pair & (repeated > 0)], minlength=n_rows)
-    return (hits >= _ROLLING_SHARE * pairs) & (hits > 0)
 
 
 def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -372,3 +307,11 @@ def _rounded(times_s: np.ndarray, step_s: float) -> np.ndarray:
         rest = (high * per_s - scaled[ties]) + (times - high) * per_s
         nearest[ties] = np.where(rest == 0, nearest[ties], scaled[ties] + np.copysign(0.5, rest))
     return nearest / per_s
+
+
+def _is_triple(item: Any) -> bool:
+    try:
+        float(item[0]), float(item[1])
+        return isinstance(item[2], str)
+    except (TypeError, ValueError, IndexError, KeyError):
+        return False

@@ -7,15 +7,17 @@ Units flow through them side by side, a bounded number at a time.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from queue import SimpleQueue
 
 from .inputs import UnitRef
-from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .pipeline import Work, run_segment, run_segment_isolated
 from .units import StageStats
 from .workers import Worker, WorkerDiedError
 
@@ -120,7 +122,7 @@ def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
     """Return the environment of each process for a stage with a model."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = [] if given is None else [device for device in given.split(",") if device.strip()]
-    if given is None:
+    if given is None and _may_have_accelerator():
         import torch
 
         devices = [str(number) for number in range(torch.cuda.device_count())]
@@ -130,6 +132,7 @@ def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(count)]
 
 
-def segment_names(segments: Sequence[Segment]) -> str:
-    """Return which stages share a process, for a person."""
-    return " | ".join(f"{segment.name}{' (model)' if segment.needs_gpu else ''}" for segment in segments)
+def _may_have_accelerator() -> bool:
+    """Return False where the system shows no accelerator: importing torch to ask takes seconds."""
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return not sys.platform.startswith("linux") or any(Path(device).exists() for device in devices)

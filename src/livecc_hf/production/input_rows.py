@@ -13,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .records import DROPPED_SCHEMA, VIDEO_SCHEMA, WORD
+from .caption_words import LINE, LINES
+from .records import DROPPED_SCHEMA, VIDEO_SCHEMA, WORD, WORDS
 
 STAGE = "input"  # the name under which dropped rows are counted
 _TEXT_KEYS = ("title", "category", "language")
 _NUMBER_KEYS = ("duration_s", "width_px", "height_px")
 _DETAIL_CHARS = 200
+SUBTITLES = "subtitles"  # a column beside those of videos: captions given inline, for the stage `captions`
+_Timed = tuple[np.ndarray, np.ndarray, list[str]]
 
 
 class RowReader:
@@ -32,7 +35,8 @@ class RowReader:
     def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
         self.root, self.schema = root, schema
         self._rows: list[dict[str, Any]] = []
-        self._words: list[tuple[np.ndarray, np.ndarray, list[str]] | None] = []
+        self._words: list[_Timed | None] = []
+        self._lines: list[_Timed | None] = []
         self._tables: list[pa.Table] = []
         self._dropped: list[dict[str, Any]] = []
 
@@ -55,7 +59,8 @@ class RowReader:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
             return
         try:
-            words = _words_of(row)
+            words = _timed(row.get("words"), "words", "word")
+            lines = _timed(row.get(SUBTITLES), SUBTITLES, "text")
             values = {key: _text(row.get(key), key) for key in _TEXT_KEYS}
             values |= {key: _number(row.get(key), key) for key in _NUMBER_KEYS}
             captions = _text(row.get("captions"), "captions")
@@ -68,11 +73,12 @@ class RowReader:
         values["captions"] = captions and self._absolute(captions)
         self._rows.append(values)
         self._words.append(words)
+        self._lines.append(lines)
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
         """Adds rows of a Parquet file; whole columns where they have the right type, else row by row."""
-        needs_reading = "words" in rows.column_names and not _is_words(rows["words"].type)
-        if needs_reading or "subtitles" in rows.column_names:
+        timed = {"words": WORDS, SUBTITLES: LINES}
+        if any(key in rows.column_names and not _is_timed(rows[key].type, kind) for key, kind in timed.items()):
             for number, row in enumerate(rows.to_pylist(), first_row):
                 self.add(row, f"row {number} of {name}")
             return
@@ -102,7 +108,10 @@ class RowReader:
                 columns[field.name] = pa.array(paths, pa.string())
             else:
                 columns[field.name] = rows[field.name].cast(field.type)
-        return pa.table(columns, schema=self.schema)
+        table = pa.table(columns, schema=self.schema)
+        if SUBTITLES in rows.column_names:
+            table = table.append_column(SUBTITLES, rows[SUBTITLES].cast(LINES))
+        return table
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
         """Counts a row that cannot be used."""
@@ -114,13 +123,18 @@ class RowReader:
         tables = list(self._tables)
         if self._rows:
             arrays = {
-                field.name: _words_array(self._words)
+                field.name: _timed_array(self._words, WORD)
                 if field.name == "words"
                 else pa.array([row.get(field.name) for row in self._rows], field.type)
                 for field in self.schema
             }
-            tables.append(pa.table(arrays, schema=self.schema))
-        table = pa.concat_tables(tables).combine_chunks() if tables else self.schema.empty_table()
+            table = pa.table(arrays, schema=self.schema)
+            if any(lines is not None for lines in self._lines):
+                table = table.append_column(SUBTITLES, _timed_array(self._lines, LINE))
+            tables.append(table)
+        # With or without inline captions: what one table lacks is null there.
+        table = pa.concat_tables(tables, promote_options="default") if tables else self.schema.empty_table()
+        table = table.combine_chunks()
         return self._without_repeats(table), pa.Table.from_pylist(self._dropped, DROPPED_SCHEMA)
 
     def _without_repeats(self, table: pa.Table) -> pa.Table:
@@ -175,22 +189,10 @@ def _number(value: Any, key: str) -> float | int | None:
     return round(value) if key.endswith("_px") else float(value)
 
 
-def _words_of(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
-    """Return starts, ends and texts of a row's words, from words or from lines; `None` where it has neither."""
-    given = row.get("words")
-    if given is not None:
-        starts, ends, texts = _timed(given, "words", "word")
-    elif row.get("subtitles") is not None:
-        starts, ends, texts = _spread(*_timed(row["subtitles"], "subtitles", "text"))
-    else:
+def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
+    """Return starts, ends and texts of a row's words or lines, by their ends; `None` where it has none."""
+    if items is None:
         return None
-    order = np.argsort(ends, kind="stable")
-    if (order != np.arange(len(order))).any():
-        starts, ends, texts = starts[order], ends[order], [texts[i] for i in order]
-    return starts, ends, texts
-
-
-def _timed(items: Any, key: str, text_key: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
         raise ValueError(f"{key} is {items!r:.60}: expected a list of [start, end, text]")
     if len(items) and isinstance(items[0], Mapping):
@@ -211,33 +213,26 @@ def _timed(items: Any, key: str, text_key: str) -> tuple[np.ndarray, np.ndarray,
     if "" in texts:
         keep = np.array([bool(text) for text in texts])
         times, texts = times[keep], [text for text in texts if text]
+    order = np.argsort(times[:, 1], kind="stable")
+    if (order != np.arange(len(order))).any():
+        times, texts = times[order], [texts[i] for i in order]
     return times[:, 0], times[:, 1], texts
 
 
-def _spread(starts: np.ndarray, ends: np.ndarray, lines: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Spread lines evenly over their words; lines with brackets, such as [Music], hold no speech."""
-    spoken = np.array(["[" not in line and "]" not in line for line in lines], bool)
-    tokens = [line.split() for line, is_spoken in zip(lines, spoken, strict=True) if is_spoken]
-    counts = np.array([len(line) for line in tokens], int)
-    starts, steps = starts[spoken], (ends - starts)[spoken] / np.maximum(counts, 1)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    first, step = np.repeat(starts, counts), np.repeat(steps, counts)
-    return first + within * step, first + (within + 1) * step, [token for line in tokens for token in line]
-
-
-def _words_array(rows: list[tuple[np.ndarray, np.ndarray, list[str]] | None]) -> pa.Array:
+def _timed_array(rows: list[_Timed | None], kind: pa.DataType) -> pa.Array:
+    """Return a column of timed words or lines."""
     filled = [row for row in rows if row is not None]
     counts = np.array([0 if row is None else len(row[2]) for row in rows])
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     starts, ends = (np.concatenate([row[i] for row in filled]) if filled else np.empty(0, np.float64) for i in range(2))
     texts = pa.array([text for row in filled for text in row[2]], pa.string())
-    values = pa.StructArray.from_arrays([pa.array(starts), pa.array(ends), texts], fields=list(WORD))
+    values = pa.StructArray.from_arrays([pa.array(starts), pa.array(ends), texts], fields=list(kind))
     return pa.ListArray.from_arrays(offsets, values, mask=pa.array([row is None for row in rows]))
 
 
-def _is_words(kind: pa.DataType) -> bool:
-    """Return whether a column's type is the one of words, also under the names of other tables."""
+def _is_timed(kind: pa.DataType, wanted: pa.ListType) -> bool:
+    """Return whether a column has the type of words or lines, but for how its numbers and texts are stored."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return (
-        is_list and pa.types.is_struct(kind.value_type) and [f.name for f in kind.value_type] == [f.name for f in WORD]
-    )
+    if not is_list or not pa.types.is_struct(kind.value_type):
+        return False
+    return [field.name for field in kind.value_type] == [field.name for field in wanted.value_type]

@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from livecc_hf.data.folder import VIDEO_SUFFIXES
-
 from .input_rows import RowReader, from_info_json
 from .records import CLIP_SCHEMA, VIDEO_SCHEMA
 
 UNIT_VIDEOS = 256
+# As in data.folder, which imports a model's code: too much for each of many processes.
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")  # the best times first
 _INFO_SUFFIX = ".info.json"
 _PARQUET_ROWS = 256  # read at a time
@@ -96,9 +96,8 @@ class VideoInput(ABC):
 class JsonLinesInput(VideoInput):
     """A manifest with one JSON object a line; keys are the columns of `VIDEO_SCHEMA`.
 
-    `video` is required; `id` defaults to it. `words` are `[start, end, word]` or objects with these keys;
-    `subtitles` are the same with lines of text, whose time is spread evenly over their words. Relative paths start
-    at `root`.
+    `video` is required; `id` defaults to it. `words` are `[start, end, word]` or objects with these keys; `subtitles`
+    are the same with lines of captions, for the stage `captions`. Relative paths start at `root`.
     """
 
     def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any):

@@ -67,7 +67,9 @@ def choose_device(device: str | None) -> str:
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {chosen!r} cannot be used: {one_line(error)}; expected cpu, cuda or cuda:0") from error
+        raise ValueError(
+            f"device {chosen!r} cannot be used: {one_line(error)}; expected cpu, cuda or cuda:0"
+        ) from error
     return chosen
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import pkgutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
-from . import stages as stages_package
 from .input_rows import STAGE as INPUT_STAGE
 from .inputs import UnitRef, VideoInput
 from .stage import Stage, StageResult
@@ -25,17 +22,20 @@ _LONE_ATTEMPTS = 2  # at an item that is alone in its process
 _OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this process
 
 
-@lru_cache(maxsize=1)
-def known_stages() -> dict[str, type[Stage]]:
-    """Return the package's stages by name."""
-    found = {}
-    for module_info in pkgutil.iter_modules(stages_package.__path__, f"{stages_package.__name__}."):
-        module = importlib.import_module(module_info.name)
-        for value in vars(module).values():
-            is_stage = isinstance(value, type) and issubclass(value, Stage) and value.__module__ == module.__name__
-            if is_stage and "name" in vars(value):
-                found[value.name] = value
-    return found
+# Where each stage is, so that a run imports no others: some come with a model's code.
+STAGES = {
+    "probe": "metadata:Probe",
+    "metadata": "metadata:Metadata",
+    "captions": "captions:Captions",
+    "asr": "asr:Asr",
+    "language": "language:Language",
+    "category": "category:Category",
+    "pretrain_clips": "clips:PretrainClips",
+    "sft_clips": "clips:SftClips",
+    "text_loss": "text_loss:TextLoss",
+    "talking_head": "talking_head:TalkingHead",
+    "prompt": "prompt:Prompt",
+}
 
 
 def find_stage(name: str) -> type[Stage]:
@@ -44,21 +44,21 @@ def find_stage(name: str) -> type[Stage]:
     Raises:
         ValueError: if there is no such stage.
     """
-    module_name, colon, class_name = name.partition(":")
-    if colon:
-        try:
-            found = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"stage {name!r} cannot be imported: {error}; expected package.module:Class") from error
-        if not (isinstance(found, type) and issubclass(found, Stage)):
-            raise ValueError(f"stage {name!r} is no subclass of livecc_hf.production.stage.Stage")
-        return found
-    known = known_stages()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(sorted(known))}"
+    if ":" not in name and name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(STAGES)}"
         raise ValueError(f"stage {name!r} is unknown: {hint}, or your own as package.module:Class")
-    return known[name]
+    place = name if ":" in name else f"{__package__}.stages.{STAGES[name]}"
+    module_name, _, class_name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"stage {name!r} cannot be imported: {error}; expected package.module:Class of a module on PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise ValueError(f"stage {name!r} is no subclass of livecc_hf.production.stage.Stage")
+    return found
 
 
 def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
@@ -95,7 +95,7 @@ def fitted(value: Any, field: dataclasses.Field, name: str) -> Any:
             return float(value)
         except ValueError:
             raise ValueError(f"{name} is {value!r}: expected a number") from None
-    wanted = {"float": is_number, "int": is_number, "bool": isinstance(value, bool)}
+    wanted = {"float": is_number, "int": is_number and isinstance(value, int), "bool": isinstance(value, bool)}
     fits = [fits for word, fits in wanted.items() if word in kind] + (["None" in kind] if value is None else [])
     if fits and not any(fits):
         raise ValueError(f"{name} is {value!r}: expected {kind}")

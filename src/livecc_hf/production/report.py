@@ -122,8 +122,7 @@ def write_report(
         table = pa.Table.from_batches([batch])
         for item in distributions:
             item.dropped += item.count(_dropped_values(table, item.reasons))
-        for pair in pc.unique(pa.StructArray.from_arrays([batch["stage"], batch["reason"]], ["s", "r"])).to_pylist():
-            key = (pair["s"], pair["r"])
+        for key in sorted(set(zip(table["stage"].to_pylist(), table["reason"].to_pylist(), strict=True))):
             chosen = table.filter(pc.and_(pc.equal(table["stage"], key[0]), pc.equal(table["reason"], key[1])))
             reasons[key] += len(chosen)
             dropped_samples[key].add(chosen)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .chat_endpoint import EndpointError
 from .records import DROPPED_SCHEMA
 from .stage import Stage, StageResult, hours_of, split
 
@@ -111,7 +112,7 @@ def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitSt
 
     Raises:
         StageBrokenError: if the stage fails on every row, and there are eight or more.
-        ImportError: if a package is missing.
+        ImportError, EndpointError: if a package is missing, or the endpoint of a model is down.
         OSError: if the disk is full.
     """
     began = time.perf_counter()
@@ -150,7 +151,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
         return stage(batch)
-    except ImportError:
+    except (ImportError, EndpointError, StageBrokenError):  # the same for every batch
         raise
     except Exception as error:
         if is_disk_full(error) or not len(batch):
@@ -233,6 +234,8 @@ class UnitFolder:
         """Removes what a killed run left half written."""
         for partial in self.folder.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
+        for marks in self.folder.glob(".*.attempts"):
+            marks.unlink(missing_ok=True)
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the finished units, in order."""

@@ -75,7 +75,9 @@ class Asr(ModelStage):
     )
     compute_type: str = field(
         default="default",
-        metadata={"help": "CTranslate2's type of numbers: 'float16', 'int8_float16', 'int8', ...; default: the model's."},
+        metadata={
+            "help": "CTranslate2's type of numbers: 'float16', 'int8_float16', 'int8', ...; default: the model's."
+        },
     )
     chunks_per_batch: int = field(default=16, metadata={"help": "Stretches of speech transcribed at once."})
     beam_size: int = field(default=5, metadata={"help": "Width of the beam search; 1: greedy, faster. (Whisper: 5)"})
@@ -89,7 +91,9 @@ class Asr(ModelStage):
 
     def __post_init__(self):
         if not 0 < self.vad_threshold < 1:
-            raise ValueError(f"vad_threshold is {self.vad_threshold}: expected a probability between 0 and 1, such as 0.5")
+            raise ValueError(
+                f"vad_threshold is {self.vad_threshold}: expected a probability between 0 and 1, such as 0.5"
+            )
         for name in ("chunks_per_batch", "beam_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -129,9 +133,9 @@ class Asr(ModelStage):
         if path.is_dir():
             if not (path / "model.bin").is_file():
                 raise ValueError(
-                    f"{self.model} holds no model.bin: expected a CTranslate2 model; convert a transformers folder with "
-                    f"`ct2-transformers-converter --model {self.model} --output_dir OUT --copy_files tokenizer.json "
-                    "preprocessor_config.json`"
+                    f"{self.model} holds no model.bin: expected a CTranslate2 model; convert a transformers folder "
+                    f"with `ct2-transformers-converter --model {self.model} --output_dir OUT "
+                    "--copy_files tokenizer.json preprocessor_config.json`"
                 )
             return str(path)
         if "/" not in self.model and self.model not in available_models():
@@ -145,6 +149,7 @@ class Asr(ModelStage):
         Raises:
             RuntimeError: if the device fails, as when it runs out of memory.
         """
+        self.open()  # a model that cannot be loaded is no fault of a video
         videos = batch["video"].to_pylist()
         n_words = pc.fill_null(pc.list_value_length(batch["words"]), 0).to_numpy()
         wanted = [i for i in range(len(videos)) if self.replace_words or n_words[i] == 0]
@@ -187,12 +192,14 @@ class Asr(ModelStage):
         except Exception as error:
             if isinstance(error, MemoryError) or any(word in str(error) for word in _DEVICE_FAILURES):
                 raise RuntimeError(
-                    f"speech recognition failed at {video}: {one_line(error)}; if memory ran out, lower chunks_per_batch "
-                    f"(now {self.chunks_per_batch}) or beam_size (now {self.beam_size})"
+                    f"speech recognition failed at {video}: {one_line(error)}; if memory ran out, lower "
+                    f"chunks_per_batch (now {self.chunks_per_batch}) or beam_size (now {self.beam_size})"
                 ) from error
             return _Failure("error", one_line(error))
         if not transcript.words:
-            detail = f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
+            detail = (
+                f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
+            )
             return _Failure("no_speech", detail, transcript.speech_s)
         return transcript
 

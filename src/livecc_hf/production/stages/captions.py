@@ -89,7 +89,7 @@ class Captions(Stage):
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
             words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
             reasons[:] = None
-        values = np.where(reasons == "few_words", n_distinct.astype(np.float64), np.nan)
+        values = np.where(reasons == "few_words", n_distinct, None)
         return split(self.name, with_column(batch, "words", words), reasons, values, details)
 
     def _read(self, path: str | None) -> TimedText:
@@ -119,7 +119,7 @@ def _joined(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: in
     counts = [len(part.text) for part in parts]
     row_of = np.repeat(np.fromiter(texts, np.int64, len(parts)), counts)
     start_s, end_s = (np.concatenate([np.empty(0), *(part[i] for part in parts)]) for i in range(2))
-    text = pa.array([line for part in parts for line in part.text], pa.string())
+    text = pa.concat_arrays([pa.array([], pa.string()), *(part.text for part in parts)])
     has_word_times = np.repeat(np.array([part.has_word_times for part in parts], bool), counts)
     lines = CaptionLines(row_of, start_s, end_s, text, has_word_times, n_rows)
     if inline is None:

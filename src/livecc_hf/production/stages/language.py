@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Language(ModelStage):
 
     name: ClassVar[str] = "language"
 
-    language: str = field(default="en", metadata={"help": "ISO 639 code of the language, such as 'en'. (paper: English)"})
+    language: str = field(default="en", metadata={"help": "ISO 639 code of the language wanted. (paper: en)"})
     min_score: float = field(
         default=0.9, metadata={"help": "Lowest probability that the words are in the language, 0 to 1. (paper: 0.9)"}
     )
@@ -70,7 +71,8 @@ class Language(ModelStage):
         reasons[np.isnan(scores)] = "no_words"
         if "language_score" in batch.column_names:
             batch = with_column(batch, "language_score", scores_array(scores))
-        return split(self.name, batch, reasons, scores, [language for _, language in found])
+        values = np.where(np.isnan(scores), None, scores)
+        return split(self.name, batch, reasons, values, [language for _, language in found])
 
     def score(self, text: str) -> tuple[float, str | None]:
         """Return the probability that a text is in the language, and the code of the language most of it is in.
@@ -91,7 +93,7 @@ def _pieces(text: str, most: int) -> list[str]:
     if len(text) < 2 * _PIECE_CHARS:
         n_pieces = max(1, round(len(text) / _PIECE_CHARS))
         starts = [len(text) * i // n_pieces for i in range(n_pieces + 1)]
-        return [text[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+        return [text[a:b] for a, b in itertools.pairwise(starts)]
     n_pieces = min(most, len(text) // _PIECE_CHARS)
     last = len(text) - _PIECE_CHARS
     starts = [last * i // max(n_pieces - 1, 1) for i in range(n_pieces)]

@@ -82,9 +82,7 @@ class Metadata(Stage):
 
     name: ClassVar[str] = "metadata"
 
-    min_side_px: int = field(
-        default=480, metadata={"help": "Fewest pixels of a picture's shorter side. (paper: 480p)"}
-    )
+    min_side_px: int = field(default=480, metadata={"help": "Fewest pixels of a picture's shorter side. (paper: 480p)"})
     min_duration_s: float = field(default=30.0, metadata={"help": "Shortest video, in seconds. (paper: 30)"})
     max_duration_s: float = field(default=600.0, metadata={"help": "Longest video, in seconds. (paper: 600)"})
     language: str = field(
@@ -99,8 +97,8 @@ class Metadata(Stage):
     def __post_init__(self):
         if not 0 <= self.min_duration_s <= self.max_duration_s:
             raise ValueError(
-                f"min_duration_s is {self.min_duration_s} and max_duration_s {self.max_duration_s}: expected 0 or more, "
-                "and the maximum not below the minimum"
+                f"min_duration_s is {self.min_duration_s} and max_duration_s {self.max_duration_s}: expected 0 "
+                "or more, and the maximum not below the minimum"
             )
         if self.min_side_px < 0:
             raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
@@ -123,7 +121,7 @@ class Metadata(Stage):
             ("no_metadata", np.isnan(side_px) | np.isnan(duration_s), None),
         ]
         reasons = np.full(len(batch), None, dtype=object)
-        values = np.full(len(batch), np.nan)
+        values = np.full(len(batch), None, dtype=object)
         is_open = np.ones(len(batch), bool)
         for reason, holds, numbers in checks:
             rows = np.flatnonzero(holds & is_open)

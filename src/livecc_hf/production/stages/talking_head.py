@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from ...data.media import resolve_media
 from ..columns import scores_array, with_column
 from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
 from ..stage import StageResult, split
+
+if TYPE_CHECKING:
+    import torch
 
 N_FRAMES = 8
 FRAME_SIZE_PX = (180, 320)  # height, width
@@ -138,16 +140,22 @@ class TalkingHead(ModelStage):
         Raises:
             RuntimeError: if memory runs out for a single clip.
         """
+        import torch
+
         try:
             return self._forward(clips)
         except torch.OutOfMemoryError as error:
             if len(clips) == 1:
-                raise RuntimeError(f"memory runs out at a single clip: take a smaller model; {one_line(error)}") from error
+                raise RuntimeError(
+                    f"memory runs out at a single clip: take a smaller model; {one_line(error)}"
+                ) from error
         torch.cuda.empty_cache()
         half = len(clips) // 2
         return np.concatenate([self.probabilities(clips[:half]), self.probabilities(clips[half:])])
 
     def _forward(self, clips: list[torch.Tensor]) -> np.ndarray:
+        import torch
+
         processor, model, yes_id = self.loaded
         chats = [
             [{"role": "user", "content": [{"type": "image"}] * len(frames) + [{"type": "text", "text": _QUESTION}]}]
@@ -175,6 +183,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
         FileNotFoundError: no such file.
         ValueError: if it cannot be decoded, or the clip does not lie within the video.
     """
+    import torch
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     from ...modeling.video_reader_livecc import iter_frames
@@ -196,7 +205,10 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
     if len(frames) < N_FRAMES:
         raise ValueError(f"{path} ends before the clip from {start_s:g} to {end_s:g} s does")
     return torch.stack(
-        [resize(frame, list(FRAME_SIZE_PX), interpolation=InterpolationMode.BICUBIC, antialias=True) for frame in frames]
+        [
+            resize(frame, list(FRAME_SIZE_PX), interpolation=InterpolationMode.BICUBIC, antialias=True)
+            for frame in frames
+        ]
     )
 
 

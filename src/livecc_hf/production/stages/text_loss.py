@@ -13,8 +13,8 @@ from ..columns import scores_array, spoken_text, texts, with_column
 from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
 from ..stage import StageResult, split
 
-# Most float32 numbers of one block of logits.
-_LOGITS_PER_BLOCK = 1 << 25
+# Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
+_LOGITS_PER_BLOCK = {"cpu": 1 << 23, "other": 1 << 27}
 
 
 class EncodedClip(NamedTuple):
@@ -80,7 +80,9 @@ class TextLoss(ModelStage):
 
     def __post_init__(self):
         if not self.min_loss < self.max_loss:
-            raise ValueError(f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected such as 1.5, 6.5")
+            raise ValueError(
+                f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected such as 1.5, 6.5"
+            )
         for name in ("tokens_per_batch", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -118,9 +120,7 @@ class TextLoss(ModelStage):
         reasons[np.isnan(losses)] = "error"
         return split(self.name, with_column(batch, "text_loss", scores_array(losses)), reasons, losses, details)
 
-    def losses(
-        self, spoken: list[str], titles: list[str], previous: list[str]
-    ) -> tuple[np.ndarray, list[str | None]]:
+    def losses(self, spoken: list[str], titles: list[str], previous: list[str]) -> tuple[np.ndarray, list[str | None]]:
         """Return the mean loss of each clip's words, and why there is none.
 
         Args:
@@ -138,7 +138,9 @@ class TextLoss(ModelStage):
             if clip is None:
                 details[i] = "the clip has no words"
             elif len(clip.ids) > loaded.max_tokens:
-                details[i] = f"{len(clip.ids)} tokens, without previous words: more than the limit of {loaded.max_tokens}"
+                details[i] = (
+                    f"{len(clip.ids)} tokens, without previous words: more than the limit of {loaded.max_tokens}"
+                )
             else:
                 usable[i] = clip
         for group in _groups({i: len(clip.ids) for i, clip in usable.items()}, self.tokens_per_batch):
@@ -247,7 +249,8 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
 def _token_losses(hidden, project, targets, vocab_size: int):
     import torch
 
-    rows_per_block = max(_LOGITS_PER_BLOCK // vocab_size, 1)
+    kind = "cpu" if hidden.device.type == "cpu" else "other"
+    rows_per_block = max(_LOGITS_PER_BLOCK[kind] // vocab_size, 1)
     blocks = zip(hidden.split(rows_per_block), targets.split(rows_per_block), strict=True)
     return torch.cat(
         [torch.nn.functional.cross_entropy(project(part).float(), wanted, reduction="none") for part, wanted in blocks]
@@ -255,7 +258,7 @@ def _token_losses(hidden, project, targets, vocab_size: int):
 
 
 def _is_plain_head(model: Any) -> bool:
-    """Whether the output layer on the decoder's output gives the model's logits: not where they are scaled or capped."""
+    """Whether the output layer on the decoder's output gives the logits: not where they are scaled or capped."""
     import torch
 
     head, ids = model.get_output_embeddings(), torch.arange(4, device=model.device)[None]

@@ -1,0 +1,192 @@
+"""Downloads videos with captions and metadata by yt-dlp, politely: slowly, one at a time, and none twice."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_INSTALL = "fetching needs yt-dlp: pip install 'livecc-hf[fetch]'"
+_RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+_FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_KNOWN = "has already been recorded in the archive"
+_DISK_FULL = ("[Errno 28]", "[Errno 122]")
+ARCHIVE, CAPTIONS_ARCHIVE = "archive.txt", "archive-captions.txt"
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """How videos are fetched."""
+
+    languages: tuple[str, ...] = field(default=("en",), metadata={"help": "Languages of the captions."})
+    max_height_px: int = field(default=720, metadata={"help": "Tallest picture that is preferred."})
+    video: bool = field(default=True, metadata={"help": "Fetch the video; else captions and metadata only."})
+    rate: str = field(default="4M", metadata={"help": "Most bytes a second, such as 500K or 4M; 0: no limit."})
+    sleep_s: float = field(default=5.0, metadata={"help": "Seconds between videos; up to three times as many, drawn."})
+    retries: int = field(default=10, metadata={"help": "How often a request is tried again."})
+    cookies: str | None = field(default=None, metadata={"help": "A cookies.txt file."})
+
+    def __post_init__(self) -> None:
+        if not self.languages:
+            raise ValueError("there are no languages: expected some, such as en")
+        if self.max_height_px < 1:
+            raise ValueError(f"max_height_px is {self.max_height_px}; expected a height such as 720")
+        if not 0 <= self.sleep_s <= 3600:
+            raise ValueError(f"sleep_s is {self.sleep_s}; expected 0 to 3600 seconds")
+        if self.retries < 0:
+            raise ValueError(f"retries is {self.retries}; expected 0 or more")
+        if self.cookies is not None and not Path(self.cookies).expanduser().is_file():
+            raise FileNotFoundError(f"there is no cookies file {self.cookies}")
+        parse_rate(self.rate)
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What became of the addresses.
+
+    Attributes:
+        done: videos fetched now; a playlist counts each.
+        known: videos that were there already.
+        failed: address and reason of each that could not be fetched.
+    """
+
+    done: int
+    known: int
+    failed: list[tuple[str, str]]
+
+
+def read_urls(path: str | os.PathLike) -> list[str]:
+    """Read a file with one address a line; blank lines and those that begin with # are left out.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is no address, or there is none.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: expected a text file with one address a line")
+    urls = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        url = line.strip()
+        if not url or url.startswith("#"):
+            continue
+        if "://" not in url or " " in url:
+            raise ValueError(f"line {number} of {path} is {url[:80]!r}: expected an address such as https://...")
+        urls.append(url)
+    if not urls:
+        raise ValueError(f"{path} holds no address: expected one a line")
+    return list(dict.fromkeys(urls))
+
+
+def parse_rate(text: str) -> int | None:
+    """Return bytes per second from a text such as "500K"; `None` for no limit.
+
+    Raises:
+        ValueError: if it is no such text.
+    """
+    match = _RATE.fullmatch(str(text).strip())
+    if match is None:
+        raise ValueError(f"rate is {text!r}; expected bytes per second such as 500K or 4M, or 0 for no limit")
+    return round(float(match[1]) * _FACTORS[match[2].upper()]) or None
+
+
+def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, Any]:
+    """Return the options for `yt_dlp.YoutubeDL`."""
+    out = Path(out).expanduser().absolute()
+    found: dict[str, Any] = {
+        "paths": {"home": str(out)},
+        "outtmpl": {"default": "%(extractor)s-%(id)s.%(ext)s", "pl_infojson": ""},  # a playlist is no video
+        "format_sort": [f"res:{options.max_height_px}", "vcodec:h264", "ext:mp4:m4a"],
+        "skip_download": not options.video,
+        "writeinfojson": True,
+        "writesubtitles": True,
+        "writeautomaticsub": True,
+        # "en-orig" is what was said, where "en" may be a machine's translation of it.
+        "subtitleslangs": [tag for name in options.languages for tag in (name, f"{name}-orig")],
+        "subtitlesformat": "json3/vtt/best",
+        # Only captions are asked for later without the video, so what is done is kept apart.
+        "download_archive": str(out / (ARCHIVE if options.video else CAPTIONS_ARCHIVE)),
+        "force_write_download_archive": not options.video,
+        "overwrites": False,
+        "continuedl": True,
+        "retries": options.retries,
+        "fragment_retries": options.retries,
+        "extractor_retries": 3,
+        "sleep_interval": options.sleep_s,
+        "max_sleep_interval": 3 * options.sleep_s,
+        "sleep_interval_requests": options.sleep_s / 5,
+        "sleep_interval_subtitles": options.sleep_s / 5,
+        "ignoreerrors": True,
+        "noprogress": True,
+    }
+    rate = parse_rate(options.rate)
+    if rate is not None:
+        found["ratelimit"] = rate
+    if options.cookies is not None:
+        found["cookiefile"] = str(Path(options.cookies).expanduser())
+    return found
+
+
+def fetch(urls: Sequence[str], out: str | os.PathLike, options: FetchOptions | None = None) -> FetchResult:
+    """Download videos; those that the archive file in the folder names are left out.
+
+    Args:
+        urls: addresses of videos or playlists that yt-dlp knows.
+        out: folder; for each video `NAME.mp4`, `NAME.en.json3` and `NAME.info.json`, as `livecc data build` reads it.
+        options: see `FetchOptions`.
+
+    Raises:
+        ImportError: if yt-dlp is not installed.
+        OSError: if the disk is full; what was fetched is kept, and the same call goes on.
+    """
+    try:
+        import yt_dlp
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+
+    options = options or FetchOptions()
+    out = Path(out).expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    listener = _Listener()
+    settings = ytdlp_options(out, options) | {"logger": listener}
+    archive = Path(settings["download_archive"])
+    before = _count_lines(archive)
+    failed = []
+    with yt_dlp.YoutubeDL(settings) as downloader:
+        for url in urls:
+            listener.errors.clear()
+            downloader.download([url])  # what it returns stays at 1 after a first failure
+            if listener.errors:
+                reason = " ".join("; ".join(listener.errors).split())[:500]
+                if any(mark in reason for mark in _DISK_FULL):
+                    raise OSError(f"the disk of {out} is full: free some space and run the same command again")
+                failed.append((url, reason))
+    return FetchResult(_count_lines(archive) - before, listener.known, failed)
+
+
+class _Listener:
+    """Takes what yt-dlp says, and keeps what counts."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.known = 0
+
+    def debug(self, message: str) -> None:
+        self.known += _KNOWN in message
+
+    def info(self, message: str) -> None:
+        self.debug(message)
+
+    def warning(self, message: str) -> None:
+        pass
+
+    def error(self, message: str) -> None:
+        # The message comes coloured.
+        self.errors.append(re.sub(r"\x1b\[[0-9;]*m", "", message).removeprefix("ERROR: "))
+
+
+def _count_lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0

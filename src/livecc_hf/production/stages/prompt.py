@@ -1,0 +1,298 @@
+"""Prompt stage: a language model judges what is said in a clip, and writes the query a user might have asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..answer_cache import AnswerCache
+from ..chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
+from ..columns import spoken_text, texts, with_column
+from ..model_stage import ModelStage
+from ..stage import StageResult, split
+
+_MAX_QUERY_CHARACTERS = 400
+# What each condition is called in an answer, the answer that keeps a clip, and the reason to drop it otherwise.
+CONDITIONS = (
+    ("describes_video", True, "not_about_video"),
+    ("personal", False, "personal"),
+    ("conversation", False, "conversation"),
+    ("garbled", False, "garbled"),
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "boolean"} for name, _, _ in CONDITIONS} | {"query": {"type": "string"}},
+    "required": [*(name for name, _, _ in CONDITIONS), "query"],
+    "additionalProperties": False,
+}
+_INSTRUCTIONS = """\
+You select training data for a model that comments on videos while they play. You are given the title of a video and \
+what is said in a clip of it, and you answer with one JSON object and nothing else:
+{"describes_video": true or false, "personal": true or false, "conversation": true or false, \
+"garbled": true or false, "query": "..."}
+
+describes_video: the speech comments in real time on what can be seen in the video as it happens.
+personal: the speaker shares personal experiences or feelings.
+conversation: several people talk with each other.
+garbled: the text is garbled, cut up, or makes no sense.
+query: a short request, in the words of a user who has not seen the video, that would lead to such a commentary. Keep \
+it generic: it names the kind of commentary and maybe the topic, and gives away nothing that happens or is said in the \
+clip. Write "" if describes_video is false, or one of the others is true."""
+
+
+class Verdict(NamedTuple):
+    """What the model says of a clip.
+
+    Attributes:
+        reasons: why it is dropped; empty: it is kept.
+        query: what the user asks.
+    """
+
+    reasons: list[str]
+    query: str
+
+
+class _Loaded(NamedTuple):
+    endpoint: ChatEndpoint
+    cache: AnswerCache
+
+
+@dataclass(frozen=True)
+class Prompt(ModelStage):
+    """Keeps clips whose speech comments on what the video shows, and fills `query`.
+
+    A language model behind any endpoint that speaks OpenAI's chat completions protocol (vLLM, TGI, llama.cpp, a
+    provider) judges four conditions in one answer: the speech comments on what the video shows in real time; it
+    shares no personal experience or feelings; it is no conversation of several people; it is not garbled. For a clip
+    that meets them it writes a generic query that would lead to such commentary without giving it away.
+
+    Answers are JSON and checked; one that is not what was asked for is sent back with what is wrong. Calls are
+    tried again within limits, after the time the endpoint asks for. Answers are kept in `cache`, by model and prompt.
+
+    Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that holds; detail: all), `error` (no
+    usable answer; detail: what came). Where nothing but errors comes, the stage stops instead: see `__call__`.
+
+    The conditions are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data).
+    """
+
+    name: ClassVar[str] = "prompt"
+    batch_rows: ClassVar[int] = 256
+
+    model: str = field(default="", metadata={"help": "The model, as the endpoint names it; must be given."})
+    base_url: str = field(
+        default="http://localhost:8000/v1",
+        metadata={"help": "Address of an OpenAI-compatible endpoint (default: where vLLM serves)."},
+    )
+    api_key_env: str = field(
+        default="OPENAI_API_KEY", metadata={"help": "Environment variable that holds the key; sent if it is set."}
+    )
+    cache: str | None = field(
+        default=None, metadata={"help": "File, on a local disk, that keeps the answers: a resumed run does not ask again."}
+    )
+    concurrency: int = field(default=16, metadata={"help": "Calls at the same time, by each process."})
+    timeout_s: float = field(default=120.0, metadata={"help": "Longest wait for an answer."})
+    max_attempts: int = field(default=5, metadata={"help": "Tries for an answer while the endpoint fails."})
+    max_wait_s: float = field(
+        default=60.0, metadata={"help": "Longest wait between tries, also if Retry-After asks for more."}
+    )
+    max_answers: int = field(default=3, metadata={"help": "Answers read for a clip until one is as asked for."})
+    give_up_after: int = field(
+        default=20, metadata={"help": "The run stops once so many clips in a row fail, none between them answered."}
+    )
+
+    def __post_init__(self):
+        for name in ("concurrency", "max_attempts", "max_answers", "give_up_after"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        for name in ("timeout_s", "max_wait_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
+
+    def load(self) -> _Loaded:
+        """Returns the endpoint and the cache; nothing is asked yet.
+
+        Raises:
+            ImportError: if httpx2 is not installed.
+            ValueError: if no model is named, or the address or the cache file cannot be used.
+        """
+        if not self.model:
+            raise ValueError("the prompt stage has no model: name one as the endpoint at base_url does")
+        limits = RetryLimits(self.timeout_s, self.max_attempts, self.max_wait_s)
+        key = os.environ.get(self.api_key_env) or None
+        return _Loaded(ChatEndpoint(self.base_url, self.model, SCHEMA, key, limits), AnswerCache(self.cache))
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Judges the clips of a batch in `CLIP_SCHEMA`.
+
+        Raises:
+            EndpointError: if the endpoint refuses the key or the model; if it failed on every clip that was asked; or
+                if `give_up_after` clips in a row got no usable answer. Answers that came are in the cache.
+            OSError: if the cache cannot be written.
+        """
+        self.open()
+        outcomes = self.judge(spoken_text(batch), texts(batch, "title"))
+        reasons, details = np.full(len(batch), None, dtype=object), [None] * len(batch)
+        queries = [None] * len(batch)
+        for i, outcome in enumerate(outcomes):
+            if isinstance(outcome, str):
+                reasons[i], details[i] = "error", outcome
+            elif outcome.reasons:
+                reasons[i], details[i] = outcome.reasons[0], ", ".join(outcome.reasons)
+            else:
+                queries[i] = outcome.query
+        scored = with_column(batch, "query", pa.array(queries, pa.string()))
+        return split(self.name, scored, reasons, details=details)
+
+    def judge(self, spoken: list[str], titles: list[str]) -> list[Verdict | str]:
+        """Return the verdict on each clip, or what went wrong.
+
+        Args:
+            spoken: the words of each clip.
+            titles: the title of its video; "": none.
+
+        Raises:
+            EndpointError, OSError: see `__call__`.
+        """
+        failures = _Failures(self.give_up_after)
+
+        def judge_one(text: str, title: str) -> Verdict | str:
+            if not text.strip():
+                return "the clip has no words"
+            if failures.stop.is_set():
+                return "not asked: the stage has stopped"
+            try:
+                return self._verdict(_messages(text, title), failures)
+            except EndpointError as error:
+                failures.add(error)
+                return str(error)
+            except BaseException:
+                failures.stop.set()  # the calls still waiting need not be made
+                raise
+
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            try:
+                outcomes = list(pool.map(judge_one, spoken, titles))
+            except BaseException:
+                failures.stop.set()
+                raise
+        failures.check(self.base_url)
+        return outcomes
+
+    def _verdict(self, messages: list[dict[str, str]], failures: _Failures) -> Verdict:
+        endpoint, cache = self.loaded
+        key = AnswerCache.key(self.model, messages, SCHEMA)
+        kept = cache.get(key)
+        if kept is not None:
+            return verdict_of(kept)
+        conversation, wrong = messages, ""
+        for _ in range(self.max_answers):
+            text = endpoint.ask(conversation, failures.stop)
+            try:
+                answer = read_answer(text)
+            except ValueError as error:
+                wrong = str(error)
+                conversation = [
+                    *messages,
+                    {"role": "assistant", "content": text[:2000]},
+                    {"role": "user", "content": f"That is not usable: {wrong}. Answer with the JSON object alone."},
+                ]
+                continue
+            failures.reset()
+            cache.put(key, answer)
+            return verdict_of(answer)
+        raise EndpointError(f"no usable answer from {self.model!r} in {self.max_answers} tries: {wrong}")
+
+
+class _Failures:
+    """Counts what fails in a batch, over all threads, to tell a bad clip from a bad endpoint."""
+
+    def __init__(self, give_up_after: int):
+        self.stop = threading.Event()
+        self._give_up_after = give_up_after
+        self._lock = threading.Lock()
+        self._in_a_row = self._n_failed = self._n_down = self._n_answered = 0
+        self._last: EndpointError | None = None
+        self._fatal: EndpointError | None = None
+
+    def add(self, error: EndpointError) -> None:
+        with self._lock:
+            self._in_a_row += 1
+            self._n_failed += 1
+            self._n_down += error.is_down
+            self._last = error
+            if error.is_fatal:
+                self._fatal = error
+            if error.is_fatal or self._in_a_row >= self._give_up_after:
+                self.stop.set()
+
+    def reset(self) -> None:
+        with self._lock:
+            self._in_a_row, self._n_answered = 0, self._n_answered + 1
+
+    def check(self, base_url: str) -> None:
+        """Raises an EndpointError if it is the endpoint that fails."""
+        if self._fatal is not None:
+            raise self._fatal
+        is_all_down = self._n_failed > 0 and self._n_answered == 0 and self._n_down == self._n_failed
+        if self.stop.is_set() or is_all_down:
+            raise EndpointError(
+                f"the prompt stage stops: {self._n_failed} clips in this batch got no usable answer from {base_url}, "
+                f"the last because {self._last}. Check the endpoint and the model, and start again: answers that "
+                "came are kept, if there is a cache",
+                is_down=self._n_down > 0,
+            )
+
+
+def read_answer(text: str) -> dict[str, Any]:
+    """Return the answer that a model's text holds, with what is around it left out (thoughts, code fences).
+
+    Raises:
+        ValueError: if there is no JSON object in it, or it is not of `SCHEMA`; in words that a model understands.
+    """
+    decoder = json.JSONDecoder()
+    wrong, at = "there is no JSON object in it", text.find("{")
+    while at >= 0:
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            problem = _problem(value)
+            if problem is None:
+                return {name: value[name] for name in SCHEMA["properties"]} | {
+                    "query": " ".join(value["query"].split())
+                }
+            wrong = problem
+        at = text.find("{", end)
+    raise ValueError(f"{wrong} ({' '.join(text.split())[:200]!r})")
+
+
+def verdict_of(answer: dict[str, Any]) -> Verdict:
+    """Return what an answer of `SCHEMA` means for its clip."""
+    return Verdict([reason for name, wanted, reason in CONDITIONS if answer[name] is not wanted], answer["query"])
+
+
+def _problem(value: Any) -> str | None:
+    for name, _, _ in CONDITIONS:
+        if not isinstance(value.get(name), bool):
+            return f"{name!r} is {value.get(name)!r}, expected true or false"
+    query = value.get("query")
+    if not isinstance(query, str):
+        return f"'query' is {query!r}, expected a text"
+    if not query.strip() and not verdict_of(value).reasons:
+        return "'query' is empty, expected a request, as the clip is kept"
+    if len(query) > _MAX_QUERY_CHARACTERS:
+        return f"'query' has {len(query)} characters, expected {_MAX_QUERY_CHARACTERS} at most"
+    return None
+
+
+def _messages(text: str, title: str) -> list[dict[str, str]]:
+    clip = f"Title: {title or '(none)'}\n\nSpeech:\n{text}"
+    return [{"role": "system", "content": _INSTRUCTIONS}, {"role": "user", "content": clip}]

@@ -1,0 +1,199 @@
+"""Where videos come from: manifests, folders, metadata beside videos; bad lines; memory."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from livecc_hf.production.inputs import VIDEO_SUFFIXES, open_input
+from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA
+
+
+def read_all(source):
+    tables = [source.read(unit) for unit in source.units()]
+    return [row for rows, _ in tables for row in rows.to_pylist()], [
+        row for _, dropped in tables for row in dropped.to_pylist()
+    ]
+
+
+def test_a_manifest_gives_units_of_consecutive_videos(tmp_path):
+    file = tmp_path / "m.jsonl"
+    file.write_text("".join(json.dumps({"video": f"{i}.mp4", "title": f"t{i}"}) + "\n" for i in range(7)))
+    source = open_input(file, unit_videos=3)
+    units = list(source.units())
+    assert [(unit.number, unit.items) for unit in units] == [(0, 3), (1, 3), (2, 1)]
+    rows, dropped = source.read(units[1])  # each alone, in any order
+    assert rows.schema == VIDEO_SCHEMA
+    assert dropped.schema == DROPPED_SCHEMA
+    assert rows["id"].to_pylist() == ["3.mp4", "4.mp4", "5.mp4"]
+    assert rows["video"].to_pylist() == [str(tmp_path / f"{i}.mp4") for i in (3, 4, 5)]
+    assert [unit.items for unit in open_input(file, unit_videos=3, limit=4).units()] == [3, 1]
+
+
+def test_bad_lines_are_dropped_with_their_number(tmp_path):
+    file = tmp_path / "m.jsonl"
+    lines = [
+        '{"video": "a.mp4"}',
+        "",
+        "{not json",
+        "[1, 2]",
+        '{"title": "no video"}',
+        '{"video": "b.mp4", "duration_s": "long"}',
+        '{"video": "c.mp4", "words": [[2.0, 1.0, "back"]]}',
+        '{"video": "d.mp4", "words": "hello"}',
+        '{"video": "a.mp4"}',
+        '{"video": "https://x.example/e.mp4", "id": 5}',
+    ]
+    file.write_bytes("\n".join(lines).encode() + b'\n{"video": "\xff"}\n')
+    rows, dropped = read_all(open_input(file))
+    assert [row["id"] for row in rows] == ["a.mp4", "5"]
+    assert rows[1]["video"] == "https://x.example/e.mp4"
+    assert [row["reason"] for row in dropped] == [
+        *("not_json", "not_json", "no_video", "malformed", "malformed", "malformed", "not_json", "repeated"),
+    ]
+    assert {row["stage"] for row in dropped} == {"input"}
+    assert "line 3 of m.jsonl is not JSON" in dropped[0]["detail"]
+    assert "words[0] runs from 2.0 to 1.0" in dropped[4]["detail"]
+    assert "line 11 of m.jsonl" in dropped[6]["detail"]
+
+
+def test_words_and_subtitles_may_be_inline(tmp_path):
+    file = tmp_path / "m.jsonl"
+    rows = [
+        {"video": "a", "words": [[1.0, 1.5, "two"], [0.0, 0.5, " one "], [2.0, 2.0, ""]]},
+        {"video": "b", "words": [{"start": 0, "end": 1, "word": "hi"}]},
+        {"video": "c", "subtitles": [[0, 2, "a whole line"], [2, 3, "[Music]"]]},
+        {"video": "d"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found, dropped = read_all(open_input(file))
+    assert dropped == []
+    assert [word["word"] for word in found[0]["words"]] == ["one", "two"]
+    assert found[1]["words"] == [{"start_s": 0.0, "end_s": 1.0, "word": "hi"}]
+    assert found[2]["words"] is None
+    assert [line["text"] for line in found[2]["subtitles"]] == ["a whole line", "[Music]"]
+    assert found[3]["words"] is None
+
+
+def test_the_captions_stage_takes_inline_subtitles(tmp_path):
+    from livecc_hf.production.pipeline import make_stage
+
+    file = tmp_path / "m.jsonl"
+    line = {"video": "c", "subtitles": [[0, 2, "a whole line"], [2, 3, "[Music]"]]}
+    file.write_text(json.dumps(line) + '\n{"video": "d", "words": [[0, 1, "hi"]]}\n')
+    source = open_input(file)
+    rows, _ = source.read(next(source.units()))
+    kept = make_stage("captions", {"min_distinct_words": 1})(rows).kept
+    assert kept.schema.equals(VIDEO_SCHEMA)
+    assert [[word["word"] for word in words] for words in kept["words"].to_pylist()] == [["a", "whole", "line"], ["hi"]]
+
+
+@pytest.mark.parametrize("row_group_size", [4, 1000])
+def test_parquet_is_read_like_the_same_manifest(tmp_path, row_group_size):
+    rows = [
+        {"id": f"v{i}", "video": f"{i}.mp4", "words": [{"start_s": i, "end_s": i + 0.5, "word": "w"}], "width_px": 640}
+        for i in range(11)
+    ]
+    rows[4]["video"] = None
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet", row_group_size=row_group_size)
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    from_parquet, from_json = (open_input(tmp_path / name, unit_videos=3) for name in ("m.parquet", "m.jsonl"))
+    assert read_all(from_parquet)[0] == read_all(from_json)[0]
+    [dropped] = read_all(from_parquet)[1]
+    assert (dropped["reason"], dropped["detail"][:20]) == ("no_video", "row 4 of m.parquet: ")
+    units = list(from_parquet.units())
+    backwards = [from_parquet.read(unit)[0]["id"].to_pylist() for unit in units[::-1]]
+    assert backwards == [["v9", "v10"], ["v6", "v7", "v8"], ["v3", "v5"], ["v0", "v1", "v2"]]
+
+
+def test_parquet_of_clips_goes_on_with_clips(tmp_path):
+    clip = {"id": "v#0", "video": "/v.mp4", "start_s": 0.0, "end_s": 1.0, "previous": "", "title": "t"}
+    pq.write_table(pa.Table.from_pylist([clip]), tmp_path / "clips.parquet")
+    source = open_input(tmp_path / "clips.parquet")
+    rows, _ = source.read(next(source.units()))
+    assert rows.schema.equals(CLIP_SCHEMA)
+    assert rows["end_s"].to_pylist() == [1.0]
+
+
+def test_a_folder_with_captions_and_metadata(tmp_path):
+    names = [
+        *("a.mp4", "a.en.vtt", "a.de.json3", "a.en.json3", "a.live_chat.json", "a.info.json"),
+        *("sub/b.c.webm", "sub/b.c.srt", "sub/notes.txt", "z.mkv", "z.info.json", "gone.info.json", "gone.en.json3"),
+        "list.info.json",
+    ]
+    (tmp_path / "sub").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    info = {"title": "A", "categories": ["Sports"], "language": "en", "duration": 61, "width": 1280, "height": 720}
+    (tmp_path / "a.info.json").write_text(json.dumps(info))
+    (tmp_path / "z.info.json").write_text("{broken")
+    (tmp_path / "gone.info.json").write_text(json.dumps({"webpage_url": "https://x.example/watch?v=1", "duration": 5}))
+    (tmp_path / "list.info.json").write_text(json.dumps({"_type": "playlist"}))
+    rows, dropped = read_all(open_input(tmp_path, unit_videos=2))
+    assert [row["id"] for row in rows] == ["a.mp4", "gone", "sub/b.c.webm"]
+    assert rows[0]["captions"] == str(tmp_path / "a.en.json3")
+    assert (rows[0]["title"], rows[0]["category"], rows[0]["duration_s"]) == ("A", "Sports", 61.0)
+    assert (rows[0]["width_px"], rows[0]["height_px"]) == (1280, 720)
+    assert rows[1]["video"] == "https://x.example/watch?v=1"
+    assert rows[1]["captions"] == str(tmp_path / "gone.en.json3")
+    assert rows[2]["captions"] == str(tmp_path / "sub/b.c.srt")
+    assert {row["id"]: row["reason"] for row in dropped} == {"list": "malformed", "z.mkv": "malformed"}
+    german = open_input(tmp_path, language="de")
+    assert read_all(german)[0][0]["captions"] == str(tmp_path / "a.de.json3")
+
+
+def test_video_suffixes_are_those_of_the_training_folder():
+    from livecc_hf.data import folder
+
+    assert folder.VIDEO_SUFFIXES == VIDEO_SUFFIXES
+
+
+def test_a_fingerprint_changes_with_the_input(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"1")
+    before = open_input(tmp_path).fingerprint()
+    assert open_input(tmp_path).fingerprint() == before
+    (tmp_path / "b.mp4").touch()
+    assert open_input(tmp_path).fingerprint() != before
+
+
+def test_what_is_no_input_is_one_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a folder of videos"):
+        open_input(tmp_path / "none")
+    (tmp_path / "m.csv").touch()
+    with pytest.raises(ValueError, match="ends in '.csv': expected a folder of videos"):
+        open_input(tmp_path / "m.csv")
+    (tmp_path / "m.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="m.parquet is not Parquet"):
+        open_input(tmp_path / "m.parquet")
+    pq.write_table(pa.table({"path": ["a"]}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match="has no column 'video'; it has: path"):
+        open_input(tmp_path / "p.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no video"):
+        open_input(tmp_path / "empty").fingerprint()
+    with pytest.raises(ValueError, match="unit_videos is 0"):
+        open_input(tmp_path, unit_videos=0)
+    with pytest.raises(ValueError, match="limit is 0"):
+        open_input(tmp_path, limit=0)
+
+
+@pytest.mark.slow
+def test_a_million_lines_take_little_memory(tmp_path):
+    words = json.dumps([[i, i + 0.5, f"word{i}"] for i in range(20)])
+    with (tmp_path / "m.jsonl").open("w") as file:
+        for i in range(1_000_000):
+            file.write(f'{{"video": "{i}.mp4", "title": "a title", "duration_s": 60, "words": {words}}}\n')
+    code = f"""
+import resource
+from livecc_hf.production.inputs import open_input
+source = open_input({str(tmp_path / "m.jsonl")!r})
+rows = sum(len(source.read(unit)[0]) for unit in source.units())
+print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows, megabytes = map(int, result.stdout.split())
+    assert rows == 1_000_000
+    assert megabytes < 500
