@@ -58,6 +58,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     from livecc_hf.training.batches import BatchLoader
     from livecc_hf.training.collator import CommentaryCollator
     from livecc_hf.training.data import DataPart, TrainingData
+    from livecc_hf.training.packed_attention import use_packed_attention
     from livecc_hf.training.packing import plan_packs
     from livecc_hf.training.parts import set_trainable
     from livecc_hf.training.samples import EncodeOptions
@@ -65,6 +66,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
 
     model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
     set_trainable(model, ("language_model",))
+    use_packed_attention(model)
     processor = load_processor(str(folder))
     data = TrainingData([DataPart("stored", StoredPart(samples), 1)], processor, EncodeOptions())
     packs = plan_packs([len(sample["input_ids"]) for sample in samples], row_tokens, seed=0)

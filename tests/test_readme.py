@@ -32,3 +32,19 @@ def test_links_and_paths_exist():
 
 def test_no_placeholder_is_left():
     assert "@@" not in README
+
+
+def test_the_numbers_of_training_are_those_measured():
+    section = README.split("## Fine-tune on your own videos")[1].split("\n## ")[0].replace("\n", " ")
+    results = {name: json.loads((ROOT / f"benchmarks/results/{name}.json").read_text()) for name in MEASURED}
+    decoding, narrator, interleaving = (results[name] for name in MEASURED)
+    assert f"{decoding['seek']['clips_per_s_per_core']:.2f} clips" in section
+    assert f"{decoding['ratio']:.1f} times as many" in section
+    assert f"tells {narrator['adapter_on']['new_verbs']['recall']:.2f} of the events" in section
+    assert f"the base tells {narrator['adapter_off']['old_verbs']['recall']:.2f} as before" in " ".join(section.split())
+    ways = interleaving["ways"]
+    assert f"{ways['interleaved, streamed']['recall_in_time']:.2f} of the events" in section
+    assert f"against {ways['captioned, last 20 s every 20 s']['recall_in_time']:.2f} for" in section
+
+
+MEASURED = ("decoding", "other_narrator", "interleaving")

@@ -20,18 +20,20 @@ def test_help_and_version_load_nothing_heavy():
     code = """
 import sys
 from livecc_hf.cli.main import main
-for argv in (["--version"], ["--help"], ["commentate", "--help"], ["convert", "--help"], ["merge", "--help"]):
+commands = ("commentate", "convert", "data", "merge")
+asked = [["--version"], ["--help"], *([name, "--help"] for name in commands), ["data", "build", "--help"]]
+for argv in asked:
     try:
         main(argv)
     except SystemExit as stop:
         assert stop.code == 0
-heavy = {"torch", "transformers", "numpy", "av", "PIL"} & set(sys.modules)
+heavy = {"torch", "transformers", "numpy", "pyarrow", "av", "PIL"} & set(sys.modules)
 assert not heavy, heavy
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(f"livecc-hf {__version__}\n")
-    for word in ("commentate", "convert", "merge", "train", "--realtime", "--position-scheme"):
+    for word in ("commentate", "convert", "data", "merge", "train", "--realtime", "--position-scheme", "--stages"):
         assert word in result.stdout
 
 

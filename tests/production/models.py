@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -45,7 +46,8 @@ def write_whisper(folder: Path, work: Path, languages: tuple[str, ...] = ()) -> 
     model.generation_config = GenerationConfig(suppress_tokens=[], begin_suppress_tokens=[], lang_to_id=language_ids)
     with torch.no_grad():  # only letters are ever likely, and languages where it is asked for one
         is_letter = torch.zeros(config.vocab_size, 1)
-        is_letter[[i for token, i in tokenizer.get_vocab().items() if len(token) < 3 and token[-1:].isalpha()]] = 1
+        letters = re.compile("Ġ?[A-Za-z]")
+        is_letter[[i for token, i in tokenizer.get_vocab().items() if letters.fullmatch(token)]] = 1
         is_letter[list(language_ids.values())] = 0.1
         model.model.decoder.embed_tokens.weight *= is_letter
     model.save_pretrained(work)
@@ -86,9 +88,7 @@ _CHAT_TEMPLATE = (
 )
 
 
-def write_language_model(
-    folder: Path, tokenizer_folder: Path, kind: str = "qwen2", context: int = 1024, vocab_size: int = 0
-) -> Path:
+def write_language_model(folder: Path, tokenizer_folder: Path, kind: str = "qwen2", context: int = 1024) -> Path:
     """Write a causal language model with random weights.
 
     Args:
@@ -96,14 +96,13 @@ def write_language_model(
         tokenizer_folder: a checkpoint whose tokenizer it takes; it gets Qwen2's chat template.
         kind: "qwen2", or "granite", which scales its logits.
         context: most tokens it takes.
-        vocab_size: of the model, if more than its tokenizer has.
     """
     from transformers import AutoTokenizer, GraniteConfig, GraniteForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     tokenizer.chat_template = _CHAT_TEMPLATE
     sizes = {
-        "vocab_size": max(vocab_size, len(tokenizer)),
+        "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,

@@ -11,6 +11,7 @@ from speech import RATE_HZ, needs_espeak, speak, write_sound
 
 from livecc_hf.production.records import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.speech_audio import NoAudioError, decode_speech
+from livecc_hf.production.stages import asr
 from livecc_hf.production.stages.asr import Asr
 
 TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
@@ -169,3 +170,14 @@ def test_options_are_checked():
         Asr(vad_threshold=50)
     with pytest.raises(ValueError, match="beam_size is 0: expected at least 1"):
         Asr(beam_size=0)
+
+
+@pytest.mark.gpu
+@needs_espeak
+def test_words_on_a_gpu(whisper, speech, tmp_path):
+    batch = videos(write_sound(tmp_path / "a.mkv", speech))
+    assert len(Asr(model=whisper, device="cuda", beam_size=1)(batch).kept["words"][0]) > 0
+
+
+def test_the_encoder_takes_what_the_device_is_tried_with(stage):
+    asr._try_device(stage.loaded.model)

@@ -114,3 +114,12 @@ def test_open_says_what_is_wrong(tmp_path):
         TalkingHead(model=str(tmp_path), device="cpu").open()
     with pytest.raises(ValueError, match="max_probability is 30"):
         TalkingHead(max_probability=30)
+
+
+@pytest.mark.gpu
+def test_scores_on_a_gpu_are_those_of_a_cpu(stage, video, published_checkpoint):
+    batch = clips((video, 0.0, 30.0), (video, 10.0, 18.0), (video, 2.0, 40.0))
+    options = {"model": str(published_checkpoint), "max_probability": 1.0, "clips_per_batch": 2}
+    scores = TalkingHead(**options, device="cuda", dtype="float32")(batch).kept["p_talking_head"].to_pylist()
+    assert scores == pytest.approx(stage(batch).kept["p_talking_head"].to_pylist(), abs=1e-4)
+    TalkingHead(**options, device="cuda")(batch)  # in bfloat16

@@ -15,7 +15,7 @@ from livecc_hf.production.stages import text_loss as module
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips, mean_losses, prompt_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from text_loss import compare_batching, make_clips, one_at_a_time
+from text_loss import compare_batching, make_clips, one_at_a_time, write_tiny_model
 
 CONTEXT = 512
 
@@ -132,6 +132,14 @@ def test_long_previous_words_lose_their_front(stage):
     assert math.isfinite(stage(clips(("he scores", "A game", previous))).kept["text_loss"][0].as_py())
 
 
+def test_previous_words_are_read_unless_told(folder, stage):
+    row = ("he scores again", "A game", "one goal already")
+    alone = TextLoss(model=folder, device="cpu", min_loss=-1, max_loss=1e9, use_previous=False)(clips(row)).kept
+    assert alone["text_loss"] == stage(clips((*row[:2], None))).kept["text_loss"]
+    assert alone["text_loss"] != stage(clips(row)).kept["text_loss"]
+    assert alone["previous"].to_pylist() == ["one goal already"]
+
+
 def test_max_tokens_is_a_limit_below_the_context(folder):
     stage = TextLoss(model=folder, device="cpu", max_tokens=128)
     assert stage.loaded.max_tokens == 128
@@ -172,9 +180,17 @@ def test_open_says_what_is_wrong(tmp_path, folder):
         (tmp_path / "chat_template.jinja").rename(Path(folder) / "chat_template.jinja")
 
 
+@pytest.mark.gpu
+def test_losses_on_a_gpu_are_those_of_a_cpu(folder, stage):
+    columns = [list(column) for column in zip(*varied())]
+    expected, _ = stage.losses(*columns)
+    exact, _ = TextLoss(model=folder, device="cuda", dtype="float32").losses(*columns)
+    assert exact == pytest.approx(expected, abs=1e-4)
+    rough, _ = TextLoss(model=folder, device="cuda").losses(*columns)  # in bfloat16
+    assert rough == pytest.approx(expected, abs=0.1)
+
+
 @pytest.mark.slow
-def test_batching_by_length_is_twice_as_fast(tmp_path, published_checkpoint):
-    # The vocabulary of the default model, which is most of a tiny one's work.
-    folder = write_language_model(tmp_path, published_checkpoint, context=32_768, vocab_size=151_936)
-    found = compare_batching(TextLoss(model=str(folder), device="cpu"), n_clips=24, repeats=2)
+def test_batches_are_twice_as_fast_as_one_at_a_time(tmp_path):
+    found = compare_batching(TextLoss(model=write_tiny_model(tmp_path), device="cpu"), n_clips=24, repeats=2)
     assert found["ratio"] >= 2 and found["max_difference"] < 1e-4, found

@@ -17,6 +17,8 @@ from .words import CAPTION_SUFFIXES, read_words
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 
+_NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")  # what yt-dlp puts beside a video
+
 
 @dataclass(frozen=True)
 class CaptionedVideo:
@@ -63,6 +65,7 @@ def _captions_of(video: Path) -> Iterator[Path]:
         if plain.is_file():
             yield plain
     beside = sorted(path for path in video.parent.iterdir() if path.name.startswith(f"{video.stem}."))
+    beside = [path for path in beside if not path.name.endswith(_NOT_CAPTIONS)]
     for suffix in CAPTION_SUFFIXES:
         yield from (path for path in beside if path.suffix.lower() == suffix and path.name.count(".") > 1)
 

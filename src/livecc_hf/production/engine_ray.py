@@ -27,7 +27,6 @@ OnUnit = Callable[[Sequence[StageStats]], None]
 
 _INSTALL = "the engine ray needs Ray: pip install 'livecc-hf[ray]'"
 _MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with them
-_SPARE_RETRIES = 20  # of a task, for nodes that go away
 
 
 class RayEngine:
@@ -100,9 +99,8 @@ class RayEngine:
 
         options = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
         if not segment.needs_gpu:
-            retries = {"max_retries": self.work.max_retries + _SPARE_RETRIES}
             limit = {} if self.workers is None else {"concurrency": self.workers}
-            return data.map_batches(_SegmentTask(self.work, index), num_cpus=1, **options, **retries, **limit)
+            return data.map_batches(_SegmentTask(self.work, index), num_cpus=1, **options, **limit)
         resources = ray.cluster_resources()
         n_models = sum(other.needs_gpu for other in self.work.segments)
         n_gpus = resources.get("GPU", 0)
@@ -145,9 +143,10 @@ class _SegmentTask:
         return {"number": number, "state": "done", "payload": stats.encode()}
 
     def _attempt(self, number: int, payload: UnitRef | bytes) -> bytes | tuple[int, tuple[StageStats, ...]]:
-        """Run the unit; the third process that gets it after two died over it looks for the item at fault.
+        """Run the unit; after `max_retries` more processes have died over it, look for the item at fault.
 
-        Ray gives a unit whose process died to another one, and does not say that it did: each attempt leaves a byte.
+        Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
+        leaves a byte in a file.
         """
         marks = self.work.folder.folder / f".{number:06d}.{self.index}.attempts"
         with marks.open("ab") as file:

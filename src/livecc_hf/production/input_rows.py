@@ -106,11 +106,13 @@ class RowReader:
             elif field.name == "captions":
                 paths = [v and self._absolute(v) for v in rows["captions"].to_pylist()]
                 columns[field.name] = pa.array(paths, pa.string())
+            elif field.name == "words":
+                columns[field.name] = _timed_column(rows["words"], WORD)
             else:
                 columns[field.name] = rows[field.name].cast(field.type)
         table = pa.table(columns, schema=self.schema)
         if SUBTITLES in rows.column_names:
-            table = table.append_column(SUBTITLES, rows[SUBTITLES].cast(LINES))
+            table = table.append_column(SUBTITLES, _timed_column(rows[SUBTITLES], LINE))
         return table
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
@@ -230,9 +232,24 @@ def _timed_array(rows: list[_Timed | None], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, values, mask=pa.array([row is None for row in rows]))
 
 
+def _timed_column(column: pa.ChunkedArray, kind: pa.StructType) -> pa.ChunkedArray:
+    """Return a column of words or lines in the package's type. A cast would leave fields of other names empty."""
+    chunks = []
+    for chunk in column.chunks:
+        chunk = chunk.cast(pa.list_(chunk.type.value_type))
+        values = [array.cast(field.type) for array, field in zip(chunk.flatten().flatten(), kind, strict=True)]
+        counts = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        structs = pa.StructArray.from_arrays(values, fields=list(kind))
+        chunks.append(pa.ListArray.from_arrays(offsets, structs, mask=chunk.is_null()))
+    return pa.chunked_array(chunks, pa.list_(kind))
+
+
 def _is_timed(kind: pa.DataType, wanted: pa.ListType) -> bool:
     """Return whether a column has the type of words or lines, but for how its numbers and texts are stored."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_struct(kind.value_type):
         return False
-    return [field.name for field in kind.value_type] == [field.name for field in wanted.value_type]
+    names = [field.name for field in wanted.value_type]
+    # Datasets leave the unit out of the names.
+    return [field.name for field in kind.value_type] in (names, [name.removesuffix("_s") for name in names])

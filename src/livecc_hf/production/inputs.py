@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .input_rows import RowReader, from_info_json
+from .input_rows import SUBTITLES, RowReader, from_info_json
 from .records import CLIP_SCHEMA, VIDEO_SCHEMA
 
 UNIT_VIDEOS = 256
@@ -28,6 +28,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".t
 CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")  # the best times first
 _INFO_SUFFIX = ".info.json"
 _PARQUET_ROWS = 256  # read at a time
+_DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # as a dataset folder has them
 _PARQUET_READERS: dict[str, _ParquetReader] = {}  # of this process
 
 
@@ -136,6 +137,8 @@ class JsonLinesInput(VideoInput):
 class ParquetInput(VideoInput):
     """A manifest as a Parquet file, or a folder of them: columns of `VIDEO_SCHEMA`, or of `CLIP_SCHEMA` for clips.
 
+    The shards of a dataset folder are clips too: later stages can run on what earlier ones made elsewhere.
+
     A process that reads one unit after the other decodes the file once and holds a few hundred rows of it.
     """
 
@@ -148,7 +151,7 @@ class ParquetInput(VideoInput):
         except pa.ArrowInvalid as error:
             raise ValueError(f"{self.path} is not Parquet: {error}") from error
         self.rows = [header.metadata.num_rows for header in headers]
-        names = set(headers[0].schema_arrow.names)
+        names = {_DATASET_NAMES.get(name, name) for name in headers[0].schema_arrow.names}
         self.holds_clips = {"start_s", "end_s"} <= names
         if "video" not in names:
             raise ValueError(f"{self.path} has no column 'video'; it has: {', '.join(sorted(names))}")
@@ -302,7 +305,8 @@ class _ParquetReader:
                 parts.append(self._rest.slice(skip, take - skip))
             self._rest = self._rest.slice(take)
             self._next_row += take
-        return pa.concat_tables(parts)
+        table = pa.concat_tables(parts)
+        return table.rename_columns([_DATASET_NAMES.get(name, name) for name in table.column_names])
 
     def _open(self, start: int) -> None:
         """Begin at the row group that holds the row."""
@@ -312,7 +316,7 @@ class _ParquetReader:
         while group < len(sizes) - 1 and begin + sizes[group] <= start:
             begin += sizes[group]
             group += 1
-        known = {*VIDEO_SCHEMA.names, *CLIP_SCHEMA.names, "subtitles"}
+        known = {*VIDEO_SCHEMA.names, *CLIP_SCHEMA.names, *_DATASET_NAMES, SUBTITLES}
         columns = [name for name in file.schema_arrow.names if name in known]
         self._batches = file.iter_batches(_PARQUET_ROWS, row_groups=list(range(group, len(sizes))), columns=columns)
         self._next_row, self._rest = begin, None

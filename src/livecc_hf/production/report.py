@@ -174,6 +174,8 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     widest = max([*given, *left, 1e-9])
     for place, before, after in zip(places, given, left, strict=True):
         number = f"{after:,.0f}" if what == "items" or after >= 100 else f"{after:.2f}"
+        if what == "hours" and not after and stats[place].items_out:
+            number = "unknown"  # the input does not say how long its videos are
         share = f"  {after / before:.0%}" if 0 < after <= before else ""
         axes.text(max(before, after) + 0.01 * widest, place, number + share, va="center", fontsize=8)
     axes.set_yticks(places, [item.name for item in stats], fontsize=9)

@@ -76,7 +76,7 @@ def split(
         "video": rows["video"],
         "stage": pa.array([stage] * len(gone), pa.string()),
         "reason": pa.array([reasons[i] for i in gone], pa.string()),
-        "value": pa.array([None] * len(gone) if values is None else values[gone], pa.float64()),
+        "value": pa.array([None] * len(gone) if values is None else values[gone], pa.float64(), from_pandas=True),
         "detail": pa.array([None if details is None else details[i] for i in gone], pa.string()),
         "hours": hours_of(rows),
         "text": _first_words(rows),

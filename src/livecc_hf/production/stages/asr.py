@@ -103,7 +103,7 @@ class Asr(ModelStage):
 
         Raises:
             ImportError: if faster-whisper is not installed.
-            ValueError: if the model cannot be loaded, or does not know the language.
+            ValueError: if the model cannot be loaded, does not know the language, or does not run on its device.
         """
         try:
             from faster_whisper import BatchedInferencePipeline, WhisperModel
@@ -124,6 +124,8 @@ class Asr(ModelStage):
         if self.language is not None and self.language not in model.supported_languages:
             known = ", ".join(model.supported_languages)
             raise ValueError(f"language {self.language!r} is not one that {self.model} knows: {known}")
+        if model.model.device == "cuda":
+            _try_device(model)
         return BatchedInferencePipeline(model)
 
     def _source(self) -> str:
@@ -202,6 +204,18 @@ class Asr(ModelStage):
             )
             return _Failure("no_speech", detail, transcript.speech_s)
         return transcript
+
+
+def _try_device(model: Any) -> None:
+    """Run the encoder once: CTranslate2 looks for its CUDA libraries only then."""
+    try:
+        model.encode(model.feature_extractor(np.zeros(SPEECH_RATE_HZ, np.float32)))
+    except RuntimeError as error:
+        raise ValueError(
+            f"speech recognition does not run on the GPU: {one_line(error)}; CTranslate2 needs CUDA 12's cuBLAS, also "
+            "where PyTorch brings another version: pip install nvidia-cublas-cu12 and name its lib folder in "
+            "LD_LIBRARY_PATH, or set device to 'cpu'"
+        ) from error
 
 
 def _decode_ahead(videos: list[str]) -> Iterator[SpeechAudio | _Failure]:

@@ -94,7 +94,8 @@ class Prompt(ModelStage):
         default="OPENAI_API_KEY", metadata={"help": "Environment variable that holds the key; sent if it is set."}
     )
     cache: str | None = field(
-        default=None, metadata={"help": "File, on a local disk, that keeps the answers: a resumed run does not ask again."}
+        default=None,
+        metadata={"help": "File, on a local disk, that keeps the answers: a resumed run does not ask again."},
     )
     concurrency: int = field(default=16, metadata={"help": "Calls at the same time, by each process."})
     timeout_s: float = field(default=120.0, metadata={"help": "Longest wait for an answer."})

@@ -54,7 +54,8 @@ class TextLoss(ModelStage):
     Dropped: `loss_too_low`, `loss_too_high` (value: the loss), `error`.
 
     The thresholds are those of the LiveCC paper (arXiv 2504.16030, section 3) for Qwen2-1.5B-Instruct: 1.5 to 6.5 in
-    pre-training, 1.5 to 5 for SFT data. They hold for that model; with another one, look at the report's distribution.
+    pre-training; 1.5 to 5 for SFT data, there without the previous words. They hold for that model: with another
+    one, look at the report's distribution.
     """
 
     name: ClassVar[str] = "text_loss"
@@ -67,6 +68,12 @@ class TextLoss(ModelStage):
     )
     min_loss: float = field(default=1.5, metadata={"help": "Least mean loss of a token, in nats. (Paper: 1.5)"})
     max_loss: float = field(default=6.5, metadata={"help": "Most mean loss of a token, in nats. (Paper: 6.5; SFT: 5)"})
+    use_previous: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the model read what was said before the clip. (reference: in pre-training; not for SFT)"
+        },
+    )
     tokens_per_batch: int = field(
         default=16_384, metadata={"help": "Tokens run at once, padding included; lower it if memory runs out."}
     )
@@ -113,7 +120,8 @@ class TextLoss(ModelStage):
         Raises:
             RuntimeError: if the device fails, as when memory runs out for a single clip.
         """
-        losses, details = self.losses(spoken_text(batch), texts(batch, "title"), texts(batch, "previous"))
+        previous = texts(batch, "previous") if self.use_previous else [""] * len(batch)
+        losses, details = self.losses(spoken_text(batch), texts(batch, "title"), previous)
         reasons = np.full(len(batch), None, dtype=object)
         reasons[losses < self.min_loss] = "loss_too_low"
         reasons[losses > self.max_loss] = "loss_too_high"

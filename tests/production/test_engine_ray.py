@@ -1,0 +1,99 @@
+"""The Ray engine on a cluster of two nodes on this machine; workers that die, and items that kill them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from manifests import write_manifest
+
+from livecc_hf.production.build import build
+from livecc_hf.production.build_options import BuildOptions
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+STAGES = {"simple_stages:Titles": {}, "pretrain_clips": {"min_s": 20.0}, "simple_stages:Score": {"max_loss": 110.0}}
+_MEMORY = 80 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the workers import the tests' stages
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        found = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "object_store_memory": _MEMORY, "include_dashboard": False},
+        )
+        found.add_node(num_cpus=1, object_store_memory=_MEMORY)
+        ray.init(address=found.address, log_to_driver=False)
+        yield found
+        ray.shutdown()
+        found.shutdown()
+
+
+def run(tmp_path, out, stages=STAGES, **options):
+    given = {"input": str(tmp_path / "m.jsonl"), "out": str(tmp_path / out), "unit_videos": 4, "workers": 1}
+    return build(BuildOptions(**(given | {"stages": stages} | options)), say=lambda line: None)
+
+
+def files_of(result) -> dict:
+    """What the units hold, without how long they took."""
+    import pyarrow.parquet as pq
+
+    return {
+        str(path.relative_to(result.out)): pq.read_table(path).to_pylist()
+        for path in sorted(result.out.glob("units/*/*.parquet"))
+    }
+
+
+def test_ray_makes_what_the_local_engine_makes(tmp_path, cluster):
+    assert len(ray.nodes()) == 2
+    titles = ["a"] * 20
+    titles[3], titles[7], titles[12] = "drop", "raise", "bad line"
+    write_manifest(tmp_path / "m.jsonl", titles)
+    ours, local = run(tmp_path, "ray", engine="ray", workers=None), run(tmp_path, "local")
+    assert files_of(ours) == files_of(local)
+    assert len(files_of(ours)) == 10
+    dataset = [(result.out / "dataset" / "data" / "train-00000.parquet").read_bytes() for result in (ours, local)]
+    assert dataset[0] == dataset[1]
+    for mine, other in zip(ours.stats, local.stats, strict=True):
+        assert (mine.name, mine.items_in, mine.items_out, mine.errors) == (
+            *(other.name, other.items_in, other.items_out, other.errors),
+        )
+    again = run(tmp_path, "ray", engine="ray")  # nothing is left to do
+    assert again.n_clips == ours.n_clips
+
+
+def test_a_worker_and_an_actor_killed_in_the_middle_cost_nothing(tmp_path, cluster):
+    write_manifest(tmp_path / "m.jsonl", ["a"] * 16)
+    (tmp_path / "pids").mkdir()
+    deadly = {"simple_stages:Score": {"die_once": str(tmp_path / "died"), "pids": str(tmp_path / "pids")}}
+    result = run(tmp_path, "out", {"pretrain_clips": {"min_s": 20.0}} | deadly, engine="ray")
+    assert (tmp_path / "died").exists()
+    assert len(list((tmp_path / "pids").iterdir())) == 2  # the actor and its successor
+    dropped = [row for name, rows in files_of(result).items() if "dropped" in name for row in rows]
+    assert {row["reason"] for row in dropped} == {"too_high"}  # of the loss; none is lost
+    assert result.stats[-1].items_in == 22
+
+
+def test_an_item_that_kills_its_worker_is_dropped_alone(tmp_path, cluster):
+    titles = ["a"] * 8
+    titles[5] = "kill"
+    write_manifest(tmp_path / "m.jsonl", titles)
+    result = run(tmp_path, "out", {"simple_stages:Titles": {}}, engine="ray", max_retries=1)
+    [(identity, reason)] = [
+        (row["id"], row["reason"]) for name, rows in files_of(result).items() if "dropped" in name for row in rows
+    ]
+    assert (identity, reason, result.n_clips) == ("v5", "error", 7)
+    assert not list(result.out.glob("units/.*"))
+
+
+def test_a_stage_that_cannot_work_is_the_same_error(tmp_path, cluster):
+    write_manifest(tmp_path / "m.jsonl", ["a"] * 8)
+    with pytest.raises(ValueError, match="model /no/such/folder does not exist"):
+        run(tmp_path, "out", {"pretrain_clips": {"min_s": 20.0}, "simple_stages:NoModel": {}}, engine="ray")
