@@ -26,6 +26,22 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "data").glob("*.yaml"))
 STAGES = {"simple_stages:Titles": {}, "pretrain_clips": {"min_s": 20.0}, "simple_stages:Score": {"max_loss": 200.0}}
 
+NARRATION = [
+    "The players walk out of the tunnel",
+    "and the crowd is on its feet",
+    "for the last match of this season.",
+    "The home side plays in white tonight,",
+    "and they will kick off from the left.",
+    "Here comes the first attack already,",
+    "a long ball over the top of everyone,",
+    "and the keeper has to come out early.",
+    "He clears it straight into the stands.",
+    "A quick throw from the young defender",
+    "finds his captain in front of the goal,",
+    "who turns and shoots with his left foot,",
+    "and it hits the post and goes wide.",
+]
+
 
 def options_for(tmp_path, titles, out="out", **options) -> BuildOptions:
     manifest = tmp_path / "m.jsonl"
@@ -88,7 +104,9 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["asr.model=tiny"], "there is no stage 'asr' in this run; it has metadata, captions"),
         (["dataset.licence=mit"], "unknown dataset key 'licence': did you mean license?"),
         (["limit"], "'limit' is no option: expected key=value"),
-        (["limit=many"], "limit is 'many': expected int | None"),
+        (["limit=many"], "limit is 'many': expected a whole number or null"),
+        (["language.language=no"], "language.language is False: expected text; put it into quotes"),
+        (["keep_going=1"], "keep_going is 1: expected true or false"),
         (["limit=0"], "limit is 0; expected 1 or more"),
         (["engine=spark"], "engine is 'spark'; expected one of: local, ray"),
         (["stages=a"], "stages are chosen with --stages"),
@@ -164,6 +182,13 @@ def test_other_settings_on_the_same_folder_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"other settings \(input: "):
         quiet_build(options_for(tmp_path, [], **changed))
     assert (tmp_path / "out" / "units").is_dir()
+
+
+def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path):
+    for dataset, message in (({"videos": "move"}, "videos='move'"), ({"sources": "mine"}, "expected a list of texts")):
+        with pytest.raises(ValueError, match=message):
+            quiet_build(options_for(tmp_path, ["a"], dataset=dataset))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
@@ -278,9 +303,8 @@ def test_the_recipe_for_own_videos_reads_a_folder(tmp_path):
     for name in ("match", "short", "silent"):
         write_video(folder / f"{name}.mp4", n_frames=130 if name != "short" else 10, fps=5)
     (folder / "broken.mp4").write_bytes(b"no video")
-    text = "the player runs with the ball past two others and shoots hard at the goal".split()
-    cues = [f"00:00:{2 * i:02}.000 --> 00:00:{2 * i + 2:02}.000\n{' '.join(text[:5])} {text[i]}" for i in range(13)]
-    captions = "WEBVTT\n\n" + "\n\n".join(cues).replace("the player", "The player") + "\n"
+    cues = [f"00:00:{2 * i:02}.000 --> 00:00:{2 * i + 2:02}.000\n{line}" for i, line in enumerate(NARRATION)]
+    captions = "WEBVTT\n\n" + "\n\n".join(cues) + "\n"
     for name in ("match", "short", "broken"):
         (folder / f"{name}.en.vtt").write_text(captions)
     (folder / "match.info.json").write_text(json.dumps({"title": "A match", "categories": ["Sports"]}))
@@ -343,7 +367,7 @@ def test_the_command_line_builds(tmp_path, capsys):
         "--out",
         str(tmp_path / "o"),
     ]
-    assert main(["data", "build", *arguments, "--limit", "2", "pretrain_clips.max_s=100", "workers=1"]) == 0
+    assert main(["data", "build", *arguments, "pretrain_clips.max_s=100", "--limit", "2", "workers=1"]) == 0
     said = capsys.readouterr().err
     assert "wrote 3 clips to" in said
     assert "report.html" in said

@@ -97,3 +97,20 @@ def test_a_stage_that_cannot_work_is_the_same_error(tmp_path, cluster):
     write_manifest(tmp_path / "m.jsonl", ["a"] * 8)
     with pytest.raises(ValueError, match="model /no/such/folder does not exist"):
         run(tmp_path, "out", {"pretrain_clips": {"min_s": 20.0}, "simple_stages:NoModel": {}}, engine="ray")
+
+
+def test_a_models_scores_are_those_of_the_local_engine(tmp_path, cluster, published_checkpoint):
+    from models import write_language_model
+
+    model = write_language_model(tmp_path / "lm", published_checkpoint, context=512)
+    write_manifest(tmp_path / "m.jsonl", ["a title"] * 6, seconds=24)
+    loss = {"model": str(model), "device": "cpu", "min_loss": -1.0, "max_loss": 1e9}
+    stages = {"pretrain_clips": {"min_s": 8.0}, "text_loss": loss}
+    ours, local = (run(tmp_path, engine, stages, engine=engine) for engine in ("ray", "local"))
+    scores = [
+        {row["id"]: row["text_loss"] for name, rows in files_of(result).items() if "clips" in name for row in rows}
+        for result in (ours, local)
+    ]
+    assert len(scores[0]) == 8
+    assert all(score > 1 for score in scores[0].values())
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)

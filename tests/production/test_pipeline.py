@@ -70,8 +70,8 @@ def test_stages_are_made_from_what_a_recipe_says():
         ("json:loads", {}, "is no subclass"),
         ("pretrain_clips", {"min": 3}, "stage pretrain_clips has no threshold 'min': did you mean min_s?"),
         ("pretrain_clips", {"min_s": "long"}, "pretrain_clips.min_s is 'long': expected a number"),
-        ("pretrain_clips", {"min_s": True}, "pretrain_clips.min_s is True: expected float"),
-        ("captions", {"min_distinct_words": 2.5}, "min_distinct_words is 2.5: expected int"),
+        ("pretrain_clips", {"min_s": True}, "pretrain_clips.min_s is True: expected a number"),
+        ("captions", {"min_distinct_words": 2.5}, "min_distinct_words is 2.5: expected a whole number"),
         ("pretrain_clips", {"min_s": -1}, "pretrain_clips: min_s=-1"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -21,7 +21,7 @@ def run(tmp_path):
     (tmp_path / "checkpoint-notes").mkdir()
     for step in (5, 10):
         write_run_state(
-            tmp_path / f"checkpoint-{step}", RunState(step, "abc", 8, 100, {"n_samples": 1, "n_skipped": 0})
+            tmp_path / f"checkpoint-{step}", RunState(step, "abc", 8, 100, True, {"n_samples": 1, "n_skipped": 0})
         )
     return tmp_path
 

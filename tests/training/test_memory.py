@@ -35,7 +35,13 @@ def test_the_error_is_one_line_that_names_the_knobs(recipe):
     assert result.returncode == 2, result.stderr[-2000:]
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("livecc: error: out of memory")
-    for knob in ("per_device_train_batch_size=64", "gradient_checkpointing=true", "max_length", "use_peft", "bfloat16"):
+    for knob in (
+        "per_device_train_batch_size=64",
+        "activation_checkpointing=true",
+        "max_length",
+        "use_peft",
+        "bfloat16",
+    ):
         assert knob in last
 
 
@@ -45,7 +51,7 @@ def test_other_errors_pass(recipe):
 
 
 def test_adapters_on_a_quantised_base_have_no_such_knobs_left(recipe):
-    parsed = parse(["--config", recipe(use_peft=True, load_in_4bit=True, gradient_checkpointing=True)])
+    parsed = parse(["--config", recipe(optimizer="trainer", use_peft=True, load_in_4bit=True, activation_checkpointing=True)])
     with pytest.raises(TrainingMemoryError) as caught, explained_memory_errors(parsed):
         raise MemoryError
     assert "use_peft" not in str(caught.value)

@@ -92,11 +92,18 @@ def test_a_frozen_vision_tower_is_not_differentiated(recipe):
     for parts, expected in ((["language_model"], False), (["vision", "language_model"], True)):
         trainer = build_trainer(parse(["--config", recipe(**changes, train_parts=parts)]))
         trainer.train_dataset = trainer.train_dataset.select(range(4))
-        needs = []
-        hook = trainer.model.model.visual.merger.register_forward_hook(
-            lambda module, args, output: needs.append(output.requires_grad)
-        )
+        hook = _RequiresGrad()
+        trainer.model.model.visual.merger.register_forward_hook(hook)
         trainer.args.max_steps = 1
         trainer.train()
-        hook.remove()
-        assert needs[0] is expected
+        assert hook.seen[0] is expected
+
+
+class _RequiresGrad:
+    """Notes whether a module's output is differentiated."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, module, args, output):
+        self.seen.append(output.requires_grad)

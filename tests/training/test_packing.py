@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.training.packing import CHUNK_SAMPLES, plan_packs, plan_singles, token_counts
-from livecc_hf.training.placeholder import N_PLACEHOLDER_TOKENS
 
 
 def best_fit_decreasing(lengths: list[int], budget: int) -> list[int]:
@@ -116,7 +115,7 @@ class Counter:
 
 
 def expected(n: int) -> list[int]:
-    return [N_PLACEHOLDER_TOKENS if index == 5 else 10 + index % 7 for index in range(n)]
+    return [0 if index == 5 else 10 + index % 7 for index in range(n)]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +129,11 @@ def test_counts_once_and_then_reads(tmp_path, n_workers, start_method):
     assert counts.tolist() == expected(n)
     assert isinstance(counts, np.memmap) and not counts.flags.writeable
     assert sorted(counter.counted()) == list(range(n))
-    again = token_counts(n, counter, file, n_workers, progress=False)
+    again = token_counts(n, counter, file, n_workers, progress=False, recount=False)
     assert again.tolist() == counts.tolist()
     assert len(counter.counted()) == n
+    token_counts(n, counter, file, n_workers, progress=False)
+    assert counter.counted()[n:] == [5]  # what was unusable may have been mended
     assert not list(tmp_path.glob("**/*.partial"))
 
 

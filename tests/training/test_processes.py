@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 
 def losses(folder) -> list[float]:
@@ -44,8 +46,18 @@ def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
         train_sampling_strategy="random",
         **changes,
     )
+    held_out = {"eval_data": [{"source": "tiny", "task": "list", "length": [1, 2], "samples": 3, "group": 1}]}
+    measured = {"eval_strategy": "steps", "eval_steps": 4, "per_device_eval_batch_size": 2, "commentary_clips": 0}
+    recipe_keys = yaml.safe_load(Path(path).read_text())
+    Path(path).write_text(yaml.safe_dump(recipe_keys | held_out | measured))
     run(1, ["--config", path, f"output_dir={tmp_path / 'one'}"])
     run(2, ["--config", path, f"output_dir={tmp_path / 'two'}", "per_device_train_batch_size=2"])
+    evaluated = [
+        json.loads((tmp_path / name / "checkpoint-4/trainer_state.json").read_text())["log_history"][-1]
+        for name in ("one", "two")
+    ]
+    for key in ("eval_loss", "eval_loss_per_word"):  # three samples on two processes: none counts twice
+        assert evaluated[0][key] == pytest.approx(evaluated[1][key], abs=1e-3)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 4
     assert two == pytest.approx(one, abs=1e-4)

@@ -83,7 +83,9 @@ def watched():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, kind):
-    entry = {"source": "watched", "task": "list", "length": [1, 1], "samples": 48}
+    # 18 samples, 4 a step: the checkpoint lies in the first epoch, the end in the second
+    samples = 18 if kind != "packed" else 48
+    entry = {"source": "watched", "task": "list", "length": [1, 1], "samples": samples}
     path = recipe(**STEPS | SHUFFLED | KINDS[kind], data=[entry])
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     main(["--config", path, f"output_dir={whole}"])
@@ -150,6 +152,21 @@ def test_resuming_with_other_data_is_refused(recipe, tmp_path):
         main(["--config", path, "--resume", "data_seed=5"])
     with pytest.raises(ValueError, match="4 rows a step, this run has 2"):
         main(["--config", path, "--resume", "per_device_train_batch_size=2"])
+
+
+def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+
+    def write(answer: str) -> None:
+        talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": answer}]
+        lines.write_text((json.dumps(talk) + "\n") * 24)
+
+    write("Red ball.")
+    path = recipe(**STEPS, data=[{"source": "jsonl", "path": str(lines)}])
+    main(["--config", path])
+    write("Rad ball.")
+    with pytest.raises(ValueError, match="other data"):
+        main(["--config", path, "--resume"])
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(recipe, tmp_path):

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from livecc_hf.training.arguments import parse, parse_entries
 from livecc_hf.training.script import main
-from livecc_hf.training.setup import build_trainer
+from livecc_hf.training.setup import build_trainer, load_recipe_processor, open_samples
+from livecc_hf.training.skipping import TooManySkippedError
 
 ENTRY = {"source": "tiny", "task": "list", "length": [1, 3], "samples": 24, "group": 2}
 
@@ -96,7 +98,7 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
     n_tokens = sum(
         int((trainer._held_out_loader.data.sample(index).model_inputs["labels"] != -100).sum()) for index in range(6)
     )
-    ratio = measured["eval_loss_per_word"] / measured["eval_loss_per_token"]
+    ratio = measured["eval_loss_per_word"] / measured["eval_loss"]
     assert ratio == pytest.approx(n_tokens / n_words, rel=1e-4)
 
 
@@ -111,6 +113,11 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
         ({"data": [{"source": "dataset", "path": "nowhere.parquet"}]}, "nowhere.parquet .*cannot be opened"),
         ({"max_length": 20}, "max_length is 20.*first turn"),
         ({"eval_strategy": "steps"}, "nothing is held out"),
+        ({"eval_on_start": True}, "nothing is held out"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"train_sampling_strategy": "group_by_length"}, "batch_rebalance"),
+        ({"use_peft": True}, "muon.*use_peft"),
+        ({"use_liger_kernel": True}, "CUDA"),
         ({"held_out": 48}, "held_out is 48.*48 samples"),
         ({"train_parts": ["ears"]}, "ears"),
         ({"load_in_4bit": True}, "use_peft"),
@@ -155,3 +162,85 @@ def test_an_adapter_is_not_where_training_starts(recipe, tmp_path):
     main(["--config", recipe(use_peft=True, optimizer="trainer", train_parts=["language_model"], max_steps=1)])
     with pytest.raises(ValueError, match="is an adapter; merge it first"):
         main(["--config", recipe(model_name_or_path=str(tmp_path / "out"), output_dir=str(tmp_path / "next"))])
+
+
+def test_what_comes_twice_is_held_out_twice(recipe):
+    path = recipe(data=[ENTRY | {"weight": 2}], held_out=5, optimizer="trainer")
+    data = open_samples(parse(["--config", path]), load_recipe_processor(parse(["--config", path]))[0])
+    train, held_out = ({samples.origin(index) for index in range(len(samples))} for samples in data)
+    assert (len(train), len(held_out)) == (19, 5)
+    assert not train & held_out
+    assert len(data[0]) == 38
+
+
+def test_the_card_of_an_adapter_says_how_to_merge(recipe, tmp_path):
+    changes = {"use_peft": True, "optimizer": "trainer", "train_parts": ["language_model"], "max_steps": 2}
+    main(["--config", recipe(**changes, save_strategy="steps", save_steps=1)])
+    for folder in ("out", "out/checkpoint-2"):
+        assert "livecc merge" in (tmp_path / folder / "README.md").read_text()
+
+
+def test_held_out_samples_that_cannot_be_used_are_said(recipe, tmp_path, caplog):
+    write_chats(tmp_path / "held.jsonl", [[user("no.png"), ANSWER]] * 2)
+    held = {"source": "jsonl", "path": str(tmp_path / "held.jsonl")}
+    changes = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    with pytest.raises(ValueError, match="none of the held-out samples"):
+        main(["--config", recipe(eval_data=[held], **changes)])
+    assert "held-out held.jsonl:1 cannot be used (missing_file)" in caplog.text
+    write_chats(tmp_path / "held.jsonl", [[user("no.png"), ANSWER], [user(), ANSWER]])
+    main(["--config", recipe(eval_data=[held], **changes)])
+
+
+def test_a_run_that_learned_nothing_is_no_result(recipe, tmp_path):
+    write_chats(tmp_path / "all.jsonl", [[user("no.png"), ANSWER]] * 8)
+    path = recipe(data=[{"source": "jsonl", "path": str(tmp_path / "all.jsonl")}], num_train_epochs=1)
+    for _ in range(2):  # the list starts anew with each run
+        with pytest.raises(TooManySkippedError, match="none of the 8 samples .*8 missing_file"):
+            main(["--config", path])
+    assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 8
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_packing_skips_what_no_row_can_hold(recipe, tmp_path):
+    long = [user(), {"role": "assistant", "content": "Red ball moves. " * 200}]
+    write_chats(tmp_path / "long.jsonl", [[user(), ANSWER], long])
+    entry = {"source": "jsonl", "path": str(tmp_path / "long.jsonl")}
+    main(["--config", recipe(data=[ENTRY, entry], packing=True, max_length=300, max_steps=40, max_skipped=1)])
+    lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {(line["origin"], line["reason"]) for line in lines} == {("long.jsonl:2", "too_many_tokens")}
+
+
+def test_a_row_never_grows_past_its_limit(recipe, tmp_path):
+    """Where a file that was missing when tokens were counted is there in training."""
+    Image.new("RGB", (84, 84)).save(tmp_path / "later.png")
+    write_chats(tmp_path / "late.jsonl", [[user("late.png"), ANSWER]] * 6)
+    entry = {"source": "jsonl", "path": str(tmp_path / "late.jsonl")}
+    path = recipe(data=[entry], packing=True, max_length=100, max_skipped=1)
+    trainer = build_trainer(parse(["--config", path]))
+    assert len(trainer.train_dataset) == 1  # all are planned as placeholders
+    (tmp_path / "later.png").rename(tmp_path / "late.png")
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["input_ids"].shape[1] <= 100
+    assert [item.reason for item in batch["bookkeeping"]["skipped"]] == ["too_many_tokens"] * 4
+    assert len(build_trainer(parse(["--config", path])).train_dataset) == 3  # counted again
+
+
+def test_a_model_only_checkpoint_is_not_resumed(recipe, tmp_path):
+    path = recipe(max_steps=2, save_strategy="steps", save_steps=1, save_only_model=True)
+    main(["--config", path])
+    for extra in ("--resume", f"resume_from_checkpoint={tmp_path / 'out' / 'checkpoint-1'}"):
+        with pytest.raises(ValueError, match="save_only_model"):
+            main(["--config", path, extra])
+    assert (tmp_path / "out" / "checkpoint-1").exists()
+
+
+ANSWER = {"role": "assistant", "content": "Red ball."}
+
+
+def user(image: str | None = None) -> dict:
+    shown = [] if image is None else [{"type": "image", "image": image}]
+    return {"role": "user", "content": [*shown, {"type": "text", "text": "What is it?"}]}
+
+
+def write_chats(path, chats: list) -> None:
+    path.write_text("".join(json.dumps(chat) + "\n" for chat in chats))

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+_OVERRIDE = re.compile(r"[\w.:]+=")
+_BUILD_OPTIONS = ("--config", "--input", "--out", "--engine", "--limit", "--stages")  # those with a value
+
+
+class _TaskParser(argparse.ArgumentParser):
+    """Takes `key=value` between options too, which argparse accepts in one place only."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """Parses with the `key=value` words moved behind the options."""
+        words = list(args or ())
+        is_value = [before in _BUILD_OPTIONS for before in ["", *words[:-1]]]
+        moved = [bool(_OVERRIDE.match(word)) and not value for word, value in zip(words, is_value, strict=True)]
+        ordered = sorted(range(len(words)), key=lambda index: moved[index])
+        return super().parse_known_args([words[index] for index in ordered], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with one line."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=_TaskParser)
     for add in (_add_build, _add_fetch, _add_push):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)

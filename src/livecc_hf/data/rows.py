@@ -55,6 +55,8 @@ def _flat_narration(row: Mapping[str, Any], source: str) -> NarratedVideo:
     part = {"text": row.get("query") or row.get("text") or ""}
     part |= {key: row[key] for key in ("title", "previous", "category") if key in row}
     place = {"video": video} | {key: row[key] for key in ("video_start", "video_end") if key in row}
+    if not isinstance(words, list):
+        raise ValueError(f"{source}: words are {words!r:.80}: expected a list of [start, end, word]")
     triples = [_triple(word) for word in words]
     return parse_narration(
         [

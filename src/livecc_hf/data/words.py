@@ -32,8 +32,8 @@ def checked_words(items: Iterable[Sequence[Any]], source: str) -> list[Word]:
     words = []
     for index, item in enumerate(items):
         try:
-            start_s, end_s, text = float(item[0]), float(item[1]), str(item[2]).strip()
-        except (TypeError, ValueError, IndexError, KeyError):
+            start_s, end_s, text = float(item[0]), float(item[1]), item[2].strip()
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError):
             raise ValueError(f"{source}: word {index} is {item!r}: expected [start, end, word]") from None
         if not (math.isfinite(start_s) and math.isfinite(end_s)) or end_s < start_s:
             raise ValueError(

@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
     from filelock import FileLock, Timeout
 
     stages = options.make_stages()
+    _check_early(options, stages)
     source = open_input(
         options.input, options.unit_videos, options.limit, language=options.language, root=options.media_root
     )
@@ -89,6 +91,14 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
         raise DiskFullError(
             f"the disk of {out} is full: {done} finished units are kept; free some space and run the same command again"
         ) from error
+
+
+def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
+    """Find now what would stop the run at its end, when the dataset is written."""
+    options.folder_options()
+    options.about(stages, {})
+    if find_spec("matplotlib") is None:
+        raise ImportError("the report needs matplotlib: pip install 'livecc-hf[data]'")
 
 
 def _claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:

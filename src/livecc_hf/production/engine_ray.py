@@ -8,6 +8,7 @@ the videos and the output folder must be at the same path on every node, as on a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -54,21 +55,26 @@ class RayEngine:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             try:
-                ray.init(address or os.environ.get("RAY_ADDRESS"), include_dashboard=False, log_to_driver=False)
+                quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+                ray.init(address or os.environ.get("RAY_ADDRESS"), include_dashboard=False, **quiet)
             except ConnectionError as error:
                 raise ConnectionError(
                     f"no Ray cluster answers at {address!r}: start one with ray start --head, or leave ray_address out"
                 ) from error
             except ValueError:  # options of a new cluster, given for one that exists
-                ray.init(address or os.environ.get("RAY_ADDRESS"), log_to_driver=False)
+                ray.init(address or os.environ.get("RAY_ADDRESS"), **quiet)
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
         """Runs units through all stages; see `LocalEngine.run`."""
         import ray
 
+        logger = logging.getLogger("ray.data")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # the progress is ours to say
         try:
             self._run(list(units), on_unit)
         finally:
+            logger.setLevel(level)
             if self._is_ours:
                 ray.shutdown()
 

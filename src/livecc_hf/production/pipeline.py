@@ -88,6 +88,8 @@ def fitted(value: Any, field: dataclasses.Field, name: str) -> Any:
     if isinstance(value, list) and "tuple" in kind:
         return tuple(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.startswith("str") and not isinstance(value, str) and not (value is None and "None" in kind):
+        raise ValueError(f"{name} is {value!r}: expected text; put it into quotes")  # YAML takes no for false
     if "str" in kind or "Any" in kind:
         return value
     if "float" in kind and isinstance(value, str):  # YAML takes 1e-3 for text
@@ -95,10 +97,15 @@ def fitted(value: Any, field: dataclasses.Field, name: str) -> Any:
             return float(value)
         except ValueError:
             raise ValueError(f"{name} is {value!r}: expected a number") from None
-    wanted = {"float": is_number, "int": is_number and isinstance(value, int), "bool": isinstance(value, bool)}
-    fits = [fits for word, fits in wanted.items() if word in kind] + (["None" in kind] if value is None else [])
-    if fits and not any(fits):
-        raise ValueError(f"{name} is {value!r}: expected {kind}")
+    wanted = {
+        "float": ("a number", is_number),
+        "int": ("a whole number", is_number and isinstance(value, int)),
+        "bool": ("true or false", isinstance(value, bool)),
+        "None": ("null", value is None),
+    }
+    known = [entry for word, entry in wanted.items() if word in kind]
+    if known and not any(fits for _, fits in known):
+        raise ValueError(f"{name} is {value!r}: expected {' or '.join(text for text, _ in known)}")
     return value
 
 

@@ -31,7 +31,6 @@ BINS = 60
 _KEPT_SAMPLES, _DROPPED_SAMPLES, _SAMPLE_WORDS = 12, 6, 40
 _BATCH_ROWS = 4096
 _KEPT_COLOUR, _DROPPED_COLOUR, _LINE_COLOUR = "#2f6f9f", "#d9822b", "#b00020"
-_INSTALL = "the report needs matplotlib: pip install 'livecc-hf[data]'"
 
 
 @dataclass
@@ -105,10 +104,6 @@ def write_report(
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
     distributions = make_distributions()
     kept_samples = _Samples(_KEPT_SAMPLES)
     for table in kept:

@@ -160,6 +160,35 @@ def _unknown_keys(error: ValueError, options: Sequence[type]) -> ValueError:
     return ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
 
 
+def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
+    """Refuses options that do not go with commentary, or with each other.
+
+    Raises:
+        ValueError: for the first such pair.
+    """
+    import torch
+
+    accelerator = training.accelerator_config
+    if accelerator.split_batches or accelerator.dispatch_batches:
+        raise ValueError(
+            "accelerator_config has split_batches or dispatch_batches on, but each process must read its own batches: "
+            "remove it"
+        )
+    if ours.optimizer == "muon" and model.use_peft:
+        raise ValueError("optimizer is muon, which trains whole matrices, but use_peft is on: set optimizer to trainer")
+    if training.train_sampling_strategy == "group_by_length":
+        raise ValueError(
+            "train_sampling_strategy is group_by_length, whose order cannot be resumed: use batch_rebalance, or packing"
+        )
+    if training.label_smoothing_factor:
+        raise ValueError("label_smoothing_factor needs the logits of every token, which are never made: remove it")
+    if training.use_liger_kernel and not torch.cuda.is_available():
+        raise ValueError("use_liger_kernel is on, but Liger's kernels need a CUDA device: turn it off")
+    is_measured = training.eval_strategy != "no" or training.eval_on_start
+    if is_measured and not (ours.eval_data or ours.held_out):
+        raise ValueError("eval_strategy or eval_on_start is on, but nothing is held out: give eval_data or held_out")
+
+
 def parse(argv: Sequence[str]) -> Recipe:
     """Reads ``--config FILE`` and overrides, written ``key=value`` or ``--key value``.
 
@@ -187,11 +216,6 @@ def parse(argv: Sequence[str]) -> Recipe:
     packing, training.packing, training.padding_free = training.packing, False, False
     if packing and training.max_length is None:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
-    accelerator = training.accelerator_config
-    if accelerator.split_batches or accelerator.dispatch_batches:
-        raise ValueError(
-            "accelerator_config has split_batches or dispatch_batches on, but each process must read its own batches: "
-            "remove it"
-        )
+    _check_together(ours, training, model)
     parse_entries(ours.data), parse_entries(ours.eval_data, "eval_data")
     return Recipe(ours, training, model, packing)

@@ -47,8 +47,7 @@ class BatchLoader:
         for row in rows:
             numbers = [int(index) for index in self.packs[row["row"]]]
             n_samples += len(numbers)
-            samples = [sample for index in numbers if (sample := self._load(index, skipped)) is not None]
-            batch_rows.append(samples or [self.placeholder])
+            batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
         batch = self.collator(batch_rows)
         batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
         return batch
@@ -66,9 +65,30 @@ class BatchLoader:
         columns = {"row": np.arange(len(self.packs), dtype=np.int32)}
         return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
 
+    def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
+        """Returns a row's samples; what was planned shorter than it is and no longer fits is skipped."""
+        samples: list[Sample] = []
+        room = self.data.options.max_tokens
+        for index in numbers:
+            sample = self._load(index, skipped)
+            if sample is None:
+                continue
+            if samples and room is not None and sample.n_tokens > room:
+                reason = (
+                    f"it has {sample.n_tokens} tokens, and its packed row has room for {room}: its media have changed"
+                )
+                skipped.append(SkippedSample(index, self.data.origin(index), "too_many_tokens", reason))
+                continue
+            samples.append(sample)
+            room = None if room is None else room - sample.n_tokens
+        return samples
+
     def _load(self, index: int, skipped: list[SkippedSample]) -> Sample | None:
         try:
             return with_vision(self.data.sample(index), self.data.processor)
         except UnusableSample as error:
-            skipped.append(SkippedSample(index, self.data.origin(index), error.reason, str(error)))
-            return None
+            reason, message = error.reason, str(error)
+        except OSError as error:  # a path too long, a file that may not be read, a disk that fails
+            reason, message = "unreadable_media", str(error)
+        skipped.append(SkippedSample(index, self.data.origin(index), reason, message))
+        return None

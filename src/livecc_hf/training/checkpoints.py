@@ -24,6 +24,7 @@ class RunState:
         fingerprint: of the training data and its order.
         global_batch: rows a step takes over all processes.
         n_tokens: tokens trained on.
+        resumable: whether optimizer and random state are in it, too.
         skipped: counts of samples seen and skipped.
     """
 
@@ -31,6 +32,7 @@ class RunState:
     fingerprint: str
     global_batch: int
     n_tokens: int = 0
+    resumable: bool = True
     skipped: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,16 +59,36 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """Returns the newest checkpoint that was written to its end."""
-    return next((path for path in reversed(list_checkpoints(output_dir)) if read_run_state(path)), None)
+    """Returns the newest checkpoint that was written to its end and can be resumed.
+
+    Raises:
+        ValueError: if the run has checkpoints and none of them holds more than the model.
+    """
+    states = {path: read_run_state(path) for path in reversed(list_checkpoints(output_dir))}
+    found = next((path for path, state in states.items() if state is not None and state.resumable), None)
+    if found is None and any(states.values()):
+        raise ValueError(
+            f"the checkpoints in {output_dir} hold the model only (save_only_model): a run cannot go on from them; start "
+            "a new one with model_name_or_path set to the newest"
+        )
+    return found
 
 
 def remove_partial(output_dir: str | Path) -> None:
-    """Deletes checkpoints that a killed process left half written."""
+    """Deletes checkpoints that a killed process left half written; what is whole but not ours is left alone."""
     for path in list_checkpoints(output_dir):
-        if read_run_state(path) is None:
+        if read_run_state(path) is None and not _has_trainer_state(path):
             logger.warning("%s was not written to its end: deleted", path)
             shutil.rmtree(path)
+
+
+def _has_trainer_state(checkpoint: Path) -> bool:
+    """Returns whether the last file that a trainer writes into a checkpoint is there."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def check_same_run(checkpoint: str | Path, state: RunState, fingerprint: str, global_batch: int) -> None:

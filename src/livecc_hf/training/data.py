@@ -65,6 +65,9 @@ class Part(Protocol):
     def origin(self, row: int) -> str:
         """Says where an item comes from, as a person would look it up."""
 
+    def fingerprint(self) -> str:
+        """Returns a mark of the content, as far as it shows without reading all of it: other data, another mark."""
+
 
 class Source(Protocol):
     """One kind of training data."""
@@ -118,11 +121,13 @@ class DataPart:
 
     Attributes:
         name: the source and what it opened.
+        entry: the recipe's keys.
         part: the items.
         weight: how many times each item comes in an epoch; 0.5 draws half of them.
     """
 
     name: str
+    entry: dict[str, Any]
     part: Part
     weight: float
 
@@ -190,11 +195,13 @@ class TrainingData:
         return chosen
 
     def fingerprint(self) -> str:
-        """Returns a hash of which items there are, in which order, and how they are encoded."""
+        """Returns a hash of which items there are, in which order, how they are encoded, and of their content."""
         digest = hashlib.sha256(self.row_of)
         digest.update(self.part_of)
-        described = [[part.name, len(part.part), part.weight] for part in self.parts]
-        digest.update(json.dumps([described, repr(self.options)]).encode())
+        described = [
+            [part.name, part.entry, len(part.part), part.weight, part.part.fingerprint()] for part in self.parts
+        ]
+        digest.update(json.dumps([described, repr(self.options)], sort_keys=True, default=str).encode())
         return digest.hexdigest()[:16]
 
     def as_dataset(self) -> Dataset:
@@ -251,7 +258,7 @@ def open_data(
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
             raise ValueError(f"data entry {index} has weight {weight!r}; expected a number above 0, such as 0.5 or 2")
         label = " ".join(str(value) for value in (name, entry.get("path")) if value)
-        parts.append(DataPart(label, SOURCES[name].open(entry, seed * 1000 + index), float(weight)))
+        parts.append(DataPart(label, entry, SOURCES[name].open(entry, seed * 1000 + index), float(weight)))
     return TrainingData(parts, processor, options or EncodeOptions(), seed)
 
 

@@ -39,8 +39,8 @@ def _knobs(recipe: Recipe) -> str:
             f"per_device_train_batch_size={training.per_device_train_batch_size} (lower it and raise "
             "gradient_accumulation_steps by the same factor)"
         )
-    if not training.gradient_checkpointing:
-        knobs.append("gradient_checkpointing=true")
+    if not training.activation_checkpointing:
+        knobs.append("activation_checkpointing=true")
     knobs.append(f"max_length={training.max_length} (tokens in a row)")
     knobs.append(f"max_pixels={ours.max_pixels} and max_frames={ours.max_frames} (tokens in a clip)")
     if not model.use_peft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -104,6 +105,9 @@ class RowsPart:
     def origin(self, row: int) -> str:
         return f"{self.name}:{row + 1}"
 
+    def fingerprint(self) -> str:
+        return _fingerprint_of(self.rows)
+
 
 @dataclass(frozen=True)
 class JsonlEntry:
@@ -189,6 +193,21 @@ class FolderPart:
     def origin(self, row: int) -> str:
         video, clip = self.clips.rows[row]
         return f"{self.clips.videos[video].video} clip {clip + 1}"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for video in self.clips.videos:
+            digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
+        return digest.hexdigest()
+
+
+def _fingerprint_of(rows: Any) -> str:
+    """Returns a mark of rows: a data set's own, a file's line lengths and some lines, or all of a list."""
+    if hasattr(rows, "fingerprint"):
+        return rows.fingerprint()
+    if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which offers no public one
+        return rows._fingerprint
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _json_list(file: Path) -> list:

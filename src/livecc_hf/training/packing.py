@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,6 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from livecc_hf.data.unusable import UnusableSample
-
-from .placeholder import N_PLACEHOLDER_TOKENS
 
 CHUNK_SAMPLES = 64  # counted by a process between two reports
 
@@ -50,6 +49,11 @@ class Packs(Sequence):
             raise IndexError(f"row {row} of {n}")
         row %= n
         return self.indices[self.offsets[row] : self.offsets[row + 1]]
+
+    def padded(self, multiple: int) -> Packs:
+        """Return the rows with empty ones behind them, up to a multiple."""
+        n_empty = -len(self) % multiple
+        return Packs(self.indices, np.concatenate([self.offsets, np.repeat(self.offsets[-1:], n_empty)]))
 
     def row_lengths(self, lengths: np.ndarray) -> np.ndarray:
         """Return the tokens of each row, given those of each sample."""
@@ -157,6 +161,7 @@ def token_counts(
     n_workers: int = 0,
     progress: bool = True,
     start_method: str | None = None,
+    recount: bool = True,
 ) -> np.ndarray:
     """Return the tokens of every sample: from the file if it is there, else counted in parallel and written.
 
@@ -165,28 +170,30 @@ def token_counts(
 
     Args:
         n_samples: how many samples there are.
-        count: from a sample's number to its tokens. `UnusableSample` counts as a placeholder. It must pickle where
-            processes are not forked.
+        count: from a sample's number to its tokens. It must pickle where processes are not forked.
         cache_file: an `.npy` file; what the counts depend on must be part of its name.
         n_workers: processes, at most; 0, or few samples, are counted in this one.
         progress: show a bar.
         start_method: how processes start (`multiprocessing`); `None`: the platform's way.
+        recount: count again what was unusable when the file was written: it may have been mended since.
 
     Returns:
-        Read-only int32 of shape (samples,), mapped from the file.
+        Read-only int32 of shape (samples,), mapped from the file; 0 where `count` raises `UnusableSample`.
 
     Raises:
         ValueError: if the file is for another number of samples, or a count is below 1.
         RuntimeError: if a process dies.
     """
     cache_file = Path(cache_file)
-    if not cache_file.exists():
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache_file}.lock"):
-            if not cache_file.exists():
-                partial = cache_file.with_name(cache_file.name + ".partial")
-                _count_missing(_open_partial(partial, n_samples), count, n_workers, progress, start_method)
-                partial.replace(cache_file)
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache_file.with_name(cache_file.name + ".partial")
+    with FileLock(f"{cache_file}.lock"):
+        is_new = not cache_file.exists()
+        if not is_new and recount and (np.load(cache_file, mmap_mode="r") == 0).any():
+            shutil.copy(cache_file, partial)
+        if is_new or partial.exists():
+            _count_missing(_open_partial(partial, n_samples), count, n_workers, progress, start_method)
+            partial.replace(cache_file)
     counts = np.load(cache_file, mmap_mode="r")
     _check_size(counts, n_samples, cache_file)
     return counts
@@ -276,7 +283,8 @@ def _count_chunk(indices: np.ndarray, count: Callable[[int], int] | None = None)
         try:
             n_tokens = int(count(index))
         except UnusableSample:
-            n_tokens = N_PLACEHOLDER_TOKENS
+            found.append(0)
+            continue
         if n_tokens < 1:
             raise ValueError(f"the count of sample {index} is {n_tokens} tokens: expected at least 1")
         found.append(n_tokens)

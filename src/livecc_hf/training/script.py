@@ -13,7 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .arguments import Recipe, parse
-from .checkpoints import check_same_run, last_whole_checkpoint, list_checkpoints, read_run_state, remove_partial
+from .checkpoints import (
+    RUN_STATE_FILE,
+    check_same_run,
+    last_whole_checkpoint,
+    list_checkpoints,
+    read_run_state,
+    remove_partial,
+)
 from .memory import explained_memory_errors
 from .setup import build_trainer, inspect
 
@@ -32,11 +39,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     checkpoint = start_from(recipe)
     trainer = build_trainer(recipe)
-    if checkpoint is not None and (state := read_run_state(checkpoint)) is not None:
+    if checkpoint is None:
+        trainer.forget_skipped()
+    elif (state := read_run_state(checkpoint)) is not None:
         check_same_run(checkpoint, state, trainer.fingerprint, trainer.global_batch)
         trainer.restore(state)
+    else:
+        logger.warning("%s has no %s: that its data are these cannot be checked", checkpoint, RUN_STATE_FILE)
     with explained_memory_errors(recipe):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.ledger.check_end()
     trainer.save_model(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         logger.info("saved model and processor to %s", trainer.args.output_dir)
@@ -66,6 +78,12 @@ def start_from(recipe: Recipe) -> Path | None:
             raise ValueError(
                 f"resume_from_checkpoint={checkpoint} is no whole checkpoint: it holds no trainer_state.json; use "
                 "--resume for the newest whole one in output_dir"
+            )
+        state = read_run_state(checkpoint)
+        if state is not None and not state.resumable:
+            raise ValueError(
+                f"resume_from_checkpoint={checkpoint} holds the model only (save_only_model): start a new run with "
+                "model_name_or_path set to it"
             )
         return checkpoint
     if not recipe.ours.resume:

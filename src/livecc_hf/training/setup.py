@@ -17,6 +17,7 @@ from .arguments import Recipe, parse_entries
 from .batches import BatchLoader
 from .data import TrainingData, open_data
 from .packing import Packs, plan_packs, plan_singles, token_counts
+from .placeholder import N_PLACEHOLDER_TOKENS
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -92,10 +93,6 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
         held_out = open_data(parse_entries(ours.eval_data, "eval_data"), processor, options, recipe.data_seed)
     elif ours.held_out:
         train, held_out = _split(train, ours.held_out, recipe.data_seed)
-    if training.eval_strategy != "no" and held_out is None:
-        raise ValueError(
-            f"eval_strategy is {training.eval_strategy}, but nothing is held out: give eval_data or held_out"
-        )
     return train, held_out
 
 
@@ -149,7 +146,9 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     loader = BatchLoader(data.train, data.packs, collator)
     held_out = None
     if data.held_out is not None:
-        held_out = BatchLoader(data.held_out, plan_singles(len(data.held_out)), collator)
+        batch = training.per_device_eval_batch_size * training.world_size
+        # Empty rows at the end, or accelerate fills the last batch with samples a second time.
+        held_out = BatchLoader(data.held_out, plan_singles(len(data.held_out)).padded(batch), collator)
     trainer = LiveCCTrainer(
         model=model,
         args=training,
@@ -285,10 +284,13 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
 
 def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData, TrainingData]:
     """Returns the data without, and only, some samples drawn by the seed."""
-    if n_held_out >= len(data):
-        raise ValueError(f"held_out is {n_held_out}, but there are only {len(data)} samples; hold out fewer")
-    order = np.random.default_rng(seed).permutation(len(data))
-    return data.select(np.sort(order[n_held_out:])), data.select(np.sort(order[:n_held_out]))
+    items = np.stack([data.part_of, data.row_of], axis=1)  # an item may come several times, by its weight
+    distinct, first, which = np.unique(items, axis=0, return_index=True, return_inverse=True)
+    if n_held_out >= len(distinct):
+        raise ValueError(f"held_out is {n_held_out}, but there are only {len(distinct)} samples; hold out fewer")
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[:n_held_out]
+    is_held_out = np.isin(which.reshape(-1), chosen)
+    return data.select(np.flatnonzero(~is_held_out)), data.select(np.sort(first[chosen]))
 
 
 def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | None]:
@@ -303,7 +305,10 @@ def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | 
             data.count_tokens,
             _counts_file(data),
             n_workers=training.dataloader_num_workers or os.cpu_count() or 1,
+            recount=training.local_process_index == 0,
         )
+    # What cannot be used, now or for its length, takes its place in a row all the same, and is skipped there.
+    counts = np.where(counts == 0, N_PLACEHOLDER_TOKENS, np.minimum(counts, training.max_length or counts.max()))
     if not recipe.packing:
         return plan_singles(len(data)), counts
     packs = plan_packs(counts, training.max_length, recipe.data_seed)
@@ -331,5 +336,7 @@ def _fingerprint(recipe: Recipe, data: RunData) -> str:
         training.seed,
         training.data_seed,
         str(training.train_sampling_strategy),
+        (recipe.ours.position_scheme, recipe.ours.train_parts, recipe.ours.optimizer, str(training.optim)),
+        [(name, value) for name, value in vars(recipe.model).items() if "lora" in name or name == "use_peft"],
     )
     return hashlib.sha256(repr(described).encode()).hexdigest()[:16]

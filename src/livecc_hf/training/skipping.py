@@ -75,6 +75,18 @@ class SkipLedger:
                 f"{self.max_skipped:g} allows ({self._reasons()}); see {self.file}, mend the data or raise max_skipped"
             )
 
+    def check_end(self) -> None:
+        """Refuses the result of a run that has seen nothing it could learn from.
+
+        Raises:
+            TooManySkippedError: if every sample was skipped.
+        """
+        if self.n_samples and self.n_skipped == self.n_samples:
+            raise TooManySkippedError(
+                f"none of the {self.n_samples} samples could be used ({self._reasons()}), so nothing was learned; see "
+                f"{self.file}, and look at samples with --inspect 4"
+            )
+
     def state(self) -> dict[str, int]:
         """Returns what a checkpoint keeps."""
         return {"n_samples": self.n_samples, "n_skipped": self.n_skipped}

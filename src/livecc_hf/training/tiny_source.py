@@ -130,6 +130,9 @@ class TinyPart:
     def origin(self, row: int) -> str:
         return f"tiny {self.entry.task}, seed {self.first + row}"
 
+    def fingerprint(self) -> str:
+        return f"{self.entry} {self.first}"
+
 
 @register_source("tiny")
 class TinySource:

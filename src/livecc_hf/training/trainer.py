@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,9 @@ from .sharding import reduced_head_gradient
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .skipping import SkipLedger
+    from .skipping import SkipLedger, SkippedSample
+
+logger = logging.getLogger(__name__)
 
 
 class LiveCCTrainer(SFTTrainer):
@@ -50,6 +53,7 @@ class LiveCCTrainer(SFTTrainer):
         self.fingerprint = fingerprint
         self._finish_save = finish_save
         self._held_out_loader = held_out_loader
+        self._unusable_held_out: set[int] = set()
         self._held_out = torch.zeros(3, dtype=torch.float64)  # negative log-likelihood, tokens, words
 
     @property
@@ -57,6 +61,11 @@ class LiveCCTrainer(SFTTrainer):
         """Rows that a step takes, over all processes."""
         args = self.args
         return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+    def forget_skipped(self) -> None:
+        """Clears the list of an earlier run in the same folder."""
+        if self.ledger is not None and self.is_world_process_zero():
+            self.ledger.forget_after(0)
 
     def restore(self, state: RunState) -> None:
         """Goes back to a checkpoint's counts; weights and the rest are `train`'s to load."""
@@ -111,12 +120,17 @@ class LiveCCTrainer(SFTTrainer):
         if not self.model.training:
             counts = [loss.double().item() * max(n_targets, 1), n_targets, note.get("n_words", 0)]
             self._held_out += torch.tensor(counts, dtype=torch.float64)
+            self._warn_of_held_out(note.get("skipped", ()))
         elif "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
         return result
 
     def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, **keywords):
-        """As the base class; adds the loss per supervised token and per spoken word over the whole set."""
+        """As the base class; the loss is that of a supervised token over the whole set, and that of a spoken word.
+
+        Raises:
+            ValueError: if no held-out sample can be used.
+        """
         self._held_out.zero_()
         output: EvalLoopOutput = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, **keywords
@@ -124,11 +138,17 @@ class LiveCCTrainer(SFTTrainer):
         prefix = keywords.get("metric_key_prefix", "eval")
         sums = self._held_out.to(self.args.device, torch.float32)
         nll, n_tokens, n_words = self.accelerator.reduce(sums, "sum").tolist()
-        if n_tokens:
-            output.metrics[f"{prefix}_loss_per_token"] = nll / n_tokens
+        if not n_tokens:
+            raise ValueError("none of the held-out samples can be used, see the warnings: mend eval_data")
+        output.metrics[f"{prefix}_loss"] = nll / n_tokens  # the base class takes the mean of the batches' means
         if n_words:
             output.metrics[f"{prefix}_loss_per_word"] = nll / n_words
         return output
+
+    def create_model_card(self, *args, **keywords) -> None:
+        """As the base class, but an adapter's card, which says how to use and merge it, is written with its files."""
+        if self._finish_save is None:
+            super().create_model_card(*args, **keywords)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         """As the base class; the folder is then made complete (code, adapter's config and processor)."""
@@ -148,10 +168,19 @@ class LiveCCTrainer(SFTTrainer):
             run_dir = self._get_output_dir(trial=trial)
             step = self.state.global_step
             counts = self.ledger.state() if self.ledger is not None else {}
-            state = RunState(step, self.fingerprint, self.global_batch, self._total_train_tokens, counts)
+            resumable = not self.args.save_only_model
+            tokens = self._total_train_tokens
+            state = RunState(step, self.fingerprint, self.global_batch, tokens, resumable, counts)
             write_run_state(f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}", state)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
+
+    def _warn_of_held_out(self, skipped: Sequence[SkippedSample]) -> None:
+        """Says once of each held-out sample that cannot be used."""
+        for item in skipped:
+            if item.index not in self._unusable_held_out:
+                self._unusable_held_out.add(item.index)
+                logger.warning("held-out %s cannot be used (%s): %s", item.origin, item.reason, item.message)
 
     def _count_packed_tokens(self, inputs: dict[str, Any]) -> None:
         """Corrects the token count: without a mask the base class takes `position_ids` for (rows, length)."""
