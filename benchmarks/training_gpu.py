@@ -41,7 +41,8 @@ TURN_TEXT_TOKENS, SPOKEN_TOKENS = 15, 13
 MIN_MFU = 0.4
 # Most bytes of QLoRA, by tokens in a row.
 MAX_QLORA_BYTES = {8192: 14e9, 24576: 24e9}
-# Dense bfloat16 with float32 accumulation, in TFLOP/s, from the vendor's data sheets; the first name that fits counts.
+# Dense bfloat16 with float32 accumulation, in TFLOP/s; check against the maker's data sheet before
+# publishing a figure. The first name that fits counts.
 PEAK_TFLOPS = (
     ("B200", 2250),
     ("H200", 989),
@@ -111,6 +112,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
     from transformers import initialization
 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+    from livecc_hf.training.packed_attention import use_packed_attention
 
     with initialization.no_init_weights():
         model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -135,6 +137,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
         model.config.quantization_config = described
         model.hf_quantizer = AutoHfQuantizer.from_config(described)
         model.quantization_method = described.quant_method
+    use_packed_attention(model)
     return model.train()
 
 
@@ -213,6 +216,8 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
     import torch
     from peft import get_peft_model
 
+    from livecc_hf.training.packed_attention import packed_batch
+
     four_bit = getattr(model, "is_loaded_in_4bit", False)
     model = get_peft_model(model, lora(model))
     model.enable_input_require_grads()
@@ -227,7 +232,7 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
     times, losses = [], []
     for _ in range(n_steps):
         start = time.perf_counter()
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with packed_batch(inputs), torch.autocast(torch.device(device).type, torch.bfloat16):
             loss = model(**inputs).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

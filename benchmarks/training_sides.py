@@ -68,7 +68,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     set_trainable(model, ("language_model",))
     use_packed_attention(model)
     processor = load_processor(str(folder))
-    data = TrainingData([DataPart("stored", StoredPart(samples), 1)], processor, EncodeOptions())
+    data = TrainingData([DataPart("stored", {}, StoredPart(samples), 1)], processor, EncodeOptions())
     packs = plan_packs([len(sample["input_ids"]) for sample in samples], row_tokens, seed=0)
     collator = CommentaryCollator(model.config, processor.tokenizer.pad_token_id, images_as_videos=True)
     loader = BatchLoader(data, packs, collator)

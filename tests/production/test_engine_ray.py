@@ -51,6 +51,15 @@ def files_of(result) -> dict:
     }
 
 
+def test_an_address_where_nobody_listens_is_named_at_once():
+    from livecc_hf.production.engine_ray import _check_reachable
+
+    with pytest.raises(ConnectionError, match="no Ray cluster answers at 127.0.0.1:1 "):
+        _check_reachable("127.0.0.1:1")
+    for address in (None, "auto", "local", "ray://x:1"):
+        _check_reachable(address)
+
+
 def test_ray_makes_what_the_local_engine_makes(tmp_path, cluster):
     assert len(ray.nodes()) == 2
     titles = ["a"] * 20

@@ -51,7 +51,9 @@ def test_other_errors_pass(recipe):
 
 
 def test_adapters_on_a_quantised_base_have_no_such_knobs_left(recipe):
-    parsed = parse(["--config", recipe(optimizer="trainer", use_peft=True, load_in_4bit=True, activation_checkpointing=True)])
+    parsed = parse(
+        ["--config", recipe(optimizer="trainer", use_peft=True, load_in_4bit=True, activation_checkpointing=True)]
+    )
     with pytest.raises(TrainingMemoryError) as caught, explained_memory_errors(parsed):
         raise MemoryError
     assert "use_peft" not in str(caught.value)

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 OnUnit = Callable[[Sequence[StageStats]], None]
 
 _INSTALL = "the engine ray needs Ray: pip install 'livecc-hf[ray]'"
+_CONNECT_S = 10.0
 _MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with them
 
 
@@ -54,6 +56,7 @@ class RayEngine:
         self.work, self.workers, self.gpus = work, workers, gpus
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
+            _check_reachable(address)
             try:
                 quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
                 ray.init(address or os.environ.get("RAY_ADDRESS"), include_dashboard=False, **quiet)
@@ -122,6 +125,19 @@ class RayEngine:
             **share,
             **options,
         )
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise a ConnectionError where nobody listens at HOST:PORT: Ray itself would try for ten minutes and more."""
+    host, _, port = (address or "").rpartition(":")
+    if "/" in host or not host or not port.isdigit():  # auto, local, or a client's ray://
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}): start one with ray start --head, or leave ray_address out"
+        ) from error
 
 
 class _SegmentTask:

@@ -40,7 +40,7 @@ class Stage(ABC):
     needs_gpu: ClassVar[bool] = False  # runs a model that is worth an accelerator
     batch_rows: ClassVar[int] = 1024  # rows of a batch that suit it
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027 (most stages have nothing to load)
         """Loads models; called once in each process before the first batch.
 
         Raises:
