@@ -68,8 +68,8 @@ def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
     found = next((path for path, state in states.items() if state is not None and state.resumable), None)
     if found is None and any(states.values()):
         raise ValueError(
-            f"the checkpoints in {output_dir} hold the model only (save_only_model): a run cannot go on from them; start "
-            "a new one with model_name_or_path set to the newest"
+            f"the checkpoints in {output_dir} hold the model only (save_only_model): a run cannot go on from them; "
+            "start a new one with model_name_or_path set to the newest"
         )
     return found
 

@@ -39,7 +39,7 @@ def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
 
 @contextlib.contextmanager
 def packed_batch(inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Says that the forward pass inside is of this batch; it needs no mask if the batch carries its samples' lengths."""
+    """Says that the forward pass inside is of this batch: it needs no mask if the batch has its samples' lengths."""
     token = _in_packed_batch.set("cu_seq_lens_q" in inputs)
     try:
         yield
@@ -60,7 +60,7 @@ def _attend(
     cu_seq_lens_q: torch.Tensor | None = None,
     **keywords,
 ) -> tuple[torch.Tensor, None]:
-    """Attends within each sample; query (rows, heads, length, size), `cu_seq_lens_q` over all rows, padding included."""
+    """Attends within each sample; query (rows, heads, length, size), `cu_seq_lens_q` over all rows with padding."""
     if cu_seq_lens_q is None or attention_mask is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
     rows, _, length, _ = query.shape
