@@ -47,4 +47,11 @@ def test_the_numbers_of_training_are_those_measured():
     assert f"against {ways['captioned, last 20 s every 20 s']['recall_in_time']:.2f} for" in section
 
 
+    models = json.loads((ROOT / "benchmarks/results/training.json").read_text())["models"]
+    ratios = [(models[name]["step_time_ratio"], models[name]["memory_ratio"]) for name in ("mid-size", "livecc-tiny")]
+    flat = " ".join(section.split())
+    assert f"takes {ratios[0][0]:.2f} of the step time and {ratios[0][1]:.3f} of the memory" in flat
+    assert f"livecc-tiny {ratios[1][0]:.2f} of the time and {ratios[1][1]:.1f} of the memory" in flat
+
+
 MEASURED = ("decoding", "other_narrator", "interleaving")
