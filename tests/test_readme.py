@@ -46,7 +46,6 @@ def test_the_numbers_of_training_are_those_measured():
     assert f"{ways['interleaved, streamed']['recall_in_time']:.2f} of the events" in section
     assert f"against {ways['captioned, last 20 s every 20 s']['recall_in_time']:.2f} for" in section
 
-
     models = json.loads((ROOT / "benchmarks/results/training.json").read_text())["models"]
     ratios = [(models[name]["step_time_ratio"], models[name]["memory_ratio"]) for name in ("mid-size", "livecc-tiny")]
     flat = " ".join(section.split())
