@@ -56,3 +56,19 @@ def test_a_batch_without_a_supervised_token_has_no_loss_and_no_gradient(trainer)
     loss.backward()
     assert loss.item() == 0
     assert all((gradient == 0).all() for gradient in gradients(model).values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("packing", [False, True])
+def test_on_a_gpu_the_loss_is_that_of_the_full_computation(recipe, packing):
+    path = recipe(data=[ENTRY], optimizer="trainer", max_length=600, packing=packing, use_cpu=False)
+    trainer = build_trainer(parse(["--config", path]))
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    batch.pop(BOOKKEEPING)
+    model = trainer.model.train()
+    loss = trainer.compute_loss(model, dict(batch))
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = model(**batch, use_cache=False).logits
+    full = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert loss.item() == pytest.approx(full.item(), abs=1e-4)
