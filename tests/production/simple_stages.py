@@ -74,3 +74,15 @@ class NoModel(Stage):
 
     def __call__(self, batch: pa.Table) -> StageResult:
         raise AssertionError("never opened")
+
+
+@dataclass(frozen=True)
+class MyScore(Stage):
+    """Appends a column of its own, before the others or after them."""
+
+    name: ClassVar[str] = "my_score"
+    first: bool = field(default=False, metadata={"help": "Before the others."})
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        scored = batch.add_column(0 if self.first else batch.num_columns, "my_score", pa.array([0.5] * len(batch)))
+        return split(self.name, scored, np.full(len(batch), None, object))

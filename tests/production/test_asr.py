@@ -10,7 +10,8 @@ from models import write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 
 from livecc_hf.production.records import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
-from livecc_hf.production.speech_audio import NoAudioError, decode_speech
+from livecc_hf.production.speech_audio import NoAudioError, SpeechAudio, decode_speech
+from livecc_hf.production.stage import DeviceError
 from livecc_hf.production.stages import asr
 from livecc_hf.production.stages.asr import Asr
 
@@ -181,3 +182,24 @@ def test_words_on_a_gpu(whisper, speech, tmp_path):
 
 def test_the_encoder_takes_what_the_device_is_tried_with(stage):
     asr._try_device(stage.loaded.model)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("CUDA failed with error unknown error", DeviceError),
+        ("cuBLAS failed with status CUBLAS_STATUS_NOT_INITIALIZED", DeviceError),
+        ("a shape that does not fit", None),
+    ],
+)
+def test_a_device_that_fails_is_told_from_a_video_that_does(stage, monkeypatch, message, error):
+    def fails(*_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(Asr, "transcribe", fails)
+    audio = SpeechAudio(np.zeros(16000, np.float32), 0.0)
+    if error is None:
+        assert stage._outcome(audio, "a.mp4").reason == "error"
+    else:
+        with pytest.raises(error, match=r"speech recognition failed at a\.mp4"):
+            stage._outcome(audio, "a.mp4")

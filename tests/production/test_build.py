@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -215,6 +216,60 @@ def test_a_run_without_clips_gives_a_manifest_for_the_next(tmp_path):
     third = quiet_build(options_for(tmp_path, [], "last", input=str(second.dataset / "data"), stages=score))
     assert [row["text_loss"] for row in dataset_rows(third.out)] == [60.0, 60.0]
     assert [row["words"] for row in dataset_rows(third.out)] == [row["words"] for row in dataset_rows(second.out)][:2]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_stage_of_ones_own_may_append_a_column(tmp_path, first):
+    stages = {"pretrain_clips": {"min_s": 20.0}, "simple_stages:MyScore": {"first": first}}
+    lines = []
+    result = build(options_for(tmp_path, ["a"] * 3, stages=stages), lines.append)
+    assert result.dataset is not None
+    assert [row["id"] for row in dataset_rows(result.out)] == ["v0#0", "v0#1", "v1#0", "v2#0"]
+    assert all(row["video_start"] < row["video_end"] and row["words"] for row in dataset_rows(result.out))
+    assert any("no place for" in line and line.endswith("my_score") for line in lines)
+    assert pq.read_table(result.out / "units" / "000000" / "clips.parquet")["my_score"].to_pylist() == [0.5] * 4
+
+
+def test_the_dataset_is_written_anew_when_it_is_to_be_another(tmp_path):
+    stages = {"pretrain_clips": {"min_s": 20.0}}
+    out = quiet_build(options_for(tmp_path, ["a"] * 3, stages=stages, dataset={"license": "mit"})).out
+    units = {path: path.stat().st_mtime_ns for path in (out / "units").rglob("*")}
+    changed = {"license": "cc-by-4.0", "clips_per_shard": 2, "jsonl": False}
+    quiet_build(options_for(tmp_path, [], stages=stages, dataset=changed))
+    assert "license: cc-by-4.0" in (out / "dataset" / "README.md").read_text()
+    assert len(list((out / "dataset" / "data").iterdir())) == 2
+    assert not (out / "dataset" / "conversations.jsonl").exists()
+    assert {path: path.stat().st_mtime_ns for path in (out / "units").rglob("*")} == units
+
+
+@pytest.mark.parametrize("out", ["videos/out", "videos", "videos/deep/er/out", "link/out"])
+def test_an_output_inside_the_input_is_refused(tmp_path, out):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "videos")
+    with pytest.raises(ValueError, match=r"out .* is inside the input .*videos-dataset"):
+        quiet_build(options_for(tmp_path, ["a"], out, input=str(tmp_path / "videos")))
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.parquet"])
+def test_an_input_without_a_video_is_one_clear_error(tmp_path, name):
+    if name == "m.jsonl":
+        (tmp_path / name).write_text("\n\n")
+    else:
+        pq.write_table(pa.table({"video": pa.array([], pa.string())}), tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} holds no video: expected a line or row"):
+        quiet_build(options_for(tmp_path, ["a"], input=str(tmp_path / name)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_name_an_id_again_are_in_the_report(tmp_path):
+    """Their ids are the same, so nothing but their place tells them apart."""
+    rows = [{"id": "v", "video": f"{i}.mp4", "duration_s": 60.0} for i in range(60)]
+    file = write_manifest(tmp_path / "m.jsonl", ["a"])
+    file.write_text(file.read_text() + "\n".join(map(json.dumps, rows)))
+    quiet_build(options_for(tmp_path, [], unit_videos=100, stages={"pretrain_clips": {"min_s": 20.0}}))
+    assert "Dropped by input: repeated" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_video_named_in_two_units_counts_once(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from livecc_hf.data.conversations import parse_narration
 from livecc_hf.data.jsonl import JsonLines, find_offsets
 from livecc_hf.data.rows import parse_row
+from livecc_hf.modeling.grammar_livecc import assign_words
 from livecc_hf.production.records import CLIP_SCHEMA, words_array
 from livecc_hf.production.stages.conversations import (
     DATASET_SCHEMA,
@@ -41,6 +43,7 @@ def clips(*rows: dict) -> pa.Table:
 
 
 def test_a_line_is_what_live_cc_5m_has():
+    """But for `video_end`, where it would be a word's end: see the test of the last word."""
     line = conversation_lines(clips({"title": "A review", "previous": ""}))[0]
     assert line.decode() == (
         '[{"role": "user", "content": [{"type": "video", "video": "a.mp4", "video_start": 16.8, "video_end": 158.8}, '
@@ -142,6 +145,24 @@ def test_rows_are_what_training_reads(tmp_path):
     narration = parse_row(rows.to_pylist()[0], "row 1")
     assert narration == parse_narration(json.loads(conversation_lines(table)[0]), "line 1")
     assert parse_row(rows.to_pylist()[1], "row 2").query is None
+
+
+@pytest.mark.parametrize("end_s", [3.2, 6.5, 6.97])
+def test_a_frame_is_sampled_after_the_last_word(end_s):
+    """Training samples every 0.5 s from the clip's start, and cuts words that end after the last frame is shown."""
+    words = [(1.0, 1.4, "Red"), (1.4, 1.9, "ball"), (end_s - 0.3, end_s, "stops.")]
+    table = clips({"start_s": 1.0, "end_s": end_s, "words": words})
+    [row] = dataset_rows(table).to_pylist()
+    assert json.loads(conversation_lines(table)[0])[0]["content"][0]["video_end"] == row["video_end"]
+    assert end_s < row["video_end"] <= end_s + 0.5
+    sampled_s = np.arange(row["video_start"], row["video_end"] + 1e-6, 0.5)  # each shown without holding it
+    assert assign_words(words, [sampled_s[-1]])[1] == 0
+
+
+def test_a_clip_that_ends_late_enough_stays_as_it_is():
+    """So that a dataset whose clips go through more stages ends where it did; so does one without words."""
+    rows = dataset_rows(clips({"end_s": 17.5}, {"end_s": 17.0}, {"end_s": 30.0}, {"words": [], "end_s": 20.0}))
+    assert rows["video_end"].to_pylist() == [17.5, 17.5, 30.0, 20.0]
 
 
 def test_other_columns_are_refused():

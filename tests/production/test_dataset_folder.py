@@ -60,7 +60,7 @@ def test_datasets_opens_the_folder(tmp_path):
     rows = load(written.folder, tmp_path)
     assert len(rows) == 3
     assert rows[0]["words"][0] == {"start": 1.0, "end": 1.4, "word": "Red"}
-    assert (rows[2]["video"], rows[2]["video_start"], rows[2]["video_end"]) == ("a.mp4", 1.0, 6.5)
+    assert (rows[2]["video"], rows[2]["video_start"], rows[2]["video_end"]) == ("a.mp4", 1.0, 7.0)
     assert len((written.folder / "conversations.jsonl").read_text().splitlines()) == 4
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

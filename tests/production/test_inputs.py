@@ -60,6 +60,52 @@ def test_bad_lines_are_dropped_with_their_number(tmp_path):
     assert "line 11 of m.jsonl" in dropped[6]["detail"]
 
 
+DEEP = '{"video": "a", "title": ' + "[" * 100_000 + "]" * 100_000 + "}"
+HALF = "\\ud800"  # half of a character, as JSON and not as text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEEP,
+        '{"video": "a", "duration_s": 1' + "0" * 400 + "}",
+        '{"video": "a", "duration_s": 1' + "0" * 9000 + "}",
+        f'{{"video": "a", "title": "x{HALF}"}}',
+        f'{{"video": "a{HALF}"}}',
+        f'{{"video": "a", "id": "x{HALF}"}}',
+        f'{{"video": "a", "captions": "x{HALF}"}}',
+        f'{{"video": "a", "words": [[0, 1, "x"], [1, 2, "x{HALF}"]]}}',
+        f'{{"video": "a", "words": [[0, 1{"0" * 400}, "x"]]}}',
+        f'{{"video": "a", "subtitles": [[0, 1, "x{HALF}"]]}}',
+        '{"video": "a\\u0000.mp4"}',
+        '{"video": "a", "id": [1, {}], "words": [[0, 1]]}',
+        '{"video": "a", "words": [5, {}]}',
+        '{"video": "a", "words": [{"start": 0, "end": 1, "word": "x"}, 7]}',
+        '{"video": "a", "width_px": 1e400}',
+    ],
+    ids=lambda line: line[:60].replace("/", ""),
+)
+def test_one_bad_line_does_not_cost_the_others(tmp_path, line):
+    file = tmp_path / "m.jsonl"
+    file.write_text(f'{{"video": "good.mp4"}}\n{line}\n{{"video": "fine.mp4"}}\n')
+    found, [dropped] = read_all(open_input(file))
+    assert [row["id"] for row in found] == ["good.mp4", "fine.mp4"]
+    assert dropped["reason"] in ("malformed", "not_json")
+    assert dropped["detail"].startswith("line 2 of m.jsonl")
+
+
+def test_metadata_that_cannot_be_opened_costs_one_video(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "a.info.json").symlink_to(tmp_path / "gone")
+    (tmp_path / "b.info.json").write_text('{"title": ' + "[" * 100_000)
+    (tmp_path / "c.info.json").write_text('{"title": "fine", "categories": "Sports"}')
+    found, dropped = read_all(open_input(tmp_path))
+    assert [(row["id"], row["title"]) for row in found] == [("c.mp4", "fine")]
+    assert [(row["id"], row["reason"]) for row in dropped] == [("a.mp4", "malformed"), ("b.mp4", "malformed")]
+    assert "a.info.json" in dropped[0]["detail"]
+
+
 def test_words_and_subtitles_may_be_inline(tmp_path):
     file = tmp_path / "m.jsonl"
     rows = [
@@ -118,6 +164,35 @@ def test_parquet_of_clips_goes_on_with_clips(tmp_path):
     assert rows["end_s"].to_pylist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        pa.array([[{"word": "hi", "end": 2.0, "start": 1.5}]] * 4),
+        pa.array([[["1.5", "2.0", "hi"]]] * 4),
+    ],
+    ids=["other order", "lists"],
+)
+def test_clips_keep_their_times_whatever_type_their_words_have(tmp_path, words):
+    columns = {"id": [f"v#{i}" for i in range(4)], "video": ["/v.mp4"] * 4, "words": words, "previous": ["so"] * 4}
+    columns |= {"start_s": [1.0, 1.0, None, 3.0], "end_s": [2.0, 2.5, 2.0, 2.0], "query": ["Why?"] * 4}
+    columns |= {"text_loss": [2.5] * 4}
+    pq.write_table(pa.table(columns), tmp_path / "clips.parquet")
+    found, dropped = read_all(open_input(tmp_path / "clips.parquet"))
+    assert [(row["id"], row["start_s"], row["end_s"]) for row in found] == [("v#0", 1.0, 2.0), ("v#1", 1.0, 2.5)]
+    for row in found:
+        assert (row["previous"], row["query"], row["text_loss"], row["title"]) == ("so", "Why?", 2.5, None)
+        assert row["words"] == [{"start_s": 1.5, "end_s": 2.0, "word": "hi"}]
+    assert [(row["id"], row["reason"]) for row in dropped] == [("v#2", "malformed"), ("v#3", "malformed")]
+    assert "the clip runs from None to 2.0 s" in dropped[0]["detail"]
+
+
+def test_hidden_folders_hold_no_input(tmp_path):
+    for name in (".dataset.partial/videos/b.mp4", "shown/a.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert [row["id"] for row in read_all(open_input(tmp_path))[0]] == ["shown/a.mp4"]
+
+
 def test_a_datasets_shard_gives_its_clips_back(tmp_path):
     from livecc_hf.production.records import words_array
     from livecc_hf.production.stages.conversations import write_parquet
@@ -127,7 +202,11 @@ def test_a_datasets_shard_gives_its_clips_back(tmp_path):
     clips = pa.table(columns | {"words": words_array([[(1.0, 2.0, "hi")]])}, schema=CLIP_SCHEMA)
     write_parquet(tmp_path / "train.parquet", clips)
     source = open_input(tmp_path / "train.parquet")
-    assert source.read(next(source.units()))[0].equals(clips)
+    rows = source.read(next(source.units()))[0]
+    assert rows["end_s"].to_pylist() == [2.5]  # with room for the last word; written again, it stays there
+    assert rows.drop_columns("end_s").equals(clips.drop_columns("end_s"))
+    write_parquet(tmp_path / "again.parquet", rows)
+    assert pq.read_table(tmp_path / "again.parquet").equals(pq.read_table(tmp_path / "train.parquet"))
 
 
 def test_a_folder_with_captions_and_metadata(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -18,7 +19,7 @@ from livecc_hf.production import pipeline
 from livecc_hf.production.engine_local import LocalEngine
 from livecc_hf.production.inputs import open_input
 from livecc_hf.production.pipeline import STAGES, Work, find_stage, make_segments, make_stage, run_segment
-from livecc_hf.production.stage import Stage
+from livecc_hf.production.stage import DeviceError, Stage, split
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.units import StageBrokenError, UnitFolder, UnitState, run_stage
 
@@ -118,6 +119,67 @@ def test_a_stage_that_fails_on_everything_stops_the_run(tmp_path):
     assert work.folder.numbers() == []
     run_here(make_work(tmp_path, ["a"] * 12, [CLIPS, Score(broken=True)], keep_going=True))
     assert results(work)[0] == []
+
+
+def test_one_broken_video_of_many_clips_does_not_stop_the_run(tmp_path):
+    """Of a unit with one video left, all clips may fail without a fault of the stage."""
+    work = make_work(tmp_path, ["a"], [Score(broken=True)])
+    clips = CLIPS(work.start(next(work.source.units())).rows).kept.slice(0, 1)
+    for n_videos in (1, 7, 8):
+        names = [f"{i % n_videos}.mp4" for i in range(24)]
+        rows = pa.concat_tables([clips] * 24).set_column(1, "video", pa.array(names))
+        unit = UnitState(0, rows, work.start(next(work.source.units())).dropped, ())
+        if n_videos == 8:
+            with pytest.raises(StageBrokenError, match="failed on all 24 items"):
+                run_stage(Score(broken=True), unit)
+        else:
+            assert run_stage(Score(broken=True), unit).stats[0].errors == 24
+
+
+@dataclass(frozen=True)
+class FailingDevice(Stage):
+    """Its accelerator fails from the third batch on; the process cannot use it any more."""
+
+    name: ClassVar[str] = "failing_device"
+    batch_rows: ClassVar[int] = 4
+    error: type[Exception] = RuntimeError
+    message: str = "CUDA error: an illegal memory access was encountered"
+    calls: tuple[list[int], ...] = ([],)
+
+    def __call__(self, batch: pa.Table):
+        self.calls[0].append(len(batch))
+        if len(self.calls[0]) > 2:
+            raise self.error(self.message)
+        return split(self.name, batch, np.full(len(batch), None, object))
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"error": AcceleratorError, "message": "device-side assert"},
+        {"error": DeviceError, "message": "cuBLAS is gone"},
+    ],
+    ids=["cuda", "accelerator", "stage"],
+)
+def test_a_device_that_fails_is_no_fault_of_the_items(tmp_path, options):
+    stage = FailingDevice(**options, calls=([],))
+    work = make_work(tmp_path, ["a"] * 20, [stage], unit_videos=20, keep_going=True)
+    with pytest.raises(DeviceError, match=options.get("message", "accelerator failed in stage failing_device: CUDA")):
+        run_here(work)
+    assert stage.calls[0] == [4, 4, 4]  # nothing is tried again where it cannot work
+    assert work.folder.numbers() == []  # so it is done anew
+
+
+def test_memory_that_runs_out_for_one_item_drops_it(tmp_path):
+    stage = FailingDevice(message="CUDA out of memory. Tried to allocate 20 GiB", calls=([],))
+    work = make_work(tmp_path, ["a"] * 20, [stage], unit_videos=20, keep_going=True)
+    run_here(work)
+    assert (len(results(work)[0]), len(results(work)[1])) == (8, 12)
 
 
 def test_units_are_written_once_and_whole(tmp_path):

@@ -14,7 +14,9 @@ from chat_server import Reply, serve_chat, verdict
 
 from livecc_hf.production.chat_endpoint import EndpointError
 from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
+from livecc_hf.production.stage import StageBrokenError
 from livecc_hf.production.stages.prompt import Prompt, read_answer
+from livecc_hf.production.units import UnitState, is_disk_full, run_stage
 
 
 def clips(*spoken, title="A game") -> pa.Table:
@@ -268,8 +270,34 @@ def test_a_cache_that_cannot_grow_stops_with_one_error(tmp_path):
         stage.open()
         # SQLite's own limit fails as a full disk does.
         stage.loaded.cache._connection.execute("PRAGMA max_page_count = 4")
-        with pytest.raises(OSError, match=r"answers cannot be written to .*full; free some space"):
+        with pytest.raises(OSError, match="answers cannot be written: .*full; free some space there.*answers.sqlite"):
             stage(clips(*(f"clip {i}" for i in range(60))))
     with sqlite3.connect(cache) as connection:  # what was written is whole
         (count,) = connection.execute("SELECT count(*) FROM answers").fetchone()
     assert 0 < count < 60
+
+
+@pytest.mark.parametrize("fault", ["full", "locked"])
+def test_a_cache_that_fails_ends_the_run_and_pays_for_nothing_twice(tmp_path, fault):
+    """The run must stop at once, and not ask for ever smaller batches, or drop clips for it."""
+    cache = tmp_path / "answers.sqlite"
+    table = clips(*(f"clip {i}" for i in range(60)))
+    unit = UnitState(0, table, DROPPED_SCHEMA.empty_table(), ())
+    with serve_chat(lambda *_: verdict("q" * 399)) as server:
+        stage = stage_for(server, cache=str(cache), concurrency=1)
+        stage.open()
+        connection = stage.loaded.cache._connection
+        if fault == "full":
+            connection.execute("PRAGMA max_page_count = 4")
+            with pytest.raises(OSError, match="free some space there") as caught:
+                run_stage(stage, unit)
+            assert is_disk_full(caught.value)
+        else:
+            connection.execute("PRAGMA busy_timeout = 50")
+            other = sqlite3.connect(cache, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StageBrokenError, match="answers.sqlite cannot be written: database is locked"):
+                run_stage(stage, unit)
+            other.close()
+        asked = len(server.requests)
+    assert asked <= 30

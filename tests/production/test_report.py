@@ -78,3 +78,11 @@ def test_values_outside_count_at_the_ends_and_missing_ones_nowhere():
 def test_any_number_of_distributions_is_drawn(n):
     figure = draw(STATS, make_distributions()[:n], STAGES)
     assert len(figure.axes) == 2 + n
+
+
+def test_dropped_rows_may_share_an_id(tmp_path):
+    """A manifest that names an id three times drops two rows of it, whose videos differ."""
+    rows = [{"id": "v1", "video": f"{i}.mp4", "stage": "input", "reason": "repeated"} for i in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows, DROPPED_SCHEMA), tmp_path / "dropped.parquet")
+    write_report(tmp_path, STATS, STAGES, [clips(3)], pq.ParquetFile(tmp_path / "dropped.parquet"))
+    assert "Dropped by input: repeated" in (tmp_path / "report.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,8 @@ import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
+
+from .stage import StageBrokenError
 
 _BUSY_S = 60  # how long to wait for other processes that write
 
@@ -52,18 +55,26 @@ class AnswerCache:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def get(self, key: str) -> Any | None:
-        """Return the answer, `None` if there is none."""
+        """Return the answer, `None` if there is none.
+
+        Raises:
+            StageBrokenError: if the file cannot be read.
+        """
         if self._connection is None:
             return None
-        with self._lock:
-            row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        try:
+            with self._lock:
+                row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._broken("read", error) from error
         return None if row is None else json.loads(row[0])
 
     def put(self, key: str, answer: Any) -> None:
         """Keep an answer.
 
         Raises:
-            OSError: if it cannot be written, as when the disk is full.
+            OSError: if the disk is full (ENOSPC).
+            StageBrokenError: if it cannot be written for another reason.
         """
         if self._connection is None:
             return
@@ -71,7 +82,17 @@ class AnswerCache:
             with self._lock:
                 self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(answer)))
         except sqlite3.Error as error:
-            raise OSError(f"answers cannot be written to {self.path}: {error}; free some space there") from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                text = f"answers cannot be written: {error}; free some space there"
+                raise OSError(errno.ENOSPC, text, str(self.path)) from error
+            raise self._broken("written", error) from error
+
+    def _broken(self, what: str, error: sqlite3.Error) -> StageBrokenError:
+        """Return an error that ends the run: without the file, every clip would be asked again, and paid for."""
+        return StageBrokenError(
+            f"cache {self.path} cannot be {what}: {error}. What is finished is kept: close what else uses the file, "
+            "or see that it can be written, and run the same command again"
+        )
 
     def close(self) -> None:
         """Close the file."""

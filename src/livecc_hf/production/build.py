@@ -77,6 +77,7 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
         options.input, options.unit_videos, options.limit, language=options.language, root=options.media_root
     )
     out = Path(options.out).expanduser().absolute()
+    _check_places(source, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
@@ -89,7 +90,8 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
             raise
         done = len(UnitFolder(out / UNITS).numbers())
         raise DiskFullError(
-            f"the disk of {out} is full: {done} finished units are kept; free some space and run the same command again"
+            f"the disk of {error.filename or out} is full: {done} finished units are kept; free some space and run the "
+            "same command again"
         ) from error
 
 
@@ -99,6 +101,20 @@ def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
     options.about(stages, {})
     if find_spec("matplotlib") is None:
         raise ImportError("the report needs matplotlib: pip install 'livecc-hf[data]'")
+
+
+def _check_places(source: VideoInput, out: Path) -> None:
+    """Refuse an input without a video, and an output that would become input when the run is started again."""
+    if source.path.is_dir() and out.resolve().is_relative_to(source.path.resolve()):
+        raise ValueError(
+            f"out {out} is inside the input {source.path}, where its videos would be taken for more input: choose a "
+            f"folder beside it, such as {source.path.resolve()}-dataset"
+        )
+    if next(source.units(), None) is None:
+        raise ValueError(
+            f"{source.path} holds no video: expected a line or row for each one, or a folder with files such as "
+            "NAME.mp4, captions such as NAME.en.vtt and metadata NAME.info.json"
+        )
 
 
 def _claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
@@ -113,7 +129,7 @@ def _claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[St
     for number, stage in enumerate(stages):
         settings[f"stage {number + 1}"] = stage.name
         settings |= {f"{stage.name}.{key}": value for key, value in stage_values(stage).items()}
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = _plain(settings)
     file = out / CONFIG
     if options.restart:
         _clear(out)
@@ -155,7 +171,7 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     counting.start()
     pending = (unit for unit in source.units() if unit.number not in done)
     _run_engine(options, work, pending, progress)
-    if progress.done:
+    if progress.done or _dataset_changed(options, out):
         (out / FUNNEL).unlink(missing_ok=True)
     if not (out / FUNNEL).is_file():
         _assemble(options, stages, out, folder, say)
@@ -166,6 +182,16 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
         raise ValueError(f"nothing was kept of {stats[0].items_in:,} videos: {out / 'report.html'} says why")
     dataset = out / DATASET if (out / DATASET).is_dir() else None
     return BuildResult(out, stats, saved["clips"], dataset)
+
+
+def _dataset_changed(options: BuildOptions, out: Path) -> bool:
+    """Return whether the dataset was written with other options: it is written anew, and no stage runs again."""
+    file = out / FUNNEL
+    return file.is_file() and json.loads(file.read_text()).get("dataset") != _plain(options.dataset)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
 
 
 def _run_engine(options: BuildOptions, work: Work, pending: Iterator[UnitRef], progress: Progress) -> None:
@@ -192,12 +218,18 @@ def _assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Uni
     repeats = _Repeats(folder)
     extra = [DROPPED_SCHEMA.empty_table()]
     n_rows = stats[-1].items_out if stats else 0
-    if n_rows and _holds_clips(folder):
+    names = next((rows.schema.names for rows in folder.rows() if len(rows)), [])
+    if n_rows and {"start_s", "end_s"} <= set(names):
         from .dataset_folder import write_dataset_folder
 
+        if others := [name for name in names if name not in CLIP_SCHEMA.names]:
+            say(f"columns that a dataset has no place for stay in {out / UNITS}: {', '.join(others)}")
         funnel = {item.name: _counts(item) for item in stats}
         written = write_dataset_folder(
-            out / DATASET, repeats.without(folder.rows()), options.about(stages, funnel), options.folder_options()
+            out / DATASET,
+            map(_as_clips, repeats.without(folder.rows())),
+            options.about(stages, funnel),
+            options.folder_options(),
         )
         extra.append(written.dropped)
         n_rows = written.summary.n_clips
@@ -207,7 +239,8 @@ def _assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Uni
     extra += repeats.dropped
     _write_tables(out / DROPPED, _chain(folder.dropped(), extra), DROPPED_SCHEMA)
     write_report(out, stats, stages, repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED))
-    write_atomically(out / FUNNEL, {"clips": n_rows, "stages": [asdict(item) for item in stats]})
+    saved = {"clips": n_rows, "dataset": _plain(options.dataset), "stages": [asdict(item) for item in stats]}
+    write_atomically(out / FUNNEL, saved)
 
 
 def _counts(item: StageStats) -> dict[str, float | None]:
@@ -219,8 +252,12 @@ def _counts(item: StageStats) -> dict[str, float | None]:
     }
 
 
-def _holds_clips(folder: UnitFolder) -> bool:
-    return next(rows.schema.equals(CLIP_SCHEMA) for rows in folder.rows() if len(rows))
+def _as_clips(rows: pa.Table) -> pa.Table:
+    """Return rows in `CLIP_SCHEMA`, without columns that stages of one's own appended."""
+    lost = [name for name in CLIP_SCHEMA.names if name not in rows.column_names]
+    if lost:
+        raise ValueError(f"clips have no {', '.join(lost)}: a stage must keep the columns that it is given")
+    return rows.select(CLIP_SCHEMA.names).cast(CLIP_SCHEMA)
 
 
 def _chain(first: Iterable[pa.Table], second: Iterable[pa.Table]) -> Iterator[pa.Table]:

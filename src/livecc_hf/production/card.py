@@ -165,7 +165,7 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
     return f"""| column | what |
 |---|---|
 | `video` | path of the video, {where} |
-| `video_start`, `video_end` | the clip, in seconds on the video's clock |
+| `video_start`, `video_end` | the clip, in seconds on the video's clock, to 0.5 s after its last word |
 | `words` | list of `start`, `end` (seconds on the video's clock) and `word`, in the order spoken |
 | `query` | what a viewer would ask to get this commentary; null where none was written |
 | `title`, `category` | of the video |

@@ -17,10 +17,10 @@ from .caption_words import LINE, LINES
 from .records import DROPPED_SCHEMA, VIDEO_SCHEMA, WORD, WORDS
 
 STAGE = "input"  # the name under which dropped rows are counted
-_TEXT_KEYS = ("title", "category", "language")
-_NUMBER_KEYS = ("duration_s", "width_px", "height_px")
 _DETAIL_CHARS = 200
 SUBTITLES = "subtitles"  # a column beside those of videos: captions given inline, for the stage `captions`
+# Whatever a scraped line may hold, it must not cost the lines around it.
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
 
 
@@ -34,6 +34,9 @@ class RowReader:
 
     def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
         self.root, self.schema = root, schema
+        kinds = {item.name: item.type for item in schema if item.name not in ("id", "video", "captions", "words")}
+        self._text_keys = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
+        self._number_keys = [name for name in kinds if name not in self._text_keys]
         self._rows: list[dict[str, Any]] = []
         self._words: list[_Timed | None] = []
         self._lines: list[_Timed | None] = []
@@ -44,7 +47,7 @@ class RowReader:
         """Adds a line of a manifest."""
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.drop(place, None, "not_json", f"{place} is not JSON: {error}: {line[:60]!r}")
             return
         if not isinstance(row, dict):
@@ -53,7 +56,7 @@ class RowReader:
         self.add(row, place)
 
     def add(self, row: Mapping[str, Any], place: str) -> None:
-        """Adds a video."""
+        """Adds a video, or a clip."""
         video = row.get("video")
         if not isinstance(video, str) or not video:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
@@ -61,16 +64,18 @@ class RowReader:
         try:
             words = _timed(row.get("words"), "words", "word")
             lines = _timed(row.get(SUBTITLES), SUBTITLES, "text")
-            values = {key: _text(row.get(key), key) for key in _TEXT_KEYS}
-            values |= {key: _number(row.get(key), key) for key in _NUMBER_KEYS}
+            values = {key: _text(row.get(key), key) for key in self._text_keys}
+            values |= {key: _number(row.get(key), key) for key in self._number_keys}
+            if "start_s" in self._number_keys:
+                _check_clip(values["start_s"], values["end_s"])
             captions = _text(row.get("captions"), "captions")
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            self.drop(str(row.get("id") or video), video, "malformed", f"{place}: {error}")
+            identity = row.get("id")
+            values["id"] = _text(video if identity is None or identity == "" else str(identity), "id")
+            values["video"] = self._absolute(_text(video, "video"))
+            values["captions"] = captions and self._absolute(captions)
+        except _MALFORMED as error:
+            self.drop(_printable(row.get("id") or video), _printable(video), "malformed", f"{place}: {error}")
             return
-        identity = row.get("id")
-        values["id"] = video if identity is None or identity == "" else str(identity)
-        values["video"] = self._absolute(video)
-        values["captions"] = captions and self._absolute(captions)
         self._rows.append(values)
         self._words.append(words)
         self._lines.append(lines)
@@ -117,7 +122,8 @@ class RowReader:
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
         """Counts a row that cannot be used."""
-        row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail[:_DETAIL_CHARS]}
+        detail = _printable(detail[:_DETAIL_CHARS])
+        row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail}
         self._dropped.append(row)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
@@ -160,7 +166,9 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
     """
     try:
         info = json.loads(Path(path).read_bytes())
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
         raise ValueError(f"{path} describes no single video: expected the .info.json that yt-dlp writes for one")
@@ -179,7 +187,25 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
 def _text(value: Any, key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key} is {value!r:.60}: expected text")
+    if value is not None:
+        _check_characters(value, key)
     return value
+
+
+def _check_characters(text: str, key: str) -> None:
+    """JSON can hold half of a character, and names a zero, which no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{key} holds half of a character (a surrogate without its other half): {text!a:.60}"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{key} holds a zero byte: {text!r:.60}")
+
+
+def _printable(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _number(value: Any, key: str) -> float | int | None:
@@ -189,6 +215,11 @@ def _number(value: Any, key: str) -> float | int | None:
     if not is_number or not math.isfinite(value) or not 0 <= value < 2**31:
         raise ValueError(f"{key} is {value!r:.60}: expected a number, 0 or more")
     return round(value) if key.endswith("_px") else float(value)
+
+
+def _check_clip(start_s: float | None, end_s: float | None) -> None:
+    if start_s is None or end_s is None or end_s <= start_s:
+        raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected an end after its start")
 
 
 def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
@@ -205,9 +236,10 @@ def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
         items = [[item[name] for name in names] for item in items]
     try:
         times = np.array([(item[0], item[1]) for item in items], np.float64).reshape(-1, 2)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         raise ValueError(f"{key} holds {items!r:.60}: expected a list of [start, end, text]") from None
     texts = [str(item[2]).strip() for item in items]
+    _check_characters(" ".join(texts), key)
     wrong = ~np.isfinite(times).all(1) | (times[:, 1] < times[:, 0])
     if wrong.any():
         index = int(np.flatnonzero(wrong)[0])

@@ -201,7 +201,7 @@ class FolderInput(VideoInput):
     def _places(self) -> Iterator[tuple[str, str | None, str | None]]:
         """Yields names relative to the folder: video (or stem without one), captions, metadata."""
         for folder, subfolders, names in os.walk(self.path):
-            subfolders.sort()
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
             base = os.path.relpath(folder, self.path)
             prefix = "" if base == "." else f"{base}/"
             for video, captions, info in _group_names(sorted(names), self.language):

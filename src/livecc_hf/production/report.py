@@ -12,6 +12,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,18 +215,20 @@ class _Samples:
 
     def __init__(self, size: int):
         self.size = size
-        self._heap: list[tuple[int, str, dict[str, Any]]] = []
+        # Dropped rows may share an id: the number keeps the rows themselves from being compared.
+        self._heap: list[tuple[int, str, int, dict[str, Any]]] = []
+        self._numbers = count()
 
     def add(self, table: pa.Table) -> None:
         for index, identity in enumerate(table["id"].to_pylist()):
             key = (-zlib.crc32(str(identity).encode()), str(identity))
             if len(self._heap) < self.size:
-                heapq.heappush(self._heap, (*key, _sample(table, index)))
+                heapq.heappush(self._heap, (*key, next(self._numbers), _sample(table, index)))
             elif key > self._heap[0][:2]:
-                heapq.heapreplace(self._heap, (*key, _sample(table, index)))
+                heapq.heapreplace(self._heap, (*key, next(self._numbers), _sample(table, index)))
 
     def rows(self) -> list[dict[str, Any]]:
-        return [row for _, _, row in sorted(self._heap, key=lambda item: item[:2], reverse=True)]
+        return [row for *_, row in sorted(self._heap, key=lambda item: item[:3], reverse=True)]
 
 
 def _sample(table: pa.Table, index: int) -> dict[str, Any]:

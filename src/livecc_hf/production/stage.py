@@ -15,6 +15,14 @@ from .records import DROPPED_SCHEMA
 _TEXT_WORDS = 24  # of a dropped item, kept for the report
 
 
+class StageBrokenError(ValueError):
+    """A stage fails on everything, so the fault is not in the items: a missing model, an endpoint that is down."""
+
+
+class DeviceError(StageBrokenError):
+    """The accelerator failed: what its process is given next fails too, whatever it is, so nothing may be dropped."""
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What became of a batch.
@@ -33,7 +41,7 @@ class Stage(ABC):
 
     A stage takes batches of any size and keeps no state between them but what `open` loads, so batches can be
     processed anywhere, in any order, and again. One broken item never fails its batch: it is dropped with reason
-    "error".
+    "error". A `DeviceError` ends the run; when it is started again, the unit is done anew.
     """
 
     name: ClassVar[str]

@@ -19,16 +19,12 @@ import pyarrow.parquet as pq
 
 from .chat_endpoint import EndpointError
 from .records import DROPPED_SCHEMA
-from .stage import Stage, StageResult, hours_of, split
+from .stage import DeviceError, Stage, StageBrokenError, StageResult, hours_of, split
 
 ROWS_FILE, DROPPED_FILE, STATS_FILE = "clips.parquet", "dropped.parquet", "stats.json"
 FAILED = "error"  # the reason of what a stage could not process
-_ALL_FAILED_ROWS = 8  # fewer that all fail say nothing about the stage
+_ALL_FAILED_VIDEOS = 8  # fewer that all fail say nothing about the stage; one video may be many clips
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class StageBrokenError(ValueError):
-    """A stage fails on everything, so the fault is not in the items: a missing model, an endpoint that is down."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitSt
         keep_going: go on if the stage fails on every single row.
 
     Raises:
-        StageBrokenError: if the stage fails on every row, and there are eight or more.
+        StageBrokenError: if the stage fails on every row, and these are of eight videos or more, or a device fails.
         ImportError, EndpointError: if a package is missing, or the endpoint of a model is down.
         OSError: if the disk is full.
     """
@@ -135,7 +131,7 @@ def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: fl
 def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, keep_going: bool) -> StageStats:
     kept, dropped = result.kept, result.dropped
     errors = pc.sum(pc.equal(dropped["reason"], FAILED)).as_py() or 0
-    if errors >= max(len(rows), _ALL_FAILED_ROWS) and not keep_going:
+    if errors and errors >= len(rows) and _count_videos(rows) >= _ALL_FAILED_VIDEOS and not keep_going:
         first = next(row for row in dropped.to_pylist() if row["reason"] == FAILED)
         raise StageBrokenError(
             f"stage {stage.name} failed on all {len(rows)} items of a unit, on {first['id']} with: {first['detail']}. "
@@ -147,6 +143,10 @@ def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, ke
     )
 
 
+def _count_videos(rows: pa.Table) -> int:
+    return pc.count_distinct(rows["video"]).as_py()
+
+
 def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
@@ -156,6 +156,11 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     except Exception as error:
         if is_disk_full(error) or not len(batch):
             raise
+        if _is_device_failure(error):
+            raise DeviceError(
+                f"the accelerator failed in stage {stage.name}: {' '.join(str(error).split())[:400]}. What is finished "
+                "is kept: run the same command again"
+            ) from error
         if len(batch) == 1:
             return failed(stage, batch, f"{type(error).__name__}: {error}")
     half = len(batch) // 2
@@ -187,6 +192,12 @@ def total_hours(rows: pa.Table) -> float:
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error says that nothing more can be written."""
     return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def _is_device_failure(error: BaseException) -> bool:
+    """Return whether an error is of the accelerator itself, and not of a lack of memory for one item."""
+    names = {cls.__name__ for cls in type(error).__mro__}  # torch may not be installed
+    return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 class UnitFolder:

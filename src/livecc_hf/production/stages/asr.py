@@ -18,7 +18,7 @@ from ..columns import with_column
 from ..model_stage import ModelStage, load_pretrained, one_line
 from ..records import WORDS, words_array
 from ..speech_audio import SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
-from ..stage import StageResult, split
+from ..stage import DeviceError, StageResult, split
 
 TimedWord = tuple[float, float, str]
 # How CTranslate2 calls what no other video will survive either.
@@ -149,7 +149,8 @@ class Asr(ModelStage):
         """Transcribes the videos of a batch in `VIDEO_SCHEMA`.
 
         Raises:
-            RuntimeError: if the device fails, as when it runs out of memory.
+            DeviceError: if the accelerator fails, as when it runs out of memory.
+            RuntimeError: if memory runs out elsewhere.
         """
         self.open()  # a model that cannot be loaded is no fault of a video
         videos = batch["video"].to_pylist()
@@ -192,8 +193,9 @@ class Asr(ModelStage):
         try:
             transcript = self.transcribe(audio)
         except Exception as error:
-            if isinstance(error, MemoryError) or any(word in str(error) for word in _DEVICE_FAILURES):
-                raise RuntimeError(
+            is_device = any(word in str(error) for word in _DEVICE_FAILURES)
+            if isinstance(error, MemoryError) or is_device:
+                raise (DeviceError if is_device else RuntimeError)(
                     f"speech recognition failed at {video}: {one_line(error)}; if memory ran out, lower "
                     f"chunks_per_batch (now {self.chunks_per_batch}) or beam_size (now {self.beam_size})"
                 ) from error

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...modeling.grammar_livecc import FRAME_STEP_S
 from ..records import CLIP_SCHEMA
 
 _ESCAPED = r'[\x00-\x1f"\\]'
 _OFFSETS_A_WRITE = 100_000
 _ROW_GROUP_ROWS = 1000
 
-_CLIP_COLUMNS = {"video_start": "start_s", "video_end": "end_s"}
+_CLIP_COLUMNS = {"video_start": "start_s"}
 _WORD = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("word", pa.string())])
 DATASET_SCHEMA = pa.schema(
     [
@@ -50,14 +51,15 @@ def dataset_rows(clips: pa.Table) -> pa.Table:
         clips: in `CLIP_SCHEMA`.
 
     Returns:
-        In `DATASET_SCHEMA`.
+        In `DATASET_SCHEMA`; `video_end` is one sampling step (0.5 s) after the last word, or later.
 
     Raises:
         ValueError: if the columns are others.
     """
     _check(clips)
     words = clips["words"].combine_chunks()
-    columns = {name: clips[_CLIP_COLUMNS.get(name, name)] for name in DATASET_SCHEMA.names}
+    names = [name for name in DATASET_SCHEMA.names if name != "video_end"]
+    columns = {name: clips[_CLIP_COLUMNS.get(name, name)] for name in names} | {"video_end": _video_ends(clips)}
     values = pa.StructArray.from_arrays(words.flatten().flatten(), fields=list(_WORD))  # a cast goes by names
     return pa.table(columns | {"words": pa.ListArray.from_arrays(_offsets(words), values)}, schema=DATASET_SCHEMA)
 
@@ -66,7 +68,8 @@ def conversation_lines(clips: pa.Table) -> list[bytes]:
     """Return clips as Live-CC-5M has them: a conversation each, as one line of JSON.
 
     The user's message has the video with `video_start` and `video_end`, and a text (the query) with `previous`,
-    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`.
+    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`. Other than in
+    Live-CC-5M, whose `video_end` is the last word's end, it is one sampling step (0.5 s) later.
 
     Args:
         clips: in `CLIP_SCHEMA`.
@@ -79,8 +82,9 @@ def conversation_lines(clips: pa.Table) -> list[bytes]:
     """
     _check(clips)
     _check_words(clips)
-    names = ("video", "start_s", "end_s", "query", "previous", "title", "category")
-    columns = (clips[name].to_pylist() for name in names)
+    names = ("video", "start_s", "query", "previous", "title", "category")
+    columns = [clips[name].to_pylist() for name in names]
+    columns.insert(2, _video_ends(clips).tolist())
     streams = _streams(clips["words"].combine_chunks()).to_pylist()
     return [_line(row, stream) for row, stream in zip(zip(*columns, strict=True), streams, strict=True)]
 
@@ -193,6 +197,21 @@ def replaced_when_done(path: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _video_ends(clips: pa.Table) -> np.ndarray:
+    """Return where the video of each clip ends: late enough that a frame is sampled after its last word.
+
+    Training sees frames at multiples of 0.5 s from the clip's start, and cuts words that end after the last one. Clips
+    that were read from a dataset end there already and stay as they are.
+    """
+    words = clips["words"].combine_chunks()
+    offsets = _offsets(words).to_numpy()
+    ends = words.flatten().field("end_s").to_numpy(zero_copy_only=False)
+    video_ends = clips["end_s"].to_numpy().copy()
+    spoken = np.flatnonzero(np.diff(offsets))
+    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + FRAME_STEP_S)
+    return video_ends
 
 
 def _check(clips: pa.Table) -> None:
