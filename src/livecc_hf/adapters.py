@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import ModelLoadError
+from .loading import ModelLoadError, check_report
+from .messages import one_line
 
 if TYPE_CHECKING:
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
@@ -113,15 +114,11 @@ def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) 
         peft_config = PeftConfig.from_pretrained(adapter.source)
         report = model.load_adapter(peft_config=peft_config, adapter_state_dict=weights).to_dict()
     except Exception as error:  # damaged files fail in as many ways as there are formats
-        text = " ".join(str(error).split())[:400] or type(error).__name__
-        raise ModelLoadError(f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {text}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = sorted(str(key) for key in report.get(kind) or ())
-        if keys:
-            raise ModelLoadError(
-                f"{adapter.source}: {len(keys)} adapter weights are {kind.split('_')[0]}, such as {keys[0]}: it was "
-                "made for another base model; name the right one with base / --base"
-            )
+        raise ModelLoadError(
+            f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {one_line(error)}"
+        ) from error
+    meaning = "it was made for another base model; name the right one with base / --base"
+    check_report(adapter.source, report, "adapter weights", meaning)
 
 
 def switch_adapter(model: LiveCCForConditionalGeneration, on: bool) -> None:

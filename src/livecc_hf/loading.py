@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .messages import one_line
+
 if TYPE_CHECKING:
     from .adapters import AdapterInfo
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
@@ -119,9 +121,9 @@ def load_weights(
         )
     except Exception as error:  # damaged files fail in as many ways as there are formats
         raise ModelLoadError(
-            f"{source}: the weights cannot be loaded (missing or damaged?): {_one_line(error)}"
+            f"{source}: the weights cannot be loaded (missing or damaged?): {one_line(error)}"
         ) from error
-    _check_report(source, report)
+    check_report(source, report)
     if load_in_4bit:
         check_four_bit(source, model, device)
     return model
@@ -149,7 +151,7 @@ def load_processor(
         return StreamingProcessor.from_pretrained(_expand(source), **options)
     except Exception as error:  # as for the weights
         raise ModelLoadError(
-            f"{source}: the tokenizer or processor files cannot be loaded: {_one_line(error)}; copy them from the base "
+            f"{source}: the tokenizer or processor files cannot be loaded: {one_line(error)}; copy them from the base "
             "model"
         ) from error
 
@@ -203,7 +205,7 @@ def read_config(
     try:
         return LiveCCConfig.from_dict(values), notes
     except Exception as error:  # transformers validates configs with several error types
-        raise ModelLoadError(f"{source}: config.json is not valid: {_one_line(error)}") from error
+        raise ModelLoadError(f"{source}: config.json is not valid: {one_line(error)}") from error
 
 
 def _locate(source: str, base: str | os.PathLike | None) -> tuple[AdapterInfo | None, str, str | None]:
@@ -274,7 +276,7 @@ def read_config_dict(source: str, revision: str | None = None) -> dict:
         values, _ = LiveCCConfig.get_config_dict(_expand(source), revision=revision)
     except Exception as error:
         if path.is_dir():
-            raise ModelLoadError(f"{source}: config.json cannot be read: {_one_line(error)}") from error
+            raise ModelLoadError(f"{source}: config.json cannot be read: {one_line(error)}") from error
         raise ModelLoadError(_hub_message(source, error)) from error
     model_type = values.get("model_type") if isinstance(values, dict) else None
     if model_type not in READABLE_TYPES:
@@ -290,17 +292,20 @@ def _hub_message(source: str, error: Exception) -> str:
             f"{source} is no local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to download "
             "the model, or give a folder"
         )
-    return f"{source} cannot be fetched from the Hub: {_one_line(error)}"
+    return f"{source} cannot be fetched from the Hub: {one_line(error)}"
 
 
-def _check_report(source: str, report: dict) -> None:
+def check_report(
+    source: str,
+    report: dict,
+    what: str = "weights",
+    meaning: str = "the folder does not hold the model its config.json describes",
+) -> None:
+    """Raise `ModelLoadError` if transformers' loading report lists `what` that is missing, unexpected or mismatched."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report.get(kind) or ())
         if keys:
-            raise ModelLoadError(
-                f"{source}: {len(keys)} weights are {kind.split('_')[0]}, such as {keys[0]}: the folder does not hold "
-                "the model its config.json describes"
-            )
+            raise ModelLoadError(f"{source}: {len(keys)} {what} are {kind.split('_')[0]}, such as {keys[0]}: {meaning}")
 
 
 def _torch_dtype(dtype: str | None, device: str):
@@ -320,7 +325,7 @@ def _checked_device(device: str):
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"device {device!r} cannot be used: {_one_line(error)}") from error
+        raise ModelLoadError(f"device {device!r} cannot be used: {one_line(error)}") from error
     return torch.device(device)
 
 
@@ -364,7 +369,3 @@ def check_four_bit(source: str, model, device: str) -> None:
 
 def _expand(source: str) -> str:
     return str(Path(source).expanduser()) if source.startswith("~") else source
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__

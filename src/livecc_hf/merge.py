@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .adapters import base_of, read_adapter, require_peft
 from .convert import CARD_FILE, model_card
 from .loading import ModelLoadError, load_processor, load_weights, read_config
+from .messages import one_line
 
 if TYPE_CHECKING:
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration
@@ -82,9 +83,8 @@ def _merged(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForCond
         wrapped = PeftModel.from_pretrained(model, source, torch_device="cpu")
         expected, saved = set(get_peft_model_state_dict(wrapped)), set(load_peft_weights(source, device="cpu"))
     except Exception as error:  # damaged files fail in as many ways as there are formats
-        text = " ".join(str(error).split())[:400] or type(error).__name__
         raise ModelLoadError(
-            f"{source}: the adapter cannot be loaded (damaged, or made for another base?): {text}"
+            f"{source}: the adapter cannot be loaded (damaged, or made for another base?): {one_line(error)}"
         ) from error
     if expected != saved:
         raise ModelLoadError(

@@ -12,10 +12,9 @@ import numpy as np
 
 from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
+from .media import VIDEO_SUFFIXES
 from .unusable import UnusableSample
 from .words import CAPTION_SUFFIXES, read_words
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 
 _NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")  # what yt-dlp puts beside a video
 

@@ -88,7 +88,7 @@ def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
     """Return the file of offsets: made once for each content, told by size and time of change."""
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    folder = Path(cache_dir) if cache_dir is not None else _default_cache()
+    folder = Path(cache_dir) if cache_dir is not None else default_cache()
     file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,8 @@ def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
     return file
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Return where what is found out about data sets is kept: `livecc_hf` in the Hugging Face cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "livecc_hf"

@@ -19,12 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.media import VIDEO_SUFFIXES
 from .input_rows import SUBTITLES, RowReader, from_info_json
 from .records import CLIP_SCHEMA, VIDEO_SCHEMA
 
 UNIT_VIDEOS = 256
-# As in data.folder, which imports a model's code: too much for each of many processes.
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")  # the best times first
 _INFO_SUFFIX = ".info.json"
 _PARQUET_ROWS = 256  # read at a time

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..messages import one_line
 from .stage import Stage
 
 
@@ -87,8 +88,3 @@ def choose_dtype(dtype: str | None, device: str) -> Any:
     if not isinstance(value, torch.dtype) or not value.is_floating_point:
         raise ValueError(f"dtype {dtype!r} is unknown: expected bfloat16, float16 or float32")
     return value
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line of bearable length."""
-    return " ".join(str(error).split())[:400] or type(error).__name__

@@ -166,7 +166,7 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
     Raises:
         ValueError: for the first such pair.
     """
-    import torch
+    from .liger import check_liger
 
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches:
@@ -182,8 +182,8 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
         )
     if training.label_smoothing_factor:
         raise ValueError("label_smoothing_factor needs the logits of every token, which are never made: remove it")
-    if training.use_liger_kernel and not torch.cuda.is_available():
-        raise ValueError("use_liger_kernel is on, but Liger's kernels need a CUDA device: turn it off")
+    if training.use_liger_kernel:
+        check_liger()
     is_measured = training.eval_strategy != "no" or training.eval_on_start
     if is_measured and not (ours.eval_data or ours.held_out):
         raise ValueError("eval_strategy or eval_on_start is on, but nothing is held out: give eval_data or held_out")

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 
+def check_liger() -> None:
+    """Raises `ValueError` if Liger's kernels cannot run here."""
+    if not torch.cuda.is_available():
+        raise ValueError("use_liger_kernel is on, but Liger's kernels need a CUDA device: turn it off")
+
+
 def apply_liger(model: LiveCCForConditionalGeneration) -> None:
     """Replaces norms, MLPs and rotation by Liger's; the head and the loss stay, they see supervised positions only.
 
@@ -20,8 +26,7 @@ def apply_liger(model: LiveCCForConditionalGeneration) -> None:
         ValueError: if there is no CUDA device.
         ImportError: if Liger is not installed.
     """
-    if not torch.cuda.is_available():
-        raise ValueError("use_liger_kernel is on, but Liger's kernels need a CUDA device: turn it off")
+    check_liger()
     try:
         from liger_kernel.transformers import apply_liger_kernel_to_qwen2_vl
     except ImportError as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import torch
 
+from livecc_hf.messages import one_line
+
 from .arguments import Recipe
 
 _CPU_MESSAGE = "can't allocate memory"
@@ -28,7 +30,7 @@ def explained_memory_errors(recipe: Recipe) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and _CPU_MESSAGE not in str(error):
             raise
-        raise TrainingMemoryError(f"out of memory ({_first_line(error)}); {_knobs(recipe)}") from error
+        raise TrainingMemoryError(f"out of memory ({one_line(error, 120)}); {_knobs(recipe)}") from error
 
 
 def _knobs(recipe: Recipe) -> str:
@@ -50,7 +52,3 @@ def _knobs(recipe: Recipe) -> str:
     if model.dtype == "float32":
         knobs.append("dtype=bfloat16")
     return f"what lowers the need: {'; '.join(knobs)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

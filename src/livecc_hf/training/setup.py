@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from livecc_hf.data.jsonl import default_cache
 from livecc_hf.data.unusable import UnusableSample
 
 from .arguments import Recipe, parse_entries
@@ -296,7 +297,7 @@ def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData
 def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | None]:
     """Returns the rows, and their tokens where the recipe needs them counted."""
     training = recipe.training
-    by_length = training.train_sampling_strategy in ("group_by_length", "batch_rebalance")
+    by_length = training.train_sampling_strategy == "batch_rebalance"
     if not recipe.packing and not by_length:
         return plan_singles(len(data)), None
     with training.main_process_first(desc="counting tokens"):
@@ -318,12 +319,10 @@ def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | 
 
 def _counts_file(data: TrainingData) -> Path:
     """Returns where the counts of exactly this data, read with exactly this processor, are kept."""
-    from huggingface_hub import constants
-
     processor = data.processor
     described = f"{data.fingerprint()} {len(processor.tokenizer)} {processor.to_json_string()}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
-    return Path(constants.HF_HOME) / "livecc_hf" / f"tokens-{key}.npy"
+    return default_cache() / f"tokens-{key}.npy"
 
 
 def _fingerprint(recipe: Recipe, data: RunData) -> str:

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...data.media import resolve_media
+from ...messages import one_line
 from ..columns import with_column
-from ..model_stage import ModelStage, load_pretrained, one_line
+from ..model_stage import ModelStage, load_pretrained
 from ..records import WORDS, words_array
 from ..speech_audio import SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
 from ..stage import DeviceError, StageResult, split

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...messages import one_line
 from ..caption_files import MAX_WORD_S, CaptionError, TimedText, read_captions
 from ..caption_words import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
 from ..columns import with_column
-from ..model_stage import one_line
 from ..records import WORDS
 from ..stage import Stage, StageResult, split
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...data.media import resolve_media
-from ...modeling.video_file_livecc import VideoReadError, probe_video
+from ...messages import one_line
 from ..columns import with_column
-from ..model_stage import one_line
 from ..stage import Stage, StageResult, split
 
 _FROM_HEADER = ("duration_s", "width_px", "height_px")
@@ -61,6 +60,9 @@ def probe(video: str) -> dict[str, float | int]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no video, or does not say how long it is.
     """
+    # Imported here: the package brings torch, which a process that only compares numbers does not need.
+    from ...modeling.video_file_livecc import VideoReadError, probe_video
+
     info = probe_video(resolve_media(video))
     if info.duration_s is None:
         raise VideoReadError(f"{video} does not say how long it is: give duration_s with it")

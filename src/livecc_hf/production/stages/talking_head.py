@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.media import resolve_media
+from ...messages import one_line
 from ..columns import scores_array, with_column
-from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
+from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
 from ..stage import StageResult, split
 
 if TYPE_CHECKING:

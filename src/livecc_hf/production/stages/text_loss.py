@@ -9,8 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from ...messages import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
-from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained, one_line
+from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
 from ..stage import StageResult, split
 
 # Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
