@@ -15,6 +15,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from .stream_window_livecc import Window
+
 # LiveCC's live demonstration: short turns, a little variety, mild pressure against repetition.
 LIVE_DEFAULTS = {
     "do_sample": True,
@@ -58,6 +60,17 @@ class StreamOptions:
         None, "most pixels of a resized frame; default 384 * 28 * 28, within the processor's limit"
     )
     do_resize: bool = _option(True, "resize frames; off for frames whose sides are multiples of 28")
+    window: str = _option(
+        "sliding",
+        "what is forgotten: 'sliding' forgets what has left the windows, 'reprefill' all vision every 240 s, "
+        "'none' nothing",
+    )
+    vision_window_s: float = _option(16.0, "seconds for which a sliding window keeps vision")
+    text_window: int = _option(512, "newest tokens of text that a window keeps, in whole turns")
+    text_sink: int = _option(512, "first tokens of text that a window keeps, in whole turns")
+    stop_at_continuation: bool | None = _option(
+        None, "a turn ends with ` ...`, without asking for more; default: on, but for position scheme 'reference'"
+    )
 
     def __post_init__(self):
         _check_range("temperature", self.temperature, above=0)
@@ -66,6 +79,11 @@ class StreamOptions:
         _check_range("repetition_penalty", self.repetition_penalty, above=0)
         _check_range("max_new_tokens", self.max_new_tokens, from_=1, kind=int)
         _check_range("silence_threshold", self.silence_threshold, from_=0, up_to=1)
+        self.make_window()  # checks the values
+
+    def make_window(self) -> Window:
+        """Return the window that these options describe."""
+        return Window(self.window, self.vision_window_s, self.text_window, self.text_sink)
 
 
 def _check_range(name, value, above=None, from_=None, up_to=None, kind=(int, float)):

@@ -12,6 +12,7 @@ from transformers.conversion_mapping import (
 
 from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig, check_position_scheme
 from .positions_livecc import PositionState, extend_positions
+from .stream_attention_livecc import StreamAttention
 from .streaming_mixin_livecc import StreamingMixin
 
 # Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`); without a mapping
@@ -27,6 +28,12 @@ class LiveCCModel(Qwen2VLModel):
     """Qwen2-VL's body whose positions follow `config.position_scheme`."""
 
     config_class = LiveCCConfig
+
+    def __init__(self, config: LiveCCConfig):
+        super().__init__(config)
+        for layer in self.language_model.layers:
+            # The same parameters, one more way to use them: making new modules would initialise them twice.
+            layer.self_attn.__class__ = StreamAttention
 
     def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
         """As `Qwen2VLModel.forward`.

@@ -100,6 +100,11 @@ class StreamingProcessor(Qwen2VLProcessor):
         ids = self._encode(CONTINUATION)
         return ids[0] if len(ids) == 1 else None
 
+    @property
+    def n_joint_tokens(self) -> int:
+        """How many tokens of a later turn close the one before it."""
+        return len(self._encode(TURN_JOINT))
+
     def turn_ids(
         self, start_s: float, end_s: float, n_video_tokens: int, query: str = "", is_first: bool = False
     ) -> list[int]:

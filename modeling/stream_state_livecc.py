@@ -1,6 +1,6 @@
-"""The explicit state of one stream, and the two steps that move it: prefill and decode.
+"""The explicit state of one stream: what its context holds, where its positions are, and how it is thinned out.
 
-Nothing of a stream lives on the model, so any number of them can take turns on it.
+Nothing of a stream lives on the model, so any number of them can take turns on it, or read together.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ import copy
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache
 
-from .positions_livecc import PositionState, extend_positions
+from .positions_livecc import PositionState
+from .stream_cache_livecc import StreamCache
+from .stream_window_livecc import Span
 
 
 class ContextFullError(ValueError):
@@ -26,120 +27,66 @@ class ContextFullError(ValueError):
 
 @dataclass
 class StreamState:
-    """What the model has read and said in one stream.
+    """What the model has read and said in one stream, as far as it remembers.
 
     Attributes:
         cache: keys and values of `token_ids`.
         token_ids: every token in the cache, in order.
+        spans: which turn and what kind the tokens are of, in order.
         positions: where the rotary positions have got to.
-        pending_ids: generated tokens that are not in the cache yet; they open the next prefill.
+        pending_ids: generated tokens that are not in the cache yet; they open the next reading.
+        seen_from_s: where the oldest vision of the context began, where it is dropped all at once; in seconds from
+            the stream's start.
+        n_dropped: tokens dropped from the context so far.
     """
 
-    cache: DynamicCache = field(default_factory=DynamicCache)
+    cache: StreamCache
     token_ids: list[int] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
     positions: PositionState = field(default_factory=PositionState)
     pending_ids: list[int] = field(default_factory=list)
+    seen_from_s: float = 0.0
+    n_dropped: int = 0
 
     def snapshot(self) -> tuple:
-        """Return what :meth:`restore` needs to undo everything that follows."""
-        return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids)
+        """Return what :meth:`restore` needs to undo everything read after."""
+        return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids), copy.deepcopy(self.spans)
 
     def restore(self, snapshot: tuple) -> None:
-        """Go back to a snapshot taken of this state; only tokens added since are forgotten."""
-        n_tokens, positions, pending_ids = snapshot
-        if n_tokens == 0:
-            self.cache = DynamicCache()
-        else:
-            for layer in self.cache.layers:
-                layer.keys = layer.keys[..., :n_tokens, :]
-                layer.values = layer.values[..., :n_tokens, :]
+        """Go back to a snapshot taken of this state since the last :meth:`drop`."""
+        n_tokens, positions, pending_ids, spans = snapshot
+        self.cache.truncate(n_tokens)
         del self.token_ids[n_tokens:]
-        self.positions = copy.copy(positions)
-        self.pending_ids = list(pending_ids)
+        self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), copy.deepcopy(spans)
 
+    def note_said(self, token_id: int) -> None:
+        """Count a generated token that was read into the cache."""
+        self.token_ids.append(token_id)
+        self.positions.next_position += 1
+        self.spans[-1].n_tokens += 1
+        self.spans[-1].extent += 1
 
-def prefill(
-    model,
-    state: StreamState,
-    token_ids: list[int],
-    message_end_id: int,
-    patches: torch.Tensor | None = None,
-    grid_thw: torch.LongTensor | None = None,
-    n_new_tokens: int = 1,
-) -> torch.FloatTensor:
-    """Read tokens (and a turn's frames) into the stream.
+    def drop(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
+        """Drop spans from the context; what stays keeps its order and moves up to contiguous positions.
 
-    Args:
-        model: a `LiveCCForConditionalGeneration`.
-        state: the stream's state, changed in place.
-        token_ids: the L new tokens; `state.pending_ids` go before them.
-        message_end_id: the id of `<|im_end|>`.
-        patches: (t * h * w, 1176) patches of the frames among the tokens.
-        grid_thw: (1, 3) their grid.
-        n_new_tokens: how many tokens will be generated after this, at most.
-
-    Returns:
-        Logits of the token that follows, of shape (1, vocabulary).
-
-    Raises:
-        ContextFullError: if tokens read and generated would pass `max_position_embeddings`; the state is unchanged.
-    """
-    token_ids = state.pending_ids + token_ids
-    ids = torch.tensor(token_ids)
-    positions = copy.copy(state.positions)
-    rows = extend_positions(
-        2 * (ids == model.config.video_token_id).long(),
-        [] if grid_thw is None else grid_thw.tolist(),
-        positions,
-        model.config.position_scheme,
-        message_ends=ids == message_end_id,
-        merge_size=model.config.vision_config.spatial_merge_size,
-    )
-    limit = model.config.text_config.max_position_embeddings
-    if positions.next_position + n_new_tokens > limit:
-        raise ContextFullError(
-            f"the stream is at position {state.positions.next_position} and its next turn needs "
-            f"{positions.next_position + n_new_tokens - state.positions.next_position} more, but the model knows "
-            f"{limit} (max_position_embeddings): call reset() to go on with an empty memory, or use smaller frames "
-            "(max_pixels) to get further"
-        )
-    vision = {}
-    if patches is not None:
-        vision = {"pixel_values_videos": patches.to(model.device), "video_grid_thw": grid_thw.to(model.device)}
-    logits = _forward(model, state, ids, rows, **vision)
-    state.positions = positions
-    state.pending_ids = []
-    state.token_ids += token_ids
-    return logits
-
-
-def decode(model, state: StreamState, token_id: int) -> torch.FloatTensor:
-    """Read one generated token into the stream.
-
-    Args:
-        model: a `LiveCCForConditionalGeneration`.
-        state: the stream's state, changed in place.
-        token_id: the token.
-
-    Returns:
-        Logits of the token that follows, of shape (1, vocabulary).
-    """
-    rows = torch.full((3, 1), state.positions.next_position)
-    logits = _forward(model, state, torch.tensor([token_id]), rows)
-    state.positions.next_position += 1
-    state.token_ids.append(token_id)
-    return logits
-
-
-def _forward(model, state, ids, rows, **vision) -> torch.FloatTensor:
-    # Four rows: with the token's index on top, neither mask nor positions are guessed from the module's state.
-    index = torch.arange(len(ids)) + len(state.token_ids)
-    position_ids = torch.cat([index[None], rows])[:, None]
-    return model(
-        input_ids=ids[None].to(model.device),
-        position_ids=position_ids.to(model.device),
-        past_key_values=state.cache,
-        use_cache=True,
-        logits_to_keep=1,
-        **vision,
-    ).logits[:, -1]
+        Args:
+            kept: which of `spans` stay.
+            inv_freq: (head size / 2,) the rotary embedding's frequencies.
+        """
+        if all(kept):
+            return
+        index, moved_back, at, dropped_extent = [], [], 0, 0
+        for span, stays in zip(self.spans, kept):
+            if stays:
+                index.append(torch.arange(at, at + span.n_tokens))
+                moved_back.append(torch.full((span.n_tokens,), dropped_extent))
+            else:
+                dropped_extent += span.extent
+            at += span.n_tokens
+        none = torch.zeros(0, dtype=torch.long)
+        index, moved_back = torch.cat([none, *index]), torch.cat([none, *moved_back])
+        self.cache.keep(index, moved_back, inv_freq)
+        self.n_dropped += len(self.token_ids) - len(index)
+        self.token_ids = [self.token_ids[i] for i in index.tolist()]
+        self.spans = [span for span, stays in zip(self.spans, kept) if stays]
+        self.positions.next_position -= dropped_extent

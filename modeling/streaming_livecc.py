@@ -12,7 +12,11 @@ import torch
 
 from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
 from .grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES, query_text
-from .stream_state_livecc import ContextFullError, StreamState, decode, prefill
+from .stream_attention_livecc import Rope
+from .stream_engine_livecc import TurnJob, generate
+from .stream_reading_livecc import Reading, new_state, read_again
+from .stream_state_livecc import ContextFullError
+from .stream_window_livecc import REPREFILL_S
 from .video_processing_livecc import resize_limits
 
 if TYPE_CHECKING:
@@ -59,9 +63,8 @@ class _Turn:
     n_frames: int
     start_s: float
     end_s: float
-    prompt_ids: list[int]
-    patches: torch.Tensor
-    grid_thw: torch.LongTensor
+    job: TurnJob
+    before: tuple  # what undoes it
 
 
 class CommentaryStream:
@@ -88,6 +91,7 @@ class CommentaryStream:
         for text in (options.query, options.title, options.previous):
             processor.checked_text(text or "")
         self.options = options
+        self._window = options.make_window()
         self._model = model
         self._processor = processor
         limit = resize_limits(processor.video_processor).longest_edge
@@ -103,7 +107,7 @@ class CommentaryStream:
     def reset(self) -> None:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
-        self.state = StreamState()
+        self.state = new_state(self._model, is_movable=self._window.kind == "sliding")
         self._chooser = self._make_chooser(options)
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
@@ -216,37 +220,37 @@ class CommentaryStream:
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
         chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
-        snapshot = self.state.snapshot()
+        reading = self._reading(self._processor.question_ids(question), self._next_start_s, max_new_tokens)
+        job = TurnJob(reading, chooser, chooser.end_ids, max_new_tokens)
+        before = self.state.snapshot()
         try:
-            token_ids, _ = self._generate(chooser, self._processor.question_ids(question), max_new_tokens)
+            generate(self._model, [job])
         finally:
-            self.state.restore(snapshot)
-        return self._processor.decode_answer(token_ids)
+            self.state.restore(before)
+        return self._processor.decode_answer(job.token_ids)
 
     @property
     def _turn_frames(self) -> int:
         return FIRST_TURN_FRAMES if self._n_turns == 0 else TURN_FRAMES
 
-    @torch.no_grad()
     def _run_turn(self, n_frames: int) -> CommentarySegment:
         """Show the model the first `n_frames` waiting frames; on any failure the stream is as before."""
         turn = self._begin_turn(n_frames)
-        snapshot, drawn = self.state.snapshot(), self._chooser.snapshot()
         try:
-            token_ids, logits = self._generate(
-                self._chooser, turn.prompt_ids, self._chooser.max_new_tokens, turn.patches, turn.grid_thw
-            )
+            generate(self._model, [turn.job])
         except BaseException as error:
-            self.state.restore(snapshot)
-            self._chooser.restore(drawn)
+            self._undo_turn(turn)
             if isinstance(error, ContextFullError):
                 error.segments = tuple(self._deliver())
                 self._drop_frames(len(self._frames))
             raise
-        return self._end_turn(turn, token_ids, logits)
+        return self._end_turn(turn)
 
     def _begin_turn(self, n_frames: int) -> _Turn:
-        """Prepare what the model reads for the first `n_frames` waiting frames; changes nothing."""
+        """Prepare what the model reads for the first `n_frames` waiting frames.
+
+        Only what has left the window by then is gone after it.
+        """
         frames = torch.stack(self._frames[:n_frames])
         if n_frames % TURN_FRAMES:
             frames = torch.cat([frames, frames[-1:]])
@@ -254,20 +258,56 @@ class CommentaryStream:
         end_s = start_s + self._turn_frames * FRAME_STEP_S
         video_processor = self._processor.video_processor
         patches, grid_thw = video_processor.frames_to_patches(frames, **self._frame_options)
+        n_video_tokens = len(patches) // video_processor.merge_size**2
         prompt_ids = self._processor.turn_ids(
-            start_s,
-            end_s,
-            len(patches) // video_processor.merge_size**2,
-            self._next_query or "",
-            is_first=self._n_turns == 0,
+            start_s, end_s, n_video_tokens, self._next_query or "", is_first=self._n_turns == 0
         )
-        return _Turn(n_frames, start_s, end_s, prompt_ids, patches, grid_thw)
+        self._forget(start_s, end_s)
+        chooser = self._chooser
+        reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, patches, grid_thw)
+        job = TurnJob(
+            reading,
+            chooser,
+            chooser.end_ids | self._continuation_ids(),
+            chooser.max_new_tokens,
+            self.options.output_logits,
+        )
+        return _Turn(n_frames, start_s, end_s, job, (self.state.snapshot(), chooser.snapshot()))
 
-    def _end_turn(self, turn: _Turn, token_ids: list[int], logits: torch.Tensor | None) -> CommentarySegment:
+    def _reading(self, token_ids, end_s, n_new_tokens, patches=None, grid_thw=None) -> Reading:
+        return Reading(
+            self.state,
+            token_ids,
+            self._n_turns,
+            end_s,
+            self._processor.end_id,
+            n_closing=0 if self._n_turns == 0 else self._processor.n_joint_tokens,
+            patches=patches,
+            grid_thw=grid_thw,
+            n_new_tokens=n_new_tokens,
+        )
+
+    def _forget(self, start_s: float, end_s: float) -> None:
+        """Drop from the context what a turn from `start_s` to `end_s` must not see any more."""
+        window, state = self._window, self.state
+        if window.kind == "sliding":
+            state.drop(window.kept(state.spans, end_s), Rope.of(self._model.model.language_model).inv_freq)
+        elif window.kind == "reprefill" and end_s - state.seen_from_s > REPREFILL_S:
+            self.state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
+            self.state.seen_from_s = start_s
+
+    def _undo_turn(self, turn: _Turn) -> None:
+        """Put the stream back to where it was before a turn that failed."""
+        state, drawn = turn.before
+        self.state.restore(state)
+        self._chooser.restore(drawn)
+
+    def _end_turn(self, turn: _Turn) -> CommentarySegment:
         """Take what was generated into the stream's state."""
-        was_cut = token_ids[-1] not in self._chooser.end_ids
-        if was_cut:
-            self.state.pending_ids = [token_ids[-1]]
+        job = turn.job
+        last = job.token_ids[-1]
+        if last not in self._chooser.end_ids:
+            self.state.pending_ids = [last]
         self._drop_frames(turn.n_frames)
         self._query, self._next_query = self._asked, None
         self._n_turns += 1
@@ -276,34 +316,23 @@ class CommentaryStream:
         return CommentarySegment(
             offset_s + turn.start_s,
             offset_s + turn.end_s,
-            self._processor.decode_turn(token_ids),
-            tuple(token_ids),
-            was_cut,
-            logits,
+            self._processor.decode_turn(job.token_ids),
+            tuple(job.token_ids),
+            last not in job.stop_ids,
+            torch.stack(job.logits) if job.logits else None,
         )
 
     def _make_chooser(self, options: StreamOptions) -> TokenChooser:
         processor = self._processor
         return TokenChooser(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
 
-    def _generate(self, chooser: TokenChooser, prompt_ids, max_new_tokens, patches=None, grid_thw=None):
-        """Read a prompt and choose tokens until one ends the turn; the last one chosen is not read."""
-        model, state = self._model, self.state
-        logits = prefill(model, state, prompt_ids, self._processor.end_id, patches, grid_thw, max_new_tokens)
-        n_context = len(state.token_ids)
-        context = torch.tensor([state.token_ids + [0] * max_new_tokens], device=logits.device)
-        token_ids, kept = [], []
-        while True:
-            if self.options.output_logits:
-                kept.append(logits[0].float().cpu())
-            token_id = int(chooser.choose(context[:, :n_context], logits))
-            token_ids.append(token_id)
-            if token_id in chooser.end_ids or len(token_ids) == max_new_tokens:
-                break
-            context[0, n_context] = token_id
-            n_context += 1
-            logits = decode(model, state, token_id)
-        return token_ids, torch.stack(kept) if kept else None
+    def _continuation_ids(self) -> set[int]:
+        """Return what ends a turn although the model might add to it."""
+        stops = self.options.stop_at_continuation
+        if stops is None:
+            stops = self._model.config.position_scheme != "reference"
+        token = self._processor.continuation_id
+        return {token} if stops and token is not None else set()
 
     def _turn_start_s(self) -> float:
         """Return where the next turn begins: where the last ended, or later if frames were dropped between."""

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from livecc_hf.modeling import stream_attention_livecc
+
 
 @pytest.mark.parametrize("entry", ["live_cc", "once"])
 def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_frames, make_model, processor):
@@ -20,6 +22,7 @@ def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_fr
         max_new_tokens=args["max_new_tokens"],
         do_resize=False,
         output_logits=True,
+        window="none",
     )
     segments = stream.push(frames, [start_s + n / 2 for n in range(len(frames))]) + stream.finish()
 
@@ -37,21 +40,26 @@ def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_fr
     assert stream.state.token_ids == context
 
 
-def test_recorded_positions(reference, make_model, processor, load_frames):
+def test_recorded_positions(reference, make_model, processor, load_frames, monkeypatch):
     recorded = reference["live_cc"]
-    calls = []
     model = make_model("reference")
-    handle = model.model.language_model.register_forward_pre_hook(
-        lambda module, args, kwargs: calls.append(kwargs["position_ids"][1:, 0]), with_kwargs=True
-    )
+    table, calls = stream_attention_livecc.Rope.table, []
+
+    def recorded_table(rope, rows, dtype):
+        calls.append(rows)
+        return table(rope, rows, dtype)
+
+    monkeypatch.setattr(stream_attention_livecc.Rope, "table", recorded_table)
     stream = model.start_stream(
-        processor, query=recorded["args"]["query"], do_sample=False, do_resize=False, max_new_tokens=16
+        processor,
+        query=recorded["args"]["query"],
+        do_sample=False,
+        do_resize=False,
+        max_new_tokens=16,
+        window="none",
     )
-    try:
-        stream.push(load_frames("live_cc"))
-    finally:
-        handle.remove()
-    prefills = [rows for rows in calls if rows.shape[1] > 1]
+    stream.push(load_frames("live_cc"))
+    prefills = calls[::2]  # the other calls are for the tokens generated after them
     seen = [
         [rows[:, 0].tolist(), rows[:, -1].tolist(), rows.max(dim=1).values.tolist(), rows.shape[1]] for rows in prefills
     ]

@@ -12,6 +12,7 @@ GREEDY = {
     "repetition_penalty": 1.1,
     "output_logits": True,
     "max_pixels": 50176,
+    "stop_at_continuation": False,
 }
 
 

@@ -1,0 +1,151 @@
+"""Attention of several streams in one row: each sees its own cache.
+
+The new tokens of all streams stand one after the other in a row of batch size 1, so that everything but attention
+is computed for all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
+
+from .stream_cache_livecc import StreamCache, rotate
+
+
+class PackedCaches:
+    """The caches of the streams in a row, passed through the layers as their `past_key_values`.
+
+    Args:
+        caches: one a stream.
+        n_new: how many tokens of the row are of each stream.
+    """
+
+    def __init__(self, caches: Sequence[StreamCache], n_new: Sequence[int]):
+        self.caches = caches
+        self.n_new = n_new
+        self._masks: dict[tuple, torch.Tensor] = {}
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Add the new tokens of a layer to the caches, and attend from each to its stream up to itself.
+
+        Args:
+            layer: the layer's index.
+            query: (new tokens, heads, head size), rotated.
+            key: (new tokens, key-value heads, head size), rotated.
+            value: of the shape of `key`.
+            scale: factor of the scores.
+
+        Returns:
+            (new tokens, heads, head size).
+        """
+        parts, at = [], 0
+        for cache, n in zip(self.caches, self.n_new):
+            end = at + n
+            keys, values = cache.append(layer, key[at:end], value[at:end])
+            parts.append(self._attend_one(query[at:end], keys, values, scale))
+            at = end
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def advance(self) -> None:
+        """Make the caches count what all layers have added."""
+        for cache, n in zip(self.caches, self.n_new):
+            cache.advance(n)
+
+    def _attend_one(self, query, keys, values, scale):
+        n, n_heads, size = query.shape
+        if n == 1:
+            # Heads that share keys become rows of one query: no key is copied, and no mask is needed.
+            grouped = query.view(1, len(keys), n_heads // len(keys), size)
+            return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
+        attended = scaled_dot_product_attention(
+            query.transpose(0, 1)[None],
+            keys[None],
+            values[None],
+            attn_mask=self._mask(n, keys.shape[1], query.device),
+            scale=scale,
+            enable_gqa=n_heads > len(keys),
+        )
+        return attended[0].transpose(0, 1)
+
+    def _mask(self, n_new: int, n_all: int, device: torch.device):
+        """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
+        if device.type == "cuda":
+            return causal_lower_right(n_new, n_all)
+        if (n_new, n_all) not in self._masks:  # the same in all layers
+            ones = torch.ones(n_new, n_all, dtype=torch.bool, device=device)
+            self._masks[n_new, n_all] = ones.tril(n_all - n_new)
+        return self._masks[n_new, n_all]
+
+
+class StreamAttention(Qwen2VLAttention):
+    """Qwen2-VL's attention that also takes :class:`PackedCaches`; everything else is as it was."""
+
+    def forward(self, hidden_states, *args, past_key_values=None, position_embeddings=None, **kwargs):
+        """As `Qwen2VLAttention.forward`.
+
+        Args:
+            hidden_states: (batch, length, hidden); batch 1 with packed caches.
+            past_key_values: a transformers cache, or :class:`PackedCaches`.
+            position_embeddings: cosine and sine; with packed caches (length, 1, head size) each.
+        """
+        if not isinstance(past_key_values, PackedCaches):
+            return super().forward(
+                hidden_states,
+                *args,
+                past_key_values=past_key_values,
+                position_embeddings=position_embeddings,
+                **kwargs,
+            )
+        n = hidden_states.shape[1]
+        cos, sin = position_embeddings
+        query = rotate(self.q_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
+        key = rotate(self.k_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
+        value = self.v_proj(hidden_states).view(n, -1, self.head_dim)
+        attended = past_key_values.attend(self.layer_idx, query, key, value, self.scaling)
+        return self.o_proj(attended.reshape(1, n, -1)), None
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The rotary embedding of a language model.
+
+    Attributes:
+        inv_freq: (head size / 2,) frequencies.
+        sections: how many frequencies turn with the temporal, height and width position.
+        scaling: factor of cosine and sine.
+    """
+
+    inv_freq: torch.Tensor
+    sections: tuple[int, ...]
+    scaling: float
+
+    @classmethod
+    def of(cls, language_model) -> Rope:
+        """Return that of a `Qwen2VLTextModel`."""
+        embedding = language_model.rotary_emb
+        return cls(embedding.inv_freq, tuple(embedding.mrope_section), embedding.attention_scaling)
+
+    def table(self, rows: torch.LongTensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cosine and sine of positions.
+
+        The section i of the frequencies turns with row i modulo 3 (Qwen2-VL, arXiv 2409.12191, section 2.1).
+
+        Args:
+            rows: (3, n) positions.
+            dtype: of the result.
+
+        Returns:
+            Two tensors of shape (n, 1, head size).
+        """
+        device = self.inv_freq.device
+        angles = rows.to(device)[..., None].float() * self.inv_freq.float()
+        angles = torch.cat([part[i % 3] for i, part in enumerate(angles.split(self.sections, dim=-1))], dim=-1)
+        angles = torch.cat([angles, angles], dim=-1)[:, None]
+        return (angles.cos() * self.scaling).to(dtype), (angles.sin() * self.scaling).to(dtype)

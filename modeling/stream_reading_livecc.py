@@ -1,0 +1,236 @@
+"""The two steps that move streams: read a turn, read a generated token; of one stream or of several at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .positions_livecc import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from .stream_attention_livecc import PackedCaches, Rope
+from .stream_cache_livecc import StreamCache
+from .stream_state_livecc import ContextFullError, StreamState
+from .stream_window_livecc import TEXT, VISION, Span
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a stream reads next.
+
+    Attributes:
+        state: the stream's state, moved on by :func:`read`.
+        token_ids: the new tokens; `state.pending_ids` go before them.
+        turn: number of the turn.
+        end_s: where the turn ends, in seconds from the stream's start.
+        message_end_id: the id of `<|im_end|>`.
+        n_closing: how many of `token_ids` close the turn before.
+        patches: (t * h * w, 1176) patches of the frames among the tokens.
+        grid_thw: (1, 3) their grid.
+        n_new_tokens: how many tokens will be generated after this, at most.
+    """
+
+    state: StreamState
+    token_ids: list[int]
+    turn: int
+    end_s: float
+    message_end_id: int
+    n_closing: int = 0
+    patches: torch.Tensor | None = None
+    grid_thw: torch.LongTensor | None = None
+    n_new_tokens: int = 1
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A reading's tokens with their positions, and what the state becomes."""
+
+    token_ids: list[int]
+    rows: torch.LongTensor  # (3, tokens)
+    positions: PositionState
+    spans: list[Span]
+
+
+def new_state(model, is_movable: bool = False) -> StreamState:
+    """Return the state of a stream that has seen nothing yet; `is_movable` if its context will be thinned out."""
+    return StreamState(StreamCache(len(model.model.language_model.layers), is_movable))
+
+
+@torch.no_grad()
+def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
+    """Read what each stream reads next, all in one pass.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        readings: of B different streams; their states are moved on together, or on any failure not at all.
+
+    Returns:
+        Logits of the tokens that follow, of shape (B, vocabulary).
+
+    Raises:
+        ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
+    """
+    plans = [_plan(model, reading) for reading in readings]
+    token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
+    embeds = _embed(model, token_ids, [r for r in readings if r.patches is not None])
+    lengths = [len(plan.token_ids) for plan in plans]
+    caches = PackedCaches([reading.state.cache for reading in readings], lengths)
+    rope = Rope.of(model.model.language_model)
+    cos, sin = rope.table(torch.cat([plan.rows for plan in plans], dim=1), embeds.dtype)
+    hidden = _run_layers(model, embeds, cos, sin, caches)
+    last = torch.tensor(lengths).cumsum(0) - 1
+    logits = _head(model, hidden[last.to(hidden.device)])
+    caches.advance()
+    for reading, plan in zip(readings, plans):
+        state = reading.state
+        state.token_ids += plan.token_ids
+        state.positions, state.spans, state.pending_ids = plan.positions, plan.spans, []
+    return logits
+
+
+@torch.no_grad()
+def read_again(model, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
+    """Return a new state whose context is the kept spans of text, read anew.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        state: the stream's state; stays as it is.
+        kept: which of its spans stay, none of vision.
+        message_end_id: the id of `<|im_end|>`.
+    """
+    token_ids, at = [], 0
+    for span, stays in zip(state.spans, kept):
+        token_ids += state.token_ids[at : at + span.n_tokens] if stays else []
+        at += span.n_tokens
+    again = new_state(model)
+    again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
+    read(model, [Reading(again, token_ids, 0, 0.0, message_end_id)])
+    again.spans = [copy.copy(span) for span, stays in zip(state.spans, kept) if stays]
+    again.pending_ids = list(state.pending_ids)
+    again.n_dropped = state.n_dropped + at - len(token_ids)
+    return again
+
+
+class NextTokens:
+    """Reads generated tokens, one of each stream at a time.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        states: of the B streams.
+        n_steps: how many tokens will be read of each stream, at most.
+    """
+
+    def __init__(self, model, states: Sequence[StreamState], n_steps: int):
+        self._model = model
+        self._states = states
+        start = torch.tensor([state.positions.next_position for state in states])
+        rows = (start[:, None] + torch.arange(n_steps)).reshape(-1)
+        dtype = model.get_input_embeddings().weight.dtype
+        # All steps' angles at once: a step then copies nothing to the device.
+        cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
+        self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
+
+    @torch.no_grad()
+    def read(self, token_ids: torch.LongTensor, streams: Sequence[int], step: int) -> torch.FloatTensor:
+        """Read one token of some streams; the caches count it, the rest of the state with `StreamState.note_said`.
+
+        Args:
+            token_ids: (b,) the tokens, on the model's device.
+            streams: (b,) indices of the streams.
+            step: how many tokens of these streams were read by this object.
+
+        Returns:
+            Logits of the tokens that follow, of shape (b, vocabulary).
+        """
+        caches = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
+        cos, sin = self._cos[:, step], self._sin[:, step]
+        if len(streams) < len(self._states):
+            chosen = torch.tensor(streams, device=cos.device)
+            cos, sin = cos[chosen], sin[chosen]
+        embeds = self._model.get_input_embeddings()(token_ids)
+        hidden = _run_layers(self._model, embeds, cos, sin, caches)
+        caches.advance()
+        return _head(self._model, hidden)
+
+
+def _plan(model, reading: Reading) -> _Plan:
+    """Return what a reading will do to its stream; changes nothing."""
+    config, state = model.config, reading.state
+    token_ids = state.pending_ids + reading.token_ids
+    positions, spans = copy.copy(state.positions), [copy.copy(span) for span in state.spans]
+    ids = torch.tensor(token_ids)
+    types = torch.where(ids == config.video_token_id, VIDEO_TYPE, TEXT_TYPE)
+    ends = ids == reading.message_end_id
+    grids = [] if reading.grid_thw is None else reading.grid_thw.tolist()
+    rows = []
+    for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
+        before = positions.next_position
+        in_part = slice(first, last)
+        rows.append(
+            extend_positions(
+                types[in_part],
+                grids if kind == VISION else [],
+                positions,
+                config.position_scheme,
+                message_ends=ends[in_part],
+                merge_size=config.vision_config.spatial_merge_size,
+            )
+        )
+        if first == 0 and spans:
+            spans[-1].n_tokens += last
+            spans[-1].extent += positions.next_position - before
+        else:
+            spans.append(Span(kind, reading.turn, reading.end_s, last - first, positions.next_position - before))
+    _check_room(model, state, positions, reading.n_new_tokens)
+    return _Plan(token_ids, torch.cat(rows, dim=1), positions, spans)
+
+
+def _parts(types: torch.LongTensor, n_closing: int) -> list[tuple[str, int, int]]:
+    """Split new tokens into (kind, first, end): what closes the turn before, text, vision with its markers, text."""
+    vision = (types == VIDEO_TYPE).nonzero()
+    parts = [(TEXT, 0, n_closing), (TEXT, n_closing, len(types))]
+    if len(vision):
+        first, end = int(vision[0]) - 1, int(vision[-1]) + 2
+        parts[1:] = [(TEXT, n_closing, first), (VISION, first, end), (TEXT, end, len(types))]
+    return [part for part in parts if part[1] < part[2]]
+
+
+def _check_room(model, state: StreamState, positions: PositionState, n_new_tokens: int) -> None:
+    limit = model.config.text_config.max_position_embeddings
+    needed = positions.next_position + n_new_tokens
+    if needed > limit:
+        raise ContextFullError(
+            f"the stream is at position {state.positions.next_position} and its next turn needs "
+            f"{needed - state.positions.next_position} more, but the model knows {limit} (max_position_embeddings): "
+            "call reset() to go on with an empty memory, use smaller frames (max_pixels) to get further, or a window "
+            "(window='sliding') to go on for ever"
+        )
+
+
+def _embed(model, token_ids: torch.LongTensor, with_frames: Sequence[Reading]) -> torch.Tensor:
+    """Return the input embeddings (tokens, hidden), vision in its places."""
+    embedding = model.get_input_embeddings()
+    embeds = embedding(token_ids.to(embedding.weight.device))
+    if with_frames:
+        visual = model.model.visual
+        patches = torch.cat([reading.patches for reading in with_frames])
+        grid = torch.cat([reading.grid_thw for reading in with_frames])
+        features = visual(patches.to(visual.device, visual.dtype), grid_thw=grid.to(visual.device)).pooler_output
+        places = (token_ids == model.config.video_token_id).nonzero()[:, 0]
+        embeds[places.to(embeds.device)] = features.to(embeds.device, embeds.dtype)
+    return embeds
+
+
+def _run_layers(model, embeds, cos, sin, caches) -> torch.Tensor:
+    """Return the last layer's output (tokens, hidden) for a row of tokens."""
+    hidden = embeds[None]
+    for layer in model.model.language_model.layers:
+        hidden = layer(
+            hidden, attention_mask=None, past_key_values=caches, position_embeddings=(cos, sin), use_cache=True
+        )
+    return hidden[0]
+
+
+def _head(model, hidden: torch.Tensor) -> torch.FloatTensor:
+    return model.lm_head(model.model.language_model.norm(hidden))

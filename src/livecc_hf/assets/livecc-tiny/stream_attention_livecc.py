@@ -1,0 +1,1 @@
+../../../../modeling/stream_attention_livecc.py

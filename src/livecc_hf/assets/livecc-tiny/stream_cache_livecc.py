@@ -1,0 +1,1 @@
+../../../../modeling/stream_cache_livecc.py

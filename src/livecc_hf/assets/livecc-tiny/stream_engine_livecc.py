@@ -1,0 +1,1 @@
+../../../../modeling/stream_engine_livecc.py

@@ -1,0 +1,1 @@
+../../../../modeling/stream_reading_livecc.py

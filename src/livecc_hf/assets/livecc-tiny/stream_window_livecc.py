@@ -1,0 +1,1 @@
+../../../../modeling/stream_window_livecc.py

@@ -1,0 +1,106 @@
+"""A naive replay of a stream: keys are kept unrotated, and rotated for each query to the positions they have then.
+
+It shares nothing with the engine but the model's modules: it decides itself what is kept and numbers it itself.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Item:
+    """One token of the context."""
+
+    token_id: int
+    turn: int
+    kind: str  # "text" or "vision" (markers included)
+    end_s: float
+    grid: tuple[int, int, int] | None = None  # of the block, at its first vision token
+    is_flat: bool = False
+
+
+class Replay:
+    """The context of one stream, and what the model says next."""
+
+    def __init__(self, model, scheme: str):
+        self.model, self.scheme = model, scheme
+        self.items: list[Item] = []
+        text = model.model.language_model
+        self.keys = [[] for _ in text.layers]
+        self.values = [[] for _ in text.layers]
+
+    def positions(self) -> torch.Tensor:
+        """(3, tokens): contiguous over what is kept."""
+        rows, following, block = [], 0, []
+        merge = self.model.config.vision_config.spatial_merge_size
+        for item in self.items:
+            if self.scheme == "sequential" or item.is_flat or item.token_id != self.model.config.video_token_id:
+                rows.append((following,) * 3)
+                following += 1
+                continue
+            if item.grid is not None:
+                t, h, w = item.grid
+                sides = (t, h // merge, w // merge)
+                block = [
+                    (following + a, following + b, following + c)
+                    for a in range(sides[0])
+                    for b in range(sides[1])
+                    for c in range(sides[2])
+                ]
+                following += max(sides)
+            rows.append(block.pop(0))
+        return torch.tensor(rows).T
+
+    def keep(self, stays) -> None:
+        """Keep the items for which `stays` holds."""
+        index = [i for i, item in enumerate(self.items) if stays(item)]
+        self.items = [self.items[i] for i in index]
+        for held in (self.keys, self.values):
+            for layer, tensors in enumerate(held):
+                held[layer] = [tensors[i] for i in index]
+
+    def read_again(self) -> None:
+        """Compute everything that is kept anew."""
+        items, self.items = self.items, []
+        self.keys, self.values = ([[] for _ in held] for held in (self.keys, self.values))
+        self.read(items)
+
+    @torch.no_grad()
+    def read(self, items: list[Item], features: torch.Tensor | None = None) -> torch.Tensor:
+        """Read tokens and return the logits (vocabulary,) of what follows."""
+        model, text = self.model, self.model.model.language_model
+        self.items += items
+        hidden = text.embed_tokens(torch.tensor([item.token_id for item in items]))
+        if features is not None:
+            hidden[[i for i, item in enumerate(items) if item.token_id == model.config.video_token_id]] = features
+        rows = self.positions()
+        n = len(items)
+        for layer, (keys, values) in zip(text.layers, zip(self.keys, self.values)):
+            attention = layer.self_attn
+            x = layer.input_layernorm(hidden)
+            size = attention.head_dim
+            keys += attention.k_proj(x).view(n, -1, size)
+            values += attention.v_proj(x).view(n, -1, size)
+            query = self.rotated(attention.q_proj(x).view(n, -1, size), rows[:, -n:])
+            key, value = self.rotated(torch.stack(keys), rows), torch.stack(values)
+            outs = []
+            for i in range(n):
+                seen = len(self.items) - n + i + 1
+                heads = []
+                for head in range(query.shape[1]):
+                    shared = head * key.shape[1] // query.shape[1]
+                    scores = key[:seen, shared] @ query[i, head] / size**0.5
+                    heads.append(scores.softmax(0) @ value[:seen, shared])
+                outs.append(torch.cat(heads))
+            hidden = hidden + attention.o_proj(torch.stack(outs))
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return model.lm_head(text.norm(hidden[-1]))
+
+    def rotated(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Rotate (n, heads, size) by positions (3, n): frequency j with the row that its section says."""
+        embedding = self.model.model.language_model.rotary_emb
+        of_row = [i % 3 for i, count in enumerate(embedding.mrope_section) for _ in range(count)]
+        angles = torch.stack([rows[row].float() * f for row, f in zip(of_row, embedding.inv_freq)], dim=-1)[:, None]
+        a, b = x.split(x.shape[-1] // 2, dim=-1)
+        return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], dim=-1)

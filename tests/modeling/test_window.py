@@ -1,0 +1,207 @@
+"""Streams without end: what leaves the window is as if the keys that stay had always stood where they stand now."""
+
+import pytest
+import torch
+from replay import Item, Replay
+
+from livecc_hf.modeling import StreamOptions, streaming_livecc
+from livecc_hf.modeling.stream_window_livecc import TEXT, VISION, Span, Window
+
+SCHEMES = ["mrope", "sequential", "reference"]
+OPTIONS = {
+    "query": "Comment.",
+    "do_sample": False,
+    "max_new_tokens": 4,
+    "repetition_penalty": 1.0,
+    "output_logits": True,
+    "max_pixels": 28 * 28 * 12,
+    "min_pixels": 28 * 28 * 4,
+    "stop_at_continuation": False,
+}
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    """(34, 3, 84, 112): 15 turns."""
+    recorded = load_frames("live_cc")[:, :, :84, :112]
+    return torch.cat([recorded, recorded.flip(0)])[:34]
+
+
+def expected_logits(model, processor, scheme, window, frames, segments, reprefill_s=None):
+    """Logits of every generated token of the stream that said `segments`, by replaying it."""
+    replay = Replay(model, scheme)
+    n_said, from_s, logits = {}, 0.0, []
+    pending = []
+    chunks = [frames[:6], *frames[6:].split(2)]
+    for turn, (chunk, segment) in enumerate(zip(chunks, segments, strict=True)):
+        end_s = 3.0 + turn
+        patches, grid = processor.video_processor.frames_to_patches(
+            chunk, min_pixels=OPTIONS["min_pixels"], max_pixels=OPTIONS["max_pixels"]
+        )
+        ids = processor.turn_ids(
+            end_s - (1 if turn else 3), end_s, len(patches) // 4, "" if turn else "Comment.", not turn
+        )
+        n_text = {}
+        for item in replay.items:
+            n_text[item.turn] = n_text.get(item.turn, 0) + (item.kind == "text")
+        turns = sorted(n_text)
+        in_sink = {t for t in turns if t == 0 or sum(n_text[u] for u in turns if u <= t) <= window["text_sink"]}
+        in_window = {
+            t for t in turns if t == turn - 1 or sum(n_text[u] for u in turns if u >= t) <= window["text_window"]
+        }
+        if reprefill_s is None:
+            replay.keep(
+                lambda item, kept=stays, now=end_s: (
+                    item.turn in kept if item.kind == "text" else item.end_s > now - window["vision_window_s"]
+                )
+            )
+        elif end_s - from_s > reprefill_s:
+            replay.keep(lambda item, kept=stays: item.kind == "text" and item.turn in kept)
+            replay.read_again()
+            from_s = end_s - 1
+        new = [Item(i, turn - 1, "text", end_s - 1) for i in pending]
+        video, n_video = model.config.video_token_id, 0
+        for at, token in enumerate(ids):
+            is_vision = video in ids[max(at - 1, 0) : at + 2]
+            first_video = token == video and n_video == 0
+            n_video += token == video
+            of = turn - 1 if turn and at < 2 else turn  # <|im_end|>\n closes the turn before
+            grid_here = tuple(grid[0].tolist()) if first_video else None
+            flat = scheme == "reference" and turn > 0
+            new.append(Item(token, of, "vision" if is_vision else "text", end_s, grid_here, flat))
+        with torch.no_grad():
+            features = model.model.visual(patches, grid_thw=grid).pooler_output
+        said = list(segment.token_ids)
+        logits.append([replay.read(new, features)])
+        for token in said[:-1]:
+            logits[-1].append(replay.read([Item(token, turn, "text", end_s)]))
+        pending = [] if said[-1] == processor.end_id else said[-1:]
+        n_said[turn] = len(said)
+    return [torch.stack(turn) for turn in logits], replay
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"vision_window_s": 4.0, "text_window": 60, "text_sink": 0},
+        {"vision_window_s": 2.0, "text_window": 40, "text_sink": 70},
+        {"vision_window_s": 9.0, "text_window": 0, "text_sink": 0},
+    ],
+    ids=["vision and text", "with a sink", "text before its vision"],
+)
+def test_a_sliding_window_equals_its_replay(scheme, window, frames, make_model, processor):
+    model = make_model(scheme)
+    stream = model.start_stream(processor, **OPTIONS, **window)
+    segments = stream.push(frames)
+    expected, replay = expected_logits(model, processor, scheme, window, frames, segments)
+    assert len(segments) == 15
+    assert stream.state.n_dropped > 100
+    for segment, logits in zip(segments, expected, strict=True):
+        torch.testing.assert_close(segment.logits, logits, atol=1e-3, rtol=0)
+    assert stream.state.token_ids == [item.token_id for item in replay.items]
+    assert stream.state.positions.next_position == replay.positions().max() + 1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, monkeypatch):
+    monkeypatch.setattr(streaming_livecc, "REPREFILL_S", 6.0)
+    window = {"text_window": 60, "text_sink": 50}
+    model = make_model(scheme)
+    stream = model.start_stream(processor, **OPTIONS, **window, window="reprefill")
+    segments = stream.push(frames)
+    expected, replay = expected_logits(model, processor, scheme, window, frames, segments, reprefill_s=6.0)
+    assert stream.state.n_dropped > 0
+    for segment, logits in zip(segments, expected, strict=True):
+        torch.testing.assert_close(segment.logits, logits, atol=1e-3, rtol=0)
+    assert stream.state.token_ids == [item.token_id for item in replay.items]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_with_nothing_to_drop_a_window_changes_nothing(scheme, frames, make_model, processor):
+    model = make_model(scheme)
+    options = StreamOptions(**OPTIONS)
+    unbounded = model.start_stream(processor, options, window="none").push(frames)
+    for window in ({"vision_window_s": 60}, {"window": "reprefill"}):
+        bounded = model.start_stream(processor, options, **window, text_window=10**6).push(frames)
+        assert bounded == unbounded
+        for a, b in zip(bounded, unbounded, strict=True):
+            torch.testing.assert_close(a.logits, b.logits, atol=0, rtol=0)
+
+
+def test_memory_and_positions_of_a_long_stream_stay_where_they_are(frames, make_model, processor):
+    model = make_model("mrope")
+    stream = model.start_stream(processor, **OPTIONS, vision_window_s=4, text_window=100, text_sink=60)
+    seen = []
+    for n in range(120):
+        stream.push(frames[n % 30 : n % 30 + 2])
+        seen.append((stream.state.cache.n_bytes, stream.state.positions.next_position, len(stream.state.spans)))
+    assert len({n_bytes for n_bytes, _, _ in seen[40:]}) == 1
+    assert max(position for _, position, _ in seen[60:]) <= max(position for _, position, _ in seen[20:60]) + 8
+    assert max(n for _, _, n in seen) < 60
+
+
+def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames, make_model, processor, monkeypatch):
+    model = make_model("mrope")
+    options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
+    whole = model.start_stream(processor, options).push(frames)
+    stream = model.start_stream(processor, options)
+    got = stream.push(frames[:20])
+    stream.answer("What was it?", max_new_tokens=5)
+    choose = stream._chooser.choose
+    monkeypatch.setattr(stream._chooser, "choose", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stream.push(frames[20:22])
+    monkeypatch.setattr(stream._chooser, "choose", choose)
+    got += stream.push(frames[22:])
+    assert got == whole
+    for a, b in zip(got, whole, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=0)
+
+
+def test_keys_moved_many_times_in_bfloat16_are_rounded_once():
+    from livecc_hf.modeling.stream_cache_livecc import StreamCache
+
+    torch.manual_seed(0)
+    inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
+    keys = torch.randn(200, 2, 64)
+    caches = {dtype: StreamCache(1, is_movable=True) for dtype in (torch.float64, torch.bfloat16)}
+    for dtype, cache in caches.items():
+        cache.append(0, keys.bfloat16().to(dtype), keys.to(dtype))
+        cache.advance(200)
+        for n in range(64):  # one token leaves a turn
+            kept = torch.tensor([0, *range(2, 200 - n)])
+            cache.keep(kept, torch.where(kept > 0, 7, 0), inv_freq)
+    exact, rounded = (cache.append(0, keys[:0].to(d), keys[:0].to(d))[0] for d, cache in caches.items())
+    error = (rounded.double() - exact).norm() / exact.norm()
+    assert error < 0.003  # one rounding to 8 bits
+
+
+def test_what_a_window_keeps():
+    spans = []
+    for turn in range(6):
+        spans += [
+            Span(TEXT, turn, 3.0 + turn, 10, 10),
+            Span(VISION, turn, 3.0 + turn, 8, 4),
+            Span(TEXT, turn, 3.0 + turn, 5, 5),
+        ]
+    kept = Window(vision_window_s=3, text_window=30, text_sink=15).kept(spans, now_s=9.0)
+    text = [stays for span, stays in zip(spans, kept) if span.kind == TEXT]
+    vision = [stays for span, stays in zip(spans, kept) if span.kind == VISION]
+    assert text == [turn in (0, 4, 5) for turn in range(6) for _ in range(2)]
+    assert vision == [turn >= 4 for turn in range(6)]  # those that end after second 6
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"window": "slide"}, "window='slide': expected one of sliding, reprefill, none"),
+        ({"vision_window_s": 0.5}, "vision_window_s=0.5: expected a number of seconds, at least 1"),
+        ({"vision_window_s": float("nan")}, "vision_window_s=nan"),
+        ({"text_window": -1}, "text_window=-1: expected a whole number of tokens"),
+        ({"text_sink": 1.5}, "text_sink=1.5: expected a whole number of tokens"),
+    ],
+)
+def test_bad_windows(option, message, make_model, processor):
+    with pytest.raises(ValueError, match=message):
+        make_model("mrope").start_stream(processor, **option)
