@@ -30,8 +30,7 @@ def frames(load_frames):
 def expected_logits(model, processor, scheme, window, frames, segments, reprefill_s=None):
     """Logits of every generated token of the stream that said `segments`, by replaying it."""
     replay = Replay(model, scheme)
-    n_said, from_s, logits = {}, 0.0, []
-    pending = []
+    from_s, logits, pending = 0.0, [], []
     chunks = [frames[:6], *frames[6:].split(2)]
     for turn, (chunk, segment) in enumerate(zip(chunks, segments, strict=True)):
         end_s = 3.0 + turn
@@ -45,10 +44,9 @@ def expected_logits(model, processor, scheme, window, frames, segments, reprefil
         for item in replay.items:
             n_text[item.turn] = n_text.get(item.turn, 0) + (item.kind == "text")
         turns = sorted(n_text)
-        in_sink = {t for t in turns if t == 0 or sum(n_text[u] for u in turns if u <= t) <= window["text_sink"]}
-        in_window = {
-            t for t in turns if t == turn - 1 or sum(n_text[u] for u in turns if u >= t) <= window["text_window"]
-        }
+        stays = {t for t in turns if t in (0, turn - 1)}
+        stays |= {t for t in turns if sum(n_text[u] for u in turns if u <= t) <= window["text_sink"]}
+        stays |= {t for t in turns if sum(n_text[u] for u in turns if u >= t) <= window["text_window"]}
         if reprefill_s is None:
             replay.keep(
                 lambda item, kept=stays, now=end_s: (
@@ -76,7 +74,6 @@ def expected_logits(model, processor, scheme, window, frames, segments, reprefil
         for token in said[:-1]:
             logits[-1].append(replay.read([Item(token, turn, "text", end_s)]))
         pending = [] if said[-1] == processor.end_id else said[-1:]
-        n_said[turn] = len(said)
     return [torch.stack(turn) for turn in logits], replay
 
 
