@@ -99,10 +99,10 @@ class StreamCache:
         for keys, first_keys, values in zip(self._keys, self._first_keys, self._values):
             if index.device != keys.device:  # layers may be on several devices
                 index, cos, sin = (t.to(keys.device) for t in (index, cos, sin))
-            moved = first_keys[:, index]
+            moved = first_keys.index_select(1, index)
             first_keys[:, to] = moved
             keys[:, to] = rotate(moved.float(), cos, sin).to(keys.dtype)
-            values[:, to] = values[:, index]
+            values[:, to] = values.index_select(1, index)
 
     def _grow(self, layer: int, like: torch.Tensor, n_tokens: int) -> None:
         wanted = self.capacity  # what an earlier layer has, so that all have the same

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
-from .grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES, query_text
+from .frame_queue_livecc import FrameQueue
+from .grammar_livecc import query_text
 from .stream_attention_livecc import Rope
 from .stream_engine_livecc import TurnJob, generate
 from .stream_reading_livecc import Reading, new_state, read_again
@@ -21,8 +21,6 @@ from .video_processing_livecc import resize_limits
 
 if TYPE_CHECKING:
     from .processing_livecc import StreamingProcessor
-
-_TURN_S = TURN_FRAMES * FRAME_STEP_S
 
 
 class StreamFinishedError(RuntimeError):
@@ -57,14 +55,21 @@ class CommentarySegment:
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """What the model reads in one turn; times in seconds from the stream's start."""
+class Turn:
+    """A turn of a stream that is ready to be generated.
+
+    Attributes:
+        n_frames: waiting frames that it takes.
+        start_s, end_s: its place, in seconds from the stream's start.
+        job: what `generate` takes.
+        before: what undoes it.
+    """
 
     n_frames: int
     start_s: float
     end_s: float
     job: TurnJob
-    before: tuple  # what undoes it
+    before: tuple
 
 
 class CommentaryStream:
@@ -112,13 +117,8 @@ class CommentaryStream:
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
         self._next_query: str | None = query_text(self._query, options.title, options.previous)
-        self._frames: list[torch.Tensor] = []  # of the turn that is not complete yet, each (3, H, W)
-        self._times_s: list[float | None] = []
+        self.waiting = FrameQueue(processor.video_processor, self._frame_options)
         self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
-        self._n_turns = 0
-        self._next_start_s = 0.0  # of the next turn, from the stream's start
-        self._clock_start_s: float | None = None
-        self._last_time_s: float | None = None
         self._is_finished = False
 
     def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
@@ -141,18 +141,18 @@ class CommentaryStream:
                 the frames that wait are dropped. After any other failure they wait for the next push, which
                 returns what was completed too (or for :meth:`discard_waiting`).
         """
-        self._check_running("push")
-        frames = self._checked_frames(frames)
-        times_s = self._checked_times(timestamps_s, len(frames))
-        self._frames += frames.unbind()
-        self._times_s += times_s
-        try:
-            while len(self._frames) >= self._turn_frames:
-                self._undelivered.append(self._run_turn(self._turn_frames))
-        finally:
-            # What waits is copied: the caller may write its next frame into the same memory.
-            self._frames = [frame.clone() for frame in self._frames]
+        self.feed(frames, timestamps_s)
+        while (turn := self.begin_turn()) is not None:
+            self._undelivered.append(self._run_turn(turn))
         return self._deliver()
+
+    def feed(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> None:
+        """Let frames wait for their turns without generating any; arguments and errors as in :meth:`push`.
+
+        For callers that run the turns of several streams together: :meth:`begin_turn`, `generate`, :meth:`end_turn`.
+        """
+        self._check_running("push")
+        self.waiting.add(frames, timestamps_s)
 
     def discard_waiting(self) -> int:
         """Forget the frames that wait for a turn, such as after a failure that would come again.
@@ -160,8 +160,8 @@ class CommentaryStream:
         Returns:
             How many frames were dropped.
         """
-        n_frames = len(self._frames)
-        self._drop_frames(n_frames)
+        n_frames = len(self.waiting)
+        self.waiting.drop(n_frames)
         return n_frames
 
     def finish(self) -> list[CommentarySegment]:
@@ -177,8 +177,8 @@ class CommentaryStream:
             ContextFullError: as in :meth:`push`.
         """
         self._check_running("finish")
-        if self._frames:
-            self._undelivered.append(self._run_turn(len(self._frames)))
+        if (turn := self.begin_turn(is_last=True)) is not None:
+            self._undelivered.append(self._run_turn(turn))
         self._is_finished = True
         return self._deliver()
 
@@ -193,7 +193,7 @@ class CommentaryStream:
         if not query.strip():
             raise ValueError(f"the query is {query!r}: expected some text")
         self._processor.checked_text(query)  # now, not in the middle of a push
-        if self._n_turns == 0:
+        if self.waiting.n_turns == 0:
             self._next_query = query_text(query, self.options.title, self.options.previous)
         else:
             self._next_query = None if query == self._query else query
@@ -213,14 +213,14 @@ class CommentaryStream:
             ValueError: if no turn is complete yet, or the question is empty.
             ContextFullError: if question and answer do not fit; the stream is as before.
         """
-        if self._n_turns == 0:
+        if self.waiting.n_turns == 0:
             raise ValueError("nothing has been seen yet: push frames until a first turn is complete, then ask")
         if not question.strip():
             raise ValueError(f"the question is {question!r}: expected some text")
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
         chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
-        reading = self._reading(self._processor.question_ids(question), self._next_start_s, max_new_tokens)
+        reading = self._reading(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens)
         job = TurnJob(reading, chooser, chooser.end_ids, max_new_tokens)
         before = self.state.snapshot()
         try:
@@ -229,59 +229,79 @@ class CommentaryStream:
             self.state.restore(before)
         return self._processor.decode_answer(job.token_ids)
 
-    @property
-    def _turn_frames(self) -> int:
-        return FIRST_TURN_FRAMES if self._n_turns == 0 else TURN_FRAMES
+    def begin_turn(self, is_last: bool = False) -> Turn | None:
+        """Prepare the next turn, of frames that wait.
 
-    def _run_turn(self, n_frames: int) -> CommentarySegment:
-        """Show the model the first `n_frames` waiting frames; on any failure the stream is as before."""
-        turn = self._begin_turn(n_frames)
-        try:
-            generate(self._model, [turn.job])
-        except BaseException as error:
-            self._undo_turn(turn)
-            if isinstance(error, ContextFullError):
-                error.segments = tuple(self._deliver())
-                self._drop_frames(len(self._frames))
-            raise
-        return self._end_turn(turn)
+        Only what has left the window by then is gone after it; end it with :meth:`end_turn` or :meth:`undo_turn`.
 
-    def _begin_turn(self, n_frames: int) -> _Turn:
-        """Prepare what the model reads for the first `n_frames` waiting frames.
+        Args:
+            is_last: take the frames that wait also where they are too few.
 
-        Only what has left the window by then is gone after it.
+        Returns:
+            The turn, or `None` where too few frames wait.
         """
-        frames = torch.stack(self._frames[:n_frames])
-        if n_frames % TURN_FRAMES:
-            frames = torch.cat([frames, frames[-1:]])
-        start_s = self._turn_start_s()
-        end_s = start_s + self._turn_frames * FRAME_STEP_S
+        n_frames = self.waiting.turn_frames
+        if len(self.waiting) < n_frames:
+            if not is_last or not len(self.waiting):
+                return None
+            n_frames = len(self.waiting)
+        start_s, end_s = self.waiting.next_span_s
         video_processor = self._processor.video_processor
-        patches, grid_thw = video_processor.frames_to_patches(frames, **self._frame_options)
+        patches, grid_thw = video_processor.frames_to_patches(self.waiting.peek(n_frames), do_resize=False)
         n_video_tokens = len(patches) // video_processor.merge_size**2
-        prompt_ids = self._processor.turn_ids(
-            start_s, end_s, n_video_tokens, self._next_query or "", is_first=self._n_turns == 0
-        )
+        is_first = self.waiting.n_turns == 0
+        prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, self._next_query or "", is_first)
         self._forget(start_s, end_s)
         chooser = self._chooser
         reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, patches, grid_thw)
-        job = TurnJob(
-            reading,
-            chooser,
-            chooser.end_ids | self._continuation_ids(),
-            chooser.max_new_tokens,
-            self.options.output_logits,
+        stop_ids = chooser.end_ids | self._continuation_ids()
+        job = TurnJob(reading, chooser, stop_ids, chooser.max_new_tokens, self.options.output_logits)
+        return Turn(n_frames, start_s, end_s, job, (self.state.snapshot(), chooser.snapshot()))
+
+    def end_turn(self, turn: Turn) -> CommentarySegment:
+        """Take what was generated in a turn into the stream's state."""
+        job = turn.job
+        last = job.token_ids[-1]
+        if last not in self._chooser.end_ids:
+            self.state.pending_ids = [last]
+        self.waiting.take(turn.n_frames)
+        self._query, self._next_query = self._asked, None
+        offset_s = self.waiting.clock_start_s or 0.0
+        return CommentarySegment(
+            offset_s + turn.start_s,
+            offset_s + turn.end_s,
+            self._processor.decode_turn(job.token_ids),
+            tuple(job.token_ids),
+            last not in job.stop_ids,
+            torch.stack(job.logits) if job.logits else None,
         )
-        return _Turn(n_frames, start_s, end_s, job, (self.state.snapshot(), chooser.snapshot()))
+
+    def undo_turn(self, turn: Turn) -> None:
+        """Put the stream back to where it was before a turn that failed; its frames wait."""
+        state, drawn = turn.before
+        self.state.restore(state)
+        self._chooser.restore(drawn)
+
+    def _run_turn(self, turn: Turn) -> CommentarySegment:
+        """Generate a turn; on any failure the stream is as before."""
+        try:
+            generate(self._model, [turn.job])
+        except BaseException as error:
+            self.undo_turn(turn)
+            if isinstance(error, ContextFullError):
+                error.segments = tuple(self._deliver())
+                self.discard_waiting()
+            raise
+        return self.end_turn(turn)
 
     def _reading(self, token_ids, end_s, n_new_tokens, patches=None, grid_thw=None) -> Reading:
         return Reading(
             self.state,
             token_ids,
-            self._n_turns,
+            self.waiting.n_turns,
             end_s,
             self._processor.end_id,
-            n_closing=0 if self._n_turns == 0 else self._processor.n_joint_tokens,
+            n_closing=0 if self.waiting.n_turns == 0 else self._processor.n_joint_tokens,
             patches=patches,
             grid_thw=grid_thw,
             n_new_tokens=n_new_tokens,
@@ -296,32 +316,6 @@ class CommentaryStream:
             self.state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
             self.state.seen_from_s = start_s
 
-    def _undo_turn(self, turn: _Turn) -> None:
-        """Put the stream back to where it was before a turn that failed."""
-        state, drawn = turn.before
-        self.state.restore(state)
-        self._chooser.restore(drawn)
-
-    def _end_turn(self, turn: _Turn) -> CommentarySegment:
-        """Take what was generated into the stream's state."""
-        job = turn.job
-        last = job.token_ids[-1]
-        if last not in self._chooser.end_ids:
-            self.state.pending_ids = [last]
-        self._drop_frames(turn.n_frames)
-        self._query, self._next_query = self._asked, None
-        self._n_turns += 1
-        self._next_start_s = turn.end_s
-        offset_s = self._clock_start_s or 0.0
-        return CommentarySegment(
-            offset_s + turn.start_s,
-            offset_s + turn.end_s,
-            self._processor.decode_turn(job.token_ids),
-            tuple(job.token_ids),
-            last not in job.stop_ids,
-            torch.stack(job.logits) if job.logits else None,
-        )
-
     def _make_chooser(self, options: StreamOptions) -> TokenChooser:
         processor = self._processor
         return TokenChooser(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
@@ -334,60 +328,10 @@ class CommentaryStream:
         token = self._processor.continuation_id
         return {token} if stops and token is not None else set()
 
-    def _turn_start_s(self) -> float:
-        """Return where the next turn begins: where the last ended, or later if frames were dropped between."""
-        start_s = self._next_start_s
-        time_s = self._times_s[0]
-        if time_s is None or self._n_turns == 0:
-            return start_s
-        # Whole turns only: the model learned labels such as 3.0-4.0, never 3.5-4.5.
-        dropped = int((time_s - self._clock_start_s - start_s) / _TURN_S + 1e-6)
-        return start_s + max(dropped, 0) * _TURN_S
-
     def _deliver(self) -> list[CommentarySegment]:
         segments, self._undelivered = self._undelivered, []
         return segments
 
-    def _drop_frames(self, n_frames: int) -> None:
-        del self._frames[:n_frames], self._times_s[:n_frames]
-
     def _check_running(self, action: str) -> None:
         if self._is_finished:
             raise StreamFinishedError(f"{action}() after finish(): call reset() to start again, or start a new stream")
-
-    def _checked_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        self._processor.video_processor.check_frames(frames, self.options.do_resize)
-        if len(frames) == 0:
-            raise ValueError("the push is empty (T = 0): expected at least one frame")
-        if self._frames and frames.shape[1:] != self._frames[0].shape:
-            raise ValueError(
-                f"frames are {frames.shape[3]}x{frames.shape[2]} pixels, but the waiting frames of the same turn are "
-                f"{self._frames[0].shape[2]}x{self._frames[0].shape[1]}: sizes may change between turns only"
-            )
-        return frames.to(self._frames[0].device) if self._frames else frames
-
-    def _checked_times(self, timestamps_s: Sequence[float] | None, n_frames: int) -> list[float | None]:
-        """Return one time for each frame, checked against what came before."""
-        if self._n_turns + len(self._frames) and (timestamps_s is None) != (self._last_time_s is None):
-            raise ValueError("timestamps_s was given for some pushes only: give it always or never in one stream")
-        if timestamps_s is None:
-            return [None] * n_frames
-        times_s = [float(t) for t in timestamps_s]
-        if len(times_s) != n_frames:
-            raise ValueError(f"got {n_frames} frames but {len(times_s)} timestamps: expected one for each frame")
-        clock_start_s = times_s[0] if self._clock_start_s is None else self._clock_start_s
-        expected_s = clock_start_s + self._next_start_s + len(self._frames) * FRAME_STEP_S
-        before_s = self._last_time_s
-        for n, time_s in enumerate(times_s):
-            if not math.isfinite(time_s):
-                raise ValueError(f"timestamp {n} is {time_s}: expected seconds as a finite number")
-            if before_s is not None and time_s < before_s:
-                raise ValueError(f"timestamps go back from {before_s} s to {time_s} s: expected them in order")
-            if time_s < expected_s + n * FRAME_STEP_S - _TURN_S:
-                raise ValueError(
-                    f"frames come faster than 2 per second: one at {time_s} s, expected not before about "
-                    f"{expected_s + n * FRAME_STEP_S} s; take every n-th frame"
-                )
-            before_s = time_s
-        self._clock_start_s, self._last_time_s = clock_start_s, before_s
-        return times_s

@@ -70,18 +70,31 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         Raises:
             ValueError: if the limits contradict each other, or unresized frames have other sides.
         """
-        factor = self.patch_size * self.merge_size
-        if do_resize:
-            size = resize_limits(self, min_pixels, max_pixels)
-            frames = self.resize(frames[None], size=size, resample=self.resample, factor=factor)
-        else:
-            self.check_unresized(frames)
-            frames = frames[None]
+        frames = self.resized(frames, min_pixels, max_pixels, do_resize)
         frames = self.rescale_and_normalize(
-            frames, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
+            frames[None], self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
         )
         patches, t, h, w = self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)
         return patches[0], torch.tensor([[t, h, w]])
+
+    def resized(
+        self,
+        frames: torch.Tensor,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        do_resize: bool = True,
+    ) -> torch.Tensor:
+        """Return frames in the size in which they are cut into patches; arguments as :meth:`frames_to_patches`.
+
+        Returns:
+            uint8 (T, 3, H, W), H and W multiples of 28; frames that have that size already as they are.
+        """
+        if not do_resize:
+            self.check_unresized(frames)
+            return frames
+        size = resize_limits(self, min_pixels, max_pixels)
+        factor = self.patch_size * self.merge_size
+        return self.resize(frames[None], size=size, resample=self.resample, factor=factor)[0]
 
     def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
         """Raise `ValueError` if `frames` is not what :meth:`frames_to_patches` takes."""
