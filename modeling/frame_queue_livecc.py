@@ -92,9 +92,14 @@ class FrameQueue:
         self.n_turns += 1
         self.drop(n_frames)
 
-    def drop(self, n_frames: int) -> None:
-        """Forget the first `n_frames` waiting frames; where they have times, the next turn stands that much later."""
-        del self._frames[:n_frames], self._times_s[:n_frames]
+    def drop(self, n_frames: int, behind: int = 0) -> None:
+        """Forget waiting frames; where they have times, the turn of those that follow stands that much later.
+
+        Args:
+            n_frames: how many to forget.
+            behind: after how many that stay, such as those of a turn that is being generated.
+        """
+        del self._frames[behind : behind + n_frames], self._times_s[behind : behind + n_frames]
         if self.n_turns == 0 and self._frames and self._times_s[0] is not None:
             self.clock_start_s = self._times_s[0]  # nothing was seen yet: the stream begins here
 

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
         StreamingProcessor,
         StreamOptions,
     )
+    from .pool import CommentaryPool
 
 try:
     __version__ = version("livecc-hf")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
+_MODULES = {"load_model_and_processor": ".loading", "CommentaryPool": ".pool"}  # the others: .modeling
+
 __all__ = [
+    "CommentaryPool",
     "CommentarySegment",
     "CommentaryStream",
     "LiveCCConfig",
@@ -39,8 +43,7 @@ __all__ = [
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = ".loading" if name == "load_model_and_processor" else ".modeling"
-    return getattr(importlib.import_module(module, __name__), name)
+    return getattr(importlib.import_module(_MODULES.get(name, ".modeling"), __name__), name)
 
 
 def __dir__():

@@ -1,0 +1,315 @@
+"""The ways of commenting turn by turn that `benchmarks/streaming.py` compares, and the clock that splits their turns."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from livecc_hf.modeling import stream_engine_livecc
+from livecc_hf.modeling.decoding_livecc import StreamOptions
+from livecc_hf.modeling.grammar_livecc import TURN_JOINT, time_label
+from livecc_hf.modeling.stream_reading_livecc import NextTokens
+from livecc_hf.modeling.video_processing_livecc import resize_limits
+
+PARTS = ("resize", "vision", "prefill", "decode_tokens", "rest")
+REPETITION_PENALTY = 1.05
+
+
+@dataclass
+class TurnTimes:
+    """One turn, measured from its decoded frames to its last token.
+
+    Attributes:
+        turn_s: all of it.
+        first_token_s: up to the first token.
+        parts_s: its split, by `PARTS`; what is in two of them counts for the inner one.
+        token_ids: what was generated.
+    """
+
+    turn_s: float
+    first_token_s: float
+    parts_s: dict[str, float]
+    token_ids: list[int]
+
+
+class Clock:
+    """Splits the time of a turn into parts; on CUDA with events, which do not make the process wait for the device."""
+
+    def __init__(self, device: torch.device):
+        self._on_cuda = device.type == "cuda"
+        self._marks: list[tuple[Any, str]] = []
+        self._open: list[str] = []
+
+    def enter(self, part: str) -> None:
+        """Begin a part; that around it stops counting until `leave`."""
+        self._open.append(part)
+        self._marks.append((self._now(), part))
+
+    def leave(self) -> None:
+        """End the part begun last."""
+        self._open.pop()
+        self._marks.append((self._now(), self._open[-1] if self._open else "rest"))
+
+    def wrap(self, part: str, function: Callable) -> Callable:
+        """Return the function, timed as a part."""
+
+        @functools.wraps(function)
+        def timed(*args, **keywords):
+            self.enter(part)
+            try:
+                return function(*args, **keywords)
+            finally:
+                self.leave()
+
+        return timed
+
+    def hook(self, module: torch.nn.Module, part: Callable[[], str]) -> list:
+        """Time the calls of a module as the part that `part` names; returns the handles that undo it."""
+        before = module.register_forward_pre_hook(lambda *_: self.enter(part()))
+        return [before, module.register_forward_hook(lambda *_: self.leave())]
+
+    def measure(self, turn: Callable[[], list[int]]) -> TurnTimes:
+        """Run a turn and say what it took."""
+        self._synchronize()
+        self._marks, self._open = [], []
+        start_s = time.perf_counter()
+        self.enter("rest")
+        token_ids = turn()
+        self.leave()
+        self._synchronize()
+        turn_s = time.perf_counter() - start_s
+        parts_s = dict.fromkeys(PARTS, 0.0)
+        first_token_s = None
+        for (at, part), (until, _) in zip(self._marks, self._marks[1:]):
+            if part == "decode_tokens" and first_token_s is None:
+                first_token_s = self._seconds(self._marks[0][0], at)
+            parts_s[part] += self._seconds(at, until)
+        return TurnTimes(turn_s, turn_s if first_token_s is None else first_token_s, parts_s, token_ids)
+
+    def _now(self):
+        if not self._on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _seconds(self, at, until) -> float:
+        return at.elapsed_time(until) / 1000 if self._on_cuda else until - at
+
+    def _synchronize(self) -> None:
+        if self._on_cuda:
+            torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all sides are given.
+
+    Attributes:
+        model: our model, in evaluation mode and scheme ``reference``.
+        processor: its `StreamingProcessor`.
+        query: what the first turn asks for.
+        new_tokens: generated in every turn, whatever they are.
+        max_pixels: most pixels of a resized frame.
+    """
+
+    model: Any
+    processor: Any
+    query: str
+    new_tokens: int
+    max_pixels: int
+
+
+class EngineSide:
+    """Our stream; `window` and others are its options."""
+
+    def __init__(self, work: Work, clock: Clock, **options):
+        self._work, self._clock = work, clock
+        chosen = {"do_sample": False, "repetition_penalty": REPETITION_PENALTY, "max_new_tokens": work.new_tokens}
+        self.stream = work.model.start_stream(
+            work.processor, StreamOptions(work.query, max_pixels=work.max_pixels, **chosen, **options)
+        )
+
+    def turn(self, frames: torch.Tensor) -> list[int]:
+        """Comment on the frames of one turn, with as many tokens as all sides generate."""
+        self.stream.feed(frames)
+        turn = self.stream.begin_turn()
+        turn.job.stop_ids = frozenset()
+        stream_engine_livecc.generate(self._work.model, [turn.job])
+        return list(self.stream.end_turn(turn).token_ids)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time the parts of turns run inside."""
+        clock, video_processor = self._clock, type(self._work.processor.video_processor)
+        patched = [
+            (stream_engine_livecc, "read", "prefill"),
+            (NextTokens, "read", "decode_tokens"),
+            (video_processor, "resized", "resize"),
+            (video_processor, "frames_to_patches", "resize"),
+        ]
+        originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
+        handles = clock.hook(self._work.model.model.visual, lambda: "vision")
+        try:
+            for owner, name, part in patched:
+                setattr(owner, name, clock.wrap(part, getattr(owner, name)))
+            yield
+        finally:
+            for owner, name, original in originals:
+                setattr(owner, name, original)
+            for handle in handles:
+                handle.remove()
+
+
+def stock_model(model) -> Qwen2VLForConditionalGeneration:
+    """Return transformers' own Qwen2-VL over the very same weights."""
+    ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
+    described = {name: value for name, value in model.config.to_dict().items() if name not in ours_only}
+    with torch.device("meta"):
+        stock = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(**described), attn_implementation="sdpa")
+    stock.load_state_dict(model.state_dict(), assign=True)
+    stock.tie_weights()
+    for name, buffer in model.named_buffers():  # those that no checkpoint holds
+        owner, _, key = name.rpartition(".")
+        setattr(stock.get_submodule(owner), key, buffer)
+    stock.generation_config = GenerationConfig()  # no end tokens: every turn has as many
+    return stock.eval()
+
+
+def stock_processor(processor, max_pixels: int) -> Qwen2VLProcessor:
+    """Return transformers' own processor with the same settings and limits."""
+    settings = processor.video_processor.to_dict()
+    limits = resize_limits(processor.video_processor, None, max_pixels)
+    settings["size"] = {"shortest_edge": limits.shortest_edge, "longest_edge": limits.longest_edge}
+    for name in ("video_processor_type", "auto_map", "processor_class"):
+        settings.pop(name, None)
+    return Qwen2VLProcessor(
+        processor.image_processor,
+        processor.tokenizer,
+        Qwen2VLVideoProcessor(**settings),
+        chat_template=processor.chat_template,
+    )
+
+
+@dataclass
+class StockSide:
+    """The per-turn way of LiveCC's demonstration: a processor call and a `generate` a turn, over a carried cache.
+
+    Positions are those that the demonstration has: Qwen2-VL's in the first turn, one number a token after it. One thing
+    is done as we do it: the last token of a turn, which no cache holds yet, is read with the next turn.
+    """
+
+    work: Work
+    clock: Clock
+    model: Any
+    processor: Any
+    n_turns: int = 0
+    past_ids: torch.Tensor | None = None
+    cache: DynamicCache | None = None
+    clips: list[torch.Tensor] = field(default_factory=list)
+    _n_forward: int = 0
+
+    def turn(self, frames: torch.Tensor) -> list[int]:
+        """Comment on the frames of one turn."""
+        inputs = self.inputs(frames)
+        device = self.model.device
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        if self.past_ids is None:
+            self.cache = DynamicCache(config=self.model.config.get_text_config())
+        else:
+            # New positions are counted from the end of the first turn's, as in the demonstration.
+            del inputs["mm_token_type_ids"]
+            inputs["input_ids"] = torch.cat([self.past_ids, inputs["input_ids"]], dim=1)
+        self._n_forward = 0
+        ids = generated(self.model, inputs, self.work.new_tokens, past_key_values=self.cache)
+        spoken = ids[0, inputs["input_ids"].shape[1] :].tolist()
+        # The joint before the next turn begins with <|im_end|>: where that was said, it is not said twice.
+        self.past_ids = ids[:, :-1] if spoken[-1] == self.work.processor.end_id else ids
+        self.n_turns += 1
+        self.processor.tokenizer.decode(spoken, skip_special_tokens=True)
+        return spoken
+
+    def inputs(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return what the processor makes of a turn."""
+        start_s = self.n_turns + 2.0 if self.n_turns else 0.0
+        content = [
+            {"type": "text", "text": time_label(start_s, self.n_turns + 3.0)},
+            {"type": "video"},
+        ]
+        if self.n_turns == 0:
+            content.append({"type": "text", "text": self.work.query})
+        message = {"role": "user", "content": content}
+        text = self.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        if self.n_turns:
+            text = TURN_JOINT + text[text.index("<|im_start|>user") :]
+        inputs = self.processor(text=[text], videos=[frames], return_tensors="pt", do_sample_frames=False)
+        inputs.pop("attention_mask")
+        return dict(inputs)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Time the parts of turns run inside."""
+
+        def part() -> str:
+            self._n_forward += 1
+            return "prefill" if self._n_forward == 1 else "decode_tokens"
+
+        video_processor = self.processor.video_processor
+        handles = self.clock.hook(self.model, part) + self.clock.hook(self.model.model.visual, lambda: "vision")
+        video_processor.preprocess = self.clock.wrap("resize", video_processor.preprocess)
+        try:
+            yield
+        finally:
+            del video_processor.preprocess
+            for handle in handles:
+                handle.remove()
+
+
+@dataclass
+class ReencodingSide(StockSide):
+    """Resizes, encodes and reads the whole stream for each turn, with nothing carried from the turn before."""
+
+    def again(self, clips: list[torch.Tensor], context_ids: list[int]) -> list[int]:
+        """Comment on the last of the clips.
+
+        Args:
+            clips: the frames of each turn.
+            context_ids: all tokens before what is to be said, as the other sides read them.
+        """
+        device = self.model.device
+        videos = self.processor.video_processor(videos=clips, return_tensors="pt", do_sample_frames=False)
+        input_ids = torch.tensor([context_ids])
+        types = (input_ids == self.model.config.video_token_id).long() * 2
+        inputs = {**videos, "input_ids": input_ids, "mm_token_type_ids": types}
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        self._n_forward = 0
+        ids = generated(self.model, inputs, self.work.new_tokens)
+        return ids[0, len(context_ids) :].tolist()
+
+
+def generated(model, inputs: dict[str, torch.Tensor], n_tokens: int, **keywords) -> torch.LongTensor:
+    """Return input and generated tokens, (1, length)."""
+    return model.generate(
+        **inputs,
+        **keywords,
+        attention_mask=torch.ones_like(inputs["input_ids"]),
+        do_sample=False,
+        repetition_penalty=REPETITION_PENALTY,
+        max_new_tokens=n_tokens,
+        min_new_tokens=None,
+        pad_token_id=0,
+    )

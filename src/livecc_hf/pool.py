@@ -1,0 +1,248 @@
+"""Many live commentaries on one model: streams join, push, ask and leave; what is ready is generated together.
+
+The work goes in rounds. A round takes the next turn of every stream that has one, reads all of them in one pass and
+adds a token to all that still speak in each step. So no stream waits for more than one round, and each hears what it
+would hear alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from livecc_hf.modeling.stream_engine_livecc import generate
+from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
+    from livecc_hf.modeling.streaming_livecc import Turn
+
+OVERLOAD_POLICIES = ("refuse", "drop")
+
+
+class PoolFullError(RuntimeError):
+    """The pool holds as many streams as it may."""
+
+
+@dataclass
+class PoolStats:
+    """What a pool has done so far.
+
+    Attributes:
+        n_rounds: rounds.
+        n_turns: turns said.
+        n_tokens: tokens generated.
+        n_dropped_frames: frames dropped because they came faster than they could be commented on.
+        n_refused: joins and pushes refused.
+        n_failed: streams ended by an error.
+        busy_s: time spent in rounds, in seconds.
+        latencies_s: of the last turns: seconds from the arrival of a turn's last frame to its words.
+    """
+
+    n_rounds: int = 0
+    n_turns: int = 0
+    n_tokens: int = 0
+    n_dropped_frames: int = 0
+    n_refused: int = 0
+    n_failed: int = 0
+    busy_s: float = 0.0
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+
+class CommentaryPool:
+    """Streams that share a model.
+
+    Call :meth:`step` until it returns 0, or :meth:`start` a thread that does; use the pool in a `with` statement then.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration` in evaluation mode.
+        processor: its `StreamingProcessor`.
+        max_streams: how many streams it holds at most.
+        overload: what happens to frames that come faster than they can be commented on: ``refuse`` (the push raises
+            `OverloadedError`) or ``drop`` (the oldest that wait are dropped and counted; the time the model reads
+            moves on).
+        max_lag_s: how many seconds of video may wait beside the next turn.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    def __init__(
+        self,
+        model: LiveCCForConditionalGeneration,
+        processor: StreamingProcessor,
+        max_streams: int,
+        overload: str = "refuse",
+        max_lag_s: float = 4.0,
+    ):
+        if not isinstance(max_streams, int) or max_streams < 1:
+            raise ValueError(f"max_streams={max_streams!r}: expected a whole number, at least 1")
+        if overload not in OVERLOAD_POLICIES:
+            raise ValueError(f"overload={overload!r}: expected one of {', '.join(OVERLOAD_POLICIES)}")
+        if not max_lag_s >= 1:
+            raise ValueError(f"max_lag_s={max_lag_s!r}: expected a number of seconds, at least 1")
+        self.max_streams, self.overload, self.max_lag_s = max_streams, overload, max_lag_s
+        self.stats = PoolStats()
+        self._model, self._processor = model, processor
+        self._streams: dict[int, PooledStream] = {}
+        self._n_joined = 0
+        self._changed = threading.Condition()  # guards the two above, and tells the thread of work
+        self._round = threading.Lock()  # one round at a time
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def streams(self) -> tuple[PooledStream, ...]:
+        """Those that have not ended."""
+        with self._changed:
+            return tuple(self._streams.values())
+
+    def join(
+        self,
+        options: StreamOptions | None = None,
+        on_segment: OnSegment | None = None,
+        on_end: OnEnd | None = None,
+        **keywords,
+    ) -> PooledStream:
+        """Add a stream.
+
+        Args:
+            options: a `StreamOptions`; keywords of the same names are laid over it.
+            on_segment: called with each segment, by the thread that runs the rounds, instead of keeping them for
+                `PooledStream.take`. What it raises ends the stream.
+            on_end: called once with the error that ended the stream, or `None`.
+            **keywords: as in `model.start_stream`.
+
+        Raises:
+            PoolFullError: if there is no room.
+            ValueError: if an option is not valid.
+        """
+        stream = self._model.start_stream(self._processor, options, **keywords)
+        with self._changed:
+            if self._is_closing:
+                raise PoolFullError("the pool is closed: make a new one")
+            if len(self._streams) >= self.max_streams:
+                self.stats.n_refused += 1
+                raise PoolFullError(
+                    f"the pool holds {len(self._streams)} streams, as many as it may (max_streams): wait until one "
+                    "leaves, or raise the limit if the device keeps up"
+                )
+            pooled = PooledStream(self, self._n_joined, stream, on_segment, on_end)
+            self._streams[pooled.number] = pooled
+            self._n_joined += 1
+        return pooled
+
+    def step(self) -> int:
+        """Run a round.
+
+        Returns:
+            How many turns were said; 0 if no stream had one.
+        """
+        with self._round:
+            began_s = time.monotonic()
+            begun = [(stream, turn) for stream in self.streams if (turn := self._begin(stream)) is not None]
+            if not begun:
+                return 0
+            said = self._generate(begun)
+            for stream, turn in said:
+                self._deliver(stream, turn)
+            self.stats.n_rounds += 1
+            self.stats.busy_s += time.monotonic() - began_s
+            return len(said)
+
+    def start(self) -> CommentaryPool:
+        """Run rounds in a thread of its own, as frames come, until :meth:`close`."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="commentary-pool", daemon=True)
+            self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """End all streams, and the thread after the round that it is in."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        for stream in self.streams:
+            self.end(stream)
+
+    def __enter__(self) -> CommentaryPool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def end(self, stream: PooledStream, error: Exception | None = None) -> None:
+        """End a stream now, for the reason of an error or none."""
+        with self._changed:
+            if self._streams.pop(stream.number, None) is None:
+                return
+            self.stats.n_failed += error is not None
+        stream.close(error)
+
+    def wake(self) -> None:
+        """Say that there may be something to do."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while not self._is_closing:
+            try:
+                if self.step():
+                    continue
+            except Exception as error:  # not of one stream: nobody would hear of it, and all would wait for ever
+                for stream in self.streams:
+                    self.end(stream, error)
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or any(s.is_ready for s in self._streams.values()))
+
+    def _begin(self, stream: PooledStream) -> Turn | None:
+        try:
+            turn = stream.begin()
+        except Exception as error:
+            self.end(stream, error)
+            return None
+        if turn is None and stream.is_finished:
+            self.end(stream)
+        return turn
+
+    def _generate(self, begun: Sequence[tuple[PooledStream, Turn]]) -> list[tuple[PooledStream, Turn]]:
+        """Generate turns and return those that were said; a stream that fails ends, the others go on."""
+        try:
+            generate(self._model, [turn.job for _, turn in begun])
+        except BaseException as error:
+            for stream, turn in begun:
+                stream.undo(turn)
+            if not isinstance(error, Exception):
+                raise
+            if len(begun) == 1:
+                self.end(begun[0][0], error)
+                return []
+            # Whose fault it is shows when each goes alone.
+            again = [(stream, turn) for stream, _ in begun if (turn := self._begin(stream)) is not None]
+            return [said for one in again for said in self._generate([one])]
+        for stream, turn in begun:
+            if turn.job.error is not None:
+                self.end(stream, turn.job.error)
+        return [(stream, turn) for stream, turn in begun if turn.job.error is None]
+
+    def _deliver(self, stream: PooledStream, turn: Turn) -> None:
+        try:
+            latency_s = stream.complete(turn)
+        except Exception as error:
+            self.end(stream, error)
+            return
+        if latency_s is None:  # it has left meanwhile
+            return
+        self.stats.n_turns += 1
+        self.stats.n_tokens += len(turn.job.token_ids)
+        self.stats.latencies_s.append(latency_s)

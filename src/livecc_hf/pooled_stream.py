@@ -1,0 +1,245 @@
+"""One stream of a pool, as its owner sees it: frames go in from any thread, words come out."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import CommentarySegment, CommentaryStream
+    from livecc_hf.modeling.streaming_livecc import Turn
+    from livecc_hf.pool import CommentaryPool
+
+OnSegment = Callable[["CommentarySegment"], None]
+OnEnd = Callable[[Exception | None], None]
+
+
+class OverloadedError(RuntimeError):
+    """Frames come faster than the pool can comment on them."""
+
+
+class StreamEndedError(RuntimeError):
+    """A stream was used after its end."""
+
+
+class PooledStream:
+    """One stream of a pool, made by `CommentaryPool.join`. Use it in a `with` statement, or :meth:`leave`.
+
+    Attributes:
+        number: of the stream in its pool.
+        n_dropped_frames: frames dropped so far.
+        error: what ended it, if an error did.
+    """
+
+    def __init__(
+        self,
+        pool: CommentaryPool,
+        number: int,
+        stream: CommentaryStream,
+        on_segment: OnSegment | None,
+        on_end: OnEnd | None,
+    ):
+        self.number = number
+        self.n_dropped_frames = 0
+        self.error: Exception | None = None
+        self._pool = pool
+        self._on_segment, self._on_end = on_segment, on_end
+        # Pushes go on while a turn is generated: this guards what waits, not the generation.
+        self._lock = threading.Lock()
+        self._stream: CommentaryStream | None = stream  # `None` after the end, so that its memory is free
+        self._arrivals_s: deque[float] = deque()  # of the frames that wait, on the clock of time.monotonic
+        self._n_pushed = 0
+        self._n_in_turn = 0  # frames of the turn that is being generated; they wait until it is complete
+        self._is_finished = False
+        self._segments: deque[CommentarySegment] = deque()
+        self._news = threading.Condition()  # guards the segments and the error
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no frames are taken and no words will come any more."""
+        return self._stream is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether :meth:`finish` was called."""
+        return self._is_finished
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a round has something to do for it."""
+        with self._lock:
+            if self._stream is None:
+                return False
+            return self._is_finished or len(self._stream.waiting) >= self._stream.waiting.turn_frames
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of video that wait for their words."""
+        with self._lock:
+            return 0.0 if self._stream is None else len(self._stream.waiting) * FRAME_STEP_S
+
+    def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> int:
+        """Show frames; their words come later.
+
+        Args:
+            frames: uint8 (T, 3, H, W), RGB, at 2 frames per second.
+            timestamps_s: when they were sampled, as in `CommentaryStream.push`.
+
+        Returns:
+            How many frames were dropped, with policy ``drop``.
+
+        Raises:
+            StreamEndedError: after the end, or after :meth:`finish`.
+            ValueError: if frames or times are not valid; the stream is as before.
+            OverloadedError: with policy ``refuse``, if too much waits already; these frames were not taken.
+        """
+        with self._lock:
+            stream = self._open_stream()
+            if self._pool.overload == "refuse":
+                self._refuse_surplus(stream, frames)
+            elif timestamps_s is None:  # without times, dropped frames would not move the time that the model reads
+                timestamps_s = [(self._n_pushed + n) * FRAME_STEP_S for n in range(len(frames))]
+            stream.feed(frames, timestamps_s)
+            self._n_pushed += len(frames)
+            self._arrivals_s.extend([time.monotonic()] * len(frames))
+            n_dropped = self._drop_surplus(stream) if self._pool.overload == "drop" else 0
+        self._pool.wake()
+        return n_dropped
+
+    def ask(self, query: str) -> None:
+        """Change what the commentary is about, from the next turn on.
+
+        Raises:
+            StreamEndedError: after the end, or after :meth:`finish`.
+            ValueError: if the query is empty or holds a special token.
+        """
+        with self._lock:
+            self._open_stream().ask(query)
+
+    def finish(self) -> None:
+        """Say that no more frames come; the stream ends when what waits is said."""
+        with self._lock:
+            self._is_finished = True
+        self._pool.wake()
+
+    def leave(self) -> None:
+        """End the stream now; what waits is not said."""
+        self._pool.end(self)
+
+    def take(self, timeout_s: float | None = 0.0) -> CommentarySegment | None:
+        """Return the next segment.
+
+        Args:
+            timeout_s: how long to wait for one; `None`: until there is one or the stream ends.
+
+        Returns:
+            The segment; `None` if none came in time, or the stream has ended.
+
+        Raises:
+            Exception: the error that ended the stream, after the segments before it.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._segments or self.has_ended, timeout_s)
+            if self._segments:
+                return self._segments.popleft()
+        if self.error is not None:
+            raise self.error
+        return None
+
+    def __iter__(self) -> Iterator[CommentarySegment]:
+        """Yields segments until the stream ends; somebody must run the rounds (`CommentaryPool.start`)."""
+        while (segment := self.take(None)) is not None:
+            yield segment
+
+    def __enter__(self) -> PooledStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+    # What follows is called by the pool, in its rounds.
+
+    def begin(self) -> Turn | None:
+        """Prepares the next turn, if there is one."""
+        with self._lock:
+            if self._stream is None:
+                return None
+            turn = self._stream.begin_turn(is_last=self._is_finished)
+            self._n_in_turn = 0 if turn is None else turn.n_frames
+            return turn
+
+    def undo(self, turn: Turn) -> None:
+        """Puts the stream back to before a turn."""
+        with self._lock:
+            self._n_in_turn = 0
+            if self._stream is not None:
+                self._stream.undo_turn(turn)
+
+    def complete(self, turn: Turn) -> float | None:
+        """Delivers what a turn said; returns its latency in seconds, `None` if the stream has ended meanwhile."""
+        with self._lock:
+            if self._stream is None:
+                return None
+            segment = self._stream.end_turn(turn)
+            arrived_s = [self._arrivals_s.popleft() for _ in range(turn.n_frames)][-1]
+            self._n_in_turn = 0
+        if self._on_segment is not None:
+            self._on_segment(segment)
+        else:
+            with self._news:
+                self._segments.append(segment)
+                self._news.notify_all()
+        return time.monotonic() - arrived_s
+
+    def close(self, error: Exception | None) -> None:
+        """Takes the end of the stream down; the pool calls it once."""
+        with self._lock:
+            self._stream = None
+            self._arrivals_s.clear()
+        with self._news:
+            self.error = error
+            self._news.notify_all()
+        if self._on_end is not None:
+            with contextlib.suppress(Exception):
+                self._on_end(error)
+
+    def _open_stream(self) -> CommentaryStream:
+        if self._stream is None or self._is_finished:
+            raise StreamEndedError(f"stream {self.number} has ended: join the pool again") from self.error
+        return self._stream
+
+    def _surplus(self, stream: CommentaryStream) -> int:
+        """Return how many frames wait beyond the next turn and the lag allowed."""
+        allowed = stream.waiting.turn_frames + int(self._pool.max_lag_s / FRAME_STEP_S)
+        return len(stream.waiting) - self._n_in_turn - allowed
+
+    def _refuse_surplus(self, stream: CommentaryStream, frames: torch.Tensor) -> None:
+        n_coming = len(frames) if isinstance(frames, torch.Tensor) else 0  # `feed` says what is wrong with others
+        if len(stream.waiting) > self._n_in_turn and self._surplus(stream) + n_coming > 0:
+            self._pool.stats.n_refused += 1
+            raise OverloadedError(
+                f"stream {self.number} has {len(stream.waiting) * FRAME_STEP_S:g} s of video waiting, with "
+                f"{self._pool.max_lag_s:g} s allowed beside the next turn (max_lag_s): push slower, let fewer streams "
+                "join, or choose overload='drop'"
+            )
+
+    def _drop_surplus(self, stream: CommentaryStream) -> int:
+        """Drop the oldest frames that wait, in whole turns."""
+        surplus = self._surplus(stream)
+        if surplus <= 0:
+            return 0
+        n_dropped = min(-(-surplus // TURN_FRAMES) * TURN_FRAMES, len(stream.waiting) - self._n_in_turn)
+        stream.waiting.drop(n_dropped, behind=self._n_in_turn)
+        for _ in range(n_dropped):
+            del self._arrivals_s[self._n_in_turn]
+        self.n_dropped_frames += n_dropped
+        self._pool.stats.n_dropped_frames += n_dropped
+        return n_dropped
