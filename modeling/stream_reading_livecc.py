@@ -106,7 +106,7 @@ def read_again(model, state: StreamState, kept: Sequence[bool], message_end_id: 
     again = new_state(model)
     again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
     read(model, [Reading(again, token_ids, 0, 0.0, message_end_id)])
-    again.spans = [copy.copy(span) for span, stays in zip(state.spans, kept) if stays]
+    again.spans = [span for span, stays in zip(state.spans, kept) if stays]
     again.pending_ids = list(state.pending_ids)
     again.n_dropped = state.n_dropped + at - len(token_ids)
     return again
@@ -158,7 +158,7 @@ def _plan(model, reading: Reading) -> _Plan:
     """Return what a reading will do to its stream; changes nothing."""
     config, state = model.config, reading.state
     token_ids = state.pending_ids + reading.token_ids
-    positions, spans = copy.copy(state.positions), [copy.copy(span) for span in state.spans]
+    positions, spans = copy.copy(state.positions), list(state.spans)
     ids = torch.tensor(token_ids)
     types = torch.where(ids == config.video_token_id, VIDEO_TYPE, TEXT_TYPE)
     ends = ids == reading.message_end_id
@@ -178,8 +178,7 @@ def _plan(model, reading: Reading) -> _Plan:
             )
         )
         if first == 0 and spans:
-            spans[-1].n_tokens += last
-            spans[-1].extent += positions.next_position - before
+            spans[-1] = spans[-1].longer(last, positions.next_position - before)
         else:
             spans.append(Span(kind, reading.turn, reading.end_s, last - first, positions.next_position - before))
     _check_room(model, state, positions, reading.n_new_tokens)

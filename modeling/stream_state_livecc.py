@@ -50,21 +50,20 @@ class StreamState:
 
     def snapshot(self) -> tuple:
         """Return what :meth:`restore` needs to undo everything read after."""
-        return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids), _copies(self.spans)
+        return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids), list(self.spans)
 
     def restore(self, snapshot: tuple) -> None:
         """Go back to a snapshot taken of this state since the last :meth:`drop`."""
         n_tokens, positions, pending_ids, spans = snapshot
         self.cache.truncate(n_tokens)
         del self.token_ids[n_tokens:]
-        self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), _copies(spans)
+        self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), list(spans)
 
     def note_said(self, token_id: int) -> None:
         """Count a generated token that was read into the cache."""
         self.token_ids.append(token_id)
         self.positions.next_position += 1
-        self.spans[-1].n_tokens += 1
-        self.spans[-1].extent += 1
+        self.spans[-1] = self.spans[-1].longer(1, 1)
 
     def drop(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
         """Drop spans from the context; what stays keeps its order and moves up to contiguous positions.
@@ -90,7 +89,3 @@ class StreamState:
         self.token_ids = [self.token_ids[i] for i in index.tolist()]
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]
         self.positions.next_position -= dropped_extent
-
-
-def _copies(spans: list[Span]) -> list[Span]:
-    return [copy.copy(span) for span in spans]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 WINDOWS = ("sliding", "reprefill", "none")
 REPREFILL_S = 240.0  # the longest clip that LiveCC was trained on
@@ -15,8 +16,7 @@ REPREFILL_S = 240.0  # the longest clip that LiveCC was trained on
 TEXT, VISION = "text", "vision"
 
 
-@dataclass
-class Span:
+class Span(NamedTuple):
     """Consecutive tokens of a context.
 
     Attributes:
@@ -32,6 +32,10 @@ class Span:
     end_s: float
     n_tokens: int
     extent: int
+
+    def longer(self, n_tokens: int, extent: int) -> Span:
+        """Return the span with more tokens at its end, and the positions these take."""
+        return self._replace(n_tokens=self.n_tokens + n_tokens, extent=self.extent + extent)
 
 
 @dataclass(frozen=True)

@@ -213,11 +213,12 @@ def test_bad_frames_change_nothing(frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=1)
     stream = pool.join(OPTIONS)
     stream.push(frames[:5], [n / 2 for n in range(5)])
-    for bad, message in (
+    bad_pushes = [
         (frames[:1].float(), "float32"),
         ([None], "type list"),
         (frames[:1, :, :50], "waiting frames of the same turn"),
-    ):
+    ]
+    for bad, message in bad_pushes:
         with pytest.raises(ValueError, match=message):
             stream.push(bad, [2.5] * len(bad))
     with pytest.raises(ValueError, match="go back"):
@@ -292,9 +293,9 @@ def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
         gc.collect()
 
     sessions(50)
-    before = _resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    before = _resident_bytes(), _n_handles(), threading.active_count()
     sessions(500)
-    after = _resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    after = _resident_bytes(), _n_handles(), threading.active_count()
     assert after[0] - before[0] < 30e6  # one stream's cache is 0.5 MB: 500 would be 250 MB
     assert after[1:] == before[1:]
 
@@ -313,5 +314,8 @@ def test_bad_arguments(arguments, message, model, processor):
 
 
 def _resident_bytes():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _n_handles():
+    return len(list(Path("/proc/self/fd").iterdir()))
