@@ -154,6 +154,18 @@ class CommentaryStream:
         self._check_running("push")
         self.waiting.add(frames, timestamps_s)
 
+    def resized(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return frames (T, 3, H, W) in the size in which the model sees them; a push takes them as they are then.
+
+        For sources that read ahead: may be called from another thread.
+
+        Raises:
+            ValueError: if the frames have another form.
+        """
+        video_processor = self._processor.video_processor
+        video_processor.check_frames(frames, self.options.do_resize)
+        return video_processor.resized(frames, **self._frame_options)
+
     def discard_waiting(self) -> int:
         """Forget the frames that wait for a turn, such as after a failure that would come again.
 

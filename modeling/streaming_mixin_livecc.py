@@ -9,6 +9,7 @@ import torch
 
 from .decoding_livecc import StreamOptions, stream_options
 from .grammar_livecc import TURN_FRAMES
+from .prefetch_livecc import read_ahead
 from .processing_livecc import StreamingProcessor
 from .stream_state_livecc import ContextFullError
 from .streaming_livecc import CommentarySegment, CommentaryStream
@@ -62,7 +63,8 @@ class StreamingMixin:
         """
         stream = self.start_stream(processor, options, **keywords)
         if isinstance(video, str | os.PathLike):
-            chunks = ((c.frames, c.timestamps_s) for c in iter_chunks(video, start_s=start_s, end_s=end_s))
+            chunks = iter_chunks(video, start_s=start_s, end_s=end_s)
+            chunks = read_ahead((stream.resized(c.frames), c.timestamps_s) for c in chunks)
         elif start_s is not None or end_s is not None:
             raise ValueError("start_s and end_s need a file: cut the frames before passing them")
         else:

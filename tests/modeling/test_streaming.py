@@ -1,10 +1,17 @@
 """A stream says what one pass over the same conversation says, however its frames arrive."""
 
+import statistics
+import threading
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from livecc_hf.loading import load_model_and_processor
 from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions
+from livecc_hf.modeling.prefetch_livecc import read_ahead
+from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
 GREEDY = {
     "do_sample": False,
@@ -449,3 +456,53 @@ def test_training_in_the_reference_scheme_is_an_error(make_model):
             model(input_ids=torch.tensor([[1, 2, 3]]))
     finally:
         model.eval()
+
+
+def test_reading_ahead_changes_nothing_and_stops_when_told(make_model, processor, reference_dir):
+    model = make_model("mrope")
+    options = {"do_sample": False, "max_new_tokens": 3, "max_pixels": 28 * 28 * 12, "min_pixels": 28 * 28 * 4}
+    clip = reference_dir / "clip.mp4"
+    stream = model.start_stream(processor, **options)
+    expected = [segment for chunk in iter_chunks(clip) for segment in stream.push(chunk.frames, chunk.timestamps_s)]
+    expected += stream.finish()
+    assert list(model.stream_generate(processor, clip, **options)) == expected
+    before = threading.active_count()
+    segments = model.stream_generate(processor, clip, **options)
+    next(segments)
+    assert threading.active_count() == before + 1
+    segments.close()
+    assert threading.active_count() == before
+
+
+def test_what_fails_while_reading_ahead_is_raised_after_what_came_before():
+    def items():
+        yield from range(3)
+        raise OSError("cut")
+
+    got = []
+    with pytest.raises(OSError, match="cut"):
+        for item in read_ahead(items(), n_items=1):
+            got.append(item)
+    assert got == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_two_hours_cost_a_turn_what_they_cost_at_the_beginning(frames, make_model, processor):
+    """7,200 turns: latency, memory and positions stay where they are."""
+    stream = make_model("mrope").start_stream(
+        processor, do_sample=False, max_new_tokens=6, max_pixels=28 * 28 * 12, min_pixels=28 * 28 * 4
+    )
+    latencies_s, resident, positions = [], [], []
+    for turn in range(7200):
+        begin = 2 * (turn % 7)
+        shown = frames[:6] if turn == 0 else frames[begin : begin + 2]
+        began_s = time.perf_counter()
+        stream.push(shown)
+        latencies_s.append(time.perf_counter() - began_s)
+        if turn % 60 == 0:
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
+        positions.append(stream.state.positions.next_position)
+    assert statistics.median(latencies_s[-600:]) <= 1.1 * statistics.median(latencies_s[600:1200])
+    assert resident[-1] <= 1.02 * resident[10]
+    assert max(positions[600:]) <= max(positions[300:600]) + 32
+    assert max(positions) < 2048

@@ -1,0 +1,1 @@
+../../../../modeling/prefetch_livecc.py
