@@ -4,13 +4,15 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from .video_packets_livecc import PacketFilter
 
 # A file whose packets end this long before its header says is reported as cut short.
 _MISSING_TAIL_S = Fraction(1)
@@ -46,7 +48,10 @@ class Orientation(NamedTuple):
 
 
 class TimedFrame(NamedTuple):
-    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen."""
+    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen.
+
+    The frame is `None` where decoding it was skipped (see `VideoSource.skip_unless`).
+    """
 
     time: Fraction
     frame: Any
@@ -224,6 +229,8 @@ class VideoSource:
         self._packets_end: Fraction | None = None
         self._damaged_spots = 0
         self._backward_frames = 0
+        self._broke_off = False
+        self._filter = PacketFilter(self.stream)
 
     def __enter__(self) -> "VideoSource":
         return self
@@ -249,25 +256,51 @@ class VideoSource:
         start = Fraction(0) if starts_at_0 else self.clock_start()
         return start + Fraction(self.container.duration, _CONTAINER_TICKS)
 
+    def skip_unless(self, wanted: Callable[[Fraction, Fraction], bool]) -> None:
+        """From here on, skip decoding frames that are not wanted where the others do not need them.
+
+        Skipped frames come from `frames` as times without a frame. Damage inside them goes unseen; at any other sign
+        that the file is not as its packets say, the iterator of frames raises `SkippedFramesError`: read the file
+        again then, without skipping.
+
+        Args:
+            wanted: says of a frame that appears at the first and leaves the screen at the second time, in seconds,
+                whether it has to be decoded.
+        """
+        self._filter.skip_unless(wanted)
+
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames from here on, in order of time."""
+        """The frames from here on, in order of time.
+
+        Raises:
+            SkippedFramesError: see `skip_unless`.
+        """
         av = import_av()
-        for packet in self._packets():
+        for packet in self._filter.needed(self._packets()):
+            self._damaged_spots += self._broke_off if packet is None else packet.is_corrupt
             try:
                 frames = self.stream.decode(packet)
             except av.error.EOFError:
-                return
+                break
             except av.error.FFmpegError:
                 self._damaged_spots += 1
-                continue
+                frames = []
+            if self._damaged_spots:
+                self._filter.give_up()
             for frame in frames:
                 self._damaged_spots += frame.is_corrupt
                 time = self._time_of(frame)
                 if self._last_time is not None and time < self._last_time:
+                    self._filter.give_up()
                     self._backward_frames += 1
                     continue
+                if frame.is_corrupt:
+                    self._filter.give_up()
+                for skipped in self._filter.skipped_before(frame):
+                    yield TimedFrame(skipped, None)
                 self._last_time = time
                 yield TimedFrame(time, frame)
+        self._filter.check_end()
 
     def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
         """Seek, and give the frames from a key frame that appears before `start` on.
@@ -314,7 +347,7 @@ class VideoSource:
         if damage:
             decoded = f"{float(max(last_end - first, 0)):.1f} s of video were decoded"
             message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"
-            warnings.warn(message, VideoReadWarning, stacklevel=3)
+            warnings.warn(message, VideoReadWarning, stacklevel=4)
 
     def _packets(self) -> Iterator[Any]:
         """The video's packets, the flushing one last even where reading breaks off."""
@@ -327,14 +360,13 @@ class VideoSource:
                     end = (packet.pts + (packet.duration or 0)) * packet.time_base
                     self._packets_end = max(self._packets_end or end, end)
                 if packet.stream is self.stream:
-                    self._damaged_spots += packet.is_corrupt
                     flushed = packet.size == 0
                     yield packet
                 elif packet.stream is self.audio_stream and packet.size:
                     self.audio_packets.append(packet)
         except (av.error.FFmpegError, OSError):
-            self._damaged_spots += 1
-        if not flushed:
+            self._broke_off = True
+        if self._broke_off or not flushed:
             yield None
 
     def _time_of(self, frame: Any) -> Fraction:

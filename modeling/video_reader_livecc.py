@@ -14,8 +14,12 @@ rationals (`pts * time_base`), so the choice does not depend on rounding. Conven
   it stays for several sample times (a gap, or a frame rate below `fps`) it is repeated.
 * Frames are turned upright as the display matrix asks. If the picture changes size on the way,
   later frames are resized to the first one's size. Non-square pixels are not stretched.
+* What is neither chosen nor needed to decode what is chosen is not decoded, where the codec lets
+  that be known (H.264, intra-only codecs); the frames given are the same, bit for bit. Damage that
+  lies inside what is not decoded is not reported.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -37,6 +41,7 @@ from .video_file_livecc import (
     nothing_decoded,
     probe_video,
 )
+from .video_packets_livecc import SkippedFramesError
 
 __all__ = [
     "FrameChunk",
@@ -94,8 +99,8 @@ def iter_frames(
 ) -> Iterator[SampledFrame]:
     """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
 
-    Memory stays flat: frames are decoded as they are asked for, and only chosen ones are converted
-    to RGB.
+    Memory stays flat: frames are decoded as they are asked for, only those needed, and only chosen
+    ones are converted to RGB.
 
     Args:
         path: a video file.
@@ -183,33 +188,97 @@ def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tup
 def _sample(
     path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction
 ) -> Iterator[SampledFrame]:
-    source, frames = open_before(path, start)
-    with source:
-        first = None
-        count = 0
-        at_end = False
-        for appears, leaves, frame, at_end in on_screen(source, frames):
-            if first is None:
-                first = appears if start is None else max(start, appears)
-                orientation, size_px = display_orientation(frame), (frame.width, frame.height)
+    sampler = _Sampler(path, start, end, fps)
+    try:
+        try:
+            yield from sampler.read(start, skip=True)
+        except SkippedFramesError:
+            # Damage: frames that were skipped may be wanted in place of those that did not come.
+            yield from sampler.read(sampler.last_sample(), skip=False)
+        sampler.finish()
+    finally:
+        sampler.close()
+
+
+class _Sampler:
+    """Chooses frames; one that has to read the file again goes on where it was."""
+
+    def __init__(self, path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction):
+        self.path, self.start, self.end, self.fps = path, start, end, fps
+        self.source: VideoSource | None = None
+        self.first: Fraction | None = None
+        self.count = 0
+        self.at_end = False
+
+    def sample_time(self) -> Fraction:
+        """The next sample time in seconds."""
+        return self.first + self.count / self.fps
+
+    def last_sample(self) -> Fraction:
+        """The last sample time for which a frame was given; the first one if there is none yet."""
+        return self.first + max(self.count - 1, 0) / self.fps
+
+    def read(self, start: Fraction | None, skip: bool) -> Iterator[SampledFrame]:
+        """Give the frames of the sample times from the next one on.
+
+        Args:
+            start: where to begin to read: at or before the next sample time.
+            skip: decode only what is needed.
+        """
+        self.close()
+        self.source, frames = open_before(self.path, start)
+        shown = next(frames, None)
+        if shown is None:
+            return
+        if self.first is None:
+            self.first = shown.time if start is None else max(start, shown.time)
+            self.orientation = display_orientation(shown.frame)
+            self.size_px = (shown.frame.width, shown.frame.height)
+        if skip:
+            self.source.skip_unless(self._is_wanted)
+        yield from self._choose(on_screen(self.source, itertools.chain([shown], frames)))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.source is not None:
+            self.source.close()
+
+    def _choose(self, shown: Iterator[tuple[Fraction, Fraction, Any, bool]]) -> Iterator[SampledFrame]:
+        sample = self.sample_time()
+        for appears, self.leaves, frame, self.at_end in shown:
             image = None
-            sample = first + count / fps
-            while (end is None or sample < end) and (sample < leaves or (sample == leaves and not at_end)):
-                image = frame_to_rgb(frame, orientation, size_px) if image is None else image
-                yield SampledFrame(image, float(sample), float(appears), float(leaves))
-                count += 1
-                sample = first + count / fps
-            if end is not None and sample >= end:
-                at_end = False
+            while self._is_before_end(sample) and (sample < self.leaves or (sample == self.leaves and not self.at_end)):
+                if image is None:
+                    if frame is None:
+                        raise SkippedFramesError
+                    image = frame_to_rgb(frame, self.orientation, self.size_px)
+                # Counted first: a frame that was given is not given again.
+                self.count += 1
+                yield SampledFrame(image, float(sample), float(appears), float(self.leaves))
+                sample = self.sample_time()
+            if not self._is_before_end(sample):
+                self.at_end = False
                 break
+
+    def _is_before_end(self, sample: Fraction) -> bool:
+        return self.end is None or sample < self.end
+
+    def _is_wanted(self, appears: Fraction, leaves: Fraction) -> bool:
+        """Whether a frame, not the first, is chosen for any sample time."""
+        n = max(0, math.floor((appears - self.first) * self.fps) + 1)
+        sample = self.first + n / self.fps
+        return sample <= leaves and self._is_before_end(sample)
+
+    def finish(self) -> None:
+        """Warn of damage, and raise VideoReadError if nothing was given."""
+        path, first = self.path, self.first
         if first is None:
             raise nothing_decoded(path)
-        source.warn_of_damage(first, leaves, at_end)
-        if count == 0 and end is not None and end <= first:
-            at_s = float(first)
-            raise VideoReadError(f"end_s={float(end):g}: the first frame of {path} is at {at_s:g} s")
-        if count == 0:
-            raise VideoReadError(f"start_s={float(first):g} lies past the end of {path}, at {float(leaves):.2f} s")
+        self.source.warn_of_damage(first, self.leaves, self.at_end)
+        if self.count == 0 and self.end is not None and self.end <= first:
+            raise VideoReadError(f"end_s={float(self.end):g}: the first frame of {path} is at {float(first):g} s")
+        if self.count == 0:
+            raise VideoReadError(f"start_s={float(first):g} lies past the end of {path}, at {float(self.leaves):.2f} s")
 
 
 def _group(frames: Iterator[SampledFrame], frames_per_chunk: int) -> Iterator[FrameChunk]:
