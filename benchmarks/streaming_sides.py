@@ -1,4 +1,4 @@
-"""The ways of commenting turn by turn that `benchmarks/streaming.py` compares, and the clock that splits their turns."""
+"""The ways of commenting turn by turn that `benchmarks/streaming.py` compares, and the clock that splits them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from livecc_hf.modeling import stream_engine_livecc
+from livecc_hf.modeling import stream_engine_livecc, stream_reading_livecc
 from livecc_hf.modeling.decoding_livecc import StreamOptions
 from livecc_hf.modeling.grammar_livecc import TURN_JOINT, time_label
 from livecc_hf.modeling.stream_reading_livecc import NextTokens
@@ -35,12 +35,14 @@ class TurnTimes:
 
     Attributes:
         turn_s: all of it.
+        cpu_s: processor time of this process; other work on the machine lengthens it less.
         first_token_s: up to the first token.
         parts_s: its split, by `PARTS`; what is in two of them counts for the inner one.
         token_ids: what was generated.
     """
 
     turn_s: float
+    cpu_s: float
     first_token_s: float
     parts_s: dict[str, float]
     token_ids: list[int]
@@ -86,19 +88,19 @@ class Clock:
         """Run a turn and say what it took."""
         self._synchronize()
         self._marks, self._open = [], []
-        start_s = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
         self.enter("rest")
         token_ids = turn()
         self.leave()
         self._synchronize()
-        turn_s = time.perf_counter() - start_s
+        turn_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
         parts_s = dict.fromkeys(PARTS, 0.0)
         first_token_s = None
-        for (at, part), (until, _) in zip(self._marks, self._marks[1:]):
+        for (at, part), (until, _) in zip(self._marks, self._marks[1:], strict=False):
             if part == "decode_tokens" and first_token_s is None:
                 first_token_s = self._seconds(self._marks[0][0], at)
             parts_s[part] += self._seconds(at, until)
-        return TurnTimes(turn_s, turn_s if first_token_s is None else first_token_s, parts_s, token_ids)
+        return TurnTimes(turn_s, cpu_s, turn_s if first_token_s is None else first_token_s, parts_s, token_ids)
 
     def _now(self):
         if not self._on_cuda:
@@ -144,10 +146,15 @@ class EngineSide:
             work.processor, StreamOptions(work.query, max_pixels=work.max_pixels, **chosen, **options)
         )
 
+    def reset(self) -> None:
+        """Begin again."""
+        self.stream.reset()
+
     def turn(self, frames: torch.Tensor) -> list[int]:
         """Comment on the frames of one turn, with as many tokens as all sides generate."""
         self.stream.feed(frames)
         turn = self.stream.begin_turn()
+        self.n_video_tokens = len(turn.job.reading.patches) // self._work.processor.video_processor.merge_size**2
         turn.job.stop_ids = frozenset()
         stream_engine_livecc.generate(self._work.model, [turn.job])
         return list(self.stream.end_turn(turn).token_ids)
@@ -159,11 +166,11 @@ class EngineSide:
         patched = [
             (stream_engine_livecc, "read", "prefill"),
             (NextTokens, "read", "decode_tokens"),
+            (stream_reading_livecc, "vision_features", "vision"),
             (video_processor, "resized", "resize"),
             (video_processor, "frames_to_patches", "resize"),
         ]
         originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
-        handles = clock.hook(self._work.model.model.visual, lambda: "vision")
         try:
             for owner, name, part in patched:
                 setattr(owner, name, clock.wrap(part, getattr(owner, name)))
@@ -171,8 +178,6 @@ class EngineSide:
         finally:
             for owner, name, original in originals:
                 setattr(owner, name, original)
-            for handle in handles:
-                handle.remove()
 
 
 def stock_model(model) -> Qwen2VLForConditionalGeneration:
@@ -220,8 +225,11 @@ class StockSide:
     n_turns: int = 0
     past_ids: torch.Tensor | None = None
     cache: DynamicCache | None = None
-    clips: list[torch.Tensor] = field(default_factory=list)
     _n_forward: int = 0
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.n_turns, self.past_ids, self.cache = 0, None, None
 
     def turn(self, frames: torch.Tensor) -> list[int]:
         """Comment on the frames of one turn."""
@@ -283,22 +291,30 @@ class StockSide:
 class ReencodingSide(StockSide):
     """Resizes, encodes and reads the whole stream for each turn, with nothing carried from the turn before."""
 
-    def again(self, clips: list[torch.Tensor], context_ids: list[int]) -> list[int]:
-        """Comment on the last of the clips.
+    _clips: list[torch.Tensor] = field(default_factory=list)
+    _context_ids: list[int] = field(default_factory=list)
+
+    def prepare(self, clips: list[torch.Tensor], stream, said: list[int]) -> None:
+        """Take what :meth:`again` reads.
 
         Args:
             clips: the frames of each turn.
-            context_ids: all tokens before what is to be said, as the other sides read them.
+            stream: a side that has had the same turns and forgets nothing.
+            said: what it said in the last of them.
         """
-        device = self.model.device
-        videos = self.processor.video_processor(videos=clips, return_tensors="pt", do_sample_frames=False)
-        input_ids = torch.tensor([context_ids])
+        ids = stream.stream.state.token_ids
+        self._clips, self._context_ids = clips, ids[: len(ids) - len(said) + 1]
+
+    def again(self) -> list[int]:
+        """Comment on the last of the clips."""
+        videos = self.processor.video_processor(videos=self._clips, return_tensors="pt", do_sample_frames=False)
+        input_ids = torch.tensor([self._context_ids])
         types = (input_ids == self.model.config.video_token_id).long() * 2
         inputs = {**videos, "input_ids": input_ids, "mm_token_type_ids": types}
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
         self._n_forward = 0
         ids = generated(self.model, inputs, self.work.new_tokens)
-        return ids[0, len(context_ids) :].tolist()
+        return ids[0, len(self._context_ids) :].tolist()
 
 
 def generated(model, inputs: dict[str, torch.Tensor], n_tokens: int, **keywords) -> torch.LongTensor:

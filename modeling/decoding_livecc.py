@@ -176,7 +176,9 @@ class TokenChooser:
         Returns:
             `torch.LongTensor` of shape (batch,).
         """
-        scores = self.processors(context_ids, logits.float())
+        scores = logits.float()
+        for process in self.processors:  # one by one: the list's own call inspects signatures for every token
+            scores = process(context_ids, scores)
         if not self.do_sample:
             return scores.argmax(dim=-1)
         if self._generator is None:

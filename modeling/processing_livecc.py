@@ -12,10 +12,12 @@ from .grammar_livecc import (
     CONTINUATION,
     DEFAULT_QUERY,
     IM_END,
+    IM_START,
     MAX_FRAMES,
     PROMPT_START,
     TURN_FRAMES,
     TURN_JOINT,
+    VISION_START,
     assign_words,
     frame_pixel_budget,
     query_text,
@@ -97,13 +99,13 @@ class StreamingProcessor(Qwen2VLProcessor):
     @property
     def continuation_id(self) -> int | None:
         """The id of `` ...`` where the tokenizer has it as one token (Qwen2: 2503), else `None`."""
-        ids = self._encode(CONTINUATION)
+        ids = self._encode_fixed(CONTINUATION)
         return ids[0] if len(ids) == 1 else None
 
     @property
     def n_joint_tokens(self) -> int:
         """How many tokens of a later turn close the one before it."""
-        return len(self._encode(TURN_JOINT))
+        return len(self._encode_fixed(TURN_JOINT))
 
     def turn_ids(
         self, start_s: float, end_s: float, n_video_tokens: int, query: str = "", is_first: bool = False
@@ -118,7 +120,11 @@ class StreamingProcessor(Qwen2VLProcessor):
             is_first: whether this is the stream's first turn (which opens with the system prompt).
         """
         opening = PROMPT_START if is_first else TURN_JOINT
-        ids = self._encode(opening + user_turn(start_s, end_s, self.checked_text(query)))
+        text = opening + user_turn(start_s, end_s, self.checked_text(query))
+        # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
+        label_at, vision_at = len(opening + IM_START), text.index(VISION_START)
+        ids = self._encode_fixed(text[:label_at]) + self._encode(text[label_at:vision_at])
+        ids += (self._encode if query else self._encode_fixed)(text[vision_at:])
         at = ids.index(self.video_token_id)
         return ids[:at] + [self.video_token_id] * n_video_tokens + ids[at + 1 :]
 
@@ -221,6 +227,13 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+    def _encode_fixed(self, text: str) -> list[int]:
+        """Return the tokens of a text of the grammar, tokenised once."""
+        known = self.__dict__.setdefault("_fixed_ids", {})
+        if text not in known:
+            known[text] = self._encode(text)
+        return known[text]
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

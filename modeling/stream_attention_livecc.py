@@ -37,21 +37,23 @@ class PackedCaches:
 
         Args:
             layer: the layer's index.
-            query: (new tokens, heads, head size), rotated.
+            query: (new tokens, heads, head size), rotated; or of each stream's last token only.
             key: (new tokens, key-value heads, head size), rotated.
             value: of the shape of `key`.
             scale: factor of the scores.
 
         Returns:
-            (new tokens, heads, head size).
+            As `query`.
         """
-        parts, at = [], 0
-        for cache, n in zip(self.caches, self.n_new):
+        if len(self.caches) == 1:
+            return self._attend_one(query, *self.caches[0].append(layer, key, value), scale)
+        parts, at, is_last = [], 0, len(query) == len(self.caches)
+        for i, (cache, n) in enumerate(zip(self.caches, self.n_new)):
             end = at + n
             keys, values = cache.append(layer, key[at:end], value[at:end])
-            parts.append(self._attend_one(query[at:end], keys, values, scale))
+            parts.append(self._attend_one(query[i : i + 1] if is_last else query[at:end], keys, values, scale))
             at = end
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat(parts)
 
     def advance(self) -> None:
         """Make the caches count what all layers have added."""

@@ -61,8 +61,6 @@ class StreamCache:
         new = slice(self.length, end)
         self._keys[layer][:, new] = keys.transpose(0, 1)
         self._values[layer][:, new] = values.transpose(0, 1)
-        if self._first_keys is not None:
-            self._first_keys[layer][:, new] = keys.transpose(0, 1)
         return self._keys[layer][:, :end], self._values[layer][:, :end]
 
     def advance(self, n_tokens: int) -> None:
@@ -87,7 +85,10 @@ class StreamCache:
         """
         if self._first_keys is None:
             raise ValueError("tokens can only be dropped from the middle of a cache made with is_movable=True")
-        unmoved = torch.zeros(self.length - len(self._moved_back), dtype=torch.long)
+        new = slice(len(self._moved_back), self.length)
+        for first_keys, keys in zip(self._first_keys, self._keys):
+            first_keys[:, new] = keys[:, new]  # never moved: held as they were first read
+        unmoved = torch.zeros(new.stop - new.start, dtype=torch.long)
         self._moved_back = torch.cat([self._moved_back, unmoved])[kept] + moved_back
         n_kept, self.length = len(kept), len(kept)
         n_same = int((kept == torch.arange(n_kept)).sum())  # those before the first dropped one stay where they are

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .decoding_livecc import TokenChooser
+from .stream_layers_livecc import StreamLayers
 from .stream_reading_livecc import NextTokens, Reading, read
 
 
@@ -56,12 +57,13 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     Raises:
         ContextFullError: if a turn does not fit into the model's positions; no state has changed.
     """
-    logits = read(model, [job.reading for job in jobs])
+    layers = StreamLayers(model)
+    logits = read(model, [job.reading for job in jobs], layers)
     # On CUDA the next step is launched before this step's tokens are known here, so that the device never waits for
     # this process; where a turn turns out to be over, the step too many is taken back.
     is_ahead = logits.device.type == "cuda"
     contexts = [_Context(model, job, logits.device) for job in jobs]
-    steps = NextTokens(model, [job.reading.state for job in jobs], max(job.max_new_tokens for job in jobs))
+    steps = NextTokens(model, [job.reading.state for job in jobs], max(job.max_new_tokens for job in jobs), layers)
     speaking, step = list(range(len(jobs))), 0
     while speaking:
         speaking, tokens = _choose(jobs, contexts, speaking, logits)

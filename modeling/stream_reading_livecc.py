@@ -11,6 +11,7 @@ import torch
 from .positions_livecc import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from .stream_attention_livecc import PackedCaches, Rope
 from .stream_cache_livecc import StreamCache
+from .stream_layers_livecc import StreamLayers, vision_features
 from .stream_state_livecc import ContextFullError, StreamState
 from .stream_window_livecc import TEXT, VISION, Span
 
@@ -58,12 +59,13 @@ def new_state(model, is_movable: bool = False) -> StreamState:
 
 
 @torch.no_grad()
-def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
+def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None) -> torch.FloatTensor:
     """Read what each stream reads next, all in one pass.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
         readings: of B different streams; their states are moved on together, or on any failure not at all.
+        layers: the model's, where they are bound already.
 
     Returns:
         Logits of the tokens that follow, of shape (B, vocabulary).
@@ -78,9 +80,8 @@ def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
     caches = PackedCaches([reading.state.cache for reading in readings], lengths)
     rope = Rope.of(model.model.language_model)
     cos, sin = rope.table(torch.cat([plan.rows for plan in plans], dim=1), embeds.dtype)
-    hidden = _run_layers(model, embeds, cos, sin, caches)
     last = torch.tensor(lengths).cumsum(0) - 1
-    logits = _head(model, hidden[last.to(hidden.device)])
+    logits = (layers or StreamLayers(model)).logits(embeds, cos, sin, caches, last.to(embeds.device))
     caches.advance()
     for reading, plan in zip(readings, plans):
         state = reading.state
@@ -119,14 +120,16 @@ class NextTokens:
         model: a `LiveCCForConditionalGeneration`.
         states: of the B streams.
         n_steps: how many tokens will be read of each stream, at most.
+        layers: the model's, where they are bound already.
     """
 
-    def __init__(self, model, states: Sequence[StreamState], n_steps: int):
-        self._model = model
+    def __init__(self, model, states: Sequence[StreamState], n_steps: int, layers: StreamLayers | None = None):
+        self._embedding = model.get_input_embeddings()
+        self._layers = layers or StreamLayers(model)
         self._states = states
         start = torch.tensor([state.positions.next_position for state in states])
         rows = (start[:, None] + torch.arange(n_steps)).reshape(-1)
-        dtype = model.get_input_embeddings().weight.dtype
+        dtype = self._embedding.weight.dtype
         # All steps' angles at once: a step then copies nothing to the device.
         cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
         self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
@@ -148,10 +151,9 @@ class NextTokens:
         if len(streams) < len(self._states):
             chosen = torch.tensor(streams, device=cos.device)
             cos, sin = cos[chosen], sin[chosen]
-        embeds = self._model.get_input_embeddings()(token_ids)
-        hidden = _run_layers(self._model, embeds, cos, sin, caches)
+        logits = self._layers.logits(self._embedding(token_ids), cos, sin, caches)
         caches.advance()
-        return _head(self._model, hidden)
+        return logits
 
 
 def _plan(model, reading: Reading) -> _Plan:
@@ -212,24 +214,9 @@ def _embed(model, token_ids: torch.LongTensor, with_frames: Sequence[Reading]) -
     embedding = model.get_input_embeddings()
     embeds = embedding(token_ids.to(embedding.weight.device))
     if with_frames:
-        visual = model.model.visual
         patches = torch.cat([reading.patches for reading in with_frames])
         grid = torch.cat([reading.grid_thw for reading in with_frames])
-        features = visual(patches.to(visual.device, visual.dtype), grid_thw=grid.to(visual.device)).pooler_output
+        features = vision_features(model.model.visual, patches, grid)
         places = (token_ids == model.config.video_token_id).nonzero()[:, 0]
         embeds[places.to(embeds.device)] = features.to(embeds.device, embeds.dtype)
     return embeds
-
-
-def _run_layers(model, embeds, cos, sin, caches) -> torch.Tensor:
-    """Return the last layer's output (tokens, hidden) for a row of tokens."""
-    hidden = embeds[None]
-    for layer in model.model.language_model.layers:
-        hidden = layer(
-            hidden, attention_mask=None, past_key_values=caches, position_embeddings=(cos, sin), use_cache=True
-        )
-    return hidden[0]
-
-
-def _head(model, hidden: torch.Tensor) -> torch.FloatTensor:
-    return model.lm_head(model.model.language_model.norm(hidden))

@@ -74,18 +74,18 @@ class StreamState:
         """
         if all(kept):
             return
-        index, moved_back, at, dropped_extent = [], [], 0, 0
+        index, moved_back, token_ids, at, dropped_extent = [], [], [], 0, 0
         for span, stays in zip(self.spans, kept):
+            end = at + span.n_tokens
             if stays:
-                index.append(torch.arange(at, at + span.n_tokens))
-                moved_back.append(torch.full((span.n_tokens,), dropped_extent))
+                index += range(at, end)
+                moved_back += [dropped_extent] * span.n_tokens
+                token_ids += self.token_ids[at:end]
             else:
                 dropped_extent += span.extent
-            at += span.n_tokens
-        none = torch.zeros(0, dtype=torch.long)
-        index, moved_back = torch.cat([none, *index]), torch.cat([none, *moved_back])
-        self.cache.keep(index, moved_back, inv_freq)
-        self.n_dropped += len(self.token_ids) - len(index)
-        self.token_ids = [self.token_ids[i] for i in index.tolist()]
+            at = end
+        self.cache.keep(torch.tensor(index, dtype=torch.long), torch.tensor(moved_back, dtype=torch.long), inv_freq)
+        self.n_dropped += len(self.token_ids) - len(token_ids)
+        self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]
         self.positions.next_position -= dropped_extent

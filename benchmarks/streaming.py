@@ -1,0 +1,493 @@
+"""Measures commentary turn by turn: this engine against the reference's way, and against reading everything again.
+
+    python benchmarks/streaming.py [--models livecc-tiny mid-size livecc-7b] [--threads 2] [--output FILE]
+
+Four sides get the same weights, frames and number of generated tokens a turn, turn by turn and in changing order, so
+that other work on the machine slows all of them:
+
+- `engine`: our stream with nothing evicted; `engine_windowed`: with the default sliding window;
+- `generate`: the way of LiveCC's demonstration, on the installed transformers: Qwen2-VL's own model and processor, one
+  processor call and one `generate` a turn over a carried `DynamicCache`, in the demonstration's positions. Ours run
+  in the position scheme ``reference``, which has the same, so that both must say the same;
+- `reencode`: Qwen2-VL's own model reads all frames and text anew; at few turns only.
+
+Generation is greedy with a repetition penalty of 1.05. A turn's time begins with its decoded frames, 2 a second, and
+ends with its last token; decoding the video is the same for all and is given beside it. Its parts: `resize` (to size,
+and to patches), `vision`, `prefill` (without vision), `decode_tokens` (reading generated tokens), and the `rest`
+(tokenising, choosing tokens, forgetting, text). The first turn, which is longer, is left out of all figures.
+
+The 7B shape runs on CUDA only and is skipped elsewhere; `--small` runs every model with tiny shapes and few turns on
+any device, compares tokens only, and writes no file unless told to. Exit code 1 where tokens differ or a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+FIRST_TURN_FRAMES, TURN_FRAMES = 6, 2
+QUERY = "Please describe the video."
+WINDOW_TURNS = 10  # figures of a stretch of a stream are medians over as many turns
+SIDES = ("engine", "engine_windowed", "generate", "reencode")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and what it watches.
+
+    Attributes:
+        name: of the model.
+        turns: of all sides but `reencode`.
+        windowed_turns: of the windowed engine.
+        reencode_turns: turns, counted from 1, at which everything is read again.
+        frame_px: height and width of the video; `None`: the bundled clip.
+        max_pixels: most pixels of a resized frame.
+        new_tokens: generated in every turn.
+        video_s: length of the video, which is repeated.
+        bf16: whether the weights are in bfloat16 (else float32).
+    """
+
+    name: str
+    turns: int
+    windowed_turns: int
+    reencode_turns: tuple[int, ...] = ()
+    frame_px: tuple[int, int] | None = None
+    max_pixels: int = 384 * 28 * 28
+    new_tokens: int = 10
+    video_s: int = 24
+    bf16: bool = False
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("livecc-tiny", 60, 240, (10, 30, 60), max_pixels=84 * 84),
+        Case("mid-size", 60, 60, (10, 30, 60), frame_px=(720, 1080), video_s=12),
+        Case("livecc-7b", 60, 240, (10,), frame_px=(720, 1080), video_s=12, bf16=True),
+    )
+}
+# What must hold, by model: (name, side or sides, limit). Ratios are to `generate`.
+MAX_RATIO = {"livecc-tiny": 0.5, "mid-size": 0.75}
+MAX_WINDOWED_RATIO = {"mid-size": 0.36}
+MAX_GROWTH = 1.1
+MAX_MEDIAN_S, MAX_P99_S, MAX_DECODE_RATIO = 0.12, 0.2, 2.0
+
+
+def small(case: Case) -> Case:
+    """Returns the case with few turns and small frames."""
+    turns = {"turns": 4, "windowed_turns": 6, "reencode_turns": (3,), "new_tokens": 3, "video_s": 2}
+    frames = {} if case.frame_px is None else {"frame_px": (112, 168), "max_pixels": 24 * 28 * 28}
+    return replace(case, **turns, **frames)
+
+
+def build_model(case: Case, processor, device: str, is_small: bool):
+    """Returns the model of a case in evaluation mode, in the position scheme ``reference``."""
+    import torch
+
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.loading import load_model
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+
+    if case.name == "livecc-tiny":
+        return load_model(bundled_model_path(), device=device, dtype="float32", position_scheme="reference")[0]
+    torch.manual_seed(0)
+    config = random_config(case.name, processor, is_small)
+    if not case.bf16:
+        return LiveCCForConditionalGeneration(config).to(device).eval()
+    from transformers import initialization
+
+    with initialization.no_init_weights():
+        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
+    for module in model.modules():  # drawn on the device: the memory here is never touched
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            drawn = torch.ones(parameter.shape, dtype=torch.bfloat16, device=device)
+            if parameter.ndim > 1:
+                drawn.normal_(std=0.02)
+            elif key == "bias":
+                drawn.zero_()
+            module._parameters[key] = torch.nn.Parameter(drawn, requires_grad=False)
+    return model.to(device).eval()
+
+
+def random_config(name: str, processor, is_small: bool):
+    """Returns a config of Qwen2-VL's shape: about 130M parameters, or Qwen2-VL-7B's, which is LiveCC-7B's."""
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+
+    if name == "livecc-7b":
+        shape = (152_064, 3584, 18_944, 28, 28, 4, [16, 24, 24], False)
+        vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
+    else:
+        # 78M in the tied embedding and head, 49M in ten layers with Qwen2-VL's proportions, 4M in the vision tower.
+        shape = (151_936, 512, 2731, 10, 8, 2, [8, 12, 12], True)
+        vision = {"depth": 4, "embed_dim": 256, "num_heads": 4}
+    vocabulary, hidden, intermediate, layers, heads, kv_heads, sections, tied = shape
+    if is_small:
+        vocabulary, hidden, intermediate, layers, heads, kv_heads, sections = 4096, 64, 128, 2, 4, 2, [4, 2, 2]
+        vision = {"depth": 2, "embed_dim": 64, "num_heads": 4}
+    ids = processor.tokenizer.convert_tokens_to_ids
+    text = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 131_072,  # random weights have learned no limit
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
+        "bos_token_id": None,
+        "eos_token_id": processor.end_id,
+        "pad_token_id": processor.tokenizer.pad_token_id,
+        "tie_word_embeddings": tied,
+    }
+    return LiveCCConfig(
+        text_config=text,
+        vision_config=vision | {"mlp_ratio": 4, "hidden_size": hidden},
+        tie_word_embeddings=tied,
+        position_scheme="reference",
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=processor.video_token_id,
+        message_end_token_id=processor.end_id,
+    )
+
+
+class Video:
+    """The frames of each turn, decoded from a file that is played again and again; with what decoding took."""
+
+    def __init__(self, case: Case, folder: Path):
+        import torch
+
+        from livecc_hf.assets import demo_clip_path
+        from livecc_hf.modeling.video_reader_livecc import iter_chunks
+
+        path = demo_clip_path()
+        if case.frame_px is not None:
+            from decoding import write_moving_video
+
+            path = folder / "video.mp4"
+            write_moving_video(path, case.video_s, case.frame_px[1], case.frame_px[0])
+        self.decode_s, frames = [], []
+        start_s = time.perf_counter()
+        for chunk in iter_chunks(path):
+            self.decode_s.append(time.perf_counter() - start_s)
+            frames.append(chunk.frames)
+            if sum(map(len, frames)) >= case.video_s * 2:
+                break
+            start_s = time.perf_counter()
+        self.frames = torch.cat(frames)
+
+    def clip(self, turn: int):
+        """Returns the frames of a turn, counted from 0."""
+        first, n = (0, FIRST_TURN_FRAMES) if turn == 0 else (FIRST_TURN_FRAMES + TURN_FRAMES * (turn - 1), TURN_FRAMES)
+        return self.frames[[index % len(self.frames) for index in range(first, first + n)]]
+
+
+def measure(case: Case, device: str, is_small: bool) -> dict[str, Any]:
+    """Runs all sides of a case, side by side, and compares them."""
+    import streaming_sides as ways
+    import torch
+
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.loading import load_processor
+
+    processor = load_processor(bundled_model_path())
+    model = build_model(case, processor, device, is_small)
+    clock = ways.Clock(torch.device(device))
+    work = ways.Work(model, processor, QUERY, case.new_tokens, case.max_pixels)
+    stock_processor = ways.stock_processor(processor, case.max_pixels)
+    sides = {
+        "engine": ways.EngineSide(work, clock, window="none"),
+        "engine_windowed": ways.EngineSide(work, clock),
+        # Each has its own modules over the same weights: Qwen2-VL keeps the place of its positions on the module.
+        "generate": ways.StockSide(work, clock, ways.stock_model(model), stock_processor),
+        "reencode": ways.ReencodingSide(work, clock, ways.stock_model(model), stock_processor),
+    }
+    times: dict[str, dict[int, ways.TurnTimes]] = {name: {} for name in sides}
+    with tempfile.TemporaryDirectory() as folder:
+        video = Video(case, Path(folder))
+    warm_up(sides, video)
+    for turn in range(max(case.turns, case.windowed_turns)):
+        for name in order(case, turn):
+            side = sides[name]
+            with side.timed():
+                times[name][turn] = clock.measure(partial(side.turn, video.clip(turn)))
+        if turn in case_turns(case.reencode_turns):
+            side = sides["reencode"]
+            side.prepare([video.clip(n) for n in range(turn + 1)], sides["engine"], times["engine"][turn].token_ids)
+            with side.timed():
+                times["reencode"][turn] = clock.measure(side.again)
+        if turn % 20 == 19:
+            print(f"  turn {turn + 1}", flush=True)
+    return compare(case, times, model, device, is_small) | {
+        "video_decode_s": spread(video.decode_s),
+        "video_tokens_per_turn": sides["engine"].n_video_tokens,
+    }
+
+
+def case_turns(turns: tuple[int, ...]) -> set[int]:
+    """Returns turns counted from 1 as counted from 0."""
+    return {turn - 1 for turn in turns}
+
+
+def order(case: Case, turn: int) -> list[str]:
+    """Returns the sides that have this turn, in the order in which they run it: another one in each turn."""
+    names = ["engine", "engine_windowed", "generate"]
+    names = names[turn % 3 :] + names[: turn % 3]
+    limits = {"engine_windowed": case.windowed_turns}
+    return [name for name in names if turn < limits.get(name, case.turns)]
+
+
+def warm_up(sides: dict[str, Any], video: Video) -> None:
+    """Runs two turns of each side and forgets them."""
+    for name in ("engine", "engine_windowed", "generate"):
+        for turn in range(2):
+            sides[name].turn(video.clip(turn))
+        sides[name].reset()
+
+
+def compare(case: Case, times: dict[str, dict[int, Any]], model, device: str, is_small: bool) -> dict[str, Any]:
+    """Returns the figures of all sides, their ratios, and the targets with whether they are met."""
+    found = {name: side_figures(turns) for name, turns in times.items() if turns}
+    both = sorted(set(times["engine"]) & set(times["generate"]) - {0})
+    ours, windowed, other = (times[name] for name in ("engine", "engine_windowed", "generate"))
+    last = both[-WINDOW_TURNS:]
+    result = {
+        "case": asdict(case),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "same_tokens": all(ours[turn].token_ids == other[turn].token_ids for turn in [0, *both]),
+        "turns_with_the_same_tokens": sum(ours[turn].token_ids == other[turn].token_ids for turn in [0, *both]),
+        "engine_to_generate": total(ours, both) / total(other, both),
+        "engine_to_generate_cpu": total(ours, both, "cpu_s") / total(other, both, "cpu_s"),
+        "windowed_to_generate_last_turns": median(windowed, last) / median(other, last),
+        "windowed_to_generate_last_turns_cpu": median(windowed, last, "cpu_s") / median(other, last, "cpu_s"),
+        "sides": found,
+    }
+    early, late = range(20, 20 + WINDOW_TURNS), range(len(windowed) - WINDOW_TURNS, len(windowed))
+    if len(windowed) >= 60:
+        result["windowed_growth"] = median(windowed, late) / median(windowed, early)
+        result["windowed_growth_cpu"] = median(windowed, late, "cpu_s") / median(windowed, early, "cpu_s")
+        result["windowed_growth_turns"] = [[early[0] + 1, early[-1] + 1], [late[0] + 1, late[-1] + 1]]
+    if device.startswith("cuda"):
+        result |= bandwidth_figures(model, found)
+    result["targets"] = targets(case, result, device)
+    if is_small:  # too little work to say anything about time
+        result["targets"] = [target for target in result["targets"] if "limit" not in target]
+    return rounded(result)
+
+
+def total(turns: dict[int, Any], which, field: str = "turn_s") -> float:
+    """Returns the sum over some turns."""
+    return sum(getattr(turns[turn], field) for turn in which)
+
+
+def median(turns: dict[int, Any], which, field: str = "turn_s") -> float:
+    """Returns the median over some turns."""
+    return statistics.median(getattr(turns[turn], field) for turn in which)
+
+
+def side_figures(turns: dict[int, Any]) -> dict[str, Any]:
+    """Returns the figures of one side over its turns but the first."""
+    later = [turns[turn] for turn in sorted(turns) if turn > 0]
+    n_read = max(len(later[0].token_ids) - 1, 1)
+    stretches = {}
+    for first in range(0, max(turns) + 1, WINDOW_TURNS):
+        part = [turns[turn].turn_s for turn in range(first, first + WINDOW_TURNS) if turn in turns and turn > 0]
+        if part:
+            stretches[f"{first + 1}-{min(first + WINDOW_TURNS, max(turns) + 1)}"] = statistics.median(part)
+    return {
+        "turns": len(turns),
+        "turn_s": spread([turn.turn_s for turn in later]),
+        "turn_cpu_s": spread([turn.cpu_s for turn in later]),
+        "first_token_s": spread([turn.first_token_s for turn in later]),
+        "parts_s": {part: spread([turn.parts_s[part] for turn in later]) for part in later[0].parts_s},
+        "decode_per_token_s": spread([turn.parts_s["decode_tokens"] / n_read for turn in later]),
+        "turn_s_by_turns": stretches,
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Returns the median, the 95th and the 99th percentile."""
+    ordered = sorted(values)
+    at = {f"p{p}": ordered[min(len(ordered) - 1, -(-len(ordered) * p // 100) - 1)] for p in (95, 99)}
+    return {"median": statistics.median(ordered), **at}
+
+
+def bandwidth_figures(model, found: dict[str, Any]) -> dict[str, Any]:
+    """Returns what reading the language model's weights once takes on the device, and decoding a token beside it."""
+    import torch
+
+    language = model.model.language_model.layers.parameters()
+    n_bytes = sum(weight.numel() * weight.element_size() for weight in (*language, model.lm_head.weight))
+    source = torch.ones(2**31, dtype=torch.uint8, device=model.device).view(torch.float32)
+    for _ in range(3):
+        source.sum()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(20):
+        source.sum()
+    end.record()
+    torch.cuda.synchronize()
+    bytes_per_s = 20 * 2**31 / (start.elapsed_time(end) / 1000)
+    floor_s = n_bytes / bytes_per_s
+    measured = {name: found[name]["decode_per_token_s"]["median"] for name in ("engine", "engine_windowed", "generate")}
+    return {
+        "memory_bandwidth_gb_per_s": bytes_per_s / 1e9,
+        "weights_read_per_token_gb": n_bytes / 1e9,
+        "weights_over_bandwidth_s": floor_s,
+        "decode_per_token_to_that": {name: seconds / floor_s for name, seconds in measured.items()},
+    }
+
+
+def targets(case: Case, result: dict[str, Any], device: str) -> list[dict[str, Any]]:
+    """Returns what is asked of a model, what was measured, and whether that meets it."""
+    name, found = case.name, []
+
+    def ask(what: str, measured: float, limit: float) -> None:
+        found.append({"target": what, "measured": measured, "limit": limit, "met": bool(measured <= limit)})
+
+    if not device.startswith("cuda") and name in MAX_RATIO:
+        ask("turn time to generate's, all turns", result["engine_to_generate"], MAX_RATIO[name])
+    if not device.startswith("cuda") and name in MAX_WINDOWED_RATIO:
+        limit = MAX_WINDOWED_RATIO[name]
+        ask("windowed turn time to generate's, last ten turns", result["windowed_to_generate_last_turns"], limit)
+    if "windowed_growth" in result:
+        first, last = result["windowed_growth_turns"]
+        what = f"windowed turn time, turns {last[0]} to {last[1]} to turns {first[0]} to {first[1]}"
+        ask(what, result["windowed_growth"], MAX_GROWTH)
+    if name == "livecc-7b":
+        turn_s = result["sides"]["engine_windowed"]["turn_s"]
+        ask("windowed turn, median seconds", turn_s["median"], MAX_MEDIAN_S)
+        ask("windowed turn, 99th percentile in seconds", turn_s["p99"], MAX_P99_S)
+        if "decode_per_token_to_that" in result:
+            ratio = result["decode_per_token_to_that"]["engine_windowed"]
+            ask("windowed decode per token to weights over bandwidth", ratio, MAX_DECODE_RATIO)
+    if not case.bf16:  # its roundings part two ways of computing the same
+        found.append({"target": "the same tokens as generate", "met": result["same_tokens"]})
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """Returns a copy of nested figures with four significant digits."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def surroundings(device: str) -> dict[str, Any]:
+    """Returns the hardware and the versions."""
+    import torch
+    import transformers
+    from decoding import hardware
+
+    on_cuda = device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name() if on_cuda else "cpu",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "python": platform.python_version(),
+    }
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """Prints a line for each side of each model, in milliseconds, and the targets."""
+    parts = ("resize", "vision", "prefill", "decode_tokens", "rest")
+    heads = ("turn", "p95", "first", *parts, "a token")
+    print(f"\n{'median ms':12} {'':16}" + "".join(f"{head[:9]:>10}" for head in heads))
+    for name, result in results.items():
+        for side, found in result["sides"].items():
+            values = [found["turn_s"]["median"], found["turn_s"]["p95"], found["first_token_s"]["median"]]
+            values += [found["parts_s"][part]["median"] for part in parts] + [found["decode_per_token_s"]["median"]]
+            print(f"{name:12} {side:16}" + "".join(f"{1000 * value:10.1f}" for value in values))
+        print(f"{name:12} engine to generate: {result['engine_to_generate']} (CPU {result['engine_to_generate_cpu']})")
+    for name, result in results.items():
+        for target in result["targets"]:
+            number = f" {target['measured']} (limit {target['limit']})" if "limit" in target else ""
+            print(f"{'met   ' if target['met'] else 'MISSED'} {name}: {target['target']}{number}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--turns", type=int, help="fewer turns than the models' own")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch, on CPU")
+    parser.add_argument("--device", help="such as cpu; default: CUDA if there is any")
+    parser.add_argument("--small", action="store_true", help="tiny shapes and few turns, on any device")
+    parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/streaming[-<device>].json)")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    yield
+
+
+def main() -> int:
+    """Measures, prints and writes; 1 if tokens differ or a target is missed."""
+    arguments = parse_arguments()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    results, load_before, started_s = {}, os.getloadavg(), time.perf_counter()
+    with torch.inference_mode(False), _quiet():
+        for name in arguments.models:
+            case = small(CASES[name]) if arguments.small else CASES[name]
+            if name == "livecc-7b" and not device.startswith("cuda") and not arguments.small:
+                print("livecc-7b: skipped, no CUDA device is used; --small runs the same code with a tiny model")
+                continue
+            if arguments.turns:
+                turns = tuple(turn for turn in case.reencode_turns if turn <= arguments.turns)
+                case = replace(
+                    case,
+                    turns=min(case.turns, arguments.turns),
+                    windowed_turns=min(case.windowed_turns, arguments.turns),
+                    reencode_turns=turns,
+                )
+            print(f"{name}:", flush=True)
+            results[name] = measure(case, device, arguments.small)
+    print_table(results)
+    is_met = all(target["met"] for result in results.values() for target in result["targets"])
+    around = surroundings(device)
+    report = {
+        "targets_met": is_met,
+        "models": results,
+        **around,
+        "load_average": [round(load, 2) for load in (load_before[0], os.getloadavg()[0])],
+        "took_s": round(time.perf_counter() - started_s),
+    }
+    slug = re.sub(r"[^a-z0-9]+", "-", around["device"].lower()).strip("-")
+    output = arguments.output or (
+        None if arguments.small else RESULTS / ("streaming.json" if slug == "cpu" else f"streaming-{slug}.json")
+    )
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(report, indent=1) + "\n")
+    return 0 if is_met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The language model's layers and its vision tower as streams run them: the same numbers, with less around each.
+
+A turn of a small model spends most of its time between the operations: in module calls, in norms of eight operations,
+in questions about the grid whose answer never changes. What hangs on a module (hooks, adapters, quantisation, layers
+on several devices) still works: where there is any, the module itself is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.functional import linear, rms_norm, silu
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    PatchEmbed,
+    Qwen2MLP,
+    Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLDecoderLayer,
+    Qwen2VLRMSNorm,
+)
+from transformers.utils.generic import is_flash_attention_requested
+from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids
+
+from .stream_attention_livecc import PackedCaches, StreamAttention
+from .stream_cache_livecc import rotate
+
+
+class StreamLayers:
+    """The layers and the head of a model, bound for some passes; made anew for each turn, as adapters may change.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+    """
+
+    def __init__(self, model):
+        language_model = model.model.language_model
+        dtype = model.get_input_embeddings().weight.dtype
+        self._layers = [_bound(layer, dtype) for layer in language_model.layers]
+        self._norm = _norm(language_model.norm, dtype)
+        self._head = _linear(model.lm_head)
+
+    def logits(
+        self,
+        embeds: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        caches: PackedCaches,
+        last: torch.LongTensor | None = None,
+    ) -> torch.FloatTensor:
+        """Run a row of tokens through all layers.
+
+        Args:
+            embeds: (tokens, hidden).
+            cos: (tokens, 1, head size), see `Rope.table`.
+            sin: as `cos`.
+            caches: of the B streams in the row.
+            last: (B,) the last token of each stream, where a stream has several.
+
+        Returns:
+            Logits of what follows each stream, of shape (B, vocabulary).
+        """
+        hidden = embeds
+        for layer in self._layers[:-1]:
+            hidden = layer(hidden, cos, sin, caches)
+        # Of the last layer nobody reads more than the last token of each stream, its keys and values apart.
+        hidden = self._layers[-1](hidden, cos, sin, caches, last)
+        return self._head(self._norm(hidden))
+
+
+def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.LongTensor) -> torch.Tensor:
+    """Return the vision tower's tokens.
+
+    Args:
+        visual: Qwen2-VL's vision tower.
+        patches: (patches, 1176).
+        grid_thw: (videos, 3) their grids.
+
+    Returns:
+        (patches / 4, hidden).
+    """
+    grids = tuple(map(tuple, grid_thw.tolist()))
+    position_ids, lengths, longest = _grid_facts(grids, visual.config, visual.spatial_merge_size, visual.device)
+    patches = patches.to(visual.device, visual.dtype)
+    embed = visual.patch_embed
+    known = ((visual, Qwen2VisionTransformerPretrainedModel), (embed, PatchEmbed), (embed.proj, nn.Conv3d))
+    if not all(type(module) is kind and _is_bare(module) for module, kind in known):
+        return visual(patches, grid_thw=grid_thw.to(visual.device)).pooler_output
+    hidden = linear(patches, embed.proj.weight.flatten(1))  # a convolution whose stride is its size
+    turns = visual.rotary_pos_emb(hidden, position_ids)
+    for block in visual.blocks:
+        hidden = block(hidden, cu_seqlens=lengths, max_seqlen=longest, position_embeddings=turns)
+    return visual.merger(hidden)
+
+
+_GRID_FACTS: dict[tuple, tuple] = {}  # of a few grids: a stream has two
+
+
+def _grid_facts(grids: tuple, config, merge_size: int, device: torch.device) -> tuple:
+    """Return what the vision tower works out from the grids, turn by turn the same: positions, lengths, the longest.
+
+    The lengths stay on the CPU where attention asks for them number by number, in every layer.
+    """
+    on_device = is_flash_attention_requested(config)
+    key = grids, merge_size, device, on_device
+    if key not in _GRID_FACTS:
+        grid_thw = torch.tensor(grids)
+        position_ids = get_vision_position_ids(grid_thw, merge_size).to(device)
+        lengths, longest = get_vision_attention_seqlens(grid_thw.to(device) if on_device else grid_thw, config)
+        if len(_GRID_FACTS) >= 16:
+            _GRID_FACTS.clear()
+        _GRID_FACTS[key] = position_ids, lengths, longest
+    return _GRID_FACTS[key]
+
+
+def _bound(layer: nn.Module, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
+    """Return what runs a layer: (hidden, cos, sin, caches, last=None) to (tokens or streams, hidden)."""
+    known = ((layer, Qwen2VLDecoderLayer), (layer.self_attn, StreamAttention), (layer.mlp, Qwen2MLP))
+    if all(type(module) is kind and _is_bare(module) for module, kind in known):
+        return _LeanLayer(layer, dtype)
+    return partial(_run_module, layer)
+
+
+def _run_module(layer: nn.Module, hidden, cos, sin, caches, last=None) -> torch.Tensor:
+    hidden = layer(
+        hidden[None], attention_mask=None, past_key_values=caches, position_embeddings=(cos, sin), use_cache=True
+    )[0]
+    return hidden if last is None else hidden[last.to(hidden.device)]
+
+
+class _LeanLayer:
+    """A layer of Qwen2-VL's language model, written out: `Qwen2VLDecoderLayer.forward` for a row of streams."""
+
+    def __init__(self, layer: Qwen2VLDecoderLayer, dtype: torch.dtype):
+        attention, mlp = layer.self_attn, layer.mlp
+        self.index, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
+        self.n_heads = attention.num_heads
+        self.norm = _norm(layer.input_layernorm, dtype)
+        self.mlp_norm = _norm(layer.post_attention_layernorm, dtype)
+        self.q, self.k, self.v, self.o = (
+            _linear(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+        )
+        self.gate, self.up, self.down = (_linear(module) for module in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.act = silu if mlp.config.hidden_act == "silu" else mlp.act_fn
+
+    def __call__(self, hidden, cos, sin, caches, last=None):
+        n, size = len(hidden), self.size
+        normed = self.norm(hidden)
+        value = self.v(normed).view(n, -1, size)
+        if last is None:  # queries and keys turn together
+            turned = rotate(torch.cat([self.q(normed), self.k(normed)], dim=-1).view(n, -1, size), cos, sin)
+            query, key = turned[:, : self.n_heads], turned[:, self.n_heads :]
+        else:
+            key = rotate(self.k(normed).view(n, -1, size), cos, sin)
+            query = rotate(self.q(normed[last]).view(len(last), -1, size), cos[last], sin[last])
+            hidden = hidden[last]
+        attended = caches.attend(self.index, query, key, value, self.scale)
+        hidden = hidden + self.o(attended.reshape(len(hidden), -1))
+        normed = self.mlp_norm(hidden)
+        return hidden + self.down(self.act(self.gate(normed)) * self.up(normed))
+
+
+def _linear(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what applies a linear layer."""
+    if type(module) is nn.Linear and _is_bare(module):
+        return partial(linear, weight=module.weight, bias=module.bias)
+    return module
+
+
+def _norm(module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what applies a norm."""
+    if type(module) is Qwen2VLRMSNorm and _is_bare(module) and module.weight.dtype == dtype:
+        weight = module.weight
+        return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=module.variance_epsilon)
+    return module
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Return whether calling a module is no more than its class's forward pass."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+    )
