@@ -1,0 +1,63 @@
+"""Show a video to a server as it plays, and print what it says.
+
+    livecc serve                                    # in another terminal
+    python examples/watch_server.py VIDEO [--url ws://127.0.0.1:8000/v1/commentary] [--query "What happens?"]
+
+Needs `pip install websockets pillow av`. The same in a browser: docs/serving.md.
+"""
+
+import argparse
+import io
+import json
+import os
+import struct
+import threading
+import time
+
+import av
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+
+def show(connection, video, speed):
+    """Send two frames a second, each when its time has come: 8 bytes of time, then a JPEG file."""
+    began_s, next_s = time.monotonic(), 0.0
+    try:
+        with av.open(video) as container:
+            for frame in container.decode(video=0):
+                if frame.time < next_s:
+                    continue  # the server would skip it: the model sees 2 a second
+                next_s = frame.time // 0.5 * 0.5 + 0.5
+                time.sleep(max(0.0, frame.time / speed - (time.monotonic() - began_s)))
+                image = frame.to_image()
+                image.thumbnail((960, 960))  # the model reads no more than about 300,000 pixels
+                file = io.BytesIO()
+                image.save(file, "JPEG", quality=90)
+                connection.send(struct.pack(">d", frame.time) + file.getvalue())
+        connection.send(json.dumps({"type": "finish"}))
+    except ConnectionClosed:
+        pass  # the reason is printed below
+
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("video")
+parser.add_argument("--url", default="ws://127.0.0.1:8000/v1/commentary")
+parser.add_argument("--query", help="what to comment on")
+parser.add_argument("--speed", type=float, default=1.0, help="times real time")
+args = parser.parse_args()
+
+token = os.environ.get("LIVECC_SERVE_TOKEN")
+headers = {"Authorization": f"Bearer {token}"} if token else {}
+with connect(args.url, additional_headers=headers) as connection:
+    connection.send(json.dumps({"type": "start", "query": args.query}))
+    threading.Thread(target=show, args=(connection, args.video, args.speed), daemon=True).start()
+    try:
+        while True:
+            message = json.loads(connection.recv())
+            if message["type"] == "segment":
+                lag = f"{message['latency_s']:.2f} s"
+                print(f"{message['start_s']:6.1f} s  {message['text'] or '(silence)'}  [{lag}]", flush=True)
+            elif message["type"] in ("error", "notice"):
+                print(f"{message['code']}: {message['message']}", flush=True)
+    except ConnectionClosed as closed:
+        print("closed:", closed.rcvd.reason if closed.rcvd else "without a word")

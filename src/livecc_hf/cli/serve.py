@@ -1,0 +1,119 @@
+"""`livecc serve`: commentary for clients that send frames by WebSocket."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Any
+
+from livecc_hf.cli.commentate import _add_generation_arguments, _add_model_arguments, _load
+from livecc_hf.cli.status import Status
+from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
+
+_NEEDED = ("fastapi", "uvicorn", "websockets", "prometheus_client")
+# Arguments passed on to `StreamOptions` under the same name, where given.
+_STREAM_OPTIONS = (
+    *("query", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens"),
+    *("silence_threshold", "seed", "min_pixels", "max_pixels", "window", "vision_window_s"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--model",
+        metavar="FOLDER_OR_HUB_ID",
+        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all; default: %(default)s")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free; default: %(default)s")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the token that clients must show; or set {TOKEN_VARIABLE}; default: none is asked for",
+    )
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for https and wss")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key")
+    parser.add_argument("--quiet", action="store_true", help="no messages, only warnings and errors")
+    limits = parser.add_argument_group("limits")
+    for f in dataclasses.fields(ServeSettings):
+        if f.name in ("token", "max_new_tokens"):
+            continue
+        flag, help = f"--{f.name.replace('_', '-')}", f.metadata["help"]
+        if f.name == "overload":
+            limits.add_argument(flag, choices=("drop", "refuse"), help=f"{help}; default: {f.default}")
+        else:
+            number = int if f.type == "int" else float
+            limits.add_argument(flag, type=number, metavar="N", help=f"{help}; default: {f.default:,.10g}")
+    _add_model_arguments(parser.add_argument_group("model"))
+    generation = parser.add_argument_group("generation", "of sessions, where the client does not choose")
+    generation.add_argument("--query", help="what to comment on; default: the model's own")
+    generation.add_argument("--window", choices=("sliding", "reprefill"), help="what is forgotten; default: sliding")
+    generation.add_argument("--vision-window-s", type=float, metavar="S", help="for how long frames are remembered")
+    _add_generation_arguments(generation)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"livecc serve needs {', '.join(missing)}: pip install 'livecc-hf[serve]'")
+    settings = _settings(args)
+    from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
+
+    status = Status(quiet=args.quiet)
+    with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
+        exit_on_sigterm()
+        ssl = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
+        model, processor = _load(args, status)
+        from livecc_hf.modeling import StreamOptions
+        from livecc_hf.serve.service import CommentaryService
+
+        chosen = {name: value for name in _STREAM_OPTIONS if (value := getattr(args, name)) is not None}
+        service = CommentaryService(model, processor, settings, StreamOptions(**chosen))
+        server = make_server(service, **ssl)
+        logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
+        try:
+            status.update("warming up ...")
+            service.start()
+            status.clear()
+            _announce(args, listener.getsockname()[1], service, status)
+            server.run(sockets=[listener])
+        finally:
+            service.stop()
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> ServeSettings:
+    names = {f.name for f in dataclasses.fields(ServeSettings)} - {"token", "max_new_tokens"}
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.token_file is not None:
+        given["token"] = args.token_file.read_text().strip()
+    if args.max_new_tokens is not None:
+        given["max_new_tokens"] = max(args.max_new_tokens, ServeSettings.max_new_tokens)
+    return settings_from(given)
+
+
+def _announce(args: argparse.Namespace, port: int, service: Any, status: Status) -> None:
+    scheme = "wss" if args.ssl_certfile else "ws"
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    status.line(
+        f"listening on {scheme}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
+        f"warmed up in {service.warm_up_s:.1f} s"
+    )
+    if service.settings.token is None and not _is_loopback(args.host):
+        status.warn(
+            f"livecc: warning: everybody who reaches {host}:{port} may use it: set {TOKEN_VARIABLE} or --token-file"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

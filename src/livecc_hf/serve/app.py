@@ -1,0 +1,92 @@
+"""The web application: commentary by WebSocket, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import HTTPConnection
+
+from livecc_hf import __version__
+from livecc_hf.serve.messages import CLOSE_POLICY, PATH, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
+from livecc_hf.serve.service import CommentaryService
+from livecc_hf.serve.session import serve_client
+
+_UNAUTHORIZED = (
+    "a token is needed: send it as 'Authorization: Bearer TOKEN', or, from a browser, as the WebSocket subprotocol "
+    f"'{TOKEN_SUBPROTOCOL_PREFIX}' followed by the token in base64url without padding\n"
+)
+
+
+def create_app(service: CommentaryService) -> FastAPI:
+    """Make the application; its start starts the service if that was not done, its end stops it.
+
+    Args:
+        service: what it serves.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            if service.state == "starting":
+                await asyncio.to_thread(service.start)
+            yield
+        finally:
+            await asyncio.to_thread(service.stop)
+
+    app = FastAPI(
+        title="livecc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.service = service
+
+    @app.get("/health")
+    async def health() -> Response:
+        return JSONResponse(service.health(), status_code=200 if service.state == "ready" else 503)
+
+    # Not `async`: it waits for locks that rounds hold, so it goes to a thread.
+    @app.get("/metrics")
+    def metrics(request: Request) -> Response:
+        if not may_enter(request, service.settings.token):
+            return PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"})
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.websocket(PATH)
+    async def commentary(websocket: WebSocket) -> None:
+        if not may_enter(websocket, service.settings.token):
+            service.metrics.refusals.labels("unauthorized").inc()
+            if "websocket.http.response" in websocket.scope.get("extensions", {}):
+                denial = PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"})
+                await websocket.send_denial_response(denial)
+            else:
+                await websocket.close(CLOSE_POLICY, "unauthorized")  # before it is accepted: HTTP 403
+            return
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
+        await serve_client(service, websocket)
+
+    return app
+
+
+def may_enter(connection: HTTPConnection, token: str | None) -> bool:
+    """Say whether a request shows the token, in its header or (WebSocket) as a subprotocol.
+
+    Args:
+        connection: the request.
+        token: the token; `None`: everybody may enter.
+    """
+    if token is None:
+        return True
+    scheme, _, shown = connection.headers.get("authorization", "").partition(" ")
+    candidates = [shown.strip().encode("latin-1")] if scheme.lower() == "bearer" else []
+    for name in connection.scope.get("subprotocols", ()):
+        if name.startswith(TOKEN_SUBPROTOCOL_PREFIX):
+            encoded = name.removeprefix(TOKEN_SUBPROTOCOL_PREFIX)
+            with contextlib.suppress(binascii.Error, ValueError):
+                candidates.append(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    return any(hmac.compare_digest(candidate, token.encode()) for candidate in candidates)

@@ -1,0 +1,169 @@
+"""What goes over the wire: JSON from and to the client, and frames as a time followed by an image file.
+
+A frame is one binary message: 8 bytes, the time in seconds as a big-endian float64 (what `DataView.setFloat64` of a
+browser writes), then a JPEG, PNG or WebP file.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+
+PATH = "/v1/commentary"
+SUBPROTOCOL = "livecc.v1"
+TOKEN_SUBPROTOCOL_PREFIX = "livecc.bearer."
+MAX_TEXT_CHARACTERS = 64 * 1024
+MAX_QUERY_CHARACTERS = 4000
+MAX_TIME_S = 1e11  # beyond any clock in seconds; milliseconds since 1970 lie above
+
+# RFC 6455 and the IANA registry.
+CLOSE_DONE = 1000
+CLOSE_POLICY = 1008
+CLOSE_FAILED = 1011
+CLOSE_RESTART = 1012
+CLOSE_TRY_LATER = 1013
+_MAX_REASON_BYTES = 123
+
+_TIME = struct.Struct(">d")
+
+
+class ClientError(Exception):
+    """Something a client did wrong, or cannot have.
+
+    Args:
+        code: what programs read.
+        message: what people read.
+        close_code: the close code if the session ends with it; `None` if it goes on.
+    """
+
+    def __init__(self, code: str, message: str, close_code: int | None = None):
+        super().__init__(message)
+        self.code, self.message, self.close_code = code, message, close_code
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_Text = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
+
+
+class ClientOptions(_Message):
+    """What a client may choose of `StreamOptions`; what it leaves out is the server's."""
+
+    do_sample: bool | None = None
+    temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+    silence_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class Start(_Message):
+    """The first message of a client."""
+
+    type: Literal["start"]
+    query: _Text | None = None
+    title: _Text | None = None
+    previous: _Text | None = None
+    options: ClientOptions = ClientOptions()
+
+
+class Ask(_Message):
+    """Another query, from the next turn on."""
+
+    type: Literal["ask"]
+    query: _Text
+
+
+class Finish(_Message):
+    """No more frames come; what waits is said before the end."""
+
+    type: Literal["finish"]
+
+
+_CLIENT_MESSAGE = TypeAdapter(Annotated[Start | Ask | Finish, Field(discriminator="type")])
+
+
+def read_message(text: str) -> Start | Ask | Finish:
+    """Read a client's JSON.
+
+    Raises:
+        ClientError: if it is not one of the messages.
+    """
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise ClientError(
+            "bad_message", f"the message has {len(text)} characters: expected at most {MAX_TEXT_CHARACTERS}"
+        )
+    try:
+        return _CLIENT_MESSAGE.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        what = " ".join(f"{place}: {first['msg']}".removeprefix(": ").split())[:300]
+        raise ClientError(
+            "bad_message", f'{what} (messages are JSON objects such as {{"type": "ask", "query": "..."}})'
+        ) from None
+
+
+def pack_frame(timestamp_s: float, image: bytes) -> bytes:
+    """Return the message of a frame.
+
+    Args:
+        timestamp_s: when it was taken, in seconds on any clock.
+        image: a JPEG, PNG or WebP file.
+    """
+    return _TIME.pack(timestamp_s) + image
+
+
+def unpack_frame(message: bytes, max_bytes: int) -> tuple[float, bytes]:
+    """Return a frame's time in seconds and its image file.
+
+    Raises:
+        ClientError: if the message is too short or too long, or the time is none.
+    """
+    if len(message) <= _TIME.size:
+        raise ClientError(
+            "bad_frame",
+            f"the binary message has {len(message)} bytes: expected the time as a big-endian float64, then an image",
+        )
+    n_bytes = len(message) - _TIME.size
+    if n_bytes > max_bytes:
+        raise ClientError(
+            "frame_too_large", f"the frame has {n_bytes} bytes, with {max_bytes} allowed: send it smaller"
+        )
+    (timestamp_s,) = _TIME.unpack_from(message)
+    if not abs(timestamp_s) <= MAX_TIME_S:
+        raise ClientError(
+            "bad_frame", f"the frame's time is {timestamp_s:g}: expected seconds, as a big-endian float64 in 8 bytes"
+        )
+    return timestamp_s, message[_TIME.size :]
+
+
+def error_message(error: ClientError) -> dict:
+    """Return what tells a client of an error."""
+    return {"type": "error", "code": error.code, "message": error.message, "is_final": error.close_code is not None}
+
+
+def close_reason(error: ClientError) -> str:
+    """Return a close frame's reason, cut to what one holds."""
+    return f"{error.code}: {error.message}".encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+
+
+def started_message(session: int, settings) -> dict:
+    """Return the answer to a start."""
+    return {
+        "type": "started",
+        "session": session,
+        "frames_per_s": 1 / FRAME_STEP_S,
+        "max_frame_bytes": settings.max_frame_bytes,
+        "max_frame_px": settings.max_frame_px,
+        "max_messages_per_s": settings.max_messages_per_s,
+        "max_session_s": settings.max_session_s,
+    }

@@ -1,0 +1,63 @@
+"""What a server tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+if TYPE_CHECKING:
+    from livecc_hf.pool import CommentaryPool
+
+LATENCY_BUCKETS_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)
+
+
+class ServeMetrics:
+    """Counters of one server, in a registry of their own.
+
+    Args:
+        pool: whose own counts are told as well.
+    """
+
+    def __init__(self, pool: CommentaryPool):
+        self.registry = registry = CollectorRegistry()
+        self.sessions = Gauge("livecc_sessions", "Clients connected", registry=registry)
+        self.endings = Counter("livecc_sessions_ended", "Sessions that ended, by reason", ["reason"], registry=registry)
+        self.refusals = Counter("livecc_refusals", "Connections refused, by reason", ["reason"], registry=registry)
+        self.errors = Counter("livecc_client_errors", "Messages that were no good", ["code"], registry=registry)
+        self.frames = Counter(
+            "livecc_frames",
+            "Frames that came: shown to the model, skipped (more than 2 a second), dropped or refused (too slow), bad",
+            ["result"],
+            registry=registry,
+        )
+        self.latency_s = Histogram(
+            "livecc_turn_latency_seconds",
+            "From the arrival of a turn's last frame to its words",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        for result in ("shown", "skipped", "dropped", "refused", "bad"):
+            self.frames.labels(result)
+        registry.register(_PoolCollector(pool))
+
+
+class _PoolCollector:
+    def __init__(self, pool: CommentaryPool):
+        self._pool = pool
+
+    def collect(self) -> Iterator[Metric]:
+        stats, streams = self._pool.stats, self._pool.streams
+        lag_s = max((stream.waiting_s for stream in streams), default=0.0)
+        yield GaugeMetricFamily("livecc_streams", "Streams on the model", len(streams))
+        yield GaugeMetricFamily("livecc_lag_seconds", "Video that waits for its words, of the slowest stream", lag_s)
+        for name, help, value in (
+            ("livecc_rounds", "Rounds of generation", stats.n_rounds),
+            ("livecc_turns", "Turns said", stats.n_turns),
+            ("livecc_tokens", "Tokens generated", stats.n_tokens),
+            ("livecc_streams_failed", "Streams that an error ended", stats.n_failed),
+            ("livecc_busy_seconds", "Time spent in rounds", stats.busy_s),
+        ):
+            yield CounterMetricFamily(name, help, value)

@@ -1,0 +1,110 @@
+"""The application as a Ray Serve deployment: each replica holds a model, each connection stays on its replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from ray import serve
+from ray.util.metrics import Gauge
+
+from livecc_hf.serve.settings import settings_from
+
+# Beside its sessions a replica answers health checks and refuses clients that it has no room for.
+SPARE_REQUESTS = 16
+_EXPORT_EVERY_S = 5.0
+
+
+class CommentaryDeployment:
+    """One replica.
+
+    Args:
+        model: folder or Hub id of the model; `None`: the bundled livecc-tiny.
+        settings: of `ServeSettings`, by name.
+        options: of `StreamOptions`, by name: how sessions speak where clients do not choose.
+        loading: further arguments of `load_model_and_processor`, such as `dtype`.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        settings: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        loading: dict[str, Any] | None = None,
+    ):
+        from livecc_hf.assets import bundled_model_path
+        from livecc_hf.loading import load_model_and_processor
+        from livecc_hf.modeling import StreamOptions
+        from livecc_hf.serve.service import CommentaryService
+
+        found, processor, _ = load_model_and_processor(model or bundled_model_path(), **(loading or {}))
+        stream_options = StreamOptions(**(options or {}))
+        self._service = CommentaryService(found, processor, settings_from(settings or {}), stream_options)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Make the application in the replica, after its model was loaded."""
+        from livecc_hf.serve.app import create_app
+
+        app = create_app(self._service)
+        inner = app.router.lifespan_context
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            async with inner(app):
+                exporter = asyncio.create_task(_export(self._service.metrics.registry))
+                try:
+                    yield
+                finally:
+                    exporter.cancel()
+
+        app.router.lifespan_context = lifespan
+        return app
+
+    def check_health(self) -> None:
+        """Tell Ray whether to replace this replica.
+
+        Raises:
+            RuntimeError: if it has stopped.
+        """
+        if self._service.state == "stopping":
+            raise RuntimeError("the service has stopped")
+
+
+async def _export(registry: CollectorRegistry) -> None:
+    """Copy the metrics to Ray's own, which carry the replica's name and come from every node."""
+    gauges: dict[str, Gauge] = {}
+    while True:
+        for metric in await asyncio.to_thread(lambda: list(registry.collect())):
+            for sample in metric.samples:
+                if sample.name.endswith("_created"):
+                    continue
+                if sample.name not in gauges:
+                    gauges[sample.name] = Gauge(sample.name, metric.documentation, tuple(sample.labels))
+                gauges[sample.name].set(sample.value, tags=dict(sample.labels))
+        await asyncio.sleep(_EXPORT_EVERY_S)
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """Return the application for `serve run` and `serve deploy`.
+
+    Args:
+        args: `model`, `settings`, `options` and `loading` as in :class:`CommentaryDeployment`, and `deployment`:
+            options of `serve.deployment`, such as `num_replicas`, `autoscaling_config` and `ray_actor_options`.
+
+    Raises:
+        ValueError: if a name is unknown or a setting is out of range.
+    """
+    args = dict(args)
+    deployment = dict(args.pop("deployment", None) or {})
+    unknown = sorted(set(args) - {"model", "settings", "options", "loading"})
+    if unknown:
+        raise ValueError(
+            f"unknown argument {', '.join(unknown)}: expected some of model, settings, options, loading, deployment"
+        )
+    settings = settings_from(args.get("settings") or {})  # before any replica starts
+    given = {"name": "livecc", "max_ongoing_requests": settings.max_sessions + SPARE_REQUESTS} | deployment
+    return serve.deployment(**given)(serve.ingress()(CommentaryDeployment)).bind(**args)

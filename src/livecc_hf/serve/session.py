@@ -1,0 +1,392 @@
+"""One client of a server, from its connection to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from livecc_hf.messages import one_line
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.pool import PoolFullError
+from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
+from livecc_hf.serve.images import decode_image
+from livecc_hf.serve.messages import (
+    CLOSE_DONE,
+    CLOSE_FAILED,
+    CLOSE_POLICY,
+    CLOSE_RESTART,
+    CLOSE_TRY_LATER,
+    Ask,
+    ClientError,
+    Finish,
+    Start,
+    close_reason,
+    error_message,
+    read_message,
+    started_message,
+    unpack_frame,
+)
+from livecc_hf.serve.sampling import FrameSampler, RateLimit
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import CommentarySegment
+    from livecc_hf.pooled_stream import PooledStream
+    from livecc_hf.serve.service import CommentaryService
+
+_log = logging.getLogger(__name__)
+_FAREWELL_S = 5.0  # for a client to take its last messages
+_MAX_WAITING_ASKS = 8
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame that waits to be decoded."""
+
+    timestamp_s: float
+    image: bytes
+    arrived_s: float  # on the clock of time.monotonic
+
+
+class Session:
+    """A client and its stream.
+
+    Four parties: a reader takes messages in and never waits for anything else; a worker brings frames to the model,
+    in order, with decoding in threads; the pool calls back with segments; a writer sends. Whoever sees a reason to end
+    says so, and :meth:`run` takes all down.
+
+    Args:
+        service: what it is served by.
+        websocket: the accepted connection.
+        number: of the session on its server.
+    """
+
+    def __init__(self, service: CommentaryService, websocket: WebSocket, number: int):
+        self._service, self._settings, self._metrics = service, service.settings, service.metrics
+        self._websocket, self._number = websocket, number
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[ClientError | None] = self._loop.create_future()  # `None`: the client has gone
+        self._messages = RateLimit(self._settings.max_messages_per_s)
+        self._bytes = RateLimit(self._settings.max_bytes_per_s)
+        self._todo: deque[Start | Ask | Finish | _Frame] = deque()
+        self._has_todo = asyncio.Event()
+        self._unread: asyncio.Queue[dict | None] = asyncio.Queue()  # bounded by hand, so that a farewell fits
+        self._has_started = self._is_finishing = False
+        self._n_errors = 0  # in a row
+        # Of the stream; the worker's, one thread at a time.
+        self._stream: PooledStream | None = None
+        self._sampler = FrameSampler()
+        self._size_px: tuple[int, int] | None = None  # (width, height) of the first frame
+        self._sent_size_px: tuple[int, int] | None = None  # of the last, as the client sent it
+        self._arrivals: deque[tuple[float, float]] = deque()  # sampling time, and when its frame came
+        self._n_dropped = 0
+
+    async def run(self) -> None:
+        """Serve the client until the end."""
+        reader, worker, writer = (
+            self._loop.create_task(self._guarded(party)) for party in (self._read, self._work, self._write)
+        )
+        limit_s = self._settings.max_session_s
+        timer = self._loop.call_later(
+            limit_s, self._end, "session_too_long", f"sessions last {limit_s:g} s at most: connect again", CLOSE_POLICY
+        )
+        try:
+            end = await asyncio.shield(self._ended)
+            code = "vanished" if end is None else end.code
+        except asyncio.CancelledError:  # the server is forced to stop
+            self._end("stopping", "the server stops: connect again later", CLOSE_RESTART)
+            end, code = None, "stopping"
+            raise
+        finally:
+            timer.cancel()
+            reader.cancel()
+            self._todo.clear()
+            self._has_todo.set()
+            await worker  # a job in a thread cannot be cancelled, and what it brings must be put away
+            if self._stream is not None:
+                await self._in_thread(self._stream.leave)
+            self._metrics.endings.labels(code).inc()
+            _log.info("session %d ended: %s", self._number, code if end is None else f"{end.code}: {end.message}")
+            await self._say_farewell(writer, end)
+
+    async def _guarded(self, party) -> None:
+        """Run a party; a defect in it ends the session, not silently."""
+        try:
+            await party()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            _log.exception("session %d failed", self._number)
+            self._end("server_error", "a defect in the server: see its log", CLOSE_FAILED)
+
+    # The reader.
+
+    async def _read(self) -> None:
+        settings = self._settings
+        start_by_s = self._loop.time() + settings.start_timeout_s
+        while not self._ended.done():
+            wait_s = settings.idle_timeout_s if self._has_started else start_by_s - self._loop.time()
+            try:
+                async with asyncio.timeout(wait_s):
+                    message = await self._websocket.receive()
+            except TimeoutError:
+                if self._is_finishing:
+                    continue
+                code = "idle" if self._has_started else "not_started"
+                waited_s = settings.idle_timeout_s if self._has_started else settings.start_timeout_s
+                self._end(code, f"nothing came for {waited_s:g} s: connect again", CLOSE_POLICY)
+                return
+            if message["type"] == "websocket.disconnect":
+                self._end_as(None)
+                return
+            try:
+                self._receive(message.get("text"), message.get("bytes"))
+            except ClientError as error:
+                self._tell_error(error)
+
+    def _receive(self, text: str | None, data: bytes | None) -> None:
+        if not self._messages.allows() or not self._bytes.allows(len(text or data or "")):
+            raise ClientError(
+                "too_fast",
+                f"more than {self._settings.max_messages_per_s:g} messages or {self._settings.max_bytes_per_s:g} bytes "
+                "a second: send no more than the model sees, 2 frames a second",
+                CLOSE_POLICY,
+            )
+        received = self._unpacked(data) if text is None else read_message(text)
+        if self._is_finishing:
+            raise ClientError("finished", "a message after 'finish': nothing may follow it")
+        if isinstance(received, Start) == self._has_started:
+            what = (
+                "a second 'start': connect again" if self._has_started else "a message before 'start': send that first"
+            )
+            raise ClientError("bad_order", what)
+        if isinstance(received, _Frame):
+            self._sift(received)
+            return
+        if isinstance(received, Ask) and sum(isinstance(item, Ask) for item in self._todo) >= _MAX_WAITING_ASKS:
+            raise ClientError("too_fast", "too many queries wait: this one was not taken")
+        self._has_started = True
+        self._is_finishing = isinstance(received, Finish)
+        self._todo.append(received)
+        self._has_todo.set()
+
+    def _unpacked(self, data: bytes) -> _Frame:
+        try:
+            return _Frame(*unpack_frame(data, self._settings.max_frame_bytes), time.monotonic())
+        except ClientError:
+            self._count("bad")
+            raise
+
+    def _sift(self, frame: _Frame) -> None:
+        """Let a frame wait if the model should see it; where too many wait, the newest win."""
+        try:
+            is_wanted = self._sampler.wants(frame.timestamp_s)
+        except ValueError as error:
+            self._count("bad")
+            raise ClientError("time_goes_back", str(error)) from None
+        if not is_wanted:
+            self._count("skipped")
+            return
+        self._todo.append(frame)
+        self._has_todo.set()
+        waiting = [item for item in self._todo if isinstance(item, _Frame)]
+        if len(waiting) * FRAME_STEP_S > self._settings.max_lag_s:
+            self._todo.remove(waiting[0])
+            self._n_dropped += 1
+            self._count("dropped")
+
+    # The worker.
+
+    async def _work(self) -> None:
+        while True:
+            await self._has_todo.wait()
+            if self._ended.done():
+                return
+            if not self._todo:
+                self._has_todo.clear()
+                continue
+            item = self._todo.popleft()
+            try:
+                if isinstance(item, _Frame):
+                    notice = await self._in_thread(self._show, item)
+                    if notice is not None:
+                        self._tell(notice)
+                elif isinstance(item, Start):
+                    await self._in_thread(self._join, item)
+                    self._tell(started_message(self._number, self._settings))
+                else:
+                    await self._in_thread(self._ask_or_finish, item)
+                self._n_errors = 0
+            except ClientError as error:
+                self._tell_error(error)
+            except StreamEndedError:
+                pass  # the pool has said why, or will
+
+    def _join(self, start: Start) -> None:
+        try:
+            self._stream = self._service.join(start, self._on_segment, self._on_end)
+        except PoolFullError as error:
+            raise ClientError("full", str(error), CLOSE_TRY_LATER) from None
+        except ValueError as error:
+            raise ClientError("bad_start", one_line(error), CLOSE_POLICY) from None
+
+    def _ask_or_finish(self, item: Ask | Finish) -> None:
+        if isinstance(item, Finish):
+            self._stream.finish()
+            return
+        try:
+            self._stream.ask(item.query)
+        except ValueError as error:
+            raise ClientError("bad_query", one_line(error)) from None
+
+    def _show(self, frame: _Frame) -> dict | None:
+        """Decode a frame and push it; return a notice to the client, if there is one."""
+        try:
+            image, sent_size_px, notice = self._decoded(frame)
+            times_s = self._sampler.times_of(frame.timestamp_s)
+            # Before the push: its words may come before this thread goes on.
+            self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
+            n_dropped = self._stream.push(image.expand(len(times_s), -1, -1, -1), times_s)
+        except ValueError as error:
+            self._count("bad")
+            raise ClientError("bad_frame", one_line(error)) from None
+        except OverloadedError as error:
+            self._count("refused")
+            return {"type": "notice", "code": "overloaded", "message": one_line(error)}
+        self._sampler.take(times_s)
+        self._sent_size_px = sent_size_px
+        self._size_px = self._size_px or sent_size_px
+        self._count("shown")
+        if n_dropped:
+            self._n_dropped += n_dropped
+            self._count("dropped", n_dropped)
+        return notice
+
+    def _decoded(self, frame: _Frame):
+        image, sent_size_px = decode_image(frame.image, self._settings.max_frame_px, self._size_px)
+        notice = None
+        if sent_size_px not in (self._size_px, self._sent_size_px) and self._size_px is not None:
+            now, first = ("x".join(map(str, size)) for size in (sent_size_px, self._size_px))
+            message = f"frames are {now} pixels now, {first} before: they are scaled to that; connect again to change"
+            notice = {"type": "notice", "code": "size_changed", "message": message}
+        return image, sent_size_px, notice
+
+    # The pool's thread calls these two.
+
+    def _on_segment(self, segment: CommentarySegment) -> None:
+        self._loop.call_soon_threadsafe(self._tell_segment, segment, time.monotonic())
+
+    def _on_end(self, error: Exception | None) -> None:
+        if error is None and self._is_finishing:
+            end = ("finished", "all is said", CLOSE_DONE)
+        elif error is None:
+            end = ("stopping", "the server stops: connect again later", CLOSE_RESTART)
+        else:
+            _log.error("session %d: the generation failed", self._number, exc_info=error)
+            what = one_line(error) if isinstance(error, ValueError) else type(error).__name__
+            end = ("generation_failed", f"the generation failed ({what}): connect again", CLOSE_FAILED)
+        self._loop.call_soon_threadsafe(self._end, *end)
+
+    # The writer, and what it is given.
+
+    async def _write(self) -> None:
+        try:
+            while (message := await self._unread.get()) is not None:
+                await self._websocket.send_text(json.dumps(message, ensure_ascii=False))
+        except (WebSocketDisconnect, RuntimeError, OSError):  # closed meanwhile
+            self._end_as(None)
+
+    def _tell(self, message: dict) -> None:
+        if self._ended.done():
+            return
+        if self._unread.qsize() >= self._settings.max_unread:
+            self._end("slow_reader", f"{self._settings.max_unread} messages lie unread: read faster", CLOSE_POLICY)
+            return
+        self._unread.put_nowait(message)
+
+    def _tell_error(self, error: ClientError) -> None:
+        self._metrics.errors.labels(error.code).inc()
+        self._n_errors += 1
+        if error.close_code is None and self._n_errors > self._settings.max_errors:
+            error = ClientError("too_many_errors", f"too many bad messages; the last: {error.message}", CLOSE_POLICY)
+        if error.close_code is None:
+            self._tell(error_message(error))
+        else:
+            self._end_as(error)
+
+    def _tell_segment(self, segment: CommentarySegment, said_s: float) -> None:
+        arrived_s = said_s
+        while self._arrivals and self._arrivals[0][0] < segment.end_s - FRAME_STEP_S / 2:
+            arrived_s = self._arrivals.popleft()[1]
+        self._metrics.latency_s.observe(said_s - arrived_s)
+        self._tell(
+            {
+                "type": "segment",
+                "start_s": segment.start_s,
+                "end_s": segment.end_s,
+                "text": segment.text,
+                "was_cut": segment.was_cut,
+                "latency_s": round(said_s - arrived_s, 4),
+                "n_dropped_frames": self._n_dropped,
+            }
+        )
+
+    # The end.
+
+    def _end(self, code: str, message: str, close_code: int) -> None:
+        self._end_as(ClientError(code, message, close_code))
+
+    def _end_as(self, end: ClientError | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(end)
+            self._has_todo.set()
+
+    async def _say_farewell(self, writer: asyncio.Task, end: ClientError | None) -> None:
+        """Send what is left and close; a client that does not take it is given up."""
+        if end is not None and end.code != "slow_reader":
+            is_good = end.close_code == CLOSE_DONE
+            self._unread.put_nowait(
+                {"type": "end", "n_dropped_frames": self._n_dropped} if is_good else error_message(end)
+            )
+            self._unread.put_nowait(None)
+            await asyncio.wait([writer], timeout=_FAREWELL_S)
+        writer.cancel()
+        await asyncio.wait([writer])
+        if end is not None:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):
+                    await self._websocket.close(end.close_code, close_reason(end))
+
+    async def _in_thread(self, function, *args):
+        return await self._loop.run_in_executor(self._service.threads, function, *args)
+
+    def _count(self, result: str, n: int = 1) -> None:
+        self._metrics.frames.labels(result).inc(n)
+
+
+async def serve_client(service: CommentaryService, websocket: WebSocket) -> None:
+    """Serve a client from its accepted connection to its end, or tell it why not.
+
+    Args:
+        service: what it is served by.
+        websocket: the accepted connection.
+    """
+    try:
+        number = service.admit()
+    except ClientError as error:
+        service.metrics.refusals.labels(error.code).inc()
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+            await websocket.send_text(json.dumps(error_message(error)))
+            await websocket.close(error.close_code, close_reason(error))
+        return
+    try:
+        await Session(service, websocket, number).run()
+    finally:
+        service.discharge()

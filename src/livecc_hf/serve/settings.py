@@ -1,0 +1,73 @@
+"""What a server allows its clients."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+TOKEN_VARIABLE = "LIVECC_SERVE_TOKEN"  # of the environment: the token, where no file or setting gives it
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Limits and manners of a server.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    max_sessions: int = _setting(8, "clients at once; more are refused")
+    overload: str = _setting(
+        "drop", "frames that come faster than the model speaks: the oldest are dropped, or refused"
+    )
+    max_lag_s: float = _setting(4.0, "seconds of video that may wait beside the next turn")
+    max_frame_bytes: int = _setting(4 * 2**20, "largest frame, in bytes as sent")
+    max_frame_px: int = _setting(3840 * 2160, "largest frame, in pixels")
+    max_messages_per_s: float = _setting(60.0, "messages a second from one client, frames included")
+    max_bytes_per_s: float = _setting(20e6, "bytes a second from one client")
+    max_session_s: float = _setting(4 * 3600.0, "longest session, in seconds")
+    max_new_tokens: int = _setting(32, "most tokens in a turn that a client may ask for")
+    max_errors: int = _setting(10, "bad messages in a row after which a session ends")
+    max_unread: int = _setting(64, "messages that a client may leave unread before its session ends")
+    start_timeout_s: float = _setting(10.0, "seconds in which a client must start")
+    idle_timeout_s: float = _setting(30.0, "seconds without a message after which a session ends")
+    ping_timeout_s: float = _setting(20.0, "seconds between pings, and for their answer")
+    decode_threads: int = _setting(4, "threads that decode and resize frames")
+    token: str | None = field(default=None, repr=False, metadata={"help": "what clients must show; default: nothing"})
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name == "token":
+                if value is not None and (not isinstance(value, str) or not value.strip()):
+                    raise ValueError("the token is empty: give one of some length, or none at all")
+            elif f.name != "overload":  # the pool checks that
+                _check_number(f.name, value, whole=f.type == "int")
+        if self.max_lag_s < 1:
+            raise ValueError(f"max_lag_s={self.max_lag_s!r}: expected a number of seconds, at least 1")
+
+
+def _check_number(name: str, value: Any, whole: bool) -> None:
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number above 0")
+
+
+def settings_from(values: dict[str, Any]) -> ServeSettings:
+    """Return settings from a dictionary, such as one read from YAML; the token from the environment, if not there.
+
+    Raises:
+        ValueError: if a name is unknown or a value is out of range.
+    """
+    names = [f.name for f in dataclasses.fields(ServeSettings)]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}: expected some of {', '.join(names)}")
+    return ServeSettings(**{"token": os.environ.get(TOKEN_VARIABLE)} | values)

@@ -1,0 +1,88 @@
+"""Sampling, rates, settings and messages."""
+
+import dataclasses
+import time
+
+import pytest
+
+pytest.importorskip("fastapi")
+from livecc_hf.serve.messages import ClientError, close_reason
+from livecc_hf.serve.sampling import FrameSampler, RateLimit
+from livecc_hf.serve.settings import ServeSettings, settings_from
+
+
+def sampled(times_s):
+    """What a source with these times is shown as: the frame's own time, and the sampling times it stands for."""
+    sampler, shown = FrameSampler(), []
+    for time_s in times_s:
+        if sampler.wants(time_s):
+            taken = sampler.times_of(time_s)
+            sampler.take(taken)
+            shown.append((time_s, [round(t - times_s[0], 3) for t in taken]))
+    return shown
+
+
+def test_each_sampling_time_takes_the_first_frame_at_or_after_it():
+    assert sampled([5.0, 5.2, 5.49, 5.51, 5.9, 6.0, 6.4, 6.6]) == [(5.0, [0]), (5.51, [0.5]), (6.0, [1]), (6.6, [1.5])]
+    thirty = sampled([n / 30 for n in range(301)])
+    assert [n for _, taken in thirty for n in taken] == [n / 2 for n in range(21)]
+    assert [round(t * 30) for t, _ in thirty] == [15 * n for n in range(21)]
+    epoch = sampled([1.7e9 + n / 2 for n in range(200)])  # a clock on which half a second is near the last digits
+    assert [taken for _, taken in epoch] == [[n / 2] for n in range(200)]
+
+
+def test_a_slow_source_is_repeated_and_a_gap_is_not_filled():
+    assert sampled([0, 1, 2]) == [(0, [0]), (1, [0.5, 1]), (2, [1.5, 2])]
+    # Five frames were shown, so a sixth completes the turn; the turns after it are whole seconds again.
+    shown = sampled([0, 0.5, 1, 1.5, 2, 60.2, 60.6, 61.1])
+    assert shown[5:] == [(60.2, [59.5, 60]), (60.6, [60.5]), (61.1, [61])]
+    assert sampled([0, 0.5, 1, 1.5, 60.7])[4:] == [(60.7, [60, 60.5])]
+
+
+def test_a_frame_that_was_not_taken_is_stood_for_by_the_next():
+    sampler = FrameSampler()
+    assert sampler.wants(0) and sampler.times_of(0) == [0]
+    sampler.take([0])
+    assert sampler.wants(0.5)  # damaged, so not taken
+    assert sampler.wants(1.0) and sampler.times_of(1.0) == [0.5, 1.0]
+
+
+def test_times_that_go_back_are_refused():
+    sampler = FrameSampler()
+    assert sampler.wants(10)
+    with pytest.raises(ValueError, match="goes back from 10 s to 9.5 s"):
+        sampler.wants(9.5)
+    assert sampler.wants(10.5)
+
+
+def test_a_rate_has_a_burst_and_recovers():
+    rate = RateLimit(20)
+    assert sum(rate.allows() for _ in range(100)) in (40, 41, 42)
+    time.sleep(0.25)
+    assert 4 <= sum(rate.allows() for _ in range(100)) <= 12
+    assert RateLimit(1).allows(1000)  # one message may be large
+
+
+def test_settings_are_checked(monkeypatch):
+    for name, value in (
+        ("max_frame_px", 0),
+        ("max_session_s", float("nan")),
+        ("max_unread", 2.5),
+        ("max_errors", True),
+    ):
+        with pytest.raises(ValueError, match=f"{name}={value}: expected a .*number above 0"):
+            ServeSettings(**{name: value})
+    with pytest.raises(ValueError, match="unknown setting x"):
+        settings_from({"x": 1})
+    monkeypatch.setenv("LIVECC_SERVE_TOKEN", "secret")
+    assert settings_from({}).token == "secret" and settings_from({"token": "other"}).token == "other"
+    assert "secret" not in repr(settings_from({}))
+    monkeypatch.setenv("LIVECC_SERVE_TOKEN", " ")
+    with pytest.raises(ValueError, match="token is empty"):
+        settings_from({})
+    assert all(f.metadata["help"] for f in dataclasses.fields(ServeSettings))
+
+
+def test_a_close_reason_fits_its_frame():
+    reason = close_reason(ClientError("full", "ö" * 200, 1013))
+    assert reason.startswith("full: öö") and 121 <= len(reason.encode()) <= 123
