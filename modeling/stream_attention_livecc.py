@@ -14,7 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
-from .stream_cache_livecc import StreamCache, rotate
+from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
 
 class PackedCaches:
@@ -29,6 +29,8 @@ class PackedCaches:
         self.caches = caches
         self.n_new = n_new
         self._masks: dict[tuple, torch.Tensor] = {}
+        shares = len(caches) > 1 and all(n == 1 for n in n_new) and len({id(cache.memory) for cache in caches}) == 1
+        self._together = TokenOfEach(caches) if shares else None
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -47,6 +49,8 @@ class PackedCaches:
         """
         if len(self.caches) == 1:
             return self._attend_one(query, *self.caches[0].append(layer, key, value), scale)
+        if self._together is not None:
+            return self._attend_together(layer, query, key, value, scale)
         parts, at, is_last = [], 0, len(query) == len(self.caches)
         for i, (cache, n) in enumerate(zip(self.caches, self.n_new)):
             end = at + n
@@ -75,6 +79,18 @@ class PackedCaches:
             enable_gqa=n_heads > len(keys),
         )
         return attended[0].transpose(0, 1)
+
+    def _attend_together(self, layer, query, key, value, scale):
+        """Attend from a token of each stream, in one operation over the memory that they share."""
+        together = self._together
+        keys, values = together.append(layer, key, value)
+        n_heads, size = query.shape[1:]
+        query = together.to_places(query)
+        grouped = query.view(len(query), keys.shape[1], n_heads // keys.shape[1], size)
+        attended = scaled_dot_product_attention(
+            grouped, keys, values, attn_mask=together.mask(query.device), scale=scale
+        )
+        return together.of_streams(attended.reshape(len(query), n_heads, size))
 
     def _mask(self, n_new: int, n_all: int, device: torch.device):
         """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
@@ -135,7 +151,7 @@ class Rope:
         return cls(embedding.inv_freq, tuple(embedding.mrope_section), embedding.attention_scaling)
 
     def table(self, rows: torch.LongTensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosine and sine of positions.
+        """Return cosine and sine of positions, as `rotate` takes them.
 
         The section i of the frequencies turns with row i modulo 3 (Qwen2-VL, arXiv 2409.12191, section 2.1).
 
@@ -149,5 +165,5 @@ class Rope:
         device = self.inv_freq.device
         angles = rows.to(device)[..., None].float() * self.inv_freq.float()
         angles = torch.cat([part[i % 3] for i, part in enumerate(angles.split(self.sections, dim=-1))], dim=-1)
-        angles = torch.cat([angles, angles], dim=-1)[:, None]
-        return (angles.cos() * self.scaling).to(dtype), (angles.sin() * self.scaling).to(dtype)
+        cos, sin = rotation(angles[:, None])
+        return (cos * self.scaling).to(dtype), (sin * self.scaling).to(dtype)

@@ -1,10 +1,14 @@
-"""The keys and values of one stream: preallocated, cut at the end, thinned out in the middle.
+"""The keys and values of streams: preallocated, cut at the end, thinned out in the middle.
 
 Nothing is concatenated per token: what is read is written into memory that is there, which grows in steps while
-the context grows and stays as it is once a window bounds it.
+the context grows and stays as it is once a window bounds it. Streams that speak together may share the memory, so
+that one operation serves all of them.
 """
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
 
 import torch
 
@@ -13,36 +17,95 @@ _STEP = 256
 _GROWTH = 1.5
 
 
-class StreamCache:
-    """Keys and values of the first `length` tokens, layer by layer.
+class CacheMemory:
+    """Memory for the keys and values of some streams, layer by layer; grows as they do.
 
     Args:
         n_layers: layers of the language model.
-        is_movable: whether tokens may be dropped from the middle (:meth:`keep`). The keys are then also kept as they
-            were first read: each move starts from these, so that no rounding adds up however often a key moves.
-
-    Attributes:
-        length: tokens held; every layer holds as many once a forward pass is complete.
+        is_movable: whether tokens may be dropped from the middle (`StreamCache.keep`).
     """
 
     def __init__(self, n_layers: int, is_movable: bool = False):
-        self.length = 0
-        # Of shape (key-value heads, capacity, head size) each; made by the first `append`, on the layer's device.
-        self._keys: list[torch.Tensor | None] = [None] * n_layers
-        self._values: list[torch.Tensor | None] = [None] * n_layers
-        self._first_keys: list[torch.Tensor | None] | None = [None] * n_layers if is_movable else None
-        self._moved_back = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
+        self.n_layers, self.is_movable = n_layers, is_movable
+        # Keys, values and keys as first read, (streams, key-value heads, capacity, head size) in each layer; made when
+        # something is first written, on the layer's device.
+        self._held: list[list[torch.Tensor | None]] = [[None] * n_layers for _ in range(3 if is_movable else 2)]
+        self._free: list[int] = []
+        self._n_slots = 0
+        self._lock = threading.Lock()  # streams come and go while others are generated
 
     @property
     def capacity(self) -> int:
-        """Tokens for which there is memory."""
-        return max((keys.shape[1] for keys in self._keys if keys is not None), default=0)
+        """Tokens of a stream for which there is memory."""
+        return max((keys.shape[2] for keys in self._held[0] if keys is not None), default=0)
 
     @property
     def n_bytes(self) -> int:
         """Bytes of memory reserved."""
-        held = (*self._keys, *self._values, *(self._first_keys or ()))
-        return sum(tensor.numel() * tensor.element_size() for tensor in held if tensor is not None)
+        held = (tensor for tensors in self._held for tensor in tensors if tensor is not None)
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def take_slot(self) -> int:
+        """Return the number of a stream's place, the lowest that is free."""
+        with self._lock:
+            if self._free:
+                slot = min(self._free)
+                self._free.remove(slot)
+                return slot
+            self._n_slots += 1
+            return self._n_slots - 1
+
+    def free_slot(self, slot: int) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._free.append(slot)
+
+    def slot(self, kind: int, layer: int, slot: int) -> torch.Tensor:
+        """Return the keys (kind 0), values (1) or keys as first read (2) of a place: (heads, capacity, head size)."""
+        return self._held[kind][layer][slot]
+
+    def slots(self, kind: int, layer: int) -> torch.Tensor:
+        """Return those of all places: (places, heads, capacity, head size)."""
+        return self._held[kind][layer]
+
+    def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> None:
+        """Make room in a layer for streams of `n_tokens`, whose keys (tokens, heads, head size) are like these."""
+        held = self._held[0][layer]
+        if held is not None and held.shape[0] >= self._n_slots and held.shape[2] >= n_tokens:
+            return
+        capacity = self.capacity  # what an earlier layer has, so that all have the same
+        if capacity < n_tokens:
+            capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
+        for tensors in self._held:
+            # Zeros: what was never written takes part in operations over all places, at weight 0.
+            larger = like.new_zeros(self._n_slots, like.shape[1], capacity, like.shape[2])
+            if (old := tensors[layer]) is not None:
+                larger[: old.shape[0], :, : old.shape[2]] = old
+            tensors[layer] = larger
+
+
+class StreamCache:
+    """Keys and values of the first `length` tokens of a stream, layer by layer.
+
+    Args:
+        memory: where they are. If tokens are dropped from the middle (:meth:`keep`), keys are also kept as they were
+            first read: each move starts from these, so that no rounding adds up however often a key moves.
+
+    Attributes:
+        length: tokens held; every layer holds as many once a forward pass is complete.
+        slot: the stream's place in the memory.
+    """
+
+    def __init__(self, memory: CacheMemory):
+        self.memory = memory
+        self.slot = memory.take_slot()
+        self.length = 0
+        self._moved_back = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of memory reserved, for all streams that share it."""
+        return self.memory.n_bytes
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; `advance` makes them count.
@@ -56,12 +119,11 @@ class StreamCache:
             Views of keys and values, old and new, of shape (key-value heads, `length` + new tokens, head size).
         """
         end = self.length + keys.shape[0]
-        if self._keys[layer] is None or self._keys[layer].shape[1] < end:
-            self._grow(layer, keys, end)
-        new = slice(self.length, end)
-        self._keys[layer][:, new] = keys.transpose(0, 1)
-        self._values[layer][:, new] = values.transpose(0, 1)
-        return self._keys[layer][:, :end], self._values[layer][:, :end]
+        self.memory.reserve(layer, end, keys)
+        held_keys, held_values = (self.memory.slot(kind, layer, self.slot) for kind in (0, 1))
+        held_keys[:, self.length : end] = keys.transpose(0, 1)
+        held_values[:, self.length : end] = values.transpose(0, 1)
+        return held_keys[:, :end], held_values[:, :end]
 
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has appended."""
@@ -71,6 +133,11 @@ class StreamCache:
         """Forget all tokens from index `length` on."""
         self.length = min(self.length, length)
         self._moved_back = self._moved_back[: self.length]
+
+    def release(self) -> None:
+        """Give the stream's place back; the cache cannot be used after it."""
+        self.truncate(0)
+        self.memory.free_slot(self.slot)
 
     def keep(self, kept: torch.LongTensor, moved_back: torch.LongTensor, inv_freq: torch.Tensor) -> None:
         """Keep some tokens, in order, and move their keys back to earlier positions.
@@ -83,21 +150,19 @@ class StreamCache:
             moved_back: (kept,) how far the position of each goes back; 0 before the first dropped token.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
         """
-        if self._first_keys is None:
-            raise ValueError("tokens can only be dropped from the middle of a cache made with is_movable=True")
+        if not self.memory.is_movable:
+            raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_movable")
         new = slice(len(self._moved_back), self.length)
-        for first_keys, keys in zip(self._first_keys, self._keys):
-            first_keys[:, new] = keys[:, new]  # never moved: held as they were first read
         unmoved = torch.zeros(new.stop - new.start, dtype=torch.long)
         self._moved_back = torch.cat([self._moved_back, unmoved])[kept] + moved_back
         n_kept, self.length = len(kept), len(kept)
         n_same = int((kept == torch.arange(n_kept)).sum())  # those before the first dropped one stay where they are
-        if n_same == n_kept:
-            return
         index, to = kept[n_same:], slice(n_same, n_kept)
         angles = -self._moved_back[to, None].float() * inv_freq.float().cpu()
-        cos, sin = (torch.cat([t, t], dim=-1) for t in (angles.cos(), angles.sin()))
-        for keys, first_keys, values in zip(self._keys, self._first_keys, self._values):
+        cos, sin = rotation(angles)
+        for layer in range(self.memory.n_layers):
+            keys, values, first_keys = (self.memory.slot(kind, layer, self.slot) for kind in range(3))
+            first_keys[:, new] = keys[:, new]  # never moved: held as they were first read
             if index.device != keys.device:  # layers may be on several devices
                 index, cos, sin = (t.to(keys.device) for t in (index, cos, sin))
             moved = first_keys.index_select(1, index)
@@ -105,20 +170,76 @@ class StreamCache:
             keys[:, to] = rotate(moved.float(), cos, sin).to(keys.dtype)
             values[:, to] = values.index_select(1, index)
 
-    def _grow(self, layer: int, like: torch.Tensor, n_tokens: int) -> None:
-        wanted = self.capacity  # what an earlier layer has, so that all have the same
-        if wanted < n_tokens:
-            wanted = -(-max(n_tokens, int(wanted * _GROWTH)) // _STEP) * _STEP
-        for held in (self._keys, self._values, self._first_keys):
-            if held is None:
-                continue
-            larger = like.new_empty(like.shape[1], wanted, like.shape[2])
-            if held[layer] is not None:
-                larger[:, : self.length] = held[layer][:, : self.length]
-            held[layer] = larger
+
+class TokenOfEach:
+    """One new token of each of several streams that share their memory, in every layer.
+
+    Args:
+        caches: of the B streams.
+    """
+
+    def __init__(self, caches: Sequence[StreamCache]):
+        self._memory = caches[0].memory
+        slots = [cache.slot for cache in caches]
+        self._n_slots = max(slots) + 1
+        self._n_tokens = max(cache.length for cache in caches) + 1
+        self._is_all = slots == list(range(self._n_slots))
+        lengths = torch.ones(self._n_slots, dtype=torch.long)  # other places compute something that nobody reads
+        lengths[slots] = torch.tensor([cache.length + 1 for cache in caches])
+        mask = torch.arange(self._n_tokens) < lengths[:, None]
+        self._here = (torch.tensor(slots), lengths[slots] - 1, mask[:, None, None])
+        self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+
+    def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the tokens of a layer, keys and values of shape (B, key-value heads, head size).
+
+        Returns:
+            Views of keys and values, (places, key-value heads, tokens of the longest stream, head size).
+        """
+        slots, at, _ = self._on(keys.device)
+        self._memory.reserve(layer, self._n_tokens, keys)
+        views = []
+        for kind, new in enumerate((keys, values)):
+            held = self._memory.slots(kind, layer)
+            held[slots, :, at] = new
+            views.append(held[: self._n_slots, :, : self._n_tokens])
+        return views[0], views[1]
+
+    def mask(self, device: torch.device) -> torch.BoolTensor:
+        """Return which tokens each place may see, (places, 1, 1, tokens of the longest stream)."""
+        return self._on(device)[2]
+
+    def to_places(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows (B, ...) of the streams at their places, (places, ...)."""
+        if self._is_all:
+            return rows
+        placed = rows.new_zeros(self._n_slots, *rows.shape[1:])
+        placed[self._on(rows.device)[0]] = rows
+        return placed
+
+    def of_streams(self, placed: torch.Tensor) -> torch.Tensor:
+        """Return the rows (B, ...) of the streams from those of all places."""
+        return placed if self._is_all else placed[self._on(placed.device)[0]]
+
+    def _on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
+        """Return places, indices of the new tokens and mask on a layer's device."""
+        if device not in self._on_device:
+            self._on_device[device] = tuple(t.to(device, non_blocking=True) for t in self._here)
+        return self._on_device[device]
+
+
+def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what :func:`rotate` takes for angles (..., head size / 2): cosine and sine, (..., head size) each."""
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Apply a rotary embedding to the last dimension of `x`, halves paired as in Qwen2-VL."""
-    a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-b, a], dim=-1) * sin
+    """Apply a rotary embedding to the last dimension of `x`, halves paired as in Qwen2-VL.
+
+    Args:
+        x: (..., head size).
+        cos: cosines of the angles, for both halves.
+        sin: sines, those for the first half negated.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)

@@ -10,7 +10,7 @@ import torch
 
 from .positions_livecc import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from .stream_attention_livecc import PackedCaches, Rope
-from .stream_cache_livecc import StreamCache
+from .stream_cache_livecc import CacheMemory, StreamCache
 from .stream_layers_livecc import StreamLayers, vision_features
 from .stream_state_livecc import ContextFullError, StreamState
 from .stream_window_livecc import TEXT, VISION, Span
@@ -53,9 +53,9 @@ class _Plan:
     spans: list[Span]
 
 
-def new_state(model, is_movable: bool = False) -> StreamState:
-    """Return the state of a stream that has seen nothing yet; `is_movable` if its context will be thinned out."""
-    return StreamState(StreamCache(len(model.model.language_model.layers), is_movable))
+def new_memory(model, is_movable: bool = False) -> CacheMemory:
+    """Return memory for the caches of streams; `is_movable` if their contexts will be thinned out."""
+    return CacheMemory(len(model.model.language_model.layers), is_movable)
 
 
 @torch.no_grad()
@@ -104,7 +104,7 @@ def read_again(model, state: StreamState, kept: Sequence[bool], message_end_id: 
     for span, stays in zip(state.spans, kept):
         token_ids += state.token_ids[at : at + span.n_tokens] if stays else []
         at += span.n_tokens
-    again = new_state(model)
+    again = StreamState(StreamCache(new_memory(model)))
     again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
     read(model, [Reading(again, token_ids, 0, 0.0, message_end_id)])
     again.spans = [span for span, stays in zip(state.spans, kept) if stays]

@@ -13,9 +13,10 @@ from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
 from .frame_queue_livecc import FrameQueue
 from .grammar_livecc import query_text
 from .stream_attention_livecc import Rope
+from .stream_cache_livecc import CacheMemory, StreamCache
 from .stream_engine_livecc import TurnJob, generate
-from .stream_reading_livecc import Reading, new_state, read_again
-from .stream_state_livecc import ContextFullError
+from .stream_reading_livecc import Reading, new_memory, read_again
+from .stream_state_livecc import ContextFullError, StreamState
 from .stream_window_livecc import REPREFILL_S
 from .video_processing_livecc import resize_limits
 
@@ -79,13 +80,15 @@ class CommentaryStream:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
         options: what to comment on and how to choose words.
+        memory: where its cache is, shared with other streams; it must be movable, and is taken where the window is
+            ``sliding``. Call :meth:`release` at the stream's end.
 
     Raises:
         ValueError: if the model is in training mode, the processor is another model's, the options contradict each
             other, or a text holds a control token.
     """
 
-    def __init__(self, model, processor: StreamingProcessor, options: StreamOptions):
+    def __init__(self, model, processor: StreamingProcessor, options: StreamOptions, memory: CacheMemory | None = None):
         if model.training:
             raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
         if not hasattr(processor, "turn_ids"):
@@ -97,6 +100,8 @@ class CommentaryStream:
             processor.checked_text(text or "")
         self.options = options
         self._window = options.make_window()
+        self._memory = memory if self._window.kind == "sliding" else None
+        self.state: StreamState | None = None
         self._model = model
         self._processor = processor
         limit = resize_limits(processor.video_processor).longest_edge
@@ -112,7 +117,12 @@ class CommentaryStream:
     def reset(self) -> None:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
-        self.state = new_state(self._model, is_movable=self._window.kind == "sliding")
+        self.release()
+        if self._memory is not None:
+            cache = StreamCache(self._memory)
+        else:
+            cache = StreamCache(new_memory(self._model, is_movable=self._window.kind == "sliding"))
+        self.state = StreamState(cache)
         self._chooser = self._make_chooser(options)
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
@@ -120,6 +130,12 @@ class CommentaryStream:
         self.waiting = FrameQueue(processor.video_processor, self._frame_options)
         self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
         self._is_finished = False
+
+    def release(self) -> None:
+        """Give the memory of the cache back, where it is shared; the stream is over until :meth:`reset`."""
+        if self.state is not None and self._memory is not None:
+            self.state.cache.release()
+        self.state = None
 
     def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Show frames and return the turns they complete.

@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.modeling.stream_engine_livecc import generate
+from livecc_hf.modeling.stream_reading_livecc import new_memory
+from livecc_hf.modeling.streaming_livecc import CommentaryStream
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
 
 if TYPE_CHECKING:
@@ -88,6 +91,8 @@ class CommentaryPool:
         self.max_streams, self.overload, self.max_lag_s = max_streams, overload, max_lag_s
         self.stats = PoolStats()
         self._model, self._processor = model, processor
+        # One memory for the caches of all: a step of all streams is then one operation a layer.
+        self._memory = new_memory(model, is_movable=True)
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = 0
         self._changed = threading.Condition()  # guards the two above, and tells the thread of work
@@ -124,11 +129,13 @@ class CommentaryPool:
             PoolFullError: if there is no room.
             ValueError: if an option is not valid.
         """
-        stream = self._model.start_stream(self._processor, options, **keywords)
+        stream = CommentaryStream(self._model, self._processor, stream_options(options, keywords), self._memory)
         with self._changed:
             if self._is_closing:
+                stream.release()
                 raise PoolFullError("the pool is closed: make a new one")
             if len(self._streams) >= self.max_streams:
+                stream.release()
                 self.stats.n_refused += 1
                 raise PoolFullError(
                     f"the pool holds {len(self._streams)} streams, as many as it may (max_streams): wait until one "
@@ -232,6 +239,7 @@ class CommentaryPool:
             return [said for one in again for said in self._generate([one])]
         for stream, turn in begun:
             if turn.job.error is not None:
+                stream.undo(turn)
                 self.end(stream, turn.job.error)
         return [(stream, turn) for stream, turn in begun if turn.job.error is None]
 

@@ -58,6 +58,7 @@ class PooledStream:
         self._arrivals_s: deque[float] = deque()  # of the frames that wait, on the clock of time.monotonic
         self._n_pushed = 0
         self._n_in_turn = 0  # frames of the turn that is being generated; they wait until it is complete
+        self._leaving: CommentaryStream | None = None  # ended while its turn is being generated
         self._is_finished = False
         self._segments: deque[CommentarySegment] = deque()
         self._news = threading.Condition()  # guards the segments and the error
@@ -179,7 +180,7 @@ class PooledStream:
     def undo(self, turn: Turn) -> None:
         """Puts the stream back to before a turn."""
         with self._lock:
-            self._n_in_turn = 0
+            self._end_round()
             if self._stream is not None:
                 self._stream.undo_turn(turn)
 
@@ -187,10 +188,11 @@ class PooledStream:
         """Delivers what a turn said; returns its latency in seconds, `None` if the stream has ended meanwhile."""
         with self._lock:
             if self._stream is None:
+                self._end_round()
                 return None
             segment = self._stream.end_turn(turn)
             arrived_s = [self._arrivals_s.popleft() for _ in range(turn.n_frames)][-1]
-            self._n_in_turn = 0
+            self._end_round()
         if self._on_segment is not None:
             self._on_segment(segment)
         else:
@@ -202,7 +204,11 @@ class PooledStream:
     def close(self, error: Exception | None) -> None:
         """Takes the end of the stream down; the pool calls it once."""
         with self._lock:
-            self._stream = None
+            stream, self._stream = self._stream, None
+            if self._n_in_turn:
+                self._leaving = stream  # its memory is in use until the round is over
+            else:
+                stream.release()
             self._arrivals_s.clear()
         with self._news:
             self.error = error
@@ -210,6 +216,12 @@ class PooledStream:
         if self._on_end is not None:
             with contextlib.suppress(Exception):
                 self._on_end(error)
+
+    def _end_round(self) -> None:
+        self._n_in_turn = 0
+        if self._leaving is not None:
+            self._leaving.release()
+            self._leaving = None
 
     def _open_stream(self) -> CommentaryStream:
         if self._stream is None or self._is_finished:
