@@ -10,12 +10,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import srt
 import webvtt
 from media import write_audio, write_video
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
+from senders import LiveServer, free_port
 
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.main import main
@@ -152,6 +157,77 @@ class TestOutput:
     def test_the_assumed_position_scheme_is_stated(self, published_checkpoint, clip, capsys):
         assert main(["commentate", clip, "--model", str(published_checkpoint), "--end", "3"]) == 0
         assert "assuming position scheme 'mrope'" in capsys.readouterr().err
+
+
+class TestLiveSources:
+    @pytest.fixture
+    def server(self):
+        server = LiveServer()
+        yield server
+        server.stop()
+
+    def test_words_come_while_the_stream_runs(self, commentate, server):
+        server.end_s = 5.0
+        code, out, err = commentate(server.url("end.ts", login="me:geheim@"), "--format", "jsonl", "--reconnects", "0")
+        assert code == 0
+        turns = [json.loads(line) for line in out.splitlines()]
+        assert (turns[0]["start_s"], turns[0]["end_s"]) == (0, 3)
+        assert all(turn["end_s"] == int(turn["end_s"]) for turn in turns)
+        lines = err.splitlines()
+        assert "the stream has ended" in lines[-3]
+        assert "turns" in lines[-2]
+        assert re.match(r"lag [\d.]+ s on average, [\d.]+ s at most; \d+ frames skipped", lines[-1])
+        assert "geheim" not in out + err
+
+    def test_a_stream_that_fails_keeps_what_was_said(self, commentate, server, tmp_path):
+        out = tmp_path / "out.jsonl"
+        timer = threading.Timer(5, server.stop)
+        timer.start()
+        code, _, err = commentate(server.url(), "--output", out, "--reconnects", "1")
+        timer.join()
+        assert code == 2
+        assert out.read_text().count("\n") >= 1
+        lines = err.splitlines()
+        assert re.search(r"lost: connection refused.*1 attempts to connect again failed", lines[-1])
+        assert any("attempt 1 of 1 in" in line for line in lines)
+        assert lines[-2].startswith("lag ")
+
+    def test_standard_input(self, published_checkpoint, tmp_path):
+        video = write_video(tmp_path / "a.ts", n_frames=60, size_px=(160, 120))
+        command = [sys.executable, "-m", "livecc_hf.cli.main", "commentate", "-", "--file", "--format", "jsonl"]
+        with video.open("rb") as file:
+            sender = subprocess.Popen(["cat"], stdin=file, stdout=subprocess.PIPE)
+        done = subprocess.run(
+            [*command, "--model", str(published_checkpoint), *GREEDY],
+            stdin=sender.stdout,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
+        sender.stdout.close()
+        sender.wait()
+        assert done.returncode == 0, done.stderr
+        turns = [(turn["start_s"], turn["end_s"]) for turn in map(json.loads, done.stdout.splitlines())]
+        assert turns == [(0, 3), (3, 4), (4, 5), (5, 6)]
+
+    def test_errors_are_one_line_and_hide_passwords(self, commentate, server, tmp_path):
+        login = "me:geheim@"
+        for video, options, message in (
+            (server.url("live.ts", login), ["--overlay", tmp_path / "o.mp4"], "--overlay: for video files only"),
+            (server.url("live.ts", login), ["--start", "3", "--end", "5"], "--start and --end: for video files only"),
+            ("-", ["--end", "3"], "--end: for video files only, and - is read as a stream"),
+            (server.url("401", login), [], "401, not authorised"),
+            (server.url("404", login), [], "404, not found"),
+            (f"rtsp://{login}127.0.0.1:{free_port()}/a", [], "connection refused: is the server running"),
+            (f"ftp://{login}host/a", [], "unknown kind of address ftp://"),
+            (server.url("live.ts", login), ["--reconnects", "-1"], "max_reconnects=-1"),
+        ):
+            code, out, err = commentate(video, *options)
+            assert (code, out) == (2, ""), message
+            assert message in err
+            assert err.count("\n") == 1
+            assert "geheim" not in err
 
 
 class TestErrors:

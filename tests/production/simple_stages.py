@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from livecc_hf.production.columns import with_column
+from livecc_hf.production.in_flight import items_done
 from livecc_hf.production.stage import Stage, StageResult, split
 
 
 @dataclass(frozen=True)
 class Titles(Stage):
-    """Drops videos titled "drop"; raises on a batch with "raise"; kills its process over "kill"."""
+    """Drops videos titled "drop"; raises on a batch with "raise"; kills its process over "kill"; hangs over "hang"."""
 
     name: ClassVar[str] = "titles"
     batch_rows: ClassVar[int] = 5
@@ -29,6 +30,8 @@ class Titles(Stage):
             raise KeyError("a title that cannot be processed")
         if "kill" in titles:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "hang" in titles:
+            time.sleep(1e6)
         reasons = np.array(["unwanted" if title == self.unwanted else None for title in titles], object)
         return split(self.name, batch, reasons)
 
@@ -43,6 +46,7 @@ class Score(Stage):
     pids: str = field(default="", metadata={"help": "Folder: each process that opens leaves a file there."})
     die_once: str = field(default="", metadata={"help": "File: if it is not there, it is made and the process dies."})
     delay_s: float = field(default=0.0, metadata={"help": "Seconds for each batch."})
+    counts: bool = field(default=False, metadata={"help": "Say after each item that it is done, each after the delay."})
     broken: bool = field(default=False, metadata={"help": "Fail on everything."})
 
     def open(self) -> None:
@@ -55,7 +59,12 @@ class Score(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.broken and len(batch):
             raise ConnectionError("the endpoint http://localhost:1 is down")
-        time.sleep(self.delay_s)
+        if "hang" in batch["title"].to_pylist():
+            time.sleep(1e6)
+        for _ in range(len(batch) if self.counts else 1):
+            time.sleep(self.delay_s)
+            if self.counts:
+                items_done()
         loss = pc.cast(pc.list_value_length(batch["words"]), pa.float64())
         values = loss.to_numpy()
         reasons = np.array(["too_high" if value > self.max_loss else None for value in values], object)

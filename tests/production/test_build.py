@@ -1,13 +1,7 @@
-"""Whole runs: recipes and options, going on after a kill, a full disk, what is written, the command line."""
+"""Whole runs: what is written, and from what."""
 
 import json
-import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,16 +10,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from manifests import write_manifest
+from runs import dataset_rows, options_for, quiet_build, table_of
 
-from livecc_hf.cli.main import main
-from livecc_hf.production.build import DROPPED, DiskFullError, build
-from livecc_hf.production.build_options import BuildOptions, load_options
-from livecc_hf.production.progress import Progress, funnel_table
-from livecc_hf.production.units import StageStats
+from livecc_hf.production.build import build
+from livecc_hf.production.build_options import load_options
+from livecc_hf.production.run_folder import DROPPED
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes" / "data").glob("*.yaml"))
-STAGES = {"simple_stages:Titles": {}, "pretrain_clips": {"min_s": 20.0}, "simple_stages:Score": {"max_loss": 200.0}}
 
 NARRATION = [
     "The players walk out of the tunnel",
@@ -42,99 +33,6 @@ NARRATION = [
     "who turns and shoots with his left foot,",
     "and it hits the post and goes wide.",
 ]
-
-
-def options_for(tmp_path, titles, out="out", **options) -> BuildOptions:
-    manifest = tmp_path / "m.jsonl"
-    if not manifest.exists():
-        write_manifest(manifest, titles)
-    given = {"input": str(manifest), "out": str(tmp_path / out), "unit_videos": 4, "workers": 1, "stages": STAGES}
-    return BuildOptions(**(given | options))
-
-
-def quiet_build(options):
-    return build(options, say=lambda line: None)
-
-
-def table_of(out, name):
-    return pq.read_table(Path(out) / name)
-
-
-def dataset_rows(out) -> list[dict]:
-    return [row for file in sorted(Path(out).glob("dataset/data/*.parquet")) for row in pq.read_table(file).to_pylist()]
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_parse_and_say_how_they_are_run(path):
-    options = load_options(path)
-    stages = options.make_stages()
-    assert len(stages) >= 6
-    assert options.folder_options().overwrite
-    assert options.about(stages, {}).name
-    assert f"livecc data build --config recipes/data/{path.name}" in path.read_text()
-
-
-def test_recipes_have_the_papers_thresholds():
-    pretrain = {stage.name: stage for stage in load_options(ROOT / "recipes/data/pretrain.yaml").make_stages()}
-    sft = {stage.name: stage for stage in load_options(ROOT / "recipes/data/sft.yaml").make_stages()}
-    assert (pretrain["text_loss"].min_loss, pretrain["text_loss"].max_loss, sft["text_loss"].max_loss) == (1.5, 6.5, 5)
-    assert pretrain["talking_head"].max_probability == sft["talking_head"].max_probability == 0.3
-    assert len(sft["category"].keep) == 7
-
-
-def test_the_command_line_goes_over_the_recipe(tmp_path):
-    recipe = ROOT / "recipes/data/pretrain.yaml"
-    options = load_options(
-        recipe,
-        ["text_loss.max_loss=5", "limit=10", "dataset.license=cc-by-4.0", "keep_going=true"],
-        "metadata,text_loss",
-        out=str(tmp_path),
-        engine=None,
-    )
-    metadata, text_loss = options.make_stages()
-    assert (metadata.name, text_loss.max_loss, text_loss.min_loss) == ("metadata", 5, 1.5)
-    assert (options.limit, options.keep_going, options.out, options.engine) == (10, True, str(tmp_path), "local")
-    assert options.about([], {}).license == "cc-by-4.0"
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["limt=3"], "unknown option 'limt': did you mean limit?"),
-        (["text_loss.max=5"], "stage text_loss has no threshold 'max': it has: model, min_loss"),
-        (["asr.model=tiny"], "there is no stage 'asr' in this run; it has metadata, captions"),
-        (["dataset.licence=mit"], "unknown dataset key 'licence': did you mean license?"),
-        (["limit"], "'limit' is no option: expected key=value"),
-        (["limit=many"], "limit is 'many': expected a whole number or null"),
-        (["language.language=no"], "language.language is False: expected text; put it into quotes"),
-        (["keep_going=1"], "keep_going is 1: expected true or false"),
-        (["limit=0"], "limit is 0; expected 1 or more"),
-        (["engine=spark"], "engine is 'spark'; expected one of: local, ray"),
-        (["stages=a"], "stages are chosen with --stages"),
-        (["text_loss.max_loss=[1"], "is not YAML"),
-    ],
-)
-def test_unknown_and_wrong_options_are_refused(overrides, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        load_options(ROOT / "recipes/data/pretrain.yaml", overrides).make_stages()
-
-
-def test_wrong_recipes_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no recipe"):
-        load_options(tmp_path / "none.yaml")
-    for text, message in (
-        ("[1]", "holds list"),
-        ("a: [", "is not YAML"),
-        ("stages: 3", "stages is 3: expected a mapping"),
-        ("stages: {captions: 3}", "stage captions has 3: expected a mapping"),
-        ("input: a\nout: b", "there are no stages"),
-        ("stages: [captions]\nout: b", "input is not given"),
-    ):
-        (tmp_path / "r.yaml").write_text(text)
-        with pytest.raises(ValueError, match=re.escape(message)):
-            load_options(tmp_path / "r.yaml")
-    with pytest.raises(ValueError, match="--stages names 'asr', which is not in this run"):
-        load_options(ROOT / "recipes/data/pretrain.yaml", (), "asr")
 
 
 def test_a_run_writes_a_dataset_what_it_dropped_and_a_report(tmp_path):
@@ -158,45 +56,6 @@ def test_a_run_writes_a_dataset_what_it_dropped_and_a_report(tmp_path):
     assert "license: cc-by-4.0" in card and "pretrain_clips" in card
     last = (result.out / "dataset" / "conversations.jsonl").read_text().splitlines()[-1]
     assert len(json.loads(last)) == 10
-
-
-def test_a_finished_run_is_not_done_again(tmp_path):
-    options = options_for(tmp_path, ["a"] * 3, stages={"pretrain_clips": {"min_s": 20.0}})
-    out = quiet_build(options).out
-
-    def times():
-        return {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".lock"}
-
-    before = times()
-    quiet_build(options)
-    assert times() == before
-
-
-def test_other_settings_on_the_same_folder_are_refused(tmp_path):
-    quiet_build(options_for(tmp_path, ["a"] * 3, stages={"pretrain_clips": {"min_s": 20.0}}))
-    changed = {"stages": {"pretrain_clips": {"min_s": 25.0}}}
-    with pytest.raises(ValueError, match=r"pretrain_clips.min_s: 20.0 there, 25.0 now\): choose another out, or"):
-        quiet_build(options_for(tmp_path, [], **changed))
-    result = quiet_build(options_for(tmp_path, [], **changed, restart=True))
-    assert result.n_clips == 4
-    write_manifest(tmp_path / "m.jsonl", ["a"] * 5)
-    with pytest.raises(ValueError, match=r"other settings \(input: "):
-        quiet_build(options_for(tmp_path, [], **changed))
-    assert (tmp_path / "out" / "units").is_dir()
-
-
-def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path):
-    for dataset, message in (({"videos": "move"}, "videos='move'"), ({"sources": "mine"}, "expected a list of texts")):
-        with pytest.raises(ValueError, match=message):
-            quiet_build(options_for(tmp_path, ["a"], dataset=dataset))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
-    (tmp_path / "out" / "dataset").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds files that no run wrote down"):
-        quiet_build(options_for(tmp_path, ["a"], restart=True))
-    assert (tmp_path / "out" / "dataset").is_dir()
 
 
 def test_nothing_kept_is_an_error_with_a_report(tmp_path):
@@ -276,77 +135,17 @@ def test_a_video_named_in_two_units_counts_once(tmp_path):
     file = write_manifest(tmp_path / "m.jsonl", ["a"] * 6)
     lines = file.read_text().splitlines()
     file.write_text("\n".join([*lines, lines[1]]))
-    out = quiet_build(options_for(tmp_path, [], stages={"pretrain_clips": {"min_s": 20.0}})).out
+    result = quiet_build(options_for(tmp_path, [], stages={"pretrain_clips": {"min_s": 20.0}}))
+    out, last = result.out, result.stats[-1]
+    assert (last.name, last.items_in, last.items_out, last.dropped) == ("dataset", 9, 8, 1)
+    assert last.hours_out == pytest.approx(
+        sum(row["video_end"] - row["video_start"] - 0.5 for row in dataset_rows(out)) / 3600
+    )
+    card = (out / "dataset" / "README.md").read_text()
+    assert "8 narrated clips" in card and "| dataset | 9 | 8 | 88.9 % |" in card
     ids = [row["id"] for row in dataset_rows(out)]
     assert len(ids) == len(set(ids)) == 8
     assert table_of(out, "dropped.parquet")["reason"].to_pylist() == ["repeated"]
-
-
-def start_cli(tmp_path, out, delay_s):
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(json.dumps({"stages": STAGES | {"simple_stages:Score": {"max_loss": 200.0, "delay_s": delay_s}}}))
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-m", "livecc_hf.cli.main", "data", "build", "--config", recipe, "--out", out]
-    command += ["--input", tmp_path / "m.jsonl", "unit_videos=2", "workers=1"]
-    return subprocess.Popen(
-        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for(condition, seconds=60):
-    for _ in range(seconds * 20):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_and_loses_nothing(tmp_path):
-    titles = ["a"] * 24
-    titles[5], titles[11] = "drop", "raise"
-    write_manifest(tmp_path / "m.jsonl", titles)
-    units = tmp_path / "out" / "units"
-    for wanted in (1, 4, 7):  # killed at three places
-        run = start_cli(tmp_path, tmp_path / "out", 0.3)
-        wait_for(lambda wanted=wanted: units.is_dir() and len(list(units.glob("0*"))) >= wanted)
-        os.kill(run.pid, signal.SIGKILL)
-        run.communicate()
-    finished = {path: path.stat().st_mtime_ns for path in units.glob("0*/*")}
-    (units / ".000011.1.partial").mkdir()
-    run = start_cli(tmp_path, tmp_path / "out", 0.3)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 0, said
-    assert "units are finished: going on with the others" in said
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # finished units are not redone
-    whole = start_cli(tmp_path, tmp_path / "whole", 0.3)
-    assert whole.wait(120) == 0
-    assert dataset_rows(tmp_path / "out") == dataset_rows(tmp_path / "whole")
-    names = ("dropped.parquet",)
-    assert all(table_of(tmp_path / "out", name).equals(table_of(tmp_path / "whole", name)) for name in names)
-    assert not list((tmp_path / "out").rglob("*.partial"))
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_every_process_and_can_go_on(tmp_path):
-    write_manifest(tmp_path / "m.jsonl", ["a"] * 24)
-    run = start_cli(tmp_path, tmp_path / "out", 0.5)
-    units = tmp_path / "out" / "units"
-    wait_for(lambda: units.is_dir() and list(units.glob("0*")))
-    os.kill(run.pid, signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert (run.returncode, said.splitlines()[-1]) == (130, "interrupted")
-    with pytest.raises(ProcessLookupError):  # none of its group is left
-        wait_for(lambda: os.killpg(run.pid, 0), 20)
-    assert not list(units.glob(".*.partial"))
-
-
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    from filelock import FileLock
-
-    (tmp_path / "out").mkdir()
-    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(ValueError, match="another run is working in"):
-        quiet_build(options_for(tmp_path, ["a"]))
 
 
 def test_the_recipe_for_own_videos_reads_a_folder(tmp_path):
@@ -383,73 +182,10 @@ def test_the_recipe_for_own_videos_reads_a_folder(tmp_path):
     }
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 300 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no small file system can be made here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=False)
-
-
-def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path, small_disk):
-    options = options_for(tmp_path, ["a"] * 160, out="disk/out", stages={"pretrain_clips": {"min_s": 20.0}})
-    with pytest.raises(DiskFullError, match=r"the disk of .* is full: \d+ finished units are kept; free some space"):
-        quiet_build(options)
-    units = sorted((small_disk / "out" / "units").glob("0*"))
-    assert 0 < len(units) < 40
-    for unit in units:  # whole
-        assert len(pq.read_table(unit / "clips.parquet"))
-    assert not list((small_disk / "out" / "units").glob(".*.partial"))
-    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    result = quiet_build(options)
-    assert result.n_clips == 160 + 54
-
-
-def test_the_command_line_builds(tmp_path, capsys):
-    write_manifest(tmp_path / "m.jsonl", ["a"] * 5)
-    (tmp_path / "r.yaml").write_text("stages: {pretrain_clips: {min_s: 20}}")
-    arguments = [
-        "--config",
-        str(tmp_path / "r.yaml"),
-        "--input",
-        str(tmp_path / "m.jsonl"),
-        "--out",
-        str(tmp_path / "o"),
-    ]
-    assert main(["data", "build", *arguments, "pretrain_clips.max_s=100", "--limit", "2", "workers=1"]) == 0
-    said = capsys.readouterr().err
-    assert "wrote 3 clips to" in said
-    assert "report.html" in said
-    assert main(["data", "build", *arguments, "pretrain_clips.maxs=100"]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "stage pretrain_clips has no threshold 'maxs': did you mean max_s?" in said
-    with pytest.raises(SystemExit) as stop:
-        main(["data"])
-    assert stop.value.code == 2
-
-
-def test_fetch_and_push_on_the_command_line_name_what_is_wrong(tmp_path, capsys):
-    assert main(["data", "fetch", str(tmp_path / "none.txt"), str(tmp_path)]) == 2
-    assert "expected a text file with one address a line" in capsys.readouterr().err
-    assert main(["data", "push", str(tmp_path), "user/name"]) == 2
-    assert "is no dataset folder" in capsys.readouterr().err
-
-
-def test_progress_says_every_stages_rate_and_what_is_left():
-    now, lines = [0.0], []
-    progress = Progress(lines.append, every_s=10, clock=lambda: now[0])
-    progress.total = 4
-    for seconds in (4, 8, 12):
-        now[0] = seconds
-        progress.add([StageStats("input", 100, 98, seconds=1.0), StageStats("captions", 98, 60, seconds=2.0)])
-    assert lines == ["3/4 units in 0:00:12 · input 294 (25/s) · captions 180 (24/s) · 0:00:04 left"]
-    table = funnel_table(progress.stats).splitlines()
-    assert table[0].split() == ["stage", "in", "kept", "hours", "in", "hours", "kept", "dropped", "errors", "items/s"]
-    assert table[2].split()[:3] == ["captions", "294", "180"]
+def test_videos_whose_file_is_gone_are_in_the_funnel(tmp_path):
+    (tmp_path / "v0.mp4").write_bytes(b"a video")
+    stages = {"pretrain_clips": {"min_s": 20.0}}
+    result = quiet_build(options_for(tmp_path, ["a"] * 3, stages=stages, dataset={"videos": "copy"}))
+    assert [(item.name, item.items_out) for item in result.stats][-2:] == [("pretrain_clips", 4), ("dataset", 2)]
+    assert table_of(result.out, "dropped.parquet")["reason"].to_pylist() == ["missing_video"] * 2
+    assert "Dropped by dataset: missing_video" in (result.out / "report.html").read_text()

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
 from livecc_hf.production.caption_words import lines_to_words
 from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
+from livecc_hf.production.stages.conversations import LAST_FRAME_S, dataset_rows
 
 RECORDED = Path(__file__).parents[1] / "data" / "reference_clips"
 
@@ -46,9 +48,10 @@ class Faults:
     counts_from_first_end: bool = False  # a clip's length leaves its first word out (pre-training)
     wants_all_capitals: bool = False  # a sentence starts with "A" or "UNLV", never with "The" (SFT)
     measures_max_to_start: bool = False  # the last word may end after the limit (SFT)
+    leaves_no_frame: bool = False  # a clip may end at 240 s, where no frame is left to speak its last words at
 
 
-REFERENCE = Faults(True, True, True, True)
+REFERENCE = Faults(True, True, True, True, True)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Rules:
     min_s: float = 30.0
     max_s: float = 240.0
     max_gap_s: float = 3.0
+
+    @property
+    def max_spoken_s(self) -> float:
+        return self.max_s - (0.0 if self.faults.leaves_no_frame else FRAME_STEP_S)
 
     def starts_sentence(self, words: list, at: int) -> bool:
         if at == 0 or not self.is_sft:
@@ -83,7 +90,7 @@ class Rules:
                 is_clip, cut = self.starts_sentence(words, at), False
             else:
                 cut = words[at][time] - words[at - 1][time] > self.max_gap_s
-                is_long = words[at][to_time] - words[first][from_time] > self.max_s
+                is_long = words[at][to_time] - words[first][from_time] > self.max_spoken_s
                 cut |= is_long if is_clip else self.starts_sentence(words, at)
             if cut and at > first:
                 stop = at - (at == n_words and self.faults.loses_last_word)
@@ -97,7 +104,7 @@ class Rules:
         seconds = piece[-1][1] - piece[0][0]
         if not is_clip:
             return "mid_sentence"
-        if seconds > self.max_s and not self.faults.measures_max_to_start:
+        if seconds > self.max_spoken_s and not self.faults.measures_max_to_start:
             return "long"
         if piece[-1][time] - piece[0][from_time] < self.min_s:
             return "short"
@@ -217,6 +224,25 @@ def test_a_sentence_starts_at_any_capitalised_word():
             assert any(set(words) <= set(mine) and mine[0] <= words[0] for mine, _ in ours[name]), name
 
 
+@pytest.mark.parametrize("kind", ["pretrain", "sft"])
+def test_a_clip_leaves_room_for_the_frame_after_its_last_word(kind):
+    """The reference's clips may last 240 s, whose last half second has no frame: its training cuts those words."""
+    stage = PretrainClips() if kind == "pretrain" else SftClips()
+    words = [("The" if i % 7 else "end.") for i in range(1000)]
+    words = [(i * 0.4, (i + 1) * 0.4, word) for i, word in enumerate(words)]
+    theirs = Rules(kind == "sft", Faults(leaves_no_frame=True)).clips(words)
+    assert theirs[0][0][-1][1] - theirs[0][0][0][0] == pytest.approx(240)
+    rows = dataset_rows(stage(videos({"a": words})).kept).to_pylist()
+    assert rows and max(row["video_end"] - row["video_start"] for row in rows) <= MAX_FRAMES / FRAMES_PER_SECOND
+    last_frame_s = (MAX_FRAMES - 1) / FRAMES_PER_SECOND
+    assert all(row["words"][-1]["end"] - row["video_start"] <= last_frame_s for row in rows)
+    assert changed_by(kind, leaves_no_frame=True) == []  # none of the recorded clips is that long
+
+
+def test_the_room_is_the_grammars_step():
+    assert LAST_FRAME_S == FRAME_STEP_S
+
+
 def test_sft_clips_differ_from_the_recorded_ones_by_nothing_else():
     ours, theirs = produced("sft"), recorded("sft")
     known = set(changed_by("sft", loses_last_word=True)) | set(changed_by("sft", wants_all_capitals=True))
@@ -245,7 +271,8 @@ def test_captions_give_the_same_clips_as_the_rules_for_lines():
 def test_no_sft_clip_is_longer_than_the_limit():
     """The reference measures to the last word's start: its clips may last longer than 240 s."""
     words = [(i * 2.0, i * 2.0 + 1.5, "word") for i in range(121)]  # the last one from 240 to 241.5 s
-    assert len(Rules(True, Faults(measures_max_to_start=True)).clips(words)[0][0]) == 121
+    faults = Faults(measures_max_to_start=True, leaves_no_frame=True)
+    assert len(Rules(True, faults).clips(words)[0][0]) == 121
     result = SftClips()(videos({"a": words}))
     assert result.kept["end_s"].to_pylist() == [239.5]
     assert result.dropped["reason"].to_pylist() == ["mid_sentence"]
@@ -310,7 +337,7 @@ def test_speed_and_length_are_compared_with_their_limits():
 def test_a_long_talk_is_cut_at_the_limit():
     result = PretrainClips()(videos({"a": talk(1000)}))  # 500 s
     spans = list(zip(result.kept["start_s"].to_pylist(), result.kept["end_s"].to_pylist()))
-    assert spans == [(0.0, 240.0), (240.0, 480.0)]
+    assert spans == [(0.0, 239.5), (239.5, 479.0)]
     assert result.dropped["reason"].to_pylist() == ["short"]
 
 

@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media import write_video
 
 from livecc_hf.data.conversations import parse_narration
 from livecc_hf.data.jsonl import JsonLines, find_offsets
 from livecc_hf.data.rows import parse_row
 from livecc_hf.modeling.grammar_livecc import assign_words
-from livecc_hf.production.records import CLIP_SCHEMA, words_array
+from livecc_hf.production.records import CLIP_SCHEMA, VIDEO_SCHEMA, words_array
+from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.stages.conversations import (
     DATASET_SCHEMA,
     conversation_lines,
@@ -23,6 +25,8 @@ from livecc_hf.production.stages.conversations import (
     write_jsonl,
     write_parquet,
 )
+from livecc_hf.training.narration_samples import encode_narration
+from livecc_hf.training.samples import EncodeOptions
 
 WORDS = [(16.8, 16.9, "all"), (16.9, 17.0, "right")]
 
@@ -157,6 +161,22 @@ def test_a_frame_is_sampled_after_the_last_word(end_s):
     assert end_s < row["video_end"] <= end_s + 0.5
     sampled_s = np.arange(row["video_start"], row["video_end"] + 1e-6, 0.5)  # each shown without holding it
     assert assign_words(words, [sampled_s[-1]])[1] == 0
+
+
+@pytest.mark.parametrize("word_s", [0.5, 0.34])
+def test_training_cuts_no_word_of_the_longest_clips(tmp_path, processor, word_s):
+    """Decoded, sampled and encoded: the words of a clip as long as 480 frames are all spoken."""
+    write_video(tmp_path / "a.mp4", n_frames=1000, fps=2, size_px=(56, 56))
+    n_words = int(490 / word_s)
+    words = words_array([[(0.3 + i * word_s, 0.3 + (i + 1) * word_s, "word") for i in range(n_words)]])
+    known = {"id": pa.array(["a"]), "video": pa.array(["a.mp4"]), "words": words}
+    columns = {item.name: known.get(item.name, pa.nulls(1, item.type)) for item in VIDEO_SCHEMA}
+    rows = dataset_rows(PretrainClips()(pa.table(columns, schema=VIDEO_SCHEMA)).kept).to_pylist()
+    assert len(rows) == 2 and rows[0]["video_end"] - rows[0]["video_start"] > 240 - word_s
+    options = EncodeOptions(min_pixels=28 * 28, max_pixels=28 * 28)
+    for number, row in enumerate(rows):
+        sample = encode_narration(parse_row(row, f"row {number}"), processor, options, tmp_path)
+        assert (sample.n_words, sample.n_cut_words, sample.n_cut_turns) == (len(row["words"]), 0, 0)
 
 
 def test_a_clip_that_ends_late_enough_stays_as_it_is():

@@ -65,6 +65,16 @@ def test_datasets_opens_the_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_datasets_takes_no_folder_for_another_of_the_same_name(tmp_path):
+    """`datasets` caches a folder by its last name and what its card says of its files."""
+    shown = []
+    for parent, video in (("a", "1.mp4"), ("b", "2.mp4"), ("a", "3.mp4")):
+        options = FolderOptions(overwrite=True)
+        folder = write_dataset_folder(tmp_path / parent / "dataset", [clips(video)], ABOUT, options).folder
+        shown.append(load(folder, tmp_path)[0]["video"])
+    assert shown == ["1.mp4", "2.mp4", "3.mp4"]
+
+
 @pytest.mark.parametrize("is_video", [False, True])
 def test_training_reads_it_as_table_and_as_jsonl(tmp_path, media, processor, is_video, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

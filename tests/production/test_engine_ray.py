@@ -1,12 +1,14 @@
 """The Ray engine on a cluster of two nodes on this machine; workers that die, and items that kill them."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from manifests import write_manifest
+from manifests import video_row, write_manifest
 
 from livecc_hf.production.build import build
 from livecc_hf.production.build_options import BuildOptions
@@ -99,7 +101,7 @@ def test_an_item_that_kills_its_worker_is_dropped_alone(tmp_path, cluster):
         (row["id"], row["reason"]) for name, rows in files_of(result).items() if "dropped" in name for row in rows
     ]
     assert (identity, reason, result.n_clips) == ("v5", "error", 7)
-    assert not list(result.out.glob("units/.*"))
+    assert sorted(path.name for path in result.out.glob("units/.*")) in ([], [".progress"])
 
 
 def test_a_stage_that_cannot_work_is_the_same_error(tmp_path, cluster):
@@ -123,3 +125,51 @@ def test_a_models_scores_are_those_of_the_local_engine(tmp_path, cluster, publis
     assert len(scores[0]) == 8
     assert all(score > 1 for score in scores[0].values())
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def write_manifest_of_unknown_lengths(path, titles):
+    rows = [video_row(number, title) | {"duration_s": None} for number, title in enumerate(titles)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize("stage", ["Titles", "Score"], ids=["task", "actor"])
+def test_an_item_on_which_a_stage_hangs_is_dropped_alone(tmp_path, cluster, stage):
+    titles = ["a"] * 8
+    titles[5] = "hang"
+    write_manifest_of_unknown_lengths(tmp_path / "m.jsonl", titles)
+    result = run(
+        tmp_path,
+        "out",
+        {f"simple_stages:{stage}": {"max_loss": 1e3} if stage == "Score" else {}},
+        engine="ray",
+        item_timeout_s=2.0,
+        keep_going=True,
+    )
+    [(identity, detail)] = [
+        (row["id"], row["detail"]) for name, rows in files_of(result).items() if "dropped" in name for row in rows
+    ]
+    assert (identity, detail, result.n_clips) == ("v5", "timed out: not finished after 2 s", 7)
+    assert sorted(path.name for path in result.out.glob("units/.*")) in ([], [".progress"])
+
+
+def test_progress_moves_within_a_unit(tmp_path, cluster):
+    from livecc_hf.production.engine_ray import RayEngine
+    from livecc_hf.production.in_flight import read_progress
+    from livecc_hf.production.inputs import open_input
+    from livecc_hf.production.pipeline import Work, make_segments, make_stage
+    from livecc_hf.production.progress import Progress
+    from livecc_hf.production.units import UnitFolder
+
+    write_manifest(tmp_path / "m.jsonl", ["a"] * 4)
+    (tmp_path / "units").mkdir()
+    stages = [
+        make_stage("pretrain_clips", {"min_s": 20.0}),
+        make_stage("simple_stages:Score", {"delay_s": 1, "counts": True}),
+    ]
+    work = Work(open_input(tmp_path / "m.jsonl"), make_segments(stages), UnitFolder(tmp_path / "units"))
+    lines = []
+    progress = Progress(lines.append, every_s=0.3, in_flight=lambda: read_progress(work.folder.folder))
+    with progress.running():
+        RayEngine(work).run(work.source.units(), progress.add)
+    within = [line for line in lines if line.startswith("0 units")]
+    assert any(re.search(r"pretrain_clips 4 → \d .*· score [1-9] → 0 ", line) for line in within), lines

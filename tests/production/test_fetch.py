@@ -2,11 +2,17 @@
 
 import functools
 import http.server
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from media import write_video
+
 from livecc_hf.production.fetch import FetchOptions, fetch, parse_rate, read_urls, ytdlp_options
+from livecc_hf.production.inputs import open_input
 
 yt_dlp = pytest.importorskip("yt_dlp")
 
@@ -62,34 +68,58 @@ def test_urls_are_read_and_wrong_lines_named(tmp_path):
         read_urls(tmp_path / "none")
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
+PAGE = """<html><head><title>A match</title></head><body><video>
+<source src="/match.mp4" type="video/mp4">
+<track src="/match.vtt" kind="subtitles" srclang="en"></video></body></html>"""
+CAPTIONS = "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nHe shoots and scores.\n"
+
+
+class Site:
+    """A site with a video, a page that plays it with captions, and faults on demand.
+
+    Attributes:
+        url: where it is.
+        faults: by path, what the next requests are answered with.
+        asked: the paths, in the order they were asked for.
+    """
+
+    def __init__(self, url: str):
+        self.url, self.faults, self.asked = url, {}, []
 
 
 @pytest.fixture
-def server(tmp_path):
-    import sys
-    from pathlib import Path
+def site(tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    served = tmp_path / "served"
+    served.mkdir()
+    write_video(served / "match.mp4")
+    (served / "page.html").write_text(PAGE)
+    (served / "match.vtt").write_text(CAPTIONS)
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from media import write_video
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            found.asked.append(self.path)
+            faults = found.faults.get(self.path)
+            if faults:
+                self.send_error(faults.pop(0))
+            else:
+                super().do_GET()
 
-    (tmp_path / "served").mkdir()
-    write_video(tmp_path / "served" / "match.mp4")
-    handler = functools.partial(_Quiet, directory=str(tmp_path / "served"))
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Handler, directory=str(served))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
+        found = Site(f"http://127.0.0.1:{httpd.server_address[1]}")
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield found
         httpd.shutdown()
 
 
-def test_videos_are_fetched_once_and_failures_named(tmp_path, server, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def test_videos_are_fetched_once_and_failures_named(tmp_path, site):
     options = FetchOptions(sleep_s=0, retries=0)
-    urls = [f"{server}/none.mp4", f"{server}/match.mp4"]
+    urls = [f"{site.url}/none.mp4", f"{site.url}/match.mp4"]
     first = fetch(urls, tmp_path / "videos", options)
     assert (first.done, first.known) == (1, 0)
     [(url, reason)] = first.failed
@@ -98,11 +128,45 @@ def test_videos_are_fetched_once_and_failures_named(tmp_path, server, monkeypatc
     again = fetch(urls, tmp_path / "videos", options)
     assert (again.done, again.known, len(again.failed)) == (0, 1, 1)
 
-    from livecc_hf.production.inputs import open_input
-
     source = open_input(tmp_path / "videos")
     rows, dropped = source.read(next(source.units()))
     assert len(dropped) == 0
     [row] = rows.to_pylist()
     assert row["video"].endswith("match.mp4")
     assert row["title"] == "match"
+
+
+@pytest.mark.parametrize("video", [True, False], ids=["video", "captions only"])
+@pytest.mark.parametrize("status", [404, 429, 503])
+def test_captions_that_fail_are_a_failure_and_tried_again(tmp_path, site, status, video):
+    options = FetchOptions(sleep_s=0, retries=0, video=video)
+    site.faults["/match.vtt"] = [status] * 2
+    url, out, lines = f"{site.url}/page.html", tmp_path / "videos", []
+    for _ in range(2):
+        result = fetch([url], out, options, lines.append)
+        assert (result.done, result.known) == (0, 0)
+        [(failed, reason)] = result.failed
+        assert failed == url and str(status) in reason and "captions (en) that did not come" in reason
+        assert not list(out.glob("*.vtt"))
+    assert any("failed: " in line and str(status) in line for line in lines)
+    again = fetch([url], out, options)
+    assert (again.done, again.known, again.failed) == (1, 0, [])
+    [captions] = out.glob("*.en.vtt")
+    assert "He shoots and scores." in captions.read_text()
+    assert site.asked.count("/match.vtt") == 3
+    assert len(list(out.glob("*.mp4"))) == video
+    site.asked.clear()
+    last = fetch([url], out, options)
+    assert (last.done, last.known, last.failed) == (0, 1, []) and "/match.vtt" not in site.asked
+    rows, _ = (source := open_input(out)).read(next(source.units()))
+    assert rows["captions"].to_pylist() == [str(captions)]
+
+
+def test_progress_says_what_is_going_on(tmp_path, site):
+    lines = []
+    fetch(
+        [f"{site.url}/page.html", f"{site.url}/match.mp4"], tmp_path / "videos", FetchOptions(sleep_s=0), lines.append
+    )
+    assert lines[0] == f"1 of 2: {site.url}/page.html" and f"2 of 2: {site.url}/match.mp4" in lines
+    assert any(".en.vtt: 0.0 MB" in line for line in lines) and sum(".mp4: 0." in line for line in lines) == 2
+    assert lines[-1] == "  1 fetched, 0 were there"

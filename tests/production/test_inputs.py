@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from itertools import combinations
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from livecc_hf.data.folder import find_captioned_videos
 from livecc_hf.production.inputs import VIDEO_SUFFIXES, open_input
 from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA
 
@@ -56,7 +59,7 @@ def test_bad_lines_are_dropped_with_their_number(tmp_path):
     ]
     assert {row["stage"] for row in dropped} == {"input"}
     assert "line 3 of m.jsonl is not JSON" in dropped[0]["detail"]
-    assert "words[0] runs from 2.0 to 1.0" in dropped[4]["detail"]
+    assert "words: word 0 runs from 2.0 to 1.0" in dropped[4]["detail"]
     assert "line 11 of m.jsonl" in dropped[6]["detail"]
 
 
@@ -80,6 +83,10 @@ HALF = "\\ud800"  # half of a character, as JSON and not as text
         '{"video": "a\\u0000.mp4"}',
         '{"video": "a", "id": [1, {}], "words": [[0, 1]]}',
         '{"video": "a", "words": [5, {}]}',
+        '{"video": "a", "words": [[0, 1, null]]}',
+        '{"video": "a", "words": [[0, null, "x"]]}',
+        '{"video": "a", "words": [[[0], [1], "x"]]}',
+        f'{{"video": "a", "words": [[0, {"[" * 500 + "]" * 500}, "x"]]}}',
         '{"video": "a", "words": [{"start": 0, "end": 1, "word": "x"}, 7]}',
         '{"video": "a", "width_px": 1e400}',
     ],
@@ -153,6 +160,21 @@ def test_parquet_is_read_like_the_same_manifest(tmp_path, row_group_size):
     units = list(from_parquet.units())
     backwards = [from_parquet.read(unit)[0]["id"].to_pylist() for unit in units[::-1]]
     assert backwards == [["v9", "v10"], ["v6", "v7", "v8"], ["v3", "v5"], ["v0", "v1", "v2"]]
+
+
+@pytest.mark.parametrize(("unit_videos", "limit"), [(1, None), (4, None), (4, 6), (5, 11), (100, None), (3, 100)])
+def test_units_of_parquet_files_hold_each_row_once(tmp_path, unit_videos, limit):
+    sizes, rows = [3, 0, 1, 7, 0], []
+    for number, size in enumerate(sizes):
+        names = [f"{number}-{row}.mp4" for row in range(size)]
+        rows += names
+        pq.write_table(pa.table({"video": pa.array(names, pa.string())}), tmp_path / f"{number}.parquet")
+    source = open_input(tmp_path, unit_videos=unit_videos, limit=limit)
+    units = list(source.units())
+    found = [Path(name).name for unit in units for name in source.read(unit)[0]["video"].to_pylist()]
+    assert found == rows[:limit]
+    assert [unit.number for unit in units] == list(range(len(units)))
+    assert all(unit.items == unit_videos for unit in units[:-1]) and 0 < units[-1].items <= unit_videos
 
 
 def test_parquet_of_clips_goes_on_with_clips(tmp_path):
@@ -234,6 +256,32 @@ def test_a_folder_with_captions_and_metadata(tmp_path):
     assert {row["id"]: row["reason"] for row in dropped} == {"list": "malformed", "z.mkv": "malformed"}
     german = open_input(tmp_path, language="de")
     assert read_all(german)[0][0]["captions"] == str(tmp_path / "a.de.json3")
+
+
+def test_names_that_share_their_beginning_keep_their_captions(tmp_path):
+    names = ("a.mp4", "a.vtt", "a b.mp4", "a b.en.srt", "a-b.mp4", "a.b.mp4", "a.b.json", "a.b.en.vtt", "b.mp4")
+    for name in (*names, "b.comments.json", "b.live_chat.json"):  # what yt-dlp writes too
+        (tmp_path / name).touch()
+    found, dropped = read_all(open_input(tmp_path, unit_videos=2))
+    assert not dropped
+    assert {row["id"]: row["captions"] and Path(row["captions"]).name for row in found} == {
+        "a b.mp4": "a b.en.srt",
+        "a-b.mp4": None,
+        "a.mp4": "a.vtt",
+        "a.b.mp4": "a.b.json",
+        "b.mp4": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "names", [*combinations(("a.srt", "a.vtt", "a.json", "a.en.vtt", "a.en.json3", "a.en-US.srt"), 2)]
+)
+def test_training_on_a_folder_reads_the_same_captions(tmp_path, names):
+    for name in ("a.mp4", "a.info.json", "a.comments.json", *names):
+        (tmp_path / name).write_text("{}")
+    [[video], _] = find_captioned_videos(tmp_path)
+    [row], _ = read_all(open_input(tmp_path))
+    assert row["captions"] == str(tmp_path / video.captions)
 
 
 def test_video_suffixes_are_those_of_the_training_folder():

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ from livecc_hf.production.pipeline import STAGES, Work, find_stage, make_segment
 from livecc_hf.production.stage import DeviceError, Stage, split
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.units import StageBrokenError, UnitFolder, UnitState, run_stage
+from livecc_hf.production.workers import Worker, WorkerDiedError, WorkerHangsError
 
 CLIPS = PretrainClips(min_s=20.0)
 
@@ -279,7 +281,6 @@ def test_a_stage_whose_columns_change_is_named(tmp_path):
 
 def test_workers_end_with_a_killed_parent(tmp_path):
     import subprocess
-    import time
 
     code = f"""
 import sys, os, time, threading
@@ -311,3 +312,30 @@ def test_statistics_are_json(tmp_path):
     assert set(given) == {"name", "items_in", "items_out", "hours_in", "hours_out", "dropped", "errors", "seconds"}
     assert (given["name"], titles["name"]) == ("input", "titles")
     assert isinstance(pa.parquet.read_table(tmp_path / "units" / "000000" / "clips.parquet"), pa.Table)
+
+
+def test_a_closed_worker_starts_no_process():
+    """A thread that is about to give it a task when the run stops must not start one that nobody ends."""
+    for close in (Worker.close, Worker.finish):
+        worker = Worker()
+        assert worker.run(os.getpid) == worker.pid
+        pid = worker.pid
+        close(worker)
+        with pytest.raises(WorkerDiedError, match="the run has stopped"):
+            worker.run(os.getpid)
+        assert worker.pid is None
+        for _ in range(100):
+            if not Path(f"/proc/{pid}").exists():
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("its process lives on")
+
+
+def test_a_worker_ends_what_takes_too_long():
+    with Worker() as worker:
+        worker.run(os.getpid)
+        first = worker.pid
+        with pytest.raises(WorkerHangsError, match="timed out: not finished after 0 s"):
+            worker.run(time.sleep, 600, limit_s=0.2)
+        assert worker.run(os.getpid) != first  # the next task gets a new process

@@ -155,7 +155,46 @@ def test_an_endpoint_that_never_answers_in_time_stops_the_stage():
     with serve_chat(lambda *_: Reply("{}", delay_s=0.6)) as server:
         with pytest.raises(EndpointError, match="did not answer within 0.2 s"):
             stage_for(server, timeout_s=0.2, max_attempts=2)(clips("one"))
-        assert len(server.requests) == 2
+        assert len(server.requests) == 4  # the clip, then an easy question, twice each
+
+
+@pytest.mark.parametrize("n_clips", [1, 40])
+def test_an_outage_at_the_end_of_a_batch_drops_nothing(tmp_path, n_clips):
+    cache = str(tmp_path / "answers.sqlite")
+    batch = clips(*(f"clip {i}" for i in range(n_clips)))
+
+    def reply_to(number, body):
+        return verdict() if number < n_clips - 1 else Reply(status=503, body="gone")
+
+    with serve_chat(reply_to) as server:
+        stage = stage_for(server, concurrency=1, max_attempts=2, cache=cache)
+        with pytest.raises(EndpointError, match=r"stage stops: 1 clips .* answered 503"):
+            stage(batch)
+    with serve_chat(lambda *_: verdict()) as server:
+        assert len(stage_for(server, cache=cache)(batch).kept) == n_clips and len(server.requests) == 1
+
+
+def test_clips_of_an_outage_that_is_over_are_asked_again():
+    def reply_to(number, body):
+        return Reply(status=503, body="loading") if 10 <= number < 16 else verdict(f"Q {speech_of(body)}")
+
+    with serve_chat(reply_to) as server:
+        result = stage_for(server, concurrency=1, max_attempts=2)(clips(*(f"clip {i}" for i in range(20))))
+    assert result.kept["query"].to_pylist() == [f"Q clip {i}" for i in range(20)]
+    assert len(server.requests) == 17 + 3 * 2 + 1 + 3 and len(result.dropped) == 0
+
+
+@pytest.mark.parametrize("others", [0, 30])
+def test_a_clip_that_breaks_the_endpoint_each_time_is_dropped_alone(others):
+    def reply_to(_, body):
+        return Reply(status=500, body="out of memory") if speech_of(body) == "poison" else verdict()
+
+    with serve_chat(reply_to) as server:
+        spoken = [*(f"clip {i}" for i in range(others)), "poison"]
+        result = stage_for(server, max_attempts=2)(clips(*spoken))
+    assert len(result.kept) == others
+    [row] = result.dropped.to_pylist()
+    assert row["reason"] == "error" and "out of memory" in row["detail"]
 
 
 @pytest.mark.parametrize("status", [401, 404])

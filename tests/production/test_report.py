@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from livecc_hf.production.records import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
-from livecc_hf.production.report import draw, make_distributions, thresholds_of, write_report
+from livecc_hf.production.report import write_report
+from livecc_hf.production.report_charts import draw, make_distributions, thresholds_of
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.stages.text_loss import TextLoss
 from livecc_hf.production.units import StageStats
@@ -45,7 +46,7 @@ def test_the_page_shows_counts_thresholds_and_samples_and_is_safe(tmp_path):
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert page.count("&lt;b&gt;word") >= 12
-    for text in ("kept 20", "dropped for it 9", "max_loss = 5", "min_s = 30", "Dropped by text_loss: high", "unknown"):
+    for text in ("kept 20", "dropped by it 9", "max_loss = 5", "min_s = 30", "Dropped by text_loss: high", "unknown"):
         assert text in page, text
     assert "p(talking head)" not in page  # no row has it
     assert len(re.findall(r"<td>d\d+<", page)) == 7  # six samples of a reason, one of the other

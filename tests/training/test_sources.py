@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.training import narrated_source  # noqa: F401  (registers itself)
+from livecc_hf.training import narrated_source
 from livecc_hf.training.data import open_data
 from livecc_hf.training.samples import EncodeOptions
 
@@ -233,3 +235,21 @@ def test_five_million_lines_and_their_order_take_less_than_half_a_gigabyte(tiny_
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert int(result.stdout.split()[-1]) < 500_000  # kB, beside what the libraries take
+
+
+def test_a_dataset_folder_is_not_taken_for_another_of_its_name(tmp_path):
+    """Nor for what it was before it was made anew: `datasets` caches folders with a card by their last name."""
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
+    folders = [tmp_path / name / "dataset" for name in ("a", "b")]
+
+    def write(folder, video):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        (folder / "README.md").write_text(card)
+        words = [[{"start": 0.0, "end": 1.0, "word": "goal"}]]
+        table = pa.table({"video": [video], "video_start": [0.0], "video_end": [3.0], "words": words})
+        pq.write_table(table, folder / "data" / "train-00000.parquet")
+        rows, _ = narrated_source._load_rows(narrated_source.DatasetEntry(path=str(folder)))
+        return rows[0]["video"]
+
+    shown = [write(folders[0], "1.mp4"), write(folders[1], "2.mp4"), write(folders[0], "3.mp4")]
+    assert shown == ["1.mp4", "2.mp4", "3.mp4"]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.cli.main import EXIT_INTERRUPTED
-from livecc_hf.cli.pacing import LagMeter, RealTimeFeed
 from livecc_hf.cli.status import Status, quiet_libraries, show_warnings
+from livecc_hf.sources.spec import RTSP_TRANSPORTS, parse_spec, redact
 from livecc_hf.subtitles import FORMATS, Caption, CaptionWriter, clock, open_writer
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo
+    from livecc_hf.sources import Source
 
 _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
 _SUFFIX_FORMATS = {".srt": "srt", ".vtt": "vtt", ".jsonl": "jsonl"}
@@ -31,7 +32,12 @@ _STREAM_OPTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("video", metavar="VIDEO", help="a video file")
+    parser.add_argument(
+        "video",
+        metavar="VIDEO",
+        help="a video file, a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, tcp, udp, ...) "
+        "or - for standard input",
+    )
     parser.add_argument(
         "--model",
         metavar="FOLDER_OR_HUB_ID",
@@ -55,11 +61,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--realtime", action="store_true", help="keep to the clock as with a camera, skipping frames that come too late"
     )
     output.add_argument("--quiet", action="store_true", help="no messages, only commentary, warnings and errors")
+    _add_source_arguments(
+        parser.add_argument_group("live sources", "how cameras, addresses and standard input are read")
+    )
     _add_model_arguments(parser.add_argument_group("model"))
     _add_generation_arguments(
         parser.add_argument_group(
             "generation", "defaults: the model's generation_config, then those of the live setting"
         )
+    )
+
+
+def _add_source_arguments(group: Any) -> None:
+    kind = group.add_mutually_exclusive_group()
+    kind.add_argument(
+        "--live",
+        action="store_true",
+        default=None,
+        help="read VIDEO as live: newest frames first; default: by its name",
+    )
+    kind.add_argument(
+        "--file",
+        dest="live",
+        action="store_false",
+        default=None,
+        help="read VIDEO as a recording: every frame counts, however long it takes",
+    )
+    group.add_argument(
+        "--stall-timeout",
+        type=parse_time,
+        metavar="TIME",
+        help="without a frame for so long, connect again; default: 10",
+    )
+    group.add_argument(
+        "--reconnects", type=int, metavar="N", help="attempts to connect again before giving up; default: 8; 0: none"
+    )
+    group.add_argument(
+        "--rtsp-transport", choices=RTSP_TRANSPORTS, default="auto", help="default: TCP where the server offers it"
     )
 
 
@@ -93,56 +131,86 @@ def _add_generation_arguments(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Comment on the video."""
-    if not Path(args.video).exists():  # said before the seconds that imports take
-        raise FileNotFoundError(f"no such file: {args.video}")
+    # Said before the seconds that the other imports take.
+    is_file = parse_spec(args.video, args.live, args.rtsp_transport).kind == "file"
     from livecc_hf.modeling.stream_state_livecc import ContextFullError
     from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
     from livecc_hf.overlay import OverlayWarning
+    from livecc_hf.sources import SourceLostError
 
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning, OverlayWarning), args.debug)
-        info = _check(args)
-        model, processor = _load(args, status)
-        run_ = _Run(args, info, status)
-        stopped_by: BaseException | None = None
-        with _open_output(args) as writers:
-            try:
-                run_.comment(model, processor, writers)
-            except KeyboardInterrupt as error:
-                stopped_by = error
-                status.line(f"interrupted at {clock(run_.reached_s)}: what was written is kept")
-            except ContextFullError as error:
-                stopped_by = error
+        _check_output(args, is_file)
+        info = _check_file(args) if is_file else None
+        with _open(args, info, status) as source:
+            if args.video != "-":  # what waits in a pipe is kept until the model is loaded
+                source.wait_ready()
+            model, processor = _load(args, status)
+            run_ = _Run(args, info, source, status)
+            stopped_by: BaseException | None = None
+            with _open_output(args) as writers:
+                try:
+                    run_.comment(model, processor, writers)
+                except KeyboardInterrupt as error:
+                    stopped_by = error
+                    status.line(f"interrupted at {clock(run_.reached_s)}: what was written is kept")
+                except (ContextFullError, SourceLostError) as error:
+                    stopped_by = error
+        if not is_file and stopped_by is None:
+            status.line(f"{source.name}: the stream has ended")
         run_.report()
         if args.overlay:
             run_.write_overlay(complete=stopped_by is None)
-        if isinstance(stopped_by, ContextFullError):
+        if isinstance(stopped_by, ContextFullError | SourceLostError):
             raise stopped_by
         return EXIT_INTERRUPTED if stopped_by else 0
 
 
-def _check(args: argparse.Namespace) -> VideoInfo:
-    """Refuse what cannot work before the model is loaded."""
+def _check_output(args: argparse.Namespace, is_file: bool) -> None:
+    """Refuse output that cannot be written before anything is opened."""
+    if args.end is not None and args.end <= (args.start or 0):
+        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
+    given = [name for name in ("start", "end", "overlay") if not is_file and getattr(args, name) is not None]
+    if given:
+        options = " and ".join(f"--{name}" for name in given)
+        raise ValueError(f"{options}: for video files only, and {redact(args.video)} is read as a stream; leave it out")
+    if args.output is not None:
+        if args.output.is_dir() or not args.output.parent.is_dir():
+            raise ValueError(f"--output {args.output}: expected a file name in a folder that exists")
+        if is_file and args.output.exists() and args.output.samefile(args.video):
+            raise ValueError(f"--output {args.output} is the video itself: choose another name")
+
+
+def _check_file(args: argparse.Namespace) -> VideoInfo:
+    """Refuse what cannot work with this file before the model is loaded."""
     from livecc_hf.caption_art import CaptionStyle
     from livecc_hf.modeling.video_reader_livecc import probe_video
     from livecc_hf.overlay import check_output
 
     info = probe_video(args.video)
-    if args.end is not None and args.end <= (args.start or 0):
-        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
     length_s = info.duration_s and info.first_pts_s - info.clock_start_s + info.duration_s
     if length_s and (args.start or 0) > length_s + 1:  # headers may be off a little; the reader is exact
         raise ValueError(f"--start {args.start:g} lies past the end of {args.video}, at {length_s:.1f} s")
-    if args.output is not None:
-        if args.output.is_dir() or not args.output.parent.is_dir():
-            raise ValueError(f"--output {args.output}: expected a file name in a folder that exists")
-        if args.output.exists() and args.output.samefile(args.video):
-            raise ValueError(f"--output {args.output} is the video itself: choose another name")
     if args.overlay is not None:
         check_output(args.video, args.overlay)
         CaptionStyle(font=args.overlay_font)
     return info
+
+
+def _open(args: argparse.Namespace, info: VideoInfo | None, status: Status) -> Source:
+    from livecc_hf.sources import open_source
+
+    options: dict[str, Any] = {"realtime": args.realtime, "live": args.live, "rtsp_transport": args.rtsp_transport}
+    if args.stall_timeout is not None:
+        options["stall_s"] = args.stall_timeout
+    if args.reconnects is not None:
+        options["max_reconnects"] = args.reconnects
+    origin_s = info.clock_start_s if info is not None else 0.0
+    for name in ("start", "end"):
+        if (value := getattr(args, name)) is not None:
+            options[f"{name}_s"] = value + origin_s
+    return open_source(args.video, on_message=status.line, **options)
 
 
 def _load(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
@@ -184,52 +252,56 @@ def _open_output(args: argparse.Namespace) -> Iterator[list[CaptionWriter]]:
 class _Run:
     """One commentary: what came of it, for the report and the overlay.
 
-    Times in `captions` are on the file's clock; what is shown and written counts from the file's start.
+    Times in `captions` are on the source's clock; what is shown and written counts from the start of the file, or from
+    the first frame of a stream that the model saw.
     """
 
     args: argparse.Namespace
-    info: VideoInfo
+    info: VideoInfo | None
+    source: Source
     status: Status
     captions: list[Caption] = field(default_factory=list)
-    lag: LagMeter = field(default_factory=LagMeter)
-    skipped_frames: int = 0
+    skipped_before: int = 0
     n_turns: int = 0
     seen_s: float = 0.0
     took_s: float = 0.0
     reached_s: float = 0.0
+    origin_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.info is not None:
+            self.origin_s = self.info.clock_start_s
 
     @property
-    def range_s(self) -> tuple[float | None, float | None]:
-        """The start and end asked for, on the file's clock."""
-        start, end = self.args.start, self.args.end
-        origin = self.info.clock_start_s
-        return (None if start is None else start + origin, None if end is None else end + origin)
+    def skipped_frames(self) -> int:
+        """Frames that the model was too slow for."""
+        return self.source.stats.skipped_frames - self.skipped_before
 
     def comment(self, model: Any, processor: Any, writers: list[CaptionWriter]) -> None:
         """Show the model the video and write what it says as it says it."""
-        from livecc_hf.modeling.grammar_livecc import TURN_FRAMES
         from livecc_hf.modeling.stream_state_livecc import ContextFullError
-        from livecc_hf.modeling.video_reader_livecc import iter_chunks
+        from livecc_hf.sources import SourceLostError
 
         options = {name: value for name in _STREAM_OPTIONS if (value := getattr(self.args, name)) is not None}
         stream = model.start_stream(processor, **options)
-        chunks = iter_chunks(self.args.video, *self.range_s, frames_per_chunk=TURN_FRAMES)
-        feed = RealTimeFeed(chunks) if self.args.realtime else None
         began_s = time.monotonic()
-        frames: Any = iter(feed or chunks)
-        with contextlib.closing(frames) as shown:
+        with contextlib.closing(iter(self.source)) as shown:
             try:
                 for chunk in shown:
+                    if self.origin_s is None:  # what came while the model was loaded is no loss
+                        self.origin_s = chunk.timestamps_s[0]
+                        self.skipped_before = self.source.stats.skipped_frames
                     segments = stream.push(chunk.frames, chunk.timestamps_s)
                     self._write(segments, writers)
-                    if feed is not None:
-                        self.skipped_frames = feed.skipped_frames
-                        if segments:
-                            self.lag.add(feed.lag_s(chunk.timestamps_s[-1]))
+                    if segments:
+                        self.source.note_lag(chunk)
                     self._note_progress(chunk, time.monotonic() - began_s)
                 self._write(stream.finish(), writers)
             except ContextFullError as error:
                 self._write(error.segments, writers)
+                raise
+            except SourceLostError:
+                self._write(stream.finish(), writers)
                 raise
             finally:
                 self.status.clear()
@@ -242,9 +314,16 @@ class _Run:
         n_spoken = sum(bool(caption.text) for caption in self.captions)
         speed = f"{self.seen_s:.1f} s of video in {self.took_s:.1f} s ({self.seen_s / self.took_s:.2f} x real time)"
         self.status.line(f"{speed}; {self.n_turns} turns, {n_spoken} with words")
-        if self.args.realtime:
-            lag = f"lag {self.lag.mean_s:.2f} s on average, {self.lag.max_s:.2f} s at most"
-            self.status.line(f"{lag}; {self.skipped_frames} frames skipped")
+        if self.source.is_paced:
+            lag, stats = self.source.lag, self.source.stats
+            counts = [f"{self.skipped_frames} frames skipped"]
+            for number, what in (
+                (stats.n_reconnects, "times connected again"),
+                (stats.n_time_jumps, "jumps of the sender's clock"),
+                (stats.n_damaged, "damaged spots"),
+            ):
+                counts += [f"{number} {what}"] if number else []
+            self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")
 
     def write_overlay(self, complete: bool) -> None:
         """Write the copy with the words in it; up to the last turn if not `complete`."""
@@ -255,10 +334,11 @@ class _Run:
         if not complete and not self.captions:
             return
         style = CaptionStyle(font=self.args.overlay_font)
-        writer = OverlayWriter(self.args.video, out, *self.range_s, style)
+        start, end = (None if t is None else t + self.origin_s for t in (self.args.start, self.args.end))
+        writer = OverlayWriter(self.args.video, out, start, end, style)
         try:
             for caption in self.captions:
-                self.status.update(f"writing {out}: {clock(caption.end_s - self.info.clock_start_s)}")
+                self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
                 writer.write(caption)
         except BaseException:
             complete = False
@@ -269,7 +349,7 @@ class _Run:
         self.status.line(f"wrote {out}")
 
     def _write(self, segments: Any, writers: list[CaptionWriter]) -> None:
-        origin_s = self.info.clock_start_s
+        origin_s = self.origin_s or 0.0
         for segment in segments:
             self.n_turns += 1
             self.captions.append(Caption(segment.start_s, segment.end_s, segment.text))
@@ -282,12 +362,12 @@ class _Run:
         from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 
         self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
-        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.info.clock_start_s)
-        if self.info.duration_s:
+        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)
+        if self.info is not None and self.info.duration_s:
             text += f" of {clock(self.info.duration_s)}"
         text += f"  {self.seen_s / took_s:.2f} x real time"
-        if self.args.realtime:
-            text += f"  lag {self.lag.last_s:.1f} s  {self.skipped_frames} frames skipped"
+        if self.source.is_paced:
+            text += f"  lag {self.source.lag.last_s:.1f} s  {self.skipped_frames} frames skipped"
         self.status.update(text)
 
 

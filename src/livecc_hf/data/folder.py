@@ -14,9 +14,7 @@ from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
 from .media import VIDEO_SUFFIXES
 from .unusable import UnusableSample
-from .words import CAPTION_SUFFIXES, read_words
-
-_NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")  # what yt-dlp puts beside a video
+from .words import CAPTION_SUFFIXES, NOT_CAPTIONS, read_words
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def _captions_of(video: Path) -> Iterator[Path]:
         if plain.is_file():
             yield plain
     beside = sorted(path for path in video.parent.iterdir() if path.name.startswith(f"{video.stem}."))
-    beside = [path for path in beside if not path.name.endswith(_NOT_CAPTIONS)]
+    beside = [path for path in beside if not path.name.endswith(NOT_CAPTIONS)]
     for suffix in CAPTION_SUFFIXES:
         yield from (path for path in beside if path.suffix.lower() == suffix and path.name.count(".") > 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -22,7 +23,7 @@ ENGINES = ("local", "ray")
 # How a stage works, and not what it makes: a run may go on with others, as on another machine.
 _HOW_KEYS = {
     *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
-    *("cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
+    *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
 }
 _ABOUT_KEYS = ("name", "sources", "language", "license", "license_name", "license_link", "notes")
 _FOLDER_KEYS = ("videos", "video_feature", "jsonl", "clips_per_shard")
@@ -60,6 +61,13 @@ class BuildOptions:
         default=None, metadata={"help": "Processes for each stage with a model; default: one an accelerator."}
     )
     max_retries: int = field(default=2, metadata={"help": "How often a unit whose process died is tried again whole."})
+    item_timeout_s: float = field(
+        default=3600.0,
+        metadata={
+            "help": "Seconds that a stage may be silent over an item, besides four times its length; then its process "
+            "is ended, and the item dropped. 0: no limit."
+        },
+    )
     keep_going: bool = field(
         default=False, metadata={"help": "Drop items even if a stage fails on all of a unit, instead of stopping."}
     )
@@ -83,9 +91,11 @@ class BuildOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more")
+        if not 0 <= self.item_timeout_s < math.inf:
+            raise ValueError(f"item_timeout_s is {self.item_timeout_s}; expected seconds, or 0 for no limit")
         if self.max_retries < 0:
             raise ValueError(f"max_retries is {self.max_retries}; expected 0 or more")
-        _check_keys(self.dataset, _ABOUT_KEYS + _FOLDER_KEYS, "dataset key")
+        _check_dataset(self.dataset)
 
     def make_stages(self) -> list[Stage]:
         """Returns the stages, in order.
@@ -214,6 +224,19 @@ def _chosen(stages: dict[str, dict[str, Any]], names: str) -> dict[str, dict[str
         if key not in stages:
             raise ValueError(f"--stages names {name!r}, which is not in this run; it has {', '.join(stages)}")
     return {key: thresholds for key, thresholds in stages.items() if key in keys}
+
+
+def _check_dataset(values: Mapping[str, Any]) -> None:
+    from .card import DatasetAbout
+    from .dataset_folder import FolderOptions
+
+    _check_keys(values, _ABOUT_KEYS + _FOLDER_KEYS, "dataset key")
+    known = {item.name: item for cls in (DatasetAbout, FolderOptions) for item in fields(cls)}
+    for key, value in values.items():
+        is_list = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        if str(known[key].type).startswith("Sequence") and not is_list:
+            raise ValueError(f"dataset.{key} is {value!r}: expected a list of texts, such as [{value}]")
+        fitted(value, known[key], f"dataset.{key}")
 
 
 def _check_keys(values: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], what: str) -> None:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
-from ..data.words import CAPTION_SUFFIXES
+from ..data.words import CAPTION_SUFFIXES, timed_arrays
 from .caption_rolling import is_new_line
-from .caption_words import STYLE_TAG, TIME_TAG, CaptionLines, check_triples, spread_lines
+from .caption_words import STYLE_TAG, TIME_TAG, CaptionLines, spread_lines
 
 # A word is over after this long, where captions only say when it starts; drawn-out ones take a second.
 MAX_WORD_S = 1.0
@@ -155,7 +155,7 @@ def _cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
 def _seconds(clocks: list[str]) -> np.ndarray:
     """Return times such as 00:01:02.345 or 01:02,345 in seconds, shape (clocks,)."""
     joined = "".join(clocks).encode("ascii", "replace")
-    if all(len(clock) == _CLOCK_CHARS for clock in clocks):
+    if set(map(len, clocks)) <= {_CLOCK_CHARS}:
         chars = np.frombuffer(joined, np.uint8).reshape(-1, _CLOCK_CHARS)
         digits = chars[:, _CLOCK_DIGITS].astype(np.int64) - ord("0")
         if (chars[:, [2, 5]] == ord(":")).all() and ((digits >= 0) & (digits <= 9)).all():
@@ -287,7 +287,7 @@ def _timed_items(value: Any, source: str) -> list[Sequence[Any]]:
 
 
 def _triples(items: list[Sequence[Any]], source: str) -> TimedText:
-    start_s, end_s, texts = check_triples(items, source)
+    start_s, end_s, texts = timed_arrays(items, source)
     if not any(texts):
         raise CaptionError("empty_captions", f"{source} holds no caption")
     has_word_times = not any(len(text.split()) > 1 for text in texts)

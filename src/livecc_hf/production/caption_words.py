@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.words import timed_arrays
 from .caption_rolling import is_new_line, without_rolling_words
+from .columns import flat_times, timed_array
 from .records import WORD, WORDS
 
 LINE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
@@ -68,44 +70,30 @@ def lines_to_words(
     Raises:
         ValueError: if a line is no such triple, ends before it starts, or has a time that is not finite.
     """
+    if not isinstance(subtitles, pa.Array | pa.ChunkedArray):
+        rows = [None if row is None else timed_arrays(row, f"captions of row {i}") for i, row in enumerate(subtitles)]
+        subtitles = timed_array(rows, LINE)
     lines, is_null, faults = flat_lines(subtitles)
     for row, fault in faults.items():
         raise ValueError(f"captions of row {row}: {fault}")
     return spread_lines(lines, round_s, is_null)
 
 
-def flat_lines(
-    subtitles: pa.Array | pa.ChunkedArray | Sequence[Sequence[Sequence[Any]] | None],
-) -> tuple[CaptionLines, np.ndarray, dict[int, str]]:
-    """Return the lines of all rows (see `lines_to_words`), which rows are null, and what is wrong with others."""
-    faults: dict[int, str] = {}
-    if isinstance(subtitles, pa.Array | pa.ChunkedArray):
-        array = subtitles.combine_chunks() if isinstance(subtitles, pa.ChunkedArray) else subtitles
-        counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        is_null = array.is_null().to_numpy(zero_copy_only=False)
-        start_s, end_s, text = array.flatten().flatten()
-        start_s, end_s = (pc.fill_null(times.cast(pa.float64()), np.nan).to_numpy() for times in (start_s, end_s))
-        text = pc.fill_null(text.cast(pa.string()), "")
-    else:
-        checked = []
-        for row, lines in enumerate(subtitles):
-            try:
-                checked.append(check_triples(lines or [], "subtitles"))
-            except ValueError as error:
-                checked.append((np.empty(0), np.empty(0), []))
-                faults[row] = str(error)
-        counts = np.array([len(texts) for _, _, texts in checked], np.int64)
-        is_null = np.array([lines is None for lines in subtitles], bool)
-        start_s, end_s = (np.concatenate([np.empty(0), *(row[i] for row in checked)]) for i in range(2))
-        text = pa.array([line for _, _, texts in checked for line in texts], pa.string())
-    row_of = np.repeat(np.arange(len(counts)), counts)
-    wrong = ~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s))
-    for at in np.flatnonzero(wrong)[::-1]:
-        faults[int(row_of[at])] = f"a line runs from {start_s[at]} to {end_s[at]} s: expected an end after its start"
-    if faults:
-        keep = ~np.isin(row_of, list(faults))
-        row_of, start_s, end_s, text = row_of[keep], start_s[keep], end_s[keep], text.filter(pa.array(keep))
-    return CaptionLines(row_of, start_s, end_s, text, np.zeros(len(text), bool), len(counts)), is_null, faults
+def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, np.ndarray, dict[int, str]]:
+    """Return the lines of a column of type `LINES`, which rows are null, and what is wrong with others."""
+    lines = flat_times(subtitles)
+    faults = {
+        row: f"a line runs from {lines.start_s[at]} to {lines.end_s[at]} s: expected an end after its start"
+        for row, at in lines.faults.items()
+    }
+    lines = lines.without(faults)
+    has_word_times = np.zeros(len(lines.text), bool)
+    text = pc.fill_null(lines.text, "")
+    return (
+        CaptionLines(lines.row_of, lines.start_s, lines.end_s, text, has_word_times, len(subtitles)),
+        subtitles.is_null().to_numpy(zero_copy_only=False),
+        faults,
+    )
 
 
 def spread_lines(lines: CaptionLines, round_s: float = ROUND_S, is_null: np.ndarray | None = None) -> pa.ListArray:
@@ -158,36 +146,6 @@ def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
     width = len(bare.dictionary) + 1
     found = pc.unique(pa.array(row_of * width + ids[is_word])).to_numpy()
     return np.bincount(found // width, minlength=len(counts))
-
-
-def check_triples(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return starts and ends, float64 of shape (items,), and stripped texts of `[start, end, text]`.
-
-    Args:
-        items: times in seconds.
-        source: what they were read from, for the error.
-
-    Raises:
-        ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
-    """
-    try:
-        start_s = np.array([float(item[0]) for item in items], np.float64)
-        end_s = np.array([float(item[1]) for item in items], np.float64)
-        texts = [item[2].strip() for item in items]
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError):
-        index = next(i for i, item in enumerate(items) if not _is_triple(item))
-        raise ValueError(f"{source}: word {index} is {items[index]!r}: expected [start, end, word]") from None
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{source}: a word holds half of a character ({error.object[error.start]!r})") from None
-    wrong = np.flatnonzero(~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)))
-    if wrong.size:
-        index = int(wrong[0])
-        raise ValueError(
-            f"{source}: word {index} runs from {start_s[index]} to {end_s[index]} s: expected an end after its start"
-        )
-    return start_s, end_s, texts
 
 
 def clean_text(text: pa.Array) -> pa.Array:
@@ -307,11 +265,3 @@ def _rounded(times_s: np.ndarray, step_s: float) -> np.ndarray:
         rest = (high * per_s - scaled[ties]) + (times - high) * per_s
         nearest[ties] = np.where(rest == 0, nearest[ties], scaled[ties] + np.copysign(0.5, rest))
     return nearest / per_s
-
-
-def _is_triple(item: Any) -> bool:
-    try:
-        float(item[0]), float(item[1])
-        return isinstance(item[2], str)
-    except (TypeError, ValueError, IndexError, KeyError):
-        return False

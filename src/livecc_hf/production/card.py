@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FUNNEL_KEYS = ("items_in", "items_out", "hours_in", "hours_out")
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
-_CONFIG = {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
+_DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def make_card(
     features: list[dict[str, Any]] | None = None,
     has_videos: bool = False,
     has_jsonl: bool = False,
+    content_id: str = "",
 ) -> DatasetCard:
     """Return the card of a dataset folder.
 
@@ -84,6 +85,7 @@ def make_card(
         features: of the columns, as `datasets` has them in YAML; `None`: as the Parquet files say.
         has_videos: the videos are in the folder.
         has_jsonl: `conversations.jsonl` is in the folder.
+        content_id: what tells the data from other data; `datasets` caches a folder by its last name and this.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -98,7 +100,7 @@ def make_card(
         size_categories=[_size(summary.n_clips)],
         task_categories=["video-text-to-text"],
         tags=["livecc", "video", "live-commentary"],
-        configs=[_CONFIG],
+        configs=[_config(content_id)],
         **({"dataset_info": {"features": features}} if features else {}),
         **{key: value for key, value in own_license.items() if value},
     )
@@ -113,6 +115,11 @@ def make_card(
         *([about.notes.strip()] if about.notes.strip() else []),
     ]
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def _config(content_id: str) -> dict[str, Any]:
+    config: dict[str, Any] = {"config_name": "default", "data_files": _DATA_FILES}
+    return config | ({"description": f"content {content_id}"} if content_id else {})
 
 
 def _check_counts(stage: str, counts: Mapping[str, float | None]) -> None:
@@ -170,7 +177,7 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
 | `query` | what a viewer would ask to get this commentary; null where none was written |
 | `title`, `category` | of the video |
 | `previous` | what was said in the video before the clip |
-| `language_score`, `text_loss`, `p_talking_head` | what the stages measured; null where they did not run |
+| `language_score`, `text_loss`, `p_talking_head` | what stages measured, `language` of the whole video; null: not run |
 {jsonl}
 Train on it with `livecc train` and `data: [{{source: dataset, path: THIS_FOLDER_OR_REPO}}]`. To decode videos with
 `datasets`, which opens a relative path from the working folder, put the root before it:

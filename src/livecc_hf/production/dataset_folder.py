@@ -6,9 +6,10 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .atomic import replaced_when_done
 from .card import DatasetAbout, DatasetSummary, make_card
 from .records import CLIP_SCHEMA, DROPPED_SCHEMA
 from .stage import split
-from .stages.conversations import DATASET_SCHEMA, JsonlWriter, open_jsonl, replaced_when_done, write_parquet
+from .stages.conversations import DATASET_SCHEMA, JsonlWriter, open_jsonl, write_parquet
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +104,15 @@ def write_dataset_folder(
     summary = writer.write(clips)
     is_placed = options.videos != "leave"
     features = _features() if options.video_feature else None
-    card = make_card(about, summary, features=features, has_videos=is_placed, has_jsonl=options.jsonl)
+    about = replace(about, funnel=_whole_funnel(about.funnel, summary))
+    card = make_card(
+        about,
+        summary,
+        features=features,
+        has_videos=is_placed,
+        has_jsonl=options.jsonl,
+        content_id=_content_id(partial / "data"),
+    )
     with replaced_when_done(partial / "README.md") as file:
         card.save(file)
     _move(partial, folder)
@@ -119,6 +129,8 @@ def push_dataset(
     revision: str | None = None,
 ) -> str:
     """Upload a dataset folder to the Hub in as many commits as it needs; called again, it goes on where it stopped.
+
+    Both need hf_xet, which comes with huggingface_hub on common machines; without, it is one commit.
 
     Args:
         folder: as `write_dataset_folder` writes it.
@@ -147,6 +159,8 @@ def push_dataset(
             n_lost,
             folder,
         )
+    if find_spec("hf_xet") is None:
+        logger.warning("hf_xet is not installed: the upload is one commit and cannot go on later (pip install hf_xet)")
     api = HfApi(token=token)
     repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
     api.upload_folder(
@@ -158,6 +172,22 @@ def push_dataset(
         ignore_patterns=["**/.*", ".*"],
     )
     return str(repo)
+
+
+def _whole_funnel(
+    funnel: Mapping[str, Mapping[str, float | None]], summary: DatasetSummary
+) -> Mapping[str, Mapping[str, float | None]]:
+    """Return the funnel with a line for what the dataset leaves out, such as clips without a file, if it does."""
+    last = next(reversed(funnel.values()), None)
+    if last is None or last["items_out"] == summary.n_clips:
+        return funnel
+    line = {
+        "items_in": last["items_out"],
+        "items_out": summary.n_clips,
+        "hours_in": last.get("hours_out"),
+        "hours_out": summary.hours,
+    }
+    return {**funnel, STAGE: line}
 
 
 def count_unreachable_videos(folder: str | os.PathLike) -> int:
@@ -299,6 +329,15 @@ def _put(source: Path, place: Path, is_link: bool) -> None:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
+
+
+def _content_id(data: Path) -> str:
+    """Return what tells these shards from others."""
+    digest = hashlib.sha256()
+    for shard in sorted(data.iterdir()):
+        with shard.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _features() -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
+from . import in_flight
 from .inputs import UnitRef
 from .pipeline import Work, run_segment, run_segment_isolated
 from .units import StageStats
@@ -64,8 +65,10 @@ class LocalEngine:
     @property
     def worker_pids(self) -> list[int]:
         """The processes that are running."""
-        workers = {id(worker): worker for pool in self._pools for worker in pool.workers}
-        return [worker.pid for worker in workers.values() if worker.pid is not None]
+        return [worker.pid for worker in self._workers() if worker.pid is not None]
+
+    def _workers(self) -> list[Worker]:
+        return list({id(worker): worker for pool in self._pools for worker in pool.workers}.values())
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
         """Runs units through all stages.
@@ -87,35 +90,37 @@ class LocalEngine:
                 for unit in islice(units, in_flight - len(pending)):
                     pending.add(threads.submit(self._process, unit))
                 if not pending:
+                    for worker in self._workers():
+                        worker.finish()
                     return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
                     on_unit(future.result())
         finally:
             self._stopping.set()
-            for pool in self._pools:
-                for worker in pool.workers:
-                    worker.close()
+            for worker in self._workers():
+                worker.close()
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _process(self, unit: UnitRef) -> Sequence[StageStats]:
         payload: UnitRef | bytes = unit
         for index in range(len(self.work.segments)):
-            payload = self._run_segment(index, payload)
+            payload = self._run_segment(index, unit.number, payload)
         return payload[1]
 
-    def _run_segment(self, index: int, payload: UnitRef | bytes):
-        for attempt in range(self.work.max_retries + 2):
-            function = run_segment if attempt <= self.work.max_retries else run_segment_isolated
+    def _run_segment(self, index: int, number: int, payload: UnitRef | bytes):
+        for attempt in range(self.work.max_retries + 1):
             with self._pools[index].lend() as worker:
-                if self._stopping.is_set():
-                    raise WorkerDiedError("the run has stopped")
                 try:
-                    return worker.run(function, self.work, index, payload)
+                    return worker.run(run_segment, self.work, index, payload)
                 except WorkerDiedError:
-                    if attempt > self.work.max_retries or self._stopping.is_set():
+                    if self._stopping.is_set():
                         raise
-        raise AssertionError("unreachable")
+            # What hung once is not waited for as often again.
+            if attempt == self.work.max_retries or in_flight.has_hung(self.work.folder.folder, number, index):
+                break
+        with self._pools[index].lend() as worker:
+            return worker.run(run_segment_isolated, self.work, index, payload)
 
 
 def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from . import in_flight
 from .inputs import UnitRef
 from .pipeline import Segment, Work, run_segment, run_segment_isolated
 from .units import StageStats, is_disk_full
@@ -59,7 +60,7 @@ class RayEngine:
             _check_reachable(address)
             try:
                 quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-                ray.init(address or os.environ.get("RAY_ADDRESS"), include_dashboard=False, **quiet)
+                ray.init(address or os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, **quiet)
             except ConnectionError as error:
                 raise ConnectionError(
                     f"no Ray cluster answers at {address!r}: start one with ray start --head, or leave ray_address out"
@@ -170,10 +171,11 @@ class _SegmentTask:
         Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
         leaves a byte in a file.
         """
-        marks = self.work.folder.folder / f".{number:06d}.{self.index}.attempts"
+        folder = self.work.folder.folder
+        marks = folder / f".{number:06d}.{self.index}.attempts"
         with marks.open("ab") as file:
             file.write(b".")
-        is_deadly = marks.stat().st_size > self.work.max_retries + 1
+        is_deadly = marks.stat().st_size > self.work.max_retries + 1 or in_flight.has_hung(folder, number, self.index)
         result = (run_segment_isolated if is_deadly else run_segment)(self.work, self.index, payload)
         marks.unlink(missing_ok=True)
         return result

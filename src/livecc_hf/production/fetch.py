@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ _INSTALL = "fetching needs yt-dlp: pip install 'livecc-hf[fetch]'"
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _KNOWN = "has already been recorded in the archive"
+_ITEM = "Downloading item"  # of a playlist
+_NO_CAPTIONS = "Unable to download video subtitles"
+_SAY_EVERY_S = 15.0
 _DISK_FULL = ("[Errno 28]", "[Errno 122]")
 ARCHIVE, CAPTIONS_ARCHIVE = "archive.txt", "archive-captions.txt"
 
@@ -130,62 +135,115 @@ def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, An
     return found
 
 
-def fetch(urls: Sequence[str], out: str | os.PathLike, options: FetchOptions | None = None) -> FetchResult:
+def fetch(
+    urls: Sequence[str],
+    out: str | os.PathLike,
+    options: FetchOptions | None = None,
+    say: Callable[[str], None] | None = None,
+) -> FetchResult:
     """Download videos; those that the archive file in the folder names are left out.
+
+    A video is in the archive once all of it is there: where captions fail, what else came is kept, and the same call
+    tries them again.
 
     Args:
         urls: addresses of videos or playlists that yt-dlp knows.
         out: folder; for each video `NAME.mp4`, `NAME.en.json3` and `NAME.info.json`, as `livecc data build` reads it.
         options: see `FetchOptions`.
+        say: takes lines of progress; default: standard error.
 
     Raises:
         ImportError: if yt-dlp is not installed.
         OSError: if the disk is full; what was fetched is kept, and the same call goes on.
     """
-    try:
-        import yt_dlp
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
-
-    options = options or FetchOptions()
+    options, say = options or FetchOptions(), say or _say_to_stderr
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    listener = _Listener()
-    settings = ytdlp_options(out, options) | {"logger": listener}
+    listener = _Listener(say)
+    settings = ytdlp_options(out, options) | {"logger": listener, "progress_hooks": [listener.progress]}
     archive = Path(settings["download_archive"])
-    before = _count_lines(archive)
-    failed = []
-    with yt_dlp.YoutubeDL(settings) as downloader:
-        for url in urls:
+    done_before, failed = _count_lines(archive), []
+    with _downloader(settings) as downloader:
+        for number, url in enumerate(urls, 1):
+            before, known = _count_lines(archive), listener.known
             listener.errors.clear()
+            say(f"{number} of {len(urls)}: {url}")
             downloader.download([url])  # what it returns stays at 1 after a first failure
             if listener.errors:
                 reason = " ".join("; ".join(listener.errors).split())[:500]
                 if any(mark in reason for mark in _DISK_FULL):
                     raise OSError(f"the disk of {out} is full: free some space and run the same command again")
                 failed.append((url, reason))
-    return FetchResult(_count_lines(archive) - before, listener.known, failed)
+                say(f"  failed: {reason}")
+            say(f"  {_count_lines(archive) - before} fetched, {listener.known - known} were there")
+    return FetchResult(_count_lines(archive) - done_before, listener.known, failed)
+
+
+def _downloader(settings: dict[str, Any]) -> Any:
+    """Return a `yt_dlp.YoutubeDL` that takes no video for done whose captions did not come."""
+    try:
+        from yt_dlp import YoutubeDL
+    except ImportError as error:
+        raise ImportError(_INSTALL) from error
+
+    class Downloader(YoutubeDL):
+        def record_download_archive(self, info_dict):
+            # It goes on without what cannot be fetched, and would never ask for it again.
+            wanted = info_dict.get("requested_subtitles") or {}
+            lost = [name for name, captions in wanted.items() if not Path(captions.get("filepath") or "").is_file()]
+            if lost:
+                self.report_error(f"{info_dict.get('id')} has captions ({', '.join(lost)}) that did not come")
+            else:
+                super().record_download_archive(info_dict)
+
+    return Downloader(settings)
+
+
+def _say_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class _Listener:
-    """Takes what yt-dlp says, and keeps what counts."""
+    """Takes what yt-dlp says, keeps what counts, and passes on what a person wants to see."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]):
         self.errors: list[str] = []
         self.known = 0
+        self._say = say
+        self._said_at_s = time.monotonic()
 
     def debug(self, message: str) -> None:
         self.known += _KNOWN in message
+        if _ITEM in message:
+            self._say(f"  {_plain(message).removeprefix('[download] ')}")
 
     def info(self, message: str) -> None:
         self.debug(message)
 
     def warning(self, message: str) -> None:
-        pass
+        if _NO_CAPTIONS in message:
+            self.error(message)
 
     def error(self, message: str) -> None:
-        # The message comes coloured.
-        self.errors.append(re.sub(r"\x1b\[[0-9;]*m", "", message).removeprefix("ERROR: "))
+        self.errors.append(_plain(message).removeprefix("ERROR: "))
+
+    def progress(self, status: dict[str, Any]) -> None:
+        """Says what is being downloaded now and then, and what is there."""
+        now_s, name = time.monotonic(), Path(status.get("filename") or "").name
+        got, size = status.get("downloaded_bytes") or 0, status.get("total_bytes") or status.get("total_bytes_estimate")
+        if status["status"] == "finished":
+            self._say(f"  {name}: {(size or got) / 1e6:,.1f} MB")
+        elif status["status"] == "downloading" and now_s - self._said_at_s > _SAY_EVERY_S:
+            of = f" of {size / 1e6:,.1f}" if size else ""
+            self._say(f"  {name}: {got / 1e6:,.1f}{of} MB, {(status.get('speed') or 0) / 1e6:,.1f} MB/s")
+        else:
+            return
+        self._said_at_s = now_s
+
+
+def _plain(message: str) -> str:
+    """Return a message without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", message)
 
 
 def _count_lines(path: Path) -> int:

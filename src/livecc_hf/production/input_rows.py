@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..data.words import timed_arrays
 from .caption_words import LINE, LINES
-from .records import DROPPED_SCHEMA, VIDEO_SCHEMA, WORD, WORDS
+from .columns import timed_array
+from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA, WORD, WORDS
 
 STAGE = "input"  # the name under which dropped rows are counted
 _DETAIL_CHARS = 200
-SUBTITLES = "subtitles"  # a column beside those of videos: captions given inline, for the stage `captions`
 # Whatever a scraped line may hold, it must not cost the lines around it.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
@@ -131,14 +133,14 @@ class RowReader:
         tables = list(self._tables)
         if self._rows:
             arrays = {
-                field.name: _timed_array(self._words, WORD)
+                field.name: timed_array(self._words, WORD)
                 if field.name == "words"
                 else pa.array([row.get(field.name) for row in self._rows], field.type)
                 for field in self.schema
             }
             table = pa.table(arrays, schema=self.schema)
             if any(lines is not None for lines in self._lines):
-                table = table.append_column(SUBTITLES, _timed_array(self._lines, LINE))
+                table = table.append_column(SUBTITLES, timed_array(self._lines, LINE))
             tables.append(table)
         # With or without inline captions: what one table lacks is null there.
         table = pa.concat_tables(tables, promote_options="default") if tables else self.schema.empty_table()
@@ -233,35 +235,14 @@ def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
             next((name for name in choice if name in items[0]), choice[0])
             for choice in (("start_s", "start"), ("end_s", "end"), (text_key, "text", "word"))
         ]
-        items = [[item[name] for name in names] for item in items]
-    try:
-        times = np.array([(item[0], item[1]) for item in items], np.float64).reshape(-1, 2)
-    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
-        raise ValueError(f"{key} holds {items!r:.60}: expected a list of [start, end, text]") from None
-    texts = [str(item[2]).strip() for item in items]
-    _check_characters(" ".join(texts), key)
-    wrong = ~np.isfinite(times).all(1) | (times[:, 1] < times[:, 0])
-    if wrong.any():
-        index = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"{key}[{index}] runs from {times[index, 0]} to {times[index, 1]} s: expected an end after it")
+        items = [*map(itemgetter(*names), items)]
+    start_s, end_s, texts = timed_arrays(items, key)
+    order = np.argsort(end_s, kind="stable")
     if "" in texts:
-        keep = np.array([bool(text) for text in texts])
-        times, texts = times[keep], [text for text in texts if text]
-    order = np.argsort(times[:, 1], kind="stable")
-    if (order != np.arange(len(order))).any():
-        times, texts = times[order], [texts[i] for i in order]
-    return times[:, 0], times[:, 1], texts
-
-
-def _timed_array(rows: list[_Timed | None], kind: pa.DataType) -> pa.Array:
-    """Return a column of timed words or lines."""
-    filled = [row for row in rows if row is not None]
-    counts = np.array([0 if row is None else len(row[2]) for row in rows])
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    starts, ends = (np.concatenate([row[i] for row in filled]) if filled else np.empty(0, np.float64) for i in range(2))
-    texts = pa.array([text for row in filled for text in row[2]], pa.string())
-    values = pa.StructArray.from_arrays([pa.array(starts), pa.array(ends), texts], fields=list(kind))
-    return pa.ListArray.from_arrays(offsets, values, mask=pa.array([row is None for row in rows]))
+        order = order[np.array([*map(bool, texts)])[order]]
+    if len(order) < len(texts) or (np.diff(order) < 0).any():
+        start_s, end_s, texts = start_s[order], end_s[order], [texts[i] for i in order]
+    return start_s, end_s, texts
 
 
 def _timed_column(column: pa.ChunkedArray, kind: pa.StructType) -> pa.ChunkedArray:

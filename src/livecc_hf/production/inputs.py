@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.media import VIDEO_SUFFIXES
-from .input_rows import SUBTITLES, RowReader, from_info_json
-from .records import CLIP_SCHEMA, VIDEO_SCHEMA
+from ..data.words import CAPTION_SUFFIXES, NOT_CAPTIONS
+from .input_rows import RowReader, from_info_json
+from .records import CLIP_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 UNIT_VIDEOS = 256
-CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")  # the best times first
 _INFO_SUFFIX = ".info.json"
 _PARQUET_ROWS = 256  # read at a time
 _DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # as a dataset folder has them
@@ -57,23 +58,9 @@ class VideoInput(ABC):
         self.path = Path(path).expanduser().absolute()
         self.unit_videos, self.limit = unit_videos, limit
 
+    @abstractmethod
     def units(self) -> Iterator[UnitRef]:
         """Yields the work units, in the input's order."""
-        places = self._places()
-        if self.limit is not None:
-            places = islice(places, self.limit)
-        number = 0
-        while group := list(islice(places, self.unit_videos)):
-            yield UnitRef(number, len(group), self._where(group))
-            number += 1
-
-    @abstractmethod
-    def _places(self) -> Iterator[Any]:
-        """Yields where each video is."""
-
-    @abstractmethod
-    def _where(self, places: list[Any]) -> tuple[Any, ...]:
-        """Returns where the videos of a unit are."""
 
     @abstractmethod
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
@@ -93,7 +80,29 @@ class VideoInput(ABC):
         return VIDEO_SCHEMA
 
 
-class JsonLinesInput(VideoInput):
+class _ScannedInput(VideoInput):
+    """An input whose videos are found one after the other."""
+
+    def units(self) -> Iterator[UnitRef]:
+        """Yields the work units, in the input's order."""
+        places = self._places()
+        if self.limit is not None:
+            places = islice(places, self.limit)
+        number = 0
+        while group := list(islice(places, self.unit_videos)):
+            yield UnitRef(number, len(group), self._where(group))
+            number += 1
+
+    @abstractmethod
+    def _places(self) -> Iterator[Any]:
+        """Yields where each video is."""
+
+    @abstractmethod
+    def _where(self, places: list[Any]) -> tuple[Any, ...]:
+        """Returns where the videos of a unit are."""
+
+
+class JsonLinesInput(_ScannedInput):
     """A manifest with one JSON object a line; keys are the columns of `VIDEO_SCHEMA`.
 
     `video` is required; `id` defaults to it. `words` are `[start, end, word]` or objects with these keys; `subtitles`
@@ -160,16 +169,19 @@ class ParquetInput(VideoInput):
         """Columns of a unit: of clips, where the file has their times."""
         return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
 
-    def _places(self) -> Iterator[tuple[int, int]]:
-        for number, rows in enumerate(self.rows):
-            for row in range(rows):
-                yield number, row
-
-    def _where(self, places: list[Any]) -> tuple[Any, ...]:
-        parts = defaultdict(list)
-        for number, row in places:
-            parts[number].append(row)
-        return tuple((number, rows[0], len(rows)) for number, rows in parts.items())
+    def units(self) -> Iterator[UnitRef]:
+        """Yields the work units, in the input's order: where they are follows from the numbers of rows."""
+        first_rows = [0, *accumulate(self.rows)]  # of each file
+        n_rows = first_rows[-1] if self.limit is None else min(first_rows[-1], self.limit)
+        for number, start in enumerate(range(0, n_rows, self.unit_videos)):
+            stop, where = min(start + self.unit_videos, n_rows), []
+            file, row = bisect_right(first_rows, start) - 1, start
+            while row < stop:
+                end = min(stop, first_rows[file + 1])
+                if end > row:
+                    where.append((file, row - first_rows[file], end - row))
+                file, row = file + 1, end
+            yield UnitRef(number, stop - start, tuple(where))
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
         """Reads the rows of a unit; a row without a video is dropped with its number."""
@@ -185,12 +197,17 @@ class ParquetInput(VideoInput):
         return "; ".join(_file_fingerprint(Path(file)) for file in self.files)
 
 
-class FolderInput(VideoInput):
+class FolderInput(_ScannedInput):
     """A folder of videos with what belongs to them beside them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
 
-    Captions are json3, WebVTT, SubRip or JSON, also with a language between; those of `language` come first.
+    Captions are json3, JSON, WebVTT or SubRip, by the video's name alone or with a language between; those of
+    `language` and without one come first, of these those by the video's name alone, then in the order of the formats.
     Metadata as yt-dlp writes it gives title, category, language and size. A video that was not downloaded, of which
     there is only the metadata, is named by its page's address.
+
+    For millions of videos write a manifest: a folder is walked three times in a run (for its fingerprint with the size
+    of every file, for the number of units, and for the units), and the names of one folder are in memory at a time:
+    some hundred megabytes for a million videos in one.
     """
 
     def __init__(self, path: str | os.PathLike, language: str | None = "en", **options: Any):
@@ -203,8 +220,11 @@ class FolderInput(VideoInput):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
             base = os.path.relpath(folder, self.path)
             prefix = "" if base == "." else f"{base}/"
-            for video, captions, info in _group_names(sorted(names), self.language):
-                yield f"{prefix}{video}", captions and f"{prefix}{captions}", info and f"{prefix}{info}"
+            names.sort(key=_first_part)
+            # What belongs together has all up to the first dot in common, so that only these names are held twice.
+            for _, group in groupby(names, _first_part):
+                for video, captions, info in _group_names(sorted(group), self.language):
+                    yield f"{prefix}{video}", captions and f"{prefix}{captions}", info and f"{prefix}{info}"
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
         return tuple(places)
@@ -329,7 +349,7 @@ def _group_names(names: list[str], language: str | None) -> Iterator[tuple[str, 
     captions = defaultdict(list)
     for name in names:
         stem, suffix = _split_suffix(name)
-        if suffix.lower() not in CAPTION_SUFFIXES or name.endswith((_INFO_SUFFIX, ".live_chat.json")):
+        if suffix.lower() not in CAPTION_SUFFIXES or name.endswith(NOT_CAPTIONS):
             continue
         # "a.b.en.vtt" belongs to "a.b.mp4", whose own name may hold dots.
         tag = ""
@@ -343,15 +363,20 @@ def _group_names(names: list[str], language: str | None) -> Iterator[tuple[str, 
         yield video, found and found[0], infos.get(stem)
 
 
+def _first_part(name: str) -> str:
+    return name.partition(".")[0]
+
+
 def _split_suffix(name: str) -> tuple[str, str]:
     stem, dot, suffix = name.rpartition(".")
     return (stem, dot + suffix) if stem else (name, "")
 
 
-def _preference(item: tuple[str, str, str], language: str | None) -> tuple[int, int, str]:
+def _preference(item: tuple[str, str, str], language: str | None) -> tuple[bool, bool, int, str]:
+    """Return what orders the captions of a video: training on a folder chooses in the same order."""
     name, tag, suffix = item
     is_wanted = language is None or not tag or tag.split("-")[0].lower() == language.split("-")[0].lower()
-    return (0 if is_wanted else 1, CAPTION_SUFFIXES.index(suffix), name)
+    return (not is_wanted, bool(tag), CAPTION_SUFFIXES.index(suffix), name)
 
 
 def _file_fingerprint(path: Path) -> str:

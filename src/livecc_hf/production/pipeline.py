@@ -7,16 +7,17 @@ import difflib
 import importlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from . import in_flight
 from .input_rows import STAGE as INPUT_STAGE
 from .inputs import UnitRef, VideoInput
 from .stage import Stage, StageResult
 from .units import StageStats, UnitFolder, UnitState, failed, finish_stage, joined, run_batch, run_stage, total_hours
-from .workers import Worker, WorkerDiedError
+from .workers import Worker, WorkerDiedError, WorkerHangsError
 
 _LONE_ATTEMPTS = 2  # at an item that is alone in its process
 _OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this process
@@ -147,6 +148,7 @@ class Work:
         folder: where finished units go.
         keep_going: go on if a stage fails on every item of a unit.
         max_retries: how often a unit is given to another process after one died over it.
+        item_timeout_s: how long a stage may be silent over an item, besides four times its length; `None`: for ever.
     """
 
     source: VideoInput
@@ -154,6 +156,7 @@ class Work:
     folder: UnitFolder
     keep_going: bool = False
     max_retries: int = 2
+    item_timeout_s: float | None = None
 
     def start(self, ref: UnitRef) -> UnitState:
         """Reads a unit."""
@@ -174,58 +177,89 @@ def run_segment(work: Work, index: int, payload: UnitRef | bytes) -> bytes | tup
         payload: the unit's reference for the first segment, then what the one before returned.
 
     Returns:
-        The unit for the next segment; after the last its number and statistics.
+        The unit for the next segment; after the last its number and statistics. A stage that is silent for too long
+        ends this process instead, see `in_flight.has_hung`.
 
     Raises:
         StageBrokenError, ImportError, ValueError: if a stage cannot work at all.
         OSError: if the disk is full.
     """
     unit = work.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
-    for stage in work.segments[index].stages:
-        unit = run_stage(opened(stage), unit, work.keep_going)
-    return _passed_on(work, index, unit)
+    with in_flight.UnitWatch(work.folder.folder, unit.number, index, work.item_timeout_s) as watch:
+        for stage in work.segments[index].stages:
+            unit = run_stage(opened(stage), unit, work.keep_going)
+        return _passed_on(work, index, unit, watch)
 
 
 def run_segment_isolated(
     work: Work, index: int, payload: UnitRef | bytes
 ) -> bytes | tuple[int, tuple[StageStats, ...]]:
-    """Like `run_segment`, for a unit that kills the processes that work on it.
+    """Like `run_segment`, for a unit that kills the processes that work on it, or on which they hang.
 
     Each stage runs in a process of its own; a batch over which that dies is halved, until the item that kills it is
-    alone and is dropped with reason "error".
+    alone and is dropped with reason "error". Where a stage hung, each item is alone from the start: a batch with it
+    costs the whole time limit.
     """
     unit = work.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
+    folder = work.folder.folder
+    is_hung = in_flight.has_hung(folder, unit.number, index)
+    watch = in_flight.UnitWatch(folder, unit.number, index)
     for stage in work.segments[index].stages:
         began = time.perf_counter()
+        watch.begin_stage(stage.name, [asdict(item) for item in unit.stats], len(unit.rows))
         with Worker() as worker:
-            result = _isolated(worker, stage, unit.rows)
+            result = _Isolated(worker, stage, work.item_timeout_s, watch).run(unit.rows, 1 if is_hung else None)
         unit = finish_stage(stage, unit, result, time.perf_counter() - began, work.keep_going)
-    return _passed_on(work, index, unit)
+    passed_on = _passed_on(work, index, unit, watch)
+    in_flight.forget_hung(folder, unit.number, index)
+    return passed_on
 
 
-def _passed_on(work: Work, index: int, unit: UnitState) -> bytes | tuple[int, tuple[StageStats, ...]]:
+def _passed_on(
+    work: Work, index: int, unit: UnitState, watch: in_flight.UnitWatch
+) -> bytes | tuple[int, tuple[StageStats, ...]]:
     if index < len(work.segments) - 1:
+        watch.write(now=True)  # it may wait for the next
         return unit.to_bytes()
     work.folder.write(unit)
+    watch.remove()
     return unit.number, unit.stats
 
 
-def _isolated(worker: Worker, stage: Stage, rows: pa.Table) -> StageResult:
-    step = stage.batch_rows
-    return joined(stage, [_halved(worker, stage, rows.slice(i, step)) for i in range(0, max(len(rows), 1), step)])
+@dataclass(frozen=True)
+class _Isolated:
+    """Runs a stage in a process that may die or hang."""
+
+    worker: Worker
+    stage: Stage
+    item_timeout_s: float | None
+    watch: in_flight.UnitWatch
+
+    def run(self, rows: pa.Table, step: int | None = None) -> StageResult:
+        step = step or self.stage.batch_rows
+        return joined(self.stage, [self._batch(rows.slice(i, step)) for i in range(0, max(len(rows), 1), step)])
+
+    def _batch(self, batch: pa.Table) -> StageResult:
+        limit_s = None if self.item_timeout_s is None else in_flight.time_limit_s(batch, self.item_timeout_s)
+        # A lone item gets a second chance: its process may have died of something else, such as a lack of memory.
+        for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
+            try:
+                self.worker.run(_open, self.stage)  # which has no limit: models are loaded, even fetched
+                result = self.worker.run(_run_opened, self.stage, batch.combine_chunks(), limit_s=limit_s)
+                self.watch.count(len(batch), len(result.kept))
+                return result
+            except WorkerDiedError as error:
+                death = error
+                if isinstance(error, WorkerHangsError):
+                    break
+        if len(batch) <= 1:
+            self.watch.count(len(batch), 0)
+            return failed(self.stage, batch, str(death))
+        return self.run(batch, 1 if isinstance(death, WorkerHangsError) else -(-len(batch) // 2))
 
 
-def _halved(worker: Worker, stage: Stage, batch: pa.Table) -> StageResult:
-    # A lone item gets a second chance: its process may have died of something else, such as a lack of memory.
-    for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
-        try:
-            return worker.run(_run_opened, stage, batch.combine_chunks())
-        except WorkerDiedError as error:
-            death = str(error)
-    if len(batch) <= 1:
-        return failed(stage, batch, death)
-    half = len(batch) // 2
-    return joined(stage, [_halved(worker, stage, batch.slice(0, half)), _halved(worker, stage, batch.slice(half))])
+def _open(stage: Stage) -> None:
+    opened(stage)
 
 
 def _run_opened(stage: Stage, batch: pa.Table) -> StageResult:

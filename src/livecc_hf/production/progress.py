@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
+from .in_flight import UnitProgress
 from .units import StageStats, total_stats
 
 Say = Callable[[str], None]
+
+_SLOWEST_S = 60.0
+_STILL_S = 300.0
 
 
 def say_to_stderr(line: str) -> None:
@@ -18,38 +24,95 @@ def say_to_stderr(line: str) -> None:
 
 
 class Progress:
-    """Counts finished units.
+    """Counts finished units, and what is done of the others.
 
     Args:
         say: takes a line.
-        every_s: seconds between lines.
+        every_s: seconds between lines at first; a run of hours says one a minute.
         clock: seconds that never go back.
+        in_flight: returns how far the units are that are being worked on.
     """
 
-    def __init__(self, say: Say = say_to_stderr, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic):
-        self.say, self.every_s, self._clock = say, every_s, clock
+    def __init__(
+        self,
+        say: Say = say_to_stderr,
+        every_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        in_flight: Callable[[], Sequence[UnitProgress]] = tuple,
+    ):
+        self.say, self.every_s, self._clock, self._in_flight = say, every_s, clock, in_flight
         self.total: int | None = None
         self.stats: list[StageStats] = []
         self.done = 0
         self._began = self._said = clock()
+        self._since: dict[int, tuple[UnitProgress, float]] = {}  # since when units have not moved
+        self._lock = threading.Lock()
 
     def add(self, stats: Sequence[StageStats]) -> None:
         """Counts a unit, and says a line if it is time."""
-        self.stats = total_stats(iter((self.stats, stats)))
-        self.done += 1
+        with self._lock:
+            self.stats = total_stats(iter((self.stats, stats)))
+            self.done += 1
+        self.say_if_due()
+
+    def say_if_due(self) -> None:
+        """Says a line if it is time."""
         now = self._clock()
-        if now - self._said >= self.every_s:
-            self._said = now
+        with self._lock:
+            is_due = now - self._said >= max(self.every_s, min((now - self._began) / 60, _SLOWEST_S))
+            if is_due:
+                self._said = now
+        if is_due:
             self.say(self.line())
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Says lines while the block runs, also when no unit is finished for long."""
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(min(self.every_s, 1.0)):
+                self.say_if_due()
+
+        ticker = threading.Thread(target=tick, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticker.join()
+
     def line(self) -> str:
-        """Returns how far the run is: each stage with what it kept and how many items a second it was given."""
-        elapsed = max(self._clock() - self._began, 1e-9)
-        parts = [f"{self.done:,}{'' if self.total is None else f'/{self.total:,}'} units in {_clock_time(elapsed)}"]
-        parts += [f"{item.name} {item.items_out:,} ({_rate(item.items_in / elapsed)}/s)" for item in self.stats]
-        if self.total is not None and 0 < self.done < self.total:
-            parts.append(f"{_clock_time(elapsed / self.done * (self.total - self.done))} left")
+        """Returns how far the run is: what each stage was given and kept, and how many items a second it was given."""
+        now = self._clock()
+        elapsed = max(now - self._began, 1e-9)
+        moving = self._in_flight()
+        with self._lock:
+            done, finished = self.done, self.stats
+        stats = total_stats(iter((finished, *([StageStats(**stage) for stage in unit.stages] for unit in moving))))
+        parts = [f"{done:,}{'' if self.total is None else f'/{self.total:,}'} units in {_clock_time(elapsed)}"]
+        parts += [
+            f"{item.name} {item.items_in:,} → {item.items_out:,} ({_rate(item.items_in / elapsed)}/s)" for item in stats
+        ]
+        if self.total is not None and 0 < done < self.total:
+            parts.append(f"{_clock_time(elapsed / done * (self.total - done))} left")
+        parts += self._still(moving, now)
         return " · ".join(parts)
+
+    def _still(self, moving: Sequence[UnitProgress], now: float) -> list[str]:
+        """Return a text about the unit that has not moved for the longest time, if that is long."""
+        before, self._since = self._since, {}
+        for unit in moving:
+            known = before.get(unit.number)
+            is_still = known is not None and known[0] == unit
+            self._since[unit.number] = known if is_still else (unit, now)
+        still = min(self._since.values(), key=lambda entry: entry[1], default=None)
+        if still is None or now - still[1] < _STILL_S:
+            return []
+        unit, since = still
+        stage = unit.stages[-1]
+        place = f"{stage['name']} ({stage['items_in']:,} of {unit.rows:,})"
+        return [f"unit {unit.number} has not moved for {_clock_time(now - since)}: {place}"]
 
 
 def funnel_table(stats: Sequence[StageStats]) -> str:
@@ -57,7 +120,7 @@ def funnel_table(stats: Sequence[StageStats]) -> str:
     rows = [("stage", "in", "kept", "hours in", "hours kept", "dropped", "errors", "items/s")]
     for item in stats:
         rate = _rate(item.items_in / item.seconds) if item.seconds else "-"
-        hours = (f"{item.hours_in:,.1f}", f"{item.hours_out:,.1f}")
+        hours = [f"{value:,.1f}" if value >= 10 else f"{value:.2f}" for value in (item.hours_in, item.hours_out)]
         counts = (f"{item.items_in:,}", f"{item.items_out:,}")
         rows.append((item.name, *counts, *hours, f"{item.dropped:,}", f"{item.errors:,}", rate))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

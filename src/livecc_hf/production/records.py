@@ -11,6 +11,8 @@ import pyarrow as pa
 WORD = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("word", pa.string())])
 WORDS = pa.list_(WORD)
 
+SUBTITLES = "subtitles"  # a column of lines beside those of `VIDEO_SCHEMA`: captions given inline
+
 VIDEO_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique in a run
@@ -23,6 +25,7 @@ VIDEO_SCHEMA = pa.schema(
         ("width_px", pa.int32()),
         ("height_px", pa.int32()),
         ("words", WORDS),  # null until captions are read or speech is recognised
+        ("language_score", pa.float64()),  # null until the stage that finds it; clips have that of their video
     ]
 )
 

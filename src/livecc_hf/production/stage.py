@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from .records import DROPPED_SCHEMA
 
-_TEXT_WORDS = 24  # of a dropped item, kept for the report
+TEXT_WORDS = 24  # of a dropped item, kept for the report
 
 
 class StageBrokenError(ValueError):
@@ -103,5 +103,5 @@ def _first_words(rows: pa.Table) -> pa.Array:
     """Return the first words of each row; null where there are none."""
     if "words" not in rows.column_names:
         return pa.nulls(len(rows), pa.string())
-    heads = pc.list_slice(rows["words"], 0, _TEXT_WORDS).to_pylist()
+    heads = pc.list_slice(rows["words"], 0, TEXT_WORDS).to_pylist()
     return pa.array([" ".join(word["word"] for word in head) if head else None for head in heads], pa.string())

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from . import in_flight
+from .atomic import flush
 from .chat_endpoint import EndpointError
 from .records import DROPPED_SCHEMA
 from .stage import DeviceError, Stage, StageBrokenError, StageResult, hours_of, split
@@ -113,6 +114,7 @@ def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitSt
     """
     began = time.perf_counter()
     rows = unit.rows
+    in_flight.watch().begin_stage(stage.name, [asdict(item) for item in unit.stats], len(rows))
     # Also what is empty goes through: its columns change.
     parts = [run_batch(stage, rows.slice(i, stage.batch_rows)) for i in range(0, max(len(rows), 1), stage.batch_rows)]
     return finish_stage(stage, unit, joined(stage, parts), time.perf_counter() - began, keep_going)
@@ -150,7 +152,7 @@ def _count_videos(rows: pa.Table) -> int:
 def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
-        return stage(batch)
+        return _watched(stage, batch)
     except (ImportError, EndpointError, StageBrokenError):  # the same for every batch
         raise
     except Exception as error:
@@ -162,10 +164,22 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
                 "is kept: run the same command again"
             ) from error
         if len(batch) == 1:
+            in_flight.watch().count(1, 0)
             return failed(stage, batch, f"{type(error).__name__}: {error}")
     half = len(batch) // 2
     parts = [run_batch(stage, batch.slice(0, half)), run_batch(stage, batch.slice(half))]
     return joined(stage, parts)
+
+
+def _watched(stage: Stage, batch: pa.Table) -> StageResult:
+    watch = in_flight.watch()
+    watch.begin_batch(batch)
+    try:
+        result = stage(batch)
+    finally:
+        watch.end_batch()
+    watch.count(len(batch), len(result.kept))
+    return result
 
 
 def joined(stage: Stage, parts: Sequence[StageResult]) -> StageResult:
@@ -232,9 +246,9 @@ class UnitFolder:
             pq.write_table(unit.dropped, partial / DROPPED_FILE, compression="zstd")
             (partial / STATS_FILE).write_text(json.dumps([asdict(item) for item in unit.stats]))
             for file in partial.iterdir():
-                _flush(file)
+                flush(file)
             partial.rename(self.path(unit.number))
-            _flush(self.folder)
+            flush(self.folder)
         except OSError:
             if not self.is_done(unit.number):
                 raise
@@ -247,6 +261,13 @@ class UnitFolder:
             shutil.rmtree(partial, ignore_errors=True)
         for marks in self.folder.glob(".*.attempts"):
             marks.unlink(missing_ok=True)
+        in_flight.clear(self.folder)
+
+    def remove(self, number: int) -> None:
+        """Removes a finished unit, in one step."""
+        gone = self.folder / f".{number:06d}.{os.getpid()}.partial"
+        self.path(number).rename(gone)
+        shutil.rmtree(gone)
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the finished units, in order."""
@@ -257,6 +278,13 @@ class UnitFolder:
         """Yields the rows of the finished units, in order."""
         for number in self.numbers():
             yield pq.read_table(self.path(number) / ROWS_FILE)
+
+    def schemas(self) -> Iterator[pa.Schema]:
+        """Yields the columns of the finished units that hold any row."""
+        for number in self.numbers():
+            file = pq.ParquetFile(self.path(number) / ROWS_FILE)
+            if file.metadata.num_rows:
+                yield file.schema_arrow
 
     def dropped(self) -> Iterator[pa.Table]:
         """Yields the dropped rows of the finished units, in order."""
@@ -275,22 +303,3 @@ def total_stats(per_unit: Iterator[Sequence[StageStats]]) -> list[StageStats]:
         for item in stats:
             totals[item.name] = totals[item.name] + item if item.name in totals else item
     return list(totals.values())
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk: a full one shows only then on some file systems."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, value: Any) -> None:
-    """Write JSON, there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(value, indent=1))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context, parent_process
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import pyarrow as pa
 
+_FINISH_S = 5.0
+
 
 class WorkerDiedError(RuntimeError):
     """The process died over its task."""
+
+
+class WorkerHangsError(WorkerDiedError):
+    """The process did not finish its task in time, and was ended."""
 
 
 class Worker:
@@ -30,33 +37,89 @@ class Worker:
         self.environment = dict(environment or {})
         self.pid: int | None = None
         self._executor: ProcessPoolExecutor | None = None
+        self._lock = Lock()
+        self._is_closed = False
 
-    def run(self, function: Any, *args: Any) -> Any:
+    def run(self, function: Any, *args: Any, limit_s: float | None = None) -> Any:
         """Calls a function there.
 
+        Args:
+            function: importable, like what it is given.
+            args: its arguments.
+            limit_s: the process is ended when it takes longer than this.
+
         Raises:
-            WorkerDiedError: if the process died.
+            WorkerDiedError: if the process died, or the worker was closed.
+            WorkerHangsError: if it took too long.
             Exception: what the function raised.
         """
         try:
-            if self._executor is None:
-                self._executor = ProcessPoolExecutor(
-                    1, get_context("spawn"), initializer=_begin_worker, initargs=(self.environment,)
-                )
-                self.pid = self._executor.submit(_own_pid).result()
-            return self._executor.submit(function, *args).result()
+            executor = self._started()
+            future = executor.submit(function, *args)
+        except WorkerDiedError:
+            raise
+        except RuntimeError as error:  # another thread closed it: a BrokenProcessPool, or what submit says of it
+            raise self._death() from error
+        try:
+            return future.result(limit_s)
         except BrokenProcessPool as error:
-            self.pid = None  # it is gone, and the number may be another's
-            self.close()
-            raise WorkerDiedError("the process that worked on it died (killed, out of memory, or crashed)") from error
+            raise self._death() from error
+        except TimeoutError:
+            if future.done():  # it is the function's own
+                raise
+            self._end()
+            raise WorkerHangsError(f"timed out: not finished after {limit_s:,.0f} s") from None
+
+    def finish(self) -> None:
+        """Lets an idle process end by itself, so that what it holds is given back; starts no other."""
+        with self._lock:
+            self._is_closed = True
+            executor, pid = self._executor, self.pid
+        if executor is not None:
+            executor.shutdown(wait=False)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                for _ in range(round(_FINISH_S / 0.01)):
+                    os.kill(pid, 0)
+                    time.sleep(0.01)
+        self.close()
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing."""
-        executor, self._executor = self._executor, None
-        if self.pid is not None and executor is not None:
+        """Ends the process, whatever it is doing, and starts no other."""
+        with self._lock:
+            self._is_closed = True
+        self._end()
+
+    def _started(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._is_closed:
+                raise WorkerDiedError("the run has stopped")
+            executor, is_new = self._executor, self._executor is None
+            if is_new:
+                executor = self._executor = ProcessPoolExecutor(
+                    1, get_context("spawn"), initializer=_begin_worker, initargs=(self.environment,)
+                )
+        if is_new:
+            self.pid = executor.submit(_own_pid).result()
+            with self._lock:
+                is_late = self._is_closed
+            if is_late:  # closed while it started, when its number was not known yet
+                self._end()
+                raise WorkerDiedError("the run has stopped")
+        return executor
+
+    def _death(self) -> WorkerDiedError:
+        self.pid = None  # it is gone, and the number may be another's
+        self._end()
+        return WorkerDiedError("the process that worked on it died (killed, out of memory, or crashed)")
+
+    def _end(self) -> None:
+        with self._lock:
+            executor, self._executor = self._executor, None
+            pid, self.pid = self.pid, None
+        if pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self.pid = None
+                os.kill(pid, signal.SIGKILL)
         if executor is not None:
             executor.shutdown(wait=False, cancel_futures=True)
 

@@ -225,6 +225,19 @@ def _json_list(file: Path) -> list:
     return value
 
 
+def _cache_dir(folder: Path) -> str:
+    """Returns a place for the cached rows of a folder as it is now.
+
+    `datasets` finds those of a folder with a card by its last name alone, so that one `dataset` would be taken for any
+    other, and for what it was before it was made anew.
+    """
+    from datasets import config
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    state = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return str(Path(config.HF_DATASETS_CACHE, "livecc-folders", hashlib.sha256(repr(state).encode()).hexdigest()[:24]))
+
+
 def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
     """Returns the dataset's rows, media undecoded, and where its media paths start.
 
@@ -239,7 +252,9 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
             rows = load_dataset("parquet", data_files=str(path), split="train")
             root = str(path.parent)
         else:
-            rows = load_dataset(keys.path, keys.name, split=keys.split, revision=keys.revision)
+            cache = _cache_dir(path) if path.is_dir() else None
+            source = str(path) if path.is_dir() else keys.path
+            rows = load_dataset(source, keys.name, split=keys.split, revision=keys.revision, cache_dir=cache)
             revision = f"@{keys.revision}" if keys.revision else ""
             root = str(path) if path.is_dir() else f"hf://datasets/{keys.path}{revision}"
     except Exception as error:  # load_dataset fails in as many ways as there are formats

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ...data.media import resolve_media
 from ...messages import one_line
 from ..columns import with_column
+from ..in_flight import items_done
 from ..model_stage import ModelStage, load_pretrained
 from ..records import WORDS, words_array
 from ..speech_audio import SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
@@ -166,6 +167,7 @@ class Asr(ModelStage):
                 reasons[i], details[i], values[i] = outcome.reason, outcome.detail, outcome.value
             else:
                 found[i] = outcome
+            items_done()
         return split(self.name, _filled(batch, found), reasons, values, details)
 
     def transcribe(self, audio: SpeechAudio) -> Transcript:

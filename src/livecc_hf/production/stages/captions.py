@@ -13,10 +13,8 @@ from ...messages import one_line
 from ..caption_files import MAX_WORD_S, CaptionError, TimedText, read_captions
 from ..caption_words import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
 from ..columns import with_column
-from ..records import WORDS
+from ..records import SUBTITLES, WORDS
 from ..stage import Stage, StageResult, split
-
-SUBTITLES = "subtitles"  # a column of `LINES` beside those of `VIDEO_SCHEMA`: captions given inline
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 The rules are those of LiveCC's data production (showlab/livecc, `data/production`), with these differences: the last
 word of a video belongs to its clip; a clip's length counts from the start of its first word, not from that word's
 end; no clip lasts longer than the limit, where the reference measures fine-tuning clips to their last word's start;
-and a sentence starts at a word whose first letter is a capital, where the reference accepts only words all in
-capitals, such as "A".
+the limit holds with the half second after the last word at which a frame is sampled, since training has no frame for
+words that end later than 239.5 s after the clip's start; and a sentence starts at a word whose first letter is a
+capital, where the reference accepts only words all in capitals, such as "A".
 
 A batch is cut as a whole, in flat arrays of all its words; only runs longer than the limit are cut one by one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -19,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..columns import flat_times
 from ..records import CLIP_SCHEMA, DROPPED_SCHEMA, WORD
-from ..stage import Stage, StageResult
+from ..stage import TEXT_WORDS, Stage, StageResult
+from .conversations import LAST_FRAME_S
 
-_TEXT_WORDS = 24  # of a dropped piece, kept for the report
 _REASONS = np.array([None, "mid_sentence", "long", "short", "too_slow", "too_fast"], dtype=object)
 
 
@@ -69,7 +72,10 @@ class _ClipStage(Stage):
     """
 
     min_s: float = field(default=30.0, metadata={"help": "Shortest clip in seconds; LiveCC's 30."})
-    max_s: float = field(default=240.0, metadata={"help": "Longest clip in seconds; LiveCC's 240, 480 frames."})
+    max_s: float = field(
+        default=240.0,
+        metadata={"help": "Longest clip in seconds, with 0.5 after its last word; LiveCC's 240, 480 frames."},
+    )
     max_gap_s: float = field(default=3.0, metadata={"help": "A longer silence ends a clip; LiveCC's 3."})
     max_previous_words: int | None = field(
         default=None, metadata={"help": "At most this many words before a clip are kept; default: all of the video's."}
@@ -79,10 +85,12 @@ class _ClipStage(Stage):
     by_starts: ClassVar[bool]  # silence and least length are measured between word starts, else between ends
 
     def __post_init__(self) -> None:
-        if not (0 <= self.min_s <= self.max_s < math.inf and self.max_s > 0 and 0 < self.max_gap_s < math.inf):
+        if not (
+            0 <= self.min_s <= self.max_s < math.inf and self.max_s > LAST_FRAME_S and 0 < self.max_gap_s < math.inf
+        ):
             raise ValueError(
                 f"{self.name}: min_s={self.min_s}, max_s={self.max_s}, max_gap_s={self.max_gap_s}: expected "
-                "0 <= min_s <= max_s and a gap above 0, in seconds"
+                f"0 <= min_s <= max_s, max_s above {LAST_FRAME_S} and a gap above 0, in seconds"
             )
         if self.max_previous_words is not None and self.max_previous_words < 0:
             raise ValueError(f"{self.name}: max_previous_words={self.max_previous_words}: expected 0 or more, or null")
@@ -91,7 +99,7 @@ class _ClipStage(Stage):
         """Cuts the videos of a batch in `VIDEO_SCHEMA` into clips in `CLIP_SCHEMA`."""
         words = _flat_words(batch)
         times = words.start_s if self.by_starts else words.end_s
-        pieces = _cut(words, times, self.max_s, self.max_gap_s, self.at_sentences)
+        pieces = _cut(words, times, self._max_spoken_s, self.max_gap_s, self.at_sentences)
         codes, values = self._judge(words, times, pieces)
         text = _JoinedText(words.text)
         kept = self._kept(batch, words, pieces, codes, text)
@@ -102,13 +110,17 @@ class _ClipStage(Stage):
         first, last = pieces.first, pieces.stop - 1
         seconds = words.end_s[last] - words.start_s[first]
         measured_s = times[last] - words.start_s[first]
-        conditions = [~pieces.is_clip, seconds > self.max_s, measured_s < self.min_s]
+        conditions = [~pieces.is_clip, seconds > self._max_spoken_s, measured_s < self.min_s]
         values = [np.full(len(first), np.nan), seconds, measured_s]
         speeds = _ratio(pieces.stop - first, seconds)
         slowest, fastest = self._speed_limits()
         conditions += [speeds < slowest, speeds > fastest]
         values += [speeds, speeds]
         return np.select(conditions, range(1, 6), 0), np.select(conditions, values, np.nan)
+
+    @property
+    def _max_spoken_s(self) -> float:
+        return self.max_s - LAST_FRAME_S
 
     def _speed_limits(self) -> tuple[float, float]:
         return 0.0, math.inf
@@ -120,7 +132,11 @@ class _ClipStage(Stage):
         begins = np.searchsorted(words.row_of, rows)
         if self.max_previous_words is not None:
             begins = np.maximum(begins, first - self.max_previous_words)
-        columns = {name: batch[name].take(pa.array(rows)) for name in ("video", "title", "category")}
+        columns = {
+            name: batch[name].take(pa.array(rows))
+            for name in ("video", "title", "category", "language_score")
+            if name in batch.column_names
+        }
         columns |= {
             "id": _piece_ids(batch, words.row_of[pieces.first]).filter(pa.array(is_kept)),
             "start_s": words.start_s[first],
@@ -156,7 +172,7 @@ class _ClipStage(Stage):
             "value": pa.array(values[gone], from_pandas=True),
             "detail": pc.binary_join_element_wise(pc.cast(pa.array(stop - first), pa.string()), "words", " "),
             "hours": seconds / 3600,
-            "text": text.slices(first, np.minimum(first + _TEXT_WORDS, stop)),
+            "text": text.slices(first, np.minimum(first + TEXT_WORDS, stop)),
         }
         bare = np.setdiff1d(np.arange(len(batch)), piece_rows[codes == 0])
         of_videos = self._videos_without_clips(batch, words, bare, np.bincount(rows, seconds, len(batch))[bare])
@@ -242,27 +258,18 @@ class _JoinedText:
 
 def _flat_words(batch: pa.Table) -> _Words:
     """Return the words of all rows without blank ones and without rows whose times make no sense."""
-    column = batch["words"].combine_chunks()
-    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    starts, ends, texts = column.flatten().flatten()
-    start_s, end_s = (times.to_numpy(zero_copy_only=False) for times in (starts, ends))
-    text = pc.utf8_trim_whitespace(texts)
-    row_of = np.repeat(np.arange(len(batch)), counts)
-    is_sound = np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)
-    is_sound &= text.is_valid().to_numpy(zero_copy_only=False)
+    found = flat_times(batch["words"], needs_text=True)
     faults = {}
-    for at in np.flatnonzero(~is_sound)[::-1].tolist():  # the first fault of a row stays
-        row = int(row_of[at])
-        number = at - int(np.searchsorted(row_of, row))
+    for row, at in found.faults.items():
+        number = at - int(np.searchsorted(found.row_of, row))
         faults[row] = (
-            f"word {number} ({texts[at].as_py()!r}) runs from {start_s[at]} to {end_s[at]} s: expected a word and an "
-            "end after its start"
+            f"word {number} ({found.text[at].as_py()!r}) runs from {found.start_s[at]} to {found.end_s[at]} s: "
+            "expected a word and an end after its start"
         )
-    is_used = pc.fill_null(pc.greater(pc.binary_length(text), 0), False).to_numpy(zero_copy_only=False)
-    is_used &= ~np.isin(row_of, list(faults))
-    if not is_used.all():
-        start_s, end_s, row_of = start_s[is_used], end_s[is_used], row_of[is_used]
-        text = text.filter(pa.array(is_used))
+    found = found.without(faults)
+    found = dataclasses.replace(found, text=pc.utf8_trim_whitespace(found.text))
+    found = found.only(pc.greater(pc.binary_length(found.text), 0).to_numpy(zero_copy_only=False))
+    start_s, end_s, text, row_of = found.start_s, found.end_s, found.text, found.row_of
     if ((np.diff(end_s) < 0) & (np.diff(row_of) == 0)).any():  # overlapping captions
         order = np.lexsort((end_s, row_of))
         start_s, end_s, text = start_s[order], end_s[order], text.take(pa.array(order))

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...modeling.grammar_livecc import FRAME_STEP_S
+from ..atomic import replaced_when_done
 from ..records import CLIP_SCHEMA
 
+# From a clip's last word to its end, so that a frame is sampled after it. It is the grammar's `FRAME_STEP_S`, whose
+# import would bring torch into every process.
+LAST_FRAME_S = 0.5
 _ESCAPED = r'[\x00-\x1f"\\]'
 _OFFSETS_A_WRITE = 100_000
 _ROW_GROUP_ROWS = 1000
@@ -151,12 +153,10 @@ def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
     Raises:
         ValueError: if no clip was written.
     """
-    with replaced_when_done(Path(path)) as partial:
-        with partial.open("wb") as file:
-            writer = JsonlWriter(file)
-            yield writer
-            writer.finish()
-        _sync(partial)
+    with replaced_when_done(path) as partial, partial.open("wb") as file:
+        writer = JsonlWriter(file)
+        yield writer
+        writer.finish()
 
 
 def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
@@ -169,7 +169,7 @@ def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
         ValueError: if the columns are not those of `CLIP_SCHEMA`.
     """
     rows = dataset_rows(clips)
-    with replaced_when_done(Path(path)) as partial:
+    with replaced_when_done(path) as partial:
         pq.write_table(
             rows,
             partial,
@@ -178,25 +178,6 @@ def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
             write_page_index=True,
             use_content_defined_chunking=True,
         )
-        _sync(partial)
-
-
-@contextmanager
-def replaced_when_done(path: Path) -> Iterator[Path]:
-    """Give a name beside a file to write to; it becomes the file if all goes well, and is removed if not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _video_ends(clips: pa.Table) -> np.ndarray:
@@ -210,7 +191,7 @@ def _video_ends(clips: pa.Table) -> np.ndarray:
     ends = words.flatten().field("end_s").to_numpy(zero_copy_only=False)
     video_ends = clips["end_s"].to_numpy().copy()
     spoken = np.flatnonzero(np.diff(offsets))
-    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + FRAME_STEP_S)
+    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + LAST_FRAME_S)
     return video_ends
 
 
@@ -252,7 +233,7 @@ def _streams(words: pa.ListArray) -> pa.Array:
     dumped = _map_rare(
         pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1]
     )
-    triples = pc.binary_join_element_wise("[", *_numbers(starts), ", ", *_numbers(ends), ', "', dumped, '"]', "")
+    triples = pc.binary_join_element_wise("[", _numbers(starts), ", ", _numbers(ends), ', "', dumped, '"]', "")
     return pc.binary_join(pa.ListArray.from_arrays(_offsets(words), triples), ", ")
 
 
@@ -262,10 +243,13 @@ def _offsets(words: pa.ListArray) -> pa.Int32Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
 
 
-def _numbers(seconds: pa.DoubleArray) -> tuple[pa.StringArray, pa.StringArray]:
-    """Return numbers as JSON in two parts: `17.0` is "17" and ".0", as Python writes it and Arrow does not."""
-    is_whole = pc.and_(pc.equal(seconds, pc.floor(seconds)), pc.less(pc.abs(seconds), 1e9))
-    return pc.cast(seconds, pa.string()), pc.if_else(is_whole, ".0", "")
+def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
+    """Return numbers as JSON, whole ones as "17.0", as Python writes them and Arrow does not."""
+    encoded = seconds.dictionary_encode()  # times repeat: a word begins where another ends
+    values = encoded.dictionary
+    is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 1e9))
+    numbers = pc.binary_join_element_wise(pc.cast(values, pa.string()), pc.if_else(is_whole, ".0", ""), "")
+    return numbers.take(encoded.indices)
 
 
 def _map_rare(is_rare: pa.BooleanArray, texts: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:

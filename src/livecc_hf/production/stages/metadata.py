@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ...data.media import resolve_media
 from ...messages import one_line
 from ..columns import with_column
+from ..records import SUBTITLES
 from ..stage import Stage, StageResult, split
 
 _FROM_HEADER = ("duration_s", "width_px", "height_px")
@@ -138,8 +139,8 @@ class Metadata(Stage):
     def _check_captions(self, batch: pa.Table, is_open: np.ndarray, reasons: np.ndarray) -> None:
         """Mark the rows still open that have no captions; files are looked for last, it takes longest."""
         has_words = batch["words"].is_valid().to_numpy()
-        if "subtitles" in batch.column_names:
-            has_words = has_words | batch["subtitles"].is_valid().to_numpy()
+        if SUBTITLES in batch.column_names:
+            has_words = has_words | batch[SUBTITLES].is_valid().to_numpy()
         paths = batch["captions"].to_pylist()
         for row in np.flatnonzero(is_open & ~has_words):
             if not (paths[row] and Path(paths[row]).is_file()):

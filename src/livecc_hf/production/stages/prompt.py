@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -15,10 +14,13 @@ import pyarrow as pa
 from ..answer_cache import AnswerCache
 from ..chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
 from ..columns import spoken_text, texts, with_column
+from ..endpoint_failures import EndpointFailures
+from ..in_flight import items_done
 from ..model_stage import ModelStage
 from ..stage import StageResult, split
 
 _MAX_QUERY_CHARACTERS = 400
+_EASY_SPEECH = "He passes the ball to the left, and it goes wide of the goal."
 # What each condition is called in an answer, the answer that keeps a clip, and the reason to drop it otherwise.
 CONDITIONS = (
     ("describes_video", True, "not_about_video"),
@@ -77,7 +79,7 @@ class Prompt(ModelStage):
     tried again within limits, after the time the endpoint asks for. Answers are kept in `cache`, by model and prompt.
 
     Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that holds; detail: all), `error` (no
-    usable answer; detail: what came). Where nothing but errors comes, the stage stops instead: see `__call__`.
+    usable answer; detail: what came). Where the endpoint itself fails, the stage stops instead: see `__call__`.
 
     The conditions are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data).
     """
@@ -133,8 +135,9 @@ class Prompt(ModelStage):
         """Judges the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
-            EndpointError: if the endpoint refuses the key or the model; if it failed on every clip that was asked; or
-                if `give_up_after` clips in a row got no usable answer. Answers that came are in the cache.
+            EndpointError: if the endpoint refuses the key or the model; if it fails on a clip and on another question
+                after it; or if `give_up_after` clips in a row got no usable answer. Answers that came are in the
+                cache.
             OSError: if the cache cannot be written.
         """
         self.open()
@@ -161,32 +164,54 @@ class Prompt(ModelStage):
         Raises:
             EndpointError, OSError: see `__call__`.
         """
-        failures = _Failures(self.give_up_after)
+        failures = EndpointFailures(self.give_up_after)
+        outcomes: list[Verdict | EndpointError | str] = ["the clip has no words"] * len(spoken)
+        waiting = [i for i, text in enumerate(spoken) if text.strip()]
+        for _ in range(2):
+            answers = self._ask_all([(spoken[i], titles[i]) for i in waiting], failures)
+            for i, answer in zip(waiting, answers, strict=True):
+                outcomes[i] = answer
+            failures.check(self.base_url)
+            waiting = [i for i in waiting if isinstance(outcomes[i], EndpointError) and outcomes[i].is_down]
+            if not waiting:
+                break
+            # A clip is not dropped for an outage, also not the last ones of a unit: they are asked again if it is over.
+            self._check_is_up(failures)
+        return [str(outcome) if isinstance(outcome, EndpointError) else outcome for outcome in outcomes]
 
-        def judge_one(text: str, title: str) -> Verdict | str:
-            if not text.strip():
-                return "the clip has no words"
+    def _ask_all(self, clips: list[tuple[str, str]], failures: EndpointFailures) -> list[Verdict | EndpointError]:
+        """Return what came of each clip's words and title."""
+
+        def ask(clip: tuple[str, str]) -> Verdict | EndpointError:
             if failures.stop.is_set():
-                return "not asked: the stage has stopped"
+                return EndpointError("not asked: the stage has stopped")
             try:
-                return self._verdict(_messages(text, title), failures)
+                verdict = self._verdict(_messages(*clip), failures)
+                items_done()
+                return verdict
             except EndpointError as error:
                 failures.add(error)
-                return str(error)
+                return error
             except BaseException:
                 failures.stop.set()  # the calls still waiting need not be made
                 raise
 
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
-                outcomes = list(pool.map(judge_one, spoken, titles))
+                return list(pool.map(ask, clips))
             except BaseException:
                 failures.stop.set()
                 raise
-        failures.check(self.base_url)
-        return outcomes
 
-    def _verdict(self, messages: list[dict[str, str]], failures: _Failures) -> Verdict:
+    def _check_is_up(self, failures: EndpointFailures) -> None:
+        """Raises an EndpointError if not even an easy clip is answered, whatever the answer."""
+        try:
+            self.loaded.endpoint.ask(_messages(_EASY_SPEECH, ""))
+        except EndpointError as error:
+            if error.is_down:
+                raise failures.stopped(self.base_url) from error
+
+    def _verdict(self, messages: list[dict[str, str]], failures: EndpointFailures) -> Verdict:
         endpoint, cache = self.loaded
         key = AnswerCache.key(self.model, messages, SCHEMA)
         kept = cache.get(key)
@@ -209,46 +234,6 @@ class Prompt(ModelStage):
             cache.put(key, answer)
             return verdict_of(answer)
         raise EndpointError(f"no usable answer from {self.model!r} in {self.max_answers} tries: {wrong}")
-
-
-class _Failures:
-    """Counts what fails in a batch, over all threads, to tell a bad clip from a bad endpoint."""
-
-    def __init__(self, give_up_after: int):
-        self.stop = threading.Event()
-        self._give_up_after = give_up_after
-        self._lock = threading.Lock()
-        self._in_a_row = self._n_failed = self._n_down = self._n_answered = 0
-        self._last: EndpointError | None = None
-        self._fatal: EndpointError | None = None
-
-    def add(self, error: EndpointError) -> None:
-        with self._lock:
-            self._in_a_row += 1
-            self._n_failed += 1
-            self._n_down += error.is_down
-            self._last = error
-            if error.is_fatal:
-                self._fatal = error
-            if error.is_fatal or self._in_a_row >= self._give_up_after:
-                self.stop.set()
-
-    def reset(self) -> None:
-        with self._lock:
-            self._in_a_row, self._n_answered = 0, self._n_answered + 1
-
-    def check(self, base_url: str) -> None:
-        """Raises an EndpointError if it is the endpoint that fails."""
-        if self._fatal is not None:
-            raise self._fatal
-        is_all_down = self._n_failed > 0 and self._n_answered == 0 and self._n_down == self._n_failed
-        if self.stop.is_set() or is_all_down:
-            raise EndpointError(
-                f"the prompt stage stops: {self._n_failed} clips in this batch got no usable answer from {base_url}, "
-                f"the last because {self._last}. Check the endpoint and the model, and start again: answers that "
-                "came are kept, if there is a cache",
-                is_down=self._n_down > 0,
-            )
 
 
 def read_answer(text: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...data.media import resolve_media
 from ...messages import one_line
 from ..columns import scores_array, with_column
+from ..in_flight import items_done
 from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
 from ..stage import StageResult, split
 
@@ -120,6 +121,7 @@ class TalkingHead(ModelStage):
                     waiting[i] = frames
                 if len(waiting) == self.clips_per_batch:
                     scores[list(waiting)] = self.probabilities(list(waiting.values()))
+                    items_done(len(waiting))
                     waiting = {}
         if waiting:
             scores[list(waiting)] = self.probabilities(list(waiting.values()))

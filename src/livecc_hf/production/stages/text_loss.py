@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from ...messages import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
+from ..in_flight import items_done
 from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
 from ..stage import StageResult, split
 
 # Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
+_CPU_TOKENS_PER_BATCH = 4096  # longer ones gain nothing where no kernel has to be started
 _LOGITS_PER_BLOCK = {"cpu": 1 << 23, "other": 1 << 27}
 
 
@@ -76,7 +78,10 @@ class TextLoss(ModelStage):
         },
     )
     tokens_per_batch: int = field(
-        default=16_384, metadata={"help": "Tokens run at once, padding included; lower it if memory runs out."}
+        default=16_384,
+        metadata={
+            "help": "Tokens run at once, padding included (on a CPU 4,096 at most); lower it if memory runs out."
+        },
     )
     max_tokens: int | None = field(
         default=None, metadata={"help": "Most tokens of prompt and words; default: the model's context."}
@@ -152,8 +157,12 @@ class TextLoss(ModelStage):
                 )
             else:
                 usable[i] = clip
-        for group in _groups({i: len(clip.ids) for i, clip in usable.items()}, self.tokens_per_batch):
+        limit = self.tokens_per_batch
+        if loaded.model.device.type == "cpu":
+            limit = min(limit, _CPU_TOKENS_PER_BATCH)
+        for group in _groups({i: len(clip.ids) for i, clip in usable.items()}, limit):
             losses[group] = self._run([usable[i] for i in group])
+            items_done(len(group))
         for i in np.flatnonzero(np.isnan(losses)):
             details[i] = details[i] or "the loss is not a number: try dtype bfloat16 or float32"
         return losses, details

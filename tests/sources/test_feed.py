@@ -1,12 +1,15 @@
 """The clock-paced feed, against real time in tenths of a second."""
 
+import itertools
+import threading
 import time
 
 import pytest
 import torch
 
-from livecc_hf.cli.pacing import LagMeter, RealTimeFeed
 from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.sources import LagMeter, PlayoutClock, RealTimeFeed
+from livecc_hf.sources.timeline import LiveChunk
 
 
 def chunks(n_chunks, frame_s=0.05, n_frames=2, last_frames=2):
@@ -24,7 +27,7 @@ def test_a_fast_taker_gets_everything_when_it_is_due():
     for number, chunk in enumerate(feed):
         assert chunk.timestamps_s[0] == pytest.approx(100 + number * 0.1)
         assert time.monotonic() - began_s >= number * 0.1 + 0.05 - 0.005
-        lags.append(feed.lag_s(chunk.timestamps_s[-1]))
+        lags.append(feed.lag_s(chunk))
     assert len(lags) == 6
     assert feed.skipped_frames == 0
     assert all(-0.005 <= lag < 0.2 for lag in lags)
@@ -67,6 +70,69 @@ def test_an_error_of_the_video_reaches_the_taker():
 
     with pytest.raises(ValueError, match="the disk is gone"):
         list(RealTimeFeed(broken()))
+
+
+def arrivals(bursts, burst_s):
+    """A live source that sends a burst of chunks of one second of video each, shrunk to `burst_s` per chunk."""
+    began_s = time.monotonic()
+    for burst in range(bursts):
+        time.sleep(max(0, began_s + burst * 4 * burst_s - time.monotonic()))
+        for chunk in range(4):
+            first = (burst * 4 + chunk) * burst_s
+            times = [first, first + burst_s / 2]
+            yield LiveChunk(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), times, time.monotonic())
+
+
+def test_bursts_of_a_live_source_go_out_evenly():
+    feed = RealTimeFeed(arrivals(5, burst_s=0.1), PlayoutClock(max_hold_s=4))
+    taken = [(time.monotonic(), chunk.timestamps_s[0]) for chunk in feed]
+    assert len(taken) == 20
+    assert feed.skipped_frames == 0
+    gaps = [after[0] - before[0] for before, after in itertools.pairwise(taken)]
+    assert max(gaps) < 0.3
+
+
+def test_bursts_are_held_back_no_longer_than_asked():
+    feed = RealTimeFeed(arrivals(5, burst_s=0.1), PlayoutClock(max_hold_s=0.05))
+    lags = [feed.lag_s(chunk) for chunk in feed]
+    assert max(lags) < 0.25
+    assert len(lags) * 2 + feed.skipped_frames == 40
+
+
+def test_a_flood_is_bounded():
+    clock = PlayoutClock(max_hold_s=2)
+    chunks = [LiveChunk(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), [n, n + 0.5], 100.0) for n in range(1000)]
+    feed = RealTimeFeed(chunks, clock, now_s=lambda: 100.0)
+    feed.wait_ready()
+    time.sleep(0.2)
+    assert len(feed._waiting) <= 3
+    assert feed.skipped_frames >= 1990
+    feed.close()
+
+
+def test_a_reader_that_hangs_is_left_alone():
+    hang = threading.Event()
+
+    def hanging():
+        yield from chunks(1)
+        hang.wait(20)
+
+    began_s = time.monotonic()
+    failure = ValueError("hangs")
+    feed = RealTimeFeed(hanging(), find_failure=lambda: failure if time.monotonic() - began_s > 0.5 else None)
+    feed._clock.is_live = True
+    with pytest.raises(ValueError, match="hangs"):
+        list(feed)
+    hang.set()
+
+
+def test_what_fails_at_the_start_is_said_before_anything_is_taken():
+    def broken():
+        raise ValueError("no camera")
+        yield
+
+    with pytest.raises(ValueError, match="no camera"):
+        RealTimeFeed(broken()).wait_ready()
 
 
 def test_no_video_is_no_chunks():

@@ -1,0 +1,173 @@
+"""A manifest of made-up captioned videos, of any size, for `benchmarks/data.py`.
+
+The lines are those of `tests/data/reference_clips/captions.jsonl.gz`, English as captions have it, in the order that a
+seed gives; the times are drawn anew: lines of a few seconds, some silences, now and then a sound such as [Music].
+Some videos are what data production drops: too long, too small, without a title, in another language.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_CAPTIONS = Path(__file__).parents[1] / "tests/data/reference_clips/captions.jsonl.gz"
+_GERMAN = (
+    "und dann sehen wir noch einmal wie der Spieler",
+    "den Ball in der letzten Minute über die Linie bringt",
+    "das hätte vor diesem Spiel wirklich niemand erwartet",
+    "jetzt kommt es darauf an ob die Abwehr hält",
+)
+_CATEGORIES = ("Sports", "Education", "Gaming", "Howto & Style", "Music", "Entertainment")
+_BAD_SHARE = 0.03  # of the videos, for each of the ways to be dropped
+_SECONDS = (30, 600)  # shortest and longest video
+_WORDS_PER_S = (1.5, 3.2)
+_SILENCE_SHARE, _SILENCE_S = 0.02, (3.5, 12)  # between two lines
+_MUSIC_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class ManifestCounts:
+    """What a manifest holds.
+
+    Attributes:
+        videos: its lines.
+        caption_lines: of all videos.
+        words: in those.
+        hours: of video.
+        mb: size of the file.
+    """
+
+    videos: int
+    caption_lines: int
+    words: int
+    hours: float
+    mb: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as they are written to the results."""
+        return asdict(self)
+
+
+def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
+    """Write videos until they have so many lines of captions; the same seed gives the same bytes."""
+    videos = lines = words = 0
+    hours = 0.0
+    with path.open("w", encoding="utf-8") as file:
+        for row in _videos(np.random.default_rng(seed), _spoken_lines()):
+            row["subtitles"] = row["subtitles"][: n_lines - lines]
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            videos += 1
+            lines += len(row["subtitles"])
+            words += sum(text.count(" ") + 1 for _, _, text in row["subtitles"])
+            hours += row["duration_s"] / 3600
+            if lines >= n_lines:
+                break
+    return ManifestCounts(videos, lines, words, round(hours, 1), round(path.stat().st_size / 1e6, 1))
+
+
+def read_rows(path: Path, n_videos: int) -> list[dict[str, Any]]:
+    """Return the first videos of a manifest."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in islice(file, n_videos)]
+
+
+def write_caption_file(path: Path, lines: list[tuple[float, float, str]]) -> Path:
+    """Write lines as a caption file in the format of its suffix; json3 and WebVTT as YouTube's, with word times."""
+    make = {".json3": _json3, ".vtt": _vtt, ".srt": _srt}[path.suffix]
+    path.write_text(make(lines), encoding="utf-8")
+    return path
+
+
+def _json3(lines: list[tuple[float, float, str]]) -> str:
+    events = []
+    for start_s, end_s, text in lines:
+        segments = [
+            {"utf8": f" {word}" if i else word, "tOffsetMs": round(1000 * at_s), "acAsrConf": 0}
+            for i, (at_s, word) in enumerate(_timed(end_s - start_s, text))
+        ]
+        times = {"tStartMs": round(1000 * start_s), "dDurationMs": round(1000 * (end_s - start_s))}
+        events.append(times | {"wWinId": 1, "segs": segments})
+    return json.dumps({"wireMagic": "pb3", "pens": [{}], "wsWinStyles": [{}], "events": events})
+
+
+def _vtt(lines: list[tuple[float, float, str]]) -> str:
+    """Return captions that roll: each shows the line before once more."""
+    cues, before = ["WEBVTT\nKind: captions\nLanguage: en\n"], " "
+    for start_s, end_s, text in lines:
+        (_, first), *others = _timed(end_s - start_s, text)
+        timed = first + "".join(f"<{_clock(start_s + at_s)}><c> {word}</c>" for at_s, word in others)
+        cues.append(f"{_clock(start_s)} --> {_clock(end_s)} align:start position:0%\n{before}\n{timed}\n")
+        cues.append(f"{_clock(end_s)} --> {_clock(end_s + 0.01)} align:start position:0%\n{text}\n \n")
+        before = text
+    return "\n".join(cues)
+
+
+def _srt(lines: list[tuple[float, float, str]]) -> str:
+    cues = (
+        f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{text}\n".replace(".", ",", 2)
+        for number, (start_s, end_s, text) in enumerate(lines, 1)
+    )
+    return "\n".join(cues)
+
+
+def _timed(seconds: float, text: str) -> list[tuple[float, str]]:
+    words = text.split()
+    return [(i * seconds / len(words), word) for i, word in enumerate(words)]
+
+
+def _clock(seconds: float) -> str:
+    whole_ms = round(1000 * seconds)
+    return (
+        f"{whole_ms // 3_600_000:02d}:{whole_ms // 60_000 % 60:02d}:{whole_ms // 1000 % 60:02d}.{whole_ms % 1000:03d}"
+    )
+
+
+def _spoken_lines() -> list[str]:
+    with gzip.open(_CAPTIONS, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [text for row in rows for _, _, text in row["subtitles"]]
+
+
+def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield videos without end."""
+    number = 0
+    while True:
+        chance = random.random() // _BAD_SHARE  # 0, 1, 2 and 3 are bad in one way each
+        duration_s = round(float(random.uniform(*_SECONDS)) + (600 if chance == 0 else 0), 1)
+        # Neighbouring lines stay together, so that the words make sentences.
+        lines = _GERMAN if chance == 3 else english
+        first = int(random.integers(len(lines)))
+        yield {
+            "id": f"video{number:08d}",
+            "video": f"{number // 1000:05d}/video{number:08d}.mp4",
+            "title": "" if chance == 1 else f"What happened in video {number}",
+            "category": _CATEGORIES[int(random.integers(len(_CATEGORIES)))],
+            "language": "en",
+            "duration_s": duration_s,
+            "width_px": 426 if chance == 2 else 1280,
+            "height_px": 240 if chance == 2 else 720,
+            "subtitles": _lines(random, lines[first:] + lines[:first], duration_s),
+        }
+        number += 1
+
+
+def _lines(random: np.random.Generator, texts: list[str], duration_s: float) -> list[tuple[float, float, str]]:
+    """Return lines of captions up to the video's end."""
+    found, at_s, number = [], float(random.uniform(0, 2)), 0
+    words_per_s = float(random.uniform(*_WORDS_PER_S))
+    while True:
+        text = "[Music]" if random.random() < _MUSIC_SHARE else texts[number % len(texts)]
+        end_s = at_s + (text.count(" ") + 1) / words_per_s
+        if end_s >= duration_s:
+            return found
+        found.append((round(at_s, 2), round(end_s, 2), text))
+        is_silence = random.random() < _SILENCE_SHARE
+        at_s = end_s + float(random.uniform(*_SILENCE_S) if is_silence else random.uniform(0, 0.4))
+        number += 1

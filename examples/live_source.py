@@ -1,0 +1,27 @@
+"""Comment on a live source.
+
+    python examples/live_source.py SOURCE [MODEL]
+
+SOURCE is a camera (camera:0), an address (rtsp://..., rtmp://..., https://.../live.m3u8), - for standard input or a
+file.
+Without MODEL the bundled livecc-tiny speaks, which knows moving coloured shapes only.
+"""
+
+import sys
+
+from livecc_hf import load_model_and_processor
+from livecc_hf.assets import bundled_model_path
+from livecc_hf.sources import SourceLostError, open_source
+
+model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
+stream = model.start_stream(processor)
+with open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8) as source:
+    try:
+        for chunk in source:  # two frames: one second of video
+            for segment in stream.push(chunk.frames, chunk.timestamps_s):
+                lag_s = source.note_lag(chunk)
+                print(f"{segment.start_s:6.1f} s  {segment.text or '(silence)'}  [{lag_s:.1f} s behind]", flush=True)
+        print("The stream has ended.")
+    except SourceLostError as error:
+        print(f"The stream failed: {error}")
+print(source.stats)

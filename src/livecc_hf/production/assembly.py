@@ -1,0 +1,156 @@
+"""The end of a run: the results of all units become one dataset, with what was dropped and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .atomic import replaced_when_done, write_json
+from .build_options import BuildOptions
+from .dataset_folder import STAGE, write_dataset_folder
+from .hashing import text_hashes
+from .progress import Say
+from .records import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
+from .report import write_report
+from .run_folder import DATASET, DROPPED, FUNNEL, UNITS, VIDEOS, plain
+from .stage import Stage, split
+from .units import ROWS_FILE, StageStats, UnitFolder, total_stats
+
+
+def assembled(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
+    """Make the results of all units one dataset, unless that is done.
+
+    Returns:
+        `clips` (how many there are, or videos where no stage made clips) and `stages`, the statistics of each.
+    """
+    file = out / FUNNEL
+    if file.is_file():
+        saved = json.loads(file.read_text())
+        # Keys of `dataset` may have changed: it is written anew then, and no stage runs again.
+        if (saved.get("dataset"), saved.get("units")) == (plain(options.dataset), folder.numbers()):
+            return saved
+        file.unlink()
+    say("writing the dataset")
+    stats = total_stats(folder.stats(number) for number in folder.numbers())
+    repeats = _Repeats(folder)
+    if not (stats and stats[-1].items_out):
+        n_rows, extra = 0, []
+    else:
+        n_rows, extra = _write_rows(options, stages, out, folder, stats, repeats, say)
+    extra += repeats.dropped
+    if extra:
+        stats.append(_left_out(stats[-1], n_rows, extra))
+    _write_tables(out / DROPPED, chain(folder.dropped(), extra, [DROPPED_SCHEMA.empty_table()]), DROPPED_SCHEMA)
+    write_report(out, stats, stages, repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED))
+    saved = {"clips": n_rows, "dataset": plain(options.dataset), "units": folder.numbers()}
+    saved["stages"] = [asdict(item) for item in stats]
+    write_json(file, saved)
+    return saved
+
+
+def _write_rows(
+    options: BuildOptions,
+    stages: list[Stage],
+    out: Path,
+    folder: UnitFolder,
+    stats: list[StageStats],
+    repeats: _Repeats,
+    say: Say,
+) -> tuple[int, list[pa.Table]]:
+    """Write what was kept, clips or videos; return how much that is, and what was left out of it."""
+    names = next(folder.schemas()).names
+    if not {"start_s", "end_s"} <= set(names):
+        schema = next((schema for schema in folder.schemas() if SUBTITLES in schema.names), VIDEO_SCHEMA)
+        return _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema), []
+    if others := [name for name in names if name not in CLIP_SCHEMA.names]:
+        say(f"columns that a dataset has no place for stay in {out / UNITS}: {', '.join(others)}")
+    written = write_dataset_folder(
+        out / DATASET,
+        map(_as_clips, repeats.without(folder.rows())),
+        options.about(stages, {item.name: _counts(item) for item in stats}),
+        options.folder_options(),
+    )
+    return written.summary.n_clips, [written.dropped] if len(written.dropped) else []
+
+
+def _left_out(last: StageStats, n_rows: int, dropped: list[pa.Table]) -> StageStats:
+    """Return how the dataset comes to hold less than the last stage kept."""
+    hours = sum(pc.sum(table["hours"]).as_py() or 0.0 for table in dropped)
+    n_dropped = sum(map(len, dropped))
+    return StageStats(
+        STAGE, last.items_out, n_rows, last.hours_out, max(last.hours_out - hours, 0.0), n_dropped, 0, 0.0
+    )
+
+
+def _counts(item: StageStats) -> dict[str, float | None]:
+    return {
+        "items_in": item.items_in,
+        "items_out": item.items_out,
+        "hours_in": item.hours_in or None,
+        "hours_out": item.hours_out or None,
+    }
+
+
+def _as_clips(rows: pa.Table) -> pa.Table:
+    """Return rows in `CLIP_SCHEMA`, without columns that stages of one's own appended."""
+    lost = [name for name in CLIP_SCHEMA.names if name not in rows.column_names]
+    if lost:
+        raise ValueError(f"clips have no {', '.join(lost)}: a stage must keep the columns that it is given")
+    return rows.select(CLIP_SCHEMA.names).cast(CLIP_SCHEMA)
+
+
+def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write tables as one Parquet file, there whole or not at all."""
+    rows = 0
+    with replaced_when_done(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for table in tables:
+            if not len(table):
+                continue
+            # Of videos, some units have captions inline.
+            whole = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+            writer.write_table(whole.select(schema.names).cast(schema))
+            rows += len(table)
+    return rows
+
+
+class _Repeats:
+    """Finds ids that come in more than one unit, as when a manifest names a video twice: the first one stays.
+
+    Attributes:
+        dropped: the others, when all tables have been given.
+    """
+
+    def __init__(self, folder: UnitFolder):
+        hashes = [
+            text_hashes(pq.read_table(folder.path(n) / ROWS_FILE, columns=["id"])["id"]) for n in folder.numbers()
+        ]
+        found, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True)
+        self._suspects = found[counts > 1]
+        self.dropped: list[pa.Table] = []
+
+    def without(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yields the tables without rows whose id came before."""
+        self.dropped = []
+        seen: set[str] = set()
+        for table in tables:
+            if not len(table):
+                continue
+            at = np.flatnonzero(np.isin(text_hashes(table["id"]), self._suspects)) if len(self._suspects) else ()
+            reasons = np.full(len(table), None, object)
+            for index in at:
+                identity = table["id"][int(index)].as_py()
+                reasons[index] = "repeated" if identity in seen else None
+                seen.add(identity)
+            result = split(STAGE, table, reasons)
+            if len(result.dropped):
+                self.dropped.append(result.dropped)
+            yield result.kept if len(result.dropped) else table

@@ -1,0 +1,89 @@
+"""The folder of a run: whose it is, and whether what is there may be gone on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from livecc_hf import __version__
+
+from .atomic import write_json
+from .build_options import BuildOptions, stage_values
+from .inputs import VideoInput
+from .stage import Stage
+from .units import UnitFolder
+
+UNITS, DATASET, VIDEOS, DROPPED, FUNNEL = "units", "dataset", "videos.parquet", "dropped.parquet", "funnel.json"
+CONFIG = "build.json"
+_OUTPUTS = (UNITS, DATASET, VIDEOS, DROPPED, FUNNEL, CONFIG, "report.html", "report.png")
+
+
+def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
+    """Check that what is in the folder is of this run, and write down whose it is.
+
+    Raises:
+        ValueError: if it is another run's, or no run's.
+    """
+    settings: dict[str, Any] = {
+        "input": source.fingerprint(),
+        "unit_videos": options.unit_videos,
+        "language": options.language,
+        "media_root": options.media_root,
+    }
+    for number, stage in enumerate(stages):
+        settings[f"stage {number + 1}"] = stage.name
+        settings |= {f"{stage.name}.{key}": value for key, value in stage_values(stage).items()}
+    ours = {"version": __version__, "limit": options.limit, "settings": plain(settings)}
+    file = out / CONFIG
+    if options.restart:
+        _clear(out)
+    if file.is_file():
+        there = json.loads(file.read_text())
+        _check_same(out, there["settings"], ours["settings"])
+        if there.get("limit") != options.limit:
+            _grow(out, there.get("limit"), options)
+            write_json(file, ours)
+        return
+    if any((out / name).exists() for name in _OUTPUTS):
+        raise ValueError(f"{out} holds files that no run wrote down in {CONFIG}: choose another out")
+    write_json(file, ours)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as it comes back from JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _check_same(out: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:
+    changed = [key for key in {**there, **ours} if there.get(key) != ours.get(key)]
+    if changed:
+        lines = "; ".join(f"{key}: {there.get(key)!r} there, {ours.get(key)!r} now" for key in changed[:4])
+        raise ValueError(
+            f"{out} holds a run with other settings ({lines}): choose another out, or --restart to throw it away"
+        )
+
+
+def _grow(out: Path, old: int | None, options: BuildOptions) -> None:
+    """Let a trial become the whole: its units are the first ones, but for the last, which the limit may have cut."""
+    if old is None or (options.limit is not None and options.limit < old):
+        now = "none" if options.limit is None else options.limit
+        raise ValueError(
+            f"{out} holds a run with limit {'none' if old is None else old}, now it is {now}: it can only grow; choose "
+            "another out, or --restart to throw it away"
+        )
+    folder, last, rest = UnitFolder(out / UNITS), old // options.unit_videos, old % options.unit_videos
+    if rest and folder.is_done(last) and folder.stats(last)[0].items_in == rest:
+        folder.remove(last)
+
+
+def _clear(out: Path) -> None:
+    """Remove a run's files, and no others."""
+    if not (out / CONFIG).is_file():
+        return
+    for name in _OUTPUTS:  # the settings go last: a kill between leaves a folder that can be cleared again
+        path = out / name
+        if name != CONFIG:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    (out / CONFIG).unlink()

@@ -1,0 +1,314 @@
+"""One connection to a source: opened and read with PyAV, with time limits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+from livecc_hf.modeling.video_file_livecc import VideoReadError, find_video_stream, import_av
+from livecc_hf.sources.errors import (
+    SourceLostError,
+    SourceOpenError,
+    StalledError,
+    is_named,
+    lost_error,
+    open_error,
+)
+from livecc_hf.sources.spec import SourceSpec
+from livecc_hf.sources.timeline import ArrivedFrame
+
+_FALLBACK_DURATION = Fraction(1, 25)
+# Pictures before the first key frame lack what they refer to; some senders never send one.
+_KEY_FRAME_WAIT_S = 3.0
+# FFmpeg "plays" any text as a recorded terminal session, and shows pictures of other things.
+_NOT_VIDEO_FORMATS = frozenset({"tty"})
+# Pictures without times, for which FFmpeg makes some up; a live picture's time is then its arrival.
+_UNTIMED_FORMATS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc", "m4v", "mpegvideo", "image2pipe"})
+_SELECT_S = 0.2
+# Sources whose header may tell their length, which makes them a recording.
+_MAY_BE_RECORDINGS = frozenset({"http", "hls", "stdin", "stream"})
+_TICKS = 1_000_000
+_EARLY_END_S = 2.0
+
+
+class Connection:
+    """An open source.
+
+    Args:
+        spec: what to open.
+        open_timeout_s: longest time to connect and find the video.
+        stall_s: longest time without a frame.
+        stop: set to end reading where that can be done.
+        stdin_fd: what `-` reads.
+
+    Attributes:
+        is_recording: whether the source turned out to have a length.
+
+    Raises:
+        SourceOpenError: if it cannot be opened.
+    """
+
+    def __init__(
+        self, spec: SourceSpec, open_timeout_s: float, stall_s: float, stop: threading.Event, stdin_fd: int = 0
+    ):
+        self.spec = spec
+        self.n_damaged = 0
+        self._stall_s = stall_s
+        self._stop = stop
+        self._input = _open_pipe(spec, stall_s, stop, stdin_fd) if spec.kind == "stdin" else None
+        self._container = None
+        try:
+            self._container = _open(spec, self._input or spec.url, open_timeout_s, stall_s)
+            self._stream = self._find_stream()
+        except BaseException:
+            self.close()
+            raise
+        duration = self._container.duration or 0
+        self._duration_s = duration / _TICKS
+        self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and duration > 0)
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self._duration = 1 / rate if rate else _FALLBACK_DURATION
+        format_name = self._container.format.name
+        self._is_untimed = format_name in _UNTIMED_FORMATS or format_name.endswith("_pipe")
+        self._keep_up = KeepUp(self._stream.codec_context)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._container is not None:
+            self._container.close()
+        if self._input is not None:
+            self._input.close()
+
+    def frames(self) -> Iterator[ArrivedFrame]:
+        """The frames, as they come; ends where the sender ends the stream.
+
+        Raises:
+            SourceLostError: (or StalledError) it broke off, or no frame came for too long.
+        """
+        began_s = last_s = time.monotonic()
+        has_key = False
+        for packet, arrived_s in self._packets():
+            for arrived in self._decode(packet, arrived_s):
+                has_key = has_key or arrived.frame.key_frame or arrived_s - began_s > _KEY_FRAME_WAIT_S
+                if has_key:
+                    last_s = arrived_s
+                    yield arrived
+            if arrived_s - last_s > self._stall_s:
+                raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s")
+        self._check_end()
+
+    def _packets(self) -> Iterator[tuple[Any, float]]:
+        """The video's packets and when they arrived; other streams' packets as `None`, to keep the time."""
+        av = import_av()
+        packets = self._container.demux()
+        asked_s = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                asked_s = time.monotonic()
+                packet = next(packets, None)
+                arrived_s = time.monotonic()
+                if packet is None:
+                    return
+                is_video = packet.stream is self._stream
+                if is_video and not self.is_recording:
+                    self._keep_up.note(packet, asked_s, arrived_s)
+                yield (packet if is_video else None), arrived_s
+        except SourceLostError:
+            raise
+        except (av.error.FFmpegError, OSError) as error:
+            is_late = time.monotonic() - asked_s >= self._stall_s
+            if self.spec.kind == "stdin" and is_named(error, "InvalidDataError"):
+                raise _open_error(error, self.spec, self._stall_s, is_late) from None
+            # FFmpeg reports this for every body without a length that the server ends by closing the connection.
+            if self.spec.kind == "http" and error.errno == errno.EIO and not (is_late or self.is_recording):
+                return
+            raise lost_error(error, self.spec.name, self._stall_s, is_late) from None
+
+    def _decode(self, packet: Any, arrived_s: float) -> Iterator[ArrivedFrame]:
+        if packet is None:
+            return
+        av = import_av()
+        try:
+            frames = self._stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            self.n_damaged += 1
+            return
+        for frame in frames:
+            self.n_damaged += frame.is_corrupt
+            ticks = frame.pts if frame.pts is not None else frame.dts
+            pts = None if ticks is None else ticks * Fraction(frame.time_base or self._stream.time_base)
+            if self._is_untimed and not self.is_recording:
+                pts = Fraction(arrived_s).limit_denominator(_TICKS)
+            if pts is not None:
+                self._reached_s = float(pts)
+            yield ArrivedFrame(frame, pts, self._duration, arrived_s)
+
+    def _check_end(self) -> None:
+        """Tell a recording's end from one that came too early."""
+        if self._stop.is_set() or not self.is_recording or not self._duration_s:
+            return
+        # Matroska counts its length from 0, the others from where they start.
+        starts_at_0 = "matroska" in self._container.format.name
+        start_s = 0.0 if starts_at_0 else (self._container.start_time or 0) / _TICKS
+        reached_s = getattr(self, "_reached_s", start_s) - start_s
+        if reached_s < self._duration_s - _EARLY_END_S:
+            raise SourceLostError(f"{self.spec.name}: it broke off at {reached_s:.1f} of {self._duration_s:.1f} s")
+
+    def _find_stream(self) -> Any:
+        name = self.spec.name
+        if self._container.format.name in _NOT_VIDEO_FORMATS:
+            raise SourceOpenError(f"{name}: what comes from there is text, not a video", is_answered=True)
+        try:
+            stream = find_video_stream(self._container, name)
+        except VideoReadError as error:
+            raise SourceOpenError(str(error), is_answered=True) from None
+        if stream.codec_context is None:
+            raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True)
+        if self.spec.is_live:
+            stream.thread_type = "SLICE"  # decoding whole frames side by side holds each back
+        return stream
+
+
+class KeepUp:
+    """Lets the decoder leave out frames while decoding is slower than the stream.
+
+    Decoding is too slow if the next packet was always there already, and yet the stream's time ran slower than the
+    clock. Then frames that no other needs are left out, after another second all but key frames, until packets
+    are waited for again; all frames are back at the next key frame.
+
+    Args:
+        codec_context: a PyAV codec context, whose `skip_frame` is set.
+    """
+
+    _LEVELS = ("DEFAULT", "NONREF", "NONKEY")
+    _WINDOW_S = 1.0
+    _BUSY, _IDLE = 0.05, 0.25
+
+    def __init__(self, codec_context: Any):
+        self._codec_context = codec_context
+        self.level = 0
+        self._caught_up = False
+        self._began_s: float | None = None
+        self._waited_s = 0.0
+        self._first: float | None = None  # earliest and latest time of the window's packets
+        self._last: float | None = None
+
+    def note(self, packet: Any, asked_s: float, arrived_s: float) -> None:
+        """Note a packet before it is decoded: when it was asked for and when it came."""
+        if self._began_s is None:
+            self._began_s = asked_s
+        self._waited_s += arrived_s - asked_s
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is not None:
+            self._last = float(ticks * packet.time_base)
+            self._first = self._last if self._first is None else self._first
+        if arrived_s - self._began_s >= self._WINDOW_S:
+            self._judge(arrived_s - self._began_s)
+            self._began_s, self._waited_s, self._first = arrived_s, 0.0, self._last
+        if self._caught_up and packet.is_keyframe:
+            self._set_level(0)
+
+    def _judge(self, wall_s: float) -> None:
+        idle = self._waited_s / wall_s
+        media_s = self._last - self._first if self._first is not None else wall_s
+        if idle < self._BUSY and 0 <= media_s < wall_s:
+            self._set_level(min(self.level + 1, len(self._LEVELS) - 1))
+        elif idle > self._IDLE and self.level:
+            self._caught_up = True
+
+    def _set_level(self, level: int) -> None:
+        self._caught_up = False
+        if level != self.level:
+            self.level = level
+            self._codec_context.skip_frame = self._LEVELS[level]
+
+
+class PipeReader:
+    """A pipe as a file object for PyAV, whose reads end with a time limit or when asked to.
+
+    Args:
+        fd: the file descriptor.
+        owns_fd: whether to close it.
+        name: how messages call it.
+        stall_s: longest wait for data; `None`: for ever.
+        stop: set to end the data.
+    """
+
+    def __init__(self, fd: int, owns_fd: bool, name: str, stall_s: float | None, stop: threading.Event):
+        self._fd = fd
+        self._owns_fd = owns_fd
+        self._label = name
+        self._stall_s = stall_s
+        self._stop = stop
+
+    def close(self) -> None:
+        """Close the file descriptor, if it is owned."""
+        if self._owns_fd:
+            os.close(self._fd)
+            self._owns_fd = False
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes; none at the end.
+
+        Raises:
+            StalledError: nothing came.
+        """
+        waited_from_s = time.monotonic()
+        # Windows cannot wait for pipes; there a read waits by itself.
+        while sys.platform != "win32" and not select.select([self._fd], [], [], _SELECT_S)[0]:
+            if self._stop.is_set():
+                return b""
+            if self._stall_s is not None and time.monotonic() - waited_from_s > self._stall_s:
+                raise StalledError(f"{self._label}: nothing came for {self._stall_s:g} s")
+        return b"" if self._stop.is_set() else os.read(self._fd, size)
+
+
+def _open(spec: SourceSpec, file: Any, open_timeout_s: float, stall_s: float) -> Any:
+    av = import_av()
+    options: dict[str, Any] = {"metadata_errors": "replace", "options": spec.av_options, "format": spec.av_format}
+    asked_s = time.monotonic()
+    try:
+        if spec.kind == "stdin":
+            return av.open(file, **options)
+        return av.open(file, timeout=(open_timeout_s, stall_s), **options)
+    except StalledError as error:
+        raise SourceOpenError(str(error)) from None
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        is_late = time.monotonic() - asked_s >= open_timeout_s
+        raise _open_error(error, spec, open_timeout_s, is_late) from None
+
+
+def _open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late: bool) -> SourceOpenError:
+    if spec.kind == "stdin" and is_named(error, "InvalidDataError"):
+        return SourceOpenError(
+            f"{spec.name}: what comes is not a video that can be read from a pipe; send such as "
+            "ffmpeg ... -f mpegts - (an MP4 has its index at the end: give the file itself)"
+        )
+    if spec.kind == "pattern":
+        return SourceOpenError(f"{spec.name}: FFmpeg cannot make this test pattern; expected such as lavfi:testsrc")
+    return open_error(error, spec.name, spec.kind, timeout_s, is_late)
+
+
+def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int) -> Any:
+    limit_s = stall_s if spec.is_live else None
+    if spec.url != "-":  # a named pipe; without waiting for its writer here
+        return PipeReader(os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK), True, spec.name, limit_s, stop)
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        raise SourceOpenError("standard input is closed: pipe a video into it") from None
+    if os.isatty(fd):
+        raise SourceOpenError("standard input is a terminal: pipe a video into it, as in ffmpeg ... | livecc ... -")
+    if stat.S_ISREG(mode):
+        return os.fdopen(os.dup(fd), "rb")  # `- < file`: may be sought in
+    return PipeReader(fd, False, spec.name, limit_s, stop)

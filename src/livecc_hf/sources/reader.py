@@ -1,0 +1,201 @@
+"""Reads a stream over cuts: connects again with a back-off, and tells its end from a failure."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.sources.connection import Connection
+from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
+from livecc_hf.sources.spec import SourceSpec
+from livecc_hf.sources.timeline import FrameSampler, StreamClock
+
+# A connection that lasted this long was a good one: the next failure is the first again.
+_GOOD_AFTER_S = 5.0
+# After the sender ended the stream: so many refusals of a server that answers make it the end.
+_REFUSALS_AT_END = 3
+# How much later than its own time limits a read may be before it counts as hung.
+_HUNG_AFTER_S = 10.0
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Time limits and retries of a stream.
+
+    Attributes:
+        open_timeout_s: longest time to connect and find the video, in seconds.
+        stall_s: longest time without a frame before the stream counts as stalled, in seconds.
+        max_reconnects: attempts to connect again, one after the other, before giving up; 0: none.
+        first_backoff_s: wait before the first such attempt; doubled for each further one, up to `max_backoff_s`, each
+            time a random part of up to a quarter more or less.
+        max_backoff_s: longest wait between two attempts.
+    """
+
+    open_timeout_s: float = 15.0
+    stall_s: float = 10.0
+    max_reconnects: int = 8
+    first_backoff_s: float = 0.5
+    max_backoff_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout_s", "stall_s", "first_backoff_s", "max_backoff_s"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and 0 < value < math.inf):
+                raise ValueError(f"{name}={value!r}: expected a number of seconds above 0")
+        if not isinstance(self.max_reconnects, int) or self.max_reconnects < 0:
+            raise ValueError(f"max_reconnects={self.max_reconnects!r}: expected a whole number, 0 or more")
+
+    def backoff_s(self, n_failures: int) -> float:
+        """Seconds to wait after the `n_failures`-th failure in a row, with its random part."""
+        backoff_s = min(self.first_backoff_s * 2.0 ** min(n_failures - 1, 60), self.max_backoff_s)
+        return backoff_s * random.uniform(0.75, 1.25)
+
+
+class StreamReader:
+    """A stream's frames in pairs, one pair for each second, from its start to its end.
+
+    Iterate over it once, in any one thread.
+
+    Args:
+        spec: what to read.
+        options: time limits and retries; a recording is not connected to again.
+        stdin_fd: what `-` reads.
+
+    Attributes:
+        messages: what happened, one line each; a reader's owner takes them from the left.
+        n_reconnects: how often it was connected again.
+    """
+
+    def __init__(self, spec: SourceSpec, options: StreamOptions, stdin_fd: int = 0):
+        self.spec = spec
+        self.options = options
+        self.messages: deque[str] = deque(maxlen=100)
+        self.n_reconnects = 0
+        self.n_damaged = 0
+        self.sampler: FrameSampler | None = None
+        self._stdin_fd = stdin_fd
+        self._stop = threading.Event()
+        self._hung_at_s = math.inf  # when the reader counts as hung, on the monotonic clock
+        self._n_failures = 0  # in a row
+        self._n_refusals = 0  # of them, by a server that answers
+        self._was_ended = False  # the last connection was ended by the sender, in order
+        self._reported_sizes = 0
+
+    def stop(self) -> None:
+        """End the iteration, as soon as the read that runs allows it."""
+        self._stop.set()
+
+    def find_failure(self) -> SourceError | None:
+        """An error if the reader hangs in a read that keeps no time limit, such as a camera's."""
+        if time.monotonic() > self._hung_at_s:
+            return SourceLostError(f"{self.spec.name}: reading hangs; nothing came for too long")
+        return None
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        while not self._stop.is_set():
+            try:
+                connection = self._connect()
+            except SourceOpenError as error:
+                if self.sampler is None:
+                    raise
+                if not self._try_again(error):
+                    break
+                continue
+            if connection is None:
+                break
+            with contextlib.closing(connection):
+                lost = yield from self._read(connection)
+            if self.sampler.is_empty and lost is not None:
+                raise lost
+            if self._stop.is_set() or (lost is None and (connection.is_recording or self.spec.kind == "stdin")):
+                break
+            yield from self._pass_on(self.sampler.cut())
+            if not isinstance(lost, SourceOpenError):
+                self._was_ended = lost is None
+            if not self._try_again(lost):
+                break
+        if self.sampler is not None:
+            yield from self._pass_on(self.sampler.end())
+
+    def _connect(self) -> Connection | None:
+        """Connect; `None` if the stream has turned out to have ended."""
+        options = self.options
+        self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
+        if self.spec.kind == "stdin":
+            self._hung_at_s = math.inf  # its own time limit holds; a pipe of a recording has none
+        connection = Connection(self.spec, options.open_timeout_s, options.stall_s, self._stop, self._stdin_fd)
+        if self.sampler is None:
+            self.sampler = FrameSampler(StreamClock(is_live=not connection.is_recording))
+        elif connection.is_recording and self.sampler.clock.is_live:
+            connection.close()  # a playlist that is complete now: no more will come
+            return None
+        return connection
+
+    def _read(self, connection: Connection) -> Generator[FrameChunk, None, SourceError | None]:
+        """Read until the connection ends; returns why it was lost, or `None` if the sender ended it."""
+        began_s = time.monotonic()
+        n_frames = 0
+        try:
+            self._expect_data()
+            for arrived in connection.frames():
+                n_frames += 1
+                if n_frames == 1 and self._n_failures:
+                    self.n_reconnects += 1
+                    self.messages.append(f"{self.spec.name}: connected again")
+                if arrived.arrived_s - began_s > _GOOD_AFTER_S:
+                    self._n_failures = self._n_refusals = 0
+                yield from self._pass_on(self.sampler.add(arrived))
+                self._note_sizes()
+                self._expect_data()
+        except SourceLostError as error:
+            return error
+        finally:
+            self.n_damaged += connection.n_damaged
+        if n_frames == 0 and not self._stop.is_set():
+            return SourceOpenError(f"{self.spec.name}: it ended before a picture could be decoded", is_answered=True)
+        return None
+
+    def _try_again(self, error: SourceError | None) -> bool:
+        """Wait before the next attempt; `False` if the stream has ended.
+
+        Raises:
+            SourceError: if there is to be no further attempt.
+        """
+        options, name = self.options, self.spec.name
+        self._n_failures += 1
+        self._n_refusals += isinstance(error, SourceOpenError) and error.is_answered
+        if self._was_ended and (options.max_reconnects == 0 or self._n_refusals >= _REFUSALS_AT_END):
+            return False
+        if not self.sampler.clock.is_live or self.spec.kind == "stdin" or getattr(error, "is_final", False):
+            raise error
+        reason = str(error).removeprefix(f"{name}: ") if error is not None else "the sender ended the stream"
+        if self._n_failures > options.max_reconnects:
+            attempts = f"; {options.max_reconnects} attempts to connect again failed" if options.max_reconnects else ""
+            raise SourceLostError(f"{name}: lost: {reason}{attempts}")
+        wait_s = options.backoff_s(self._n_failures)
+        attempt = f"attempt {self._n_failures} of {options.max_reconnects} in {wait_s:.1f} s"
+        self.messages.append(f"{name}: {reason}; {attempt}")
+        self._hung_at_s = math.inf
+        self._stop.wait(wait_s)
+        return not self._stop.is_set()
+
+    def _pass_on(self, chunks: Iterator[FrameChunk]) -> Iterator[FrameChunk]:
+        for chunk in chunks:
+            self._hung_at_s = math.inf  # the taker may take its time
+            yield chunk
+
+    def _expect_data(self) -> None:
+        if self.spec.kind != "stdin":
+            self._hung_at_s = time.monotonic() + self.options.stall_s + _HUNG_AFTER_S
+
+    def _note_sizes(self) -> None:
+        if self.sampler.n_size_changes > self._reported_sizes == 0:
+            self.messages.append(f"{self.spec.name}: the picture changed its size; it is resized to the first one's")
+        self._reported_sizes = self.sampler.n_size_changes

@@ -1,0 +1,219 @@
+"""Opens whatever shows a video: a file, a camera, an address, standard input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.sources.feed import LagMeter, PlayoutClock, RealTimeFeed
+from livecc_hf.sources.reader import StreamOptions, StreamReader
+from livecc_hf.sources.spec import SourceSpec, parse_spec
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.video_reader_livecc import FrameChunk
+
+# Segments of HLS come whole; so long ones go out evenly.
+_HLS_HOLD_S = 10.0
+_HOLD_S = 2.0
+
+
+@dataclass(frozen=True)
+class SourceOptions(StreamOptions):
+    """How to read a source; see also `StreamOptions`.
+
+    Attributes:
+        live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
+            the name.
+        realtime: play a recording at the clock's pace, as a live source.
+        start_s, end_s: the part of a file to read, in seconds on the file's clock; files only.
+        max_hold_s: longest time that what comes in bursts is held back to go out evenly; `None`: 10 s for HLS,
+            else 2 s.
+        rtsp_transport: `auto`, `tcp` or `udp`.
+        stdin_fd: the file descriptor that `-` reads.
+    """
+
+    live: bool | None = None
+    realtime: bool = False
+    start_s: float | None = None
+    end_s: float | None = None
+    max_hold_s: float | None = None
+    rtsp_transport: str = "auto"
+    stdin_fd: int = 0
+
+
+@dataclass(frozen=True)
+class SourceStats:
+    """What has happened to a source so far.
+
+    Attributes:
+        taken_frames: sampled frames given out.
+        skipped_frames: sampled frames that were outdated when they could have been taken.
+        n_reconnects: how often the source was lost and came back.
+        n_damaged: damaged frames and packets.
+        n_time_jumps: how often the sender's times went back or jumped.
+        n_late_frames: frames that came after a later one and were left out.
+        n_size_changes: how often the picture changed its size.
+    """
+
+    taken_frames: int = 0
+    skipped_frames: int = 0
+    n_reconnects: int = 0
+    n_damaged: int = 0
+    n_time_jumps: int = 0
+    n_late_frames: int = 0
+    n_size_changes: int = 0
+
+
+class Source:
+    """A video that is read once, from its start to its end, in pairs of frames. Made by :func:`open_source`.
+
+    Use it in a `with` statement, and iterate over it::
+
+        with open_source("rtsp://camera/stream") as source:
+            for chunk in source:
+                segments = stream.push(chunk.frames, chunk.timestamps_s)
+
+    Every chunk is a `FrameChunk`: the frames (2, 3, H, W) of one second; the last of a recording may hold one. Times
+    of a file are on its own clock; all others count in seconds from the first frame. Whole seconds are missing where
+    the taker was too slow or the source was away.
+
+    Args:
+        name: the source as it may be shown, without passwords.
+        is_live: whether it is live by its name and options.
+        chunks: the video; a `StreamReader`, or a file's chunks.
+        clock: when each chunk is due; `None`: as soon as it is asked for.
+        on_message: called with one line at a time about cuts and the like, in the thread that iterates.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        is_live: bool,
+        chunks: Iterable[FrameChunk],
+        clock: PlayoutClock | None = None,
+        on_message: Callable[[str], None] | None = None,
+    ):
+        self.name = name
+        self.is_live = is_live
+        self.lag = LagMeter()
+        self._on_message = on_message
+        self._reader = chunks if isinstance(chunks, StreamReader) else None
+        self._chunks = chunks
+        self._taken_frames = 0
+        self._feed: RealTimeFeed | None = None
+        if clock is not None:
+            stop = self._reader.stop if self._reader is not None else None
+            self._feed = RealTimeFeed(chunks, clock, find_failure=self._look_after_reader, stop_reading=stop)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether chunks come at the clock's pace, so that a slow taker misses some."""
+        return self._feed is not None
+
+    @property
+    def stats(self) -> SourceStats:
+        """What has happened so far."""
+        reader = self._reader
+        sampler = reader.sampler if reader is not None else None
+        return SourceStats(
+            taken_frames=self._taken_frames,
+            skipped_frames=self._feed.skipped_frames if self._feed is not None else 0,
+            n_reconnects=reader.n_reconnects if reader is not None else 0,
+            n_damaged=reader.n_damaged if reader is not None else 0,
+            n_time_jumps=sampler.clock.n_jumps if sampler is not None else 0,
+            n_late_frames=sampler.clock.n_late_frames if sampler is not None else 0,
+            n_size_changes=sampler.n_size_changes if sampler is not None else 0,
+        )
+
+    def wait_ready(self) -> None:
+        """Start a paced source and return when its first frames are there; else do nothing.
+
+        Raises:
+            SourceOpenError: if it cannot be opened.
+        """
+        if self._feed is not None:
+            self._feed.wait_ready()
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        """Give out the chunks.
+
+        Raises:
+            SourceOpenError: if it cannot be opened.
+            SourceLostError: if it failed and did not come back.
+            VideoReadError: a file that cannot be read.
+        """
+        try:
+            for chunk in self._feed or self._chunks:
+                self._taken_frames += len(chunk.timestamps_s)
+                self._pass_messages()
+                yield chunk
+        finally:
+            self.close()
+            self._pass_messages()
+
+    def note_lag(self, chunk: FrameChunk) -> float:
+        """Call it when a chunk has been dealt with: how long ago its last frame arrived, or was due, in seconds."""
+        lag_s = self._feed.lag_s(chunk) if self._feed is not None else 0.0
+        self.lag.add(lag_s)
+        return lag_s
+
+    def close(self) -> None:
+        """Stop reading. A network read that hangs ends in the background, at its time limit."""
+        if self._feed is not None:
+            self._feed.close()
+        elif self._reader is not None:
+            self._reader.stop()
+
+    def _look_after_reader(self) -> BaseException | None:
+        self._pass_messages()
+        return self._reader.find_failure() if self._reader is not None else None
+
+    def _pass_messages(self) -> None:
+        while self._reader is not None and self._reader.messages:
+            message = self._reader.messages.popleft()
+            if self._on_message is not None:
+                self._on_message(message)
+
+
+def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | None = None, **options: Any) -> Source:
+    """Open a file, a camera, an address or standard input; nothing is read before the first iteration.
+
+    Args:
+        name: see `livecc_hf.sources.parse_spec`.
+        on_message: called with one line at a time about cuts and the like, in the thread that iterates.
+        **options: the fields of `SourceOptions`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no such kind of source, or options that do not go with it.
+    """
+    chosen = SourceOptions(**options)
+    spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport)
+    if spec.kind != "file" and (chosen.start_s is not None or chosen.end_s is not None):
+        what = "a live source has no start and end" if spec.is_live else "only a file can be read in part"
+        raise ValueError(f"{spec.name}: {what}; leave start and end out, or save the video to a file first")
+    return Source(spec.name, spec.is_live, _chunks(spec, chosen), _clock(spec, chosen), on_message)
+
+
+def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
+    from livecc_hf.modeling.grammar_livecc import TURN_FRAMES
+    from livecc_hf.modeling.video_reader_livecc import iter_chunks
+
+    if spec.kind == "file":
+        return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES)
+    return StreamReader(spec, options, options.stdin_fd)
+
+
+def _clock(spec: SourceSpec, options: SourceOptions) -> PlayoutClock | None:
+    if not spec.is_live and not options.realtime:
+        return None
+    usual_s = _HLS_HOLD_S if spec.kind == "hls" else _HOLD_S
+    return PlayoutClock(usual_s if options.max_hold_s is None else options.max_hold_s)

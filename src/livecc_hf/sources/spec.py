@@ -1,0 +1,155 @@
+"""What a source's name means: a file, a camera, an address, or standard input; and whether it is live."""
+
+from __future__ import annotations
+
+import re
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import urlsplit
+
+Kind = Literal["file", "camera", "stdin", "rtsp", "rtmp", "hls", "http", "stream", "pattern"]
+
+RTSP_TRANSPORTS = ("auto", "tcp", "udp")
+_SCHEMES: dict[str, Kind] = {
+    **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp", "http": "http", "https": "http"},
+    **{"tcp": "stream", "udp": "stream", "rtp": "stream", "srt": "stream"},
+}
+# What a server gives under these names is a file, unless the user says otherwise.
+_RECORDING_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"})
+_PLAYLIST_SUFFIXES = frozenset({".m3u8", ".m3u"})
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_CAMERA = re.compile(r"camera:(\d+)")
+_CAMERA_DEVICE = re.compile(r"/dev/video\d+")
+_HIDDEN = "***"
+# How long FFmpeg looks at the start for all it wants to know; what it looks at is shown late. For the frame rate, which
+# it would measure over 20 frames, 3 are enough.
+_SHORT_ANALYSIS = {"analyzeduration": "2000000", "fpsprobesize": "3"}
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source, understood.
+
+    Attributes:
+        kind: which sort of source it is.
+        is_live: live (paced by arrival, the newest frames win) or a recording (every frame counts).
+        url: what PyAV opens; may hold a password, so it is not shown.
+        name: the source as it may be shown.
+        av_format: the FFmpeg input format where it does not follow from the content.
+        av_options: FFmpeg options of the protocol and the container.
+    """
+
+    kind: Kind
+    is_live: bool
+    url: str = field(repr=False)
+    name: str
+    av_format: str | None = None
+    av_options: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+def parse_spec(text: str, live: bool | None = None, rtsp_transport: str = "auto") -> SourceSpec:
+    """Understand the name of a source.
+
+    Args:
+        text: a file, `/dev/video0`, `camera:0`, an address (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
+            `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test patterns.
+        live: overrides what the name says: `True`, live; `False`, a recording.
+        rtsp_transport: how RTSP carries video: `tcp`, `udp`, or `auto` for TCP where the server offers it.
+
+    Raises:
+        ValueError: if it is no source, or cannot be what `live` says.
+    """
+    if rtsp_transport not in RTSP_TRANSPORTS:
+        raise ValueError(f"rtsp_transport={rtsp_transport!r}: expected one of {', '.join(RTSP_TRANSPORTS)}")
+    if text == "-":
+        return _pipe("-", "standard input", live)
+    if text.startswith("lavfi:"):
+        return SourceSpec("pattern", live is not False, text[len("lavfi:") :], text, "lavfi")
+    if (match := _SCHEME.match(text)) is not None:
+        return _parse_url(text, match[1].lower(), live, rtsp_transport)
+    if (match := _CAMERA.fullmatch(text)) is not None:
+        return _camera(int(match[1]), text, live)
+    if text.startswith("camera:"):
+        raise ValueError(f"{text}: expected a camera's number, such as camera:0")
+    if _CAMERA_DEVICE.fullmatch(text):
+        return _camera(int(text.removeprefix("/dev/video")), text, live)
+    return _parse_path(text, live)
+
+
+def redact(url: str) -> str:
+    """An address without what is secret in it: name and password, and what follows the question mark."""
+    match = _SCHEME.match(url)
+    if match is None:
+        return url
+    rest = url[match.end() :]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" not in authority and "@" in rest and re.search(r":(?!\d*$)", authority):
+        # A password with a slash in it. More is hidden than need be rather than less.
+        authority = rest[: rest.rindex("@") + 1]
+    if "@" in authority:
+        at = rest.rindex("@", 0, len(authority))
+        rest = f"{_HIDDEN}@{rest[at + 1 :]}"
+    path, mark, _ = rest.partition("?")
+    return f"{match[0]}{path}{mark}{_HIDDEN if mark else ''}"
+
+
+def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str) -> SourceSpec:
+    name = redact(text)
+    if scheme not in _SCHEMES:
+        raise ValueError(f"{name}: unknown kind of address {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  (raises where it is no number)
+    except ValueError:
+        raise ValueError(
+            f"{name}: not an address that can be read; write special characters of a password as %XX"
+        ) from None
+    if not parts.netloc:
+        raise ValueError(f"{name}: the address has no host; expected such as {scheme}://host/path")
+    kind, suffix = _SCHEMES[scheme], PurePosixPath(parts.path).suffix.lower()
+    if kind == "http" and suffix in _PLAYLIST_SUFFIXES:
+        kind = "hls"
+    is_live = live if live is not None else not (kind == "http" and suffix in _RECORDING_SUFFIXES)
+    options = dict(_SHORT_ANALYSIS) if is_live else {}
+    if kind == "rtsp":
+        how = {"rtsp_flags": "prefer_tcp"} if rtsp_transport == "auto" else {"rtsp_transport": rtsp_transport}
+        options |= how
+    elif kind == "rtmp":
+        options |= {"rtmp_live": "live" if is_live else "recorded"}
+    elif kind == "hls" and is_live:
+        options |= {"live_start_index": "-1"}  # the newest segment; FFmpeg's default is the third newest
+    elif kind == "http" and not is_live:
+        options |= {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": "10"}
+    return SourceSpec(kind, is_live, text, name, None, options)
+
+
+def _camera(number: int, text: str, live: bool | None) -> SourceSpec:
+    if live is False:
+        raise ValueError(f"{text} is a camera: it cannot be read as a file")
+    if sys.platform.startswith("linux"):
+        return SourceSpec("camera", True, f"/dev/video{number}", text, "v4l2")
+    if sys.platform == "darwin":
+        return SourceSpec("camera", True, f"{number}:none", text, "avfoundation", {"framerate": "30"})
+    raise ValueError(f"{text}: cameras are read on Linux and macOS; elsewhere pipe one in: ffmpeg ... | livecc ... -")
+
+
+def _parse_path(text: str, live: bool | None) -> SourceSpec:
+    path = Path(text)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {text}")
+    is_pipe = stat.S_ISFIFO(path.stat().st_mode)
+    if not is_pipe and live is not True:
+        return SourceSpec("file", False, text, text)
+    if path.is_dir():
+        raise ValueError(f"{text} is a folder: expected a video file")
+    # A file is then played as if it came in live.
+    return _pipe(text, text, live) if is_pipe else SourceSpec("stream", True, text, text)
+
+
+def _pipe(path: str, name: str, live: bool | None) -> SourceSpec:
+    # Unlike a server's stream, what is sent into a pipe starts with a key frame, which says it all.
+    options = {} if live is False else _SHORT_ANALYSIS | {"analyzeduration": "500000"}
+    return SourceSpec("stdin", live is not False, path, name, None, options)

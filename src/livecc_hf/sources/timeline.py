@@ -1,0 +1,200 @@
+"""A stream's own clock and the frames sampled on it, over cuts, jumps and times that go back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.video_file_livecc import display_orientation, frame_to_rgb
+from livecc_hf.modeling.video_reader_livecc import FrameChunk
+
+# A time that goes back by less is one late frame, which is skipped; by more, the sender has started anew.
+_LATE_FRAME_S = Fraction(1)
+# A live stream's time that runs ahead of the wall clock by more has jumped.
+_JUMP_S = Fraction(5)
+# A live picture that stands still for longer is not repeated: nothing was sent.
+_LIVE_REPEAT_S = Fraction(2)
+_STEP = Fraction(FRAME_STEP_S)
+_DENOMINATOR = 90_000
+
+
+@dataclass(frozen=True)
+class ArrivedFrame:
+    """A decoded frame.
+
+    Attributes:
+        frame: an `av.VideoFrame`.
+        pts: its presentation time in seconds on the sender's clock; `None` if it has none.
+        duration: how long it is usually shown, in seconds.
+        arrived_s: when its data arrived, on the monotonic clock.
+    """
+
+    frame: Any
+    pts: Fraction | None
+    duration: Fraction
+    arrived_s: float
+
+
+@dataclass(frozen=True)
+class LiveChunk(FrameChunk):
+    """Consecutive sampled frames of a live source.
+
+    Attributes:
+        arrived_s: when the last picture's data arrived, on the monotonic clock (`time.monotonic`).
+    """
+
+    arrived_s: float
+
+
+class StreamClock:
+    """Turns the sender's times into seconds from the stream's start that never go back.
+
+    While a connection lasts, the stream's time runs as the sender's does. After a cut, and where the sender's times
+    go back or jump, it goes on by the wall clock.
+
+    Args:
+        is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
+    """
+
+    def __init__(self, is_live: bool):
+        self.is_live = is_live
+        self.n_jumps = 0
+        self.n_late_frames = 0
+        self._offset: Fraction | None = None  # stream time minus the sender's
+        self._last_time: Fraction | None = None
+        self._last_arrived_s = 0.0
+
+    def cut(self) -> None:
+        """The connection has ended: the next frame's time says nothing."""
+        self._offset = None
+
+    def time_of(self, arrived: ArrivedFrame) -> Fraction | None:
+        """The frame's time in seconds from the stream's start; `None` for a late frame, which is to be skipped."""
+        if self._last_time is None:
+            time = Fraction(0)
+        elif self._offset is None:
+            time = self._by_wall_clock(arrived)
+        elif arrived.pts is None:
+            time = self._last_time + arrived.duration
+        else:
+            time = arrived.pts + self._offset
+            step = time - self._last_time
+            if -_LATE_FRAME_S <= step < 0:
+                self.n_late_frames += 1
+                return None
+            ahead = step - Fraction(arrived.arrived_s - self._last_arrived_s)
+            if step < 0 or (self.is_live and step > _JUMP_S and ahead > _JUMP_S):
+                self.n_jumps += 1
+                time = self._by_wall_clock(arrived)
+        if arrived.pts is not None:
+            self._offset = time - arrived.pts
+        elif self._offset is None:
+            self._offset = time
+        self._last_time, self._last_arrived_s = time, arrived.arrived_s
+        return time
+
+    def _by_wall_clock(self, arrived: ArrivedFrame) -> Fraction:
+        step = arrived.duration
+        if self.is_live:
+            elapsed = Fraction(arrived.arrived_s - self._last_arrived_s).limit_denominator(_DENOMINATOR)
+            step = max(step, elapsed)
+        return self._last_time + step
+
+
+class FrameSampler:
+    """Samples two frames a second in whole-second pairs, by the file reader's rule.
+
+    Sample time `n / 2` takes the picture on screen just before it. Only those are converted to RGB, resized to the
+    first picture's size where the size changes. A chunk is the two frames of one second, `n` and `n + 0.5`; seconds
+    without a picture are left out whole.
+
+    Args:
+        clock: the stream's clock.
+    """
+
+    def __init__(self, clock: StreamClock):
+        self.clock = clock
+        self.n_size_changes = 0
+        self._shown: tuple[Fraction, ArrivedFrame] | None = None  # on screen: since when, what
+        self._stored_px: tuple[int, int] | None = None  # of the first picture
+        self._size_px: tuple[int, int] | None = None  # of the latest
+        self._next = 0  # number of the next sample
+        self._pending: list[tuple[torch.Tensor, float, float]] = []  # (frame, sample time, arrival)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame has come yet."""
+        return self._stored_px is None
+
+    def add(self, arrived: ArrivedFrame) -> Iterator[FrameChunk]:
+        """Take the next frame and give out what it completes."""
+        time = self.clock.time_of(arrived)
+        if time is None:
+            return
+        self._note_size(arrived.frame)
+        if self._shown is not None and self.clock.is_live and time - self._shown[0] > _LIVE_REPEAT_S:
+            yield from self._leave_out()
+        if self._shown is None:
+            self._next = max(self._next, math.ceil(time / _STEP / TURN_FRAMES) * TURN_FRAMES)
+        else:
+            yield from self._sample_until(time)
+        self._shown = (time, arrived)
+
+    def cut(self) -> Iterator[FrameChunk]:
+        """The connection has ended; give out what is complete, the last frame repeated to fill its second."""
+        yield from self._leave_out()
+        self.clock.cut()
+
+    def end(self) -> Iterator[FrameChunk]:
+        """The stream has ended; give out the rest, which may be one frame."""
+        yield from self._show_out()
+        if self._pending:
+            yield self._chunk()
+
+    def _note_size(self, frame: Any) -> None:
+        size_px = (frame.width, frame.height)
+        if self._stored_px is None:
+            self._stored_px, self._orientation = size_px, display_orientation(frame)
+        elif size_px != self._size_px:
+            self.n_size_changes += 1
+        self._size_px = size_px
+
+    def _leave_out(self) -> Iterator[FrameChunk]:
+        yield from self._show_out()
+        if self._pending:
+            frame, _, arrived_s = self._pending[-1]
+            yield from self._take(frame, arrived_s)
+
+    def _show_out(self) -> Iterator[FrameChunk]:
+        """Show the last picture for its usual time."""
+        if self._shown is not None:
+            time, arrived = self._shown
+            yield from self._sample_until(time + arrived.duration, is_last=True)
+            self._shown = None
+
+    def _sample_until(self, leaves: Fraction, is_last: bool = False) -> Iterator[FrameChunk]:
+        arrived = self._shown[1]
+        image = None
+        while (sample := self._next * _STEP) < leaves or (sample == leaves and not is_last):
+            if image is None:
+                image = frame_to_rgb(arrived.frame, self._orientation, self._stored_px)
+            yield from self._take(image, arrived.arrived_s)
+
+    def _take(self, image: torch.Tensor, arrived_s: float) -> Iterator[FrameChunk]:
+        self._pending.append((image, float(self._next * _STEP), arrived_s))
+        self._next += 1
+        if len(self._pending) == TURN_FRAMES:
+            yield self._chunk()
+
+    def _chunk(self) -> FrameChunk:
+        frames, times_s, arrivals_s = zip(*self._pending, strict=True)
+        self._pending = []
+        if self.clock.is_live:
+            return LiveChunk(torch.stack(frames), list(times_s), arrivals_s[-1])
+        return FrameChunk(torch.stack(frames), list(times_s))

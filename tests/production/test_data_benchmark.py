@@ -1,0 +1,123 @@
+"""The benchmark of data production measures what it says."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from livecc_hf.production.caption_files import read_captions
+from livecc_hf.production.inputs import open_input
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture()
+def load(monkeypatch):
+    """A function that imports a benchmark by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = {path.stem for path in BENCHMARKS.glob("*.py")}
+    for name in names & set(sys.modules):
+        monkeypatch.delitem(sys.modules, name)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+def test_a_manifest_has_as_many_lines_as_asked_for_and_the_same_each_time(load, tmp_path):
+    write_manifest = load("data_manifest").write_manifest
+    paths = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    counts = [write_manifest(path, 2000, seed=seed) for path, seed in zip(paths, (0, 0, 1))]
+    assert counts[0].caption_lines == 2000
+    assert paths[0].read_bytes() == paths[1].read_bytes() != paths[2].read_bytes()
+    source = open_input(paths[0])
+    rows = [row for unit in source.units() for row in source.read(unit)[0].to_pylist()]
+    assert len(rows) == counts[0].videos
+    assert sum(len(row["subtitles"]) for row in rows) == 2000
+
+
+@pytest.mark.parametrize("suffix", [".json3", ".vtt", ".srt"])
+def test_caption_files_say_what_the_manifest_says(load, tmp_path, suffix):
+    module = load("data_manifest")
+    module.write_manifest(tmp_path / "m.jsonl", 60)
+    (row,) = module.read_rows(tmp_path / "m.jsonl", 1)
+    found = read_captions(module.write_caption_file(tmp_path / f"a{suffix}", row["subtitles"]))
+    spoken = [text for _, _, text in row["subtitles"]]
+    assert " ".join(found.text.to_pylist()).split() == " ".join(spoken).split()
+    assert found.start_s[0] == pytest.approx(row["subtitles"][0][0], abs=1e-3)
+    assert found.has_word_times == (suffix != ".srt")
+
+
+def test_a_run_is_measured_with_its_processes(load, tmp_path):
+    """Reads, cuts and writes for real; the workers' time and memory count."""
+    runs = load("data_runs")
+    counts = load("data_manifest").write_manifest(tmp_path / "m.jsonl", 3000)
+    run = runs.run_build(tmp_path / "m.jsonl", tmp_path / "out", workers=1)
+    shards = list((tmp_path / "out/dataset/data").glob("*.parquet"))
+    assert run.clips == sum(pq.read_metadata(shard).num_rows for shard in shards) > 0
+    assert [stage["name"] for stage in run.stages] == ["input", *runs.STAGES.split(",")]
+    assert run.stages[0]["items_in"] == counts.videos
+    assert 0 < run.units_s < run.wall_s
+    assert run.cpu_s > 0.3 and 50 < run.peak_mb < 2000
+
+
+def test_a_profile_names_stages_and_functions(load, tmp_path):
+    runs = load("data_runs")
+    load("data_manifest").write_manifest(tmp_path / "m.jsonl", 6000)
+    profile = runs.run_profile(tmp_path / "m.jsonl", tmp_path / "out")
+    assert {"stage language", "stage captions", "reading the manifest", "writing the dataset"} <= set(profile["stages"])
+    assert sum(profile["stages"].values()) == pytest.approx(1, abs=0.02)
+    shares = [function["share"] for function in profile["functions"]]
+    assert shares == sorted(shares, reverse=True) and len(shares) >= 10
+    assert all(function["line_share"] <= function["share"] for function in profile["functions"])
+
+
+def test_a_run_that_fails_says_why(load, tmp_path):
+    with pytest.raises(RuntimeError, match="does not exist"):
+        load("data_runs").run_build(tmp_path / "gone.jsonl", tmp_path / "out")
+
+
+def test_the_table_takes_off_what_does_not_grow_with_the_input(load):
+    data, runs, counts_of = load("data"), load("data_runs"), load("data_manifest").ManifestCounts
+    counts, unit = counts_of(1000, 0, 0, 50.0, 0.0), counts_of(100, 0, 0, 5.0, 0.0)
+    stages = [{"name": "captions", "items_in": 900}]
+    profiles = (
+        {"cpu_s": 20.0, "stages": {"stage captions": 0.5, "report": 0.5}},
+        {"cpu_s": 10.0, "stages": {"stage captions": 0.1, "report": 0.9}},
+    )
+    run = runs.Run(9.0, 8.0, 21.0, 100.0, 2000, stages, 10.0)
+    table = data.table_of(profiles, run, counts, unit)
+    captions, report, *models = table["rows"]
+    assert captions["core_hours"] == 27.78 and captions["items"] == 9_000_000  # 9 s for 900 videos: 0.01 s each
+    assert report["core_hours"] == round(1 / 900 * 1e7 / 3600, 2) and report["in_one_process"]
+    assert table["clips"] == 20_000_000 and table["dataset_gb"] == 100
+    assert table["wall_hours"]["16"] == pytest.approx(27.78 / 16 + 3.09, abs=0.01)
+    assert not any(row["measured"] for row in models)
+
+
+def test_the_recorded_results_meet_the_targets():
+    result = json.loads((BENCHMARKS / "results/data.json").read_text())
+    assert result["manifest"]["caption_lines"] == 1_000_000
+    pipeline, losses = result["pipeline"], result["text_loss"]
+    assert pipeline["peak_mb"] < pipeline["peak_limit_mb"] == 2000
+    assert pipeline["clips_per_s_per_core"] == pytest.approx(pipeline["clips"] / pipeline["cpu_s"], rel=0.01)
+    assert losses["Qwen2's"]["ratio"] >= losses["target_ratio"] == 2
+    assert all(losses[name]["max_difference"] < losses["tolerance"] for name in ("Qwen2's", "small"))
+    hours = [row["core_hours"] for row in result["ten_million_videos"]["rows"] if row["measured"]]
+    assert sum(hours) == pytest.approx(result["ten_million_videos"]["core_hours"], abs=0.2)
+
+
+@pytest.mark.slow
+def test_the_whole_script_in_small(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(BENCHMARKS / "data.py"), "--small", "--output", str(tmp_path / "data.json")]
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=600)
+    result = json.loads((tmp_path / "data.json").read_text())
+    assert result["pipeline"]["is_within_peak_limit"] and result["pipeline"]["clips"] > 0
+    assert {"local, 1", "local, 2", "ray, 1", "ray, 2"} <= set(result["engines"])
+    assert result["text_loss"]["small"]["max_difference"] < result["text_loss"]["tolerance"]
+    assert result["ten_million_videos"]["core_hours"] > 0

@@ -1,0 +1,49 @@
+"""`livecc data push` against a server on this machine that speaks the Hub's commit API."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import serve_hub
+
+N_SHARDS = 260  # more files than huggingface_hub puts into a commit
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "run" / "dataset"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n# Clips\n")
+    rows = {"id": ["a"], "video": ["https://a.example/1.mp4"], "words": [[{"start": 0.0, "end": 1.0, "word": "goal"}]]}
+    pq.write_table(pa.table(rows), folder / "data" / "train-00000.parquet")
+    for number in range(1, N_SHARDS):
+        pq.write_table(pa.table(rows | {"id": [str(number)]}), folder / "data" / f"train-{number:05d}.parquet")
+    (folder / ".hidden").write_text("mine")
+    return folder
+
+
+def push(folder: Path, url: str, home: Path, *options: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none", "HF_HOME": str(home)}
+    command = [sys.executable, "-m", "livecc_hf.cli.main", "data", "push", str(folder), "me/clips", *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_push_commits_in_parts_and_goes_on_where_it_stopped(folder, tmp_path):
+    local = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+    del local[".hidden"]
+    with serve_hub() as hub:
+        hub.refused = {1}
+        first = push(folder.parent, hub.url, tmp_path / "home")  # the run's folder holds the dataset's
+        assert first.returncode != 0 and "storage limit reached" in first.stderr
+        assert len(hub.commits) == 1 and 0 < hub.commits[0] < len(local) and hub.visibility == "private"
+        hub.sent.clear()
+        again = push(folder.parent, hub.url, tmp_path / "home")
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.strip() == f"{hub.url}/datasets/me/clips"
+        assert hub.files == local
+        assert len(hub.sent) == sum(hub.commits[1:]) == len(local) - hub.commits[0]  # what was there is not sent

@@ -1,0 +1,62 @@
+"""Leaving out frames while decoding is slower than the stream, with a real decoder and times set by hand."""
+
+import av
+import pytest
+from media import write_video
+
+from livecc_hf.sources.connection import KeepUp
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = write_video(tmp_path / "a.mp4", n_frames=200, codec_options={"g": "20"})
+    with av.open(path) as container:
+        yield container
+
+
+def play(video, wait_s, work_s):
+    """Note every packet after `wait_s(n)` and decode it in `work_s(n)`; the numbers of frames per level."""
+    stream = video.streams.video[0]
+    keep_up = KeepUp(stream.codec_context)
+    now_s, levels, n_frames = 50.0, [], 0
+    for n, packet in enumerate(video.demux(stream)):
+        asked_s, now_s = now_s, now_s + wait_s(n)
+        if packet.size:
+            keep_up.note(packet, asked_s, now_s)
+        n_frames += len(stream.decode(packet))
+        levels.append(keep_up.level)
+        now_s += work_s(n) if keep_up.level < 2 else 0.001  # this video has no frame that no other needs
+    return levels, n_frames
+
+
+def test_all_frames_while_there_is_time(video):
+    levels, n_frames = play(video, lambda n: 0.08, lambda n: 0.02)
+    assert set(levels) == {0}
+    assert n_frames == 200
+
+
+def test_a_burst_is_no_reason_to_leave_out_frames(video):
+    levels, n_frames = play(video, lambda n: 0.0, lambda n: 0.03)
+    assert set(levels) == {0}
+    assert n_frames == 200
+
+
+def test_key_frames_only_until_caught_up(video):
+    """Decoding takes 0.15 s a frame at first, where one comes every 0.1 s; then there is time again."""
+    levels, n_frames = play(video, lambda n: 0.0 if n < 100 else 0.09, lambda n: 0.15)
+    assert max(levels) >= 1
+    first_back = next(n for n in range(100, 200) if levels[n] == 0)
+    assert first_back % 20 == 0  # at a key frame
+    assert n_frames < 200
+
+
+def test_ever_more_is_left_out_while_it_is_not_enough(video):
+    stream = video.streams.video[0]
+    keep_up = KeepUp(stream.codec_context)
+    now_s = 0.0
+    for packet in video.demux(stream):
+        if packet.size:
+            keep_up.note(packet, now_s, now_s)
+            now_s += 0.3
+    assert keep_up.level == 2
+    assert stream.codec_context.skip_frame == "NONKEY"
