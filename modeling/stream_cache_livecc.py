@@ -7,29 +7,31 @@ that one operation serves all of them.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 # Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
+# Of keys that move together: 64 MB in float32.
+_ELEMENTS_AT_ONCE = 1 << 24
 
 
 class CacheMemory:
-    """Memory for the keys and values of some streams, layer by layer; grows as they do.
+    """Memory for the keys and values of some streams; grows as they do.
 
     Args:
-        n_layers: layers of the language model.
+        devices: of each layer of the language model; consecutive layers on one device lie in one tensor.
         is_movable: whether tokens may be dropped from the middle (`StreamCache.keep`).
     """
 
-    def __init__(self, n_layers: int, is_movable: bool = False):
-        self.n_layers, self.is_movable = n_layers, is_movable
-        # Keys, values and keys as first read, (streams, key-value heads, capacity, head size) in each layer; made when
-        # something is first written, on the layer's device.
-        self._held: list[list[torch.Tensor | None]] = [[None] * n_layers for _ in range(3 if is_movable else 2)]
+    def __init__(self, devices: Sequence[torch.device], is_movable: bool = False):
+        self.is_movable = is_movable
+        self._groups = [_LayerGroup(len(list(run)), is_movable) for _, run in itertools.groupby(devices)]
+        self._group_of = [(group, i) for group in self._groups for i in range(group.n_layers)]
         self._free: list[int] = []
         self._n_slots = 0
         self._lock = threading.Lock()  # streams come and go while others are generated
@@ -37,13 +39,12 @@ class CacheMemory:
     @property
     def capacity(self) -> int:
         """Tokens of a stream for which there is memory."""
-        return max((keys.shape[2] for keys in self._held[0] if keys is not None), default=0)
+        return max(group.capacity for group in self._groups)
 
     @property
     def n_bytes(self) -> int:
         """Bytes of memory reserved."""
-        held = (tensor for tensors in self._held for tensor in tensors if tensor is not None)
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
 
     def take_slot(self) -> int:
         """Return the number of a stream's place, the lowest that is free."""
@@ -60,28 +61,53 @@ class CacheMemory:
         with self._lock:
             self._free.append(slot)
 
-    def slot(self, kind: int, layer: int, slot: int) -> torch.Tensor:
-        """Return the keys (kind 0), values (1) or keys as first read (2) of a place: (heads, capacity, head size)."""
-        return self._held[kind][layer][slot]
+    def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
 
-    def slots(self, kind: int, layer: int) -> torch.Tensor:
-        """Return those of all places: (places, heads, capacity, head size)."""
-        return self._held[kind][layer]
+        Returns:
+            Keys, values and, if movable, keys as they were first read, of all places in a layer: (places, key-value
+            heads, capacity, head size) each.
+        """
+        group, i = self._group_of[layer]
+        if group.capacity < n_tokens or group.n_slots < self._n_slots:
+            # What another group has, so that all have the same.
+            capacity = self.capacity
+            if capacity < n_tokens:
+                capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
+            group.grow(self._n_slots, capacity, like)
+        return group.layers[i]
 
-    def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> None:
-        """Make room in a layer for streams of `n_tokens`, whose keys (tokens, heads, head size) are like these."""
-        held = self._held[0][layer]
-        if held is not None and held.shape[0] >= self._n_slots and held.shape[2] >= n_tokens:
-            return
-        capacity = self.capacity  # what an earlier layer has, so that all have the same
-        if capacity < n_tokens:
-            capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
-        for tensors in self._held:
-            # Zeros: what was never written takes part in operations over all places, at weight 0.
-            larger = like.new_zeros(self._n_slots, like.shape[1], capacity, like.shape[2])
-            if (old := tensors[layer]) is not None:
-                larger[: old.shape[0], :, : old.shape[2]] = old
-            tensors[layer] = larger
+    def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
+        """Yield keys, values and keys as first read of a place, (layers, key-value heads, capacity, head size) each.
+
+        A few layers at a time, so that what is made of them stays small.
+        """
+        for group in self._groups:
+            held = [tensor[:, slot] for tensor in group.held]
+            if held:
+                n_layers = max(_ELEMENTS_AT_ONCE // held[0][0].numel(), 1)
+                yield from (list(part) for part in zip(*(tensor.split(n_layers) for tensor in held)))
+
+
+class _LayerGroup:
+    """Consecutive layers on one device."""
+
+    def __init__(self, n_layers: int, is_movable: bool):
+        self.n_layers = n_layers
+        self.n_slots = self.capacity = 0
+        self._n_kinds = 3 if is_movable else 2
+        # Keys, values, keys as first read: (layers, places, key-value heads, capacity, head size); none at first.
+        self.held: list[torch.Tensor] = []
+        self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
+
+    def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
+        shape = self.n_layers, n_slots, like.shape[1], capacity, like.shape[2]
+        # Zeros: places where nothing was written take part in operations over all places, at weight 0.
+        grown = [like.new_zeros(shape) for _ in range(self._n_kinds)]
+        for new, old in zip(grown, self.held):
+            new[:, : self.n_slots, :, : self.capacity] = old
+        self.held, self.n_slots, self.capacity = grown, n_slots, capacity
+        self.layers = list(zip(*(tensor.unbind() for tensor in grown)))
 
 
 class StreamCache:
@@ -119,8 +145,8 @@ class StreamCache:
             Views of keys and values, old and new, of shape (key-value heads, `length` + new tokens, head size).
         """
         end = self.length + keys.shape[0]
-        self.memory.reserve(layer, end, keys)
-        held_keys, held_values = (self.memory.slot(kind, layer, self.slot) for kind in (0, 1))
+        held = self.memory.reserve(layer, end, keys)
+        held_keys, held_values = held[0][self.slot], held[1][self.slot]
         held_keys[:, self.length : end] = keys.transpose(0, 1)
         held_values[:, self.length : end] = values.transpose(0, 1)
         return held_keys[:, :end], held_values[:, :end]
@@ -160,15 +186,14 @@ class StreamCache:
         index, to = kept[n_same:], slice(n_same, n_kept)
         angles = -self._moved_back[to, None].float() * inv_freq.float().cpu()
         cos, sin = rotation(angles)
-        for layer in range(self.memory.n_layers):
-            keys, values, first_keys = (self.memory.slot(kind, layer, self.slot) for kind in range(3))
-            first_keys[:, new] = keys[:, new]  # never moved: held as they were first read
+        for keys, values, first_keys in self.memory.of_place(self.slot):
+            first_keys[:, :, new] = keys[:, :, new]  # never moved: held as they were first read
             if index.device != keys.device:  # layers may be on several devices
                 index, cos, sin = (t.to(keys.device) for t in (index, cos, sin))
-            moved = first_keys.index_select(1, index)
-            first_keys[:, to] = moved
-            keys[:, to] = rotate(moved.float(), cos, sin).to(keys.dtype)
-            values[:, to] = values.index_select(1, index)
+            moved = first_keys.index_select(2, index)
+            first_keys[:, :, to] = moved
+            keys[:, :, to] = rotate(moved.float(), cos, sin).to(keys.dtype)
+            values[:, :, to] = values.index_select(2, index)
 
 
 class TokenOfEach:
@@ -197,10 +222,9 @@ class TokenOfEach:
             Views of keys and values, (places, key-value heads, tokens of the longest stream, head size).
         """
         slots, at, _ = self._on(keys.device)
-        self._memory.reserve(layer, self._n_tokens, keys)
+        held_keys, held_values, *_ = self._memory.reserve(layer, self._n_tokens, keys)
         views = []
-        for kind, new in enumerate((keys, values)):
-            held = self._memory.slots(kind, layer)
+        for held, new in ((held_keys, keys), (held_values, values)):
             held[slots, :, at] = new
             views.append(held[: self._n_slots, :, : self._n_tokens])
         return views[0], views[1]

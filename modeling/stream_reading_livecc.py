@@ -55,7 +55,8 @@ class _Plan:
 
 def new_memory(model, is_movable: bool = False) -> CacheMemory:
     """Return memory for the caches of streams; `is_movable` if their contexts will be thinned out."""
-    return CacheMemory(len(model.model.language_model.layers), is_movable)
+    layers = model.model.language_model.layers
+    return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable)
 
 
 @torch.no_grad()

@@ -162,7 +162,7 @@ def test_keys_moved_many_times_in_bfloat16_are_rounded_once():
     torch.manual_seed(0)
     inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
     keys = torch.randn(200, 2, 64)
-    caches = {dtype: StreamCache(CacheMemory(1, is_movable=True)) for dtype in (torch.float64, torch.bfloat16)}
+    caches = {dtype: StreamCache(CacheMemory(["cpu"], is_movable=True)) for dtype in (torch.float64, torch.bfloat16)}
     for dtype, cache in caches.items():
         cache.append(0, keys.bfloat16().to(dtype), keys.to(dtype))
         cache.advance(200)

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.cli.main import EXIT_INTERRUPTED
-from livecc_hf.cli.status import Status, quiet_libraries, show_warnings
+from livecc_hf.cli.model_arguments import (
+    add_generation_arguments,
+    add_model_arguments,
+    load_model_of,
+    stream_options_of,
+)
+from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, parse_spec, redact
 from livecc_hf.subtitles import FORMATS, Caption, CaptionWriter, clock, open_writer
 
@@ -21,13 +27,7 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo
     from livecc_hf.sources import Source
 
-_REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
 _SUFFIX_FORMATS = {".srt": "srt", ".vtt": "vtt", ".jsonl": "jsonl"}
-# Arguments passed on to `start_stream` under the same name, where given.
-_STREAM_OPTIONS = (
-    *("query", "title", "previous", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"),
-    *("max_new_tokens", "silence_threshold", "seed", "min_pixels", "max_pixels"),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a video file, a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, tcp, udp, ...) "
         "or - for standard input",
     )
-    parser.add_argument(
-        "--model",
-        metavar="FOLDER_OR_HUB_ID",
-        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
-    )
-    parser.add_argument("--query", help="what to comment on; default: the model's own")
     parser.add_argument("--title", help="the video's title")
     parser.add_argument("--previous", help="what was said before the start")
     parser.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
@@ -64,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source_arguments(
         parser.add_argument_group("live sources", "how cameras, addresses and standard input are read")
     )
-    _add_model_arguments(parser.add_argument_group("model"))
-    _add_generation_arguments(
+    add_model_arguments(parser.add_argument_group("model"))
+    add_generation_arguments(
         parser.add_argument_group(
             "generation", "defaults: the model's generation_config, then those of the live setting"
         )
@@ -101,34 +95,6 @@ def _add_source_arguments(group: Any) -> None:
     )
 
 
-def _add_model_arguments(group: Any) -> None:
-    group.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base, if not where the adapter says")
-    group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if there is any")
-    group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, the checkpoint's own elsewhere")
-    group.add_argument("--load-in-4bit", action="store_true", help="quantise with bitsandbytes while loading")
-    group.add_argument(
-        "--position-scheme",
-        choices=("mrope", "sequential", "reference"),
-        help="how positions are counted; default: what the model says, or is taken to need",
-    )
-    group.add_argument("--min-pixels", type=int, metavar="N", help="fewest pixels of a resized frame")
-    group.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a resized frame")
-
-
-def _add_generation_arguments(group: Any) -> None:
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
-    group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
-    group.add_argument(
-        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
-    )
-    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
-    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
-    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
-    group.add_argument("--silence-threshold", type=float, metavar="P", help="less probable silence is not chosen")
-    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
-
-
 def run(args: argparse.Namespace) -> int:
     """Comment on the video."""
     # Said before the seconds that the other imports take.
@@ -146,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         with _open(args, info, status) as source:
             if args.video != "-":  # what waits in a pipe is kept until the model is loaded
                 source.wait_ready()
-            model, processor = _load(args, status)
+            model, processor = load_model_of(args, status)
             run_ = _Run(args, info, source, status)
             stopped_by: BaseException | None = None
             with _open_output(args) as writers:
@@ -213,30 +179,6 @@ def _open(args: argparse.Namespace, info: VideoInfo | None, status: Status) -> S
     return open_source(args.video, on_message=status.line, **options)
 
 
-def _load(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
-    from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_model_and_processor, read_config
-
-    quiet_libraries(args.debug)
-    name = args.model if args.model is not None else bundled_model_path()
-    read_config(str(name), args.position_scheme, args.base)  # fails early, and in one line
-    if args.model is None:
-        status.line(
-            "model: livecc-tiny, bundled. A demonstration: it knows moving coloured shapes and nothing else. "
-            f"For real videos: --model {_REAL_MODEL}"
-        )
-    else:
-        status.line(f"model: {name}")
-    status.update("loading ...")
-    model, processor, loaded = load_model_and_processor(
-        name, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base
-    )
-    status.clear()
-    for note in loaded.notes:
-        status.line(note)
-    return model, processor
-
-
 @contextlib.contextmanager
 def _open_output(args: argparse.Namespace) -> Iterator[list[CaptionWriter]]:
     if args.output is None:
@@ -282,7 +224,7 @@ class _Run:
         from livecc_hf.modeling.stream_state_livecc import ContextFullError
         from livecc_hf.sources import SourceLostError
 
-        options = {name: value for name in _STREAM_OPTIONS if (value := getattr(self.args, name)) is not None}
+        options = stream_options_of(self.args)
         stream = model.start_stream(processor, **options)
         began_s = time.monotonic()
         with contextlib.closing(iter(self.source)) as shown:

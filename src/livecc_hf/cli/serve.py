@@ -10,25 +10,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.cli.commentate import _add_generation_arguments, _add_model_arguments, _load
+from livecc_hf.cli.model_arguments import (
+    add_generation_arguments,
+    add_model_arguments,
+    load_model_of,
+    stream_options_of,
+)
 from livecc_hf.cli.status import Status
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 
 _NEEDED = ("fastapi", "uvicorn", "websockets", "prometheus_client")
-# Arguments passed on to `StreamOptions` under the same name, where given.
-_STREAM_OPTIONS = (
-    *("query", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens"),
-    *("silence_threshold", "seed", "min_pixels", "max_pixels", "window", "vision_window_s"),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "--model",
-        metavar="FOLDER_OR_HUB_ID",
-        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
-    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all; default: %(default)s")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free; default: %(default)s")
     parser.add_argument(
@@ -50,12 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             number = int if f.type == "int" else float
             limits.add_argument(flag, type=number, metavar="N", help=f"{help}; default: {f.default:,.10g}")
-    _add_model_arguments(parser.add_argument_group("model"))
+    add_model_arguments(parser.add_argument_group("model"))
     generation = parser.add_argument_group("generation", "of sessions, where the client does not choose")
-    generation.add_argument("--query", help="what to comment on; default: the model's own")
-    generation.add_argument("--window", choices=("sliding", "reprefill"), help="what is forgotten; default: sliding")
-    generation.add_argument("--vision-window-s", type=float, metavar="S", help="for how long frames are remembered")
-    _add_generation_arguments(generation)
+    add_generation_arguments(generation)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,12 +62,11 @@ def run(args: argparse.Namespace) -> int:
     with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
         exit_on_sigterm()
         ssl = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
-        model, processor = _load(args, status)
+        model, processor = load_model_of(args, status)
         from livecc_hf.modeling import StreamOptions
         from livecc_hf.serve.service import CommentaryService
 
-        chosen = {name: value for name in _STREAM_OPTIONS if (value := getattr(args, name)) is not None}
-        service = CommentaryService(model, processor, settings, StreamOptions(**chosen))
+        service = CommentaryService(model, processor, settings, StreamOptions(**stream_options_of(args)))
         server = make_server(service, **ssl)
         logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
         try:

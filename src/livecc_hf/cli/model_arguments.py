@@ -1,0 +1,98 @@
+"""Arguments that commands with a model share, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from livecc_hf.cli.status import Status, quiet_libraries
+
+WINDOWS = ("sliding", "reprefill", "none")
+_REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
+# Arguments passed on to `start_stream` under the same name, where given.
+_STREAM_OPTIONS = (
+    *("query", "title", "previous", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"),
+    *("max_new_tokens", "silence_threshold", "seed", "min_pixels", "max_pixels"),
+    *("window", "vision_window_s", "text_window", "text_sink", "stop_at_continuation"),
+)
+
+
+def add_model_arguments(group: Any) -> None:
+    """Declare which model is loaded, and how."""
+    group.add_argument(
+        "--model",
+        metavar="FOLDER_OR_HUB_ID",
+        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
+    )
+    group.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base, if not where the adapter says")
+    group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if there is any")
+    group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, the checkpoint's own elsewhere")
+    group.add_argument("--load-in-4bit", action="store_true", help="quantise with bitsandbytes while loading")
+    group.add_argument(
+        "--position-scheme",
+        choices=("mrope", "sequential", "reference"),
+        help="how positions are counted; default: what the model says, or is taken to need",
+    )
+    group.add_argument("--min-pixels", type=int, metavar="N", help="fewest pixels of a resized frame")
+    group.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a resized frame")
+
+
+def add_generation_arguments(group: Any) -> None:
+    """Declare what is said, and what is remembered."""
+    group.add_argument("--query", help="what to comment on; default: the model's own")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
+    group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
+    group.add_argument(
+        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
+    )
+    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
+    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
+    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
+    group.add_argument("--silence-threshold", type=float, metavar="P", help="less probable silence is not chosen")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+    group.add_argument(
+        "--window",
+        choices=WINDOWS,
+        help="what is forgotten: sliding: what has left the windows below (default); reprefill: all vision, every "
+        "240 s; none: nothing, until the model's positions end",
+    )
+    group.add_argument("--vision-window-s", type=float, metavar="S", help="seconds of vision remembered; default: 16")
+    group.add_argument("--text-window", type=int, metavar="N", help="newest tokens of text remembered; default: 512")
+    group.add_argument("--text-sink", type=int, metavar="N", help="first tokens of text remembered; default: 512")
+    group.add_argument(
+        "--stop-at-continuation",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="end a turn at ' ...'; default: yes, but for position scheme reference",
+    )
+
+
+def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `start_stream` that were given."""
+    return {name: value for name in _STREAM_OPTIONS if (value := getattr(args, name, None)) is not None}
+
+
+def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
+    """Load the model and its processor, and say which."""
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.loading import load_model_and_processor, read_config
+
+    quiet_libraries(args.debug)
+    name = args.model if args.model is not None else bundled_model_path()
+    read_config(str(name), args.position_scheme, args.base)  # fails early, and in one line
+    if args.model is None:
+        status.line(
+            "model: livecc-tiny, bundled. A demonstration: it knows moving coloured shapes and nothing else. "
+            f"For real videos: --model {_REAL_MODEL}"
+        )
+    else:
+        status.line(f"model: {name}")
+    status.update("loading ...")
+    model, processor, loaded = load_model_and_processor(
+        name, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base
+    )
+    status.clear()
+    for note in loaded.notes:
+        status.line(note)
+    return model, processor
