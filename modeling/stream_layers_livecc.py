@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     PatchEmbed,
     Qwen2MLP,
     Qwen2VisionTransformerPretrainedModel,
     Qwen2VLDecoderLayer,
     Qwen2VLRMSNorm,
+    Qwen2VLVisionBlock,
+    VisionAttention,
+    VisionMlp,
 )
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids
@@ -80,44 +84,94 @@ def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.Lo
     Returns:
         (patches / 4, hidden).
     """
-    grids = tuple(map(tuple, grid_thw.tolist()))
-    position_ids, lengths, longest = _grid_facts(grids, visual.config, visual.spatial_merge_size, visual.device)
     patches = patches.to(visual.device, visual.dtype)
     embed = visual.patch_embed
     known = ((visual, Qwen2VisionTransformerPretrainedModel), (embed, PatchEmbed), (embed.proj, nn.Conv3d))
     if not all(type(module) is kind and _is_bare(module) for module, kind in known):
         return visual(patches, grid_thw=grid_thw.to(visual.device)).pooler_output
+    facts = _grid_facts(tuple(map(tuple, grid_thw.tolist())), visual)
     hidden = linear(patches, embed.proj.weight.flatten(1))  # a convolution whose stride is its size
-    turns = visual.rotary_pos_emb(hidden, position_ids)
+    is_lean = facts.n_pictures is not None and visual.config._attn_implementation == "sdpa"
     for block in visual.blocks:
-        hidden = block(hidden, cu_seqlens=lengths, max_seqlen=longest, position_embeddings=turns)
+        if is_lean and _is_known(block, _BLOCK_PARTS):
+            hidden = _run_block(block, hidden, facts)
+        else:
+            hidden = block(hidden, cu_seqlens=facts.lengths, max_seqlen=facts.longest, position_embeddings=facts.turns)
     return visual.merger(hidden)
 
 
-_GRID_FACTS: dict[tuple, tuple] = {}  # of a few grids: a stream has two
+class _GridFacts(NamedTuple):
+    """What the vision tower works out from the grids, turn by turn the same.
 
-
-def _grid_facts(grids: tuple, config, merge_size: int, device: torch.device) -> tuple:
-    """Return what the vision tower works out from the grids, turn by turn the same: positions, lengths, the longest.
-
-    The lengths stay on the CPU where attention asks for them number by number, in every layer.
+    Attributes:
+        lengths, longest: patches of each picture, added up, and the most; on the CPU where attention asks for them
+            number by number.
+        turns: cosine and sine of each patch, in Qwen2-VL's form.
+        rotation: the same as `rotate` takes them, (patches, 1, 1, head size) each.
+        n_pictures: how many pictures there are if all have the same size, else `None`.
     """
+
+    lengths: torch.Tensor
+    longest: int | None
+    turns: tuple[torch.Tensor, torch.Tensor]
+    rotation: tuple[torch.Tensor, torch.Tensor]
+    n_pictures: int | None
+
+
+_GRID_FACTS: dict[tuple, _GridFacts] = {}  # of a few grids: a stream has two
+
+
+def _grid_facts(grids: tuple, visual: nn.Module) -> _GridFacts:
+    config, device, merge_size = visual.config, visual.device, visual.spatial_merge_size
     on_device = is_flash_attention_requested(config)
-    key = grids, merge_size, device, on_device
+    frequencies = visual.rotary_pos_emb.inv_freq
+    key = grids, merge_size, device, on_device, frequencies.data_ptr(), len(frequencies)
     if key not in _GRID_FACTS:
         grid_thw = torch.tensor(grids)
         position_ids = get_vision_position_ids(grid_thw, merge_size).to(device)
         lengths, longest = get_vision_attention_seqlens(grid_thw.to(device) if on_device else grid_thw, config)
+        turns = visual.rotary_pos_emb(torch.zeros(0, device=device), position_ids)
+        cos, sin = (turn[:, None, None] for turn in turns)
+        sin = torch.cat([-sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :]], dim=-1)
+        sizes = {height * width for _, height, width in grids}
+        n_pictures = sum(t for t, _, _ in grids) if len(sizes) == 1 else None
         if len(_GRID_FACTS) >= 16:
             _GRID_FACTS.clear()
-        _GRID_FACTS[key] = position_ids, lengths, longest
+        _GRID_FACTS[key] = _GridFacts(lengths, longest, turns, (cos, sin), n_pictures)
     return _GRID_FACTS[key]
+
+
+_BLOCK_PARTS = {
+    "": Qwen2VLVisionBlock,
+    "norm1": nn.LayerNorm,
+    "norm2": nn.LayerNorm,
+    "attn": VisionAttention,
+    "mlp": VisionMlp,
+}
+
+
+def _run_block(block: Qwen2VLVisionBlock, hidden: torch.Tensor, facts: _GridFacts) -> torch.Tensor:
+    """`Qwen2VLVisionBlock.forward` for pictures of one size, whose attention is then one operation."""
+    attention, mlp = block.attn, block.mlp
+    qkv = attention.qkv(block.norm1(hidden)).view(len(hidden), 3, attention.num_heads, -1)
+    turned = rotate(qkv[:, :2].float(), *facts.rotation).to(hidden.dtype)
+    query, key, value = (
+        part.unflatten(0, (facts.n_pictures, -1)).transpose(1, 2) for part in (turned[:, 0], turned[:, 1], qkv[:, 2])
+    )
+    attended = scaled_dot_product_attention(query, key, value, scale=attention.scaling).transpose(1, 2)
+    hidden = hidden + attention.proj(attended.reshape(hidden.shape))
+    return hidden + mlp.fc2(mlp.act(mlp.fc1(block.norm2(hidden))))
+
+
+def _is_known(module: nn.Module, parts: dict[str, type]) -> bool:
+    """Return whether a module and its parts are of these classes, with nothing that hangs on them."""
+    found = ((module.get_submodule(name), kind) for name, kind in parts.items())
+    return all(type(part) is kind and _is_bare(part) for part, kind in found)
 
 
 def _bound(layer: nn.Module, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
     """Return what runs a layer: (hidden, cos, sin, caches, last=None) to (tokens or streams, hidden)."""
-    known = ((layer, Qwen2VLDecoderLayer), (layer.self_attn, StreamAttention), (layer.mlp, Qwen2MLP))
-    if all(type(module) is kind and _is_bare(module) for module, kind in known):
+    if _is_known(layer, {"": Qwen2VLDecoderLayer, "self_attn": StreamAttention, "mlp": Qwen2MLP}):
         return _LeanLayer(layer, dtype)
     return partial(_run_module, layer)
 

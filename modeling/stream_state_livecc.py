@@ -74,17 +74,22 @@ class StreamState:
         """
         if all(kept):
             return
-        index, moved_back, token_ids, at, dropped_extent = [], [], [], 0, 0
+        runs, token_ids, at, dropped_extent = [], [], 0, 0  # runs of tokens that stay: [first, end, moved back]
         for span, stays in zip(self.spans, kept):
             end = at + span.n_tokens
             if stays:
-                index += range(at, end)
-                moved_back += [dropped_extent] * span.n_tokens
+                if runs and runs[-1][1] == at:
+                    runs[-1][1] = end
+                else:
+                    runs.append([at, end, dropped_extent])
                 token_ids += self.token_ids[at:end]
             else:
                 dropped_extent += span.extent
             at = end
-        self.cache.keep(torch.tensor(index, dtype=torch.long), torch.tensor(moved_back, dtype=torch.long), inv_freq)
+        none = torch.zeros(0, dtype=torch.long)
+        index = torch.cat([none, *(torch.arange(first, end) for first, end, _ in runs)])
+        moved_back = torch.cat([none, *(torch.full((end - first,), back) for first, end, back in runs)])
+        self.cache.keep(index, moved_back, inv_freq)
         self.n_dropped += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]
