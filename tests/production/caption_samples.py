@@ -3,6 +3,12 @@
 import json
 from collections.abc import Sequence
 
+import pyarrow as pa
+
+from livecc_hf.data.words import timed_arrays
+from livecc_hf.production.caption_words import LINE, flat_lines, spread_lines
+from livecc_hf.production.columns import timed_array
+
 Line = Sequence[tuple[float, str]]  # (start_s, word)
 
 
@@ -79,3 +85,14 @@ def srt(cues: Sequence[tuple[float, float, str]]) -> str:
 
 def vtt(cues: Sequence[tuple[float, float, str]]) -> str:
     return "WEBVTT\n\n" + "\n".join(f"{clock(a)} --> {clock(b)} line:90%\n{text}\n" for a, b, text in cues)
+
+
+def lines_to_words(subtitles: pa.Array | list) -> pa.ListArray:
+    """The words of each video, from a column of lines or Python's `[start, end, text]`."""
+    if isinstance(subtitles, list):
+        rows = [None if row is None else timed_arrays(row, f"captions of row {i}") for i, row in enumerate(subtitles)]
+        subtitles = timed_array(rows, LINE)
+    lines, faults = flat_lines(subtitles)
+    for row, fault in faults.items():
+        raise ValueError(f"captions of row {row}: {fault}")
+    return spread_lines(lines)

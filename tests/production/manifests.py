@@ -16,7 +16,13 @@ def video_row(number: int, title: str = "", seconds: int = 60) -> dict:
         ]
         for i in range(n_words)
     ]
-    return {"id": f"v{number}", "video": f"v{number}.mp4", "title": title, "duration_s": float(seconds), "words": words}
+    return {
+        "id": f"v{number}",
+        "video": f"v{number}.mp4",
+        "title": title,
+        "duration_s": float(seconds + gap_s),
+        "words": words,
+    }
 
 
 def write_manifest(path: Path, titles: list[str], **options) -> Path:

@@ -9,11 +9,13 @@ import pytest
 from models import write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 
+from livecc_hf.production.pipeline import opened
 from livecc_hf.production.records import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from livecc_hf.production.stage import DeviceError
 from livecc_hf.production.stages import asr
 from livecc_hf.production.stages.asr import Asr
+from livecc_hf.production.units import UnitState, run_stage
 
 TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
 
@@ -58,6 +60,18 @@ def test_words_have_times_within_the_speech_and_are_in_order(stage, speech, tmp_
     assert all(a["start_s"] <= b["start_s"] for a, b in itertools.pairwise(words))
     assert all(w["word"] == w["word"].strip() != "" for w in words)
     assert row["language"] == "en"  # all that an English-only model can say
+
+
+def test_no_model_is_loaded_where_all_videos_have_captions(tmp_path):
+    """Nothing is downloaded for them, and nothing fails for lack of a network."""
+    stage = Asr(model=str(tmp_path / "no_model"), device="cpu")
+    with_words = videos("a.mp4", "b.mp4", words=[[(0.0, 1.0, "hi")], [(0.0, 1.0, "you")]])
+    unit = UnitState(0, with_words, DROPPED_SCHEMA.empty_table(), ())
+    assert run_stage(opened(stage, unit.rows), unit).rows.equals(with_words)
+    with_one = videos("a.mp4", "b.mp4", words=[[(0.0, 1.0, "hi")], None])
+    for needed, rows in ((stage, with_one), (Asr(model=stage.model, replace_words=True), with_words)):
+        with pytest.raises(ValueError, match="no_model does not exist"):
+            opened(needed, rows)
 
 
 @needs_espeak

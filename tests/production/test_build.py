@@ -1,6 +1,7 @@
 """Whole runs: what is written, and from what."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -63,6 +64,34 @@ def test_nothing_kept_is_an_error_with_a_report(tmp_path):
         quiet_build(options_for(tmp_path, ["drop"] * 3))
     assert "unwanted" in (tmp_path / "out" / "report.html").read_text()
     assert len(table_of(tmp_path / "out", "dropped.parquet")) == 3
+
+
+@pytest.mark.parametrize(
+    "gone", ["dataset", "dataset/data/train-00000.parquet", "dataset/README.md", "dropped.parquet", "report.html"]
+)
+def test_what_was_removed_is_made_again(tmp_path, gone):
+    stages = {"pretrain_clips": {"min_s": 20.0}}
+    out = quiet_build(options_for(tmp_path, ["a"] * 3, stages=stages)).out
+    files = {path.relative_to(out) for path in out.rglob("*.*")}
+    rows = dataset_rows(out)
+    shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
+    quiet_build(options_for(tmp_path, [], stages=stages))
+    assert {path.relative_to(out) for path in out.rglob("*.*")} == files
+    assert dataset_rows(out) == rows
+
+
+def test_videos_that_are_all_missing_are_in_the_report(tmp_path):
+    stages = {"pretrain_clips": {"min_s": 20.0}}
+    options = options_for(tmp_path, ["a"] * 3, stages=stages, dataset={"videos": "link"})
+    with pytest.raises(ValueError, match="nothing was kept of 3 videos"):
+        quiet_build(options)
+    out = tmp_path / "out"
+    assert table_of(out, "dropped.parquet")["reason"].to_pylist() == ["missing_video"] * 4
+    assert "Dropped by dataset: missing_video" in (out / "report.html").read_text()
+    assert [path.name for path in out.iterdir() if "dataset" in path.name] == []
+    for number in range(3):  # found again
+        (tmp_path / f"v{number}.mp4").write_bytes(b"a video")
+    assert quiet_build(options).n_clips == len(dataset_rows(out)) == 4
 
 
 def test_a_run_without_clips_gives_a_manifest_for_the_next(tmp_path):

@@ -63,6 +63,8 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["dataset.language=[1]"], "dataset.language is [1]: expected a list of texts"),
         (["dataset.name=12"], "dataset.name is 12: expected text; put it into quotes"),
         (["item_timeout_s=-1"], "item_timeout_s is -1; expected seconds, or 0 for no limit"),
+        (["language.language=xx"], "language is 'xx': expected the code of a language that CLD3 knows, one of af, am"),
+        (["captions.round_s=0.3"], "round_s is 0.3: expected 0, or a step of which a whole number makes a second"),
         (["limit"], "'limit' is no option: expected key=value"),
         (["limit=many"], "limit is 'many': expected a whole number or null"),
         (["language.language=no"], "language.language is False: expected text; put it into quotes"),
@@ -76,6 +78,24 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
 def test_unknown_and_wrong_options_are_refused(overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         load_options(ROOT / "recipes/data/pretrain.yaml", overrides).make_stages()
+
+
+def test_a_prompt_without_a_model_is_refused_before_any_stage_runs():
+    with pytest.raises(ValueError, match=r"prompt\.model is not given"):
+        load_options(ROOT / "recipes/data/sft.yaml", ["prompt.model=''"]).make_stages()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_card_names_the_language_that_was_kept(recipe):
+    for overrides, languages in (
+        ([], ["en"]),
+        (["language.language=de"], ["de"]),
+        (["language.language=de", "dataset.language=[de, en]"], ["de", "en"]),
+    ):
+        options = load_options(recipe, overrides)
+        assert list(options.about(options.make_stages(), {}).language) == languages
+    bare = load_options(recipe, (), "metadata")
+    assert list(bare.about(bare.make_stages(), {}).language) == []  # nobody has looked
 
 
 def test_wrong_recipes_are_refused(tmp_path):
@@ -125,6 +145,27 @@ def test_the_command_line_builds(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["data"])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["build"], "input is not given"),
+        (["build", "--config"], "argument --config: expected one argument"),
+        (["fetch"], "the following arguments are required: URLS_FILE, OUT"),
+        (["push"], "the following arguments are required: FOLDER, REPO"),
+        (["fetch", "a=b.txt", "out"], "there is no file a=b.txt"),
+        (["push", "a=b", "me/clips"], "a=b is no dataset folder"),
+    ],
+    ids=" ".join,
+)
+def test_words_that_are_missing_and_names_that_look_like_options(words, message, capsys):
+    try:
+        assert main(["data", *words]) == 2
+    except SystemExit as stop:  # argparse's own errors
+        assert stop.code == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
 
 
 def test_fetch_and_push_on_the_command_line_name_what_is_wrong(tmp_path, capsys):

@@ -22,7 +22,6 @@ from livecc_hf.production.stages.conversations import (
     conversation_lines,
     dataset_rows,
     open_jsonl,
-    write_jsonl,
     write_parquet,
 )
 from livecc_hf.training.narration_samples import encode_narration
@@ -44,6 +43,14 @@ def clips(*rows: dict) -> pa.Table:
     }
     arrays["words"] = words_array([row["words"] for row in full])
     return pa.table({name: arrays[name] for name in CLIP_SCHEMA.names}, schema=CLIP_SCHEMA)
+
+
+def write_jsonl(path, tables) -> int:
+    """How many clips the file came to have."""
+    with open_jsonl(path) as writer:
+        for table in tables:
+            writer.write(table)
+    return writer.n_clips
 
 
 def test_a_line_is_what_live_cc_5m_has():

@@ -15,10 +15,9 @@ from huggingface_hub import DatasetCard
 from livecc_hf.production.card import DatasetAbout, DatasetSummary, make_card
 from livecc_hf.production.dataset_folder import (
     FolderOptions,
-    count_unreachable_videos,
-    push_dataset,
     write_dataset_folder,
 )
+from livecc_hf.production.push import count_unreachable_videos, push_dataset
 from livecc_hf.production.records import CLIP_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 from livecc_hf.training import narrated_source  # noqa: F401  (registers itself)

@@ -54,6 +54,14 @@ def test_rates():
     assert [parse_rate(text) for text in ("0", "100", "1.5M", "2g")] == [None, 100, 1572864, 2 * 1024**3]
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "urls.txt").write_text("# für später\nhttps://a.example/1\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"urls\.txt is not UTF-8 .*: expected a text file with one address a line"):
+        read_urls(tmp_path / "urls.txt")
+    (tmp_path / "urls.txt").write_text("https://a.example/1\n", encoding="utf-8-sig")  # as Windows saves it
+    assert read_urls(tmp_path / "urls.txt") == ["https://a.example/1"]
+
+
 def test_urls_are_read_and_wrong_lines_named(tmp_path):
     file = tmp_path / "urls.txt"
     file.write_text("# mine\nhttps://a.example/1\n\n  https://a.example/2 \nhttps://a.example/1\n")

@@ -208,11 +208,37 @@ def test_clips_keep_their_times_whatever_type_their_words_have(tmp_path, words):
     assert "the clip runs from None to 2.0 s" in dropped[0]["detail"]
 
 
-def test_hidden_folders_hold_no_input(tmp_path):
-    for name in (".dataset.partial/videos/b.mp4", "shown/a.mp4"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    assert [row["id"] for row in read_all(open_input(tmp_path))[0]] == ["shown/a.mp4"]
+def test_what_is_no_input_is_left_out_and_said(tmp_path):
+    """Hidden files, parts that yt-dlp did not put together, folders elsewhere, captions without a video."""
+    names = (".dataset.partial/videos/b.mp4", "shown/a.mp4", "shown/a.en.vtt", "shown/._a.mp4", "shown/.b.mp4")
+    names += ("shown/e.f137.mp4", "shown/e.f140-drc.m4a", "shown/e.f2.mp4", "shown/lost.srt", "shown/notes.json")
+    for name in (*names, "shown/._a.info.json"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    source = open_input(tmp_path / "in")
+    assert [row["id"] for row in read_all(source)[0]] == ["shown/a.mp4", "shown/e.f2.mp4"]
+    source.fingerprint()
+    [said] = source.remarks()
+    assert said.startswith(f"left out of {tmp_path / 'in'}: linked folders (1, such as linked), ")
+    assert "hidden videos (2, such as" in said and "parts of downloads (1, such as shown/e.f137.mp4)" in said
+    assert said.endswith("captions without a video (1, such as shown/lost.srt)")
+    (tmp_path / "elsewhere" / "a.mp4").touch()
+    plain = open_input(tmp_path / "elsewhere")
+    plain.fingerprint()
+    assert plain.remarks() == []
+
+
+@pytest.mark.parametrize(
+    ("categories", "category"),
+    [(["Sports", "News"], "Sports"), ("Sports", "Sports"), ({"a": "b"}, None), ([], None), (5, None), ([3], None)],
+)
+def test_categories_of_any_type_cost_nothing(tmp_path, categories, category):
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.info.json").write_text(json.dumps({"title": "t", "categories": categories}))
+    [row], dropped = read_all(open_input(tmp_path))
+    assert (row["title"], row["category"], dropped) == ("t", category, [])
 
 
 def test_a_datasets_shard_gives_its_clips_back(tmp_path):

@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from manifests import video_row, write_manifest
 from runs import STAGES, dataset_rows, options_for, quiet_build, table_of
 
+from livecc_hf.production.units import UnitFolder
+
 
 def test_a_finished_run_is_not_done_again(tmp_path):
     options = options_for(tmp_path, ["a"] * 3, stages={"pretrain_clips": {"min_s": 20.0}})
@@ -218,6 +220,7 @@ def test_where_the_work_is_done_may_change(tmp_path):
     for url in ("http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"):
         stages = CLIPS | {"prompt": prompt | {"base_url": url}}
         with pytest.raises(Exception, match=f"{url[:18]}"):  # it is asked, and not refused before
-            quiet_build(options_for(tmp_path, ["a"] * 2, stages=stages, max_retries=0, workers=2))
+            quiet_build(options_for(tmp_path, ["bad line"] * 4 + ["a"] * 2, stages=stages, max_retries=0))
+    assert UnitFolder(tmp_path / "out" / "units").numbers() == [0]  # of which no clip is asked about
     with pytest.raises(ValueError, match=r"other settings \(prompt.model: 'm' there, 'n' now"):
         quiet_build(options_for(tmp_path, [], stages=CLIPS | {"prompt": prompt | {"model": "n"}}))

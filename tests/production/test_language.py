@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from livecc_hf.production.records import CLIP_SCHEMA, VIDEO_SCHEMA, words_array
-from livecc_hf.production.stages.language import Language, _pieces
+from livecc_hf.production.stages.language import LANGUAGES, Language, _pieces
 
 pytest.importorskip("gcld3")
 
@@ -52,6 +52,31 @@ def test_other_languages_thresholds_and_videos():
     assert again(batch).kept["id"].to_pylist() == ["c0"]
 
 
+HEBREW = "השחקן בועט את הכדור לשער לפני שהשוער מספיק להגיב והקהל משתגע מרוב שמחה בסוף המשחק הגדול הזה"
+NORWEGIAN = (
+    "og her er vi tilbake igjen ballen ruller mot venstre og spilleren skyter på mål før keeperen rekker å reagere det "
+    "er helt utrolig og publikum er fullstendig ville av glede nå som kampen nesten er over"
+)
+TAGALOG = (
+    "ang manlalaro ay sumipa ng bola papunta sa goal bago pa makakilos ang bantay at ang mga tao ay nagsigawan sa tuwa "
+    "dahil malapit nang matapos ang laro ngayong gabi"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [("he", HEBREW), ("iw", HEBREW), ("nb", NORWEGIAN), ("no", NORWEGIAN), ("tl", TAGALOG)]
+)
+def test_a_language_may_have_several_codes(code, text):
+    batch = table([ENGLISH, text])
+    assert Language(language=code)(batch).kept["id"].to_pylist() == ["c1"]
+
+
+def test_what_the_model_answers_is_among_the_known_codes():
+    texts = [ENGLISH, GERMAN, DUTCH, KOREAN, HEBREW, NORWEGIAN, TAGALOG]
+    answers = [Language().score(text)[1] for text in texts]
+    assert answers == ["en", "de", "nl", "ko", "iw", "no", "fil"] and set(answers) <= LANGUAGES
+
+
 def test_long_texts_are_looked_at_in_pieces_from_end_to_end():
     text = "".join(chr(0x4E00 + i) for i in range(10_000))
     pieces = _pieces(text, 8)
@@ -65,6 +90,7 @@ def test_long_texts_are_looked_at_in_pieces_from_end_to_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"language": "xx"}, "language is 'xx': expected the code of a language that CLD3 knows"),
         ({"language": "english"}, "language is 'english'"),
         ({"min_score": 90}, "min_score is 90"),
         ({"max_pieces": 0}, "max_pieces is 0"),

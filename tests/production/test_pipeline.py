@@ -20,8 +20,10 @@ from livecc_hf.production import pipeline
 from livecc_hf.production.engine_local import LocalEngine
 from livecc_hf.production.inputs import open_input
 from livecc_hf.production.pipeline import STAGES, Work, find_stage, make_segments, make_stage, run_segment
+from livecc_hf.production.records import CLIP_SCHEMA
 from livecc_hf.production.stage import DeviceError, Stage, split
 from livecc_hf.production.stages.clips import PretrainClips
+from livecc_hf.production.stages.text_loss import TextLoss
 from livecc_hf.production.units import StageBrokenError, UnitFolder, UnitState, run_stage
 from livecc_hf.production.workers import Worker, WorkerDiedError, WorkerHangsError
 
@@ -99,7 +101,7 @@ def test_a_failing_item_is_dropped_and_its_batch_goes_on(tmp_path):
     given, titles, clips = work.folder.stats(0)
     assert (given.items_in, given.items_out, titles.items_in, titles.items_out, titles.errors) == (7, 6, 6, 3, 2)
     assert (clips.items_in, clips.items_out) == (3, 5)
-    assert titles.hours_out == pytest.approx(3 / 60)
+    assert titles.hours_out == pytest.approx(200 / 3600)  # two of them have a pause of 10 s
 
 
 def test_a_unit_travels_as_bytes(tmp_path):
@@ -136,6 +138,18 @@ def test_one_broken_video_of_many_clips_does_not_stop_the_run(tmp_path):
                 run_stage(Score(broken=True), unit)
         else:
             assert run_stage(Score(broken=True), unit).stats[0].errors == 24
+
+
+@dataclass(frozen=True)
+class FailingClips(PretrainClips):
+    """Fails on every video."""
+
+    name: ClassVar[str] = "failing_clips"
+
+    def __call__(self, batch: pa.Table):
+        if len(batch):
+            raise OSError("no answer")
+        return super().__call__(batch)
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,24 @@ def test_a_process_that_dies_once_costs_nothing(tmp_path):
     assert dropped == []
 
 
+@pytest.mark.parametrize(("device", "environments"), [("cuda:1", [{}]), (None, [{"CUDA_VISIBLE_DEVICES": "5"}] * 2)])
+def test_a_stage_that_names_its_device_sees_them_all(tmp_path, monkeypatch, device, environments):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6" if device else "5")
+    work = make_work(tmp_path, ["a"], [CLIPS, TextLoss(device=device)])
+    engine = LocalEngine(work, workers=1, gpus=None if device else 2)
+    assert [worker.environment for worker in engine._pools[1].workers] == environments
+
+
+def test_a_small_unit_on_which_clips_fail_goes_on_without_rows(tmp_path):
+    """What is left of it has the columns of clips, which the next stage looks at."""
+    work = make_work(tmp_path, ["a"] * 3, [FailingClips(min_s=20.0), Score()], unit_videos=3)
+    run_here(work)
+    rows, dropped = results(work)
+    assert rows == []
+    assert [(row["stage"], row["reason"]) for row in dropped] == [("failing_clips", "error")] * 3
+    assert [table.column_names for table in work.folder.rows()] == [CLIP_SCHEMA.names]
+
+
 def test_a_model_that_is_missing_is_one_clear_error(tmp_path):
     work = make_work(tmp_path, ["a"] * 6, [CLIPS, NoModel()], unit_videos=3)
     with pytest.raises(ValueError, match="model /no/such/folder does not exist"):
@@ -303,6 +335,26 @@ if __name__ == "__main__":
             return
         time.sleep(0.1)
     raise AssertionError("the worker outlived its parent")
+
+
+def test_a_worker_that_is_killed_leaves_no_semaphore(tmp_path):
+    """Models are loaded with a progress bar, whose lock is one between processes."""
+    import subprocess
+
+    code = """
+import os
+from livecc_hf.production.workers import Worker
+def load():
+    from tqdm.auto import tqdm
+    list(tqdm(range(3), file=open(os.devnull, "w")))
+if __name__ == "__main__":
+    worker = Worker()
+    worker.run(load)
+    worker.close()
+"""
+    (tmp_path / "parent.py").write_text(code)
+    ended = subprocess.run([sys.executable, tmp_path / "parent.py"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_statistics_are_json(tmp_path):

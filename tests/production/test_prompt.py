@@ -289,14 +289,14 @@ def test_the_stage_travels_and_takes_no_rows():
 
 
 def test_bad_options_and_a_bad_cache_are_said(tmp_path):
-    with pytest.raises(ValueError, match="has no model"):
-        Prompt().open()
+    with pytest.raises(ValueError, match="prompt.model is not given"):
+        Prompt()
     with pytest.raises(ValueError, match="base_url is 'localhost:8000': expected an address"):
         Prompt(model="m", base_url="localhost:8000").open()
     with pytest.raises(ValueError, match="concurrency is 0: expected at least 1"):
-        Prompt(concurrency=0)
+        Prompt(model="m", concurrency=0)
     with pytest.raises(ValueError, match="timeout_s is 0: expected seconds"):
-        Prompt(timeout_s=0)
+        Prompt(model="m", timeout_s=0)
     (tmp_path / "cache").write_text("not a database, but long enough to be looked at by someone who reads it")
     with pytest.raises(ValueError, match="cache .* cannot be used"):
         Prompt(model="m", cache=str(tmp_path / "cache")).open()

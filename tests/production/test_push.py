@@ -47,3 +47,12 @@ def test_a_push_commits_in_parts_and_goes_on_where_it_stopped(folder, tmp_path):
         assert again.stdout.strip() == f"{hub.url}/datasets/me/clips"
         assert hub.files == local
         assert len(hub.sent) == sum(hub.commits[1:]) == len(local) - hub.commits[0]  # what was there is not sent
+
+
+def test_a_hub_that_does_not_answer_is_named(folder, tmp_path):
+    with serve_hub() as hub:
+        url = hub.url  # nobody listens there afterwards
+    failed = push(folder, url, tmp_path / "home")
+    assert failed.returncode == 2
+    assert f"the Hub at {url} cannot be reached" in failed.stderr and "run the same command again" in failed.stderr
+    assert "Traceback" not in failed.stderr

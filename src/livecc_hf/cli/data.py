@@ -6,26 +6,27 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+
+from .main import OneLineParser
 
 _OVERRIDE = re.compile(r"[\w.:]+=")
 _BUILD_OPTIONS = ("--config", "--input", "--out", "--engine", "--limit", "--stages")  # those with a value
 
 
-class _TaskParser(argparse.ArgumentParser):
-    """Takes `key=value` between options too, which argparse accepts in one place only."""
+class _TaskParser(OneLineParser):
+    """May take `key=value` between options too, which argparse accepts in one place only."""
+
+    takes_overrides = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """Parses with the `key=value` words moved behind the options."""
+        """Parses with the `key=value` words, if it takes any, moved behind the options."""
+        if not self.takes_overrides:
+            return super().parse_known_args(args, namespace)
         words = list(args or ())
-        is_value = [before in _BUILD_OPTIONS for before in ["", *words[:-1]]]
+        is_value = [before in _BUILD_OPTIONS for before in ["", *words][: len(words)]]
         moved = [bool(_OVERRIDE.match(word)) and not value for word, value in zip(words, is_value, strict=True)]
         ordered = sorted(range(len(words)), key=lambda index: moved[index])
         return super().parse_known_args([words[index] for index in ordered], namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Exits with one line."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,7 @@ def _add_build(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         description="Make a dataset of timed commentary from videos. Started again after an interruption, it goes on.",
         allow_abbrev=False,
     )
+    build.takes_overrides = True
     build.add_argument("--config", metavar="RECIPE", help="a YAML recipe, such as recipes/data/my_videos.yaml")
     build.add_argument("--input", metavar="PATH", help="folder of videos, or a .jsonl or .parquet manifest")
     build.add_argument("--out", metavar="FOLDER", help="where the result goes")
@@ -137,7 +139,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from livecc_hf.production.dataset_folder import push_dataset
+    from livecc_hf.production.push import push_dataset
 
     folder = Path(args.folder).expanduser()
     inside = folder / "dataset"

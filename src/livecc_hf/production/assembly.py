@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 
 from .atomic import replaced_when_done, write_json
 from .build_options import BuildOptions
-from .dataset_folder import STAGE, write_dataset_folder
+from .dataset_folder import STAGE, NoClipError, write_dataset_folder
 from .hashing import text_hashes
 from .progress import Say
 from .records import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 from .report import write_report
-from .run_folder import DATASET, DROPPED, FUNNEL, UNITS, VIDEOS, plain
+from .run_folder import DATASET, DROPPED, FUNNEL, REPORT, UNITS, VIDEOS, plain
 from .stage import Stage, split
-from .units import ROWS_FILE, StageStats, UnitFolder, total_stats
+from .units import StageStats, UnitFolder, total_stats
 
 
 def assembled(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
@@ -34,27 +34,38 @@ def assembled(options: BuildOptions, stages: list[Stage], out: Path, folder: Uni
     """
     file = out / FUNNEL
     if file.is_file():
-        saved = json.loads(file.read_text())
-        # Keys of `dataset` may have changed: it is written anew then, and no stage runs again.
-        if (saved.get("dataset"), saved.get("units")) == (plain(options.dataset), folder.numbers()):
+        saved = _saved(file)
+        # Keys of `dataset` may have changed: it is written anew then, and no stage runs again. So it is where a file is
+        # gone, or nothing was kept, since videos that were missing may be there now.
+        is_same = (saved.get("dataset"), saved.get("units")) == (plain(options.dataset), folder.numbers())
+        if is_same and saved.get("clips") and all((out / name).is_file() for name in saved.get("files", [""])):
             return saved
         file.unlink()
     say("writing the dataset")
     stats = total_stats(folder.stats(number) for number in folder.numbers())
     repeats = _Repeats(folder)
     if not (stats and stats[-1].items_out):
-        n_rows, extra = 0, []
+        n_rows, extra, files = 0, [], []
     else:
-        n_rows, extra = _write_rows(options, stages, out, folder, stats, repeats, say)
+        n_rows, extra, files = _write_rows(options, stages, out, folder, stats, repeats, say)
     extra += repeats.dropped
     if extra:
         stats.append(_left_out(stats[-1], n_rows, extra))
     _write_tables(out / DROPPED, chain(folder.dropped(), extra, [DROPPED_SCHEMA.empty_table()]), DROPPED_SCHEMA)
     write_report(out, stats, stages, repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED))
     saved = {"clips": n_rows, "dataset": plain(options.dataset), "units": folder.numbers()}
+    saved["files"] = [DROPPED, *REPORT, *(str(path.relative_to(out)) for path in files)]
     saved["stages"] = [asdict(item) for item in stats]
     write_json(file, saved)
     return saved
+
+
+def _saved(file: Path) -> dict[str, Any]:
+    """Return what a run wrote down; nothing where that is damaged: it is all made again from the units."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _write_rows(
@@ -65,21 +76,25 @@ def _write_rows(
     stats: list[StageStats],
     repeats: _Repeats,
     say: Say,
-) -> tuple[int, list[pa.Table]]:
-    """Write what was kept, clips or videos; return how much that is, and what was left out of it."""
+) -> tuple[int, list[pa.Table], list[Path]]:
+    """Write what was kept, clips or videos; return how much that is, what was left out of it, and the files."""
     names = next(folder.schemas()).names
     if not {"start_s", "end_s"} <= set(names):
         schema = next((schema for schema in folder.schemas() if SUBTITLES in schema.names), VIDEO_SCHEMA)
-        return _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema), []
+        return _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema), [], [out / VIDEOS]
     if others := [name for name in names if name not in CLIP_SCHEMA.names]:
         say(f"columns that a dataset has no place for stay in {out / UNITS}: {', '.join(others)}")
-    written = write_dataset_folder(
-        out / DATASET,
-        map(_as_clips, repeats.without(folder.rows())),
-        options.about(stages, {item.name: _counts(item) for item in stats}),
-        options.folder_options(),
-    )
-    return written.summary.n_clips, [written.dropped] if len(written.dropped) else []
+    try:
+        written = write_dataset_folder(
+            out / DATASET,
+            map(_as_clips, repeats.without(folder.rows())),
+            options.about(stages, {item.name: _counts(item) for item in stats}),
+            options.folder_options(),
+        )
+    except NoClipError as error:
+        return 0, [error.dropped], []
+    files = [out / DATASET / "README.md", *(out / DATASET).glob("*.jsonl"), *(out / DATASET).glob("data/*")]
+    return written.summary.n_clips, [written.dropped] if len(written.dropped) else [], files
 
 
 def _left_out(last: StageStats, n_rows: int, dropped: list[pa.Table]) -> StageStats:
@@ -130,9 +145,7 @@ class _Repeats:
     """
 
     def __init__(self, folder: UnitFolder):
-        hashes = [
-            text_hashes(pq.read_table(folder.path(n) / ROWS_FILE, columns=["id"])["id"]) for n in folder.numbers()
-        ]
+        hashes = [text_hashes(folder.ids(number)) for number in folder.numbers()]
         found, counts = np.unique(np.concatenate([*hashes, np.empty(0, np.uint64)]), return_counts=True)
         self._suspects = found[counts > 1]
         self.dropped: list[pa.Table] = []

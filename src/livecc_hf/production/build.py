@@ -13,7 +13,7 @@ from .build_options import BuildOptions
 from .engine_local import LocalEngine
 from .in_flight import read_progress
 from .inputs import UnitRef, VideoInput, open_input
-from .pipeline import Work, make_segments
+from .pipeline import Work, check_order, make_segments
 from .progress import Progress, Say, funnel_table, say_to_stderr
 from .run_folder import DATASET, UNITS, claim
 from .stage import Stage
@@ -64,10 +64,13 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
     )
     out = Path(options.out).expanduser().absolute()
     _check_places(source, out)
+    check_order(stages, source)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
             claim(out, options, source, stages)
+            for line in source.remarks():
+                say(line)
             return _build(options, source, stages, out, say)
     except Timeout:
         raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None

@@ -123,6 +123,10 @@ class BuildOptions:
 
         chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}
         chosen.setdefault("name", Path(self.out).expanduser().absolute().name)
+        # Whose words a dataset holds, nobody knows that did not look.
+        spoken = {stage.name: getattr(stage, "language", None) for stage in stages if stage.name in ("asr", "language")}
+        code = spoken.get("language") or spoken.get("asr")
+        chosen.setdefault("language", [code.split("-")[0]] if code else [])
         return DatasetAbout(**chosen, stages=stages, funnel=funnel)
 
 

@@ -8,17 +8,15 @@ markup, speaker marks and music notes, and the lines that rolling captions repea
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..data.words import timed_arrays
 from .caption_rolling import is_new_line, without_rolling_words
-from .columns import flat_times, timed_array
+from .columns import flat_times
 from .records import WORD, WORDS
 
 LINE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
@@ -54,33 +52,8 @@ class CaptionLines:
     n_rows: int
 
 
-def lines_to_words(
-    subtitles: pa.Array | pa.ChunkedArray | Sequence[Sequence[Sequence[Any]] | None], round_s: float = ROUND_S
-) -> pa.ListArray:
-    """Turn lines of captions given inline into a column of words.
-
-    Args:
-        subtitles: the lines of each video: an array of type `LINES` (whatever its fields are called), or Python's
-            `[start, end, text]`, as in the reference's captions; `None` where there are none.
-        round_s: to what evenly spread times are rounded; 0: not at all.
-
-    Returns:
-        Array of type `WORDS`, null where there are no lines given.
-
-    Raises:
-        ValueError: if a line is no such triple, ends before it starts, or has a time that is not finite.
-    """
-    if not isinstance(subtitles, pa.Array | pa.ChunkedArray):
-        rows = [None if row is None else timed_arrays(row, f"captions of row {i}") for i, row in enumerate(subtitles)]
-        subtitles = timed_array(rows, LINE)
-    lines, is_null, faults = flat_lines(subtitles)
-    for row, fault in faults.items():
-        raise ValueError(f"captions of row {row}: {fault}")
-    return spread_lines(lines, round_s, is_null)
-
-
-def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, np.ndarray, dict[int, str]]:
-    """Return the lines of a column of type `LINES`, which rows are null, and what is wrong with others."""
+def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, str]]:
+    """Return the lines of a column of type `LINES`, and what is wrong with the rows whose lines are left out."""
     lines = flat_times(subtitles)
     faults = {
         row: f"a line runs from {lines.start_s[at]} to {lines.end_s[at]} s: expected an end after its start"
@@ -89,14 +62,10 @@ def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, np.
     lines = lines.without(faults)
     has_word_times = np.zeros(len(lines.text), bool)
     text = pc.fill_null(lines.text, "")
-    return (
-        CaptionLines(lines.row_of, lines.start_s, lines.end_s, text, has_word_times, len(subtitles)),
-        subtitles.is_null().to_numpy(zero_copy_only=False),
-        faults,
-    )
+    return CaptionLines(lines.row_of, lines.start_s, lines.end_s, text, has_word_times, len(subtitles)), faults
 
 
-def spread_lines(lines: CaptionLines, round_s: float = ROUND_S, is_null: np.ndarray | None = None) -> pa.ListArray:
+def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
     """Return the words of captions: cleaned, each said once, a line's time spread evenly over its words.
 
     A line ends at the latest where the next one starts; lines that start together share their time. In a line, a word
@@ -105,7 +74,6 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S, is_null: np.ndar
     Args:
         lines: of all videos.
         round_s: to what evenly spread times are rounded; 0: not at all.
-        is_null: bool, shape (n_rows,): rows that are null in the result.
 
     Returns:
         Array of (n_rows,), of type `WORDS`.
@@ -130,8 +98,7 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S, is_null: np.ndar
     counts = np.bincount(lines.row_of[word_line], minlength=lines.n_rows)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     values = pa.StructArray.from_arrays([pa.array(start_s), pa.array(end_s), words], fields=list(WORD))
-    mask = None if is_null is None else pa.array(is_null)
-    return pa.ListArray.from_arrays(offsets, values, type=WORDS, mask=mask)
+    return pa.ListArray.from_arrays(offsets, values, type=WORDS)
 
 
 def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:

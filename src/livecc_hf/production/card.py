@@ -39,7 +39,7 @@ class DatasetAbout:
     Attributes:
         name: the dataset's name, for people.
         sources: where the videos are from, a line each.
-        language: ISO 639 codes, such as "en".
+        language: ISO 639 codes, such as "en"; none: not stated.
         license: an identifier of the Hub, such as "cc-by-4.0"; "other" comes with a name
             and a link of its own.
         stages: the stages in order; their thresholds are listed.
@@ -95,7 +95,7 @@ def make_card(
     )
     data = DatasetCardData(
         pretty_name=about.name,
-        language=list(about.language),
+        language=list(about.language) or None,
         license=about.license,
         size_categories=[_size(summary.n_clips)],
         task_categories=["video-text-to-text"],

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from .atomic import replaced_when_done
 from .card import DatasetAbout, DatasetSummary, make_card
 from .records import CLIP_SCHEMA, DROPPED_SCHEMA
 from .stage import split
 from .stages.conversations import DATASET_SCHEMA, JsonlWriter, open_jsonl, write_parquet
-
-logger = logging.getLogger(__name__)
 
 STAGE = "dataset"  # the stage's name in dropped rows
 _JSONL = "conversations.jsonl"
@@ -54,6 +49,18 @@ class FolderOptions:
             raise ValueError(f"videos={self.videos!r}: expected one of {', '.join(_PLACES)}")
         if self.clips_per_shard < 1:
             raise ValueError(f"clips_per_shard={self.clips_per_shard}: expected 1 or more")
+
+
+class NoClipError(ValueError):
+    """There is no clip for a dataset.
+
+    Attributes:
+        dropped: clips left out because their video is no file, in `DROPPED_SCHEMA`.
+    """
+
+    def __init__(self, message: str, dropped: pa.Table):
+        super().__init__(message)
+        self.dropped = dropped
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ def write_dataset_folder(
         options: see `FolderOptions`.
 
     Raises:
-        ValueError: if there is no clip, a table has other columns, or something is in the way.
+        NoClipError: if there is no clip; an older dataset stays.
+        ValueError: if a table has other columns, or something is in the way.
     """
     options = options or FolderOptions()
     folder = Path(folder).expanduser().absolute()
@@ -101,7 +109,11 @@ def write_dataset_folder(
         if left.name != "videos" or options.videos == "leave":
             _remove(left)
     writer = _FolderWriter(partial, options)
-    summary = writer.write(clips)
+    try:
+        summary = writer.write(clips)
+    except NoClipError:
+        _remove(partial)
+        raise
     is_placed = options.videos != "leave"
     features = _features() if options.video_feature else None
     about = replace(about, funnel=_whole_funnel(about.funnel, summary))
@@ -116,62 +128,7 @@ def write_dataset_folder(
     with replaced_when_done(partial / "README.md") as file:
         card.save(file)
     _move(partial, folder)
-    dropped = pa.concat_tables([DROPPED_SCHEMA.empty_table(), *writer.dropped])
-    return WrittenDataset(folder, summary, dropped)
-
-
-def push_dataset(
-    folder: str | os.PathLike,
-    repo_id: str,
-    *,
-    private: bool = True,
-    token: str | None = None,
-    revision: str | None = None,
-) -> str:
-    """Upload a dataset folder to the Hub in as many commits as it needs; called again, it goes on where it stopped.
-
-    Both need hf_xet, which comes with huggingface_hub on common machines; without, it is one commit.
-
-    Args:
-        folder: as `write_dataset_folder` writes it.
-        repo_id: `USER/NAME`; made if it does not exist.
-        private: whether a repository that is made is private; one that exists stays as it is.
-        token: of the Hub; default: the one saved by `hf auth login`.
-        revision: branch, which must exist; default: main.
-
-    Returns:
-        The repository's address.
-
-    Raises:
-        ValueError: if the folder holds no dataset or the name is no repository's.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import validate_repo_id
-
-    folder = Path(folder).expanduser()
-    if not _is_dataset(folder):
-        raise ValueError(f"{folder} is no dataset folder: expected README.md and data/*.parquet in it")
-    validate_repo_id(repo_id)
-    if n_lost := count_unreachable_videos(folder):
-        logger.warning(
-            "%d clips of %s name a video that is not in the folder: others cannot read it. Write the folder with "
-            "videos=copy or link to publish the videos with it",
-            n_lost,
-            folder,
-        )
-    if find_spec("hf_xet") is None:
-        logger.warning("hf_xet is not installed: the upload is one commit and cannot go on later (pip install hf_xet)")
-    api = HfApi(token=token)
-    repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo.repo_id,
-        repo_type="dataset",
-        folder_path=folder,
-        revision=revision,
-        commit_message="Upload dataset",
-        ignore_patterns=["**/.*", ".*"],
-    )
-    return str(repo)
+    return WrittenDataset(folder, summary, writer.all_dropped())
 
 
 def _whole_funnel(
@@ -188,18 +145,6 @@ def _whole_funnel(
         "hours_out": summary.hours,
     }
     return {**funnel, STAGE: line}
-
-
-def count_unreachable_videos(folder: str | os.PathLike) -> int:
-    """Return how many clips name a video that is neither in the dataset folder nor an address on the web or the Hub."""
-    folder, n_lost = Path(folder), 0
-    for shard in sorted(folder.glob("data/*.parquet")):
-        counted = pc.value_counts(pq.read_table(shard, columns=["video"])["video"])
-        for pair in counted.to_pylist():
-            video = pair["values"] or ""
-            is_inside = not Path(video).is_absolute() and (folder / video).is_file()
-            n_lost += 0 if "://" in video or is_inside else pair["counts"]
-    return n_lost
 
 
 class _FolderWriter:
@@ -220,11 +165,17 @@ class _FolderWriter:
         place = open_jsonl(self.folder / _JSONL) if self.options.jsonl else nullcontext()
         with place as jsonl:
             self._write_shards(clips, jsonl)
-        if not self._n_clips:
-            raise ValueError(f"there is no clip for the dataset {self.folder}: every clip was dropped, or none came in")
+            if not self._n_clips:
+                raise NoClipError(
+                    "there is no clip for the dataset: all were dropped, or none came", self.all_dropped()
+                )
         if self.options.videos != "leave":
             self._remove_others()
         return DatasetSummary(self._n_clips, len(self._videos), self._n_words, self._seconds / 3600)
+
+    def all_dropped(self) -> pa.Table:
+        """Returns the clips left out so far, in `DROPPED_SCHEMA`."""
+        return pa.concat_tables([DROPPED_SCHEMA.empty_table(), *self.dropped])
 
     def _write_shards(self, clips: Iterable[pa.Table], jsonl: JsonlWriter | None) -> None:
         for shard in _regroup(clips, self.options.clips_per_shard):
@@ -349,8 +300,11 @@ def _features() -> list[dict[str, Any]]:
     return features._to_yaml_list()
 
 
-def _is_dataset(folder: Path) -> bool:
-    return (folder / "README.md").is_file() and any(folder.glob("data/*.parquet"))
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder is a dataset that was written here, even if some of it is gone."""
+    card = folder / "README.md"
+    is_our_card = card.is_file() and "livecc-hf" in card.read_text(encoding="utf-8", errors="replace")
+    return is_our_card or any(folder.glob("data/train-*.parquet"))
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
@@ -360,7 +314,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ValueError(f"{folder} is not empty: choose another folder, or overwrite=True to replace a dataset")
-    if not _is_dataset(folder):
+    if not _is_ours(folder):
         raise ValueError(f"{folder} holds something other than a dataset: it is not overwritten; choose another folder")
 
 

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from . import in_flight
 from .inputs import UnitRef
-from .pipeline import Work, run_segment, run_segment_isolated
+from .pipeline import Segment, Work, run_segment, run_segment_isolated
 from .units import StageStats
 from .workers import Worker, WorkerDiedError
 
@@ -57,15 +57,12 @@ class LocalEngine:
         has_models = any(segment.needs_gpu for segment in work.segments)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.cpu_workers = workers or max(cores - has_models, 1)
-        self.gpu_environments = _gpu_environments(gpus) if has_models else []
         cpu = _Pool([{}] * self.cpu_workers)
-        self._pools = [_Pool(self.gpu_environments) if segment.needs_gpu else cpu for segment in work.segments]
+        shared = _gpu_environments(gpus) if has_models else []
+        self._pools = [
+            _Pool(_model_environments(segment, gpus, shared)) if segment.needs_gpu else cpu for segment in work.segments
+        ]
         self._stopping = threading.Event()
-
-    @property
-    def worker_pids(self) -> list[int]:
-        """The processes that are running."""
-        return [worker.pid for worker in self._workers() if worker.pid is not None]
 
     def _workers(self) -> list[Worker]:
         return list({id(worker): worker for pool in self._pools for worker in pool.workers}.values())
@@ -82,7 +79,7 @@ class LocalEngine:
             OSError: if the disk is full. Finished units are kept in all cases.
         """
         # A unit more than there are processes keeps each of them busy while results travel.
-        in_flight = self.cpu_workers + len(self.gpu_environments) * sum(s.needs_gpu for s in self.work.segments) + 2
+        in_flight = len(self._workers()) + 2
         threads = ThreadPoolExecutor(in_flight, thread_name_prefix="unit")
         pending: set[Future] = set()
         try:
@@ -121,6 +118,11 @@ class LocalEngine:
                 break
         with self._pools[index].lend() as worker:
             return worker.run(run_segment_isolated, self.work, index, payload)
+
+
+def _model_environments(segment: Segment, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the environment of each process of a stage: one that names its device, such as cuda:1, sees them all."""
+    return [{}] * (gpus or 1) if getattr(segment.stages[0], "device", None) else shared
 
 
 def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..data.words import timed_arrays
-from .caption_words import LINE, LINES
+from .caption_words import LINE
 from .columns import timed_array
-from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA, WORD, WORDS
+from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA, WORD
 
 STAGE = "input"  # the name under which dropped rows are counted
 _DETAIL_CHARS = 200
+_MOST = 2**31  # of seconds or pixels
 # Whatever a scraped line may hold, it must not cost the lines around it.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
@@ -58,7 +59,7 @@ class RowReader:
         self.add(row, place)
 
     def add(self, row: Mapping[str, Any], place: str) -> None:
-        """Adds a video, or a clip."""
+        """Adds a video."""
         video = row.get("video")
         if not isinstance(video, str) or not video:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
@@ -68,8 +69,6 @@ class RowReader:
             lines = _timed(row.get(SUBTITLES), SUBTITLES, "text")
             values = {key: _text(row.get(key), key) for key in self._text_keys}
             values |= {key: _number(row.get(key), key) for key in self._number_keys}
-            if "start_s" in self._number_keys:
-                _check_clip(values["start_s"], values["end_s"])
             captions = _text(row.get("captions"), "captions")
             identity = row.get("id")
             values["id"] = _text(video if identity is None or identity == "" else str(identity), "id")
@@ -83,44 +82,34 @@ class RowReader:
         self._lines.append(lines)
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
-        """Adds rows of a Parquet file; whole columns where they have the right type, else row by row."""
-        timed = {"words": WORDS, SUBTITLES: LINES}
-        if any(key in rows.column_names and not _is_timed(rows[key].type, kind) for key, kind in timed.items()):
-            for number, row in enumerate(rows.to_pylist(), first_row):
-                self.add(row, f"row {number} of {name}")
-            return
-        try:
-            table = self._cast(rows)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{name}: a column has another type than expected: {error}") from error
-        present = pc.fill_null(pc.not_equal(table["video"], ""), False)
-        for index in np.flatnonzero(~present.to_numpy()):
+        """Adds rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
+        faults: dict[int, str] = {}
+        given = _paths_of(rows["video"])
+        columns = {"id": _first_text(_cast(rows, "id", pa.string(), faults), given), "video": self._all_absolute(given)}
+        columns["captions"] = self._all_absolute(_cast(rows, "captions", pa.string(), faults))
+        columns["words"] = _timed_or_null(rows, "words", WORD, faults)
+        for field in self.schema:
+            if field.name not in columns:
+                values = _cast(rows, field.name, field.type, faults)
+                columns[field.name] = _checked(values, field, faults) if field.name in self._number_keys else values
+        if "start_s" in self._number_keys:
+            _check_clips(columns["start_s"], columns["end_s"], faults)
+        table = pa.table({field.name: columns[field.name] for field in self.schema}, schema=self.schema)
+        if SUBTITLES in rows.column_names:
+            table = table.append_column(SUBTITLES, _timed_or_null(rows, SUBTITLES, LINE, faults))
+        present = pc.fill_null(pc.not_equal(given, ""), False).to_numpy(zero_copy_only=False)
+        for index in np.flatnonzero(~present):
             place = f"row {first_row + int(index)} of {name}"
             self.drop(place, None, "no_video", f"{place}: video is empty: expected a path or URL")
-        self._tables.append(table.filter(present))
+            faults.pop(int(index), None)
+        for index, fault in sorted(faults.items()):
+            identity, video = columns["id"][index].as_py(), given[index].as_py()
+            self.drop(identity, video, "malformed", f"row {first_row + index} of {name}: {fault}")
+            present[index] = False
+        self._tables.append(table.filter(pa.array(present)))
 
-    def _cast(self, rows: pa.Table) -> pa.Table:
-        videos = pa.array([None if not v else self._absolute(v) for v in rows["video"].to_pylist()], pa.string())
-        columns = {}
-        for field in self.schema:
-            if field.name == "video":
-                columns[field.name] = videos
-            elif field.name == "id":
-                given = rows["id"].cast(pa.string()) if "id" in rows.column_names else pa.nulls(len(rows), pa.string())
-                columns[field.name] = pc.coalesce(given, rows["video"].cast(pa.string()))
-            elif field.name not in rows.column_names:
-                columns[field.name] = pa.nulls(len(rows), field.type)
-            elif field.name == "captions":
-                paths = [v and self._absolute(v) for v in rows["captions"].to_pylist()]
-                columns[field.name] = pa.array(paths, pa.string())
-            elif field.name == "words":
-                columns[field.name] = _timed_column(rows["words"], WORD)
-            else:
-                columns[field.name] = rows[field.name].cast(field.type)
-        table = pa.table(columns, schema=self.schema)
-        if SUBTITLES in rows.column_names:
-            table = table.append_column(SUBTITLES, _timed_column(rows[SUBTITLES], LINE))
-        return table
+    def _all_absolute(self, paths: pa.Array) -> pa.Array:
+        return pa.array([path and self._absolute(path) for path in paths.to_pylist()], pa.string())
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
         """Counts a row that cannot be used."""
@@ -174,10 +163,11 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
         raise ValueError(f"{path} describes no single video: expected the .info.json that yt-dlp writes for one")
-    categories = info.get("categories") or [None]
+    categories = info.get("categories")
+    category = next(iter(categories), None) if isinstance(categories, list) else categories
     return {
         "title": info.get("title"),
-        "category": info.get("category") or categories[0],
+        "category": info.get("category") or (category if isinstance(category, str) else None),
         "language": info.get("language"),
         "duration_s": info.get("duration"),
         "width_px": info.get("width"),
@@ -214,14 +204,9 @@ def _number(value: Any, key: str) -> float | int | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not 0 <= value < 2**31:
+    if not is_number or not math.isfinite(value) or not 0 <= value < _MOST:
         raise ValueError(f"{key} is {value!r:.60}: expected a number, 0 or more")
     return round(value) if key.endswith("_px") else float(value)
-
-
-def _check_clip(start_s: float | None, end_s: float | None) -> None:
-    if start_s is None or end_s is None or end_s <= start_s:
-        raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected an end after its start")
 
 
 def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
@@ -245,24 +230,98 @@ def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
     return start_s, end_s, texts
 
 
-def _timed_column(column: pa.ChunkedArray, kind: pa.StructType) -> pa.ChunkedArray:
-    """Return a column of words or lines in the package's type. A cast would leave fields of other names empty."""
-    chunks = []
-    for chunk in column.chunks:
-        chunk = chunk.cast(pa.list_(chunk.type.value_type))
-        values = [array.cast(field.type) for array, field in zip(chunk.flatten().flatten(), kind, strict=True)]
-        counts = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-        structs = pa.StructArray.from_arrays(values, fields=list(kind))
-        chunks.append(pa.ListArray.from_arrays(offsets, structs, mask=chunk.is_null()))
-    return pa.chunked_array(chunks, pa.list_(kind))
+def _paths_of(column: pa.ChunkedArray) -> pa.Array:
+    """Return the paths of videos, which `datasets` keeps in a struct if they are a Video feature."""
+    array = _whole(column)
+    return (pc.struct_field(array, "path") if pa.types.is_struct(array.type) else array).cast(pa.string())
 
 
-def _is_timed(kind: pa.DataType, wanted: pa.ListType) -> bool:
+def _first_text(*columns: pa.Array) -> pa.Array:
+    """Return for each row the first text that is not empty."""
+    return pc.coalesce(*(pc.if_else(pc.equal(column, ""), None, column) for column in columns))
+
+
+def _cast(rows: pa.Table, name: str, kind: pa.DataType, faults: dict[int, str]) -> pa.Array:
+    """Return a column in another type; where that fails, value by value, with a fault for each that does not fit."""
+    if name not in rows.column_names:
+        return pa.nulls(len(rows), kind)
+    array = _whole(rows[name])
+    if pa.types.is_integer(kind) and pa.types.is_floating(array.type):
+        return array  # is rounded when it is checked
+    try:
+        return array.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return pa.array([_cast_one(value, kind, name, row, faults) for row, value in enumerate(array)], kind)
+
+
+def _cast_one(value: pa.Scalar, kind: pa.DataType, name: str, row: int, faults: dict[int, str]) -> Any:
+    try:
+        return value.cast(kind).as_py() if value.is_valid else None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        expected = "text" if pa.types.is_string(kind) else "a number, 0 or more"
+        faults.setdefault(row, f"{name} is {value.as_py()!r:.60}: expected {expected}")
+        return None
+
+
+def _checked(numbers: pa.Array, field: pa.Field, faults: dict[int, str]) -> pa.Array:
+    """Return numbers in the field's type, as `_number` does; those that make no sense are faults, and null."""
+    values = pc.fill_null(numbers.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
+    is_wrong = ~((values >= 0) & (values < _MOST))
+    for row in np.flatnonzero(is_wrong).tolist():
+        faults.setdefault(row, f"{field.name} is {values[row]}: expected a number, 0 or more")
+    numbers = pc.if_else(pa.array(is_wrong), None, numbers)
+    is_rounded = pa.types.is_integer(field.type) and pa.types.is_floating(numbers.type)
+    return (pc.round(numbers) if is_rounded else numbers).cast(field.type)
+
+
+def _check_clips(start_s: pa.Array, end_s: pa.Array, faults: dict[int, str]) -> None:
+    is_sound = pc.fill_null(pc.greater(end_s, start_s), False).to_numpy(zero_copy_only=False)
+    for row in np.flatnonzero(~is_sound).tolist():
+        span = f"{start_s[row].as_py()} to {end_s[row].as_py()} s"
+        faults.setdefault(row, f"the clip runs from {span}: expected an end after its start")
+
+
+def _timed_or_null(rows: pa.Table, key: str, kind: pa.StructType, faults: dict[int, str]) -> pa.Array:
+    """Return a column of words or lines in the package's type, whatever list of lists or structs it is."""
+    if key not in rows.column_names:
+        return pa.nulls(len(rows), pa.list_(kind))
+    column = _whole(rows[key])
+    if _is_timed(column.type, kind):
+        return _timed_array(column, kind)
+    found: list[_Timed | None] = []
+    for row, items in enumerate(column.to_pylist()):
+        try:
+            found.append(_timed(items, key, kind[2].name))
+        except _MALFORMED as error:
+            found.append(None)
+            faults.setdefault(row, str(error))
+    return timed_array(found, kind)
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
+def _timed_array(array: pa.ListArray, kind: pa.StructType) -> pa.ListArray:
+    """Return words or lines in the package's type. A cast would leave fields of other names empty."""
+    array = array.cast(pa.list_(array.type.value_type))
+    values = [part.cast(field.type) for part, field in zip(array.flatten().flatten(), kind, strict=True)]
+    counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    structs = pa.StructArray.from_arrays(values, fields=list(kind))
+    return pa.ListArray.from_arrays(offsets, structs, mask=array.is_null())
+
+
+def _is_timed(kind: pa.DataType, wanted: pa.StructType) -> bool:
     """Return whether a column has the type of words or lines, but for how its numbers and texts are stored."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_struct(kind.value_type):
         return False
-    names = [field.name for field in wanted.value_type]
-    # Datasets leave the unit out of the names.
-    return [field.name for field in kind.value_type] in (names, [name.removesuffix("_s") for name in names])
+    names = [field.name for field in wanted]
+    if [field.name for field in kind.value_type] not in (names, [name.removesuffix("_s") for name in names]):
+        return False  # datasets leave the unit out of the names
+    *times, text = [field.type for field in kind.value_type]
+    is_text = pa.types.is_string(text) or pa.types.is_large_string(text)
+    return is_text and all(pa.types.is_floating(time) or pa.types.is_integer(time) for time in times)

@@ -10,7 +10,6 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice
@@ -18,18 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..data.media import VIDEO_SUFFIXES
-from ..data.words import CAPTION_SUFFIXES, NOT_CAPTIONS
+from .folder_names import LeftOut, first_part, group_names
 from .input_rows import RowReader, from_info_json
-from .records import CLIP_SCHEMA, SUBTITLES, VIDEO_SCHEMA
+from .parquet_rows import ParquetReader, read_header
+from .records import CLIP_SCHEMA, VIDEO_SCHEMA
 
 UNIT_VIDEOS = 256
-_INFO_SUFFIX = ".info.json"
-_PARQUET_ROWS = 256  # read at a time
-_DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # as a dataset folder has them
-_PARQUET_READERS: dict[str, _ParquetReader] = {}  # of this process
+_PARQUET_READERS: dict[str, ParquetReader] = {}  # of this process
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,18 @@ class VideoInput(ABC):
         """Returns what changes when the input does."""
 
     @property
+    def holds_clips(self) -> bool:
+        """Whether the rows are clips."""
+        return False
+
+    @property
     def schema(self) -> pa.Schema:
         """Columns of a unit."""
-        return VIDEO_SCHEMA
+        return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
+
+    def remarks(self) -> list[str]:
+        """Returns lines for a person on what of the input is left out; known once `fingerprint` was called."""
+        return []
 
 
 class _ScannedInput(VideoInput):
@@ -154,20 +159,22 @@ class ParquetInput(VideoInput):
         super().__init__(path, **options)
         self.root = Path(root).expanduser().absolute() if root is not None else self.path.parent
         self.files = sorted(map(str, self.path.glob("*.parquet"))) if self.path.is_dir() else [str(self.path)]
-        try:
-            headers = [pq.ParquetFile(file) for file in self.files]
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self.path} is not Parquet: {error}") from error
-        self.rows = [header.metadata.num_rows for header in headers]
-        names = {_DATASET_NAMES.get(name, name) for name in headers[0].schema_arrow.names}
-        self.holds_clips = {"start_s", "end_s"} <= names
-        if "video" not in names:
-            raise ValueError(f"{self.path} has no column 'video'; it has: {', '.join(sorted(names))}")
+        self.rows, self._with_times = [], []
+        for file in self.files:
+            n_rows, has_times = read_header(file)
+            self.rows.append(n_rows)
+            self._with_times.append(has_times)
+        if any(has_times != self.holds_clips for has_times in self._with_times):
+            odd = self.files[self._with_times.index(not self.holds_clips)]
+            raise ValueError(
+                f"{odd} holds {'videos' if self.holds_clips else 'clips'}, and {self.files[0]} "
+                f"{'clips' if self.holds_clips else 'videos'}: expected one kind in a folder"
+            )
 
     @property
-    def schema(self) -> pa.Schema:
-        """Columns of a unit: of clips, where the file has their times."""
-        return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
+    def holds_clips(self) -> bool:
+        """Whether the rows are clips: the files have their times."""
+        return self._with_times[0]
 
     def units(self) -> Iterator[UnitRef]:
         """Yields the work units, in the input's order: where they are follows from the numbers of rows."""
@@ -188,7 +195,7 @@ class ParquetInput(VideoInput):
         reader = RowReader(str(self.root), self.schema)
         for number, start, count in unit.where:
             file = self.files[number]
-            rows = _PARQUET_READERS.setdefault(file, _ParquetReader(file)).read(start, count)
+            rows = _PARQUET_READERS.setdefault(file, ParquetReader(file)).read(start, count)
             reader.add_table(rows, Path(file).name, start)
         return reader.tables()
 
@@ -203,7 +210,8 @@ class FolderInput(_ScannedInput):
     Captions are json3, JSON, WebVTT or SubRip, by the video's name alone or with a language between; those of
     `language` and without one come first, of these those by the video's name alone, then in the order of the formats.
     Metadata as yt-dlp writes it gives title, category, language and size. A video that was not downloaded, of which
-    there is only the metadata, is named by its page's address.
+    there is only the metadata, is named by its page's address. Left out, and said so, are hidden files, parts of a
+    download such as `NAME.f137.mp4`, linked folders, and captions without a video.
 
     For millions of videos write a manifest: a folder is walked three times in a run (for its fingerprint with the size
     of every file, for the number of units, and for the units), and the names of one folder are in memory at a time:
@@ -213,17 +221,27 @@ class FolderInput(_ScannedInput):
     def __init__(self, path: str | os.PathLike, language: str | None = "en", **options: Any):
         super().__init__(path, **options)
         self.language = language
+        self._left_out = LeftOut()
 
-    def _places(self) -> Iterator[tuple[str, str | None, str | None]]:
+    def remarks(self) -> list[str]:
+        """Returns a line on what is left out, if anything."""
+        return [f"left out of {self.path}: {self._left_out}"] if self._left_out.counts else []
+
+    def _places(self, left_out: LeftOut | None = None) -> Iterator[tuple[str, str | None, str | None]]:
         """Yields names relative to the folder: video (or stem without one), captions, metadata."""
+        left_out = left_out or LeftOut()
         for folder, subfolders, names in os.walk(self.path):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
             base = os.path.relpath(folder, self.path)
             prefix = "" if base == "." else f"{base}/"
-            names.sort(key=_first_part)
+            for name in subfolders:
+                if Path(folder, name).is_symlink():
+                    left_out.add("linked folders", f"{prefix}{name}")
+            names = [name for name in sorted(names) if not left_out.is_no_input(prefix, name)]
+            names.sort(key=first_part)
             # What belongs together has all up to the first dot in common, so that only these names are held twice.
-            for _, group in groupby(names, _first_part):
-                for video, captions, info in _group_names(sorted(group), self.language):
+            for _, group in groupby(names, first_part):
+                for video, captions, info in group_names(sorted(group), self.language, left_out, prefix):
                     yield f"{prefix}{video}", captions and f"{prefix}{captions}", info and f"{prefix}{info}"
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
@@ -251,7 +269,8 @@ class FolderInput(_ScannedInput):
     def fingerprint(self) -> str:
         """Returns a digest of the names and sizes of the files."""
         digest, count = hashlib.sha256(), 0
-        for place in self._places():
+        self._left_out = LeftOut()
+        for place in self._places(self._left_out):
             sizes = [
                 (self.path / name).stat().st_size if name and (self.path / name).is_file() else 0 for name in place
             ]
@@ -300,83 +319,6 @@ def open_input(
     if path.suffix.lower() == ".parquet":
         return ParquetInput(path, root=root, **options)
     raise ValueError(f"input {path} ends in {path.suffix!r}: expected a folder of videos, or a .jsonl or .parquet file")
-
-
-class _ParquetReader:
-    """Rows of a Parquet file by number; cheap when asked in order."""
-
-    def __init__(self, file: str):
-        self.file = file
-        self._next_row = 0
-        self._batches: Iterator[pa.RecordBatch] | None = None
-        self._rest: pa.Table | None = None
-
-    def read(self, start: int, count: int) -> pa.Table:
-        if self._batches is None or start < self._next_row:
-            self._open(start)
-        parts, wanted_end = [], start + count
-        while self._next_row < wanted_end:
-            if self._rest is None or not len(self._rest):
-                self._rest = pa.Table.from_batches([next(self._batches)])
-            skip = max(start - self._next_row, 0)
-            take = min(wanted_end - self._next_row, len(self._rest))
-            if take > skip:
-                parts.append(self._rest.slice(skip, take - skip))
-            self._rest = self._rest.slice(take)
-            self._next_row += take
-        table = pa.concat_tables(parts)
-        return table.rename_columns([_DATASET_NAMES.get(name, name) for name in table.column_names])
-
-    def _open(self, start: int) -> None:
-        """Begin at the row group that holds the row."""
-        file = pq.ParquetFile(self.file)
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        group, begin = 0, 0
-        while group < len(sizes) - 1 and begin + sizes[group] <= start:
-            begin += sizes[group]
-            group += 1
-        known = {*VIDEO_SCHEMA.names, *CLIP_SCHEMA.names, *_DATASET_NAMES, SUBTITLES}
-        columns = [name for name in file.schema_arrow.names if name in known]
-        self._batches = file.iter_batches(_PARQUET_ROWS, row_groups=list(range(group, len(sizes))), columns=columns)
-        self._next_row, self._rest = begin, None
-
-
-def _group_names(names: list[str], language: str | None) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the videos of a folder with the names of their captions and metadata."""
-    videos = [name for name in names if _split_suffix(name)[1].lower() in VIDEO_SUFFIXES]
-    infos = {name[: -len(_INFO_SUFFIX)]: name for name in names if name.endswith(_INFO_SUFFIX)}
-    stems = {_split_suffix(name)[0] for name in videos}
-    captions = defaultdict(list)
-    for name in names:
-        stem, suffix = _split_suffix(name)
-        if suffix.lower() not in CAPTION_SUFFIXES or name.endswith(NOT_CAPTIONS):
-            continue
-        # "a.b.en.vtt" belongs to "a.b.mp4", whose own name may hold dots.
-        tag = ""
-        if stem not in stems and stem not in infos:
-            stem, _, tag = stem.rpartition(".")
-        captions[stem].append((name, tag, suffix.lower()))
-    items = [(_split_suffix(video)[0], video) for video in videos]
-    items += [(stem, stem) for stem in infos if stem not in stems]
-    for stem, video in sorted(items):
-        found = min(captions.get(stem, ()), key=lambda item: _preference(item, language), default=None)
-        yield video, found and found[0], infos.get(stem)
-
-
-def _first_part(name: str) -> str:
-    return name.partition(".")[0]
-
-
-def _split_suffix(name: str) -> tuple[str, str]:
-    stem, dot, suffix = name.rpartition(".")
-    return (stem, dot + suffix) if stem else (name, "")
-
-
-def _preference(item: tuple[str, str, str], language: str | None) -> tuple[bool, bool, int, str]:
-    """Return what orders the captions of a video: training on a folder chooses in the same order."""
-    name, tag, suffix = item
-    is_wanted = language is None or not tag or tag.split("-")[0].lower() == language.split("-")[0].lower()
-    return (not is_wanted, bool(tag), CAPTION_SUFFIXES.index(suffix), name)
 
 
 def _file_fingerprint(path: Path) -> str:

@@ -110,6 +110,25 @@ def fitted(value: Any, field: dataclasses.Field, name: str) -> Any:
     return value
 
 
+def check_order(stages: Sequence[Stage], source: VideoInput) -> None:
+    """Check that each stage gets what it takes, videos or clips.
+
+    Raises:
+        ValueError: if one does not.
+    """
+    kind, maker = ("clips" if source.holds_clips else "videos"), f"the input {source.path}"
+    for stage in stages:
+        if stage.takes not in (kind, "both"):
+            way_out = (
+                "put it before the stage that cuts clips, or leave it out with --stages"
+                if kind == "clips"
+                else "put it after a stage that cuts clips, such as pretrain_clips"
+            )
+            raise ValueError(f"stage {stage.name} takes {stage.takes}, and {maker} gives it {kind}: {way_out}")
+        if stage.makes_clips:
+            kind, maker = "clips", f"stage {stage.name}"
+
+
 @dataclass(frozen=True)
 class Segment:
     """Consecutive stages that run in one process: any number that need no accelerator, or one that does."""
@@ -187,7 +206,7 @@ def run_segment(work: Work, index: int, payload: UnitRef | bytes) -> bytes | tup
     unit = work.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
     with in_flight.UnitWatch(work.folder.folder, unit.number, index, work.item_timeout_s) as watch:
         for stage in work.segments[index].stages:
-            unit = run_stage(opened(stage), unit, work.keep_going)
+            unit = run_stage(opened(stage, unit.rows), unit, work.keep_going)
         return _passed_on(work, index, unit, watch)
 
 
@@ -244,8 +263,9 @@ class _Isolated:
         # A lone item gets a second chance: its process may have died of something else, such as a lack of memory.
         for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
             try:
-                self.worker.run(_open, self.stage)  # which has no limit: models are loaded, even fetched
-                result = self.worker.run(_run_opened, self.stage, batch.combine_chunks(), limit_s=limit_s)
+                rows = batch.combine_chunks()
+                self.worker.run(_open, self.stage, rows)  # which has no limit: models are loaded, even fetched
+                result = self.worker.run(_run_opened, self.stage, rows, limit_s=limit_s)
                 self.watch.count(len(batch), len(result.kept))
                 return result
             except WorkerDiedError as error:
@@ -258,18 +278,20 @@ class _Isolated:
         return self.run(batch, 1 if isinstance(death, WorkerHangsError) else -(-len(batch) // 2))
 
 
-def _open(stage: Stage) -> None:
-    opened(stage)
+def _open(stage: Stage, rows: pa.Table) -> None:
+    opened(stage, rows)
 
 
 def _run_opened(stage: Stage, batch: pa.Table) -> StageResult:
-    return run_batch(opened(stage), batch)
+    return run_batch(opened(stage, batch), batch)
 
 
-def opened(stage: Stage) -> Stage:
-    """Return this process's copy of a stage, with its models loaded."""
+def opened(stage: Stage, rows: pa.Table) -> Stage:
+    """Return this process's copy of a stage, with its models loaded if any of the rows needs them."""
     key = f"{type(stage).__module__}.{stage!r}"
     if key not in _OPENED:
+        if not stage.needs_open(rows):
+            return stage
         stage.open()
         _OPENED[key] = stage
     return _OPENED[key]

@@ -16,8 +16,9 @@ from .stage import Stage
 from .units import UnitFolder
 
 UNITS, DATASET, VIDEOS, DROPPED, FUNNEL = "units", "dataset", "videos.parquet", "dropped.parquet", "funnel.json"
-CONFIG = "build.json"
-_OUTPUTS = (UNITS, DATASET, VIDEOS, DROPPED, FUNNEL, CONFIG, "report.html", "report.png")
+CONFIG, REPORT = "build.json", ("report.html", "report.png")
+_RESULTS = (DATASET, VIDEOS, DROPPED, FUNNEL, *REPORT)
+_OUTPUTS = (UNITS, *_RESULTS, CONFIG)
 
 
 def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
@@ -40,7 +41,10 @@ def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Sta
     if options.restart:
         _clear(out)
     if file.is_file():
-        there = json.loads(file.read_text())
+        if not UnitFolder(out / UNITS).numbers() and not any((out / name).exists() for name in _RESULTS):
+            write_json(file, ours)  # nothing was made with the settings that are there
+            return
+        there = _read(file)
         _check_same(out, there["settings"], ours["settings"])
         if there.get("limit") != options.limit:
             _grow(out, there.get("limit"), options)
@@ -54,6 +58,17 @@ def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Sta
 def plain(value: Any) -> Any:
     """Return a value as it comes back from JSON."""
     return json.loads(json.dumps(value, default=str))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(file.read_text())
+        return there | {"settings": dict(there["settings"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file} is damaged ({type(error).__name__}: {error}), so nobody knows whose run this is: choose another "
+            "out, or --restart to throw it away"
+        ) from error
 
 
 def _check_same(out: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -45,15 +45,21 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
+    takes: ClassVar[str] = "both"  # "videos", "clips" or "both"
+    makes_clips: ClassVar[bool] = False  # of videos
     needs_gpu: ClassVar[bool] = False  # runs a model that is worth an accelerator
     batch_rows: ClassVar[int] = 1024  # rows of a batch that suit it
 
     def open(self) -> None:  # noqa: B027 (most stages have nothing to load)
-        """Loads models; called once in each process before the first batch.
+        """Loads models; called once in each process before the first batch that needs them.
 
         Raises:
             ValueError, ImportError: if a model or package is missing.
         """
+
+    def needs_open(self, batch: pa.Table) -> bool:
+        """Returns whether a batch needs what `open` loads."""
+        return True
 
     @abstractmethod
     def __call__(self, batch: pa.Table) -> StageResult:

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..messages import one_line
 from . import in_flight
 from .atomic import flush
 from .chat_endpoint import EndpointError
@@ -126,13 +128,28 @@ def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: fl
     Raises:
         StageBrokenError: see `run_stage`.
     """
-    result = StageResult(result.kept.combine_chunks(), result.dropped)
+    kept = result.kept.combine_chunks()
+    if not len(kept) and _count_errors(result.dropped):
+        kept = _of_nothing(stage, unit.rows, kept)
+    result = StageResult(kept, result.dropped)
     return unit.after(result, _stats(stage, unit.rows, result, seconds, keep_going))
+
+
+def _of_nothing(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
+    """Return an empty table with the stage's columns: what it failed on has those that it was given."""
+    try:
+        return stage(rows.slice(0, 0)).kept
+    except Exception:  # it needs none to fail
+        return kept
+
+
+def _count_errors(dropped: pa.Table) -> int:
+    return pc.sum(pc.equal(dropped["reason"], FAILED)).as_py() or 0
 
 
 def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, keep_going: bool) -> StageStats:
     kept, dropped = result.kept, result.dropped
-    errors = pc.sum(pc.equal(dropped["reason"], FAILED)).as_py() or 0
+    errors = _count_errors(dropped)
     if errors and errors >= len(rows) and _count_videos(rows) >= _ALL_FAILED_VIDEOS and not keep_going:
         first = next(row for row in dropped.to_pylist() if row["reason"] == FAILED)
         raise StageBrokenError(
@@ -277,23 +294,45 @@ class UnitFolder:
     def rows(self) -> Iterator[pa.Table]:
         """Yields the rows of the finished units, in order."""
         for number in self.numbers():
-            yield pq.read_table(self.path(number) / ROWS_FILE)
+            with self._readable(number):
+                table = pq.read_table(self.path(number) / ROWS_FILE)
+            yield table
+
+    def ids(self, number: int) -> pa.ChunkedArray:
+        """Returns the ids of a finished unit."""
+        with self._readable(number):
+            return pq.read_table(self.path(number) / ROWS_FILE, columns=["id"])["id"]
 
     def schemas(self) -> Iterator[pa.Schema]:
         """Yields the columns of the finished units that hold any row."""
         for number in self.numbers():
-            file = pq.ParquetFile(self.path(number) / ROWS_FILE)
+            with self._readable(number):
+                file = pq.ParquetFile(self.path(number) / ROWS_FILE)
             if file.metadata.num_rows:
                 yield file.schema_arrow
 
     def dropped(self) -> Iterator[pa.Table]:
         """Yields the dropped rows of the finished units, in order."""
         for number in self.numbers():
-            yield pq.read_table(self.path(number) / DROPPED_FILE)
+            with self._readable(number):
+                table = pq.read_table(self.path(number) / DROPPED_FILE)
+            yield table
 
     def stats(self, number: int) -> list[StageStats]:
         """Returns the statistics of a finished unit."""
-        return [StageStats(**item) for item in json.loads((self.path(number) / STATS_FILE).read_text())]
+        with self._readable(number):
+            return [StageStats(**item) for item in json.loads((self.path(number) / STATS_FILE).read_text())]
+
+    @contextmanager
+    def _readable(self, number: int) -> Iterator[None]:
+        """Says what to do where a unit's file is damaged or gone."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"a file of {self.path(number)} is damaged ({one_line(error)}): remove this folder and run the same "
+                "command again, which makes it anew"
+            ) from error
 
 
 def total_stats(per_unit: Iterator[Sequence[StageStats]]) -> list[StageStats]:

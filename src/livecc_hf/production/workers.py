@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context, parent_process
-from threading import Lock, Thread
+from threading import Lock, RLock, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -138,6 +138,11 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     pa.set_cpu_count(1)  # the processes share the cores
+    # A lock between processes, as tqdm makes for the progress of loading a model, outlives a process that is killed.
+    with suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(RLock())
     Thread(target=_die_with_parent, daemon=True).start()
 
 

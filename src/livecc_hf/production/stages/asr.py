@@ -62,6 +62,7 @@ class Asr(ModelStage):
     """
 
     name: ClassVar[str] = "asr"
+    takes: ClassVar[str] = "videos"
     needs_gpu: ClassVar[bool] = True
     batch_rows: ClassVar[int] = 16
 
@@ -154,10 +155,10 @@ class Asr(ModelStage):
             DeviceError: if the accelerator fails, as when it runs out of memory.
             RuntimeError: if memory runs out elsewhere.
         """
-        self.open()  # a model that cannot be loaded is no fault of a video
         videos = batch["video"].to_pylist()
-        n_words = pc.fill_null(pc.list_value_length(batch["words"]), 0).to_numpy()
-        wanted = [i for i in range(len(videos)) if self.replace_words or n_words[i] == 0]
+        wanted = np.flatnonzero(self._is_wanted(batch)).tolist()
+        if wanted:
+            self.open()  # a model that cannot be loaded is no fault of a video
         reasons = np.full(len(videos), None, dtype=object)
         values, details = np.full(len(videos), np.nan), [None] * len(videos)
         found: dict[int, Transcript] = {}
@@ -169,6 +170,14 @@ class Asr(ModelStage):
                 found[i] = outcome
             items_done()
         return split(self.name, _filled(batch, found), reasons, values, details)
+
+    def needs_open(self, batch: pa.Table) -> bool:
+        """Returns whether a video is to be transcribed: where all have captions, no model is fetched."""
+        return bool(self._is_wanted(batch).any())
+
+    def _is_wanted(self, batch: pa.Table) -> np.ndarray:
+        n_words = pc.fill_null(pc.list_value_length(batch["words"]), 0).to_numpy()
+        return (n_words == 0) | self.replace_words
 
     def transcribe(self, audio: SpeechAudio) -> Transcript:
         """Recognise the words of one video.

@@ -32,6 +32,7 @@ class Captions(Stage):
     """
 
     name: ClassVar[str] = "captions"
+    takes: ClassVar[str] = "videos"
 
     min_distinct_words: int = field(
         default=30, metadata={"help": "Fewest different words of a video, without case and punctuation. (paper: 30)"}
@@ -54,8 +55,12 @@ class Captions(Stage):
             raise ValueError(f"min_distinct_words is {self.min_distinct_words}: expected 0 or more")
         if not self.max_word_s > 0:
             raise ValueError(f"max_word_s is {self.max_word_s}: expected more than 0 seconds, such as {MAX_WORD_S}")
-        if not 0 <= self.round_s <= 1:
-            raise ValueError(f"round_s is {self.round_s}: expected 0 to 1 seconds, such as {ROUND_S}")
+        steps_per_s = 1 / self.round_s if 0 < self.round_s <= 1 else 0.5
+        if self.round_s != 0 and abs(steps_per_s - round(steps_per_s)) > 1e-6:
+            raise ValueError(
+                f"round_s is {self.round_s}: expected 0, or a step of which a whole number makes a second, such as "
+                f"{ROUND_S}, 0.25 or 0.5"
+            )
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Reads the captions of a batch in `VIDEO_SCHEMA`."""
@@ -105,7 +110,7 @@ class Captions(Stage):
         has_lines = column.is_valid().to_numpy() & is_wanted
         rows = np.where(has_lines, np.arange(len(batch)), -1)
         chosen = pa.array(rows, mask=rows < 0)
-        lines, _, faults = flat_lines(column.take(chosen))
+        lines, faults = flat_lines(column.take(chosen))
         for row, fault in faults.items():
             reasons[row], details[row] = "corrupt_captions", fault
         return lines, has_lines, batch.drop_columns([SUBTITLES])

@@ -26,7 +26,8 @@ from ..records import CLIP_SCHEMA, DROPPED_SCHEMA, WORD
 from ..stage import TEXT_WORDS, Stage, StageResult
 from .conversations import LAST_FRAME_S
 
-_REASONS = np.array([None, "mid_sentence", "long", "short", "too_slow", "too_fast"], dtype=object)
+_END_SLACK_S = 2.0  # captions stay a moment longer than the video, and metadata gives its length in whole seconds
+_REASONS = np.array([None, "mid_sentence", "past_end", "long", "short", "too_slow", "too_fast"], dtype=object)
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class _ClipStage(Stage):
     """What cutting for pre-training and for fine-tuning share.
 
     A video's words become pieces; each is a clip in `kept` or a row in `dropped` (reason "short", "long" for a word
-    that alone is too long, and the subclass's), with the compared number and how many words and hours it was. Pieces
-    are numbered in order, kept or not, so that every id is unique. A video without any clip has a row of its own,
-    "no_clip", whose hours are those that no piece has; one whose words cannot be used has reason "error".
+    that alone is too long, "past_end" for words more than 2 s after the video's end, where `duration_s` is known, as
+    of captions for another version, and the subclass's), with the compared number and how many words and hours it was.
+    Pieces are numbered in order, kept or not, so that every id is unique. A video without any clip has a row of its
+    own, "no_clip", whose hours are those that no piece has; one whose words cannot be used has reason "error".
     """
 
     min_s: float = field(default=30.0, metadata={"help": "Shortest clip in seconds; LiveCC's 30."})
@@ -81,6 +83,8 @@ class _ClipStage(Stage):
         default=None, metadata={"help": "At most this many words before a clip are kept; default: all of the video's."}
     )
 
+    takes: ClassVar[str] = "videos"
+    makes_clips: ClassVar[bool] = True
     at_sentences: ClassVar[bool]  # clips begin at sentence starts
     by_starts: ClassVar[bool]  # silence and least length are measured between word starts, else between ends
 
@@ -100,23 +104,27 @@ class _ClipStage(Stage):
         words = _flat_words(batch)
         times = words.start_s if self.by_starts else words.end_s
         pieces = _cut(words, times, self._max_spoken_s, self.max_gap_s, self.at_sentences)
-        codes, values = self._judge(words, times, pieces)
+        codes, values = self._judge(words, times, pieces, batch["duration_s"].to_numpy())
         text = _JoinedText(words.text)
         kept = self._kept(batch, words, pieces, codes, text)
         return StageResult(kept, self._dropped(batch, words, pieces, (codes, values), text))
 
-    def _judge(self, words: _Words, times: np.ndarray, pieces: _Pieces) -> tuple[np.ndarray, np.ndarray]:
+    def _judge(
+        self, words: _Words, times: np.ndarray, pieces: _Pieces, durations_s: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return for each piece the number of its reason in `_REASONS`, and what was compared."""
         first, last = pieces.first, pieces.stop - 1
+        latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN, which nothing is after, where not known
         seconds = words.end_s[last] - words.start_s[first]
         measured_s = times[last] - words.start_s[first]
-        conditions = [~pieces.is_clip, seconds > self._max_spoken_s, measured_s < self.min_s]
-        values = [np.full(len(first), np.nan), seconds, measured_s]
+        end_s = words.end_s[last]
+        conditions = [~pieces.is_clip, end_s > latest_s, seconds > self._max_spoken_s, measured_s < self.min_s]
+        values = [np.full(len(first), np.nan), end_s, seconds, measured_s]
         speeds = _ratio(pieces.stop - first, seconds)
         slowest, fastest = self._speed_limits()
         conditions += [speeds < slowest, speeds > fastest]
         values += [speeds, speeds]
-        return np.select(conditions, range(1, 6), 0), np.select(conditions, values, np.nan)
+        return np.select(conditions, range(1, len(_REASONS)), 0), np.select(conditions, values, np.nan)
 
     @property
     def _max_spoken_s(self) -> float:

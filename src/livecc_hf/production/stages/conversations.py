@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -89,25 +89,6 @@ def conversation_lines(clips: pa.Table) -> list[bytes]:
     columns.insert(2, _video_ends(clips).tolist())
     streams = _streams(clips["words"].combine_chunks()).to_pylist()
     return [_line(row, stream) for row, stream in zip(zip(*columns, strict=True), streams, strict=True)]
-
-
-def write_jsonl(path: str | os.PathLike, clips: Iterable[pa.Table]) -> int:
-    """Write a file of conversations with their byte offsets as the last line, as Live-CC-5M is published.
-
-    Args:
-        path: the file.
-        clips: tables in `CLIP_SCHEMA`; one is in memory at a time.
-
-    Returns:
-        How many clips were written.
-
-    Raises:
-        ValueError: if there is no clip; no file is written.
-    """
-    with open_jsonl(path) as writer:
-        for table in clips:
-            writer.write(table)
-    return writer.n_clips
 
 
 class JsonlWriter:

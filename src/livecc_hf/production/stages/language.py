@@ -18,6 +18,16 @@ from ..stage import StageResult, split
 # One piece of this length is told for sure, and two languages in a text fall into different ones.
 _PIECE_CHARS = 256
 _LETTER = re.compile(r"[^\W\d_]")
+# What CLD3 can answer (`kLanguageNames` of its version 3.0.13), and what others call the same.
+_CODES = """
+af am ar az be bg bg-Latn bn bs ca ceb co cs cy da de el el-Latn en eo es et eu fa fi fil fr fy ga gd gl gu ha haw
+hi hi-Latn hmn hr ht hu hy id ig is it iw ja ja-Latn jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt
+my ne nl no ny pa pl ps pt ro ru ru-Latn sd si sk sl sm sn so sq sr st su sv sw ta te tg th tr uk ur uz vi xh yi yo
+zh zh-Latn zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+_ALIASES = {"he": "iw", "nb": "no", "nn": "no", "tl": "fil", "in": "id", "ji": "yi", "jw": "jv", "cmn": "zh"}
+_ALIASES |= {"zh-Hans": "zh", "zh-Hant": "zh"}
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,20 @@ class Language(ModelStage):
     )
 
     def __post_init__(self):
-        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z]{4})?", self.language):
-            raise ValueError(f"language is {self.language!r}: expected an ISO 639 code, such as 'en'")
+        if self._code not in LANGUAGES:
+            raise ValueError(
+                f"language is {self.language!r}: expected the code of a language that CLD3 knows, one of "
+                f"{', '.join(sorted(LANGUAGES))}"
+            )
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is {self.min_score}: expected a probability from 0 to 1, such as 0.9")
         if self.max_pieces < 1:
             raise ValueError(f"max_pieces is {self.max_pieces}: expected at least 1")
+
+    @property
+    def _code(self) -> str:
+        """The language as CLD3 calls it."""
+        return _ALIASES.get(self.language, self.language)
 
     def load(self) -> Any:
         """Returns CLD3's identifier.
@@ -84,7 +102,7 @@ class Language(ModelStage):
             return np.nan, None
         find = self.loaded.FindLanguage
         results = [find(piece) for piece in _pieces(text, self.max_pieces)]
-        score = sum(result.probability for result in results if result.language == self.language) / len(results)
+        score = sum(result.probability for result in results if result.language == self._code) / len(results)
         return score, Counter(result.language for result in results).most_common(1)[0][0]
 
 

@@ -27,6 +27,7 @@ class Probe(Stage):
     """
 
     name: ClassVar[str] = "probe"
+    takes: ClassVar[str] = "videos"
     batch_rows: ClassVar[int] = 64
 
     def __call__(self, batch: pa.Table) -> StageResult:
@@ -84,6 +85,7 @@ class Metadata(Stage):
     """
 
     name: ClassVar[str] = "metadata"
+    takes: ClassVar[str] = "videos"
 
     min_side_px: int = field(default=480, metadata={"help": "Fewest pixels of a picture's shorter side. (paper: 480p)"})
     min_duration_s: float = field(default=30.0, metadata={"help": "Shortest video, in seconds. (paper: 30)"})

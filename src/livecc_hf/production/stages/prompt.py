@@ -85,6 +85,7 @@ class Prompt(ModelStage):
     """
 
     name: ClassVar[str] = "prompt"
+    takes: ClassVar[str] = "clips"
     batch_rows: ClassVar[int] = 256
 
     model: str = field(default="", metadata={"help": "The model, as the endpoint names it; must be given."})
@@ -111,6 +112,8 @@ class Prompt(ModelStage):
     )
 
     def __post_init__(self):
+        if not self.model:
+            raise ValueError("prompt.model is not given: name the model as the endpoint at prompt.base_url does")
         for name in ("concurrency", "max_attempts", "max_answers", "give_up_after"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -123,10 +126,8 @@ class Prompt(ModelStage):
 
         Raises:
             ImportError: if httpx2 is not installed.
-            ValueError: if no model is named, or the address or the cache file cannot be used.
+            ValueError: if the address or the cache file cannot be used.
         """
-        if not self.model:
-            raise ValueError("the prompt stage has no model: name one as the endpoint at base_url does")
         limits = RetryLimits(self.timeout_s, self.max_attempts, self.max_wait_s)
         key = os.environ.get(self.api_key_env) or None
         return _Loaded(ChatEndpoint(self.base_url, self.model, SCHEMA, key, limits), AnswerCache(self.cache))

@@ -50,6 +50,7 @@ class TalkingHead(ModelStage):
     """
 
     name: ClassVar[str] = "talking_head"
+    takes: ClassVar[str] = "clips"
     needs_gpu: ClassVar[bool] = True
     batch_rows: ClassVar[int] = 64
 
@@ -108,7 +109,8 @@ class TalkingHead(ModelStage):
         Raises:
             RuntimeError: if the device fails, as when memory runs out for a single clip.
         """
-        self.open()  # before decoding, so that a missing model is said first
+        if len(batch):
+            self.open()  # before decoding, so that a missing model is said first
         spans = [batch[name].to_pylist() for name in ("video", "start_s", "end_s")]
         details: list[str | None] = [None] * len(batch)
         scores = np.full(len(batch), np.nan)

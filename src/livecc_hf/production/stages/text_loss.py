@@ -62,6 +62,7 @@ class TextLoss(ModelStage):
     """
 
     name: ClassVar[str] = "text_loss"
+    takes: ClassVar[str] = "clips"
     needs_gpu: ClassVar[bool] = True
     batch_rows: ClassVar[int] = 1024
 
@@ -144,8 +145,10 @@ class TextLoss(ModelStage):
         Returns:
             float64 of shape (clips,) in nats, NaN where it could not be computed; for those a text that says why.
         """
-        loaded = self.loaded
         losses, details = np.full(len(spoken), np.nan), [None] * len(spoken)
+        if not spoken:
+            return losses, details
+        loaded = self.loaded
         encoded = encode_clips(loaded.tokenizer, spoken, titles, previous, loaded.max_tokens)
         usable = {}
         for i, clip in enumerate(encoded):

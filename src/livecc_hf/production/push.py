@@ -1,0 +1,102 @@
+"""A dataset folder goes to the Hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..messages import one_line
+
+logger = logging.getLogger(__name__)
+
+
+def push_dataset(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """Upload a dataset folder to the Hub in as many commits as it needs; called again, it goes on where it stopped.
+
+    Both need hf_xet, which comes with huggingface_hub on common machines; without, it is one commit.
+
+    Args:
+        folder: as `write_dataset_folder` writes it.
+        repo_id: `USER/NAME`; made if it does not exist.
+        private: whether a repository that is made is private; one that exists stays as it is.
+        token: of the Hub; default: the one saved by `hf auth login`.
+        revision: branch, which must exist; default: main.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        ValueError: if the folder holds no dataset or the name is no repository's.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils import validate_repo_id
+
+    folder = Path(folder).expanduser()
+    if not _is_dataset(folder):
+        raise ValueError(f"{folder} is no dataset folder: expected README.md and data/*.parquet in it")
+    validate_repo_id(repo_id)
+    if n_lost := count_unreachable_videos(folder):
+        logger.warning(
+            "%d clips of %s name a video that is not in the folder: others cannot read it. Write the folder with "
+            "videos=copy or link to publish the videos with it",
+            n_lost,
+            folder,
+        )
+    if find_spec("hf_xet") is None:
+        logger.warning("hf_xet is not installed: the upload is one commit and cannot go on later (pip install hf_xet)")
+    api = HfApi(token=token)
+    try:
+        repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo.repo_id,
+            repo_type="dataset",
+            folder_path=folder,
+            revision=revision,
+            commit_message="Upload dataset",
+            ignore_patterns=["**/.*", ".*"],
+        )
+    except OfflineModeIsEnabled:
+        raise
+    except (ConnectionError, TimeoutError, *_transport_errors()) as error:
+        raise ConnectionError(
+            f"the Hub at {api.endpoint} cannot be reached or broke off ({one_line(error)}): see to the network, or to "
+            "HF_ENDPOINT, and run the same command again; it goes on"
+        ) from error
+    return str(repo)
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the client of huggingface_hub, which is another in each version, raises without an answer."""
+    names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
+    return tuple(error for error in found if error is not None)
+
+
+def count_unreachable_videos(folder: str | os.PathLike) -> int:
+    """Return how many clips name a video that is neither in the dataset folder nor an address on the web or the Hub."""
+    folder, n_lost = Path(folder), 0
+    for shard in sorted(folder.glob("data/*.parquet")):
+        counted = pc.value_counts(pq.read_table(shard, columns=["video"])["video"])
+        for pair in counted.to_pylist():
+            video = pair["values"] or ""
+            is_inside = not Path(video).is_absolute() and (folder / video).is_file()
+            n_lost += 0 if "://" in video or is_inside else pair["counts"]
+    return n_lost
+
+
+def _is_dataset(folder: Path) -> bool:
+    return (folder / "README.md").is_file() and any(folder.glob("data/*.parquet"))
