@@ -59,9 +59,7 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     """
     layers = StreamLayers(model)
     logits = read(model, [job.reading for job in jobs], layers)
-    # On CUDA the next step is launched before this step's tokens are known here, so that the device never waits for
-    # this process; where a turn turns out to be over, the step too many is taken back.
-    is_ahead = logits.device.type == "cuda"
+    is_ahead = _steps_ahead(logits.device)
     contexts = [_Context(model, job, logits.device) for job in jobs]
     steps = NextTokens(model, [job.reading.state for job in jobs], max(job.max_new_tokens for job in jobs), layers)
     speaking, step = list(range(len(jobs))), 0
@@ -85,6 +83,14 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
         for i in going_on:
             jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
         speaking, step = going_on, step + 1
+
+
+def _steps_ahead(device: torch.device) -> bool:
+    """Return whether the next step is launched before the tokens of this one are known here.
+
+    A device of its own then never waits for this process; where a turn turns out to be over, the step is taken back.
+    """
+    return device.type == "cuda"
 
 
 class _Context:

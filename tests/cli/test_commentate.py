@@ -28,7 +28,7 @@ from livecc_hf.modeling import CommentaryStream
 from livecc_hf.modeling.video_reader_livecc import probe_video
 from livecc_hf.subtitles import clock, one_line
 
-GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176"]
+GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176", "--window", "none"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from livecc_hf.data.folder import find_captioned_videos
 
 def test_videos_find_their_captions(tmp_path):
     names = ["b.mp4", "b.srt", "b.json", "a.MKV", "a.en.vtt", "sub/c.webm", "sub/c.vtt", "d.mp4", "note.txt", "a2.srt"]
+    names += ["._b.mp4", "._b.srt", "e.f137.mp4", "e.srt"]  # what macOS and yt-dlp leave beside videos
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")

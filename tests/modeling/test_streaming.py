@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from livecc_hf.loading import load_model_and_processor
-from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions
+from livecc_hf.modeling import ContextFullError, StreamFinishedError, StreamOptions, stream_engine_livecc
 from livecc_hf.modeling.prefetch_livecc import read_ahead
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
@@ -484,6 +484,36 @@ def test_what_fails_while_reading_ahead_is_raised_after_what_came_before():
         for item in read_ahead(items(), n_items=1):
             got.append(item)
     assert got == [0, 1, 2]
+
+
+def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, processor, monkeypatch):
+    """As on CUDA, where the next step begins before the last one's token is known."""
+    model = make_model("mrope")
+    options = StreamOptions(**(GREEDY | {"stop_at_continuation": True}), vision_window_s=3)
+    expected = model.start_stream(processor, options)
+    segments = expected.push(frames)
+    assert len({len(segment.token_ids) for segment in segments}) > 1  # some end early, some at the limit
+    monkeypatch.setattr(stream_engine_livecc, "_steps_ahead", lambda device: True)
+    stream = model.start_stream(processor, options)
+    got = stream.push(frames)
+    assert got == segments
+    assert stream.state.token_ids == expected.state.token_ids
+    assert stream.state.cache.length == len(stream.state.token_ids)
+    for a, b in zip(got, segments):
+        torch.testing.assert_close(a.logits, b.logits, atol=0, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
+def test_a_stream_on_cuda_says_what_it_says_on_the_cpu(scheme, frames, published_checkpoint, make_model, processor):
+    options = StreamOptions(**GREEDY, vision_window_s=3, text_window=60)
+    expected = make_model(scheme).start_stream(processor, options).push(frames)
+    model = load_model_and_processor(published_checkpoint, device="cuda", dtype="float32", position_scheme=scheme)[0]
+    got = model.start_stream(processor, options).push(frames)
+    assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-3, rtol=0)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import numpy as np
 
 from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
-from .media import VIDEO_SUFFIXES
+from .media import VIDEO_SUFFIXES, is_download_part
 from .unusable import UnusableSample
 from .words import CAPTION_SUFFIXES, NOT_CAPTIONS, read_words
 
@@ -42,7 +42,7 @@ def find_captioned_videos(folder: str | os.PathLike) -> tuple[list[CaptionedVide
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: expected one with videos and captions beside them")
     found, bare = [], []
-    for video in sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES):
+    for video in sorted(path for path in folder.rglob("*") if _is_video(path)):
         captions = next(_captions_of(video), None)
         if captions is None:
             bare.append(video.relative_to(folder))
@@ -54,6 +54,11 @@ def find_captioned_videos(folder: str | os.PathLike) -> tuple[list[CaptionedVide
             "NAME.mp4"
         )
     return found, bare
+
+
+def _is_video(path: Path) -> bool:
+    """Return whether a name is a video's, and not of a hidden file (macOS writes `._NAME`) or a part of a download."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_download_part(path.name)
 
 
 def _captions_of(video: Path) -> Iterator[Path]:

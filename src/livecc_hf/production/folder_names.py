@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ..data.media import VIDEO_SUFFIXES
+from ..data.media import VIDEO_SUFFIXES, is_download_part
 from ..data.words import CAPTION_SUFFIXES, NOT_CAPTIONS
 
 _INFO_SUFFIX = ".info.json"
-_PART = re.compile(r"\.f\d{2,}(-\w+)?\.\w+$")  # of a video, as yt-dlp names what it will put together
 
 
 def group_names(
@@ -73,7 +71,7 @@ class LeftOut:
 
     def is_no_input(self, prefix: str, name: str) -> bool:
         """Returns whether a name is hidden, as what macOS writes beside a file, or of a part of a download."""
-        is_hidden, is_part = name.startswith("."), bool(_PART.search(name))
+        is_hidden, is_part = name.startswith("."), is_download_part(name)
         if (is_hidden or is_part) and _split_suffix(name)[1].lower() in VIDEO_SUFFIXES:
             self.add("hidden videos" if is_hidden else "parts of downloads", f"{prefix}{name}")
         return is_hidden or is_part
