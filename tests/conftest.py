@@ -17,6 +17,15 @@ import torch
 DATA = Path(__file__).parent / "data" / "reference"
 
 
+@pytest.fixture(autouse=True)
+def same_threads():
+    """What a test sets for PyTorch is not left to the next: sums depend on it to the last bit."""
+    n_threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != n_threads:
+        torch.set_num_threads(n_threads)
+
+
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
     """The recorded reference: JSON, frames, and a 0.87M-parameter checkpoint in the published layout."""

@@ -53,4 +53,14 @@ def test_the_numbers_of_training_are_those_measured():
     assert f"livecc-tiny {ratios[1][0]:.2f} of the time and {ratios[1][1]:.1f} of the memory" in flat
 
 
+def test_the_numbers_of_data_production_are_those_measured():
+    section = " ".join(README.split("## Make training data from videos")[1].split("\n## ")[0].split())
+    measured = json.loads((ROOT / "benchmarks/results/data.json").read_text())
+    pipeline = measured["pipeline"]
+    assert f"became {pipeline['clips']:,} clips in {pipeline['cpu_s']:.1f} s of processor time" in section
+    assert f"and {pipeline['peak_mb'] / 1000:.2f} GB of memory" in section
+    assert f"made the local engine {measured['engines']['local_scaling']:.1f} times as fast" in section
+    assert measured["hardware"] in section
+
+
 MEASURED = ("decoding", "other_narrator", "interleaving")

@@ -20,7 +20,7 @@ from livecc_hf.training.tiny_source import TinyEntry
 
 ROOT = Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
-NOT_TRAINING = [*LAUNCHERS, *(ROOT / "recipes/data").glob("*.yaml")]
+NOT_TRAINING = [*LAUNCHERS, *(ROOT / "recipes/data").glob("*.yaml"), *(ROOT / "recipes/serve").glob("*.yaml")]
 RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(NOT_TRAINING))
 ENTRIES = {"jsonl": JsonlEntry, "dataset": DatasetEntry, "folder": FolderEntry, "tiny": TinyEntry}
 EXPECTED = {
