@@ -63,4 +63,25 @@ def test_the_numbers_of_data_production_are_those_measured():
     assert measured["hardware"] in section
 
 
+def test_the_numbers_of_live_streams_are_those_measured():
+    section = " ".join(README.split("## Live, and many at once")[1].split("\n## ")[0].split())
+    streams, pool, decoding = (
+        json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+        for name in ("streaming", "pool", "decoding_live")
+    )
+    tiny, middle = streams["models"]["livecc-tiny"], streams["models"]["mid-size"]
+    assert tiny["same_tokens"]
+    assert middle["same_tokens"]
+    assert f"takes {tiny['engine_to_generate']:.2f} of the time" in section
+    assert f"with livecc-tiny, {middle['engine_to_generate']:.2f} with a {middle['parameters'] / 1e6:.0f}M" in section
+    assert f"there {middle['windowed_to_generate_last_turns']:.2f} in the last ten" in section
+    assert f"say {pool['throughput']['8']['ratio']:.1f} times as much" in section
+    assert f"{pool['live_streams_held']} live streams of livecc-tiny are held" in section
+    files = decoding["files"]
+    assert f"read at {files['h264_default']['only_needed']['times_real_time']:.0f} times real time" in section
+    assert f"{files['h264_default']['wall_ratio']:.1f} times as fast" in section
+    assert f"intra-only ones {files['h264_intra_only']['wall_ratio']:.1f} times" in section
+    assert {streams["hardware"], pool["hardware"], decoding["hardware"]} == {"AMD EPYC, 2 cores"}
+
+
 MEASURED = ("decoding", "other_narrator", "interleaving")
