@@ -89,7 +89,7 @@ def extend_positions(
     n_vision = int((types != TEXT_TYPE).sum())
     if sum(lengths) != n_vision:
         raise ValueError(f"the grids {grids} make {sum(lengths)} tokens, but the sequence has {n_vision} vision tokens")
-    if scheme == "sequential":
+    if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):  # one by one
         positions = torch.arange(len(types)).expand(3, -1) + state.next_position
         state.next_position += len(types)
         return positions

@@ -170,31 +170,22 @@ def _plan(model, reading: Reading) -> _Plan:
     for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
         before = positions.next_position
         in_part = slice(first, last)
-        if _is_numbered_like_text(kind, positions, config.position_scheme):
-            rows.append(torch.arange(before, before + last - first).expand(3, -1))
-            positions.next_position += last - first
-        else:
-            rows.append(
-                extend_positions(
-                    types[in_part],
-                    grids if kind == VISION else [],
-                    positions,
-                    config.position_scheme,
-                    message_ends=ends[in_part],
-                    merge_size=config.vision_config.spatial_merge_size,
-                )
+        rows.append(
+            extend_positions(
+                types[in_part],
+                grids if kind == VISION else [],
+                positions,
+                config.position_scheme,
+                message_ends=ends[in_part],
+                merge_size=config.vision_config.spatial_merge_size,
             )
+        )
         if first == 0 and spans:
             spans[-1] = spans[-1].longer(last, positions.next_position - before)
         else:
             spans.append(Span(kind, reading.turn, reading.end_s, last - first, positions.next_position - before))
     _check_room(model, state, positions, reading.n_new_tokens)
     return _Plan(token_ids, torch.cat(rows, dim=1), positions, spans)
-
-
-def _is_numbered_like_text(kind: str, positions: PositionState, scheme: str) -> bool:
-    """Return whether tokens are numbered one by one, so that nobody need look at them."""
-    return scheme == "sequential" or positions.flat or (kind == TEXT and scheme == "mrope")
 
 
 def _parts(types: torch.LongTensor, n_closing: int) -> list[tuple[str, int, int]]:

@@ -1,7 +1,9 @@
 """Shared fixtures: the recorded behaviour of the reference implementation, and its tiny random checkpoint."""
 
+import importlib
 import json
 import os
+import sys
 import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,6 +26,19 @@ def same_threads():
     yield
     if torch.get_num_threads() != n_threads:
         torch.set_num_threads(n_threads)
+
+
+@pytest.fixture()
+def load(monkeypatch):
+    """A function that imports a benchmark by name."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    names = {path.stem for path in folder.glob("*.py")}
+    for name in names & set(sys.modules):
+        monkeypatch.delitem(sys.modules, name)
+    yield importlib.import_module
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

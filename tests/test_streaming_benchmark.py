@@ -1,6 +1,5 @@
 """The streaming benchmark compares like with like, and says what it measured."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -12,18 +11,6 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture()
-def load(monkeypatch):
-    """A function that imports a benchmark by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    for name in names & set(sys.modules):
-        monkeypatch.delitem(sys.modules, name)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture()

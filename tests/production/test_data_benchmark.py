@@ -1,6 +1,5 @@
 """The benchmark of data production measures what it says."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,18 +13,6 @@ from livecc_hf.production.caption_files import read_captions
 from livecc_hf.production.inputs import open_input
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture()
-def load(monkeypatch):
-    """A function that imports a benchmark by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    for name in names & set(sys.modules):
-        monkeypatch.delitem(sys.modules, name)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 def test_a_manifest_has_as_many_lines_as_asked_for_and_the_same_each_time(load, tmp_path):

@@ -1,6 +1,5 @@
 """The training benchmarks measure what they say."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -11,18 +10,6 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture()
-def load(monkeypatch):
-    """A function that imports a benchmark by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = {path.stem for path in BENCHMARKS.glob("*.py")}
-    for name in names & set(sys.modules):
-        monkeypatch.delitem(sys.modules, name)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture()

@@ -22,6 +22,7 @@ from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA, WORD
 STAGE = "input"  # the name under which dropped rows are counted
 _DETAIL_CHARS = 200
 _MOST = 2**31  # of seconds or pixels
+_CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 # Whatever a scraped line may hold, it must not cost the lines around it.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
@@ -250,14 +251,14 @@ def _cast(rows: pa.Table, name: str, kind: pa.DataType, faults: dict[int, str]) 
         return array  # is rounded when it is checked
     try:
         return array.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+    except _CAST_ERRORS:
         return pa.array([_cast_one(value, kind, name, row, faults) for row, value in enumerate(array)], kind)
 
 
 def _cast_one(value: pa.Scalar, kind: pa.DataType, name: str, row: int, faults: dict[int, str]) -> Any:
     try:
         return value.cast(kind).as_py() if value.is_valid else None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+    except _CAST_ERRORS:
         expected = "text" if pa.types.is_string(kind) else "a number, 0 or more"
         faults.setdefault(row, f"{name} is {value.as_py()!r:.60}: expected {expected}")
         return None
