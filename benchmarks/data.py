@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 from data_manifest import ManifestCounts, read_rows, write_caption_file, write_manifest
 from data_runs import STAGES, Run, best, run_build, run_profile
+from machine import hardware
 
 OUTPUT = Path(__file__).resolve().parent / "results" / "data.json"
 PEAK_LIMIT_MB = 2000.0
@@ -246,14 +246,6 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, Any]:
         "hardware": hardware(),
         "versions": {name: version(name) for name in ("livecc-hf", "pyarrow", "numpy", "ray", "cld3-py", "torch")},
     }
-
-
-def hardware() -> str:
-    """The processor's name and how many cores this process may use."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -20,6 +19,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+
+from decoding import repeat_video
+from machine import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "results" / "decoding_live.json"
@@ -82,23 +84,7 @@ def write_filmed_video(path: Path, seconds: int, height_px: int, codec: str, opt
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    _repeat(part, path, -(-seconds // ENCODED_S))
-
-
-def _repeat(source: Path, path: Path, times: int) -> None:
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = None
-        for number in range(times):
-            with av.open(str(source)) as part:
-                stream = stream or container.add_stream_from_template(part.streams.video[0])
-                length = part.streams.video[0].duration
-                for packet in part.demux(video=0):
-                    if packet.dts is not None:
-                        packet.pts, packet.dts = packet.pts + number * length, packet.dts + number * length
-                        packet.stream = stream
-                        container.mux(packet)
+    repeat_video(part, path, -(-seconds // ENCODED_S))
 
 
 def every_frame(path: Path) -> Iterator:
@@ -173,14 +159,6 @@ def n_packets_decoded(path: Path) -> int:
     finally:
         PacketFilter.needed = needed
     return count
-
-
-def hardware() -> str:
-    """The processor's name and how many cores this machine has."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def main() -> int:
