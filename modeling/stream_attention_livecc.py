@@ -14,6 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
+from .onednn_livecc import attend, is_for_attention
 from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
 
@@ -70,6 +71,8 @@ class PackedCaches:
             # Heads that share keys become rows of one query: no key is copied, and no mask is needed.
             grouped = query.view(1, len(keys), n_heads // len(keys), size)
             return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
+        if is_for_attention(query, keys):
+            return attend(query, keys, values, scale, is_causal=True)
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys[None],

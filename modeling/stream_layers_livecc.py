@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     PatchEmbed,
+    PatchMerger,
     Qwen2MLP,
     Qwen2VisionTransformerPretrainedModel,
     Qwen2VLDecoderLayer,
@@ -27,6 +28,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids
 
+from .onednn_livecc import attend, bound_linear, is_for_attention
 from .stream_attention_livecc import PackedCaches, StreamAttention
 from .stream_cache_livecc import rotate
 
@@ -90,14 +92,20 @@ def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.Lo
     if not all(type(module) is kind and _is_bare(module) for module, kind in known):
         return visual(patches, grid_thw=grid_thw.to(visual.device)).pooler_output
     facts = _grid_facts(tuple(map(tuple, grid_thw.tolist())), visual)
-    hidden = linear(patches, embed.proj.weight.flatten(1))  # a convolution whose stride is its size
+    hidden = bound_linear(embed.proj.weight.flatten(1), None)(patches)  # a convolution whose stride is its size
     is_lean = facts.n_pictures is not None and visual.config._attn_implementation == "sdpa"
     for block in visual.blocks:
         if is_lean and _is_known(block, _BLOCK_PARTS):
             hidden = _run_block(block, hidden, facts)
         else:
             hidden = block(hidden, cu_seqlens=facts.lengths, max_seqlen=facts.longest, position_embeddings=facts.turns)
-    return visual.merger(hidden)
+    merger = visual.merger
+    if not _is_known(merger, {"": PatchMerger, "mlp": nn.Sequential}):
+        return merger(hidden)
+    hidden = merger.ln_q(hidden).view(-1, merger.hidden_size)
+    for module in merger.mlp:
+        hidden = _linear(module)(hidden)
+    return hidden
 
 
 class _GridFacts(NamedTuple):
@@ -153,14 +161,25 @@ _BLOCK_PARTS = {
 def _run_block(block: Qwen2VLVisionBlock, hidden: torch.Tensor, facts: _GridFacts) -> torch.Tensor:
     """`Qwen2VLVisionBlock.forward` for pictures of one size, whose attention is then one operation."""
     attention, mlp = block.attn, block.mlp
-    qkv = attention.qkv(block.norm1(hidden)).view(len(hidden), 3, attention.num_heads, -1)
+    qkv = _linear(attention.qkv)(block.norm1(hidden)).view(len(hidden), 3, attention.num_heads, -1)
     turned = rotate(qkv[:, :2].float(), *facts.rotation).to(hidden.dtype)
-    query, key, value = (
-        part.unflatten(0, (facts.n_pictures, -1)).transpose(1, 2) for part in (turned[:, 0], turned[:, 1], qkv[:, 2])
-    )
-    attended = scaled_dot_product_attention(query, key, value, scale=attention.scaling).transpose(1, 2)
-    hidden = hidden + attention.proj(attended.reshape(hidden.shape))
-    return hidden + mlp.fc2(mlp.act(mlp.fc1(block.norm2(hidden))))
+    query, key, value = (part.unflatten(0, (facts.n_pictures, -1)) for part in (turned[:, 0], turned[:, 1], qkv[:, 2]))
+    attended = _attend_in_pictures(query, key, value, attention.scaling)
+    hidden = hidden + _linear(attention.proj)(attended.reshape(hidden.shape))
+    return hidden + _linear(mlp.fc2)(mlp.act(_linear(mlp.fc1)(block.norm2(hidden))))
+
+
+def _attend_in_pictures(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """Attend within each picture; all of shape (pictures, patches, heads, head size)."""
+    if is_for_attention(query[0], key[0].transpose(0, 1)):
+        return torch.cat(
+            [
+                attend(q, k.transpose(0, 1), v.transpose(0, 1), scale, is_causal=False)
+                for q, k, v in zip(query, key, value)
+            ]
+        )
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
 
 
 def _is_known(module: nn.Module, parts: dict[str, type]) -> bool:
@@ -216,9 +235,9 @@ class _LeanLayer:
 
 
 def _linear(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what applies a linear layer."""
+    """Return what applies a module, which is a linear layer where it is bare."""
     if type(module) is nn.Linear and _is_bare(module):
-        return partial(linear, weight=module.weight, bias=module.bias)
+        return bound_linear(module.weight, module.bias)
     return module
 
 

@@ -1,0 +1,95 @@
+"""oneDNN's products and the attention made of them: the same numbers as PyTorch's own."""
+
+import pytest
+import torch
+from torch.nn.functional import linear, scaled_dot_product_attention
+
+from livecc_hf.modeling import onednn_livecc
+from livecc_hf.modeling.onednn_livecc import attend, bound_linear, is_for, is_for_attention
+
+pytestmark = pytest.mark.skipif(not is_for(torch.zeros(1)), reason="this PyTorch has no oneDNN for this processor")
+
+
+def drawn(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 400])
+@pytest.mark.parametrize("shape", [(96, 64), (700, 512)], ids=["small", "large"])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_linear_layer_is_the_same_by_both_libraries(n_rows, shape, has_bias):
+    weight, bias = torch.nn.Parameter(drawn(*shape), requires_grad=False), drawn(shape[0]) if has_bias else None
+    rows = drawn(n_rows, shape[1])
+    torch.testing.assert_close(bound_linear(weight, bias)(rows), linear(rows, weight, bias), atol=2e-4, rtol=1e-5)
+
+
+def test_large_weights_and_many_rows_go_to_onednn(monkeypatch):
+    shapes = []
+    monkeypatch.setattr(onednn_livecc, "product", lambda rows, *_, **__: shapes.append(tuple(rows.shape)) or rows)
+    bound_linear(drawn(512, 512), None)(drawn(1, 512))
+    bound_linear(drawn(64, 64), None)(drawn(1, 64))
+    bound_linear(drawn(64, 64), None)(drawn(600, 64))
+    assert shapes == [(1, 512), (600, 64)]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_other_types_stay_with_pytorch(kind):
+    rows, weight = drawn(2, 512).to(kind), drawn(600, 512).to(kind)
+    assert not is_for(weight)
+    assert torch.equal(bound_linear(weight, None)(rows), linear(rows, weight))
+
+
+def test_it_can_be_switched_off_as_all_of_onednn():
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not is_for(torch.zeros(1))
+    assert is_for(torch.zeros(1))
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("n_blocks", ["one", "several"])
+@pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (6, 2), (7, 1)])
+def test_attention_is_the_same_as_in_double_precision(is_causal, n_blocks, n_heads, n_kv_heads, monkeypatch):
+    if n_blocks == "several":
+        monkeypatch.setattr(onednn_livecc, "_MIN_ROWS", 12)
+        monkeypatch.setattr(onednn_livecc, "_SCORES_AT_ONCE", 1)
+    memory = drawn(2, n_kv_heads, 200, 16)
+    keys, values = memory[:, :, :130]  # views, as of a cache
+    query = drawn(31, n_heads, 16)
+    mask = torch.ones(31, 130, dtype=torch.bool)
+    exact = scaled_dot_product_attention(
+        query.transpose(0, 1).double()[None],
+        keys.double()[None],
+        values.double()[None],
+        attn_mask=mask.tril(130 - 31) if is_causal else mask,
+        scale=0.3,
+        enable_gqa=True,
+    )[0].transpose(0, 1)
+    found = attend(query, keys, values, 0.3, is_causal)
+    torch.testing.assert_close(found.double(), exact, atol=2e-6, rtol=0)
+
+
+def test_attention_of_little_stays_with_pytorch():
+    assert not is_for_attention(drawn(2, 4, 16), drawn(2, 100, 16))
+    assert is_for_attention(drawn(300, 4, 16), drawn(2, 4000, 16))
+    assert not is_for_attention(drawn(300, 4, 16).bfloat16(), drawn(2, 4000, 16).bfloat16())
+
+
+def test_a_model_reads_the_same_with_and_without(make_model, processor, load_frames):
+    """Everything through oneDNN, however small, against nothing."""
+    frames = load_frames("live_cc")[:12]
+    options = {"do_sample": False, "max_new_tokens": 5, "output_logits": True}
+    model = make_model("sequential")
+
+    def said():
+        return model.start_stream(processor, **options).push(frames)
+
+    with torch.backends.mkldnn.flags(enabled=False):
+        without = said()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_MIN_WEIGHT", "_MIN_MULTIPLICATIONS"):
+            patch.setattr(onednn_livecc, name, 1)
+        with_it = said()
+    assert [segment.token_ids for segment in with_it] == [segment.token_ids for segment in without]
+    for a, b in zip(with_it, without, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=2e-5, rtol=0)
+        assert not torch.equal(a.logits, b.logits)  # so it was another way
