@@ -65,8 +65,8 @@ class CacheMemory:
         """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
 
         Returns:
-            Keys, values and, if movable, keys as they were first read, of all places in a layer: (places, key-value
-            heads, capacity, head size) each.
+            Keys, values and, where they are held, keys as they were first read, of all places in a layer: (places,
+            key-value heads, capacity, head size) each.
         """
         group, i = self._group_of[layer]
         if group.capacity < n_tokens or group.n_slots < self._n_slots:
@@ -78,9 +78,10 @@ class CacheMemory:
         return group.layers[i]
 
     def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
-        """Yield keys, values and keys as first read of a place, (layers, key-value heads, capacity, head size) each.
+        """Yield keys, values and, where held, keys as first read of a place.
 
-        A few layers at a time, so that what is made of them stays small.
+        Each is of shape (layers, key-value heads, capacity, head size), a few layers at a time, so that what is made
+        of them stays small.
         """
         for group in self._groups:
             held = [tensor[:, slot] for tensor in group.held]
@@ -95,15 +96,17 @@ class _LayerGroup:
     def __init__(self, n_layers: int, is_movable: bool):
         self.n_layers = n_layers
         self.n_slots = self.capacity = 0
-        self._n_kinds = 3 if is_movable else 2
+        self._is_movable = is_movable
         # Keys, values, keys as first read: (layers, places, key-value heads, capacity, head size); none at first.
         self.held: list[torch.Tensor] = []
         self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
 
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
         shape = self.n_layers, n_slots, like.shape[1], capacity, like.shape[2]
+        # In float32 a key may be rotated as often as its stream moves: what is lost stays near 1e-6.
+        n_kinds = 3 if self._is_movable and like.dtype.itemsize < 4 else 2
         # Zeros: places where nothing was written take part in operations over all places, at weight 0.
-        grown = [like.new_zeros(shape) for _ in range(self._n_kinds)]
+        grown = [like.new_zeros(shape) for _ in range(n_kinds)]
         for new, old in zip(grown, self.held):
             new[:, : self.n_slots, :, : self.capacity] = old
         self.held, self.n_slots, self.capacity = grown, n_slots, capacity
@@ -114,8 +117,9 @@ class StreamCache:
     """Keys and values of the first `length` tokens of a stream, layer by layer.
 
     Args:
-        memory: where they are. If tokens are dropped from the middle (:meth:`keep`), keys are also kept as they were
-            first read: each move starts from these, so that no rounding adds up however often a key moves.
+        memory: where they are. If tokens are dropped from the middle (:meth:`keep`), keys of less than 32 bits are
+            also kept as they were first read: each move starts from these, so that no rounding adds up however often a
+            key moves.
 
     Attributes:
         length: tokens held; every layer holds as many once a forward pass is complete.
@@ -184,15 +188,20 @@ class StreamCache:
         n_kept, self.length = len(kept), len(kept)
         n_same = int((kept == torch.arange(n_kept)).sum())  # those before the first dropped one stay where they are
         index, to = kept[n_same:], slice(n_same, n_kept)
-        angles = -self._moved_back[to, None].float() * inv_freq.float().cpu()
-        cos, sin = rotation(angles)
-        for keys, values, first_keys in self.memory.of_place(self.slot):
-            first_keys[:, :, new] = keys[:, :, new]  # never moved: held as they were first read
+        parts = list(self.memory.of_place(self.slot))
+        back = moved_back if all(len(part) == 2 for part in parts) else self._moved_back
+        cos, sin = rotation(-back[to, None].float() * inv_freq.float().cpu())
+        for keys, values, *first_keys in parts:
             if index.device != keys.device:  # layers may be on several devices
                 index, cos, sin = (t.to(keys.device) for t in (index, cos, sin))
-            moved = first_keys.index_select(2, index)
-            first_keys[:, :, to] = moved
-            keys[:, :, to] = rotate(moved.float(), cos, sin).to(keys.dtype)
+            for held in first_keys:
+                held[:, :, new] = keys[:, :, new]  # never moved: as they were first read
+            moved = (first_keys or [keys])[0].index_select(2, index)
+            for held in first_keys:
+                held[:, :, to] = moved
+            if moved.dtype.itemsize < 4:
+                moved = moved.float()
+            keys[:, :, to] = rotate(moved, cos, sin).to(keys.dtype)
             values[:, :, to] = values.index_select(2, index)
 
 

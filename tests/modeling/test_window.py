@@ -5,6 +5,7 @@ import torch
 from replay import Item, Replay
 
 from livecc_hf.modeling import StreamOptions, streaming_livecc
+from livecc_hf.modeling.stream_cache_livecc import CacheMemory, StreamCache, rotate, rotation
 from livecc_hf.modeling.stream_window_livecc import TEXT, VISION, Span, Window
 
 SCHEMES = ["mrope", "sequential", "reference"]
@@ -156,22 +157,23 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
         torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=0)
 
 
-def test_keys_moved_many_times_in_bfloat16_are_rounded_once():
-    from livecc_hf.modeling.stream_cache_livecc import CacheMemory, StreamCache
-
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.003), (torch.float32, 1e-5)])
+def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, limit):
     torch.manual_seed(0)
     inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
-    keys = torch.randn(200, 2, 64)
-    caches = {dtype: StreamCache(CacheMemory(["cpu"], is_movable=True)) for dtype in (torch.float64, torch.bfloat16)}
-    for dtype, cache in caches.items():
-        cache.append(0, keys.bfloat16().to(dtype), keys.to(dtype))
-        cache.advance(200)
-        for n in range(64):  # one token leaves a turn
-            kept = torch.tensor([0, *range(2, 200 - n)])
-            cache.keep(kept, torch.where(kept > 0, 7, 0), inv_freq)
-    exact, rounded = (cache.append(0, keys[:0].to(d), keys[:0].to(d))[0] for d, cache in caches.items())
-    error = (rounded.double() - exact).norm() / exact.norm()
-    assert error < 0.003  # one rounding to 8 bits
+    keys = torch.randn(200, 2, 64).to(dtype)
+    cache = StreamCache(CacheMemory(["cpu"], is_movable=True))
+    cache.append(0, keys, keys)
+    cache.advance(200)
+    for n in range(64):  # one token leaves a turn
+        kept = torch.tensor([0, *range(2, 200 - n)])
+        cache.keep(kept, torch.where(kept > 0, 7, 0), inv_freq)
+    moved = cache.append(0, keys[:0], keys[:0])[0]
+    cos, sin = rotation(-64 * 7 * inv_freq)
+    exact = rotate(keys[65:].transpose(0, 1).double(), cos.double(), sin.double())
+    error = (moved[:, 1:].double() - exact).norm() / exact.norm()
+    assert error < limit
+    assert torch.equal(moved[:, 0], keys[0])
 
 
 def test_what_a_window_keeps():
