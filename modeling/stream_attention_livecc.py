@@ -77,7 +77,7 @@ class PackedCaches:
             query.transpose(0, 1)[None],
             keys[None],
             values[None],
-            attn_mask=self._mask(n, keys.shape[1], query.device),
+            attn_mask=self._mask(n, keys.shape[1], query),
             scale=scale,
             enable_gqa=n_heads > len(keys),
         )
@@ -90,19 +90,24 @@ class PackedCaches:
         n_heads, size = query.shape[1:]
         query = together.to_places(query)
         grouped = query.view(len(query), keys.shape[1], n_heads // keys.shape[1], size)
-        attended = scaled_dot_product_attention(
-            grouped, keys, values, attn_mask=together.mask(query.device), scale=scale
-        )
-        return together.of_streams(attended.reshape(len(query), n_heads, size))
+        mask = together.mask(query)
+        if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
+            query, keys, values = (t.flatten(0, 1) for t in (grouped, keys, values))
+            mask = mask.expand(-1, n_heads // grouped.shape[2], -1, -1).flatten(0, 1)
+            scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
+            attended = torch.bmm(scores.softmax(-1), values)
+        else:
+            attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
+        return together.of_streams(attended.reshape(-1, n_heads, size))
 
-    def _mask(self, n_new: int, n_all: int, device: torch.device):
+    def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
         """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
-        if device.type == "cuda":
+        if like.device.type == "cuda":
             return causal_lower_right(n_new, n_all)
-        if (n_new, n_all) not in self._masks:  # the same in all layers
-            ones = torch.ones(n_new, n_all, dtype=torch.bool, device=device)
-            self._masks[n_new, n_all] = ones.tril(n_all - n_new)
-        return self._masks[n_new, n_all]
+        key = n_new, n_all, like.device
+        if key not in self._masks:  # the same in all layers; numbers, as attention would make of truth values
+            self._masks[key] = like.new_full((n_new, n_all), -torch.inf).triu(n_all - n_new + 1)
+        return self._masks[key]
 
 
 class StreamAttention(Qwen2VLAttention):

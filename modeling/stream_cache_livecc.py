@@ -220,7 +220,8 @@ class TokenOfEach:
         self._is_all = slots == list(range(self._n_slots))
         lengths = torch.ones(self._n_slots, dtype=torch.long)  # other places compute something that nobody reads
         lengths[slots] = torch.tensor([cache.length + 1 for cache in caches])
-        mask = torch.arange(self._n_tokens) < lengths[:, None]
+        is_later = torch.arange(self._n_tokens) >= lengths[:, None]
+        mask = torch.zeros(is_later.shape).masked_fill_(is_later, -torch.inf)
         self._here = (torch.tensor(slots), lengths[slots] - 1, mask[:, None, None])
         self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
 
@@ -238,9 +239,12 @@ class TokenOfEach:
             views.append(held[: self._n_slots, :, : self._n_tokens])
         return views[0], views[1]
 
-    def mask(self, device: torch.device) -> torch.BoolTensor:
-        """Return which tokens each place may see, (places, 1, 1, tokens of the longest stream)."""
-        return self._on(device)[2]
+    def mask(self, like: torch.Tensor) -> torch.Tensor:
+        """Return what is added to scores, (places, 1, 1, tokens of the longest stream): -inf at tokens not to see.
+
+        Of the type and on the device of `like`.
+        """
+        return self._on(like.device)[2].to(like.dtype)
 
     def to_places(self, rows: torch.Tensor) -> torch.Tensor:
         """Return rows (B, ...) of the streams at their places, (places, ...)."""

@@ -60,7 +60,7 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     layers = StreamLayers(model)
     logits = read(model, [job.reading for job in jobs], layers)
     is_ahead = _steps_ahead(logits.device)
-    contexts = [_Context(model, job, logits.device) for job in jobs]
+    contexts = [_Context(job, logits.device) for job in jobs]
     steps = NextTokens(model, [job.reading.state for job in jobs], max(job.max_new_tokens for job in jobs), layers)
     speaking, step = list(range(len(jobs))), 0
     while speaking:
@@ -96,12 +96,8 @@ def _steps_ahead(device: torch.device) -> bool:
 class _Context:
     """The tokens on which the choice of a turn's next token depends, on the device."""
 
-    def __init__(self, model, job: TurnJob, device: torch.device):
-        video = model.config.video_token_id
-        # What is asked of them is which there are: the many vision tokens, all alike, count once.
-        ids = [token for token in job.reading.state.token_ids if token != video]
-        if len(ids) < len(job.reading.state.token_ids):
-            ids.append(video)
+    def __init__(self, job: TurnJob, device: torch.device):
+        ids = list(set(job.reading.state.token_ids))  # all that is asked of them is which there are
         self._n_tokens = len(ids)
         self._ids = torch.tensor([ids + [0] * job.max_new_tokens], device=device)
 
