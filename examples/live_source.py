@@ -11,17 +11,25 @@ import sys
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.sources import SourceLostError, open_source
+from livecc_hf.sources import SourceError, open_source
 
 model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
 stream = model.start_stream(processor)
+
+
+def show(segment, lag_s=None):
+    late = "" if lag_s is None else f"  [{lag_s:.1f} s behind]"
+    print(f"{segment.start_s:6.1f} s  {segment.text or '(silence)'}{late}", flush=True)
+
+
 with open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8) as source:
     try:
         for chunk in source:  # two frames: one second of video
             for segment in stream.push(chunk.frames, chunk.timestamps_s):
-                lag_s = source.note_lag(chunk)
-                print(f"{segment.start_s:6.1f} s  {segment.text or '(silence)'}  [{lag_s:.1f} s behind]", flush=True)
+                show(segment, source.note_lag(chunk))
         print("The stream has ended.")
-    except SourceLostError as error:
+    except SourceError as error:  # cannot be opened, or was lost and did not come back
         print(f"The stream failed: {error}")
+for segment in stream.finish():  # what was shown last, if it was less than a turn
+    show(segment)
 print(source.stats)

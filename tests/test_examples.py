@@ -1,5 +1,6 @@
 """The examples run as a reader would run them."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,20 @@ def test_pushing_frames(tmp_path):
     out = run("push_frames.py")
     assert "Question:" in out
     assert out.count(" s  ") == 6
+
+
+def test_commenting_on_a_live_source():
+    """A test pattern, at the clock's pace, stands in for a camera."""
+    out = run("live_source.py", "lavfi:testsrc=size=160x120:rate=10:duration=5,realtime")
+    assert out.count(" s behind]") >= 2
+    assert "The stream has ended." in out
+
+
+def test_a_live_source_that_fails():
+    """The message is one line, and no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    out = run("live_source.py", f"http://me:geheim@127.0.0.1:{port}/a.ts")
+    assert "The stream failed: " in out
+    assert "connection refused" in out
+    assert "geheim" not in out

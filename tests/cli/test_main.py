@@ -44,6 +44,8 @@ assert not heavy, heavy
         (["commentate"], "livecc commentate: error: the following arguments are required: VIDEO"),
         (["commentate", "x.mp4", "--format", "ass"], "argument --format: invalid choice: 'ass'"),
         (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is no time: expected seconds or hh:mm:ss"),
+        (["rtsp://me:secret@host/x"], "invalid choice: 'rtsp://***@host/x'"),
+        (["commentate", "x.mp4", "--url=rtsp://me:secret@host"], "unrecognized arguments: --url=rtsp://***@host"),
         (["convert", "only-one"], "livecc convert: error: the following arguments are required: OUT"),
     ],
 )

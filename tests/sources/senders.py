@@ -1,6 +1,8 @@
 """Real senders for tests: an HTTP server that encodes video live with PyAV, and can be cut and stalled."""
 
 import contextlib
+import functools
+import io
 import socket
 import socketserver
 import sys
@@ -23,16 +25,18 @@ class LiveServer:
 
     Paths: `/live.ts` without end; `/end.ts` ends `end_s` after the start, and then is not found; `/burst.ts` sends
     two seconds at once and ends; `/back.ts` whose times start anew after 2 s; `/text`; `/tone.ts` without video;
-    `/401`, `/403`, `/404`, `/500`; `/silent` answers nothing.
+    `/file.ts` sends two seconds at once, and their length before; `/401`, `/403`, `/404`, `/500`; `/silent` answers
+    nothing. While `refuse` is a status, every answer is that.
     """
 
-    def __init__(self, size_px=(96, 64), end_s=3.0):
+    def __init__(self, size_px=(96, 64), end_s=3.0, port=0):
         self.size_px = size_px
         self.end_s = end_s
         self.began_s = time.monotonic()
         self.paused = threading.Event()
         self.n_connections = 0
-        self.port = 0
+        self.refuse = None
+        self.port = port
         self._server = None
         self._open = set()
         self.start()
@@ -93,15 +97,26 @@ class LiveServer:
         if path == "silent":
             time.sleep(5)
             return
-        if path.isdigit() or (path == "end.ts" and self.now_s() >= self.end_s):
-            handler.send_error(int(path) if path.isdigit() else 404)
+        status = self.refuse or (int(path) if path.isdigit() else 200)
+        if path == "end.ts" and self.now_s() >= self.end_s:
+            status = self.refuse or 404
+        if status != 200:
+            handler.send_error(status)
             return
         handler.send_response(200)
+        if path == "file.ts":
+            body = recording(20, self.size_px)
+            handler.send_header("Content-Length", str(len(body)))
+            handler.end_headers()
+            handler.wfile.write(body)
+            return
         handler.send_header("Connection", "close")
         handler.end_headers()
         with contextlib.suppress(OSError, av.error.FFmpegError):
             if path == "text":
                 handler.wfile.write(b"nothing to see here\n" * 5000)
+            elif path == "burst.ts":
+                handler.wfile.write(recording(20, self.size_px))
             elif path == "tone.ts":
                 send_tone(handler.wfile)
             else:
@@ -113,14 +128,10 @@ class LiveServer:
             first = round(self.now_s() * FPS)
             n = first
             while path != "end.ts" or n < self.end_s * FPS:
-                if path == "burst.ts":
-                    if n == first + 2 * FPS:
-                        break
-                else:
-                    time.sleep(max(0.0, n / FPS - self.now_s()))
+                time.sleep(max(0.0, n / FPS - self.now_s()))
                 while self.paused.is_set():
                     time.sleep(0.02)
-                late = path != "burst.ts" and self.now_s() - n / FPS > 0.5
+                late = self.now_s() - n / FPS > 0.5
                 n = round(self.now_s() * FPS) if late else n  # a camera does not send what it could not
                 if path == "back.ts" and n == first + 2 * FPS:
                     encoder = stack.enter_context(LiveEncoder(file, self.size_px))
@@ -154,6 +165,16 @@ class LiveEncoder:
         self._container.mux(self._video.encode(frame))
 
 
+@functools.cache
+def recording(n_frames, size_px=(96, 64)):
+    """The bytes of a video in MPEG-TS."""
+    file = io.BytesIO()
+    with LiveEncoder(file, size_px) as encoder:
+        for n in range(n_frames):
+            encoder.send(n)
+    return file.getvalue()
+
+
 def send_tone(file):
     """Send a second of sound."""
     from media import write_tone
@@ -170,12 +191,7 @@ def free_port():
 
 def main():
     """Serve `/live.ts` at the port in the argument until killed."""
-    server = LiveServer.__new__(LiveServer)
-    server.__dict__.update(
-        size_px=(96, 64), end_s=0, began_s=time.monotonic(), paused=threading.Event(), n_connections=0
-    )
-    server.__dict__.update(port=int(sys.argv[1]), _server=None, _open=set())
-    server.start()
+    LiveServer(port=int(sys.argv[1]))
     print("ready", flush=True)
     threading.Event().wait()
 

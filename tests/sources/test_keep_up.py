@@ -1,10 +1,14 @@
 """Leaving out frames while decoding is slower than the stream, with a real decoder and times set by hand."""
 
+import contextlib
+import threading
+
 import av
 import pytest
 from media import write_video
 
-from livecc_hf.sources.connection import KeepUp
+from livecc_hf.sources import parse_spec
+from livecc_hf.sources.connection import Connection, DecodeCounts, KeepUp
 
 
 @pytest.fixture
@@ -60,3 +64,15 @@ def test_ever_more_is_left_out_while_it_is_not_enough(video):
             now_s += 0.3
     assert keep_up.level == 2
     assert stream.codec_context.skip_frame == "NONKEY"
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    path = write_video(tmp_path / "a.ts", n_frames=40, codec_options={"g": "10", "sc_threshold": "0"})
+    counts = DecodeCounts()
+    with contextlib.closing(
+        Connection(parse_spec(str(path), live=True), 5, 5, threading.Event(), counts)
+    ) as connection:
+        connection._keep_up._set_level(2)
+        frames = list(connection.frames())
+    assert len(frames) == 4
+    assert (counts.n_undecoded, counts.n_damaged) == (36, 0)

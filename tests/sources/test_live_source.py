@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -159,6 +160,30 @@ def test_a_server_that_does_not_come_back_is_a_failure(server):
     assert taken
 
 
+def test_a_server_that_fails_after_the_end_is_a_failure(server):
+    """A proxy whose encoder has crashed closes the stream in order, too, and then answers 502."""
+    server.end_s = server.now_s() + 1.5
+    source = open_source(server.url("end.ts"), **QUICK | {"max_reconnects": 5})
+    with pytest.raises(SourceLostError, match=r"the server failed \(HTTP 5xx\); 5 attempts"), source:
+        for _ in source:
+            server.refuse = 502
+
+
+def test_a_refusal_after_a_cut_is_a_loss(server):
+    source = open_source(server.url(login="me:geheim@"), **QUICK)
+    with pytest.raises(SourceLostError, match="lost: 401, not authorised") as error, source:
+        for _ in source:
+            server.refuse = 401
+            server.cut()
+    assert "geheim" not in str(error.value)
+
+
+def test_a_body_of_known_length_is_a_recording(server):
+    chunks = list(open_source(server.url("file.ts"), **QUICK))
+    assert [t for chunk in chunks for t in chunk.timestamps_s] == [0, 0.5, 1, 1.5]
+    assert server.n_connections == 1
+
+
 @pytest.mark.slow
 def test_times_that_start_anew(server):
     source = open_source(server.url("back.ts"), **QUICK)
@@ -188,7 +213,7 @@ def test_another_size_after_a_cut_is_resized(server):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("401", "401, not authorised: give the name and password as http://NAME:PASSWORD@"),
+        ("401", "401, not authorised: give the right name and password as http://NAME:PASSWORD@"),
         ("403", "403, forbidden"),
         ("404", "404, not found: is the path right"),
         ("500", r"the server failed \(HTTP 5xx\)"),
@@ -214,6 +239,29 @@ def test_nothing_listens(scheme):
     with pytest.raises(SourceOpenError, match="connection refused: is the server running") as error, source:
         source.wait_ready()
     assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "rtmp"])
+def test_a_host_without_a_name(scheme):
+    url = f"{scheme}://me:geheim@no-such-host.invalid/a/b"
+    with pytest.raises(SourceOpenError, match=r"no host no-such-host\.invalid is known") as error:
+        list(open_source(url, **QUICK))
+    assert "geheim" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="devices as on Linux")
+def test_a_camera_under_another_name(tmp_path):
+    """As below /dev/v4l/by-id. Of the right kind, but nothing is plugged in."""
+    path = tmp_path / "usb-camera"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(81, 97))
+        path.open("rb").close()
+    except PermissionError:
+        pytest.skip("devices cannot be made here")
+    except OSError:
+        pass
+    with pytest.raises(SourceOpenError, match="usb-camera: no such camera: is it plugged in"):
+        list(open_source(path))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or Path("/dev/video97").exists(), reason="needs Linux without that camera")

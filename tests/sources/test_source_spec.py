@@ -37,6 +37,17 @@ def test_files_and_pipes(tmp_path):
     assert (parse_spec(str(video), live=True).kind, parse_spec(str(video), live=True).is_live) == ("stream", True)
     assert parse_spec(str(pipe)).is_live
     assert not parse_spec(str(pipe), live=False).is_live
+    description = tmp_path / "stream.sdp"
+    description.write_text("v=0")
+    spec = parse_spec(str(description))
+    assert (spec.kind, spec.is_live, spec.av_format) == ("stream", True, "sdp")
+
+
+def test_certificates_are_verified_unless_told_otherwise():
+    for scheme in ("https", "rtsps", "rtmps"):
+        assert parse_spec(f"{scheme}://h/s").av_options["tls_verify"] == "1"
+        assert "tls_verify" not in parse_spec(f"{scheme}://h/s", verify_tls=False).av_options
+    assert "tls_verify" not in parse_spec("rtsp://h/s").av_options
 
 
 def test_the_caller_may_know_better():
@@ -68,6 +79,8 @@ def test_refusals(text, options, message):
 
 
 def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"no such file: rtsp:\*\*\*@host/a"):
+        parse_spec("rtsp:/user:secret@host/a")  # slashes mistyped
     with pytest.raises(FileNotFoundError, match="no such file: none.mp4"):
         parse_spec("none.mp4")
 
@@ -84,6 +97,10 @@ def test_a_missing_file_is_named():
         ("https://host/a?token=secret&b=1", "https://host/a?***"),
         ("https://host:80/@name/live", "https://host:80/@name/live"),
         ("video@home.mp4", "video@home.mp4"),
+        ("udp://@:1234", "udp://@:1234"),
+        ("udp://@239.0.0.1:1234?localaddr=10.0.0.1", "udp://@239.0.0.1:1234?***"),
+        ("rtsp:/user:secret@host/a", "rtsp:***@host/a"),
+        ("rtsp:user:secret@host/a", "rtsp:***@host/a"),
     ],
 )
 def test_redact(url, shown):

@@ -4,12 +4,13 @@ import os
 import threading
 import time
 
+import av
 import numpy as np
 import pytest
 import torch
 from media import number_of, write_video
 from PIL import Image
-from senders import LiveEncoder
+from senders import LiveEncoder, recording
 
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 from livecc_hf.sources import SourceLostError, SourceOpenError, open_source
@@ -71,6 +72,40 @@ def test_a_live_pipe_is_paced_by_arrival_and_ends(pipe, muxer):
     assert 1.9 <= time.monotonic() - began_s < 6
     assert source.is_live
     assert source.stats.skipped_frames == 0
+
+
+def test_the_33_bit_clock_of_mpegts_wraps(tmp_path, pipe):
+    wraps_s = 2**33 / 90_000
+    video = write_video(tmp_path / "a.ts", n_frames=60, times_s=[wraps_s - 4 + n / 10 for n in range(60)])
+    send(pipe[1], video.read_bytes())
+    source = open_source("-", stdin_fd=pipe[0], live=False)
+    chunks = list(source)
+    assert [t for chunk in chunks for t in chunk.timestamps_s] == [n / 2 for n in range(12)]
+    assert [number_of(frame) for chunk in chunks for frame in chunk.frames[1:]] == [4, 14, 24, 34, 44, 54]
+    assert source.stats.n_time_jumps == 0
+
+
+def test_a_sender_that_changes_its_picture_in_the_middle(pipe):
+    """Another size and times that start anew, without a break."""
+    send(pipe[1], recording(20) + recording(20, (192, 128)))
+    source = open_source("-", stdin_fd=pipe[0], live=False)
+    chunks = list(source)
+    assert [t for chunk in chunks for t in chunk.timestamps_s] == [n / 2 for n in range(8)]
+    assert {tuple(chunk.frames.shape[1:]) for chunk in chunks} == {(3, 64, 96)}
+    assert (source.stats.n_size_changes, source.stats.n_time_jumps) == (1, 1)
+
+
+def test_what_comes_before_the_first_key_frame_is_left_out_and_no_damage(tmp_path, pipe):
+    video = write_video(tmp_path / "a.ts", n_frames=80, codec_options={"g": "40", "sc_threshold": "0"})
+    data = video.read_bytes()
+    with av.open(video) as container:
+        packets = [packet.pos for packet in container.demux(video=0) if packet.size]
+    send(pipe[1], data[packets[12] // 188 * 188 :])
+    source = open_source("-", stdin_fd=pipe[0], live=False)
+    chunks = list(source)
+    assert [t for chunk in chunks for t in chunk.timestamps_s] == [n / 2 for n in range(8)]
+    assert number_of(chunks[0].frames[0]) == 40
+    assert source.stats.n_damaged == 0
 
 
 def test_fragments_of_mp4(tmp_path, pipe):

@@ -95,6 +95,20 @@ def test_times_that_jump_ahead_of_the_wall_clock_go_on():
     assert sampler.clock.n_jumps == 1
 
 
+@pytest.mark.parametrize("stuck_at", [1.9, 1.5])  # the last time before, or one that makes every frame a late one
+def test_a_clock_that_stands_still_is_left_for_the_wall_clock(stuck_at):
+    sampler = live()
+    frozen = [(number, stuck_at, arrived_s) for number, _, arrived_s in steady(20, 60, arrived_s=102)]
+    chunks = play(sampler, [*steady(0, 20), *frozen])
+    times = [t for t, _ in shown(chunks)]
+    assert times == sorted(set(times))
+    assert 5 <= times[-1] <= 8  # what was missed meanwhile may be left out
+    assert sampler.clock.n_jumps == 1
+    # The next connection's clock is trusted again.
+    chunks = play(sampler, [None, *steady(100, 31, pts=70, arrived_s=120)])
+    assert [number for _, number in shown(chunks)[-4:]] == [109, 114, 119, 124]
+
+
 def test_a_late_frame_is_skipped():
     sampler = live()
     frames = steady(0, 21)

@@ -93,6 +93,12 @@ def _add_source_arguments(group: Any) -> None:
     group.add_argument(
         "--rtsp-transport", choices=RTSP_TRANSPORTS, default="auto", help="default: TCP where the server offers it"
     )
+    group.add_argument(
+        "--no-verify-tls",
+        dest="verify_tls",
+        action="store_false",
+        help="accept any certificate of an https, rtsps or rtmps server, such as a camera's own",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,6 +174,7 @@ def _open(args: argparse.Namespace, info: VideoInfo | None, status: Status) -> S
     from livecc_hf.sources import open_source
 
     options: dict[str, Any] = {"realtime": args.realtime, "live": args.live, "rtsp_transport": args.rtsp_transport}
+    options["verify_tls"] = args.verify_tls
     if args.stall_timeout is not None:
         options["stall_s"] = args.stall_timeout
     if args.reconnects is not None:
@@ -263,6 +270,7 @@ class _Run:
                 (stats.n_reconnects, "times connected again"),
                 (stats.n_time_jumps, "jumps of the sender's clock"),
                 (stats.n_damaged, "damaged spots"),
+                (stats.n_undecoded, "of the sender's frames left out because decoding was too slow"),
             ):
                 counts += [f"{number} {what}"] if number else []
             self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,6 +34,10 @@ class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
+        if "://" in message:  # an argument in the wrong place may hold a password
+            from livecc_hf.sources.spec import redact
+
+            message = re.sub(r"[^\s'\"=]+://[^\s'\"]+", lambda address: redact(address[0]), message)
         self.exit(EXIT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 

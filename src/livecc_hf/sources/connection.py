@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -39,6 +40,19 @@ _TICKS = 1_000_000
 _EARLY_END_S = 2.0
 
 
+@dataclass
+class DecodeCounts:
+    """What became of a source's packets, over all its connections.
+
+    Attributes:
+        n_damaged: damaged frames, and packets that could not be decoded.
+        n_undecoded: frames left out because decoding was slower than the stream.
+    """
+
+    n_damaged: int = 0
+    n_undecoded: int = 0
+
+
 class Connection:
     """An open source.
 
@@ -47,6 +61,7 @@ class Connection:
         open_timeout_s: longest time to connect and find the video.
         stall_s: longest time without a frame.
         stop: set to end reading where that can be done.
+        counts: counted on as packets are decoded.
         stdin_fd: what `-` reads.
 
     Attributes:
@@ -57,10 +72,16 @@ class Connection:
     """
 
     def __init__(
-        self, spec: SourceSpec, open_timeout_s: float, stall_s: float, stop: threading.Event, stdin_fd: int = 0
+        self,
+        spec: SourceSpec,
+        open_timeout_s: float,
+        stall_s: float,
+        stop: threading.Event,
+        counts: DecodeCounts,
+        stdin_fd: int = 0,
     ):
         self.spec = spec
-        self.n_damaged = 0
+        self._counts = counts
         self._stall_s = stall_s
         self._stop = stop
         self._input = _open_pipe(spec, stall_s, stop, stdin_fd) if spec.kind == "stdin" else None
@@ -73,12 +94,15 @@ class Connection:
             raise
         duration = self._container.duration or 0
         self._duration_s = duration / _TICKS
-        self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and duration > 0)
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._duration = 1 / rate if rate else _FALLBACK_DURATION
         format_name = self._container.format.name
         self._is_untimed = format_name in _UNTIMED_FORMATS or format_name.endswith("_pipe")
+        # A body whose length the server tells has an end, too; but cameras that send JPEG tell any length.
+        has_end = duration > 0 or (spec.kind == "http" and self._container.size > 0 and not self._is_untimed)
+        self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and has_end)
         self._keep_up = KeepUp(self._stream.codec_context)
+        self._has_picture = False
 
     def close(self) -> None:
         """Close the connection."""
@@ -94,15 +118,16 @@ class Connection:
             SourceLostError: (or StalledError) it broke off, or no frame came for too long.
         """
         began_s = last_s = time.monotonic()
-        has_key = False
         for packet, arrived_s in self._packets():
             for arrived in self._decode(packet, arrived_s):
-                has_key = has_key or arrived.frame.key_frame or arrived_s - began_s > _KEY_FRAME_WAIT_S
-                if has_key:
+                is_usable = arrived.frame.key_frame or arrived_s - began_s > _KEY_FRAME_WAIT_S
+                self._has_picture = self._has_picture or is_usable
+                if self._has_picture:
                     last_s = arrived_s
                     yield arrived
             if arrived_s - last_s > self._stall_s:
-                raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s")
+                hint = "" if self._has_picture else ": where key frames are further apart, wait longer for a stall"
+                raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s{hint}")
         self._check_end()
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
@@ -117,6 +142,9 @@ class Connection:
                 arrived_s = time.monotonic()
                 if packet is None:
                     return
+                # After a wait that it has ended, FFmpeg may first give what its parser still held, then wait again.
+                if arrived_s - asked_s > self._stall_s and self.spec.is_live:
+                    raise StalledError(f"{self.spec.name}: nothing came for {self._stall_s:g} s")
                 is_video = packet.stream is self._stream
                 if is_video and not self.is_recording:
                     self._keep_up.note(packet, asked_s, arrived_s)
@@ -127,10 +155,10 @@ class Connection:
             is_late = time.monotonic() - asked_s >= self._stall_s
             if self.spec.kind == "stdin" and is_named(error, "InvalidDataError"):
                 raise _open_error(error, self.spec, self._stall_s, is_late) from None
-            # FFmpeg reports this for every body without a length that the server ends by closing the connection.
-            if self.spec.kind == "http" and error.errno == errno.EIO and not (is_late or self.is_recording):
+            # FFmpeg reports this where the server ends a body without a length, or RTMP, by closing the connection.
+            if self.spec.kind in ("http", "rtmp") and error.errno == errno.EIO and not (is_late or self.is_recording):
                 return
-            raise lost_error(error, self.spec.name, self._stall_s, is_late) from None
+            raise lost_error(error, self.spec, self._stall_s, is_late) from None
 
     def _decode(self, packet: Any, arrived_s: float) -> Iterator[ArrivedFrame]:
         if packet is None:
@@ -141,10 +169,12 @@ class Connection:
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            self.n_damaged += 1
+            self._counts.n_damaged += self._has_picture  # what comes before the first key frame cannot be decoded
             return
+        if self._keep_up.level and packet.size and not frames:
+            self._counts.n_undecoded += 1
         for frame in frames:
-            self.n_damaged += frame.is_corrupt
+            self._counts.n_damaged += frame.is_corrupt
             ticks = frame.pts if frame.pts is not None else frame.dts
             pts = None if ticks is None else ticks * Fraction(frame.time_base or self._stream.time_base)
             if self._is_untimed and not self.is_recording:
@@ -174,6 +204,10 @@ class Connection:
             raise SourceOpenError(str(error), is_answered=True) from None
         if stream.codec_context is None:
             raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True)
+        if self.spec.kind == "hls":  # or every quality that the playlist offers would be fetched
+            for other in self._container.streams:
+                if other is not stream:
+                    other.discard = import_av().stream.Discard.all
         if self.spec.is_live:
             stream.thread_type = "SLICE"  # decoding whole frames side by side holds each back
         return stream
@@ -296,7 +330,7 @@ def _open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_lat
         )
     if spec.kind == "pattern":
         return SourceOpenError(f"{spec.name}: FFmpeg cannot make this test pattern; expected such as lavfi:testsrc")
-    return open_error(error, spec.name, spec.kind, timeout_s, is_late)
+    return open_error(error, spec, timeout_s, is_late)
 
 
 def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int) -> Any:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.sources.diagnosis import distrust, is_listening, unknown_host
+
+if TYPE_CHECKING:
+    from livecc_hf.sources.spec import SourceSpec
 
 
 class SourceError(RuntimeError):
@@ -15,7 +20,7 @@ class SourceOpenError(SourceError):
 
     Attributes:
         is_final: whether trying again cannot help, such as with a wrong password.
-        is_answered: whether something answered at the address (it refuses, or has no such stream).
+        is_answered: whether something answered at the address that it has no such stream.
     """
 
     def __init__(self, message: str, is_final: bool = False, is_answered: bool = False):
@@ -32,15 +37,21 @@ class StalledError(SourceLostError):
     """No frame came for too long."""
 
 
-# What FFmpeg's own error classes mean: name, message, whether that is final. All are answers of a server.
+# What FFmpeg's own error classes mean: name, message, whether that is final, whether it says that there is no stream.
+# A server that fails or is busy says nothing about the stream.
 _HTTP_REASONS = (
-    ("HTTPUnauthorizedError", "401, not authorised: give the name and password as {scheme}://NAME:PASSWORD@...", True),
-    ("HTTPForbiddenError", "403, forbidden: this address is not for you", True),
-    ("HTTPNotFoundError", "404, not found: is the path right, and is the stream on air?", False),
-    ("HTTPBadRequestError", "400, the server did not understand the request", True),
-    ("HTTPTooManyRequestsError", "429, too many requests", False),
-    ("HTTPOtherClientError", "the server refused the request (HTTP 4xx)", False),
-    ("HTTPServerError", "the server failed (HTTP 5xx)", False),
+    (
+        "HTTPUnauthorizedError",
+        "401, not authorised: give the right name and password as {scheme}://NAME:PASSWORD@...",
+        True,
+        True,
+    ),
+    ("HTTPForbiddenError", "403, forbidden: this address is not for you", True, True),
+    ("HTTPNotFoundError", "404, not found: is the path right, and is the stream on air?", False, True),
+    ("HTTPBadRequestError", "400, the server did not understand the request", True, True),
+    ("HTTPTooManyRequestsError", "429, too many requests", False, False),
+    ("HTTPOtherClientError", "the server refused the request (HTTP 4xx)", False, True),
+    ("HTTPServerError", "the server failed (HTTP 5xx)", False, False),
 )
 _NETWORK_REASONS = {
     errno.ECONNREFUSED: "connection refused: is the server running, and is the port right?",
@@ -64,42 +75,70 @@ _DEVICE_REASONS = {
 }
 
 
-def open_error(error: BaseException, name: str, kind: str, timeout_s: float, is_late: bool) -> SourceOpenError:
+def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late: bool) -> SourceOpenError:
     """The error for a source that did not open.
 
     Args:
         error: what PyAV raised.
-        name: the source as it may be shown.
-        kind: a `SourceSpec.kind`.
+        spec: the source.
         timeout_s: the longest wait.
         is_late: whether so long was waited. FFmpeg's protocols report their own error for a wait that was ended.
     """
-    for class_name, reason, is_final in _HTTP_REASONS:
+    name, number = spec.name, getattr(error, "errno", None)
+    scheme = name.split("://")[0].lower()
+    for class_name, reason, is_final, is_answered in _HTTP_REASONS:
         if type(error).__name__ == class_name:
-            scheme = name.split("://")[0]
-            return SourceOpenError(f"{name}: {reason.format(scheme=scheme)}", is_final, is_answered=True)
+            return SourceOpenError(f"{name}: {reason.format(scheme=scheme)}", is_final, is_answered)
     if is_late or is_named(error, "ExitError"):
-        return SourceOpenError(f"{name}: no video came within {timeout_s:g} s of connecting")
+        return _late_error(spec, timeout_s)
     if is_named(error, "InvalidDataError"):
-        return SourceOpenError(f"{name}: what comes from there is not a video that can be read", is_answered=True)
+        hint = "; RTP of one codec needs its description: give the .sdp file" if scheme == "rtp" else ""
+        reason = f"what comes from there is not a video that can be read{hint}"
+        return SourceOpenError(f"{name}: {reason}", is_final=bool(hint), is_answered=True)
     if is_named(error, "EOFError"):
         return SourceOpenError(f"{name}: it ended before any video came", is_answered=True)
-    if is_named(error, "ProtocolNotFoundError"):
-        return SourceOpenError(f"{name}: the installed PyAV was built without this protocol", is_final=True)
-    number = getattr(error, "errno", None)
-    reasons = _DEVICE_REASONS if kind == "camera" else _NETWORK_REASONS
-    reason = reasons.get(number) or getattr(error, "strerror", None) or type(error).__name__
-    return SourceOpenError(f"{name}: {reason}", is_final=kind == "camera" and number in (errno.EACCES, errno.ENOTTY))
+    if is_named(error, "ProtocolNotFoundError") or (isinstance(error, ValueError) and number is None):
+        lacking = "this protocol" if spec.av_format is None else f"the input format {spec.av_format}"
+        return SourceOpenError(f"{name}: the installed PyAV was built without {lacking}", is_final=True)
+    if spec.kind == "rtmp" and number == errno.EPERM:
+        return SourceOpenError(f"{name}: the server refuses: does anybody publish there?", is_answered=True)
+    if spec.kind == "camera":
+        reason = _DEVICE_REASONS.get(number) or _plain_reason(error)
+        return SourceOpenError(f"{name}: {reason}", is_final=number in (errno.EACCES, errno.ENOTTY))
+    if number == errno.EIO and (reason := _why_unreachable(spec)) is not None:
+        return reason
+    return SourceOpenError(f"{name}: {_NETWORK_REASONS.get(number) or _plain_reason(error)}")
 
 
-def lost_error(error: BaseException, name: str, stall_s: float, is_late: bool) -> SourceLostError:
+def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: bool) -> SourceLostError:
     """The error for a source that broke off; arguments as in :func:`open_error`."""
     if is_late or is_named(error, "ExitError"):
-        return StalledError(f"{name}: nothing came for {stall_s:g} s")
-    reason = _NETWORK_REASONS.get(getattr(error, "errno", None)) or getattr(error, "strerror", None)
-    return SourceLostError(f"{name}: {reason or type(error).__name__}")
+        return StalledError(f"{spec.name}: nothing came for {stall_s:g} s")
+    reasons = _DEVICE_REASONS if spec.kind == "camera" else _NETWORK_REASONS | {errno.EIO: "the connection broke"}
+    return SourceLostError(f"{spec.name}: {reasons.get(getattr(error, 'errno', None)) or _plain_reason(error)}")
 
 
 def is_named(error: Any, class_name: str) -> bool:
     """Whether an error is of one of PyAV's classes, which are not imported here."""
     return any(kind.__name__ == class_name and kind.__module__.startswith("av.") for kind in type(error).__mro__)
+
+
+def _late_error(spec: SourceSpec, timeout_s: float) -> SourceOpenError:
+    reason = f"no video came within {timeout_s:g} s of connecting"
+    # Where nobody publishes, an RTMP server lets its viewers wait.
+    if spec.kind == "rtmp" and is_listening(spec.url):
+        return SourceOpenError(f"{spec.name}: {reason}: does anybody publish there?", is_answered=True)
+    return SourceOpenError(f"{spec.name}: {reason}")
+
+
+def _why_unreachable(spec: SourceSpec) -> SourceOpenError | None:
+    if (host := unknown_host(spec.url)) is not None:
+        return SourceOpenError(f"{spec.name}: no host {host} is known: is its name right, and is the network up?")
+    if spec.av_options.get("tls_verify") == "1" and (reason := distrust(spec.url)) is not None:
+        what = f"the server's certificate is not trusted ({reason}); --no-verify-tls (verify_tls=False) does without"
+        return SourceOpenError(f"{spec.name}: {what}", is_final=True)
+    return None
+
+
+def _plain_reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from livecc_hf.modeling.video_reader_livecc import FrameChunk
-from livecc_hf.sources.connection import Connection
+from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import FrameSampler, StreamClock
@@ -21,6 +21,8 @@ from livecc_hf.sources.timeline import FrameSampler, StreamClock
 _GOOD_AFTER_S = 5.0
 # After the sender ended the stream: so many refusals of a server that answers make it the end.
 _REFUSALS_AT_END = 3
+# Their end is the end; there is no more to come.
+_ENDS_ONCE = frozenset({"stdin", "pattern"})
 # How much later than its own time limits a read may be before it counts as hung.
 _HUNG_AFTER_S = 10.0
 
@@ -71,6 +73,7 @@ class StreamReader:
     Attributes:
         messages: what happened, one line each; a reader's owner takes them from the left.
         n_reconnects: how often it was connected again.
+        counts: what became of the packets.
     """
 
     def __init__(self, spec: SourceSpec, options: StreamOptions, stdin_fd: int = 0):
@@ -78,7 +81,7 @@ class StreamReader:
         self.options = options
         self.messages: deque[str] = deque(maxlen=100)
         self.n_reconnects = 0
-        self.n_damaged = 0
+        self.counts = DecodeCounts()
         self.sampler: FrameSampler | None = None
         self._stdin_fd = stdin_fd
         self._stop = threading.Event()
@@ -114,7 +117,7 @@ class StreamReader:
                 lost = yield from self._read(connection)
             if self.sampler.is_empty and lost is not None:
                 raise lost
-            if self._stop.is_set() or (lost is None and (connection.is_recording or self.spec.kind == "stdin")):
+            if self._stop.is_set() or (lost is None and (connection.is_recording or self.spec.kind in _ENDS_ONCE)):
                 break
             yield from self._pass_on(self.sampler.cut())
             if not isinstance(lost, SourceOpenError):
@@ -130,7 +133,9 @@ class StreamReader:
         self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
         if self.spec.kind == "stdin":
             self._hung_at_s = math.inf  # its own time limit holds; a pipe of a recording has none
-        connection = Connection(self.spec, options.open_timeout_s, options.stall_s, self._stop, self._stdin_fd)
+        connection = Connection(
+            self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd
+        )
         if self.sampler is None:
             self.sampler = FrameSampler(StreamClock(is_live=not connection.is_recording))
         elif connection.is_recording and self.sampler.clock.is_live:
@@ -156,8 +161,6 @@ class StreamReader:
                 self._expect_data()
         except SourceLostError as error:
             return error
-        finally:
-            self.n_damaged += connection.n_damaged
         if n_frames == 0 and not self._stop.is_set():
             return SourceOpenError(f"{self.spec.name}: it ended before a picture could be decoded", is_answered=True)
         return None
@@ -173,9 +176,9 @@ class StreamReader:
         self._n_refusals += isinstance(error, SourceOpenError) and error.is_answered
         if self._was_ended and (options.max_reconnects == 0 or self._n_refusals >= _REFUSALS_AT_END):
             return False
-        if not self.sampler.clock.is_live or self.spec.kind == "stdin" or getattr(error, "is_final", False):
-            raise error
         reason = str(error).removeprefix(f"{name}: ") if error is not None else "the sender ended the stream"
+        if not self.sampler.clock.is_live or self.spec.kind == "stdin" or getattr(error, "is_final", False):
+            raise SourceLostError(f"{name}: lost: {reason}") if isinstance(error, SourceOpenError) else error
         if self._n_failures > options.max_reconnects:
             attempts = f"; {options.max_reconnects} attempts to connect again failed" if options.max_reconnects else ""
             raise SourceLostError(f"{name}: lost: {reason}{attempts}")

@@ -31,6 +31,7 @@ class SourceOptions(StreamOptions):
         max_hold_s: longest time that what comes in bursts is held back to go out evenly; `None`: 10 s for HLS,
             else 2 s.
         rtsp_transport: `auto`, `tcp` or `udp`.
+        verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
     """
 
@@ -40,6 +41,7 @@ class SourceOptions(StreamOptions):
     end_s: float | None = None
     max_hold_s: float | None = None
     rtsp_transport: str = "auto"
+    verify_tls: bool = True
     stdin_fd: int = 0
 
 
@@ -52,6 +54,7 @@ class SourceStats:
         skipped_frames: sampled frames that were outdated when they could have been taken.
         n_reconnects: how often the source was lost and came back.
         n_damaged: damaged frames and packets.
+        n_undecoded: frames of the sender that were left out because decoding was slower than the stream.
         n_time_jumps: how often the sender's times went back or jumped.
         n_late_frames: frames that came after a later one and were left out.
         n_size_changes: how often the picture changed its size.
@@ -61,6 +64,7 @@ class SourceStats:
     skipped_frames: int = 0
     n_reconnects: int = 0
     n_damaged: int = 0
+    n_undecoded: int = 0
     n_time_jumps: int = 0
     n_late_frames: int = 0
     n_size_changes: int = 0
@@ -127,7 +131,8 @@ class Source:
             taken_frames=self._taken_frames,
             skipped_frames=self._feed.skipped_frames if self._feed is not None else 0,
             n_reconnects=reader.n_reconnects if reader is not None else 0,
-            n_damaged=reader.n_damaged if reader is not None else 0,
+            n_damaged=reader.counts.n_damaged if reader is not None else 0,
+            n_undecoded=reader.counts.n_undecoded if reader is not None else 0,
             n_time_jumps=sampler.clock.n_jumps if sampler is not None else 0,
             n_late_frames=sampler.clock.n_late_frames if sampler is not None else 0,
             n_size_changes=sampler.n_size_changes if sampler is not None else 0,
@@ -196,7 +201,7 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
         ValueError: no such kind of source, or options that do not go with it.
     """
     chosen = SourceOptions(**options)
-    spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport)
+    spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport, chosen.verify_tls)
     if spec.kind != "file" and (chosen.start_s is not None or chosen.end_s is not None):
         what = "a live source has no start and end" if spec.is_live else "only a file can be read in part"
         raise ValueError(f"{spec.name}: {what}; leave start and end out, or save the video to a file first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import sys
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
+
+from livecc_hf.sources.diagnosis import TLS_SCHEMES, trusted_certificates
 
 Kind = Literal["file", "camera", "stdin", "rtsp", "rtmp", "hls", "http", "stream", "pattern"]
 
@@ -22,11 +25,16 @@ _RECORDING_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"
 _PLAYLIST_SUFFIXES = frozenset({".m3u8", ".m3u"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CAMERA = re.compile(r"camera:(\d+)")
-_CAMERA_DEVICE = re.compile(r"/dev/video\d+")
+_CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
+_V4L_MAJOR = 81  # Linux's number for cameras
+# A scheme whose slashes were mistyped, with a name in front of the host.
+_MISTYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)[^/]*@")
 _HIDDEN = "***"
 # How long FFmpeg looks at the start for all it wants to know; what it looks at is shown late. For the frame rate, which
 # it would measure over 20 frames, 3 are enough.
 _SHORT_ANALYSIS = {"analyzeduration": "2000000", "fpsprobesize": "3"}
+# A description of RTP streams may name addresses, which FFmpeg does not follow by itself.
+_SDP = {"protocol_whitelist": "file,udp,rtp"}
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,17 @@ class SourceSpec:
     av_options: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-def parse_spec(text: str, live: bool | None = None, rtsp_transport: str = "auto") -> SourceSpec:
+def parse_spec(
+    text: str, live: bool | None = None, rtsp_transport: str = "auto", verify_tls: bool = True
+) -> SourceSpec:
     """Understand the name of a source.
 
     Args:
         text: a file, `/dev/video0`, `camera:0`, an address (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
-            `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test patterns.
+            the `.sdp` file of RTP streams, `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test patterns.
         live: overrides what the name says: `True`, live; `False`, a recording.
         rtsp_transport: how RTSP carries video: `tcp`, `udp`, or `auto` for TCP where the server offers it.
+        verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
 
     Raises:
         ValueError: if it is no source, or cannot be what `live` says.
@@ -69,13 +80,13 @@ def parse_spec(text: str, live: bool | None = None, rtsp_transport: str = "auto"
     if text.startswith("lavfi:"):
         return SourceSpec("pattern", live is not False, text[len("lavfi:") :], text, "lavfi")
     if (match := _SCHEME.match(text)) is not None:
-        return _parse_url(text, match[1].lower(), live, rtsp_transport)
+        return _parse_url(text, match[1].lower(), live, rtsp_transport, verify_tls)
     if (match := _CAMERA.fullmatch(text)) is not None:
         return _camera(int(match[1]), text, live)
     if text.startswith("camera:"):
         raise ValueError(f"{text}: expected a camera's number, such as camera:0")
-    if _CAMERA_DEVICE.fullmatch(text):
-        return _camera(int(text.removeprefix("/dev/video")), text, live)
+    if (match := _CAMERA_DEVICE.fullmatch(text)) is not None:
+        return _camera(int(match[1]), text, live)
     return _parse_path(text, live)
 
 
@@ -83,20 +94,21 @@ def redact(url: str) -> str:
     """An address without what is secret in it: name and password, and what follows the question mark."""
     match = _SCHEME.match(url)
     if match is None:
-        return url
+        mistyped = _MISTYPED.match(url)
+        return url if mistyped is None else f"{mistyped[1]}:{_HIDDEN}@{url[url.rindex('@') + 1 :]}"
     rest = url[match.end() :]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority and "@" in rest and re.search(r":(?!\d*$)", authority):
         # A password with a slash in it. More is hidden than need be rather than less.
         authority = rest[: rest.rindex("@") + 1]
-    if "@" in authority:
+    if "@" in authority.removeprefix("@"):
         at = rest.rindex("@", 0, len(authority))
         rest = f"{_HIDDEN}@{rest[at + 1 :]}"
     path, mark, _ = rest.partition("?")
     return f"{match[0]}{path}{mark}{_HIDDEN if mark else ''}"
 
 
-def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str) -> SourceSpec:
+def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str, verify_tls: bool) -> SourceSpec:
     name = redact(text)
     if scheme not in _SCHEMES:
         raise ValueError(f"{name}: unknown kind of address {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
@@ -114,11 +126,16 @@ def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str) -
         kind = "hls"
     is_live = live if live is not None else not (kind == "http" and suffix in _RECORDING_SUFFIXES)
     options = dict(_SHORT_ANALYSIS) if is_live else {}
+    if scheme in TLS_SCHEMES and verify_tls:
+        trusted = trusted_certificates()
+        options |= {"tls_verify": "1"} | ({"ca_file": trusted} if trusted else {})
     if kind == "rtsp":
         how = {"rtsp_flags": "prefer_tcp"} if rtsp_transport == "auto" else {"rtsp_transport": rtsp_transport}
         options |= how
     elif kind == "rtmp":
         options |= {"rtmp_live": "live" if is_live else "recorded"}
+    elif scheme == "udp":
+        options |= {"overrun_nonfatal": "1"}  # what came while decoding was slow is lost, not the stream
     elif kind == "hls" and is_live:
         options |= {"live_start_index": "-1"}  # the newest segment; FFmpeg's default is the third newest
     elif kind == "http" and not is_live:
@@ -126,11 +143,11 @@ def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str) -
     return SourceSpec(kind, is_live, text, name, None, options)
 
 
-def _camera(number: int, text: str, live: bool | None) -> SourceSpec:
+def _camera(number: int, text: str, live: bool | None, device: str | None = None) -> SourceSpec:
     if live is False:
         raise ValueError(f"{text} is a camera: it cannot be read as a file")
     if sys.platform.startswith("linux"):
-        return SourceSpec("camera", True, f"/dev/video{number}", text, "v4l2")
+        return SourceSpec("camera", True, device or f"/dev/video{number}", text, "v4l2")
     if sys.platform == "darwin":
         return SourceSpec("camera", True, f"{number}:none", text, "avfoundation", {"framerate": "30"})
     raise ValueError(f"{text}: cameras are read on Linux and macOS; elsewhere pipe one in: ffmpeg ... | livecc ... -")
@@ -139,8 +156,13 @@ def _camera(number: int, text: str, live: bool | None) -> SourceSpec:
 def _parse_path(text: str, live: bool | None) -> SourceSpec:
     path = Path(text)
     if not path.exists():
-        raise FileNotFoundError(f"no such file: {text}")
-    is_pipe = stat.S_ISFIFO(path.stat().st_mode)
+        raise FileNotFoundError(f"no such file: {redact(text)}")
+    status = path.stat()
+    if stat.S_ISCHR(status.st_mode) and sys.platform.startswith("linux") and os.major(status.st_rdev) == _V4L_MAJOR:
+        return _camera(0, text, live, device=text)  # under another name, such as /dev/v4l/by-id/...
+    if path.suffix.lower() == ".sdp" and live is not False:
+        return SourceSpec("stream", True, text, text, "sdp", _SHORT_ANALYSIS | _SDP)
+    is_pipe = stat.S_ISFIFO(status.st_mode)
     if not is_pipe and live is not True:
         return SourceSpec("file", False, text, text)
     if path.is_dir():

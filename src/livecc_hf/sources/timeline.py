@@ -18,6 +18,8 @@ from livecc_hf.modeling.video_reader_livecc import FrameChunk
 _LATE_FRAME_S = Fraction(1)
 # A live stream's time that runs ahead of the wall clock by more has jumped.
 _JUMP_S = Fraction(5)
+# A live sender whose time stands still for longer while pictures come has no clock; their arrival counts.
+_FROZEN_S = 2.0
 # A live picture that stands still for longer is not repeated: nothing was sent.
 _LIVE_REPEAT_S = Fraction(2)
 _STEP = Fraction(FRAME_STEP_S)
@@ -56,7 +58,7 @@ class StreamClock:
     """Turns the sender's times into seconds from the stream's start that never go back.
 
     While a connection lasts, the stream's time runs as the sender's does. After a cut, and where the sender's times
-    go back or jump, it goes on by the wall clock.
+    go back or jump, it goes on by the wall clock; also while they stand still and pictures come.
 
     Args:
         is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
@@ -69,29 +71,35 @@ class StreamClock:
         self._offset: Fraction | None = None  # stream time minus the sender's
         self._last_time: Fraction | None = None
         self._last_arrived_s = 0.0
+        self._moved_s = 0.0  # when the sender's time last moved, on the monotonic clock
+        self._is_frozen = False
 
     def cut(self) -> None:
         """The connection has ended: the next frame's time says nothing."""
         self._offset = None
+        self._is_frozen = False
 
     def time_of(self, arrived: ArrivedFrame) -> Fraction | None:
         """The frame's time in seconds from the stream's start; `None` for a late frame, which is to be skipped."""
         if self._last_time is None:
             time = Fraction(0)
-        elif self._offset is None:
+        elif self._offset is None or self._is_frozen:
             time = self._by_wall_clock(arrived)
         elif arrived.pts is None:
             time = self._last_time + arrived.duration
         else:
             time = arrived.pts + self._offset
             step = time - self._last_time
-            if -_LATE_FRAME_S <= step < 0:
+            self._is_frozen = self.is_live and step <= 0 and arrived.arrived_s - self._moved_s > _FROZEN_S
+            if -_LATE_FRAME_S <= step < 0 and not self._is_frozen:
                 self.n_late_frames += 1
                 return None
             ahead = step - Fraction(arrived.arrived_s - self._last_arrived_s)
-            if step < 0 or (self.is_live and step > _JUMP_S and ahead > _JUMP_S):
+            if self._is_frozen or step < 0 or (self.is_live and step > _JUMP_S and ahead > _JUMP_S):
                 self.n_jumps += 1
                 time = self._by_wall_clock(arrived)
+        if time != self._last_time:
+            self._moved_s = arrived.arrived_s
         if arrived.pts is not None:
             self._offset = time - arrived.pts
         elif self._offset is None:

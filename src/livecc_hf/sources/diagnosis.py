@@ -1,0 +1,65 @@
+"""What the system itself says about an address that FFmpeg could not open; FFmpeg says "Input/output error"."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
+_CONNECT_S = 5.0
+TLS_SCHEMES = frozenset({"https", "rtsps", "rtmps"})
+
+
+def trusted_certificates() -> str | None:
+    """The file of the certificate authorities that this system trusts (or `SSL_CERT_FILE`); `None` if there is none."""
+    paths = ssl.get_default_verify_paths()
+    found = next((path for path in (paths.cafile, "/etc/ssl/certs/ca-certificates.crt") if path), None)
+    if found is not None and Path(found).is_file():
+        return found
+    try:
+        import certifi
+    except ImportError:
+        return None
+    return certifi.where()
+
+
+def unknown_host(url: str) -> str | None:
+    """The host of an address, if its name cannot be resolved."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return None
+    try:
+        socket.getaddrinfo(parts.hostname, None)
+    except (OSError, UnicodeError):
+        return parts.hostname
+    return None
+
+
+def distrust(url: str) -> str | None:
+    """Why the server's certificate is not trusted, if that is so."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in TLS_SCHEMES:
+        return None
+    context = ssl.create_default_context(cafile=trusted_certificates())
+    try:
+        with _connect(parts) as plain, context.wrap_socket(plain, server_hostname=parts.hostname):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError:
+        return None
+
+
+def is_listening(url: str) -> bool:
+    """Whether something takes connections at the address."""
+    try:
+        _connect(urlsplit(url)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _connect(parts: SplitResult) -> socket.socket:
+    return socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme.lower()]), _CONNECT_S)
