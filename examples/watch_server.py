@@ -15,7 +15,7 @@ import threading
 import time
 
 import av
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 
@@ -39,25 +39,36 @@ def show(connection, video, speed):
         pass  # the reason is printed below
 
 
+def watch(args, headers):
+    """Print what is said, until the server closes; the reason last."""
+    with connect(args.url, additional_headers=headers) as connection:
+        connection.send(json.dumps({"type": "start", "query": args.query}))
+        threading.Thread(target=show, args=(connection, args.video, args.speed), daemon=True).start()
+        reason = ""
+        try:
+            while True:
+                message = json.loads(connection.recv())
+                if message["type"] == "segment":
+                    lag = f"{message['latency_s']:.2f} s"
+                    print(f"{message['start_s']:6.1f} s  {message['text'] or '(silence)'}  [{lag}]", flush=True)
+                elif message["type"] == "error" and message["is_final"]:
+                    reason = f"{message['code']}: {message['message']}"
+                elif message["type"] in ("error", "notice"):
+                    print(f"{message['code']}: {message['message']}", flush=True)
+        except ConnectionClosed as closed:
+            print("closed:", reason or (closed.rcvd.reason if closed.rcvd else "without a word"))
+
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("video")
 parser.add_argument("--url", default="ws://127.0.0.1:8000/v1/commentary")
 parser.add_argument("--query", help="what to comment on")
 parser.add_argument("--speed", type=float, default=1.0, help="times real time")
 args = parser.parse_args()
-
 token = os.environ.get("LIVECC_SERVE_TOKEN")
-headers = {"Authorization": f"Bearer {token}"} if token else {}
-with connect(args.url, additional_headers=headers) as connection:
-    connection.send(json.dumps({"type": "start", "query": args.query}))
-    threading.Thread(target=show, args=(connection, args.video, args.speed), daemon=True).start()
-    try:
-        while True:
-            message = json.loads(connection.recv())
-            if message["type"] == "segment":
-                lag = f"{message['latency_s']:.2f} s"
-                print(f"{message['start_s']:6.1f} s  {message['text'] or '(silence)'}  [{lag}]", flush=True)
-            elif message["type"] in ("error", "notice"):
-                print(f"{message['code']}: {message['message']}", flush=True)
-    except ConnectionClosed as closed:
-        print("closed:", closed.rcvd.reason if closed.rcvd else "without a word")
+try:
+    watch(args, {"Authorization": f"Bearer {token}"} if token else {})
+except InvalidStatus as refused:  # such as 401: no token, or 503: too many connections
+    raise SystemExit(f"refused: {refused.response.body.decode().strip() or refused}") from None
+except OSError as error:
+    raise SystemExit(f"no server at {args.url} ({error}): start one with `livecc serve`") from None

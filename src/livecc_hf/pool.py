@@ -7,13 +7,16 @@ would hear alone.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from livecc_hf.messages import one_line
 from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_reading_livecc import new_memory
@@ -24,11 +27,16 @@ if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
     from livecc_hf.modeling.streaming_livecc import Turn
 
+_log = logging.getLogger(__name__)
 OVERLOAD_POLICIES = ("refuse", "drop")
 
 
 class PoolFullError(RuntimeError):
     """The pool holds as many streams as it may."""
+
+
+class PoolStoppedError(RuntimeError):
+    """The thread that ran the rounds has died, or a round does not come to its end."""
 
 
 @dataclass
@@ -37,6 +45,7 @@ class PoolStats:
 
     Attributes:
         n_rounds: rounds.
+        n_rounds_apart: those in which all together failed, so that each stream was tried alone, which takes longer.
         n_turns: turns said.
         n_tokens: tokens generated.
         n_dropped_frames: frames dropped because they came faster than they could be commented on.
@@ -47,6 +56,7 @@ class PoolStats:
     """
 
     n_rounds: int = 0
+    n_rounds_apart: int = 0
     n_turns: int = 0
     n_tokens: int = 0
     n_dropped_frames: int = 0
@@ -60,6 +70,9 @@ class CommentaryPool:
     """Streams that share a model.
 
     Call :meth:`step` until it returns 0, or :meth:`start` a thread that does; use the pool in a `with` statement then.
+
+    Attributes:
+        failure: what the thread died of; `None` while it is well. No stream can join after it.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
@@ -94,11 +107,14 @@ class CommentaryPool:
         # One memory for the caches of all: a step of all streams is then one operation a layer.
         self._memory = new_memory(model, is_movable=True)
         self._streams: dict[int, PooledStream] = {}
-        self._n_joined = 0
-        self._changed = threading.Condition()  # guards the two above, and tells the thread of work
+        self._n_joined = self._n_joining = 0
+        self._changed = threading.Condition()  # guards the three above, and tells the thread of work
+        self._counting = threading.Lock()  # guards counts that many threads add to; nothing else is locked inside
         self._round = threading.Lock()  # one round at a time
         self._thread: threading.Thread | None = None
         self._is_closing = False
+        self._round_began_s: float | None = None
+        self.failure: PoolStoppedError | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -127,24 +143,39 @@ class CommentaryPool:
 
         Raises:
             PoolFullError: if there is no room.
+            PoolStoppedError: if the thread that runs the rounds has died.
             ValueError: if an option is not valid.
         """
-        stream = CommentaryStream(self._model, self._processor, stream_options(options, keywords), self._memory)
+        options = stream_options(options, keywords)
         with self._changed:
-            if self._is_closing:
-                stream.release()
-                raise PoolFullError("the pool is closed: make a new one")
-            if len(self._streams) >= self.max_streams:
-                stream.release()
-                self.stats.n_refused += 1
-                raise PoolFullError(
-                    f"the pool holds {len(self._streams)} streams, as many as it may (max_streams): wait until one "
-                    "leaves, or raise the limit if the device keeps up"
-                )
-            pooled = PooledStream(self, self._n_joined, stream, on_segment, on_end)
-            self._streams[pooled.number] = pooled
-            self._n_joined += 1
+            self._check_room()
+            self._n_joining += 1
+        try:
+            # Only now: each stream has a place in the memory, which would grow for one that is refused.
+            stream = CommentaryStream(self._model, self._processor, options, self._memory)
+            with self._changed:
+                if self._is_closing or self.failure is not None:
+                    stream.release()
+                    self._check_room()
+                pooled = PooledStream(self, self._n_joined, stream, on_segment, on_end)
+                self._streams[pooled.number] = pooled
+                self._n_joined += 1
+        finally:
+            with self._changed:
+                self._n_joining -= 1
         return pooled
+
+    @property
+    def round_s(self) -> float:
+        """For how many seconds the round that is going on has lasted; 0 if none is."""
+        began_s = self._round_began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep rounds from beginning, such as until several streams have been shown something."""
+        with self._round:
+            yield
 
     def step(self) -> int:
         """Run a round.
@@ -153,16 +184,24 @@ class CommentaryPool:
             How many turns were said; 0 if no stream had one.
         """
         with self._round:
-            began_s = time.monotonic()
-            begun = [(stream, turn) for stream in self.streams if (turn := self._begin(stream)) is not None]
-            if not begun:
-                return 0
-            said = self._generate(begun)
-            for stream, turn in said:
-                self._deliver(stream, turn)
-            self.stats.n_rounds += 1
-            self.stats.busy_s += time.monotonic() - began_s
-            return len(said)
+            self._round_began_s = began_s = time.monotonic()
+            begun: list[tuple[PooledStream, Turn]] = []
+            try:
+                for stream in self.streams:
+                    if (turn := self._begin(stream)) is not None:
+                        begun.append((stream, turn))
+                if not begun:
+                    return 0
+                said = self._generate(begun)
+                for stream, turn in said:
+                    self._deliver(stream, turn)
+                self.stats.n_rounds += 1
+                self.stats.busy_s += time.monotonic() - began_s
+                return len(said)
+            finally:
+                for stream, _ in begun:
+                    stream.settle()
+                self._round_began_s = None
 
     def start(self) -> CommentaryPool:
         """Run rounds in a thread of its own, as frames come, until :meth:`close`."""
@@ -171,13 +210,17 @@ class CommentaryPool:
             self._thread.start()
         return self
 
-    def close(self) -> None:
-        """End all streams, and the thread after the round that it is in."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """End all streams, and the thread after the round that it is in.
+
+        Args:
+            timeout_s: how long to wait for that round; `None`: until it is over.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout_s)
             self._thread = None
         for stream in self.streams:
             self.end(stream)
@@ -201,7 +244,38 @@ class CommentaryPool:
         with self._changed:
             self._changed.notify_all()
 
+    def count(self, n_refused: int = 0, n_dropped_frames: int = 0) -> None:
+        """Add to the counts of what was not taken."""
+        with self._counting:
+            self.stats.n_refused += n_refused
+            self.stats.n_dropped_frames += n_dropped_frames
+
+    def _check_room(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._is_closing:
+            raise PoolFullError("the pool is closed: make a new one")
+        n_streams = len(self._streams) + self._n_joining
+        if n_streams >= self.max_streams:
+            self.count(n_refused=1)
+            raise PoolFullError(
+                f"the pool holds {n_streams} streams, as many as it may (max_streams): wait until one "
+                "leaves, or raise the limit if the device keeps up"
+            )
+
     def _run(self) -> None:
+        try:
+            self._run_rounds()
+        except BaseException as error:  # such as a panic in a tokenizer, which is no `Exception`
+            failure = PoolStoppedError(f"the thread that runs the rounds has died ({type(error).__name__}: {error})")
+            failure.__cause__ = error
+            with self._changed:
+                self.failure = failure
+            for stream in self.streams:
+                self.end(stream, failure)
+            raise
+
+    def _run_rounds(self) -> None:
         while not self._is_closing:
             try:
                 if self.step():
@@ -224,6 +298,7 @@ class CommentaryPool:
 
     def _generate(self, begun: Sequence[tuple[PooledStream, Turn]]) -> list[tuple[PooledStream, Turn]]:
         """Generate turns and return those that were said; a stream that fails ends, the others go on."""
+        failure = None
         try:
             generate(self._model, [turn.job for _, turn in begun])
         except BaseException as error:
@@ -234,9 +309,16 @@ class CommentaryPool:
             if len(begun) == 1:
                 self.end(begun[0][0], error)
                 return []
-            # Whose fault it is shows when each goes alone.
-            again = [(stream, turn) for stream, _ in begun if (turn := self._begin(stream)) is not None]
-            return [said for one in again for said in self._generate([one])]
+            failure = one_line(error)
+        # Not while the error is handled: its traceback holds what filled the memory, if that was the matter.
+        if failure is not None:  # whose fault it was shows when each goes alone
+            _log.warning("%d turns at once failed (%s): each is tried alone", len(begun), failure)
+            self.stats.n_rounds_apart += 1
+            said = []
+            for stream, _ in begun:
+                if (turn := self._begin(stream)) is not None:
+                    said += self._generate([(stream, turn)])
+            return said
         for stream, turn in begun:
             if turn.job.error is not None:
                 stream.undo(turn)

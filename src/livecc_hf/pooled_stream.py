@@ -106,6 +106,11 @@ class PooledStream:
             stream = self._open_stream()
             if self._pool.overload == "refuse":
                 self._refuse_surplus(stream, frames)
+        frames = self.resized(frames)  # without the lock, for which the rounds of all wait
+        with self._lock:
+            stream = self._open_stream()
+            if self._pool.overload == "refuse":
+                self._refuse_surplus(stream, frames)
             elif timestamps_s is None:  # without times, dropped frames would not move the time that the model reads
                 timestamps_s = [(self._n_pushed + n) * FRAME_STEP_S for n in range(len(frames))]
             stream.feed(frames, timestamps_s)
@@ -114,6 +119,20 @@ class PooledStream:
             n_dropped = self._drop_surplus(stream) if self._pool.overload == "drop" else 0
         self._pool.wake()
         return n_dropped
+
+    def resized(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return frames (T, 3, H, W) in the size in which the model sees them, in which a push leaves them.
+
+        Raises:
+            StreamEndedError: after the end, or after :meth:`finish`.
+            ValueError: if the frames have another form.
+        """
+        stream = self._open_stream()
+        if isinstance(frames, torch.Tensor) and frames.shape[:1] == (0,):
+            return frames  # `push` says that this is nothing
+        resized = stream.resized(frames)
+        # Narrow limits may make another size of it once more.
+        return resized if stream.resized(resized).shape == resized.shape else frames
 
     def ask(self, query: str) -> None:
         """Change what the commentary is about, from the next turn on.
@@ -177,6 +196,11 @@ class PooledStream:
             self._n_in_turn = 0 if turn is None else turn.n_frames
             return turn
 
+    def settle(self) -> None:
+        """Ends its part in a round, however that went."""
+        with self._lock:
+            self._end_round()
+
     def undo(self, turn: Turn) -> None:
         """Puts the stream back to before a turn."""
         with self._lock:
@@ -204,14 +228,14 @@ class PooledStream:
     def close(self, error: Exception | None) -> None:
         """Takes the end of the stream down; the pool calls it once."""
         with self._lock:
+            self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
             if self._n_in_turn:
                 self._leaving = stream  # its memory is in use until the round is over
             else:
-                stream.release()
+                _release(stream)
             self._arrivals_s.clear()
         with self._news:
-            self.error = error
             self._news.notify_all()
         if self._on_end is not None:
             with contextlib.suppress(Exception):
@@ -220,13 +244,14 @@ class PooledStream:
     def _end_round(self) -> None:
         self._n_in_turn = 0
         if self._leaving is not None:
-            self._leaving.release()
-            self._leaving = None
+            leaving, self._leaving = self._leaving, None
+            _release(leaving)
 
     def _open_stream(self) -> CommentaryStream:
-        if self._stream is None or self._is_finished:
+        stream = self._stream
+        if stream is None or self._is_finished:
             raise StreamEndedError(f"stream {self.number} has ended: join the pool again") from self.error
-        return self._stream
+        return stream
 
     def _surplus(self, stream: CommentaryStream) -> int:
         """Return how many frames wait beyond the next turn and the lag allowed."""
@@ -236,7 +261,7 @@ class PooledStream:
     def _refuse_surplus(self, stream: CommentaryStream, frames: torch.Tensor) -> None:
         n_coming = len(frames) if isinstance(frames, torch.Tensor) else 0  # `feed` says what is wrong with others
         if len(stream.waiting) > self._n_in_turn and self._surplus(stream) + n_coming > 0:
-            self._pool.stats.n_refused += 1
+            self._pool.count(n_refused=1)
             raise OverloadedError(
                 f"stream {self.number} has {len(stream.waiting) * FRAME_STEP_S:g} s of video waiting, with "
                 f"{self._pool.max_lag_s:g} s allowed beside the next turn (max_lag_s): push slower, let fewer streams "
@@ -253,5 +278,16 @@ class PooledStream:
         for _ in range(n_dropped):
             del self._arrivals_s[self._n_in_turn]
         self.n_dropped_frames += n_dropped
-        self._pool.stats.n_dropped_frames += n_dropped
+        self._pool.count(n_dropped_frames=n_dropped)
         return n_dropped
+
+
+def _release(stream: CommentaryStream) -> None:
+    """Give a stream's memory back, empty: numbers that are none would spoil what the next stream there hears."""
+    cache = stream.state.cache
+    if cache.memory.is_movable and stream.options.window == "sliding":
+        with contextlib.suppress(IndexError):  # there is no such place yet, as the stream has not spoken
+            for parts in cache.memory.of_place(cache.slot):
+                for part in parts:
+                    part.zero_()
+    stream.release()

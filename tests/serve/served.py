@@ -3,9 +3,13 @@
 import contextlib
 import io
 import json
+import os
+import socket
+import struct
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -147,3 +151,32 @@ def some_frames(n_frames, size_px=(56, 84)):
     """Frames with something in them."""
     generator = torch.Generator().manual_seed(3)
     return torch.randint(0, 256, (n_frames, 3, *size_px), dtype=torch.uint8, generator=generator)
+
+
+def raw_client(port):
+    """A WebSocket connection that does nothing of itself."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", port))
+    raw.sendall(
+        b"GET /v1/commentary HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += raw.recv(1)
+    assert b" 101 " in answer
+    return raw
+
+
+def send_raw(raw, opcode, data):
+    length = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data))
+    raw.sendall(bytes([0x80 | opcode]) + length + b"\0\0\0\0" + data)
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def n_handles():
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -50,13 +50,7 @@ def test_the_example_watches_and_sigterm_ends_all(tmp_path):
     token_file = tmp_path / "token"
     token_file.write_text("a-token\n")
     with running("--token-file", str(token_file), "--max-messages-per-s", "200", "--greedy") as (process, url):
-        done = subprocess.run(
-            [sys.executable, ROOT / "examples" / "watch_server.py", demo_clip_path(), "--url", url, "--speed", "8"],
-            env=os.environ | {"LIVECC_SERVE_TOKEN": "a-token"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = watched("--url", url, "--speed", "8", LIVECC_SERVE_TOKEN="a-token")
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert lines[-1] == "closed: finished: all is said"
@@ -64,10 +58,26 @@ def test_the_example_watches_and_sigterm_ends_all(tmp_path):
         assert any("square" in line or "circle" in line or "ball" in line for line in lines), done.stdout
         with Client(url, additional_headers={"Authorization": "Bearer a-token"}) as client:
             process.send_signal(signal.SIGTERM)
-            _, code, _ = client.hear_all()
-            assert code == 1012
+            heard, code, _ = client.hear_all()
+            assert code == 1012 and heard[-1]["code"] == "stopping"
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def watched(*arguments, **environment):
+    command = [sys.executable, ROOT / "examples" / "watch_server.py", demo_clip_path(), *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_example_tells_why_it_cannot(model, processor):
+    from served import serving
+
+    with serving(model, processor, token="a-token") as server:
+        done = watched("--url", server.url)
+        assert done.returncode == 1 and done.stderr.startswith("refused: a token is needed")
+    done = watched("--url", server.url)
+    assert done.returncode == 1 and done.stderr.startswith(f"no server at {server.url}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -85,6 +95,9 @@ def test_ctrl_c_ends_all():
         (["--max-sessions", "0"], "max_sessions=0: expected a whole number above 0"),
         (["--max-lag-s", "0.5"], "max_lag_s=0.5: expected a number of seconds, at least 1"),
         (["--token-file", "/dev/null"], "the token is empty"),
+        (["--ssl-keyfile", "key.pem"], "--ssl-keyfile without --ssl-certfile would serve without TLS"),
+        (["--ssl-certfile", "/dev/null"], "certificate /dev/null cannot be used"),
+        (["--max-connections-per-address", "0"], "max_connections_per_address=0: expected a whole number above 0"),
         (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     ],

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import ipaddress
 import logging
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from livecc_hf.cli.model_arguments import (
     stream_options_of,
 )
 from livecc_hf.cli.status import Status
+from livecc_hf.messages import one_line
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 
 _NEEDED = ("fastapi", "uvicorn", "websockets", "prometheus_client")
@@ -55,19 +57,18 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"livecc serve needs {', '.join(missing)}: pip install 'livecc-hf[serve]'")
-    settings = _settings(args)
+    settings, ssl_files = _settings(args), _ssl_files(args)
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
     status = Status(quiet=args.quiet)
     with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
         exit_on_sigterm()
-        ssl = {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile} if args.ssl_certfile else {}
         model, processor = load_model_of(args, status)
         from livecc_hf.modeling import StreamOptions
         from livecc_hf.serve.service import CommentaryService
 
         service = CommentaryService(model, processor, settings, StreamOptions(**stream_options_of(args)))
-        server = make_server(service, **ssl)
+        server = make_server(service, **ssl_files)
         logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
         try:
             status.update("warming up ...")
@@ -90,12 +91,29 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     return settings_from(given)
 
 
+def _ssl_files(args: argparse.Namespace) -> dict[str, str]:
+    """Return uvicorn's options for TLS; what is wrong with them is told now, not after the model was loaded."""
+    if args.ssl_certfile is None:
+        if args.ssl_keyfile is not None:
+            raise ValueError("--ssl-keyfile without --ssl-certfile would serve without TLS: give both, or none")
+        return {}
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
+    except OSError as error:  # of which SSL's are
+        key = f" with key {args.ssl_keyfile}" if args.ssl_keyfile else ""
+        raise ValueError(
+            f"certificate {args.ssl_certfile}{key} cannot be used ({one_line(error)}): expected PEM files that belong "
+            "together"
+        ) from None
+    return {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile}
+
+
 def _announce(args: argparse.Namespace, port: int, service: Any, status: Status) -> None:
     scheme = "wss" if args.ssl_certfile else "ws"
     host = f"[{args.host}]" if ":" in args.host else args.host
     status.line(
         f"listening on {scheme}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
-        f"warmed up in {service.warm_up_s:.1f} s"
+        f"warmed up in {service.warm_up_s:.1f} s, with up to {service.warm_up_streams} at once"
     )
     if service.settings.token is None and not _is_loopback(args.host):
         status.warn(

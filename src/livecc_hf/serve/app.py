@@ -7,18 +7,28 @@ import base64
 import binascii
 import contextlib
 import hmac
+import json
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import HTTPConnection
 
 from livecc_hf import __version__
-from livecc_hf.serve.messages import CLOSE_POLICY, PATH, SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX
+from livecc_hf.serve.messages import (
+    CLOSE_POLICY,
+    PATH,
+    SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL_PREFIX,
+    ClientError,
+    close_reason,
+    error_message,
+)
 from livecc_hf.serve.service import CommentaryService
-from livecc_hf.serve.session import serve_client
+from livecc_hf.serve.session import Session
 
+_WATCH_EVERY_S = 1.0
 _UNAUTHORIZED = (
     "a token is needed: send it as 'Authorization: Bearer TOKEN', or, from a browser, as the WebSocket subprotocol "
     f"'{TOKEN_SUBPROTOCOL_PREFIX}' followed by the token in base64url without padding\n"
@@ -37,7 +47,12 @@ def create_app(service: CommentaryService) -> FastAPI:
         try:
             if service.state == "starting":
                 await asyncio.to_thread(service.start)
-            yield
+            watch = asyncio.create_task(_watch(service))
+            try:
+                yield
+            finally:
+                watch.cancel()
+                service.end_sessions()
         finally:
             await asyncio.to_thread(service.stop)
 
@@ -48,7 +63,8 @@ def create_app(service: CommentaryService) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return JSONResponse(service.health(), status_code=200 if service.state == "ready" else 503)
+        health = service.health()  # waits for nothing, least of all for what it reports on
+        return JSONResponse(health, status_code=200 if health["status"] == "ready" else 503)
 
     # Not `async`: it waits for locks that rounds hold, so it goes to a thread.
     @app.get("/metrics")
@@ -73,6 +89,12 @@ def create_app(service: CommentaryService) -> FastAPI:
     return app
 
 
+async def _watch(service: CommentaryService) -> None:
+    while True:
+        service.check()
+        await asyncio.sleep(_WATCH_EVERY_S)
+
+
 def may_enter(connection: HTTPConnection, token: str | None) -> bool:
     """Say whether a request shows the token, in its header or (WebSocket) as a subprotocol.
 
@@ -90,3 +112,27 @@ def may_enter(connection: HTTPConnection, token: str | None) -> bool:
             with contextlib.suppress(binascii.Error, ValueError):
                 candidates.append(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     return any(hmac.compare_digest(candidate, token.encode()) for candidate in candidates)
+
+
+async def serve_client(service: CommentaryService, websocket: WebSocket) -> None:
+    """Serve a client from its accepted connection to its end, or tell it why not.
+
+    Args:
+        service: what it is served by.
+        websocket: the accepted connection.
+    """
+    try:
+        number = service.admit()
+    except ClientError as error:
+        service.metrics.refusals.labels(error.code).inc()
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+            await websocket.send_text(json.dumps(error_message(error)))
+            await websocket.close(error.close_code, close_reason(error))
+        return
+    session = Session(service, websocket, number)
+    service.sessions.add(session)
+    try:
+        await session.run()
+    finally:
+        service.sessions.discard(session)
+        service.discharge()

@@ -10,6 +10,11 @@ import torch
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+# Small files can cost minutes. A scan of a progressive JPEG file goes over all of its pixels and may take 20 bytes;
+# cameras and encoders write about 10. A part of a header takes some reads in Python and may take 4 bytes.
+_MAX_SCANS = 64
+_MAX_READS = 10_000
+_SCAN = b"\xff\xda"  # inside of a scan's own bytes, 00 follows each FF
 
 
 def decode_image(
@@ -29,10 +34,14 @@ def decode_image(
     Raises:
         ValueError: if it is no such file, is damaged or has too many pixels.
     """
+    if data.startswith(b"\xff\xd8") and data.count(_SCAN) > _MAX_SCANS:
+        raise ValueError(
+            f"the image has {data.count(_SCAN)} scans, with {_MAX_SCANS} allowed: save it as a baseline JPEG"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(_File(data), formats=FORMATS)
     except Image.DecompressionBombError:
         raise ValueError(f"the image has more than {max_px} pixels, which are allowed: send it smaller") from None
     except Exception as error:  # Pillow's readers raise all sorts of things
@@ -51,6 +60,18 @@ def decode_image(
     if size_px is not None and sent_size_px != size_px:
         rgb = ImageOps.pad(rgb, size_px, Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous(), sent_size_px
+
+
+class _File(io.BytesIO):
+    """A file in memory that may not be read in too many parts."""
+
+    n_reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.n_reads += 1
+        if self.n_reads > _MAX_READS:
+            raise ValueError(f"its header has more than {_MAX_READS} parts")
+        return super().read(size)
 
 
 def _named(error: Exception) -> str:

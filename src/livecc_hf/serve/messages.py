@@ -22,7 +22,9 @@ MAX_TIME_S = 1e11  # beyond any clock in seconds; milliseconds since 1970 lie ab
 
 # RFC 6455 and the IANA registry.
 CLOSE_DONE = 1000
+CLOSE_AWAY = 1001  # a browser whose page is left
 CLOSE_POLICY = 1008
+CLOSE_TOO_LARGE = 1009
 CLOSE_FAILED = 1011
 CLOSE_RESTART = 1012
 CLOSE_TRY_LATER = 1013
@@ -107,6 +109,7 @@ def read_message(text: str) -> Start | Ask | Finish:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         what = " ".join(f"{place}: {first['msg']}".removeprefix(": ").split())[:300]
+        what = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in what)  # it may be the client's
         raise ClientError(
             "bad_message", f'{what} (messages are JSON objects such as {{"type": "ask", "query": "..."}})'
         ) from None

@@ -39,6 +39,7 @@ class ServeMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
+        self.is_ready = Gauge("livecc_ready", "Whether clients are served, as in /health", registry=registry)
         for result in ("shown", "skipped", "dropped", "refused", "bad"):
             self.frames.labels(result)
         registry.register(_PoolCollector(pool))
@@ -55,6 +56,11 @@ class _PoolCollector:
         yield GaugeMetricFamily("livecc_lag_seconds", "Video that waits for its words, of the slowest stream", lag_s)
         for name, help, value in (
             ("livecc_rounds", "Rounds of generation", stats.n_rounds),
+            (
+                "livecc_rounds_apart",
+                "Rounds in which all at once failed, and each was tried alone",
+                stats.n_rounds_apart,
+            ),
             ("livecc_turns", "Turns said", stats.n_turns),
             ("livecc_tokens", "Tokens generated", stats.n_tokens),
             ("livecc_streams_failed", "Streams that an error ended", stats.n_failed),

@@ -68,10 +68,13 @@ class CommentaryDeployment:
         """Tell Ray whether to replace this replica.
 
         Raises:
-            RuntimeError: if it has stopped.
+            RuntimeError: if it has stopped, or its model cannot speak for anybody.
         """
         if self._service.state == "stopping":
             raise RuntimeError("the service has stopped")
+        health = self._service.health()
+        if health["status"] == "failed":
+            raise RuntimeError(health["reason"])
 
 
 async def _export(registry: CollectorRegistry) -> None:

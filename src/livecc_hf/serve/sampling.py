@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
 
 # A gap up to this is filled by repeating the frame after it; after a longer one, the time moves on.
 MAX_FILL_S = 2.0
 _TOLERANCE_S = 1e-3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that waits to be decoded.
+
+    Attributes:
+        timestamp_s: when it was taken, on the client's clock.
+        image: an image file.
+        arrived_s: when it came, on the clock of `time.monotonic`.
+    """
+
+    timestamp_s: float
+    image: bytes
+    arrived_s: float
 
 
 class FrameSampler:

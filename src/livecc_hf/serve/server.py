@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
+import logging
 import os
 import signal
 import socket
 
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from livecc_hf.serve.app import create_app
+from livecc_hf.serve.protocols import Connections, HttpProtocol, WebSocketProtocol
 from livecc_hf.serve.service import CommentaryService
 
-_LINGER_S = 15.0  # for the closing handshake
 _GRACE_S = 10  # for sessions to end when the server stops
 _SPARE_BYTES = 64 * 1024
+# What uvicorn logs because of what any client sends, with a traceback of its own code.
+_OF_CLIENTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade request")
 
 
-class _Protocol(WebSocketsSansIOProtocol):
-    """Gives up a connection whose client does not read any more, for which closing would wait for ever."""
+class _Server(uvicorn.Server):
+    """Lets sessions say that it stops before it closes their connections."""
 
-    _giving_up: asyncio.TimerHandle | None = None
+    def __init__(self, config: uvicorn.Config, service: CommentaryService):
+        super().__init__(config)
+        self._service = service
 
-    async def run_asgi(self) -> None:
-        try:
-            await super().run_asgi()
-        finally:
-            if not self.disconnected:
-                self._giving_up = self.loop.call_later(_LINGER_S, self.transport.abort)
-
-    def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self.transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._giving_up is not None:
-            self._giving_up.cancel()
-        super().connection_lost(exc)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.end_sessions()
+        await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,18 +59,29 @@ def make_server(service: CommentaryService, **options) -> uvicorn.Server:
         **options: of `uvicorn.Config`, such as `ssl_certfile`.
     """
     settings = service.settings
+    connections = Connections(
+        settings.max_sessions + settings.max_other_connections,
+        settings.max_connections_per_address,
+        service.metrics.refusals,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_of_server)
     config = uvicorn.Config(
         create_app(service),
-        ws=_Protocol,
+        http=functools.partial(HttpProtocol, connections=connections, request_s=settings.start_timeout_s),
+        ws=functools.partial(WebSocketProtocol, connections=connections),
         # A frame that is too large is told so and the session goes on; only what is larger by far closes it.
         ws_max_size=2 * settings.max_frame_bytes + _SPARE_BYTES,
         ws_ping_interval=settings.ping_timeout_s,
         ws_ping_timeout=settings.ping_timeout_s,
         ws_per_message_deflate=False,  # images do not shrink further, and a bomb may not grow
         timeout_graceful_shutdown=_GRACE_S,
-        **{"log_config": None, "access_log": False, "lifespan": "on", **options},
+        **{"log_config": None, "log_level": "warning", "access_log": False, "lifespan": "on", **options},
     )
-    return uvicorn.Server(config)
+    return _Server(config, service)
+
+
+def _is_of_server(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_OF_CLIENTS)
 
 
 def exit_on_sigterm() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,25 @@ from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
+    from collections.abc import Callable
+
+    from livecc_hf.modeling import (
+        CommentarySegment,
+        LiveCCForConditionalGeneration,
+        StreamingProcessor,
+        StreamOptions,
+    )
     from livecc_hf.pooled_stream import PooledStream
     from livecc_hf.serve.messages import Start
+    from livecc_hf.serve.session import Session
     from livecc_hf.serve.settings import ServeSettings
 
+_log = logging.getLogger(__name__)
 _WARM_UP_SIZE_PX = (720, 1280)  # (H, W): as many tokens a frame as there may be
 _WARM_UP_TIMEOUT_S = 1800  # compiling takes minutes
+_WARM_UP_BATCHES_S = 30.0  # for batches of streams, after a stream alone
+_MANY_FAILURES = 3  # sessions in a row: the matter is not with one of them,
+_FAILURES_FOR_S = 60.0  # for as long, after which clients may try whether it has passed
 
 
 class CommentaryService:
@@ -34,7 +48,9 @@ class CommentaryService:
 
     Attributes:
         state: ``starting``, ``ready`` or ``stopping``.
+        sessions: those that go on.
         warm_up_s: how long the first turns took, in seconds.
+        warm_up_streams: how many streams at once were tried then.
     """
 
     def __init__(
@@ -49,9 +65,14 @@ class CommentaryService:
         self.metrics = ServeMetrics(self.pool)
         self.threads = concurrent.futures.ThreadPoolExecutor(settings.decode_threads, "livecc-decode")
         self.state = "starting"
-        self.warm_up_s = 0.0
+        self.sessions: set[Session] = set()
+        self.warm_up_s, self.warm_up_streams = 0.0, 0
         self.n_connected = 0
         self._n_admitted = 0
+        self._processor = processor
+        self._failures: tuple[int, float, str] = (0, 0.0, "")  # in a row, when the last was, and what
+        self._told: str | None = None
+        self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
     def start(self) -> None:
         """Say a few turns for nobody, so that the first client does not wait for what only happens once.
@@ -62,20 +83,70 @@ class CommentaryService:
         began_s = time.monotonic()
         self.pool.start()
         frame = torch.full((1, 3, *_WARM_UP_SIZE_PX), 128, dtype=torch.uint8)
-        with self.pool.join(self.options) as stream:
-            for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
-                stream.push(frame.expand(n_frames, -1, -1, -1))
-                if stream.take(_WARM_UP_TIMEOUT_S) is None:
-                    raise TimeoutError(f"the model said nothing in {_WARM_UP_TIMEOUT_S} s")
-        self.pool.stats = PoolStats()
+        n_streams, took_s = 1, self._warm_up(1, frame)
+        batches_s = time.monotonic()
+        while n_streams < self.settings.max_sessions:
+            n_streams = min(2 * n_streams, self.settings.max_sessions)
+            if time.monotonic() - batches_s + 2 * took_s > _WARM_UP_BATCHES_S:
+                _log.warning("warm-up: %d streams at once would take too long to try", n_streams)
+                break
+            took_s = self._warm_up(n_streams, frame)
+        with self.pool.paused():
+            self.pool.stats = PoolStats()
         self.warm_up_s = time.monotonic() - began_s
         self.state = "ready"
+
+    def _warm_up(self, n_streams: int, frame: torch.Tensor) -> float:
+        """Say a few turns of some streams in batches, and return how long the last took, in seconds."""
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(self.pool.join(self.options)) for _ in range(n_streams)]
+            frame = streams[0].resized(frame)
+            for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
+                with self.pool.paused():
+                    for stream in streams:
+                        stream.push(frame.expand(n_frames, -1, -1, -1))
+                began_s = time.monotonic()
+                for stream in streams:
+                    if stream.take(_WARM_UP_TIMEOUT_S) is None:
+                        raise TimeoutError(f"the model said nothing in {_WARM_UP_TIMEOUT_S} s")
+        if self.pool.stats.n_rounds_apart:
+            _log.warning("warm-up: %d streams at once fail, and will be slow one by one: let fewer in", n_streams)
+        self.warm_up_streams = n_streams
+        return 3 * (time.monotonic() - began_s)
 
     def stop(self) -> None:
         """End all streams and threads."""
         self.state = "stopping"
-        self.pool.close()
+        self.pool.close(self.settings.max_round_s)
         self.threads.shutdown()
+
+    def end_sessions(self) -> None:
+        """Tell all clients that the server stops; their sessions end soon after. In the event loop's thread only."""
+        self.state = "stopping"
+        for session in tuple(self.sessions):
+            session.stop()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the model cannot speak for anybody; `None` if it can."""
+        if self.pool.failure is not None:
+            return str(self.pool.failure)
+        round_s = self.pool.round_s
+        if self.state != "starting" and round_s > self.settings.max_round_s:
+            return f"the model has been silent for {round_s:.0f} s (max_round_s: {self.settings.max_round_s:g})"
+        return None
+
+    def check(self) -> None:
+        """End sessions that would wait for ever. In the event loop's thread only."""
+        trouble = self.trouble
+        if trouble is not None:
+            if self._told is None:
+                _log.error("nobody is served any more: %s", trouble)
+            for session in tuple(self.sessions):
+                session.fail(trouble)
+        elif self._told is not None:
+            _log.warning("the model speaks again")
+        self._told = trouble
 
     def admit(self) -> int:
         """Count a client in, and return its number; :meth:`discharge` it later.
@@ -85,6 +156,8 @@ class CommentaryService:
         """
         if self.state != "ready":
             raise ClientError("not_ready", f"the server is {self.state}: try again later", CLOSE_RESTART)
+        if (trouble := self.trouble) is not None:
+            raise ClientError("not_ready", f"{trouble}: try again later", CLOSE_RESTART)
         if self.n_connected >= self.settings.max_sessions:
             raise ClientError(
                 "full",
@@ -101,25 +174,65 @@ class CommentaryService:
         self.n_connected -= 1
         self.metrics.sessions.set(self.n_connected)
 
-    def join(self, start: Start, on_segment, on_end) -> PooledStream:
+    def join(
+        self,
+        start: Start,
+        on_segment: Callable[[CommentarySegment], None],
+        on_end: Callable[[Exception | None], None],
+    ) -> PooledStream:
         """Start a client's stream.
+
+        Args:
+            start: what the client wants.
+            on_segment: as in `CommentaryPool.join`.
+            on_end: as there.
 
         Raises:
             ValueError: if an option or text is not valid.
             PoolFullError: if the pool is closed.
+            PoolStoppedError: if its thread has died.
         """
         chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
+        self.check_length("\n".join(chosen.values()))
         chosen |= start.options.model_dump(exclude_none=True)
         limit = self.settings.max_new_tokens
         if chosen.get("max_new_tokens", 0) > limit:
             raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
-        return self.pool.join(self.options, on_segment, on_end, **chosen)
+
+        def said(segment: CommentarySegment) -> None:
+            self._failures = (0, 0.0, "")
+            on_segment(segment)
+
+        def ended(error: Exception | None) -> None:
+            if error is not None and not isinstance(error, ValueError):  # such as a context that is full
+                self._failures = (self._failures[0] + 1, time.monotonic(), type(error).__name__)
+            on_end(error)
+
+        return self.pool.join(self.options, said, ended, **chosen)
+
+    def check_length(self, text: str) -> None:
+        """Check that a client's text is not too long: the memory of all streams is as long as the longest.
+
+        Raises:
+            ValueError: if it is.
+        """
+        n_tokens = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        limit = self.settings.max_text_tokens
+        if n_tokens > limit:
+            raise ValueError(f"query, title and previous text have {n_tokens} tokens: expected at most {limit}")
 
     def health(self) -> dict:
-        """Return what a load balancer wants to know."""
+        """Return what a load balancer wants to know: `status`, with a `reason` where that is ``failed``."""
+        n_failures, last_s, what = self._failures
+        reason = self.trouble
+        if reason is None and n_failures >= _MANY_FAILURES and time.monotonic() - last_s < _FAILURES_FOR_S:
+            reason = f"the generation failed in {n_failures} sessions in a row ({what})"
+        has_failed = self.state == "ready" and reason is not None
         return {
-            "status": self.state,
+            "status": "failed" if has_failed else self.state,
+            **({"reason": reason} if has_failed else {}),
             "sessions": self.n_connected,
             "max_sessions": self.settings.max_sessions,
             "warm_up_s": round(self.warm_up_s, 3),
+            "warm_up_streams": self.warm_up_streams,
         }

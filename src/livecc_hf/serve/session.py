@@ -8,17 +8,17 @@ import json
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from livecc_hf.messages import one_line
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
-from livecc_hf.pool import PoolFullError
+from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
 from livecc_hf.serve.images import decode_image
 from livecc_hf.serve.messages import (
+    CLOSE_AWAY,
     CLOSE_DONE,
     CLOSE_FAILED,
     CLOSE_POLICY,
@@ -34,7 +34,7 @@ from livecc_hf.serve.messages import (
     started_message,
     unpack_frame,
 )
-from livecc_hf.serve.sampling import FrameSampler, RateLimit
+from livecc_hf.serve.sampling import Frame, FrameSampler, RateLimit
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment
@@ -44,15 +44,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _FAREWELL_S = 5.0  # for a client to take its last messages
 _MAX_WAITING_ASKS = 8
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """A frame that waits to be decoded."""
-
-    timestamp_s: float
-    image: bytes
-    arrived_s: float  # on the clock of time.monotonic
 
 
 class Session:
@@ -75,7 +66,7 @@ class Session:
         self._ended: asyncio.Future[ClientError | None] = self._loop.create_future()  # `None`: the client has gone
         self._messages = RateLimit(self._settings.max_messages_per_s)
         self._bytes = RateLimit(self._settings.max_bytes_per_s)
-        self._todo: deque[Start | Ask | Finish | _Frame] = deque()
+        self._todo: deque[Start | Ask | Finish | Frame] = deque()
         self._has_todo = asyncio.Event()
         self._unread: asyncio.Queue[dict | None] = asyncio.Queue()  # bounded by hand, so that a farewell fits
         self._has_started = self._is_finishing = False
@@ -86,10 +77,27 @@ class Session:
         self._size_px: tuple[int, int] | None = None  # (width, height) of the first frame
         self._sent_size_px: tuple[int, int] | None = None  # of the last, as the client sent it
         self._arrivals: deque[tuple[float, float]] = deque()  # sampling time, and when its frame came
-        self._n_dropped = 0
+        self._n_sifted = 0  # frames dropped before they were decoded
+        self._n_turns = 0
+        self._gone = "vanished"  # how the client went, if it did
+        self._began_s = time.monotonic()
+
+    @property
+    def _n_dropped(self) -> int:
+        return self._n_sifted + (0 if self._stream is None else self._stream.n_dropped_frames)
+
+    def stop(self) -> None:
+        """Tell the client that the server stops, and end."""
+        self._end("stopping", "the server stops: connect again later", CLOSE_RESTART)
+
+    def fail(self, reason: str) -> None:
+        """Tell the client that its words will not come, and end."""
+        self._end("generation_failed", f"the generation failed ({reason}): connect again later", CLOSE_FAILED)
 
     async def run(self) -> None:
         """Serve the client until the end."""
+        address = self._websocket.client.host if self._websocket.client else "an unknown address"
+        _log.info("session %d began, from %s", self._number, address)
         reader, worker, writer = (
             self._loop.create_task(self._guarded(party)) for party in (self._read, self._work, self._write)
         )
@@ -99,9 +107,9 @@ class Session:
         )
         try:
             end = await asyncio.shield(self._ended)
-            code = "vanished" if end is None else end.code
+            code = self._gone if end is None else end.code
         except asyncio.CancelledError:  # the server is forced to stop
-            self._end("stopping", "the server stops: connect again later", CLOSE_RESTART)
+            self.stop()
             end, code = None, "stopping"
             raise
         finally:
@@ -109,12 +117,19 @@ class Session:
             reader.cancel()
             self._todo.clear()
             self._has_todo.set()
-            await worker  # a job in a thread cannot be cancelled, and what it brings must be put away
-            if self._stream is not None:
-                await self._in_thread(self._stream.leave)
+            leaving = self._loop.create_task(self._leave(worker))
             self._metrics.endings.labels(code).inc()
-            _log.info("session %d ended: %s", self._number, code if end is None else f"{end.code}: {end.message}")
+            lasted_s, what = time.monotonic() - self._began_s, code if end is None else f"{end.code}: {end.message}"
+            _log.info("session %d ended after %.0f s and %d turns: %s", self._number, lasted_s, self._n_turns, what)
             await self._say_farewell(writer, end)
+            await leaving
+
+    async def _leave(self, worker: asyncio.Task) -> None:
+        """Leave the model, beside the farewell: neither waits for the other."""
+        await worker  # a job in a thread cannot be cancelled, and what it brings must be put away
+        if self._stream is not None:
+            with contextlib.suppress(RuntimeError):  # the threads have stopped, and all streams before them
+                await self._in_thread(self._stream.leave)
 
     async def _guarded(self, party) -> None:
         """Run a party; a defect in it ends the session, not silently."""
@@ -144,6 +159,8 @@ class Session:
                 self._end(code, f"nothing came for {waited_s:g} s: connect again", CLOSE_POLICY)
                 return
             if message["type"] == "websocket.disconnect":
+                if message.get("code") in (CLOSE_DONE, CLOSE_AWAY):
+                    self._gone = "left"
                 self._end_as(None)
                 return
             try:
@@ -167,7 +184,7 @@ class Session:
                 "a second 'start': connect again" if self._has_started else "a message before 'start': send that first"
             )
             raise ClientError("bad_order", what)
-        if isinstance(received, _Frame):
+        if isinstance(received, Frame):
             self._sift(received)
             return
         if isinstance(received, Ask) and sum(isinstance(item, Ask) for item in self._todo) >= _MAX_WAITING_ASKS:
@@ -177,14 +194,14 @@ class Session:
         self._todo.append(received)
         self._has_todo.set()
 
-    def _unpacked(self, data: bytes) -> _Frame:
+    def _unpacked(self, data: bytes) -> Frame:
         try:
-            return _Frame(*unpack_frame(data, self._settings.max_frame_bytes), time.monotonic())
+            return Frame(*unpack_frame(data, self._settings.max_frame_bytes), time.monotonic())
         except ClientError:
             self._count("bad")
             raise
 
-    def _sift(self, frame: _Frame) -> None:
+    def _sift(self, frame: Frame) -> None:
         """Let a frame wait if the model should see it; where too many wait, the newest win."""
         try:
             is_wanted = self._sampler.wants(frame.timestamp_s)
@@ -196,10 +213,10 @@ class Session:
             return
         self._todo.append(frame)
         self._has_todo.set()
-        waiting = [item for item in self._todo if isinstance(item, _Frame)]
+        waiting = [item for item in self._todo if isinstance(item, Frame)]
         if len(waiting) * FRAME_STEP_S > self._settings.max_lag_s:
             self._todo.remove(waiting[0])
-            self._n_dropped += 1
+            self._n_sifted += 1
             self._count("dropped")
 
     # The worker.
@@ -214,7 +231,7 @@ class Session:
                 continue
             item = self._todo.popleft()
             try:
-                if isinstance(item, _Frame):
+                if isinstance(item, Frame):
                     notice = await self._in_thread(self._show, item)
                     if notice is not None:
                         self._tell(notice)
@@ -234,6 +251,8 @@ class Session:
             self._stream = self._service.join(start, self._on_segment, self._on_end)
         except PoolFullError as error:
             raise ClientError("full", str(error), CLOSE_TRY_LATER) from None
+        except PoolStoppedError as error:
+            raise ClientError("not_ready", f"{one_line(error)}: try again later", CLOSE_RESTART) from None
         except ValueError as error:
             raise ClientError("bad_start", one_line(error), CLOSE_POLICY) from None
 
@@ -242,18 +261,20 @@ class Session:
             self._stream.finish()
             return
         try:
+            self._service.check_length(item.query)
             self._stream.ask(item.query)
         except ValueError as error:
             raise ClientError("bad_query", one_line(error)) from None
 
-    def _show(self, frame: _Frame) -> dict | None:
+    def _show(self, frame: Frame) -> dict | None:
         """Decode a frame and push it; return a notice to the client, if there is one."""
         try:
             image, sent_size_px, notice = self._decoded(frame)
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread goes on.
             self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
-            n_dropped = self._stream.push(image.expand(len(times_s), -1, -1, -1), times_s)
+            resized = self._stream.resized(image[None])  # once, where it stands for several sampling times
+            n_dropped = self._stream.push(resized.expand(len(times_s), -1, -1, -1), times_s)
         except ValueError as error:
             self._count("bad")
             raise ClientError("bad_frame", one_line(error)) from None
@@ -265,11 +286,10 @@ class Session:
         self._size_px = self._size_px or sent_size_px
         self._count("shown")
         if n_dropped:
-            self._n_dropped += n_dropped
             self._count("dropped", n_dropped)
         return notice
 
-    def _decoded(self, frame: _Frame):
+    def _decoded(self, frame: Frame):
         image, sent_size_px = decode_image(frame.image, self._settings.max_frame_px, self._size_px)
         notice = None
         if sent_size_px not in (self._size_px, self._sent_size_px) and self._size_px is not None:
@@ -287,7 +307,11 @@ class Session:
         if error is None and self._is_finishing:
             end = ("finished", "all is said", CLOSE_DONE)
         elif error is None:
-            end = ("stopping", "the server stops: connect again later", CLOSE_RESTART)
+            self._loop.call_soon_threadsafe(self.stop)
+            return
+        elif isinstance(error, PoolStoppedError):  # which is in the log
+            self._loop.call_soon_threadsafe(self.fail, one_line(error))
+            return
         else:
             _log.error("session %d: the generation failed", self._number, exc_info=error)
             what = one_line(error) if isinstance(error, ValueError) else type(error).__name__
@@ -326,6 +350,7 @@ class Session:
         while self._arrivals and self._arrivals[0][0] < segment.end_s - FRAME_STEP_S / 2:
             arrived_s = self._arrivals.popleft()[1]
         self._metrics.latency_s.observe(said_s - arrived_s)
+        self._n_turns += 1
         self._tell(
             {
                 "type": "segment",
@@ -369,24 +394,3 @@ class Session:
 
     def _count(self, result: str, n: int = 1) -> None:
         self._metrics.frames.labels(result).inc(n)
-
-
-async def serve_client(service: CommentaryService, websocket: WebSocket) -> None:
-    """Serve a client from its accepted connection to its end, or tell it why not.
-
-    Args:
-        service: what it is served by.
-        websocket: the accepted connection.
-    """
-    try:
-        number = service.admit()
-    except ClientError as error:
-        service.metrics.refusals.labels(error.code).inc()
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
-            await websocket.send_text(json.dumps(error_message(error)))
-            await websocket.close(error.close_code, close_reason(error))
-        return
-    try:
-        await Session(service, websocket, number).run()
-    finally:
-        service.discharge()

@@ -24,6 +24,12 @@ class ServeSettings:
     """
 
     max_sessions: int = _setting(8, "clients at once; more are refused")
+    max_other_connections: int = _setting(
+        256, "connections beside those: health checks, clients that have not started or are being refused"
+    )
+    max_connections_per_address: int = _setting(
+        64, "connections from one address; a proxy in front is one, so set it as high as all then"
+    )
     overload: str = _setting(
         "drop", "frames that come faster than the model speaks: the oldest are dropped, or refused"
     )
@@ -36,9 +42,11 @@ class ServeSettings:
     max_new_tokens: int = _setting(32, "most tokens in a turn that a client may ask for")
     max_errors: int = _setting(10, "bad messages in a row after which a session ends")
     max_unread: int = _setting(64, "messages that a client may leave unread before its session ends")
-    start_timeout_s: float = _setting(10.0, "seconds in which a client must start")
+    max_text_tokens: int = _setting(1024, "most tokens of a query, with title and previous text")
+    start_timeout_s: float = _setting(10.0, "seconds in which a client must send its request, and then start")
     idle_timeout_s: float = _setting(30.0, "seconds without a message after which a session ends")
     ping_timeout_s: float = _setting(20.0, "seconds between pings, and for their answer")
+    max_round_s: float = _setting(60.0, "seconds after which a round of generation is taken to hang")
     decode_threads: int = _setting(4, "threads that decode and resize frames")
     token: str | None = field(default=None, repr=False, metadata={"help": "what clients must show; default: nothing"})
 
@@ -48,6 +56,8 @@ class ServeSettings:
             if f.name == "token":
                 if value is not None and (not isinstance(value, str) or not value.strip()):
                     raise ValueError("the token is empty: give one of some length, or none at all")
+                if value is not None:  # from a file or a secret, whose last line often ends; no header can carry that
+                    object.__setattr__(self, "token", value.strip())
             elif f.name != "overload":  # the pool checks that
                 _check_number(f.name, value, whole=f.type == "int")
         if self.max_lag_s < 1:

@@ -1,0 +1,46 @@
+"""What tests of pools share."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from livecc_hf.modeling import StreamOptions
+
+OPTIONS = StreamOptions(
+    do_sample=False,
+    max_new_tokens=6,
+    repetition_penalty=1.1,
+    output_logits=True,
+    max_pixels=28 * 28 * 12,
+    min_pixels=28 * 28 * 4,
+    vision_window_s=4,
+    text_window=80,
+    text_sink=40,
+)
+
+
+def run_all(pool):
+    while pool.step():
+        pass
+
+
+def taken(stream):
+    segments = []
+    while (segment := stream.take()) is not None:
+        segments.append(segment)
+    return segments
+
+
+def assert_same(got, expected):
+    assert got == expected
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-4, rtol=0)
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def n_handles():
+    return len(list(Path("/proc/self/fd").iterdir()))

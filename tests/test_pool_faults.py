@@ -1,0 +1,291 @@
+"""Streams of a pool that fail, leave at any moment or come too late: the others go on unharmed, and nothing is left."""
+
+import gc
+import sys
+import threading
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pooled import OPTIONS, assert_same, n_handles, resident_bytes, run_all, taken
+
+from livecc_hf import CommentaryPool
+from livecc_hf.modeling import ContextFullError
+from livecc_hf.pool import PoolFullError, PoolStoppedError
+from livecc_hf.pooled_stream import StreamEndedError
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:28, :, :96, :130]
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("mrope")
+
+
+def test_a_stream_that_fails_ends_alone(frames, model, processor, monkeypatch):
+    expected = model.start_stream(processor, OPTIONS).push(frames[:12])
+    pool = CommentaryPool(model, processor, max_streams=3)
+    streams = [pool.join(OPTIONS) for _ in range(3)]
+    for stream in streams:
+        stream.push(frames[:6])
+    pool.step()
+    chooser, calls = streams[1]._stream._chooser, []
+
+    def fails_late(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("device trouble")
+        return type(chooser).choose(chooser, *args)
+
+    monkeypatch.setattr(chooser, "choose", fails_late)
+    for stream in streams:
+        stream.push(frames[6:12])
+    run_all(pool)
+    assert_same(taken(streams[0]), expected)
+    assert_same(taken(streams[2]), expected)
+    with pytest.raises(RuntimeError, match="device trouble"):
+        taken(streams[1])
+    with pytest.raises(StreamEndedError, match="stream 1 has ended"):
+        streams[1].push(frames[:2])
+    assert [s.has_ended for s in streams] == [False, True, False]
+    assert pool.stats.n_failed == 1
+
+
+def test_a_turn_that_does_not_fit_harms_its_stream_only(frames, model, processor):
+    reached, said = {}, {}
+    for window in ("sliding", "none"):
+        stream = model.start_stream(processor, OPTIONS, window=window)
+        said[window], reached[window] = [], 0
+        for chunk in frames.split(2):
+            said[window] += stream.push(chunk)
+            reached[window] = max(reached[window], stream.state.positions.next_position)
+    assert reached["none"] > reached["sliding"] + 50
+    config = model.config.text_config
+    limit = config.max_position_embeddings
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    bounded, endless = pool.join(OPTIONS), pool.join(OPTIONS, window="none")
+    try:
+        config.max_position_embeddings = reached["sliding"] + 30
+        bounded.push(frames)
+        endless.push(frames)
+        run_all(pool)
+    finally:
+        config.max_position_embeddings = limit
+    assert_same(taken(bounded), said["sliding"])
+    heard = []
+    with pytest.raises(ContextFullError, match="max_position_embeddings"):
+        while (segment := endless.take()) is not None:
+            heard.append(segment)
+    assert_same(heard, said["none"][: len(heard)])
+    assert 4 < len(heard) < len(said["none"])
+
+
+def test_a_failure_of_the_whole_pass_is_tried_one_by_one(frames, model, processor, monkeypatch):
+    expected = model.start_stream(processor, OPTIONS).push(frames[:8])
+    pool = CommentaryPool(model, processor, max_streams=2)
+    streams = [pool.join(OPTIONS) for _ in range(2)]
+    forward = model.model.visual.forward
+    grids = []
+
+    def out_of_memory_for_two(patches, grid_thw, **kwargs):
+        grids.append(len(grid_thw))
+        if len(grid_thw) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return forward(patches, grid_thw=grid_thw, **kwargs)
+
+    monkeypatch.setattr(model.model.visual, "forward", out_of_memory_for_two)
+    for stream in streams:
+        stream.push(frames[:8])
+    run_all(pool)
+    assert grids == [2, 1, 1] * 2
+    for stream in streams:
+        assert_same(taken(stream), expected)
+
+
+def test_a_listener_that_fails_ends_its_stream_only(frames, model, processor):
+    ends = []
+
+    def deaf(segment):
+        raise OSError("gone")
+
+    pool = CommentaryPool(model, processor, max_streams=2)
+    bad = pool.join(OPTIONS, on_segment=deaf, on_end=ends.append)
+    good = pool.join(OPTIONS)
+    for stream in (bad, good):
+        stream.push(frames[:8])
+    run_all(pool)
+    assert len(taken(good)) == 2
+    assert bad.has_ended and isinstance(ends[0], OSError) and len(ends) == 1
+
+
+def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
+    pool = CommentaryPool(model, processor, max_streams=4)
+    stays = pool.join(OPTIONS)
+
+    def session(n):
+        stream = pool.join(OPTIONS)
+        if n % 5 == 0:  # before it has shown anything
+            stream.leave()
+            return
+        stream.push(frames[:6])
+        if n % 5 == 1:  # with frames that wait
+            stream.leave()
+            return
+        chooser = stream._stream._chooser
+        choose = chooser.choose
+
+        def leaves_in_mid_turn(*args):
+            stream.leave()
+            return choose(*args)
+
+        chooser.choose = {2: choose, 3: leaves_in_mid_turn, 4: lambda *args: 1 / 0}[n % 5]
+        if n % 10 == 8:  # in a batch
+            stays.push(frames[:6])
+        pool.step()
+        assert stream.has_ended == (n % 5 > 2)
+        stream.leave()
+
+    def sessions(n_sessions):
+        for n in range(n_sessions):
+            session(n)
+        gc.collect()
+        assert len(pool) == 1 and stays._stream is not None
+        assert sorted(pool._memory._free) == list(range(1, pool._memory._n_slots))
+
+    sessions(50)
+    before = resident_bytes(), n_handles(), threading.active_count(), pool._memory.n_bytes
+    sessions(500)
+    after = resident_bytes(), n_handles(), threading.active_count(), pool._memory.n_bytes
+    assert after[0] - before[0] < 30e6  # one stream's cache is 0.5 MB: 500 would be 250 MB
+    assert after[1:] == before[1:]
+    assert pool.stats.n_failed == 110
+
+
+def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
+    expected = model.start_stream(processor, OPTIONS).push(frames[:12])
+    pool = CommentaryPool(model, processor, max_streams=2)
+    stays, ill = pool.join(OPTIONS), pool.join(OPTIONS)
+    stays.push(frames[:8])
+    ill.push(frames[:12])
+    pool.step()
+    for parts in pool._memory.of_place(ill._stream.state.cache.slot):
+        for part in parts:
+            part.fill_(torch.nan)  # as of numbers too large for half precision
+    ill.leave()
+    comes = pool.join(OPTIONS)
+    comes.push(frames[:12])
+    stays.push(frames[8:12])
+    run_all(pool)
+    assert_same(taken(stays), expected)
+    assert_same(taken(comes), expected)
+
+
+def test_a_stream_that_leaves_before_it_has_a_place(frames, model, processor):
+    pool = CommentaryPool(model, processor, max_streams=2)
+    stays = pool.join(OPTIONS)
+    stays.push(frames[:6])
+    pool.step()  # memory for one
+    pool.join(OPTIONS).leave()
+    assert len(pool) == 1 and pool._memory._free == [1]
+
+
+def test_a_refused_stream_takes_no_memory(frames, model, processor):
+    pool = CommentaryPool(model, processor, max_streams=2)
+    streams = [pool.join(OPTIONS) for _ in range(2)]
+    for _ in range(3):
+        with pytest.raises(PoolFullError):
+            pool.join(OPTIONS)
+    for stream in streams:
+        stream.push(frames[:6])
+    assert pool.step() == 2
+    assert pool._memory._n_slots == 2
+    assert pool.stats.n_refused == 3
+
+
+def test_what_filled_the_memory_is_gone_before_each_is_tried_alone(frames, model, processor, monkeypatch):
+    class Activations:
+        pass
+
+    forward, held = model.model.visual.forward, []
+
+    def out_of_memory_for_two(patches, grid_thw, **kwargs):
+        activations = Activations()
+        if len(grid_thw) > 1:
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("no memory")
+        assert [ref() for ref in held] == [None]
+        return forward(patches, grid_thw=grid_thw, **kwargs)
+
+    monkeypatch.setattr(model.model.visual, "forward", out_of_memory_for_two)
+    pool = CommentaryPool(model, processor, max_streams=2)
+    streams = [pool.join(OPTIONS) for _ in range(2)]
+    for stream in streams:
+        stream.push(frames[:6])
+    gc.disable()
+    try:
+        assert pool.step() == 2
+    finally:
+        gc.enable()
+    assert pool.stats.n_rounds_apart == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_ends_all_streams(frames, model, processor, monkeypatch):
+    class Panic(BaseException):
+        """As libraries in Rust raise."""
+
+    def panics(*args):
+        raise Panic("at line 7")
+
+    with CommentaryPool(model, processor, max_streams=3).start() as pool:
+        streams = [pool.join(OPTIONS) for _ in range(2)]
+        monkeypatch.setattr(streams[0]._stream, "end_turn", panics)
+        streams[0].push(frames[:6])
+        for stream in streams:
+            with pytest.raises(PoolStoppedError, match=r"has died \(Panic: at line 7\)"):
+                stream.take(20)
+        with pytest.raises(PoolStoppedError, match="has died"):
+            pool.join(OPTIONS)
+        assert isinstance(pool.failure, PoolStoppedError)
+        assert pool.round_s == 0
+
+
+def test_a_slow_push_does_not_hold_up_the_others(frames, model, processor, monkeypatch):
+    is_resizing, go_on = threading.Event(), threading.Event()
+    with CommentaryPool(model, processor, max_streams=2).start() as pool:
+        slow, quick = pool.join(OPTIONS), pool.join(OPTIONS)
+        resized = slow._stream.resized
+
+        def slowly(shown):
+            is_resizing.set()
+            assert go_on.wait(20)
+            return resized(shown)
+
+        monkeypatch.setattr(slow._stream, "resized", slowly)
+        pusher = threading.Thread(target=slow.push, args=(frames[:6],))
+        pusher.start()
+        try:
+            assert is_resizing.wait(20)
+            quick.push(frames[:6])
+            assert quick.take(5) is not None
+        finally:
+            go_on.set()
+            pusher.join()
+        assert slow.take(20) is not None
+
+
+def test_paused_rounds_take_all_that_came(frames, model, processor):
+    with CommentaryPool(model, processor, max_streams=3).start() as pool:
+        streams = [pool.join(OPTIONS) for _ in range(3)]
+        with pool.paused():
+            for stream in streams:
+                stream.push(frames[:6])
+            assert streams[0].take(0.05) is None
+        assert all(stream.take(20) is not None for stream in streams)
+    assert pool.stats.n_rounds == 1
