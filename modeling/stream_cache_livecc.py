@@ -35,6 +35,7 @@ class CacheMemory:
         self._free: list[int] = []
         self._n_slots = 0
         self._lock = threading.Lock()  # streams come and go while others are generated
+        self.step: tuple | None = None  # a decoding step bound to these addresses, see `fixed_step`
 
     @property
     def capacity(self) -> int:
@@ -45,6 +46,16 @@ class CacheMemory:
     def n_bytes(self) -> int:
         """Bytes of memory reserved."""
         return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
+
+    @property
+    def n_places(self) -> int:
+        """Places for which there is memory."""
+        return min(group.n_slots for group in self._groups)
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the memory is; others after it has grown."""
+        return tuple(held.data_ptr() for group in self._groups for held in group.held)
 
     def take_slot(self) -> int:
         """Return the number of a stream's place, the lowest that is free."""
@@ -66,7 +77,7 @@ class CacheMemory:
 
         Returns:
             Keys, values and, where they are held, keys as they were first read, of all places in a layer: (places,
-            key-value heads, capacity, head size) each.
+            key-value heads, capacity + 1, head size) each.
         """
         group, i = self._group_of[layer]
         if group.capacity < n_tokens or group.n_slots < self._n_slots:
@@ -77,11 +88,24 @@ class CacheMemory:
             group.grow(self._n_slots, capacity, like)
         return group.layers[i]
 
+    def reserve_all(self, n_tokens: int) -> None:
+        """Make room for streams of `n_tokens` in all layers, each of which has some already."""
+        for layer, (group, _) in enumerate(self._group_of):
+            self.reserve(layer, n_tokens, group.held[0][0, 0].transpose(0, 1))
+
+    def of_layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of all places, (places, key-value heads, `capacity` + 1, head size) each.
+
+        What is written behind the capacity is never read.
+        """
+        group, i = self._group_of[layer]
+        return group.layers[i][:2]
+
     def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
         """Yield keys, values and, where held, keys as first read of a place.
 
-        Each is of shape (layers, key-value heads, capacity, head size), a few layers at a time, so that what is made
-        of them stays small.
+        Each is of shape (layers, key-value heads, capacity + 1, head size), a few layers at a time, so that what is
+        made of them stays small.
         """
         for group in self._groups:
             held = [tensor[:, slot] for tensor in group.held]
@@ -102,13 +126,13 @@ class _LayerGroup:
         self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
 
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
-        shape = self.n_layers, n_slots, like.shape[1], capacity, like.shape[2]
+        shape = self.n_layers, n_slots, like.shape[1], capacity + 1, like.shape[2]  # one more: see `of_layer`
         # In float32 a key may be rotated as often as its stream moves: what is lost stays near 1e-6.
         n_kinds = 3 if self._is_movable and like.dtype.itemsize < 4 else 2
         # Zeros: places where nothing was written take part in operations over all places, at weight 0.
         grown = [like.new_zeros(shape) for _ in range(n_kinds)]
         for new, old in zip(grown, self.held):
-            new[:, : self.n_slots, :, : self.capacity] = old
+            new[:, : self.n_slots, :, : self.capacity + 1] = old
         self.held, self.n_slots, self.capacity = grown, n_slots, capacity
         self.layers = list(zip(*(tensor.unbind() for tensor in grown)))
 

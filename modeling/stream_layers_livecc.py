@@ -46,6 +46,25 @@ class StreamLayers:
         self._layers = [_bound(layer, dtype) for layer in language_model.layers]
         self._norm = _norm(language_model.norm, dtype)
         self._head = _linear(model.lm_head)
+        self._parameters = [*language_model.layers.parameters(), language_model.norm.weight, model.lm_head.weight]
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the layers and the head are."""
+        return {parameter.device for parameter in self._parameters}
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the weights are."""
+        return tuple(parameter.data_ptr() for parameter in self._parameters)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing hangs on any module, so that a pass is known to be no more than these operations."""
+        if not all(isinstance(layer, _LeanLayer) for layer in self._layers):
+            return False
+        parts = [self._norm, self._head, *(part for layer in self._layers for part in layer.parts)]
+        return not any(isinstance(part, nn.Module) for part in parts)
 
     def logits(
         self,
@@ -89,7 +108,7 @@ def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.Lo
     patches = patches.to(visual.device, visual.dtype)
     embed = visual.patch_embed
     known = ((visual, Qwen2VisionTransformerPretrainedModel), (embed, PatchEmbed), (embed.proj, nn.Conv3d))
-    if not all(type(module) is kind and _is_bare(module) for module, kind in known):
+    if not all(type(module) is kind and is_bare(module) for module, kind in known):
         return visual(patches, grid_thw=grid_thw.to(visual.device)).pooler_output
     facts = _grid_facts(tuple(map(tuple, grid_thw.tolist())), visual)
     hidden = bound_linear(embed.proj.weight.flatten(1), None)(patches)  # a convolution whose stride is its size
@@ -185,7 +204,7 @@ def _attend_in_pictures(query: torch.Tensor, key: torch.Tensor, value: torch.Ten
 def _is_known(module: nn.Module, parts: dict[str, type]) -> bool:
     """Return whether a module and its parts are of these classes, with nothing that hangs on them."""
     found = ((module.get_submodule(name), kind) for name, kind in parts.items())
-    return all(type(part) is kind and _is_bare(part) for part, kind in found)
+    return all(type(part) is kind and is_bare(part) for part, kind in found)
 
 
 def _bound(layer: nn.Module, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
@@ -215,6 +234,7 @@ class _LeanLayer:
             _linear(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
         )
         self.gate, self.up, self.down = (_linear(module) for module in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.parts = [self.norm, self.mlp_norm, self.q, self.k, self.v, self.o, self.gate, self.up, self.down]
         self.act = silu if mlp.config.hidden_act == "silu" else mlp.act_fn
 
     def __call__(self, hidden, cos, sin, caches, last=None):
@@ -236,20 +256,20 @@ class _LeanLayer:
 
 def _linear(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a module, which is a linear layer where it is bare."""
-    if type(module) is nn.Linear and _is_bare(module):
+    if type(module) is nn.Linear and is_bare(module):
         return bound_linear(module.weight, module.bias)
     return module
 
 
 def _norm(module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a norm."""
-    if type(module) is Qwen2VLRMSNorm and _is_bare(module) and module.weight.dtype == dtype:
+    if type(module) is Qwen2VLRMSNorm and is_bare(module) and module.weight.dtype == dtype:
         weight = module.weight
         return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=module.variance_epsilon)
     return module
 
 
-def _is_bare(module: nn.Module) -> bool:
+def is_bare(module: nn.Module) -> bool:
     """Return whether calling a module is no more than its class's forward pass."""
     return not (
         module._forward_hooks

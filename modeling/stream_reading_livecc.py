@@ -11,6 +11,7 @@ import torch
 from .positions_livecc import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from .stream_attention_livecc import PackedCaches, Rope
 from .stream_cache_livecc import CacheMemory, StreamCache
+from .stream_graph_livecc import FixedStep, fixed_step
 from .stream_layers_livecc import StreamLayers, vision_features
 from .stream_state_livecc import ContextFullError, StreamState
 from .stream_window_livecc import TEXT, VISION, Span
@@ -134,6 +135,7 @@ class NextTokens:
         # All steps' angles at once: a step then copies nothing to the device.
         cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
         self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
+        self._fixed = self._fixed_step(model, n_steps)
 
     @torch.no_grad()
     def read(self, token_ids: torch.LongTensor, streams: Sequence[int], step: int) -> torch.FloatTensor:
@@ -141,20 +143,36 @@ class NextTokens:
 
         Args:
             token_ids: (b,) the tokens, on the model's device.
-            streams: (b,) indices of the streams.
+            streams: (b,) indices of the streams, each of which was among those of the step before.
             step: how many tokens of these streams were read by this object.
 
         Returns:
             Logits of the tokens that follow, of shape (b, vocabulary).
         """
-        caches = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
+        caches = [self._states[i].cache for i in streams]
         cos, sin = self._cos[:, step], self._sin[:, step]
         if len(streams) < len(self._states):
             chosen = torch.tensor(streams, device=cos.device)
             cos, sin = cos[chosen], sin[chosen]
-        logits = self._layers.logits(self._embedding(token_ids), cos, sin, caches)
-        caches.advance()
+        if self._fixed is None:
+            packed = PackedCaches(caches, [1] * len(streams))
+            logits = self._layers.logits(self._embedding(token_ids), cos, sin, packed)
+        else:
+            logits = self._fixed.read(token_ids, cos, sin, [cache.slot for cache in caches])
+        for cache in caches:
+            cache.advance(1)
         return logits
+
+    def _fixed_step(self, model, n_steps: int) -> FixedStep | None:
+        """Return the step in fixed shapes, where there is one for these streams."""
+        caches = [state.cache for state in self._states]
+        if len({id(cache.memory) for cache in caches}) > 1:
+            return None
+        longest = max(cache.length for cache in caches)
+        step = fixed_step(model, self._layers, caches[0].memory, longest + n_steps)
+        if step is not None:
+            step.begin([cache.slot for cache in caches], [cache.length for cache in caches])
+        return step
 
 
 def _plan(model, reading: Reading) -> _Plan:

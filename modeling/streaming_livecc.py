@@ -117,13 +117,14 @@ class CommentaryStream:
     def reset(self) -> None:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
+        chooser = self._make_chooser(options)  # may fail; nothing is taken before it
         self.release()
         if self._memory is not None:
             cache = StreamCache(self._memory)
         else:
             cache = StreamCache(new_memory(self._model, is_movable=self._window.kind == "sliding"))
         self.state = StreamState(cache)
-        self._chooser = self._make_chooser(options)
+        self._chooser = chooser
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
         self._next_query: str | None = query_text(self._query, options.title, options.previous)
