@@ -16,6 +16,8 @@ from torch.nn.functional import linear
 # From so many elements of a weight (1 MB, more than a core's cache keeps) or multiplications on it pays.
 _MIN_WEIGHT = 1 << 18
 _MIN_MULTIPLICATIONS = 1 << 21
+# Of attention for each key-value head: its shapes are new in each turn, and oneDNN makes a program for each (1 ms).
+_MIN_ATTENTION = 1 << 26
 # Scores at once: few enough to stay in the cache, of rows enough that reading keys and values anew costs little.
 _SCORES_AT_ONCE = 1 << 20
 _MIN_ROWS = 160
@@ -45,17 +47,18 @@ def product(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | None
 
 
 def bound_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what applies a linear layer of this weight (outer, inner), by the faster of both libraries."""
+    """Return what applies a linear layer of this weight (outer, inner) to (rows, inner), by the faster of both."""
     if not (is_for(weight) and weight.is_contiguous()):
         return partial(linear, weight=weight, bias=bias)
     if weight.numel() >= _MIN_WEIGHT:
         return partial(product, columns=weight, bias=bias)
-    return partial(_product_of_many_rows, weight=weight, bias=bias)
+    min_rows = -(-_MIN_MULTIPLICATIONS // max(weight.numel(), 1))
+    return partial(_by_rows, weight=weight, bias=bias, min_rows=min_rows)
 
 
 def is_for_attention(query: torch.Tensor, keys: torch.Tensor) -> bool:
     """Return whether :func:`attend` takes these and is the faster way."""
-    return query.numel() // len(keys) * keys.shape[1] >= _MIN_MULTIPLICATIONS and is_for(query) and is_for(keys)
+    return query.numel() // keys.shape[0] * keys.shape[1] >= _MIN_ATTENTION and is_for(query) and is_for(keys)
 
 
 def attend(
@@ -74,7 +77,7 @@ def attend(
         As `query`.
     """
     n_tokens, n_heads, size = query.shape
-    length, group = keys.shape[1], n_heads // len(keys)
+    length, group = keys.shape[1], n_heads // keys.shape[0]
     query, attended = query * scale, torch.empty_like(query)
     keys, values = (held if held[0].is_contiguous() else held.contiguous() for held in (keys, values))
     step = max(_SCORES_AT_ONCE // length, _MIN_ROWS) // group or 1
@@ -91,9 +94,8 @@ def attend(
     return attended
 
 
-def _product_of_many_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    is_worth_it = rows.numel() * len(weight) >= _MIN_MULTIPLICATIONS
-    return product(rows, weight, bias) if is_worth_it else linear(rows, weight, bias)
+def _by_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, min_rows: int) -> torch.Tensor:
+    return product(rows, weight, bias) if rows.shape[0] >= min_rows else linear(rows, weight, bias)
 
 
 def _is_available() -> bool:

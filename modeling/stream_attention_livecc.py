@@ -69,7 +69,8 @@ class PackedCaches:
         n, n_heads, size = query.shape
         if n == 1:
             # Heads that share keys become rows of one query: no key is copied, and no mask is needed.
-            grouped = query.view(1, len(keys), n_heads // len(keys), size)
+            n_kv_heads = keys.shape[0]
+            grouped = query.view(1, n_kv_heads, n_heads // n_kv_heads, size)
             return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
         if is_for_attention(query, keys):
             return attend(query, keys, values, scale, is_causal=True)
@@ -79,7 +80,7 @@ class PackedCaches:
             values[None],
             attn_mask=self._mask(n, keys.shape[1], query),
             scale=scale,
-            enable_gqa=n_heads > len(keys),
+            enable_gqa=n_heads > keys.shape[0],
         )
         return attended[0].transpose(0, 1)
 

@@ -29,20 +29,22 @@ def fixed_step(model, layers: StreamLayers, memory: CacheMemory, n_tokens: int) 
         The step; `None` where there is nothing to gain: not on one CUDA device, or something hangs on the modules.
     """
     embedding = model.get_input_embeddings()
-    devices = {embedding.weight.device, *layers.devices}
-    if not (_is_worth_it(devices) and layers.is_bare and is_bare(embedding)):
+    if not (_is_worth_it(embedding.weight.device) and layers.is_bare and is_bare(embedding)):
+        return None
+    weights = [embedding.weight, *layers.tensors]
+    if len({weight.device for weight in weights}) > 1:
         return None
     memory.reserve_all(n_tokens)
-    key = memory.addresses, layers.addresses, embedding.weight.data_ptr()
+    key = memory.addresses, tuple(weight.data_ptr() for weight in weights)
     if memory.step is None or memory.step[0] != key:
         memory.step = None  # before the next one is captured: its memory is free then
         memory.step = key, FixedStep(embedding, layers, memory)
     return memory.step[1]
 
 
-def _is_worth_it(devices: set[torch.device]) -> bool:
+def _is_worth_it(device: torch.device) -> bool:
     """Return whether launches cost more than the computation of silent places."""
-    return len(devices) == 1 and next(iter(devices)).type == "cuda"
+    return device.type == "cuda"
 
 
 class FixedStep:

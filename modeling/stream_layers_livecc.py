@@ -8,7 +8,7 @@ on several devices) still works: where there is any, the module itself is called
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids
 
-from .onednn_livecc import attend, bound_linear, is_for_attention
+from .onednn_livecc import attend, bound_linear, is_for, is_for_attention
 from .stream_attention_livecc import PackedCaches, StreamAttention
 from .stream_cache_livecc import rotate
 
@@ -46,25 +46,23 @@ class StreamLayers:
         self._layers = [_bound(layer, dtype) for layer in language_model.layers]
         self._norm = _norm(language_model.norm, dtype)
         self._head = _linear(model.lm_head)
-        self._parameters = [*language_model.layers.parameters(), language_model.norm.weight, model.lm_head.weight]
-
-    @property
-    def devices(self) -> set[torch.device]:
-        """Where the layers and the head are."""
-        return {parameter.device for parameter in self._parameters}
-
-    @property
-    def addresses(self) -> tuple[int, ...]:
-        """Where the weights are."""
-        return tuple(parameter.data_ptr() for parameter in self._parameters)
 
     @property
     def is_bare(self) -> bool:
         """Whether nothing hangs on any module, so that a pass is known to be no more than these operations."""
-        if not all(isinstance(layer, _LeanLayer) for layer in self._layers):
-            return False
-        parts = [self._norm, self._head, *(part for layer in self._layers for part in layer.parts)]
-        return not any(isinstance(part, nn.Module) for part in parts)
+        return all(isinstance(layer, _LeanLayer) for layer in self._layers) and not any(
+            isinstance(part, nn.Module) for part in self._parts
+        )
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Weights and biases of bare layers."""
+        held = (value for part in self._parts for value in part.keywords.values())
+        return [value for value in held if isinstance(value, torch.Tensor)]
+
+    @property
+    def _parts(self) -> list[Callable]:
+        return [self._norm, self._head, *(part for layer in self._layers for part in layer.parts)]
 
     def logits(
         self,
@@ -238,7 +236,7 @@ class _LeanLayer:
         self.act = silu if mlp.config.hidden_act == "silu" else mlp.act_fn
 
     def __call__(self, hidden, cos, sin, caches, last=None):
-        n, size = len(hidden), self.size
+        n, size = hidden.shape[0], self.size
         normed = self.norm(hidden)
         value = self.v(normed).view(n, -1, size)
         if last is None:  # queries and keys turn together
@@ -246,10 +244,10 @@ class _LeanLayer:
             query, key = turned[:, : self.n_heads], turned[:, self.n_heads :]
         else:
             key = rotate(self.k(normed).view(n, -1, size), cos, sin)
-            query = rotate(self.q(normed[last]).view(len(last), -1, size), cos[last], sin[last])
+            query = rotate(self.q(normed[last]).view(last.shape[0], -1, size), cos[last], sin[last])
             hidden = hidden[last]
         attended = caches.attend(self.index, query, key, value, self.scale)
-        hidden = hidden + self.o(attended.reshape(len(hidden), -1))
+        hidden = hidden + self.o(attended.reshape(hidden.shape[0], -1))
         normed = self.mlp_norm(hidden)
         return hidden + self.down(self.act(self.gate(normed)) * self.up(normed))
 
@@ -264,9 +262,23 @@ def _linear(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 def _norm(module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a norm."""
     if type(module) is Qwen2VLRMSNorm and is_bare(module) and module.weight.dtype == dtype:
-        weight = module.weight
-        return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=module.variance_epsilon)
+        weight, eps = module.weight, module.variance_epsilon
+        if is_for(weight):
+            size = weight.shape[0]
+            return partial(_rms_norm, weight=weight * size**0.5, least=_scalar((size * eps) ** 0.5))
+        return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
     return module
+
+
+@lru_cache
+def _scalar(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
+def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """`rms_norm` in half as many operations; `weight` and `least` hold the size and epsilon."""
+    length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    return (hidden / torch.hypot(length, least)).mul_(weight)
 
 
 def is_bare(module: nn.Module) -> bool:
