@@ -16,8 +16,9 @@ import torch
 # Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
-# Of keys that move together: 64 MB in float32.
-_ELEMENTS_AT_ONCE = 1 << 24
+# Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
+_ELEMENTS_ON_CPU = 1 << 19
+_ELEMENTS_ELSEWHERE = 1 << 24
 
 
 class CacheMemory:
@@ -110,7 +111,8 @@ class CacheMemory:
         for group in self._groups:
             held = [tensor[:, slot] for tensor in group.held]
             if held:
-                n_layers = max(_ELEMENTS_AT_ONCE // held[0][0].numel(), 1)
+                n_elements = _ELEMENTS_ON_CPU if held[0].device.type == "cpu" else _ELEMENTS_ELSEWHERE
+                n_layers = max(n_elements // held[0][0].numel(), 1)
                 yield from (list(part) for part in zip(*(tensor.split(n_layers) for tensor in held)))
 
 
