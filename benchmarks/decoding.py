@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -19,6 +18,8 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+
+from machine import hardware
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "results" / "decoding.json"
@@ -131,14 +132,6 @@ def measure(read: Callable, spans: list[tuple[float, float]], rounds: int) -> tu
     return rates, sums
 
 
-def hardware() -> str:
-    """The processor's name and how many cores this machine has."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def main() -> int:
     """Measures and writes; 1 if seeking is less than twice as fast."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -147,6 +140,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="the best of as many rounds is taken")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
     arguments = parser.parse_args()
+    machine = hardware()
     # One core, before FFmpeg and torch count them: both then work with one thread.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -185,7 +179,7 @@ def main() -> int:
         "frame_px": [[plan.height_px, plan.width_px] for plan in plans.values()],
         "video": f"{width}x{arguments.height}, {FPS} fps, H.264, key frame every {GOP}, {arguments.seconds} s, "
         f"{size_mb:.0f} MB",
-        "hardware": hardware(),
+        "hardware": machine,
         "threads": 1,
         "versions": {"av": av.__version__, "torch": torch.__version__},
     }

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from streaming import CASES, RESULTS, build_model, rounded, small, surroundings
+from machine import hardware, software
+from streaming import RESULTS, rounded
+from streaming_cases import CASES, build_model, small
 
 if TYPE_CHECKING:
-    from streaming import Case
+    from streaming_cases import Case
 
 MIN_RATIO_OF_8_ON_CPU = 3.0
 MIN_LIVE_ON_CUDA = 24
@@ -189,7 +191,15 @@ def main() -> int:
     if output is None and not arguments.small:
         output = RESULTS / ("pool_cuda.json" if device == "cuda" else "pool.json")
     if output is not None:
-        whole = {"model": case.name, "new_tokens": case.new_tokens, **found, **surroundings(device)}
+        whole = {
+            "model": case.name,
+            "new_tokens": case.new_tokens,
+            **found,
+            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+            "hardware": hardware(),
+            "threads": torch.get_num_threads(),
+            **software("torch", "transformers"),
+        }
         output.write_text(json.dumps(rounded(whole), indent=1) + "\n")
     return 0 if all(target["is_met"] for target in found["targets"]) else 1
 

@@ -27,176 +27,32 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from machine import hardware, software
+from streaming_cases import CASES, Case, Video, build_model, small
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-FIRST_TURN_FRAMES, TURN_FRAMES = 6, 2
 QUERY = "Please describe the video."
 WINDOW_TURNS = 10  # figures of a stretch of a stream are medians over as many turns
 SIDES = ("engine", "engine_windowed", "generate", "reencode")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One model and what it watches.
-
-    Attributes:
-        name: of the model.
-        turns: of all sides but `reencode`.
-        windowed_turns: of the windowed engine.
-        reencode_turns: turns, counted from 1, at which everything is read again.
-        frame_px: height and width of the video; `None`: the bundled clip.
-        max_pixels: most pixels of a resized frame.
-        new_tokens: generated in every turn.
-        video_s: length of the video, which is repeated.
-        bf16: whether the weights are in bfloat16 (else float32).
-    """
-
-    name: str
-    turns: int
-    windowed_turns: int
-    reencode_turns: tuple[int, ...] = ()
-    frame_px: tuple[int, int] | None = None
-    max_pixels: int = 384 * 28 * 28
-    new_tokens: int = 10
-    video_s: int = 24
-    bf16: bool = False
-
-
-CASES = {
-    case.name: case
-    for case in (
-        Case("livecc-tiny", 60, 240, (10, 30, 60), max_pixels=84 * 84),
-        Case("mid-size", 60, 60, (10, 30, 60), frame_px=(720, 1080), video_s=12),
-        Case("livecc-7b", 60, 240, (10,), frame_px=(720, 1080), video_s=12, bf16=True),
-    )
-}
 # What must hold, by model: (name, side or sides, limit). Ratios are to `generate`.
 MAX_RATIO = {"livecc-tiny": 0.5, "mid-size": 0.75}
 MAX_WINDOWED_RATIO = {"mid-size": 0.36}
 MAX_GROWTH = 1.1
 MAX_MEDIAN_S, MAX_P99_S, MAX_DECODE_RATIO = 0.12, 0.2, 2.0
-
-
-def small(case: Case) -> Case:
-    """Returns the case with few turns and small frames."""
-    turns = {"turns": 4, "windowed_turns": 6, "reencode_turns": (3,), "new_tokens": 3, "video_s": 2}
-    frames = {} if case.frame_px is None else {"frame_px": (112, 168), "max_pixels": 24 * 28 * 28}
-    return replace(case, **turns, **frames)
-
-
-def build_model(case: Case, processor, device: str, is_small: bool):
-    """Returns the model of a case in evaluation mode, in the position scheme ``reference``."""
-    import torch
-
-    from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_model
-    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
-
-    if case.name == "livecc-tiny":
-        return load_model(bundled_model_path(), device=device, dtype="float32", position_scheme="reference")[0]
-    torch.manual_seed(0)
-    config = random_config(case.name, processor, is_small)
-    if not case.bf16:
-        return LiveCCForConditionalGeneration(config).to(device).eval()
-    from transformers import initialization
-
-    with initialization.no_init_weights():
-        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-    for module in model.modules():  # drawn on the device: the memory here is never touched
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            drawn = torch.ones(parameter.shape, dtype=torch.bfloat16, device=device)
-            if parameter.ndim > 1:
-                drawn.normal_(std=0.02)
-            elif key == "bias":
-                drawn.zero_()
-            module._parameters[key] = torch.nn.Parameter(drawn, requires_grad=False)
-    return model.to(device).eval()
-
-
-def random_config(name: str, processor, is_small: bool):
-    """Returns a config of Qwen2-VL's shape: about 130M parameters, or Qwen2-VL-7B's, which is LiveCC-7B's."""
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-
-    if name == "livecc-7b":
-        shape = (152_064, 3584, 18_944, 28, 28, 4, [16, 24, 24], False)
-        vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
-    else:
-        # 78M in the tied embedding and head, 49M in ten layers with Qwen2-VL's proportions, 4M in the vision tower.
-        shape = (151_936, 512, 2731, 10, 8, 2, [8, 12, 12], True)
-        vision = {"depth": 4, "embed_dim": 256, "num_heads": 4}
-    vocabulary, hidden, intermediate, layers, heads, kv_heads, sections, tied = shape
-    if is_small:
-        vocabulary, hidden, intermediate, layers, heads, kv_heads, sections = 4096, 64, 128, 2, 4, 2, [4, 2, 2]
-        vision = {"depth": 2, "embed_dim": 64, "num_heads": 4}
-    ids = processor.tokenizer.convert_tokens_to_ids
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "max_position_embeddings": 131_072,  # random weights have learned no limit
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
-        "bos_token_id": None,
-        "eos_token_id": processor.end_id,
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        "tie_word_embeddings": tied,
-    }
-    return LiveCCConfig(
-        text_config=text,
-        vision_config=vision | {"mlp_ratio": 4, "hidden_size": hidden},
-        tie_word_embeddings=tied,
-        position_scheme="reference",
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=processor.video_token_id,
-        message_end_token_id=processor.end_id,
-    )
-
-
-class Video:
-    """The frames of each turn, decoded from a file that is played again and again; with what decoding took."""
-
-    def __init__(self, case: Case, folder: Path):
-        import torch
-
-        from livecc_hf.assets import demo_clip_path
-        from livecc_hf.modeling.video_reader_livecc import iter_chunks
-
-        path = demo_clip_path()
-        if case.frame_px is not None:
-            from decoding import write_moving_video
-
-            path = folder / "video.mp4"
-            write_moving_video(path, case.video_s, case.frame_px[1], case.frame_px[0])
-        self.decode_s, frames = [], []
-        start_s = time.perf_counter()
-        for chunk in iter_chunks(path):
-            self.decode_s.append(time.perf_counter() - start_s)
-            frames.append(chunk.frames)
-            if sum(map(len, frames)) >= case.video_s * 2:
-                break
-            start_s = time.perf_counter()
-        self.frames = torch.cat(frames)
-
-    def clip(self, turn: int):
-        """Returns the frames of a turn, counted from 0."""
-        first, n = (0, FIRST_TURN_FRAMES) if turn == 0 else (FIRST_TURN_FRAMES + TURN_FRAMES * (turn - 1), TURN_FRAMES)
-        return self.frames[[index % len(self.frames) for index in range(first, first + n)]]
 
 
 def measure(case: Case, device: str, is_small: bool) -> dict[str, Any]:
@@ -260,6 +116,15 @@ def warm_up(sides: dict[str, Any], video: Video) -> None:
         for turn in range(2):
             sides[name].turn(video.clip(turn))
         sides[name].reset()
+
+
+def rounded(value: Any) -> Any:
+    """Returns a copy of nested figures with four significant digits."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def compare(case: Case, times: dict[str, dict[int, Any]], model, device: str, is_small: bool) -> dict[str, Any]:
@@ -383,31 +248,6 @@ def targets(case: Case, result: dict[str, Any], device: str) -> list[dict[str, A
     return found
 
 
-def rounded(value: Any) -> Any:
-    """Returns a copy of nested figures with four significant digits."""
-    if isinstance(value, dict):
-        return {name: rounded(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def surroundings(device: str) -> dict[str, Any]:
-    """Returns the hardware and the versions."""
-    import torch
-    import transformers
-    from decoding import hardware
-
-    on_cuda = device.startswith("cuda")
-    return {
-        "device": torch.cuda.get_device_name() if on_cuda else "cpu",
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "python": platform.python_version(),
-    }
-
-
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Prints a line for each side of each model, in milliseconds, and the targets."""
     parts = ("resize", "vision", "prefill", "decode_tokens", "rest")
@@ -471,7 +311,12 @@ def main() -> int:
             results[name] = measure(case, device, arguments.small)
     print_table(results)
     is_met = all(target["met"] for result in results.values() for target in result["targets"])
-    around = surroundings(device)
+    around = {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        **software("torch", "transformers"),
+    }
     report = {
         "targets_met": is_met,
         "models": results,

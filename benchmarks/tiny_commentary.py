@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import torch
+from machine import hardware
 
 import livecc_hf
 from livecc_hf.loading import load_model_and_processor
@@ -24,18 +23,6 @@ BUNDLED = ROOT / "src/livecc_hf/assets/livecc-tiny"
 OUTPUT = ROOT / "benchmarks/results/tiny_commentary.json"
 TARGETS = {"recall": 0.92, "precision": 0.92, "silence": 0.98}
 BLANKED_RECALL_LIMIT = 0.05
-
-
-def hardware() -> str:
-    """The processor's name and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = names[0] if names else name
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def report(seen: Evaluation, n_clips: int, first: int, model: str) -> dict:

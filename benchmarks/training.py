@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from machine import hardware, memory_gb, software
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "results" / "training.json"
@@ -267,21 +268,6 @@ def problems(case: Case, result: dict[str, Any]) -> list[str]:
     return found
 
 
-def surroundings() -> dict[str, Any]:
-    """Returns the hardware and the versions."""
-    from importlib.metadata import version
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    return {
-        "hardware": f"{cpu}, {os.cpu_count()} cores, {ram:.0f} GB of memory",
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "accelerate")},
-        "python": platform.python_version(),
-    }
-
-
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Prints a line for each side of each model."""
     print(f"\n{'model':12} {'':16} {'step s':>8} {'CPU s':>8} {'MB above weights':>17} {'first loss':>11}")
@@ -323,7 +309,8 @@ def main() -> int:
         "targets": {"memory_ratio": round(MAX_MEMORY_RATIO, 3), "step_time_ratio": round(MAX_TIME_RATIO, 3)},
         "targets_met": not missed,
         "models": results,
-        **surroundings(),
+        "hardware": f"{hardware()}, {memory_gb():.0f} GB of memory",
+        **software("torch", "transformers", "trl", "accelerate"),
         "child_environment": CHILD_ENVIRONMENT,
         "load_average": [round(load, 2) for load in (load_before[0], os.getloadavg()[0])],
     }

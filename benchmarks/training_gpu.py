@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -32,6 +31,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from machine import software
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("lora", "qlora")
@@ -387,24 +388,15 @@ def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict
 
 def surroundings() -> dict[str, Any]:
     """Returns device, assumed peak rate and versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
     import torch
 
-    versions = {}
-    for name in ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     memory = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
     return {
         "device": device,
         "device_memory_gb": memory and round(memory, 1),
         "assumed_peak_bf16_tflops": peak_tflops(device),
-        "versions": versions,
-        "python": platform.python_version(),
+        **software("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"),
     }
 
 
