@@ -89,13 +89,12 @@ class PackedCaches:
         together = self._together
         keys, values = together.append(layer, key, value)
         n_heads, size = query.shape[1:]
-        query = together.to_places(query)
-        grouped = query.view(len(query), keys.shape[1], n_heads // keys.shape[1], size)
-        mask = together.mask(query)
+        n_kv_heads = keys.shape[1]
+        grouped = together.to_places(query).view(-1, n_kv_heads, n_heads // n_kv_heads, size)
+        mask = together.mask(query, n_kv_heads)
         if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
-            query, keys, values = (t.flatten(0, 1) for t in (grouped, keys, values))
-            mask = mask.expand(-1, n_heads // grouped.shape[2], -1, -1).flatten(0, 1)
-            scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
+            grouped, keys, values, mask = (t.flatten(0, 1) for t in (grouped, keys, values, mask))
+            scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
             attended = torch.bmm(scores.softmax(-1), values)
         else:
             attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)

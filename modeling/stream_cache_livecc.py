@@ -240,16 +240,18 @@ class TokenOfEach:
 
     def __init__(self, caches: Sequence[StreamCache]):
         self._memory = caches[0].memory
-        slots = [cache.slot for cache in caches]
+        slots, lengths = [cache.slot for cache in caches], [cache.length for cache in caches]
         self._n_slots = max(slots) + 1
-        self._n_tokens = max(cache.length for cache in caches) + 1
+        self._n_tokens = max(lengths) + 1
         self._is_all = slots == list(range(self._n_slots))
-        lengths = torch.ones(self._n_slots, dtype=torch.long)  # other places compute something that nobody reads
-        lengths[slots] = torch.tensor([cache.length + 1 for cache in caches])
-        is_later = torch.arange(self._n_tokens) >= lengths[:, None]
+        ends = [0] * self._n_slots  # other places compute something that nobody reads
+        for slot, length in zip(slots, lengths):
+            ends[slot] = length
+        is_later = torch.arange(self._n_tokens) > torch.tensor(ends)[:, None]
         mask = torch.zeros(is_later.shape).masked_fill_(is_later, -torch.inf)
-        self._here = (torch.tensor(slots), lengths[slots] - 1, mask[:, None, None])
+        self._here = (torch.tensor(slots), torch.tensor(lengths), mask[:, None, None])
         self._on_device: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+        self._masks: dict[tuple, torch.Tensor] = {}
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the tokens of a layer, keys and values of shape (B, key-value heads, head size).
@@ -265,12 +267,16 @@ class TokenOfEach:
             views.append(held[: self._n_slots, :, : self._n_tokens])
         return views[0], views[1]
 
-    def mask(self, like: torch.Tensor) -> torch.Tensor:
-        """Return what is added to scores, (places, 1, 1, tokens of the longest stream): -inf at tokens not to see.
+    def mask(self, like: torch.Tensor, n_kv_heads: int) -> torch.Tensor:
+        """Return what is added to scores: -inf at tokens not to see, 0 elsewhere.
 
-        Of the type and on the device of `like`.
+        Returns:
+            (places, key-value heads, 1, tokens of the longest stream), of the type and on the device of `like`.
         """
-        return self._on(like.device)[2].to(like.dtype)
+        key = like.device, like.dtype, n_kv_heads
+        if key not in self._masks:  # the same in all layers
+            self._masks[key] = self._on(like.device)[2].to(like.dtype).repeat(1, n_kv_heads, 1, 1)
+        return self._masks[key]
 
     def to_places(self, rows: torch.Tensor) -> torch.Tensor:
         """Return rows (B, ...) of the streams at their places, (places, ...)."""
