@@ -14,7 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
-from .onednn_livecc import attend, is_for_attention
+from .onednn_livecc import attend, is_for_attention, padded_length
 from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
 
@@ -30,8 +30,13 @@ class PackedCaches:
         self.caches = caches
         self.n_new = n_new
         self._masks: dict[tuple, torch.Tensor] = {}
-        shares = len(caches) > 1 and all(n == 1 for n in n_new) and len({id(cache.memory) for cache in caches}) == 1
-        self._together = TokenOfEach(caches) if shares else None
+        # Streams of one token each that share their memory, by their places in the row.
+        of_memory: dict[int, list[int]] = {}
+        if len(caches) > 1 and all(n == 1 for n in n_new):
+            for i, cache in enumerate(caches):
+                of_memory.setdefault(id(cache.memory), []).append(i)
+        shared = [rows for rows in of_memory.values() if len(rows) > 1]
+        self._together = [(rows, TokenOfEach([caches[i] for i in rows])) for rows in shared]
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -49,44 +54,53 @@ class PackedCaches:
             As `query`.
         """
         if len(self.caches) == 1:
-            return self._attend_one(query, *self.caches[0].append(layer, key, value), scale)
-        if self._together is not None:
-            return self._attend_together(layer, query, key, value, scale)
-        parts, at, is_last = [], 0, len(query) == len(self.caches)
+            return self._attend_one(self.caches[0], layer, query, key, value, scale)
+        if self._together and len(self._together[0][0]) == len(self.caches):
+            return self._attend_together(self._together[0][1], layer, query, key, value, scale)
+        attended = torch.empty_like(query)
+        for rows, together in self._together:
+            found = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
+            attended[rows] = found
+        in_company = {i for rows, _ in self._together for i in rows}
+        at, is_last = 0, query.shape[0] == len(self.caches)
         for i, (cache, n) in enumerate(zip(self.caches, self.n_new)):
-            end = at + n
-            keys, values = cache.append(layer, key[at:end], value[at:end])
-            parts.append(self._attend_one(query[i : i + 1] if is_last else query[at:end], keys, values, scale))
-            at = end
-        return torch.cat(parts)
+            new = slice(at, at + n)
+            rows = slice(i, i + 1) if is_last else new
+            if i not in in_company:
+                attended[rows] = self._attend_one(cache, layer, query[rows], key[new], value[new], scale)
+            at += n
+        return attended
 
     def advance(self) -> None:
         """Make the caches count what all layers have added."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
 
-    def _attend_one(self, query, keys, values, scale):
+    def _attend_one(self, cache, layer, query, key, value, scale):
+        """Attend from the new tokens of one stream, or the last of them."""
         n, n_heads, size = query.shape
-        if n == 1:
-            # Heads that share keys become rows of one query: no key is copied, and no mask is needed.
-            n_kv_heads = keys.shape[0]
+        keys, values = cache.append(layer, key, value)
+        n_kv_heads, length, _ = keys.shape
+        if n == 1 and query.device.type != "cuda":
+            # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA,
+            # where this may go to cuDNN, which makes a plan for each length.
             grouped = query.view(1, n_kv_heads, n_heads // n_kv_heads, size)
             return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
         if is_for_attention(query, keys):
-            return attend(query, keys, values, scale, is_causal=True)
+            keys, values = cache.first(layer, padded_length(length))
+            return attend(query, keys, values, scale, length)
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys[None],
             values[None],
-            attn_mask=self._mask(n, keys.shape[1], query),
+            attn_mask=self._mask(n, length, query),
             scale=scale,
-            enable_gqa=n_heads > keys.shape[0],
+            enable_gqa=n_heads > n_kv_heads,
         )
         return attended[0].transpose(0, 1)
 
-    def _attend_together(self, layer, query, key, value, scale):
+    def _attend_together(self, together, layer, query, key, value, scale):
         """Attend from a token of each stream, in one operation over the memory that they share."""
-        together = self._together
         keys, values = together.append(layer, key, value)
         n_heads, size = query.shape[1:]
         n_kv_heads = keys.shape[1]

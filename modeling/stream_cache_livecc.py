@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-# Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
+# Memory is reserved in steps of this many tokens (of which attention may read whole ones), and grows by half, so that
+# each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
 # Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
@@ -27,16 +28,22 @@ class CacheMemory:
     Args:
         devices: of each layer of the language model; consecutive layers on one device lie in one tensor.
         is_movable: whether tokens may be dropped from the middle (`StreamCache.keep`).
+        n_expected: how many streams will share it. On CUDA there is memory for them all from the start, since a place
+            more would copy all others.
+
+    Attributes:
+        step: a decoding step bound to these addresses, and what must stay the same for it; see `fixed_step`.
     """
 
-    def __init__(self, devices: Sequence[torch.device], is_movable: bool = False):
+    def __init__(self, devices: Sequence[torch.device], is_movable: bool = False, n_expected: int = 1):
         self.is_movable = is_movable
+        self._n_expected = n_expected
         self._groups = [_LayerGroup(len(list(run)), is_movable) for _, run in itertools.groupby(devices)]
         self._group_of = [(group, i) for group in self._groups for i in range(group.n_layers)]
         self._free: list[int] = []
         self._n_slots = 0
         self._lock = threading.Lock()  # streams come and go while others are generated
-        self.step: tuple | None = None  # a decoding step bound to these addresses, see `fixed_step`
+        self.step: tuple | None = None
 
     @property
     def capacity(self) -> int:
@@ -47,6 +54,11 @@ class CacheMemory:
     def n_bytes(self) -> int:
         """Bytes of memory reserved."""
         return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the language model."""
+        return len(self._group_of)
 
     @property
     def n_places(self) -> int:
@@ -86,7 +98,8 @@ class CacheMemory:
             capacity = self.capacity
             if capacity < n_tokens:
                 capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
-            group.grow(self._n_slots, capacity, like)
+            n_expected = self._n_expected if like.device.type == "cuda" else 1
+            group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
         return group.layers[i]
 
     def reserve_all(self, n_tokens: int) -> None:
@@ -127,12 +140,13 @@ class _LayerGroup:
         self.held: list[torch.Tensor] = []
         self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
 
+    @torch.inference_mode(False)  # the memory outlives the mode in which it was needed
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
         shape = self.n_layers, n_slots, like.shape[1], capacity + 1, like.shape[2]  # one more: see `of_layer`
-        # In float32 a key may be rotated as often as its stream moves: what is lost stays near 1e-6.
+        # In float32 a key may be rotated each time it moves: after a hundred times it is off by 1e-6.
         n_kinds = 3 if self._is_movable and like.dtype.itemsize < 4 else 2
         # Zeros: places where nothing was written take part in operations over all places, at weight 0.
-        grown = [like.new_zeros(shape) for _ in range(n_kinds)]
+        grown = [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(n_kinds)]
         for new, old in zip(grown, self.held):
             new[:, : self.n_slots, :, : self.capacity + 1] = old
         self.held, self.n_slots, self.capacity = grown, n_slots, capacity
@@ -180,6 +194,16 @@ class StreamCache:
         held_keys[:, self.length : end] = keys.transpose(0, 1)
         held_values[:, self.length : end] = values.transpose(0, 1)
         return held_keys[:, :end], held_values[:, :end]
+
+    def first(self, layer: int, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return views of the first keys and values of a layer, (key-value heads, tokens, head size) each.
+
+        Args:
+            layer: the layer's index.
+            n_tokens: how many; up to the memory's capacity, more than are held: those after them are no stream's.
+        """
+        keys, values = self.memory.of_layer(layer)
+        return keys[self.slot, :, :n_tokens], values[self.slot, :, :n_tokens]
 
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has appended."""

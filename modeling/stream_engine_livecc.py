@@ -141,7 +141,7 @@ def _to_host(tokens: torch.LongTensor) -> Callable[[], list[int]]:
     host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
     host.copy_(tokens, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(tokens.device))
 
     def values() -> list[int]:
         copied.synchronize()

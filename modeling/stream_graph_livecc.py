@@ -6,6 +6,7 @@ goes where nobody reads. So the same graph serves any number of speaking streams
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .stream_cache_livecc import CacheMemory
 from .stream_layers_livecc import StreamLayers, is_bare
+
+_CAPTURING = threading.Lock()  # one capture at a time in a process
 
 
 def fixed_step(model, layers: StreamLayers, memory: CacheMemory, n_tokens: int) -> FixedStep | None:
@@ -35,7 +38,7 @@ def fixed_step(model, layers: StreamLayers, memory: CacheMemory, n_tokens: int) 
     if len({weight.device for weight in weights}) > 1:
         return None
     memory.reserve_all(n_tokens)
-    key = memory.addresses, tuple(weight.data_ptr() for weight in weights)
+    key = memory.addresses, memory.n_places, memory.capacity, tuple(weight.data_ptr() for weight in weights)
     if memory.step is None or memory.step[0] != key:
         memory.step = None  # before the next one is captured: its memory is free then
         memory.step = key, FixedStep(embedding, layers, memory)
@@ -56,6 +59,7 @@ class FixedStep:
         memory: of the streams; its addresses must stay.
     """
 
+    @torch.inference_mode(False)  # it outlives the caller's mode
     def __init__(self, embedding: torch.nn.Module, layers: StreamLayers, memory: CacheMemory):
         self._embedding, self._layers = embedding, layers
         self._places = _AllPlaces(memory, embedding.weight)
@@ -75,6 +79,7 @@ class FixedStep:
         self._slots = list(slots)
         self._chosen = self._places.on_device(slots)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def read(
         self, token_ids: torch.LongTensor, cos: torch.Tensor, sin: torch.Tensor, slots: Sequence[int]
@@ -104,7 +109,8 @@ class FixedStep:
         if self._graph is None:
             self._logits = self._step()
         else:
-            self._graph.replay()
+            with torch.cuda.device(self._token_ids.device):
+                self._graph.replay()
         return self._logits.index_select(0, places)
 
     def _step(self) -> torch.FloatTensor:
@@ -116,21 +122,24 @@ class FixedStep:
     def _capture(self) -> None:
         self._is_captured = True
         at = self._places.at.clone()
-        try:
+        with _CAPTURING, torch.cuda.device(at.device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # what libraries set up at their first call cannot be captured
-                for _ in range(2):
-                    self._step()
-                    self._places.at.copy_(at)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._logits = self._step()
-            self._graph = graph
-        except RuntimeError as error:
-            warnings.warn(f"decoding without a CUDA graph, which is slower: {error}", stacklevel=2)
-        self._places.at.copy_(at)
+            try:
+                with torch.cuda.stream(side):  # what libraries set up at their first call cannot be captured
+                    for _ in range(2):
+                        self._step()
+                        self._places.at.copy_(at)
+                torch.cuda.current_stream().wait_stream(side)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    self._logits = self._step()
+                self._graph = graph
+            except RuntimeError as error:
+                warnings.warn(f"decoding without a CUDA graph, which is slower: {error}", stacklevel=2)
+            finally:
+                torch.cuda.current_stream().wait_stream(side)
+                self._places.at.copy_(at)
 
 
 class _AllPlaces:
@@ -138,7 +147,9 @@ class _AllPlaces:
 
     def __init__(self, memory: CacheMemory, like: torch.Tensor):
         device = like.device
-        self._memory, self._dtype = memory, like.dtype
+        # Not the memory itself, which holds the step: together they would stay until garbage is collected.
+        self._layers = [memory.of_layer(layer) for layer in range(memory.n_layers)]
+        self._dtype = like.dtype
         self.n_places, self._capacity = memory.n_places, memory.capacity
         self._all = torch.arange(self.n_places, device=device)
         self._index = torch.arange(self._capacity, device=device)
@@ -168,7 +179,7 @@ class _AllPlaces:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
         """Add the new tokens of a layer and attend from each to its place up to itself; as `PackedCaches.attend`."""
-        keys, values = self._memory.of_layer(layer)
+        keys, values = self._layers[layer]
         keys[self._all, :, self.at] = key
         values[self._all, :, self.at] = value
         n, n_heads, size = query.shape

@@ -109,7 +109,9 @@ def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.Lo
     if not all(type(module) is kind and is_bare(module) for module, kind in known):
         return visual(patches, grid_thw=grid_thw.to(visual.device)).pooler_output
     facts = _grid_facts(tuple(map(tuple, grid_thw.tolist())), visual)
-    hidden = bound_linear(embed.proj.weight.flatten(1), None)(patches)  # a convolution whose stride is its size
+    hidden = bound_linear(embed.proj.weight.flatten(1), embed.proj.bias)(
+        patches
+    )  # a convolution whose stride is its size
     is_lean = facts.n_pictures is not None and visual.config._attn_implementation == "sdpa"
     for block in visual.blocks:
         if is_lean and _is_known(block, _BLOCK_PARTS):
@@ -146,12 +148,14 @@ class _GridFacts(NamedTuple):
 _GRID_FACTS: dict[tuple, _GridFacts] = {}  # of a few grids: a stream has two
 
 
+@torch.inference_mode(False)  # it outlives the caller's mode
 def _grid_facts(grids: tuple, visual: nn.Module) -> _GridFacts:
     config, device, merge_size = visual.config, visual.device, visual.spatial_merge_size
     on_device = is_flash_attention_requested(config)
     frequencies = visual.rotary_pos_emb.inv_freq
     key = grids, merge_size, device, on_device, frequencies.data_ptr(), len(frequencies)
-    if key not in _GRID_FACTS:
+    facts = _GRID_FACTS.get(key)  # others may clear it at any time
+    if facts is None:
         grid_thw = torch.tensor(grids)
         position_ids = get_vision_position_ids(grid_thw, merge_size).to(device)
         lengths, longest = get_vision_attention_seqlens(grid_thw.to(device) if on_device else grid_thw, config)
@@ -162,8 +166,8 @@ def _grid_facts(grids: tuple, visual: nn.Module) -> _GridFacts:
         n_pictures = sum(t for t, _, _ in grids) if len(sizes) == 1 else None
         if len(_GRID_FACTS) >= 16:
             _GRID_FACTS.clear()
-        _GRID_FACTS[key] = _GridFacts(lengths, longest, turns, (cos, sin), n_pictures)
-    return _GRID_FACTS[key]
+        facts = _GRID_FACTS[key] = _GridFacts(lengths, longest, turns, (cos, sin), n_pictures)
+    return facts
 
 
 _BLOCK_PARTS = {
@@ -189,12 +193,7 @@ def _run_block(block: Qwen2VLVisionBlock, hidden: torch.Tensor, facts: _GridFact
 def _attend_in_pictures(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
     """Attend within each picture; all of shape (pictures, patches, heads, head size)."""
     if is_for_attention(query[0], key[0].transpose(0, 1)):
-        return torch.cat(
-            [
-                attend(q, k.transpose(0, 1), v.transpose(0, 1), scale, is_causal=False)
-                for q, k, v in zip(query, key, value)
-            ]
-        )
+        return torch.cat([attend(q, k.transpose(0, 1), v.transpose(0, 1), scale) for q, k, v in zip(query, key, value)])
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     return scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
 
@@ -272,7 +271,8 @@ def _norm(module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], tor
 
 @lru_cache
 def _scalar(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float32, device="cpu")
+    with torch.inference_mode(False):  # it outlives the caller's mode
+        return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
 def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, least: torch.Tensor) -> torch.Tensor:

@@ -54,10 +54,10 @@ class _Plan:
     spans: list[Span]
 
 
-def new_memory(model, is_movable: bool = False) -> CacheMemory:
-    """Return memory for the caches of streams; `is_movable` if their contexts will be thinned out."""
+def new_memory(model, is_movable: bool = False, n_expected: int = 1) -> CacheMemory:
+    """Return memory for the caches of streams; see `CacheMemory`."""
     layers = model.model.language_model.layers
-    return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable)
+    return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable, n_expected)
 
 
 @torch.no_grad()

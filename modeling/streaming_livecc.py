@@ -63,6 +63,7 @@ class Turn:
         n_frames: waiting frames that it takes.
         start_s, end_s: its place, in seconds from the stream's start.
         job: what `generate` takes.
+        asked: the query that counts from this turn on.
         before: what undoes it.
     """
 
@@ -70,6 +71,7 @@ class Turn:
     start_s: float
     end_s: float
     job: TurnJob
+    asked: str
     before: tuple
 
 
@@ -127,7 +129,6 @@ class CommentaryStream:
         self._chooser = chooser
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
-        self._next_query: str | None = query_text(self._query, options.title, options.previous)
         self.waiting = FrameQueue(processor.video_processor, self._frame_options)
         self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
         self._is_finished = False
@@ -222,10 +223,6 @@ class CommentaryStream:
         if not query.strip():
             raise ValueError(f"the query is {query!r}: expected some text")
         self._processor.checked_text(query)  # now, not in the middle of a push
-        if self.waiting.n_turns == 0:
-            self._next_query = query_text(query, self.options.title, self.options.previous)
-        else:
-            self._next_query = None if query == self._query else query
         self._asked = query
 
     @torch.no_grad()
@@ -279,13 +276,18 @@ class CommentaryStream:
         patches, grid_thw = video_processor.frames_to_patches(self.waiting.peek(n_frames), do_resize=False)
         n_video_tokens = len(patches) // video_processor.merge_size**2
         is_first = self.waiting.n_turns == 0
-        prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, self._next_query or "", is_first)
-        self._forget(start_s, end_s)
+        asked = self._asked  # may change while the turn is generated
+        if is_first:
+            query = query_text(asked, self.options.title, self.options.previous)
+        else:
+            query = "" if asked == self._query else asked
+        prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, query, is_first)
         chooser = self._chooser
+        self._forget(start_s, end_s, len(prompt_ids) + chooser.max_new_tokens)
         reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, patches, grid_thw)
         stop_ids = chooser.end_ids | self._continuation_ids()
         job = TurnJob(reading, chooser, stop_ids, chooser.max_new_tokens, self.options.output_logits)
-        return Turn(n_frames, start_s, end_s, job, (self.state.snapshot(), chooser.snapshot()))
+        return Turn(n_frames, start_s, end_s, job, asked, (self.state.snapshot(), chooser.snapshot()))
 
     def end_turn(self, turn: Turn) -> CommentarySegment:
         """Take what was generated in a turn into the stream's state."""
@@ -294,7 +296,7 @@ class CommentaryStream:
         if last not in self._chooser.end_ids:
             self.state.pending_ids = [last]
         self.waiting.take(turn.n_frames)
-        self._query, self._next_query = self._asked, None
+        self._query = turn.asked
         offset_s = self.waiting.clock_start_s or 0.0
         return CommentarySegment(
             offset_s + turn.start_s,
@@ -336,12 +338,16 @@ class CommentaryStream:
             n_new_tokens=n_new_tokens,
         )
 
-    def _forget(self, start_s: float, end_s: float) -> None:
-        """Drop from the context what a turn from `start_s` to `end_s` must not see any more."""
+    def _forget(self, start_s: float, end_s: float, n_tokens: int) -> None:
+        """Drop from the context what a turn of `n_tokens` from `start_s` to `end_s` must not see any more."""
         window, state = self._window, self.state
+        limit = self._model.config.text_config.max_position_embeddings
         if window.kind == "sliding":
             state.drop(window.kept(state.spans, end_s), Rope.of(self._model.model.language_model).inv_freq)
-        elif window.kind == "reprefill" and end_s - state.seen_from_s > REPREFILL_S:
+        elif window.kind == "reprefill" and (
+            end_s - state.seen_from_s > REPREFILL_S
+            or state.positions.next_position + len(state.pending_ids) + n_tokens > limit
+        ):
             self.state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
             self.state.seen_from_s = start_s
 

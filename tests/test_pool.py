@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
+from livecc_hf.modeling.stream_attention_livecc import PackedCaches
 from livecc_hf.pool import PoolFullError
 from livecc_hf.pooled_stream import OverloadedError
 
@@ -53,6 +54,23 @@ def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, process
     assert len(pool) == 0
     assert pool.stats.n_turns == sum(map(len, alone))
     assert pool.stats.n_tokens == sum(len(s.token_ids) for said in alone for s in said)
+
+
+def test_streams_with_other_windows_leave_the_rest_together(frames, model, processor, monkeypatch):
+    windows, calls = ["sliding", "none", "sliding", "reprefill"], []
+    alone = [model.start_stream(processor, OPTIONS, window=window).push(frames) for window in windows]
+    together = PackedCaches._attend_together
+    monkeypatch.setattr(
+        PackedCaches, "_attend_together", lambda self, group, *a: calls.append(group) or together(self, group, *a)
+    )
+    pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
+    streams = [pool.join(OPTIONS, window=window) for window in windows]
+    for stream in streams:
+        stream.push(frames)
+    run_all(pool)
+    for stream, expected in zip(streams, alone, strict=True):
+        assert_same(taken(stream), expected)
+    assert calls
 
 
 def test_no_stream_waits_more_than_one_round(frames, model, processor):

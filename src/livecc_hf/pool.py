@@ -105,7 +105,7 @@ class CommentaryPool:
         self.stats = PoolStats()
         self._model, self._processor = model, processor
         # One memory for the caches of all: a step of all streams is then one operation a layer.
-        self._memory = new_memory(model, is_movable=True)
+        self._memory = new_memory(model, is_movable=True, n_expected=max_streams)
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
         self._changed = threading.Condition()  # guards the three above, and tells the thread of work

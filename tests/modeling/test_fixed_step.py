@@ -1,5 +1,8 @@
 """A decoding step in fixed shapes says what the step made anew each time says; on CUDA it is one graph."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -96,6 +99,20 @@ def test_a_step_is_kept_until_the_memory_grows(frames, make_model, processor, n_
         stream.push(frames[:2])
     stream.push(frames[:2])
     assert len(set(map(id, n_reads))) == 2
+
+
+def test_it_goes_with_its_stream(frames, make_model, processor, n_reads):
+    stream = make_model("mrope").start_stream(processor, OPTIONS)
+    stream.push(frames[:12])
+    memory = weakref.ref(stream.state.cache.memory)
+    assert memory().step is not None
+    gc.disable()  # on a GPU it would keep gigabytes until garbage is collected
+    try:
+        n_reads.clear()
+        del stream
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_there_is_none_where_something_hangs_on_a_module(make_model, monkeypatch):

@@ -1,11 +1,13 @@
 """oneDNN's products and the attention made of them: the same numbers as PyTorch's own."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from livecc_hf.modeling import onednn_livecc
-from livecc_hf.modeling.onednn_livecc import attend, bound_linear, is_for, is_for_attention
+from livecc_hf.modeling.onednn_livecc import attend, bound_linear, is_for, is_for_attention, padded_length, product
 
 pytestmark = pytest.mark.skipif(not is_for(torch.zeros(1)), reason="this PyTorch has no oneDNN for this processor")
 
@@ -52,7 +54,7 @@ def test_attention_is_the_same_as_in_double_precision(is_causal, n_blocks, n_hea
     if n_blocks == "several":
         monkeypatch.setattr(onednn_livecc, "_MIN_ROWS", 12)
         monkeypatch.setattr(onednn_livecc, "_SCORES_AT_ONCE", 1)
-    memory = drawn(2, n_kv_heads, 200, 16)
+    memory = drawn(2, n_kv_heads, 300, 16)
     keys, values = memory[:, :, :130]  # views, as of a cache
     query = drawn(31, n_heads, 16)
     mask = torch.ones(31, 130, dtype=torch.bool)
@@ -64,7 +66,10 @@ def test_attention_is_the_same_as_in_double_precision(is_causal, n_blocks, n_hea
         scale=0.3,
         enable_gqa=True,
     )[0].transpose(0, 1)
-    found = attend(query, keys, values, 0.3, is_causal)
+    if is_causal:  # the memory goes on after the keys that count
+        found = attend(query, *memory[:, :, : padded_length(130)], 0.3, length=130)
+    else:
+        found = attend(query, keys, values, 0.3)
     torch.testing.assert_close(found.double(), exact, atol=2e-6, rtol=0)
 
 
@@ -72,6 +77,40 @@ def test_attention_of_little_stays_with_pytorch():
     assert not is_for_attention(drawn(2, 4, 16), drawn(2, 100, 16))
     assert is_for_attention(drawn(600, 4, 16), drawn(2, 4000, 16))
     assert not is_for_attention(drawn(600, 4, 16).bfloat16(), drawn(2, 4000, 16).bfloat16())
+
+
+def test_programs_for_few_shapes_only(monkeypatch):
+    """oneDNN keeps what it has made for a shape; a stream that grows must not meet new ones all the time."""
+    shapes, memory = set(), drawn(2, 2, 8192, 16)
+    monkeypatch.setattr(
+        onednn_livecc, "product", lambda rows, *rest: shapes.add((rows.shape, rest[0].shape)) or product(rows, *rest)
+    )
+    for turn in range(60):
+        n, length = 395 + 7 * turn % 13, 5000 + 53 * turn
+        attend(drawn(n, 4, 16), *memory[:, :, : padded_length(length)], 0.3, length=length)
+    assert len(shapes) < 250
+    made = torch.ops.mkldnn._linear_pointwise
+    rows_seen = set()
+    patched = SimpleNamespace(
+        mkldnn=SimpleNamespace(_linear_pointwise=lambda rows, *a: rows_seen.add(rows.shape) or made(rows, *a))
+    )
+    monkeypatch.setattr(torch, "ops", patched)
+    for n in range(33, 300):
+        assert product(drawn(n, 64), drawn(96, 64)).shape == (n, 96)
+    assert len(rows_seen) < 10
+
+
+def test_under_autocast_and_in_inference_mode(make_model, processor, load_frames, monkeypatch):
+    for name in ("_MIN_WEIGHT", "_MIN_MULTIPLICATIONS", "_MIN_ATTENTION"):
+        monkeypatch.setattr(onednn_livecc, name, 1)
+    frames = load_frames("live_cc")[:10]
+    stream = make_model("mrope").start_stream(processor, do_sample=False, max_new_tokens=3)
+    with torch.inference_mode():
+        stream.push(frames[:6])
+    stream.push(frames[6:8])  # memory made in that mode can be written outside of it
+    with torch.autocast("cpu", torch.bfloat16):
+        stream.push(frames[8:])
+    assert stream.waiting.n_turns == 3
 
 
 def test_a_model_reads_the_same_with_and_without(make_model, processor, load_frames):

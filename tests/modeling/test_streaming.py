@@ -189,6 +189,25 @@ def test_a_new_query_enters_with_the_next_turn(frames, make_model, processor):
     assert "Time=5.0-6.0s<|vision_start|><|vision_end|><|im_end|>" in text
 
 
+def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, query="First.", do_sample=False, max_new_tokens=2)
+    asked = processor.tokenizer("Second.", add_special_tokens=False)["input_ids"]
+
+    def n_asked():
+        ids = stream.state.token_ids
+        return sum(ids[i : i + len(asked)] == asked for i in range(len(ids)))
+
+    for shown in (frames[:6], frames[6:8]):  # in the first turn, and in a later one
+        stream.feed(shown)
+        turn = stream.begin_turn()
+        stream.ask("Second.")
+        stream_engine_livecc.generate(stream._model, [turn.job])
+        stream.end_turn(turn)
+    assert n_asked() == 1  # with the second turn, and not again
+    stream.push(frames[8:10])
+    assert n_asked() == 1
+
+
 def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor):
     model = make_model("mrope")
     asked, plain = (model.start_stream(processor, **GREEDY) for _ in range(2))

@@ -157,6 +157,21 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
         torch.testing.assert_close(a.logits, b.logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_text_is_read_again_before_the_positions_end(scheme, frames, make_model, processor):
+    """With one position a token they end before the 240 s are over."""
+    model = make_model(scheme)
+    text_config = model.config.text_config
+    before = text_config.max_position_embeddings
+    try:
+        text_config.max_position_embeddings = 300
+        options = OPTIONS | {"window": "reprefill", "text_window": 60, "text_sink": 30, "output_logits": False}
+        segments = model.start_stream(processor, **options).push(frames)
+    finally:
+        text_config.max_position_embeddings = before
+    assert len(segments) == 15
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.003), (torch.float32, 1e-5)])
 def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, limit):
     torch.manual_seed(0)
