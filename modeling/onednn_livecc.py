@@ -16,13 +16,12 @@ from torch.nn.functional import linear, pad
 # From so many elements of a weight (1 MB, more than a core's cache keeps) or multiplications on it pays.
 _MIN_WEIGHT = 1 << 18
 _MIN_MULTIPLICATIONS = 1 << 21
-# Of attention for each key-value head: its shapes are new in each turn, and oneDNN makes a program for each (1 ms).
+# oneDNN keeps a program and its memory for each shape it has met, of which there must be few: attention takes as many
+# keys at a time, whose scores stay in the processor's cache, and other sizes are rounded up.
+_KEYS_AT_ONCE = 1024
+_ROUND_ROWS, _ROUND_TOKENS, _ROUND_KEYS = 32, 16, 128
+# Of attention for each key-value head, from where it pays.
 _MIN_ATTENTION = 1 << 26
-# Scores at once: few enough to stay in the cache, of rows enough that reading keys and values anew costs little.
-_SCORES_AT_ONCE = 1 << 20
-_MIN_ROWS = 160
-# oneDNN keeps a program for each shape it has met, of which there must be few: sizes are rounded up to these.
-_ROUND_ROWS, _ROUND_TOKENS, _ROUND_LENGTH = 32, 16, 128
 
 
 def is_for(tensor: torch.Tensor) -> bool:
@@ -67,15 +66,12 @@ def is_for_attention(query: torch.Tensor, keys: torch.Tensor) -> bool:
     return query.numel() // keys.shape[0] * keys.shape[1] >= _MIN_ATTENTION and is_for(query) and is_for(keys)
 
 
-def padded_length(length: int) -> int:
-    """Return how many keys :func:`attend` takes where `length` of them count."""
-    return _round_up(length, _ROUND_LENGTH)
-
-
 def attend(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, length: int | None = None
 ) -> torch.Tensor:
-    """Attend from tokens to keys, in blocks of queries whose scores stay in the processor's cache.
+    """Attend from tokens to keys, some keys at a time; what each part gives is weighted by its sum of exponentials.
+
+    That is exact (online softmax, arXiv 1805.02867; FlashAttention, arXiv 2205.14135, section 3.1).
 
     Args:
         query: (tokens, heads, head size), float32.
@@ -89,26 +85,31 @@ def attend(
         As `query`.
     """
     n_tokens, n_heads, size = query.shape
-    n_keys, group = keys.shape[1], n_heads // keys.shape[0]
-    n_padded = _round_up(n_tokens, _ROUND_TOKENS)
-    query = pad(query * scale, (0, 0, 0, 0, 0, n_padded - n_tokens))
-    attended = torch.empty_like(query)
+    group = n_heads // keys.shape[0]
+    query = pad(query * scale, (0, 0, 0, 0, 0, -n_tokens % _ROUND_TOKENS))
+    n_rows = query.shape[0] * group
     keys, values = (held if held[0].is_contiguous() else held.contiguous() for held in (keys, values))
-    at_once = max(_SCORES_AT_ONCE // _round_up(n_keys, 1024), _MIN_ROWS) // group
-    step = max(at_once // _ROUND_TOKENS, 1) * _ROUND_TOKENS
-    for first in range(0, n_padded, step):
-        end = min(first + step, n_padded)
-        seen, later = n_keys, None
-        if length is not None:
-            before = length - n_tokens + first
-            seen = min(_round_up(before + end - first, _ROUND_LENGTH), n_keys)
-            later = torch.full((end - first, seen - before), -torch.inf).triu(1)[:, None]
-        for i, (its_keys, its_values) in enumerate(zip(keys[:, :seen], values[:, :seen])):
-            block = slice(first, end), slice(i * group, (i + 1) * group)
-            scores = product(query[block].reshape(-1, size), its_keys)
-            if later is not None:
-                scores.view(end - first, group, seen)[..., before:] += later
-            attended[block] = product(scores.softmax(-1), its_values.t()).view(-1, group, size)
+    n_before = keys.shape[1] if length is None else length - n_tokens  # keys that all tokens see
+    parts = [(at, min(at + _KEYS_AT_ONCE, n_before)) for at in range(0, n_before, _KEYS_AT_ONCE)]
+    if length is not None:
+        parts.append((n_before, length))
+    attended = torch.empty_like(query)
+    for i, (its_keys, its_values) in enumerate(zip(keys, values)):
+        rows = query[:, i * group : (i + 1) * group].reshape(n_rows, size)
+        found, weights = [], []
+        for first, end in parts:
+            its = slice(first, first + _round_up(end - first, _ROUND_KEYS))
+            scores = product(rows, its_keys[its])
+            if first == n_before:
+                later = scores.new_full((len(query), scores.shape[1]), -torch.inf).triu(1)
+                scores.view(-1, group, scores.shape[1]).add_(later[:, None])
+            else:
+                scores[:, end - first :] = -torch.inf
+            shares = scores.softmax(-1)
+            found.append(product(shares, its_values[its].t()))
+            weights.append(scores.amax(-1) - shares.amax(-1).log())  # the logarithm of the sum of exponentials
+        weight = torch.stack(weights).softmax(0)[..., None]
+        attended[:, i * group : (i + 1) * group] = (torch.stack(found) * weight).sum(0).view(-1, group, size)
     return attended[:n_tokens]
 
 

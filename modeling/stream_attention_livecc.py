@@ -14,7 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
-from .onednn_livecc import attend, is_for_attention, padded_length
+from .onednn_livecc import attend, is_for_attention
 from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
 
@@ -87,8 +87,7 @@ class PackedCaches:
             grouped = query.view(1, n_kv_heads, n_heads // n_kv_heads, size)
             return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
         if is_for_attention(query, keys):
-            keys, values = cache.first(layer, padded_length(length))
-            return attend(query, keys, values, scale, length)
+            return attend(query, *cache.place(layer), scale, length)
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys[None],

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-# Memory is reserved in steps of this many tokens (of which attention may read whole ones), and grows by half, so that
-# each token is copied O(1) times.
+# Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
 # Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
@@ -195,15 +194,13 @@ class StreamCache:
         held_values[:, self.length : end] = values.transpose(0, 1)
         return held_keys[:, :end], held_values[:, :end]
 
-    def first(self, layer: int, n_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return views of the first keys and values of a layer, (key-value heads, tokens, head size) each.
+    def place(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return views of all memory for keys and values of a layer, (key-value heads, capacity + 1, head size) each.
 
-        Args:
-            layer: the layer's index.
-            n_tokens: how many; up to the memory's capacity, more than are held: those after them are no stream's.
+        What is in it after the tokens held is no stream's.
         """
         keys, values = self.memory.of_layer(layer)
-        return keys[self.slot, :, :n_tokens], values[self.slot, :, :n_tokens]
+        return keys[self.slot], values[self.slot]
 
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has appended."""
