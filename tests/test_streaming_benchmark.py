@@ -81,7 +81,7 @@ def test_the_parts_of_a_turn_make_the_turn(sides, load_frames):
 
 def test_other_tokens_and_missed_targets_are_said(load):
     streaming = load("streaming")
-    case = streaming.CASES["mid-size"]
+    case = replace(streaming.CASES["mid-size"], windowed_turns=240)
     met = {
         "engine_to_generate": 0.75,
         "windowed_to_generate_last_turns": 0.36,
@@ -95,6 +95,8 @@ def test_other_tokens_and_missed_targets_are_said(load):
     assert [target["met"] for target in streaming.targets(case, missed, "cpu")] == [False] * 4
     tiny = replace(case, name="livecc-tiny")
     assert [target["met"] for target in streaming.targets(tiny, met, "cpu")] == [False, True, True]
+    short = replace(case, windowed_turns=60)  # too few turns to say that the time no longer grows
+    assert [target["met"] for target in streaming.targets(short, missed, "cpu")] == [False] * 3
 
 
 def test_without_cuda_the_large_model_is_skipped(load, monkeypatch, capsys):
