@@ -98,7 +98,8 @@ class CacheMemory:
             if capacity < n_tokens:
                 capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
             n_expected = self._n_expected if like.device.type == "cuda" else 1
-            group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
+            with self._lock:
+                group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
         return group.layers[i]
 
     def reserve_all(self, n_tokens: int) -> None:
@@ -113,6 +114,14 @@ class CacheMemory:
         """
         group, i = self._group_of[layer]
         return group.layers[i][:2]
+
+    def clear_place(self, slot: int) -> None:
+        """Make everything at a place 0: what is masked still counts 0 times itself, and that is no number for NaN."""
+        with self._lock:
+            if slot < self.n_places:
+                for parts in self.of_place(slot):
+                    for held in parts:
+                        held.zero_()
 
     def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
         """Yield keys, values and, where held, keys as first read of a place.

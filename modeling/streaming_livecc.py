@@ -11,7 +11,7 @@ import torch
 
 from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
 from .frame_queue_livecc import FrameQueue
-from .grammar_livecc import query_text
+from .grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
 from .stream_attention_livecc import Rope
 from .stream_cache_livecc import CacheMemory, StreamCache
 from .stream_engine_livecc import TurnJob, generate
@@ -120,12 +120,14 @@ class CommentaryStream:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
         chooser = self._make_chooser(options)  # may fail; nothing is taken before it
+        memory = self._memory
+        if memory is None and self.state is not None:
+            memory = self.state.cache.memory
+            memory.clear_place(self.state.cache.slot)
+        elif memory is None:
+            memory = new_memory(self._model, is_movable=self._window.kind == "sliding")
         self.release()
-        if self._memory is not None:
-            cache = StreamCache(self._memory)
-        else:
-            cache = StreamCache(new_memory(self._model, is_movable=self._window.kind == "sliding"))
-        self.state = StreamState(cache)
+        self.state = StreamState(StreamCache(memory))
         self._chooser = chooser
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
@@ -133,9 +135,30 @@ class CommentaryStream:
         self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
         self._is_finished = False
 
+    def warm_up(self, frame_px: tuple[int, int] = (728, 1288)) -> None:
+        """Say some turns about nothing and forget them, so that the first words do not wait for what happens once.
+
+        On CUDA libraries are set up, and the step of decoding is captured.
+
+        Args:
+            frame_px: height and width of the frames that will come; the default gives as many tokens as there may be.
+
+        Raises:
+            ValueError: if the stream has been shown something.
+        """
+        if self.waiting.n_turns or len(self.waiting):
+            raise ValueError("warm_up() comes before the first frames; reset() makes the stream begin again")
+        asked = self._asked
+        frames = torch.full((FIRST_TURN_FRAMES + 2 * TURN_FRAMES, 3, *frame_px), 128, dtype=torch.uint8)
+        try:
+            self.push(frames)
+        finally:
+            self.reset()
+            self._asked = asked
+
     def release(self) -> None:
-        """Give the memory of the cache back, where it is shared; the stream is over until :meth:`reset`."""
-        if self.state is not None and self._memory is not None:
+        """Give the memory of the cache back; the stream is over until :meth:`reset`."""
+        if self.state is not None:
             self.state.cache.release()
         self.state = None
 

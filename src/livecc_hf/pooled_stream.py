@@ -285,9 +285,5 @@ class PooledStream:
 def _release(stream: CommentaryStream) -> None:
     """Give a stream's memory back, empty: numbers that are none would spoil what the next stream there hears."""
     cache = stream.state.cache
-    if cache.memory.is_movable and stream.options.window == "sliding":
-        with contextlib.suppress(IndexError):  # there is no such place yet, as the stream has not spoken
-            for parts in cache.memory.of_place(cache.slot):
-                for part in parts:
-                    part.zero_()
+    cache.memory.clear_place(cache.slot)
     stream.release()

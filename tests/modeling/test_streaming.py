@@ -208,6 +208,32 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
     assert n_asked() == 1
 
 
+@pytest.mark.parametrize("window", ["sliding", "none", "reprefill"])
+def test_a_stream_that_was_warmed_up_says_the_same(window, frames, make_model, processor):
+    model = make_model("mrope")
+    options = GREEDY | {"window": window, "do_sample": True, "seed": 3}
+    expected = model.start_stream(processor, query="Other.", **options).push(frames)
+    stream = model.start_stream(processor, **options)
+    stream.ask("Other.")
+    stream.warm_up()
+    memory = stream.state.cache.memory
+    capacity = memory.capacity
+    assert stream.push(frames) == expected
+    assert stream.state.cache.memory is memory
+    assert memory.capacity >= capacity > 0
+    with pytest.raises(ValueError, match=r"before the first frames; reset\(\)"):
+        stream.warm_up()
+
+
+def test_a_reset_stream_has_nothing_of_the_one_before(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    expected = stream.push(frames)
+    for held in stream.state.cache.memory._groups[0].held:
+        held.fill_(torch.nan)
+    stream.reset()
+    assert stream.push(frames) == expected
+
+
 def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor):
     model = make_model("mrope")
     asked, plain = (model.start_stream(processor, **GREEDY) for _ in range(2))

@@ -233,6 +233,9 @@ class _Run:
 
         options = stream_options_of(self.args)
         stream = model.start_stream(processor, **options)
+        if model.device.type == "cuda":
+            self.status.update("warming up ...")
+            stream.warm_up()
         began_s = time.monotonic()
         with contextlib.closing(iter(self.source)) as shown:
             try:
