@@ -115,13 +115,16 @@ class CacheMemory:
         group, i = self._group_of[layer]
         return group.layers[i][:2]
 
-    def clear_place(self, slot: int) -> None:
-        """Make everything at a place 0: what is masked still counts 0 times itself, and that is no number for NaN."""
+    def clear_place(self, slot: int, first: int = 0) -> None:
+        """Make what a place holds 0, from a token on.
+
+        What is masked still counts 0 times itself, which is no number where it is none (NaN).
+        """
         with self._lock:
             if slot < self.n_places:
                 for parts in self.of_place(slot):
                     for held in parts:
-                        held.zero_()
+                        held[:, :, first:].zero_()
 
     def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
         """Yield keys, values and, where held, keys as first read of a place.

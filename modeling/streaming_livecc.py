@@ -334,6 +334,8 @@ class CommentaryStream:
         """Put the stream back to where it was before a turn that failed; its frames wait."""
         state, drawn = turn.before
         self.state.restore(state)
+        cache = self.state.cache
+        cache.memory.clear_place(cache.slot, cache.length)  # of what failed
         self._chooser.restore(drawn)
 
     def _run_turn(self, turn: Turn) -> CommentarySegment:

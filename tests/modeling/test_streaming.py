@@ -234,6 +234,25 @@ def test_a_reset_stream_has_nothing_of_the_one_before(frames, make_model, proces
     assert stream.push(frames) == expected
 
 
+def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    expected = stream.push(frames)
+    stream.reset()
+    stream.feed(frames)
+    said = []
+    while (turn := stream.begin_turn()) is not None:
+        stream_engine_livecc.generate(stream._model, [turn.job])
+        cache = stream.state.cache
+        for held in cache.memory._groups[0].held:
+            held[:, :, :, turn.before[0][0] :] = torch.nan  # what it wrote
+        stream.undo_turn(turn)
+        turn = stream.begin_turn()
+        stream_engine_livecc.generate(stream._model, [turn.job])
+        said.append(stream.end_turn(turn))
+        assert all(held.isfinite().all() for held in cache.memory._groups[0].held)
+    assert said == expected
+
+
 def test_an_answer_leaves_the_commentary_as_it_was(frames, make_model, processor):
     model = make_model("mrope")
     asked, plain = (model.start_stream(processor, **GREEDY) for _ in range(2))
