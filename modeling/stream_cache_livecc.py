@@ -224,8 +224,9 @@ class StreamCache:
         self._moved_back = self._moved_back[: self.length]
 
     def release(self) -> None:
-        """Give the stream's place back; the cache cannot be used after it."""
+        """Give the stream's place back, empty; the cache cannot be used after it."""
         self.truncate(0)
+        self.memory.clear_place(self.slot)  # numbers that are none would spoil what the next stream there hears
         self.memory.free_slot(self.slot)
 
     def keep(self, kept: torch.LongTensor, moved_back: torch.LongTensor, inv_freq: torch.Tensor) -> None:

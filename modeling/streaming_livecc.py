@@ -123,7 +123,6 @@ class CommentaryStream:
         memory = self._memory
         if memory is None and self.state is not None:
             memory = self.state.cache.memory
-            memory.clear_place(self.state.cache.slot)
         elif memory is None:
             memory = new_memory(self._model, is_movable=self._window.kind == "sliding")
         self.release()

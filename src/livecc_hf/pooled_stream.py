@@ -233,7 +233,7 @@ class PooledStream:
             if self._n_in_turn:
                 self._leaving = stream  # its memory is in use until the round is over
             else:
-                _release(stream)
+                stream.release()
             self._arrivals_s.clear()
         with self._news:
             self._news.notify_all()
@@ -245,7 +245,7 @@ class PooledStream:
         self._n_in_turn = 0
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
-            _release(leaving)
+            leaving.release()
 
     def _open_stream(self) -> CommentaryStream:
         stream = self._stream
@@ -280,10 +280,3 @@ class PooledStream:
         self.n_dropped_frames += n_dropped
         self._pool.count(n_dropped_frames=n_dropped)
         return n_dropped
-
-
-def _release(stream: CommentaryStream) -> None:
-    """Give a stream's memory back, empty: numbers that are none would spoil what the next stream there hears."""
-    cache = stream.state.cache
-    cache.memory.clear_place(cache.slot)
-    stream.release()
