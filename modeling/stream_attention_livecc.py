@@ -6,6 +6,7 @@ is computed for all of them at once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,11 @@ class PackedCaches:
                 of_memory.setdefault(id(cache.memory), []).append(i)
         shared = [rows for rows in of_memory.values() if len(rows) > 1]
         self._together = [(rows, TokenOfEach([caches[i] for i in rows])) for rows in shared]
+        # The others: where in the row they are, and which of its tokens are theirs.
+        first = itertools.accumulate(n_new, initial=0)
+        spans = [(i, slice(at, at + n)) for i, (at, n) in enumerate(zip(first, n_new))]
+        in_company = set(itertools.chain(*shared))
+        self._apart = [(i, new) for i, new in spans if i not in in_company]
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -55,20 +61,15 @@ class PackedCaches:
         """
         if len(self.caches) == 1:
             return self._attend_one(self.caches[0], layer, query, key, value, scale)
-        if self._together and len(self._together[0][0]) == len(self.caches):
+        if len(self._together) == 1 and not self._apart:
             return self._attend_together(self._together[0][1], layer, query, key, value, scale)
         attended = torch.empty_like(query)
         for rows, together in self._together:
-            found = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
-            attended[rows] = found
-        in_company = {i for rows, _ in self._together for i in rows}
-        at, is_last = 0, query.shape[0] == len(self.caches)
-        for i, (cache, n) in enumerate(zip(self.caches, self.n_new)):
-            new = slice(at, at + n)
+            attended[rows] = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
+        is_last = query.shape[0] == len(self.caches)
+        for i, new in self._apart:
             rows = slice(i, i + 1) if is_last else new
-            if i not in in_company:
-                attended[rows] = self._attend_one(cache, layer, query[rows], key[new], value[new], scale)
-            at += n
+            attended[rows] = self._attend_one(self.caches[i], layer, query[rows], key[new], value[new], scale)
         return attended
 
     def advance(self) -> None:
