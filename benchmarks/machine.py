@@ -30,3 +30,15 @@ def software(*packages: str) -> dict:
         except PackageNotFoundError:
             versions[name] = None
     return {"versions": versions, "python": platform.python_version()}
+
+
+def surroundings(device: str) -> dict:
+    """What runs a model: the device, the processor, PyTorch's threads and the versions."""
+    import torch
+
+    return {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        **software("torch", "transformers"),
+    }

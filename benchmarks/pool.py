@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import hardware, software
+from machine import surroundings
 from streaming import RESULTS, rounded
 from streaming_cases import CASES, build_model, small
 
@@ -191,15 +191,7 @@ def main() -> int:
     if output is None and not arguments.small:
         output = RESULTS / ("pool_cuda.json" if device == "cuda" else "pool.json")
     if output is not None:
-        whole = {
-            "model": case.name,
-            "new_tokens": case.new_tokens,
-            **found,
-            "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-            "hardware": hardware(),
-            "threads": torch.get_num_threads(),
-            **software("torch", "transformers"),
-        }
+        whole = {"model": case.name, "new_tokens": case.new_tokens, **found, **surroundings(device)}
         output.write_text(json.dumps(rounded(whole), indent=1) + "\n")
     return 0 if all(target["is_met"] for target in found["targets"]) else 1
 

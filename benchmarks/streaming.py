@@ -38,7 +38,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from machine import hardware, software
+from machine import surroundings
 from streaming_cases import CASES, Case, Video, build_model, small
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -311,12 +311,7 @@ def main() -> int:
             results[name] = measure(case, device, arguments.small)
     print_table(results)
     is_met = all(target["met"] for result in results.values() for target in result["targets"])
-    around = {
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else "cpu",
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        **software("torch", "transformers"),
-    }
+    around = surroundings(device)
     report = {
         "targets_met": is_met,
         "models": results,
