@@ -1,12 +1,8 @@
 """Many streams on one model: each hears what it would hear alone, whatever the others do."""
 
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool

@@ -1,15 +1,11 @@
 """Streams of a pool that fail, leave at any moment or come too late: the others go on unharmed, and nothing is left."""
 
 import gc
-import sys
 import threading
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from pooled import OPTIONS, assert_same, n_handles, resident_bytes, run_all, taken
 
 from livecc_hf import CommentaryPool

@@ -5,24 +5,13 @@ import weakref
 
 import pytest
 import torch
+from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import StreamOptions, stream_engine_livecc, stream_graph_livecc, stream_layers_livecc
+from livecc_hf.modeling import stream_engine_livecc, stream_graph_livecc, stream_layers_livecc
 from livecc_hf.modeling.stream_graph_livecc import FixedStep, fixed_step
 from livecc_hf.modeling.stream_layers_livecc import StreamLayers
 from livecc_hf.modeling.stream_reading_livecc import new_memory
-
-OPTIONS = StreamOptions(
-    do_sample=False,
-    max_new_tokens=6,
-    repetition_penalty=1.1,
-    output_logits=True,
-    max_pixels=28 * 28 * 12,
-    min_pixels=28 * 28 * 4,
-    vision_window_s=4,
-    text_window=80,
-    text_sink=40,
-)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +31,6 @@ def n_reads(monkeypatch):
     monkeypatch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: True)
     monkeypatch.setattr(FixedStep, "read", counted)
     return reads
-
-
-def assert_same(got, expected):
-    assert got == expected
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a.logits, b.logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
@@ -79,13 +62,9 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(is_ahead, frames, make_mo
     pool.join(OPTIONS)  # never speaks
     for stream, video in zip(streams, shown):
         stream.push(video)
-    while pool.step():
-        pass
+    run_all(pool)
     for stream, expected in zip(streams, alone):
-        said = []
-        while (segment := stream.take()) is not None:
-            said.append(segment)
-        assert_same(said, expected)
+        assert_same(taken(stream), expected)
     assert n_reads
 
 

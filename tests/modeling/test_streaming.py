@@ -276,52 +276,6 @@ def test_an_answer_draws_nothing_from_the_commentarys_sampling(frames, make_mode
     assert asked.push(frames[8:]) == plain.push(frames[8:])
 
 
-def test_sampling_is_reproducible_by_seed(frames, make_model, processor):
-    model = make_model("mrope")
-    options = {"do_sample": True, "temperature": 2.0, "top_p": 0.99, "top_k": 0, "max_new_tokens": 8}
-
-    def ids(seed):
-        stream = model.start_stream(processor, seed=seed, **options)
-        return [s.token_ids for s in stream.push(frames)]
-
-    assert ids(1) == ids(1) != ids(2)
-
-
-def test_options_win_over_generation_config_over_live_defaults(make_model, processor):
-    model = make_model("mrope")
-    live = model.start_stream(processor)._chooser
-    assert (live.do_sample, live.max_new_tokens) == (True, 16)
-    config = model.generation_config
-    try:
-        config.do_sample, config.max_new_tokens = False, 7
-        configured = model.start_stream(processor)._chooser
-        assert (configured.do_sample, configured.max_new_tokens) == (False, 7)
-        assert model.start_stream(processor, max_new_tokens=3)._chooser.max_new_tokens == 3
-    finally:
-        config.do_sample, config.max_new_tokens = None, None
-
-
-def test_silence_threshold_makes_an_improbable_continuation_impossible(frames, make_model, processor):
-    model = make_model("mrope")
-    token = processor.continuation_id
-    with torch.no_grad():
-        before = model.lm_head.weight[token].clone()
-        model.lm_head.weight[token] = model.lm_head.weight[processor.end_id] * 1.05
-    try:
-        plain = model.start_stream(processor, **GREEDY).push(frames[:6])[0]
-        assert plain.token_ids[0] == token
-        probability = plain.logits[0].softmax(-1)[token].item()
-        for threshold, spoken in ((probability * 0.9, token), (min(probability * 1.1, 1.0), None)):
-            segment = model.start_stream(
-                processor, silence_threshold=threshold, **(GREEDY | {"repetition_penalty": 1.0})
-            )
-            first = segment.push(frames[:6])[0].token_ids[0]
-            assert first == token if spoken else first != token
-    finally:
-        with torch.no_grad():
-            model.lm_head.weight[token] = before
-
-
 def test_stream_generate_takes_frames_and_yields_as_it_goes(frames, make_model, processor):
     model = make_model("mrope")
     shown = []
@@ -361,23 +315,6 @@ def test_frames_that_wait_can_be_discarded(frames, make_model, processor):
     stream.push(frames[:5])
     assert stream.discard_waiting() == 5
     assert stream.push(frames[:5]) == []
-
-
-def test_qwen2_vls_own_generation_config_works(frames, make_model, processor):
-    """Nearly greedy sampling, two ending tokens."""
-    model = make_model("mrope")
-    config = model.generation_config
-    shipped = {"do_sample": True, "temperature": 0.01, "top_p": 0.001, "top_k": 1, "repetition_penalty": 2}
-    before = {name: getattr(config, name) for name in shipped}
-    try:
-        for name, value in shipped.items():
-            setattr(config, name, value)
-        nearly = model.start_stream(processor, max_pixels=50176).push(frames[:8])
-        greedy = model.start_stream(processor, max_pixels=50176, do_sample=False).push(frames[:8])
-        assert nearly == greedy
-    finally:
-        for name, value in before.items():
-            setattr(config, name, value)
 
 
 def test_bfloat16_streams(frames, published_checkpoint):
