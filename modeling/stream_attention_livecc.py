@@ -6,6 +6,7 @@ is computed for all of them at once.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,12 @@ from .onednn_livecc import attend, is_for_attention
 from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
 
+# Its name was another up to transformers 5.23.
+CACHE_KEYWORD = "cache" if "cache" in inspect.signature(Qwen2VLAttention.forward).parameters else "past_key_values"
+
+
 class PackedCaches:
-    """The caches of the streams in a row, passed through the layers as their `past_key_values`.
+    """The caches of the streams in a row, passed through the layers in place of a transformers cache.
 
     Args:
         caches: one a stream.
@@ -127,28 +132,24 @@ class PackedCaches:
 class StreamAttention(Qwen2VLAttention):
     """Qwen2-VL's attention that also takes :class:`PackedCaches`; everything else is as it was."""
 
-    def forward(self, hidden_states, *args, past_key_values=None, position_embeddings=None, **kwargs):
+    def forward(self, hidden_states, *args, position_embeddings=None, **kwargs):
         """As `Qwen2VLAttention.forward`.
 
         Args:
             hidden_states: (batch, length, hidden); batch 1 with packed caches.
-            past_key_values: a transformers cache, or :class:`PackedCaches`.
+            *args: as there.
             position_embeddings: cosine and sine; with packed caches (length, 1, head size) each.
+            **kwargs: as there; a transformers cache, or :class:`PackedCaches`, under the name `CACHE_KEYWORD`.
         """
-        if not isinstance(past_key_values, PackedCaches):
-            return super().forward(
-                hidden_states,
-                *args,
-                past_key_values=past_key_values,
-                position_embeddings=position_embeddings,
-                **kwargs,
-            )
+        caches = kwargs.get(CACHE_KEYWORD)
+        if not isinstance(caches, PackedCaches):
+            return super().forward(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
         n = hidden_states.shape[1]
         cos, sin = position_embeddings
         query = rotate(self.q_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
         key = rotate(self.k_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
         value = self.v_proj(hidden_states).view(n, -1, self.head_dim)
-        attended = past_key_values.attend(self.layer_idx, query, key, value, self.scaling)
+        attended = caches.attend(self.layer_idx, query, key, value, self.scaling)
         return self.o_proj(attended.reshape(1, n, -1)), None
 
 

@@ -29,7 +29,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_attention_seqlens, get_vision_position_ids
 
 from .onednn_livecc import attend, bound_linear, is_for, is_for_attention
-from .stream_attention_livecc import PackedCaches, StreamAttention
+from .stream_attention_livecc import CACHE_KEYWORD, PackedCaches, StreamAttention
 from .stream_cache_livecc import rotate
 
 
@@ -212,9 +212,8 @@ def _bound(layer: nn.Module, dtype: torch.dtype) -> Callable[..., torch.Tensor]:
 
 
 def _run_module(layer: nn.Module, hidden, cos, sin, caches, last=None) -> torch.Tensor:
-    hidden = layer(
-        hidden[None], attention_mask=None, past_key_values=caches, position_embeddings=(cos, sin), use_cache=True
-    )[0]
+    keywords = {"attention_mask": None, CACHE_KEYWORD: caches, "position_embeddings": (cos, sin), "use_cache": True}
+    hidden = layer(hidden[None], **keywords)[0]
     return hidden if last is None else hidden[last.to(hidden.device)]
 
 
