@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -54,8 +55,13 @@ def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -
         `torch.LongTensor` of shape (3, t * h/merge * w/merge).
     """
     t, h, w = (int(n) for n in grid_thw)
-    axes = torch.arange(t), torch.arange(h // merge_size), torch.arange(w // merge_size)
-    return torch.cartesian_prod(*axes).T + start
+    return _grid_positions(t, h // merge_size, w // merge_size) + start
+
+
+@lru_cache(maxsize=8)  # the turns of a stream have the same grid
+@torch.inference_mode(False)  # it outlives the caller's mode
+def _grid_positions(t: int, h: int, w: int) -> torch.LongTensor:
+    return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).T
 
 
 def extend_positions(
@@ -83,18 +89,22 @@ def extend_positions(
         ValueError: if the scheme is unknown, or the grids do not account for the vision tokens.
     """
     check_position_scheme(scheme)
-    types = torch.as_tensor(token_types).reshape(-1).cpu()
+    types = _plain(token_types)
     grids = [tuple(int(n) for n in grid) for grid in grids_thw]
     lengths = [t * (h // merge_size) * (w // merge_size) for t, h, w in grids]
-    n_vision = int((types != TEXT_TYPE).sum())
+    n_vision = len(types) - types.count(TEXT_TYPE)
     if sum(lengths) != n_vision:
         raise ValueError(f"the grids {grids} make {sum(lengths)} tokens, but the sequence has {n_vision} vision tokens")
     if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):  # one by one
-        positions = torch.arange(len(types)).expand(3, -1) + state.next_position
+        first = state.next_position
         state.next_position += len(types)
-        return positions
-    ends = None if message_ends is None or scheme != "reference" else torch.as_tensor(message_ends).reshape(-1).tolist()
-    return _extend_3d(types.tolist(), list(zip(grids, lengths)), state, ends, merge_size)
+        return torch.arange(first, state.next_position).expand(3, -1)
+    ends = None if message_ends is None or scheme != "reference" else _plain(message_ends)
+    return _extend_3d(types, list(zip(grids, lengths)), state, ends, merge_size)
+
+
+def _plain(values: Sequence | torch.Tensor) -> list:
+    return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
 def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
@@ -109,17 +119,17 @@ def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
                 n += 1
             if ends is not None and state.seen_vision and any(ends[i : i + n]):
                 state.flat = True
-            block = torch.arange(n).expand(3, -1) + state.next_position
+            block = torch.arange(state.next_position, state.next_position + n).expand(3, -1)
             state.next_position += n
         else:
             grid, n = next(remaining)
             state.seen_vision = True
             if state.flat:
-                block = torch.arange(n).expand(3, -1) + state.next_position
+                block = torch.arange(state.next_position, state.next_position + n).expand(3, -1)
                 state.next_position += n
             else:
                 block = vision_positions(grid, state.next_position, merge_size)
-                state.next_position = int(block.max()) + 1
+                state.next_position += max(grid[0], grid[1] // merge_size, grid[2] // merge_size)
         blocks.append(block)
         i += n
     return torch.cat(blocks, dim=1) if blocks else torch.zeros(3, 0, dtype=torch.long)

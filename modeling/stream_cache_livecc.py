@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -229,40 +230,71 @@ class StreamCache:
         self.memory.clear_place(self.slot)  # numbers that are none would spoil what the next stream there hears
         self.memory.free_slot(self.slot)
 
-    def keep(self, kept: torch.LongTensor, moved_back: torch.LongTensor, inv_freq: torch.Tensor) -> None:
+    def keep(self, runs: Sequence[Run], inv_freq: torch.Tensor) -> None:
         """Keep some tokens, in order, and move their keys back to earlier positions.
 
         Keys are held rotated; rotations compose, so a key at position p becomes the key at p - d by one more rotation
         by -d (RoFormer, arXiv 2104.09864, section 3.2.2; with Qwen2-VL's three positions, by -d in each of them).
 
         Args:
-            kept: (kept,) indices of the tokens to keep, increasing.
-            moved_back: (kept,) how far the position of each goes back; 0 before the first dropped token.
+            runs: the tokens to keep, in order; those before the first dropped one move back by 0.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
         """
         if not self.memory.is_movable:
             raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_movable")
-        new = slice(len(self._moved_back), self.length)
-        unmoved = torch.zeros(new.stop - new.start, dtype=torch.long)
-        self._moved_back = torch.cat([self._moved_back, unmoved])[kept] + moved_back
-        n_kept, self.length = len(kept), len(kept)
-        n_same = int((kept == torch.arange(n_kept)).sum())  # those before the first dropped one stay where they are
-        index, to = kept[n_same:], slice(n_same, n_kept)
         parts = list(self.memory.of_place(self.slot))
-        back = moved_back if all(len(part) == 2 for part in parts) else self._moved_back
-        cos, sin = rotation(-back[to, None].float() * inv_freq.float().cpu())
-        for keys, values, *first_keys in parts:
-            if index.device != keys.device:  # layers may be on several devices
-                index, cos, sin = (t.to(keys.device) for t in (index, cos, sin))
-            for held in first_keys:
-                held[:, :, new] = keys[:, :, new]  # never moved: as they were first read
-            moved = (first_keys or [keys])[0].index_select(2, index)
-            for held in first_keys:
-                held[:, :, to] = moved
-            if moved.dtype.itemsize < 4:
-                moved = moved.float()
-            keys[:, :, to] = rotate(moved, cos, sin).to(keys.dtype)
-            values[:, :, to] = values.index_select(2, index)
+        inv_freq, n_kept = inv_freq.float().cpu(), 0
+        moved_back = self._hold_first_keys(parts)
+        for run in runs:  # each to a place before its own, in which nothing is left that others need
+            source, to = slice(run.first, run.end), slice(n_kept, n_kept + run.end - run.first)
+            back = run.moved_back
+            if moved_back is not None:  # from where they were first read
+                back = moved_back[to] = moved_back[source] + back
+                back = back[:, None]
+            if run.first > n_kept:
+                turn = rotation(-back * inv_freq)
+                for part in parts:
+                    _move(part, source, to, turn)
+            n_kept = to.stop
+        self.length = n_kept
+        if moved_back is not None:
+            self._moved_back = moved_back[:n_kept]
+
+    def _hold_first_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.LongTensor | None:
+        """Note keys that have not moved yet; return how far each has, or `None` where keys are held once."""
+        if all(len(part) == 2 for part in parts):
+            return None
+        new = slice(len(self._moved_back), self.length)
+        for keys, _, first_keys in parts:
+            first_keys[:, :, new] = keys[:, :, new]
+        return torch.cat([self._moved_back, torch.zeros(new.stop - new.start, dtype=torch.long)])
+
+
+class Run(NamedTuple):
+    """Consecutive tokens of a cache that stay.
+
+    Attributes:
+        first, end: which.
+        moved_back: how far the position of each goes back.
+    """
+
+    first: int
+    end: int
+    moved_back: int
+
+
+def _move(part: Sequence[torch.Tensor], source: slice, to: slice, turn: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Move tokens of some layers, see `CacheMemory.of_place`, and turn their keys."""
+    keys, values, *first_keys = part
+    cos, sin = (t.to(keys.device) for t in turn)  # layers may be on several devices
+    if first_keys:
+        moved = first_keys[0][:, :, source].clone()
+        first_keys[0][:, :, to] = moved
+        keys[:, :, to] = rotate(moved.float(), cos, sin)
+    else:
+        moved = keys[:, :, source]
+        torch.addcmul(moved * cos, _halves_swapped(moved), sin, out=keys[:, :, to])
+    values[:, :, to] = values[:, :, source].clone()
 
 
 class TokenOfEach:
@@ -345,4 +377,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
         cos: cosines of the angles, for both halves.
         sin: sines, those for the first half negated.
     """
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    return torch.addcmul(x * cos, _halves_swapped(x), sin)
+
+
+def _halves_swapped(x: torch.Tensor) -> torch.Tensor:
+    return x.roll(x.shape[-1] // 2, -1)

@@ -180,9 +180,8 @@ def _plan(model, reading: Reading) -> _Plan:
     config, state = model.config, reading.state
     token_ids = state.pending_ids + reading.token_ids
     positions, spans = copy.copy(state.positions), list(state.spans)
-    ids = torch.tensor(token_ids)
-    types = torch.where(ids == config.video_token_id, VIDEO_TYPE, TEXT_TYPE)
-    ends = ids == reading.message_end_id
+    types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
+    ends = [token == reading.message_end_id for token in token_ids]
     grids = [] if reading.grid_thw is None else reading.grid_thw.tolist()
     rows = []
     for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
@@ -206,12 +205,11 @@ def _plan(model, reading: Reading) -> _Plan:
     return _Plan(token_ids, torch.cat(rows, dim=1), positions, spans)
 
 
-def _parts(types: torch.LongTensor, n_closing: int) -> list[tuple[str, int, int]]:
+def _parts(types: list[int], n_closing: int) -> list[tuple[str, int, int]]:
     """Split new tokens into (kind, first, end): what closes the turn before, text, vision with its markers, text."""
-    vision = (types == VIDEO_TYPE).nonzero()
     parts = [(TEXT, 0, n_closing), (TEXT, n_closing, len(types))]
-    if len(vision):
-        first, end = int(vision[0]) - 1, int(vision[-1]) + 2
+    if VIDEO_TYPE in types:
+        first, end = types.index(VIDEO_TYPE) - 1, len(types) - types[::-1].index(VIDEO_TYPE) + 1
         parts[1:] = [(TEXT, n_closing, first), (VISION, first, end), (TEXT, end, len(types))]
     return [part for part in parts if part[1] < part[2]]
 

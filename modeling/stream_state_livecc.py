@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .positions_livecc import PositionState
-from .stream_cache_livecc import StreamCache
+from .stream_cache_livecc import Run, StreamCache
 from .stream_window_livecc import Span
 
 
@@ -74,22 +74,20 @@ class StreamState:
         """
         if all(kept):
             return
-        runs, token_ids, at, dropped_extent = [], [], 0, 0  # runs of tokens that stay: [first, end, moved back]
+        runs: list[Run] = []
+        at = dropped_extent = 0
         for span, stays in zip(self.spans, kept):
             end = at + span.n_tokens
             if stays:
-                if runs and runs[-1][1] == at:
-                    runs[-1][1] = end
+                if runs and runs[-1].end == at:
+                    runs[-1] = runs[-1]._replace(end=end)
                 else:
-                    runs.append([at, end, dropped_extent])
-                token_ids += self.token_ids[at:end]
+                    runs.append(Run(at, end, dropped_extent))
             else:
                 dropped_extent += span.extent
             at = end
-        none = torch.zeros(0, dtype=torch.long)
-        index = torch.cat([none, *(torch.arange(first, end) for first, end, _ in runs)])
-        moved_back = torch.cat([none, *(torch.full((end - first,), back) for first, end, back in runs)])
-        self.cache.keep(index, moved_back, inv_freq)
+        self.cache.keep(runs, inv_freq)
+        token_ids = [token for run in runs for token in self.token_ids[run.first : run.end]]
         self.n_dropped += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]

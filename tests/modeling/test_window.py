@@ -5,7 +5,7 @@ import torch
 from replay import Item, Replay
 
 from livecc_hf.modeling import StreamOptions, streaming_livecc
-from livecc_hf.modeling.stream_cache_livecc import CacheMemory, StreamCache, rotate, rotation
+from livecc_hf.modeling.stream_cache_livecc import CacheMemory, Run, StreamCache, rotate, rotation
 from livecc_hf.modeling.stream_window_livecc import TEXT, VISION, Span, Window
 
 SCHEMES = ["mrope", "sequential", "reference"]
@@ -181,8 +181,7 @@ def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, l
     cache.append(0, keys, keys)
     cache.advance(200)
     for n in range(64):  # one token leaves a turn
-        kept = torch.tensor([0, *range(2, 200 - n)])
-        cache.keep(kept, torch.where(kept > 0, 7, 0), inv_freq)
+        cache.keep([Run(0, 1, 0), Run(2, 200 - n, 7)], inv_freq)
     moved = cache.append(0, keys[:0], keys[:0])[0]
     cos, sin = rotation(-64 * 7 * inv_freq)
     exact = rotate(keys[65:].transpose(0, 1).double(), cos.double(), sin.double())
