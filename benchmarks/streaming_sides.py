@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -154,7 +155,8 @@ class EngineSide:
         """Comment on the frames of one turn, with as many tokens as all sides generate."""
         self.stream.feed(frames)
         turn = self.stream.begin_turn()
-        self.n_video_tokens = len(turn.job.reading.patches) // self._work.processor.video_processor.merge_size**2
+        merge_size = self._work.processor.video_processor.merge_size
+        self.n_video_tokens = math.prod(turn.job.reading.grid_thw) // merge_size**2
         turn.job.stop_ids = frozenset()
         stream_engine_livecc.generate(self._work.model, [turn.job])
         return list(self.stream.end_turn(turn).token_ids)
@@ -168,7 +170,7 @@ class EngineSide:
             (NextTokens, "read", "decode_tokens"),
             (stream_reading_livecc, "vision_features", "vision"),
             (video_processor, "resized", "resize"),
-            (video_processor, "frames_to_patches", "resize"),
+            (video_processor, "cut", "resize"),
         ]
         originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
         try:

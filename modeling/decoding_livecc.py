@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -127,12 +128,12 @@ class SilenceThresholdLogitsProcessor(LogitsProcessor):
         """Return the scores (batch, vocabulary), the token at minus infinity where it is improbable."""
         improbable = scores.softmax(dim=-1)[:, self.token_id] < self.threshold
         scores = scores.clone()
-        scores[improbable, self.token_id] = -torch.inf
+        scores[:, self.token_id].masked_fill_(improbable, -torch.inf)
         return scores
 
 
 class TokenChooser:
-    """Chooses one token after another, as options, generation config and live defaults say.
+    """How the tokens of a stream are chosen, as options, generation config and live defaults say.
 
     Args:
         options: the stream's options.
@@ -166,24 +167,23 @@ class TokenChooser:
         self._seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
         self._generator: torch.Generator | None = None
 
-    def choose(self, context_ids: torch.LongTensor, logits: torch.FloatTensor) -> torch.LongTensor:
-        """Return the next tokens.
+    @property
+    def kind(self) -> Hashable:
+        """What is the same for choosers that choose alike, but for what they draw."""
+        return self.do_sample, *map(_kind, self.processors)
+
+    def draw(self, probabilities: torch.FloatTensor) -> torch.LongTensor:
+        """Return a token drawn by its probability, of shape ().
+
+        As `torch.multinomial` draws one, but without its checks, by which one stream would fail all others on CUDA.
 
         Args:
-            context_ids: (batch, length), everything the model has read and said.
-            logits: (batch, vocabulary).
-
-        Returns:
-            `torch.LongTensor` of shape (batch,).
+            probabilities: (vocabulary,).
         """
-        scores = logits.float()
-        for process in self.processors:  # one by one: the list's own call inspects signatures for every token
-            scores = process(context_ids, scores)
-        if not self.do_sample:
-            return scores.argmax(dim=-1)
         if self._generator is None:
-            self._generator = torch.Generator(scores.device).manual_seed(self._seed)
-        return torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator)[:, 0]
+            self._generator = torch.Generator(probabilities.device).manual_seed(self._seed)
+        waits = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return (probabilities / waits).argmax()
 
     def snapshot(self) -> torch.Tensor | None:
         """Return what :meth:`restore` needs to draw the same tokens again."""
@@ -195,6 +195,12 @@ class TokenChooser:
             self._generator = None
         else:
             self._generator.set_state(snapshot)
+
+
+def _kind(processor) -> Hashable:
+    if isinstance(processor, LogitsProcessor):
+        return type(processor), repr(sorted(vars(processor).items()))
+    return id(processor)
 
 
 def _warpers(values: dict) -> list:

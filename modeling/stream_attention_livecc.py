@@ -19,7 +19,6 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 from .onednn_livecc import attend, is_for_attention
 from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
 
-
 # Its name was another up to transformers 5.23.
 CACHE_KEYWORD = "cache" if "cache" in inspect.signature(Qwen2VLAttention.forward).parameters else "past_key_values"
 
@@ -78,9 +77,11 @@ class PackedCaches:
         return attended
 
     def advance(self) -> None:
-        """Make the caches count what all layers have added."""
+        """Make the caches count what all layers have added; with one token each, they may take the next then."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
+        for _, together in self._together:
+            together.move_on()
 
     def _attend_one(self, cache, layer, query, key, value, scale):
         """Attend from the new tokens of one stream, or the last of them."""
@@ -106,11 +107,10 @@ class PackedCaches:
 
     def _attend_together(self, together, layer, query, key, value, scale):
         """Attend from a token of each stream, in one operation over the memory that they share."""
-        keys, values = together.append(layer, key, value)
+        keys, values, mask = together.append(layer, key, value)
         n_heads, size = query.shape[1:]
         n_kv_heads = keys.shape[1]
         grouped = together.to_places(query).view(-1, n_kv_heads, n_heads // n_kv_heads, size)
-        mask = together.mask(query, n_kv_heads)
         if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
             grouped, keys, values, mask = (t.flatten(0, 1) for t in (grouped, keys, values, mask))
             scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .decoding_livecc import TokenChooser
+from .stream_choice_livecc import NO_TOKEN, ChoiceOfEach
 from .stream_layers_livecc import StreamLayers
 from .stream_reading_livecc import NextTokens, Reading, read
 
@@ -59,79 +60,93 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     """
     layers = StreamLayers(model)
     logits = read(model, [job.reading for job in jobs], layers)
-    is_ahead = _steps_ahead(logits.device)
-    contexts = [_Context(job, logits.device) for job in jobs]
-    steps = NextTokens(model, [job.reading.state for job in jobs], max(job.max_new_tokens for job in jobs), layers)
+    states = [job.reading.state for job in jobs]
+    n_steps = max(job.max_new_tokens for job in jobs)
+    steps = NextTokens(model, states, n_steps, layers)
+    choice = ChoiceOfEach([job.chooser for job in jobs], [s.token_ids for s in states], n_steps, logits.device)
+    (_speak_ahead if _steps_ahead(logits.device) else _speak)(jobs, steps, choice, logits)
+
+
+def _speak(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
+    """Add token after token; each step reads those of the streams that still speak."""
     speaking, step = list(range(len(jobs))), 0
     while speaking:
-        speaking, tokens = _choose(jobs, contexts, speaking, logits)
-        if not speaking:
-            return
-        values = _to_host(tokens)
-        read_for = [i for i in speaking if len(jobs[i].token_ids) + 1 < jobs[i].max_new_tokens] if is_ahead else []
-        if read_for:
-            logits = steps.read(_rows_of(tokens, read_for, speaking), read_for, step)
-        for i, value in zip(speaking, values()):
-            jobs[i].token_ids.append(value)
+        tokens, failures = choice.choose(logits, speaking, speaking)
+        _take(jobs, speaking, speaking, logits, tokens.tolist(), failures)
         going_on = [i for i in speaking if not jobs[i].is_over]
-        if is_ahead:
-            for i in set(read_for) - set(going_on):
-                jobs[i].reading.state.cache.truncate(jobs[i].reading.state.cache.length - 1)
-            logits = _rows_of(logits, going_on, read_for)
-        elif going_on:
-            logits = steps.read(_rows_of(tokens, going_on, speaking), going_on, step)
+        if going_on:
+            if going_on != speaking:
+                tokens = tokens[[speaking.index(i) for i in going_on]]
+            logits = steps.read(tokens, going_on, step)
         for i in going_on:
             jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
         speaking, step = going_on, step + 1
 
 
-def _steps_ahead(device: torch.device) -> bool:
-    """Return whether the next step is launched before the tokens of this one are known here.
+def _speak_ahead(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
+    """Add token after token; the next step is launched before the tokens of this one are known here.
 
-    A device of its own then never waits for this process; where a turn turns out to be over, the step is taken back.
+    A device of its own then never waits for this process. Streams that have fallen silent are read along, into memory
+    that is not counted, so that no step has to be told who speaks.
     """
-    return device.type == "cuda"
+    everyone = list(range(len(jobs)))
+    speaking, step = everyone, 0
+    while speaking:
+        tokens, failures = choice.choose(logits, everyone, speaking)
+        values, those_before = _to_host(tokens), logits
+        is_launched = any(len(jobs[i].token_ids) + 1 < jobs[i].max_new_tokens for i in speaking)
+        if is_launched:
+            logits = steps.read(tokens.clamp(min=0), everyone, step)
+        _take(jobs, speaking, everyone, those_before, values(), failures)
+        going_on = [i for i in speaking if not jobs[i].is_over]
+        for i in set(everyone) - set(going_on) if is_launched else ():
+            cache = jobs[i].reading.state.cache
+            cache.truncate(cache.length - 1)
+        for i in going_on:
+            jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
+        speaking, step = going_on, step + 1
 
 
-class _Context:
-    """The tokens on which the choice of a turn's next token depends, on the device."""
+def _take(
+    jobs: Sequence[TurnJob],
+    speaking: Sequence[int],
+    held: Sequence[int],
+    logits: torch.Tensor,
+    tokens: Sequence[int],
+    failures: dict[int, Exception],
+) -> None:
+    """Give its new token to each stream that speaks, or the error that ends its turn.
 
-    def __init__(self, job: TurnJob, device: torch.device):
-        ids = list(set(job.reading.state.token_ids))  # all that is asked of them is which there are
-        self._n_tokens = len(ids)
-        self._ids = torch.tensor([ids + [0] * job.max_new_tokens], device=device)
-
-    @property
-    def ids(self) -> torch.LongTensor:
-        """(1, tokens)."""
-        return self._ids[:, : self._n_tokens]
-
-    def append(self, token: torch.LongTensor) -> None:
-        """Add a token (1,) of the device."""
-        self._ids[:, self._n_tokens] = token
-        self._n_tokens += 1
-
-
-def _choose(
-    jobs: Sequence[TurnJob], contexts: Sequence[_Context], speaking: Sequence[int], logits: torch.Tensor
-) -> tuple[list[int], torch.LongTensor]:
-    """Choose a token for each stream that speaks; return those for which that worked, and their tokens."""
-    worked, tokens = [], []
-    for row, i in enumerate(speaking):
+    Args:
+        jobs: the turns.
+        speaking: the streams that speak.
+        held: the stream of each row.
+        logits: (rows, vocabulary).
+        tokens: (rows,).
+        failures: what failed, by stream.
+    """
+    for row, i in enumerate(held):
         job = jobs[i]
-        try:
-            token = job.chooser.choose(contexts[i].ids, logits[row : row + 1])
-        except Exception as error:
+        if i not in speaking:
+            continue
+        if tokens[row] == NO_TOKEN and i not in failures:
+            failures[i] = ValueError(
+                "the model's scores are not numbers (NaN): its weights or the frames hold some, or the numbers are too "
+                "large for its dtype; load it with dtype='bfloat16' or 'float32'"
+            )
+        if i in failures:
             if len(jobs) == 1:
-                raise
-            job.error = error
+                raise failures[i]
+            job.error = failures[i]
             continue
         if job.keep_logits:
             job.logits.append(logits[row].float().cpu())
-        contexts[i].append(token)
-        worked.append(i)
-        tokens.append(token)
-    return worked, torch.cat(tokens) if tokens else torch.zeros(0, dtype=torch.long)
+        job.token_ids.append(tokens[row])
+
+
+def _steps_ahead(device: torch.device) -> bool:
+    """Return whether steps are launched ahead; see `_speak_ahead`."""
+    return device.type == "cuda"
 
 
 def _to_host(tokens: torch.LongTensor) -> Callable[[], list[int]]:
@@ -148,10 +163,3 @@ def _to_host(tokens: torch.LongTensor) -> Callable[[], list[int]]:
         return host.tolist()
 
     return values
-
-
-def _rows_of(tensor: torch.Tensor, wanted: Sequence[int], held: Sequence[int]) -> torch.Tensor:
-    """Return the rows of `tensor` that are of the streams `wanted`, where it has one of each of `held`."""
-    if list(wanted) == list(held):
-        return tensor
-    return tensor[[held.index(i) for i in wanted]]

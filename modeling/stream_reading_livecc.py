@@ -15,6 +15,7 @@ from .stream_graph_livecc import FixedStep, fixed_step
 from .stream_layers_livecc import StreamLayers, vision_features
 from .stream_state_livecc import ContextFullError, StreamState
 from .stream_window_livecc import TEXT, VISION, Span
+from .video_processing_livecc import LiveCCVideoProcessor
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Reading:
         end_s: where the turn ends, in seconds from the stream's start.
         message_end_id: the id of `<|im_end|>`.
         n_closing: how many of `token_ids` close the turn before.
-        patches: (t * h * w, 1176) patches of the frames among the tokens.
-        grid_thw: (1, 3) their grid.
+        frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
+        video_processor: the :class:`LiveCCVideoProcessor` that cuts them.
         n_new_tokens: how many tokens will be generated after this, at most.
     """
 
@@ -39,9 +40,14 @@ class Reading:
     end_s: float
     message_end_id: int
     n_closing: int = 0
-    patches: torch.Tensor | None = None
-    grid_thw: torch.LongTensor | None = None
+    frames: torch.Tensor | None = None
+    video_processor: LiveCCVideoProcessor | None = None
     n_new_tokens: int = 1
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int] | None:
+        """How many patches there are in time, height and width; `None` without frames."""
+        return None if self.frames is None else self.video_processor.grid(self.frames)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None)
     """
     plans = [_plan(model, reading) for reading in readings]
     token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
-    embeds = _embed(model, token_ids, [r for r in readings if r.patches is not None])
+    embeds = _embed(model, token_ids, [r for r in readings if r.frames is not None])
     lengths = [len(plan.token_ids) for plan in plans]
     caches = PackedCaches([reading.state.cache for reading in readings], lengths)
     rope = Rope.of(model.model.language_model)
@@ -136,6 +142,7 @@ class NextTokens:
         cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
         self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
         self._fixed = self._fixed_step(model, n_steps)
+        self._speak(range(len(states)))
 
     @torch.no_grad()
     def read(self, token_ids: torch.LongTensor, streams: Sequence[int], step: int) -> torch.FloatTensor:
@@ -149,19 +156,24 @@ class NextTokens:
         Returns:
             Logits of the tokens that follow, of shape (b, vocabulary).
         """
-        caches = [self._states[i].cache for i in streams]
+        if list(streams) != self._streams:  # some have fallen silent
+            self._speak(streams)
         cos, sin = self._cos[:, step], self._sin[:, step]
-        if len(streams) < len(self._states):
-            chosen = torch.tensor(streams, device=cos.device)
-            cos, sin = cos[chosen], sin[chosen]
+        if self._chosen is not None:
+            cos, sin = cos[self._chosen], sin[self._chosen]
         if self._fixed is None:
-            packed = PackedCaches(caches, [1] * len(streams))
-            logits = self._layers.logits(self._embedding(token_ids), cos, sin, packed)
+            logits = self._layers.logits(self._embedding(token_ids), cos, sin, self._packed)
         else:
-            logits = self._fixed.read(token_ids, cos, sin, [cache.slot for cache in caches])
-        for cache in caches:
-            cache.advance(1)
+            logits = self._fixed.read(token_ids, cos, sin, [cache.slot for cache in self._packed.caches])
+        self._packed.advance()
         return logits
+
+    def _speak(self, streams: Sequence[int]) -> None:
+        """Prepare for steps of these streams."""
+        self._streams, self._chosen = list(streams), None
+        if len(streams) < len(self._states):
+            self._chosen = torch.tensor(self._streams, device=self._cos.device)
+        self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
 
     def _fixed_step(self, model, n_steps: int) -> FixedStep | None:
         """Return the step in fixed shapes, where there is one for these streams."""
@@ -182,7 +194,7 @@ def _plan(model, reading: Reading) -> _Plan:
     positions, spans = copy.copy(state.positions), list(state.spans)
     types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
     ends = [token == reading.message_end_id for token in token_ids]
-    grids = [] if reading.grid_thw is None else reading.grid_thw.tolist()
+    grids = [] if reading.frames is None else [reading.grid_thw]
     rows = []
     for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
         before = positions.next_position
@@ -231,9 +243,21 @@ def _embed(model, token_ids: torch.LongTensor, with_frames: Sequence[Reading]) -
     embedding = model.get_input_embeddings()
     embeds = embedding(token_ids.to(embedding.weight.device))
     if with_frames:
-        patches = torch.cat([reading.patches for reading in with_frames])
-        grid = torch.cat([reading.grid_thw for reading in with_frames])
-        features = vision_features(model.model.visual, patches, grid)
+        visual = model.model.visual
+        grids = torch.tensor([reading.grid_thw for reading in with_frames])
+        features = vision_features(visual, _patches(with_frames, visual.device), grids)
         places = (token_ids == model.config.video_token_id).nonzero()[:, 0]
         embeds[places.to(embeds.device)] = features.to(embeds.device, embeds.dtype)
     return embeds
+
+
+def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:
+    """Return the patches (patches, 1176) of all frames; those of videos of one size are cut together, on the device."""
+    alike: dict[tuple, list[int]] = {}
+    for i, reading in enumerate(readings):
+        alike.setdefault((id(reading.video_processor), reading.frames.shape), []).append(i)
+    of_each: dict[int, torch.Tensor] = {}
+    for places in alike.values():
+        videos = torch.stack([readings[i].frames for i in places]).to(device)
+        of_each |= zip(places, readings[places[0]].video_processor.cut(videos))
+    return torch.cat([of_each[i] for i in range(len(readings))])

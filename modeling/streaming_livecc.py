@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -295,8 +296,8 @@ class CommentaryStream:
             n_frames = len(self.waiting)
         start_s, end_s = self.waiting.next_span_s
         video_processor = self._processor.video_processor
-        patches, grid_thw = video_processor.frames_to_patches(self.waiting.peek(n_frames), do_resize=False)
-        n_video_tokens = len(patches) // video_processor.merge_size**2
+        frames = self.waiting.peek(n_frames)
+        n_video_tokens = math.prod(video_processor.grid(frames)) // video_processor.merge_size**2
         is_first = self.waiting.n_turns == 0
         asked = self._asked  # may change while the turn is generated
         if is_first:
@@ -306,7 +307,7 @@ class CommentaryStream:
         prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, query, is_first)
         chooser = self._chooser
         self._forget(start_s, end_s, len(prompt_ids) + chooser.max_new_tokens)
-        reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, patches, grid_thw)
+        reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, frames)
         stop_ids = chooser.end_ids | self._continuation_ids()
         job = TurnJob(reading, chooser, stop_ids, chooser.max_new_tokens, self.options.output_logits)
         return Turn(n_frames, start_s, end_s, job, asked, (self.state.snapshot(), chooser.snapshot()))
@@ -349,7 +350,7 @@ class CommentaryStream:
             raise
         return self.end_turn(turn)
 
-    def _reading(self, token_ids, end_s, n_new_tokens, patches=None, grid_thw=None) -> Reading:
+    def _reading(self, token_ids, end_s, n_new_tokens, frames=None) -> Reading:
         return Reading(
             self.state,
             token_ids,
@@ -357,8 +358,8 @@ class CommentaryStream:
             end_s,
             self._processor.end_id,
             n_closing=0 if self.waiting.n_turns == 0 else self._processor.n_joint_tokens,
-            patches=patches,
-            grid_thw=grid_thw,
+            frames=frames,
+            video_processor=self._processor.video_processor,
             n_new_tokens=n_new_tokens,
         )
 

@@ -71,11 +71,26 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             ValueError: if the limits contradict each other, or unresized frames have other sides.
         """
         frames = self.resized(frames, min_pixels, max_pixels, do_resize)
+        return self.cut(frames[None])[0], torch.tensor([self.grid(frames)])
+
+    def cut(self, videos: torch.Tensor) -> torch.FloatTensor:
+        """Return the patches of some videos, on their device.
+
+        Args:
+            videos: uint8 (videos, T, 3, H, W), sides multiples of 28.
+
+        Returns:
+            (videos, t * h * w, 3 * 2 * 14 * 14).
+        """
         frames = self.rescale_and_normalize(
-            frames[None], self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
+            videos, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
         )
-        patches, t, h, w = self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)
-        return patches[0], torch.tensor([[t, h, w]])
+        return self.patchify(frames, self.patch_size, self.merge_size, self.temporal_patch_size)[0]
+
+    def grid(self, frames: torch.Tensor) -> tuple[int, int, int]:
+        """Return how many patches frames (T, 3, H, W) make in time, height and width; an odd T counts one more."""
+        n_frames, _, height, width = frames.shape
+        return -(-n_frames // self.temporal_patch_size), height // self.patch_size, width // self.patch_size
 
     def resized(
         self,

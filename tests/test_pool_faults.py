@@ -24,22 +24,22 @@ def model(make_model):
     return make_model("mrope")
 
 
-def test_a_stream_that_fails_ends_alone(frames, model, processor, monkeypatch):
+def test_a_stream_that_fails_ends_alone(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:12])
     pool = CommentaryPool(model, processor, max_streams=3)
     streams = [pool.join(OPTIONS) for _ in range(3)]
     for stream in streams:
         stream.push(frames[:6])
     pool.step()
-    chooser, calls = streams[1]._stream._chooser, []
+    calls = []
 
-    def fails_late(*args):
+    def fails_late(token_ids, scores):
         calls.append(1)
         if len(calls) == 3:
             raise RuntimeError("device trouble")
-        return type(chooser).choose(chooser, *args)
+        return scores
 
-    monkeypatch.setattr(chooser, "choose", fails_late)
+    streams[1]._stream._chooser.processors.append(fails_late)
     for stream in streams:
         stream.push(frames[6:12])
     run_all(pool)
@@ -133,14 +133,14 @@ def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
         if n % 5 == 1:  # with frames that wait
             stream.leave()
             return
-        chooser = stream._stream._chooser
-        choose = chooser.choose
+        processors = stream._stream._chooser.processors
 
-        def leaves_in_mid_turn(*args):
+        def leaves_in_mid_turn(token_ids, scores):
             stream.leave()
-            return choose(*args)
+            return scores
 
-        chooser.choose = {2: choose, 3: leaves_in_mid_turn, 4: lambda *args: 1 / 0}[n % 5]
+        if n % 5 > 2:
+            processors.append({3: leaves_in_mid_turn, 4: lambda *args: 1 / 0}[n % 5])
         if n % 10 == 8:  # in a batch
             stays.push(frames[:6])
         pool.step()

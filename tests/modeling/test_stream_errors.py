@@ -35,21 +35,21 @@ def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor
         text_config.max_position_embeddings = before
 
 
-def test_a_turn_that_fails_leaves_the_stream_as_it_was(frames, make_model, processor, monkeypatch):
+def test_a_turn_that_fails_leaves_the_stream_as_it_was(frames, make_model, processor):
     model = make_model("mrope")
     whole = model.start_stream(processor, **GREEDY).push(frames[:14])
     assert len(whole[2].token_ids) > 1
     stream = model.start_stream(processor, **GREEDY)
     stream.push(frames[:6])
-    choose, calls = stream._chooser.choose, []
+    calls = []
 
-    def interrupted(*args):
+    def interrupted(token_ids, scores):
         calls.append(1)
         if len(calls) == len(whole[1].token_ids) + 2:  # in the middle of the second turn of the push
             raise KeyboardInterrupt
-        return choose(*args)
+        return scores
 
-    monkeypatch.setattr(stream._chooser, "choose", interrupted)
+    stream._chooser.processors.append(interrupted)
     with pytest.raises(KeyboardInterrupt):
         stream.push(frames[6:12])
     assert stream.push(frames[12:14]) == whole[1:]

@@ -60,8 +60,7 @@ def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypa
     try:
         with serving(model, processor, max_round_s=0.4) as server, server.client() as client:
             chooser = server.service.pool.streams[0]._stream._chooser
-            choose = chooser.choose
-            monkeypatch.setattr(chooser, "choose", lambda *args: go_on.wait(20) and choose(*args))
+            chooser.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
             show_a_turn(client, frames)
             heard, code, _ = client.hear_all()
             assert ([m["code"] for m in heard], code) == (["generation_failed"], 1011)
@@ -79,11 +78,11 @@ def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypa
         go_on.set()
 
 
-def test_failures_in_a_row_are_told_and_forgotten(server, frames, monkeypatch):
+def test_failures_in_a_row_are_told_and_forgotten(server, frames):
     for _ in range(3):
         assert health(server)[0] == 200
         with server.client() as client:
-            monkeypatch.setattr(server.service.pool.streams[0]._stream._chooser, "choose", lambda *args: 1 / 0)
+            server.service.pool.streams[0]._stream._chooser.processors.append(lambda *args: 1 / 0)
             show_a_turn(client, frames)
             assert client.hear_all()[1] == 1011
     status, told = health(server)

@@ -1,0 +1,1 @@
+../../../../modeling/stream_choice_livecc.py
