@@ -30,6 +30,7 @@ from .grammar_livecc import (
 from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
 
 IGNORE_INDEX = -100
+MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -123,7 +124,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         text = opening + user_turn(start_s, end_s, self.checked_text(query))
         # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
         label_at, vision_at = len(opening + IM_START), text.index(VISION_START)
-        ids = self._encode_fixed(text[:label_at]) + self._encode(text[label_at:vision_at])
+        ids = self._encode_fixed(text[:label_at]) + self._encode_fixed(text[label_at:vision_at])
         ids += (self._encode if query else self._encode_fixed)(text[vision_at:])
         at = ids.index(self.video_token_id)
         return ids[:at] + [self.video_token_id] * n_video_tokens + ids[at + 1 :]
@@ -229,11 +230,14 @@ class StreamingProcessor(Qwen2VLProcessor):
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
     def _encode_fixed(self, text: str) -> list[int]:
-        """Return the tokens of a text of the grammar, tokenised once."""
+        """Return the tokens of a text of the grammar, tokenised once; the times of all streams are the same."""
         known = self.__dict__.setdefault("_fixed_ids", {})
-        if text not in known:
-            known[text] = self._encode(text)
-        return known[text]
+        ids = known.get(text)  # others may clear it at any time
+        if ids is None:
+            if len(known) >= MAX_FIXED_TEXTS:
+                known.clear()
+            ids = known[text] = self._encode(text)
+        return ids
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

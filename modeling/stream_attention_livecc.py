@@ -17,7 +17,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
 
 from .onednn_livecc import attend, is_for_attention
-from .stream_cache_livecc import StreamCache, TokenOfEach, rotate, rotation
+from .stream_cache_livecc import StreamCache, rotate, rotation
+from .stream_together_livecc import TokenOfEach
 
 # Its name was another up to transformers 5.23.
 CACHE_KEYWORD = "cache" if "cache" in inspect.signature(Qwen2VLAttention.forward).parameters else "past_key_values"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,6 @@ import torch
 # Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
-# For so many tokens of each stream a mask is made ahead.
-_SPARE = 64
 # Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
 _ELEMENTS_ON_CPU = 1 << 19
 _ELEMENTS_ELSEWHERE = 1 << 24
@@ -40,6 +39,7 @@ class CacheMemory:
     def __init__(self, devices: Sequence[torch.device], is_movable: bool = False, n_expected: int = 1):
         self.is_movable = is_movable
         self._n_expected = n_expected
+        self._n_tokens_expected = 0
         self._groups = [_LayerGroup(len(list(run)), is_movable) for _, run in itertools.groupby(devices)]
         self._group_of = [(group, i) for group in self._groups for i in range(group.n_layers)]
         self._free: list[int] = []
@@ -87,6 +87,10 @@ class CacheMemory:
         with self._lock:
             self._free.append(slot)
 
+    def expect(self, n_tokens: int) -> None:
+        """Make room for streams of so many tokens at once when memory grows next, instead of step by step."""
+        self._n_tokens_expected = max(self._n_tokens_expected, n_tokens)
+
     def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> Sequence[torch.Tensor]:
         """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
 
@@ -99,7 +103,8 @@ class CacheMemory:
             # What another group has, so that all have the same.
             capacity = self.capacity
             if capacity < n_tokens:
-                capacity = -(-max(n_tokens, int(capacity * _GROWTH)) // _STEP) * _STEP
+                wanted = max(n_tokens, int(capacity * _GROWTH), self._n_tokens_expected)
+                capacity = -(-wanted // _STEP) * _STEP
             n_expected = self._n_expected if like.device.type == "cuda" else 1
             with self._lock:
                 group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
@@ -245,18 +250,21 @@ class StreamCache:
         if not self.memory.is_movable:
             raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_movable")
         parts = list(self.memory.of_place(self.slot))
-        inv_freq, n_kept = inv_freq.float().cpu(), 0
+        inv_freq, n_kept = tuple(inv_freq.tolist()), 0
         moved_back = self._hold_first_keys(parts)
+        devices = {part[0].device for part in parts}  # layers may be on several
         for run in runs:  # each to a place before its own, in which nothing is left that others need
             source, to = slice(run.first, run.end), slice(n_kept, n_kept + run.end - run.first)
-            back = run.moved_back
-            if moved_back is not None:  # from where they were first read
-                back = moved_back[to] = moved_back[source] + back
-                back = back[:, None]
+            if moved_back is not None:
+                moved_back[to] = moved_back[source] + run.moved_back
             if run.first > n_kept:
-                turn = rotation(-back * inv_freq)
+                if moved_back is None:
+                    turn = _turned_back(run.moved_back, inv_freq)
+                else:  # from where they were first read
+                    turn = rotation(-moved_back[to, None] * torch.tensor(inv_freq))
+                turns = {device: tuple(t.to(device) for t in turn) for device in devices}
                 for part in parts:
-                    _move(part, source, to, turn)
+                    _move(part, source, to, *turns[part[0].device])
             n_kept = to.stop
         self.length = n_kept
         if moved_back is not None:
@@ -285,10 +293,15 @@ class Run(NamedTuple):
     moved_back: int
 
 
-def _move(part: Sequence[torch.Tensor], source: slice, to: slice, turn: tuple[torch.Tensor, torch.Tensor]) -> None:
+@lru_cache(maxsize=256)  # turns have few lengths
+@torch.inference_mode(False)  # it outlives the caller's mode
+def _turned_back(moved_back: int, inv_freq: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    return rotation(-moved_back * torch.tensor(inv_freq))
+
+
+def _move(part: Sequence[torch.Tensor], source: slice, to: slice, cos: torch.Tensor, sin: torch.Tensor) -> None:
     """Move tokens of some layers, see `CacheMemory.of_place`, and turn their keys."""
     keys, values, *first_keys = part
-    cos, sin = (t.to(keys.device) for t in turn)  # layers may be on several devices
     if first_keys:
         moved = first_keys[0][:, :, source].clone()
         first_keys[0][:, :, to] = moved
@@ -297,103 +310,6 @@ def _move(part: Sequence[torch.Tensor], source: slice, to: slice, turn: tuple[to
         moved = keys[:, :, source]
         torch.addcmul(moved * cos, _halves_swapped(moved), sin, out=keys[:, :, to])
     values[:, :, to] = values[:, :, source].clone()
-
-
-class TokenOfEach:
-    """One new token of each of several streams that share their memory, in every layer.
-
-    Args:
-        caches: of the B streams.
-    """
-
-    def __init__(self, caches: Sequence[StreamCache]):
-        self._memory = caches[0].memory
-        self._slots, self._lengths = [cache.slot for cache in caches], [cache.length for cache in caches]
-        self._n_slots, self._n_tokens = max(self._slots) + 1, max(self._lengths) + 1
-        self._is_all = self._slots == list(range(self._n_slots))
-        self._on_device: dict[torch.device, torch.LongTensor] = {}
-        self._places: dict[tuple, _Places] = {}
-
-    def move_on(self) -> None:
-        """Go to the token after this one, of each."""
-        self._lengths = [length + 1 for length in self._lengths]
-        self._n_tokens += 1
-        if any(places.n_most < self._n_tokens for places in self._places.values()):
-            self._places.clear()
-        for places in self._places.values():
-            places.move_on()
-
-    def append(
-        self, layer: int, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Write the tokens of a layer, keys and values of shape (B, key-value heads, head size).
-
-        Returns:
-            Views of keys and values, (places, key-value heads, tokens of the longest stream, head size), and what is
-            added to scores, (places, key-value heads, 1, tokens of the longest stream): -inf at tokens not to see.
-        """
-        held = self._memory.reserve(layer, self._n_tokens, keys)[:2]
-        key = keys.device, keys.dtype, held[0].shape
-        places = self._places.get(key)
-        if places is None:  # the same in all layers
-            places = self._places[key] = _Places(self._slots, self._lengths, held[0])
-        views = []
-        for whole, new in zip(held, (keys, values)):
-            whole.view(-1, whole.shape[-1]).index_copy_(0, places.rows, new.reshape(-1, whole.shape[-1]))
-            views.append(whole[: self._n_slots, :, : self._n_tokens])
-        return views[0], views[1], places.mask[..., : self._n_tokens]
-
-    def to_places(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return rows (B, ...) of the streams at their places, (places, ...)."""
-        if self._is_all:
-            return rows
-        placed = rows.new_zeros(self._n_slots, *rows.shape[1:])
-        return placed.index_copy_(0, self._index(rows.device), rows)
-
-    def of_streams(self, placed: torch.Tensor) -> torch.Tensor:
-        """Return the rows (B, ...) of the streams from those of all places."""
-        return placed if self._is_all else placed[self._index(placed.device)]
-
-    def _index(self, device: torch.device) -> torch.LongTensor:
-        if device not in self._on_device:
-            self._on_device[device] = torch.tensor(self._slots, device=device)
-        return self._on_device[device]
-
-
-class _Places:
-    """Where in memory the next tokens go, and what they see; moved on in place.
-
-    Args:
-        slots: the streams' places.
-        lengths: tokens that each holds.
-        held: (places, key-value heads, tokens, head size) memory of a layer.
-
-    Attributes:
-        rows: of the new keys, streams before heads, in memory seen as rows of a head's size.
-        mask: (places up to the last, key-value heads, 1, `n_most`).
-        n_most: the longest a stream may get.
-    """
-
-    def __init__(self, slots: Sequence[int], lengths: Sequence[int], held: torch.Tensor):
-        n_slots, n_heads = max(slots) + 1, held.shape[1]
-        self.n_most = max(lengths) + 1 + _SPARE
-        ends = [0] * n_slots  # other places compute something that nobody reads
-        for slot, length in zip(slots, lengths):
-            ends[slot] = length
-        is_later = torch.arange(self.n_most) > torch.tensor(ends)[:, None]
-        mask = torch.zeros(is_later.shape, dtype=held.dtype).masked_fill_(is_later, -torch.inf)
-        self.mask = mask[:, None, None].repeat(1, n_heads, 1, 1).to(held.device)
-        first = torch.tensor(slots)[:, None] * n_heads + torch.arange(n_heads)
-        at = torch.tensor(lengths)[:, None]
-        self.rows, self._newest = (
-            (first * n_kept + at).flatten().to(held.device) for n_kept in (held.shape[2], self.n_most)
-        )
-
-    def move_on(self) -> None:
-        """Go to the next tokens."""
-        self.rows += 1
-        self._newest += 1
-        self.mask.view(-1).index_fill_(0, self._newest, 0)
 
 
 def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

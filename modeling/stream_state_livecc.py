@@ -87,7 +87,9 @@ class StreamState:
                 dropped_extent += span.extent
             at = end
         self.cache.keep(runs, inv_freq)
-        token_ids = [token for run in runs for token in self.token_ids[run.first : run.end]]
+        token_ids: list[int] = []
+        for run in runs:
+            token_ids += self.token_ids[run.first : run.end]
         self.n_dropped += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]

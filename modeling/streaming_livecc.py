@@ -306,6 +306,10 @@ class CommentaryStream:
             query = "" if asked == self._query else asked
         prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, query, is_first)
         chooser = self._chooser
+        if is_first and self._window.kind == "sliding":  # memory that grew would be copied, on CUDA captured again too
+            n_vision = n_video_tokens * TURN_FRAMES // len(frames) + 2
+            n_text = len(prompt_ids) - n_video_tokens + chooser.max_new_tokens
+            self.state.cache.memory.expect(self._window.expected_tokens(len(prompt_ids), n_vision, n_text))
         self._forget(start_s, end_s, len(prompt_ids) + chooser.max_new_tokens)
         reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, frames)
         stop_ids = chooser.end_ids | self._continuation_ids()

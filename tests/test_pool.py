@@ -181,3 +181,21 @@ def test_closing_ends_what_runs(frames, model, processor):
 def test_bad_arguments(arguments, message, model, processor):
     with pytest.raises(ValueError, match=message):
         CommentaryPool(model, processor, **arguments)
+
+
+@pytest.mark.parametrize("has_thread", [False, True])
+def test_a_pool_that_was_warmed_up_says_the_same(has_thread, frames, model, processor):
+    expected = model.start_stream(processor, OPTIONS).push(frames)
+    pool = CommentaryPool(model, processor, max_streams=3, max_lag_s=60)
+    with pool.start() if has_thread else pool:
+        assert pool.warm_up(OPTIONS) == 3
+        assert (len(pool), pool.stats.n_turns) == (0, 0)
+        stream = pool.join(OPTIONS)
+        with pytest.raises(ValueError, match="before the first stream, but 1 have joined"):
+            pool.warm_up(OPTIONS)
+        stream.push(frames)
+        if has_thread:
+            assert_same([stream.take(60) for _ in expected], expected)
+        else:
+            run_all(pool)
+            assert_same(taken(stream), expected)

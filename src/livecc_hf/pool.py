@@ -16,8 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from livecc_hf.messages import one_line
 from livecc_hf.modeling.decoding_livecc import stream_options
+from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES
 from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_reading_livecc import new_memory
 from livecc_hf.modeling.streaming_livecc import CommentaryStream
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 OVERLOAD_POLICIES = ("refuse", "drop")
+_WARM_UP_TIMEOUT_S = 1800.0
 
 
 class PoolFullError(RuntimeError):
@@ -202,6 +206,64 @@ class CommentaryPool:
                 for stream, _ in begun:
                     stream.settle()
                 self._round_began_s = None
+
+    def warm_up(
+        self,
+        options: StreamOptions | None = None,
+        frame_px: tuple[int, int] = (728, 1288),
+        time_limit_s: float = 30.0,
+    ) -> int:
+        """Say a few turns for nobody, so that the first streams do not wait for what happens once.
+
+        Of one stream, then of 2, 4, 8 ... at once up to `max_streams`, as long as the time allows. Where so many do not
+        fit into the device's memory a warning says so. The pool's counts begin after it.
+
+        Args:
+            options: those of the streams that will come.
+            frame_px: height and width of their frames; the default gives as many tokens as there may be.
+            time_limit_s: how long to go on after the first stream, in seconds.
+
+        Returns:
+            How many streams at once have been tried.
+
+        Raises:
+            ValueError: if there are streams already.
+            TimeoutError: if the pool's thread says nothing for half an hour.
+            Exception: whatever keeps the model from speaking.
+        """
+        if len(self):
+            raise ValueError(f"warm_up() comes before the first stream, but {len(self)} have joined")
+        frame = torch.full((1, 3, *frame_px), 128, dtype=torch.uint8)
+        n_streams, took_s = 1, self._say_for_nobody(1, options, frame)
+        began_s = time.monotonic()
+        while n_streams < self.max_streams:
+            n_next = min(2 * n_streams, self.max_streams)
+            if time.monotonic() - began_s + 2 * took_s > time_limit_s:
+                _log.warning("warm-up: %d streams at once would take too long to try", n_next)
+                break
+            n_streams, took_s = n_next, self._say_for_nobody(n_next, options, frame)
+        with self.paused():
+            self.stats = PoolStats()
+        return n_streams
+
+    def _say_for_nobody(self, n_streams: int, options: StreamOptions | None, frame: torch.Tensor) -> float:
+        """Say some turns of some streams in batches, and return how long that may take again, in seconds."""
+        with contextlib.ExitStack() as stack:
+            streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
+            frame = streams[0].resized(frame)
+            for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
+                with self.paused():
+                    for stream in streams:
+                        stream.push(frame.expand(n_frames, -1, -1, -1))
+                began_s = time.monotonic()
+                if self._thread is None:
+                    self.step()
+                for stream in streams:
+                    if stream.take(_WARM_UP_TIMEOUT_S) is None:
+                        raise TimeoutError(f"the model said nothing in {_WARM_UP_TIMEOUT_S:g} s")
+        if self.stats.n_rounds_apart:
+            _log.warning("warm-up: %d streams at once fail, and will be slow one by one: let fewer in", n_streams)
+        return 3 * (time.monotonic() - began_s)
 
     def start(self) -> CommentaryPool:
         """Run rounds in a thread of its own, as frames come, until :meth:`close`."""

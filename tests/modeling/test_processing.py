@@ -5,6 +5,7 @@ import torch
 
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.modeling.grammar_livecc import query_text, split_turns, spoken_text, time_label
+from livecc_hf.modeling.stream_reading_livecc import Reading, _patches
 
 WORDS = [(0.2, 0.6, "red"), (0.7, 2.4, "ball"), (2.6, 3.4, "goes"), (5.2, 6.0, "left"), (9.0, 9.5, "late")]
 
@@ -146,3 +147,14 @@ def test_limits_of_a_video_file_are_kept(published_checkpoint, processor, tmp_pa
     own.save_pretrained(tmp_path)
     size = StreamingProcessor.from_pretrained(tmp_path).video_processor.size
     assert (size["shortest_edge"], size["longest_edge"]) == (7056, 7056)
+
+
+def test_frames_of_several_sizes_are_cut_as_each_alone(processor):
+    video_processor = processor.video_processor
+    videos = [
+        torch.randint(0, 256, (t, 3, h, w), dtype=torch.uint8) for t, h, w in ((2, 56, 84), (6, 28, 28), (2, 56, 84))
+    ]
+    readings = [Reading(None, [], 0, 0.0, 0, frames=video, video_processor=video_processor) for video in videos]
+    alone = [video_processor.frames_to_patches(video, do_resize=False) for video in videos]
+    assert torch.equal(_patches(readings, torch.device("cpu")), torch.cat([patches for patches, _ in alone]))
+    assert [list(reading.grid_thw) for reading in readings] == [grid[0].tolist() for _, grid in alone]

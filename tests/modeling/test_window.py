@@ -217,3 +217,13 @@ def test_what_a_window_keeps():
 def test_bad_windows(option, message, make_model, processor):
     with pytest.raises(ValueError, match=message):
         make_model("mrope").start_stream(processor, **option)
+
+
+def test_memory_of_a_sliding_window_does_not_grow(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, StreamOptions(**OPTIONS, vision_window_s=3, text_window=60))
+    stream.push(frames[:6])
+    addresses = stream.state.cache.memory.addresses
+    for chunk in frames[6:].repeat(4, 1, 1, 1).split(2):
+        stream.push(chunk)
+    assert stream.state.n_dropped > 500
+    assert stream.state.cache.memory.addresses == addresses

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
-import torch
-
-from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES
-from livecc_hf.pool import CommentaryPool, PoolStats
+from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
 
@@ -30,9 +26,6 @@ if TYPE_CHECKING:
     from livecc_hf.serve.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
-_WARM_UP_SIZE_PX = (720, 1280)  # (H, W): as many tokens a frame as there may be
-_WARM_UP_TIMEOUT_S = 1800  # compiling takes minutes
-_WARM_UP_BATCHES_S = 30.0  # for batches of streams, after a stream alone
 _MANY_FAILURES = 3  # sessions in a row: the matter is not with one of them,
 _FAILURES_FOR_S = 60.0  # for as long, after which clients may try whether it has passed
 
@@ -82,37 +75,9 @@ class CommentaryService:
         """
         began_s = time.monotonic()
         self.pool.start()
-        frame = torch.full((1, 3, *_WARM_UP_SIZE_PX), 128, dtype=torch.uint8)
-        n_streams, took_s = 1, self._warm_up(1, frame)
-        batches_s = time.monotonic()
-        while n_streams < self.settings.max_sessions:
-            n_streams = min(2 * n_streams, self.settings.max_sessions)
-            if time.monotonic() - batches_s + 2 * took_s > _WARM_UP_BATCHES_S:
-                _log.warning("warm-up: %d streams at once would take too long to try", n_streams)
-                break
-            took_s = self._warm_up(n_streams, frame)
-        with self.pool.paused():
-            self.pool.stats = PoolStats()
+        self.warm_up_streams = self.pool.warm_up(self.options)
         self.warm_up_s = time.monotonic() - began_s
         self.state = "ready"
-
-    def _warm_up(self, n_streams: int, frame: torch.Tensor) -> float:
-        """Say a few turns of some streams in batches, and return how long the last took, in seconds."""
-        with contextlib.ExitStack() as stack:
-            streams = [stack.enter_context(self.pool.join(self.options)) for _ in range(n_streams)]
-            frame = streams[0].resized(frame)
-            for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
-                with self.pool.paused():
-                    for stream in streams:
-                        stream.push(frame.expand(n_frames, -1, -1, -1))
-                began_s = time.monotonic()
-                for stream in streams:
-                    if stream.take(_WARM_UP_TIMEOUT_S) is None:
-                        raise TimeoutError(f"the model said nothing in {_WARM_UP_TIMEOUT_S} s")
-        if self.pool.stats.n_rounds_apart:
-            _log.warning("warm-up: %d streams at once fail, and will be slow one by one: let fewer in", n_streams)
-        self.warm_up_streams = n_streams
-        return 3 * (time.monotonic() - began_s)
 
     def stop(self) -> None:
         """End all streams and threads."""

@@ -1,0 +1,1 @@
+../../../../modeling/stream_together_livecc.py

@@ -1,0 +1,116 @@
+"""Streams that choose alike choose in one go, and each hears what it hears alone."""
+
+import pytest
+import torch
+from pooled import OPTIONS, assert_same, run_all, taken
+from transformers import LogitsProcessor
+
+from livecc_hf import CommentaryPool
+from livecc_hf.modeling import stream_choice_livecc
+from livecc_hf.modeling.decoding_livecc import StreamOptions, TokenChooser
+from livecc_hf.modeling.stream_choice_livecc import NO_TOKEN, ChoiceOfEach
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:14, :, :84, :112]
+
+
+def chooser(**options):
+    return TokenChooser(StreamOptions(**options), generation_config=None, end_ids=[0], continuation_id=1)
+
+
+def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
+    frames, make_model, processor, monkeypatch
+):
+    model = make_model("mrope")
+    ways = [
+        {"repetition_penalty": 1.3},
+        {"do_sample": True, "seed": 3, "temperature": 2.0},
+        {"repetition_penalty": 1.3, "max_new_tokens": 3},
+        {"do_sample": True, "seed": 4, "temperature": 2.0},
+        {"do_sample": True, "seed": 3, "temperature": 0.5, "top_p": 0.9},
+    ]
+    alone = [model.start_stream(processor, OPTIONS, **way).push(frames) for way in ways]
+    sizes, choose = set(), stream_choice_livecc._Alike.choose
+    monkeypatch.setattr(
+        stream_choice_livecc._Alike,
+        "choose",
+        lambda self, logits, members, *args: sizes.add(len(members)) or choose(self, logits, members, *args),
+    )
+    pool = CommentaryPool(model, processor, max_streams=5, max_lag_s=60)
+    streams = [pool.join(OPTIONS, **way) for way in ways]
+    for stream in streams:
+        stream.push(frames)
+    run_all(pool)
+    for stream, expected in zip(streams, alone, strict=True):
+        assert_same(taken(stream), expected)
+    assert sizes == {1, 2}
+
+
+def test_a_context_counts_for_its_stream_only():
+    logits = torch.tensor([[1.0, 2.0, 1.9]]).repeat(3, 1)
+    choice = ChoiceOfEach([chooser(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, "cpu")
+    assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
+    assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [2, 0, 1]
+    assert choice.choose(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context by now
+
+
+def test_draws_are_by_probability_and_by_seed():
+    sampling = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
+    probabilities = torch.tensor([0.5, 0.3, 0.2])
+    first, again, other = chooser(seed=1, **sampling), chooser(seed=1, **sampling), chooser(seed=2, **sampling)
+    drawn = [int(first.draw(probabilities)) for _ in range(4000)]
+    assert [int(again.draw(probabilities)) for _ in range(4000)] == drawn
+    assert [int(other.draw(probabilities)) for _ in range(4000)] != drawn
+    shares = torch.bincount(torch.tensor(drawn)) / 4000
+    torch.testing.assert_close(shares, probabilities, atol=0.03, rtol=0)
+    torch.manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
+    assert drawn[:50] == [int(torch.multinomial(probabilities, 1, generator=generator)) for _ in range(50)]
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_scores_that_are_no_numbers_are_told_apart(do_sample):
+    logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, float("-inf")]])
+    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 3, [[0], [0], [0]], 1, "cpu")
+    tokens, failures = choice.choose(logits, [0, 1, 2], [0, 1, 2])
+    assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0], {})
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_stream_with_scores_that_are_no_numbers_ends_alone(do_sample, frames, make_model, processor):
+    model = make_model("mrope")
+    options = {"do_sample": do_sample, "seed": 5}
+    expected = model.start_stream(processor, OPTIONS, **options).push(frames)
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    good, bad = pool.join(OPTIONS, **options), pool.join(OPTIONS, **options)
+    bad._stream._chooser.processors.append(lambda token_ids, scores: scores * float("nan"))
+    for stream in (good, bad):
+        stream.push(frames)
+    run_all(pool)
+    assert_same(taken(good), expected)
+    with pytest.raises(ValueError, match=r"scores are not numbers \(NaN\).*load it with dtype="):
+        taken(bad)
+
+
+class Picky(LogitsProcessor):
+    """Fails for a context that holds a token."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def __call__(self, input_ids, scores):
+        if (input_ids == self.token).any():
+            raise RuntimeError(f"token {self.token}")
+        return scores
+
+
+def test_who_failed_of_those_that_choose_alike_is_found():
+    alike = [chooser(do_sample=False, repetition_penalty=1.0) for _ in range(3)]
+    for one in alike:
+        one.processors.append(Picky(7))
+    choice = ChoiceOfEach(alike, [[1], [7], [2]], 2, "cpu")
+    tokens, failures = choice.choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
+    assert (tokens[0], tokens[2]) == (0, 2)
+    assert {i: str(error) for i, error in failures.items()} == {1: "token 7"}
