@@ -255,7 +255,8 @@ def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:
     """Return the patches (patches, 1176) of all frames; those of videos of one size are cut together, on the device."""
     alike: dict[tuple, list[int]] = {}
     for i, reading in enumerate(readings):
-        alike.setdefault((id(reading.video_processor), reading.frames.shape), []).append(i)
+        frames = reading.frames
+        alike.setdefault((id(reading.video_processor), frames.shape, frames.device), []).append(i)
     of_each: dict[int, torch.Tensor] = {}
     for places in alike.values():
         videos = torch.stack([readings[i].frames for i in places]).to(device)
