@@ -7,7 +7,7 @@ oneDNN is part of every PyTorch for x86 and uses them; it costs more per call, s
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -121,6 +121,7 @@ def _by_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     return product(rows, weight, bias) if rows.shape[0] >= min_rows else linear(rows, weight, bias)
 
 
+@cache
 def _is_available() -> bool:
     capability = torch.backends.cpu.get_cpu_capability()
     return capability in ("AVX2", "AVX512") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -101,7 +101,7 @@ class _Alike:
                 self._ids = self._ids[[self._members.index(i) for i in members]]
             self._members = list(members)
         scores = self._scores(logits, failures)
-        best, tokens = scores.amax(dim=-1), scores.argmax(dim=-1)
+        best, tokens = scores.max(dim=-1)
         if self._samples:
             # A row without numbers makes no probabilities either, and none of the others fails for it.
             probabilities = scores.softmax(dim=-1)
