@@ -72,7 +72,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         default_query: str = DEFAULT_QUERY,
         **kwargs,
     ):
-        if video_processor is not None and not hasattr(video_processor, "frames_to_patches"):
+        if video_processor is not None and not hasattr(video_processor, "cut"):
             video_processor = _as_livecc(video_processor)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         self.default_query = default_query

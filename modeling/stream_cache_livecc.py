@@ -1,7 +1,7 @@
 """The keys and values of streams: preallocated, cut at the end, thinned out in the middle.
 
-Nothing is concatenated per token: what is read is written into memory that is there, which grows in steps while
-the context grows and stays as it is once a window bounds it. Streams that speak together may share the memory, so
+Nothing is concatenated per token: what is read is written into memory that is there. Where a window bounds the context
+it is reserved at once, else it grows in steps. Streams that speak together may share the memory, so
 that one operation serves all of them.
 """
 
@@ -18,6 +18,7 @@ import torch
 # Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
+_MOST_EXPECTED = 16_384  # more is reserved only as it is needed
 # Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
 _ELEMENTS_ON_CPU = 1 << 19
 _ELEMENTS_ELSEWHERE = 1 << 24
@@ -88,8 +89,8 @@ class CacheMemory:
             self._free.append(slot)
 
     def expect(self, n_tokens: int) -> None:
-        """Make room for streams of so many tokens at once when memory grows next, instead of step by step."""
-        self._n_tokens_expected = max(self._n_tokens_expected, n_tokens)
+        """Make room for streams of so many tokens at once when memory grows next, where there is some."""
+        self._n_tokens_expected = max(self._n_tokens_expected, min(n_tokens, _MOST_EXPECTED))
 
     def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> Sequence[torch.Tensor]:
         """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
@@ -100,15 +101,23 @@ class CacheMemory:
         """
         group, i = self._group_of[layer]
         if group.capacity < n_tokens or group.n_slots < self._n_slots:
-            # What another group has, so that all have the same.
-            capacity = self.capacity
-            if capacity < n_tokens:
-                wanted = max(n_tokens, int(capacity * _GROWTH), self._n_tokens_expected)
-                capacity = -(-wanted // _STEP) * _STEP
-            n_expected = self._n_expected if like.device.type == "cuda" else 1
-            with self._lock:
-                group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
+            try:
+                self._grow(group, n_tokens, like)
+            except RuntimeError:  # no memory
+                if self._n_tokens_expected <= n_tokens:
+                    raise
+                self._n_tokens_expected = 0
+                self._grow(group, n_tokens, like)
         return group.layers[i]
+
+    def _grow(self, group: _LayerGroup, n_tokens: int, like: torch.Tensor) -> None:
+        capacity = self.capacity  # what another group has, so that all have the same
+        if capacity < n_tokens:
+            wanted = max(n_tokens, int(capacity * _GROWTH), self._n_tokens_expected)
+            capacity = -(-wanted // _STEP) * _STEP
+        n_expected = self._n_expected if like.device.type == "cuda" else 1
+        with self._lock:
+            group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
 
     def reserve_all(self, n_tokens: int) -> None:
         """Make room for streams of `n_tokens` in all layers, each of which has some already."""
@@ -252,6 +261,7 @@ class StreamCache:
         parts = list(self.memory.of_place(self.slot))
         inv_freq, n_kept = tuple(inv_freq.tolist()), 0
         moved_back = self._hold_first_keys(parts)
+        self.length = 0  # until all is in its place
         devices = {part[0].device for part in parts}  # layers may be on several
         for run in runs:  # each to a place before its own, in which nothing is left that others need
             source, to = slice(run.first, run.end), slice(n_kept, n_kept + run.end - run.first)

@@ -46,8 +46,8 @@ class ChoiceOfEach:
             speaking: those of them that get a token.
 
         Returns:
-            (b,) tokens, `NO_TOKEN` where the scores are no numbers, any for streams that do not speak; and what failed
-            for a stream, whose token is any too.
+            (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that do not speak; and what
+            failed for a stream, whose token is any too.
         """
         chosen, order, failures = [], [], {}
         for group in self._groups:
@@ -103,18 +103,28 @@ class _Alike:
         scores = self._scores(logits, failures)
         best, tokens = scores.max(dim=-1)
         if self._samples:
-            # A row without numbers makes no probabilities either, and none of the others fails for it.
-            probabilities = scores.softmax(dim=-1)
-            tokens = torch.stack(
-                [
-                    self.choosers[i].draw(probabilities[row]) if i in speaking and i not in failures else tokens[row]
-                    for row, i in enumerate(members)
-                ]
-            )
+            tokens = self._drawn(scores.softmax(dim=-1), tokens, speaking, failures)
         if self._ids is not None:
             self._ids[:, self._n_ids] = tokens
             self._n_ids += 1
-        return tokens.masked_fill(best.isnan(), NO_TOKEN)
+        return tokens.masked_fill(~best.isfinite(), NO_TOKEN)
+
+    def _drawn(
+        self,
+        probabilities: torch.FloatTensor,
+        best: torch.LongTensor,
+        speaking: Sequence[int],
+        failures: dict[int, Exception],
+    ) -> torch.LongTensor:
+        """Return a token drawn for each member that speaks, the best for others."""
+        tokens = list(best)
+        for row, i in enumerate(self._members):
+            if i in speaking and i not in failures:
+                try:
+                    tokens[row] = self.choosers[i].draw(probabilities[row])
+                except Exception as error:
+                    failures[i] = error
+        return torch.stack(tokens)
 
     def _scores(self, logits: torch.FloatTensor, failures: dict[int, Exception]) -> torch.FloatTensor:
         try:

@@ -130,8 +130,8 @@ def _take(
         if i not in speaking:
             continue
         if tokens[row] == NO_TOKEN and i not in failures:
-            failures[i] = ValueError(
-                "the model's scores are not numbers (NaN): its weights or the frames hold some, or the numbers are too "
+            failures[i] = RuntimeError(
+                "the model's scores are not finite (NaN or infinite): its weights are damaged, or numbers got too "
                 "large for its dtype; load it with dtype='bfloat16' or 'float32'"
             )
         if i in failures:

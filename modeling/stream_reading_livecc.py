@@ -80,7 +80,10 @@ def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None)
 
     Raises:
         ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
+        RuntimeError: if a drop from a state was interrupted.
     """
+    for reading in readings:
+        reading.state.check()
     plans = [_plan(model, reading) for reading in readings]
     token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
     embeds = _embed(model, token_ids, [r for r in readings if r.frames is not None])

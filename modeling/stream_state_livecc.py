@@ -59,6 +59,13 @@ class StreamState:
         del self.token_ids[n_tokens:]
         self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), list(spans)
 
+    def check(self) -> None:
+        """Raise `RuntimeError` if a drop was interrupted half-way."""
+        if self.cache.length != len(self.token_ids):
+            raise RuntimeError(
+                "the stream was interrupted while it forgot, and its memory is in disorder: call reset()"
+            )
+
     def note_said(self, token_id: int) -> None:
         """Count a generated token that was read into the cache."""
         self.token_ids.append(token_id)
@@ -72,6 +79,7 @@ class StreamState:
             kept: which of `spans` stay.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
         """
+        self.check()
         if all(kept):
             return
         runs: list[Run] = []

@@ -52,7 +52,8 @@ class TokenOfEach:
             places = self._places[key] = _Places(self._slots, self._lengths, held[0])
         views = []
         for whole, new in zip(held, (keys, values)):
-            whole.view(-1, whole.shape[-1]).index_copy_(0, places.rows, new.reshape(-1, whole.shape[-1]))
+            new = new.reshape(-1, whole.shape[-1]).to(whole.dtype)  # which autocast may have changed
+            whole.view(-1, whole.shape[-1]).index_copy_(0, places.rows, new)
             views.append(whole[: self._n_slots, :, : self._n_tokens])
         return views[0], views[1], places.mask[..., : self._n_tokens]
 
@@ -89,7 +90,7 @@ class _Places:
 
     def __init__(self, slots: Sequence[int], lengths: Sequence[int], held: torch.Tensor):
         n_slots, n_heads = max(slots) + 1, held.shape[1]
-        self.n_most = max(lengths) + 1 + _SPARE
+        self.n_most = -(-(max(lengths) + 1 + _SPARE) // 8) * 8  # attention on CUDA copies masks of other widths
         ends = [0] * n_slots  # other places compute something that nobody reads
         for slot, length in zip(slots, lengths):
             ends[slot] = length

@@ -70,14 +70,14 @@ class Window:
                 raise ValueError(f"{name}={value!r}: expected a whole number of tokens, at least 0")
 
     def expected_tokens(self, n_first: int, n_vision: int, n_text: int) -> int:
-        """Return about how many tokens a sliding window lets a context have, turns that end in it included.
+        """Return about how many tokens a sliding window lets a context have; of vision, 240 s at most.
 
         Args:
             n_first: tokens of the first turn, vision and all.
             n_vision: vision tokens of a later turn, with the markers around them.
             n_text: tokens of its text, what is said included.
         """
-        n_turns = math.ceil(self.vision_window_s) + 1
+        n_turns = math.ceil(min(self.vision_window_s, REPREFILL_S)) + 1
         return n_first + self.text_sink + self.text_window + n_turns * n_vision + 2 * n_text
 
     def kept(self, spans: Sequence[Span], now_s: float) -> list[bool]:

@@ -178,6 +178,7 @@ class CommentaryStream:
         Raises:
             StreamFinishedError: after `finish()`.
             ValueError: if the frames or times have another form; the stream is as before.
+            RuntimeError: if the model's scores are not finite.
             ContextFullError: if the next turn does not fit. Its `segments` are the turns completed before;
                 the frames that wait are dropped. After any other failure they wait for the next push, which
                 returns what was completed too (or for :meth:`discard_waiting`).
@@ -274,8 +275,10 @@ class CommentaryStream:
         before = self.state.snapshot()
         try:
             generate(self._model, [job])
-        finally:
-            self.state.restore(before)
+        except BaseException:
+            self._restore(before)
+            raise
+        self.state.restore(before)
         return self._processor.decode_answer(job.token_ids)
 
     def begin_turn(self, is_last: bool = False) -> Turn | None:
@@ -337,10 +340,14 @@ class CommentaryStream:
     def undo_turn(self, turn: Turn) -> None:
         """Put the stream back to where it was before a turn that failed; its frames wait."""
         state, drawn = turn.before
-        self.state.restore(state)
-        cache = self.state.cache
-        cache.memory.clear_place(cache.slot, cache.length)  # of what failed
+        self._restore(state)
         self._chooser.restore(drawn)
+
+    def _restore(self, snapshot: tuple) -> None:
+        """Go back to before what failed; nothing of it is left in memory."""
+        self.state.restore(snapshot)
+        cache = self.state.cache
+        cache.memory.clear_place(cache.slot, cache.length)
 
     def _run_turn(self, turn: Turn) -> CommentarySegment:
         """Generate a turn; on any failure the stream is as before."""

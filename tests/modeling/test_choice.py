@@ -71,11 +71,19 @@ def test_draws_are_by_probability_and_by_seed():
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
-def test_scores_that_are_no_numbers_are_told_apart(do_sample):
-    logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, float("-inf")]])
-    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 3, [[0], [0], [0]], 1, "cpu")
-    tokens, failures = choice.choose(logits, [0, 1, 2], [0, 1, 2])
-    assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0], {})
+def test_scores_that_are_not_finite_are_told_apart(do_sample):
+    inf = float("inf")
+    logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, -inf], [-inf, -inf], [1.0, inf]])
+    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, "cpu")
+    tokens, failures = choice.choose(logits, range(5), range(5))
+    assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0, NO_TOKEN, NO_TOKEN], {})
+
+
+def test_a_draw_that_fails_harms_its_stream_only():
+    choosers = [chooser(do_sample=True, seed=n, top_k=1) for n in range(3)]
+    choosers[1].draw = lambda probabilities: 1 / 0
+    tokens, failures = ChoiceOfEach(choosers, [[0]] * 3, 1, "cpu").choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
+    assert (tokens[0], tokens[2], list(failures), type(failures[1])) == (0, 2, [1], ZeroDivisionError)
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
@@ -90,7 +98,7 @@ def test_a_stream_with_scores_that_are_no_numbers_ends_alone(do_sample, frames, 
         stream.push(frames)
     run_all(pool)
     assert_same(taken(good), expected)
-    with pytest.raises(ValueError, match=r"scores are not numbers \(NaN\).*load it with dtype="):
+    with pytest.raises(RuntimeError, match=r"scores are not finite.*load it with dtype="):
         taken(bad)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from replay import Item, Replay
 
-from livecc_hf.modeling import StreamOptions, streaming_livecc
+from livecc_hf.modeling import StreamOptions, stream_cache_livecc, streaming_livecc
 from livecc_hf.modeling.stream_cache_livecc import CacheMemory, Run, StreamCache, rotate, rotation
 from livecc_hf.modeling.stream_window_livecc import TEXT, VISION, Span, Window
 
@@ -217,6 +217,53 @@ def test_what_a_window_keeps():
 def test_bad_windows(option, message, make_model, processor):
     with pytest.raises(ValueError, match=message):
         make_model("mrope").start_stream(processor, **option)
+
+
+@pytest.mark.parametrize("option", [{"vision_window_s": float("inf")}, {"text_window": 10**9}, {"text_sink": 10**9}])
+def test_windows_without_bounds_reserve_no_more_than_a_stream_may_need(option, frames, make_model, processor):
+    model = make_model("mrope")
+    expected = model.start_stream(processor, StreamOptions(**OPTIONS, window="none")).push(frames[:12])
+    bounds = {"vision_window_s": 1000, "text_window": 10_000} | option
+    stream = model.start_stream(processor, StreamOptions(**OPTIONS, **bounds))
+    assert stream.push(frames[:12]) == expected
+    assert stream.state.cache.memory.capacity <= 16_384
+
+
+def test_memory_that_is_not_there_is_taken_as_it_is_needed(frames, make_model, processor, monkeypatch):
+    model = make_model("mrope")
+    expected = model.start_stream(processor, **OPTIONS).push(frames[:12])
+    zeros = torch.zeros
+
+    def little(*shape, **options):
+        if isinstance(shape[0], tuple) and shape[0][3] > 1000:
+            raise torch.OutOfMemoryError("no memory")
+        return zeros(*shape, **options)
+
+    monkeypatch.setattr(torch, "zeros", little)
+    stream = model.start_stream(processor, StreamOptions(**OPTIONS, vision_window_s=100))
+    assert stream.push(frames[:12]) == expected
+    assert 0 < stream.state.cache.memory.capacity < 1000
+
+
+def test_a_drop_that_is_interrupted_is_told(frames, make_model, processor, monkeypatch):
+    options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
+    stream = make_model("mrope").start_stream(processor, options)
+    expected = stream.push(frames[:20])
+    move = stream_cache_livecc._move
+
+    def interrupted(*args):
+        move(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream_cache_livecc, "_move", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stream.push(frames[20:22])
+    for use in (lambda: stream.push(frames[22:24]), lambda: stream.answer("What?"), stream.finish):
+        with pytest.raises(RuntimeError, match=r"its memory is in disorder: call reset\(\)"):
+            use()
+    stream.reset()
+    assert stream.push(frames[:20]) == expected
 
 
 def test_memory_of_a_sliding_window_does_not_grow(frames, make_model, processor):
