@@ -9,11 +9,14 @@ from pathlib import Path
 
 
 def hardware() -> str:
-    """The processor's name and how many cores this process may use."""
+    """The processor's name, with family and model, and how many cores this process may use."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name", platform.machine())
+    if "cpu family" in told:  # virtual machines leave of the name no more than the maker
+        name += f" (family {told['cpu family']}, model {told.get('model')})"
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 def memory_gb() -> float:

@@ -52,11 +52,11 @@ def product(rows: torch.Tensor, columns: torch.Tensor, bias: torch.Tensor | None
 
 
 def bound_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what applies a linear layer of this weight (outer, inner) to (rows, inner), by the faster of both."""
+    """Return what applies a linear layer of this weight (outer, inner) to (rows, inner) or (inner,) the fastest way."""
     if not (is_for(weight) and weight.is_contiguous()):
         return partial(linear, weight=weight, bias=bias)
     if weight.numel() >= _MIN_WEIGHT:
-        return partial(product, columns=weight, bias=bias)
+        return partial(_by_onednn, weight=weight, bias=bias)
     min_rows = -(-_MIN_MULTIPLICATIONS // max(weight.numel(), 1))
     return partial(_by_rows, weight=weight, bias=bias, min_rows=min_rows)
 
@@ -117,7 +117,13 @@ def _round_up(n: int, step: int) -> int:
     return -(-n // step) * step
 
 
+def _by_onednn(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return product(rows[None], weight, bias)[0] if rows.ndim == 1 else product(rows, weight, bias)
+
+
 def _by_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, min_rows: int) -> torch.Tensor:
+    if rows.ndim == 1:
+        return torch.mv(weight, rows) if bias is None else torch.addmv(bias, weight, rows)
     return product(rows, weight, bias) if rows.shape[0] >= min_rows else linear(rows, weight, bias)
 
 

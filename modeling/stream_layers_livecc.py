@@ -7,6 +7,7 @@ on several devices) still works: where there is any, the module itself is called
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -46,6 +47,8 @@ class StreamLayers:
         self._layers = [_bound(layer, dtype) for layer in language_model.layers]
         self._norm = _norm(language_model.norm, dtype)
         self._head = _linear(model.lm_head)
+        # Products of a matrix and a vector cost less around them than those of matrices with one row.
+        self._takes_vectors = is_for(language_model.norm.weight) and self.is_bare
 
     @property
     def is_bare(self) -> bool:
@@ -85,11 +88,14 @@ class StreamLayers:
             Logits of what follows each stream, of shape (B, vocabulary).
         """
         hidden = embeds
+        if embeds.shape[0] == 1 and last is None and self._takes_vectors:
+            hidden = embeds[0]
         for layer in self._layers[:-1]:
             hidden = layer(hidden, cos, sin, caches)
         # Of the last layer nobody reads more than the last token of each stream, its keys and values apart.
         hidden = self._layers[-1](hidden, cos, sin, caches, last)
-        return self._head(self._norm(hidden))
+        logits = self._head(self._norm(hidden))
+        return logits if logits.ndim == 2 else logits[None]
 
 
 def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.LongTensor) -> torch.Tensor:
@@ -234,7 +240,7 @@ class _LeanLayer:
         self.act = silu if mlp.config.hidden_act == "silu" else mlp.act_fn
 
     def __call__(self, hidden, cos, sin, caches, last=None):
-        n, size = hidden.shape[0], self.size
+        n, size = hidden.shape[0] if hidden.ndim == 2 else 1, self.size
         normed = self.norm(hidden)
         value = self.v(normed).view(n, -1, size)
         if last is None:  # queries and keys turn together
@@ -245,7 +251,7 @@ class _LeanLayer:
             query = rotate(self.q(normed[last]).view(last.shape[0], -1, size), cos[last], sin[last])
             hidden = hidden[last]
         attended = caches.attend(self.index, query, key, value, self.scale)
-        hidden = hidden + self.o(attended.reshape(hidden.shape[0], -1))
+        hidden = hidden + self.o(attended.reshape(*hidden.shape[:-1], -1))
         normed = self.mlp_norm(hidden)
         return hidden + self.down(self.act(self.gate(normed)) * self.up(normed))
 
@@ -263,7 +269,7 @@ def _norm(module: nn.Module, dtype: torch.dtype) -> Callable[[torch.Tensor], tor
         weight, eps = module.weight, module.variance_epsilon
         if is_for(weight):
             size = weight.shape[0]
-            return partial(_rms_norm, weight=weight * size**0.5, least=_scalar((size * eps) ** 0.5))
+            return partial(_rms_norm, weight=weight * size**0.5, least=(size * eps) ** 0.5)
         return partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=eps)
     return module
 
@@ -274,10 +280,12 @@ def _scalar(value: float) -> torch.Tensor:
         return torch.tensor(value, dtype=torch.float32, device="cpu")
 
 
-def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, least: float) -> torch.Tensor:
     """`rms_norm` in half as many operations; `weight` and `least` hold the size and epsilon."""
+    if hidden.ndim == 1:
+        return (hidden * weight).mul_(1 / math.sqrt(torch.dot(hidden, hidden).item() + least**2))
     length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
-    return (hidden / torch.hypot(length, least)).mul_(weight)
+    return (hidden / torch.hypot(length, _scalar(least))).mul_(weight)
 
 
 def is_bare(module: nn.Module) -> bool:
