@@ -81,7 +81,9 @@ def test_the_numbers_of_live_streams_are_those_measured():
     assert f"read at {files['h264_default']['only_needed']['times_real_time']:.0f} times real time" in section
     assert f"{files['h264_default']['wall_ratio']:.1f} times as fast" in section
     assert f"intra-only ones {files['h264_intra_only']['wall_ratio']:.1f} times" in section
-    assert {streams["hardware"], pool["hardware"], decoding["hardware"]} == {"AMD EPYC, 2 cores"}
+    assert f"sixteen {pool['throughput']['16']['ratio']:.1f} times" in section
+    for result in (streams, pool, decoding):
+        assert result["hardware"] in section
 
 
 MEASURED = ("decoding", "other_narrator", "interleaving")
