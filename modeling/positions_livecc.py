@@ -96,15 +96,20 @@ def extend_positions(
     if sum(lengths) != n_vision:
         raise ValueError(f"the grids {grids} make {sum(lengths)} tokens, but the sequence has {n_vision} vision tokens")
     if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):  # one by one
-        first = state.next_position
-        state.next_position += len(types)
-        return torch.arange(first, state.next_position).expand(3, -1)
+        return _one_by_one(len(types), state)
     ends = None if message_ends is None or scheme != "reference" else _plain(message_ends)
     return _extend_3d(types, list(zip(grids, lengths)), state, ends, merge_size)
 
 
 def _plain(values: Sequence | torch.Tensor) -> list:
     return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
+
+
+def _one_by_one(n_tokens: int, state: PositionState) -> torch.LongTensor:
+    """Number tokens as text is, and move `state` past them."""
+    first = state.next_position
+    state.next_position += n_tokens
+    return torch.arange(first, state.next_position).expand(3, -1)
 
 
 def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
@@ -119,14 +124,12 @@ def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
                 n += 1
             if ends is not None and state.seen_vision and any(ends[i : i + n]):
                 state.flat = True
-            block = torch.arange(state.next_position, state.next_position + n).expand(3, -1)
-            state.next_position += n
+            block = _one_by_one(n, state)
         else:
             grid, n = next(remaining)
             state.seen_vision = True
             if state.flat:
-                block = torch.arange(state.next_position, state.next_position + n).expand(3, -1)
-                state.next_position += n
+                block = _one_by_one(n, state)
             else:
                 block = vision_positions(grid, state.next_position, merge_size)
                 state.next_position += max(grid[0], grid[1] // merge_size, grid[2] // merge_size)

@@ -1,8 +1,8 @@
 """The keys and values of streams: preallocated, cut at the end, thinned out in the middle.
 
 Nothing is concatenated per token: what is read is written into memory that is there. Where a window bounds the context
-it is reserved at once, else it grows in steps. Streams that speak together may share the memory, so
-that one operation serves all of them.
+it is reserved at once, else it grows in steps. Streams that speak together may share the memory, so that one operation
+serves all of them.
 """
 
 from __future__ import annotations
@@ -317,8 +317,7 @@ def _move(part: Sequence[torch.Tensor], source: slice, to: slice, cos: torch.Ten
         first_keys[0][:, :, to] = moved
         keys[:, :, to] = rotate(moved.float(), cos, sin)
     else:
-        moved = keys[:, :, source]
-        torch.addcmul(moved * cos, _halves_swapped(moved), sin, out=keys[:, :, to])
+        rotate(keys[:, :, source], cos, sin, out=keys[:, :, to])
     values[:, :, to] = values[:, :, source].clone()
 
 
@@ -328,16 +327,13 @@ def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """Apply a rotary embedding to the last dimension of `x`, halves paired as in Qwen2-VL.
 
     Args:
         x: (..., head size).
         cos: cosines of the angles, for both halves.
         sin: sines, those for the first half negated.
+        out: where the result goes; may overlap `x`.
     """
-    return torch.addcmul(x * cos, _halves_swapped(x), sin)
-
-
-def _halves_swapped(x: torch.Tensor) -> torch.Tensor:
-    return x.roll(x.shape[-1] // 2, -1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin, out=out)

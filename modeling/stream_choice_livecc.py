@@ -49,7 +49,7 @@ class ChoiceOfEach:
             (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that do not speak; and what
             failed for a stream, whose token is any too.
         """
-        chosen, order, failures = [], [], {}
+        held, chosen, order, failures = list(held), [], [], {}
         for group in self._groups:
             members = [i for i in held if i in group.choosers]
             if members:
@@ -57,7 +57,7 @@ class ChoiceOfEach:
                 chosen.append(group.choose(rows, members, speaking, failures))
                 order += members
         tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
-        return tokens if order == list(held) else tokens[self._order(held, order)], failures
+        return tokens if order == held else tokens[self._order(held, order)], failures
 
     def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.LongTensor:
         key = tuple(wanted), tuple(held)
@@ -91,15 +91,15 @@ class _Alike:
     def choose(
         self,
         logits: torch.FloatTensor,
-        members: Sequence[int],
+        members: list[int],
         speaking: Sequence[int],
         failures: dict[int, Exception],
     ) -> torch.LongTensor:
         """Choose for those members that speak; see `ChoiceOfEach.choose`."""
-        if list(members) != self._members:
+        if members != self._members:
             if self._ids is not None:
                 self._ids = self._ids[[self._members.index(i) for i in members]]
-            self._members = list(members)
+            self._members = members
         scores = self._scores(logits, failures)
         best, tokens = scores.max(dim=-1)
         if self._samples:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .processing_livecc import StreamingProcessor
 
 
+LARGE_FRAME_PX = 728, 1288  # (H, W): as many tokens a frame as there may be
+
+
 class StreamFinishedError(RuntimeError):
     """A stream was used after `finish()`."""
 
@@ -135,7 +138,7 @@ class CommentaryStream:
         self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
         self._is_finished = False
 
-    def warm_up(self, frame_px: tuple[int, int] = (728, 1288)) -> None:
+    def warm_up(self, frame_px: tuple[int, int] = LARGE_FRAME_PX) -> None:
         """Say some turns about nothing and forget them, so that the first words do not wait for what happens once.
 
         On CUDA libraries are set up, and the step of decoding is captured.

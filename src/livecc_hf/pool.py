@@ -23,7 +23,7 @@ from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES
 from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_reading_livecc import new_memory
-from livecc_hf.modeling.streaming_livecc import CommentaryStream
+from livecc_hf.modeling.streaming_livecc import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class CommentaryPool:
     def warm_up(
         self,
         options: StreamOptions | None = None,
-        frame_px: tuple[int, int] = (728, 1288),
+        frame_px: tuple[int, int] = LARGE_FRAME_PX,
         time_limit_s: float = 30.0,
     ) -> int:
         """Say a few turns for nobody, so that the first streams do not wait for what happens once.
