@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .extras import MissingExtraError, require_extra
 from .loading import ModelLoadError, check_report
 from .messages import one_line
 
@@ -142,9 +143,9 @@ def switch_adapter(model: LiveCCForConditionalGeneration, on: bool) -> None:
 def require_peft() -> None:
     """Raise `ModelLoadError` if peft is not installed."""
     try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise ModelLoadError("adapters need peft: pip install 'livecc-hf[train]'") from error
+        require_extra("train", "an adapter", "peft")
+    except MissingExtraError as error:
+        raise ModelLoadError(str(error)) from error
 
 
 def save_adapter_files(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .extras import MissingExtraError, require_extra
 from .messages import one_line
 
 if TYPE_CHECKING:
@@ -334,9 +335,9 @@ def _four_bit_config():
     from transformers import BitsAndBytesConfig
 
     try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ModelLoadError("4-bit loading needs bitsandbytes: pip install 'livecc-hf[quantize]'") from error
+        require_extra("quantize", "4-bit loading", "bitsandbytes")
+    except MissingExtraError as error:
+        raise ModelLoadError(str(error)) from error
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+from livecc_hf.extras import require_extra
+
 from .main import OneLineParser
 
 _OVERRIDE = re.compile(r"[\w.:]+=")
@@ -102,11 +104,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    try:
-        from livecc_hf.production.build import build
-        from livecc_hf.production.build_options import load_options
-    except ImportError as error:
-        raise ImportError(f"data production needs more packages ({error}): pip install 'livecc-hf[data]'") from error
+    require_extra("data", "livecc data build", "datasets", "matplotlib")
+    from livecc_hf.production.build import build
+    from livecc_hf.production.build_options import load_options
 
     names = ("input", "out", "engine", "limit", "restart")
     options = load_options(args.config, args.overrides, args.stages, **{name: getattr(args, name) for name in names})
@@ -139,6 +139,7 @@ def _fetch(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    require_extra("data", "livecc data push", "datasets")
     from livecc_hf.production.push import push_dataset
 
     folder = Path(args.folder).expanduser()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import ipaddress
 import logging
 import ssl
@@ -18,10 +17,9 @@ from livecc_hf.cli.model_arguments import (
     stream_options_of,
 )
 from livecc_hf.cli.status import Status
+from livecc_hf.extras import require_extra
 from livecc_hf.messages import one_line
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
-
-_NEEDED = ("fastapi", "uvicorn", "websockets", "prometheus_client")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"livecc serve needs {', '.join(missing)}: pip install 'livecc-hf[serve]'")
+    require_extra("serve", "livecc serve")
     settings, ssl_files = _settings(args), _ssl_files(args)
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from livecc_hf.extras import require_extra
+
 
 def run(argv: Sequence[str]) -> int:
     """Train with the training script's own arguments.
@@ -11,9 +13,8 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         ImportError: if the packages for training are not installed.
     """
-    try:
-        from livecc_hf.training.script import main
-    except ImportError as error:
-        raise ImportError(f"training needs more packages ({error}): pip install 'livecc-hf[train]'") from error
+    require_extra("train", "livecc train")
+    from livecc_hf.training.script import main
+
     main(list(argv))
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
+from ..extras import require_extra
 from .assembly import assembled
 from .build_options import BuildOptions
 from .engine_local import LocalEngine
@@ -88,8 +88,7 @@ def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
     """Find now what would stop the run at its end, when the dataset is written."""
     options.folder_options()
     options.about(stages, {})
-    if find_spec("matplotlib") is None:
-        raise ImportError("the report needs matplotlib: pip install 'livecc-hf[data]'")
+    require_extra("data", "the report", "matplotlib")
 
 
 def _check_places(source: VideoInput, out: Path) -> None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from ..extras import require_extra
+
 _FIRST_WAIT_S = 1.0
 # Worth another try: time-outs, "too early", rate limits, and (from 500 on) a server's own trouble.
 _RETRIED = frozenset({408, 409, 425, 429})
@@ -73,10 +75,9 @@ class ChatEndpoint:
         limits: RetryLimits | None = None,
         max_answer_tokens: int = 1024,
     ):
-        try:
-            import httpx2
-        except ImportError as error:
-            raise ImportError("asking a chat endpoint needs httpx2: pip install 'livecc-hf[data]'") from error
+        require_extra("data", "asking a chat endpoint", "httpx2")
+        import httpx2
+
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url is {base_url!r}: expected an address such as http://localhost:8000/v1")
         url = base_url.rstrip("/")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..extras import require_extra
 from . import in_flight
 from .inputs import UnitRef
 from .pipeline import Segment, Work, run_segment, run_segment_isolated
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 OnUnit = Callable[[Sequence[StageStats]], None]
 
-_INSTALL = "the engine ray needs Ray: pip install 'livecc-hf[ray]'"
 _CONNECT_S = 10.0
 _MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with them
 
@@ -49,11 +49,10 @@ class RayEngine:
     """
 
     def __init__(self, work: Work, address: str | None = None, workers: int | None = None, gpus: int | None = None):
-        try:
-            import ray
-            import ray.data
-        except ImportError as error:
-            raise ImportError(f"{_INSTALL} ({error})") from error
+        require_extra("ray", "the engine ray", "ray")
+        import ray
+        import ray.data
+
         self.work, self.workers, self.gpus = work, workers, gpus
         self._is_ours = not ray.is_initialized()
         if self._is_ours:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_INSTALL = "fetching needs yt-dlp: pip install 'livecc-hf[fetch]'"
+from ..extras import require_extra
+
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _KNOWN = "has already been recorded in the archive"
@@ -162,6 +163,7 @@ def fetch(
         ImportError: if yt-dlp is not installed.
         OSError: if the disk is full; what was fetched is kept, and the same call goes on.
     """
+    require_extra("fetch", "livecc data fetch")
     options, say = options or FetchOptions(), say or _say_to_stderr
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
@@ -187,10 +189,7 @@ def fetch(
 
 def _downloader(settings: dict[str, Any]) -> Any:
     """Return a `yt_dlp.YoutubeDL` that takes no video for done whose captions did not come."""
-    try:
-        from yt_dlp import YoutubeDL
-    except ImportError as error:
-        raise ImportError(_INSTALL) from error
+    from yt_dlp import YoutubeDL
 
     class Downloader(YoutubeDL):
         def record_download_archive(self, info_dict):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.extras import require_extra
+
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
@@ -27,8 +29,7 @@ def apply_liger(model: LiveCCForConditionalGeneration) -> None:
         ImportError: if Liger is not installed.
     """
     check_liger()
-    try:
-        from liger_kernel.transformers import apply_liger_kernel_to_qwen2_vl
-    except ImportError as error:
-        raise ImportError("use_liger_kernel needs Liger: pip install 'livecc-hf[liger]'") from error
+    require_extra("liger", "use_liger_kernel", "liger_kernel")
+    from liger_kernel.transformers import apply_liger_kernel_to_qwen2_vl
+
     apply_liger_kernel_to_qwen2_vl(model=model, cross_entropy=False, fused_linear_cross_entropy=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from livecc_hf.extras import require_extra
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -99,10 +100,8 @@ def lora_config(
         ValueError: if a part is unknown, or a target or module to save matches nothing in these parts.
         ImportError: if peft is missing.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise ImportError("LoRA needs peft: pip install 'livecc-hf[train]'") from error
+    require_extra("train", "LoRA", "peft")
+    from peft import LoraConfig
 
     parts = check_parts(parts)
     linear = _linear_layers(model, parts)
@@ -160,8 +159,7 @@ def quantization_config(
             f"{option} is on without LoRA, but quantised weights cannot be trained ({', '.join(parts)}): set "
             f"use_peft=true to train an adapter on them, or {option}=false"
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ImportError(f"{option} needs bitsandbytes: pip install 'livecc-hf[quantize]'")
+    require_extra("quantize", option, "bitsandbytes")
     skipped = [*_FULL_PRECISION, *(model_config.lora_modules_to_save or ())]
     if eight:
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)

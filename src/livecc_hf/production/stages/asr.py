@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...data.media import resolve_media
+from ...extras import require_extra
 from ...messages import one_line
 from ..columns import with_column
 from ..in_flight import items_done
@@ -108,10 +109,9 @@ class Asr(ModelStage):
             ImportError: if faster-whisper is not installed.
             ValueError: if the model cannot be loaded, does not know the language, or does not run on its device.
         """
-        try:
-            from faster_whisper import BatchedInferencePipeline, WhisperModel
-        except ImportError as error:
-            raise ImportError("speech recognition needs faster-whisper: pip install 'livecc-hf[data]'") from error
+        require_extra("data", "speech recognition", "faster_whisper")
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
+
         source = self._source()
         device, _, index = (self.device or "auto").partition(":")
         if index and not index.isdigit():

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from ...extras import require_extra
 from ..columns import scores_array, spoken_text, with_column
 from ..model_stage import ModelStage
 from ..stage import StageResult, split
@@ -74,10 +75,9 @@ class Language(ModelStage):
         Raises:
             ImportError: if the package is not installed.
         """
-        try:
-            import gcld3
-        except ImportError as error:
-            raise ImportError("language identification needs cld3-py: pip install 'livecc-hf[data]'") from error
+        require_extra("data", "language identification", "gcld3")
+        import gcld3
+
         return gcld3.NNetLanguageIdentifier(0, 4 * 2 * _PIECE_CHARS)  # bytes: at most 4 a character
 
     def __call__(self, batch: pa.Table) -> StageResult:

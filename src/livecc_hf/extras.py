@@ -1,0 +1,89 @@
+"""Packages that only some tasks need: which are missing, and the command that installs them for this installation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+_NAME = "livecc-hf"
+# Modules that an extra of pyproject.toml brings; tests/test_extras.py compares.
+MODULES = {
+    "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm"),
+    "data": ("datasets", "gcld3", "faster_whisper", "httpx2", "matplotlib", "tqdm"),
+    "ray": ("ray",),
+    "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
+    "fetch": ("yt_dlp",),
+    "liger": ("liger_kernel",),
+    "quantize": ("bitsandbytes",),
+}
+
+
+class MissingExtraError(ImportError):
+    """A package of an extra is not installed; the message is one line and says how to install it."""
+
+
+def require_extra(extra: str, what: str, *modules: str) -> None:
+    """Check, without importing them, that packages of an extra are installed.
+
+    Args:
+        extra: its name in `pyproject.toml`.
+        what: what needs it, as the subject of a sentence such as `"livecc train needs trl: ..."`.
+        modules: the modules needed; default: all of the extra.
+
+    Raises:
+        MissingExtraError: if any is missing; the message names all that are.
+    """
+    missing = [name for name in modules or MODULES[extra] if not _is_there(name)]
+    if missing:
+        raise MissingExtraError(f"{what} needs {', '.join(missing)}: {install_command(extra)}")
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that adds extras to this installation.
+
+    It installs from where this package came from: a folder, which is known where pip recorded it, an address, or a
+    package index.
+    """
+    names = ",".join(extras)
+    origin = _origin()
+    url = origin.get("url", "")
+    if not origin:
+        target = f"{_NAME}[{names}]"
+    elif "dir_info" in origin or url.startswith("file:"):
+        path = Path(unquote(urlsplit(url).path))
+        if not path.exists():
+            return f'pip install ".[{names}]", in a clone of {_NAME}'
+        target = f"{path}[{names}]"
+    else:
+        vcs = origin.get("vcs_info", {}).get("vcs")
+        target = f"{_NAME}[{names}] @ {vcs + '+' if vcs else ''}{url}"
+    return f'{_pip()} install "{target}"'
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent that is missing; a module without a spec
+        return False
+
+
+def _origin() -> dict[str, Any]:
+    """Where this package was installed from, as pip records it; empty for a package index."""
+    try:
+        record = distribution(_NAME).read_text("direct_url.json")
+    except PackageNotFoundError:  # a source tree that is not installed
+        return {"url": (Path(__file__).parents[2]).as_uri(), "dir_info": {}}
+    return {} if record is None else json.loads(record)
+
+
+def _pip() -> str:
+    """`pip`, or the whole command where the shell would find none, or that of another Python."""
+    found = shutil.which("pip")
+    is_ours = found is not None and Path(found).parent.resolve() == Path(sys.executable).parent.resolve()
+    return "pip" if is_ours else f"{sys.executable} -m pip"
