@@ -13,7 +13,7 @@ from .prefetch_livecc import read_ahead
 from .processing_livecc import StreamingProcessor
 from .stream_state_livecc import ContextFullError
 from .streaming_livecc import CommentarySegment, CommentaryStream
-from .video_reader_livecc import iter_chunks
+from .video_reader_livecc import iter_chunks, probe_video
 
 
 class StreamingMixin:
@@ -51,20 +51,20 @@ class StreamingMixin:
         Args:
             processor: the model's `StreamingProcessor`.
             video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W), or an iterable of such.
-            start_s: where in the file to start, in seconds of its own clock.
+            start_s: where in the file to start, in seconds from what a player shows as 0:00.
             end_s: where in the file to stop.
             options: a :class:`StreamOptions`; keywords of the same names are laid over it.
             **keywords: as in :meth:`start_stream`.
 
         Returns:
-            An iterator over one :class:`CommentarySegment` a turn, silent ones included; times on the file's clock.
+            An iterator over one :class:`CommentarySegment` a turn, silent ones included; times as of `start_s`.
 
         Raises:
             ValueError: if an option or the source is not valid; the file's content is checked while it is read.
         """
         stream = self.start_stream(processor, options, **keywords)
         if isinstance(video, str | os.PathLike):
-            chunks = iter_chunks(video, start_s=start_s, end_s=end_s)
+            chunks = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
             chunks = read_ahead((stream.resized(c.frames), c.timestamps_s) for c in chunks)
         elif start_s is not None or end_s is not None:
             raise ValueError("start_s and end_s need a file: cut the frames before passing them")

@@ -63,7 +63,8 @@ class VideoInfo:
 
     Attributes:
         duration_s: length of the video in seconds by its header, `None` if it does not say.
-        clock_start_s: the file's earliest time over all its streams; what players show as 0:00.
+        clock_start_s: the file's earliest time over all its streams; what players show as 0:00. A time on the
+            player's clock plus this is one on the file's.
         first_pts_s: presentation time of the first decodable frame.
         width, height: size as displayed (after rotation), in pixels.
         frame_rate: average frames per second by its header, `None` if it does not say.
@@ -142,6 +143,17 @@ def open_video(path: str | os.PathLike) -> Any:
         container.close()
         raise VideoReadError(f"{path} is a text file, not a video")
     return container
+
+
+def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
+    """The earliest time over all streams of an open file by its header, in seconds: what players show as 0:00."""
+    if container.start_time is None:
+        return default
+    start = Fraction(container.start_time, _CONTAINER_TICKS)
+    # The header's is rounded to its ticks; that of the stream which begins there is exact.
+    starts = (stream.start_time * stream.time_base for stream in container.streams if stream.start_time is not None)
+    nearest = min(starts, key=lambda time: abs(time - start), default=start)
+    return nearest if abs(nearest - start) * _CONTAINER_TICKS <= 1 else start
 
 
 def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
@@ -244,8 +256,7 @@ class VideoSource:
 
     def clock_start(self, default: Fraction = Fraction(0)) -> Fraction:
         """The earliest time over all streams by the header, in seconds."""
-        start = self.container.start_time
-        return default if start is None else Fraction(start, _CONTAINER_TICKS)
+        return clock_start(self.container, default)
 
     def header_end(self) -> Fraction | None:
         """When the longest stream ends by the header, in seconds; `None` if it does not say."""

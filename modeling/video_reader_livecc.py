@@ -5,8 +5,8 @@ screen just before it: the first frame whose display ends at or after `t_n`. Thi
 reference implementation makes, and it never looks ahead of `t_n`. Times are compared as exact
 rationals (`pts * time_base`), so the choice does not depend on rounding. Conventions:
 
-* Times are seconds on the file's own clock; players show them relative to
-  `VideoInfo.clock_start_s`.
+* Times are seconds on the file's own clock. Captions and words count from what a player shows as
+  0:00, `VideoInfo.clock_start_s`: with that as `origin_s`, so do these times.
 * `first` is `start_s`, or the first frame's time if that is later or no start is given.
 * Samples stop before `end_s` (exclusive, as in a slice: ten seconds at 2 fps are 20 frames) and
   before the last frame's display ends. Nothing is padded here.
@@ -67,7 +67,7 @@ class SampledFrame(NamedTuple):
 
     Attributes:
         frame: uint8 tensor `(3, height, width)`, RGB, upright. A repeated frame is the same tensor.
-        time_s: the sample time `t_n` it was taken for, in seconds on the file's clock.
+        time_s: the sample time `t_n` it was taken for, in seconds, as `start_s` counts.
         pts_s: the frame's own presentation time, at which it appeared.
         end_s: when the next frame replaced it; the time that words are compared with in training.
     """
@@ -84,7 +84,7 @@ class FrameChunk:
 
     Attributes:
         frames: uint8 tensor `(T, 3, height, width)`, RGB, upright.
-        timestamps_s: sample time of each frame in seconds, on the file's clock; length `T`.
+        timestamps_s: sample time of each frame in seconds, as `start_s` counts; length `T`.
     """
 
     frames: torch.Tensor
@@ -96,6 +96,7 @@ def iter_frames(
     start_s: float | Fraction | None = None,
     end_s: float | Fraction | None = None,
     fps: float | Fraction = 2.0,
+    origin_s: float | Fraction = 0,
 ) -> Iterator[SampledFrame]:
     """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
 
@@ -104,10 +105,12 @@ def iter_frames(
 
     Args:
         path: a video file.
-        start_s: sample from this time on, in seconds on the file's clock; `None`, or a time before
+        start_s: sample from this time on, in seconds from `origin_s`; `None`, or a time before
             the first frame: from the first frame. 0 is a time like any other.
         end_s: sample before this time; `None`: to the end.
         fps: sample times per second.
+        origin_s: what all times, given and returned, count from, in seconds on the file's clock; the
+            file's own 0, or `probe_video(path).clock_start_s` for the time that a player shows.
 
     Returns:
         An iterator of `SampledFrame`. Arguments are checked at the call, the file's content when
@@ -115,7 +118,7 @@ def iter_frames(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: `fps`, `start_s` or `end_s` make no sense.
+        ValueError: `fps`, `start_s`, `end_s` or `origin_s` make no sense.
         VideoReadError: (a ValueError) not a video, nothing decodable, or nothing in the range.
         ImportError: PyAV is not installed.
 
@@ -129,8 +132,9 @@ def iter_frames(
         raise ValueError(f"fps={fps!r}: expected a rate above 0, such as 2.0")
     if start is not None and end is not None and end <= start:
         raise ValueError(f"end_s={end_s} is not after start_s={start_s}: give a later end")
+    origin = exact_number("origin_s", origin_s)
     check_file(path)
-    return _sample(path, start, end, rate)
+    return _sample(path, (start, end), rate, origin)
 
 
 def iter_chunks(
@@ -139,6 +143,7 @@ def iter_chunks(
     end_s: float | Fraction | None = None,
     fps: float | Fraction = 2.0,
     frames_per_chunk: int = 2,
+    origin_s: float | Fraction = 0,
 ) -> Iterator[FrameChunk]:
     """Group the frames of `iter_frames` by `frames_per_chunk`; the last chunk may be shorter.
 
@@ -147,7 +152,7 @@ def iter_chunks(
     """
     if frames_per_chunk < 1:
         raise ValueError(f"frames_per_chunk={frames_per_chunk}: expected at least 1")
-    return _group(iter_frames(path, start_s, end_s, fps), frames_per_chunk)
+    return _group(iter_frames(path, start_s, end_s, fps, origin_s), frames_per_chunk)
 
 
 def exact_number(name: str, value: float | Fraction) -> Fraction:
@@ -186,9 +191,10 @@ def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tup
 
 
 def _sample(
-    path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction
+    path: str | os.PathLike, span: tuple[Fraction | None, Fraction | None], fps: Fraction, origin: Fraction
 ) -> Iterator[SampledFrame]:
-    sampler = _Sampler(path, start, end, fps)
+    start, end = (None if time is None else time + origin for time in span)
+    sampler = _Sampler(path, start, end, fps, origin)
     try:
         try:
             yield from sampler.read(start, skip=True)
@@ -201,10 +207,15 @@ def _sample(
 
 
 class _Sampler:
-    """Chooses frames; one that has to read the file again goes on where it was."""
+    """Chooses frames; one that has to read the file again goes on where it was.
 
-    def __init__(self, path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction):
-        self.path, self.start, self.end, self.fps = path, start, end, fps
+    Its times are on the file's clock; those that it gives and tells count from `origin`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction, origin: Fraction
+    ):
+        self.path, self.start, self.end, self.fps, self.origin = path, start, end, fps, origin
         self.source: VideoSource | None = None
         self.first: Fraction | None = None
         self.count = 0
@@ -254,11 +265,14 @@ class _Sampler:
                     image = frame_to_rgb(frame, self.orientation, self.size_px)
                 # Counted first: a frame that was given is not given again.
                 self.count += 1
-                yield SampledFrame(image, float(sample), float(appears), float(self.leaves))
+                yield SampledFrame(image, *map(self._told, (sample, appears, self.leaves)))
                 sample = self.sample_time()
             if not self._is_before_end(sample):
                 self.at_end = False
                 break
+
+    def _told(self, time: Fraction) -> float:
+        return float(time - self.origin)
 
     def _is_before_end(self, sample: Fraction) -> bool:
         return self.end is None or sample < self.end
@@ -275,10 +289,11 @@ class _Sampler:
         if first is None:
             raise nothing_decoded(path)
         self.source.warn_of_damage(first, self.leaves, self.at_end)
+        told = self._told
         if self.count == 0 and self.end is not None and self.end <= first:
-            raise VideoReadError(f"end_s={float(self.end):g}: the first frame of {path} is at {float(first):g} s")
+            raise VideoReadError(f"end_s={told(self.end):g}: the first frame of {path} is at {told(first):g} s")
         if self.count == 0:
-            raise VideoReadError(f"start_s={float(first):g} lies past the end of {path}, at {float(self.leaves):.2f} s")
+            raise VideoReadError(f"start_s={told(first):g} lies past the end of {path}, at {told(self.leaves):.2f} s")
 
 
 def _group(frames: Iterator[SampledFrame], frames_per_chunk: int) -> Iterator[FrameChunk]:

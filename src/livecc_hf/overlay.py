@@ -40,7 +40,7 @@ class OverlayWriter:
     Args:
         video: the file to copy.
         out: the file to write, `.mp4`, `.mov` or `.mkv`; replaced if it exists.
-        start_s, end_s: the range to copy, in seconds on the file's clock, as for `iter_frames`.
+        start_s, end_s: the range to copy, in seconds from what a player shows as 0:00, as captions are timed.
         style: how the captions look.
 
     Raises:
@@ -60,13 +60,15 @@ class OverlayWriter:
         style: CaptionStyle | None = None,
     ):
         from .modeling.video_file_livecc import nothing_decoded
-        from .modeling.video_reader_livecc import exact_number, on_screen, open_before
+        from .modeling.video_reader_livecc import exact_number, on_screen, open_before, probe_video
 
         self._style = style
         self._out = check_output(video, out)
-        start = None if start_s is None else exact_number("start_s", start_s)
+        # On the file's clock, as are all times in here.
+        self._zero = exact_number("clock_start_s", probe_video(video).clock_start_s)
+        start = None if start_s is None else exact_number("start_s", start_s) + self._zero
         self._has_start = start is not None
-        self._end = None if end_s is None else exact_number("end_s", end_s)
+        self._end = None if end_s is None else exact_number("end_s", end_s) + self._zero
         self._source, frames = open_before(video, start, keep_audio=True)
         self._container: Any = None
         try:
@@ -92,7 +94,7 @@ class OverlayWriter:
         """Copy the video up to the end of a segment, with its words in it; a silent one shows nothing new."""
         from .modeling.video_reader_livecc import exact_number
 
-        start, end = exact_number("start_s", segment.start_s), exact_number("end_s", segment.end_s)
+        start, end = (exact_number(name, getattr(segment, name)) + self._zero for name in ("start_s", "end_s"))
         self._copy_until(start)
         text = one_line(segment.text)
         if text:

@@ -1,5 +1,6 @@
 """Clips are planned from a file's header and read by seeking, resized on the way."""
 
+import math
 import os
 from fractions import Fraction
 from itertools import pairwise
@@ -9,13 +10,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media import write_audio, write_video
+from media import number_of, write_audio, write_video
 
 from livecc_hf.data import clip_frames
 from livecc_hf.data.clip_frames import plan_clip, plan_frame_size, read_clip
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar_livecc import MAX_FRAME_PIXELS, frame_pixel_budget
-from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.modeling.video_reader_livecc import iter_frames, probe_video
 
 LIMITS = {"min_pixels": 28 * 28, "max_pixels": 56 * 84}
 
@@ -33,13 +34,18 @@ def folder(tmp_path_factory):
         codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
         write_video(path / f"a{suffix}", n_frames=200, codec=codec, audio_s=1 if suffix == ".mp4" else None)
     write_video(path / "b.mp4", n_frames=200, codec_options={"bf": "2", "preset": "medium"})
-    write_video(path / "late.mkv", times_s=[3 + Fraction(k, 10) for k in range(100)])
+    late = [3 + Fraction(k, 10) for k in range(100)]
+    write_video(path / "late.mkv", times_s=late)  # a player shows its first frame at 0:00
+    write_video(path / "broadcast.ts", times_s=[9_997 + time for time in late])
+    write_video(path / "sound_first.mp4", times_s=late, audio_s=13)
     noise = np.random.default_rng(0).integers(0, 255, (8, 150, 250, 3), dtype=np.uint8)
     write_video(path / "noise.mp4", n_frames=150, size_px=(250, 150), paint=lambda k: noise[k % 8])
     return path
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.webm", "b.mp4", "late.mkv"])
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "a.mkv", "a.ts", "a.webm", "b.mp4", "late.mkv", "broadcast.ts", "sound_first.mp4"]
+)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.none() | st.integers(0, 60).map(lambda k: k / 10),
@@ -53,7 +59,9 @@ def test_a_plan_says_what_reading_gives(folder, name, video_processor, start, en
     assert clip.frames.shape[1:] == (3, plan.height_px, plan.width_px) == (3, 56, 84)
     assert plan.n_pair_tokens == 6
     assert (plan.was_cut, clip.stopped_early) == (False, False)
-    shown = [frame.time_s for frame in iter_frames(folder / name, start, None if end is None else end + 1e-3)]
+    origin_s = probe_video(folder / name).clock_start_s
+    end = None if end is None else end + 1e-3
+    shown = [frame.time_s for frame in iter_frames(folder / name, start, end, origin_s=origin_s)]
     assert shown[0] == pytest.approx(plan.first_s)
     assert shown[-1] == pytest.approx(plan.last_s)
     assert all(t <= end_s <= t + plan.hold_s for t, end_s in zip(shown, clip.end_times_s, strict=True))
@@ -94,9 +102,22 @@ def test_an_end_on_a_sample_time_is_included(folder, video_processor):
 
 
 def test_a_start_of_0_is_a_time_like_any_other(folder, video_processor):
-    """On a file that begins at 3 s both mean its first frame."""
-    plans = [plan_clip(folder / "late.mkv", start, 8, video_processor) for start in (0, None)]
+    """Where the picture begins at 3 s both mean its first frame."""
+    plans = [plan_clip(folder / "sound_first.mp4", start, 8, video_processor) for start in (0, None)]
     assert [(plan.first_s, plan.n_sampled) for plan in plans] == [(3, 11), (3, 11)]
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "broadcast.ts"])
+@pytest.mark.parametrize("start_s", [None, 0, 4.2])
+def test_a_clip_counts_from_what_a_player_shows_as_0(folder, name, start_s, video_processor):
+    plan = plan_clip(folder / name, start_s, 8, video_processor, min_pixels=96 * 64, max_pixels=112 * 84)
+    clip = read_clip(folder / name, plan, video_processor)
+    first_s = start_s or 0
+    times_s = [first_s + n / 2 for n in range(len(clip.frames))]
+    assert (plan.first_s, len(times_s)) == (first_s, 17 if first_s == 0 else 8)
+    # Ten frames a second: the one on screen just before each time, which leaves it right then or 0.1 s later.
+    assert [number_of(frame) for frame in clip.frames] == [max(0, math.ceil(time_s * 10) - 1) for time_s in times_s]
+    assert clip.end_times_s == [round(max(time_s, 0.1), 6) for time_s in times_s]
 
 
 def test_a_clip_is_cut_to_the_limit_of_frames(folder, video_processor):
@@ -156,7 +177,8 @@ def test_a_file_without_a_duration(tmp_path, video_processor):
         ("a.mp4", 5, 4, "malformed", "from 5 to 4 s"),
         ("a.mp4", float("nan"), 4, "malformed", "start_s=nan"),
         ("a.mp4", 20, 25, "no_frames", "from 20 s to 25 s: its first is at 0.00 s and its length is 20.00 s"),
-        ("late.mkv", 0, 2, "no_frames", "its first is at 3.00 s"),
+        ("sound_first.mp4", 0, 2, "no_frames", "its first is at 3.00 s"),
+        ("broadcast.ts", 11, 12, "no_frames", "its first is at 0.00 s and its length is 10.00 s"),
     ],
 )
 def test_clips_that_cannot_be_read_say_why(name, start_s, end_s, reason, message, folder, video_processor):

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         show_warnings(status, (VideoReadWarning, OverlayWarning), args.debug)
         _check_output(args, is_file)
         info = _check_file(args) if is_file else None
-        with _open(args, info, status) as source:
+        with _open(args, status) as source:
             if args.video != "-":  # what waits in a pipe is kept until the model is loaded
                 source.wait_ready()
             model, processor = load_model_of(args, status)
@@ -170,7 +170,7 @@ def _check_file(args: argparse.Namespace) -> VideoInfo:
     return info
 
 
-def _open(args: argparse.Namespace, info: VideoInfo | None, status: Status) -> Source:
+def _open(args: argparse.Namespace, status: Status) -> Source:
     from livecc_hf.sources import open_source
 
     options: dict[str, Any] = {"realtime": args.realtime, "live": args.live, "rtsp_transport": args.rtsp_transport}
@@ -179,10 +179,9 @@ def _open(args: argparse.Namespace, info: VideoInfo | None, status: Status) -> S
         options["stall_s"] = args.stall_timeout
     if args.reconnects is not None:
         options["max_reconnects"] = args.reconnects
-    origin_s = info.clock_start_s if info is not None else 0.0
     for name in ("start", "end"):
         if (value := getattr(args, name)) is not None:
-            options[f"{name}_s"] = value + origin_s
+            options[f"{name}_s"] = value
     return open_source(args.video, on_message=status.line, **options)
 
 
@@ -201,8 +200,8 @@ def _open_output(args: argparse.Namespace) -> Iterator[list[CaptionWriter]]:
 class _Run:
     """One commentary: what came of it, for the report and the overlay.
 
-    Times in `captions` are on the source's clock; what is shown and written counts from the start of the file, or from
-    the first frame of a stream that the model saw.
+    Times in `captions` are the source's; what is shown and written counts from what a player shows as 0:00, as they
+    do for a file, or from the first frame of a stream that the model saw.
     """
 
     args: argparse.Namespace
@@ -219,7 +218,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         if self.info is not None:
-            self.origin_s = self.info.clock_start_s
+            self.origin_s = 0.0
 
     @property
     def skipped_frames(self) -> int:
@@ -287,8 +286,7 @@ class _Run:
         if not complete and not self.captions:
             return
         style = CaptionStyle(font=self.args.overlay_font)
-        start, end = (None if t is None else t + self.origin_s for t in (self.args.start, self.args.end))
-        writer = OverlayWriter(self.args.video, out, start, end, style)
+        writer = OverlayWriter(self.args.video, out, self.args.start, self.args.end, style)
         try:
             for caption in self.captions:
                 self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")

@@ -1,4 +1,7 @@
-"""The frames of one clip of a video file: planned from its header, read by seeking, resized while decoding."""
+"""The frames of one clip of a video file: planned from its header, read by seeking, resized while decoding.
+
+A clip's times, like its words', count from what a player shows as 0:00; here they meet the file's own clock.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class ClipPlan:
     """What reading a clip will give, known before decoding it.
 
     Attributes:
-        start_s: first sample time on the file's clock; `None` reads from the first frame.
+        start_s: first sample time on the player's clock; `None` reads from the first frame.
         end_s: no sample after it; `None` reads to the end.
         first_s: the first sample time that is expected.
         n_frames: frames of the clip, even: an odd count repeats the last. It may hold fewer where the file is
@@ -54,6 +57,7 @@ class ClipPlan:
         n_pair_tokens: tokens that two frames make.
         hold_s: how long after its sample time a frame counts as shown: at most two frames at the file's rate, or one
             sampling step.
+        origin_s: what a player shows as 0:00, in seconds on the file's clock.
     """
 
     start_s: float | None
@@ -68,10 +72,11 @@ class ClipPlan:
     max_pixels: int
     n_pair_tokens: int
     hold_s: float
+    origin_s: float
 
     @property
     def last_s(self) -> float:
-        """The last sample time, in seconds on the file's clock."""
+        """The last sample time, in seconds on the player's clock."""
         return self.first_s + (self.n_sampled - 1) * FRAME_STEP_S
 
     @property
@@ -86,7 +91,7 @@ class ClipFrames:
 
     Attributes:
         frames: uint8 (T, 3, H, W), resized.
-        end_times_s: T times at which the frames leave the screen, in seconds on the file's clock: what the ends
+        end_times_s: T times at which the frames leave the screen, in seconds on the player's clock: what the ends
             of words are compared with. A picture that stays on screen counts as shown for `ClipPlan.hold_s` at each
             sample time, so that no word is given to the model long before it is spoken.
         stopped_early: whether reading stopped at `until_s`, with frames left.
@@ -158,8 +163,8 @@ def plan_clip(
 
     Args:
         path: a video file.
-        start_s, end_s: the clip in seconds on the file's clock, the end included; `None`: from the first frame, to
-            the last.
+        start_s, end_s: the clip in seconds from what a player shows as 0:00, the end included; `None`: from the first
+            frame, to the last.
         video_processor: what resizes the frames.
         min_pixels, max_pixels: fewest and most pixels of a frame; see `plan_frame_size`.
         max_frames: the clip is cut to as many frames (to the next lower even number).
@@ -173,13 +178,14 @@ def plan_clip(
         raise ValueError(f"max_frames={max_frames}: expected {TURN_FRAMES} to {MAX_FRAMES}")
     start, end = _exact_span(path, start_s, end_s)
     info = _probe(path)
-    shown = exact_number("first_pts_s", info.first_pts_s)
+    origin = exact_number("clock_start_s", info.clock_start_s)
+    shown = exact_number("first_pts_s", info.first_pts_s) - origin
     first = shown if start is None else max(start, shown)
     counts = []
     if end is not None:
         counts.append(math.ceil((end + _END_INCLUDED_S - first) * FRAMES_PER_SECOND))
     if info.duration_s is not None:
-        file_end = exact_number("end", max(info.first_pts_s, info.clock_start_s) + info.duration_s)
+        file_end = max(shown, 0) + exact_number("duration_s", info.duration_s)
         counts.append(math.ceil((file_end - first) * FRAMES_PER_SECOND))
     max_frames -= max_frames % TURN_FRAMES
     n_uncut = min(counts, default=max_frames)
@@ -188,7 +194,7 @@ def plan_clip(
         length = "unknown" if info.duration_s is None else f"{info.duration_s:.2f} s"
         raise UnusableSample(
             "no_frames",
-            f"{path} has no frame from {clip}: its first is at {info.first_pts_s:.2f} s and its length is {length}",
+            f"{path} has no frame from {clip}: its first is at {float(shown):.2f} s and its length is {length}",
         )
     n_sampled = min(n_uncut, max_frames)
     n_frames = n_sampled + n_sampled % TURN_FRAMES
@@ -199,7 +205,8 @@ def plan_clip(
         raise UnusableSample("unreadable_media", f"{path}, {info.width}x{info.height} pixels: {error}") from error
     n_uncut += n_uncut % TURN_FRAMES
     hold_s = min(FRAME_STEP_S, _HOLD_FRAMES / info.frame_rate) if info.frame_rate else FRAME_STEP_S
-    return ClipPlan(start_s, end_s, float(first), n_frames, n_sampled, n_uncut, **vars(size), hold_s=hold_s)
+    times = {"start_s": start_s, "end_s": end_s, "first_s": float(first), "hold_s": hold_s, "origin_s": float(origin)}
+    return ClipPlan(n_frames=n_frames, n_sampled=n_sampled, n_uncut_frames=n_uncut, **times, **vars(size))
 
 
 def read_clip(
@@ -222,7 +229,7 @@ def read_clip(
     stopped = False
     end = None if plan.end_s is None else exact_number("end_s", plan.end_s) + _END_INCLUDED_S
     try:
-        with closing(iter_frames(path, plan.start_s, end)) as sampled:
+        with closing(iter_frames(path, plan.start_s, end, origin_s=plan.origin_s)) as sampled:
             for frame in sampled:
                 if frame.frame is not source:
                     source, resized = frame.frame, resize_frame(frame.frame, plan, video_processor)

@@ -27,7 +27,7 @@ class SourceOptions(StreamOptions):
         live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
             the name.
         realtime: play a recording at the clock's pace, as a live source.
-        start_s, end_s: the part of a file to read, in seconds on the file's clock; files only.
+        start_s, end_s: the part of a file to read, in seconds from what a player shows as 0:00; files only.
         max_hold_s: longest time that what comes in bursts is held back to go out evenly; `None`: 10 s for HLS,
             else 2 s.
         rtsp_transport: `auto`, `tcp` or `udp`.
@@ -80,8 +80,8 @@ class Source:
                 segments = stream.push(chunk.frames, chunk.timestamps_s)
 
     Every chunk is a `FrameChunk`: the frames (2, 3, H, W) of one second; the last of a recording may hold one. Times
-    of a file are on its own clock; all others count in seconds from the first frame. Whole seconds are missing where
-    the taker was too slow or the source was away.
+    of a file are those that a player shows; all others count in seconds from the first frame. Whole seconds are
+    missing where the taker was too slow or the source was away.
 
     Args:
         name: the source as it may be shown, without passwords.
@@ -189,7 +189,9 @@ class Source:
 
 
 def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | None = None, **options: Any) -> Source:
-    """Open a file, a camera, an address or standard input; nothing is read before the first iteration.
+    """Open a file, a camera, an address or standard input.
+
+    Nothing is read before the first iteration, except a file's first picture.
 
     Args:
         name: see `livecc_hf.sources.parse_spec`.
@@ -198,7 +200,7 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such kind of source, or options that do not go with it.
+        ValueError: no such kind of source, options that do not go with it, or a file that is no video.
     """
     chosen = SourceOptions(**options)
     spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport, chosen.verify_tls)
@@ -210,10 +212,11 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
 def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
     from livecc_hf.modeling.grammar_livecc import TURN_FRAMES
-    from livecc_hf.modeling.video_reader_livecc import iter_chunks
+    from livecc_hf.modeling.video_reader_livecc import iter_chunks, probe_video
 
     if spec.kind == "file":
-        return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES)
+        origin_s = probe_video(spec.url).clock_start_s
+        return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES, origin_s=origin_s)
     return StreamReader(spec, options, options.stdin_fd)
 
 

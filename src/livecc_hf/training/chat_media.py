@@ -20,7 +20,7 @@ from livecc_hf.data.clip_frames import FrameSize, plan_frame_size
 from livecc_hf.data.media import resolve_media
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
-from livecc_hf.modeling.video_file_livecc import VideoReadError, find_video_stream, open_video
+from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
 from livecc_hf.modeling.video_reader_livecc import iter_frames
 
 from .samples import EncodeOptions
@@ -181,7 +181,7 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
     size = _frame_size(part, n_frames, (header.width, header.height), encoder)
 
     def read() -> torch.Tensor:
-        with _reading(str(path)), closing(iter_frames(path, start_s, end_s, fps)) as sampled:
+        with _reading(str(path)), closing(iter_frames(path, start_s, end_s, fps, header.origin_s)) as sampled:
             try:
                 # One at a time: at full size, hundreds of frames do not fit into a worker's memory.
                 return torch.stack([_resized(item.frame, size, encoder) for item in islice(sampled, n_frames)])
@@ -213,8 +213,12 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
 
 @dataclass(frozen=True)
 class _Header:
-    """What a video file says of itself: times in seconds on its clock, size in pixels as stored."""
+    """What a video file says of itself: times in seconds from what a player shows as 0:00, size in pixels as stored.
 
+    That 0:00 is `origin_s` on the file's clock.
+    """
+
+    origin_s: float
     start_s: float
     end_s: float
     frame_rate: float
@@ -226,17 +230,18 @@ def _read_header(path: Path) -> _Header:
     with open_video(path) as container:
         stream = find_video_stream(container, path)
         rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FRAME_RATE)
-        start_s = float((stream.start_time or 0) * stream.time_base)
+        origin = clock_start(container)
+        start_s = float((stream.start_time or 0) * stream.time_base - origin)
         if stream.duration is not None:
             end_s = start_s + float(stream.duration * stream.time_base)
         elif container.duration is not None:
-            end_s = ((container.start_time or 0) + container.duration) / _MICROSECONDS
+            end_s = ((container.start_time or 0) + container.duration) / _MICROSECONDS - float(origin)
         else:
             raise VideoReadError("its header gives no duration: remux it, as with ffmpeg -i IN -c copy OUT.mkv")
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
             raise VideoReadError("its header gives no size of the picture: it is no video, or damaged")
-        return _Header(start_s, end_s, rate, width, height)
+        return _Header(float(origin), start_s, end_s, rate, width, height)
 
 
 def _n_frames(part: Mapping[str, Any], total: int, frame_rate: float, options: EncodeOptions) -> int:

@@ -30,7 +30,7 @@ def encode_chat(
 
     Images are read and resized by qwen-vl-utils within the image processor's limits, or a part's own `min_pixels`,
     `max_pixels`, `resized_height` and `resized_width`. Of a video (or its `video_start` to `video_end`, seconds on
-    the file's clock), frames are spread evenly over its length: `nframes`, or `fps` (default 2) frames a
+    the clock that a player shows), frames are spread evenly over its length: `nframes`, or `fps` (default 2) frames a
     second, `min_frames` (4) to `max_frames` of them as in qwen-vl-utils, and never more than the options allow. A
     video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as `pos`, as LiveCC's
     copy of LLaVA-Hound has it) is taken whole, up to that limit.

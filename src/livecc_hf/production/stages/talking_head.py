@@ -179,7 +179,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
 
     Args:
         video: path, as `resolve_media` takes it.
-        start_s, end_s: the clip, on the file's clock.
+        start_s, end_s: the clip, in seconds from what a player shows as 0:00.
 
     Returns:
         uint8 of shape (8, 3, 180, 320): the pictures on screen at the start of each eighth of the clip.
@@ -191,21 +191,22 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
     import torch
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-    from ...modeling.video_reader_livecc import iter_frames
+    from ...modeling.video_reader_livecc import iter_frames, probe_video
 
     if not end_s > start_s:
         raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected an end after its start")
     path, spacing_s = resolve_media(video), (end_s - start_s) / N_FRAMES
     times_s = [start_s + i * spacing_s for i in range(N_FRAMES)]
+    origin_s = probe_video(path).clock_start_s
     frames = []
     if spacing_s >= _SEEK_FROM_S:
         for time_s in times_s:
-            reader = iter_frames(path, time_s, fps=1 / spacing_s)
+            reader = iter_frames(path, time_s, fps=1 / spacing_s, origin_s=origin_s)
             frames.append(next(reader).frame)
             reader.close()
     else:
         # Half a step past the last time is before the next, however the rate was rounded.
-        reader = iter_frames(path, start_s, times_s[-1] + spacing_s / 2, fps=1 / spacing_s)
+        reader = iter_frames(path, start_s, times_s[-1] + spacing_s / 2, 1 / spacing_s, origin_s)
         frames = [sampled.frame for sampled in reader][:N_FRAMES]
     if len(frames) < N_FRAMES:
         raise ValueError(f"{path} ends before the clip from {start_s:g} to {end_s:g} s does")
