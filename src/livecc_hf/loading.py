@@ -255,18 +255,11 @@ def read_config_dict(source: str, revision: str | None = None) -> dict:
     Raises:
         ModelLoadError: if there is no such source, or it holds another kind of model, or an adapter.
     """
+    check_model_name(source)
     from .adapters import read_adapter
     from .modeling import LiveCCConfig
 
     path = Path(source).expanduser()
-    if path.is_file():
-        raise ModelLoadError(
-            f"{source} is a file: expected a model folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
-        )
-    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.strip("/").count("/") != 1):
-        raise ModelLoadError(
-            f"model folder {source} does not exist: expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
-        )
     if read_adapter(source) is not None:
         raise ModelLoadError(
             f"{source} is an adapter, not a whole model: `livecc merge {source} OUT` writes one from it and its base"
@@ -283,6 +276,26 @@ def read_config_dict(source: str, revision: str | None = None) -> dict:
     if model_type not in READABLE_TYPES:
         raise ModelLoadError(f"{source} holds a model of type {model_type!r}: expected {' or '.join(READABLE_TYPES)}")
     return values
+
+
+def check_model_name(source: str) -> None:
+    """Check that a model may have this name, at no cost: neither PyTorch is imported nor the Hub asked.
+
+    Args:
+        source: a folder or Hub id.
+
+    Raises:
+        ModelLoadError: if it is a file, or a folder that does not exist, and cannot be a Hub id.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        raise ModelLoadError(
+            f"{source} is a file: expected a model folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
+        )
+    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.strip("/").count("/") != 1):
+        raise ModelLoadError(
+            f"model folder {source} does not exist: expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
+        )
 
 
 def _hub_message(source: str, error: Exception) -> str:

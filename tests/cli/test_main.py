@@ -1,5 +1,6 @@
 """The console script itself: help, errors, exit codes."""
 
+import re
 import subprocess
 import sys
 import types
@@ -46,6 +47,8 @@ assert not heavy, heavy
         (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is no time: expected seconds or hh:mm:ss"),
         (["rtsp://me:secret@host/x"], "invalid choice: 'rtsp://***@host/x'"),
         (["commentate", "x.mp4", "--url=rtsp://me:secret@host"], "unrecognized arguments: --url=rtsp://***@host"),
+        (["commentate", "x.mp4", "--query", "a\udcff"], r"argument --query: 'a\udcff' holds part of a character only"),
+        (["commentate", "x.mp4", "--title", "\ud83d"], r"argument --title: '\ud83d' holds part of a character only"),
         (["convert", "only-one"], "livecc convert: error: the following arguments are required: OUT"),
     ],
 )
@@ -56,6 +59,51 @@ def test_wrong_arguments_are_one_line(argv, message, capsys):
     output = capsys.readouterr()
     assert message in output.err
     assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["comentate", "x.mp4"],
+            "livecc: error: argument COMMAND: .*; did you mean commentate\\? \\(see livecc --help",
+        ),
+        (
+            ["commentate", "x.mp4", "--ouput", "y"],
+            "did you mean --output for --ouput\\? \\(see livecc commentate --help",
+        ),
+        (["commentate", "x.mp4", "--max_new_tokens=5"], "did you mean --max-new-tokens for --max_new_tokens\\?"),
+        (["commentate", "--modle", "x.mp4", "y.mp4"], "did you mean --model for --modle\\?"),
+        (
+            ["commentate", "--modle"],
+            "required: VIDEO; did you mean --model for --modle\\? \\(see livecc commentate --help",
+        ),
+        (["serve", "--prot", "9"], "did you mean --port for --prot\\? \\(see livecc serve --help"),
+        (["data", "biuld"], "livecc data: error: .*; did you mean build\\? \\(see livecc data --help"),
+        (
+            ["data", "build", "--restrat", "a=b"],
+            "did you mean --restart for --restrat\\? \\(see livecc data build --help",
+        ),
+        (
+            ["data", "push", "a", "b", "--publik"],
+            "did you mean --public for --publik\\? \\(see livecc data push --help",
+        ),
+        (["--verison"], "did you mean --version for --verison\\? \\(see livecc --help"),
+        (["commentate", "x.mp4", "--zzz"], "unrecognized arguments: --zzz \\(see livecc commentate --help"),
+        (
+            ["commentate", "x.mp4", "--qery=rtsp://me:secret@host"],
+            "--qery=rtsp://\\*\\*\\*@host; did you mean --query for",
+        ),
+    ],
+)
+def test_what_is_mistyped_is_guessed(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
+    assert "secret" not in error
 
 
 def test_no_command_shows_help(capsys):

@@ -18,8 +18,11 @@ from livecc_hf.cli.model_arguments import (
     add_model_arguments,
     load_model_of,
     stream_options_of,
+    whole_text,
 )
 from livecc_hf.cli.status import Status, show_warnings
+from livecc_hf.loading import check_model_name
+from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, parse_spec, redact
 from livecc_hf.subtitles import FORMATS, Caption, CaptionWriter, clock, open_writer
 
@@ -38,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a video file, a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, tcp, udp, ...) "
         "or - for standard input",
     )
-    parser.add_argument("--title", help="the video's title")
-    parser.add_argument("--previous", help="what was said before the start")
+    parser.add_argument("--title", type=whole_text, help="the video's title")
+    parser.add_argument("--previous", type=whole_text, help="what was said before the start")
     parser.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
     parser.add_argument("--end", type=parse_time, metavar="TIME", help="where to stop")
     output = parser.add_argument_group("output")
@@ -105,6 +108,11 @@ def run(args: argparse.Namespace) -> int:
     """Comment on the video."""
     # Said before the seconds that the other imports take.
     is_file = parse_spec(args.video, args.live, args.rtsp_transport).kind == "file"
+    _check_output(args, is_file)
+    if is_file:
+        check_is_video(args.video)
+    if args.model is not None:
+        check_model_name(args.model)
     from livecc_hf.modeling.stream_state_livecc import ContextFullError
     from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
     from livecc_hf.overlay import OverlayWarning
@@ -113,7 +121,6 @@ def run(args: argparse.Namespace) -> int:
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning, OverlayWarning), args.debug)
-        _check_output(args, is_file)
         info = _check_file(args) if is_file else None
         with _open(args, status) as source:
             if args.video != "-":  # what waits in a pipe is kept until the model is loaded

@@ -6,12 +6,13 @@ Exit codes: 0 done, 2 an error of input or environment, 130 interrupted with Ctr
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from livecc_hf import __version__
 
@@ -28,12 +29,40 @@ EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 _MAX_MESSAGE = 600
+_ALIKE = 0.7  # how like two words must be for one to be offered for the other, from 0 to 1
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line; a command's parser itself refuses what it does not know."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        """Parse, where nothing may be left: argparse would have the parser above a command speak of what is."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        known, left = super().parse_known_args(args, namespace)
+        if left:
+            self.error(f"unrecognized arguments: {' '.join(left)}{self._meant(left)}")
+        return known, left
+
+    def _meant(self, words: Sequence[str]) -> str:
+        """Return a suggestion for the first of the words that is nearly an option."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        for name in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if name not in options and (close := difflib.get_close_matches(name, options, 1, _ALIKE)):
+                return f"; did you mean {close[0]} for {name}?"
+        return ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            names = [str(choice) for choice in action.choices or ()]
+            if close := difflib.get_close_matches(str(value), names, 1, _ALIKE):
+                error.message += f"; did you mean {close[0]}?"
+            raise
 
     def error(self, message: str) -> NoReturn:
+        if "are required" in message:  # a value of the mistyped option may have been taken for one, or be missing
+            message += self._meant(self._words)
         if "://" in message:  # an argument in the wrong place may hold a password
             from livecc_hf.sources.spec import redact
 

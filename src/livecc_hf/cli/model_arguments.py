@@ -39,7 +39,7 @@ def add_model_arguments(group: Any) -> None:
 
 def add_generation_arguments(group: Any) -> None:
     """Declare what is said, and what is remembered."""
-    group.add_argument("--query", help="what to comment on; default: the model's own")
+    group.add_argument("--query", type=whole_text, help="what to comment on; default: the model's own")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
     group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
     group.add_argument(
@@ -66,6 +66,21 @@ def add_generation_arguments(group: Any) -> None:
         default=None,
         help="end a turn at ' ...'; default: yes, but for position scheme reference",
     )
+
+
+def whole_text(text: str) -> str:
+    """The text, unless it holds half a character; unlike a file's name it must be text, since the model reads it.
+
+    Raises:
+        argparse.ArgumentTypeError: if it cannot be encoded.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} holds part of a character only: expected whole text, such as UTF-8"
+        ) from None
+    return text
 
 
 def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""Refuses what is surely no video in a fraction of a second, before the seconds that importing PyTorch takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class NoVideoError(ValueError):
+    """The file is no video."""
+
+
+def check_is_video(path: str | os.PathLike) -> None:
+    """Open a file with PyAV, and look whether it holds a video stream.
+
+    What passes may still be damaged: `livecc_hf.modeling.video_file_livecc.probe_video` reads it. The messages are the
+    same (`tests/sources/test_early_check.py` compares them).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        NoVideoError: if it is a folder, a text, only sound, or nothing that FFmpeg knows.
+    """
+    if Path(path).is_dir():
+        raise NoVideoError(f"{path} is a folder: expected a video file")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        import av
+    except ImportError:  # what reads the file says how to get it
+        return
+    try:
+        container = av.open(f"file:{os.fspath(path)}", metadata_errors="replace")  # a name may hold a colon
+    except (av.error.FFmpegError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NoVideoError(f"{path} is not a video file that can be read: {reason}") from error
+    with container:
+        if container.format.name == "tty":  # FFmpeg "plays" any text as a recorded terminal session
+            raise NoVideoError(f"{path} is a text file, not a video")
+        if not container.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+            raise NoVideoError(f"{path} has no video stream to watch (it holds: {kinds})")
