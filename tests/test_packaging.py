@@ -1,12 +1,18 @@
 """The shape of the project: what is packaged, what may import what, and what an import costs."""
 
 import ast
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from livecc_hf.bundled_recipes import recipe_names, recipe_path, with_recipe_as_config
+from livecc_hf.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 MODELING = sorted((ROOT / "modeling").glob("*.py"))
@@ -15,7 +21,7 @@ ALLOWED = {"torch", "torchvision", "transformers"} | set(sys.stdlib_module_names
 
 def test_every_package_is_listed():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = ["livecc_hf.modeling"] + [
+    found = ["livecc_hf.modeling", "livecc_hf.recipes", "livecc_hf.examples"] + [
         ".".join(path.parent.relative_to(ROOT / "src").parts) for path in (ROOT / "src").rglob("__init__.py")
     ]
     assert sorted(listed) == sorted(found)
@@ -52,3 +58,104 @@ def test_importing_does_nothing_to_the_environment():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, unpacked; built from a copy, so that nothing is left in the source tree."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("src", "modeling", "recipes", "examples"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    code = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Package would be ignored" not in done.stderr
+    path = next(out.glob("*.whl"))
+    with zipfile.ZipFile(path) as file:
+        file.extractall(out / "site")
+    return out / "site"
+
+
+def test_the_wheel_holds_recipes_examples_and_the_bundled_model(wheel):
+    def files(folder):
+        return {
+            path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        }
+
+    for ours, theirs in (
+        ("recipes", "recipes"),
+        ("examples", "examples"),
+        ("src/livecc_hf/assets", "assets"),
+        ("modeling", "modeling"),
+        ("src/livecc_hf/serve", "serve"),
+    ):
+        assert files(wheel / "livecc_hf" / theirs) == files(ROOT / ours)
+    assert (wheel / "livecc_hf/assets/livecc-tiny/modeling_livecc.py").read_text() == (
+        ROOT / "modeling/modeling_livecc.py"
+    ).read_text()
+
+
+def run_installed(wheel, *argv, cwd):
+    """`livecc` as the wheel has it."""
+    command = [sys.executable, "-m", "livecc_hf.cli.main", *argv]
+    env = os.environ | {"PYTHONPATH": str(wheel)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=120)
+
+
+def test_recipes_are_found_by_name_in_the_wheel(wheel, tmp_path):
+    code = (
+        "import livecc_hf; from livecc_hf.bundled_recipes import recipe_names, recipe_path\n"
+        "print(livecc_hf.__file__, recipe_path('train', 'own-videos/lora'), recipe_path('data', 'my_videos.yaml'))\n"
+        "print(recipe_names('train') + recipe_names('data'))"
+    )
+    env = os.environ | {"PYTHONPATH": str(wheel)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    lines = done.stdout.splitlines()
+    package = wheel / "livecc_hf"
+    names = ("__init__.py", "recipes/own-videos/lora.yaml", "recipes/data/my_videos.yaml")
+    assert lines[0] == " ".join(str(package / name) for name in names), done.stderr
+    assert lines[1] == repr(recipe_names("train") + recipe_names("data"))
+    done = run_installed(wheel, "data", "build", "--recipe", "my_videos", cwd=tmp_path)
+    assert done.stderr.startswith("livecc: error: input my-videos does not exist"), done.stderr
+
+
+class TestRecipeNames:
+    def test_are_those_of_the_folder(self):
+        assert {"own-videos/lora", "livecc-7b/sft", "livecc-tiny/1-lists"} <= set(recipe_names("train"))
+        assert {"my_videos", "pretrain", "sft"} <= set(recipe_names("data"))
+        for task in ("train", "data"):
+            for name in recipe_names(task):
+                assert recipe_path(task, name).is_file()
+        assert not {name for name in recipe_names("train") if name.startswith(("data/", "accelerate/", "serve/"))}
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (
+                ["train", "--recipe", "own-videos/lor"],
+                "no recipe 'own-videos/lor', did you mean own-videos/lora? there are ",
+            ),
+            (["train", "--recipe=zzz"], "there is no recipe 'zzz'; there are livecc-7b/pretrain, "),
+            (["train", "--recipe"], "--recipe: expected a name; there are livecc-7b/pretrain, "),
+            (
+                ["train", "--recipe", "own-videos/lora", "--config", "a.yaml"],
+                "--recipe and --config both name a recipe",
+            ),
+            (["data", "build", "--recipe", "my-video"], "did you mean my_videos? there are my_videos, pretrain, sft; "),
+            (["data", "build", "--recipe", "sft", "--config", "a.yaml"], "--recipe and --config both name a recipe"),
+        ],
+    )
+    def test_wrong_ones_list_what_there_is(self, argv, message, capsys):
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+        assert not error.endswith("...\n")
+
+    def test_stand_for_their_file(self):
+        path = recipe_path("train", "own-videos/lora")
+        argv = ["--recipe", "own-videos/lora", "inspect=4"]
+        assert with_recipe_as_config("train", argv) == ["--config", str(path), "inspect=4"]
+        assert with_recipe_as_config("train", ["--config", "a.yaml"]) == ["--config", "a.yaml"]

@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: the bundled model, the demonstration clip and its true events."""
+"""Where the files that come with the package lie: the bundled model, the demonstration clip, recipes and examples."""
 
 from pathlib import Path
 
@@ -18,6 +18,21 @@ def demo_clip_path() -> Path:
 def demo_events_path() -> Path:
     """What truly happens in the demonstration clip, as JSON."""
     return _existing(_HERE / "demo" / "events.json")
+
+
+def recipes_path() -> Path:
+    """The folder of recipes, which is `recipes/` in a clone."""
+    return _beside_package("recipes")
+
+
+def examples_path() -> Path:
+    """The folder of example scripts, which is `examples/` in a clone."""
+    return _beside_package("examples")
+
+
+def _beside_package(name: str) -> Path:
+    installed = _HERE.parent / name
+    return installed if installed.is_dir() else _existing(_HERE.parents[2] / name)
 
 
 def _existing(path: Path) -> Path:

@@ -7,12 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 
+from livecc_hf.bundled_recipes import recipe_path
 from livecc_hf.extras import require_extra
 
 from .main import OneLineParser
 
 _OVERRIDE = re.compile(r"[\w.:]+=")
-_BUILD_OPTIONS = ("--config", "--input", "--out", "--engine", "--limit", "--stages")  # those with a value
+_BUILD_OPTIONS = ("--config", "--recipe", "--input", "--out", "--engine", "--limit", "--stages")  # those with a value
 
 
 class _TaskParser(OneLineParser):
@@ -48,6 +49,7 @@ def _add_build(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     build.takes_overrides = True
     build.add_argument("--config", metavar="RECIPE", help="a YAML recipe, such as recipes/data/my_videos.yaml")
+    build.add_argument("--recipe", metavar="NAME", help="a recipe that comes with the package, such as my_videos")
     build.add_argument("--input", metavar="PATH", help="folder of videos, or a .jsonl or .parquet manifest")
     build.add_argument("--out", metavar="FOLDER", help="where the result goes")
     build.add_argument("--engine", choices=("local", "ray"), help="processes on this machine (default), or Ray Data")
@@ -108,6 +110,10 @@ def _build(args: argparse.Namespace) -> int:
     from livecc_hf.production.build import build
     from livecc_hf.production.build_options import load_options
 
+    if args.recipe is not None:
+        if args.config is not None:
+            raise ValueError("--recipe and --config both name a recipe: give one")
+        args.config = str(recipe_path("data", args.recipe))
     names = ("input", "out", "engine", "limit", "restart")
     options = load_options(args.config, args.overrides, args.stages, **{name: getattr(args, name) for name in names})
     result = build(options)

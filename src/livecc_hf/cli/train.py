@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from livecc_hf.bundled_recipes import with_recipe_as_config
 from livecc_hf.extras import require_extra
 
 
@@ -11,8 +12,10 @@ def run(argv: Sequence[str]) -> int:
     """Train with the training script's own arguments.
 
     Raises:
+        ValueError: if `--recipe` names none there is.
         ImportError: if the packages for training are not installed.
     """
+    argv = with_recipe_as_config("train", argv)
     require_extra("train", "livecc train")
     from livecc_hf.training.script import main
 
