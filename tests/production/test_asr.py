@@ -3,6 +3,7 @@
 import itertools
 import pickle
 
+import av
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -81,6 +82,24 @@ def test_words_shift_with_the_sound(stage, speech, tmp_path):
     assert [w["word"] for w in later] == [w["word"] for w in now]
     for name in ("start_s", "end_s"):
         assert [w[name] for w in later] == pytest.approx([w[name] + 7.0 for w in now], abs=0.002)
+
+
+@needs_espeak
+def test_words_count_from_what_a_player_shows_as_0(stage, speech, tmp_path):
+    """Of a recording of a broadcast, whose clock has run for hours."""
+    path = write_sound(tmp_path / "now.mkv", speech, start_s=2.0)
+    with av.open(str(path)) as whole, av.open(str(tmp_path / "broadcast.mkv"), "w") as copy:
+        streams = [copy.add_stream_from_template(stream) for stream in whole.streams]
+        for packet in whole.demux():
+            if packet.size:
+                packet.pts, packet.dts = (time + round(10_000 / packet.time_base) for time in (packet.pts, packet.dts))
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    now, late = (stage(videos(p)).kept["words"][0].as_py() for p in (path, tmp_path / "broadcast.mkv"))
+    assert now[0]["start_s"] >= 2
+    assert [w["word"] for w in late] == [w["word"] for w in now]
+    for name in ("start_s", "end_s"):
+        assert [w[name] for w in late] == pytest.approx([w[name] for w in now], abs=0.002)
 
 
 @needs_espeak
@@ -183,6 +202,8 @@ def test_a_folder_in_another_layout_names_the_converter(published_checkpoint):
 def test_options_are_checked():
     with pytest.raises(ValueError, match="vad_threshold is 50: expected a probability"):
         Asr(vad_threshold=50)
+    with pytest.raises(ValueError, match="max_silence_s is 0: expected seconds above 0"):
+        Asr(max_silence_s=0)
     with pytest.raises(ValueError, match="beam_size is 0: expected at least 1"):
         Asr(beam_size=0)
 

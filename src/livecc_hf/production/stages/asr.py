@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ..columns import with_column
 from ..in_flight import items_done
 from ..model_stage import ModelStage, load_pretrained
 from ..records import WORDS, words_array
-from ..speech_audio import SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
+from ..speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
 from ..stage import DeviceError, StageResult, split
 
 TimedWord = tuple[float, float, str]
@@ -53,8 +54,9 @@ class Asr(ModelStage):
     """Fills `words` with what faster-whisper recognises, and `language` where it is null.
 
     Silero's voice activity detection, which comes with faster-whisper, finds the speech; the stretches of a video,
-    up to 30 s each, are transcribed in batches, with word times from the model's cross-attention. Times are on the
-    file's own clock, also where its sound starts late or has gaps. The next video is decoded while one is transcribed.
+    up to 30 s each, are transcribed in batches, with word times from the model's cross-attention. Times are those
+    that a player shows, also where the sound starts late, has gaps or changes its format. The sound is that which a
+    player would choose; damage in it is passed over. The next video is decoded while one is transcribed.
 
     Dropped: `no_audio` (no audio stream), `no_speech` (no voice, or no words; value: seconds with a voice), `error`
     (no such file, or it cannot be decoded).
@@ -89,6 +91,10 @@ class Asr(ModelStage):
         default=0.5, metadata={"help": "Probability from which on 32 ms of sound are a voice. (Silero: 0.5)"}
     )
     cpu_threads: int = field(default=0, metadata={"help": "Threads on a CPU; 0: as OMP_NUM_THREADS says, else 4."})
+    max_silence_s: float = field(
+        default=MAX_SILENCE_S,
+        metadata={"help": "Where the sound's times jump further ahead, in seconds, they are damaged and not followed."},
+    )
     replace_words: bool = field(
         default=False, metadata={"help": "Transcribe also the videos that have words, from captions."}
     )
@@ -98,6 +104,8 @@ class Asr(ModelStage):
             raise ValueError(
                 f"vad_threshold is {self.vad_threshold}: expected a probability between 0 and 1, such as 0.5"
             )
+        if not 0 < self.max_silence_s < math.inf:
+            raise ValueError(f"max_silence_s is {self.max_silence_s}: expected seconds above 0, such as 3600")
         for name in ("chunks_per_batch", "beam_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
@@ -162,7 +170,7 @@ class Asr(ModelStage):
         reasons = np.full(len(videos), None, dtype=object)
         values, details = np.full(len(videos), np.nan), [None] * len(videos)
         found: dict[int, Transcript] = {}
-        for i, audio in zip(wanted, _decode_ahead([videos[i] for i in wanted]), strict=True):
+        for i, audio in zip(wanted, self._decode_ahead([videos[i] for i in wanted]), strict=True):
             outcome = audio if isinstance(audio, _Failure) else self._outcome(audio, videos[i])
             if isinstance(outcome, _Failure):
                 reasons[i], details[i], values[i] = outcome.reason, outcome.detail, outcome.value
@@ -199,6 +207,18 @@ class Asr(ModelStage):
         words = [(float(word.start), float(word.end), word.word.strip()) for word in timed]
         return Transcript(_in_order(words, audio), info.language, float(info.duration_after_vad))
 
+    def _decode_ahead(self, videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
+        """Decode one video after the other, each while the one before is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = [pool.submit(_decode, video, self.max_silence_s) for video in videos[:1]]
+            for video in itertools.chain(videos[1:], [None]):
+                if not waiting:
+                    return
+                done = waiting.pop().result()
+                if video is not None:
+                    waiting.append(pool.submit(_decode, video, self.max_silence_s))
+                yield done
+
     def _outcome(self, audio: SpeechAudio, video: str) -> Transcript | _Failure:
         if not len(audio.samples):
             return _Failure("no_speech", "the audio stream is empty", 0.0)
@@ -232,22 +252,9 @@ def _try_device(model: Any) -> None:
         ) from error
 
 
-def _decode_ahead(videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
-    """Decode one video after the other, each while the one before is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(_decode, video) for video in videos[:1]]
-        for video in itertools.chain(videos[1:], [None]):
-            if not waiting:
-                return
-            done = waiting.pop().result()
-            if video is not None:
-                waiting.append(pool.submit(_decode, video))
-            yield done
-
-
-def _decode(video: str) -> SpeechAudio | _Failure:
+def _decode(video: str, max_silence_s: float) -> SpeechAudio | _Failure:
     try:
-        return decode_speech(resolve_media(video))
+        return decode_speech(resolve_media(video), max_silence_s)
     except NoAudioError as error:
         return _Failure("no_audio", one_line(error))
     except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
@@ -255,14 +262,14 @@ def _decode(video: str) -> SpeechAudio | _Failure:
 
 
 def _in_order(words: list[TimedWord], audio: SpeechAudio) -> list[TimedWord]:
-    """Words on the file's clock; none blank, none before the one ahead of it or past the end of the sound."""
+    """Words on the player's clock; none blank, none before the one ahead of it or past the end of the sound."""
     ordered, earliest_s = [], 0.0
     length_s = len(audio.samples) / SPEECH_RATE_HZ
     for begin_s, end_s, text in words:
         if text:
             begin_s = min(max(begin_s, earliest_s), length_s)
             end_s = min(max(end_s, begin_s), length_s)
-            ordered.append((begin_s + audio.start_s, end_s + audio.start_s, text))
+            ordered.append((audio.shown_s(begin_s), audio.shown_s(end_s), text))
             earliest_s = begin_s
     return ordered
 
