@@ -1,4 +1,6 @@
-"""The loss at supervised positions is the loss."""
+"""The loss at supervised positions is the loss, and what is logged are means of them."""
+
+import json
 
 import pytest
 import torch
@@ -56,6 +58,69 @@ def test_a_batch_without_a_supervised_token_has_no_loss_and_no_gradient(trainer)
     loss.backward()
     assert loss.item() == 0
     assert all((gradient == 0).all() for gradient in gradients(model).values())
+
+
+MEASURED = ("loss", "mean_token_accuracy", "entropy")
+
+
+def uneven_chats(path, n_missing: int) -> dict:
+    """A data entry of conversations with answers of 1 to 9 words, and some whose image does not exist."""
+    words = ["red", "ball", "moves", "blue", "square", "stops", "green", "ring", "leaves"]
+    chats = [("Who?", " ".join(words[:n])) for n in (1, 9, 2, 7, 3)]
+    chats += [([{"type": "image", "image": "no.png"}, {"type": "text", "text": "?"}], "none")] * n_missing
+    rows = [[{"role": "user", "content": ask}, {"role": "assistant", "content": say}] for ask, say in chats]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"source": "jsonl", "path": str(path)}
+
+
+def direct_means(trainer, data) -> dict[str, float]:
+    """Loss, accuracy and entropy of every supervised token of the usable samples, each computed on its own."""
+    found = {name: [] for name in MEASURED}
+    for index in range(5):
+        inputs = {name: value[None] for name, value in data.sample(index).model_inputs.items()}
+        labels = inputs.pop("labels")[:, 1:]
+        with torch.no_grad():
+            logits = trainer.model.eval()(**inputs).logits[:, :-1][labels != -100].log_softmax(-1)
+        labels = labels[labels != -100]
+        found["loss"].append(-logits[torch.arange(len(labels)), labels])
+        found["mean_token_accuracy"].append((logits.argmax(-1) == labels).float())
+        found["entropy"].append(-(logits.exp() * logits).sum(-1))
+    return {name: torch.cat(values).mean().item() for name, values in found.items()}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_held_out_means_are_over_tokens_whatever_the_batch(recipe, tmp_path, batch_size):
+    changes = {"per_device_eval_batch_size": batch_size, "eval_strategy": "steps", "commentary_clips": 0}
+    held = uneven_chats(tmp_path / "held.jsonl", n_missing=3)
+    trainer = build_trainer(parse(["--config", recipe(eval_data=[held], **changes)]))
+    measured = trainer.evaluate()
+    right = direct_means(trainer, trainer._held_out_loader.data)
+    assert {name: measured[f"eval_{name}"] for name in MEASURED} == pytest.approx(right, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulated", "packing"), [(1, 1, False), (3, 1, False), (2, 2, False), (1, 1, True)]
+)
+def test_logged_means_of_training_are_over_tokens_whatever_the_step(recipe, tmp_path, batch_size, accumulated, packing):
+    data = uneven_chats(tmp_path / "all.jsonl", n_missing=4)
+    changes = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulated}
+    changes |= {"packing": True, "max_length": 100} if packing else {}
+    fixed = {"learning_rate": 0.0, "optimizer": "trainer", "num_train_epochs": 1, "logging_steps": 1.0 - 1e-9}
+    trainer = build_trainer(parse(["--config", recipe(data=[data], **changes, **fixed, max_skipped=1)]))
+    right = direct_means(trainer, trainer.data_collator.data)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 1
+    assert {name: logged[0][name] for name in MEASURED} == pytest.approx(right, rel=1e-4)
+    assert trainer.state.log_history[-1]["train_loss"] == pytest.approx(right["loss"], rel=1e-4)
+
+
+def test_a_step_without_a_supervised_token_has_no_loss_to_log(recipe, tmp_path):
+    data = uneven_chats(tmp_path / "all.jsonl", n_missing=3)
+    changes = {"per_device_train_batch_size": 1, "optimizer": "trainer", "num_train_epochs": 1, "max_skipped": 1}
+    trainer = build_trainer(parse(["--config", recipe(data=[data], **changes)]))
+    trainer.train()
+    assert ["loss" in entry for entry in trainer.state.log_history] == [True] * 5 + [False] * 4
 
 
 @pytest.mark.gpu

@@ -131,11 +131,29 @@ def test_a_run_killed_at_any_stage_of_saving_resumes(recipe, tmp_path, kind, sta
     check_survives(recipe, tmp_path, stage, nth, KINDS[kind])
 
 
-def test_a_finished_run_resumes_to_its_end(recipe, tmp_path):
-    path = recipe(**STEPS)
+@pytest.mark.parametrize("changes", [{}, {"max_steps": 5}, {"eval_strategy": "epoch", "held_out": 4}])
+def test_resuming_a_run_at_its_end_changes_nothing(recipe, tmp_path, changes):
+    """48 samples make 12 steps an epoch: the end lies within it."""
+    path = recipe(**STEPS | changes)
     main(["--config", path])
-    main(["--config", path, "--resume"])
-    assert len(losses(tmp_path / "out")) == 6
+    out, steps = tmp_path / "out", changes.get("max_steps", 6)
+    before = weights(out)
+    (out / "model.safetensors").unlink()  # as if killed after its last checkpoint
+    for _ in range(2):
+        main(["--config", path, "--resume"])
+        after = weights(out)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    assert max(int(folder.name.rpartition("-")[2]) for folder in out.glob("checkpoint-*")) == steps
+
+
+def test_a_finished_run_goes_on_where_it_gets_more_steps(recipe, tmp_path):
+    path = recipe(**STEPS | {"lr_scheduler_type": "constant"})
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    main(["--config", path, f"output_dir={whole}"])
+    main(["--config", path, f"output_dir={longer}", "max_steps=3"])
+    main(["--config", path, f"output_dir={longer}", "max_steps=6", "--resume"])
+    assert_same_run(whole, longer)
 
 
 def test_a_run_is_not_overwritten(recipe):

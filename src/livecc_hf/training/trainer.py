@@ -17,6 +17,7 @@ from .batches import BOOKKEEPING, BatchLoader
 from .checkpoints import RunState, write_run_state
 from .packed_attention import packed_batch
 from .sharding import reduced_head_gradient
+from .token_means import TokenMeans
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,8 @@ class LiveCCTrainer(SFTTrainer):
         self._finish_save = finish_save
         self._held_out_loader = held_out_loader
         self._unusable_held_out: set[int] = set()
-        self._held_out = torch.zeros(3, dtype=torch.float64)  # negative log-likelihood, tokens, words
+        self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log, and of this evaluation
+        self._trained = TokenMeans()  # since the run began or was resumed
 
     @property
     def global_batch(self) -> int:
@@ -114,36 +116,60 @@ class LiveCCTrainer(SFTTrainer):
         if not n_targets:
             kept[0, 0] = True  # a row without a supervised token still takes part in the step
         inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept}
+        recorded = []
+
+        def recording(**keywords):
+            recorded.append(model(**keywords))
+            return recorded[-1]
+
         with reduced_head_gradient(model), packed_batch(inputs):
-            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            result = super().compute_loss(recording, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
-        if not self.model.training:
-            counts = [loss.double().item() * max(n_targets, 1), n_targets, note.get("n_words", 0)]
-            self._held_out += torch.tensor(counts, dtype=torch.float64)
-            self._warn_of_held_out(note.get("skipped", ()))
-        elif "attention_mask" not in inputs:
+        self._measure(loss, recorded[0], n_targets, num_items_in_batch, note)
+        if self.model.training and "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
         return result
 
     def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, **keywords):
-        """As the base class; the loss is that of a supervised token over the whole set, and that of a spoken word.
+        """As the base class; means are those of a supervised token over the whole set, and of a spoken word.
 
         Raises:
             ValueError: if no held-out sample can be used.
         """
-        self._held_out.zero_()
+        self._measured["eval"].clear()
         output: EvalLoopOutput = super().evaluation_loop(
             dataloader, description, prediction_loss_only, ignore_keys, **keywords
         )
         prefix = keywords.get("metric_key_prefix", "eval")
-        sums = self._held_out.to(self.args.device, torch.float32)
-        nll, n_tokens, n_words = self.accelerator.reduce(sums, "sum").tolist()
-        if not n_tokens:
+        means = self._measured["eval"].means(self.accelerator)
+        if not means:
             raise ValueError("none of the held-out samples can be used, see the warnings: mend eval_data")
-        output.metrics[f"{prefix}_loss"] = nll / n_tokens  # the base class takes the mean of the batches' means
-        if n_words:
-            output.metrics[f"{prefix}_loss_per_word"] = nll / n_words
+        output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the base class; means are those of a supervised token, not of batches or steps."""
+        mode = "train" if self.model.training else "eval"
+        for name in ("entropy", "mean_token_accuracy"):
+            self._metrics[mode].pop(name, None)  # TRL's means over batches
+        if mode == "train" and "loss" in logs:
+            del logs["loss"]  # where nothing was supervised, there is none
+            logs.update(self._measured["train"].means(self.accelerator))
+            self._trained.add_all(self._measured["train"])
+            self._measured["train"].clear()
+        elif "train_loss" in logs:
+            del logs["train_loss"]
+            self._trained.add_all(self._measured["train"])
+            if means := self._trained.means(self.accelerator):
+                logs["train_loss"] = means["loss"]
+        super().log(logs, start_time)
+
+    def _run_epoch(self, *args, **keywords) -> None:
+        """As the base class, which takes a step before it looks whether there is one left to take."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **keywords)
 
     def create_model_card(self, *args, **keywords) -> None:
         """As the base class, but an adapter's card, which says how to use and merge it, is written with its files."""
@@ -174,6 +200,21 @@ class LiveCCTrainer(SFTTrainer):
             write_run_state(f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}", state)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
+
+    def _measure(self, loss: torch.Tensor, outputs, n_targets: int, num_items, note: dict[str, Any]) -> None:
+        """Adds a batch to what is measured; `loss` is what the base class made of `num_items` tokens."""
+        if self.model.training:
+            if num_items is None:
+                loss = loss * max(n_targets, 1)
+            else:
+                loss = loss * num_items
+                if self.args.average_tokens_across_devices:
+                    loss = loss / (self.accelerator.num_processes // self.get_tp_size())
+            self._measured["train"].add(loss, outputs, n_targets, 0, self.args.logging_nan_inf_filter)
+            return
+        # Unlike the base class's, a mean of the held-out data with a batch left out would be another set's.
+        self._measured["eval"].add(loss * max(n_targets, 1), outputs, n_targets, note.get("n_words", 0), False)
+        self._warn_of_held_out(note.get("skipped", ()))
 
     def _warn_of_held_out(self, skipped: Sequence[SkippedSample]) -> None:
         """Says once of each held-out sample that cannot be used."""

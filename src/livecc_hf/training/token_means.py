@@ -1,0 +1,57 @@
+"""What is measured of supervised tokens, as sums: a mean of batches' means would depend on how they are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_SUMS = ("loss", "entropy", "mean_token_accuracy", "n_tokens", "n_words")
+
+
+class TokenMeans:
+    """Adds up loss, entropy and hits of supervised tokens, and gives their means over all processes."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(len(_SUMS), dtype=torch.float64)
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        self._sums.zero_()
+
+    def add(self, loss_sum: torch.Tensor, outputs: Any, n_tokens: int, n_words: int, skip_nan: bool) -> None:
+        """Add a batch.
+
+        Args:
+            loss_sum: its loss, summed over its supervised tokens.
+            outputs: of TRL's fused head: `entropy` and `is_top1`, zero where nothing is supervised.
+            n_tokens: its supervised tokens.
+            n_words: its supervised words.
+            skip_nan: leave the batch out where its loss is not finite.
+        """
+        if skip_nan and not torch.isfinite(loss_sum):
+            return
+        measured = [loss_sum.item(), outputs.entropy.sum().item(), outputs.is_top1.sum().item()]
+        self._sums += torch.tensor([*measured, n_tokens, n_words], dtype=torch.float64)
+
+    def add_all(self, others: TokenMeans) -> None:
+        """Add what another one has added up."""
+        self._sums += others._sums
+
+    def means(self, accelerator: Any) -> dict[str, float]:
+        """Return the means of a supervised token over all processes, which must call this together.
+
+        Args:
+            accelerator: of the trainer.
+
+        Returns:
+            `loss`, `entropy` and `mean_token_accuracy`, and `loss_per_word` where words were counted; empty where no
+            token was supervised.
+        """
+        # float32 on the way only: some devices have no float64. Counts stay exact up to 16 million.
+        total = accelerator.reduce(self._sums.to(accelerator.device, torch.float32), "sum").tolist()
+        sums = dict(zip(_SUMS, total, strict=True))
+        if not sums["n_tokens"]:
+            return {}
+        means = {name: sums[name] / sums["n_tokens"] for name in _SUMS[:3]}
+        return means | ({"loss_per_word": sums["loss"] / sums["n_words"]} if sums["n_words"] else {})
