@@ -20,7 +20,7 @@ class ClipSpan:
     """A part of a narrated video.
 
     Attributes:
-        start_s, end_s: the part in seconds on the video's clock.
+        start_s, end_s: the part in seconds from what a player shows as 0:00.
         words: the words spoken in it, which belong to no other part.
         previous: the last of the words before it (at most `PREVIOUS_WORDS`); `None` if it is the first.
     """

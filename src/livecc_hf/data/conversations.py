@@ -15,7 +15,7 @@ class NarratedVideo:
 
     Attributes:
         video: path or URL of the video, as the dataset names it.
-        words: in the order spoken, on the video's clock.
+        words: in the order spoken, on the clock that a player shows, as all times here.
         start_s: where the span begins; `None`: at the video's first frame. 0 is a time like any other.
         end_s: where it ends; `None`: with the video.
         query: the request; `None`: the processor's default.

@@ -17,7 +17,7 @@ NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")
 
 
 class Word(NamedTuple):
-    """One spoken word, in seconds on the clock of its video."""
+    """One spoken word, in seconds from what a player shows as 0:00."""
 
     start_s: float
     end_s: float

@@ -38,7 +38,7 @@ class CaptionLines:
 
     Attributes:
         row_of: int64, shape (lines,): number of the video; not decreasing.
-        start_s, end_s: float64, shape (lines,), on the video's clock.
+        start_s, end_s: float64, shape (lines,), in seconds from what a player shows as 0:00.
         text: string array of (lines,), with markup and line breaks as written.
         has_word_times: bool, shape (lines,): timed on their own, so no line is a repeat of the one before.
         n_rows: number of videos.

@@ -172,8 +172,8 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
     return f"""| column | what |
 |---|---|
 | `video` | path of the video, {where} |
-| `video_start`, `video_end` | the clip, in seconds on the video's clock, to 0.5 s after its last word |
-| `words` | list of `start`, `end` (seconds on the video's clock) and `word`, in the order spoken |
+| `video_start`, `video_end` | the clip, in seconds from what a player shows as 0:00, to 0.5 s after its last word |
+| `words` | list of `start`, `end` (seconds, on the same clock) and `word`, in the order spoken |
 | `query` | what a viewer would ask to get this commentary; null where none was written |
 | `title`, `category` | of the video |
 | `previous` | what was said in the video before the clip |

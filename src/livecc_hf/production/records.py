@@ -1,7 +1,7 @@
 """The tables that flow between stages: one row a video, then one row a clip.
 
 Columns are Arrow's, so that stages work on whole columns and tables travel between processes without copying.
-Times are seconds on the video's own clock, in double precision.
+Times are seconds from what a player shows as 0:00, in double precision.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ DATASET_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("video", pa.string()),
-        ("video_start", pa.float64()),  # seconds on the video's clock
+        ("video_start", pa.float64()),  # seconds from what a player shows as 0:00
         ("video_end", pa.float64()),
         ("words", pa.list_(_WORD)),
         ("query", pa.string()),

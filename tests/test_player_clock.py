@@ -1,0 +1,108 @@
+"""One clock: a word goes with the picture that a player shows at its time, whatever the file's own clock says."""
+
+import json
+import math
+
+import pyarrow.parquet as pq
+import pytest
+from media import number_of, write_video
+
+from livecc_hf.cli.main import main
+from livecc_hf.data.words import read_words
+from livecc_hf.modeling.video_reader_livecc import probe_video
+from livecc_hf.production.stages.talking_head import clip_frames
+from livecc_hf.subtitles import Caption, open_writer
+from livecc_hf.training import narrated_source  # noqa: F401 - registers the sources
+from livecc_hf.training.data import open_data
+from livecc_hf.training.samples import EncodeOptions
+
+SIZE = EncodeOptions(min_pixels=96 * 64, max_pixels=112 * 84)
+LENGTH_S = 30
+# As FFmpeg writes it, after hours of a broadcast, and of Matroska cut out of a longer recording.
+STARTS = {"talk.ts": 1.4, "broadcast.ts": 10_000.0, "cut.mkv": 7.3, "plain.mp4": 0.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Videos with ten numbered pictures a second and, on the player's clock, a word in each second."""
+    path = tmp_path_factory.mktemp("clock") / "videos"
+    path.mkdir()
+    for name, start_s in STARTS.items():
+        write_video(path / name, times_s=[start_s + n / 10 for n in range(10 * LENGTH_S)])
+        with (path / name).with_suffix(".srt").open("w") as file:
+            writer = open_writer("srt", file)
+            for second in range(LENGTH_S - 1):
+                writer.write(Caption(second + 0.2, second + 0.9, f"word{second}"))
+    return path
+
+
+def number_shown(time_s):
+    """The picture on screen just before a time: that of the first tenth of a second is shown until 0.1 s."""
+    return max(0, math.ceil(round(time_s * 10, 6)) - 1)
+
+
+def check_clips(data, processor):
+    """Every frame of the data's clips is the one that a player shows at its time, and words keep their times."""
+    spoken = []
+    for index in range(len(data)):
+        item = data.item(index)
+        clip, first_s = item.clip(processor, SIZE), item.video.start_s
+        for n, (frame, end_s) in enumerate(zip(clip.frames, clip.frame_times_s, strict=True)):
+            time_s = first_s + n / 2
+            assert number_of(frame) == number_shown(time_s)
+            assert time_s - 1e-6 <= end_s <= time_s + 0.1 + 1e-6
+        spoken += [(round(start_s, 3), round(end_s, 3), word) for start_s, end_s, word in clip.words]
+    assert spoken == [(n + 0.2, n + 0.9, f"word{n}") for n in range(LENGTH_S - 1)] * len(STARTS)
+
+
+def test_training_on_a_folder(folder, processor):
+    check_clips(open_data([{"source": "folder", "path": str(folder)}], processor), processor)
+
+
+def test_production_and_training_on_what_it_made(folder, processor, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    stages = {
+        "probe": {},
+        "captions": {"min_distinct_words": 3, "round_s": 0},
+        "pretrain_clips": {"min_words_per_s": 0.5, "min_s": 5},
+    }
+    options = {"input": str(folder), "out": str(tmp_path / "out"), "workers": 1, "stages": stages}
+    recipe.write_text(json.dumps(options))
+    assert main(["data", "build", "--config", str(recipe)]) == 0
+    dropped = pq.read_table(tmp_path / "out/dropped.parquet")
+    assert dropped.num_rows == 0, dropped.to_pylist()
+    dataset = tmp_path / "out/dataset"
+    for source, file in (("dataset", ""), ("jsonl", "conversations.jsonl")):
+        check_clips(open_data([{"source": source, "path": str(dataset / file)}], processor), processor)
+
+
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("span", [(2.0, 10.0), (4.0, 28.0), (0.0, 8.0)])
+def test_pictures_for_the_talking_head_model(folder, name, span):
+    path = folder / name
+    step_s = (span[1] - span[0]) / 8
+    frames = clip_frames(str(path), *span)
+    assert [number_of(frame) for frame in frames] == [number_shown(span[0] + n * step_s) for n in range(8)]
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_comments_and_their_subtitles(folder, name, processor, make_model, published_checkpoint, tmp_path):
+    """What a model says of a file is timed as its captions are, and is read back so."""
+    options = {"start_s": 3, "end_s": 9, "do_sample": False, "silence_threshold": 1.0}
+    segments = list(make_model("mrope").stream_generate(processor, folder / name, **options))
+    assert [(segment.start_s, segment.end_s) for segment in segments] == [(3, 6), (6, 7), (7, 8), (8, 9)]
+    out = tmp_path / "out.srt"
+    options = ["--start", "3", "--end", "9", "--greedy", "--silence-threshold", "1", "--output", out, "--quiet"]
+    options += ["--position-scheme", "mrope", "--model", published_checkpoint]
+    assert main(["commentate", str(folder / name), *map(str, options)]) == 0
+    said = [segment for segment in segments if any(map(str.isalnum, segment.text))]
+    words = read_words(out)
+    assert said and {word.end_s for word in words} >= {segment.end_s for segment in said}
+    assert all(any(s.start_s <= word.start_s <= word.end_s <= s.end_s for s in said) for word in words)
+
+
+def test_the_exact_start_of_a_clock_whose_header_is_rounded(tmp_path):
+    """Containers tell their start in microseconds, and no picture may fall before it for that."""
+    path = write_video(tmp_path / "a.ts", times_s=[(126_001 + 9_000 * n) / 90_000 for n in range(30)])
+    info = probe_video(path)
+    assert info.clock_start_s == info.first_pts_s == 126_001 / 90_000
