@@ -13,9 +13,9 @@ from pathlib import Path
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path, demo_clip_path, demo_events_path
+from livecc_hf.captions.writers import open_writer
 from livecc_hf.contact_sheet import SheetCell, contact_sheet
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
-from livecc_hf.subtitles import open_writer
 
 ROW = "{:>11}  {:<36}  {}"
 

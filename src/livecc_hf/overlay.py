@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .subtitles import TimedText, one_line
+from .captions.writers import TimedText, one_line
 
 if TYPE_CHECKING:
     from .caption_art import CaptionStyle

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livecc_hf.captions.words import Word, checked_words
 from livecc_hf.data.clip_spans import PREVIOUS_WORDS, split_into_clips
 from livecc_hf.data.folder import open_folder
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.data.words import Word, checked_words
 
 
 def said(*times):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from livecc_hf.data.words import timed_arrays
-from livecc_hf.production.caption_words import LINE, flat_lines, spread_lines
-from livecc_hf.production.columns import timed_array
+from livecc_hf.captions.arrow import LINE, timed_array
+from livecc_hf.captions.cleaning import flat_lines, spread_lines
+from livecc_hf.captions.words import timed_arrays
 
 Line = Sequence[tuple[float, str]]  # (start_s, word)
 

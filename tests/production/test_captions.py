@@ -11,9 +11,9 @@ from caption_samples import clock, json3, line_end_s, lines_to_words, srt, vtt, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from livecc_hf.data.words import read_words
-from livecc_hf.production.caption_files import CaptionError, file_words, read_captions
-from livecc_hf.production.caption_words import LINES, count_distinct
+from livecc_hf.captions.arrow import LINES
+from livecc_hf.captions.cleaning import count_distinct
+from livecc_hf.captions.files import CaptionError, file_words, read_captions, read_words
 from livecc_hf.production.records import VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.captions import Captions
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from livecc_hf.production.caption_files import read_captions
+from livecc_hf.captions.files import read_captions
 from livecc_hf.production.inputs import open_input
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from media import write_video
 
+from livecc_hf.captions.words import Word
 from livecc_hf.data.clip_spans import split_into_clips
 from livecc_hf.data.conversations import NarratedVideo, parse_narration
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.data.words import Word
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from livecc_hf.training.narration_samples import NarratedClip, count_narration_tokens, encode_clip, encode_narration
 from livecc_hf.training.samples import EncodeOptions

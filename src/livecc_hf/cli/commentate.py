@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.captions.writers import FORMATS, Caption, CaptionWriter, clock, open_writer
 from livecc_hf.cli.main import EXIT_INTERRUPTED
 from livecc_hf.cli.model_arguments import (
     add_generation_arguments,
@@ -24,7 +25,6 @@ from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.loading import check_model_name
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, parse_spec, redact
-from livecc_hf.subtitles import FORMATS, Caption, CaptionWriter, clock, open_writer
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo

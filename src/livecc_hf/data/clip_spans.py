@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
 
-from .words import Word
+from ..captions.words import Word
 
 MAX_CLIP_S = MAX_FRAMES / FRAMES_PER_SECOND
 MIN_CLIP_S = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .words import Word, checked_words
+from ..captions.words import Word, checked_words
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..captions.files import read_words
+from ..captions.naming import CAPTION_SUFFIXES, NOT_CAPTIONS, VIDEO_SUFFIXES, is_download_part
 from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
-from .media import VIDEO_SUFFIXES, is_download_part
 from .unusable import UnusableSample
-from .words import CAPTION_SUFFIXES, NOT_CAPTIONS, read_words
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path, PurePosixPath
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
 _HUB_PREFIX = "hf://datasets/"
-_PART = re.compile(r"\.f\d{2,}(-\w+)?\.\w+$")  # of a video, as yt-dlp names what it will put together
-
-
-def is_download_part(name: str) -> bool:
-    """Return whether a file's name is of a part of a download, such as `match.f137.mp4`."""
-    return _PART.search(name) is not None
 
 
 def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..data.words import timed_arrays
-from .caption_words import LINE
-from .columns import timed_array
-from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA, WORD
+from ..captions.arrow import LINE, WORD, timed_array
+from ..captions.words import timed_arrays
+from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 STAGE = "input"  # the name under which dropped rows are counted
 _DETAIL_CHARS = 200

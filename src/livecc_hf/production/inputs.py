@@ -18,8 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..data.media import VIDEO_SUFFIXES
-from .folder_names import LeftOut, first_part, group_names
+from ..captions.naming import VIDEO_SUFFIXES, LeftOut, first_part, group_names
 from .input_rows import RowReader, from_info_json
 from .parquet_rows import ParquetReader, read_header
 from .records import CLIP_SCHEMA, VIDEO_SCHEMA

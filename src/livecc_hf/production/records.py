@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-WORD = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("word", pa.string())])
-WORDS = pa.list_(WORD)
+from ..captions.arrow import WORDS
 
 SUBTITLES = "subtitles"  # a column of lines beside those of `VIDEO_SCHEMA`: captions given inline
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...captions.arrow import WORDS
+from ...captions.cleaning import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
+from ...captions.files import MAX_WORD_S, CaptionError, TimedText, read_captions
 from ...messages import one_line
-from ..caption_files import MAX_WORD_S, CaptionError, TimedText, read_captions
-from ..caption_words import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
 from ..columns import with_column
-from ..records import SUBTITLES, WORDS
+from ..records import SUBTITLES
 from ..stage import Stage, StageResult, split
 
 
@@ -23,7 +24,7 @@ class Captions(Stage):
 
     Read are YouTube's json3 and WebVTT with word times, plain WebVTT and SubRip, whose lines' time is spread evenly
     over their words, and JSON lists of timed words. Sounds such as [Music], markup, speaker marks, music notes and the
-    lines that rolling captions show twice are removed; see `caption_words`. Videos that have words keep them.
+    lines that rolling captions show twice are removed; see `captions.cleaning`. Videos that have words keep them.
 
     Dropped: `no_captions` (none named, or no such file), `empty_captions`, `corrupt_captions`, `caption_encoding` (not
     UTF-8), `few_words` (value: how many different words there are), `error`.

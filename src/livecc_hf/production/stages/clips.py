@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..columns import flat_times
-from ..records import CLIP_SCHEMA, DROPPED_SCHEMA, WORD
+from ...captions.arrow import WORD, flat_times
+from ..records import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stage import TEXT_WORDS, Stage, StageResult
 from .conversations import LAST_FRAME_S
 

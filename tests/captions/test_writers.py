@@ -12,7 +12,7 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livecc_hf.subtitles import FORMATS, Caption, clock, one_line, open_writer
+from livecc_hf.captions.writers import FORMATS, Caption, clock, one_line, open_writer
 
 CAPTIONS = [
     Caption(0.0, 3.0, "A red ball enters."),

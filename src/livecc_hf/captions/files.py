@@ -1,6 +1,6 @@
 """Reads caption files: YouTube's json3, WebVTT (also YouTube's, with word times), SubRip, and lists of timed words.
 
-What a file says is returned as it is written; `caption_words` cleans it and spreads lines over their words.
+What a file says is returned as it is written; `cleaning` cleans it and spreads lines over their words.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pa_json
 
-from ..data.words import CAPTION_SUFFIXES, timed_arrays
-from .caption_rolling import is_new_line
-from .caption_words import STYLE_TAG, TIME_TAG, CaptionLines, spread_lines
+from .cleaning import STYLE_TAG, TIME_TAG, CaptionLines, spread_lines
+from .naming import CAPTION_SUFFIXES
+from .rolling import is_new_line
+from .words import Word, timed_arrays
 
 # A word is over after this long, where captions only say when it starts; drawn-out ones take a second.
 MAX_WORD_S = 1.0
@@ -306,3 +307,29 @@ def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, f
     lines = CaptionLines(np.zeros(n_lines, int), captions.start_s, captions.end_s, captions.text, has_word_times, 1)
     columns = spread_lines(lines, round_s).flatten().flatten()
     return list(zip(*(column.to_pylist() for column in columns), strict=True))
+
+
+def read_words(path: str | os.PathLike) -> list[Word]:
+    """Read the words of a caption file: `.json3`, `.json`, `.vtt` or `.srt`.
+
+    Word times in YouTube's json3 and WebVTT are kept; a line without is split evenly over its words. What is not
+    spoken, such as [Music], and what rolling captions repeat is left out. JSON may be a list of `[start, end, text]`,
+    a list of objects with `start`, `end` and `word` or `text`, or such a list under `words` or `segments` (as speech
+    recognisers write it; `words` inside a segment win).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is none of these.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: expected a caption file")
+    if path.suffix.lower() not in CAPTION_SUFFIXES:
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(CAPTION_SUFFIXES)}")
+    try:
+        words = file_words(read_captions(path))
+    except CaptionError as error:
+        if error.reason == "empty_captions":
+            return []
+        raise
+    return sorted((Word(*word) for word in words), key=lambda word: word.end_s)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from ..data.media import VIDEO_SUFFIXES, is_download_part
-from ..data.words import CAPTION_SUFFIXES, NOT_CAPTIONS
-
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".ts", ".flv", ".mpg", ".mpeg", ".wmv"})
+# The best times first: YouTube's with times for words, a recogniser's, YouTube's WebVTT or plain, SubRip.
+CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")
+# What yt-dlp puts beside a video that is JSON and no captions.
+NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")
 _INFO_SUFFIX = ".info.json"
+_PART = re.compile(r"\.f\d{2,}(-\w+)?\.\w+$")  # of a video, as yt-dlp names what it will put together
+
+
+def is_download_part(name: str) -> bool:
+    """Return whether a file's name is of a part of a download, such as `match.f137.mp4`."""
+    return _PART.search(name) is not None
 
 
 def group_names(

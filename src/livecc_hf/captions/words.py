@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-# The best times first: YouTube's with times for words, a recogniser's, YouTube's WebVTT or plain, SubRip.
-CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")
-# What yt-dlp puts beside a video that is JSON and no captions.
-NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")
 
 
 class Word(NamedTuple):
@@ -74,31 +67,3 @@ def _is_triple(item: Any) -> bool:
         return isinstance(item[2], str) and all(isinstance(float(item[i]), float) for i in range(2))
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         return False
-
-
-def read_words(path: str | os.PathLike) -> list[Word]:
-    """Read the words of a caption file: `.json3`, `.json`, `.vtt` or `.srt`.
-
-    Word times in YouTube's json3 and WebVTT are kept; a line without is split evenly over its words. What is not
-    spoken, such as [Music], and what rolling captions repeat is left out. JSON may be a list of `[start, end, text]`,
-    a list of objects with `start`, `end` and `word` or `text`, or such a list under `words` or `segments` (as speech
-    recognisers write it; `words` inside a segment win).
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is none of these.
-    """
-    from ..production.caption_files import CaptionError, file_words, read_captions  # needs pyarrow
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: expected a caption file")
-    if path.suffix.lower() not in CAPTION_SUFFIXES:
-        raise ValueError(f"{path}: expected a file that ends in {', '.join(CAPTION_SUFFIXES)}")
-    try:
-        words = file_words(read_captions(path))
-    except CaptionError as error:
-        if error.reason == "empty_captions":
-            return []
-        raise
-    return sorted((Word(*word) for word in words), key=lambda word: word.end_s)

@@ -15,12 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .caption_rolling import is_new_line, without_rolling_words
-from .columns import flat_times
-from .records import WORD, WORDS
-
-LINE = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
-LINES = pa.list_(LINE)
+from .arrow import WORD, WORDS, flat_times
+from .rolling import is_new_line, without_rolling_words
 
 STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
 TIME_TAG = r"<\d[\d:.,]*>"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from livecc_hf.data.words import Word, checked_words, read_words
+from livecc_hf.captions.files import read_words
+from livecc_hf.captions.words import Word, checked_words
 
 SPOKEN = [Word(1.0, 1.5, "red"), Word(1.5, 2.0, "ball"), Word(3.0, 3.4, "stops")]
 

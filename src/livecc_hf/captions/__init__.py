@@ -1,0 +1,1 @@
+"""Captions: found beside videos, read, cleaned into timed words, and written."""
