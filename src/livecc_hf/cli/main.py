@@ -21,6 +21,7 @@ COMMANDS = {
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
+    "evaluate": ("score commentaries and answers on benchmarks", "livecc_hf.cli.evaluate"),
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "serve": ("comment for clients that send frames over the network", "livecc_hf.cli.serve"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),

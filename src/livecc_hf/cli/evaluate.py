@@ -1,0 +1,118 @@
+"""`livecc evaluate`: score predictions, compare them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .main import OneLineParser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
+    for add in (_add_list, _add_score, _add_compare):
+        # Also after the task's name, as with the other commands.
+        add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_list(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    return tasks.add_parser(
+        "list",
+        help="the benchmarks and their protocols",
+        description="List the benchmarks, their rows and their protocols.",
+        allow_abbrev=False,
+    )
+
+
+def _add_score(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    score = tasks.add_parser(
+        "score",
+        help="figures from files of predictions and verdicts, also those that others published",
+        description="Score files of predictions and verdicts: ours, or as published for Video-MME, OVO-Bench, MVBench "
+        "and LiveSports-3K. Needs no model and no GPU. Verdicts find the texts that they judge among the files given.",
+        allow_abbrev=False,
+    )
+    score.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="predictions, verdicts, or folders of them")
+    score.add_argument("--protocol", help="how answers to questions are read; default: as each file says")
+    score.add_argument("--model-name", metavar="NAME", help="of published verdicts: which winner is the model")
+    score.add_argument("--incomplete", action="store_true", help="show headlines though rows are missing, with N")
+    score.add_argument("--headline", action="store_true", help="print the headlines only, as for a model card")
+    score.add_argument("--out", type=Path, metavar="DIR", help="write scores.json and scores.md there")
+    score.add_argument(
+        "--eval-results",
+        nargs=3,
+        metavar=("FOLDER", "DATASET_ID", "TASK_ID"),
+        help="write the headline of one file into FOLDER/.eval_results, for the registered benchmark on the Hub",
+    )
+    return score
+
+
+def _add_compare(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    compare = tasks.add_parser(
+        "compare",
+        help="two files of one benchmark, paired by row",
+        description="Compare two files of answers or verdicts of one benchmark, row by row.",
+        allow_abbrev=False,
+    )
+    compare.add_argument("a", metavar="A", help="predictions or verdicts")
+    compare.add_argument("b", metavar="B", help="of the same benchmark")
+    compare.add_argument("--protocol", help="how answers are read; default: as each file says")
+    compare.add_argument(
+        "--model-names",
+        nargs=2,
+        default=(None, None),
+        metavar=("NAME_A", "NAME_B"),
+        help="models of published verdicts",
+    )
+    compare.add_argument("--across-protocols", action="store_true", help="compare files of different protocols too")
+    return compare
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the task.
+
+    Raises:
+        ValueError, OSError, ImportError: as the task's functions do.
+    """
+    return {"list": _list, "score": _score, "compare": _compare}[args.task](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.scoring import list_suites
+
+    suites = list_suites()
+    rows = [("benchmark", "rows", "questions from", "protocols")]
+    rows += [(suite.name, f"{suite.n_rows:,}", suite.dataset, ", ".join(suite.protocols)) for suite in suites]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.report.eval_results import write_eval_results
+    from livecc_hf.evaluation.report.score_files import markdown, write_markdown, write_scores
+    from livecc_hf.evaluation.scoring import score
+
+    scores = score(args.paths, args.protocol, args.model_name, args.incomplete)
+    if args.eval_results and len(scores) != 1:
+        raise ValueError(f"--eval-results takes one score, and there are {len(scores)}: name one file")
+    print(markdown(scores, args.headline), end="")
+    if args.out is not None:
+        write_scores(args.out / "scores.json", scores)
+        write_markdown(args.out / "scores.md", markdown(scores))
+        print(f"wrote {args.out / 'scores.json'} and {args.out / 'scores.md'}", file=sys.stderr)
+    if args.eval_results:
+        print(f"wrote {write_eval_results(args.eval_results[0], scores[0], *args.eval_results[1:])}", file=sys.stderr)
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.report.score_files import comparison_markdown
+    from livecc_hf.evaluation.scoring import compare
+
+    names = tuple(args.model_names)
+    print(comparison_markdown(compare(args.a, args.b, args.protocol, names, args.across_protocols)), end="")
+    return 0

@@ -1,0 +1,29 @@
+"""Evaluation: how good a commentary is, how well it is timed, and how many questions are answered. docs/evaluation.md.
+
+| folder | what |
+|---|---|
+| `tasks` | benchmarks' rows, prompts, and what is asked of a model |
+| `predictions` | files of answers, commentaries and verdicts; those that others published |
+| `scorers` | figures from these files alone: no model, no GPU |
+| `judge` | a language model compares two commentaries |
+| `report` | scores as JSON, Markdown, the Hub's files and a page |
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .scoring import compare, list_suites, score
+
+# Imported when first used, so that a command line's help does not wait for them.
+_EXPORTS = {**dict.fromkeys(("compare", "list_suites", "score"), "scoring")}
+
+__all__ = ["compare", "list_suites", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

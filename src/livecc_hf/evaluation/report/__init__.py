@@ -1,0 +1,1 @@
+"""Scores for people and programs: JSON, Markdown, the Hub's files, and a page."""

@@ -1,0 +1,1 @@
+"""Figures from files of predictions and verdicts. Nothing here loads a model."""

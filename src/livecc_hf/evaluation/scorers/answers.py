@@ -1,0 +1,171 @@
+"""How an answer is read, by benchmark and protocol: each as its own code does it.
+
+| protocol | Video-MME | OVO-Bench | MVBench | LiveSports-3K QA |
+|---|---|---|---|---|
+| `livecc` | first letter | the response begins with the answer | first letter | first letter |
+| `official` | first of A to D after set phrases | the answer is in the response | option letter | - |
+| `livecc-fixed` | the chosen candidate is the answer, for all | | | |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..predictions.rows import COUNT, LETTER, YES_NO, ChoiceRow
+
+LIVECC, OFFICIAL, FIXED = "livecc", "official", "livecc-fixed"
+# As BradyFU/Video-MME's eval_your_results.py has them: a missing comma there joins two, twice.
+_VIDEOMME_PHRASES = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option isThe correct option is",
+    "Best answer:Best option:",
+    "Answer:",
+    "Option:",
+    "The correct answer",
+    "The correct option",
+)
+
+
+class Grade(NamedTuple):
+    """What an answer is worth.
+
+    Attributes:
+        is_correct: whether it is right.
+        is_valid: whether it is an answer at all.
+    """
+
+    is_correct: bool
+    is_valid: bool
+
+
+WRONG = Grade(False, False)
+Grader = Callable[[ChoiceRow], Grade]
+
+
+def grader(suite: str, protocol: str) -> Grader:
+    """Return the function that grades the rows of a benchmark in a protocol.
+
+    Raises:
+        ValueError: if there is no such pair.
+    """
+    if protocol == FIXED:
+        return grade_exact
+    found = _GRADERS.get((suite, protocol))
+    if found is None:
+        known = [name for of, name in _GRADERS if of == suite] + [FIXED]
+        raise ValueError(f"{suite} is not scored in protocol {protocol!r}: expected {', '.join(known)}")
+    return found
+
+
+def grade_exact(row: ChoiceRow) -> Grade:
+    """Grade a chosen candidate: the answer itself, as letter, word or number."""
+    response = _text(row.response)
+    if response is None:
+        return WRONG
+    return Grade(response == row.answer, _names_something(row, response))
+
+
+def grade_first_letter(row: ChoiceRow) -> Grade:
+    """Grade as showlab/livecc: the response's first character is the answer."""
+    response = _text(row.response)
+    if not response:
+        return WRONG
+    return Grade(response[0] == row.answer, _is_letter(row, response[0]))
+
+
+def grade_begins_with(row: ChoiceRow) -> Grade:
+    """Grade as showlab/livecc does OVO-Bench: the response begins with the answer."""
+    response = _text(row.response)
+    if not response:
+        return WRONG
+    return Grade(response[: len(row.answer)] == row.answer, _names_something(row, response))
+
+
+def grade_videomme(row: ChoiceRow) -> Grade:
+    """Grade as Video-MME's own code: set phrases go, and the first of A, B, C, D counts."""
+    response = _text(row.response)
+    letter = videomme_letter(response or "")
+    return Grade(letter == row.answer, bool(letter))
+
+
+def videomme_letter(response: str) -> str:
+    """Return the letter that Video-MME's own code reads in a response; "": none."""
+    text = response.strip()
+    for phrase in _VIDEOMME_PHRASES:
+        text = text.replace(phrase, "")
+    match = re.search("[ABCD]", text)
+    return match[0] if match else ""
+
+
+def grade_ovo(row: ChoiceRow) -> Grade:
+    """Grade as OVO-Bench's own code: the answer stands anywhere in the response, "A" also in "Answer".
+
+    Of a response that is a list, one item must be the answer. For counts all digits are joined to one number.
+    """
+    response = row.response
+    if response is None:
+        return WRONG
+    if row.kind == COUNT:
+        digits = "".join(re.findall(r"\d+", _text(response) or ""))
+        return Grade(digits == row.answer, bool(digits))
+    if row.kind == YES_NO:
+        is_short = response in ("N", "Y")
+        is_correct = response == row.answer[0] or row.answer in response
+        return Grade(is_correct, is_short or any(word in response for word in ("Yes", "No")))
+    return Grade(row.answer in response, _has_letter(response))
+
+
+def grade_mvbench(row: ChoiceRow) -> Grade:
+    """Grade as MVBench's own code: the first word of the response, without dots, is in the answer's "(a)" or holds it.
+
+    An empty response is in any text there, and so counts as right; here it is invalid, and wrong.
+    """
+    response = _text(row.response)
+    if response is None or not response.split("\n")[0].strip(" ("):
+        return WRONG
+    option = response.split("\n")[0].lower().split(" ")[0].replace(".", "")
+    answer = f"({row.answer.lower()})"
+    return Grade(option in answer or answer in option, re.match(r"\(?[a-z]\b", option) is not None)
+
+
+_GRADERS: dict[tuple[str, str], Grader] = {
+    ("videomme", LIVECC): grade_videomme,  # showlab/livecc scores with the benchmark's own code
+    ("videomme", OFFICIAL): grade_videomme,
+    ("videomme-subtitles", LIVECC): grade_videomme,
+    ("videomme-subtitles", OFFICIAL): grade_videomme,
+    ("livesports3k-qa", LIVECC): grade_first_letter,
+    ("mvbench", LIVECC): grade_first_letter,
+    ("mvbench", OFFICIAL): grade_mvbench,
+    ("ovobench", LIVECC): grade_begins_with,
+    ("ovobench", OFFICIAL): grade_ovo,
+}
+
+
+def _text(response: str | list[str] | None) -> str | None:
+    """Return a response as one text; the first item of a list."""
+    if isinstance(response, list):
+        response = response[0] if response else None
+    return response if response is None else str(response)
+
+
+def _names_something(row: ChoiceRow, response: str) -> bool:
+    if row.kind == LETTER:
+        return _is_letter(row, response[:1])
+    if row.kind == YES_NO:
+        return response.startswith(("Yes", "No"))
+    return response.isdecimal()
+
+
+def _is_letter(row: ChoiceRow, letter: str) -> bool:
+    n_options = len(row.options) or 26
+    return len(letter) == 1 and 0 <= ord(letter) - ord("A") < n_options
+
+
+def _has_letter(response: str | list[str]) -> bool:
+    texts = response if isinstance(response, list) else [response]
+    return any(re.search("[A-E]", str(text)) for text in texts)

@@ -1,0 +1,76 @@
+"""Scores commentaries without a judge: timing where there are times, and the text itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from ..predictions.file import RowSet
+from ..predictions.rows import CommentaryRow
+from ..suites import SUITES
+from .figures import Figure, Score, incomplete_headline, incomplete_note
+from .livestar import livestar_timing, mean_timing
+from .text_measures import text_figures
+from .timing import speed_figures, timing_figures
+
+
+def score_commentaries(rows: RowSet, incomplete: bool = False) -> Score:
+    """Score commentaries: timing against the reference, speed, and measures of the text.
+
+    Args:
+        rows: commentaries; those with an error count as empty ones.
+        incomplete: show a headline of an incomplete set, with N in its name; it is withheld otherwise.
+
+    Raises:
+        ValueError: if there are no rows.
+    """
+    if not rows.rows:
+        raise ValueError(f"{rows.source} holds no rows: there is nothing to score")
+    suite = SUITES.get(rows.header.suite or "")
+    timed = [row for row in rows.rows if row.reference and (row.turns or row.error)]
+    figures: list[Figure] = []
+    notes = list(rows.notes)
+    if timed:
+        figures += timing_figures(timed) + _livestar_figures(timed)
+        if len(timed) < len(rows.rows):
+            notes.append(f"{rows.source}: timing is of the {len(timed):,} rows with turns and a reference")
+    n_headline = 2 if timed else 1
+    figures += text_figures(rows.rows) + speed_figures(rows.rows)
+    n_missing = sum(row.error is not None for row in rows.rows)
+    figures = [
+        replace(item, n_missing=n_missing) if number < n_headline else item for number, item in enumerate(figures)
+    ]
+    n_expected = rows.header.n_rows or (suite.n_rows if suite else len(rows.rows))
+    n_tried = len(rows.rows) - n_missing
+    is_complete = n_tried == n_expected
+    if not is_complete:
+        notes.append(incomplete_note(rows.source, n_tried, n_expected))
+        figures[0] = incomplete_headline(figures[0], n_tried, n_expected, incomplete)
+    return Score(
+        *(rows.header.suite or "commentary", rows.header.protocol, rows.header.model, rows.source, figures),
+        n_headline=n_headline,
+        n_expected=n_expected,
+        is_complete=is_complete,
+        notes=notes,
+        series={"latency_s": sorted(value for row in rows.rows for value in row.latencies_s)} if timed else {},
+        details=asdict(rows.header),
+    )
+
+
+def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
+    """Return LiveStar's measures: a caption is at the whole second in which a sentence ends, a prediction in which a
+    turn's words are shown."""
+    timings = []
+    for row in rows:
+        captions = [int(span.end_s - row.begin_s) for span in row.reference if span.text.strip()]
+        if captions:
+            shown = [int(turn.end_s - row.begin_s) for turn in row.turns if turn.text.strip()]
+            timings.append(livestar_timing(captions, shown))
+    if not timings:
+        return []
+    mean = mean_timing(timings)
+    return [
+        Figure("LiveStar TimDiff", mean.tim_diff, len(timings), "s"),
+        Figure("LiveStar TimRedun", mean.tim_redun, len(timings), ""),
+        Figure("LiveStar TimCover", mean.tim_cover, len(timings), ""),
+    ]

@@ -1,0 +1,86 @@
+"""TimDiff, TimRedun and TimCover, as LiveStar computes them (yzy-bupt/LiveStar, utils/eval_infer_result.py).
+
+The reference is captions at whole seconds. The first one's segment is its own second; each later one's begins a second
+after the caption before it and ends at its own. Predictions are moments at whole seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class LiveStarTiming(NamedTuple):
+    """The three measures of one video, or their means over videos.
+
+    Attributes:
+        tim_diff: seconds from a segment's begin to the first prediction in it; its whole length where there is none.
+        tim_redun: |1 - predictions in a segment|.
+        tim_cover: share of segments with a prediction, 0 to 1.
+    """
+
+    tim_diff: float
+    tim_redun: float
+    tim_cover: float
+
+
+def livestar_segments(caption_times_s: Sequence[int]) -> list[tuple[int, int]]:
+    """Return begin and end of each caption's segment; both belong to it."""
+    times = sorted(caption_times_s)
+    return [(time if i == 0 else times[i - 1] + 1, time) for i, time in enumerate(times)]
+
+
+def livestar_timing(caption_times_s: Sequence[int], prediction_times_s: Sequence[int]) -> LiveStarTiming:
+    """Return the measures of one video.
+
+    Of two captions with one time, the second's segment ends a second before it begins, as there: it is never met, and
+    its difference is -1.
+
+    Args:
+        caption_times_s: at least one whole second.
+        prediction_times_s: whole seconds.
+
+    Raises:
+        ValueError: if there is no caption.
+    """
+    if not caption_times_s:
+        raise ValueError("got no captions: the measures need a reference")
+    predictions = sorted(prediction_times_s)
+    differences, counts = [], []
+    at = 0
+    for begin, end in livestar_segments(caption_times_s):
+        while at < len(predictions) and predictions[at] < begin:
+            at += 1
+        first, count = at, 0
+        while at < len(predictions) and predictions[at] <= end:
+            at += 1
+            count += 1
+        differences.append(predictions[first] - begin if count else end - begin)
+        counts.append(count)
+    n = len(counts)
+    return LiveStarTiming(
+        sum(differences) / n, sum(abs(1 - count) for count in counts) / n, sum(count > 0 for count in counts) / n
+    )
+
+
+def mean_timing(videos: Sequence[LiveStarTiming]) -> LiveStarTiming:
+    """Return the means over videos, each counting alike.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not videos:
+        raise ValueError("got no videos: there is nothing to take the mean of")
+    return LiveStarTiming(*(sum(values) / len(videos) for values in zip(*videos, strict=True)))
+
+
+def parse_time_s(text: str) -> int:
+    """Return the seconds of `HH:MM:SS`, `MM:SS` or `SS`.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    parts = text.strip().split(":")
+    if not 1 <= len(parts) <= 3 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"{text!r} is no time: expected HH:MM:SS, MM:SS or SS")
+    return sum(int(part) * 60**power for power, part in enumerate(reversed(parts)))

@@ -1,0 +1,190 @@
+"""Scores questions whose answer is one of a few: accuracy, floors, errors, breakdowns and calibration."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..predictions.file import RowSet
+from ..predictions.rows import LETTER, ChoiceRow
+from ..suites import Suite, suite_of
+from .answers import OFFICIAL, grader
+from .calibration import calibration
+from .figures import Figure, Score, incomplete_headline, incomplete_note
+from .statistics import weighted_mean
+
+OVERALL = "overall"
+_MAX_NAME = 60
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A row with what its answer is worth."""
+
+    row: ChoiceRow
+    is_correct: bool
+    is_valid: bool
+
+
+def grade_rows(rows: Sequence[ChoiceRow], suite: str, protocol: str) -> list[Graded]:
+    """Return the rows with their grades.
+
+    Raises:
+        ValueError: if the benchmark is not scored in that protocol.
+    """
+    grade = grader(suite, protocol)
+    return [Graded(row, *(grade(row) if row.error is None else (False, False))) for row in rows]
+
+
+def score_choices(rows: RowSet, protocol: str | None = None, incomplete: bool = False) -> Score:
+    """Score answers to a benchmark's questions.
+
+    Args:
+        rows: with a header that names the benchmark.
+        protocol: how the answers are read; default: the header's.
+        incomplete: show a headline of an incomplete set, with N in its name; it is withheld otherwise.
+
+    Raises:
+        ValueError: if the benchmark or protocol is unknown, there are no rows, or a row lacks a group.
+    """
+    suite = suite_of(rows.header.suite)
+    protocol = protocol or rows.header.protocol or suite.protocols[0]
+    if not rows.rows:
+        raise ValueError(f"{rows.source} holds no rows: there is nothing to score")
+    _check_groups(rows, suite)
+    graded = grade_rows(rows.rows, suite.name, protocol)
+    n_expected = rows.header.n_rows or suite.n_rows
+    n_tried = sum(item.row.error is None for item in graded)
+    is_complete = n_tried == n_expected
+    figures = _figures(suite, graded)
+    if protocol == OFFICIAL and suite.name.startswith("videomme"):
+        figures += _answered_only(graded)
+    notes = list(rows.notes)
+    if not is_complete:
+        notes.append(incomplete_note(rows.source, n_tried, n_expected))
+        figures[0] = incomplete_headline(figures[0], n_tried, n_expected, incomplete)
+    series = calibration([(item.row, item.is_correct) for item in graded])
+    return Score(
+        *(suite.name, protocol, rows.header.model, rows.source, figures),
+        n_expected=n_expected,
+        is_complete=is_complete,
+        notes=notes,
+        series={"calibration": series} if series else {},
+        details=asdict(rows.header),
+    )
+
+
+def _check_groups(rows: RowSet, suite: Suite) -> None:
+    names = {name for names in suite.breakdowns for name in names}
+    for row in rows.rows:
+        missing = sorted(names - set(row.groups))
+        if missing:
+            raise ValueError(f"{rows.source}: row {row.key!r} has no {missing[0]}: {suite.title} is scored by it")
+
+
+def _figures(suite: Suite, graded: Sequence[Graded]) -> list[Figure]:
+    """Return the headline and the breakdowns."""
+    figures = [figure_of(OVERALL, graded, suite.mean_of)]
+    if suite.mean_of:
+        figures.append(figure_of(f"{OVERALL} (all rows alike)", graded))
+    for names in suite.breakdowns:
+        for values, part in split(graded, names):
+            label = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+            # A group that is itself a mean of means, such as OVO-Bench's "forward".
+            below = suite.mean_of[suite.mean_of.index(names[-1]) + 1 :] if names[-1] in suite.mean_of else ()
+            figures.append(figure_of(label, part, below))
+    return figures
+
+
+def split(graded: Sequence[Graded], names: Sequence[str]) -> list[tuple[tuple[str, ...], list[Graded]]]:
+    """Return the rows by the values of their groups, in the order they come."""
+    parts: dict[tuple[str, ...], list[Graded]] = defaultdict(list)
+    for item in graded:
+        parts[tuple(item.row.groups[name] for name in names)].append(item)
+    return list(parts.items())
+
+
+def figure_of(name: str, graded: Sequence[Graded], mean_of: Sequence[str] = ()) -> Figure:
+    """Return the share of right answers, in percent: over all rows alike, or a mean of means over groups.
+
+    Args:
+        name: the figure's name.
+        graded: at least one row.
+        mean_of: groups, the outermost first.
+    """
+    weights, parts = row_weights(graded, mean_of)
+    correct = np.array([item.is_correct for item in graded], dtype=float)
+    value, se = weighted_mean(correct, weights, parts, [item.row.video for item in graded])
+    floor, answer = constant_floor([item.row for item in graded], weights)
+    is_missing = [item.row.error is not None for item in graded]
+    return Figure(
+        *(name, 100 * value, len(graded)),
+        n_correct=int(correct.sum()),
+        n_invalid=sum(not item.is_valid for item in graded) - sum(is_missing),
+        n_missing=sum(is_missing),
+        se=None if se is None else 100 * se,
+        floor=100 * floor,
+        floor_answer=answer,
+    )
+
+
+def row_weights(graded: Sequence[Graded], mean_of: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's weight in a mean of means, and the number of the innermost part it is in; both (rows,)."""
+    weights = np.zeros(len(graded))
+    parts = np.zeros(len(graded), dtype=np.int64)
+    n_parts = 0
+
+    def fill(numbers: np.ndarray, names: Sequence[str], weight: float) -> None:
+        nonlocal n_parts
+        if not names:
+            weights[numbers] = weight / len(numbers)
+            parts[numbers] = n_parts
+            n_parts += 1
+            return
+        below: dict[str, list[int]] = defaultdict(list)
+        for number in numbers:
+            below[graded[number].row.groups[names[0]]].append(number)
+        for chosen in below.values():
+            fill(np.array(chosen), names[1:], weight / len(below))
+
+    fill(np.arange(len(graded)), mean_of, 1.0)
+    return weights, parts
+
+
+def constant_floor(rows: Sequence[ChoiceRow], weights: np.ndarray) -> tuple[float, str]:
+    """Return the share that the best constant answer gets, and that answer.
+
+    One answer for each kind of question (letter, yes or no, count). Where the options are known, a constant text
+    may do better than a constant letter: of OVO-Bench's HLD all answers are "Unable to answer".
+
+    Args:
+        rows: with their right answers.
+        weights: (rows,) of the score.
+    """
+    shares: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row, weight in zip(rows, weights, strict=True):
+        shares[row.kind][row.answer] += float(weight)
+        text = _answer_text(row)
+        if text:
+            shares[row.kind][f"the text {text[:_MAX_NAME]!r}"] += float(weight)
+    # Of equals the first in the alphabet, letters before texts: the same whatever the order of rows.
+    best = [min(of_kind.items(), key=lambda item: (-round(item[1], 12), item[0])) for of_kind in shares.values()]
+    return sum(share for _, share in best), " / ".join(answer for answer, _ in best)
+
+
+def _answer_text(row: ChoiceRow) -> str:
+    if row.kind != LETTER or not row.options:
+        return ""
+    number = ord(row.answer) - ord("A") if len(row.answer) == 1 else -1
+    return row.options[number].strip().casefold() if 0 <= number < len(row.options) else ""
+
+
+def _answered_only(graded: Sequence[Graded]) -> list[Figure]:
+    """Return what Video-MME's own code prints where rows have no answer: it leaves them out."""
+    answered = [item for item in graded if item.is_valid]
+    if len(answered) == len(graded) or not answered:
+        return []
+    return [figure_of("answered rows only (as the benchmark's code counts)", answered)]

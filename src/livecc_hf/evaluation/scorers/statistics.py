@@ -1,0 +1,94 @@
+"""Means and their standard errors where rows of one video hang together. Formulas: docs/evaluation.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+
+def clustered_se(influences: np.ndarray, clusters: Sequence[Hashable]) -> float | None:
+    """Return the standard error of an estimate from how much each row moves it.
+
+    sqrt(G / (G - 1) * sum over clusters of (sum of the cluster's influences)^2), for G clusters (Liang and Zeger,
+    1986). Of a plain mean, a row's influence is (x - mean) / N.
+
+    Args:
+        influences: (rows,); they add up to 0.
+        clusters: the cluster of each row.
+
+    Returns:
+        The standard error; `None` if there are fewer than two clusters.
+    """
+    numbers = _cluster_numbers(clusters)
+    n_clusters = int(numbers.max(initial=-1)) + 1
+    if n_clusters < 2:
+        return None
+    sums = np.bincount(numbers, weights=influences, minlength=n_clusters)
+    return math.sqrt(n_clusters / (n_clusters - 1) * float(np.square(sums).sum()))
+
+
+def weighted_mean(
+    values: np.ndarray, weights: np.ndarray, parts: np.ndarray, clusters: Sequence[Hashable]
+) -> tuple[float, float | None]:
+    """Return a mean of means, and its clustered standard error.
+
+    Args:
+        values: (rows,).
+        weights: (rows,), adding up to 1; equal within a part.
+        parts: (rows,) which part's mean a row is in; of a plain mean, all the same.
+        clusters: the cluster of each row.
+    """
+    n_parts = int(parts.max(initial=-1)) + 1
+    counts = np.bincount(parts, minlength=n_parts)
+    means = np.bincount(parts, weights=values, minlength=n_parts) / np.maximum(counts, 1)
+    return float((weights * values).sum()), clustered_se(weights * (values - means[parts]), clusters)
+
+
+def ratio_of_sums(
+    parts: np.ndarray, wholes: np.ndarray, clusters: Sequence[Hashable]
+) -> tuple[float, float | None] | tuple[None, None]:
+    """Return sum(parts) / sum(wholes), and its clustered standard error; `None` where the wholes are nothing.
+
+    Args:
+        parts: (rows,) such as words.
+        wholes: (rows,) such as seconds.
+        clusters: the cluster of each row.
+    """
+    total = float(wholes.sum())
+    if total == 0:
+        return None, None
+    ratio = float(parts.sum()) / total
+    return ratio, clustered_se((parts - ratio * wholes) / total, clusters)
+
+
+def mean_at(
+    values: np.ndarray, x: np.ndarray, at: float, clusters: Sequence[Hashable]
+) -> tuple[float, float | None] | tuple[None, None]:
+    """Return the height at `at` of the line fitted through (x, values), and its clustered standard error.
+
+    Least squares, with the sandwich estimator of the coefficients' covariance; `None` where all x are the same.
+    """
+    design = np.stack([np.ones_like(x), x - at], axis=1)
+    if len(x) < 3 or np.linalg.matrix_rank(design) < 2:
+        return None, None
+    bread = np.linalg.inv(design.T @ design)
+    coefficients = bread @ design.T @ values
+    residuals = values - design @ coefficients
+    influences = (design * residuals[:, None]) @ bread[:, 0]
+    return float(coefficients[0]), clustered_se(influences, clusters)
+
+
+def two_sided_p(difference: float, se: float | None) -> float | None:
+    """Return how often a difference at least this large comes by chance, by the normal distribution."""
+    if se is None:
+        return None
+    if se == 0:
+        return 1.0 if difference == 0 else 0.0
+    return math.erfc(abs(difference) / se / math.sqrt(2))
+
+
+def _cluster_numbers(clusters: Sequence[Hashable]) -> np.ndarray:
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(cluster, len(known)) for cluster in clusters], dtype=np.int64)

@@ -1,0 +1,95 @@
+"""Signs that verdicts are not of the texts they are filed under, where they carry no hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..predictions.file import RowSet
+from ..predictions.rows import MODEL, VerdictRow
+from .text_measures import is_empty, n_words
+
+# A judge hardly ever prefers nothing to something: so many wins of empty texts are not chance.
+_MIN_EMPTY, _MAX_EMPTY_WINS = 10, 0.2
+# Verdicts on different texts agree in about two of three calls; a judge asked again, in about 93 of 100.
+_MAX_AGREEMENT, _MIN_CALLS, _DIFFERENT_TEXTS = 0.85, 50, 0.5
+
+
+class Pair(NamedTuple):
+    """Verdicts and the texts that they are said to be of.
+
+    Attributes:
+        verdicts: what a judge said.
+        texts: the model's commentaries; `None`: not at hand.
+    """
+
+    verdicts: RowSet
+    texts: RowSet | None
+
+
+def suspicions(pair: Pair, others: Sequence[Pair]) -> list[str]:
+    """Return why verdicts are suspect, one line each; empty: no sign of it."""
+    found = _empty_wins(pair)
+    for other in others:
+        found += _same_as(pair, other)
+    return found
+
+
+def _empty_wins(pair: Pair) -> list[str]:
+    if pair.texts is None:
+        return []
+    empty = {row.key for row in pair.texts.rows if is_empty(row.pred)}
+    of_empty = [row.winner == MODEL for row in pair.verdicts.rows if row.key in empty]
+    of_others = [row.winner == MODEL for row in pair.verdicts.rows if row.key not in empty]
+    if len(of_empty) < _MIN_EMPTY or np.mean(of_empty) <= _MAX_EMPTY_WINS:
+        return []
+    return [
+        f"suspect: {len(empty):,} of {pair.texts.source}'s commentaries are empty, and yet they win "
+        f"{100 * np.mean(of_empty):.1f} % of {pair.verdicts.source}'s verdicts (the others: "
+        f"{100 * np.mean(of_others) if of_others else 0:.1f} %): these verdicts seem to be of other texts"
+    ]
+
+
+def _same_as(pair: Pair, other: Pair) -> list[str]:
+    theirs = {row.id: row for row in other.verdicts.rows}
+    shared = [(row, theirs[row.id]) for row in pair.verdicts.rows if row.id in theirs]
+    if len(shared) < _MIN_CALLS or not _texts_differ(pair.texts, other.texts):
+        return []
+    agreement = float(np.mean([row.winner == that.winner for row, that in shared]))
+    if agreement <= _MAX_AGREEMENT:
+        return []
+    lines = [
+        f"suspect: {100 * agreement:.1f} % of {pair.verdicts.source}'s verdicts are those of {other.verdicts.source}, "
+        "though the texts differ: one of the two files seems to judge the other's texts"
+    ]
+    ours, others = _length_slope(pair, pair.texts), _length_slope(pair, other.texts)
+    if ours is not None and others is not None and abs(others) > 2 * abs(ours):
+        lines.append(
+            f"suspect: {pair.verdicts.source}'s verdicts go with the length of {other.texts.source}'s texts "
+            f"(correlation {others:.2f}) and not of its own ({ours:.2f})"
+        )
+    return lines
+
+
+def _texts_differ(texts: RowSet | None, others: RowSet | None) -> bool:
+    """Return whether two sets of texts differ in most rows; unknown texts are taken to."""
+    if texts is None or others is None:
+        return True
+    theirs = {row.key: row.pred for row in others.rows}
+    shared = [row.pred != theirs[row.key] for row in texts.rows if row.key in theirs]
+    return bool(shared) and float(np.mean(shared)) > _DIFFERENT_TEXTS
+
+
+def _length_slope(pair: Pair, texts: RowSet | None) -> float | None:
+    """Return the correlation of winning with the number of words; `None` where it is not defined."""
+    if texts is None:
+        return None
+    words = {row.key: n_words(row.pred) for row in texts.rows}
+    rows: list[VerdictRow] = [row for row in pair.verdicts.rows if row.key in words]
+    lengths = np.log1p([words[row.key] for row in rows])
+    wins = np.array([row.winner == MODEL for row in rows], dtype=float)
+    if len(rows) < 2 or lengths.std() == 0 or wins.std() == 0:
+        return None
+    return float(np.corrcoef(lengths, wins)[0, 1])

@@ -1,0 +1,254 @@
+"""How well a commentary is timed against what a person said: no judge, no model. Formulas: docs/evaluation.md.
+
+All names here are ours, and so are the definitions; those of others are in `livestar.py` and `ovo_timing.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..predictions.rows import CommentaryRow, Span
+from .figures import PERCENT, Figure
+from .statistics import ratio_of_sums
+from .text_measures import NGRAM, n_words, normalised_words
+
+PAUSE_S = 1.0  # a longer silence ends an utterance
+MAX_ONSET_ERROR_S = 10.0  # also of what is never begun
+MATCH_WINDOW_S, MATCH_F1, MATCH_WORDS = 15.0, 0.3, 3
+REPEAT_OVERLAP = 0.8
+_SENTENCE_ENDS = (".", "?", "!")
+
+
+@dataclass(frozen=True)
+class SpeakingCounts:
+    """Seconds of a clip by who speaks in them.
+
+    Attributes:
+        both: the model and the reference.
+        model_only: the model.
+        reference_only: the reference.
+        neither: nobody.
+    """
+
+    both: int
+    model_only: int
+    reference_only: int
+    neither: int
+
+
+def speaking_seconds(spans: Sequence[Span], begin_s: float, end_s: float) -> np.ndarray:
+    """Return in which seconds of a clip something is said.
+
+    Args:
+        spans: what is said when; silent ones do not count.
+        begin_s: where the clip begins; second k is [begin_s + k, begin_s + k + 1).
+        end_s: where it ends.
+
+    Returns:
+        bool of shape (ceil(end_s - begin_s),).
+    """
+    n_seconds = max(math.ceil(round(end_s - begin_s, 6)), 0)
+    speaking = np.zeros(n_seconds, dtype=bool)
+    for span in spans:
+        if not span.text.strip():
+            continue
+        first, last = span.start_s - begin_s, span.end_s - begin_s
+        # A span that ends where a second begins does not speak in it; one without length speaks where it is.
+        stop = max(math.ceil(round(last, 6)), math.floor(round(first, 6)) + 1)
+        speaking[max(math.floor(round(first, 6)), 0) : max(stop, 0)] = True
+    return speaking
+
+
+def speaking_counts(row: CommentaryRow) -> SpeakingCounts:
+    """Return the seconds of a clip by who speaks in them."""
+    ours = speaking_seconds(row.turns, row.begin_s, row.end_s)
+    theirs = speaking_seconds(row.reference, row.begin_s, row.end_s)
+    return SpeakingCounts(
+        int((ours & theirs).sum()),
+        int((ours & ~theirs).sum()),
+        int((~ours & theirs).sum()),
+        int((~ours & ~theirs).sum()),
+    )
+
+
+def utterances(spans: Sequence[Span], at_sentences: bool = False) -> list[Span]:
+    """Return what is said without a pause of more than `PAUSE_S`, joined.
+
+    Args:
+        spans: in the order of time.
+        at_sentences: end an utterance also after ".", "?" or "!".
+    """
+    joined: list[Span] = []
+    for span in spans:
+        if not span.text.strip():
+            continue
+        last = joined[-1] if joined else None
+        goes_on = last is not None and span.start_s - last.end_s <= PAUSE_S
+        if goes_on and not (at_sentences and last.text.endswith(_SENTENCE_ENDS)):
+            end_s = max(last.end_s, span.end_s)
+            joined[-1] = Span(last.start_s, end_s, f"{last.text} {span.text.strip()}")
+        else:
+            joined.append(Span(span.start_s, span.end_s, span.text.strip()))
+    return joined
+
+
+def onset_errors(turns: Sequence[Span], reference: Sequence[Span]) -> list[float]:
+    """Return for each utterance of the reference how far the model's nearest begin is, in seconds, at most 10."""
+    ours = np.array([item.start_s for item in utterances(turns)])
+    starts = [item.start_s for item in utterances(reference)]
+    return [float(min(np.abs(ours - start).min(initial=MAX_ONSET_ERROR_S), MAX_ONSET_ERROR_S)) for start in starts]
+
+
+def lags(turns: Sequence[Span], reference: Sequence[Span]) -> list[float | None]:
+    """Return how much later than the person the model says the same, in seconds, for each of its sentences.
+
+    A sentence of the model's is compared with the reference's within 15 s by F1 of their words; the best counts from
+    0.3 on. Sentences of fewer than three words are left out.
+
+    Returns:
+        Begin of the model's sentence minus begin of the reference's; `None` where none matches.
+    """
+    theirs = [(item.start_s, Counter(normalised_words(item.text))) for item in reference if item.text.strip()]
+    found = []
+    for item in utterances(turns, at_sentences=True):
+        words = Counter(normalised_words(item.text))
+        if words.total() < MATCH_WORDS:
+            continue
+        near = [
+            (_word_f1(words, other), -abs(item.start_s - start), start)
+            for start, other in theirs
+            if abs(item.start_s - start) <= MATCH_WINDOW_S
+        ]
+        score, _, start = max(near, default=(0.0, 0.0, 0.0))
+        found.append(item.start_s - start if score >= MATCH_F1 else None)
+    return found
+
+
+def _word_f1(a: Counter[str], b: Counter[str]) -> float:
+    total = a.total() + b.total()
+    return 2 * (a & b).total() / total if total else 0.0
+
+
+def repeated_turns(turns: Sequence[Span]) -> tuple[int, int]:
+    """Return how many spoken turns say again what an earlier one said, and how many are spoken.
+
+    The same words without case and punctuation; or, of turns with at least six words, at least 0.8 of their runs of
+    six words in one earlier turn.
+    """
+    seen: list[tuple[list[str], set[tuple[str, ...]]]] = []
+    n_repeated = 0
+    for turn in turns:
+        words = normalised_words(turn.text)
+        if not words:
+            continue
+        runs = {tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)}
+        n_repeated += any(
+            words == before or (runs and len(runs & before_runs) >= REPEAT_OVERLAP * len(runs))
+            for before, before_runs in seen
+        )
+        seen.append((words, runs))
+    return n_repeated, len(seen)
+
+
+def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
+    """Return the timing of commentaries that have turns and a reference with times."""
+    clusters = [row.video for row in rows]
+    return [
+        *_speaking_figures(rows, clusters),
+        _onset_figure(rows, clusters),
+        *_lag_figures(rows, clusters),
+        *_rate_figures(rows, clusters),
+        _repeat_figure(rows, clusters),
+    ]
+
+
+def _speaking_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
+    counts = [speaking_counts(row) for row in rows]
+    both = np.array([item.both for item in counts], dtype=float)
+    ours = both + [item.model_only for item in counts]
+    theirs = both + [item.reference_only for item in counts]
+    seconds = ours + [item.reference_only + item.neither for item in counts]
+    n, said = len(rows), theirs.sum()
+    floors = {
+        "speak F1": 2 * said / (said + seconds.sum()) if seconds.sum() else None,
+        "speak precision": said / seconds.sum() if seconds.sum() else None,
+        "speak recall": 1.0 if said else None,
+    }
+    pairs = {"speak F1": (2 * both, ours + theirs), "speak precision": (both, ours), "speak recall": (both, theirs)}
+    figures = []
+    for name, (parts, wholes) in pairs.items():
+        value, se = ratio_of_sums(parts, wholes, clusters)
+        figures.append(
+            Figure(
+                *(name, _percent(value), n, PERCENT),
+                se=_percent(se),
+                floor=_percent(floors[name]),
+                floor_answer="always speaking",
+            )
+        )
+    value, se = ratio_of_sums(np.array([item.neither for item in counts], dtype=float), seconds - theirs, clusters)
+    return [*figures, Figure("silence kept", _percent(value), n, PERCENT, se=_percent(se))]
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else float(100 * value)
+
+
+def _onset_figure(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> Figure:
+    errors = [onset_errors(row.turns, row.reference) for row in rows]
+    constant = [onset_errors([Span(row.begin_s, row.end_s, "x")], row.reference) for row in rows]
+    counts = np.array([len(item) for item in errors], dtype=float)
+    value, se = ratio_of_sums(np.array([sum(item) for item in errors]), counts, clusters)
+    floor, _ = ratio_of_sums(np.array([sum(item) for item in constant]), counts, clusters)
+    return Figure("onset error", value, len(rows), "s", se=se, floor=floor, floor_answer="always speaking")
+
+
+def _lag_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
+    found = [lags(row.turns, row.reference) for row in rows]
+    known = [value for values in found for value in values if value is not None]
+    n_all = np.array([len(values) for values in found], dtype=float)
+    n_matched = np.array([sum(value is not None for value in values) for values in found], dtype=float)
+    matched, se = ratio_of_sums(n_matched, n_all, clusters)
+    return [
+        Figure("lag (median)", float(np.median(known)) if known else None, len(rows), "s"),
+        Figure("sentences like one of the reference", _percent(matched), len(rows), se=_percent(se)),
+    ]
+
+
+def _rate_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
+    lengths_s = np.array([row.end_s - row.begin_s for row in rows])
+    theirs = np.array([sum(n_words(span.text) for span in row.reference) for row in rows], dtype=float)
+    ours = np.array([sum(n_words(span.text) for span in row.turns) for row in rows], dtype=float)
+    rate, rate_se = ratio_of_sums(theirs, lengths_s, clusters)
+    ratio, se = ratio_of_sums(ours, theirs, clusters)
+    return [
+        Figure("reference's words a second", rate, len(rows), "words/s", se=rate_se),
+        Figure("words for each of the reference's", ratio, len(rows), "", se=se),
+    ]
+
+
+def _repeat_figure(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> Figure:
+    counts = np.array([repeated_turns(row.turns) for row in rows], dtype=float)
+    value, se = ratio_of_sums(counts[:, 0], counts[:, 1], clusters)
+    return Figure("repeated turns", _percent(value), len(rows), se=_percent(se))
+
+
+def speed_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
+    """Return how fast the commentaries were made, where that was recorded."""
+    latencies = [value for row in rows for value in row.latencies_s]
+    timed = [row for row in rows if row.work_s is not None]
+    figures = []
+    for name, q in (("latency (median)", 50), ("latency (95th percentile)", 95)):
+        if latencies:
+            figures.append(Figure(name, float(np.percentile(latencies, q)), len(rows), "s"))
+    if timed:
+        work = np.array([row.work_s for row in timed], dtype=float)
+        lengths_s = np.array([row.end_s - row.begin_s for row in timed])
+        value, se = ratio_of_sums(work, lengths_s, [row.video for row in timed])
+        figures.append(Figure("real-time factor", value, len(timed), "", se=se))
+    return figures

@@ -1,0 +1,111 @@
+"""`livecc evaluate score`, `compare` and `list` as functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .predictions.file import RowSet
+from .predictions.published import read_predictions
+from .scorers.commentary import score_commentaries
+from .scorers.figures import Score
+from .scorers.multiple_choice import score_choices
+from .scorers.paired import Comparison, compare_rows
+from .scorers.suspicion import Pair
+from .scorers.win_rate import score_verdicts
+from .suites import SUITES, Suite
+
+_Path = str | os.PathLike
+
+
+def list_suites() -> list[Suite]:
+    """Return the benchmarks that can be run and scored."""
+    return list(SUITES.values())
+
+
+def score(
+    paths: Sequence[_Path] | _Path,
+    protocol: str | None = None,
+    model_name: str | None = None,
+    incomplete: bool = False,
+) -> list[Score]:
+    """Score predictions and verdicts, ours or in the layouts that others publish.
+
+    Verdicts find the texts that they judge among the commentaries given, by the models' names.
+
+    Args:
+        paths: files and folders.
+        protocol: how answers to questions are read; default: as each file says.
+        model_name: of published verdicts: which winner is the model.
+        incomplete: show headlines of incomplete sets, with N in their names.
+
+    Returns:
+        A score for each set of rows; commentaries that are texts of verdicts have none of their own.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if one is in no known layout, or its rows cannot be scored.
+    """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+    sets = [found for path in paths for found in read_predictions(path, model_name)]
+    verdicts = [item for item in sets if item.header.layout == "verdict"]
+    texts = [item for item in sets if item.header.layout == "commentary"]
+    pairs = [Pair(item, _texts_of(item.header.model, texts)) for item in verdicts]
+    scores, judged = [], []
+    for pair in pairs:
+        opponent = _texts_of(pair.verdicts.header.opponent, texts)
+        judged += [pair.texts, opponent]
+        others = [
+            other
+            for other in pairs
+            if other is not pair and other.verdicts.header.opponent == pair.verdicts.header.opponent
+        ]
+        scores.append(score_verdicts(pair.verdicts, pair.texts, opponent, others, incomplete))
+    for item in sets:
+        if item.header.layout == "choice":
+            scores.append(score_choices(item, protocol, incomplete))
+        elif item.header.layout == "commentary" and (not any(item is text for text in judged) or _has_times(item)):
+            scores.append(score_commentaries(item, incomplete))
+    return scores
+
+
+def compare(
+    a: _Path,
+    b: _Path,
+    protocol: str | None = None,
+    model_names: tuple[str | None, str | None] = (None, None),
+    across_protocols: bool = False,
+) -> Comparison:
+    """Compare two files of one benchmark, paired by row.
+
+    Args:
+        a: predictions or verdicts.
+        b: of the same benchmark.
+        protocol: how answers are read; default: as each file says.
+        model_names: of published verdicts: which winner is the model, in a and in b.
+        across_protocols: compare files of different protocols all the same.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if they cannot be compared, or one holds several sets.
+    """
+    return compare_rows(_only(a, model_names[0]), _only(b, model_names[1]), protocol, across_protocols)
+
+
+def _only(path: _Path, model_name: str | None) -> RowSet:
+    found = read_predictions(path, model_name)
+    if len(found) > 1:
+        raise ValueError(f"{path} holds {len(found)} files of predictions: name one of them")
+    return found[0]
+
+
+def _texts_of(model: str | None, texts: Sequence[RowSet]) -> RowSet | None:
+    """Return the commentaries of a model, by its name or its file's."""
+    if model is None:
+        return None
+    return next((item for item in texts if model in (item.header.model, Path(item.source).stem)), None)
+
+
+def _has_times(rows: RowSet) -> bool:
+    return any(row.turns for row in rows.rows)

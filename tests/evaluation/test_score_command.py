@@ -1,0 +1,124 @@
+"""`livecc evaluate list | score | compare`, and what they write."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from huggingface_hub import parse_eval_result_entries
+from layouts import commentaries, ovo, ovo_question, verdicts, videomme, write_json, write_lines
+
+from livecc_hf.cli.main import main
+from livecc_hf.evaluation.report.score_files import markdown, read_scores
+
+
+def test_list(capsys):
+    assert main(["evaluate", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "livesports3k-cc" in out
+    assert "livecc, official, livecc-fixed" in out
+
+
+def test_score_prints_and_writes(tmp_path, capsys):
+    path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C"), ("B", None), ("B", "B")]))
+    assert main(["evaluate", "score", str(path), "--incomplete", "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "| overall (N = 4 of 2700) | 50.00 % | 0.00 | 4 (2) | 1 |  | 50.00 % (A) |" in out
+    assert (tmp_path / "out/scores.md").read_text() == out
+    (result,) = read_scores(tmp_path / "out/scores.json")
+    assert (result.suite, result.protocol, result.figures[0].value) == ("videomme", "official", 50)
+    assert result.figures[0].n_invalid == 1
+    assert markdown([result]) == out
+
+
+def test_a_headline_that_is_withheld(tmp_path, capsys):
+    path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
+    assert main(["evaluate", "score", str(path), "--headline"]) == 0
+    out = capsys.readouterr().out
+    assert "withheld: incomplete" in out
+    assert "- " + str(path) in out  # and why
+    assert "50.00 % |" not in out.split("constant answer")[1].split("\n")[2].split("|")[5]
+
+
+def test_verdicts_find_their_texts(tmp_path, capsys):
+    rows = commentaries(["...", "one two three..."] * 10)
+    paths = [
+        write_lines(tmp_path / "Base_Mine.jsonl", verdicts(rows, [("Mine", "Base")] * 20)),
+        write_lines(tmp_path / "Mine.jsonl", rows),
+        write_lines(tmp_path / "Base.jsonl", rows),
+    ]
+    assert main(["evaluate", "score", *map(str, paths), "--incomplete"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("## LiveSports-3K CC") == 1
+    assert "| empty commentaries | 50.00 %" in out
+    assert "- suspect: 10 of" in out
+
+
+def test_a_file_for_the_hub(tmp_path, capsys):
+    path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
+    hub = ["--eval-results", str(tmp_path / "model"), "lmms-lab/Video-MME", "default"]
+    assert main(["evaluate", "score", str(path), *hub]) == 2
+    assert "is withheld, since rows are missing" in capsys.readouterr().err
+    assert main(["evaluate", "score", str(path), "--incomplete", *hub]) == 0
+    file = tmp_path / "model/.eval_results/videomme_official.yaml"
+    (entry,) = parse_eval_result_entries(yaml.safe_load(file.read_text()))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("lmms-lab/Video-MME", "default", 50.0)
+    assert entry.notes == "livecc-hf, protocol official; N = 2; a constant answer gets 100.00"
+    assert main(["evaluate", "score", str(path), "--incomplete", "--eval-results", str(tmp_path), "x", "y"]) == 2
+    assert "dataset 'x' is no Hub id" in capsys.readouterr().err
+
+
+def test_compare(tmp_path, capsys):
+    a = write_json(tmp_path / "a.json", videomme([("A", "A"), ("B", "A"), ("A", "B"), ("A", "A")]))
+    b = write_json(tmp_path / "b.json", videomme([("A", "A"), ("B", "B"), ("A", "A"), ("A", "B"), ("A", "A")]))
+    assert main(["evaluate", "compare", str(a), str(b)]) == 0
+    out = capsys.readouterr().out
+    assert "| overall | 50.00 | 75.00 | +25.00 |" in out
+    assert "| 4 | 1 | 2 |" in out
+    assert "1 rows of" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "none.json"], "none.json does not exist"),
+        (["score"], "the following arguments are required: DIR_OR_FILE"),
+        (["compare", "a", "a"], "a does not exist"),
+        (["nothing"], "invalid choice: 'nothing'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert main(["evaluate", *arguments]) == 2
+    except SystemExit as error:
+        assert error.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_protocol_that_a_benchmark_does_not_have(tmp_path, capsys):
+    path = write_json(tmp_path / "r.json", ovo(backward=[ovo_question(1, "EPM", "A", "A")]))
+    assert main(["evaluate", "score", str(path), "--protocol", "lmms"]) == 2
+    assert (
+        "ovobench is not scored in protocol 'lmms': expected livecc, official, livecc-fixed" in capsys.readouterr().err
+    )
+
+
+def test_a_file_that_holds_no_scores(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"x": 1}))
+    with pytest.raises(ValueError, match="holds no scores"):
+        read_scores(tmp_path / "a.json")
+
+
+def test_scoring_loads_neither_torch_nor_what_extras_bring(tmp_path):
+    path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
+    code = (
+        "import sys; from livecc_hf.cli.main import main; main(['evaluate', 'score', sys.argv[1]]); "
+        "bad = {'torch', 'transformers', 'av', 'pyarrow', 'httpx2', 'matplotlib', 'datasets'} & set(sys.modules); "
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
