@@ -7,29 +7,26 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from .video_open_livecc import (
+    CONTAINER_TICKS,
+    VideoReadError,
+    VideoReadWarning,
+    choose_stream,
+    clock_start,
+    demuxed,
+    find_video_stream,
+    import_av,
+    open_video,
+)
 from .video_packets_livecc import PacketFilter
+from .video_times_livecc import MAX_GAP_S, BestEffort, PacketReach, SteadyClock, usual_duration
 
 # A file whose packets end this long before its header says is reported as cut short.
 _MISSING_TAIL_S = Fraction(1)
-# How long a picture stays when neither it nor the stream says.
-_FALLBACK_DURATION_S = Fraction(1, 25)
-# FFmpeg "plays" any text file as a recorded terminal session.
-_NOT_VIDEO_FORMATS = frozenset({"tty"})
-# The unit of a container's times, in fractions of a second.
-_CONTAINER_TICKS = 1_000_000
-
-
-class VideoReadError(ValueError):
-    """The file cannot be read as a video, or holds no frame in the range asked for."""
-
-
-class VideoReadWarning(UserWarning):
-    """The file is damaged: only part of it could be decoded."""
 
 
 class Orientation(NamedTuple):
@@ -108,7 +105,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
         duration = None
         if stream.duration is not None:
             duration = float(stream.duration * stream.time_base)
-        elif (end := source.header_end()) is not None:
+        elif (end := source.header_end) is not None:
             duration = float(end - source.clock_start())
         rate = stream.average_rate or stream.guessed_rate
         return VideoInfo(
@@ -122,53 +119,6 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
             codec=stream.codec_context.name,
             has_audio=bool(container.streams.audio),
         )
-
-
-def open_video(path: str | os.PathLike) -> Any:
-    """Open a file for reading as an `av` input container; use it in a `with` statement.
-
-    Raises:
-        FileNotFoundError: no such file.
-        VideoReadError: FFmpeg cannot make sense of it.
-        ImportError: PyAV is not installed.
-    """
-    av = import_av()
-    check_file(path)
-    try:
-        container = av.open(os.fspath(path), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoReadError(f"{path} is not a video file that can be read: {reason}") from error
-    if container.format.name in _NOT_VIDEO_FORMATS:
-        container.close()
-        raise VideoReadError(f"{path} is a text file, not a video")
-    return container
-
-
-def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
-    """The earliest time over all streams of an open file by its header, in seconds: what players show as 0:00."""
-    if container.start_time is None:
-        return default
-    start = Fraction(container.start_time, _CONTAINER_TICKS)
-    # The header's is rounded to its ticks; that of the stream which begins there is exact.
-    starts = (stream.start_time * stream.time_base for stream in container.streams if stream.start_time is not None)
-    nearest = min(starts, key=lambda time: abs(time - start), default=start)
-    return nearest if abs(nearest - start) * _CONTAINER_TICKS <= 1 else start
-
-
-def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
-    """The first video stream of an open file that is no cover picture, set to decode with threads.
-
-    Raises:
-        VideoReadError: there is none.
-    """
-    av = import_av()
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise VideoReadError(f"{path} has no video stream to watch (it holds: {kinds})")
 
 
 def display_orientation(frame: Any) -> Orientation:
@@ -216,7 +166,11 @@ class VideoSource:
 
     Args:
         path: a video file.
-        keep_audio: collect the packets of the first audio stream on the way, in `audio_packets`.
+        keep_audio: collect the packets of its sound on the way, in `audio_packets`.
+        max_gap_s: a longer step of the file's times, past all that its packets have reached, is damage.
+
+    Attributes:
+        header_end: when the longest stream ends by the header, an estimate, in seconds; `None` if it does not say.
 
     Raises:
         FileNotFoundError: no such file.
@@ -224,7 +178,7 @@ class VideoSource:
         ImportError: PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike, keep_audio: bool = False):
+    def __init__(self, path: str | os.PathLike, keep_audio: bool = False, max_gap_s: float | Fraction = MAX_GAP_S):
         self.path = path
         self.audio_packets: list[Any] = []
         self.container = open_video(path)
@@ -233,16 +187,14 @@ class VideoSource:
         except BaseException:
             self.container.close()
             raise
-        audio = self.container.streams.audio
-        self.audio_stream = audio[0] if keep_audio and audio else None
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        self._usual_duration = 1 / rate if rate else _FALLBACK_DURATION_S
-        self._last_time: Fraction | None = None
-        self._packets_end: Fraction | None = None
+        self.audio_stream = choose_stream(self.container, "audio", self.stream) if keep_audio else None
+        self._best_effort = BestEffort()
+        self._clock = SteadyClock(usual_duration(self.stream), max_gap_s)
+        self._reach = PacketReach(self.container.streams, max_gap_s)
         self._damaged_spots = 0
-        self._backward_frames = 0
         self._broke_off = False
         self._filter = PacketFilter(self.stream)
+        self.header_end = self._end_by_header()
 
     def __enter__(self) -> "VideoSource":
         return self
@@ -258,14 +210,13 @@ class VideoSource:
         """The earliest time over all streams by the header, in seconds."""
         return clock_start(self.container, default)
 
-    def header_end(self) -> Fraction | None:
-        """When the longest stream ends by the header, in seconds; `None` if it does not say."""
+    def _end_by_header(self) -> Fraction | None:
         if self.container.duration is None:
             return None
         # Matroska counts its duration from 0, the others from where they start.
         starts_at_0 = "matroska" in self.container.format.name
         start = Fraction(0) if starts_at_0 else self.clock_start()
-        return start + Fraction(self.container.duration, _CONTAINER_TICKS)
+        return start + Fraction(self.container.duration, CONTAINER_TICKS)
 
     def skip_unless(self, wanted: Callable[[Fraction, Fraction], bool]) -> None:
         """From here on, skip decoding frames that are not wanted where the others do not need them.
@@ -286,32 +237,41 @@ class VideoSource:
         Raises:
             SkippedFramesError: see `skip_unless`.
         """
-        av = import_av()
         for packet in self._filter.needed(self._packets()):
             self._damaged_spots += self._broke_off if packet is None else packet.is_corrupt
-            try:
-                frames = self.stream.decode(packet)
-            except av.error.EOFError:
+            frames = self._decoded(packet)
+            if frames is None:
                 break
-            except av.error.FFmpegError:
-                self._damaged_spots += 1
-                frames = []
             if self._damaged_spots:
                 self._filter.give_up()
             for frame in frames:
                 self._damaged_spots += frame.is_corrupt
-                time = self._time_of(frame)
-                if self._last_time is not None and time < self._last_time:
+                said = self._time_by_file(frame)
+                time = self._clock.settle(said, self._reach.of_sound())
+                if frame.is_corrupt or time != said:
                     self._filter.give_up()
-                    self._backward_frames += 1
+                if time is None:
                     continue
-                if frame.is_corrupt:
-                    self._filter.give_up()
                 for skipped in self._filter.skipped_before(frame):
                     yield TimedFrame(skipped, None)
-                self._last_time = time
                 yield TimedFrame(time, frame)
         self._filter.check_end()
+
+    def _decoded(self, packet: Any) -> list[Any] | None:
+        """The frames that a packet completes; `None` at the end."""
+        try:
+            return self.stream.decode(packet)
+        except import_av().error.EOFError:
+            return None
+        except Exception:  # whatever PyAV makes of damage
+            self._damaged_spots += 1
+            return []
+
+    def _time_by_file(self, frame: Any) -> Fraction | None:
+        ticks = self._best_effort.ticks_of(frame.pts, frame.dts)
+        if ticks != frame.pts:
+            self._filter.give_up()
+        return None if ticks is None else ticks * (frame.time_base or self.stream.time_base)
 
     def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
         """Seek, and give the frames from a key frame that appears before `start` on.
@@ -323,11 +283,10 @@ class VideoSource:
         Returns:
             `None` if the file did not go to such a place: use another source then.
         """
-        av = import_av()
         try:
             ticks = math.floor((start - margin_s) / self.stream.time_base)
             self.container.seek(ticks, stream=self.stream)
-        except (av.error.FFmpegError, OSError):
+        except Exception:  # whatever PyAV makes of damage
             return None
         frames = self.frames()
         # What comes ahead of the first key frame may lack the pictures it refers to.
@@ -338,7 +297,7 @@ class VideoSource:
     def display_end(self, shown: TimedFrame) -> Fraction:
         """When the file's last frame leaves the screen, in seconds."""
         duration = (shown.frame.duration or 0) * (shown.frame.time_base or self.stream.time_base)
-        return shown.time + (duration or self._usual_duration)
+        return shown.time + self._clock.length(shown.time, duration, self._reach.of_sound())
 
     def warn_of_damage(self, first: Fraction, last_end: Fraction, at_end: bool) -> None:
         """Warn of what could not be decoded.
@@ -348,13 +307,12 @@ class VideoSource:
             at_end: whether the file was read to its end, where a missing tail shows.
         """
         damage = []
-        end = self.header_end()
-        if at_end and end is not None and end - (self._packets_end or 0) > _MISSING_TAIL_S:
+        end = self.header_end
+        if at_end and end is not None and end - (self._reach.of_all() or 0) > _MISSING_TAIL_S:
             damage.append(f"it is cut short (by its header it ends at {float(end):.1f} s)")
         if self._damaged_spots:
             damage.append(f"{self._damaged_spots} damaged spot(s) were skipped or patched")
-        if self._backward_frames:
-            damage.append(f"{self._backward_frames} frame(s) with a time in the past were skipped")
+        damage += self._clock.faults()
         if damage:
             decoded = f"{float(max(last_end - first, 0)):.1f} s of video were decoded"
             message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"
@@ -362,46 +320,20 @@ class VideoSource:
 
     def _packets(self) -> Iterator[Any]:
         """The video's packets, the flushing one last even where reading breaks off."""
-        av = import_av()
         flushed = False
-        try:
-            # All streams are read: how far the others reach tells a cut file from a short picture.
-            for packet in self.container.demux():
-                if packet.pts is not None and packet.time_base:
-                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                    self._packets_end = max(self._packets_end or end, end)
-                if packet.stream is self.stream:
-                    flushed = packet.size == 0
-                    yield packet
-                elif packet.stream is self.audio_stream and packet.size:
-                    self.audio_packets.append(packet)
-        except (av.error.FFmpegError, OSError):
-            self._broke_off = True
-        if self._broke_off or not flushed:
+        # All streams are read: how far the others reach tells a cut file from a short picture.
+        for packet in demuxed(self.container, self._break_off):
+            self._reach.note(packet)
+            if packet.stream is self.stream:
+                flushed = packet.size == 0
+                yield packet
+            elif packet.stream is self.audio_stream and packet.size:
+                self.audio_packets.append(packet)
+        if not flushed:
             yield None
 
-    def _time_of(self, frame: Any) -> Fraction:
-        ticks = frame.pts if frame.pts is not None else frame.dts
-        if ticks is not None:
-            return ticks * (frame.time_base or self.stream.time_base)
-        return Fraction(0) if self._last_time is None else self._last_time + self._usual_duration
-
-
-def import_av() -> Any:
-    """PyAV, or an ImportError that says how to get it."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("reading video files needs PyAV: pip install av") from error
-    return av
-
-
-def check_file(path: str | os.PathLike) -> None:
-    """Raise FileNotFoundError or VideoReadError unless `path` is there and no folder."""
-    if Path(path).is_dir():
-        raise VideoReadError(f"{path} is a folder: expected a video file")
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no such file: {path}")
+    def _break_off(self) -> None:
+        self._broke_off = True
 
 
 def nothing_decoded(path: str | os.PathLike) -> VideoReadError:

@@ -35,13 +35,15 @@ from .video_file_livecc import (
     VideoReadError,
     VideoReadWarning,
     VideoSource,
-    check_file,
     display_orientation,
     frame_to_rgb,
     nothing_decoded,
     probe_video,
 )
+from .video_open_livecc import check_file
 from .video_packets_livecc import SkippedFramesError
+from .video_scan_livecc import may_seek, measure_duration
+from .video_times_livecc import MAX_GAP_S
 
 __all__ = [
     "FrameChunk",
@@ -51,6 +53,7 @@ __all__ = [
     "VideoReadWarning",
     "iter_chunks",
     "iter_frames",
+    "measure_duration",
     "probe_video",
 ]
 
@@ -97,6 +100,7 @@ def iter_frames(
     end_s: float | Fraction | None = None,
     fps: float | Fraction = 2.0,
     origin_s: float | Fraction = 0,
+    max_gap_s: float | Fraction = MAX_GAP_S,
 ) -> Iterator[SampledFrame]:
     """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
 
@@ -111,6 +115,8 @@ def iter_frames(
         fps: sample times per second.
         origin_s: what all times, given and returned, count from, in seconds on the file's clock; the
             file's own 0, or `probe_video(path).clock_start_s` for the time that a player shows.
+        max_gap_s: a step of the file's times that is longer than this, past all that its packets have
+            reached, is damage and left out, as of an entry of its time table.
 
     Returns:
         An iterator of `SampledFrame`. Arguments are checked at the call, the file's content when
@@ -118,12 +124,13 @@ def iter_frames(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: `fps`, `start_s`, `end_s` or `origin_s` make no sense.
+        ValueError: `fps`, `start_s`, `end_s`, `origin_s` or `max_gap_s` make no sense.
         VideoReadError: (a ValueError) not a video, nothing decodable, or nothing in the range.
         ImportError: PyAV is not installed.
 
     Warns:
-        VideoReadWarning: part of the file could not be decoded; says how many seconds could.
+        VideoReadWarning: part of the file could not be decoded, or its times were wrong; says how many seconds were
+            decoded. It comes where reading ends, also where the iterator is closed before.
     """
     start = None if start_s is None else exact_number("start_s", start_s)
     end = None if end_s is None else exact_number("end_s", end_s)
@@ -133,8 +140,11 @@ def iter_frames(
     if start is not None and end is not None and end <= start:
         raise ValueError(f"end_s={end_s} is not after start_s={start_s}: give a later end")
     origin = exact_number("origin_s", origin_s)
+    max_gap = exact_number("max_gap_s", max_gap_s)
+    if max_gap <= 0:
+        raise ValueError(f"max_gap_s={max_gap_s!r}: expected a number of seconds above 0")
     check_file(path)
-    return _sample(path, (start, end), rate, origin)
+    return _sample(_Sampler(path, (start, end), rate, origin, max_gap))
 
 
 def iter_chunks(
@@ -144,6 +154,7 @@ def iter_chunks(
     fps: float | Fraction = 2.0,
     frames_per_chunk: int = 2,
     origin_s: float | Fraction = 0,
+    max_gap_s: float | Fraction = MAX_GAP_S,
 ) -> Iterator[FrameChunk]:
     """Group the frames of `iter_frames` by `frames_per_chunk`; the last chunk may be shorter.
 
@@ -152,7 +163,7 @@ def iter_chunks(
     """
     if frames_per_chunk < 1:
         raise ValueError(f"frames_per_chunk={frames_per_chunk}: expected at least 1")
-    return _group(iter_frames(path, start_s, end_s, fps, origin_s), frames_per_chunk)
+    return _group(iter_frames(path, start_s, end_s, fps, origin_s, max_gap_s), frames_per_chunk)
 
 
 def exact_number(name: str, value: float | Fraction) -> Fraction:
@@ -164,18 +175,20 @@ def exact_number(name: str, value: float | Fraction) -> Fraction:
 
 
 def open_before(
-    path: str | os.PathLike, start: Fraction | None, keep_audio: bool = False
+    path: str | os.PathLike, start: Fraction | None, keep_audio: bool = False, max_gap_s: float | Fraction = MAX_GAP_S
 ) -> tuple[VideoSource, Iterator[TimedFrame]]:
     """Open a file, with its frames from before `start` on: by a seek where that is exact."""
     for margin_s in _SEEK_MARGINS_S if start is not None else ():
-        source = VideoSource(path, keep_audio)
-        if start - source.clock_start() < _SEEK_FROM_S:
+        source = VideoSource(path, keep_audio, max_gap_s)
+        # What lies past the end by the header is past a jump of times that is damage, or the header is wrong.
+        is_far = start - source.clock_start() >= _SEEK_FROM_S and start <= (source.header_end or start)
+        if not is_far or not may_seek(path, source.container, source.stream):
             return source, source.frames()
         frames = source.frames_before(start, margin_s)
         if frames is not None:
             return source, frames
         source.close()
-    source = VideoSource(path, keep_audio)
+    source = VideoSource(path, keep_audio, max_gap_s)
     return source, source.frames()
 
 
@@ -190,18 +203,17 @@ def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tup
     yield shown.time, source.display_end(shown), shown.frame, True
 
 
-def _sample(
-    path: str | os.PathLike, span: tuple[Fraction | None, Fraction | None], fps: Fraction, origin: Fraction
-) -> Iterator[SampledFrame]:
-    start, end = (None if time is None else time + origin for time in span)
-    sampler = _Sampler(path, start, end, fps, origin)
+def _sample(sampler: "_Sampler") -> Iterator[SampledFrame]:
     try:
         try:
-            yield from sampler.read(start, skip=True)
+            yield from sampler.read(sampler.start, skip=True)
         except SkippedFramesError:
             # Damage: frames that were skipped may be wanted in place of those that did not come.
             yield from sampler.read(sampler.last_sample(), skip=False)
         sampler.finish()
+    except GeneratorExit:
+        sampler.warn()
+        raise
     finally:
         sampler.close()
 
@@ -213,11 +225,18 @@ class _Sampler:
     """
 
     def __init__(
-        self, path: str | os.PathLike, start: Fraction | None, end: Fraction | None, fps: Fraction, origin: Fraction
+        self,
+        path: str | os.PathLike,
+        span: tuple[Fraction | None, Fraction | None],
+        fps: Fraction,
+        origin: Fraction,
+        max_gap: Fraction,
     ):
-        self.path, self.start, self.end, self.fps, self.origin = path, start, end, fps, origin
+        self.start, self.end = (None if time is None else time + origin for time in span)
+        self.path, self.fps, self.origin, self.max_gap = path, fps, origin, max_gap
         self.source: VideoSource | None = None
         self.first: Fraction | None = None
+        self.leaves: Fraction | None = None
         self.count = 0
         self.at_end = False
 
@@ -237,7 +256,7 @@ class _Sampler:
             skip: decode only what is needed.
         """
         self.close()
-        self.source, frames = open_before(self.path, start)
+        self.source, frames = open_before(self.path, start, max_gap_s=self.max_gap)
         shown = next(frames, None)
         if shown is None:
             return
@@ -283,12 +302,17 @@ class _Sampler:
         sample = self.first + n / self.fps
         return sample <= leaves and self._is_before_end(sample)
 
+    def warn(self) -> None:
+        """Warn of damage to what was read."""
+        if self.leaves is not None:
+            self.source.warn_of_damage(self.first, self.leaves, self.at_end)
+
     def finish(self) -> None:
         """Warn of damage, and raise VideoReadError if nothing was given."""
         path, first = self.path, self.first
         if first is None:
             raise nothing_decoded(path)
-        self.source.warn_of_damage(first, self.leaves, self.at_end)
+        self.warn()
         told = self._told
         if self.count == 0 and self.end is not None and self.end <= first:
             raise VideoReadError(f"end_s={told(self.end):g}: the first frame of {path} is at {told(first):g} s")

@@ -23,6 +23,8 @@ HOLD_S = Fraction(3, 2)
 _MIN_WIDTH_PX = 320
 # No B-frames: they make the times in an MP4 header wrong at variable frame rates.
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
+# Pixels are taken for square unless they are at most this many times as wide as high, or as high as wide.
+_MAX_PIXEL_ASPECT = 4
 _BT709 = 1  # the number of this colour space, its primaries and its transfer curve in H.264
 
 
@@ -33,6 +35,8 @@ class OverlayWarning(UserWarning):
 class OverlayWriter:
     """Copies a video with captions in it, following the captions as they are written.
 
+    What is not as the file says is mended as `iter_frames` does; pictures whose pixels are not square are stretched.
+
     Captions must come in order of time. The copy begins at 0 where the range begins. Nothing but the frames
     in work is held in memory. Use it in a `with` statement: left normally, the rest of the range is copied;
     left by an exception, the file ends where the captions did and still plays.
@@ -42,6 +46,7 @@ class OverlayWriter:
         out: the file to write, `.mp4`, `.mov` or `.mkv`; replaced if it exists.
         start_s, end_s: the range to copy, in seconds from what a player shows as 0:00, as captions are timed.
         style: how the captions look.
+        max_gap_s: a longer step of the file's times is damage; `None`: `iter_frames`' default.
 
     Raises:
         FileNotFoundError: no such video, or no folder to write `out` to.
@@ -49,6 +54,7 @@ class OverlayWriter:
 
     Warns:
         OverlayWarning: the audio cannot be put in this container and is left out.
+        VideoReadWarning: part of the file could not be decoded, or its times were wrong.
     """
 
     def __init__(
@@ -58,10 +64,13 @@ class OverlayWriter:
         start_s: float | None = None,
         end_s: float | None = None,
         style: CaptionStyle | None = None,
+        max_gap_s: float | None = None,
     ):
         from .modeling.video_file_livecc import nothing_decoded
         from .modeling.video_reader_livecc import exact_number, on_screen, open_before, probe_video
+        from .modeling.video_times_livecc import MAX_GAP_S
 
+        max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
         self._style = style
         self._out = check_output(video, out)
         # On the file's clock, as are all times in here.
@@ -69,16 +78,17 @@ class OverlayWriter:
         start = None if start_s is None else exact_number("start_s", start_s) + self._zero
         self._has_start = start is not None
         self._end = None if end_s is None else exact_number("end_s", end_s) + self._zero
-        self._source, frames = open_before(video, start, keep_audio=True)
+        self._source, frames = open_before(video, start, keep_audio=True, max_gap_s=max_gap_s)
         self._container: Any = None
         try:
             self._shown = on_screen(self._source, frames)
             self._next: Any = next(self._shown, None)
             if self._next is None:
                 raise nothing_decoded(video)
-            clock_start = self._source.clock_start(default=self._next[0])
-            self._origin = min(clock_start, self._next[0]) if start is None else max(clock_start, start)
-            self._open_output()
+            self._first = self._next[0]
+            clock_start = self._source.clock_start(default=self._first)
+            self._origin = min(clock_start, self._first) if start is None else max(clock_start, start)
+            self._open_output(max_gap_s)
         except BaseException:
             self._close_files()
             raise
@@ -113,38 +123,43 @@ class OverlayWriter:
                 self._container.mux(self._video.encode(None))
             finally:
                 self._close_files()
+        if self._sound is not None and self._sound.n_left_out:
+            message = f"{self._out}: {self._sound.n_left_out} damaged packet(s) of its sound are left out"
+            warnings.warn(message, OverlayWarning, stacklevel=3)
+        self._source.warn_of_damage(self._first, self._reached, at_end=complete and self._next is None)
 
-    def _open_output(self) -> None:
+    def _open_output(self, max_gap_s: float) -> None:
         import av
 
         from .caption_art import CaptionPainter
         from .modeling.video_file_livecc import display_orientation
+        from .modeling.video_open_livecc import file_url
 
-        frame = self._next[2]
+        frame, stream = self._next[2], self._source.stream
         self._orientation = display_orientation(frame)
-        scale = max(1, -(-_MIN_WIDTH_PX // frame.width))
-        self._stored_size_px = (frame.width * scale, frame.height * scale)
+        self._stored_size_px = _square_size_px(frame.width, frame.height, stream.sample_aspect_ratio)
         turned = self._stored_size_px[::-1] if self._orientation.transpose else self._stored_size_px
         width, height = (max(2, side // 2 * 2) for side in turned)  # H.264 needs even sides
         self._painter = CaptionPainter((width, height), self._style)
-        self._container = av.open(str(self._out), "w")
-        stream = self._source.stream
+        self._container = av.open(file_url(self._out), "w")
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._video = self._container.add_stream("libx264", rate=rate, options=_ENCODER_OPTIONS)
         context = self._video.codec_context
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         context.time_base = stream.time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-        self._audio = self._open_audio()
+        self._last_ticks = -1
+        self._reached = self._first
+        self._sound = self._open_sound(max_gap_s)
 
-    def _open_audio(self) -> Any:
+    def _open_sound(self, max_gap_s: float) -> _SoundCopy | None:
         stream = self._source.audio_stream
         if stream is None:
             return None
         name = stream.codec_context.name
         with contextlib.suppress(ValueError):
             if name in self._container.supported_codecs:
-                return self._container.add_stream_from_template(stream)
+                return _SoundCopy(self._container, self._container.add_stream_from_template(stream), max_gap_s)
         warnings.warn(
             f"{self._out}: {name} audio does not fit in this container and is left out", OverlayWarning, stacklevel=4
         )
@@ -157,10 +172,14 @@ class OverlayWriter:
             appears, leaves, frame, _ = self._next
             if (time is not None and appears >= time) or (self._end is not None and appears >= self._end):
                 break
-            if leaves > self._origin:
+            if leaves > max(appears, self._origin):
                 self._encode(max(appears, self._origin), leaves, frame)
+            self._reached = leaves
             self._next = next(self._shown, None)
-            self._copy_audio()
+            packets, self._source.audio_packets = self._source.audio_packets, []
+            if self._sound is not None:
+                # A whole copy keeps what an audio codec puts ahead of its first sound.
+                self._sound.copy(packets, self._origin, self._origin if self._has_start else None, self._end)
 
     def _encode(self, appears: Fraction, leaves: Fraction, frame: Any) -> None:
         import av
@@ -178,31 +197,66 @@ class OverlayWriter:
         copy = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
             format="yuv420p", dst_colorspace="ITU709", interpolation="BICUBIC"
         )
-        copy.pts, copy.time_base = round((appears - self._origin) / time_base), time_base
+        self._last_ticks = max(round((appears - self._origin) / time_base), self._last_ticks + 1)
+        copy.pts, copy.time_base = self._last_ticks, time_base
         copy.duration = max(1, round((leaves - appears) / time_base))
         self._container.mux(self._video.encode(copy))
-
-    def _copy_audio(self) -> None:
-        packets, self._source.audio_packets = self._source.audio_packets, []
-        for packet in packets if self._audio is not None else ():
-            if packet.pts is None or packet.dts is None:
-                continue
-            time = packet.pts * packet.time_base
-            # A whole copy keeps what an audio codec puts ahead of its first sound.
-            is_early = self._has_start and time < self._origin
-            if is_early or (self._end is not None and time >= self._end):
-                continue
-            shift = round(self._origin / packet.time_base)
-            packet.pts -= shift
-            packet.dts -= shift
-            packet.stream = self._audio
-            self._container.mux(packet)
 
     def _close_files(self) -> None:
         container, self._container = self._container, None
         self._source.close()
         if container is not None:
             container.close()
+
+
+class _SoundCopy:
+    """Copies packets of sound with times that run on, as `SteadyClock` makes them."""
+
+    def __init__(self, container: Any, stream: Any, max_gap_s: float):
+        self._container, self._stream, self._max_gap_s = container, stream, max_gap_s
+        self._clock: Any = None
+        self._last_dts: int | None = None
+        self.n_left_out = 0
+
+    def copy(self, packets: list[Any], origin: Fraction, begin: Fraction | None, end: Fraction | None) -> None:
+        """Copy those from `begin` to `end`, in seconds; `None`: from the first, to the last. `origin` becomes 0."""
+        import av
+
+        from .modeling.video_times_livecc import SteadyClock
+
+        for packet in packets:
+            if packet.pts is None or packet.dts is None or not packet.time_base:
+                continue
+            time_base = packet.time_base
+            if self._clock is None:
+                usual = packet.duration or max(1, round(Fraction(1, 50) / time_base))
+                self._clock = SteadyClock(usual, self._max_gap_s, second=max(1, round(1 / time_base)))
+            dts = self._clock.settle(packet.dts)
+            shift = None if dts is None else dts - packet.dts
+            if shift is None or (self._last_dts is not None and dts <= self._last_dts):
+                self.n_left_out += 1
+                continue
+            time = (packet.pts + shift) * time_base
+            if (begin is not None and time < begin) or (end is not None and time >= end):
+                continue
+            self._last_dts = dts
+            shift -= round(origin / time_base)
+            packet.pts += shift
+            packet.dts += shift
+            packet.stream = self._stream
+            try:
+                self._container.mux(packet)
+            except (av.error.ArgumentError, av.error.InvalidDataError):
+                self.n_left_out += 1  # damage that the container does not take
+
+
+def _square_size_px(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
+    """The size of a picture with square pixels, as players show it, and large enough for letters."""
+    if pixel_aspect and Fraction(1, _MAX_PIXEL_ASPECT) <= pixel_aspect <= _MAX_PIXEL_ASPECT:
+        # The shorter side of a pixel is stretched, so that nothing is lost.
+        width, height = round(width * max(pixel_aspect, 1)), round(height / min(pixel_aspect, 1))
+    scale = max(1, -(-_MIN_WIDTH_PX // width))
+    return width * scale, height * scale
 
 
 def burn_captions(

@@ -120,14 +120,6 @@ class TestDamage:
         assert sampled[:6] == [(0, 0.0), (4, 0.5), (9, 1.0), (14, 1.5), (19, 2.0), (24, 2.5)]
         assert sampled[-1] == (94, 9.5)
 
-    def test_a_clock_that_jumps_back_is_reported(self, tmp_path):
-        first = write_video(tmp_path / "a.ts", n_frames=20)
-        second = write_video(tmp_path / "b.ts", n_frames=10)
-        both = tmp_path / "both.ts"
-        both.write_bytes(first.read_bytes() + second.read_bytes())
-        with pytest.warns(VideoReadWarning, match="with a time in the past were skipped"):
-            assert numbers(both) == [0, 4, 9, 14]
-
     def test_nothing_decodable_is_an_error(self, tmp_path):
         path = write_video(tmp_path / "video.mp4", n_frames=20, muxer_options={"movflags": "faststart"})
         data = bytearray(path.read_bytes())

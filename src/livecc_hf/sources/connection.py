@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from livecc_hf.modeling.video_file_livecc import VideoReadError, find_video_stream, import_av
+from livecc_hf.modeling.video_open_livecc import (
+    NoDecoderError,
+    VideoReadError,
+    file_url,
+    find_video_stream,
+    import_av,
+)
 from livecc_hf.sources.errors import (
     SourceLostError,
     SourceOpenError,
@@ -200,10 +206,10 @@ class Connection:
             raise SourceOpenError(f"{name}: what comes from there is text, not a video", is_answered=True)
         try:
             stream = find_video_stream(self._container, name)
+        except NoDecoderError:
+            raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True) from None
         except VideoReadError as error:
             raise SourceOpenError(str(error), is_answered=True) from None
-        if stream.codec_context is None:
-            raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True)
         if self.spec.kind == "hls":  # or every quality that the playlist offers would be fetched
             for other in self._container.streams:
                 if other is not stream:
@@ -314,6 +320,8 @@ def _open(spec: SourceSpec, file: Any, open_timeout_s: float, stall_s: float) ->
     try:
         if spec.kind == "stdin":
             return av.open(file, **options)
+        if spec.is_path:
+            file = file_url(file)
         return av.open(file, timeout=(open_timeout_s, stall_s), **options)
     except StalledError as error:
         raise SourceOpenError(str(error)) from None

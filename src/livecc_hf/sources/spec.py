@@ -48,6 +48,7 @@ class SourceSpec:
         name: the source as it may be shown.
         av_format: the FFmpeg input format where it does not follow from the content.
         av_options: FFmpeg options of the protocol and the container.
+        is_path: whether `url` is a path, in which a colon is a character like any other.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class SourceSpec:
     name: str
     av_format: str | None = None
     av_options: dict[str, str] = field(default_factory=dict, repr=False)
+    is_path: bool = False
 
 
 def parse_spec(
@@ -79,11 +81,12 @@ def parse_spec(
         return _pipe("-", "standard input", live)
     if text.startswith("lavfi:"):
         return SourceSpec("pattern", live is not False, text[len("lavfi:") :], text, "lavfi")
-    if (match := _SCHEME.match(text)) is not None:
+    match = _SCHEME.match(text)
+    if match is not None and (match[1].lower() in _SCHEMES or not Path(text).exists()):
         return _parse_url(text, match[1].lower(), live, rtsp_transport, verify_tls)
     if (match := _CAMERA.fullmatch(text)) is not None:
         return _camera(int(match[1]), text, live)
-    if text.startswith("camera:"):
+    if text.startswith("camera:") and not Path(text).exists():
         raise ValueError(f"{text}: expected a camera's number, such as camera:0")
     if (match := _CAMERA_DEVICE.fullmatch(text)) is not None:
         return _camera(int(match[1]), text, live)
@@ -161,14 +164,14 @@ def _parse_path(text: str, live: bool | None) -> SourceSpec:
     if stat.S_ISCHR(status.st_mode) and sys.platform.startswith("linux") and os.major(status.st_rdev) == _V4L_MAJOR:
         return _camera(0, text, live, device=text)  # under another name, such as /dev/v4l/by-id/...
     if path.suffix.lower() == ".sdp" and live is not False:
-        return SourceSpec("stream", True, text, text, "sdp", _SHORT_ANALYSIS | _SDP)
+        return SourceSpec("stream", True, text, text, "sdp", _SHORT_ANALYSIS | _SDP, is_path=True)
     is_pipe = stat.S_ISFIFO(status.st_mode)
     if not is_pipe and live is not True:
-        return SourceSpec("file", False, text, text)
+        return SourceSpec("file", False, text, text, is_path=True)
     if path.is_dir():
         raise ValueError(f"{text} is a folder: expected a video file")
     # A file is then played as if it came in live.
-    return _pipe(text, text, live) if is_pipe else SourceSpec("stream", True, text, text)
+    return _pipe(text, text, live) if is_pipe else SourceSpec("stream", True, text, text, is_path=True)
 
 
 def _pipe(path: str, name: str, live: bool | None) -> SourceSpec:

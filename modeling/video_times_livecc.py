@@ -1,0 +1,207 @@
+"""Turns the times that a file says into times that run on: FFmpeg's best effort, past jumps that are damage.
+
+A file's times go wrong in two ways. Single frames have none, or one that is out of order: then their decoding time may
+serve. And the clock itself jumps: far ahead where an entry of a time table or a time stamp is damaged, back to where
+it began where recordings were joined end to end. After a jump, what follows is put after what came before it.
+"""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+# A step past everything that the file's packets have reached is damage if it is longer than this, in seconds.
+MAX_GAP_S = 600
+# A step back by more than this, in seconds and in frames, is a clock that begins anew; by less, a frame out of order.
+_MIN_RESTART_S = 1
+_MIN_RESTART_FRAMES = 16
+# How long a picture or packet stays when nothing says.
+FALLBACK_DURATION_S = Fraction(1, 25)
+# Past clocks that are tried when times jump: damage to single time stamps goes back to the clock before.
+_MOST_OFFSETS = 8
+
+
+class BestEffort:
+    """Chooses between the presentation and the decoding time of each frame, as FFmpeg's `best_effort_timestamp` does.
+
+    The rule is `guess_correct_pts` of libavcodec/decode.c: the presentation time, unless there is none, or those seen
+    so far were out of order more often than the decoding times.
+    """
+
+    def __init__(self):
+        self._last_pts = self._last_dts = -(1 << 63)
+        self._faulty_pts = self._faulty_dts = 0
+
+    def ticks_of(self, pts: int | None, dts: int | None) -> int | None:
+        """The time of the next frame, in the unit of the given times; `None` if both are."""
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        elif pts is not None:
+            self._last_dts = pts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        elif dts is not None:
+            self._last_pts = dts
+        return pts if pts is not None and (dts is None or self._faulty_pts <= self._faulty_dts) else dts
+
+
+class SteadyClock:
+    """Settles times one after the other; what it gives never goes back.
+
+    Times are in seconds, or in whole ticks of which `second` make one.
+
+    Args:
+        usual: how long a frame or packet usually lasts: the step that is taken where the file's is damage.
+        max_gap_s: a longer step past everything that was reached is damage; in seconds.
+        second: ticks in a second.
+
+    Attributes:
+        last: the last time that was settled.
+        n_jumps: how often times jumped ahead by more than that.
+        n_restarts: how often the clock began anew.
+        n_backward: how many times lay in the past; they were not settled.
+    """
+
+    def __init__(self, usual: Fraction | int, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
+        self.max_gap_s = max_gap_s
+        self._usual, self._max_gap = usual, Fraction(max_gap_s) * second
+        self._going_on = max(_MIN_RESTART_S * second, _MIN_RESTART_FRAMES * usual)
+        self._offsets = [0]
+        self.last: Fraction | int | None = None
+        self.n_jumps = self.n_restarts = self.n_backward = 0
+
+    def settle(self, time: Fraction | int | None, reached: Fraction | int | None = None) -> Fraction | int | None:
+        """Return when a frame appears that the file says to appear at `time`.
+
+        Args:
+            time: as the file says; `None`: it does not say.
+            reached: how far the file's other streams have come, if there are any.
+
+        Returns:
+            `None` for a frame that is out of order, in the past.
+        """
+        if self.last is None:
+            self.last = time if time is not None else 0 * self._usual
+        elif time is None:
+            self.last += self._usual
+        elif 0 <= (settled := time - self._offsets[0]) - self.last <= self._going_on:
+            self.last = settled
+        else:
+            settled = self._settled(time, self.last if reached is None else max(self.last, reached))
+            if settled is None:
+                self.n_backward += 1
+                return None
+            self.last = settled
+        return self.last
+
+    def length(self, start: Fraction, duration: Fraction, reached: Fraction | None = None) -> Fraction:
+        """Return how long what appears at `start` stays: its `duration` by the file unless that is damage too."""
+        limit = self._max_gap if reached is None else self._max_gap + max(reached - start, 0)
+        return duration if 0 < duration <= limit else self._usual
+
+    def faults(self) -> list[str]:
+        """What was wrong with the times, for a message."""
+        after = "what follows was put after what came before"
+        faults = (
+            (self.n_restarts, f"its clock begins anew {{}} time(s), as in recordings joined end to end; {after}"),
+            (self.n_jumps, f"{{}} jump(s) of its times by more than {float(self.max_gap_s):g} s were left out"),
+            (self.n_backward, "{} frame(s) with a time in the past were skipped"),
+        )
+        return [text.format(number) for number, text in faults if number]
+
+    def _settled(self, time: Fraction | int, reached: Fraction | int) -> Fraction | int | None:
+        steps = {offset: time - offset - self.last for offset in self._offsets}
+        # What goes on where a past clock stopped ends damage to a few times; else the clock is as it was.
+        fitting = [offset for offset, step in steps.items() if 0 <= step <= self._going_on]
+        limit = reached - self.last + self._max_gap
+        fitting += [offset for offset, step in steps.items() if 0 <= step <= limit]
+        if fitting:
+            offset = fitting[0]
+            self._offsets.remove(offset)
+        else:
+            behind = -steps[self._offsets[0]]
+            if 0 < behind <= self._going_on:
+                return None
+            self.n_restarts += behind > 0
+            self.n_jumps += behind < 0
+            offset = time - (self.last + self._usual)
+        self._offsets = [offset, *self._offsets[: _MOST_OFFSETS - 1]]
+        return time - offset
+
+
+class PacketReach:
+    """How far the packets of a file's streams reach, in seconds: past jumps that are damage.
+
+    Args:
+        streams: the `av` streams that are looked at.
+        max_gap_s: see `SteadyClock`.
+    """
+
+    def __init__(self, streams: Iterable[Any], max_gap_s: float | Fraction = MAX_GAP_S):
+        self._streams = {stream.index: _StreamReach(stream, max_gap_s) for stream in streams}
+        self._sounds = [reach for reach in self._streams.values() if reach.is_sound]
+
+    def note(self, packet: Any) -> None:
+        """Take account of the next packet of the file."""
+        reach = self._streams.get(packet.stream.index)
+        if reach is not None and packet.size:
+            reach.note(packet, None if reach.is_sound else self.of_sound())
+
+    def of_sound(self) -> Fraction | None:
+        """How far the sound reaches, `None` where there is none yet."""
+        return max((reach.end for reach in self._sounds if reach.end is not None), default=None)
+
+    def of_all(self) -> Fraction | None:
+        """How far the longest stream reaches."""
+        return max((reach.end for reach in self._streams.values() if reach.end is not None), default=None)
+
+    def of(self, stream: Any) -> Fraction | None:
+        """How far one stream reaches."""
+        return self._streams[stream.index].end
+
+    def has_jumped(self, stream: Any) -> bool:
+        """Whether a stream's times jumped."""
+        clock = self._streams[stream.index].clock
+        return bool(clock.n_jumps or clock.n_restarts)
+
+    def goes_back(self, stream: Any) -> bool:
+        """Whether a stream's times ever went back."""
+        return self._streams[stream.index].goes_back
+
+
+class _StreamReach:
+    """How far one stream's packets reach."""
+
+    def __init__(self, stream: Any, max_gap_s: float | Fraction):
+        self.is_sound = stream.type == "audio"
+        self._time_base = stream.time_base or FALLBACK_DURATION_S
+        self._usual = max(1, round(usual_duration(stream) / self._time_base))
+        self.clock = SteadyClock(self._usual, max_gap_s, second=max(1, round(1 / self._time_base)))
+        self.goes_back = False
+        self._latest: int | None = None
+        self._end: int | None = None
+
+    @property
+    def end(self) -> Fraction | None:
+        return None if self._end is None else self._end * self._time_base
+
+    def note(self, packet: Any, reached: Fraction | None) -> None:
+        dts, pts = packet.dts, packet.pts
+        ticks = pts if dts is None else dts
+        if ticks is not None:
+            self.goes_back |= self._latest is not None and ticks < self._latest
+            self._latest = ticks
+        settled = self.clock.settle(ticks, None if reached is None else reached / self._time_base)
+        if settled is None:
+            return
+        if pts is not None and dts is not None:
+            settled += min(max(pts - dts, 0), _MIN_RESTART_FRAMES * self._usual)
+        end = settled + self.clock.length(settled, packet.duration or self._usual)
+        self._end = end if self._end is None else max(self._end, end)
+
+
+def usual_duration(stream: Any) -> Fraction:
+    """How long a picture of an `av` stream usually stays, in seconds; a stand-in for streams of other kinds."""
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+    return 1 / rate if rate else FALLBACK_DURATION_S
