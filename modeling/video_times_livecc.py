@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-# A step past everything that the file's packets have reached is damage if it is longer than this, in seconds.
-MAX_GAP_S = 600
+# A step past everything that the file's packets have reached is damage if it is longer than this, in seconds; data
+# production takes the same for sound.
+MAX_GAP_S = 3600
 # A step back by more than this, in seconds and in frames, is a clock that begins anew; by less, a frame out of order.
 _MIN_RESTART_S = 1
 _MIN_RESTART_FRAMES = 16
