@@ -5,6 +5,8 @@ import json
 import pytest
 
 from livecc_hf.data.conversations import is_narration, parse_narration
+from livecc_hf.data.rows import parse_row
+from livecc_hf.data.unusable import UnusableSample
 
 
 @pytest.fixture
@@ -49,3 +51,58 @@ def test_malformed_parts_are_named(conversation):
     conversation[1]["content"] = []
     with pytest.raises(ValueError, match="no part with a 'text_stream'"):
         parse_narration(conversation, "x")
+
+
+NAN = float("nan")
+
+
+def row_of(conversation, **keys):
+    """The published form, its text as a flat row, or its text in a conversation, as JSON has it."""
+    place, part = conversation[0]["content"]
+    words = conversation[1]["content"][0]["text_stream"]
+    nested = [{"role": "user", "content": [place, part | keys]}, conversation[1]]
+    flat = place | part | {"words": words} | keys
+    flat.pop("type", None)
+    return [nested, flat, {"conversation": nested}, {"messages": json.dumps(nested)}]
+
+
+@pytest.mark.parametrize("form", range(4))
+def test_nan_is_not_given(conversation, form):
+    """As pandas writes an empty cell."""
+    for missing in (NAN, None):
+        row = row_of(conversation, text=missing, title=missing, previous=missing, category=missing)[form]
+        clip = parse_row(row, "x")
+        assert (clip.query, clip.title, clip.previous, clip.category) == (None, None, None, None)
+        assert (clip.start_s, clip.end_s) == (1.4, 12.45)
+    del conversation[0]["content"][0]["video_start"]
+    conversation[0]["content"][0] |= {"video_end": NAN}
+    clip = parse_row(row_of(conversation)[form], "x")
+    assert (clip.start_s, clip.end_s) == (None, None)
+
+
+@pytest.mark.parametrize("form", range(4))
+@pytest.mark.parametrize("name", ["text", "title", "previous", "category"])
+@pytest.mark.parametrize("wrong", [["a"], {"a": 1}, 5, 0, False, 2.5])
+def test_a_text_that_is_none_is_malformed(conversation, form, name, wrong):
+    with pytest.raises(UnusableSample, match=f"{name} is .*: expected a text") as caught:
+        parse_row(row_of(conversation, **{name: wrong})[form], "x")
+    assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("wrong", [5, ["a.mp4"], {"bytes": "x"}, ""])
+def test_a_video_that_is_no_path_is_malformed(conversation, wrong):
+    conversation[0]["content"][0]["video"] = wrong
+    for row in row_of(conversation):
+        with pytest.raises(UnusableSample, match="video is .*: expected the path of a file"):
+            parse_row(row, "x")
+
+
+def test_nan_in_a_chat_is_not_given():
+    parts = [{"type": "image", "image": "a.png", "text": NAN, "max_pixels": NAN}, {"text": "What?", "image": NAN}]
+    talk = parse_row({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A."}]}, "x")
+    assert talk.messages[0]["content"] == [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes."}]
+    assert len(parse_row({"conversations": turns, "image": NAN, "video": NAN}, "x").messages[0]["content"]) == 1
+    turns[1]["value"] = NAN
+    with pytest.raises(UnusableSample, match="turn 1"):
+        parse_row({"conversations": turns}, "x")

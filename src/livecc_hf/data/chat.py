@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .missing import is_missing
 from .unusable import UnusableSample
 
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
@@ -71,7 +72,7 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
         raise _malformed(where, f"its content holds {part!r:.80}: expected text or mappings with text, image or video")
-    part = {key: value for key, value in part.items() if value is not None}
+    part = {key: value for key, value in part.items() if not is_missing(value)}
     if "text_stream" in part:
         raise _malformed(where, "it holds a text_stream: that is a narrated clip, which needs a source of narrations")
     if "image_url" in part:
@@ -166,7 +167,7 @@ def _role(name: Any, where: str) -> str:
 
 
 def _listed(value: Any) -> list[Any]:
-    if value is None or (isinstance(value, str) and not value):
+    if is_missing(value) or (isinstance(value, str) and not value):
         return []
     return list(value) if _is_list(value) else [value]
 

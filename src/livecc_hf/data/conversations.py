@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..captions.words import Word, checked_words
+from .missing import is_missing
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
     video = next((part for part in parts if "video" in part), None)
     stream = next((part for part in parts if "text_stream" in part), None)
     text = next((part for part in parts if "text" in part), {})
+    texts = {key: _text(text.get(key), key, source) for key in ("text", "title", "previous", "category")}
     for found, wanted in ((video, "a 'video'"), (stream, "a 'text_stream'")):
         if found is None:
             raise ValueError(
@@ -74,19 +76,36 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
     if not isinstance(stream["text_stream"], list):
         raise ValueError(f"{source}: text_stream is a {type(stream['text_stream']).__name__}: expected a list of words")
     return NarratedVideo(
-        str(video["video"]),
+        _path(video["video"], source),
         checked_words(stream["text_stream"], source),
         _seconds(video.get("video_start"), "video_start", source),
         _seconds(video.get("video_end"), "video_end", source),
-        text.get("text") or None,
-        text.get("title") or None,
-        text.get("previous") or None,
-        text.get("category") or None,
+        texts["text"],
+        texts["title"],
+        texts["previous"],
+        texts["category"],
     )
 
 
+def _text(value: Any, name: str, source: str) -> str | None:
+    """Return a text, or `None` for an empty one and for what says that there is none."""
+    if is_missing(value):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{source}: {name} is {value!r:.80}: expected a text")
+    return value or None
+
+
+def _path(value: Any, source: str) -> str:
+    if isinstance(value, Mapping):  # how `datasets` gives a Video column that is not decoded
+        value = value.get("path")
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{source}: video is {value!r:.80}: expected the path of a file")
+    return value
+
+
 def _seconds(value: Any, name: str, source: str) -> float | None:
-    if value is None:
+    if is_missing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{source}: {name} is {value!r}: expected seconds as a number")

@@ -8,6 +8,7 @@ from typing import Any
 
 from .chat import Conversation, parse_chat
 from .conversations import NarratedVideo, is_narration, parse_narration
+from .missing import without_missing
 from .unusable import UnusableSample
 
 _NESTED = ("conversation", "messages")
@@ -26,12 +27,12 @@ def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
     Raises:
         UnusableSample: if it is none of these.
     """
-    row = _without_none(row)
+    row = without_missing(row)
     try:
         if isinstance(row, Mapping):
             nested = next((row[key] for key in _NESTED if key in row), None)
             if isinstance(nested, str):
-                nested = json.loads(nested)
+                nested = without_missing(json.loads(nested))
             if nested is not None and is_narration(nested):
                 return parse_narration(nested, source)
             if any(key in row for key in _WORDS):
@@ -46,15 +47,12 @@ def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
 
 def _flat_narration(row: Mapping[str, Any], source: str) -> NarratedVideo:
     """Read columns `video`, `words` and, where given, `video_start`, `video_end`, `query`, `title` and so on."""
-    video = row.get("video")
-    if isinstance(video, Mapping):  # how `datasets` gives a Video column that is not decoded
-        video = video.get("path")
-    if not isinstance(video, str) or not video:
-        raise ValueError(f"{source}: video is {row.get('video')!r:.80}: expected the path of a file")
     words = next(row[key] for key in _WORDS if key in row)
-    part = {"text": row.get("query") or row.get("text") or ""}
+    part = {"text": row.get("query", "")}
+    if part["text"] == "":
+        part["text"] = row.get("text", "")
     part |= {key: row[key] for key in ("title", "previous", "category") if key in row}
-    place = {"video": video} | {key: row[key] for key in ("video_start", "video_end") if key in row}
+    place = {"video": row.get("video")} | {key: row[key] for key in ("video_start", "video_end") if key in row}
     if not isinstance(words, list):
         raise ValueError(f"{source}: words are {words!r:.80}: expected a list of [start, end, word]")
     triples = [_triple(word) for word in words]
@@ -72,12 +70,3 @@ def _triple(word: Any) -> Any:
     if isinstance(word, Mapping):
         return [word.get("start"), word.get("end"), word.get("word", word.get("text"))]
     return word
-
-
-def _without_none(value: Any) -> Any:
-    """Return the value without empty keys: tables give every row every key."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_none(item) for item in value]
-    return value
