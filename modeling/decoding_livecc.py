@@ -74,12 +74,22 @@ class StreamOptions:
     )
 
     def __post_init__(self):
-        _check_range("temperature", self.temperature, above=0)
-        _check_range("top_p", self.top_p, above=0, up_to=1)
-        _check_range("top_k", self.top_k, from_=0, kind=int)
-        _check_range("repetition_penalty", self.repetition_penalty, above=0)
-        _check_range("max_new_tokens", self.max_new_tokens, from_=1, kind=int)
-        _check_range("silence_threshold", self.silence_threshold, from_=0, up_to=1)
+        check_number("temperature", self.temperature, above=0)
+        check_number("top_p", self.top_p, above=0, up_to=1)
+        check_number("top_k", self.top_k, from_=0, kind=int)
+        check_number("repetition_penalty", self.repetition_penalty, above=0)
+        check_number("max_new_tokens", self.max_new_tokens, from_=1, kind=int)
+        check_number("silence_threshold", self.silence_threshold, from_=0, up_to=1)
+        check_number("seed", self.seed, from_=-(2**63), up_to=2**64 - 1, kind=int)  # what PyTorch takes
+        check_number("min_pixels", self.min_pixels, from_=1, kind=int)
+        check_number("max_pixels", self.max_pixels, from_=1, kind=int)
+        for name in ("query", "title", "previous"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name}={value!r:.80}: expected a string")
+        for name, default in (("do_sample", None), ("output_logits", False), ("do_resize", True)):
+            _check_switch(name, getattr(self, name), default)
+        _check_switch("stop_at_continuation", self.stop_at_continuation, None)
         self.make_window()  # checks the values
 
     def make_window(self) -> Window:
@@ -87,24 +97,33 @@ class StreamOptions:
         return Window(self.window, self.vision_window_s, self.text_window, self.text_sink)
 
 
-def _check_range(name, value, above=None, from_=None, up_to=None, kind=(int, float)):
+def _check_switch(name: str, value, default: bool | None) -> None:
+    if not isinstance(value, bool) and not (value is None and default is None):
+        raise ValueError(f"{name}={value!r:.80}: expected True or False")
+
+
+def check_number(name, value, above=None, from_=None, up_to=None, kind=(int, float)) -> None:
+    """Raise `ValueError` if an option is neither `None` nor a number of this kind and range."""
     if value is None:
         return
     wanted = [f"above {above}"] if above is not None else []
     wanted += [f"at least {from_}"] if from_ is not None else []
     wanted += [f"at most {up_to}"] if up_to is not None else []
-    good = isinstance(value, kind) and (above is None or value > above) and (from_ is None or value >= from_)
+    good = isinstance(value, kind) and not isinstance(value, bool)
+    good = good and (above is None or value > above) and (from_ is None or value >= from_)
     if not good or (up_to is not None and value > up_to):
         noun = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{name}={value!r}: expected {noun} {' and '.join(wanted)}")
+        raise ValueError(f"{name}={value!r:.80}: expected {noun} {' and '.join(wanted)}")
 
 
 def stream_options(options: StreamOptions | None, keywords: dict) -> StreamOptions:
     """Return `options` with `keywords` laid over it.
 
     Raises:
-        ValueError: if a keyword is not the name of an option.
+        ValueError: if a keyword is not the name of an option, or `options` are none.
     """
+    if options is not None and not hasattr(options, "make_window"):  # by what it does: it may be remote code's
+        raise ValueError(f"options are of type {type(options).__name__}: expected StreamOptions, or keywords")
     names = [f.name for f in dataclasses.fields(StreamOptions)]
     unknown = sorted(set(keywords) - set(names))
     if unknown:

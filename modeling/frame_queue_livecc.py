@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from .frames_livecc import PreparedFrames, as_tensor
 from .grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from .video_processing_livecc import LiveCCVideoProcessor
 
@@ -59,27 +61,52 @@ class FrameQueue:
         """Where the last turn taken ended, in seconds from the stream's start."""
         return self._next_start_s
 
-    def add(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None) -> None:
+    def add(self, frames: Any, timestamps_s: Sequence[float] | None) -> None:
         """Let frames wait; arguments and errors as in `CommentaryStream.push`."""
-        video_processor = self._video_processor
-        video_processor.check_frames(frames, self._frame_options["do_resize"])
-        if len(frames) == 0:
-            raise ValueError("the push is empty (T = 0): expected at least one frame")
-        if self._frames and tuple(frames.shape[2:]) != self._size_px:
+        frames = self._checked(frames)
+        size_px = frames.source_px if isinstance(frames, PreparedFrames) else tuple(frames.shape[2:])
+        if self._frames and size_px != self._size_px:
             raise ValueError(
-                f"frames are {frames.shape[3]}x{frames.shape[2]} pixels, but the waiting frames of the same turn are "
+                f"frames are {size_px[1]}x{size_px[0]} pixels, but the waiting frames of the same turn are "
                 f"{self._size_px[1]}x{self._size_px[0]}: sizes may change between turns only"
             )
         clock_start_s, times_s = self._checked_times(timestamps_s, len(frames))
-        resized = video_processor.resized(frames, **self._frame_options)
-        if resized.data_ptr() == frames.data_ptr():
-            resized = resized.clone()  # the caller may write its next frame into the same memory
+        pixels = self.prepare(frames).pixels
         if self._frames:
-            resized = resized.to(self._frames[0].device)
-        self._size_px = tuple(frames.shape[2:])
-        self._frames += resized.unbind()
+            if pixels.shape[1:] != self._frames[0].shape:
+                raise ValueError("these frames were prepared by a stream with other pixel limits: prepare them here")
+            pixels = pixels.to(self._frames[0].device)
+        self._size_px = size_px
+        self._frames += pixels.unbind()
         self._times_s += times_s
         self.clock_start_s, self._last_time_s = clock_start_s, times_s[-1]
+
+    def prepare(self, frames: Any) -> PreparedFrames:
+        """Return frames in the size in which the model sees them; :meth:`add` takes them as they are then.
+
+        Where limits leave no whole number of patches between them, resizing what is resized gives another size. So this
+        is the one place where a stream's frames are resized, and what it returns is not resized again.
+
+        Raises:
+            ValueError: if the frames have another form.
+        """
+        frames = self._checked(frames)
+        if isinstance(frames, PreparedFrames):
+            return frames
+        resized = self._video_processor.resized(frames, **self._frame_options)
+        if resized.data_ptr() == frames.data_ptr():
+            resized = resized.clone()  # the caller may write its next frame into the same memory
+        return PreparedFrames(resized, tuple(frames.shape[2:]))
+
+    def _checked(self, frames: Any) -> torch.Tensor | PreparedFrames:
+        frames = as_tensor(frames)
+        if isinstance(frames, PreparedFrames):
+            self._video_processor.check_frames(frames.pixels, do_resize=False)
+        else:
+            self._video_processor.check_frames(frames, self._frame_options["do_resize"])
+        if len(frames) == 0:
+            raise ValueError("the push is empty (T = 0): expected at least one frame")
+        return frames
 
     def peek(self, n_frames: int) -> torch.Tensor:
         """Return the first `n_frames` waiting frames (T, 3, H, W), the last of an odd count repeated."""
@@ -111,7 +138,7 @@ class FrameQueue:
             raise ValueError("timestamps_s was given for some pushes only: give it always or never in one stream")
         if timestamps_s is None:
             return None, [None] * n_frames
-        times_s = [float(t) for t in timestamps_s]
+        times_s = _seconds(timestamps_s)
         if len(times_s) != n_frames:
             raise ValueError(f"got {n_frames} frames but {len(times_s)} timestamps: expected one for each frame")
         clock_start_s = times_s[0] if self.clock_start_s is None else self.clock_start_s
@@ -129,3 +156,10 @@ class FrameQueue:
                 )
             before_s = time_s
         return clock_start_s, times_s
+
+
+def _seconds(timestamps_s: Sequence[float]) -> list[float]:
+    try:
+        return [float(t) for t in timestamps_s]
+    except (TypeError, ValueError):
+        raise ValueError(f"timestamps_s={timestamps_s!r:.80}: expected a number of seconds for each frame") from None

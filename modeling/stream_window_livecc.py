@@ -62,11 +62,12 @@ class Window:
     def __post_init__(self):
         if self.kind not in WINDOWS:
             raise ValueError(f"window={self.kind!r}: expected one of {', '.join(WINDOWS)}")
-        if not isinstance(self.vision_window_s, int | float) or not self.vision_window_s >= 1:
+        is_number = isinstance(self.vision_window_s, int | float) and not isinstance(self.vision_window_s, bool)
+        if not is_number or not self.vision_window_s >= 1:
             raise ValueError(f"vision_window_s={self.vision_window_s!r}: expected a number of seconds, at least 1")
         for name in ("text_window", "text_sink"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise ValueError(f"{name}={value!r}: expected a whole number of tokens, at least 0")
 
     def expected_tokens(self, n_first: int, n_vision: int, n_text: int) -> int:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser
+from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser, check_number
 from .frame_queue_livecc import FrameQueue
+from .frames_livecc import PreparedFrames
 from .grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
 from .stream_attention_livecc import Rope
 from .stream_cache_livecc import CacheMemory, StreamCache
@@ -165,13 +166,14 @@ class CommentaryStream:
             self.state.cache.release()
         self.state = None
 
-    def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
+    def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Show frames and return the turns they complete.
 
         The first turn takes 6 frames (3 s), each later one 2 (1 s); frames beyond a full turn wait for the next push.
 
         Args:
-            frames: uint8 (T, 3, H, W), RGB, at 2 frames per second, any T above 0.
+            frames: RGB at 2 frames per second, any T above 0: uint8 (T, 3, H, W) as a tensor or NumPy array (also
+                (T, H, W, 3)), a list of PIL images, or what :meth:`prepare` returned.
             timestamps_s: the T times at which the frames were sampled, in seconds, not decreasing, two in each
                 second; where frames are missing, the time the model reads moves on by whole seconds.
 
@@ -191,7 +193,7 @@ class CommentaryStream:
             self._undelivered.append(self._run_turn(turn))
         return self._deliver()
 
-    def feed(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> None:
+    def feed(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> None:
         """Let frames wait for their turns without generating any; arguments and errors as in :meth:`push`.
 
         For callers that run the turns of several streams together: :meth:`begin_turn`, `generate`, :meth:`end_turn`.
@@ -199,17 +201,15 @@ class CommentaryStream:
         self._check_running("push")
         self.waiting.add(frames, timestamps_s)
 
-    def resized(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return frames (T, 3, H, W) in the size in which the model sees them; a push takes them as they are then.
+    def prepare(self, frames: Any) -> PreparedFrames:
+        """Return frames in the size in which the model sees them; a push takes them as they are then.
 
         For sources that read ahead: may be called from another thread.
 
         Raises:
             ValueError: if the frames have another form.
         """
-        video_processor = self._processor.video_processor
-        video_processor.check_frames(frames, self.options.do_resize)
-        return video_processor.resized(frames, **self._frame_options)
+        return self.waiting.prepare(frames)
 
     def discard_waiting(self) -> int:
         """Forget the frames that wait for a turn, such as after a failure that would come again.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-import torch
-
 from .decoding_livecc import StreamOptions, stream_options
-from .grammar_livecc import TURN_FRAMES
+from .frames_livecc import frame_batches
 from .prefetch_livecc import read_ahead
 from .processing_livecc import StreamingProcessor
 from .stream_state_livecc import ContextFullError
@@ -40,7 +38,7 @@ class StreamingMixin:
     def stream_generate(
         self,
         processor: StreamingProcessor,
-        video: str | os.PathLike | Iterable[torch.Tensor],
+        video: str | os.PathLike | Iterable,
         start_s: float | None = None,
         end_s: float | None = None,
         options: StreamOptions | None = None,
@@ -50,7 +48,8 @@ class StreamingMixin:
 
         Args:
             processor: the model's `StreamingProcessor`.
-            video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W), or an iterable of such.
+            video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W) as a tensor or NumPy array
+                (also (T, H, W, 3)), a list of PIL images, or an iterable of such parts.
             start_s: where in the file to start, in seconds from what a player shows as 0:00.
             end_s: where in the file to stop.
             options: a :class:`StreamOptions`; keywords of the same names are laid over it.
@@ -65,12 +64,11 @@ class StreamingMixin:
         stream = self.start_stream(processor, options, **keywords)
         if isinstance(video, str | os.PathLike):
             chunks = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
-            chunks = read_ahead((stream.resized(c.frames), c.timestamps_s) for c in chunks)
+            chunks = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in chunks)
         elif start_s is not None or end_s is not None:
             raise ValueError("start_s and end_s need a file: cut the frames before passing them")
         else:
-            whole = [video] if isinstance(video, torch.Tensor) else video
-            chunks = ((part, None) for frames in whole for part in frames.split(TURN_FRAMES))
+            chunks = ((frames, None) for frames in frame_batches(video))
         return _commentate(stream, chunks)
 
 

@@ -6,6 +6,7 @@ import torch
 from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
 
+from .frames_livecc import EXPECTED
 from .grammar_livecc import MAX_FRAME_PIXELS, MIN_FRAME_PIXELS
 
 MAX_ASPECT_RATIO = 200  # beyond it Qwen2-VL's resizing refuses
@@ -114,7 +115,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
     def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
         """Raise `ValueError` if `frames` is not what :meth:`frames_to_patches` takes."""
         if not isinstance(frames, torch.Tensor):
-            raise ValueError(f"frames are of type {type(frames).__name__}: expected a torch.Tensor, uint8 (T, 3, H, W)")
+            raise ValueError(f"frames are of type {type(frames).__name__}: expected {EXPECTED}")
         if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
             raise ValueError(f"frames have shape {tuple(frames.shape)}: expected (T, 3, H, W)")
         if frames.dtype != torch.uint8:
@@ -147,8 +148,9 @@ def resize_limits(
         ValueError: if a limit is not positive, or both are given and the lower is above the upper.
     """
     for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}={value}: expected a positive number of pixels a frame")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and (not is_number or not value > 0):
+            raise ValueError(f"{name}={value!r:.80}: expected a positive number of pixels a frame")
     if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
         raise ValueError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}: lower one or raise the other")
     low = min_pixels or video_processor.size["shortest_edge"]

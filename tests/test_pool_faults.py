@@ -256,14 +256,14 @@ def test_a_slow_push_does_not_hold_up_the_others(frames, model, processor, monke
     is_resizing, go_on = threading.Event(), threading.Event()
     with CommentaryPool(model, processor, max_streams=2).start() as pool:
         slow, quick = pool.join(OPTIONS), pool.join(OPTIONS)
-        resized = slow._stream.resized
+        prepare = slow._stream.prepare
 
         def slowly(shown):
             is_resizing.set()
             assert go_on.wait(20)
-            return resized(shown)
+            return prepare(shown)
 
-        monkeypatch.setattr(slow._stream, "resized", slowly)
+        monkeypatch.setattr(slow._stream, "prepare", slowly)
         pusher = threading.Thread(target=slow.push, args=(frames[:6],))
         pusher.start()
         try:

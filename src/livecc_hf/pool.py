@@ -250,11 +250,11 @@ class CommentaryPool:
         """Say some turns of some streams in batches, and return how long that may take again, in seconds."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
-            frame = streams[0].resized(frame)
+            frame = streams[0].prepare(frame)
             for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
                 with self.paused():
                     for stream in streams:
-                        stream.push(frame.expand(n_frames, -1, -1, -1))
+                        stream.push(frame.expand(n_frames))
                 began_s = time.monotonic()
                 if self._thread is None:
                     self.step()

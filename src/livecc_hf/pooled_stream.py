@@ -7,10 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from livecc_hf.modeling.frames_livecc import PreparedFrames, as_tensor
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ class PooledStream:
         with self._lock:
             return 0.0 if self._stream is None else len(self._stream.waiting) * FRAME_STEP_S
 
-    def push(self, frames: torch.Tensor, timestamps_s: Sequence[float] | None = None) -> int:
+    def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> int:
         """Show frames; their words come later.
 
         Args:
-            frames: uint8 (T, 3, H, W), RGB, at 2 frames per second.
+            frames: as in `CommentaryStream.push`.
             timestamps_s: when they were sampled, as in `CommentaryStream.push`.
 
         Returns:
@@ -102,11 +103,12 @@ class PooledStream:
             ValueError: if frames or times are not valid; the stream is as before.
             OverloadedError: with policy ``refuse``, if too much waits already; these frames were not taken.
         """
+        frames = as_tensor(frames)
         with self._lock:
             stream = self._open_stream()
             if self._pool.overload == "refuse":
                 self._refuse_surplus(stream, frames)
-        frames = self.resized(frames)  # without the lock, for which the rounds of all wait
+        frames = self.prepare(frames)  # without the lock, for which the rounds of all wait
         with self._lock:
             stream = self._open_stream()
             if self._pool.overload == "refuse":
@@ -120,19 +122,14 @@ class PooledStream:
         self._pool.wake()
         return n_dropped
 
-    def resized(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return frames (T, 3, H, W) in the size in which the model sees them, in which a push leaves them.
+    def prepare(self, frames: Any) -> PreparedFrames:
+        """Return frames in the size in which the model sees them; a push takes them as they are then.
 
         Raises:
             StreamEndedError: after the end, or after :meth:`finish`.
             ValueError: if the frames have another form.
         """
-        stream = self._open_stream()
-        if isinstance(frames, torch.Tensor) and frames.shape[:1] == (0,):
-            return frames  # `push` says that this is nothing
-        resized = stream.resized(frames)
-        # Narrow limits may make another size of it once more.
-        return resized if stream.resized(resized).shape == resized.shape else frames
+        return self._open_stream().prepare(frames)
 
     def ask(self, query: str) -> None:
         """Change what the commentary is about, from the next turn on.
@@ -258,8 +255,9 @@ class PooledStream:
         allowed = stream.waiting.turn_frames + int(self._pool.max_lag_s / FRAME_STEP_S)
         return len(stream.waiting) - self._n_in_turn - allowed
 
-    def _refuse_surplus(self, stream: CommentaryStream, frames: torch.Tensor) -> None:
-        n_coming = len(frames) if isinstance(frames, torch.Tensor) else 0  # `feed` says what is wrong with others
+    def _refuse_surplus(self, stream: CommentaryStream, frames: Any) -> None:
+        is_known = isinstance(frames, torch.Tensor | PreparedFrames)
+        n_coming = len(frames) if is_known else 0  # `prepare` says what is wrong with others
         if len(stream.waiting) > self._n_in_turn and self._surplus(stream) + n_coming > 0:
             self._pool.count(n_refused=1)
             raise OverloadedError(

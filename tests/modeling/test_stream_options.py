@@ -79,3 +79,47 @@ def test_qwen2_vls_own_generation_config_works(frames, make_model, processor):
     finally:
         for name, value in before.items():
             setattr(config, name, value)
+
+
+WRONG = {
+    "query": [5, b"what", ["what"]],
+    "title": [0],
+    "previous": [False],
+    "do_sample": ["no", 1],
+    "output_logits": [None, "yes"],
+    "do_resize": [None, 0],
+    "stop_at_continuation": ["off"],
+    "seed": [2**70, -(2**64), 1.5, True, "1"],
+    "max_pixels": [0, -1, 1e6, True, "many"],
+    "min_pixels": [0, [1]],
+    "max_new_tokens": [0, 2.0, True],
+    "temperature": [True, "hot", float("nan")],
+    "top_k": [True],
+    "silence_threshold": [float("nan"), b"1"],
+    "vision_window_s": [True, None],
+    "text_window": [True, None],
+    "window": [None, ["none"]],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_values_of_a_wrong_kind_are_refused_at_the_start(name, make_model, processor):
+    model = make_model("mrope")
+    for value in WRONG[name]:
+        with pytest.raises(ValueError, match=f"^{name}=.*: expected "):
+            model.start_stream(processor, **{name: value})
+    with pytest.raises(ValueError, match="options are of type dict: expected StreamOptions"):
+        model.start_stream(processor, {name: None})
+
+
+def test_the_largest_seeds_are_taken(frames, make_model, processor):
+    for seed in (2**64 - 1, -(2**63)):
+        assert make_model("mrope").start_stream(processor, seed=seed, max_pixels=50176).push(frames[:6])
+
+
+def test_answers_are_as_long_as_asked(frames, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    stream.push(frames[:6])
+    for wrong in (0, "many", 2.0, None, True):
+        with pytest.raises(ValueError, match="max_new_tokens=.*: expected a whole number at least 1"):
+            stream.answer("Why?", max_new_tokens=wrong)

@@ -1,6 +1,7 @@
 """Clients that send garbage, bombs and floods: one clear error each, and no harm to others."""
 
 import contextlib
+import io
 import os
 import socket
 import struct
@@ -9,12 +10,14 @@ import time
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("fastapi")
 pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
+from PIL import Image
 from served import Client, alone, encoded, some_frames, wait_for
 from websockets.exceptions import ConnectionClosed
 
@@ -127,6 +130,14 @@ def test_good_files_of_many_parts_are_read():
     for format, options in (("PNG", {}), ("JPEG", {"progressive": True, "quality": 95}), ("WEBP", {"lossless": True})):
         image, size_px = decode_image(encoded(noise, format, **options), 3840 * 2160)
         assert size_px == (1300, 1000) and image.shape == noise.shape
+
+
+def test_frames_of_16_bits_keep_their_brightness():
+    gray = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(gray.astype(np.uint16) * 257).save(file, "PNG")
+    image, _ = decode_image(file.getvalue(), 10**6)
+    assert np.array_equal(image.numpy(), np.broadcast_to(gray, (3, 20, 30)))
 
 
 def test_a_text_that_would_lengthen_the_memory_of_all_is_refused(server):

@@ -225,6 +225,46 @@ def test_images_are_counted_exactly(processor, tiny_processor, width_px, height_
             assert max(width_px, height_px) > 3 * min(width_px, height_px)
 
 
+@pytest.mark.parametrize("size_px", [(140, 84), (300, 20), (33, 500)])
+def test_images_have_the_size_that_they_have_where_the_model_is_asked(tiny_processor, size_px):
+    """The limits of livecc-tiny leave no whole number of patches for many: resized twice, they would be larger."""
+    image = picture(*size_px)
+    asked = tiny_processor.image_processor(images=[image], return_tensors="pt")
+    sample = encoded(chat({"image": image}, "What?"), tiny_processor)
+    assert torch.equal(sample.model_inputs["image_grid_thw"], asked["image_grid_thw"])
+    # qwen-vl-utils, with which LiveCC was trained, resizes with another implementation of the same filter.
+    assert (sample.model_inputs["pixel_values"] - asked["pixel_values"]).abs().mean() < 0.02
+
+
+def shown_brightness(sample, processor, kind):
+    values = sample.model_inputs["pixel_values_videos" if kind == "video" else "pixel_values"]
+    config = processor.video_processor if kind == "video" else processor.image_processor
+    mean, std = (torch.tensor(value)[None, :, None] for value in (config.image_mean, config.image_std))
+    return float((values.view(len(values), 3, -1) * std + mean).mean()) * 255
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_pictures_of_16_bits_keep_their_brightness(processor, tmp_path, kind):
+    gray = np.asarray(picture().convert("L")).astype(np.uint16)
+    (tmp_path / "f").mkdir()
+    for number in range(4):
+        Image.fromarray(gray * 257).save(tmp_path / "f" / f"{number}.png")
+    part = {"image": "f/0.png"} if kind == "image" else {"video": "f"}
+    sample = encoded(chat(part, "What?"), processor, root=tmp_path)
+    assert shown_brightness(sample, processor, kind) == pytest.approx(gray.mean(), abs=1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_images_are_upright(processor, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 8  # turn by 90 degrees counter-clockwise
+    picture(120, 60).save(tmp_path / f"a.{suffix}", exif=exif)
+    sample = encoded(chat({"image": f"a.{suffix}"}, "What?"), processor, root=tmp_path)
+    upright = processor.image_processor(images=[picture(120, 60).rotate(90, expand=True)], return_tensors="pt")
+    assert torch.equal(sample.model_inputs["image_grid_thw"], upright["image_grid_thw"])
+    assert sample.model_inputs["image_grid_thw"][0, 1] > sample.model_inputs["image_grid_thw"][0, 2]
+
+
 def test_images_in_every_form_are_the_same_image(processor, media):
     content = (media / "a.png").read_bytes()
     url = "data:image/png;base64," + base64.b64encode(content).decode()

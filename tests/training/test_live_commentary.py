@@ -5,8 +5,11 @@ import math
 
 import pytest
 import torch
+from media import write_video
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from livecc_hf.data.conversations import NarratedVideo
+from livecc_hf.data.words import Word
 from livecc_hf.modeling.decoding_livecc import StreamOptions
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.tiny.samples import narration_clip
@@ -18,6 +21,9 @@ from livecc_hf.training.live_commentary import (
     commentary_text,
     spread_by,
 )
+from livecc_hf.training.narrated_source import NarrationItem
+from livecc_hf.training.narration_samples import NarratedClip, encode_clip
+from livecc_hf.training.samples import EncodeOptions
 
 LOGGER = "livecc_hf.training.live_commentary"
 
@@ -334,9 +340,32 @@ def test_frames_are_as_large_as_in_training(processor, make_model):
     assert len(live) < trained.prod()
 
 
-def test_a_clip_of_a_data_source(tiny_processor):
-    from livecc_hf.training.narration_samples import NarratedClip
+@pytest.mark.parametrize("limits", [{"min_pixels": 78400, "max_pixels": 78400}, {"max_pixels": 60000}], ids=str)
+@pytest.mark.parametrize("is_file", [True, False])
+def test_frames_are_resized_once(processor, make_model, tmp_path, limits, is_file):
+    """Where limits leave no whole number of patches between them, resizing again gives another size."""
+    options = EncodeOptions(**limits)
+    if is_file:
+        video = NarratedVideo(str(write_video(tmp_path / "v.mp4", n_frames=30, size_px=(640, 360))), [Word(0, 1, "a")])
+        item = NarrationItem(video, None)
+        clip, sample = item.clip(processor, options), item.encode(processor, options)
+        again = encode_clip(clip, processor, options)  # as a clip that is read already
+        assert torch.equal(again.model_inputs["video_grid_thw"], sample.model_inputs["video_grid_thw"])
+    else:
+        clip = NarratedClip(torch.zeros(6, 3, 360, 640, dtype=torch.uint8), [n / 2 for n in range(6)], [(0, 1, "a")])
+        sample = encode_clip(clip, processor, options)
+    seen, model = [], make_model("mrope")
+    hook = model.model.visual.register_forward_hook(lambda _, a, kw, __: seen.append(kw["grid_thw"]), with_kwargs=True)
+    try:
+        held_out = HeldOutClip.from_clip("v", clip)
+        comment(model, processor, held_out, StreamOptions(max_new_tokens=1, **limits))
+    finally:
+        hook.remove()
+    assert torch.equal(seen[0], sample.model_inputs["video_grid_thw"])
+    assert seen[0][0, 1:].prod() * 14 * 14 <= limits["max_pixels"]
 
+
+def test_a_clip_of_a_data_source(tiny_processor):
     source = NarratedClip(torch.zeros(6, 3, 28, 28, dtype=torch.uint8), range(6), [], "Go.", "A title", "Before.")
     clip = HeldOutClip.from_clip("a.mp4", source)
     assert (clip.name, clip.query, clip.title, clip.previous) == ("a.mp4", "Go.", "A title", "Before.")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from livecc_hf.modeling.frames_livecc import rgb_picture
+
 FORMATS = ("JPEG", "PNG", "WEBP")
 # Small files can cost minutes. A scan of a progressive JPEG file goes over all of its pixels and may take 20 bytes;
 # cameras and encoders write about 10. A part of a header takes some reads in Python and may take 4 bytes.
@@ -52,8 +54,7 @@ def decode_image(
                 f"the image is {image.width}x{image.height}, with {max_px} pixels allowed: send it smaller"
             )
         try:
-            ImageOps.exif_transpose(image, in_place=True)
-            rgb = image.convert("RGB")
+            rgb = rgb_picture(image)
         except Exception as error:
             raise ValueError(f"the image is damaged ({_named(error)}): send it again") from None
     sent_size_px = rgb.size

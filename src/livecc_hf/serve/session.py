@@ -273,8 +273,8 @@ class Session:
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread goes on.
             self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
-            resized = self._stream.resized(image[None])  # once, where it stands for several sampling times
-            n_dropped = self._stream.push(resized.expand(len(times_s), -1, -1, -1), times_s)
+            prepared = self._stream.prepare(image[None])  # once, where it stands for several sampling times
+            n_dropped = self._stream.push(prepared.expand(len(times_s)), times_s)
         except ValueError as error:
             self._count("bad")
             raise ClientError("bad_frame", one_line(error)) from None

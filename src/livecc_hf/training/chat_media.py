@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 import os
@@ -19,6 +20,7 @@ from livecc_hf.data.chat import Conversation
 from livecc_hf.data.clip_frames import FrameSize, plan_frame_size
 from livecc_hf.data.media import resolve_media
 from livecc_hf.data.unusable import UnusableSample
+from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
 from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
 from livecc_hf.modeling.video_reader_livecc import iter_frames
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNED = range(5, 9)  # its values for a picture that lies on its side
 _URLS = ("http://", "https://")
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_FETCH_TIMEOUT_S = 30.0
 _FALLBACK_FRAME_RATE = 25.0
 _MICROSECONDS = 1_000_000  # the unit of a container's times
 
@@ -43,7 +48,7 @@ class Medium:
     Attributes:
         kind: `image` or `video`.
         n_tokens: what it becomes; for a video whose header promises more frames than it has, the most.
-        read: decodes it: an image to RGB at its final size, a video to uint8 (T, 3, H, W) at its final size.
+        read: decodes it: an image to uint8 (3, H, W), a video to uint8 (T, 3, H, W), both at their final size.
     """
 
     kind: str
@@ -91,10 +96,8 @@ def plan_media(
 
 
 def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
-    from qwen_vl_utils import fetch_image, smart_resize
-
+    """Plan an image: resized once, with qwen-vl-utils' filter, to the size that the image processor would choose."""
     image_processor = encoder.processor.image_processor
-    factor = image_processor.patch_size * image_processor.merge_size
     limits = {
         "min_pixels": _number(part, "min_pixels") or image_processor.size["shortest_edge"],
         "max_pixels": _number(part, "max_pixels") or image_processor.size["longest_edge"],
@@ -103,35 +106,48 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
         raise UnusableSample("malformed", f"an image's {limits}: expected min_pixels to be at most max_pixels")
     asked = {name: _number(part, name) for name in ("resized_height", "resized_width")}
     image = _opened(part["image"], encoder.media_root)
-    request = {"image": str(image) if isinstance(image, Path) else image, **limits}
     what = _name(part["image"])
-    if isinstance(image, bytes):
-        with _reading(what):
-            request["image"] = image = _image_of(image)
-    request |= asked if all(asked.values()) else {}
-
-    def read() -> Image.Image:
-        with _reading(what):
-            return fetch_image(request, image_patch_size=image_processor.patch_size)
-
-    if isinstance(image, str):  # a URL, http or data: only reading it tells its size
-        fetched = read()
-        width, height = fetched.size
-        return Medium("image", _image_tokens(height, width, image_processor), lambda: fetched)
     with _reading(what):
-        width, height = _size_px(image)
-        if all(asked.values()):
-            height, width = smart_resize(asked["resized_height"], asked["resized_width"], factor)
-        else:
-            height, width = smart_resize(height, width, factor, **limits)
-        if not height or not width:
-            raise ValueError(f"it is too thin for max_pixels={limits['max_pixels']}: a side would have no pixel")
-        # The image processor resizes once more where its limits leave no room for whole patches at that size.
-        return Medium("image", _image_tokens(height, width, image_processor), read)
+        if isinstance(image, str):  # a URL, http or data: only reading it tells its size
+            image = _fetched(image)
+        height_px, width_px = _image_size(_size_px(image), asked, limits, image_processor)
+
+    def read() -> torch.Tensor:
+        with _reading(what), _image_of(image) as picture:
+            return picture_tensor(rgb_picture(picture).resize((width_px, height_px)))
+
+    merge_px = image_processor.patch_size * image_processor.merge_size
+    return Medium("image", height_px * width_px // merge_px**2, read)
 
 
-def _image_tokens(height: int, width: int, image_processor: Any) -> int:
-    return image_processor.get_number_of_image_patches(height, width) // image_processor.merge_size**2
+def _image_size(
+    size_px: tuple[int, int], asked: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
+) -> tuple[int, int]:
+    """Return height and width of an image as the model sees it: as asked for, else within the limits.
+
+    Args:
+        size_px: width and height of the image.
+        asked: `resized_height` and `resized_width`, where given; taken to the nearest whole patches.
+        limits: `min_pixels` and `max_pixels`.
+        image_processor: whose patches they are.
+    """
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    factor = image_processor.patch_size * image_processor.merge_size
+    if all(asked.values()):
+        return tuple(max(round(value / factor), 1) * factor for value in asked.values())
+    return smart_resize(size_px[1], size_px[0], factor, **limits)
+
+
+def _fetched(url: str) -> bytes:
+    """Return the image file at an address, or in a `data:` one."""
+    if url.startswith("data:"):
+        return base64.b64decode(url.partition("base64,")[2])
+    import requests
+
+    response = requests.get(url, timeout=_FETCH_TIMEOUT_S)
+    response.raise_for_status()
+    return response.content
 
 
 def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
@@ -296,11 +312,9 @@ def _resized(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.T
 
 def _rgb(picture: Any, size_px: tuple[int, int]) -> torch.Tensor:
     """Decode a still picture to uint8 (3, H, W), at the size of the video's first one."""
-    from torchvision.transforms.functional import pil_to_tensor
-
     with _image_of(picture) as image:
-        image = image.convert("RGB")
-    return pil_to_tensor(image if image.size == size_px else image.resize(size_px))
+        image = rgb_picture(image)
+    return picture_tensor(image if image.size == size_px else image.resize(size_px))
 
 
 def _jpegs(path: Path, ends: Any) -> list[Any]:
@@ -334,11 +348,11 @@ def _image_of(picture: Any) -> Image.Image:
 
 
 def _size_px(picture: Any) -> tuple[int, int]:
-    """Return width and height, from the header of a file."""
-    if hasattr(picture, "size"):
-        return picture.size
+    """Return width and height of the upright picture, from the header of a file."""
     with _image_of(picture) as image:
-        return image.size
+        is_said = image.format != "PNG" or "exif" in image.info  # asking a PNG file for what it has not decodes it
+        is_turned = is_said and image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return image.size[::-1] if is_turned else image.size
 
 
 def _local(path: str, root: str | os.PathLike | None) -> Path:

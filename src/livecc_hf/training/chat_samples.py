@@ -28,12 +28,12 @@ def encode_chat(
 ) -> Sample:
     """Turn a conversation into one training sample; the assistant's texts and what ends them are supervised.
 
-    Images are read and resized by qwen-vl-utils within the image processor's limits, or a part's own `min_pixels`,
-    `max_pixels`, `resized_height` and `resized_width`. Of a video (or its `video_start` to `video_end`, seconds on
-    the clock that a player shows), frames are spread evenly over its length: `nframes`, or `fps` (default 2) frames a
-    second, `min_frames` (4) to `max_frames` of them as in qwen-vl-utils, and never more than the options allow. A
-    video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as `pos`, as LiveCC's
-    copy of LLaVA-Hound has it) is taken whole, up to that limit.
+    Images are resized once, to the size that the image processor chooses within its limits or a part's own
+    `min_pixels` and `max_pixels`, or to its `resized_height` and `resized_width`. Of a video (or its `video_start` to
+    `video_end`, seconds on the clock that a player shows), frames are spread evenly over its length: `nframes`, or
+    `fps` (default 2) frames a second, `min_frames` (4) to `max_frames` of them as in qwen-vl-utils, and never more
+    than the options allow. A video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as
+    `pos`, as LiveCC's copy of LLaVA-Hound has it) is taken whole, up to that limit.
 
     Args:
         conversation: what was said and shown.
@@ -174,7 +174,7 @@ def _pixels_of(media: Sequence[Medium], processor: StreamingProcessor) -> tuple[
             grids.append(grid)
     pixels, n_tokens = {}, {"image": iter(()), "video": iter(())}
     if images:
-        pixels |= processor.image_processor(images=images, return_tensors="pt")
+        pixels |= processor.image_processor(images=images, do_resize=False, return_tensors="pt")
         merge = processor.image_processor.merge_size**2
         n_tokens["image"] = iter((pixels["image_grid_thw"].prod(1) // merge).tolist())
     if patches:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from livecc_hf.data.clip_frames import plan_frame_size
 from livecc_hf.modeling.decoding_livecc import StreamOptions
-from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, frame_pixel_budget, split_turns
+from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, split_turns
 from livecc_hf.modeling.stream_state_livecc import ContextFullError
-from livecc_hf.modeling.video_processing_livecc import resize_limits
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
@@ -40,6 +40,7 @@ class HeldOutClip:
         query: the request; the processor's default if None.
         title: the video's title.
         previous: what was said before the clip.
+        is_resized: whether the frames have the size in which the model sees them; then nothing resizes them again.
 
     Raises:
         ValueError: if there are no frames, or not one time for each.
@@ -52,6 +53,7 @@ class HeldOutClip:
     query: str | None = None
     title: str | None = None
     previous: str | None = None
+    is_resized: bool = False
 
     def __post_init__(self):
         if not len(self.frames) or len(self.frames) != len(self.frame_times_s):
@@ -73,7 +75,7 @@ class HeldOutClip:
             ValueError: as of the class.
         """
         context = (clip.title, clip.previous) if use_context else (None, None)
-        return cls(name, clip.frames, clip.frame_times_s, clip.words, clip.query, *context)
+        return cls(name, clip.frames, clip.frame_times_s, clip.words, clip.query, *context, clip.is_resized)
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,8 @@ def comment(
         model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which it keeps.
         processor: its `StreamingProcessor`.
         clip: the clip.
-        options: how words are chosen; query, title and previous are the clip's, and so is the pixel limit where
-            none is given, as in training.
+        options: how words are chosen, and the pixel limits of training; query, title and previous are the clip's, and
+            so is the size of frames.
         max_turns: stop after so many turns.
         args: the trainer's, for its mixed precision.
 
@@ -210,11 +212,7 @@ def comment(
     spans = split_turns(len(times_s))[:max_turns]
     n_frames = spans[-1].first_frame + spans[-1].n_frames
     said, _ = assign_words(clip.words, [times_s[span.first_frame + span.n_frames - 1] for span in spans])
-    options = options or StreamOptions(do_sample=False)
-    if options.max_pixels is None:  # a live stream's limit is lower than what a clip is trained with
-        limits = resize_limits(processor.video_processor, options.min_pixels)
-        share = max(min(frame_pixel_budget(len(times_s)), limits.longest_edge), limits.shortest_edge)
-        options = dataclasses.replace(options, max_pixels=share)
+    options = _sized(options or StreamOptions(do_sample=False), processor, clip, len(times_s))
     options = dataclasses.replace(options, query=clip.query, title=clip.title, previous=clip.previous)
     with _evaluation_mode(model), _autocast(model, args):
         # By count, not by times, as the model is trained: a turn is six frames, then two.
@@ -226,6 +224,16 @@ def comment(
         CommentedTurn(span.start_s, span.end_s, " ".join(" ".join(words).split()), segment.text)
         for span, words, segment in zip(spans, said, segments, strict=False)
     ]
+
+
+def _sized(options: StreamOptions, processor: StreamingProcessor, clip: HeldOutClip, n_frames: int) -> StreamOptions:
+    """Return options under which the frames get the size that training plans for a clip of `n_frames`."""
+    processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
+    if clip.is_resized:
+        return dataclasses.replace(options, do_resize=False)
+    limits = options.min_pixels, options.max_pixels
+    size = plan_frame_size(*clip.frames.shape[-2:], n_frames, processor.video_processor, *limits)
+    return dataclasses.replace(options, min_pixels=size.min_pixels, max_pixels=size.max_pixels)
 
 
 def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left_out: int = 0) -> str:

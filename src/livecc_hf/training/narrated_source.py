@@ -51,7 +51,8 @@ class NarrationItem:
         video, root = self.video, self.media_root
         path, plan = locate_clip(video, processor, options, root)
         shown = read_clip(path, plan, processor.video_processor)
-        return NarratedClip(shown.frames, shown.end_times_s, video.words, video.query, video.title, video.previous)
+        texts = video.query, video.title, video.previous
+        return NarratedClip(shown.frames, shown.end_times_s, video.words, *texts, is_resized=True)
 
 
 @dataclass(frozen=True)

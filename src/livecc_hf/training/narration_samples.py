@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from livecc_hf.modeling.grammar_livecc import (
     CONTINUATION,
     FIRST_TURN_FRAMES,
     FRAME_STEP_S,
+    PIXELS_PER_TOKEN,
     PROMPT_START,
     TURN_FRAMES,
     TURN_JOINT,
@@ -51,6 +53,7 @@ class NarratedClip:
         query: the request; the processor's default if None.
         title: the video's title.
         previous: what was said before the clip.
+        is_resized: whether the frames have the size in which the model sees them; then nothing resizes them again.
     """
 
     frames: torch.Tensor
@@ -59,6 +62,7 @@ class NarratedClip:
     query: str | None = None
     title: str | None = None
     previous: str | None = None
+    is_resized: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,24 +154,29 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         UnusableSample: for one of `livecc_hf.data.unusable.REASONS`.
         ValueError: if frames and times do not match, or the frames are not uint8 (T, 3, H, W).
     """
-    processor.video_processor.check_frames(clip.frames)
+    processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
     if len(clip.frames) != len(clip.frame_times_s):
         raise ValueError(f"got {len(clip.frames)} frames but {len(clip.frame_times_s)} frame times: expected as many")
     if not len(clip.frames):
         raise UnusableSample("no_frames", "the clip has no frame")
     n_frames = min(len(clip.frames), options.max_frames - options.max_frames % TURN_FRAMES)
     n_even = n_frames + -n_frames % TURN_FRAMES
-    size = plan_frame_size(
-        *clip.frames.shape[-2:], n_even, processor.video_processor, options.min_pixels, options.max_pixels
-    )
-    limits = {"min_pixels": size.min_pixels, "max_pixels": size.max_pixels}
+    if clip.is_resized:
+        limits = {"do_resize": False}
+        n_pair_tokens = math.prod(clip.frames.shape[-2:]) // PIXELS_PER_TOKEN
+    else:
+        size = plan_frame_size(
+            *clip.frames.shape[-2:], n_even, processor.video_processor, options.min_pixels, options.max_pixels
+        )
+        limits = {"min_pixels": size.min_pixels, "max_pixels": size.max_pixels}
+        n_pair_tokens = size.n_pair_tokens
     words = _words_from(clip.words, clip.frame_times_s[0])
     text = _query(clip, processor, options, words)
     shown = _Shown(
         clip.frames[:n_frames],
         clip.frame_times_s[:n_frames],
         limits,
-        size.n_pair_tokens,
+        n_pair_tokens,
         len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES)),
         clip.frame_times_s[-1],
     )
