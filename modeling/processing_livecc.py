@@ -134,12 +134,16 @@ class StreamingProcessor(Qwen2VLProcessor):
         return self._encode(TURN_JOINT + question_turn(self.checked_text(question)))
 
     def decode_turn(self, token_ids: Sequence[int]) -> str:
-        """Return what a listener hears of a turn's tokens: no special tokens, no final `` ...``."""
+        """Return what a listener hears of a turn's tokens: no special tokens, no final `` ...``, no cut character."""
         return strip_continuation(self._decode(token_ids))
 
     def decode_answer(self, token_ids: Sequence[int]) -> str:
-        """Return an answer's tokens as text, without special tokens."""
-        return self._decode(token_ids).strip()
+        """Return an answer's tokens as text, as of a turn: whoever speaks in turns may end an answer as one."""
+        text = f" {self._decode(token_ids).strip()}"
+        while text.endswith(CONTINUATION):
+            text = strip_continuation(text)
+            text = f" {text}" if text else ""
+        return text.strip()
 
     def encode_commentary(
         self,
@@ -227,7 +231,9 @@ class StreamingProcessor(Qwen2VLProcessor):
         return max(min(frame_pixel_budget(n_frames), limits.longest_edge), limits.shortest_edge)
 
     def _decode(self, token_ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        # What a limit of tokens cut inside of a character: its first bytes are no text.
+        return text.replace("\N{REPLACEMENT CHARACTER}", "")
 
     def _encode_fixed(self, text: str) -> list[int]:
         """Return the tokens of a text of the grammar, tokenised once; the times of all streams are the same."""
@@ -243,11 +249,21 @@ class StreamingProcessor(Qwen2VLProcessor):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def checked_text(self, text: str) -> str:
-        """Return a user's text.
+        """Return a user's text: the one gate of all texts that are not the grammar's.
 
         Raises:
-            ValueError: if it holds one of the tokenizer's control tokens, which would rewrite the conversation.
+            ValueError: if it is no string, cannot be encoded (half of a character, as of an emoji that was cut), or
+                holds one of the tokenizer's control tokens, which would rewrite the conversation.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"a text is {text!r:.80}: expected a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text {text[:80]!a} holds half of a character ({text[error.start]!a} at {error.start}): expected "
+                "text that can be encoded as UTF-8; remove it"
+            ) from None
         for token in self.tokenizer.added_tokens_decoder.values() if "<" in text else ():
             if token.content in text:
                 raise ValueError(f"the text {text[:80]!r} contains the special token {token.content}: remove it")

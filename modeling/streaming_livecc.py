@@ -104,7 +104,7 @@ class CommentaryStream:
                 "loads from the model's folder with trust_remote_code=True"
             )
         for text in (options.query, options.title, options.previous):
-            processor.checked_text(text or "")
+            processor.checked_text("" if text is None else text)
         self.options = options
         self._window = options.make_window()
         self._memory = memory if self._window.kind == "sliding" else None
@@ -244,12 +244,11 @@ class CommentaryStream:
 
         Raises:
             StreamFinishedError: after `finish()`.
-            ValueError: if the query is empty or holds a special token.
+            ValueError: if the query is empty, holds a special token or cannot be encoded.
         """
         self._check_running("ask")
-        if not query.strip():
+        if not self._processor.checked_text(query).strip():  # now, not in the middle of a push
             raise ValueError(f"the query is {query!r}: expected some text")
-        self._processor.checked_text(query)  # now, not in the middle of a push
         self._asked = query
 
     @torch.no_grad()
@@ -263,15 +262,16 @@ class CommentaryStream:
             max_new_tokens: the answer's longest length in tokens.
 
         Raises:
-            ValueError: if no turn is complete yet, or the question is empty.
+            ValueError: if no turn is complete yet, or the question is empty or cannot be asked.
             ContextFullError: if question and answer do not fit; the stream is as before.
         """
         if self.waiting.n_turns == 0:
             raise ValueError("nothing has been seen yet: push frames until a first turn is complete, then ask")
-        if not question.strip():
+        if not self._processor.checked_text(question).strip():
             raise ValueError(f"the question is {question!r}: expected some text")
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
+        if max_new_tokens is None:
+            raise ValueError("max_new_tokens=None: expected a whole number at least 1")
+        check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
         chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
         reading = self._reading(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens)
         job = TurnJob(reading, chooser, chooser.end_ids, max_new_tokens)
