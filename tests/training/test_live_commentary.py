@@ -8,8 +8,8 @@ import torch
 from media import write_video
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from livecc_hf.captions.words import Word
 from livecc_hf.data.conversations import NarratedVideo
-from livecc_hf.data.words import Word
 from livecc_hf.modeling.decoding_livecc import StreamOptions
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.tiny.samples import narration_clip
