@@ -15,6 +15,11 @@ def run(argv: Sequence[str]) -> int:
         ValueError: if `--recipe` names none there is.
         ImportError: if the packages for training are not installed.
     """
+    if "--help" in argv or "-h" in argv:
+        from livecc_hf.training.help import short_help
+
+        print(short_help())
+        return 0
     argv = with_recipe_as_config("train", argv)
     require_extra("train", "livecc train")
     from livecc_hf.training.script import main

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
 
+from .recipe_file import WrittenRecipe, read_written
 from .samples import EncodeOptions
+from .trl_options import check_trl_options
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
 OPTIMIZERS = ("trainer", "muon")
 TRAINING_SCHEMES = ("mrope", "sequential")
+ALL_OPTIONS = "--help-all"
+# What a training machine has and the one where samples are looked at may lack.
+_MACHINE_OPTIONS = (
+    *("use_cpu", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel"),
+    *("optim", "load_in_4bit", "load_in_8bit", "deepspeed", "fsdp", "fsdp_config", "ddp_backend", "parallelism_config"),
+)
 
 
 @dataclass
@@ -136,28 +143,19 @@ class Recipe:
         training: TRL's options.
         model: which model, with which adapter and precision.
         packing: put several samples into a row, up to `training.max_length` tokens.
+        notes: what the user should know about the options.
     """
 
     ours: LiveCCArguments
     training: SFTConfig
     model: ModelConfig
     packing: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def data_seed(self) -> int:
         """The seed of what is drawn and packed."""
         return self.training.seed if self.training.data_seed is None else self.training.data_seed
-
-
-def _unknown_keys(error: ValueError, options: Sequence[type]) -> ValueError:
-    """Returns the parser's error in the words of a recipe, where it is about unknown keys; else the error itself."""
-    known = {item.name for cls in options for item in fields(cls)}
-    unknown = [key for key in re.findall(r"'--(\w+)'", str(error)) if key not in known]
-    if not unknown:
-        return error
-    near = difflib.get_close_matches(unknown[0], known, n=1)
-    hint = f": did you mean {near[0]}?" if near else "; see livecc train --help"
-    return ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
 
 
 def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
@@ -180,8 +178,6 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
         raise ValueError(
             "train_sampling_strategy is group_by_length, whose order cannot be resumed: use batch_rebalance, or packing"
         )
-    if training.label_smoothing_factor:
-        raise ValueError("label_smoothing_factor needs the logits of every token, which are never made: remove it")
     if training.use_liger_kernel:
         check_liger()
     is_measured = training.eval_strategy != "no" or training.eval_on_start
@@ -196,26 +192,58 @@ def parse(argv: Sequence[str]) -> Recipe:
         ValueError: if a key is unknown, or a value does not fit.
         FileNotFoundError: if there is no such recipe.
     """
-    from trl import ModelConfig, SFTConfig, TrlParser
-
-    arguments = []
-    for item in argv:
-        key, equals, value = item.partition("=")
-        is_override = equals and key.isidentifier() and (not arguments or arguments[-1] != "--config")
-        arguments += [f"--{key}", value] if is_override else [item]
-    parser = TrlParser((LiveCCArguments, SFTConfig, ModelConfig))
-    parser.prog = "livecc train"
-    parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
-    try:
-        ours, training, model = parser.parse_args_and_config(arguments)
-    except ValueError as error:
-        raise _unknown_keys(error, (LiveCCArguments, SFTConfig, ModelConfig)) from error
+    written = read_written(argv)
+    if _is_inspection(written):
+        written = written.without(_MACHINE_OPTIONS)
+        written.values.update(use_cpu=True, bf16=False)
+    ours, training, model = _parse_options(written)
+    notes = check_trl_options(ours, training, model, written.names)
     training.remove_unused_columns = False
-    training.dataset_kwargs = {"skip_prepare_dataset": True, **(training.dataset_kwargs or {})}
+    training.dataset_kwargs = {"skip_prepare_dataset": True}
+    training.assistant_only_loss = False  # is what happens; TRL would look for it in the data
     # TRL packs text columns it has tokenised itself; ours are packed by `BatchLoader`.
     packing, training.packing, training.padding_free = training.packing, False, False
     if packing and training.max_length is None:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
     _check_together(ours, training, model)
     parse_entries(ours.data), parse_entries(ours.eval_data, "eval_data")
-    return Recipe(ours, training, model, packing)
+    return Recipe(ours, training, model, packing, notes)
+
+
+def _is_inspection(written: WrittenRecipe) -> bool:
+    """Returns whether samples are to be printed and nothing is trained."""
+    count = written.values.get("inspect", 0)
+    if "--inspect" in written.words:
+        count = "".join(written.words[written.words.index("--inspect") + 1 :][:1])
+    return str(count).isdigit() and int(count) > 0
+
+
+def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
+    """Returns the options' dataclasses.
+
+    Raises:
+        ValueError: if a key is unknown, or a value does not fit.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> NoReturn:  # the usage of 200 options would hide it
+            raise ValueError(f"{message} (see livecc train --help)")
+
+    options = (LiveCCArguments, SFTConfig, ModelConfig)
+    parser = Parser(options)
+    parser.prog = "livecc train"
+    parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
+    parser.set_defaults_with_config(**written.values)
+    words = ["--help" if word == ALL_OPTIONS else word for word in written.words]
+    *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+    known = {item.name for cls in options for item in fields(cls)}
+    unknown = [key for key in written.values if key not in known]
+    unknown += [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f": did you mean {near[0]}?" if near else "; see livecc train --help"
+        raise ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
+    if rest:
+        raise ValueError(f"{rest[0]!r} belongs to no option: options are written key=value, a recipe --config FILE")
+    return tuple(parsed)

@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     recipe = parse(sys.argv[1:] if argv is None else argv)
     show_log(recipe.training.process_index == 0)
+    for note in recipe.notes:
+        logger.info(note)
     if recipe.ours.inspect:
         print(inspect(recipe))
         return

@@ -1,0 +1,67 @@
+"""What `livecc train --help` prints: what most runs need, on two screens; TRL's parser lists all 200 options."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import fields
+
+from .arguments import ALL_OPTIONS, LiveCCArguments
+
+WIDTH = 80
+_TOP = """\
+usage: livecc train --recipe NAME|--config FILE [--resume] [KEY=VALUE ...]
+
+Fine-tune a model. A recipe is a YAML file of options; what is written after it
+wins, as KEY=VALUE or --KEY VALUE.
+
+  livecc train --recipe own-videos/lora inspect=4    shows what would be learned
+  livecc train --recipe own-videos/lora              learns it
+
+`--recipe` without a name lists those that come with the package."""
+# Of TRL's and transformers' options, those that recipes set; several may stand in a line.
+COMMON = {
+    "Model and memory": {
+        "model_name_or_path": "folder or Hub id to start from",
+        "dtype, bf16": "precision of the weights, and mixed precision",
+        "use_peft, lora_r": "train an adapter (LoRA), of this rank",
+        "load_in_4bit": "quantise the base below the adapter",
+        "activation_checkpointing": "compute activations again, to save memory",
+        "use_cpu": "train without a GPU",
+    },
+    "Steps": {
+        "output_dir": "where checkpoints and the model go",
+        "num_train_epochs, max_steps": "how long",
+        "learning_rate": "with lr_scheduler_type, warmup_steps, weight_decay",
+        "per_device_train_batch_size": "rows of a step on one device",
+        "gradient_accumulation_steps": "times as many rows before the weights move",
+        "max_length, packing": "most tokens of a row; several samples in one",
+        "dataloader_num_workers": "processes that decode video",
+        "seed": "of everything that is drawn",
+    },
+    "What is measured and kept": {
+        "eval_strategy, eval_steps": "no, steps or epoch: when held-out data is measured",
+        "save_strategy, save_steps": "no, steps or epoch: when a checkpoint is saved",
+        "save_total_limit": "how many checkpoints are kept",
+        "logging_steps, report_to": "how often, and tensorboard, wandb or trackio",
+    },
+}
+_END = f"""\
+livecc train {ALL_OPTIONS} lists all options, with those of TRL's SFTConfig and
+ModelConfig; docs/training.md says what they mean for commentary, memory, time."""
+
+
+def short_help() -> str:
+    """Return the help: no more than two screens of 40 lines and 80 columns."""
+    ours = {item.name: str(item.metadata["help"]) for item in fields(LiveCCArguments)}
+    blocks = [_TOP, _block("Data and commentary (this package's own)", ours)]
+    blocks += [_block(title, options) for title, options in COMMON.items()]
+    return "\n".join([*blocks, "", _END])
+
+
+def _block(title: str, options: Mapping[str, str]) -> str:
+    column = max(map(len, options)) + 4
+    lines = ["", f"{title}:"]
+    for names, text in options.items():
+        lines += textwrap.wrap(f"  {names:<{column - 2}}{text}", WIDTH, subsequent_indent=" " * column)
+    return "\n".join(lines)

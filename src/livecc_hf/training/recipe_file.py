@@ -1,0 +1,100 @@
+"""A training recipe as it is written: a YAML file of options, and what the command line puts over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from livecc_hf.messages import one_line
+
+
+@dataclass(frozen=True)
+class WrittenRecipe:
+    """What was written, before it is read as options.
+
+    Attributes:
+        values: of the YAML file.
+        words: of the command line, as `--key value`.
+    """
+
+    values: dict[str, Any]
+    words: list[str]
+
+    @property
+    def names(self) -> set[str]:
+        """The options that are given, whatever their value."""
+        flags = {word.removeprefix("--").partition("=")[0] for word in self.words if word.startswith("--")}
+        return set(self.values) | {flag.replace("-", "_").removeprefix("no_") for flag in flags}
+
+    def without(self, names: Sequence[str]) -> WrittenRecipe:
+        """Return it as if these options were not given."""
+        kept, is_kept = [], True
+        for word in self.words:
+            if word.startswith("--"):
+                name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+                is_kept = name.removeprefix("no_") not in names
+            kept += [word] if is_kept else []
+        return WrittenRecipe({key: value for key, value in self.values.items() if key not in names}, kept)
+
+
+def read_written(argv: Sequence[str]) -> WrittenRecipe:
+    """Read `--config FILE` and what is written after it, as `key=value` or `--key value`.
+
+    The file's `env`, if it has one, goes into the environment, as in TRL's own scripts.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no YAML mapping of plain values.
+    """
+    words: list[str] = []
+    for item in argv:
+        key, equals, value = item.partition("=")
+        is_override = equals and key.isidentifier() and (not words or words[-1] != "--config")
+        words += [f"--{key}", value] if is_override else [item]
+    values: dict[str, Any] = {}
+    if "--config" in words:
+        at = words.index("--config")
+        if at + 1 == len(words):
+            raise ValueError(
+                "--config is given without a file: expected a recipe, such as recipes/own-videos/lora.yaml"
+            )
+        values = read_recipe(words[at + 1])
+        del words[at : at + 2]
+    env = values.pop("env", None) or {}
+    if not isinstance(env, Mapping):
+        raise ValueError(f"env is {env!r:.60}: expected a mapping of names to values")
+    os.environ.update({str(key): str(value) for key, value in env.items()})
+    return WrittenRecipe(values, words)
+
+
+def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the values of a YAML file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds something else than a mapping of names to plain values.
+    """
+    import yaml
+
+    text = Path(path).expanduser().read_bytes()
+    try:
+        values = yaml.safe_load(text)
+    # A tag that is unknown, a value that its tag does not fit, bytes that are no text, lists in lists in lists.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML of plain values: {_with_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}: expected lines of key: value")
+    if strange := [key for key in values if not isinstance(key, str)]:
+        raise ValueError(f"{path} has the key {strange[0]!r}: expected the name of an option")
+    return values
+
+
+def _with_line(error: Exception) -> str:
+    """Return what a YAML parser complains about, and where."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return one_line(error, 200)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())[:200]}"

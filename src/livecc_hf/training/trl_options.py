@@ -1,0 +1,96 @@
+"""Options of TRL and transformers that commentary leaves nothing to do for: refused, or said once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
+    from .arguments import LiveCCArguments
+
+# Options that ask for what is not to be had: their values that are fine, and why others are not.
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "completion_only_loss": ((None, True), "the loss is that of answers, always"),
+    "truncation_mode": (("keep_start",), "clips lose turns at their end"),
+    "chat_template_path": ((None,), "the model's grammar is its own chat template"),
+    "eos_token": ((None,), "the model's grammar says what ends a message"),
+    "pad_token": ((None,), "the processor's is used"),
+    "model_init_kwargs": ((None,), "the model's options have names of their own, such as dtype"),
+    "router_aux_loss_coef": ((None, 0.0), "the model has no experts"),
+    "label_smoothing_factor": ((0.0,), "it needs the logits of every token, which are never made"),
+    "label_names": ((None,), "the labels are the answers' tokens"),
+    "length_column_name": (("length",), "tokens are counted by this package"),
+}
+# Options that change nothing: their values that say what happens anyway, and what does happen.
+IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
+    "trust_remote_code": ((False,), "the model's code is this package's"),
+    "dataset_text_field": ((), "data says where the words are"),
+    "dataset_kwargs": (({"skip_prepare_dataset": True},), "data is read by this package"),
+    "dataset_num_proc": ((), "see dataloader_num_workers"),
+    "shuffle_dataset": ((), "see train_sampling_strategy"),
+    "packing_strategy": (("bfd",), "packing is best-fit and never cuts a sample"),
+    "padding_free": ((False,), "see packing"),
+    "eval_packing": ((False,), "held-out samples are not packed"),
+    "remove_unused_columns": ((False,), "no column is removed"),
+    "use_cache": ((False,), "training keeps no cache"),
+    "do_train": ((True,), "training is all it does"),
+    "do_predict": ((False,), "training is all it does"),
+    "prediction_loss_only": ((True,), "only the loss of held-out data is measured"),
+    "include_for_metrics": (([],), "only the loss of held-out data is measured"),
+    "batch_eval_metrics": ((False,), "only the loss of held-out data is measured"),
+    "eval_do_concat_batches": ((), "only the loss of held-out data is measured"),
+    "eval_use_gather_object": ((), "only the loss of held-out data is measured"),
+    "eval_accumulation_steps": ((), "only the loss of held-out data is measured"),
+    "bf16_full_eval": ((False,), "held-out data is measured in the precision of training"),
+    "fp16_full_eval": ((False,), "held-out data is measured in the precision of training"),
+}
+# Options that need another one.
+_OF_LORA = (
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
+    *("lora_task_type", "use_rslora", "use_dora"),
+)
+_OF_FOUR_BITS = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
+_OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon")
+
+
+def check_trl_options(
+    ours: LiveCCArguments, training: SFTConfig, model: ModelConfig, given: Collection[str]
+) -> list[str]:
+    """Refuse what cannot be had, and return a line about what has no effect, if anything has none.
+
+    Args:
+        ours: options of this package.
+        training: TRL's options, as they were given.
+        model: TRL's options of the model.
+        given: names of the options that the recipe or the command line gives.
+
+    Raises:
+        ValueError: naming every option that asks for what cannot be had.
+    """
+    wrong = [
+        f"{name}={getattr(training, name)!r} ({why})"
+        for name, (fine, why) in REFUSED.items()
+        if not _is_one_of(getattr(training, name), fine)
+    ]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: not to be had in the training of commentary, remove it")
+    idle = [
+        f"{name} ({why})"
+        for name, (fine, why) in IDLE.items()
+        if name in given and not _is_one_of(getattr(training, name), fine)
+    ]
+    for names, is_off, why in (
+        (_OF_LORA, not model.use_peft, "use_peft is off"),
+        (_OF_FOUR_BITS, not model.load_in_4bit, "load_in_4bit is off"),
+        (("muon_learning_rate",), ours.optimizer != "muon", "optimizer is not muon"),
+        (_OF_ADAMW, ours.optimizer == "muon", "optimizer is muon"),
+        (("do_eval",), training.do_eval and training.eval_strategy == "no", "eval_strategy is no"),
+    ):
+        idle += [f"{name} ({why})" for name in names if is_off and name in given]
+    return [f"options without effect here: {', '.join(idle)}"] if idle else []
+
+
+def _is_one_of(value: Any, fine: tuple[Any, ...]) -> bool:
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in fine)
