@@ -11,6 +11,7 @@ from livecc_hf.training.checkpoints import (
     remove_partial,
     write_run_state,
 )
+from livecc_hf.training.run_identity import RunIdentity
 
 
 @pytest.fixture()
@@ -40,8 +41,22 @@ def test_a_folder_without_checkpoints(tmp_path):
 
 def test_another_run_is_refused():
     state = RunState(5, "abc", 8)
-    check_same_run("checkpoint-5", state, "abc", 8)
+    check_same_run("checkpoint-5", state, RunIdentity("abc"), 8)
     with pytest.raises(ValueError, match="other data.*abc.*xyz"):
-        check_same_run("checkpoint-5", state, "xyz", 8)
+        check_same_run("checkpoint-5", state, RunIdentity("xyz"), 8)
     with pytest.raises(ValueError, match="8 rows a step, this run has 4"):
-        check_same_run("checkpoint-5", state, "abc", 4)
+        check_same_run("checkpoint-5", state, RunIdentity("abc"), 4)
+
+
+def test_what_has_changed_is_named():
+    before = RunIdentity("abc", {"seed": 1, "data[0].path": "a"}, {"max_steps": 4})
+    state = RunState.of(before, 5, 8, 100, True, {})
+    now = RunIdentity("xyz", {"seed": 2, "data[0].path": "a", "data[1].path": "b"}, {"max_steps": 4})
+    with pytest.raises(ValueError, match=r'options: seed 1 -> 2; data\[1\].path not given -> "b"\. Restore'):
+        check_same_run("checkpoint-5", state, now, 8)
+
+
+def test_what_may_change_is_said(caplog):
+    state = RunState.of(RunIdentity("abc", {"seed": 1}, {"max_steps": 4}), 5, 8, 100, True, {})
+    check_same_run("run/checkpoint-5", state, RunIdentity("abc", {"seed": 1}, {"max_steps": 9}), 8)
+    assert "changed since checkpoint-5, and from now on as given: max_steps 4 -> 9" in caplog.text

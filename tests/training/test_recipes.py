@@ -88,6 +88,7 @@ def test_every_recipe_parses_and_so_do_its_data_entries(path):
     recipe = parse_here(["--config", str(path)])
     assert recipe.model.model_name_or_path
     assert recipe.training.output_dir.startswith("runs/")
+    assert recipe.notes == []  # each option has an effect
     entries = parse_entries(recipe.ours.data)
     assert entries
     for entry in entries:
@@ -95,6 +96,12 @@ def test_every_recipe_parses_and_so_do_its_data_entries(path):
         assert source in SOURCES
         assert entry.pop("weight", 1) > 0
         parse_entry(ENTRIES[source], entry, source)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=name_of)
+def test_samples_of_every_recipe_can_be_looked_at_without_a_gpu(path):
+    recipe = parse(["--config", str(path), "inspect=4"])
+    assert (recipe.ours.inspect, recipe.training.device.type) == (4, "cpu")
 
 
 @pytest.mark.parametrize("path", [*RECIPES, *LAUNCHERS, ROOT / "recipes/accelerate/two_nodes.sh"], ids=name_of)

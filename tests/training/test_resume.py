@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,13 +164,28 @@ def test_a_run_is_not_overwritten(recipe):
         main(["--config", path])
 
 
-def test_resuming_with_other_data_is_refused(recipe, tmp_path):
-    path = recipe(**STEPS)
+def test_resuming_with_a_changed_option_names_it(recipe, tmp_path, caplog):
+    path = recipe(**STEPS, held_out=2, optimizer="trainer")
     main(["--config", path])
-    with pytest.raises(ValueError, match="other data"):
-        main(["--config", path, "--resume", "data_seed=5"])
+    other = json.dumps({"source": "tiny", "task": "list", "length": [1, 1], "samples": 47})
+    for given, named in {
+        "data_seed=5": "data_seed null -> 5",
+        "held_out=3": "held_out 2 -> 3",
+        "max_frames=60": "max_frames 480 -> 60",
+        "use_context=false": "use_context true -> false",
+        "keep_trailing_silence=false": "keep_trailing_silence true -> false",
+        "position_scheme=sequential": 'position_scheme null -> "sequential"',
+        f"data={other}": "data[0].samples 48 -> 47",
+        "train_parts=merger": 'train_parts ["vision", "merger", "language_model"] -> ["merger"]',
+        "optim=adamw_torch": 'optim "adamw_torch_fused" -> "adamw_torch"',
+        "learning_rate=0.1": "learning_rate 0.003 -> 0.1",
+    }.items():
+        with pytest.raises(ValueError, match=f"trained with other options: (.*; )?{re.escape(named)}.*Restore"):
+            main(["--config", path, "--resume", given])
     with pytest.raises(ValueError, match="4 rows a step, this run has 2"):
         main(["--config", path, "--resume", "per_device_train_batch_size=2"])
+    main(["--config", path, "--resume", "max_steps=7"])
+    assert "changed since checkpoint-6, and from now on as given: max_steps 6 -> 7" in caplog.text
 
 
 def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
@@ -183,7 +199,7 @@ def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
     path = recipe(**STEPS, data=[{"source": "jsonl", "path": str(lines)}])
     main(["--config", path])
     write("Rad ball.")
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match=r"other options: the content of data\[0\] \(jsonl .*lines.jsonl\) "):
         main(["--config", path, "--resume"])
 
 

@@ -79,6 +79,16 @@ def test_a_released_livecc_checkpoint_needs_a_scheme_to_train_in(recipe, publish
     assert (config["position_scheme"], config["message_end_token_id"]) == ("sequential", 1988)
 
 
+def test_a_recipe_that_overrides_the_scheme_says_so(recipe, caplog):
+    said = "the recipe's position_scheme 'sequential' overrides 'mrope', the scheme of"
+    for given in ("inspect=1", "max_steps=1"):
+        caplog.clear()
+        main(["--config", recipe(), "position_scheme=mrope", given])
+        assert said not in caplog.text
+        main(["--config", recipe(), "position_scheme=sequential", given])
+        assert caplog.text.count(said) == 1
+
+
 def test_vision_can_be_frozen(recipe):
     trainer = build_trainer(parse(["--config", recipe(), "train_parts=language_model", "max_steps=1"]))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
@@ -118,7 +128,7 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
         ({"train_sampling_strategy": "group_by_length"}, "batch_rebalance"),
         ({"use_peft": True}, "muon.*use_peft"),
         ({"use_liger_kernel": True}, "CUDA"),
-        ({"held_out": 48}, "held_out is 48.*48 samples"),
+        ({"held_out": 48}, "held_out is 48.*48 samples.*set held_out to 4, at most 47, or to 0 with eval_strategy=no"),
         ({"train_parts": ["ears"]}, "ears"),
         ({"load_in_4bit": True}, "use_peft"),
     ],

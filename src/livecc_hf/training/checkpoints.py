@@ -8,6 +8,9 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from .run_identity import RunIdentity, name_changes
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ class RunState:
         n_tokens: tokens trained on.
         resumable: whether optimizer and random state are in it, too.
         skipped: counts of samples seen and skipped.
+        fixed, free: options of the run; see `RunIdentity`.
     """
 
     step: int
@@ -34,6 +38,22 @@ class RunState:
     n_tokens: int = 0
     resumable: bool = True
     skipped: dict[str, int] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+    free: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        identity: RunIdentity,
+        step: int,
+        global_batch: int,
+        n_tokens: int,
+        resumable: bool,
+        skipped: dict[str, int],
+    ) -> RunState:
+        """Returns the state of a run with that identity."""
+        options = {"fixed": identity.fixed, "free": identity.free}
+        return cls(step, identity.fingerprint, global_batch, n_tokens, resumable, skipped, **options)
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
@@ -91,20 +111,28 @@ def _has_trainer_state(checkpoint: Path) -> bool:
     return True
 
 
-def check_same_run(checkpoint: str | Path, state: RunState, fingerprint: str, global_batch: int) -> None:
-    """Refuses to go on with other data or another batch: it would not be the same run.
+def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentity, global_batch: int) -> None:
+    """Refuses to go on with other data or another batch: it would not be the same run. Says what else has changed.
 
     Raises:
-        ValueError: if the data, its order or the global batch have changed.
+        ValueError: naming what has changed: options, the data, their order or the global batch.
     """
-    if state.fingerprint != fingerprint:
+    changed = name_changes(state.fixed, identity.fixed) if state.fixed else []
+    if changed:
+        raise ValueError(
+            f"{checkpoint} was trained with other options: {'; '.join(changed)}. Restore them, or start a new run with "
+            f"model_name_or_path={checkpoint} and another output_dir"
+        )
+    if state.fingerprint != identity.fingerprint:
         raise ValueError(
             f"{checkpoint} was trained on other data, or on the same in another order (its fingerprint is "
-            f"{state.fingerprint}, this recipe's {fingerprint}): restore the recipe's data, seed and limits, or start "
-            "a new run with model_name_or_path set to it and another output_dir"
+            f"{state.fingerprint}, this recipe's {identity.fingerprint}): restore the recipe's data, seed and limits, "
+            "or start a new run with model_name_or_path set to it and another output_dir"
         )
     if state.global_batch != global_batch:
         raise ValueError(
             f"{checkpoint} was trained with {state.global_batch} rows a step, this run has {global_batch}: adjust "
             "per_device_train_batch_size, gradient_accumulation_steps or the number of processes to the same product"
         )
+    if state.free and (told := name_changes(state.free, identity.free)):
+        logger.warning("changed since %s, and from now on as given: %s", Path(checkpoint).name, "; ".join(told))

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if checkpoint is None:
         trainer.forget_skipped()
     elif (state := read_run_state(checkpoint)) is not None:
-        check_same_run(checkpoint, state, trainer.fingerprint, trainer.global_batch)
+        check_same_run(checkpoint, state, trainer.identity, trainer.global_batch)
         trainer.restore(state)
     else:
         logger.warning("%s has no %s: that its data are these cannot be checked", checkpoint, RUN_STATE_FILE)

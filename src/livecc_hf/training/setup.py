@@ -19,6 +19,7 @@ from .batches import BatchLoader
 from .data import TrainingData, open_data
 from .packing import Packs, plan_packs, plan_singles, token_counts
 from .placeholder import N_PLACEHOLDER_TOKENS
+from .run_identity import identify_run
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -64,7 +65,12 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     if read_adapter(source) is not None:
         raise ValueError(f"{source} is an adapter; merge it first (livecc merge {source} OUT) and start from OUT")
     revision = None if Path(source).expanduser().is_dir() else recipe.model.model_revision
-    config, notes = read_config(source, recipe.ours.position_scheme, revision=revision)
+    config, notes = read_config(source, revision=revision)
+    chosen, own = recipe.ours.position_scheme, config.position_scheme
+    if chosen is not None:
+        config, notes = read_config(source, chosen, revision=revision)
+    if chosen not in (None, own):
+        notes.append(f"the recipe's position_scheme '{chosen}' overrides '{own}', the scheme of {source}")
     if config.position_scheme == "reference":
         raise ValueError(
             f"{source} runs in position scheme 'reference', which is for inference only: set position_scheme to "
@@ -159,7 +165,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         optimizers=(optimizer, None),
         peft_config=lora_config(model, recipe.model, ours.train_parts) if recipe.model.use_peft else None,
         ledger=SkipLedger(training.output_dir, ours.max_skipped),
-        fingerprint=_fingerprint(recipe, data),
+        identity=identify_run(recipe, data.train, len(data.packs)),
         finish_save=_AdapterFinisher(config, processor, recipe) if recipe.model.use_peft else None,
         held_out_loader=held_out,
     )
@@ -208,7 +214,9 @@ def inspect(recipe: Recipe) -> str:
     """
     from .inspection import inspect_samples
 
-    processor, _, _ = load_recipe_processor(recipe)
+    processor, _, notes = load_recipe_processor(recipe)
+    for note in notes:
+        logger.warning(note)
     data, _ = open_samples(recipe, processor)
     rng = np.random.default_rng(recipe.data_seed)
     chosen = np.sort(rng.permutation(len(data))[: recipe.ours.inspect])
@@ -288,7 +296,12 @@ def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData
     items = np.stack([data.part_of, data.row_of], axis=1)  # an item may come several times, by its weight
     distinct, first, which = np.unique(items, axis=0, return_index=True, return_inverse=True)
     if n_held_out >= len(distinct):
-        raise ValueError(f"held_out is {n_held_out}, but there are only {len(distinct)} samples; hold out fewer")
+        most = len(distinct) - 1
+        fewer = f"set held_out to {max(most // 10, 1)}, at most {most}, or to" if most else "add videos, or set it to"
+        raise ValueError(
+            f"held_out is {n_held_out}, but the data have only {len(distinct)} samples, and some have to be left to "
+            f"train on: {fewer} 0 with eval_strategy=no to measure nothing"
+        )
     chosen = np.random.default_rng(seed).permutation(len(distinct))[:n_held_out]
     is_held_out = np.isin(which.reshape(-1), chosen)
     return data.select(np.flatnonzero(~is_held_out)), data.select(np.sort(first[chosen]))
@@ -323,19 +336,3 @@ def _counts_file(data: TrainingData) -> Path:
     described = f"{data.fingerprint()} {len(processor.tokenizer)} {processor.to_json_string()}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]
     return default_cache() / f"tokens-{key}.npy"
-
-
-def _fingerprint(recipe: Recipe, data: RunData) -> str:
-    """Returns a hash of everything that decides which samples come when."""
-    training = recipe.training
-    described = (
-        data.train.fingerprint(),
-        recipe.packing and training.max_length,
-        len(data.packs),
-        training.seed,
-        training.data_seed,
-        str(training.train_sampling_strategy),
-        (recipe.ours.position_scheme, recipe.ours.train_parts, recipe.ours.optimizer, str(training.optim)),
-        [(name, value) for name, value in vars(recipe.model).items() if "lora" in name or name == "use_peft"],
-    )
-    return hashlib.sha256(repr(described).encode()).hexdigest()[:16]

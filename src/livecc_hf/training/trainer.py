@@ -16,6 +16,7 @@ from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from .batches import BOOKKEEPING, BatchLoader
 from .checkpoints import RunState, write_run_state
 from .packed_attention import packed_batch
+from .run_identity import RunIdentity
 from .sharding import reduced_head_gradient
 from .token_means import TokenMeans
 
@@ -32,7 +33,7 @@ class LiveCCTrainer(SFTTrainer):
 
     Args:
         ledger: counts what is skipped; `None` in runs without training.
-        fingerprint: of the training data and its order, kept in checkpoints.
+        identity: of the run, kept in checkpoints.
         finish_save: called with each folder that was saved, on the process that writes.
         held_out_loader: makes the batches of held-out samples that `evaluate` measures.
         **keywords: as `SFTTrainer`.
@@ -42,7 +43,7 @@ class LiveCCTrainer(SFTTrainer):
         self,
         *,
         ledger: SkipLedger | None = None,
-        fingerprint: str = "",
+        identity: RunIdentity | None = None,
         finish_save: Callable[[str | Path], None] | None = None,
         held_out_loader: BatchLoader | None = None,
         **keywords,
@@ -51,7 +52,7 @@ class LiveCCTrainer(SFTTrainer):
             keywords["eval_dataset"] = held_out_loader.dataset()
         super().__init__(**keywords)
         self.ledger = ledger
-        self.fingerprint = fingerprint
+        self.identity = identity or RunIdentity("")
         self._finish_save = finish_save
         self._held_out_loader = held_out_loader
         self._unusable_held_out: set[int] = set()
@@ -196,7 +197,7 @@ class LiveCCTrainer(SFTTrainer):
             counts = self.ledger.state() if self.ledger is not None else {}
             resumable = not self.args.save_only_model
             tokens = self._total_train_tokens
-            state = RunState(step, self.fingerprint, self.global_batch, tokens, resumable, counts)
+            state = RunState.of(self.identity, step, self.global_batch, tokens, resumable, counts)
             write_run_state(f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}", state)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
