@@ -18,6 +18,7 @@ MODULES = {
     "data": ("datasets", "gcld3", "faster_whisper", "httpx2", "matplotlib", "tqdm"),
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
+    "evaluate": ("httpx2", "matplotlib", "pyarrow"),
     "fetch": ("yt_dlp",),
     "liger": ("liger_kernel",),
     "quantize": ("bitsandbytes",),

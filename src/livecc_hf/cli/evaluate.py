@@ -1,4 +1,4 @@
-"""`livecc evaluate`: score predictions, compare them."""
+"""`livecc evaluate`: score predictions, compare them, have commentaries judged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .main import OneLineParser
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
-    for add in (_add_list, _add_score, _add_compare):
+    for add in (_add_list, _add_score, _add_compare, _add_judge):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -70,13 +70,50 @@ def _add_compare(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return compare
 
 
+def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    judge = tasks.add_parser(
+        "judge",
+        help="a language model compares commentaries with an opponent's",
+        description="Have a language model compare commentaries with an opponent's, in both orders. Started again "
+        "after an interruption, it goes on, and no question is paid for twice. Then: livecc evaluate score OUT "
+        "PREDICTIONS OPPONENT.",
+        allow_abbrev=False,
+    )
+    judge.add_argument("predictions", metavar="PREDICTIONS", help="the model's commentaries")
+    judge.add_argument("opponent", metavar="OPPONENT", help="the commentaries that they are compared with")
+    judge.add_argument("--out", required=True, type=Path, metavar="FILE", help="where verdicts go (.jsonl)")
+    judge.add_argument("--judge", required=True, metavar="MODEL", help="the judge, as the endpoint names it")
+    judge.add_argument(
+        "--base-url",
+        default="http://localhost:8000/v1",
+        metavar="URL",
+        help="an endpoint that speaks OpenAI's chat completions (default: %(default)s, where vLLM serves)",
+    )
+    judge.add_argument(
+        "--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable with the key (default: %(default)s)"
+    )
+    judge.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="LiveSports-3K CC's rows, with what people said; default: what the predictions carry, else from the Hub",
+    )
+    judge.add_argument("--dataset-revision", metavar="REVISION", help="of the rows on the Hub")
+    judge.add_argument("--repeat", type=int, default=1, metavar="N", help="ask N times; 2 gives test-retest agreement")
+    judge.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    judge.add_argument("--concurrency", type=int, default=16, metavar="N", help="calls at once (default: %(default)s)")
+    judge.add_argument("--timeout", type=float, default=120.0, metavar="S", help="longest wait for a reply")
+    judge.add_argument("--attempts", type=int, default=5, metavar="N", help="tries for a reply (default: %(default)s)")
+    judge.add_argument("--cache", type=Path, metavar="FILE", help="keeps replies over runs; default: beside OUT")
+    return judge
+
+
 def run(args: argparse.Namespace) -> int:
     """Do the task.
 
     Raises:
         ValueError, OSError, ImportError: as the task's functions do.
     """
-    return {"list": _list, "score": _score, "compare": _compare}[args.task](args)
+    return {"list": _list, "score": _score, "compare": _compare, "judge": _judge}[args.task](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -116,3 +153,30 @@ def _compare(args: argparse.Namespace) -> int:
     names = tuple(args.model_names)
     print(comparison_markdown(compare(args.a, args.b, args.protocol, names, args.across_protocols)), end="")
     return 0
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.judging.ask import JudgeOptions, judge
+    from livecc_hf.production.chat_endpoint import RetryLimits
+
+    options = JudgeOptions(
+        model=args.judge,
+        base_url=args.base_url,
+        api_key_env=args.api_key_env,
+        repeat=args.repeat,
+        concurrency=args.concurrency,
+        cache=args.cache,
+        limit=args.limit,
+        limits=RetryLimits(args.timeout, args.attempts),
+    )
+    result = judge(args.predictions, args.opponent, args.out, options, args.annotations, args.dataset_revision)
+    for note in result.notes:
+        print(f"livecc: warning: {note}", file=sys.stderr)
+    for what, reason in result.failed:
+        print(f"failed: {what}: {reason}", file=sys.stderr)
+    print(
+        f"{result.n_rows:,} rows; {result.n_asked:,} replies now, {result.n_cached:,} known; "
+        f"{result.n_invalid:,} invalid; {len(result.failed):,} failed; wrote {result.out}",
+        file=sys.stderr,
+    )
+    return 1 if result.failed else 0

@@ -5,7 +5,7 @@
 | `tasks` | benchmarks' rows, prompts, and what is asked of a model |
 | `predictions` | files of answers, commentaries and verdicts; those that others published |
 | `scorers` | figures from these files alone: no model, no GPU |
-| `judge` | a language model compares two commentaries |
+| `judging` | a language model compares two commentaries |
 | `report` | scores as JSON, Markdown, the Hub's files and a page |
 """
 
@@ -15,12 +15,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .judging.ask import JudgeOptions, judge
     from .scoring import compare, list_suites, score
 
 # Imported when first used, so that a command line's help does not wait for them.
-_EXPORTS = {**dict.fromkeys(("compare", "list_suites", "score"), "scoring")}
+_EXPORTS = {
+    **dict.fromkeys(("compare", "list_suites", "score"), "scoring"),
+    **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),
+}
 
-__all__ = ["compare", "list_suites", "score"]
+__all__ = ["JudgeOptions", "compare", "judge", "list_suites", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .stage import StageBrokenError
+from .broken import StageBrokenError
 
 _BUSY_S = 60  # how long to wait for other processes that write
 

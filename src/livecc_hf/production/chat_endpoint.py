@@ -56,10 +56,12 @@ class ChatEndpoint:
     Args:
         base_url: such as `http://localhost:8000/v1`, or with `/chat/completions`.
         model: as the endpoint names it.
-        schema: JSON schema of the answers.
+        schema: JSON schema of the answers; `None`: answers are free text.
         api_key: sent as a bearer token; `None`: none is sent.
         limits: how patient to be.
         max_answer_tokens: most tokens of an answer.
+        seed: asked for where the endpoint takes one.
+        extra: what brings httpx2 to those who ask.
 
     Raises:
         ImportError: if httpx2 is not installed.
@@ -70,12 +72,14 @@ class ChatEndpoint:
         self,
         base_url: str,
         model: str,
-        schema: dict[str, Any],
+        schema: dict[str, Any] | None,
         api_key: str | None = None,
         limits: RetryLimits | None = None,
         max_answer_tokens: int = 1024,
+        seed: int | None = None,
+        extra: str = "data",
     ):
-        require_extra("data", "asking a chat endpoint", "httpx2")
+        require_extra(extra, "asking a chat endpoint", "httpx2")
         import httpx2
 
         if not base_url.startswith(("http://", "https://")):
@@ -89,8 +93,12 @@ class ChatEndpoint:
         pool = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(timeout=self.limits.timeout_s, headers=headers, limits=pool)
         self._lock = threading.Lock()
-        json_schema = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
-        self._options = {"temperature": 0, "max_tokens": max_answer_tokens, "response_format": json_schema}
+        self._options: dict[str, Any] = {"temperature": 0, "max_tokens": max_answer_tokens}
+        if schema is not None:
+            json_schema = {"name": "answer", "strict": True, "schema": schema}
+            self._options["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        if seed is not None:
+            self._options["seed"] = seed
 
     def ask(self, messages: list[dict[str, str]], stop: threading.Event | None = None) -> str:
         """Return the model's answer to a conversation, trying again where that may help.
@@ -163,6 +171,8 @@ class ChatEndpoint:
                 self._options = rest | {"max_completion_tokens": options["max_tokens"]}
             elif "temperature" in options and "temperature" in said:
                 self._options = {name: value for name, value in options.items() if name != "temperature"}
+            elif "seed" in options and "seed" in said:
+                self._options = {name: value for name, value in options.items() if name != "seed"}
             elif "response_format" in options and any(word in said for word in _FORMAT_WORDS):
                 rest = {name: value for name, value in options.items() if name != "response_format"}
                 is_schema = options["response_format"]["type"] == "json_schema"

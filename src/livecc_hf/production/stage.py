@@ -10,17 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .broken import DeviceError as DeviceError
+from .broken import StageBrokenError as StageBrokenError
 from .records import DROPPED_SCHEMA
 
 TEXT_WORDS = 24  # of a dropped item, kept for the report
-
-
-class StageBrokenError(ValueError):
-    """A stage fails on everything, so the fault is not in the items: a missing model, an endpoint that is down."""
-
-
-class DeviceError(StageBrokenError):
-    """The accelerator failed: what its process is given next fails too, whatever it is, so nothing may be dropped."""
 
 
 @dataclass(frozen=True)

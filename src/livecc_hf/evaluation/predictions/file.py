@@ -150,6 +150,9 @@ class RowFile:
         there = read_rows(self.path)
         there.header.check_same(self.header, self.path)
         self.rows = there.rows
+        if (there.header.n_rows, there.header.limit) != (self.header.n_rows, self.header.limit):
+            write_rows(self.path, self.header, self.rows)  # a trial becomes more
+            return
         if lines.torn:
             os.truncate(self.path, lines.whole_bytes)
         elif not self.path.read_bytes().endswith(b"\n"):  # a whole line, but for its end

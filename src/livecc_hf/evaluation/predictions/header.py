@@ -11,7 +11,7 @@ from .rows import ROW_TYPES
 
 MARK, FORMAT = "livecc_hf_evaluation", 1
 # What may differ between two runs that go on in one file.
-_FREE = ("version", "n_rows", "device")
+_FREE = ("version", "n_rows", "limit", "device")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A language model compares two commentaries, in both orders."""

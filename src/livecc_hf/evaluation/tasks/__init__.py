@@ -1,0 +1,1 @@
+"""Benchmarks: their rows, their prompts, and what is asked of a model."""
