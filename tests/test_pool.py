@@ -1,5 +1,6 @@
 """Many streams on one model: each hears what it would hear alone, whatever the others do."""
 
+import contextlib
 import threading
 
 import pytest
@@ -157,17 +158,89 @@ def test_a_running_pool_serves_threads(frames, model, processor):
     assert len(pool) == 0
 
 
-def test_closing_ends_what_runs(frames, model, processor):
-    pool = CommentaryPool(model, processor, max_streams=1).start()
-    stream = pool.join(OPTIONS)
-    waiter = threading.Thread(target=lambda: list(stream))
-    waiter.start()
-    stream.push(frames[:8])
-    pool.close()
-    waiter.join(10)
-    assert not waiter.is_alive()
+@pytest.mark.parametrize("has_thread", [True, False])
+@pytest.mark.parametrize("n_frames", [3, 6, 13])  # also of a turn that is not complete
+def test_closing_says_what_waits(n_frames, has_thread, frames, model, processor):
+    """As a loop over a source does that ends with its source."""
+    expected = []
+    for video in (frames, frames.flip(0)):
+        stream = model.start_stream(processor, OPTIONS)
+        expected.append(stream.push(video[:n_frames]) + stream.finish())
+    heard = [[], []]
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    with pool.start() if has_thread else pool:
+        for video, said in zip((frames, frames.flip(0)), heard, strict=True):
+            pool.join(OPTIONS, on_segment=said.append).push(video[:n_frames])
+    for said, wanted in zip(heard, expected, strict=True):
+        assert_same(said, wanted)
+    assert (len(pool), pool.stats.n_unsaid_frames) == (0, 0)
     with pytest.raises(PoolFullError, match="closed"):
         pool.join()
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_closing_without_a_drain_tells_what_was_dropped(has_thread, frames, model, processor, caplog):
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    streams = [pool.join(OPTIONS) for _ in range(2)]
+    for stream in streams:
+        stream.push(frames[:9])
+    if has_thread:
+        with pool.paused():  # its first round has not begun
+            assert pool.start().close(timeout_s=0.01, drain=False) == 18
+    else:
+        with pytest.raises(KeyboardInterrupt), pool:
+            raise KeyboardInterrupt
+    assert pool.stats.n_unsaid_frames == 18
+    assert "the pool was closed before 18 frames (9.0 s of video) of 2 streams had their words" in caplog.text
+    assert all(stream.has_ended for stream in streams)
+
+
+def test_closing_has_an_end(frames, model, processor, monkeypatch, caplog):
+    go_on = threading.Event()
+    pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60).start()
+    stream = pool.join(OPTIONS)
+    stream._stream._chooser.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
+    stream.push(frames[:10])
+    try:
+        assert pool.close(timeout_s=0.2) == 10
+        assert "10 frames (5.0 s of video) of 1 streams" in caplog.text
+    finally:
+        go_on.set()
+
+
+def test_a_pool_may_be_closed_by_its_own_thread(frames, model, processor):
+    heard = []
+
+    def hear(segment):
+        heard.append(segment)
+        pool.close()
+
+    pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60).start()
+    stream = pool.join(OPTIONS, on_segment=hear)
+    stream.push(frames[:9])
+    assert stream.wait(30)
+    assert [segment.end_s for segment in heard] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_leaving_a_stream_says_what_waits(has_thread, frames, model, processor):
+    alone = model.start_stream(processor, OPTIONS)
+    expected = alone.push(frames[:9]) + alone.finish()
+    with contextlib.ExitStack() as stack:
+        pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+        if has_thread:
+            stack.enter_context(pool.start())
+        with pool.join(OPTIONS) as stream:
+            stream.push(frames[:9])
+        assert_same(taken(stream), expected)
+        with contextlib.suppress(ZeroDivisionError), pool.paused(), pool.join(OPTIONS) as stream:
+            stream.push(frames[:5])
+            raise ZeroDivisionError
+        assert stream.has_ended and pool.stats.n_unsaid_frames == 5
+        waiting = pool.join(OPTIONS)
+        waiting.push(frames[:3])
+        assert not waiting.wait(0.05)  # it is not finished
+        assert waiting.leave() == 3
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import torch
 
 from livecc_hf.messages import one_line
 from livecc_hf.modeling.decoding_livecc import stream_options
-from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES
+from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_reading_livecc import new_memory
 from livecc_hf.modeling.streaming_livecc import LARGE_FRAME_PX, CommentaryStream
@@ -55,6 +55,7 @@ class PoolStats:
         n_dropped_frames: frames dropped because they came faster than they could be commented on.
         n_refused: joins and pushes refused.
         n_failed: streams ended by an error.
+        n_unsaid_frames: frames that waited for their words when their stream was ended.
         busy_s: time spent in rounds, in seconds.
         latencies_s: of the last turns: seconds from the arrival of a turn's last frame to its words.
     """
@@ -66,6 +67,7 @@ class PoolStats:
     n_dropped_frames: int = 0
     n_refused: int = 0
     n_failed: int = 0
+    n_unsaid_frames: int = 0
     busy_s: float = 0.0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
@@ -74,6 +76,7 @@ class CommentaryPool:
     """Streams that share a model.
 
     Call :meth:`step` until it returns 0, or :meth:`start` a thread that does; use the pool in a `with` statement then.
+    Left normally, it says what waits before it ends the streams; left by an exception, it ends them at once.
 
     Attributes:
         failure: what the thread died of; `None` while it is well. No stream can join after it.
@@ -116,7 +119,7 @@ class CommentaryPool:
         self._counting = threading.Lock()  # guards counts that many threads add to; nothing else is locked inside
         self._round = threading.Lock()  # one round at a time
         self._thread: threading.Thread | None = None
-        self._is_closing = False
+        self._is_closing = self._is_draining = False  # the thread may outlive a close that had a time limit
         self._round_began_s: float | None = None
         self.failure: PoolStoppedError | None = None
 
@@ -168,6 +171,16 @@ class CommentaryPool:
             with self._changed:
                 self._n_joining -= 1
         return pooled
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a thread runs the rounds."""
+        return self._thread is not None
+
+    @property
+    def is_this_thread(self) -> bool:
+        """Whether the caller is that thread, as in `on_segment`, and must not wait for it."""
+        return self._thread is threading.current_thread()
 
     @property
     def round_s(self) -> float:
@@ -272,43 +285,74 @@ class CommentaryPool:
             self._thread.start()
         return self
 
-    def close(self, timeout_s: float | None = None) -> None:
-        """End all streams, and the thread after the round that it is in.
+    def close(self, timeout_s: float | None = None, drain: bool = True) -> int:
+        """Say what waits, and end all streams and the thread. No stream can join from here on.
+
+        Called by the thread that runs the rounds, such as from `on_segment`, it does not wait.
 
         Args:
-            timeout_s: how long to wait for that round; `None`: until it is over.
+            timeout_s: how long to wait for that; `None`: until all is said.
+            drain: `False`: end the streams now, after the round that is going on; what waits is dropped, and a warning
+                is logged that says how much it was. So it is where the time is up.
+
+        Returns:
+            How many frames were dropped.
         """
         with self._changed:
-            self._is_closing = True
+            self._is_draining, self._is_closing = drain, True
             self._changed.notify_all()
+        if drain:
+            for stream in self.streams:
+                stream.finish()
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        if self.is_this_thread:
+            return 0 if drain else self._end_all()
         if self._thread is not None:
             self._thread.join(timeout_s)
             self._thread = None
-        for stream in self.streams:
-            self.end(stream)
+        while drain and self._streams and (end_s is None or time.monotonic() < end_s):
+            self.step()
+        self._is_draining = False
+        return self._end_all()
 
     def __enter__(self) -> CommentaryPool:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, error_type: object, *_: object) -> None:
+        self.close(drain=error_type is None)
 
-    def end(self, stream: PooledStream, error: Exception | None = None) -> None:
-        """End a stream now, for the reason of an error or none."""
+    def _end_all(self) -> int:
+        """End all streams; return how many frames were dropped, which is logged."""
+        streams = self.streams
+        n_frames = sum(self.end(stream) for stream in streams)
+        if n_frames:
+            _log.warning(
+                "the pool was closed before %d frames (%.1f s of video) of %d streams had their words",
+                n_frames,
+                n_frames * FRAME_STEP_S,
+                len(streams),
+            )
+        return n_frames
+
+    def end(self, stream: PooledStream, error: Exception | None = None) -> int:
+        """End a stream now, for the reason of an error or none; return how many frames had no words yet."""
         with self._changed:
             if self._streams.pop(stream.number, None) is None:
-                return
+                return 0
             self.stats.n_failed += error is not None
-        stream.close(error)
+        n_unsaid = stream.close(error)
+        self.count(n_unsaid_frames=n_unsaid)
+        return n_unsaid
 
     def wake(self) -> None:
         """Say that there may be something to do."""
         with self._changed:
             self._changed.notify_all()
 
-    def count(self, n_refused: int = 0, n_dropped_frames: int = 0) -> None:
-        """Add to the counts of what was not taken."""
+    def count(self, n_refused: int = 0, n_dropped_frames: int = 0, n_unsaid_frames: int = 0) -> None:
+        """Add to the counts of what was not taken or not said."""
         with self._counting:
+            self.stats.n_unsaid_frames += n_unsaid_frames
             self.stats.n_refused += n_refused
             self.stats.n_dropped_frames += n_dropped_frames
 
@@ -338,7 +382,7 @@ class CommentaryPool:
             raise
 
     def _run_rounds(self) -> None:
-        while not self._is_closing:
+        while not self._is_closing or (self._is_draining and self._streams):
             try:
                 if self.step():
                     continue

@@ -34,6 +34,8 @@ class StreamEndedError(RuntimeError):
 class PooledStream:
     """One stream of a pool, made by `CommentaryPool.join`. Use it in a `with` statement, or :meth:`leave`.
 
+    Left normally, a `with` statement waits until all that was shown is said; left by an exception, it ends the stream.
+
     Attributes:
         number: of the stream in its pool.
         n_dropped_frames: frames dropped so far.
@@ -142,14 +144,42 @@ class PooledStream:
             self._open_stream().ask(query)
 
     def finish(self) -> None:
-        """Say that no more frames come; the stream ends when what waits is said."""
+        """Say that no more frames come; the stream ends when what waits is said, an incomplete turn too.
+
+        It does not wait for that: :meth:`wait` does, and so does iterating over the stream.
+        """
         with self._lock:
             self._is_finished = True
         self._pool.wake()
 
-    def leave(self) -> None:
-        """End the stream now; what waits is not said."""
-        self._pool.end(self)
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the stream has ended; where no thread runs the rounds (`CommentaryPool.start`), run them.
+
+        The thread that runs them does not wait for itself.
+
+        Args:
+            timeout_s: how long, in seconds; `None`: as long as it takes.
+
+        Returns:
+            Whether it has ended.
+        """
+        if self._pool.is_this_thread:
+            return self.has_ended
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while not (self._pool.is_running or self.has_ended or (end_s is not None and time.monotonic() >= end_s)):
+            if not self._pool.step() and not self.has_ended:
+                break  # nothing to do: more must be shown first, or `finish` be called
+        with self._news:
+            left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
+            return self._news.wait_for(lambda: self.has_ended or not self._pool.is_running, left_s) and self.has_ended
+
+    def leave(self) -> int:
+        """End the stream now; what waits is not said.
+
+        Returns:
+            How many frames were dropped.
+        """
+        return self._pool.end(self)
 
     def take(self, timeout_s: float | None = 0.0) -> CommentarySegment | None:
         """Return the next segment.
@@ -179,7 +209,10 @@ class PooledStream:
     def __enter__(self) -> PooledStream:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error_type: object, *_: object) -> None:
+        if error_type is None:
+            self.finish()
+            self.wait()
         self.leave()
 
     # What follows is called by the pool, in its rounds.
@@ -222,11 +255,12 @@ class PooledStream:
                 self._news.notify_all()
         return time.monotonic() - arrived_s
 
-    def close(self, error: Exception | None) -> None:
-        """Takes the end of the stream down; the pool calls it once."""
+    def close(self, error: Exception | None) -> int:
+        """Takes the end of the stream down; the pool calls it once. Returns how many frames had no words yet."""
         with self._lock:
             self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
+            n_unsaid = len(stream.waiting)
             if self._n_in_turn:
                 self._leaving = stream  # its memory is in use until the round is over
             else:
@@ -237,6 +271,7 @@ class PooledStream:
         if self._on_end is not None:
             with contextlib.suppress(Exception):
                 self._on_end(error)
+        return n_unsaid
 
     def _end_round(self) -> None:
         self._n_in_turn = 0
