@@ -70,6 +70,13 @@ class Client:
     def show(self, time_s, frame, format="PNG"):
         self.connection.send(pack_frame(time_s, encoded(frame, format)))
 
+    def show_a_first(self, frame, server):
+        """Show a first frame, and wait until there is a stream for it, which is returned."""
+        before = server.service.pool.streams
+        self.show(0, frame)
+        wait_for(lambda: len(server.service.pool.streams) > len(before))
+        return server.service.pool.streams[-1]
+
     def hear(self, timeout_s=20):
         return json.loads(self.connection.recv(timeout_s))
 

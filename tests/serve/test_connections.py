@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from served import Client, raw_client, send_raw, serving, wait_for
 from websockets.exceptions import InvalidStatus
 
-from livecc_hf.serve.protocols import _network
+from livecc_hf.serve.addresses import network_of
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -171,4 +171,4 @@ def test_all_of_it_under_tls(model, processor, frames, tmp_path, patient):
     ],
 )
 def test_what_counts_as_one_address(peer, network):
-    assert _network(peer) == network
+    assert network_of(peer) == network

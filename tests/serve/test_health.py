@@ -26,8 +26,8 @@ def health(server):
         return error.code, json.loads(error.read())
 
 
-def show_a_turn(client, frames):
-    for n in range(6):
+def show_a_turn(client, frames, first=0):
+    for n in range(first, 6):
         client.show(n / 2, frames[n])
 
 
@@ -40,8 +40,9 @@ def test_a_dead_thread_is_noticed_by_all(model, processor, frames, monkeypatch):
         raise Panic("at line 7")
 
     with serving(model, processor) as server, server.client() as first, server.client() as second:
-        monkeypatch.setattr(server.service.pool.streams[0]._stream, "end_turn", panics)
-        show_a_turn(first, frames)
+        monkeypatch.setattr(first.show_a_first(frames[0], server)._stream, "end_turn", panics)
+        second.show_a_first(frames[0], server)
+        show_a_turn(first, frames, 1)
         for client in (first, second):
             heard, code, _ = client.hear_all()
             assert code == 1011
@@ -59,9 +60,9 @@ def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypa
     go_on = threading.Event()
     try:
         with serving(model, processor, max_round_s=0.4) as server, server.client() as client:
-            chooser = server.service.pool.streams[0]._stream._chooser
+            chooser = client.show_a_first(frames[0], server)._stream._chooser
             chooser.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
-            show_a_turn(client, frames)
+            show_a_turn(client, frames, 1)
             heard, code, _ = client.hear_all()
             assert ([m["code"] for m in heard], code) == (["generation_failed"], 1011)
             assert "the model has been silent for" in heard[0]["message"]
@@ -82,8 +83,8 @@ def test_failures_in_a_row_are_told_and_forgotten(server, frames):
     for _ in range(3):
         assert health(server)[0] == 200
         with server.client() as client:
-            server.service.pool.streams[0]._stream._chooser.processors.append(lambda *args: 1 / 0)
-            show_a_turn(client, frames)
+            client.show_a_first(frames[0], server)._stream._chooser.processors.append(lambda *args: 1 / 0)
+            show_a_turn(client, frames, 1)
             assert client.hear_all()[1] == 1011
     status, told = health(server)
     assert status == 503
@@ -100,8 +101,9 @@ def test_what_a_client_brought_on_itself_is_no_illness(server, frames, monkeypat
 
     for _ in range(4):
         with server.client() as client:
-            monkeypatch.setattr(server.service.pool.streams[0]._stream, "begin_turn", lambda **keywords: is_full())
-            show_a_turn(client, frames)
+            stream = client.show_a_first(frames[0], server)._stream
+            monkeypatch.setattr(stream, "begin_turn", lambda **keywords: is_full())
+            show_a_turn(client, frames, 1)
             assert "it is full" in client.hear_all()[0][-1]["message"]
     assert health(server)[0] == 200
 

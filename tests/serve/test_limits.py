@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import socket
 import sys
 import time
 import urllib.error
@@ -12,15 +13,20 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
-from served import Client, encoded, serving, some_frames, wait_for
+from served import Client, alone, encoded, serving, some_frames, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from livecc_hf.serve.messages import pack_frame
 
 
-def test_a_full_server_refuses_clearly(server):
-    clients = [server.client() for _ in range(4)]
+def test_a_full_server_refuses_clearly(server, frames):
+    clients = [server.client() for _ in range(5)]
     try:
+        for client in clients[:4]:
+            client.show_a_first(frames[0], server)
+        clients[4].show(0, frames[0])  # it came before the others had shown anything
+        heard, code, reason = clients[4].hear_all()
+        assert code == 1013 and reason.startswith("full: the server has 4 clients")
         heard, code, reason = Client(server.url, False).hear_all()
         assert code == 1013 and reason.startswith("full: the server has 4 clients")
         assert heard[0]["code"] == "full" and heard[0]["is_final"]
@@ -31,6 +37,82 @@ def test_a_full_server_refuses_clearly(server):
     wait_for(lambda: server.service.n_connected == 0)
     with server.client():
         pass
+
+
+def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
+    with serving(model, processor, max_sessions=2, start_timeout_s=5.0) as server:
+        silent = [server.client({"query": "Comment."}) for _ in range(6)]
+        silent += [Client(server.url, False) for _ in range(6)]  # these do not even start
+        for client in silent[:3]:
+            client.say({"type": "ask", "query": "What moves?"})
+        expected = alone(model, processor, frames)
+        with server.client() as speaks:
+            assert speaks.watch(frames) == expected
+        with silent[0] as late:  # and who was silent has lost nothing
+            assert late.watch(frames) == alone(model, processor, frames, query="What moves?")
+        with silent[4] as late:
+            assert late.watch(frames) == alone(model, processor, frames, query="Comment.")
+        for client in silent:
+            client.connection.close()
+
+
+def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
+    """Neither by queries, nor by pings, nor by the same frame again, nor by what is no image."""
+    limits = {"max_sessions": 1, "idle_timeout_s": 1.0, "max_errors": 10**6}
+    with serving(model, processor, **limits) as server, server.client() as client:
+        client.show_a_first(frames[0], server)
+        began_s = time.monotonic()
+        with contextlib.suppress(ConnectionClosed):
+            while time.monotonic() < began_s + 10:
+                client.connection.ping()
+                client.say({"type": "ask", "query": "What moves?"})
+                client.show(0, frames[0])
+                client.connection.send(b"\0" * 8 + b"no image")
+                time.sleep(0.1)
+        heard, code, reason = client.hear_all()
+        assert (heard[-1]["code"], code) == ("idle", 1008) and reason == "idle: no new frame for 1 s: connect again"
+        assert time.monotonic() - began_s < 8
+        wait_for(lambda: server.service.n_connected == 0)
+        with server.client() as other:  # as slow as may be
+            for n in range(4):
+                other.show(n / 2, frames[n])
+                time.sleep(0.6)
+            other.say({"type": "finish"})
+            assert other.hear_all()[1] == 1000
+
+
+def test_who_shows_nothing_at_all_is_sent_away_in_time(model, processor):
+    with serving(model, processor, idle_timeout_s=0.6, start_timeout_s=0.6) as server:
+        began_s = time.monotonic()
+        clients = [server.client() for _ in range(3)]
+        for client in clients:
+            heard, code, _ = client.hear_all()
+            assert ([m["code"] for m in heard], code) == (["idle"], 1008)
+        assert 0.5 < time.monotonic() - began_s < 8
+        with server.client() as client:
+            client.say({"type": "finish"})
+            assert client.hear_all()[0][-1]["type"] == "end"
+
+
+def test_one_address_has_not_all_places(model, processor, frames):
+    with serving(model, processor, max_sessions=3, max_sessions_per_address=2) as server:
+        mine = [server.client() for _ in range(2)]
+        for client in mine:
+            client.show_a_first(frames[0], server)
+        heard, code, reason = Client(server.url, False).hear_all()
+        assert code == 1013 and heard[0]["code"] == "full_for_address"
+        assert reason.startswith("full_for_address: 2 clients come from your address, as many as may")
+        elsewhere = socket.create_connection(("127.0.0.1", server.port), 10, source_address=("127.0.0.2", 0))
+        with server.client(sock=elsewhere) as client:
+            assert len(client.watch(frames)) == 6
+        # Behind a proxy, which uvicorn trusts where it is on this machine.
+        with server.client(additional_headers={"X-Forwarded-For": "192.0.2.7"}) as client:
+            assert len(client.watch(frames)) == 6
+        mine[0].connection.close()
+        wait_for(lambda: server.service.n_connected == 1)
+        with server.client() as client:
+            assert len(client.watch(frames)) == 6
+        mine[1].connection.close()
 
 
 def test_limits_of_rate_length_and_silence(model, processor, frames):

@@ -1,5 +1,6 @@
 """The application on a local Ray cluster: two replicas, each connection on its own."""
 
+import contextlib
 import socket
 import struct
 import sys
@@ -53,7 +54,7 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
         frames = some_frames(16)
         expected = alone(make_model("mrope"), processor, frames)
         clients = [_admitted(server) for _ in range(4)]  # 2 to each replica: as many as there is room for
-        for n, frame in enumerate(frames):
+        for n, frame in enumerate(frames[1:], 1):
             for client in clients:
                 client.show(n / 2, frame)
         for client in clients:
@@ -64,7 +65,6 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
         with Client(server.url, False, **HEADERS) as fifth:
             assert fifth.hear_all()[1] == 1013
         for client in clients:  # they vanish
-            client.show(0, frames[0])
             client.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.connection.socket.close()
         for client in [_admitted(server) for _ in range(4)]:
@@ -81,12 +81,16 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
 
 
 def _admitted(server):
-    """A client that tries again where it is refused: the router may not know yet that a replica is full."""
+    """A client that has a place; it tries again where it is refused: the router may not know which replica is full."""
     end_s = time.monotonic() + 20
     while True:
         client = Client(server.url, False, **HEADERS)
         client.say({"type": "start"})
         answer = client.hear()
+        if answer["type"] == "started":
+            client.show(0, some_frames(1)[0])
+            with contextlib.suppress(TimeoutError):
+                answer = client.hear(1.0)
         if answer["type"] == "started":
             return client
         assert answer["code"] == "full" and time.monotonic() < end_s, answer
@@ -96,6 +100,18 @@ def _admitted(server):
 def _free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(("token", "insecure"), [(None, False), ("t", True)])
+def test_a_replica_asks_for_a_token_unless_told_otherwise(token, insecure, published_checkpoint, monkeypatch):
+    from livecc_hf.serve.ray_deployment import CommentaryDeployment
+
+    monkeypatch.delenv("LIVECC_SERVE_TOKEN", raising=False)
+    settings = {"token": token} if token else {}
+    with pytest.raises(ValueError, match="either set LIVECC_SERVE_TOKEN on every node, or say insecure: true"):
+        CommentaryDeployment(str(published_checkpoint), settings, insecure=insecure)
+    loading = {"position_scheme": "mrope"}
+    CommentaryDeployment(str(published_checkpoint), settings, loading=loading, insecure=not insecure)
 
 
 def test_the_recipe_builds_an_application():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import ipaddress
 import logging
 import ssl
 from pathlib import Path
@@ -19,6 +18,7 @@ from livecc_hf.cli.model_arguments import (
 from livecc_hf.cli.status import Status
 from livecc_hf.extras import require_extra
 from livecc_hf.messages import one_line
+from livecc_hf.serve.addresses import is_loopback
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 
 
@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"holds the token that clients must show; or set {TOKEN_VARIABLE}; default: none is asked for",
     )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="ask for no token although others than this machine's users can reach it",
+    )
     parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for https and wss")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key")
     parser.add_argument("--quiet", action="store_true", help="no messages, only warnings and errors")
@@ -40,11 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if f.name in ("token", "max_new_tokens"):
             continue
         flag, help = f"--{f.name.replace('_', '-')}", f.metadata["help"]
-        if f.name == "overload":
+        if f.name == "allowed_origins":
+            parser.add_argument(flag, nargs="+", metavar="ORIGIN", help=help)
+        elif f.name == "overload":
             limits.add_argument(flag, choices=("drop", "refuse"), help=f"{help}; default: {f.default}")
         else:
-            number = int if f.type == "int" else float
-            limits.add_argument(flag, type=number, metavar="N", help=f"{help}; default: {f.default:,.10g}")
+            number = int if f.type.startswith("int") else float
+            default = "" if f.default is None else f"; default: {f.default:,.10g}"
+            limits.add_argument(flag, type=number, metavar="N", help=f"{help}{default}")
     add_model_arguments(parser.add_argument_group("model"))
     generation = parser.add_argument_group("generation", "of sessions, where the client does not choose")
     add_generation_arguments(generation)
@@ -58,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     status = Status(quiet=args.quiet)
     with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
+        _check_open(args, listener.getsockname()[0], settings)
         exit_on_sigterm()
         model, processor = load_model_of(args, status)
         from livecc_hf.modeling import StreamOptions
@@ -87,6 +96,17 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     return settings_from(given)
 
 
+def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings) -> None:
+    """Refuse to serve everybody on the network unless that is what is wanted."""
+    if args.insecure and settings.token is not None:
+        raise ValueError(f"--insecure asks for no token, but there is one (--token-file or {TOKEN_VARIABLE}): choose")
+    if settings.token is None and not is_loopback(address) and not args.insecure:
+        raise ValueError(
+            f"--host {args.host} without a token would let everybody who reaches this machine use it: set "
+            f"{TOKEN_VARIABLE} or --token-file, or say --insecure"
+        )
+
+
 def _ssl_files(args: argparse.Namespace) -> dict[str, str]:
     """Return uvicorn's options for TLS; what is wrong with them is told now, not after the model was loaded."""
     if args.ssl_certfile is None:
@@ -111,14 +131,7 @@ def _announce(args: argparse.Namespace, port: int, service: Any, status: Status)
         f"listening on {scheme}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
         f"warmed up in {service.warm_up_s:.1f} s, with up to {service.warm_up_streams} at once"
     )
-    if service.settings.token is None and not _is_loopback(args.host):
+    if args.insecure:
         status.warn(
             f"livecc: warning: everybody who reaches {host}:{port} may use it: set {TOKEN_VARIABLE} or --token-file"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,13 +11,14 @@ import json
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import HTTPConnection
 
 from livecc_hf import __version__
+from livecc_hf.serve.addresses import network_of
 from livecc_hf.serve.messages import (
-    CLOSE_POLICY,
     PATH,
     SUBPROTOCOL,
     TOKEN_SUBPROTOCOL_PREFIX,
@@ -25,6 +26,7 @@ from livecc_hf.serve.messages import (
     close_reason,
     error_message,
 )
+from livecc_hf.serve.origins import OriginCheck, deny
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.session import Session
 
@@ -60,6 +62,9 @@ def create_app(service: CommentaryService) -> FastAPI:
         title="livecc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.state.service = service
+    settings, refusals = service.settings, service.metrics.refusals
+    app.add_middleware(CORSMiddleware, allow_origins=settings.allowed_origins, allow_headers=["Authorization"])
+    app.add_middleware(OriginCheck, settings.allowed_origins, settings.token is not None, refusals.labels("origin").inc)
 
     @app.get("/health")
     async def health() -> Response:
@@ -69,19 +74,15 @@ def create_app(service: CommentaryService) -> FastAPI:
     # Not `async`: it waits for locks that rounds hold, so it goes to a thread.
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
-        if not may_enter(request, service.settings.token):
+        if not may_enter(request, settings.token):
             return PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"})
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.websocket(PATH)
     async def commentary(websocket: WebSocket) -> None:
-        if not may_enter(websocket, service.settings.token):
-            service.metrics.refusals.labels("unauthorized").inc()
-            if "websocket.http.response" in websocket.scope.get("extensions", {}):
-                denial = PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"})
-                await websocket.send_denial_response(denial)
-            else:
-                await websocket.close(CLOSE_POLICY, "unauthorized")  # before it is accepted: HTTP 403
+        if not may_enter(websocket, settings.token):
+            refusals.labels("unauthorized").inc()
+            await deny(websocket, PlainTextResponse(_UNAUTHORIZED, 401, {"WWW-Authenticate": "Bearer"}))
             return
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
         await serve_client(service, websocket)
@@ -121,8 +122,9 @@ async def serve_client(service: CommentaryService, websocket: WebSocket) -> None
         service: what it is served by.
         websocket: the accepted connection.
     """
+    address = network_of(websocket.client)
     try:
-        number = service.admit()
+        number = service.admit(address)
     except ClientError as error:
         service.metrics.refusals.labels(error.code).inc()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
@@ -135,4 +137,4 @@ async def serve_client(service: CommentaryService, websocket: WebSocket) -> None
         await session.run()
     finally:
         service.sessions.discard(session)
-        service.discharge()
+        service.discharge(address)

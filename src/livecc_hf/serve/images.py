@@ -63,6 +63,38 @@ def decode_image(
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous(), sent_size_px
 
 
+class FrameFitter:
+    """Decodes the frames of a session, all in the size of the first that was taken.
+
+    Args:
+        max_px: most pixels of a frame.
+    """
+
+    def __init__(self, max_px: int):
+        self._max_px = max_px
+        self._size_px: tuple[int, int] | None = None  # (width, height) of the first frame
+        self._sent_size_px: tuple[int, int] | None = None  # of the last that was taken, as it was sent,
+        self._decoded_size_px: tuple[int, int] | None = None  # and of the last that was decoded
+
+    def decode(self, data: bytes) -> tuple[torch.Tensor, str | None]:
+        """Return a frame, uint8 (3, H, W), and what to say of its size, if that is another now.
+
+        Raises:
+            ValueError: as `decode_image` does.
+        """
+        image, sent_size_px = decode_image(data, self._max_px, self._size_px)
+        self._decoded_size_px = sent_size_px
+        if self._size_px is None or sent_size_px in (self._size_px, self._sent_size_px):
+            return image, None
+        now, first = ("x".join(map(str, size)) for size in (sent_size_px, self._size_px))
+        return image, f"frames are {now} pixels now, {first} before: they are scaled to that; connect again to change"
+
+    def take(self) -> None:
+        """Count the frame that was decoded last as taken."""
+        self._sent_size_px = self._decoded_size_px
+        self._size_px = self._size_px or self._decoded_size_px
+
+
 class _File(io.BytesIO):
     """A file in memory that may not be read in too many parts."""
 

@@ -7,13 +7,13 @@ and pings and empty fragments pass every limit on messages.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections import Counter
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from livecc_hf.serve.addresses import network_of
 from livecc_hf.serve.messages import CLOSE_POLICY, CLOSE_TOO_LARGE
 from livecc_hf.serve.sampling import RateLimit
 
@@ -47,7 +47,7 @@ class Connections:
 
     def enter(self, transport: asyncio.Transport) -> str | None:
         """Count a connection in; or return why not."""
-        address = _network(transport.get_extra_info("peername"))
+        address = network_of(transport.get_extra_info("peername"))
         if len(self._open) >= self._max_connections:
             self._refusals.labels("connections").inc()
             return f"the server has {len(self._open)} connections, as many as it may: try again later"
@@ -66,17 +66,6 @@ class Connections:
             self._of_address[address] -= 1
             if not self._of_address[address]:
                 del self._of_address[address]
-
-
-def _network(peer: Any) -> str:
-    """Return what stands for one client among addresses."""
-    try:
-        address = ipaddress.ip_address(peer[0].partition("%")[0])
-    except (TypeError, IndexError, AttributeError, ValueError):  # a Unix socket has none
-        return ""
-    if address.version == 6 and address.ipv4_mapped is None:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 class HttpProtocol(HttpToolsProtocol):

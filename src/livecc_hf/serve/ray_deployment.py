@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.util.metrics import Gauge
 
-from livecc_hf.serve.settings import settings_from
+from livecc_hf.serve.settings import TOKEN_VARIABLE, settings_from
 
 # Beside its sessions a replica answers health checks and refuses clients that it has no room for.
 SPARE_REQUESTS = 16
@@ -27,6 +27,10 @@ class CommentaryDeployment:
         settings: of `ServeSettings`, by name.
         options: of `StreamOptions`, by name: how sessions speak where clients do not choose.
         loading: further arguments of `load_model_and_processor`, such as `dtype`.
+        insecure: ask for no token. A cluster is reached by others than its users, so without this there must be one.
+
+    Raises:
+        ValueError: if there is no token, a name is unknown or a value is out of range.
     """
 
     def __init__(
@@ -35,7 +39,12 @@ class CommentaryDeployment:
         settings: dict[str, Any] | None = None,
         options: dict[str, Any] | None = None,
         loading: dict[str, Any] | None = None,
+        insecure: bool = False,
     ):
+        chosen = settings_from(settings or {})
+        if insecure == (chosen.token is not None):
+            what = "insecure: true asks for no token, but there is one" if insecure else "there is no token"
+            raise ValueError(f"{what}: either set {TOKEN_VARIABLE} on every node, or say insecure: true")
         from livecc_hf.assets import bundled_model_path
         from livecc_hf.loading import load_model_and_processor
         from livecc_hf.modeling import StreamOptions
@@ -43,7 +52,7 @@ class CommentaryDeployment:
 
         found, processor, _ = load_model_and_processor(model or bundled_model_path(), **(loading or {}))
         stream_options = StreamOptions(**(options or {}))
-        self._service = CommentaryService(found, processor, settings_from(settings or {}), stream_options)
+        self._service = CommentaryService(found, processor, chosen, stream_options)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Make the application in the replica, after its model was loaded."""
@@ -95,18 +104,20 @@ def build(args: dict[str, Any]) -> serve.Application:
     """Return the application for `serve run` and `serve deploy`.
 
     Args:
-        args: `model`, `settings`, `options` and `loading` as in :class:`CommentaryDeployment`, and `deployment`:
-            options of `serve.deployment`, such as `num_replicas`, `autoscaling_config` and `ray_actor_options`.
+        args: `model`, `settings`, `options`, `loading` and `insecure` as in :class:`CommentaryDeployment`, and
+            `deployment`: options of `serve.deployment`, such as `num_replicas`, `autoscaling_config` and
+            `ray_actor_options`.
 
     Raises:
         ValueError: if a name is unknown or a setting is out of range.
     """
     args = dict(args)
     deployment = dict(args.pop("deployment", None) or {})
-    unknown = sorted(set(args) - {"model", "settings", "options", "loading"})
+    unknown = sorted(set(args) - {"model", "settings", "options", "loading", "insecure"})
     if unknown:
         raise ValueError(
-            f"unknown argument {', '.join(unknown)}: expected some of model, settings, options, loading, deployment"
+            f"unknown argument {', '.join(unknown)}: expected some of model, settings, options, loading, "
+            "insecure, deployment"
         )
     settings = settings_from(args.get("settings") or {})  # before any replica starts
     given = {"name": "livecc", "max_ongoing_requests": settings.max_sessions + SPARE_REQUESTS} | deployment

@@ -32,11 +32,14 @@ class FrameSampler:
     """Two frames a second out of however many come: each sampling time takes the first frame at or after it.
 
     Sampling times count from the first frame. Where a source is slow, a frame is taken more than once.
+
+    Attributes:
+        last_s: time of the last frame that came; minus infinity before the first.
     """
 
     def __init__(self):
         self._start_s: float | None = None
-        self._last_s = -math.inf
+        self.last_s = -math.inf
         self._next_wanted = 0  # sampling times, counted from the start: of frames that come,
         self._next_taken = 0  # and of those that the model was shown
         self._n_taken = 0
@@ -47,11 +50,11 @@ class FrameSampler:
         Raises:
             ValueError: if it is older than the one before.
         """
-        if timestamp_s < self._last_s:
+        if timestamp_s < self.last_s:
             raise ValueError(
-                f"the frame's time goes back from {self._last_s:g} s to {timestamp_s:g} s: send frames in order"
+                f"the frame's time goes back from {self.last_s:g} s to {timestamp_s:g} s: send frames in order"
             )
-        self._last_s = timestamp_s
+        self.last_s = timestamp_s
         if self._start_s is None:
             self._start_s = timestamp_s
         newest = self._newest(timestamp_s)

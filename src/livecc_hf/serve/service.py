@@ -5,8 +5,11 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from livecc_hf.modeling import CommentaryStream, StreamOptions
+from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
         CommentarySegment,
         LiveCCForConditionalGeneration,
         StreamingProcessor,
-        StreamOptions,
     )
     from livecc_hf.pooled_stream import PooledStream
     from livecc_hf.serve.messages import Start
@@ -62,7 +64,8 @@ class CommentaryService:
         self.warm_up_s, self.warm_up_streams = 0.0, 0
         self.n_connected = 0
         self._n_admitted = 0
-        self._processor = processor
+        self._of_address: Counter[str] = Counter()
+        self._model, self._processor = model, processor
         self._failures: tuple[int, float, str] = (0, 0.0, "")  # in a row, when the last was, and what
         self._told: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
@@ -82,7 +85,7 @@ class CommentaryService:
     def stop(self) -> None:
         """End all streams and threads."""
         self.state = "stopping"
-        self.pool.close(self.settings.max_round_s)
+        self.pool.close(self.settings.max_round_s, drain=False)
         self.threads.shutdown()
 
     def end_sessions(self) -> None:
@@ -113,8 +116,13 @@ class CommentaryService:
             _log.warning("the model speaks again")
         self._told = trouble
 
-    def admit(self) -> int:
+    def admit(self, address: str) -> int:
         """Count a client in, and return its number; :meth:`discharge` it later.
+
+        It has no place yet: :meth:`join` gives it one with its first frame, so nobody holds one by saying nothing.
+
+        Args:
+            address: what stands for the client; see `network_of`.
 
         Raises:
             ClientError: if there is no room.
@@ -123,21 +131,41 @@ class CommentaryService:
             raise ClientError("not_ready", f"the server is {self.state}: try again later", CLOSE_RESTART)
         if (trouble := self.trouble) is not None:
             raise ClientError("not_ready", f"{trouble}: try again later", CLOSE_RESTART)
-        if self.n_connected >= self.settings.max_sessions:
+        if len(self.pool) >= self.settings.max_sessions:
+            raise self.full()
+        limit = self.settings.max_sessions_per_address
+        if limit is not None and self._of_address[address] >= limit:
             raise ClientError(
-                "full",
-                f"the server has {self.n_connected} clients, as many as it may: try again later",
+                "full_for_address",
+                f"{limit} clients come from your address, as many as may: close one, or try again later",
                 CLOSE_TRY_LATER,
             )
         self.n_connected += 1
         self._n_admitted += 1
+        self._of_address[address] += 1
         self.metrics.sessions.set(self.n_connected)
         return self._n_admitted
 
-    def discharge(self) -> None:
+    def discharge(self, address: str) -> None:
         """Count a client out."""
         self.n_connected -= 1
+        self._of_address -= Counter([address])  # keeps none at 0
         self.metrics.sessions.set(self.n_connected)
+
+    def full(self) -> ClientError:
+        """Return the error for a client that finds no place."""
+        n_clients = self.settings.max_sessions
+        return ClientError(
+            "full", f"the server has {n_clients} clients, as many as it may: try again later", CLOSE_TRY_LATER
+        )
+
+    def rehearse(self, start: Start) -> CommentaryStream:
+        """Return a stream as :meth:`join` would start it, which takes no place: it shows what is wrong with a start.
+
+        Raises:
+            ValueError: if an option or text is not valid.
+        """
+        return CommentaryStream(self._model, self._processor, self._chosen(start))
 
     def join(
         self,
@@ -154,15 +182,9 @@ class CommentaryService:
 
         Raises:
             ValueError: if an option or text is not valid.
-            PoolFullError: if the pool is closed.
+            PoolFullError: if all places are taken, or the pool is closed.
             PoolStoppedError: if its thread has died.
         """
-        chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
-        self.check_length("\n".join(chosen.values()))
-        chosen |= start.options.model_dump(exclude_none=True)
-        limit = self.settings.max_new_tokens
-        if chosen.get("max_new_tokens", 0) > limit:
-            raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
 
         def said(segment: CommentarySegment) -> None:
             self._failures = (0, 0.0, "")
@@ -173,7 +195,16 @@ class CommentaryService:
                 self._failures = (self._failures[0] + 1, time.monotonic(), type(error).__name__)
             on_end(error)
 
-        return self.pool.join(self.options, said, ended, **chosen)
+        return self.pool.join(self._chosen(start), said, ended)
+
+    def _chosen(self, start: Start) -> StreamOptions:
+        chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
+        self.check_length("\n".join(chosen.values()))
+        chosen |= start.options.model_dump(exclude_none=True)
+        limit = self.settings.max_new_tokens
+        if chosen.get("max_new_tokens", 0) > limit:
+            raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
+        return stream_options(self.options, chosen)
 
     def check_length(self, text: str) -> None:
         """Check that a client's text is not too long: the memory of all streams is as long as the longest.

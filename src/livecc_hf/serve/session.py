@@ -16,14 +16,13 @@ from livecc_hf.messages import one_line
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
-from livecc_hf.serve.images import decode_image
+from livecc_hf.serve.images import FrameFitter
 from livecc_hf.serve.messages import (
     CLOSE_AWAY,
     CLOSE_DONE,
     CLOSE_FAILED,
     CLOSE_POLICY,
     CLOSE_RESTART,
-    CLOSE_TRY_LATER,
     Ask,
     ClientError,
     Finish,
@@ -37,7 +36,7 @@ from livecc_hf.serve.messages import (
 from livecc_hf.serve.sampling import Frame, FrameSampler, RateLimit
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling import CommentarySegment
+    from livecc_hf.modeling import CommentarySegment, CommentaryStream
     from livecc_hf.pooled_stream import PooledStream
     from livecc_hf.serve.service import CommentaryService
 
@@ -70,12 +69,15 @@ class Session:
         self._has_todo = asyncio.Event()
         self._unread: asyncio.Queue[dict | None] = asyncio.Queue()  # bounded by hand, so that a farewell fits
         self._has_started = self._is_finishing = False
+        self._active_s = self._loop.time()  # when the video last moved on
         self._n_errors = 0  # in a row
         # Of the stream; the worker's, one thread at a time.
-        self._stream: PooledStream | None = None
+        self._start: Start | None = None
+        self._query: str | None = None  # the last that was asked
+        self._rehearsal: CommentaryStream | None = None  # hears queries until there is a stream
+        self._stream: PooledStream | None = None  # from the first frame on
         self._sampler = FrameSampler()
-        self._size_px: tuple[int, int] | None = None  # (width, height) of the first frame
-        self._sent_size_px: tuple[int, int] | None = None  # of the last, as the client sent it
+        self._fitter = FrameFitter(self._settings.max_frame_px)
         self._arrivals: deque[tuple[float, float]] = deque()  # sampling time, and when its frame came
         self._n_sifted = 0  # frames dropped before they were decoded
         self._n_turns = 0
@@ -147,16 +149,19 @@ class Session:
         settings = self._settings
         start_by_s = self._loop.time() + settings.start_timeout_s
         while not self._ended.done():
-            wait_s = settings.idle_timeout_s if self._has_started else start_by_s - self._loop.time()
+            end_s = self._active_s + settings.idle_timeout_s if self._has_started else start_by_s
+            wait_s = None if self._is_finishing else end_s - self._loop.time()
             try:
+                if wait_s is not None and wait_s <= 0:  # or what is there already would be taken all the same
+                    raise TimeoutError
                 async with asyncio.timeout(wait_s):
                     message = await self._websocket.receive()
             except TimeoutError:
-                if self._is_finishing:
-                    continue
-                code = "idle" if self._has_started else "not_started"
-                waited_s = settings.idle_timeout_s if self._has_started else settings.start_timeout_s
-                self._end(code, f"nothing came for {waited_s:g} s: connect again", CLOSE_POLICY)
+                if self._has_started:
+                    self._end("idle", f"no new frame for {settings.idle_timeout_s:g} s: connect again", CLOSE_POLICY)
+                else:
+                    what = f"no 'start' for {settings.start_timeout_s:g} s: connect again"
+                    self._end("not_started", what, CLOSE_POLICY)
                 return
             if message["type"] == "websocket.disconnect":
                 if message.get("code") in (CLOSE_DONE, CLOSE_AWAY):
@@ -189,6 +194,8 @@ class Session:
             return
         if isinstance(received, Ask) and sum(isinstance(item, Ask) for item in self._todo) >= _MAX_WAITING_ASKS:
             raise ClientError("too_fast", "too many queries wait: this one was not taken")
+        if isinstance(received, Start):
+            self._active_s = self._loop.time()
         self._has_started = True
         self._is_finishing = isinstance(received, Finish)
         self._todo.append(received)
@@ -203,6 +210,8 @@ class Session:
 
     def _sift(self, frame: Frame) -> None:
         """Let a frame wait if the model should see it; where too many wait, the newest win."""
+        if frame.timestamp_s > self._sampler.last_s:
+            self._active_s = self._loop.time()
         try:
             is_wanted = self._sampler.wants(frame.timestamp_s)
         except ValueError as error:
@@ -233,43 +242,55 @@ class Session:
             try:
                 if isinstance(item, Frame):
                     notice = await self._in_thread(self._show, item)
+                    self._n_errors = 0
                     if notice is not None:
                         self._tell(notice)
                 elif isinstance(item, Start):
-                    await self._in_thread(self._join, item)
+                    await self._in_thread(self._rehearse, item)
                     self._tell(started_message(self._number, self._settings))
+                elif isinstance(item, Ask):
+                    await self._in_thread(self._ask, item)
+                elif self._stream is not None:
+                    self._stream.finish()
                 else:
-                    await self._in_thread(self._ask_or_finish, item)
-                self._n_errors = 0
+                    self._end("finished", "all is said", CLOSE_DONE)
             except ClientError as error:
                 self._tell_error(error)
             except StreamEndedError:
                 pass  # the pool has said why, or will
 
-    def _join(self, start: Start) -> None:
+    def _rehearse(self, start: Start) -> None:
         try:
-            self._stream = self._service.join(start, self._on_segment, self._on_end)
-        except PoolFullError as error:
-            raise ClientError("full", str(error), CLOSE_TRY_LATER) from None
-        except PoolStoppedError as error:
-            raise ClientError("not_ready", f"{one_line(error)}: try again later", CLOSE_RESTART) from None
+            self._start, self._rehearsal = start, self._service.rehearse(start)
         except ValueError as error:
             raise ClientError("bad_start", one_line(error), CLOSE_POLICY) from None
 
-    def _ask_or_finish(self, item: Ask | Finish) -> None:
-        if isinstance(item, Finish):
-            self._stream.finish()
-            return
+    def _join(self) -> None:
+        """Take a place, at the first frame: who shows nothing holds none."""
+        try:
+            self._stream = self._service.join(self._start, self._on_segment, self._on_end)
+        except PoolFullError:
+            raise self._service.full() from None
+        except PoolStoppedError as error:
+            raise ClientError("not_ready", f"{one_line(error)}: try again later", CLOSE_RESTART) from None
+        if self._query is not None:
+            self._stream.ask(self._query)
+        self._rehearsal = None
+
+    def _ask(self, item: Ask) -> None:
         try:
             self._service.check_length(item.query)
-            self._stream.ask(item.query)
+            (self._stream or self._rehearsal).ask(item.query)
+            self._query = item.query
         except ValueError as error:
             raise ClientError("bad_query", one_line(error)) from None
 
     def _show(self, frame: Frame) -> dict | None:
         """Decode a frame and push it; return a notice to the client, if there is one."""
         try:
-            image, sent_size_px, notice = self._decoded(frame)
+            image, notice = self._fitter.decode(frame.image)
+            if self._stream is None:
+                self._join()
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread goes on.
             self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
@@ -282,21 +303,11 @@ class Session:
             self._count("refused")
             return {"type": "notice", "code": "overloaded", "message": one_line(error)}
         self._sampler.take(times_s)
-        self._sent_size_px = sent_size_px
-        self._size_px = self._size_px or sent_size_px
+        self._fitter.take()
         self._count("shown")
         if n_dropped:
             self._count("dropped", n_dropped)
-        return notice
-
-    def _decoded(self, frame: Frame):
-        image, sent_size_px = decode_image(frame.image, self._settings.max_frame_px, self._size_px)
-        notice = None
-        if sent_size_px not in (self._size_px, self._sent_size_px) and self._size_px is not None:
-            now, first = ("x".join(map(str, size)) for size in (sent_size_px, self._size_px))
-            message = f"frames are {now} pixels now, {first} before: they are scaled to that; connect again to change"
-            notice = {"type": "notice", "code": "size_changed", "message": message}
-        return image, sent_size_px, notice
+        return None if notice is None else {"type": "notice", "code": "size_changed", "message": notice}
 
     # The pool's thread calls these two.
 

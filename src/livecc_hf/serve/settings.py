@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from livecc_hf.serve.addresses import ANY, parse_origin
+
 TOKEN_VARIABLE = "LIVECC_SERVE_TOKEN"  # of the environment: the token, where no file or setting gives it
 
 
@@ -24,8 +26,11 @@ class ServeSettings:
     """
 
     max_sessions: int = _setting(8, "clients at once; more are refused")
+    max_sessions_per_address: int | None = _setting(
+        None, "clients at once from one address; behind a proxy see docs/serving.md; default: as many as there may be"
+    )
     max_other_connections: int = _setting(
-        256, "connections beside those: health checks, clients that have not started or are being refused"
+        256, "connections beside those: health checks, clients that have shown nothing or are being refused"
     )
     max_connections_per_address: int = _setting(
         64, "connections from one address; a proxy in front is one, so set it as high as all then"
@@ -44,10 +49,13 @@ class ServeSettings:
     max_unread: int = _setting(64, "messages that a client may leave unread before its session ends")
     max_text_tokens: int = _setting(1024, "most tokens of a query, with title and previous text")
     start_timeout_s: float = _setting(10.0, "seconds in which a client must send its request, and then start")
-    idle_timeout_s: float = _setting(30.0, "seconds without a message after which a session ends")
+    idle_timeout_s: float = _setting(30.0, "seconds without a new frame after which a session ends")
     ping_timeout_s: float = _setting(20.0, "seconds between pings, and for their answer")
     max_round_s: float = _setting(60.0, "seconds after which a round of generation is taken to hang")
     decode_threads: int = _setting(4, "threads that decode and resize frames")
+    allowed_origins: tuple[str, ...] = _setting(
+        (), "web pages that may use it beside its own, such as https://example.com; *: all"
+    )
     token: str | None = field(default=None, repr=False, metadata={"help": "what clients must show; default: nothing"})
 
     def __post_init__(self):
@@ -58,8 +66,10 @@ class ServeSettings:
                     raise ValueError("the token is empty: give one of some length, or none at all")
                 if value is not None:  # from a file or a secret, whose last line often ends; no header can carry that
                     object.__setattr__(self, "token", value.strip())
-            elif f.name != "overload":  # the pool checks that
-                _check_number(f.name, value, whole=f.type == "int")
+            elif f.name == "allowed_origins":
+                object.__setattr__(self, f.name, _origins(value))
+            elif f.name != "overload" and not (value is None and f.default is None):  # the pool checks that
+                _check_number(f.name, value, whole=f.type.startswith("int"))
         if self.max_lag_s < 1:
             raise ValueError(f"max_lag_s={self.max_lag_s!r}: expected a number of seconds, at least 1")
 
@@ -68,6 +78,12 @@ def _check_number(name: str, value: Any, whole: bool) -> None:
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or value <= 0:
         raise ValueError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number above 0")
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"allowed_origins={value!r}: expected a list, such as ['https://example.com']")
+    return tuple(text if text == ANY else str(parse_origin(text)) for text in value)
 
 
 def settings_from(values: dict[str, Any]) -> ServeSettings:
