@@ -121,7 +121,7 @@ def test_bad_frames_change_nothing(frames, model, processor):
     stream.push(frames[:5], [n / 2 for n in range(5)])
     bad_pushes = [
         (frames[:1].float(), "float32"),
-        ([None], "type list"),
+        ([None], "of type NoneType"),
         (frames[:1, :, :50], "waiting frames of the same turn"),
     ]
     for bad, message in bad_pushes:

@@ -50,6 +50,10 @@ def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
             assert speaks.watch(frames) == expected
         with silent[0] as late:  # and who was silent has lost nothing
             assert late.watch(frames) == alone(model, processor, frames, query="What moves?")
+        for n in range(2):  # frames that are no good take no place
+            silent[n + 1].show(0, some_frames(1, (2, 900))[0])
+            assert silent[n + 1].hear()["code"] == "bad_frame"
+        assert len(server.service.pool) == 0
         with silent[4] as late:
             assert late.watch(frames) == alone(model, processor, frames, query="Comment.")
         for client in silent:

@@ -289,12 +289,12 @@ class Session:
         """Decode a frame and push it; return a notice to the client, if there is one."""
         try:
             image, notice = self._fitter.decode(frame.image)
+            prepared = (self._stream or self._rehearsal).prepare(image[None])  # once, for several sampling times
             if self._stream is None:
                 self._join()
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread goes on.
             self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
-            prepared = self._stream.prepare(image[None])  # once, where it stands for several sampling times
             n_dropped = self._stream.push(prepared.expand(len(times_s)), times_s)
         except ValueError as error:
             self._count("bad")
