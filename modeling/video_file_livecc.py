@@ -59,7 +59,8 @@ class VideoInfo:
     """What a video file says about itself, and its first frame.
 
     Attributes:
-        duration_s: length of the video in seconds by its header, `None` if it does not say.
+        duration_s: length of the video in seconds by its header, which is an estimate; `None` if it does not say.
+            `measure_duration` finds it.
         clock_start_s: the file's earliest time over all its streams; what players show as 0:00. A time on the
             player's clock plus this is one on the file's.
         first_pts_s: presentation time of the first decodable frame.

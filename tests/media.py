@@ -1,5 +1,6 @@
 """Writes small synthetic videos for tests. Each frame carries its own number, so a test can tell which it was given."""
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -60,6 +61,14 @@ def write_video(path: Path, **options) -> Path:
         container.mux(video.encode(None))
         if audio is not None:
             write_tone(container, audio, spec.audio_s)
+    return path
+
+
+def claim_length(path: Path, duration_s: float) -> Path:
+    """Have the header of a Matroska file say another length than it has."""
+    data = path.read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3  # the element's name and that it is a float of 8 bytes, in ms
+    path.write_bytes(data[:at] + struct.pack(">d", duration_s * 1000) + data[at + 8 :])
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from media import number_of, write_audio, write_video
+from media import claim_length, number_of, write_audio, write_video
 
 from livecc_hf.data import clip_frames
 from livecc_hf.data.clip_frames import plan_clip, plan_frame_size, read_clip
@@ -159,13 +159,22 @@ def test_a_frame_is_resized_once_and_only_kept_small(tmp_path, video_processor, 
 def test_a_file_without_a_duration(tmp_path, video_processor):
     path = write_video(tmp_path / "v.mkv", n_frames=50, muxer_options={"live": "1"})
     plan = plan_clip(path, None, None, video_processor, **LIMITS)
-    assert (plan.n_frames, plan.was_cut) == (480, False)
+    assert (plan.n_frames, plan.was_cut) == (10, False)
     assert len(read_clip(path, plan, video_processor).frames) == 10
     assert plan_clip(path, None, 3, video_processor, **LIMITS).n_sampled == 7
-    plan = plan_clip(path, 7, 9, video_processor, **LIMITS)  # only reading shows that it ends before
-    with pytest.raises(UnusableSample, match="past the end") as error:
-        read_clip(path, plan, video_processor)
+    with pytest.raises(UnusableSample, match=r"no frame from 7 s to 9 s: .* and its end at 5\.00") as error:
+        plan_clip(path, 7, 9, video_processor, **LIMITS)
     assert error.value.reason == "no_frames"
+
+
+@pytest.mark.filterwarnings("ignore:.*cut short")
+@pytest.mark.parametrize("said_s", [2, 500])
+def test_a_header_with_a_wrong_length_cuts_no_clip(said_s, tmp_path, video_processor):
+    path = claim_length(write_video(tmp_path / "v.mkv", n_frames=100), said_s)
+    assert probe_video(path).duration_s == said_s
+    for span, n_frames in (((None, None), 20), ((1, 8), 15), ((4, 9.9), 12), ((8, 30), 4)):
+        clip = read_clip(path, plan_clip(path, *span, video_processor, **LIMITS), video_processor)
+        assert len(clip.frames) == n_frames
 
 
 @pytest.mark.parametrize(
@@ -176,9 +185,9 @@ def test_a_file_without_a_duration(tmp_path, video_processor):
         ("sound.mp4", 0, 1, "unreadable_media", "no video stream"),
         ("a.mp4", 5, 4, "malformed", "from 5 to 4 s"),
         ("a.mp4", float("nan"), 4, "malformed", "start_s=nan"),
-        ("a.mp4", 20, 25, "no_frames", "from 20 s to 25 s: its first is at 0.00 s and its length is 20.00 s"),
+        ("a.mp4", 20, 25, "no_frames", "from 20 s to 25 s: its first is at 0.00 s and its end at 20.00 s"),
         ("sound_first.mp4", 0, 2, "no_frames", "its first is at 3.00 s"),
-        ("broadcast.ts", 11, 12, "no_frames", "its first is at 0.00 s and its length is 10.00 s"),
+        ("broadcast.ts", 11, 12, "no_frames", "its first is at 0.00 s and its end at 10.00 s"),
     ],
 )
 def test_clips_that_cannot_be_read_say_why(name, start_s, end_s, reason, message, folder, video_processor):

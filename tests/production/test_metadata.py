@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from media import write_video
+from media import claim_length, write_video
 
 from livecc_hf.production.records import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.metadata import Metadata, Probe, probe
@@ -105,3 +105,15 @@ def test_what_the_input_lacks_is_read_from_the_file(tmp_path):
     assert [(row["id"], row["reason"]) for row in dropped] == [("v1", "error"), ("v4", "error"), ("v5", "error")]
     assert "broken.mp4" in dropped[0]["detail"] and "gone.mp4 does not exist" in dropped[2]["detail"]
     assert probe(str(video))["height_px"] == 96
+
+
+def test_the_length_is_that_of_the_packets_whatever_the_header_says(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", n_frames=100, codec_options={"g": "5"})
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    claimed = claim_length(write_video(tmp_path / "claimed.mkv", n_frames=100), 3)
+    browser = write_video(tmp_path / "rec.webm", n_frames=100, codec="libvpx", muxer_options={"live": "1"})
+    late = write_video(tmp_path / "late.ts", times_s=[5 + i / 10 for i in range(100)], audio_s=None)
+    lengths = [probe(str(path))["duration_s"] for path in (whole, claimed, browser, late)]
+    assert lengths == pytest.approx([10, 10, 10, 10], abs=0.01)
+    assert 4 < probe(str(cut))["duration_s"] < 8

@@ -164,12 +164,13 @@ def _check_output(args: argparse.Namespace, is_file: bool) -> None:
 def _check_file(args: argparse.Namespace) -> VideoInfo:
     """Refuse what cannot work with this file before the model is loaded."""
     from livecc_hf.caption_art import CaptionStyle
-    from livecc_hf.modeling.video_reader_livecc import probe_video
+    from livecc_hf.modeling.video_reader_livecc import measure_duration, probe_video
     from livecc_hf.overlay import check_output
 
     info = probe_video(args.video)
-    length_s = info.duration_s and info.first_pts_s - info.clock_start_s + info.duration_s
-    if length_s and (args.start or 0) > length_s + 1:  # headers may be off a little; the reader is exact
+    by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s
+    # Headers give estimates: only where the packets end is an end.
+    if args.start and args.start >= by_header_s and args.start >= (length_s := measure_duration(args.video)):
         raise ValueError(f"--start {args.start:g} lies past the end of {args.video}, at {length_s:.1f} s")
     if args.overlay is not None:
         check_output(args.video, args.overlay)

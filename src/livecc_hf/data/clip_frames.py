@@ -26,7 +26,7 @@ from livecc_hf.modeling.grammar_livecc import (
 )
 from livecc_hf.modeling.video_file_livecc import VideoInfo, VideoReadError, probe_video
 from livecc_hf.modeling.video_processing_livecc import resize_limits
-from livecc_hf.modeling.video_reader_livecc import exact_number, iter_frames
+from livecc_hf.modeling.video_reader_livecc import exact_number, iter_frames, measure_duration
 
 from .unusable import UnusableSample
 
@@ -51,7 +51,8 @@ class ClipPlan:
         n_frames: frames of the clip, even: an odd count repeats the last. It may hold fewer where the file is
             damaged or its header tells too long a duration, never more.
         n_sampled: frames to read, `n_frames` or one less.
-        n_uncut_frames: what it was before the cut to `max_frames`; the same where the header tells no duration.
+        n_uncut_frames: what it was before the cut to `max_frames`; an estimate, by the header, where it was cut at the
+            file's end.
         height_px, width_px: size of a resized frame, multiples of 28.
         min_pixels, max_pixels: the limits that led to this size.
         n_pair_tokens: tokens that two frames make.
@@ -159,7 +160,8 @@ def plan_clip(
 ) -> ClipPlan:
     """Say what `read_clip` will give, from the file's header and its first frame.
 
-    A file without a duration in its header, read to its end, is planned with `max_frames`.
+    Lengths in headers are estimates: where by it the file ends before the clip does, or it says none, the file's
+    packets are read to their end, once.
 
     Args:
         path: a video file.
@@ -181,20 +183,16 @@ def plan_clip(
     origin = exact_number("clock_start_s", info.clock_start_s)
     shown = exact_number("first_pts_s", info.first_pts_s) - origin
     first = shown if start is None else max(start, shown)
-    counts = []
-    if end is not None:
-        counts.append(math.ceil((end + _END_INCLUDED_S - first) * FRAMES_PER_SECOND))
-    if info.duration_s is not None:
-        file_end = max(shown, 0) + exact_number("duration_s", info.duration_s)
-        counts.append(math.ceil((file_end - first) * FRAMES_PER_SECOND))
     max_frames -= max_frames % TURN_FRAMES
-    n_uncut = min(counts, default=max_frames)
+    needed = first + max_frames * exact_number("step", FRAME_STEP_S) if end is None else end + _END_INCLUDED_S
+    file_end = _file_end(path, info, needed)
+    n_uncut = math.ceil(((file_end if end is None else min(needed, file_end)) - first) * FRAMES_PER_SECOND)
     if n_uncut <= 0:
         clip = f"{'its start' if start is None else f'{start_s:g} s'} to {'its end' if end is None else f'{end_s:g} s'}"
-        length = "unknown" if info.duration_s is None else f"{info.duration_s:.2f} s"
         raise UnusableSample(
             "no_frames",
-            f"{path} has no frame from {clip}: its first is at {float(shown):.2f} s and its length is {length}",
+            f"{path} has no frame from {clip}: its first is at {float(shown):.2f} s and its end at "
+            f"{float(file_end):.2f} s",
         )
     n_sampled = min(n_uncut, max_frames)
     n_frames = n_sampled + n_sampled % TURN_FRAMES
@@ -277,6 +275,24 @@ def _exact_span(
             "malformed", f"{path}: the clip runs from {start_s:g} to {end_s:g} s: expected a later end"
         )
     return start, end
+
+
+def _file_end(path: str | os.PathLike, info: VideoInfo, needed: Fraction) -> Fraction:
+    """Return when a file ends, in seconds from what a player shows as 0:00; one that ends after `needed`, roughly.
+
+    A header gives an estimate, so where it says that a clip is not all there, the packets are read.
+    """
+    if info.duration_s is not None:
+        shown = exact_number("first_pts_s", info.first_pts_s) - exact_number("clock_start_s", info.clock_start_s)
+        by_header = max(shown, 0) + exact_number("duration_s", info.duration_s)
+        if by_header >= needed:
+            return by_header
+    try:
+        return exact_number("duration_s", measure_duration(path))
+    except OSError as error:
+        raise UnusableSample("missing_file", f"video {path} cannot be opened: {error.strerror or error}") from error
+    except VideoReadError as error:
+        raise UnusableSample("unreadable_media", str(error)) from error
 
 
 def _probe(path: str | os.PathLike) -> VideoInfo:

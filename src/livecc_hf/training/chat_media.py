@@ -23,7 +23,7 @@ from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
 from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
-from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.modeling.video_reader_livecc import iter_frames, measure_duration
 
 from .samples import EncodeOptions
 
@@ -38,7 +38,6 @@ _URLS = ("http://", "https://")
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _FETCH_TIMEOUT_S = 30.0
 _FALLBACK_FRAME_RATE = 25.0
-_MICROSECONDS = 1_000_000  # the unit of a container's times
 
 
 @dataclass(frozen=True)
@@ -179,9 +178,9 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
 
 
 def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Medium:
-    with _reading(str(path)):
-        header = _read_header(path)
     start_s, end_s = _number(part, "video_start", allow_zero=True), _number(part, "video_end")
+    with _reading(str(path)):
+        header = _read_header(path, end_s)
     first_s = max(start_s or 0.0, header.start_s)
     until_s = min(header.end_s, math.inf if end_s is None else end_s)
     if until_s <= first_s:
@@ -229,7 +228,9 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
 
 @dataclass(frozen=True)
 class _Header:
-    """What a video file says of itself: times in seconds from what a player shows as 0:00, size in pixels as stored.
+    """What is known of a video file before it is decoded.
+
+    Times are in seconds from what a player shows as 0:00, sizes in pixels as stored.
 
     That 0:00 is `origin_s` on the file's clock.
     """
@@ -242,18 +243,16 @@ class _Header:
     height: int
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path, until_s: float | None) -> _Header:
     with open_video(path) as container:
         stream = find_video_stream(container, path)
         rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FRAME_RATE)
         origin = clock_start(container)
         start_s = float((stream.start_time or 0) * stream.time_base - origin)
-        if stream.duration is not None:
-            end_s = start_s + float(stream.duration * stream.time_base)
-        elif container.duration is not None:
-            end_s = ((container.start_time or 0) + container.duration) / _MICROSECONDS - float(origin)
-        else:
-            raise VideoReadError("its header gives no duration: remux it, as with ffmpeg -i IN -c copy OUT.mkv")
+        # Headers give lengths as estimates: enough to know that a part which ends before is there.
+        end_s = start_s + float((stream.duration or 0) * stream.time_base)
+        if until_s is None or until_s > end_s:
+            end_s = measure_duration(path)
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
             raise VideoReadError("its header gives no size of the picture: it is no video, or damaged")

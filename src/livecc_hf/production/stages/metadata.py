@@ -16,14 +16,15 @@ from ..columns import with_column
 from ..records import SUBTITLES
 from ..stage import Stage, StageResult, split
 
-_FROM_HEADER = ("duration_s", "width_px", "height_px")
+_FROM_FILE = ("duration_s", "width_px", "height_px")
 
 
 @dataclass(frozen=True)
 class Probe(Stage):
     """Fills `duration_s`, `width_px` and `height_px` from the video file, where one of them is null.
 
-    The size is the one displayed, after rotation. Dropped: `error` (no such file, no video, or no duration in it).
+    The size is the one displayed, after rotation. The length is found by reading the file to its end, since headers
+    give estimates or none. Dropped: `error` (no such file, or no video).
     """
 
     name: ClassVar[str] = "probe"
@@ -31,19 +32,19 @@ class Probe(Stage):
     batch_rows: ClassVar[int] = 64
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Reads the headers of a batch in `VIDEO_SCHEMA`."""
+        """Looks into the files of a batch in `VIDEO_SCHEMA`."""
         reasons = np.full(len(batch), None, dtype=object)
         details: list[str | None] = [None] * len(batch)
         is_missing = np.zeros(len(batch), bool)
-        for name in _FROM_HEADER:
+        for name in _FROM_FILE:
             is_missing |= batch[name].is_null().to_numpy()
         if not is_missing.any():
             return split(self.name, batch, reasons, details=details)
-        columns = {name: batch[name].to_pylist() for name in _FROM_HEADER}
+        columns = {name: batch[name].to_pylist() for name in _FROM_FILE}
         videos = batch["video"].to_pylist()
         for row in np.flatnonzero(is_missing):
             try:
-                found = probe(videos[row])
+                found = probe(videos[row], with_duration=columns["duration_s"][row] is None)
             except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
                 reasons[row], details[row] = "error", one_line(error)
                 continue
@@ -55,20 +56,24 @@ class Probe(Stage):
         return split(self.name, batch, reasons, details=details)
 
 
-def probe(video: str) -> dict[str, float | int]:
-    """Return `duration_s`, `width_px` and `height_px` of a video file, as displayed.
+def probe(video: str, with_duration: bool = True) -> dict[str, float | int]:
+    """Return `width_px` and `height_px` of a video file, as displayed, and `duration_s`.
+
+    Args:
+        video: path, as `resolve_media` takes it.
+        with_duration: read the file to its end for its length, from what a player shows as 0:00.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no video, or does not say how long it is.
+        ValueError: if it is no video.
     """
     # Imported here: the package brings torch, which a process that only compares numbers does not need.
-    from ...modeling.video_file_livecc import VideoReadError, probe_video
+    from ...modeling.video_reader_livecc import measure_duration, probe_video
 
-    info = probe_video(resolve_media(video))
-    if info.duration_s is None:
-        raise VideoReadError(f"{video} does not say how long it is: give duration_s with it")
-    return {"duration_s": info.duration_s, "width_px": info.width, "height_px": info.height}
+    path = resolve_media(video)
+    info = probe_video(path)
+    found: dict[str, float | int] = {"width_px": info.width, "height_px": info.height}
+    return found | {"duration_s": measure_duration(path)} if with_duration else found
 
 
 @dataclass(frozen=True)
@@ -153,11 +158,11 @@ def _details(batch: pa.Table, reasons: np.ndarray) -> list[str | None]:
     """Return for a person what was found in the rows that are dropped."""
     details: list[str | None] = [None] * len(batch)
     for row in np.flatnonzero(reasons != None):  # noqa: E711 (element by element)
-        found = {name: batch[name][int(row)].as_py() for name in (*_FROM_HEADER, "language", "captions")}
+        found = {name: batch[name][int(row)].as_py() for name in (*_FROM_FILE, "language", "captions")}
         details[row] = {
             "low_resolution": f"{found['width_px']}x{found['height_px']} px",
             "other_language": found["language"],
             "no_captions": f"{found['captions']} does not exist" if found["captions"] else "none are named",
-            "no_metadata": ", ".join(name for name in _FROM_HEADER if found[name] is None) + " unknown",
+            "no_metadata": ", ".join(name for name in _FROM_FILE if found[name] is None) + " unknown",
         }.get(reasons[row])
     return details
