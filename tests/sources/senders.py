@@ -143,10 +143,11 @@ class LiveServer:
 class LiveEncoder:
     """Encodes numbered pictures into a stream, each sent at once."""
 
-    def __init__(self, file, size_px=(96, 64), muxer="mpegts"):
-        self._container = av.open(file, "w", format=muxer, options={"flush_packets": "1"})
+    def __init__(self, file, size_px=(96, 64), muxer="mpegts", options=None, key_frames=5):
+        self._container = av.open(file, "w", format=muxer, options={"flush_packets": "1"} | (options or {}))
         self._video = self._container.add_stream("libx264", rate=FPS)
-        self._video.options = {"preset": "ultrafast", "tune": "zerolatency", "g": "5", "x264-params": "log-level=none"}
+        self._video.options = {"preset": "ultrafast", "tune": "zerolatency", "x264-params": "log-level=none"}
+        self._video.options |= {"g": str(key_frames)}
         self._video.width, self._video.height = self.size_px = size_px
         self._video.pix_fmt = "yuv420p"
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import stat
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from livecc_hf.sources.errors import (
     lost_error,
     open_error,
 )
+from livecc_hf.sources.pipes import PipeReader
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import ArrivedFrame
 
@@ -39,11 +38,14 @@ _KEY_FRAME_WAIT_S = 3.0
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
 # Pictures without times, for which FFmpeg makes some up; a live picture's time is then its arrival.
 _UNTIMED_FORMATS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc", "m4v", "mpegvideo", "image2pipe"})
-_SELECT_S = 0.2
 # Sources whose header may tell their length, which makes them a recording.
 _MAY_BE_RECORDINGS = frozenset({"http", "hls", "stdin", "stream"})
 _TICKS = 1_000_000
 _EARLY_END_S = 2.0
+# What was read while a connection was opened comes at once; a packet that is waited for longer ends that.
+_WAITED_FOR_S = 0.02
+# Looked at for no longer, and no more packets, nor further back in the sender's time.
+_BACKLOG_S, _BACKLOG_PACKETS, _BACKLOG_SPAN_S = 0.25, 4096, 60.0
 
 
 @dataclass
@@ -98,7 +100,9 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        duration = self._container.duration or 0
+        # Of a fragmented MP4, whose header counts no pictures, FFmpeg tells the length of the fragments so far.
+        grows = "mp4" in self._container.format.name and not self._stream.frames
+        duration = 0 if grows and spec.kind != "file" else self._container.duration or 0
         self._duration_s = duration / _TICKS
         rate = self._stream.average_rate or self._stream.guessed_rate
         self._duration = 1 / rate if rate else _FALLBACK_DURATION
@@ -109,6 +113,7 @@ class Connection:
         self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and has_end)
         self._keep_up = KeepUp(self._stream.codec_context)
         self._has_picture = False
+        self._opened_s = time.monotonic()
 
     def close(self) -> None:
         """Close the connection."""
@@ -124,8 +129,8 @@ class Connection:
             SourceLostError: (or StalledError) it broke off, or no frame came for too long.
         """
         began_s = last_s = time.monotonic()
-        for packet, arrived_s in self._packets():
-            for arrived in self._decode(packet, arrived_s):
+        for packet, arrived_s, waited_s in self._dated_packets():
+            for arrived in self._decode(packet, arrived_s, waited_s):
                 is_usable = arrived.frame.key_frame or arrived_s - began_s > _KEY_FRAME_WAIT_S
                 self._has_picture = self._has_picture or is_usable
                 if self._has_picture:
@@ -135,6 +140,46 @@ class Connection:
                 hint = "" if self._has_picture else ": where key frames are further apart, wait longer for a stall"
                 raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s{hint}")
         self._check_end()
+
+    def _dated_packets(self) -> Iterator[tuple[Any, float, float]]:
+        """As `_packets`, with how long each had waited to be read.
+
+        Finding the video takes FFmpeg up to seconds, and a server may send the pictures since its last key frame at
+        once. Of that backlog, the packet that came with the least delay tells when the others came, by the sender's
+        times.
+        """
+        backlog: list[tuple[Any, float]] = []
+        lost = None
+        packets = self._packets()
+        try:
+            for packet, arrived_s in packets:
+                asked_s = backlog[-1][1] if backlog else self._opened_s
+                backlog.append((packet, arrived_s))
+                is_waited_for = arrived_s - asked_s > max(_WAITED_FOR_S, float(self._duration) / 2)
+                is_long = arrived_s - self._opened_s > _BACKLOG_S or len(backlog) >= _BACKLOG_PACKETS
+                if is_waited_for or is_long or self.is_recording or self._is_untimed:
+                    break
+        except SourceLostError as error:
+            lost = error
+        for (packet, arrived_s), waited_s in zip(backlog, self._waits_s(backlog), strict=True):
+            yield packet, arrived_s, waited_s
+        if lost is not None:
+            raise lost
+        for packet, arrived_s in packets:
+            yield packet, arrived_s, 0.0
+
+    def _waits_s(self, backlog: list[tuple[Any, float]]) -> list[float]:
+        """How long each packet of a backlog had waited, by the one that came with the least delay."""
+        times_s = [_time_of(packet) for packet, _ in backlog]
+        following_s = None
+        for i in reversed(range(len(backlog))):  # RTSP's first picture has no time
+            if times_s[i] is None and backlog[i][0] is not None and following_s is not None:
+                times_s[i] = following_s - float(self._duration)
+            following_s = times_s[i] if times_s[i] is not None else following_s
+        delays_s = [None if t is None else arrived_s - t for (_, arrived_s), t in zip(backlog, times_s, strict=True)]
+        least_s = min((delay_s for delay_s in delays_s if delay_s is not None), default=0.0)
+        waits_s = [0.0 if delay_s is None else delay_s - least_s for delay_s in delays_s]
+        return [wait_s if wait_s <= _BACKLOG_SPAN_S else 0.0 for wait_s in waits_s]
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
         """The video's packets and when they arrived; other streams' packets as `None`, to keep the time."""
@@ -166,7 +211,7 @@ class Connection:
                 return
             raise lost_error(error, self.spec, self._stall_s, is_late) from None
 
-    def _decode(self, packet: Any, arrived_s: float) -> Iterator[ArrivedFrame]:
+    def _decode(self, packet: Any, arrived_s: float, waited_s: float) -> Iterator[ArrivedFrame]:
         if packet is None:
             return
         av = import_av()
@@ -187,7 +232,7 @@ class Connection:
                 pts = Fraction(arrived_s).limit_denominator(_TICKS)
             if pts is not None:
                 self._reached_s = float(pts)
-            yield ArrivedFrame(frame, pts, self._duration, arrived_s)
+            yield ArrivedFrame(frame, pts, self._duration, arrived_s, waited_s)
 
     def _check_end(self) -> None:
         """Tell a recording's end from one that came too early."""
@@ -217,6 +262,12 @@ class Connection:
         if self.spec.is_live:
             stream.thread_type = "SLICE"  # decoding whole frames side by side holds each back
         return stream
+
+
+def _time_of(packet: Any) -> float | None:
+    """When a packet is decoded on the sender's clock, in seconds; `None` if it does not say."""
+    ticks = None if packet is None else packet.dts if packet.dts is not None else packet.pts
+    return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
 
 
 class KeepUp:
@@ -271,46 +322,6 @@ class KeepUp:
         if level != self.level:
             self.level = level
             self._codec_context.skip_frame = self._LEVELS[level]
-
-
-class PipeReader:
-    """A pipe as a file object for PyAV, whose reads end with a time limit or when asked to.
-
-    Args:
-        fd: the file descriptor.
-        owns_fd: whether to close it.
-        name: how messages call it.
-        stall_s: longest wait for data; `None`: for ever.
-        stop: set to end the data.
-    """
-
-    def __init__(self, fd: int, owns_fd: bool, name: str, stall_s: float | None, stop: threading.Event):
-        self._fd = fd
-        self._owns_fd = owns_fd
-        self._label = name
-        self._stall_s = stall_s
-        self._stop = stop
-
-    def close(self) -> None:
-        """Close the file descriptor, if it is owned."""
-        if self._owns_fd:
-            os.close(self._fd)
-            self._owns_fd = False
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end.
-
-        Raises:
-            StalledError: nothing came.
-        """
-        waited_from_s = time.monotonic()
-        # Windows cannot wait for pipes; there a read waits by itself.
-        while sys.platform != "win32" and not select.select([self._fd], [], [], _SELECT_S)[0]:
-            if self._stop.is_set():
-                return b""
-            if self._stall_s is not None and time.monotonic() - waited_from_s > self._stall_s:
-                raise StalledError(f"{self._label}: nothing came for {self._stall_s:g} s")
-        return b"" if self._stop.is_set() else os.read(self._fd, size)
 
 
 def _open(spec: SourceSpec, file: Any, open_timeout_s: float, stall_s: float) -> Any:

@@ -18,8 +18,14 @@ from livecc_hf.modeling.video_reader_livecc import FrameChunk
 _LATE_FRAME_S = Fraction(1)
 # A live stream's time that runs ahead of the wall clock by more has jumped.
 _JUMP_S = Fraction(5)
+# After a cut, a sender's time that is off the wall clock by less is that of a clock that went on.
+_SAME_CLOCK_S = Fraction(2)
 # A live sender whose time stands still for longer while pictures come has no clock; their arrival counts.
 _FROZEN_S = 2.0
+# Pictures further apart do not come one after the other.
+_NEXT_PICTURE_S = 1.0
+# Clocks differ in speed by less: the least delay seen so far is forgotten at this rate.
+_DRIFT = Fraction(1, 5000)
 # A live picture that stands still for longer is not repeated: nothing was sent.
 _LIVE_REPEAT_S = Fraction(2)
 _STEP = Fraction(FRAME_STEP_S)
@@ -34,13 +40,21 @@ class ArrivedFrame:
         frame: an `av.VideoFrame`.
         pts: its presentation time in seconds on the sender's clock; `None` if it has none.
         duration: how long it is usually shown, in seconds.
-        arrived_s: when its data arrived, on the monotonic clock.
+        arrived_s: when its data was read, on the monotonic clock.
+        waited_s: how long before that it had arrived, as far as that is known: what comes while a connection is opened
+            is read later.
     """
 
     frame: Any
     pts: Fraction | None
     duration: Fraction
     arrived_s: float
+    waited_s: float = 0.0
+
+    @property
+    def came(self) -> Fraction:
+        """When it had arrived, in seconds on the monotonic clock."""
+        return Fraction(self.arrived_s - self.waited_s).limit_denominator(_DENOMINATOR)
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,13 @@ class LiveChunk(FrameChunk):
 class StreamClock:
     """Turns the sender's times into seconds from the stream's start that never go back.
 
-    While a connection lasts, the stream's time runs as the sender's does. After a cut, and where the sender's times
-    go back or jump, it goes on by the wall clock; also while they stand still and pictures come.
+    While a connection lasts, the stream's time runs as the sender's does, over any pause. Where the sender's times go
+    back or jump it goes on by the wall clock; also while they stand still and pictures come; and after a cut, unless
+    the sender's clock went on as the wall clock did.
+
+    The wall clock says when a frame arrived, which is late by what the way and the container hold back (a packet of
+    MPEG-TS until the next one begins, a cluster of Matroska until it is full), so a frame alone says little: the least
+    delay that was seen tells the rest. A frame that is ahead of it comes out of the future: its time has jumped.
 
     Args:
         is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
@@ -69,50 +88,73 @@ class StreamClock:
         self.n_jumps = 0
         self.n_late_frames = 0
         self._offset: Fraction | None = None  # stream time minus the sender's
+        self._last_offset: Fraction | None = None  # the same, of the connection before
         self._last_time: Fraction | None = None
-        self._last_arrived_s = 0.0
-        self._moved_s = 0.0  # when the sender's time last moved, on the monotonic clock
+        self._last_came = Fraction(0)
+        self._delay: Fraction | None = None  # the least so far: arrival minus stream time
+        self._still_s = 0.0  # for how long pictures have come whose time did not move
         self._is_frozen = False
 
     def cut(self) -> None:
-        """The connection has ended: the next frame's time says nothing."""
+        """The connection has ended: the next frame's time may be on another clock."""
+        self._last_offset = None if self._is_frozen else self._offset
         self._offset = None
         self._is_frozen = False
+        self._still_s = 0.0
 
     def time_of(self, arrived: ArrivedFrame) -> Fraction | None:
         """The frame's time in seconds from the stream's start; `None` for a late frame, which is to be skipped."""
+        came = arrived.came
         if self._last_time is None:
             time = Fraction(0)
-        elif self._offset is None or self._is_frozen:
+        elif self._is_frozen:
             time = self._by_wall_clock(arrived)
+        elif self._offset is None:
+            time = self._after_cut(arrived)
         elif arrived.pts is None:
             time = self._last_time + arrived.duration
         else:
             time = arrived.pts + self._offset
             step = time - self._last_time
-            self._is_frozen = self.is_live and step <= 0 and arrived.arrived_s - self._moved_s > _FROZEN_S
+            self._still_s += min(float(came - self._last_came), _NEXT_PICTURE_S) if step <= 0 else -self._still_s
+            self._is_frozen = self.is_live and self._still_s > _FROZEN_S
             if -_LATE_FRAME_S <= step < 0 and not self._is_frozen:
                 self.n_late_frames += 1
+                self._last_came = came
                 return None
-            ahead = step - Fraction(arrived.arrived_s - self._last_arrived_s)
-            if self._is_frozen or step < 0 or (self.is_live and step > _JUMP_S and ahead > _JUMP_S):
+            if self._is_frozen or step < 0 or (self.is_live and step > _JUMP_S and self._is_ahead(time, came)):
                 self.n_jumps += 1
                 time = self._by_wall_clock(arrived)
-        if time != self._last_time:
-            self._moved_s = arrived.arrived_s
+        self._note(arrived, time)
+        return time
+
+    def _note(self, arrived: ArrivedFrame, time: Fraction) -> None:
+        came = arrived.came
         if arrived.pts is not None:
             self._offset = time - arrived.pts
         elif self._offset is None:
             self._offset = time
-        self._last_time, self._last_arrived_s = time, arrived.arrived_s
-        return time
+        delay = came - time
+        if self._delay is not None:
+            delay = min(delay, self._delay + max(came - self._last_came, 0) * _DRIFT)
+        self._delay, self._last_time, self._last_came = delay, time, came
+
+    def _is_ahead(self, time: Fraction, came: Fraction) -> bool:
+        """Whether a frame of this time would have had to come from the future."""
+        return self._delay is not None and time - (came - self._delay) > _JUMP_S
+
+    def _after_cut(self, arrived: ArrivedFrame) -> Fraction:
+        """The time of a connection's first frame: by the sender's clock where that is the one of before."""
+        by_wall_clock = self._by_wall_clock(arrived)
+        if self._last_offset is not None and arrived.pts is not None:
+            time = arrived.pts + self._last_offset
+            if time > self._last_time and abs(time - by_wall_clock) <= _SAME_CLOCK_S:
+                return time
+        return by_wall_clock
 
     def _by_wall_clock(self, arrived: ArrivedFrame) -> Fraction:
-        step = arrived.duration
-        if self.is_live:
-            elapsed = Fraction(arrived.arrived_s - self._last_arrived_s).limit_denominator(_DENOMINATOR)
-            step = max(step, elapsed)
-        return self._last_time + step
+        usual = self._last_time + arrived.duration
+        return max(usual, arrived.came - self._delay) if self.is_live else usual
 
 
 class FrameSampler:
