@@ -9,11 +9,18 @@ import sys
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.modeling.video_reader_livecc import probe_video
 
-video = sys.argv[1]
-model, processor, info = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
-for note in info.notes:
-    print(note)
-for segment in model.stream_generate(processor, video):
-    if segment.text:
-        print(f"{segment.start_s:6.1f} to {segment.end_s:6.1f} s  {segment.text}")
+if len(sys.argv) not in (2, 3):
+    raise SystemExit("usage: python examples/commentate_file.py VIDEO [MODEL]")
+video, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else bundled_model_path()
+try:
+    probe_video(video)  # or what is no video would be told after the model was loaded
+    model, processor, info = load_model_and_processor(name)
+    for note in info.notes:
+        print(note)
+    for segment in model.stream_generate(processor, video):
+        if segment.text:
+            print(f"{segment.start_s:6.1f} to {segment.end_s:6.1f} s  {segment.text}")
+except (OSError, ValueError) as error:  # such as no file, no video, no model
+    raise SystemExit(f"error: {error}") from None

@@ -13,7 +13,13 @@ from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.sources import SourceError, open_source
 
-model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
+if len(sys.argv) not in (2, 3):
+    raise SystemExit("usage: python examples/live_source.py SOURCE [MODEL]")
+try:
+    source = open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8)  # nothing is read yet
+    model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
+except (OSError, ValueError) as error:  # such as no file, no model, no such kind of address
+    raise SystemExit(f"error: {error}") from None
 stream = model.start_stream(processor)
 
 
@@ -22,13 +28,13 @@ def show(segment, lag_s=None):
     print(f"{segment.start_s:6.1f} s  {segment.text or '(silence)'}{late}", flush=True)
 
 
-with open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8) as source:
+with source:
     try:
         for chunk in source:  # two frames: one second of video
             for segment in stream.push(chunk.frames, chunk.timestamps_s):
                 show(segment, source.note_lag(chunk))
         print("The stream has ended.")
-    except SourceError as error:  # cannot be opened, or was lost and did not come back
+    except (SourceError, ValueError) as error:  # cannot be opened or read, or was lost and did not come back
         print(f"The stream failed: {error}")
 for segment in stream.finish():  # what was shown last, if it was less than a turn
     show(segment)

@@ -15,35 +15,37 @@ import threading
 import time
 
 import av
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.sync.client import connect
 
 
-def show(connection, video, speed):
+def show(connection, container, speed):
     """Send two frames a second, each when its time has come: 8 bytes of time, then a JPEG file."""
     began_s, next_s = time.monotonic(), 0.0
     try:
-        with av.open(video) as container:
-            for frame in container.decode(video=0):
-                if frame.time < next_s:
-                    continue  # the server would skip it: the model sees 2 a second
-                next_s = frame.time // 0.5 * 0.5 + 0.5
-                time.sleep(max(0.0, frame.time / speed - (time.monotonic() - began_s)))
-                image = frame.to_image()
-                image.thumbnail((960, 960))  # the model reads no more than about 300,000 pixels
-                file = io.BytesIO()
-                image.save(file, "JPEG", quality=90)
-                connection.send(struct.pack(">d", frame.time) + file.getvalue())
+        for frame in container.decode(video=0):
+            if frame.time < next_s:
+                continue  # the server would skip it: the model sees 2 a second
+            next_s = frame.time // 0.5 * 0.5 + 0.5
+            time.sleep(max(0.0, frame.time / speed - (time.monotonic() - began_s)))
+            image = frame.to_image()
+            image.thumbnail((960, 960))  # the model reads no more than about 300,000 pixels
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=90)
+            connection.send(struct.pack(">d", frame.time) + file.getvalue())
         connection.send(json.dumps({"type": "finish"}))
     except ConnectionClosed:
         pass  # the reason is printed below
+    except Exception as error:  # damage; the server would wait for more
+        print(f"the video cannot be read further: {error}", flush=True)
+        connection.send(json.dumps({"type": "finish"}))
 
 
-def watch(args, headers):
+def watch(args, container, headers):
     """Print what is said, until the server closes; the reason last."""
     with connect(args.url, additional_headers=headers) as connection:
         connection.send(json.dumps({"type": "start", "query": args.query}))
-        threading.Thread(target=show, args=(connection, args.video, args.speed), daemon=True).start()
+        threading.Thread(target=show, args=(connection, container, args.speed), daemon=True).start()
         reason = ""
         try:
             while True:
@@ -59,16 +61,30 @@ def watch(args, headers):
             print("closed:", reason or (closed.rcvd.reason if closed.rcvd else "without a word"))
 
 
+def opened(video):
+    """Open a video before anything is said to a server."""
+    try:
+        container = av.open(video)
+        if not container.streams.video:
+            raise ValueError("no pictures are in it")
+        return container
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise SystemExit(f"cannot show {video}: {getattr(error, 'strerror', None) or error}") from None
+
+
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("video")
 parser.add_argument("--url", default="ws://127.0.0.1:8000/v1/commentary")
 parser.add_argument("--query", help="what to comment on")
 parser.add_argument("--speed", type=float, default=1.0, help="times real time")
 args = parser.parse_args()
+if not args.speed > 0:
+    parser.error(f"--speed {args.speed:g}: expected a number above 0")
+container = opened(args.video)
 token = os.environ.get("LIVECC_SERVE_TOKEN")
 try:
-    watch(args, {"Authorization": f"Bearer {token}"} if token else {})
+    watch(args, container, {"Authorization": f"Bearer {token}"} if token else {})
 except InvalidStatus as refused:  # such as 401: no token, or 503: too many connections
     raise SystemExit(f"refused: {refused.response.body.decode().strip() or refused}") from None
-except OSError as error:
+except (OSError, InvalidURI, InvalidHandshake) as error:
     raise SystemExit(f"no server at {args.url} ({error}): start one with `livecc serve`") from None

@@ -1,11 +1,15 @@
 """The examples run as a reader would run them."""
 
+import runpy
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import webvtt
+from media import write_audio
 from PIL import Image
 
 from livecc_hf.assets import demo_clip_path
@@ -59,3 +63,38 @@ def test_a_live_source_that_fails():
     assert "The stream failed: " in out
     assert "connection refused" in out
     assert "geheim" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("commentate_file.py", [], "usage: python examples/commentate_file.py VIDEO [MODEL]"),
+        ("commentate_file.py", ["none.mp4"], "error: no such file: none.mp4"),
+        ("commentate_file.py", ["notes.txt"], "notes.txt"),
+        ("commentate_file.py", ["clip.mp4", "no/such/model"], "error: "),
+        ("live_source.py", [], "usage: python examples/live_source.py SOURCE [MODEL]"),
+        ("live_source.py", ["none.mp4"], "error: no such file: none.mp4"),
+        ("live_source.py", ["ftp://host/x"], "error: ftp://host/x: unknown kind of address"),
+        ("watch_server.py", ["none.mp4"], "cannot show none.mp4: No such file or directory"),
+        ("watch_server.py", ["tone.m4a"], "cannot show tone.m4a: no pictures are in it"),
+        ("watch_server.py", ["clip.mp4", "--url", "nowhere"], "no server at nowhere (nowhere isn't a valid URI"),
+        ("watch_server.py", ["clip.mp4", "--url", "ws://127.0.0.1:1/v1"], "no server at ws://127.0.0.1:1/v1"),
+    ],
+)
+def test_what_cannot_work_is_one_line(name, arguments, message, tmp_path, monkeypatch):
+    """And soon: nothing but that line, and nobody waits."""
+    (tmp_path / "notes.txt").write_text("not a video\n" * 50)
+    write_audio(tmp_path / "tone.m4a")
+    shutil.copy(demo_clip_path(), tmp_path / "clip.mp4")
+    if name == "watch_server.py":
+        pytest.importorskip("websockets")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert message in stop.value.code and len(stop.value.code.splitlines()) == 1
+
+
+def test_every_example_is_tested():
+    source = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
