@@ -14,13 +14,14 @@ from urllib.parse import unquote, urlsplit
 _NAME = "livecc-hf"
 # Modules that an extra of pyproject.toml brings; tests/test_extras.py compares.
 MODULES = {
-    "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm"),
-    "data": ("datasets", "gcld3", "faster_whisper", "httpx2", "matplotlib", "tqdm"),
+    "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm", "langcodes"),
+    "data": ("datasets", "gcld3", "faster_whisper", "httpx2", "matplotlib", "tqdm", "langcodes"),
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
     "evaluate": ("httpx2", "matplotlib", "pyarrow"),
     "fetch": ("yt_dlp",),
     "liger": ("liger_kernel",),
+    "segment": ("icu4py",),
     "quantize": ("bitsandbytes",),
 }
 

@@ -197,7 +197,6 @@ def test_inline_lines_of_many_videos_at_once():
         ("a.srt", b"1\n00:00:01,000 --> soon\nhi\n", "corrupt_captions", "--> soon"),
         ("a.srt", b"1\n00:00:03,000 --> 00:00:02,000\nhi\n", "corrupt_captions", "expected an end after its start"),
         ("a.srt", b"1\n0:0:0:1,0 --> 0:0:0:2,0\nhi\n", "corrupt_captions", "is no time"),
-        ("a.vtt", b"WEBVTT\n\n00:01.000 --> 00:02.000\nhi<1:2:3:4.5> you\n", "corrupt_captions", "4.5' is no time"),
         ("a.json", b'[[1, 2, "\\ud800"]]', "corrupt_captions", "half of a character"),
         ("a.json3", b'{"events": [', "corrupt_captions", "is not JSON"),
         ("a.json3", b'{"events": [{"tStartMs": "x", "segs": [{"utf8": "a"}]}]}', "corrupt_captions", "json3"),
@@ -260,15 +259,60 @@ def test_the_stage_fills_words_and_drops_each_bad_file_with_its_reason(tmp_path)
     assert open_result.kept["words"].is_null().to_pylist() == [False, *[True] * 4, False, False, True, False]
 
 
+def test_what_captions_lost_is_said_also_where_they_are_optional(tmp_path):
+    """A video that goes on with fewer words, or without, has a row that says so, and keeps its hours."""
+    lines = [(i, i + 1, f"word{i}") for i in range(40)]
+    partly = srt(lines).replace("00:00:05,000 -->", "00:00:07,000 -->")
+    files = {"partly.srt": partly, "bad.srt": "hello", "few.vtt": vtt([(1, 2, "two words")]), "good.srt": srt(lines)}
+    paths = [*(str(write(tmp_path, name, text)) for name, text in files.items()), str(tmp_path / "gone.srt"), None]
+    batch = videos(6, captions=paths, duration_s=[36.0] * 6)
+    kept_of = {True: ["v0", "v3"], False: [f"v{i}" for i in range(6)]}
+    for required, kept in kept_of.items():
+        result = Captions(required=required)(batch)
+        assert result.kept["id"].to_pylist() == kept
+        [lost] = [row for row in result.dropped.to_pylist() if row["reason"] == "lost_captions"]
+        assert (lost["id"], lost["value"], lost["hours"]) == ("v0", 1, None)
+        assert lost["detail"].startswith("1 of 40 lost: ") and "partly.srt: caption 5 runs from" in lost["detail"]
+        others = {row["id"]: row["reason"] for row in result.dropped.to_pylist() if row is not lost and row != lost}
+        expected = {"v1": "corrupt_captions", "v2": "few_words", "v4": "no_captions"}
+        assert others == expected | ({"v5": "no_captions"} if required else {})  # without captions nothing is lost
+        if not required:
+            details = [row["detail"] for row in result.dropped.to_pylist() if row["id"] in expected]
+            assert all(detail.startswith("goes on without: ") for detail in details)
+            assert result.kept["words"].is_null().to_pylist() == [False, True, True, False, True, True]
+
+
+def test_captions_whose_words_cannot_be_told_apart_cost_their_video(tmp_path, monkeypatch):
+    from livecc_hf.captions import segmentation
+    from livecc_hf.extras import MissingExtraError
+
+    lines = [(i, i + 1, "今天的比赛非常精彩主队进球了") for i in range(40)]
+    paths = [str(write(tmp_path, "zh.srt", srt(lines))), str(write(tmp_path, "en.srt", srt([(1, 2, "so far 王")])))]
+    batch, stage = videos(2, captions=paths), Captions(min_distinct_words=3)
+    kept = stage(batch).kept["words"].to_pylist()
+    assert [word["word"] for word in kept[0]][:4] == ["今天", "的", "比赛", "非常"]
+    assert kept[0][0]["start_s"] == 0.0 and kept[0][0]["end_s"] == pytest.approx(0.1)
+
+    def missing(*names):
+        raise MissingExtraError('needs icu4py: pip install ".[segment]"')
+
+    monkeypatch.setattr(segmentation, "require_extra", missing)
+    result = stage(batch)
+    assert [word["word"] for word in result.kept["words"][0].as_py()] == ["so", "far", "王"]
+    [row] = result.dropped.to_pylist()
+    assert (row["id"], row["reason"]) == ("v0", "no_segmenter") and "pip install" in row["detail"]
+
+
 def test_the_stage_uses_lines_given_inline(tmp_path):
     path = str(write(tmp_path, "a.srt", srt([(1, 2, "from a file")])))
-    lines = [[(0, 1, "a b")], None, [(2, 1, "x")]]
+    lines = [[(0, 1, "a b"), (4, 3, "y")], None, [(2, 1, "x")]]
     lines = pa.array([r and [dict(zip(("start_s", "end_s", "text"), x)) for x in r] for r in lines], LINES)
     batch = videos(3, captions=[None, path, None]).append_column("subtitles", lines)
     result = Captions(min_distinct_words=0)(batch)
     assert result.kept.schema == VIDEO_SCHEMA
     assert [[w["word"] for w in row] for row in result.kept["words"].to_pylist()] == [["a", "b"], ["from", "a", "file"]]
-    assert result.dropped["reason"].to_pylist() == ["corrupt_captions"]
+    assert result.dropped["reason"].to_pylist() == ["corrupt_captions", "lost_captions"]
+    assert result.dropped["detail"].to_pylist()[1].startswith("1 of 2 lost: a line runs from 4.0 to 3.0 s")
     empty = Captions()(batch.slice(0, 0))
     assert len(empty.kept) == len(empty.dropped) == 0
 

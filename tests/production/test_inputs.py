@@ -77,17 +77,17 @@ HALF = "\\ud800"  # half of a character, as JSON and not as text
         f'{{"video": "a{HALF}"}}',
         f'{{"video": "a", "id": "x{HALF}"}}',
         f'{{"video": "a", "captions": "x{HALF}"}}',
-        f'{{"video": "a", "words": [[0, 1, "x"], [1, 2, "x{HALF}"]]}}',
+        f'{{"video": "a", "words": [[0, 1, "x{HALF}"], [1, 2, "x{HALF}"]]}}',
         f'{{"video": "a", "words": [[0, 1{"0" * 400}, "x"]]}}',
         f'{{"video": "a", "subtitles": [[0, 1, "x{HALF}"]]}}',
         '{"video": "a\\u0000.mp4"}',
         '{"video": "a", "id": [1, {}], "words": [[0, 1]]}',
         '{"video": "a", "words": [5, {}]}',
         '{"video": "a", "words": [[0, 1, null]]}',
-        '{"video": "a", "words": [[0, null, "x"]]}',
+        '{"video": "a", "words": [[null, null, "x"]]}',
         '{"video": "a", "words": [[[0], [1], "x"]]}',
         f'{{"video": "a", "words": [[0, {"[" * 500 + "]" * 500}, "x"]]}}',
-        '{"video": "a", "words": [{"start": 0, "end": 1, "word": "x"}, 7]}',
+        '{"video": "a", "words": [{"start": 2, "end": 1, "word": "x"}, 7]}',
         '{"video": "a", "width_px": 1e400}',
     ],
     ids=lambda line: line[:60].replace("/", ""),
@@ -99,6 +99,34 @@ def test_one_bad_line_does_not_cost_the_others(tmp_path, line):
     assert [row["id"] for row in found] == ["good.mp4", "fine.mp4"]
     assert dropped["reason"] in ("malformed", "not_json")
     assert dropped["detail"].startswith("line 2 of m.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "parquet of lists"])
+def test_one_bad_word_costs_one_word(tmp_path, kind):
+    """A missing time is found between its neighbours; what cannot be used is said, and the row goes on."""
+    words = [(0.0, 0.5, "so"), (None, None, "2014."), (1.5, None, "was"), (3.0, 2.0, "gone"), (2.0, 2.5, "good")]
+    words = [dict(zip(("start", "end", "word"), word)) for word in words]
+    rows = [
+        {"video": "a.mp4", "words": words},
+        {"video": "b.mp4", "words": words[:1]},
+        {"video": "c.mp4", "words": None},
+    ]
+    if kind == "jsonl":
+        del words[1]["start"], words[1]["end"]  # as whisperX writes a word that it cannot align
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    elif kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    else:
+        rows = [row | {"words": row["words"] and [[*map(str, word.values())] for word in row["words"]]} for row in rows]
+        rows[0]["words"] = [[None if item == "None" else item for item in word] for word in rows[0]["words"]]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    found, [dropped] = read_all(open_input(next(tmp_path.glob("m.*"))))
+    assert [row["id"] for row in found] == ["a.mp4", "b.mp4", "c.mp4"]
+    spoken = [tuple(word.values()) for word in found[0]["words"]]
+    assert spoken == [(0.0, 0.5, "so"), (0.5, 1.5, "2014."), (1.5, 2.0, "was"), (2.0, 2.5, "good")]
+    assert (found[1]["words"][0]["word"], found[2]["words"]) == ("so", None)
+    assert (dropped["id"], dropped["reason"]) == ("a.mp4", "lost_words")
+    assert "1 of 5 lost: words: word 3 runs from 3.0 to 2.0 s" in dropped["detail"]
 
 
 def test_metadata_that_cannot_be_opened_costs_one_video(tmp_path):

@@ -26,6 +26,7 @@ class FlatTimes:
         text: (words,).
         faults: for each row with one that has no text, no finite times, or an end before its start: the index of the
             first such.
+        is_sound: bool (words,): the others.
     """
 
     row_of: np.ndarray
@@ -33,6 +34,7 @@ class FlatTimes:
     end_s: np.ndarray
     text: pa.StringArray
     faults: dict[int, int]
+    is_sound: np.ndarray
 
     def without(self, rows: Container[int]) -> FlatTimes:
         """Returns the words of the other rows."""
@@ -43,7 +45,7 @@ class FlatTimes:
         if mask.all():
             return self
         times = (values[mask] for values in (self.row_of, self.start_s, self.end_s))
-        return FlatTimes(*times, self.text.filter(pa.array(mask)), {})
+        return FlatTimes(*times, self.text.filter(pa.array(mask)), {}, self.is_sound[mask])
 
 
 def flat_times(column: pa.Array | pa.ChunkedArray, needs_text: bool = False) -> FlatTimes:
@@ -63,7 +65,7 @@ def flat_times(column: pa.Array | pa.ChunkedArray, needs_text: bool = False) -> 
         is_sound &= text.is_valid().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~is_sound)
     faults = {int(row_of[at]): int(at) for at in wrong[::-1]}  # the first one stays
-    return FlatTimes(row_of, start_s, end_s, text.cast(pa.string()), faults)
+    return FlatTimes(row_of, start_s, end_s, text.cast(pa.string()), faults, is_sound)
 
 
 def timed_array(

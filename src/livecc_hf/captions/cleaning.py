@@ -7,8 +7,6 @@ markup, speaker marks and music notes, and the lines that rolling captions repea
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,16 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .arrow import WORD, WORDS, flat_times
-from .rolling import is_new_line, without_rolling_words
+from .rolling import is_first_of_repeats, is_new_line, without_rolling_words
+from .segmentation import is_unspaced, rows_without_spaces, with_spaces
+from .spoken import clean_text
+from .words import Lost
 
-STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
-TIME_TAG = r"<\d[\d:.,]*>"
 ROUND_S = 0.1  # evenly spread times are no more exact than that; the reference's
 
-_INVISIBLE = "[\u200b-\u200f\u202a-\u202e\u2060\ufeff\u00ad]"
-_MUSIC = "[\u2669-\u266f\U0001d11e\U0001f399\U0001f3a4\U0001f3b5\U0001f3b6\U0001f3bc]"
-_SPACES = r"[\x{a0}\x{2000}-\x{200a}\x{202f}\x{3000}]"
-_EDGE_MARKS = ".,;:!?\u2026\"'()\u201c\u201d\u2018\u2019-\u2013\u2014"
+_EDGE_MARKS = ".,;:!?\u2026\"'()\u201c\u201d\u2018\u2019-\u2013\u2014。、！？，；：「」『』（）"
 
 
 @dataclass(frozen=True)
@@ -47,25 +43,38 @@ class CaptionLines:
     has_word_times: np.ndarray
     n_rows: int
 
+    def only(self, at: np.ndarray) -> CaptionLines:
+        """Return the lines that are marked, bool of (lines,), or numbered."""
+        at = np.flatnonzero(at) if at.dtype == bool else at
+        arrays = (values[at] for values in (self.row_of, self.start_s, self.end_s))
+        return CaptionLines(*arrays, self.text.take(pa.array(at)), self.has_word_times[at], self.n_rows)
 
-def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, str]]:
-    """Return the lines of a column of type `LINES`, and what is wrong with the rows whose lines are left out."""
+
+def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, Lost]]:
+    """Return the lines of a column of type `LINES`, and for rows with lines that cannot be used how many these are."""
     lines = flat_times(subtitles)
-    faults = {
-        row: f"a line runs from {lines.start_s[at]} to {lines.end_s[at]} s: expected an end after its start"
+    n_lines = np.bincount(lines.row_of, minlength=len(subtitles))
+    n_bad = np.bincount(lines.row_of[~lines.is_sound], minlength=len(subtitles))
+    lost = {
+        row: Lost(
+            int(n_bad[row]),
+            int(n_lines[row]),
+            f"a line runs from {lines.start_s[at]} to {lines.end_s[at]} s: expected an end after its start",
+        )
         for row, at in lines.faults.items()
     }
-    lines = lines.without(faults)
+    lines = lines.only(lines.is_sound)
     has_word_times = np.zeros(len(lines.text), bool)
     text = pc.fill_null(lines.text, "")
-    return CaptionLines(lines.row_of, lines.start_s, lines.end_s, text, has_word_times, len(subtitles)), faults
+    return CaptionLines(lines.row_of, lines.start_s, lines.end_s, text, has_word_times, len(subtitles)), lost
 
 
 def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
     """Return the words of captions: cleaned, each said once, a line's time spread evenly over its words.
 
     A line ends at the latest where the next one starts; lines that start together share their time. In a line, a word
-    equal to the one before it is dropped, as in the reference; words with times of their own stay as they are.
+    equal to the one before it is dropped, as in the reference. Lines with the same times and text are one, as where
+    captions were joined from a stream's segments. Words with times of their own stay as they are.
 
     Args:
         lines: of all videos.
@@ -74,7 +83,7 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
     Returns:
         Array of (n_rows,), of type `WORDS`.
     """
-    lines = _in_order(lines)
+    lines = _without_repeats(_in_order(lines))
     tokens, line_of = _spoken_tokens(lines)
     group_of, group_start_s, group_end_s = _time_groups(lines)
     word_line = np.repeat(line_of, np.diff(tokens.offsets.to_numpy()))
@@ -85,6 +94,7 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
         same = pc.equal(words.slice(1), words.slice(0, len(words) - 1)).to_numpy(zero_copy_only=False)
         is_repeat[1:] = same & (np.diff(word_line) == 0) & ~is_timed[1:]
     if is_repeat.any():
+        is_repeat &= ~is_unspaced(words)  # where a doubled part is a word's spelling
         words, word_line, is_timed = words.filter(pa.array(~is_repeat)), word_line[~is_repeat], is_timed[~is_repeat]
     start_s, end_s = _spread(group_of[word_line], group_start_s, group_end_s)
     if round_s:
@@ -95,6 +105,12 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     values = pa.StructArray.from_arrays([pa.array(start_s), pa.array(end_s), words], fields=list(WORD))
     return pa.ListArray.from_arrays(offsets, values, type=WORDS)
+
+
+def rows_to_segment(lines: CaptionLines) -> np.ndarray:
+    """Return the numbers of the videos whose lines are of a script without spaces, as most of their characters say."""
+    are_lines = ~lines.has_word_times
+    return rows_without_spaces(lines.text.filter(pa.array(are_lines)), lines.row_of[are_lines])
 
 
 def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -111,61 +127,24 @@ def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.bincount(found // width, minlength=len(counts))
 
 
-def clean_text(text: pa.Array) -> pa.Array:
-    """Remove markup, entities, speaker marks, music notes and invisible characters from caption text, shape (lines,).
-
-    Each step works on the lines that hold what it looks for.
-    """
-    text = _where(
-        text,
-        pc.match_substring(text, "<"),
-        lambda lines: pc.replace_substring_regex(lines, f"{STYLE_TAG}|{TIME_TAG}", ""),
-    )
-    override = r"\{\\[^{}]*\}"  # as {\an8}, of SubStation
-    text = _where(text, pc.match_substring(text, "{\\"), lambda lines: pc.replace_substring_regex(lines, override, ""))
-    text = _where(
-        text, pc.match_substring(text, "&"), lambda lines: pa.array(map(_unescape, lines.to_pylist()), pa.string())
-    )
-    text = _where(text, pc.invert(pc.string_is_ascii(text)), _clean_unicode)
-    text = _where(text, pc.match_substring(text, ">>"), lambda lines: pc.replace_substring_regex(lines, ">>+", " "))
-    dash = r"(?m)^[ \t]*-[ \t]*([^\s\d-])"  # before what somebody says, not before numbers
-    return _where(text, pc.match_substring(text, "-"), lambda lines: pc.replace_substring_regex(lines, dash, r"\1"))
-
-
-def _unescape(text: str) -> str:
-    return html.unescape(html.unescape(text))  # automatic captions hold &amp;gt;
-
-
-def _clean_unicode(text: pa.Array) -> pa.Array:
-    text = pc.replace_substring_regex(text, f"{_INVISIBLE}|{_MUSIC}", "")
-    return pc.replace_substring_regex(text, _SPACES, " ")
-
-
-def _where(text: pa.Array, mask: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Change the texts that are marked."""
-    if not pc.any(mask).as_py():
-        return text
-    return pc.replace_with_mask(text, mask, change(text.filter(mask)))
-
-
 def _in_order(lines: CaptionLines) -> CaptionLines:
     """Return the lines of each video by their start."""
     if not ((np.diff(lines.start_s) < 0) & (np.diff(lines.row_of) == 0)).any():
         return lines
-    order = np.lexsort((lines.start_s, lines.row_of))
-    return CaptionLines(
-        lines.row_of[order],
-        lines.start_s[order],
-        lines.end_s[order],
-        lines.text.take(pa.array(order)),
-        lines.has_word_times[order],
-        lines.n_rows,
-    )
+    return lines.only(np.lexsort((lines.start_s, lines.row_of)))
+
+
+def _without_repeats(lines: CaptionLines) -> CaptionLines:
+    """Return the lines, by their starts, each once."""
+    if not ((np.diff(lines.start_s) == 0) & (np.diff(lines.row_of) == 0) & ~lines.has_word_times[1:]).any():
+        return lines
+    is_first = is_first_of_repeats(lines.row_of, lines.start_s, lines.end_s, lines.text)
+    return lines.only(is_first | lines.has_word_times)
 
 
 def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
     """Return the words of what is spoken: lists of strings, and the number of the line each list is of."""
-    text = clean_text(lines.text)
+    text = clean_text(lines.text, lines.has_word_times)
     if pc.any(pc.match_substring(text, "\n")).as_py():
         shown = pc.split_pattern(text, "\n")
         line_of = np.repeat(np.arange(len(text)), np.diff(shown.offsets.to_numpy()))
@@ -176,10 +155,12 @@ def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
     text, line_of = _only(text, line_of, pc.not_equal(text, ""))
     is_new, rolls = is_new_line(text, line_of, lines.row_of)
     is_new |= lines.has_word_times[line_of]
-    # What has brackets, as [Music], or is all in parentheses, as (applause), is not spoken.
+    # What has brackets, as [Music], is not spoken.
     aside = pc.or_(pc.match_substring(text, "["), pc.match_substring(text, "]"))
-    aside = pc.or_(aside, pc.and_(pc.starts_with(text, "("), pc.ends_with(text, ")")))
     text, line_of = _only(text, line_of, pc.and_not(pa.array(is_new), aside))
+    is_line = pa.array(~lines.has_word_times[line_of])
+    if len(text) and pc.any(is_line).as_py():
+        text = pc.replace_with_mask(text, is_line, with_spaces(text.filter(is_line)))
     tokens = pc.utf8_split_whitespace(text)
     is_done = (lines.has_word_times | rolls)[line_of]
     return without_rolling_words(tokens, lines.row_of[line_of], is_done, lines.n_rows), line_of
@@ -199,7 +180,7 @@ def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarra
     start_s = lines.start_s[first]
     end_s = np.maximum.reduceat(lines.end_s, first) if n_lines else lines.end_s
     if n_lines:
-        has_next = np.diff(lines.row_of[first]) == 0
+        has_next = (np.diff(lines.row_of[first]) == 0) & ~lines.has_word_times[first[:-1]]
         end_s[:-1][has_next] = np.minimum(end_s[:-1], start_s[1:])[has_next]
     return np.cumsum(is_first) - 1, start_s, end_s
 

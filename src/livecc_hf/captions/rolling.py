@@ -13,6 +13,25 @@ _PROBED_CUES = 32  # of a video, to see whether its words roll
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
+def is_first_of_repeats(row_of: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, text: pa.Array) -> np.ndarray:
+    """Say which captions come for the first time: others have the same times and text as one before.
+
+    Args:
+        row_of: int, shape (captions,): number of the video.
+        start_s, end_s: float64, shape (captions,).
+        text: string array of (captions,).
+
+    Returns:
+        bool, shape (captions,).
+    """
+    ids = text.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    keys = (ids, end_s, start_s, row_of)
+    order = np.lexsort(keys)  # stable
+    is_first = np.ones(len(ids), bool)
+    is_first[order[1:]] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
+    return is_first
+
+
 def is_new_line(
     text: pa.Array, cue_of: np.ndarray, row_of_cue: np.ndarray, always: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:

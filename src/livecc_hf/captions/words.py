@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# A word is over after this long, where only its start is known; drawn-out ones take a second.
+MAX_WORD_S = 1.0
+
+START_KEYS, END_KEYS, TEXT_KEYS = ("start_s", "start"), ("end_s", "end"), ("word", "text")
 
 
 class Word(NamedTuple):
@@ -51,13 +57,170 @@ def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarra
     return start_s, end_s, texts
 
 
+class Lost(NamedTuple):
+    """What of a list of words or captions cannot be used; the others can.
+
+    Attributes:
+        count: how many items.
+        of: how many there were.
+        example: what is wrong with the first.
+    """
+
+    count: int
+    of: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} of {self.of:,} lost: {self.example}"
+
+
+class TimedItems(NamedTuple):
+    """Items of a list that can be used, in its order.
+
+    Attributes:
+        start_s, end_s: float64 (items,).
+        texts: stripped; "" where there is none.
+        kept: int64 (items,), their places in the list; `None`: all.
+        lost: the others; `None`: none.
+    """
+
+    start_s: np.ndarray
+    end_s: np.ndarray
+    texts: list[str]
+    kept: np.ndarray | None = None
+    lost: Lost | None = None
+
+
+def usable_items(
+    items: Sequence[Any],
+    source: str,
+    bounds_s: np.ndarray | None = None,
+    max_word_s: float = MAX_WORD_S,
+) -> TimedItems:
+    """Return what can be used of `[start, end, text]` or objects with these keys: one bad item costs one item.
+
+    A time that is missing or null is found between its neighbours, see `filled_times`.
+
+    Args:
+        items: times in seconds.
+        source: what they were read from, for errors.
+        bounds_s: float64 (items, 2), between which the times of each are, such as those of its segment; NaN: not known.
+        max_word_s: longest time of an item of which only the start or end is known.
+
+    Raises:
+        ValueError: if no item can be used, with what is wrong with the first.
+    """
+    try:
+        return TimedItems(*timed_arrays(items, source))
+    except ValueError as error:
+        first_error = error
+    found, kept, faults = [], [], []
+    for number, item in enumerate(items):
+        try:
+            found.append(_parsed(item))
+            kept.append(number)
+        except (ValueError, TypeError, IndexError, KeyError, OverflowError) as error:
+            detail = f": {error}" if isinstance(error, _BadItemError) else ": expected [start, end, word]"
+            faults.append(f"word {number} is {item!a:.80}{detail}")
+    numbers = np.array(kept, np.int64)
+    times = np.array([entry[:2] for entry in found], np.float64).reshape(-1, 2)
+    is_usable = ~(times[:, 1] < times[:, 0])
+    for at in np.flatnonzero(~is_usable):
+        span = f"{times[at, 0]} to {times[at, 1]} s"
+        faults.append(f"word {numbers[at]} runs from {span}: expected an end after its start")
+    times, numbers = times[is_usable], numbers[is_usable]
+    texts = [found[at][2] for at in np.flatnonzero(is_usable)]
+    bounds_s = np.full((len(texts), 2), np.nan) if bounds_s is None else bounds_s[numbers]
+    start_s, end_s = filled_times(times[:, 0], times[:, 1], bounds_s, max_word_s)
+    if np.isnan(start_s).any():
+        start_s, end_s, texts, numbers = start_s[:0], end_s[:0], [], numbers[:0]
+    if not texts and len(items):
+        raise ValueError(f"{source}: {faults[0]}") if faults else first_error
+    lost = Lost(len(items) - len(texts), len(items), f"{source}: {faults[0]}") if faults else None
+    return TimedItems(start_s, end_s, texts, numbers, lost)
+
+
+def filled_times(
+    start_s: np.ndarray, end_s: np.ndarray, bounds_s: np.ndarray, max_word_s: float = MAX_WORD_S
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return times with those that are not known (NaN) between the neighbours'.
+
+    Items without times share the time between the end of the one before and the start of the one after, none longer
+    than `max_word_s`. An item whose start or end is known lasts `max_word_s`, or up to its neighbour.
+
+    Args:
+        start_s, end_s: float64 (items,).
+        bounds_s: float64 (items, 2), between which the times of each are; NaN: not known.
+        max_word_s: longest time of an item that is given one.
+
+    Returns:
+        Starts and ends, float64 (items,); all NaN if no time is known.
+    """
+    start_s, end_s = start_s.copy(), end_s.copy()
+    if np.isnan(np.concatenate([start_s, end_s, bounds_s.ravel()])).all():
+        return np.full_like(start_s, np.nan), np.full_like(end_s, np.nan)
+    at, n_items = 0, len(start_s)
+    while at < n_items:
+        stop = at + 1
+        if np.isnan(start_s[at]) and np.isnan(end_s[at]):
+            while stop < n_items and np.isnan(start_s[stop]) and np.isnan(end_s[stop]):
+                stop += 1
+        if np.isnan(start_s[at]) or np.isnan(end_s[at]):
+            # What is known of the first item's start and of the last one's end, then what the neighbours leave.
+            begin = _first_known(start_s[at], np.fmax(end_s[at - 1] if at else np.nan, bounds_s[at, 0]))
+            after = _first_known(start_s[stop], end_s[stop] - max_word_s) if stop < n_items else np.nan
+            end = _first_known(end_s[stop - 1], np.fmin(after, bounds_s[stop - 1, 1]))
+            most_s = max_word_s * (stop - at)
+            if np.isnan(begin):
+                begin = end - most_s if not np.isnan(end) else 0.0
+                begin = max(begin, 0.0)
+            elif not np.isnan(end_s[at]) and np.isnan(start_s[at]):
+                begin = min(max(begin, end - most_s), end)
+            end = begin + most_s if np.isnan(end) else min(max(end, begin), begin + most_s)
+            edges = np.linspace(begin, end, stop - at + 1)
+            start_s[at:stop], end_s[at:stop] = edges[:-1], edges[1:]
+        at = stop
+    return start_s, end_s
+
+
+def _first_known(value: float, otherwise: float) -> float:
+    return otherwise if np.isnan(value) else value
+
+
+class _BadItemError(ValueError):
+    """What is wrong with an item, in words."""
+
+
+def _parsed(item: Any) -> tuple[float, float, str]:
+    """Return an item's times, NaN where they are missing, and its text."""
+    if isinstance(item, Mapping):
+        item = [next((item[key] for key in keys if key in item), None) for keys in (START_KEYS, END_KEYS, TEXT_KEYS)]
+    start, end, text = item[0], item[1], item[2]
+    if not isinstance(text, str):
+        raise TypeError
+    times = [math.nan if time is None else float(time) for time in (start, end)]
+    if any(map(math.isinf, times)):
+        raise _BadItemError("expected finite times")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _BadItemError("it holds half of a character") from None
+    if "\0" in text:
+        raise _BadItemError("it holds a zero byte")
+    return times[0], times[1], text.strip()
+
+
 def checked_words(items: Sequence[Sequence[Any]], source: str) -> list[Word]:
-    """Return `[start, end, word]` triples as words in the order spoken, blank ones left out; see `timed_arrays`.
+    """Return `[start, end, word]` triples as words in the order spoken, blank ones left out.
+
+    A time that is null is found between its neighbours, see `filled_times`.
 
     Raises:
         ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
     """
-    start_s, end_s, texts = timed_arrays(items, source)
+    start_s, end_s, texts, _, lost = usable_items(items, source)
+    if lost:  # a training sample is right or is left out, which its reader says
+        raise ValueError(lost.example)
     words = map(Word, start_s.tolist(), end_s.tolist(), texts)
     return sorted((word for word in words if word.text), key=lambda word: word.end_s)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..captions.arrow import LINE, WORD, timed_array
-from ..captions.words import timed_arrays
+from ..captions.arrow import LINE, WORD, flat_times, timed_array
+from ..captions.words import END_KEYS, START_KEYS, Lost, TimedItems, timed_arrays, usable_items
 from .records import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 STAGE = "input"  # the name under which dropped rows are counted
@@ -65,8 +65,8 @@ class RowReader:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
             return
         try:
-            words = _timed(row.get("words"), "words", "word")
-            lines = _timed(row.get(SUBTITLES), SUBTITLES, "text")
+            words, *lost = _timed(row.get("words"), "words", "word")
+            lines, *others = _timed(row.get(SUBTITLES), SUBTITLES, "text")
             values = {key: _text(row.get(key), key) for key in self._text_keys}
             values |= {key: _number(row.get(key), key) for key in self._number_keys}
             captions = _text(row.get("captions"), "captions")
@@ -80,14 +80,16 @@ class RowReader:
         self._rows.append(values)
         self._words.append(words)
         self._lines.append(lines)
+        self._say_lost(values["id"], values["video"], place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
         """Adds rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
         faults: dict[int, str] = {}
+        lost: dict[int, Lost] = {}
         given = _paths_of(rows["video"])
         columns = {"id": _first_text(_cast(rows, "id", pa.string(), faults), given), "video": self._all_absolute(given)}
         columns["captions"] = self._all_absolute(_cast(rows, "captions", pa.string(), faults))
-        columns["words"] = _timed_or_null(rows, "words", WORD, faults)
+        columns["words"] = _timed_or_null(rows, "words", WORD, faults, lost)
         for field in self.schema:
             if field.name not in columns:
                 values = _cast(rows, field.name, field.type, faults)
@@ -96,7 +98,7 @@ class RowReader:
             _check_clips(columns["start_s"], columns["end_s"], faults)
         table = pa.table({field.name: columns[field.name] for field in self.schema}, schema=self.schema)
         if SUBTITLES in rows.column_names:
-            table = table.append_column(SUBTITLES, _timed_or_null(rows, SUBTITLES, LINE, faults))
+            table = table.append_column(SUBTITLES, _timed_or_null(rows, SUBTITLES, LINE, faults, lost))
         present = pc.fill_null(pc.not_equal(given, ""), False).to_numpy(zero_copy_only=False)
         for index in np.flatnonzero(~present):
             place = f"row {first_row + int(index)} of {name}"
@@ -106,10 +108,18 @@ class RowReader:
             identity, video = columns["id"][index].as_py(), given[index].as_py()
             self.drop(identity, video, "malformed", f"row {first_row + index} of {name}: {fault}")
             present[index] = False
+        for index in sorted(lost.keys() & set(np.flatnonzero(present).tolist())):
+            identity, video = columns["id"][index].as_py(), given[index].as_py()
+            self._say_lost(identity, video, f"row {first_row + index} of {name}", [lost[index]])
         self._tables.append(table.filter(pa.array(present)))
 
     def _all_absolute(self, paths: pa.Array) -> pa.Array:
         return pa.array([path and self._absolute(path) for path in paths.to_pylist()], pa.string())
+
+    def _say_lost(self, identity: str, video: str, place: str, lost: Iterable[Lost]) -> None:
+        """Say what of a row's words or lines cannot be used, though the row goes on."""
+        for found in lost:
+            self.drop(identity, video, "lost_words", f"{place}: {found}")
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
         """Counts a row that cannot be used."""
@@ -209,25 +219,32 @@ def _number(value: Any, key: str) -> float | int | None:
     return round(value) if key.endswith("_px") else float(value)
 
 
-def _timed(items: Any, key: str, text_key: str) -> _Timed | None:
-    """Return starts, ends and texts of a row's words or lines, by their ends; `None` where it has none."""
+def _timed(items: Any, key: str, text_key: str) -> tuple[_Timed | None, Lost | None]:
+    """Return starts, ends and texts of a row's words or lines, by their ends, and what of them cannot be used."""
     if items is None:
-        return None
+        return None, None
     if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
         raise ValueError(f"{key} is {items!r:.60}: expected a list of [start, end, text]")
-    if len(items) and isinstance(items[0], Mapping):
-        names = [
-            next((name for name in choice if name in items[0]), choice[0])
-            for choice in (("start_s", "start"), ("end_s", "end"), (text_key, "text", "word"))
-        ]
-        items = [*map(itemgetter(*names), items)]
-    start_s, end_s, texts = timed_arrays(items, key)
+    start_s, end_s, texts, _, lost = _items(items, key, text_key)
     order = np.argsort(end_s, kind="stable")
     if "" in texts:
         order = order[np.array([*map(bool, texts)])[order]]
     if len(order) < len(texts) or (np.diff(order) < 0).any():
         start_s, end_s, texts = start_s[order], end_s[order], [texts[i] for i in order]
-    return start_s, end_s, texts
+    return (start_s, end_s, texts), lost
+
+
+def _items(items: Sequence[Any], key: str, text_key: str) -> TimedItems:
+    if not (len(items) and isinstance(items[0], Mapping)):
+        return usable_items(items, key)
+    names = [
+        next((name for name in choice if name in items[0]), choice[0])
+        for choice in (START_KEYS, END_KEYS, (text_key, "text", "word"))
+    ]
+    try:  # all with the same keys, as nearly always
+        return TimedItems(*timed_arrays([*map(itemgetter(*names), items)], key))
+    except _MALFORMED:
+        return usable_items(items, key)
 
 
 def _paths_of(column: pa.ChunkedArray) -> pa.Array:
@@ -281,21 +298,43 @@ def _check_clips(start_s: pa.Array, end_s: pa.Array, faults: dict[int, str]) -> 
         faults.setdefault(row, f"the clip runs from {span}: expected an end after its start")
 
 
-def _timed_or_null(rows: pa.Table, key: str, kind: pa.StructType, faults: dict[int, str]) -> pa.Array:
-    """Return a column of words or lines in the package's type, whatever list of lists or structs it is."""
+def _timed_or_null(
+    rows: pa.Table, key: str, kind: pa.StructType, faults: dict[int, str], lost: dict[int, Lost]
+) -> pa.Array:
+    """Return a column of words or lines in the package's type, whatever list of lists or structs it is.
+
+    Args:
+        rows: the table.
+        key: the column's name.
+        kind: of its items.
+        faults: takes what is wrong with rows none of whose items can be used.
+        lost: takes what of other rows' items cannot be used.
+    """
     if key not in rows.column_names:
         return pa.nulls(len(rows), pa.list_(kind))
     column = _whole(rows[key])
+    array, wrong = None, np.arange(len(column))
     if _is_timed(column.type, kind):
-        return _timed_array(column, kind)
+        array = _timed_array(column, kind)
+        wrong = np.array(sorted(flat_times(array, needs_text=True).faults), np.int64)
+        if not wrong.size:
+            return array
     found: list[_Timed | None] = []
-    for row, items in enumerate(column.to_pylist()):
+    for row, items in zip(wrong.tolist(), column.take(pa.array(wrong)).to_pylist(), strict=True):
+        words = None
         try:
-            found.append(_timed(items, key, kind[2].name))
+            words, some_lost = _timed(items, key, kind[2].name)
+            if some_lost:
+                lost.setdefault(row, some_lost)
         except _MALFORMED as error:
-            found.append(None)
             faults.setdefault(row, str(error))
-    return timed_array(found, kind)
+        found.append(words)
+    mended = timed_array(found, kind)
+    if array is None:
+        return mended
+    places = np.arange(len(array))
+    places[wrong] = len(array) + np.arange(len(wrong))
+    return pa.concat_arrays([array, mended.cast(array.type)]).take(pa.array(places))
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:

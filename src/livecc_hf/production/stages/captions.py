@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...captions.arrow import WORDS
-from ...captions.cleaning import ROUND_S, CaptionLines, count_distinct, flat_lines, spread_lines
-from ...captions.files import MAX_WORD_S, CaptionError, TimedText, read_captions
+from ...captions.cleaning import ROUND_S, CaptionLines, count_distinct, flat_lines, rows_to_segment, spread_lines
+from ...captions.files import read_captions
+from ...captions.segmentation import segmenter_fault
+from ...captions.timed_text import CaptionError, TimedText
+from ...captions.words import MAX_WORD_S, Lost
 from ...messages import one_line
 from ..columns import with_column
-from ..records import SUBTITLES
+from ..records import DROPPED_SCHEMA, SUBTITLES
 from ..stage import Stage, StageResult, split
 
 
@@ -27,7 +30,10 @@ class Captions(Stage):
     lines that rolling captions show twice are removed; see `captions.cleaning`. Videos that have words keep them.
 
     Dropped: `no_captions` (none named, or no such file), `empty_captions`, `corrupt_captions`, `caption_encoding` (not
-    UTF-8), `few_words` (value: how many different words there are), `error`.
+    UTF-8), `no_segmenter` (Chinese, Japanese or Thai, without the extra that finds their words), `few_words` (value:
+    how many different words there are), `error`. Where captions are not required, a video whose captions cannot be
+    used goes on without words, and a row with the reason is among what is dropped, without hours. So is a row
+    `lost_captions` (value: how many) for a video that goes on with words, but not all that its captions have.
 
     At least 30 different words are what the LiveCC paper asks of captions (arXiv 2504.16030, Live-CC-5M).
     """
@@ -65,44 +71,58 @@ class Captions(Stage):
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Reads the captions of a batch in `VIDEO_SCHEMA`."""
-        reasons = np.full(len(batch), None, dtype=object)
-        details: list[str | None] = [None] * len(batch)
+        found = _Found.of(len(batch))
         is_wanted = batch["words"].is_null().to_numpy()
-        inline, inline_rows, batch = self._inline(batch, is_wanted, reasons, details)
-        texts: dict[int, TimedText] = {}
+        inline, inline_rows, batch = self._inline(batch, is_wanted, found)
         paths = batch["captions"].to_pylist()
-        for row in np.flatnonzero(is_wanted & ~inline_rows):
-            try:
-                texts[int(row)] = self._read(paths[row])
-            except CaptionError as error:
-                reasons[row], details[row] = error.reason, one_line(error)
-            except Exception as error:  # whatever a file does to a parser, the others go on
-                reasons[row], details[row] = "error", one_line(error)
-        lines = _joined(texts, inline, len(batch))
+        texts = {int(row): self._read(int(row), paths[row], found) for row in np.flatnonzero(is_wanted & ~inline_rows)}
+        lines = _joined({row: text for row, text in texts.items() if text}, inline, len(batch))
+        if fault := segmenter_fault():
+            lines = _without_unspaced(lines, fault, found)
         words = spread_lines(lines, self.round_s)
         given = batch["words"].combine_chunks().cast(WORDS)
         rows = np.arange(len(batch)) + np.where(is_wanted, len(batch), 0)
         words = pa.concat_arrays([*_chunks(given), words]).take(pa.array(rows))
         n_distinct = count_distinct(words)
         for row in np.flatnonzero(n_distinct < self.min_distinct_words):
-            if reasons[row] is None:
-                reasons[row] = "few_words"
-                details[row] = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
+            if found.reasons[row] is None:
+                detail = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
+                found.refuse(row, "few_words", detail)
+        has_captions = inline_rows | np.array([bool(path) for path in paths], bool)
+        return self._result(batch, words, found, n_distinct, has_captions)
+
+    def _result(
+        self, batch: pa.Table, words: pa.Array, found: _Found, n_distinct: np.ndarray, has_captions: np.ndarray
+    ) -> StageResult:
+        """Return what is kept and dropped, and what of captions was lost though their videos go on."""
+        reasons, details = found.reasons, found.details
         is_bad = np.array([reason is not None for reason in reasons], bool)
+        values = np.where(reasons == "few_words", n_distinct, None)
+        said = [(row, "lost_captions", lost.count, str(lost)) for row, lost in found.lost.items() if not is_bad[row]]
         if not self.required:
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
             words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
-            reasons[:] = None
-        values = np.where(reasons == "few_words", n_distinct, None)
-        return split(self.name, with_column(batch, "words", words), reasons, values, details)
+            unread = np.flatnonzero(is_bad & has_captions)
+            said += [(int(row), reasons[row], values[row], f"goes on without: {details[row]}") for row in unread]
+            reasons = np.full(len(batch), None, dtype=object)
+        result = split(self.name, with_column(batch, "words", words), reasons, values, details)
+        return StageResult(result.kept, pa.concat_tables([result.dropped, _said_rows(self.name, batch, said)]))
 
-    def _read(self, path: str | None) -> TimedText:
-        if not path:
-            raise CaptionError("no_captions", "the video comes without captions")
-        return read_captions(path, self.max_word_s)
+    def _read(self, row: int, path: str | None, found: _Found) -> TimedText | None:
+        try:
+            if not path:
+                raise CaptionError("no_captions", "the video comes without captions")
+            text = read_captions(path, self.max_word_s)
+        except CaptionError as error:
+            return found.refuse(row, error.reason, one_line(error))
+        except Exception as error:  # whatever a file does to a parser, the others go on
+            return found.refuse(row, "error", one_line(error))
+        if text.lost:
+            found.lost[row] = text.lost
+        return text
 
     def _inline(
-        self, batch: pa.Table, is_wanted: np.ndarray, reasons: np.ndarray, details: list[str | None]
+        self, batch: pa.Table, is_wanted: np.ndarray, found: _Found
     ) -> tuple[CaptionLines | None, np.ndarray, pa.Table]:
         """Return the lines given inline, which rows have any, and the table without them."""
         if SUBTITLES not in batch.column_names:
@@ -111,10 +131,54 @@ class Captions(Stage):
         has_lines = column.is_valid().to_numpy() & is_wanted
         rows = np.where(has_lines, np.arange(len(batch)), -1)
         chosen = pa.array(rows, mask=rows < 0)
-        lines, faults = flat_lines(column.take(chosen))
-        for row, fault in faults.items():
-            reasons[row], details[row] = "corrupt_captions", fault
+        lines, lost = flat_lines(column.take(chosen))
+        for row, entry in lost.items():
+            if entry.count == entry.of:
+                found.refuse(row, "corrupt_captions", entry.example)
+            else:
+                found.lost[row] = entry
         return lines, has_lines, batch.drop_columns([SUBTITLES])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is wrong with the captions of a batch.
+
+    Attributes:
+        reasons: object (rows,): why those of a video cannot be used; `None`: they can.
+        details: the same for a person.
+        lost: what of captions that can be used cannot, by row.
+    """
+
+    reasons: np.ndarray
+    details: list[str | None]
+    lost: dict[int, Lost]
+
+    @classmethod
+    def of(cls, n_rows: int) -> _Found:
+        return cls(np.full(n_rows, None, dtype=object), [None] * n_rows, {})
+
+    def refuse(self, row: int, reason: str, detail: str) -> None:
+        self.reasons[row], self.details[row] = reason, detail
+
+
+def _said_rows(stage: str, batch: pa.Table, said: list[tuple[int, str, float | None, str]]) -> pa.Table:
+    """Return row, reason, value and detail as dropped rows; their videos go on, so these are no hours of video."""
+    numbers, reasons, values, details = zip(*said, strict=True) if said else ((), (), (), ())
+    rows = batch.take(pa.array(numbers, pa.int64()))
+    columns = {"id": rows["id"], "video": rows["video"], "stage": pa.array([stage] * len(said), pa.string())}
+    columns |= {"reason": pa.array(reasons, pa.string()), "value": pa.array(values, pa.float64())}
+    columns["detail"] = pa.array(details, pa.string())
+    arrays = [columns.get(field.name, pa.nulls(len(said), field.type)) for field in DROPPED_SCHEMA]
+    return pa.table(arrays, schema=DROPPED_SCHEMA)
+
+
+def _without_unspaced(lines: CaptionLines, fault: str, found: _Found) -> CaptionLines:
+    """Return the lines without those of videos whose words cannot be told apart."""
+    rows = rows_to_segment(lines)
+    for row in rows:
+        found.refuse(row, "no_segmenter", fault)
+    return lines.only(~np.isin(lines.row_of, rows)) if rows.size else lines
 
 
 def _joined(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
@@ -124,7 +188,7 @@ def _joined(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: in
     row_of = np.repeat(np.fromiter(texts, np.int64, len(parts)), counts)
     start_s, end_s = (np.concatenate([np.empty(0), *(part[i] for part in parts)]) for i in range(2))
     text = pa.concat_arrays([pa.array([], pa.string()), *(part.text for part in parts)])
-    has_word_times = np.repeat(np.array([part.has_word_times for part in parts], bool), counts)
+    has_word_times = np.concatenate([np.empty(0, bool), *(part.has_word_times for part in parts)])
     lines = CaptionLines(row_of, start_s, end_s, text, has_word_times, n_rows)
     if inline is None:
         return lines

@@ -1,0 +1,118 @@
+"""Words of scripts without spaces between them, such as Chinese, Japanese and Thai; ICU's dictionaries find them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..extras import MissingExtraError, require_extra
+
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters; not Korean, which has spaces.
+_SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+_KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_EAST_ASIAN = f"{_KANA}\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+UNSPACED = f"[{_SOUTHEAST_ASIAN}{_EAST_ASIAN}]"
+_UNSPACED = re.compile(UNSPACED)
+_SOUTHEAST_ASIAN_CHARS = f"[{_SOUTHEAST_ASIAN}]"
+# A syllable of Thai takes about three characters, one of Chinese one.
+_CHARS_PER_SYLLABLE = 3
+_WORD_CHARS = 12  # a longer run of such characters, where words are given, is no word
+_LONG_RUN = re.compile(f"{UNSPACED}{{{_WORD_CHARS + 1},}}")
+
+
+def has_unspaced_words(text: str) -> bool:
+    """Return whether a text without spaces is more than one word."""
+    return _LONG_RUN.search(text) is not None
+
+
+def is_unspaced(text: pa.Array) -> np.ndarray:
+    """Say which texts hold characters of a script without spaces; bool, shape (texts,)."""
+    found = np.zeros(len(text), bool)
+    foreign = np.flatnonzero(pc.invert(pc.string_is_ascii(text)).to_numpy(zero_copy_only=False))
+    if foreign.size:
+        matches = pc.match_substring_regex(text.take(pa.array(foreign)), UNSPACED)
+        found[foreign] = pc.fill_null(matches, False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def written_syllables(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Count characters of words: a measure of how long speech takes where words are hard to tell.
+
+    Returns:
+        float64 (texts,): characters of scripts without spaces; those of Southeast Asia count a third each. int64
+        (texts,): all characters.
+    """
+    n_chars = pc.utf8_length(text).to_numpy(zero_copy_only=False)
+    syllables = np.zeros(len(text))
+    some = np.flatnonzero(is_unspaced(text))
+    if some.size:
+        chosen = text.take(pa.array(some))
+        n_all = pc.count_substring_regex(chosen, UNSPACED).to_numpy(zero_copy_only=False)
+        n_southeast = pc.count_substring_regex(chosen, _SOUTHEAST_ASIAN_CHARS).to_numpy(zero_copy_only=False)
+        syllables[some] = n_all - n_southeast * (1 - 1 / _CHARS_PER_SYLLABLE)
+    return syllables, n_chars
+
+
+def segmenter_fault() -> str | None:
+    """Return what is missing to tell such words apart, with the command that installs it; `None`: nothing."""
+    try:
+        require_extra("segment", "finding the words of Chinese, Japanese or Thai captions")
+    except MissingExtraError as error:
+        return str(error)
+    return None
+
+
+def rows_without_spaces(text: pa.Array, row_of: np.ndarray) -> np.ndarray:
+    """Return the numbers of the videos most of whose characters are of a script without spaces.
+
+    Args:
+        text: string array of (lines,).
+        row_of: int, shape (lines,): number of the video of each.
+    """
+    if not len(text) or not is_unspaced(text).any():
+        return np.empty(0, np.int64)
+    n_unspaced = pc.count_substring_regex(text, UNSPACED).to_numpy(zero_copy_only=False)
+    n_chars = pc.utf8_length(text).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(np.bincount(row_of, n_unspaced) * 2 > np.bincount(row_of, n_chars))
+
+
+def with_spaces(text: pa.Array) -> pa.Array:
+    """Put spaces between the words of scripts without them; where ICU is not there, the text stays as written.
+
+    Args:
+        text: string array of (lines,).
+    """
+    lines = np.flatnonzero(is_unspaced(text))
+    if not lines.size or segmenter_fault():
+        return text
+    mask = np.zeros(len(text), bool)
+    mask[lines] = True
+    segmented = [_segmented(line) for line in text.take(pa.array(lines)).to_pylist()]
+    return pc.replace_with_mask(text, pa.array(mask), pa.array(segmented, pa.string()))
+
+
+def _segmented(line: str) -> str:
+    from icu4py.breakers import WordBreaker
+
+    words: list[str] = []
+    for chunk in line.split():
+        parts: list[str] = []
+        for part in WordBreaker(chunk, "und"):
+            if parts and not _is_boundary(parts[-1], part):
+                parts[-1] += part
+            else:
+                parts.append(part)
+        words += parts
+    return " ".join(words)
+
+
+def _is_boundary(left: str, right: str) -> bool:
+    """Return whether a word ends between two parts: other scripts stay as written, marks belong to a word."""
+    if not (_UNSPACED.search(left) or _UNSPACED.search(right)):
+        return False
+    opens = unicodedata.category(right[0]) in ("Ps", "Pi")
+    return (opens or any(map(str.isalnum, right))) and any(map(str.isalnum, left))

@@ -1,0 +1,117 @@
+"""What of a caption's text is spoken: markup, sounds, speaker marks, music notes and invisible characters go."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
+TIME_TAG = r"<\d[\d:.,]*>"
+
+# What parts lines, and speakers: the words on both sides of it are two.
+_BREAK_TAG = r"(?i)<br[ \t]*/?>|</?(?:p|div|li)(?:[ \t][^<>]*)?>|<v(?:\.[^<>]*)?[ \t][^<>]*>"
+_RUBY = r"(?i)<rt(?:[. \t][^<>]*)?>[^<]*"  # how the characters below are pronounced
+_OVERRIDE = r"\{\\[^{}]*\}"  # as {\an8}, of SubStation
+
+# Zero width joiners and non-joiners (U+200C, U+200D) are spelling, in Persian and Sinhala as in emoji.
+_INVISIBLE = "[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u00ad]"
+_MUSIC = "[\u2669-\u266f\U0001d11e\U0001f399\U0001f3a4\U0001f3b5\U0001f3b6\U0001f3bc]"
+_SPACES = r"[\x{a0}\x{2000}-\x{200a}\x{202f}\x{3000}]"
+
+_DASHES = r"\-\x{2010}-\x{2015}\x{2212}\x{2e3a}\x{2e3b}\x{fe58}\x{fe63}\x{ff0d}"
+_DASH = f"[{_DASHES}]"
+# In parentheses, and what they are in Japanese and Chinese. Numbers alone are said.
+_ASIDE = "(?:{})".format(
+    "|".join(
+        rf"{left}(?:[^{left}{right}\d]*|[^{left}{right}]*\p{{L}}[^{left}{right}]*){right}"
+        for left, right in ((r"\(", r"\)"), ("（", "）"), ("【", "】"), ("［", "］"))
+    )
+)
+_SPEAKER = rf"[ \t]*(?:{_DASH}+[ \t]*)?(?:\p{{Lu}}[\p{{Lu}}\d .'&#]*:[ \t]*)?"
+_ONLY_ASIDES = rf"(?m)^{_SPEAKER}(?:{_ASIDE}[ \t]*)+[.,!?\x{{2026}}]*[ \t]*$"
+_ASIDES_FIRST = rf"(?m)^({_SPEAKER})(?:{_ASIDE}[ \t]*)+"
+_ASIDES_LAST = rf"(?m)(?:[ \t]*{_ASIDE})+([.,!?\x{{2026}}]*)[ \t]*$"
+_BRACKET_OVER_LINES = r"(?m)^[^\n]*\[[^\[\]\n]*\n[^\[\]]*\][^\n]*$"
+# Before what somebody says, not before numbers; a second speaker may go on in the same line.
+_DASH_FIRST = rf"(?m)^(?:[ \t]*{_DASH}+[ \t]+)+"
+_DASH_JOINED = rf"(?m)^[ \t]*{_DASH}+([^\s\d{_DASHES}]|$)"
+_DASH_WITHIN = rf"([.?!\x{{2026}}][\"'\x{{201d}}\x{{2019}}]?)[ \t]+{_DASH}+(?:[ \t]+|([^\s\d{_DASHES}]))"
+
+
+def clean_text(text: pa.Array, is_word: np.ndarray | None = None) -> pa.Array:
+    """Return what is spoken of caption text.
+
+    Sounds are what stands in parentheses at the start or end of a line, also over several lines; a line with square
+    brackets is none of speech, as in the reference. Each step works on the texts that hold what it looks for.
+
+    Args:
+        text: string array of (captions,), with markup and line breaks as written.
+        is_word: bool, shape (captions,): a word with times of its own, whose hyphens stay.
+
+    Returns:
+        String array of (captions,), with a line break where a line ends.
+    """
+    text = _where(text, pc.match_substring(text, "<"), _without_tags)
+    text = _where(text, pc.match_substring(text, "\\"), _without_escapes)
+    text = _where(
+        text, pc.match_substring(text, "&"), lambda lines: pa.array(map(_unescape, lines.to_pylist()), pa.string())
+    )
+    is_foreign = pc.invert(pc.string_is_ascii(text))
+    text = _where(text, is_foreign, _clean_unicode)
+    text = _where(text, pc.match_substring(text, ">>"), lambda lines: pc.replace_substring_regex(lines, ">>+", " "))
+    has_aside = pc.or_(pc.match_substring(text, "("), pc.and_(is_foreign, _matches(text, "[（【［]")))
+    text = _where(text, has_aside, _without_asides)
+    text = _where(
+        text, _matches(text, r"\[[^\]\n]*\n"), lambda lines: pc.replace_substring_regex(lines, _BRACKET_OVER_LINES, "")
+    )
+    has_dash = pc.or_(pc.match_substring(text, "-"), pc.and_(is_foreign, _matches(text, _DASH)))
+    if is_word is not None:
+        has_dash = pc.and_not(has_dash, pa.array(is_word))
+    return _where(text, has_dash, _without_dashes)
+
+
+def _without_tags(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, _RUBY, "")
+    text = pc.replace_substring_regex(text, _BREAK_TAG, "\n")
+    return pc.replace_substring_regex(text, f"{STYLE_TAG}|{TIME_TAG}", "")
+
+
+def _without_escapes(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, _OVERRIDE, "")
+    return pc.replace_substring(pc.replace_substring_regex(text, r"\\[Nn]", "\n"), "\\h", " ")
+
+
+def _unescape(text: str) -> str:
+    return html.unescape(html.unescape(text))  # automatic captions hold &amp;gt;
+
+
+def _clean_unicode(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, f"{_INVISIBLE}|{_MUSIC}", "")
+    return pc.replace_substring_regex(text, _SPACES, " ")
+
+
+def _without_asides(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, _ONLY_ASIDES, "")
+    text = pc.replace_substring_regex(text, _ASIDES_FIRST, r"\1")
+    return pc.replace_substring_regex(text, _ASIDES_LAST, r"\1")
+
+
+def _without_dashes(text: pa.Array) -> pa.Array:
+    text = pc.replace_substring_regex(text, _DASH_FIRST, "")
+    text = pc.replace_substring_regex(text, _DASH_JOINED, r"\1")
+    return pc.replace_substring_regex(text, _DASH_WITHIN, r"\1 \2")
+
+
+def _matches(text: pa.Array, pattern: str) -> pa.Array:
+    return pc.match_substring_regex(text, pattern)
+
+
+def _where(text: pa.Array, mask: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Change the texts that are marked."""
+    if not pc.any(mask).as_py():
+        return text
+    return pc.replace_with_mask(text, mask, change(text.filter(mask)))
