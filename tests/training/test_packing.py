@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -218,3 +219,18 @@ def _zero_at_two(index: int) -> int:
 
 def _divide(index: int) -> int:
     return 1 // index
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written_to_a_map(tmp_path):
+    """Writing to a mapped file that finds no room kills the process."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    try:
+        with pytest.raises(OSError, match=r"No space left on device: '.*counts.npy.partial'"):
+            token_counts(100_000, lambda index: 1, small / "counts.npy", progress=False)
+    finally:
+        subprocess.run(["umount", small], check=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from livecc_hf.training.checkpoints import RUN_STATE_FILE
+from livecc_hf.training.checkpoints import RUN_STATE_FILE, DamagedCheckpointError
 from livecc_hf.training.data import SOURCES, register_source
 from livecc_hf.training.script import main
 from livecc_hf.training.tiny_source import TinyPart, TinySource
@@ -206,3 +207,68 @@ def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
 def test_a_folder_that_is_no_checkpoint_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="no whole checkpoint.*--resume"):
         main(["--config", recipe(), f"resume_from_checkpoint={tmp_path}"])
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(b"x" * file.stat().st_size)
+
+
+def halve(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+DAMAGES = [
+    ("optimizer.pt", halve, r"it has \d+ bytes, and \d+ were written"),
+    ("scheduler.pt", Path.unlink, "it is gone"),
+    ("model.safetensors", halve, r"it has \d+ bytes"),
+    ("optimizer.pt", garbage, "not a zip file"),
+    ("rng_state.pth", garbage, "not a zip file"),
+    ("model.safetensors", garbage, "[Hh]eader"),
+    ("trainer_state.json", garbage, "Expecting value"),
+    (RUN_STATE_FILE, garbage, "Expecting value"),
+    (RUN_STATE_FILE, lambda file: file.write_text("[1]"), "must be a mapping"),
+]
+
+
+def test_a_damaged_checkpoint_is_named_with_what_to_do(recipe, tmp_path):
+    path, whole = recipe(**STEPS), tmp_path / "out"
+    main(["--config", path])
+    for name, damage, what in DAMAGES:
+        cut = tmp_path / "cut"
+        shutil.copytree(whole, cut)
+        shutil.rmtree(cut / "checkpoint-6")
+        damage(cut / "checkpoint-4" / name)
+        expected = rf"{cut}/checkpoint-4/{name} is damaged \(.*{what}.*\): delete {cut}/checkpoint-4, then --resume"
+        for given in ("--resume", f"resume_from_checkpoint={cut / 'checkpoint-4'}"):
+            with pytest.raises(DamagedCheckpointError, match=expected):
+                main(["--config", path, f"output_dir={cut}", given])
+        shutil.rmtree(cut / "checkpoint-4")
+        if damage is halve:
+            main(["--config", path, f"output_dir={cut}", "--resume"])
+            assert_same_run(whole, cut)
+        shutil.rmtree(cut)
+
+
+LIMITED = """
+import resource, sys
+from livecc_hf.cli.main import main
+
+import livecc_hf.training.script  # compiled before writing is limited
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(main(["train", *sys.argv[2:]]))
+"""
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_no_checkpoint(recipe, tmp_path):
+    """A limit on the size of files stands for the end of the disk: the weights fit, the optimizer's state does not."""
+    path, out, whole = recipe(**STEPS), tmp_path / "cut", tmp_path / "whole"
+    main(["--config", path, f"output_dir={whole}"])
+    limit = (whole / "model.safetensors").stat().st_size + 10_000
+    shutil.copytree(whole / "checkpoint-2", out / "checkpoint-2")
+    command = [sys.executable, "-c", LIMITED, str(limit), "--config", path, f"output_dir={out}", "--resume"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    told = rf"livecc: error: the disk of {out} is full \(.*\): checkpoint-2 is kept: free some space and go on with"
+    assert re.fullmatch(f"{told} --resume", run.stderr.splitlines()[-1])
+    main(["--config", path, f"output_dir={out}", "--resume"])
+    assert_same_run(whole, out)

@@ -106,16 +106,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left. Point standard output elsewhere, or the interpreter's last flush fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except (ValueError, OSError, ImportError, RuntimeError, *_network_errors()) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, *_library_errors()) as error:
         if debug:
             raise
         print(f"livecc: error: {describe(error)}", file=sys.stderr)
         return EXIT_ERROR
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    """What a connection to the Hub that breaks raises, where something has connected."""
-    errors = (getattr(sys.modules.get(name), "TransportError", None) for name in ("httpx", "httpx2"))
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What broken connections to the Hub and weights that cannot be read or written raise, where one was tried."""
+    names = {"httpx": "TransportError", "httpx2": "TransportError", "safetensors": "SafetensorError"}
+    errors = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
     return tuple(error for error in errors if error is not None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..disk import DiskFullError, is_disk_full
 from ..extras import require_extra
 from .assembly import assembled
 from .build_options import BuildOptions
@@ -17,11 +18,7 @@ from .pipeline import Work, check_order, make_segments
 from .progress import Progress, Say, funnel_table, say_to_stderr
 from .run_folder import DATASET, UNITS, claim
 from .stage import Stage
-from .units import StageStats, UnitFolder, is_disk_full
-
-
-class DiskFullError(OSError):
-    """Nothing more can be written; what is finished is kept."""
+from .units import StageStats, UnitFolder
 
 
 @dataclass(frozen=True)

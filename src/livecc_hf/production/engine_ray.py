@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..disk import is_disk_full
 from ..extras import require_extra
 from . import in_flight
 from .inputs import UnitRef
 from .pipeline import Segment, Work, run_segment, run_segment_isolated
-from .units import StageStats, is_disk_full
+from .units import StageStats
 
 if TYPE_CHECKING:
     import ray.data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..disk import is_disk_full
 from ..messages import one_line
 from . import in_flight
 from .atomic import flush
@@ -27,7 +27,6 @@ from .stage import DeviceError, Stage, StageBrokenError, StageResult, hours_of, 
 ROWS_FILE, DROPPED_FILE, STATS_FILE = "clips.parquet", "dropped.parquet", "stats.json"
 FAILED = "error"  # the reason of what a stage could not process
 _ALL_FAILED_VIDEOS = 8  # fewer that all fail say nothing about the stage; one video may be many clips
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -218,11 +217,6 @@ def failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
 def total_hours(rows: pa.Table) -> float:
     """Return how much video the rows are; unknown lengths count nothing."""
     return float(pc.sum(hours_of(rows)).as_py() or 0.0)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error says that nothing more can be written."""
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _is_device_failure(error: BaseException) -> bool:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from livecc_hf.messages import one_line
+from livecc_hf.production.atomic import flush, replaced_when_done
 
 from .run_identity import RunIdentity, name_changes
 
 logger = logging.getLogger(__name__)
 
 RUN_STATE_FILE = "livecc_run.json"
+_TRAINER_STATE = "trainer_state.json"
+_READ_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".distcp")
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -30,6 +38,7 @@ class RunState:
         resumable: whether optimizer and random state are in it, too.
         skipped: counts of samples seen and skipped.
         fixed, free: options of the run; see `RunIdentity`.
+        files: sizes in bytes of what a resumed run reads, by name.
     """
 
     step: int
@@ -40,6 +49,7 @@ class RunState:
     skipped: dict[str, int] = field(default_factory=dict)
     fixed: dict[str, Any] = field(default_factory=dict)
     free: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -57,19 +67,109 @@ class RunState:
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
-    """Marks a checkpoint as whole."""
-    file = Path(checkpoint) / RUN_STATE_FILE
-    partial = file.with_suffix(".tmp")
-    partial.write_text(json.dumps(asdict(state)))
-    partial.replace(file)
+    """Marks a checkpoint as whole, once all of it is on the disk.
+
+    Raises:
+        OSError: if the disk is full, which some file systems say only now.
+    """
+    checkpoint = Path(checkpoint)
+    sizes = {}
+    for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        flush(file)
+        if file.suffix in _READ_SUFFIXES and file.name != "training_args.bin":
+            sizes[str(file.relative_to(checkpoint))] = file.stat().st_size
+    with replaced_when_done(checkpoint / RUN_STATE_FILE) as partial:
+        partial.write_text(json.dumps(asdict(replace(state, files=sizes))))
 
 
 def read_run_state(checkpoint: str | Path) -> RunState | None:
-    """Returns the state of a whole checkpoint, `None` for one that is not."""
+    """Returns the state of a whole checkpoint, `None` for one that is not.
+
+    Raises:
+        DamagedCheckpointError: if it cannot be read.
+    """
+    file = Path(checkpoint) / RUN_STATE_FILE
     try:
-        return RunState(**json.loads((Path(checkpoint) / RUN_STATE_FILE).read_text()))
+        return RunState(**json.loads(file.read_bytes()))
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError) as error:
+        raise DamagedCheckpointError(file, one_line(error, 120)) from error
+
+
+class DamagedCheckpointError(ValueError):
+    """A file of a checkpoint is not what was written.
+
+    Args:
+        file: which.
+        what: what is wrong with it.
+    """
+
+    def __init__(self, file: str | Path, what: str):
+        file = Path(file)
+        super().__init__(
+            f"{file} is damaged ({what}): delete {file.parent}, then --resume goes on from the checkpoint before, or "
+            "starts anew where there is none"
+        )
+
+
+def check_files(checkpoint: str | Path, state: RunState | None) -> None:
+    """Refuses a checkpoint whose files are not those that were written, as far as their names and sizes tell.
+
+    Args:
+        checkpoint: its folder.
+        state: what was written last into it; `None` for one that is not ours.
+
+    Raises:
+        DamagedCheckpointError: for the first such file.
+    """
+    checkpoint = Path(checkpoint)
+    for name, size in (state.files if state is not None else {}).items():
+        file = checkpoint / name
+        if not file.is_file():
+            raise DamagedCheckpointError(file, "it is gone")
+        if (found := file.stat().st_size) != size:
+            raise DamagedCheckpointError(file, f"it has {found} bytes, and {size} were written")
+    file = checkpoint / _TRAINER_STATE
+    try:
+        json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(file, one_line(error, 120)) from error
+
+
+@contextlib.contextmanager
+def explained_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
+    """Turns what libraries raise for files they cannot read into one error that says what to do.
+
+    Args:
+        checkpoint: its folder.
+        patterns: names of the files that the wrapped code reads.
+
+    Raises:
+        DamagedCheckpointError: where the wrapped code failed and one of the files is damaged.
+    """
+    try:
+        yield
+    except Exception as error:  # there are as many kinds as formats
+        for file in (file for pattern in patterns for file in sorted(Path(checkpoint).glob(pattern))):
+            if damage := _damage_of(file):
+                raise DamagedCheckpointError(file, damage) from error
+        raise
+
+
+def _damage_of(file: Path) -> str | None:
+    """Returns what is wrong with a file of tensors; `None` if nothing is."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                return None
+        with zipfile.ZipFile(file) as archive:  # as `torch.save` writes it
+            name = archive.testzip()
+        return name and f"its checksum of {name} is wrong"
+    except (SafetensorError, zipfile.BadZipFile, OSError) as error:
+        return one_line(error, 120)
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
@@ -105,7 +205,7 @@ def remove_partial(output_dir: str | Path) -> None:
 def _has_trainer_state(checkpoint: Path) -> bool:
     """Returns whether the last file that a trainer writes into a checkpoint is there."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        json.loads((checkpoint / _TRAINER_STATE).read_bytes())
     except (OSError, ValueError):
         return False
     return True

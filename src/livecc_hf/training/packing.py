@@ -208,9 +208,25 @@ def _open_partial(partial: Path, n_samples: int) -> np.memmap:
             partial.unlink()  # stopped while the file was created
         else:
             _check_size(counts, n_samples, partial)
-            return counts
+            return _allocated(partial, counts)
     # A new file reads as zeros, also where a crash of the machine lost what was written.
-    return np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,))
+    return _allocated(partial, np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,)))
+
+
+def _allocated(partial: Path, counts: np.memmap) -> np.memmap:
+    """Return the counts with their file's place on the disk taken: where it is full, writing to a map kills.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with partial.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            except OSError as error:
+                error.filename = str(partial)
+                raise
+    return counts
 
 
 def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:

@@ -6,15 +6,20 @@ fields of `LiveCCArguments`, TRL's `SFTConfig` and `ModelConfig`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from livecc_hf.disk import DiskFullError, is_disk_full
+from livecc_hf.messages import one_line
 
 from .arguments import Recipe, parse
 from .checkpoints import (
     RUN_STATE_FILE,
+    check_files,
     check_same_run,
     last_whole_checkpoint,
     list_checkpoints,
@@ -36,9 +41,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     show_log(recipe.training.process_index == 0)
     for note in recipe.notes:
         logger.info(note)
-    if recipe.ours.inspect:
-        print(inspect(recipe))
-        return
+    with explained_full_disk(recipe):
+        if recipe.ours.inspect:
+            print(inspect(recipe))
+        else:
+            train(recipe)
+
+
+def train(recipe: Recipe) -> None:
+    """Trains as a recipe says, from its start or a checkpoint, and saves model and processor.
+
+    Raises:
+        ValueError: if something in the recipe, or the checkpoint, does not fit.
+        FileNotFoundError: if a dataset is missing.
+    """
     checkpoint = start_from(recipe)
     trainer = build_trainer(recipe)
     if checkpoint is None:
@@ -54,6 +70,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer.save_model(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         logger.info("saved model and processor to %s", trainer.args.output_dir)
+
+
+@contextlib.contextmanager
+def explained_full_disk(recipe: Recipe) -> Iterator[None]:
+    """Turns what libraries say of a full disk into one error that says what is kept.
+
+    Raises:
+        DiskFullError: where the wrapped code could write no more.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        out = recipe.training.output_dir
+        whole = [path.name for path in list_checkpoints(out) if (path / RUN_STATE_FILE).is_file()]
+        kept = f"{whole[-1]} is kept: free some space and go on with --resume" if whole else "free some space"
+        place = getattr(error, "filename2", None) or getattr(error, "filename", None) or out
+        said = getattr(error, "strerror", None) or one_line(error, 100)
+        raise DiskFullError(f"the disk of {place} is full ({said}): {kept}") from error
 
 
 def show_log(is_main_process: bool) -> None:
@@ -82,6 +118,7 @@ def start_from(recipe: Recipe) -> Path | None:
                 "--resume for the newest whole one in output_dir"
             )
         state = read_run_state(checkpoint)
+        check_files(checkpoint, state)
         if state is not None and not state.resumable:
             raise ValueError(
                 f"resume_from_checkpoint={checkpoint} holds the model only (save_only_model): start a new run with "
@@ -101,6 +138,8 @@ def start_from(recipe: Recipe) -> Path | None:
             remove_partial(training.output_dir)
     if checkpoint is None:
         logger.warning("nothing to resume in %s: starting anew", training.output_dir)
+    else:
+        check_files(checkpoint, read_run_state(checkpoint))
     return checkpoint
 
 

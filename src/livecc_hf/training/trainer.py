@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .batches import BOOKKEEPING, BatchLoader
-from .checkpoints import RunState, write_run_state
+from .checkpoints import RunState, explained_damage, write_run_state
 from .packed_attention import packed_batch
 from .run_identity import RunIdentity
 from .sharding import reduced_head_gradient
@@ -182,6 +182,21 @@ class LiveCCTrainer(SFTTrainer):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """As the base class; damage is one error that says what to do."""
+        with explained_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        """As the base class; damage is one error that says what to do."""
+        with explained_damage(checkpoint or "", "optimizer*", "scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        """As the base class; damage is one error that says what to do."""
+        with explained_damage(checkpoint or "", "rng_state*.pth"):
+            super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model, trial):
         """Saves; an older checkpoint is deleted only once every process has written its part of the new one."""
