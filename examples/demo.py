@@ -11,10 +11,12 @@ import json
 import time
 from pathlib import Path
 
+from transformers.utils import logging as transformers_logging
+
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path, demo_clip_path, demo_events_path
 from livecc_hf.captions.writers import open_writer
-from livecc_hf.contact_sheet import SheetCell, contact_sheet
+from livecc_hf.contact_sheet import SheetCell, SheetLegend, contact_sheet
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
 ROW = "{:>11}  {:<36}  {}"
@@ -47,6 +49,7 @@ def main() -> None:
 
     clip = demo_clip_path()
     events = json.loads(demo_events_path().read_text())["events"]
+    transformers_logging.disable_progress_bar()
     print("livecc-tiny, a 1.4M-parameter model that knows moving coloured shapes only, watches a new clip.\n")
     model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
     print(ROW.format("video", "the model says", "what happened"))
@@ -59,7 +62,8 @@ def main() -> None:
         writer = open_writer("vtt", file)
         for segment in segments:
             writer.write(segment)
-    contact_sheet(cells, columns=6).save(args.output / "contact-sheet.png")
+    legend = SheetLegend(text="what the model says (...: nothing)", note="what truly happened up to then")
+    contact_sheet(cells, columns=6, legend=legend).save(args.output / "contact-sheet.png")
     print(
         f"\n{segments[-1].end_s:.0f} s of video in {took_s:.1f} s. Wrote {args.output}/demo.vtt and contact-sheet.png"
     )

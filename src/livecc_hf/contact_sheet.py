@@ -59,13 +59,31 @@ class SheetSection:
     text: str = ""
 
 
-def contact_sheet(cells: Sequence[SheetCell], columns: int = 5, cell_width_px: int = 220) -> Image.Image:
+@dataclass(frozen=True)
+class SheetLegend:
+    """What the lines under the frames are, written above them all in the lines' colours; empty ones are left out.
+
+    Attributes:
+        time: what the first line says.
+        text: what the words are.
+        note: what the line in another colour is.
+    """
+
+    time: str = "when the frame is shown"
+    text: str = ""
+    note: str = ""
+
+
+def contact_sheet(
+    cells: Sequence[SheetCell], columns: int = 5, cell_width_px: int = 220, legend: SheetLegend | None = None
+) -> Image.Image:
     """Draw the cells row by row.
 
     Args:
         cells: the frames in order.
         columns: frames in a row.
         cell_width_px: width of a frame on the sheet; its height follows its own shape.
+        legend: what stands above the frames.
 
     Returns:
         An RGB `PIL.Image.Image`.
@@ -75,11 +93,14 @@ def contact_sheet(cells: Sequence[SheetCell], columns: int = 5, cell_width_px: i
     """
     if not cells:
         raise ValueError("got no cells: a contact sheet needs at least one frame")
-    return contact_sheet_of_sections([SheetSection("", cells)], min(columns, len(cells)), cell_width_px)
+    return contact_sheet_of_sections([SheetSection("", cells)], min(columns, len(cells)), cell_width_px, legend)
 
 
 def contact_sheet_of_sections(
-    sections: Sequence[SheetSection], columns: int = 8, cell_width_px: int = 220
+    sections: Sequence[SheetSection],
+    columns: int = 8,
+    cell_width_px: int = 220,
+    legend: SheetLegend | None = None,
 ) -> Image.Image:
     """Draw sections one below the other, each a band with its title and then its cells row by row.
 
@@ -87,6 +108,7 @@ def contact_sheet_of_sections(
         sections: the parts in order; a section without a title has no band.
         columns: frames in a row.
         cell_width_px: width of a frame on the sheet; its height follows its own shape.
+        legend: what stands above the frames.
 
     Returns:
         An RGB `PIL.Image.Image`.
@@ -102,11 +124,15 @@ def contact_sheet_of_sections(
     width_px = columns * (cell_width_px + _MARGIN_PX) + _MARGIN_PX
     bands = [_band_lines(section, width_px) for section in sections]
     rows = [[s.cells[i : i + columns] for i in range(0, len(s.cells), columns)] for s in sections]
-    height_px = _MARGIN_PX + sum(_band_height_px(band) for band in bands)
+    entries = _legend_places(legend, font, width_px)
+    legend_px = (max(y for _, (_, y) in entries) + _LINE_PX + _MARGIN_PX // 2) if entries else 0
+    height_px = _MARGIN_PX + legend_px + sum(_band_height_px(band) for band in bands)
     height_px += sum(_row_height_px(row, cell_width_px) for part in rows for row in part)
     sheet = Image.new("RGB", (width_px, height_px), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    y = _MARGIN_PX
+    for line, (x, y) in entries:
+        _draw_lines(draw, font, (x, y + _MARGIN_PX), [line])
+    y = _MARGIN_PX + legend_px
     for band, part in zip(bands, rows, strict=True):
         if band:
             draw.rectangle((0, y - _MARGIN_PX // 2, width_px, y + len(band) * _LINE_PX + 2), fill=_BAND)
@@ -120,6 +146,21 @@ def contact_sheet_of_sections(
                 _draw_lines(draw, font, (x, y + picture.height + 2), _caption(cell, cell_width_px))
             y += _row_height_px(row, cell_width_px)
     return sheet
+
+
+def _legend_places(legend: SheetLegend | None, font, width_px: int) -> list[tuple[_Line, tuple[int, int]]]:
+    """Return each entry and where it begins: side by side, on another line where it would leave the sheet."""
+    if legend is None:
+        return []
+    x, y, places = _MARGIN_PX, 0, []
+    for text, colour in ((legend.time, _TIME_COLOUR), (legend.text, _TEXT_COLOUR), (legend.note, _NOTE_COLOUR)):
+        length_px = round(font.getlength(text))
+        if x > _MARGIN_PX and x + length_px > width_px - _MARGIN_PX:
+            x, y = _MARGIN_PX, y + _LINE_PX
+        if text:
+            places.append(((text, colour), (x, y)))
+            x += length_px + 3 * _MARGIN_PX
+    return places
 
 
 def _draw_lines(draw, font, at: tuple[int, int], lines: Sequence[_Line]) -> None:

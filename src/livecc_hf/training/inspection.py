@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.contact_sheet import SheetCell, SheetSection, contact_sheet_of_sections
+from livecc_hf.contact_sheet import SheetCell, SheetLegend, SheetSection, contact_sheet_of_sections
 from livecc_hf.data.unusable import REASONS, UnusableSample
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, IM_END, strip_continuation
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 LEGEND = (
     f"«supervised text», other text is read only; {IM_END} is shown where it is supervised. "
     "Tokens of a turn: read + vision + supervised."
+)
+_SHEET_LEGEND = SheetLegend(
+    "the frame, as the model sees it", "words of the turn, which are learned", "its turn, or size"
 )
 SHEET_FRAMES = 24  # of one sample, at most
 SHEET_SAMPLES = 16  # on one sheet, at most
@@ -81,7 +84,8 @@ def sample_sheet(samples: Iterable[tuple[str, Sample]], processor: StreamingProc
     Raises:
         ValueError: if there is no sample.
     """
-    return contact_sheet_of_sections([_section(origin, sample, processor) for origin, sample in samples])
+    sections = [_section(origin, sample, processor) for origin, sample in samples]
+    return contact_sheet_of_sections(sections, legend=_SHEET_LEGEND)
 
 
 def inspect_samples(
@@ -121,7 +125,7 @@ def inspect_samples(
         raise ValueError("got no samples to inspect: the dataset is empty")
     path = Path(out_png)
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet_of_sections(sections).save(path)
+    contact_sheet_of_sections(sections, legend=_SHEET_LEGEND).save(path)
     shown = "" if summary.n_samples <= SHEET_SAMPLES else f" (the first {SHEET_SAMPLES} of {summary.n_samples} samples)"
     return "\n\n".join([*blocks, summary.text(), f"contact sheet: {path}{shown}"])
 
