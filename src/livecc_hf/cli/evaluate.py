@@ -1,4 +1,4 @@
-"""`livecc evaluate`: score predictions, compare them, have commentaries judged."""
+"""`livecc evaluate`: run a benchmark, score predictions, compare them, have commentaries judged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .main import OneLineParser
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
-    for add in (_add_list, _add_score, _add_compare, _add_judge):
+    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -24,6 +24,34 @@ def _add_list(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         description="List the benchmarks, their rows and their protocols.",
         allow_abbrev=False,
     )
+
+
+def _add_run(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    from livecc_hf.cli.model_arguments import add_model_arguments
+
+    run = tasks.add_parser(
+        "run",
+        help="put a benchmark to a model",
+        description="Put a benchmark to a model and write what it answers. Started again after an interruption, it "
+        "goes on. Under accelerate launch several GPUs share it.",
+        allow_abbrev=False,
+    )
+    run.add_argument("suite", metavar="SUITE", help="a benchmark, see livecc evaluate list; A,B: about the same videos")
+    run.add_argument("--videos", required=True, type=Path, metavar="DIR", help="folder with the benchmark's videos")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="where predictions go")
+    run.add_argument("--protocol", help="how the benchmark is put; default: the first that list shows")
+    run.add_argument("--limit", type=int, metavar="N", help="only the first N rows, for a trial")
+    run.add_argument("--annotations", metavar="FILE", help="the benchmark's rows; default: from the Hub")
+    run.add_argument("--dataset-revision", metavar="REVISION", help="of the rows on the Hub")
+    run.add_argument("--subtitles", type=Path, metavar="DIR", help="Video-MME's VIDEO.srt files")
+    run.add_argument(
+        "--query-form",
+        choices=("instruct", "base"),
+        default="instruct",
+        help="of commentary: what the model was trained on",
+    )
+    add_model_arguments(run.add_argument_group("model"))
+    return run
 
 
 def _add_score(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -113,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError, ImportError: as the task's functions do.
     """
-    return {"list": _list, "score": _score, "compare": _compare, "judge": _judge}[args.task](args)
+    return {"list": _list, "run": _run, "score": _score, "compare": _compare, "judge": _judge}[args.task](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -126,6 +154,34 @@ def _list(args: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
     return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.model is None:
+        raise ValueError("no model is named: expected --model FOLDER_OR_HUB_ID")
+    if args.min_pixels is not None:
+        raise ValueError("--min-pixels is given: the fewest pixels of a frame are the protocol's; leave it out")
+    from livecc_hf.cli.status import quiet_libraries
+    from livecc_hf.evaluation.running.plan import RunOptions
+    from livecc_hf.evaluation.running.run import ModelSource, run
+    from livecc_hf.loading import check_model_name
+
+    check_model_name(args.model)
+    quiet_libraries(args.debug)
+    options = RunOptions(
+        protocol=args.protocol,
+        limit=args.limit,
+        annotations=args.annotations,
+        dataset_revision=args.dataset_revision,
+        subtitles=args.subtitles,
+        query_form=args.query_form,
+        max_pixels=args.max_pixels,
+    )
+    source = ModelSource(args.model, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base)
+    result = run(args.suite, source, args.videos, args.out, options)
+    done = f"{result.n_done:,} of {result.n_rows:,} rows answered"
+    print(f"{done}; wrote {', '.join(map(str, result.files))}", file=sys.stderr)
+    return 1 if result.failures else 0
 
 
 def _score(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 | folder | what |
 |---|---|
 | `tasks` | benchmarks' rows, prompts, and what is asked of a model |
+| `running` | puts them to a model |
 | `predictions` | files of answers, commentaries and verdicts; those that others published |
 | `scorers` | figures from these files alone: no model, no GPU |
 | `judging` | a language model compares two commentaries |
@@ -16,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .judging.ask import JudgeOptions, judge
+    from .running.plan import RunOptions
+    from .running.run import ModelSource, run
     from .scoring import compare, list_suites, score
 
 # Imported when first used, so that a command line's help does not wait for them.
 _EXPORTS = {
     **dict.fromkeys(("compare", "list_suites", "score"), "scoring"),
     **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),
+    **dict.fromkeys(("ModelSource", "run"), "running.run"),
+    "RunOptions": "running.plan",
 }
 
-__all__ = ["JudgeOptions", "compare", "judge", "list_suites", "score"]
+__all__ = ["JudgeOptions", "ModelSource", "RunOptions", "compare", "judge", "list_suites", "run", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,192 @@
+"""Frames of a clip, evenly spread over its frame numbers, as the reference reads what it scores."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
+from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
+from livecc_hf.modeling.video_file_livecc import display_orientation, frame_to_rgb
+from livecc_hf.modeling.video_open_livecc import VideoReadError, clock_start, demuxed, find_video_stream, open_video
+from livecc_hf.modeling.video_packets_livecc import SkippedFramesError
+from livecc_hf.modeling.video_reader_livecc import on_screen, open_before
+
+from ..tasks.questions import FrameRule
+
+FRAME_FACTOR = 2  # frames go in pairs
+FRAME_FOLDER_FPS = 3  # of MVBench's folders of frames
+_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+Resize = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """The frames of a clip that are shown.
+
+    Attributes:
+        frames: uint8 (T, 3, H, W), T even, in the size in which the model sees them.
+        times_s: when each leaves the screen, in seconds as a player shows; what is chosen by.
+        max_pixels: most pixels of a frame.
+    """
+
+    frames: torch.Tensor
+    times_s: list[float]
+    max_pixels: int
+
+
+def n_frames_of(rule: FrameRule, total: int, video_fps: float) -> int:
+    """Return how many frames of a clip are shown, an even number (qwen-vl-utils' `smart_nframes`).
+
+    Args:
+        rule: what is asked for.
+        total: frames that the clip has.
+        video_fps: its frames a second.
+    """
+    if rule.n_frames is not None:
+        return max(min(rule.n_frames, total) // FRAME_FACTOR * FRAME_FACTOR, FRAME_FACTOR)
+    total = max(total, FRAME_FACTOR)
+    if video_fps < rule.fps:  # frames are shown more than once
+        total, video_fps = max(int(total * rule.fps / video_fps), FRAME_FACTOR), rule.fps
+    least = math.ceil(rule.min_frames / FRAME_FACTOR) * FRAME_FACTOR
+    most = min(rule.max_frames, total) // FRAME_FACTOR * FRAME_FACTOR
+    n = min(max(total / video_fps * rule.fps, least), most, total)
+    return max(math.floor(n / FRAME_FACTOR) * FRAME_FACTOR, FRAME_FACTOR)
+
+
+def spread(total: int, n: int) -> list[int]:
+    """Return `n` numbers from 0 to `total` - 1, evenly spread, first and last included."""
+    return torch.linspace(0, total - 1, n).round().long().tolist()
+
+
+def read_clip(
+    path: str | os.PathLike, start_s: float | None, end_s: float | None, rule: FrameRule, resize: Resize
+) -> ClipFrames:
+    """Read the frames of a clip that a rule asks for.
+
+    A frame is in the clip if it leaves the screen in it, as the reference counts; a clip has at least one second.
+
+    Args:
+        path: a video file, or a folder of frames at 3 a second.
+        start_s: where the clip begins, in seconds as a player shows; `None`: at the beginning.
+        end_s: where it ends; `None`: at the end.
+        rule: which frames.
+        resize: takes uint8 (1, 3, H, W) and the most pixels of a frame.
+
+    Raises:
+        VideoReadError: (a ValueError) if the file cannot be read, or has no frame in the clip.
+    """
+    if Path(path).is_dir():
+        return _read_folder(Path(path), start_s, end_s, rule, resize)
+    ends, fps, origin = _frame_ends(path)
+    first, stop = _range(ends, start_s, end_s, path)
+    n = n_frames_of(rule, stop - first, fps)
+    chosen = [ends[first + number] for number in spread(stop - first, n)]
+    max_pixels = rule.max_pixels or frame_pixel_budget(n)
+    frames = _decode(path, chosen, origin, lambda frame: resize(frame[None], max_pixels)[0])
+    return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels)
+
+
+def _frame_ends(path: str | os.PathLike) -> tuple[list[Fraction], float, Fraction]:
+    """Return when each frame leaves the screen, counted from what a player shows as 0:00; frame rate; that 0:00."""
+    with open_video(path) as container:
+        stream = find_video_stream(container, path)
+        origin = clock_start(container)
+        rate = stream.average_rate or stream.guessed_rate
+        times, length = [], Fraction(0)
+        for packet in demuxed(container):
+            if packet.stream is stream and packet.pts is not None:
+                times.append(packet.pts * stream.time_base - origin)
+                length = (packet.duration or 0) * stream.time_base or length
+    if not times:
+        raise VideoReadError(f"{path} has no frames: it is no video, or damaged")
+    times = sorted(set(times))
+    length = length or (1 / Fraction(rate) if rate else Fraction(1, 25))
+    fps = float(rate) if rate else len(times) / float(times[-1] + length - times[0])
+    return [*times[1:], times[-1] + length], fps, origin
+
+
+def _range(
+    ends: list[Fraction], start_s: float | None, end_s: float | None, path: str | os.PathLike
+) -> tuple[int, int]:
+    """Return the first frame of a clip, and one past its last."""
+    low, high = ends[0], ends[-1]
+    start = min(max(low, Fraction(start_s) if start_s is not None else low), high)
+    end = min(max(low, Fraction(end_s) if end_s is not None else high), high)
+    end = max(start + 1, end)
+    first, stop = bisect.bisect_left(ends, start), bisect.bisect_right(ends, end)
+    if first >= stop:
+        raise VideoReadError(f"{path} has no frame between {float(start):g} and {float(end):g} s")
+    return first, stop
+
+
+def _decode(
+    path: str | os.PathLike, ends: list[Fraction], origin: Fraction, keep: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Return the frames that leave the screen at some times, each as `keep` makes it."""
+    wanted = [end + origin for end in ends]
+    try:
+        return _decode_once(path, wanted, keep, skip=True)
+    except SkippedFramesError:  # damage: read all of it
+        return _decode_once(path, wanted, keep, skip=False)
+
+
+def _decode_once(
+    path: str | os.PathLike, wanted: list[Fraction], keep: Callable[[torch.Tensor], torch.Tensor], skip: bool
+) -> list[torch.Tensor]:
+    source, frames = open_before(path, wanted[0] - 1)
+    with closing(source):
+        if skip:
+            source.skip_unless(lambda appears, leaves: _is_between(wanted, appears, leaves))
+        kept: list[torch.Tensor] = []
+        orientation = size_px = picture = None
+        for _, leaves, frame, is_last in on_screen(source, frames):
+            if size_px is None and frame is not None:
+                orientation, size_px = display_orientation(frame), (frame.width, frame.height)
+            image = None
+            while len(kept) < len(wanted) and (wanted[len(kept)] <= leaves or is_last):
+                if image is None:
+                    if frame is None:
+                        raise SkippedFramesError
+                    image = picture = keep(frame_to_rgb(frame, orientation, size_px))
+                kept.append(image)
+            if len(kept) == len(wanted):
+                break
+    if picture is None:
+        raise VideoReadError(f"{path}: nothing of it can be decoded")
+    return kept + [picture] * (len(wanted) - len(kept))
+
+
+def _is_between(wanted: list[Fraction], appears: Fraction, leaves: Fraction) -> bool:
+    at = bisect.bisect_right(wanted, appears)
+    return at < len(wanted) and wanted[at] <= leaves
+
+
+def _read_folder(
+    folder: Path, start_s: float | None, end_s: float | None, rule: FrameRule, resize: Resize
+) -> ClipFrames:
+    """Read a clip from pictures of which there are three a second; without bounds, as if there were two."""
+    from PIL import Image
+
+    pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
+    first = 0 if start_s is None else max(round(start_s * FRAME_FOLDER_FPS), 0)
+    stop = len(pictures) if end_s is None else min(round(end_s * FRAME_FOLDER_FPS), len(pictures))
+    if first >= stop:
+        raise VideoReadError(f"{folder} has {len(pictures)} pictures, and none between {start_s} and {end_s} s")
+    fps = rule.fps if start_s is None and end_s is None else FRAME_FOLDER_FPS
+    n = n_frames_of(rule, stop - first, fps)
+    max_pixels = rule.max_pixels or frame_pixel_budget(n)
+    numbers = [first + number for number in spread(stop - first, n)]
+    frames = []
+    for number in numbers:
+        with Image.open(pictures[number]) as picture:
+            frames.append(resize(picture_tensor(rgb_picture(picture))[None], max_pixels)[0])
+    return ClipFrames(torch.stack(frames), [(number + 1) / FRAME_FOLDER_FPS for number in numbers], max_pixels)

@@ -1,0 +1,173 @@
+"""What a run asks: a benchmark's rows, the videos they need, and the header of their file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..predictions.header import Header
+from ..prompt_files import Prompts
+from ..suites import Suite, suite_of
+from ..tasks import livesports_qa, mvbench, ovobench, videomme
+from ..tasks.annotations import Annotations, read_annotations
+from ..tasks.livesports_cc import INSTRUCT, Event, cc_prompts, read_events
+from ..tasks.questions import FrameRule, Question
+
+Task = Question | Event
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a benchmark is put to a model.
+
+    Attributes:
+        protocol: see `livecc evaluate list`; default: the benchmark's first.
+        limit: only the first so many rows.
+        annotations: file or folder of the benchmark's rows; default: from the Hub.
+        dataset_revision: of the rows on the Hub.
+        subtitles: folder of Video-MME's VIDEO.srt files.
+        query_form: of commentary: "instruct", or "base" for a model that was not trained on instructions.
+        max_pixels: most pixels of a frame, in place of the protocol's.
+        stream_options: of commentary: options of `start_stream`, laid over the protocol's.
+    """
+
+    protocol: str | None = None
+    limit: int | None = None
+    annotations: str | os.PathLike | None = None
+    dataset_revision: str | None = None
+    subtitles: str | os.PathLike | None = None
+    query_form: str = INSTRUCT
+    max_pixels: int | None = None
+    stream_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of one benchmark that are asked.
+
+    Attributes:
+        suite: the benchmark.
+        protocol: how it is put.
+        tasks: in the benchmark's order.
+        annotations: where they are from.
+        prompts: of the protocol.
+    """
+
+    suite: Suite
+    protocol: str
+    tasks: list[Task]
+    annotations: Annotations
+    prompts: Prompts
+
+    def header(
+        self, options: RunOptions, model: str, revision: str, processor: str, generation: dict[str, Any]
+    ) -> Header:
+        """Return what says how the rows were made."""
+        rules = [task.frames for task in self.tasks if isinstance(task, Question)] or [FrameRule()]
+        rule = asdict(rules[0])
+        return Header(
+            layout=self.suite.layout,
+            suite=self.suite.name,
+            protocol=self.protocol,
+            model=model,
+            model_revision=revision,
+            processor=processor,
+            dataset=self.annotations.source,
+            dataset_revision=self.annotations.revision,
+            prompt_hash=self.prompts.hash,
+            frames={name: rule[name] for name in ("fps", "min_frames", "max_frames", "n_frames")},
+            pixels={"max_pixels": rule["max_pixels"] or options.max_pixels},
+            generation=generation,
+            n_rows=len(self.tasks),
+            limit=options.limit,
+        )
+
+
+def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
+    """Return what a run asks.
+
+    Args:
+        suites: a benchmark's name; or several that are about the same videos, such as `videomme,videomme-subtitles`.
+        options: how it is put.
+
+    Raises:
+        ValueError: if there is no such benchmark or protocol, several have other videos, or rows are not as published.
+        FileNotFoundError: if a file or folder is missing.
+    """
+    names = suites.split(",") if isinstance(suites, str) else list(suites)
+    chosen = [suite_of(name.strip()) for name in names]
+    if len({suite.dataset for suite in chosen}) > 1 or len({suite.layout for suite in chosen}) > 1:
+        raise ValueError(f"{', '.join(names)} are about other videos: run them one after the other")
+    return [_plan(suite, options) for suite in chosen]
+
+
+def _plan(suite: Suite, options: RunOptions) -> Plan:
+    protocol = options.protocol or suite.protocols[0]
+    if protocol not in suite.protocols:
+        raise ValueError(f"{suite.name} has no protocol {protocol!r}: expected {', '.join(suite.protocols)}")
+    annotations = read_annotations(suite.name, suite.dataset, options.annotations, options.dataset_revision)
+    read, prompts = _READERS[suite.name]
+    tasks = read(annotations, protocol, options)[: options.limit]
+    if options.max_pixels is not None:
+        tasks = [_with_pixels(task, options.max_pixels) for task in tasks]
+    seen: set[str] = set()
+    for task in tasks:
+        if task.row.key in seen:
+            raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: a row counts once")
+        seen.add(task.row.key)
+    return Plan(suite, protocol, tasks, annotations, prompts(protocol))
+
+
+def _with_pixels(task: Task, max_pixels: int) -> Task:
+    if isinstance(task, Question):
+        return replace(task, frames=replace(task.frames, max_pixels=max_pixels))
+    return task
+
+
+_Reader = Callable[[Annotations, str, RunOptions], list[Task]]
+_READERS: dict[str, tuple[_Reader, Callable[[str], Prompts]]] = {
+    "livesports3k-cc": (lambda rows, _, __: read_events(rows), lambda _: cc_prompts()),
+    "livesports3k-qa": (
+        lambda rows, protocol, _: livesports_qa.read_questions(rows, protocol),
+        livesports_qa.prompts_of,
+    ),
+    "videomme": (lambda rows, protocol, _: videomme.read_questions(rows, protocol, False), videomme.prompts_of),
+    "videomme-subtitles": (
+        lambda rows, protocol, options: videomme.read_questions(rows, protocol, True, options.subtitles),
+        videomme.prompts_of,
+    ),
+    "ovobench": (lambda rows, protocol, _: ovobench.read_questions(rows, protocol), ovobench.prompts_of),
+    "mvbench": (lambda rows, protocol, _: mvbench.read_questions(rows, protocol), mvbench.prompts_of),
+}
+
+
+def media_of(task: Task) -> tuple[str, ...]:
+    """Return the names under which a row's video may lie in the folder."""
+    return task.media if isinstance(task, Question) else (task.media,)
+
+
+def model_revision(name: str | os.PathLike) -> str:
+    """Return what tells a model's weights: the commit on the Hub, or a hash of a folder's configuration and sizes."""
+    import hashlib
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        file = try_to_load_from_cache(str(name), "config.json")
+        file = file if isinstance(file, str) else try_to_load_from_cache(str(name), "adapter_config.json")
+        return Path(file).parent.name if isinstance(file, str) else ""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".jinja"):
+            digest.update(file.name.encode() + file.read_bytes())
+        elif file.is_file() and file.suffix in (".safetensors", ".bin"):
+            digest.update(f"{file.name} {file.stat().st_size}".encode())
+    return digest.hexdigest()[:16]

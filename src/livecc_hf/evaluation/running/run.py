@@ -1,0 +1,342 @@
+"""`livecc evaluate run`: puts benchmarks to a model; killed, it goes on where it was; several processes share it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.messages import one_line
+
+from ..predictions.file import RowFile, read_rows, write_rows
+from ..predictions.rows import Row
+from ..progress import RowProgress, Say, say_to_stderr
+from ..tasks.livesports_cc import Event
+from ..tasks.questions import FrameRule, Question
+from ..tasks.videos import VideoFolder
+from .plan import Plan, RunOptions, Task, make_plans, media_of, model_revision
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+PARTS = "parts"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model is run, and how it is loaded: as `load_model_and_processor` takes it."""
+
+    name: str
+    device: str | None = None
+    dtype: str | None = None
+    load_in_4bit: bool = False
+    position_scheme: str | None = None
+    base: str | None = None
+
+
+@dataclass
+class RunResult:
+    """What came of a run.
+
+    Attributes:
+        files: the files of predictions, one for each benchmark.
+        n_rows: rows of the benchmarks.
+        n_done: rows that have an answer.
+        failures: rows without one, by benchmark and key, with the reason.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    n_rows: int = 0
+    n_done: int = 0
+    failures: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Rows that share a clip: `tasks` with the number of the plan that each belongs to."""
+
+    media: tuple[str, ...]
+    tasks: list[tuple[int, Task]]
+
+
+def run(
+    suites: str | list[str],
+    model: str | os.PathLike | ModelSource,
+    videos: str | os.PathLike,
+    out: str | os.PathLike,
+    options: RunOptions | None = None,
+    say: Say = say_to_stderr,
+) -> RunResult:
+    """Put a benchmark to a model, and write what it answers.
+
+    `OUT/SUITE.jsonl` holds a row for each of the benchmark's, also for those without an answer, which are asked again
+    next time. Each answer is on disk before the next question. Under `accelerate launch` the processes share the clips.
+
+    Args:
+        suites: a benchmark, or several about the same videos: their clips are seen once.
+        model: folder or Hub id.
+        videos: folder with the benchmark's videos.
+        out: folder for the results.
+        options: how the benchmark is put.
+        say: takes lines of progress.
+
+    Raises:
+        ValueError: if a benchmark, protocol, model or file is not as expected, or `out` holds another run's results.
+        OSError: if something cannot be read or written.
+    """
+    options = options or RunOptions()
+    source = model if isinstance(model, ModelSource) else ModelSource(str(model))
+    plans = make_plans(suites, options)
+    folder, out = VideoFolder(videos), Path(out).expanduser()
+    rank, n_processes = _processes()
+    loaded, processor = _load(source, rank, n_processes, say)
+    runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
+    runner.check()
+    units = list(_units(plans))[rank::n_processes]
+    runner.work(units, say if rank == 0 else lambda _: None)
+    _wait_for_all()
+    return runner.merge(is_main=rank == 0)
+
+
+def _processes() -> tuple[int, int]:
+    """Return this process's number, and how many share the run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0, 1
+    from accelerate import PartialState
+
+    state = PartialState()
+    return state.process_index, state.num_processes
+
+
+def _wait_for_all() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[Any, Any]:
+    import torch
+
+    from livecc_hf.loading import load_model_and_processor
+
+    device = source.device
+    if device is None and n_processes > 1 and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
+    model, processor, info = load_model_and_processor(
+        source.name, device, source.dtype, source.load_in_4bit, source.position_scheme, source.base
+    )
+    for note in info.notes if rank == 0 else ():
+        say(note)
+    return model.eval(), processor
+
+
+def _units(plans: list[Plan]) -> Iterator[_Unit]:
+    """Group rows by clip, in the order of the first plan's rows."""
+    groups: dict[Any, list[tuple[int, Task]]] = {}
+    for number, plan in enumerate(plans):
+        for task in plan.tasks:
+            if isinstance(task, Question):
+                key = (task.media[0], task.start_s, task.end_s, task.frames, task.system)
+            else:
+                key = task.row.key
+            groups.setdefault(key, []).append((number, task))
+    for tasks in groups.values():
+        yield _Unit(media_of(tasks[0][1]), tasks)
+
+
+class _Runner:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        model: LiveCCForConditionalGeneration,
+        processor: StreamingProcessor,
+        plans: list[Plan],
+        options: RunOptions,
+        source: ModelSource,
+        folder: VideoFolder,
+        out: Path,
+        rank: int,
+    ):
+        self.model, self.processor, self.plans, self.options = model, processor, plans, options
+        self.folder, self.out, self.rank = folder, out, rank
+        revision = model_revision(source.name)
+        self.headers = [
+            plan.header(options, source.name, revision, source.base or source.name, self._generation(plan))
+            for plan in plans
+        ]
+        self.headers = [replace(header, device=str(model.device)) for header in self.headers]
+        self._known = [self._read_known(number) for number in range(len(plans))]
+
+    def _generation(self, plan: Plan) -> dict[str, Any]:
+        common = {
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "position_scheme": self.model.config.position_scheme,
+        }
+        if plan.suite.layout == "commentary":
+            return common | {"query_form": self.options.query_form} | self._commentator(plan.protocol).settings()
+        by_logits = bool(plan.tasks and plan.tasks[0].candidates)
+        return common | ({"answer": "option logits"} if by_logits else {"do_sample": False, "max_new_tokens": 128})
+
+    def _commentator(self, protocol: str):
+        from .commentary import Commentator
+
+        options = self.options
+        return Commentator(self.model, self.processor, protocol, options.query_form, options.stream_options)
+
+    def _file(self, number: int) -> Path:
+        return self.out / f"{self.plans[number].suite.name}.jsonl"
+
+    def _parts(self, number: int) -> list[Path]:
+        return sorted((self.out / PARTS).glob(f"{self.plans[number].suite.name}.*.jsonl"))
+
+    def _read_known(self, number: int) -> dict[str, Row]:
+        """Return the rows that have an answer, from what this run and earlier ones left."""
+        return {key: row for key, row in self._read_all(number).items() if row.error is None}
+
+    def _read_all(self, number: int) -> dict[str, Row]:
+        """Return the rows that are there, with an answer where any file has one."""
+        known: dict[str, Row] = {}
+        files = [self._file(number), *self._parts(number)]
+        for file in files:
+            if file.is_file() and file.stat().st_size:
+                rows = _read_tolerant(file)
+                if rows is None:
+                    continue
+                rows.header.check_same(self.headers[number], file)
+                known |= {row.key: row for row in rows.rows if row.error is None or row.key not in known}
+        return known
+
+    def check(self) -> None:
+        """Check before any video is read that each candidate is a token of its own.
+
+        Raises:
+            CandidateError: (a ValueError) if not.
+        """
+        from .shared_vision import candidate_ids
+
+        questions = [task for plan in self.plans for task in plan.tasks if isinstance(task, Question)]
+        for candidates, lead in {(task.candidates, task.candidate_lead) for task in questions if task.candidates}:
+            candidate_ids(self.processor.tokenizer, candidates, lead)
+
+    def work(self, units: list[_Unit], say: Say) -> None:
+        """Ask what is not known yet."""
+        todo = [
+            (unit, [(number, task) for number, task in unit.tasks if task.row.key not in self._known[number]])
+            for unit in units
+        ]
+        total = sum(len(unit.tasks) for unit in units)
+        progress = RowProgress(total, total - sum(len(tasks) for _, tasks in todo), say)
+        files = [RowFile(self._part(number), header) for number, header in enumerate(self.headers)]
+        failed = [self._failed_file(number) for number in range(len(self.headers))]
+        try:
+            for unit, tasks in todo:
+                if not tasks:
+                    continue
+                for number, row in self._answered(unit, tasks):
+                    (files if row.error is None else failed)[number].append(row)
+                    if row.error is not None:
+                        say(f"no answer: {row.key}: {row.error}")
+                    progress.add()
+        finally:
+            for file in (*files, *failed):
+                file.close()
+        say(progress.line())
+
+    def _part(self, number: int) -> Path:
+        return self.out / PARTS / f"{self.plans[number].suite.name}.{self.rank}.jsonl"
+
+    def _failed_file(self, number: int) -> RowFile:
+        """Open a file for the rows without an answer; what an earlier run could not answer is asked again."""
+        path = self._part(number).with_suffix(".failed.jsonl")
+        path.unlink(missing_ok=True)
+        return RowFile(path, self.headers[number])
+
+    def _answered(self, unit: _Unit, tasks: list[tuple[int, Task]]) -> Iterator[tuple[int, Row]]:
+        path = self.folder.find(unit.media)
+        if path is None:
+            for number, task in tasks:
+                yield number, replace(task.row, error=f"video {unit.media[0]} is missing")
+        elif isinstance(tasks[0][1], Event):
+            for number, task in tasks:
+                yield number, self._comment(task, path, self.plans[number].protocol)
+        else:
+            yield from self._answer(tasks, path)
+
+    def _comment(self, event: Event, path: Path, protocol: str) -> Row:
+        from livecc_hf.modeling.stream_state_livecc import ContextFullError
+
+        try:
+            rule = FrameRule(max_pixels=self.options.max_pixels)
+            return self._commentator(protocol).comment(event, path, rule)
+        except (ContextFullError, ValueError, OSError) as error:
+            return replace(event.row, error=one_line(error))
+        except RuntimeError as error:
+            if "finite" not in str(error):
+                raise
+            return replace(event.row, error=one_line(error))
+
+    def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Row]]:
+        from .commentary import resizer
+        from .frames import read_clip
+        from .shared_vision import SharedVision
+
+        first = tasks[0][1]
+        try:
+            clip = read_clip(path, first.start_s, first.end_s, first.frames, resizer(self.processor))
+        except (ValueError, OSError) as error:
+            for number, task in tasks:
+                yield number, replace(task.row, error=one_line(error))
+            return
+        vision = SharedVision(self.model, self.processor, clip.frames, first.system)
+        for number, task in tasks:
+            yield number, _ask(vision, task, clip.times_s)
+
+    def merge(self, is_main: bool) -> RunResult:
+        """Put all processes' rows into one file for each benchmark, in its order."""
+        result = RunResult()
+        if not is_main:
+            _wait_for_all()  # for the main process to have done so
+        for number, plan in enumerate(self.plans):
+            rows = self._read_all(number)
+            merged = [rows.get(task.row.key) or replace(task.row, error="not asked") for task in plan.tasks]
+            result.files.append(self._file(number))
+            result.n_rows += len(merged)
+            result.n_done += sum(row.error is None for row in merged)
+            result.failures |= {(plan.suite.name, row.key): row.error for row in merged if row.error is not None}
+            if is_main:
+                write_rows(self._file(number), self.headers[number], merged)
+        if is_main:
+            for number in range(len(self.plans)):
+                for part in self._parts(number):
+                    part.unlink()
+            _wait_for_all()
+        return result
+
+
+def _ask(vision: Any, task: Question, times_s: list[float]) -> Row:
+    text = task.text(times_s)
+    try:
+        if task.candidates:
+            choice = vision.choose(text, task.answer_prefix, task.candidates, task.candidate_lead)
+            if choice is not None:
+                probabilities = {name: round(value, 6) for name, value in choice.probabilities.items()}
+                return replace(task.row, response=choice.answer, probabilities=probabilities)
+        else:
+            said = vision.generate(text, task.answer_prefix, task.max_new_tokens)
+            if said is not None:
+                return replace(task.row, response=task.response_prefix + said)
+    except ValueError as error:  # a text with control tokens
+        return replace(task.row, error=one_line(error))
+    return replace(task.row, error="the model's scores are not finite")
+
+
+def _read_tolerant(file: Path):
+    """Read a file of rows; `None` if it was killed in its header."""
+    if b"\n" not in file.read_bytes()[:100_000]:
+        return None
+    return read_rows(file)

@@ -1,0 +1,198 @@
+"""Answers to questions on one clip that share its vision: the prompt is video first, so its pass is made once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache
+
+from livecc_hf.modeling.grammar_livecc import (
+    ANSWER_START,
+    IM_START,
+    SYSTEM_PROMPT,
+    TURN_JOINT,
+    VIDEO_PAD,
+    VISION_END,
+    VISION_START,
+)
+from livecc_hf.modeling.positions_livecc import PositionState, extend_positions
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+
+class CandidateError(ValueError):
+    """Candidates that one token each cannot tell apart."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a model chooses.
+
+    Attributes:
+        answer: the likeliest candidate.
+        probabilities: of each candidate, adding up to 1.
+    """
+
+    answer: str
+    probabilities: dict[str, float]
+
+
+def candidate_ids(tokenizer, candidates: Sequence[str], lead: str) -> list[int]:
+    """Return the token that says each candidate after a lead-in.
+
+    Raises:
+        CandidateError: if a candidate is no single token, or two are the same one.
+    """
+    ids = []
+    for candidate in candidates:
+        tokens = tokenizer(f"{lead}{candidate}", add_special_tokens=False)["input_ids"]
+        said = tokenizer.decode(tokens[-1:]).strip()
+        if said != candidate:
+            raise CandidateError(
+                f"the tokenizer says the candidate {candidate!r} with more than one token, the last of them {said!r}: "
+                "its probability cannot be read off one position"
+            )
+        ids.append(tokens[-1])
+    if len(set(ids)) < len(ids):
+        raise CandidateError(f"candidates {', '.join(candidates)} share a token: they cannot be told apart")
+    return ids
+
+
+class SharedVision:
+    """A clip that a model has seen, about which it can be asked any number of questions, each as if it were the first.
+
+    Args:
+        model: in evaluation mode.
+        processor: its processor.
+        frames: uint8 (T, 3, H, W), T even, in the size in which the model sees them.
+        system: another system prompt than the chat template's.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: LiveCCForConditionalGeneration,
+        processor: StreamingProcessor,
+        frames: torch.Tensor,
+        system: str | None = None,
+    ):
+        self._model, self._processor = model, processor
+        self._scheme = model.config.position_scheme
+        self._merge = model.config.vision_config.spatial_merge_size
+        patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
+        ids = self._prefix_ids(int(grid.prod()) // self._merge**2, system)
+        types = [2 * (token == processor.video_token_id) for token in ids]
+        self._state = PositionState()
+        positions = self._positions(types, grid.tolist(), self._state, ids)
+        self._cache = DynamicCache(config=model.config.text_config)
+        device = model.device
+        model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=self._with_text_row(positions, 0).to(device),
+            pixel_values_videos=patches.to(device, model.dtype),
+            video_grid_thw=grid.to(device),
+            mm_token_type_ids=torch.tensor([types], device=device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.n_tokens = len(ids)
+
+    def _prefix_ids(self, n_video_tokens: int, system: str | None) -> list[int]:
+        text = (
+            f"{IM_START}system\n{SYSTEM_PROMPT if system is None else system}{TURN_JOINT}{IM_START}user\n{VISION_START}"
+        )
+        ids = self._encode(f"{text}{VIDEO_PAD}{VISION_END}")
+        at = ids.index(self._processor.video_token_id)
+        return ids[:at] + [self._processor.video_token_id] * n_video_tokens + ids[at + 1 :]
+
+    def choose(self, text: str, answer_prefix: str, candidates: Sequence[str], lead: str) -> Choice | None:
+        """Return which candidate the answer would go on with; `None` if the model's scores are not finite.
+
+        Args:
+            text: the user's text after the video.
+            answer_prefix: what the answer begins with.
+            candidates: to choose from.
+            lead: the text before a candidate when its token is looked up.
+
+        Raises:
+            CandidateError: see `candidate_ids`.
+        """
+        ids = candidate_ids(self._processor.tokenizer, candidates, lead)
+        logits = self._ask(text, answer_prefix)[ids]
+        if not torch.isfinite(logits).all():
+            return None
+        probabilities = torch.softmax(logits.double(), 0).tolist()
+        best = int(logits.argmax())
+        return Choice(candidates[best], dict(zip(candidates, probabilities, strict=True)))
+
+    @torch.inference_mode()
+    def generate(self, text: str, answer_prefix: str, max_new_tokens: int) -> str | None:
+        """Return the likeliest answer, token by token; `None` if the model's scores are not finite."""
+        tokens: list[int] = []
+        logits = self._run(self._suffix_ids(text, answer_prefix), state := copy.copy(self._state), self.n_tokens)
+        ends = {self._processor.end_id, *self._end_ids()}
+        while True:
+            if not torch.isfinite(logits).any():
+                self._forget()
+                return None
+            token = int(logits.argmax())
+            if token in ends or len(tokens) == max_new_tokens:
+                break
+            tokens.append(token)
+            logits = self._run([token], state, self._cache.get_seq_length())
+        self._forget()
+        return self._processor.decode_answer(tokens)
+
+    def _end_ids(self) -> list[int]:
+        ids = self._model.generation_config.eos_token_id
+        return [ids] if isinstance(ids, int) else list(ids or [])
+
+    @torch.inference_mode()
+    def _ask(self, text: str, answer_prefix: str) -> torch.Tensor:
+        """Return the scores of the token after a question, of shape (vocabulary,)."""
+        logits = self._run(self._suffix_ids(text, answer_prefix), copy.copy(self._state), self.n_tokens)
+        self._forget()
+        return logits
+
+    def _run(self, ids: list[int], state: PositionState, n_before: int) -> torch.Tensor:
+        positions = self._positions([0] * len(ids), [], state, ids)
+        device = self._model.device
+        outputs = self._model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=self._with_text_row(positions, n_before).to(device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return outputs.logits[0, -1].float()
+
+    def _forget(self) -> None:
+        """Leave in the cache what was seen alone."""
+        n_new = self._cache.get_seq_length() - self.n_tokens
+        if n_new:
+            self._cache.crop(-n_new)
+
+    def _suffix_ids(self, text: str, answer_prefix: str) -> list[int]:
+        return self._encode(f"{self._processor.checked_text(text)}{TURN_JOINT}{ANSWER_START}{answer_prefix}")
+
+    def _positions(
+        self, types: list[int], grids: list[list[int]], state: PositionState, ids: list[int]
+    ) -> torch.LongTensor:
+        ends = [token == self._processor.end_id for token in ids]
+        return extend_positions(types, grids, state, self._scheme, message_ends=ends, merge_size=self._merge)
+
+    @staticmethod
+    def _with_text_row(positions: torch.LongTensor, n_before: int) -> torch.LongTensor:
+        """Return positions (3, L) as the model takes them: (4, 1, L), the tokens' numbers first."""
+        numbers = torch.arange(n_before, n_before + positions.shape[1])
+        return torch.cat([numbers[None], positions])[:, None]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,99 @@
+"""MVBench: 20 tasks of 200 questions on short clips, one of them on folders of frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..predictions.published_choice import without_letters
+from ..predictions.rows import ChoiceRow
+from ..prompt_files import Prompts, load_prompts
+from ..scorers.answers import FIXED, LIVECC, OFFICIAL
+from .annotations import FILE_COLUMN, Annotations, column
+from .questions import FrameRule, Question, lettered, letters
+
+# Where the videos of a file of questions lie (OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb).
+_FOLDERS = {
+    "action_sequence": "star/Charades_v1_480",
+    "action_prediction": "star/Charades_v1_480",
+    "action_antonym": "ssv2_video",
+    "fine_grained_action": "Moments_in_Time_Raw/videos",
+    "unexpected_action": "FunQA_test/test",
+    "object_existence": "clevrer/video_validation",
+    "object_interaction": "star/Charades_v1_480",
+    "object_shuffle": "perception/videos",
+    "moving_direction": "clevrer/video_validation",
+    "action_localization": "sta/sta_video",
+    "scene_transition": "scene_qa/video",
+    "action_count": "perception/videos",
+    "moving_count": "clevrer/video_validation",
+    "moving_attribute": "clevrer/video_validation",
+    "state_change": "perception/videos",
+    "fine_grained_pose": "nturgbd",
+    "character_order": "perception/videos",
+    "egocentric_navigation": "vlnqa",
+    "episodic_reasoning": "tvqa/frames_fps3_hq",
+    "counterfactual_inference": "clevrer/video_validation",
+}
+_LIVECC_LETTERS = letters(5)
+_OFFICIAL_FRAMES = FrameRule(n_frames=16)
+
+
+def prompts_of(protocol: str) -> Prompts:
+    """Return a protocol's prompts."""
+    return load_prompts("tasks", "official_mvbench" if protocol == OFFICIAL else "livecc_choice")
+
+
+def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
+    """Return the questions: from the Hub's folder of files, or from one file in showlab/livecc's columns.
+
+    Keys are the task's name with the row's number in it.
+
+    Raises:
+        ValueError: if a column is missing, or the answer is none of the candidates.
+    """
+    n_seen: dict[str, int] = {}
+    questions = []
+    for number, row in enumerate(annotations.rows):
+        task = str(row.get("task_type") or column(row, number, FILE_COLUMN, "task_type").replace("_", " ").title())
+        n_seen[task] = n_seen.get(task, -1) + 1
+        questions.append(_question(row, number, protocol, task, f"{task}/{n_seen[task]}"))
+    return questions
+
+
+def _question(row: dict[str, Any], number: int, protocol: str, task: str, key: str) -> Question:
+    options, answer = _options(row, number)
+    media = str(column(row, number, "video"))
+    folder = _FOLDERS.get(str(row.get(FILE_COLUMN)), "")
+    choice = ChoiceRow(key, media, answer, None, groups={"task_type": task}, options=options)
+    prompts = prompts_of(protocol)
+    form = "({letter}) {text}" if protocol == OFFICIAL else "{letter}. {text}"
+    text = prompts.fill(
+        "question", question=column(row, number, "question"), options="\n".join(lettered(options, form))
+    )
+    by_logits = protocol != OFFICIAL
+    is_bound = protocol != LIVECC  # showlab/livecc expects clips that are cut
+    return Question(
+        row=choice,
+        media=(f"{folder}/{media}", media) if folder else (media,),
+        start_s=float(row["start"]) if is_bound and row.get("start") is not None else None,
+        end_s=float(row["end"]) if is_bound and row.get("end") is not None else None,
+        prompt=text,
+        answer_prefix=prompts["answer_prefix"],
+        candidates=(letters(len(options)) if protocol == FIXED else _LIVECC_LETTERS) if by_logits else (),
+        candidate_lead=prompts.get("candidate_lead"),
+        system=None if by_logits else prompts["system"],
+        frames=FrameRule() if by_logits else _OFFICIAL_FRAMES,
+        response_prefix="" if by_logits else "(",
+    )
+
+
+def _options(row: dict[str, Any], number: int) -> tuple[list[str], str]:
+    """Return the options without letters, and the right one's letter."""
+    answer = str(column(row, number, "answer"))
+    if row.get("candidates") is None:
+        options = without_letters(column(row, number, "options"))
+        return options, answer
+    options = [str(option) for option in row["candidates"]]
+    if answer not in options:
+        raise ValueError(f"row {number} of the annotations: the answer {answer!r} is none of {options}")
+    return options, letters(len(options))[options.index(answer)]

@@ -1,0 +1,115 @@
+"""OVO-Bench: questions about the past, the present and the near future of a stream, each at its moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..predictions.published_choice import FORWARD, forward_answer, ovo_groups
+from ..predictions.rows import COUNT, LETTER, YES_NO, ChoiceRow
+from ..prompt_files import Prompts, load_prompts
+from ..scorers.answers import FIXED, LIVECC, OFFICIAL
+from .annotations import Annotations, column
+from .questions import FrameRule, Question, lettered, letters
+
+# showlab/livecc chooses among these for every row, whatever is asked.
+_LIVECC_CANDIDATES = ("No", "Yes", *"0123456789", *"ABCDE")
+_OFFICIAL_FRAMES = FrameRule(n_frames=64, max_pixels=360 * 420)
+
+
+def prompts_of(protocol: str) -> Prompts:
+    """Return a protocol's prompts."""
+    return load_prompts("tasks", "official_ovobench" if protocol == OFFICIAL else "livecc_ovobench")
+
+
+def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
+    """Return the questions, a forward record's at each of its times.
+
+    Raises:
+        ValueError: if a column is missing or a task is unknown.
+    """
+    questions = []
+    for number, row in enumerate(annotations.rows):
+        task = column(row, number, "task")
+        groups = ovo_groups(task)
+        if task in FORWARD:
+            tests = column(row, number, "test_info")
+            questions += [_forward(row, number, index, test, protocol, groups) for index, test in enumerate(tests)]
+        else:
+            questions.append(_choice(row, number, protocol, groups))
+    return questions
+
+
+def _choice(row: dict[str, Any], number: int, protocol: str, groups: dict[str, str]) -> Question:
+    options = [str(option) for option in column(row, number, "options")]
+    if not options:
+        raise ValueError(f"row {number} of the annotations has no options")
+    gt = column(row, number, "gt")
+    if not 0 <= gt < len(options):
+        raise ValueError(f"row {number} of the annotations: gt is {gt}, and there are {len(options)} options")
+    key = str(column(row, number, "id"))
+    prompts = prompts_of(protocol)
+    joined = "; ".join(lettered(options)) + ";" if protocol == OFFICIAL else "\n".join(lettered(options))
+    choice = ChoiceRow(
+        key=key,
+        video=str(column(row, number, "video")),
+        answer=letters(len(options))[gt],
+        response=None,
+        kind=LETTER,
+        groups=groups,
+        options=options,
+    )
+    text = prompts.fill("choice", question=column(row, number, "question"), options=joined)
+    own = letters(len(options))
+    return _asked(choice, text, row, number, protocol, own, 0.0, column(row, number, "realtime"), (f"{key}.mp4",))
+
+
+def _forward(
+    row: dict[str, Any], number: int, index: int, test: dict[str, Any], protocol: str, groups: dict[str, str]
+) -> Question:
+    task, key = row["task"], str(column(row, number, "id"))
+    try:
+        answer, realtime = forward_answer(task, test), test["realtime"]
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"row {number} of the annotations: test_info {index} cannot be used: {error!r}") from error
+    prompts = prompts_of(protocol)
+    fields = {"REC": ("activity",), "SSR": ("step",), "CRR": ("question",)}[task]
+    values = {name: str(column(test if task == "SSR" else row, number, name)) for name in fields}
+    choice = ChoiceRow(
+        key=f"{key}_{index}",
+        video=str(column(row, number, "video")),
+        answer=answer,
+        response=None,
+        kind=COUNT if task == "REC" else YES_NO,
+        groups=groups,
+    )
+    # One token says a digit: no count above 9 can be chosen.
+    own = tuple("0123456789") if task == "REC" else ("No", "Yes")
+    start_s = float(column(row, number, "ask_time")) if task == "CRR" and protocol == LIVECC else 0.0
+    chunks = (f"{key}_{index}.mp4",)
+    return _asked(choice, prompts.fill(task, **values), row, number, protocol, own, start_s, realtime, chunks)
+
+
+def _asked(
+    choice: ChoiceRow,
+    text: str,
+    row: dict[str, Any],
+    number: int,
+    protocol: str,
+    own: tuple[str, ...],
+    start_s: float,
+    realtime: float,
+    chunks: tuple[str, ...],
+) -> Question:
+    prompts = prompts_of(protocol)
+    by_logits = protocol != OFFICIAL
+    return Question(
+        row=choice,
+        media=(str(column(row, number, "video")), *chunks),
+        start_s=start_s,
+        end_s=float(realtime),
+        prompt=text,
+        answer_prefix=prompts.get("answer_prefix"),
+        candidates=(own if protocol == FIXED else _LIVECC_CANDIDATES) if by_logits else (),
+        candidate_lead=prompts.get("candidate_lead"),
+        frames=FrameRule() if by_logits else _OFFICIAL_FRAMES,
+    )

@@ -1,0 +1,85 @@
+"""Video-MME: 900 videos with three questions each, with and without subtitles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..predictions.published_choice import without_letters
+from ..predictions.rows import ChoiceRow, Span
+from ..prompt_files import Prompts, load_prompts
+from ..scorers.answers import FIXED, OFFICIAL
+from .annotations import Annotations, column
+from .questions import ALL_LINES, SAMPLED_LINES, Question, as_published, letters
+from .subtitle_lines import read_subtitle_lines
+
+_LETTERS = letters(4)
+
+
+def prompts_of(protocol: str) -> Prompts:
+    """Return a protocol's prompts."""
+    return load_prompts("tasks", "official_videomme" if protocol == OFFICIAL else "livecc_choice")
+
+
+def read_questions(
+    annotations: Annotations, protocol: str, with_subtitles: bool, subtitles: str | os.PathLike | None = None
+) -> list[Question]:
+    """Return the questions.
+
+    Args:
+        annotations: rows as published.
+        protocol: how they are put.
+        with_subtitles: whether the subtitles are given.
+        subtitles: folder of VIDEO.srt files; a video without one has none.
+
+    Raises:
+        FileNotFoundError: if subtitles are to be given and there is no such folder.
+        ValueError: if a column is missing.
+    """
+    folder = None
+    if with_subtitles:
+        folder = Path(subtitles).expanduser() if subtitles is not None else None
+        if folder is None or not folder.is_dir():
+            raise FileNotFoundError(
+                f"subtitles {subtitles} are no folder: expected one with VIDEO.srt files (--subtitles)"
+            )
+    lines: dict[str, tuple[Span, ...]] = {}
+    return [_question(row, number, protocol, folder, lines) for number, row in enumerate(annotations.rows)]
+
+
+def _question(
+    row: dict[str, Any], number: int, protocol: str, folder: Path | None, lines: dict[str, tuple[Span, ...]]
+) -> Question:
+    prompts = prompts_of(protocol)
+    options = without_letters(column(row, number, "options"))
+    video = str(column(row, number, "videoID"))
+    names = ("duration", "domain", "sub_category", "task_type")
+    choice = ChoiceRow(
+        key=str(column(row, number, "question_id")),
+        video=str(column(row, number, "video_id")),
+        answer=column(row, number, "answer"),
+        response=None,
+        groups={name: str(column(row, number, name)) for name in names},
+        options=options,
+    )
+    text = {"question": column(row, number, "question"), "options": "\n".join(as_published(row["options"]))}
+    by_logits = protocol != OFFICIAL
+    return Question(
+        row=choice,
+        media=(f"{video}.mp4",),
+        prompt=prompts.fill("question", **text),
+        answer_prefix=prompts.get("answer_prefix") if by_logits else "",
+        candidates=(letters(len(options)) if protocol == FIXED else _LETTERS) if by_logits else (),
+        candidate_lead=prompts.get("candidate_lead"),
+        subtitles=None if folder is None else _lines_of(folder, video, lines),
+        subtitle_rule=SAMPLED_LINES if protocol in (OFFICIAL, FIXED) else ALL_LINES,
+        subtitle_template=prompts["with_subtitles"],
+    )
+
+
+def _lines_of(folder: Path, video: str, known: dict[str, tuple[Span, ...]]) -> tuple[Span, ...]:
+    if video not in known:
+        file = folder / f"{video}.srt"
+        known[video] = read_subtitle_lines(file) if file.is_file() else ()
+    return known[video]

@@ -1,0 +1,48 @@
+"""The videos of a benchmark in a folder, however its archives were unpacked into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", ".flv", ".gif"})
+
+
+class VideoFolder:
+    """Finds videos, and folders of frames, by path, name or stem.
+
+    Args:
+        root: the folder; folders in it are searched too.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = Path(root).expanduser()
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root} is no folder: expected one with the benchmark's videos")
+        self._by_name: dict[str, Path] = {}
+        self._by_stem: dict[str, Path] = {}
+        for folder, folders, names in os.walk(self.root):
+            for name in sorted(names):
+                path = Path(folder) / name
+                if path.suffix.lower() in _SUFFIXES:
+                    self._by_name.setdefault(name, path)
+                    self._by_stem.setdefault(path.stem, path)
+            for name in sorted(folders):
+                self._by_name.setdefault(name, Path(folder) / name)
+
+    def find(self, names: Sequence[str]) -> Path | None:
+        """Return the first that is there, as it is named, by its name alone, or with another ending; else `None`."""
+        for name in names:
+            path = self.root / name
+            if path.exists():
+                return path
+            base = name.rstrip("/").rsplit("/", 1)[-1]
+            found = self._by_name.get(base)
+            found = found or (self._by_stem.get(Path(base).stem) if Path(base).suffix.lower() in _SUFFIXES else None)
+            if found is not None:
+                return found
+        return None

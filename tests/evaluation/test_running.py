@@ -1,0 +1,464 @@
+"""Benchmarks put to a tiny model: frames, shared vision, commentary, and runs that go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from layouts import write_json, write_lines
+from media import number_of, write_video
+
+from livecc_hf.cli.main import main
+from livecc_hf.evaluation import RunOptions, run, score
+from livecc_hf.evaluation.predictions import CommentaryRow, read_rows
+from livecc_hf.evaluation.running.commentary import Commentator, assembled, resizer
+from livecc_hf.evaluation.running.frames import n_frames_of, read_clip
+from livecc_hf.evaluation.running.shared_vision import CandidateError, SharedVision, candidate_ids
+from livecc_hf.evaluation.tasks.livesports_cc import Event
+from livecc_hf.evaluation.tasks.questions import FrameRule
+
+QUESTION = "Which colour?\nA. Red.\nB. Blue.\nPlease select the correct answer."
+
+
+def kept(frames, _):
+    return frames
+
+
+class TestFrames:
+    def test_the_references_frames(self, reference_dir, processor, load_frames):
+        clip = read_clip(reference_dir / "clip.mp4", 2.0, 9.0, FrameRule(), resizer(processor))
+        expected = load_frames("once")
+        assert clip.frames.shape == expected.shape
+        assert (clip.frames.int() - expected.int()).abs().float().mean() < 0.1  # rounding of colours
+        assert (clip.times_s[0], clip.times_s[-1]) == (2.0, 9.0)
+
+    @pytest.mark.parametrize(
+        ("rule", "total", "fps", "expected"),
+        [
+            (FrameRule(), 300, 30, 20),
+            (FrameRule(), 30, 30, 4),  # not fewer than four
+            (FrameRule(), 3, 30, 2),
+            (FrameRule(), 1, 30, 2),
+            (FrameRule(), 30_000, 30, 480),
+            (FrameRule(), 310, 30, 20),  # 20.67, in pairs
+            (FrameRule(), 10, 1, 20),  # shown more than once
+            (FrameRule(n_frames=16), 300, 30, 16),
+            (FrameRule(n_frames=64), 31, 30, 30),
+        ],
+    )
+    def test_how_many(self, rule, total, fps, expected):
+        assert n_frames_of(rule, total, fps) == expected
+
+    def test_they_are_spread_over_the_clip(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
+        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
+        # Frames that leave the screen from 1.0 to 3.0 s are 9 to 29; four of them, first and last included.
+        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
+        assert clip.times_s == pytest.approx([1.0, 1.7, 2.3, 3.0])
+        whole = read_clip(path, None, None, FrameRule(n_frames=6), kept)
+        assert [number_of(frame) for frame in whole.frames] == [0, 12, 24, 35, 47, 59]
+
+    def test_a_clip_has_at_least_a_second(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
+        assert read_clip(path, 0, 0, FrameRule(), kept).times_s[-1] == pytest.approx(1.1)
+
+    def test_seconds_are_the_players(self, tmp_path):
+        times = [10 + i / 10 for i in range(60)]
+        path = write_video(tmp_path / "v.ts", times_s=times, fps=10, muxer="mpegts")
+        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
+        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
+
+    def test_a_folder_of_frames(self, tmp_path):
+        from PIL import Image
+
+        for number in range(12):
+            Image.new("RGB", (56, 56), (number * 20,) * 3).save(tmp_path / f"{number:05d}.png")
+        clip = read_clip(tmp_path, 1.0, 3.0, FrameRule(), kept)  # 3 a second: pictures 3 to 8
+        assert [int(frame[0, 0, 0]) // 20 for frame in clip.frames] == [3, 5, 6, 8]
+        whole = read_clip(tmp_path, None, None, FrameRule(), kept)  # as if 2 a second
+        assert len(whole.frames) == 12
+        with pytest.raises(ValueError, match="has 12 pictures, and none between 9"):
+            read_clip(tmp_path, 9.0, 12.0, FrameRule(), kept)
+
+    def test_what_is_no_video(self, tmp_path):
+        (tmp_path / "v.mp4").write_bytes(b"no video")
+        with pytest.raises(ValueError, match=r"v\.mp4"):
+            read_clip(tmp_path / "v.mp4", 0, 1, FrameRule(), kept)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return torch.randint(0, 255, (8, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def separately(model, processor, frames, text, answer_prefix):
+    """The scores after a question, by the chat template and one pass of its own."""
+    conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+    prompt = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True) + answer_prefix
+    patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
+    prompt = prompt.replace("<|video_pad|>", "<|video_pad|>" * (int(grid.prod()) // 4))
+    ids = processor.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids(ids)),
+        "pixel_values_videos": patches,
+        "video_grid_thw": grid,
+    }
+    with torch.no_grad():
+        return inputs, model(**inputs).logits[0, -1]
+
+
+class TestSharedVision:
+    @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
+    def test_each_question_is_answered_as_if_it_were_the_only_one(self, scheme, make_model, processor, frames):
+        model = make_model(scheme)
+        vision = SharedVision(model, processor, frames)
+        for text in (QUESTION, "Who?\nA. x\nB. y", QUESTION):
+            choice = vision.choose(text, "Answer:", "ABCD", ": ")
+            _, logits = separately(model, processor, frames, text, "Answer:")
+            expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0)
+            assert list(choice.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+            assert choice.answer == "ABCD"[int(expected.argmax())]
+            said = vision.generate(text, "", 6)
+            inputs, _ = separately(model, processor, frames, text, "")
+            options = {"do_sample": False, "max_new_tokens": 6, "repetition_penalty": 1.0}
+            tokens = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
+            assert said == processor.decode_answer(tokens.tolist())
+
+    def test_another_system_prompt(self, make_model, processor, frames):
+        model = make_model("mrope")
+        usual = SharedVision(model, processor, frames).choose(QUESTION, "Answer:", "ABCD", ": ")
+        other = SharedVision(model, processor, frames, "Watch.\n").choose(QUESTION, "Answer:", "ABCD", ": ")
+        assert usual.probabilities != other.probabilities
+
+    def test_candidates_that_are_no_single_token(self, processor):
+        with pytest.raises(CandidateError, match=r"'Yes' with more than one token, the last of them 'es'"):
+            candidate_ids(processor.tokenizer, ["No", "Yes"][::-1], "\n")
+
+    def test_candidates_that_are_the_same_token(self, processor):
+        with pytest.raises(CandidateError, match="share a token"):
+            candidate_ids(processor.tokenizer, ["A", "A"], ": ")
+
+    def test_scores_that_are_not_finite(self, make_model, processor, frames):
+        model = make_model("mrope")
+        weight = model.lm_head.weight
+        before = weight.detach().clone()
+        try:
+            with torch.no_grad():
+                weight.fill_(float("nan"))
+            vision = SharedVision(model, processor, frames)
+            assert vision.choose(QUESTION, "Answer:", "ABCD", ": ") is None
+            assert vision.generate(QUESTION, "", 4) is None
+        finally:
+            with torch.no_grad():
+                weight.copy_(before)
+
+
+def test_a_commentary_as_the_reference_makes_it(reference, reference_dir, make_model, processor):
+    recorded = reference["once"]
+    event = Event(CommentaryRow("k", "v", 2.0, 9.0, None), "clip.mp4", "", "", "")
+    commentator = Commentator(make_model("reference"), processor, options={"query": recorded["args"]["query"]})
+    row = commentator.comment(event, reference_dir / "clip.mp4", FrameRule())
+    assert [(turn.start_s, turn.end_s, turn.text) for turn in row.turns] == [
+        (start, end, text.strip()) for start, end, text in recorded["segments"]
+    ]
+    assert row.pred == " ".join(text.strip() for _, _, text in recorded["segments"]).strip() + "..."
+    assert len(row.latencies_s) == 5
+    assert row.work_s > sum(row.latencies_s)
+    live = Commentator(commentator.model, processor, "live", options=commentator.options)
+    row = live.comment(event, reference_dir / "clip.mp4", FrameRule())
+    assert [turn.start_s for turn in row.turns] == [2, 5, 6, 7, 8]
+    assert not row.pred.endswith("...")
+
+
+def test_an_empty_commentary_is_three_dots():
+    class Silent:
+        text = ""
+
+    assert assembled([Silent(), Silent()]) == "..."
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Two videos with three questions each, as Video-MME publishes them, with subtitles for one."""
+    rows = [
+        {
+            "video_id": f"00{v}",
+            "duration": "short",
+            "domain": "Knowledge",
+            "sub_category": "Law",
+            "videoID": f"clip{v}",
+            "question_id": f"00{v}-{q}",
+            "task_type": "Counting Problem",
+            "question": f"What is {q}?",
+            "options": ["A. Red.", "B. Blue.", "C. Green.", "D. None."],
+            "answer": "ABC"[q],
+        }
+        for v in (1, 2)
+        for q in range(3)
+    ]
+    for v in (1, 2):
+        (tmp_path / "videos/data").mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / f"videos/data/clip{v}.mp4", n_frames=30, fps=10, size_px=(112, 84))
+    (tmp_path / "subtitles").mkdir()
+    (tmp_path / "subtitles/clip1.srt").write_text(
+        "1\n00:00:00,500 --> 00:00:01,000\n<i>One</i>\ntwo\n\n2\n00:00:02,000 --> 00:00:02,500\nthree\n"
+    )
+    return write_json(tmp_path / "videomme.json", rows), tmp_path / "videos", tmp_path / "subtitles"
+
+
+def quietly(_):
+    pass
+
+
+def test_both_modes_of_video_mme_share_a_run(benchmark, published_checkpoint, tmp_path, make_model, processor):
+    annotations, videos, subtitles = benchmark
+    options = RunOptions(annotations=annotations, subtitles=subtitles)
+    names = ["videomme", "videomme-subtitles"]
+    result = run(names, published_checkpoint, videos, tmp_path / "out", options, quietly)
+    assert (result.n_rows, result.n_done, result.failures) == (12, 12, {})
+    without, with_them = (read_rows(path) for path in result.files)
+    assert [row.key for row in without.rows] == ["001-0", "001-1", "001-2", "002-0", "002-1", "002-2"]
+    header = without.header
+    assert (header.suite, header.protocol, header.dataset, header.n_rows) == ("videomme", "livecc", "videomme.json", 6)
+    assert header.generation["answer"] == "option logits"
+    assert len(header.prompt_hash) == len(header.model_revision) == 16
+    row = without.rows[4]
+    clip = read_clip(videos / "data/clip2.mp4", None, None, FrameRule(), resizer(processor))
+    text = "What is 1?\nA. Red.\nB. Blue.\nC. Green.\nD. None.\nPlease select the correct answer."
+    _, logits = separately(make_model("mrope"), processor, clip.frames, text, "Answer:")
+    expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0).tolist()
+    assert list(row.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+    text = f"This video's subtitles are listed below:\nOne two three\nAccording to the video and subtitles, {text}"
+    clip = read_clip(videos / "data/clip1.mp4", None, None, FrameRule(), resizer(processor))
+    _, logits = separately(make_model("mrope"), processor, clip.frames, text, "Answer:")
+    expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0).tolist()
+    assert list(with_them.rows[1].probabilities.values()) == pytest.approx(expected, abs=1e-4)
+    assert not (tmp_path / "out/parts").exists() or not list((tmp_path / "out/parts").iterdir())
+    scored = score(tmp_path / "out")
+    assert [item.figures[0].name for item in scored] == ["overall", "overall"]
+    assert scored[0].series["calibration"]["n"] == 6
+
+
+def test_the_published_answers_of_the_official_protocol(benchmark, published_checkpoint, tmp_path):
+    annotations, videos, subtitles = benchmark
+    options = RunOptions("official", 4, annotations, subtitles=subtitles)
+    result = run("videomme-subtitles", published_checkpoint, videos, tmp_path / "out", options, quietly)
+    rows = read_rows(result.files[0])
+    assert len(rows.rows) == 4
+    assert all(isinstance(row.response, str) and row.probabilities is None for row in rows.rows)
+    assert score(result.files[0])[0].figures[0].n == 4
+
+
+def test_a_trial_becomes_more_and_nothing_is_asked_twice(benchmark, published_checkpoint, tmp_path):
+    annotations, videos, _ = benchmark
+    out = tmp_path / "out"
+    first = run("videomme", published_checkpoint, videos, out, RunOptions(None, 3, annotations), quietly)
+    assert first.n_done == 3
+    (videos / "data/clip1.mp4").rename(tmp_path / "away.mp4")  # its answers are known
+    result = run("videomme", published_checkpoint, videos, out, RunOptions(annotations=annotations), quietly)
+    assert (result.n_done, result.failures) == (6, {})
+    assert read_rows(out / "videomme.jsonl").header.n_rows == 6
+
+
+def test_missing_and_broken_videos_are_listed_and_asked_again(benchmark, published_checkpoint, tmp_path, capsys):
+    annotations, videos, _ = benchmark
+    out, lines = tmp_path / "out", []
+    (videos / "data/clip1.mp4").rename(tmp_path / "away.mp4")
+    whole = (videos / "data/clip2.mp4").read_bytes()
+    (videos / "data/clip2.mp4").write_bytes(b"broken")
+    options = RunOptions(annotations=annotations)
+    result = run("videomme", published_checkpoint, videos, out, options, lines.append)
+    assert result.n_done == 0
+    assert result.failures["videomme", "001-0"] == "video clip1.mp4 is missing"
+    assert "clip2.mp4" in result.failures["videomme", "002-2"]
+    assert sum(line.startswith("no answer: ") for line in lines) == 6
+    (scored,) = score(out)
+    assert (scored.figures[0].value, scored.figures[0].n_missing) == (None, 6)
+    (videos / "data/clip2.mp4").write_bytes(whole)
+    result = run("videomme", published_checkpoint, videos, out, options, quietly)
+    assert (result.n_done, len(result.failures)) == (3, 3)
+    (scored,) = score(out, incomplete=True)
+    assert scored.figures[0].name == "overall (N = 3 of 6)"
+
+
+def test_results_of_another_run_are_refused(benchmark, published_checkpoint, tmp_path):
+    annotations, videos, _ = benchmark
+    out = tmp_path / "out"
+    run("videomme", published_checkpoint, videos, out, RunOptions(None, 1, annotations), quietly)
+    with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now"):
+        run("videomme", published_checkpoint, videos, out, RunOptions("official", 1, annotations), quietly)
+
+
+@pytest.mark.parametrize(
+    ("suite", "options", "error", "message"),
+    [
+        ("nothing", {}, ValueError, "there is no benchmark 'nothing'"),
+        ("videomme,mvbench", {}, ValueError, "are about other videos"),
+        ("videomme", {"protocol": "x"}, ValueError, "has no protocol 'x': expected livecc, official, livecc-fixed"),
+        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None are no folder"),
+        ("videomme", {"annotations": "none.json"}, FileNotFoundError, "none.json do not exist"),
+        ("livesports3k-cc", {}, ValueError, "row 0 of the annotations has no column event_id"),
+        ("ovobench", {}, ValueError, "has no column task"),
+    ],
+)
+def test_errors_before_any_work(suite, options, error, message, benchmark, tmp_path):
+    options = {"annotations": benchmark[0]} | options
+    with pytest.raises(error, match=message):
+        run(suite, "no-model", benchmark[1], tmp_path / "out", RunOptions(**options), quietly)
+
+
+def event_row(number, begin, end, video="a.mp4", **others):
+    people = [[begin + 1, begin + 3, "He runs."], [begin + 3, end, "He falls."]]
+    return {
+        "video_id": video.split(".")[0],
+        "event_id": number,
+        "begin": begin,
+        "end": end,
+        "video": video,
+        "class": "run",
+        "event_title": "A run",
+        "event_asr": json.dumps(people),
+        "event_asr_text": "He runs. He falls.",
+        "preasr": "[]",
+        "preasr_text": "",
+    } | others
+
+
+@pytest.mark.parametrize("protocol", ["livecc", "live"])
+def test_commentary_from_run_to_score(protocol, published_checkpoint, tmp_path):
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos/a.mkv", n_frames=100, fps=10, size_px=(112, 84))
+    rows = [event_row(1, 0.0, 5.0), event_row(2, 4.0, 9.5), event_row(3, 0.0, 5.0, "gone.mp4")]
+    annotations = write_lines(tmp_path / "cc.jsonl", rows)
+    options = RunOptions(protocol, annotations=annotations)
+    result = run("livesports3k-cc", published_checkpoint, tmp_path / "videos", tmp_path / "out", options, quietly)
+    assert (result.n_done, list(result.failures)) == (2, [("livesports3k-cc", "gone_3")])
+    there = read_rows(result.files[0])
+    first = there.rows[0]
+    assert first.reference[0].text == "He runs."
+    assert [(turn.start_s, turn.end_s) for turn in first.turns] == [(0, 3), (3, 4), (4, 5)]
+    assert first.groups == {"class": "run"}
+    assert there.header.generation["query_form"] == "instruct"
+    (scored,) = score(tmp_path / "out", incomplete=True)
+    assert scored.figures[0].name == "speak F1 (N = 2 of 3)"
+    names = {item.name for item in scored.figures}
+    assert {"onset error", "latency (median)", "real-time factor", "LiveStar TimDiff"} <= names
+
+
+@pytest.fixture(scope="module")
+def talkative(make_model, processor, tmp_path_factory):
+    """A model whose tokenizer says Yes, No and digits with one token each."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("model")
+    processor.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["Yes", "No", *"0123456789", *"ABCDE"])
+    tokenizer.save_pretrained(folder)
+    import copy
+
+    model = copy.deepcopy(make_model("mrope"))
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    return folder
+
+
+def ovo_records():
+    return [
+        {"id": 0, "task": "EPM", "video": "src/a.mp4", "realtime": 2.0, "question": "Who?",
+         "options": ["x", "y"], "gt": 1},
+        {"id": 7, "task": "REC", "video": "src/a.mp4", "activity": "jump", "test_info": [{"realtime": 1, "count": 0},
+         {"realtime": 2.5, "count": 10}]},
+        {"id": 8, "task": "CRR", "video": "src/a.mp4", "question": "Why?", "ask_time": 1, "clue_time": 2,
+         "test_info": [{"realtime": 2, "type": 0}, {"realtime": 3, "type": 1}]},
+        {"id": 9, "task": "SSR", "video": "src/b.mp4", "tutorial": "T", "test_info": [{"realtime": 2, "type": 1,
+         "step": "open it"}]},
+    ]  # fmt: skip
+
+
+def test_ovo_bench_in_all_protocols(talkative, tmp_path):
+    (tmp_path / "videos/src").mkdir(parents=True)
+    write_video(tmp_path / "videos/src/a.mp4", n_frames=40, fps=10, size_px=(112, 84))
+    write_video(tmp_path / "videos/9_0.mp4", n_frames=40, fps=10, size_px=(112, 84))  # a chunk, as published
+    annotations = write_json(tmp_path / "ovo.json", ovo_records())
+    candidates = {}
+    for protocol in ("livecc", "livecc-fixed", "official"):
+        out = tmp_path / protocol
+        options = RunOptions(protocol, annotations=annotations)
+        result = run("ovobench", talkative, tmp_path / "videos", out, options, quietly)
+        assert result.failures == {}
+        rows = read_rows(result.files[0]).rows
+        assert [row.key for row in rows] == ["0", "7_0", "7_1", "8_0", "8_1", "9_0"]
+        candidates[protocol] = [len(row.probabilities or {}) for row in rows]
+        names = {item.name for item in score(out)[0].figures}
+        assert {"group=forward", "task=CRR"} <= names
+    assert candidates["livecc"] == [17] * 6
+    assert candidates["livecc-fixed"] == [2, 10, 10, 2, 2, 2]
+    assert candidates["official"] == [0] * 6
+
+
+def test_candidates_are_checked_before_any_video_is_read(published_checkpoint, tmp_path):
+    (tmp_path / "videos").mkdir()
+    annotations = write_json(tmp_path / "ovo.json", ovo_records())
+    with pytest.raises(CandidateError, match="cannot be read off one position"):
+        run(
+            "ovobench", published_checkpoint, tmp_path / "videos", tmp_path / "out", RunOptions(None, None, annotations)
+        )
+
+
+def test_the_command(benchmark, published_checkpoint, tmp_path, capsys):
+    annotations, videos, _ = benchmark
+    arguments = ["evaluate", "run", "videomme", "--model", str(published_checkpoint), "--videos", str(videos)]
+    arguments += ["--annotations", str(annotations), "--out", str(tmp_path / "out"), "--limit", "2", "--device", "cpu"]
+    assert main(arguments) == 0
+    err = capsys.readouterr().err
+    assert "2 of 2 rows answered; wrote" in err
+    assert main([*arguments, "--min-pixels", "100"]) == 2
+    assert "--min-pixels is given" in capsys.readouterr().err
+    assert main(["evaluate", "run", "videomme", "--videos", str(videos), "--out", "x"]) == 2
+    assert "no model is named" in capsys.readouterr().err
+
+
+def command(benchmark, model, out):
+    annotations, videos, _ = benchmark
+    arguments = ["evaluate", "run", "videomme", "--model", str(model), "--videos", str(videos), "--device", "cpu"]
+    return ["-m", "livecc_hf.cli.main", *arguments, "--annotations", str(annotations), "--out", str(out)]
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(benchmark, published_checkpoint, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert subprocess.run([sys.executable, *command(benchmark, published_checkpoint, whole)]).returncode == 0
+    process = subprocess.Popen([sys.executable, *command(benchmark, published_checkpoint, killed)])
+    part, deadline = killed / "parts/videomme.0.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and not (part.is_file() and part.read_bytes().count(b"\n") > 2):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    known = [row.key for row in read_rows(part).rows] if part.is_file() else []
+    assert subprocess.run([sys.executable, *command(benchmark, published_checkpoint, killed)]).returncode == 0
+    assert known
+    assert (killed / "videomme.jsonl").read_text() == (whole / "videomme.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(benchmark, published_checkpoint, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert subprocess.run([sys.executable, *command(benchmark, published_checkpoint, one)]).returncode == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    assert subprocess.run([*launch, *command(benchmark, published_checkpoint, two)], env=environment).returncode == 0
+    assert (one / "videomme.jsonl").read_text() == (two / "videomme.jsonl").read_text()
+
+
+def test_pictures_are_numbered(tmp_path):
+    """What the tests above rely on."""
+    clip = read_clip(write_video(tmp_path / "v.mp4", n_frames=20, fps=10), None, None, FrameRule(n_frames=20), kept)
+    assert np.array_equal([number_of(frame) for frame in clip.frames], range(20))
