@@ -14,6 +14,7 @@ NOT_RUN = {
     "make test": "runs the tests, of which this is one",
     "make lint": "looks at the code; the tests do not",
     ".venv/bin/pre-commit install": "changes the repository that the tests run in",
+    "livecc evaluate run": "no benchmark's videos are here; tests/evaluation/test_running.py runs made-up ones",
     "cd published": "what others published is not here",
     "livecc evaluate score --headline livecc/": "the same; tests/evaluation/test_published_results.py reads it",
     "accelerate launch": "wants several GPUs; tests/training/test_recipes.py reads recipes and launcher configurations",
