@@ -96,7 +96,7 @@ def test_what_is_there_is_not_asked_for():
 
 
 COMMANDS = {
-    "train --config recipe.yaml": ("train", "trl, peft, datasets, qwen_vl_utils"),
+    "train --config recipe.yaml": ("train", "trl, peft, datasets, qwen_vl_utils, langcodes"),
     "serve": ("serve", "fastapi, uvicorn, websockets, prometheus_client"),
     "data build --input videos --out out": ("data", "datasets, matplotlib"),
     "data push folder me/clips": ("data", "datasets"),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from ..captions.files import read_words
-from ..captions.naming import CAPTION_SUFFIXES, NOT_CAPTIONS, VIDEO_SUFFIXES, is_download_part
+from ..captions.files import read_words_and_lost
+from ..captions.naming import DEFAULT_LANGUAGE, VIDEO_SUFFIXES, LeftOut, walk_videos
+from ..captions.words import Lost
 from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
 from .unusable import UnusableSample
@@ -25,11 +25,18 @@ class CaptionedVideo:
     captions: Path
 
 
-def find_captioned_videos(folder: str | os.PathLike) -> tuple[list[CaptionedVideo], list[Path]]:
+def find_captioned_videos(
+    folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, left_out: LeftOut | None = None
+) -> tuple[list[CaptionedVideo], list[Path]]:
     """List the videos below a folder, by name.
 
-    Captions are `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video), also with a language
-    between, such as `NAME.en.vtt`; the first of these wins.
+    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video), also with a
+    language between, such as `NAME.en.vtt`; see `captions.naming` for which of several is taken.
+
+    Args:
+        folder: where to look.
+        language: captions in it come first, as "en" or "pt-BR"; `None`: in any.
+        left_out: takes what is no input, though it looks like some.
 
     Returns:
         Videos with captions, and videos without.
@@ -41,35 +48,21 @@ def find_captioned_videos(folder: str | os.PathLike) -> tuple[list[CaptionedVide
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder: expected one with videos and captions beside them")
+    left_out = LeftOut() if left_out is None else left_out
     found, bare = [], []
-    for video in sorted(path for path in folder.rglob("*") if _is_video(path)):
-        captions = next(_captions_of(video), None)
+    for video, captions, _ in walk_videos(folder, language, left_out):
+        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # there is only its metadata
+            continue
         if captions is None:
-            bare.append(video.relative_to(folder))
+            bare.append(Path(video))
         else:
-            found.append(CaptionedVideo(video.relative_to(folder), captions.relative_to(folder)))
+            found.append(CaptionedVideo(Path(video), Path(captions)))
     if not found:
         raise ValueError(
             f"{folder} holds {len(bare)} videos and none has captions: expected NAME.json, NAME.vtt or NAME.srt beside "
-            "NAME.mp4"
+            f"NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
         )
-    return found, bare
-
-
-def _is_video(path: Path) -> bool:
-    """Return whether a name is a video's, and not of a hidden file (macOS writes `._NAME`) or a part of a download."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_download_part(path.name)
-
-
-def _captions_of(video: Path) -> Iterator[Path]:
-    for suffix in CAPTION_SUFFIXES:
-        plain = video.with_suffix(suffix)
-        if plain.is_file():
-            yield plain
-    beside = sorted(path for path in video.parent.iterdir() if path.name.startswith(f"{video.stem}."))
-    beside = [path for path in beside if not path.name.endswith(NOT_CAPTIONS)]
-    for suffix in CAPTION_SUFFIXES:
-        yield from (path for path in beside if path.suffix.lower() == suffix and path.name.count(".") > 1)
+    return sorted(found, key=lambda captioned: captioned.video), sorted(bare)
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,7 @@ class CaptionedFolder:
         rows: int32 (clips, 2), for each clip the number of its video and its number in the video. A video whose
             captions hold no word or cannot be read has one row, which `load` refuses: nothing is left out silently.
         limits: the options of `split_into_clips`.
+        remarks: for a person: what of captions cannot be used, and what of the folder is left out.
     """
 
     folder: Path
@@ -90,6 +84,7 @@ class CaptionedFolder:
     bare: list[Path]
     rows: np.ndarray
     limits: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,7 +105,7 @@ class CaptionedFolder:
         video, clip = (int(number) for number in self.rows[row])
         captioned = self.videos[video]
         captions = self.folder / captioned.captions
-        spans = _clips_of(captions, self.limits)
+        spans, _ = _clips_of(captions, self.limits)
         if not spans:
             raise UnusableSample("no_words", f"{captions} holds no word")
         if clip >= len(spans):
@@ -121,11 +116,11 @@ class CaptionedFolder:
         )
 
 
-def open_folder(folder: str | os.PathLike, **limits: float) -> CaptionedFolder:
+def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **limits: float) -> CaptionedFolder:
     """Cut the videos of a folder into clips; captions are read once to count them, and again when a clip is loaded.
 
     Args:
-        folder: see `find_captioned_videos`.
+        folder, language: see `find_captioned_videos`.
         limits: `max_s`, `min_s` and `max_gap_s` of `split_into_clips`.
 
     Raises:
@@ -134,20 +129,24 @@ def open_folder(folder: str | os.PathLike, **limits: float) -> CaptionedFolder:
     """
     split_into_clips([], **limits)
     folder = Path(folder).expanduser().absolute()
-    videos, bare = find_captioned_videos(folder)
-    counts = []
+    left_out = LeftOut()
+    videos, bare = find_captioned_videos(folder, language, left_out)
+    counts, remarks = [], [f"left out of {folder}: {left_out}"] if left_out.counts else []
     for captioned in videos:
         try:
-            spans = _clips_of(folder / captioned.captions, limits)
-        except UnusableSample:
-            spans = []
+            spans, lost = _clips_of(folder / captioned.captions, limits)
+        except UnusableSample as error:
+            spans, lost = [], error
         counts.append(max(len(spans), 1))
+        if lost:
+            remarks.append(f"captions of {captioned.video}: {lost}")
     video_of = np.repeat(np.arange(len(videos), dtype=np.int32), counts)
     clip_of = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-    return CaptionedFolder(folder, videos, bare, np.stack([video_of, clip_of], axis=1), limits)
+    rows = np.stack([video_of, clip_of], axis=1)
+    return CaptionedFolder(folder, videos, bare, rows, limits, tuple(remarks))
 
 
-def _clips_of(captions: Path, limits: dict[str, float]) -> list[ClipSpan]:
+def _clips_of(captions: Path, limits: dict[str, float]) -> tuple[list[ClipSpan], Lost | None]:
     try:
         return _clips_once(captions, captions.stat().st_mtime_ns, tuple(limits.items()))
     except FileNotFoundError as error:
@@ -157,6 +156,9 @@ def _clips_of(captions: Path, limits: dict[str, float]) -> list[ClipSpan]:
 
 
 @lru_cache(maxsize=8)
-def _clips_once(captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]) -> list[ClipSpan]:
+def _clips_once(
+    captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]
+) -> tuple[list[ClipSpan], Lost | None]:
     """Cut a file's words once for the clips that are asked for one after the other."""
-    return split_into_clips(read_words(captions), **dict(limits))
+    words, lost = read_words_and_lost(captions)
+    return split_into_clips(words, **dict(limits)), lost

@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, groupby, islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ..captions.naming import VIDEO_SUFFIXES, LeftOut, first_part, group_names
+from ..captions.naming import DEFAULT_LANGUAGE, VIDEO_SUFFIXES, LeftOut, walk_videos
 from .input_rows import RowReader, from_info_json
 from .parquet_rows import ParquetReader, read_header
 from .records import CLIP_SCHEMA, VIDEO_SCHEMA
@@ -206,8 +206,8 @@ class ParquetInput(VideoInput):
 class FolderInput(_ScannedInput):
     """A folder of videos with what belongs to them beside them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
 
-    Captions are json3, JSON, WebVTT or SubRip, by the video's name alone or with a language between; those of
-    `language` and without one come first, of these those by the video's name alone, then in the order of the formats.
+    Captions are json3, JSON, WebVTT or SubRip, by the video's name alone or with a language between; see
+    `captions.naming` for which of several is taken, as in training on a folder.
     Metadata as yt-dlp writes it gives title, category, language and size. A video that was not downloaded, of which
     there is only the metadata, is named by its page's address. Left out, and said so, are hidden files, parts of a
     download such as `NAME.f137.mp4`, linked folders, and captions without a video.
@@ -217,7 +217,7 @@ class FolderInput(_ScannedInput):
     some hundred megabytes for a million videos in one.
     """
 
-    def __init__(self, path: str | os.PathLike, language: str | None = "en", **options: Any):
+    def __init__(self, path: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **options: Any):
         super().__init__(path, **options)
         self.language = language
         self._left_out = LeftOut()
@@ -228,20 +228,7 @@ class FolderInput(_ScannedInput):
 
     def _places(self, left_out: LeftOut | None = None) -> Iterator[tuple[str, str | None, str | None]]:
         """Yields names relative to the folder: video (or stem without one), captions, metadata."""
-        left_out = left_out or LeftOut()
-        for folder, subfolders, names in os.walk(self.path):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
-            base = os.path.relpath(folder, self.path)
-            prefix = "" if base == "." else f"{base}/"
-            for name in subfolders:
-                if Path(folder, name).is_symlink():
-                    left_out.add("linked folders", f"{prefix}{name}")
-            names = [name for name in sorted(names) if not left_out.is_no_input(prefix, name)]
-            names.sort(key=first_part)
-            # What belongs together has all up to the first dot in common, so that only these names are held twice.
-            for _, group in groupby(names, first_part):
-                for video, captions, info in group_names(sorted(group), self.language, left_out, prefix):
-                    yield f"{prefix}{video}", captions and f"{prefix}{captions}", info and f"{prefix}{info}"
+        return walk_videos(self.path, self.language, left_out or LeftOut())
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
         return tuple(places)
@@ -287,7 +274,7 @@ def open_input(
     path: str | os.PathLike,
     unit_videos: int = UNIT_VIDEOS,
     limit: int | None = None,
-    language: str | None = "en",
+    language: str | None = DEFAULT_LANGUAGE,
     root: str | os.PathLike | None = None,
 ) -> VideoInput:
     """Open a manifest or a folder of videos.

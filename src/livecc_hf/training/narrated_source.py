@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.captions.naming import DEFAULT_LANGUAGE
 from livecc_hf.data.chat import Conversation
 from livecc_hf.data.clip_frames import read_clip
 from livecc_hf.data.clip_spans import MAX_CLIP_S, MAX_GAP_S
@@ -163,6 +164,10 @@ class FolderEntry:
 
     path: str = field(metadata={"help": "The folder."})
     query: str | None = field(default=None, metadata={"help": "What the viewer asks; default: the processor's."})
+    language: str | None = field(
+        default=DEFAULT_LANGUAGE,
+        metadata={"help": "Captions in this language come first, where a video has several; null: in any."},
+    )
     max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip in seconds."})
     max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "A longer silence ends a clip."})
 
@@ -181,7 +186,9 @@ class FolderPart:
 
     def __init__(self, entry: FolderEntry):
         self.entry = entry
-        self.clips = open_folder(entry.path, max_s=entry.max_clip_s, max_gap_s=entry.max_gap_s)
+        self.clips = open_folder(entry.path, entry.language, max_s=entry.max_clip_s, max_gap_s=entry.max_gap_s)
+        for remark in self.clips.remarks:
+            logger.warning("%s", remark)
         for video in self.clips.bare:
             logger.warning("%s in %s has no captions beside it: left out", video, entry.path)
 
