@@ -5,41 +5,41 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import time
+import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.captions.writers import FORMATS, Caption, CaptionWriter, clock, open_writer
-from livecc_hf.cli.main import EXIT_INTERRUPTED
+from livecc_hf.captions.writers import FORMATS, CaptionWriter, clock, open_writer
+from livecc_hf.cli.commentate_plan import Job, plan
+from livecc_hf.cli.commentate_run import Run
+from livecc_hf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, describe
 from livecc_hf.cli.model_arguments import (
     add_generation_arguments,
     add_model_arguments,
+    check_stream_options,
     load_model_of,
-    stream_options_of,
     whole_text,
 )
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.loading import check_model_name
 from livecc_hf.sources.early_check import check_is_video
-from livecc_hf.sources.spec import RTSP_TRANSPORTS, parse_spec, redact
+from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo
+    from livecc_hf.modeling.video_reader_livecc import VideoInfo
     from livecc_hf.sources import Source
-
-_SUFFIX_FORMATS = {".srt": "srt", ".vtt": "vtt", ".jsonl": "jsonl"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "video",
+        "videos",
+        nargs="+",
         metavar="VIDEO",
-        help="a video file, a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, tcp, udp, ...) "
-        "or - for standard input",
+        help="a video file, or several; or a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, "
+        "tcp, udp, ...) or - for standard input",
     )
     parser.add_argument("--title", type=whole_text, help="the video's title")
     parser.add_argument("--previous", type=whole_text, help="what was said before the start")
@@ -50,9 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=FORMATS, help="form of the commentary; default: by the name of --output, else text"
     )
     output.add_argument(
-        "--output", type=Path, metavar="FILE", help="write there; standard output then shows the commentary as text"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write there; standard output then shows the commentary as text. A folder that exists, or a pattern such "
+        "as {folder}/{stem}.srt (of {stem}, {name}, {parent}, {folder}), names a file for each video",
     )
-    output.add_argument("--overlay", type=Path, metavar="OUT.mp4", help="also write a copy of the video with the words")
+    output.add_argument(
+        "--overlay",
+        type=Path,
+        metavar="OUT.mp4",
+        help="also write a copy of the video with the words; a folder or pattern as for --output",
+    )
     output.add_argument("--overlay-font", type=Path, metavar="FILE", help="TrueType font of the overlay's letters")
     output.add_argument(
         "--realtime", action="store_true", help="keep to the clock as with a camera, skipping frames that come too late"
@@ -105,80 +114,121 @@ def _add_source_arguments(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Comment on the video."""
+    """Comment on the videos, one after the other; one that fails does not keep the others from it."""
     # Said before the seconds that the other imports take.
-    is_file = parse_spec(args.video, args.live, args.rtsp_transport).kind == "file"
-    _check_output(args, is_file)
-    if is_file:
-        check_is_video(args.video)
+    jobs = plan(args)
+    is_alone = len(jobs) == 1
+    if is_alone and jobs[0].is_file:
+        check_is_video(args.videos[0])
     if args.model is not None:
         check_model_name(args.model)
-    from livecc_hf.modeling.stream_state_livecc import ContextFullError
     from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
     from livecc_hf.overlay import OverlayWarning
-    from livecc_hf.sources import SourceLostError
 
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning, OverlayWarning), args.debug)
-        info = _check_file(args) if is_file else None
-        with _open(args, status) as source:
-            if args.video != "-":  # what waits in a pipe is kept until the model is loaded
-                source.wait_ready()
-            model, processor = load_model_of(args, status)
-            run_ = _Run(args, info, source, status)
-            stopped_by: BaseException | None = None
-            with _open_output(args) as writers:
-                try:
-                    run_.comment(model, processor, writers)
-                except KeyboardInterrupt as error:
-                    stopped_by = error
-                    status.line(f"interrupted at {clock(run_.reached_s)}: what was written is kept")
-                except (ContextFullError, SourceLostError) as error:
-                    stopped_by = error
-        if not is_file and stopped_by is None:
-            status.line(f"{source.name}: the stream has ended")
-        run_.report()
-        if args.overlay:
-            run_.write_overlay(complete=stopped_by is None)
-        if isinstance(stopped_by, ContextFullError | SourceLostError):
-            raise stopped_by
-        return EXIT_INTERRUPTED if stopped_by else 0
+        check_stream_options(args)
+        if not is_alone:
+            return _comment_on_all(jobs, args, status)
+        with _opened(jobs[0], args, status) as video:
+            return _comment(video, *load_model_of(args, status))
 
 
-def _check_output(args: argparse.Namespace, is_file: bool) -> None:
-    """Refuse output that cannot be written before anything is opened."""
-    if args.end is not None and args.end <= (args.start or 0):
-        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
-    given = [name for name in ("start", "end", "overlay") if not is_file and getattr(args, name) is not None]
-    if given:
-        options = " and ".join(f"--{name}" for name in given)
-        raise ValueError(f"{options}: for video files only, and {redact(args.video)} is read as a stream; leave it out")
-    if args.output is not None:
-        if args.output.is_dir() or not args.output.parent.is_dir():
-            raise ValueError(f"--output {args.output}: expected a file name in a folder that exists")
-        if is_file and args.output.exists() and args.output.samefile(args.video):
-            raise ValueError(f"--output {args.output} is the video itself: choose another name")
+def _comment_on_all(jobs: Sequence[Job], args: argparse.Namespace, status: Status) -> int:
+    """Comment on several videos; return the exit code, an error's if any of them failed."""
+    failed: list[str] = []
+    checked: list[Job] = []
+    for job in jobs:
+        with _telling_errors(job, failed, args, status):
+            _check(job, args)
+            checked.append(job)
+    model, processor = load_model_of(args, status) if checked else (None, None)
+    for job in checked:
+        code = 0
+        with _telling_errors(job, failed, args, status), _opened(job, args, status) as video:
+            code = _comment(video, model, processor)
+        if code == EXIT_INTERRUPTED:
+            return code
+    if failed:
+        status.line(f"{len(jobs) - len(failed)} of {len(jobs)} videos; not: {', '.join(failed)}")
+    return EXIT_ERROR if failed else 0
 
 
-def _check_file(args: argparse.Namespace) -> VideoInfo:
+@contextlib.contextmanager
+def _telling_errors(job: Job, failed: list[str], args: argparse.Namespace, status: Status) -> Iterator[None]:
+    """Tell an error with a video, and note its name, so that the others have their turn."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        if args.debug:
+            traceback.print_exc()
+        name, message = redact(job.video), describe(error)
+        status.warn(f"livecc: error: {message if name in message else f'{name}: {message}'}")
+        failed.append(name)
+
+
+def _check(job: Job, args: argparse.Namespace) -> VideoInfo | None:
+    """Look at a video before the model is loaded."""
+    if job.error is not None:
+        raise job.error
+    return _check_file(job, args) if job.is_file else None
+
+
+@contextlib.contextmanager
+def _opened(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]:
+    """Open a video, and wait for its first frames where they come by themselves."""
+    info = _check(job, args)
+    with _open(job, args, status) as source:
+        source.wait_ready()
+        yield Run(job, args, info, source, status)
+
+
+def _comment(run_: Run, model: Any, processor: Any) -> int:
+    """Comment on a video; return the exit code."""
+    from livecc_hf.modeling.stream_state_livecc import ContextFullError
+    from livecc_hf.sources import SourceLostError
+
+    job, status = run_.job, run_.status
+    stopped_by: BaseException | None = None
+    with _open_output(job, run_.args) as writers:
+        try:
+            run_.comment(model, processor, writers)
+        except KeyboardInterrupt as error:
+            stopped_by = error
+            status.line(f"interrupted at {clock(run_.reached_s)}: what was written is kept")
+        except (ContextFullError, SourceLostError) as error:
+            stopped_by = error
+    if not job.is_file and stopped_by is None:
+        status.line(f"{run_.source.name}: the stream has ended")
+    run_.report()
+    if job.overlay:
+        run_.write_overlay(complete=stopped_by is None)
+    if isinstance(stopped_by, ContextFullError | SourceLostError):
+        raise stopped_by
+    return EXIT_INTERRUPTED if stopped_by else 0
+
+
+def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     """Refuse what cannot work with this file before the model is loaded."""
     from livecc_hf.caption_art import CaptionStyle
     from livecc_hf.modeling.video_reader_livecc import measure_duration, probe_video
     from livecc_hf.overlay import check_output
 
-    info = probe_video(args.video)
+    info = probe_video(job.video)
     by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s
     # Headers give estimates: only where the packets end is an end.
-    if args.start and args.start >= by_header_s and args.start >= (length_s := measure_duration(args.video)):
-        raise ValueError(f"--start {args.start:g} lies past the end of {args.video}, at {length_s:.1f} s")
-    if args.overlay is not None:
-        check_output(args.video, args.overlay)
+    if args.start and args.start >= by_header_s and args.start >= (length_s := measure_duration(job.video)):
+        raise ValueError(f"--start {args.start:g} lies past the end of {job.video}, at {length_s:.1f} s")
+    if job.overlay is not None:
+        check_output(job.video, job.overlay)
         CaptionStyle(font=args.overlay_font)
     return info
 
 
-def _open(args: argparse.Namespace, status: Status) -> Source:
+def _open(job: Job, args: argparse.Namespace, status: Status) -> Source:
     from livecc_hf.sources import open_source
 
     options: dict[str, Any] = {"realtime": args.realtime, "live": args.live, "rtsp_transport": args.rtsp_transport}
@@ -190,144 +240,19 @@ def _open(args: argparse.Namespace, status: Status) -> Source:
     for name in ("start", "end"):
         if (value := getattr(args, name)) is not None:
             options[f"{name}_s"] = value
-    return open_source(args.video, on_message=status.line, **options)
+    return open_source(job.video, on_message=status.line, **options)
 
 
 @contextlib.contextmanager
-def _open_output(args: argparse.Namespace) -> Iterator[list[CaptionWriter]]:
-    if args.output is None:
-        yield [open_writer(args.format or "text", sys.stdout)]
+def _open_output(job: Job, args: argparse.Namespace) -> Iterator[list[CaptionWriter]]:
+    if len(args.videos) > 1 and not (args.quiet and job.output):
+        print(f"{redact(job.video)}:", flush=True)
+    if job.output is None:
+        yield [open_writer(job.format, sys.stdout)]
         return
-    format = args.format or _SUFFIX_FORMATS.get(args.output.suffix.lower(), "text")
-    with args.output.open("w", encoding="utf-8", newline="\n") as file:
-        writers = [open_writer(format, file)]
+    with job.output.open("w", encoding="utf-8", newline="\n") as file:
+        writers = [open_writer(job.format, file)]
         yield writers if args.quiet else [*writers, open_writer("text", sys.stdout)]
-
-
-@dataclass
-class _Run:
-    """One commentary: what came of it, for the report and the overlay.
-
-    Times in `captions` are the source's; what is shown and written counts from what a player shows as 0:00, as they
-    do for a file, or from the first frame of a stream that the model saw.
-    """
-
-    args: argparse.Namespace
-    info: VideoInfo | None
-    source: Source
-    status: Status
-    captions: list[Caption] = field(default_factory=list)
-    skipped_before: int = 0
-    n_turns: int = 0
-    seen_s: float = 0.0
-    took_s: float = 0.0
-    reached_s: float = 0.0
-    origin_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.info is not None:
-            self.origin_s = 0.0
-
-    @property
-    def skipped_frames(self) -> int:
-        """Frames that the model was too slow for."""
-        return self.source.stats.skipped_frames - self.skipped_before
-
-    def comment(self, model: Any, processor: Any, writers: list[CaptionWriter]) -> None:
-        """Show the model the video and write what it says as it says it."""
-        from livecc_hf.modeling.stream_state_livecc import ContextFullError
-        from livecc_hf.sources import SourceLostError
-
-        options = stream_options_of(self.args)
-        stream = model.start_stream(processor, **options)
-        if model.device.type == "cuda":
-            self.status.update("warming up ...")
-            stream.warm_up()
-        began_s = time.monotonic()
-        with contextlib.closing(iter(self.source)) as shown:
-            try:
-                for chunk in shown:
-                    if self.origin_s is None:  # what came while the model was loaded is no loss
-                        self.origin_s = chunk.timestamps_s[0]
-                        self.skipped_before = self.source.stats.skipped_frames
-                    segments = stream.push(chunk.frames, chunk.timestamps_s)
-                    self._write(segments, writers)
-                    if segments:
-                        self.source.note_lag(chunk)
-                    self._note_progress(chunk, time.monotonic() - began_s)
-                self._write(stream.finish(), writers)
-            except ContextFullError as error:
-                self._write(error.segments, writers)
-                raise
-            except SourceLostError:
-                self._write(stream.finish(), writers)
-                raise
-            finally:
-                self.status.clear()
-                self.took_s = time.monotonic() - began_s
-
-    def report(self) -> None:
-        """Say how it went."""
-        if not self.n_turns:
-            return
-        n_spoken = sum(bool(caption.text) for caption in self.captions)
-        speed = f"{self.seen_s:.1f} s of video in {self.took_s:.1f} s ({self.seen_s / self.took_s:.2f} x real time)"
-        self.status.line(f"{speed}; {self.n_turns} turns, {n_spoken} with words")
-        if self.source.is_paced:
-            lag, stats = self.source.lag, self.source.stats
-            counts = [f"{self.skipped_frames} frames skipped"]
-            for number, what in (
-                (stats.n_reconnects, "times connected again"),
-                (stats.n_time_jumps, "jumps of the sender's clock"),
-                (stats.n_damaged, "damaged spots"),
-                (stats.n_undecoded, "of the sender's frames left out because decoding was too slow"),
-            ):
-                counts += [f"{number} {what}"] if number else []
-            self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")
-
-    def write_overlay(self, complete: bool) -> None:
-        """Write the copy with the words in it; up to the last turn if not `complete`."""
-        from livecc_hf.caption_art import CaptionStyle
-        from livecc_hf.overlay import OverlayWriter
-
-        out = self.args.overlay
-        if not complete and not self.captions:
-            return
-        style = CaptionStyle(font=self.args.overlay_font)
-        writer = OverlayWriter(self.args.video, out, self.args.start, self.args.end, style)
-        try:
-            for caption in self.captions:
-                self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
-                writer.write(caption)
-        except BaseException:
-            complete = False
-            raise
-        finally:
-            writer.close(complete)
-            self.status.clear()
-        self.status.line(f"wrote {out}")
-
-    def _write(self, segments: Any, writers: list[CaptionWriter]) -> None:
-        origin_s = self.origin_s or 0.0
-        for segment in segments:
-            self.n_turns += 1
-            self.captions.append(Caption(segment.start_s, segment.end_s, segment.text))
-            self.reached_s = segment.end_s - origin_s
-            self.status.clear()
-            for writer in writers:
-                writer.write(Caption(segment.start_s - origin_s, segment.end_s - origin_s, segment.text))
-
-    def _note_progress(self, chunk: FrameChunk, took_s: float) -> None:
-        from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
-
-        self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
-        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)
-        if self.info is not None and self.info.duration_s:
-            text += f" of {clock(self.info.duration_s)}"
-        text += f"  {self.seen_s / took_s:.2f} x real time"
-        if self.source.is_paced:
-            text += f"  lag {self.source.lag.last_s:.1f} s  {self.skipped_frames} frames skipped"
-        self.status.update(text)
 
 
 def parse_time(text: str) -> float:

@@ -41,8 +41,9 @@ def add_generation_arguments(group: Any) -> None:
     """Declare what is said, and what is remembered."""
     group.add_argument("--query", type=whole_text, help="what to comment on; default: the model's own")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
-    group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
-    group.add_argument(
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
+    choice.add_argument(
         "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
     )
     group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
@@ -86,6 +87,33 @@ def whole_text(text: str) -> str:
 def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
     """The options of `start_stream` that were given."""
     return {name: value for name in _STREAM_OPTIONS if (value := getattr(args, name, None)) is not None}
+
+
+def check_window_options(args: argparse.Namespace) -> None:
+    """Refuse windows where nothing is forgotten, and windows of vision where all of it is at once.
+
+    Raises:
+        ValueError: if such options are given.
+    """
+    idle = {"none": ("vision_window_s", "text_window", "text_sink"), "reprefill": ("vision_window_s",)}
+    given = [f"--{name.replace('_', '-')}" for name in idle.get(args.window, ()) if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: not with --window {args.window}, which keeps no such window")
+
+
+def check_stream_options(args: argparse.Namespace) -> None:
+    """Refuse values that no stream takes, and options of sampling where there is none, before a model is loaded.
+
+    Raises:
+        ValueError: if there are such.
+    """
+    from livecc_hf.modeling import StreamOptions
+
+    StreamOptions(**stream_options_of(args))
+    names = ("temperature", "top_p", "top_k") if args.do_sample is False else ()
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    if given:
+        raise ValueError(f"{' and '.join(given)}: not with --greedy, which takes the likeliest word; leave one out")
 
 
 def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:

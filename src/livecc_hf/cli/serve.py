@@ -12,6 +12,8 @@ from typing import Any
 from livecc_hf.cli.model_arguments import (
     add_generation_arguments,
     add_model_arguments,
+    check_stream_options,
+    check_window_options,
     load_model_of,
     stream_options_of,
 )
@@ -61,12 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     require_extra("serve", "livecc serve")
+    check_window_options(args)
     settings, ssl_files = _settings(args), _ssl_files(args)
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
     status = Status(quiet=args.quiet)
     with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
         _check_open(args, listener.getsockname()[0], settings)
+        check_stream_options(args)
         exit_on_sigterm()
         model, processor = load_model_of(args, status)
         from livecc_hf.modeling import StreamOptions

@@ -1,0 +1,172 @@
+"""What `livecc commentate` is asked for: which videos, where their words go, and options that do not go together."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from livecc_hf.captions.writers import FORMATS
+from livecc_hf.cli.model_arguments import check_window_options
+from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
+
+_FORMAT_SUFFIXES = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
+_SUFFIX_FORMATS = {suffix: format for format, suffix in _FORMAT_SUFFIXES.items()}
+assert set(_FORMAT_SUFFIXES) == set(FORMATS)
+# What of a source's name becomes part of a file's.
+_UNSAFE = re.compile(r"[^\w.-]+")
+PLACEHOLDERS = ("{stem}", "{name}", "{parent}", "{folder}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to comment on.
+
+    Attributes:
+        video: as it was given.
+        spec: what that means; `None` where it means nothing, or there is no such file.
+        error: why.
+        output: where the words go; `None`: standard output only.
+        format: their form there.
+        overlay: where the copy with the words goes.
+    """
+
+    video: str
+    spec: SourceSpec | None
+    error: Exception | None
+    output: Path | None
+    format: str
+    overlay: Path | None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a video file, which can be read more than once."""
+        return self.spec is not None and self.spec.kind == "file"
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """Return what to do, if the options go together and the files to write have names of their own.
+
+    Raises:
+        ValueError: if not.
+    """
+    jobs = [_job(video, args) for video in args.videos]
+    known = [job for job in jobs if job.spec is not None]
+    _check_times(args)
+    _check_sources(args, known)
+    _check_pairs(args)
+    _check_targets(args, known)
+    if len(jobs) > 1 and args.output is None and args.format not in (None, "text"):
+        raise ValueError(
+            f"--format {args.format}: {len(jobs)} videos on one standard output are text only; give --output a folder, "
+            "or a pattern such as {folder}/{stem}." + args.format
+        )
+    return jobs
+
+
+def _job(video: str, args: argparse.Namespace) -> Job:
+    spec = error = None
+    try:
+        spec = parse_spec(video, args.live, args.rtsp_transport)
+    except (OSError, ValueError) as found:
+        if len(args.videos) == 1:
+            raise
+        error = found
+    n_videos = len(args.videos)
+    format = args.format or (args.output and _SUFFIX_FORMATS.get(args.output.suffix.lower())) or "text"
+    output = args.output and _target("--output", args.output, video, spec, _FORMAT_SUFFIXES[format], n_videos)
+    overlay = args.overlay and _target("--overlay", args.overlay, video, spec, ".mp4", n_videos)
+    return Job(video, spec, error, output, format, overlay)
+
+
+def _target(option: str, given: Path, video: str, spec: SourceSpec | None, suffix: str, n_videos: int) -> Path:
+    """Return the file to write for a video: the one given, in the folder given, or of the pattern given."""
+    source = Path(video)
+    if spec is not None and not spec.is_path:  # an address, a camera, standard input
+        path = unquote(urlsplit(spec.url).path) if "://" in spec.name else spec.name
+        source = Path(_UNSAFE.sub("-", Path(path).name).strip("-") or "video")
+    if any(placeholder in str(given) for placeholder in PLACEHOLDERS):
+        parent = source.absolute().parent.name
+        values = (source.stem, source.name, parent, str(source.parent))
+        name = str(given)
+        for placeholder, value in zip(PLACEHOLDERS, values, strict=True):
+            name = name.replace(placeholder, value)
+        given = Path(name)
+    elif given.is_dir():
+        given = given / f"{source.stem}{suffix}"
+    elif n_videos > 1:
+        raise ValueError(
+            f"{option} {given}: one file for {n_videos} videos; give a folder that exists, or a pattern such as "
+            f"{{folder}}/{{stem}}{suffix}"
+        )
+    if not given.parent.is_dir():
+        if option == "--overlay":
+            raise FileNotFoundError(f"no such folder: {given.parent}")
+        raise ValueError(f"{option} {given}: expected a file name in a folder that exists")
+    return given
+
+
+def _check_times(args: argparse.Namespace) -> None:
+    if args.end is not None and args.end <= (args.start or 0):
+        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
+
+
+def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse options that a source's kind has no use for."""
+    for job in jobs:
+        spec = job.spec
+        if spec.is_live and len(args.videos) > 1:
+            raise ValueError(
+                f"{spec.name} is read as live, and {len(args.videos)} videos are commented on one after the other: "
+                "give it alone, or --file if it is a recording"
+            )
+        lacking = ["start", "end"] if spec.is_live else []
+        lacking += [] if job.is_file else ["overlay"]
+        given = [f"--{name}" for name in lacking if getattr(args, name) is not None]
+        if given:
+            way_out = "leave it out"
+            way_out += ", or give --file if it is a recording" if spec.is_live and given != ["--overlay"] else ""
+            what = f"for video files only, and {redact(job.video)} is read as a stream"
+            raise ValueError(f"{' and '.join(given)}: {what}; {way_out}")
+        if args.realtime and spec.is_live:
+            raise ValueError(
+                f"--realtime plays a recording as if it were live, and {spec.name} is read as live: leave --realtime "
+                "out, or give --file if it is a recording"
+            )
+    given = [
+        f"--{name.replace('_', '-')}" for name in ("stall_timeout", "reconnects") if getattr(args, name) is not None
+    ]
+    given += ["--rtsp-transport"] * (args.rtsp_transport != "auto") + ["--no-verify-tls"] * (not args.verify_tls)
+    if given and jobs and all(job.is_file for job in jobs):
+        raise ValueError(f"{' and '.join(given)}: not for video files, such as {jobs[0].video}; leave it out")
+
+
+def _check_pairs(args: argparse.Namespace) -> None:
+    check_window_options(args)
+    if args.overlay_font is not None and args.overlay is None:
+        raise ValueError("--overlay-font is for the letters of an overlay: give --overlay too, or leave it out")
+
+
+def _check_targets(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse to write two things into one file, or over a video."""
+    videos = [job.video for job in jobs if job.is_file]
+    written: dict[Path, tuple[str, str]] = {}
+    for job in jobs:
+        for option, path in (("--output", job.output), ("--overlay", job.overlay)):
+            if path is None:
+                continue
+            for video in videos if path.exists() else ():
+                if path.samefile(video):
+                    which = "the video itself" if video == job.video else f"one of the videos, {video}"
+                    raise ValueError(f"{option} {path} is {which}: choose another name")
+            other_option, other = written.setdefault(path.resolve(), (option, job.video))
+            if other_option != option:
+                raise ValueError(f"--output and --overlay would both write {path}: choose another name for one")
+            if other is not job.video:
+                raise ValueError(
+                    f"{option}: the words of {other} and {job.video} would both go to {path}; give a pattern that "
+                    f"tells them apart, of {', '.join(PLACEHOLDERS)}, such as {{folder}}/{{name}}{path.suffix}"
+                )

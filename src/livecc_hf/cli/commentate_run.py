@@ -1,0 +1,145 @@
+"""One run of `livecc commentate` over one video: shows it to the model, writes what it says, and reports."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.captions.writers import Caption, CaptionWriter, clock
+from livecc_hf.cli.commentate_plan import Job
+from livecc_hf.cli.model_arguments import stream_options_of
+from livecc_hf.cli.status import Status
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo
+    from livecc_hf.sources import Source
+
+
+@dataclass
+class Run:
+    """One commentary: what came of it, for the report and the overlay.
+
+    Times in `captions` are the source's; what is shown and written counts from what a player shows as 0:00, as they
+    do for a file, or from the first frame of a stream that the model saw.
+    """
+
+    job: Job
+    args: argparse.Namespace
+    info: VideoInfo | None
+    source: Source
+    status: Status
+    captions: list[Caption] = field(default_factory=list)
+    skipped_before: int = 0
+    n_turns: int = 0
+    seen_s: float = 0.0
+    took_s: float = 0.0
+    reached_s: float = 0.0
+    origin_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.info is not None:
+            self.origin_s = 0.0
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that the model was too slow for."""
+        return self.source.stats.skipped_frames - self.skipped_before
+
+    def comment(self, model: Any, processor: Any, writers: list[CaptionWriter]) -> None:
+        """Show the model the video and write what it says as it says it."""
+        from livecc_hf.modeling.stream_state_livecc import ContextFullError
+        from livecc_hf.sources import SourceLostError
+
+        options = stream_options_of(self.args)
+        stream = model.start_stream(processor, **options)
+        if model.device.type == "cuda":
+            self.status.update("warming up ...")
+            stream.warm_up()
+        began_s = time.monotonic()
+        with contextlib.closing(iter(self.source)) as shown:
+            try:
+                for chunk in shown:
+                    if self.origin_s is None:  # what came while the model was loaded is no loss
+                        self.origin_s = chunk.timestamps_s[0]
+                        self.skipped_before = self.source.stats.skipped_frames
+                    segments = stream.push(chunk.frames, chunk.timestamps_s)
+                    self._write(segments, writers)
+                    if segments:
+                        self.source.note_lag(chunk)
+                    self._note_progress(chunk, time.monotonic() - began_s)
+                self._write(stream.finish(), writers)
+            except ContextFullError as error:
+                self._write(error.segments, writers)
+                raise
+            except SourceLostError:
+                self._write(stream.finish(), writers)
+                raise
+            finally:
+                self.status.clear()
+                self.took_s = time.monotonic() - began_s
+
+    def report(self) -> None:
+        """Say how it went."""
+        if not self.n_turns:
+            return
+        n_spoken = sum(bool(caption.text) for caption in self.captions)
+        speed = f"{self.seen_s:.1f} s of video in {self.took_s:.1f} s ({self.seen_s / self.took_s:.2f} x real time)"
+        self.status.line(f"{speed}; {self.n_turns} turns, {n_spoken} with words")
+        if self.source.is_paced:
+            lag, stats = self.source.lag, self.source.stats
+            counts = [f"{self.skipped_frames} frames skipped"]
+            for number, what in (
+                (stats.n_reconnects, "times connected again"),
+                (stats.n_time_jumps, "jumps of the sender's clock"),
+                (stats.n_damaged, "damaged spots"),
+                (stats.n_undecoded, "of the sender's frames left out because decoding was too slow"),
+            ):
+                counts += [f"{number} {what}"] if number else []
+            self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")
+
+    def write_overlay(self, complete: bool) -> None:
+        """Write the copy with the words in it; up to the last turn if not `complete`."""
+        from livecc_hf.caption_art import CaptionStyle
+        from livecc_hf.overlay import OverlayWriter
+
+        out = self.job.overlay
+        if not complete and not self.captions:
+            return
+        style = CaptionStyle(font=self.args.overlay_font)
+        writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style)
+        try:
+            for caption in self.captions:
+                self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
+                writer.write(caption)
+        except BaseException:
+            complete = False
+            raise
+        finally:
+            writer.close(complete)
+            self.status.clear()
+        self.status.line(f"wrote {out}")
+
+    def _write(self, segments: Any, writers: list[CaptionWriter]) -> None:
+        origin_s = self.origin_s or 0.0
+        for segment in segments:
+            self.n_turns += 1
+            self.captions.append(Caption(segment.start_s, segment.end_s, segment.text))
+            self.reached_s = segment.end_s - origin_s
+            self.status.clear()
+            for writer in writers:
+                writer.write(Caption(segment.start_s - origin_s, segment.end_s - origin_s, segment.text))
+
+    def _note_progress(self, chunk: FrameChunk, took_s: float) -> None:
+        from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+
+        self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
+        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)
+        if self.info is not None and self.info.duration_s:
+            text += f" of {clock(self.info.duration_s)}"
+        text += f"  {self.seen_s / took_s:.2f} x real time"
+        if self.source.is_paced:
+            text += f"  lag {self.source.lag.last_s:.1f} s  {self.skipped_frames} frames skipped"
+        self.status.update(text)
