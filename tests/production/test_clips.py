@@ -215,3 +215,55 @@ def test_the_split_into_batches_does_not_matter(words_of, data, is_sft):
     assert pa.concat_tables([part.dropped for part in parts]).equals(whole.dropped)
     chunked = pa.concat_tables([table.slice(i, 1) for i in range(len(table))])
     assert stage(chunked).kept.equals(whole.kept)
+
+
+def sentences(n_sentences, words, step_s=0.5):
+    """A sentence again and again, without a silence."""
+    spoken = words * n_sentences
+    return [(i * step_s, (i + 1) * step_s, word) for i, word in enumerate(spoken)]
+
+
+def test_where_sentences_start_is_an_option():
+    words = [*talk(2), *sentences(20, ["The", "ball", "rolls."]), *sentences(10, ["UNLV", "scores.", "I'm", "sure."])]
+    words = [(i * 1.0, i * 1.0 + 1.0, word[2]) for i, word in enumerate(words)]
+    words[1] = (1.0, 2.0, "ended.")
+    stages = {how: SftClips(min_s=3, max_s=10.5, sentence_start=how) for how in ("capital", "all_capitals")}
+    kept = {how: stage(videos({"a": words})).kept["words"].to_pylist() for how, stage in stages.items()}
+    assert {clip[0]["word"] for clip in kept["capital"]} == {"word0", "The", "UNLV", "I'm"}
+    assert {clip[0]["word"] for clip in kept["all_capitals"]} == {"word0", "UNLV"}  # the reference's isupper
+    assert stages["capital"] == SftClips(min_s=3, max_s=10.5)
+    with pytest.raises(ValueError, match="sentence_start is 'upper': expected capital or all_capitals"):
+        SftClips(sentence_start="upper")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "starts"),
+    [
+        (["今天", "的", "比赛", "精彩。"], {"今天"}),
+        (["今日", "は", "「楽しい。」"], {"今日"}),
+        (["การ", "แข่งขัน", "สนุก"], {"การ", "แข่งขัน", "สนุก"}),  # Thai marks no sentences
+        (["آج", "اچھا", "ہے۔"], {"آج"}),
+    ],
+)
+def test_sentences_start_in_scripts_without_capitals(sentence, starts):
+    kept = SftClips(min_s=2, max_s=5)(videos({"a": sentences(30, sentence)})).kept
+    assert len(kept) > 4
+    assert {words[0]["word"] for words in kept["words"].to_pylist()} <= starts
+
+
+def test_speed_is_in_characters_where_words_mean_nothing():
+    """Of Chinese, "words" may be single characters or whole lines; of Thai, three characters count as one."""
+    chinese = [(i * 0.2, (i + 1) * 0.2, "好") for i in range(200)]  # 5 characters a second
+    lines = [(i * 10.0, i * 10.0 + 8.0, "今天的比赛非常精彩主队进球了今天的比赛非常精彩主队进球了") for i in range(4)]
+    thai = [(i * 0.4, (i + 1) * 0.4, "สนุกมาก") for i in range(100)]  # 17.5 characters a second
+    cases = {"characters": chinese, "lines": lines, "thai": thai}
+    cases["fast"] = [(i * 0.2, (i + 1) * 0.2, "好好") for i in range(200)]
+    cases["slow"] = [(i * 1.0, (i + 1) * 1.0, "好") for i in range(40)]
+    cases["english"] = [*talk(60), (30.0, 30.5, "好")]
+    result = PretrainClips(max_gap_s=11)(videos(cases))
+    assert result.kept["video"].to_pylist() == ["characters", "lines", "thai", "english"]
+    rows = [row for row in result.dropped.to_pylist() if row["value"]]
+    dropped = {row["video"]: (row["reason"], round(row["value"], 3)) for row in rows}
+    assert dropped == {"fast": ("too_fast_characters", 10.0), "slow": ("too_slow_characters", 1.0)}
+    with pytest.raises(ValueError, match="max_chars_per_s=1"):
+        PretrainClips(max_chars_per_s=1)

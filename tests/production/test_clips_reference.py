@@ -125,6 +125,16 @@ def test_a_sentence_starts_at_any_capitalised_word():
             assert any(set(words) <= set(mine) and mine[0] <= words[0] for mine, _ in ours[name]), name
 
 
+def test_the_references_sentence_starts_are_an_option():
+    """With them, each clip is one of the recorded ones, but for the last word of a video."""
+    stage, theirs = SftClips(sentence_start="all_capitals"), recorded("sft")
+    kept = stage(videos(inputs("sft"))).kept.to_pylist()
+    assert len(kept) == 6
+    for clip in kept:
+        words = [(word["start_s"], word["end_s"], word["word"]) for word in clip["words"]]
+        assert any(words[: len(mine)] == mine and len(words) - len(mine) <= 1 for mine, _ in theirs[clip["video"]])
+
+
 @pytest.mark.parametrize("kind", ["pretrain", "sft"])
 def test_a_clip_leaves_room_for_the_frame_after_its_last_word(kind):
     """The reference's clips may last 240 s, whose last half second has no frame: its training cuts those words."""

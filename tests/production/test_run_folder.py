@@ -34,6 +34,17 @@ def test_other_settings_do_not_replace_a_dataset_whose_units_were_removed(tmp_pa
         quiet_build(options_for(tmp_path, []))
 
 
+def test_a_run_from_before_an_option_goes_on_with_its_default(tmp_path):
+    quiet_build(options_for(tmp_path, ["a"] * 3, stages=CLIPS))
+    file = tmp_path / "out" / "build.json"
+    there = json.loads(file.read_text())
+    del there["settings"]["pretrain_clips.max_chars_per_s"]
+    file.write_text(json.dumps(there))
+    assert quiet_build(options_for(tmp_path, [], stages=CLIPS)).n_clips == 4
+    with pytest.raises(ValueError, match=r"max_chars_per_s: 8\.0 there, 9\.0 now"):
+        quiet_build(options_for(tmp_path, [], stages={"pretrain_clips": {"min_s": 20.0, "max_chars_per_s": 9.0}}))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 3}', ""])
 def test_damaged_settings_name_the_way_out(tmp_path, text):
     quiet_build(options_for(tmp_path, ["a"] * 3, stages=CLIPS))

@@ -17,7 +17,6 @@ _KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _EAST_ASIAN = f"{_KANA}\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 UNSPACED = f"[{_SOUTHEAST_ASIAN}{_EAST_ASIAN}]"
 _UNSPACED = re.compile(UNSPACED)
-_SOUTHEAST_ASIAN_CHARS = f"[{_SOUTHEAST_ASIAN}]"
 # A syllable of Thai takes about three characters, one of Chinese one.
 _CHARS_PER_SYLLABLE = 3
 _WORD_CHARS = 12  # a longer run of such characters, where words are given, is no word
@@ -39,22 +38,21 @@ def is_unspaced(text: pa.Array) -> np.ndarray:
     return found
 
 
-def written_syllables(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Count characters of words: a measure of how long speech takes where words are hard to tell.
+def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[None, None, None]:
+    """Count the characters of words: a measure of how long speech takes where words are hard to tell.
 
     Returns:
-        float64 (texts,): characters of scripts without spaces; those of Southeast Asia count a third each. int64
-        (texts,): all characters.
+        float64 (texts,) each: characters of scripts without spaces, those of Southeast Asia counted a third, and all
+        characters; `None` if there are none of such scripts.
     """
-    n_chars = pc.utf8_length(text).to_numpy(zero_copy_only=False)
-    syllables = np.zeros(len(text))
-    some = np.flatnonzero(is_unspaced(text))
-    if some.size:
-        chosen = text.take(pa.array(some))
-        n_all = pc.count_substring_regex(chosen, UNSPACED).to_numpy(zero_copy_only=False)
-        n_southeast = pc.count_substring_regex(chosen, _SOUTHEAST_ASIAN_CHARS).to_numpy(zero_copy_only=False)
-        syllables[some] = n_all - n_southeast * (1 - 1 / _CHARS_PER_SYLLABLE)
-    return syllables, n_chars
+    if not is_unspaced(text).any():
+        return None, None, None
+    n_unspaced, n_southeast = (
+        pc.count_substring_regex(text, pattern).to_numpy(zero_copy_only=False).astype(np.float64)
+        for pattern in (UNSPACED, f"[{_SOUTHEAST_ASIAN}]")
+    )
+    n_chars = pc.utf8_length(text).to_numpy(zero_copy_only=False).astype(np.float64)
+    return n_unspaced, n_unspaced - n_southeast * (1 - 1 / _CHARS_PER_SYLLABLE), n_chars
 
 
 def segmenter_fault() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -45,7 +46,9 @@ def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Sta
             write_json(file, ours)  # nothing was made with the settings that are there
             return
         there = _read(file)
-        _check_same(out, there["settings"], ours["settings"])
+        # An option that is newer than the run was at its default, as long as it still is.
+        newer = {key: value for key, value in _defaults(stages).items() if key in ours["settings"]}
+        _check_same(out, newer | there["settings"], ours["settings"])
         if there.get("limit") != options.limit:
             _grow(out, there.get("limit"), options)
             write_json(file, ours)
@@ -53,6 +56,14 @@ def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Sta
     if any((out / name).exists() for name in _OUTPUTS):
         raise ValueError(f"{out} holds files that no run wrote down in {CONFIG}: choose another out")
     write_json(file, ours)
+
+
+def _defaults(stages: list[Stage]) -> dict[str, Any]:
+    """Return the defaults of the stages' options, as settings."""
+    options = ((stage.name, item) for stage in stages for item in dataclasses.fields(stage))
+    return plain(
+        {f"{name}.{item.name}": item.default for name, item in options if item.default is not dataclasses.MISSING}
+    )
 
 
 def plain(value: Any) -> Any:

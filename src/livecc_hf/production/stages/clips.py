@@ -5,14 +5,15 @@ word of a video belongs to its clip; a clip's length counts from the start of it
 end; no clip lasts longer than the limit, where the reference measures fine-tuning clips to their last word's start;
 the limit holds with the half second after the last word at which a frame is sampled, since training has no frame for
 words that end later than 239.5 s after the clip's start; and a sentence starts at a word whose first letter is a
-capital, where the reference accepts only words all in capitals, such as "A".
+capital, where the reference accepts only words all in capitals, such as "A" (`sentence_start` chooses).
 
-A batch is cut as a whole, in flat arrays of all its words; only runs longer than the limit are cut one by one.
+The reference knows English only. In scripts without capitals a sentence starts after the mark that ends one, in Thai
+and Lao, which have no such mark, at any word; and where most characters of a clip are of a script without spaces, its
+speed is measured in characters.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,45 +22,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...captions.arrow import WORD, flat_times
+from ...captions.arrow import WORD
 from ..records import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stage import TEXT_WORDS, Stage, StageResult
 from .conversations import LAST_FRAME_S
+from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 
 _END_SLACK_S = 2.0  # captions stay a moment longer than the video, and metadata gives its length in whole seconds
-_REASONS = np.array([None, "mid_sentence", "past_end", "long", "short", "too_slow", "too_fast"], dtype=object)
-
-
-@dataclass(frozen=True)
-class _Words:
-    """The words of a batch one after the other, those of a video by their ends.
-
-    Attributes:
-        start_s, end_s: float64 (words,).
-        text: (words,).
-        row_of: int64 (words,), the row of each word's video.
-        faults: why the words of a row cannot be used, by row; such rows have no words here.
-    """
-
-    start_s: np.ndarray
-    end_s: np.ndarray
-    text: pa.StringArray
-    row_of: np.ndarray
-    faults: dict[int, str]
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """Words that belong together: `first[i]` up to, not including, `stop[i]`; in order, none overlapping.
-
-    Attributes:
-        first, stop: int64 (pieces,).
-        is_clip: bool (pieces,); others are words before a run's first sentence start.
-    """
-
-    first: np.ndarray
-    stop: np.ndarray
-    is_clip: np.ndarray
+_REASONS = np.array(
+    [
+        *(None, "mid_sentence", "past_end", "long", "short", "too_slow", "too_fast"),
+        *("too_slow_characters", "too_fast_characters"),
+    ],
+    dtype=object,
+)
+SENTENCE_STARTS = ("capital", "all_capitals")
+_NO_LIMITS = (0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -85,7 +63,6 @@ class _ClipStage(Stage):
 
     takes: ClassVar[str] = "videos"
     makes_clips: ClassVar[bool] = True
-    at_sentences: ClassVar[bool]  # clips begin at sentence starts
     by_starts: ClassVar[bool]  # silence and least length are measured between word starts, else between ends
 
     def __post_init__(self) -> None:
@@ -101,16 +78,17 @@ class _ClipStage(Stage):
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Cuts the videos of a batch in `VIDEO_SCHEMA` into clips in `CLIP_SCHEMA`."""
-        words = _flat_words(batch)
+        words = flat_words(batch)
         times = words.start_s if self.by_starts else words.end_s
-        pieces = _cut(words, times, self._max_spoken_s, self.max_gap_s, self.at_sentences)
+        starts = self._sentence_starts(words)
+        pieces = cut(words, times, self._max_spoken_s, self.max_gap_s, starts)
         codes, values = self._judge(words, times, pieces, batch["duration_s"].to_numpy())
         text = _JoinedText(words.text)
         kept = self._kept(batch, words, pieces, codes, text)
         return StageResult(kept, self._dropped(batch, words, pieces, (codes, values), text))
 
     def _judge(
-        self, words: _Words, times: np.ndarray, pieces: _Pieces, durations_s: np.ndarray
+        self, words: Words, times: np.ndarray, pieces: Pieces, durations_s: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return for each piece the number of its reason in `_REASONS`, and what was compared."""
         first, last = pieces.first, pieces.stop - 1
@@ -120,20 +98,31 @@ class _ClipStage(Stage):
         end_s = words.end_s[last]
         conditions = [~pieces.is_clip, end_s > latest_s, seconds > self._max_spoken_s, measured_s < self.min_s]
         values = [np.full(len(first), np.nan), end_s, seconds, measured_s]
-        speeds = _ratio(pieces.stop - first, seconds)
-        slowest, fastest = self._speed_limits()
-        conditions += [speeds < slowest, speeds > fastest]
-        values += [speeds, speeds]
+        n_characters, is_by_characters = characters_of(words.text, pieces)
+        for limits, counts, is_measured in (
+            (self._word_limits(), pieces.stop - first, ~is_by_characters),
+            (self._character_limits(), n_characters, is_by_characters),
+        ):
+            speeds = _ratio(counts, seconds)
+            conditions += [is_measured & (speeds < limits[0]), is_measured & (speeds > limits[1])]
+            values += [speeds, speeds]
         return np.select(conditions, range(1, len(_REASONS)), 0), np.select(conditions, values, np.nan)
 
     @property
     def _max_spoken_s(self) -> float:
         return self.max_s - LAST_FRAME_S
 
-    def _speed_limits(self) -> tuple[float, float]:
-        return 0.0, math.inf
+    def _word_limits(self) -> tuple[float, float]:
+        return _NO_LIMITS
 
-    def _kept(self, batch: pa.Table, words: _Words, pieces: _Pieces, codes: np.ndarray, text: _JoinedText) -> pa.Table:
+    def _character_limits(self) -> tuple[float, float]:
+        return _NO_LIMITS
+
+    def _sentence_starts(self, words: Words) -> np.ndarray | None:
+        """Return the indices of words at which a clip may begin; `None`: at all."""
+        return None
+
+    def _kept(self, batch: pa.Table, words: Words, pieces: Pieces, codes: np.ndarray, text: _JoinedText) -> pa.Table:
         is_kept = codes == 0
         first, stop = pieces.first[is_kept], pieces.stop[is_kept]
         rows = words.row_of[first]
@@ -160,8 +149,8 @@ class _ClipStage(Stage):
     def _dropped(
         self,
         batch: pa.Table,
-        words: _Words,
-        pieces: _Pieces,
+        words: Words,
+        pieces: Pieces,
         judged: tuple[np.ndarray, np.ndarray],
         text: _JoinedText,
     ) -> pa.Table:
@@ -187,7 +176,7 @@ class _ClipStage(Stage):
         table = pa.concat_tables([pa.table(of_pieces, schema=DROPPED_SCHEMA), of_videos])
         return table.take(pa.array(np.argsort(np.concatenate([rows, bare]), kind="stable")))
 
-    def _videos_without_clips(self, batch: pa.Table, words: _Words, rows: np.ndarray, pieces_s: np.ndarray) -> pa.Table:
+    def _videos_without_clips(self, batch: pa.Table, words: Words, rows: np.ndarray, pieces_s: np.ndarray) -> pa.Table:
         videos = batch.take(pa.array(rows))
         n_words = np.bincount(words.row_of, minlength=len(batch))[rows]
         faults = [words.faults.get(row) for row in rows.tolist()]
@@ -211,14 +200,21 @@ class PretrainClips(_ClipStage):
     """Clips for pre-training: cut at silences and at the greatest length, kept at 1 to 4 words a second.
 
     Silence is measured from a word's end to the next word's end, as the reference does. Reasons besides those of all
-    clip stages: "too_slow" and "too_fast".
+    clip stages: "too_slow" and "too_fast", and where most characters of a clip are of a script without spaces, such as
+    Chinese, Japanese or Thai, "too_slow_characters" and "too_fast_characters". Of the scripts of Southeast Asia, in
+    which a syllable takes about three characters, three count as one.
     """
 
     min_words_per_s: float = field(default=1.0, metadata={"help": "Slowest speech in words a second; LiveCC's 1."})
     max_words_per_s: float = field(default=4.0, metadata={"help": "Fastest speech in words a second; LiveCC's 4."})
+    min_chars_per_s: float = field(
+        default=1.5, metadata={"help": "Slowest speech in characters a second, in scripts without spaces; ours."}
+    )
+    max_chars_per_s: float = field(
+        default=8.0, metadata={"help": "Fastest speech in characters a second, in scripts without spaces; ours."}
+    )
 
     name: ClassVar[str] = "pretrain_clips"
-    at_sentences: ClassVar[bool] = False
     by_starts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -228,9 +224,17 @@ class PretrainClips(_ClipStage):
                 f"{self.name}: min_words_per_s={self.min_words_per_s}, max_words_per_s={self.max_words_per_s}: "
                 "expected 0 <= min_words_per_s <= max_words_per_s"
             )
+        if not 0 <= self.min_chars_per_s <= self.max_chars_per_s:
+            raise ValueError(
+                f"{self.name}: min_chars_per_s={self.min_chars_per_s}, max_chars_per_s={self.max_chars_per_s}: "
+                "expected 0 <= min_chars_per_s <= max_chars_per_s"
+            )
 
-    def _speed_limits(self) -> tuple[float, float]:
+    def _word_limits(self) -> tuple[float, float]:
         return self.min_words_per_s, self.max_words_per_s
+
+    def _character_limits(self) -> tuple[float, float]:
+        return self.min_chars_per_s, self.max_chars_per_s
 
 
 @dataclass(frozen=True)
@@ -242,9 +246,26 @@ class SftClips(_ClipStage):
     besides those of all clip stages: "mid_sentence", for words before a run's first sentence start.
     """
 
+    sentence_start: str = field(
+        default="capital",
+        metadata={
+            "help": "What begins a sentence: capital, a word whose first letter is one; all_capitals, only a word all "
+            "in capitals, such as A, as in the reference, which makes far fewer clips."
+        },
+    )
+
     name: ClassVar[str] = "sft_clips"
-    at_sentences: ClassVar[bool] = True
     by_starts: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sentence_start not in SENTENCE_STARTS:
+            raise ValueError(
+                f"{self.name}: sentence_start is {self.sentence_start!r}: expected {' or '.join(SENTENCE_STARTS)}"
+            )
+
+    def _sentence_starts(self, words: Words) -> np.ndarray:
+        return sentence_starts(words, ALL_CAPITALS if self.sentence_start == "all_capitals" else CAPITAL_FIRST)
 
 
 class _JoinedText:
@@ -264,95 +285,7 @@ class _JoinedText:
         return pa.array([bytes(self._bytes[begin:end]) for begin, end in pairs], pa.string())
 
 
-def _flat_words(batch: pa.Table) -> _Words:
-    """Return the words of all rows without blank ones and without rows whose times make no sense."""
-    found = flat_times(batch["words"], needs_text=True)
-    faults = {}
-    for row, at in found.faults.items():
-        number = at - int(np.searchsorted(found.row_of, row))
-        faults[row] = (
-            f"word {number} ({found.text[at].as_py()!r}) runs from {found.start_s[at]} to {found.end_s[at]} s: "
-            "expected a word and an end after its start"
-        )
-    found = found.without(faults)
-    found = dataclasses.replace(found, text=pc.utf8_trim_whitespace(found.text))
-    found = found.only(pc.greater(pc.binary_length(found.text), 0).to_numpy(zero_copy_only=False))
-    start_s, end_s, text, row_of = found.start_s, found.end_s, found.text, found.row_of
-    if ((np.diff(end_s) < 0) & (np.diff(row_of) == 0)).any():  # overlapping captions
-        order = np.lexsort((end_s, row_of))
-        start_s, end_s, text = start_s[order], end_s[order], text.take(pa.array(order))
-    return _Words(start_s, end_s, text, row_of, faults)
-
-
-def _cut(words: _Words, times: np.ndarray, max_s: float, max_gap_s: float, at_sentences: bool) -> _Pieces:
-    """Return the pieces of all words."""
-    n_words = len(times)
-    is_break = np.ones(n_words, bool)
-    is_break[1:] = (np.diff(words.row_of) != 0) | (np.diff(times) > max_gap_s)
-    begins = np.flatnonzero(is_break)
-    stops = np.append(begins[1:], n_words) if n_words else begins
-    next_allowed = np.arange(n_words)  # for each word, where the next clip may begin
-    if at_sentences:
-        allowed = _sentence_starts(words)
-        next_allowed = np.append(allowed, n_words)[np.searchsorted(allowed, next_allowed)]
-    first = np.minimum(next_allowed[begins], stops)
-    starts = np.flatnonzero(first < stops)  # runs with a clip
-    is_long = words.end_s[stops[starts] - 1] - words.start_s[first[starts]] > max_s
-    whole, long = starts[~is_long], starts[is_long]
-    cuts = [_cut_run(words, next_allowed, (int(first[run]), int(stops[run])), max_s) for run in long]
-    lead = np.flatnonzero(first > begins)
-    firsts = [begins[lead], first[whole], *(cut[0] for cut in cuts)]
-    ends = [first[lead], stops[whole], *(cut[1] for cut in cuts)]
-    is_clip = [np.zeros(len(lead), bool), np.ones(len(whole), bool), *(cut[2] for cut in cuts)]
-    order = np.argsort(np.concatenate(firsts))
-    return _Pieces(*(np.concatenate(parts)[order] for parts in (firsts, ends, is_clip)))
-
-
-def _cut_run(
-    words: _Words, next_allowed: np.ndarray, run: tuple[int, int], max_s: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return first, stop and whether it is a clip for the pieces of a run that is longer than the limit."""
-    at, stop = run
-    first, ends, is_clip = [], [], []
-    while at < stop:
-        begin = min(int(next_allowed[at]), stop)
-        if begin > at:
-            first.append(at)
-            ends.append(begin)
-            is_clip.append(False)
-        at = begin
-        if at < stop:
-            first.append(at)
-            at = _last_within(words.end_s, (at, stop), words.start_s[at], max_s)
-            ends.append(at)
-            is_clip.append(True)
-    return np.array(first, np.int64), np.array(ends, np.int64), np.array(is_clip, bool)
-
-
-def _last_within(end_s: np.ndarray, run: tuple[int, int], start_s: float, max_s: float) -> int:
-    """Return the index after the last word that ends within the limit; at least one word is."""
-    first, stop = run
-    at = first + int(np.searchsorted(end_s[first:stop], start_s + max_s, side="right"))
-    # The sum above may round to the other side of the limit than the difference, which is what is compared.
-    while at < stop and end_s[at] - start_s <= max_s:
-        at += 1
-    while at > first + 1 and end_s[at - 1] - start_s > max_s:
-        at -= 1
-    return max(at, first + 1)
-
-
-def _sentence_starts(words: _Words) -> np.ndarray:
-    """Return the indices of words that begin a sentence."""
-    is_first = np.ones(len(words.row_of), bool)
-    is_first[1:] = np.diff(words.row_of) != 0
-    is_capital = pc.match_substring_regex(words.text, r"^\P{L}*\p{Lu}").to_numpy(zero_copy_only=False)
-    closes = pc.match_substring_regex(words.text, r"[.?!]$").to_numpy(zero_copy_only=False)
-    follows = np.zeros(len(is_first), bool)
-    follows[1:] = closes[:-1]
-    return np.flatnonzero(is_first | (is_capital & follows))
-
-
-def _nested(words: _Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
+def _nested(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
     """Return the words of each clip as a list."""
     edges = np.zeros(len(words.row_of) + 1, np.int8)
     np.add.at(edges, first, 1)
@@ -373,6 +306,6 @@ def _piece_ids(batch: pa.Table, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
 
 
 def _ratio(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return counts a second; infinite in no time."""
-    with np.errstate(divide="ignore"):
+    """Return counts a second; infinite in no time, NaN for none in no time."""
+    with np.errstate(divide="ignore", invalid="ignore"):
         return counts / seconds
