@@ -280,13 +280,44 @@ def test_images_on_the_web(processor, media):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        sample = encoded(chat({"image": f"{url}/a.png"}, "What?"), processor)
-        with pytest.raises(UnusableSample, match="404") as caught:
-            encode_chat(chat({"image": f"{url}/none.png"}, "What?"), processor, OPTIONS)
+        named = (None, ["127.0.0.1"])
+        sample = encode_chat(chat({"image": f"{url}/a.png"}, "What?"), processor, OPTIONS, *named)
+        refused = []
+        for name, allowed in (
+            ("none.png", named),
+            ("a.png", (None, True)),
+            ("a.png", ()),
+            ("a.png", (None, ["x.org"])),
+        ):
+            for read in (encode_chat, count_chat_tokens):
+                with pytest.raises(UnusableSample) as caught:
+                    read(chat({"image": f"{url}/{name}"}, "What?"), processor, OPTIONS, *allowed)
+                refused.append((caught.value.reason, str(caught.value)))
         server.shutdown()
     local = encoded(chat({"image": "a.png"}, "What?"), processor, root=media)
     assert torch.equal(sample.model_inputs["pixel_values"], local.model_inputs["pixel_values"])
-    assert caught.value.reason == "missing_file"
+    assert {reason for reason, _ in refused} == {"missing_file"}
+    for (_, told), expected in zip(
+        refused[::2], ("404", "no public address", "allow_urls: true", "not among"), strict=True
+    ):
+        assert expected in told
+
+
+def test_media_stay_in_the_media_root(processor, media):
+    (media / "root").mkdir()
+    for part in (
+        {"image": str(media / "a.png")},
+        {"image": f"file://{media}/a.png"},
+        {"image": "../a.png"},
+        {"image": {"bytes": None, "path": "../a.png"}},
+        {"video": ["../a.png", "../a.png"]},
+        {"video": str(media)},  # a folder of frames
+        {"video": {"path": "../v.mp4"}},
+        {"video": "../v.mp4", "pos": [1]},
+    ):
+        with pytest.raises(UnusableSample, match="leads out of .*root: set media_root") as caught:
+            encode_chat(chat(part, "What?"), processor, OPTIONS, media / "root")
+        assert caught.value.reason == "malformed"
 
 
 @pytest.mark.parametrize("asked", [{"resized_height": 100, "resized_width": 60}, {"max_pixels": 6 * 28 * 28}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 _HUB_PREFIX = "hf://datasets/"
 
@@ -12,12 +13,13 @@ def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
     """Return a local file for a path as a dataset names it; files on the Hub are fetched once and cached.
 
     Args:
-        path: relative to `root`, absolute, or `hf://datasets/USER/REPO[@REVISION]/PATH`.
-        root: a folder, or `hf://datasets/USER/REPO[@REVISION][/FOLDER]`; `None`: the working folder.
+        path: relative to `root`, absolute, `file://` with one of these, or `hf://datasets/USER/REPO[@REVISION]/PATH`.
+        root: a folder, or `hf://datasets/USER/REPO[@REVISION][/FOLDER]`, that no path may lead out of; `None`: the
+            working folder, and paths may lead anywhere.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if an `hf://` path names no repository and file, or a relative path leads out of its root.
+        ValueError: if an `hf://` path names no repository and file, or a path leads out of its root.
     """
     if path.startswith("hf://"):
         return _from_hub(path)
@@ -25,12 +27,51 @@ def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise ValueError(f"media path {path} leads out of {root}: expected a path below it")
         return _from_hub(f"{str(root).rstrip('/')}/{path}")
-    file = Path(path).expanduser()
-    if root is not None and not file.is_absolute():
-        file = Path(root).expanduser() / file
+    file = local_path(path, root)
     if not file.is_file():
         raise FileNotFoundError(f"media file {file} does not exist: check the path, and media_root")
     return file
+
+
+def local_path(path: str, root: str | os.PathLike | None = None) -> Path:
+    """Return where a dataset's path is on this machine, whether there is something or not.
+
+    Links that lie in the root may lead out of it: whoever put them there could have put the file there.
+
+    Args:
+        path: as in `resolve_media`, not on the Hub.
+        root: a folder that it may not lead out of, or `None`.
+
+    Raises:
+        ValueError: if it leads out of the root.
+    """
+    file = Path(_without_scheme(path, root)).expanduser()
+    if root is None:
+        return file
+    folder = Path(root).expanduser()
+    if not _is_below(file, folder) and not (folder / file).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"media path {path} leads out of {root}: set media_root to a folder above it if the dataset may read there"
+        )
+    return folder / file
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    """Return whether a path leads into a folder as it is written."""
+    if file.is_absolute():
+        if not file.is_relative_to(folder.absolute()):
+            return False
+        file = file.relative_to(folder.absolute())
+    return ".." not in file.parts
+
+
+def _without_scheme(path: str, root: str | os.PathLike | None) -> str:
+    """Return a path without `file://`; written as a URL it may be quoted."""
+    if not path.startswith("file://"):
+        return path
+    plain = path.removeprefix("file://").removeprefix("localhost")
+    is_there = "%" not in plain or (Path(root or ".") / plain).exists()
+    return plain if is_there else unquote(plain)
 
 
 def _from_hub(url: str) -> Path:

@@ -18,8 +18,9 @@ import torch
 
 from livecc_hf.data.chat import Conversation
 from livecc_hf.data.clip_frames import FrameSize, plan_frame_size
-from livecc_hf.data.media import resolve_media
+from livecc_hf.data.media import local_path, resolve_media
 from livecc_hf.data.unusable import UnusableSample
+from livecc_hf.data.web_files import WEB_PREFIXES, WebFileError, fetch_file
 from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
 from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
 
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED = range(5, 9)  # its values for a picture that lies on its side
-_URLS = ("http://", "https://")
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-_FETCH_TIMEOUT_S = 30.0
 _FALLBACK_FRAME_RATE = 25.0
 
 
@@ -62,6 +61,7 @@ class _Encoder:
     processor: StreamingProcessor
     options: EncodeOptions
     media_root: str | os.PathLike | None
+    allow_urls: bool | Sequence[str]
 
 
 def plan_media(
@@ -69,20 +69,22 @@ def plan_media(
     processor: StreamingProcessor,
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
 ) -> list[Medium]:
-    """Return a conversation's media in order, planned from the headers of local files; URLs are fetched.
+    """Return a conversation's media in order, planned from the headers of local files; images on the web are fetched.
 
     Args:
         conversation: what was said and shown.
         processor: whose image and video processors hold.
         options: limits of frames and of their pixels.
-        media_root: folder or `hf://` repository that media paths are relative to.
+        media_root: folder or `hf://` repository that media paths are relative to and stay in.
+        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
 
     Raises:
         UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, or `malformed` for a part with values that
             make no sense.
     """
-    encoder = _Encoder(processor, options, media_root)
+    encoder = _Encoder(processor, options, media_root, allow_urls)
     media = []
     for message in conversation.messages:
         for part in message["content"]:
@@ -108,7 +110,7 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     what = _name(part["image"])
     with _reading(what):
         if isinstance(image, str):  # a URL, http or data: only reading it tells its size
-            image = _fetched(image)
+            image = _fetched(image, encoder.allow_urls)
         height_px, width_px = _image_size(_size_px(image), asked, limits, image_processor)
 
     def read() -> torch.Tensor:
@@ -138,15 +140,17 @@ def _image_size(
     return smart_resize(size_px[1], size_px[0], factor, **limits)
 
 
-def _fetched(url: str) -> bytes:
+def _fetched(url: str, allow_urls: bool | Sequence[str]) -> bytes:
     """Return the image file at an address, or in a `data:` one."""
     if url.startswith("data:"):
         return base64.b64decode(url.partition("base64,")[2])
-    import requests
-
-    response = requests.get(url, timeout=_FETCH_TIMEOUT_S)
-    response.raise_for_status()
-    return response.content
+    if not allow_urls:
+        raise UnusableSample(
+            "missing_file",
+            f"image {url[:120]} is on the web: download it, or set allow_urls: true in the data entry to fetch it in "
+            "training",
+        )
+    return fetch_file(url, allow_urls)
 
 
 def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
@@ -165,7 +169,7 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
         return _pictures(part, [_opened(item, encoder.media_root) for item in video], "a list of frames", encoder)
     if not isinstance(video, str):
         raise UnusableSample("malformed", f"a video is a {type(video).__name__}: expected a path or a list of images")
-    if video.startswith(_URLS):
+    if video.startswith(WEB_PREFIXES):
         raise UnusableSample("missing_file", f"video {video} is on the web: download it, or name it as hf://datasets/")
     folder = _folder(video, encoder.media_root)
     if folder is not None:
@@ -329,7 +333,7 @@ def _opened(value: Any, root: str | os.PathLike | None) -> Any:
     """Return an image that a row names or holds as a file's path, a URL, bytes or a PIL image."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
-    if isinstance(value, str) and value.startswith((*_URLS, "data:image")):
+    if isinstance(value, str) and value.startswith((*WEB_PREFIXES, "data:image")):
         return value
     if isinstance(value, str) and value:
         return _local(value, root)
@@ -356,7 +360,7 @@ def _size_px(picture: Any) -> tuple[int, int]:
 
 def _local(path: str, root: str | os.PathLike | None) -> Path:
     try:
-        return resolve_media(path.removeprefix("file://"), root)
+        return resolve_media(path, root)
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", str(error)) from error
     except ValueError as error:
@@ -367,7 +371,10 @@ def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
     """Return the local folder of that path if there is one."""
     if not path or path.startswith("hf://") or str(root or "").startswith("hf://"):
         return None
-    folder = Path(root or ".").expanduser() / Path(path).expanduser()
+    try:
+        folder = local_path(path, root)
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error
     return folder if folder.is_dir() else None
 
 
@@ -403,6 +410,6 @@ def _reading(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", str(error)) from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        # PIL raises all of these for broken files; requests' errors are OSErrors.
-        reason = "missing_file" if what.startswith(_URLS) else "unreadable_media"
+        # PIL raises all of these for broken files.
+        reason = "missing_file" if isinstance(error, WebFileError) else "unreadable_media"
         raise UnusableSample(reason, f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error

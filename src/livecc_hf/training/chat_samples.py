@@ -25,6 +25,7 @@ def encode_chat(
     processor: StreamingProcessor,
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
 ) -> Sample:
     """Turn a conversation into one training sample; the assistant's texts and what ends them are supervised.
 
@@ -39,7 +40,8 @@ def encode_chat(
         conversation: what was said and shown.
         processor: whose chat template, limits and tokens hold.
         options: limits of frames, of their pixels and of the sample's tokens; a conversation is never cut.
-        media_root: folder or `hf://` repository that media paths are relative to.
+        media_root: folder or `hf://` repository that media paths are relative to and stay in.
+        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
 
     Returns:
         The sample; without images or videos, it has no pixels.
@@ -49,7 +51,7 @@ def encode_chat(
             with special tokens or a part with unusable values.
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
-    media = plan_media(conversation, processor, options, media_root)
+    media = plan_media(conversation, processor, options, media_root, allow_urls)
     input_ids, labels, n_words = _tokenise(conversation, processor)
     n_tokens = _n_expanded(input_ids, media)
     if options.max_tokens is not None and n_tokens > options.max_tokens:
@@ -75,8 +77,10 @@ def count_chat_tokens(
     processor: StreamingProcessor,
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
 ) -> int:
-    """Return how many tokens :func:`encode_chat` makes, from the headers of local media; URLs are fetched.
+    """Return how many tokens :func:`encode_chat` makes, from the headers of local media; images on the web are
+    fetched.
 
     More only where a video's header promises frames that the file does not have.
 
@@ -84,7 +88,7 @@ def count_chat_tokens(
         UnusableSample: as `encode_chat`, where headers show it; not for the token limit.
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
-    media = plan_media(conversation, processor, options, media_root)
+    media = plan_media(conversation, processor, options, media_root, allow_urls)
     return _n_expanded(_tokenise(conversation, processor)[0], media)
 
 

@@ -62,18 +62,19 @@ class ChatItem:
 
     conversation: Conversation
     media_root: str | None
+    allow_urls: bool | Sequence[str] = False
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
         """Reads the media and tokenises the conversation."""
         from .chat_samples import encode_chat
 
-        return encode_chat(self.conversation, processor, options, self.media_root)
+        return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
         """Returns the tokens from the media's headers and the text."""
         from .chat_samples import count_chat_tokens
 
-        n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root)
+        n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
         # A text-only sample is given a tiny video when it is batched.
         return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS
 
@@ -87,10 +88,13 @@ class ChatItem:
 class RowsPart:
     """Rows of a dataset, each parsed when asked for."""
 
-    def __init__(self, rows: Sequence[Any], name: str, media_root: str | None):
+    def __init__(
+        self, rows: Sequence[Any], name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False
+    ):
         self.rows = rows
         self.name = name
         self.media_root = media_root
+        self.allow_urls = checked_hosts(allow_urls)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,8 +105,9 @@ class RowsPart:
         except ValueError as error:  # a line that is not JSON
             raise UnusableSample("malformed", str(error)) from error
         parsed = parse_row(value, self.origin(row))
-        item = NarrationItem if isinstance(parsed, NarratedVideo) else ChatItem
-        return item(parsed, self.media_root)
+        if isinstance(parsed, NarratedVideo):
+            return NarrationItem(parsed, self.media_root)
+        return ChatItem(parsed, self.media_root, self.allow_urls)
 
     def origin(self, row: int) -> str:
         return f"{self.name}:{row + 1}"
@@ -119,6 +124,9 @@ class JsonlEntry:
     media_root: str | None = field(
         default=None, metadata={"help": "Where media paths start: a folder or hf://datasets/...; default: the file's."}
     )
+    allow_urls: bool | Sequence[str] = field(
+        default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
+    )
 
 
 @register_source("jsonl")
@@ -131,7 +139,7 @@ class JsonlSource:
         file = resolve_media(keys.path)
         default_root = keys.path.rpartition("/")[0] if keys.path.startswith("hf://") else str(file.parent)
         rows = _json_list(file) if file.suffix.lower() == ".json" else JsonLines(file)
-        return RowsPart(rows, str(file.name), keys.media_root or default_root)
+        return RowsPart(rows, str(file.name), keys.media_root or default_root, keys.allow_urls)
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,9 @@ class DatasetEntry:
     media_root: str | None = field(
         default=None, metadata={"help": "Where media paths start; default: the dataset's folder or Hub repository."}
     )
+    allow_urls: bool | Sequence[str] = field(
+        default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
+    )
 
 
 @register_source("dataset")
@@ -155,7 +166,7 @@ class DatasetSource:
         """Opens the dataset; `seed` is not used."""
         keys = parse_entry(DatasetEntry, entry, "dataset")
         rows, default_root = _load_rows(keys)
-        return RowsPart(rows, keys.path, keys.media_root or default_root)
+        return RowsPart(rows, keys.path, keys.media_root or default_root, keys.allow_urls)
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,21 @@ class FolderPart:
         for video in self.clips.videos:
             digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
         return digest.hexdigest()
+
+
+def checked_hosts(value: Any) -> bool | tuple[str, ...]:
+    """Returns an entry's `allow_urls`.
+
+    Raises:
+        ValueError: if it is neither true or false nor a list of names of hosts.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(host, str) for host in value):
+        raise ValueError(
+            f"allow_urls is {value!r}: expected true, false or a list of hosts, such as [images.example.org]"
+        )
+    return tuple(value)
 
 
 def _fingerprint_of(rows: Any) -> str:
