@@ -15,6 +15,7 @@ NOT_RUN = {
     "make lint": "looks at the code; the tests do not",
     ".venv/bin/pre-commit install": "changes the repository that the tests run in",
     "livecc evaluate run": "no benchmark's videos are here; tests/evaluation/test_running.py runs made-up ones",
+    "livecc evaluate report results/": "wants what a run and a judge wrote; tests/evaluation/test_report.py makes both",
     "cd published": "what others published is not here",
     "livecc evaluate score --headline livecc/": "the same; tests/evaluation/test_published_results.py reads it",
     "accelerate launch": "wants several GPUs; tests/training/test_recipes.py reads recipes and launcher configurations",

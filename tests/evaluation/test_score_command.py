@@ -10,7 +10,7 @@ from huggingface_hub import parse_eval_result_entries
 from layouts import commentaries, ovo, ovo_question, verdicts, videomme, write_json, write_lines
 
 from livecc_hf.cli.main import main
-from livecc_hf.evaluation.report.score_files import markdown, read_scores
+from livecc_hf.evaluation.reporting.score_files import markdown, read_scores
 
 
 def test_list(capsys):
@@ -122,3 +122,24 @@ def test_scoring_loads_neither_torch_nor_what_extras_bring(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_benchmarks_own_rows_show_what_is_missing_and_constant_texts(tmp_path, capsys):
+    records = [
+        {"id": i, "task": "HLD", "video": "v", "realtime": 1, "question": "q", "options": options, "gt": gt}
+        for i, (options, gt) in enumerate([(["x", "no idea"], 1), (["no idea", "x"], 0), (["y", "no idea"], 1)])
+    ]
+    annotations = str(write_json(tmp_path / "ovo.json", records))
+    answers = [ovo_question(0, "HLD", "B", "B"), ovo_question(1, "HLD", "A", "B")]
+    path = write_json(tmp_path / "r.json", ovo(backward=answers))
+    assert main(["evaluate", "score", str(path), "--annotations", annotations, "--incomplete"]) == 0
+    out = capsys.readouterr().out
+    assert "| task=HLD | 33.33 % | " in out
+    assert "| 3 (1) |  | 1 | 100.00 % (the text 'no idea') |" in out
+    assert "1 of the benchmark's rows have no prediction" in out
+    other = write_json(tmp_path / "o.json", ovo(backward=[*answers, ovo_question(9, "HLD", "A", "B")]))
+    assert main(["evaluate", "score", str(other), "--annotations", annotations]) == 2
+    assert "has 1 rows that" in capsys.readouterr().err
+    wrong = write_json(tmp_path / "w.json", ovo(backward=[ovo_question(0, "HLD", "A", "B")]))
+    assert main(["evaluate", "score", str(wrong), "--annotations", annotations]) == 2
+    assert "row '0': the right answer is A in" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`livecc evaluate`: run a benchmark, score predictions, compare them, have commentaries judged."""
+"""`livecc evaluate`: run a benchmark, score predictions, compare them, have commentaries judged, look at it all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .main import OneLineParser
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
-    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge):
+    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_report):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -65,6 +65,9 @@ def _add_score(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     score.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="predictions, verdicts, or folders of them")
     score.add_argument("--protocol", help="how answers to questions are read; default: as each file says")
     score.add_argument("--model-name", metavar="NAME", help="of published verdicts: which winner is the model")
+    score.add_argument(
+        "--annotations", metavar="FILE", help="the benchmark's own rows: what lacks an answer counts as wrong then"
+    )
     score.add_argument("--incomplete", action="store_true", help="show headlines though rows are missing, with N")
     score.add_argument("--headline", action="store_true", help="print the headlines only, as for a model card")
     score.add_argument("--out", type=Path, metavar="DIR", help="write scores.json and scores.md there")
@@ -135,13 +138,31 @@ def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return judge
 
 
+def _add_report(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    report = tasks.add_parser(
+        "report",
+        help="one page with charts, timelines, and verdicts to look at and overrule",
+        description="Write one HTML page of predictions and verdicts: figures, charts, timelines of commentaries, and "
+        "verdicts with their texts, to look at and overrule.",
+        allow_abbrev=False,
+    )
+    report.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="predictions, verdicts, or folders of them")
+    report.add_argument("--out", required=True, type=Path, metavar="FILE", help="the page (.html)")
+    report.add_argument("--videos", type=Path, metavar="DIR", help="folder with the videos, for pictures")
+    report.add_argument("--annotations", metavar="FILE", help="LiveSports-3K CC's rows, for what people said")
+    report.add_argument("--model-name", metavar="NAME", help="of published verdicts: which winner is the model")
+    report.add_argument("--incomplete", action="store_true", help="show headlines though rows are missing, with N")
+    return report
+
+
 def run(args: argparse.Namespace) -> int:
     """Do the task.
 
     Raises:
         ValueError, OSError, ImportError: as the task's functions do.
     """
-    return {"list": _list, "run": _run, "score": _score, "compare": _compare, "judge": _judge}[args.task](args)
+    functions = {"list": _list, "run": _run, "score": _score, "compare": _compare, "judge": _judge, "report": _report}
+    return functions[args.task](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -185,11 +206,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
-    from livecc_hf.evaluation.report.eval_results import write_eval_results
-    from livecc_hf.evaluation.report.score_files import markdown, write_markdown, write_scores
+    from livecc_hf.evaluation.reporting.eval_results import write_eval_results
+    from livecc_hf.evaluation.reporting.score_files import markdown, write_markdown, write_scores
     from livecc_hf.evaluation.scoring import score
 
-    scores = score(args.paths, args.protocol, args.model_name, args.incomplete)
+    scores = score(args.paths, args.protocol, args.model_name, args.incomplete, args.annotations)
     if args.eval_results and len(scores) != 1:
         raise ValueError(f"--eval-results takes one score, and there are {len(scores)}: name one file")
     print(markdown(scores, args.headline), end="")
@@ -203,7 +224,7 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from livecc_hf.evaluation.report.score_files import comparison_markdown
+    from livecc_hf.evaluation.reporting.score_files import comparison_markdown
     from livecc_hf.evaluation.scoring import compare
 
     names = tuple(args.model_names)
@@ -236,3 +257,11 @@ def _judge(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 1 if result.failed else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.reporting.report import report
+
+    scores = report(args.paths, args.out, args.videos, args.annotations, args.incomplete, args.model_name)
+    print(f"wrote {args.out}, with {len(scores)} score{'' if len(scores) == 1 else 's'}", file=sys.stderr)
+    return 0

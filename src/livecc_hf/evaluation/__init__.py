@@ -7,7 +7,7 @@
 | `predictions` | files of answers, commentaries and verdicts; those that others published |
 | `scorers` | figures from these files alone: no model, no GPU |
 | `judging` | a language model compares two commentaries |
-| `report` | scores as JSON, Markdown, the Hub's files and a page |
+| `reporting` | scores as JSON, Markdown, the Hub's files and a page |
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .judging.ask import JudgeOptions, judge
+    from .reporting.report import report
     from .running.plan import RunOptions
     from .running.run import ModelSource, run
     from .scoring import compare, list_suites, score
@@ -27,9 +28,10 @@ _EXPORTS = {
     **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),
     **dict.fromkeys(("ModelSource", "run"), "running.run"),
     "RunOptions": "running.plan",
+    "report": "reporting.report",
 }
 
-__all__ = ["JudgeOptions", "ModelSource", "RunOptions", "compare", "judge", "list_suites", "run", "score"]
+__all__ = ["JudgeOptions", "ModelSource", "RunOptions", "compare", "judge", "list_suites", "report", "run", "score"]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from .scorers.paired import Comparison, compare_rows
 from .scorers.suspicion import Pair
 from .scorers.win_rate import score_verdicts
 from .suites import SUITES, Suite
+from .tasks.completing import complete
 
 _Path = str | os.PathLike
 
@@ -24,11 +25,18 @@ def list_suites() -> list[Suite]:
     return list(SUITES.values())
 
 
+def read_sets(paths: Sequence[_Path] | _Path, model_name: str | None = None) -> list[RowSet]:
+    """Return what files and folders hold; see `score` for what it raises."""
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return [found for path in paths for found in read_predictions(path, model_name)]
+
+
 def score(
     paths: Sequence[_Path] | _Path,
     protocol: str | None = None,
     model_name: str | None = None,
     incomplete: bool = False,
+    annotations: _Path | None = None,
 ) -> list[Score]:
     """Score predictions and verdicts, ours or in the layouts that others publish.
 
@@ -39,6 +47,7 @@ def score(
         protocol: how answers to questions are read; default: as each file says.
         model_name: of published verdicts: which winner is the model.
         incomplete: show headlines of incomplete sets, with N in their names.
+        annotations: the benchmark's own rows: what lacks an answer counts as wrong, and constant texts are known.
 
     Returns:
         A score for each set of rows; commentaries that are texts of verdicts have none of their own.
@@ -47,8 +56,18 @@ def score(
         OSError: if a file cannot be read.
         ValueError: if one is in no known layout, or its rows cannot be scored.
     """
-    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
-    sets = [found for path in paths for found in read_predictions(path, model_name)]
+    return score_sets(read_sets(paths, model_name), protocol, incomplete, annotations)
+
+
+def score_sets(
+    sets: Sequence[RowSet],
+    protocol: str | None = None,
+    incomplete: bool = False,
+    annotations: _Path | None = None,
+) -> list[Score]:
+    """Score sets of rows that have been read; see `score`."""
+    if annotations is not None:
+        sets = [complete(item, annotations) if item.header.layout == "choice" else item for item in sets]
     verdicts = [item for item in sets if item.header.layout == "verdict"]
     texts = [item for item in sets if item.header.layout == "commentary"]
     pairs = [Pair(item, _texts_of(item.header.model, texts)) for item in verdicts]

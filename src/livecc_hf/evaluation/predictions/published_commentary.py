@@ -78,4 +78,5 @@ def _names(path: Path, names: set[str], model: str | None) -> tuple[str | None, 
             f"{path}: winners are {', '.join(sorted(names)) or 'ties only'}, and it is not clear which is the model: "
             "name it (--model-name), or call the file BASELINE_MODEL.jsonl"
         )
-    return next(iter(names - {model}), None), model
+    stem = path.stem.removesuffix(f"_{model}")
+    return next(iter(names - {model}), stem if stem != path.stem else None), model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,10 @@ from typing import Any
 from ..predictions.header import Header
 from ..prompt_files import Prompts
 from ..suites import Suite, suite_of
-from ..tasks import livesports_qa, mvbench, ovobench, videomme
 from ..tasks.annotations import Annotations, read_annotations
-from ..tasks.livesports_cc import INSTRUCT, Event, cc_prompts, read_events
+from ..tasks.livesports_cc import INSTRUCT
 from ..tasks.questions import FrameRule, Question
-
-Task = Question | Event
+from ..tasks.readers import Task, prompts_of, read_tasks
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,7 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
     if protocol not in suite.protocols:
         raise ValueError(f"{suite.name} has no protocol {protocol!r}: expected {', '.join(suite.protocols)}")
     annotations = read_annotations(suite.name, suite.dataset, options.annotations, options.dataset_revision)
-    read, prompts = _READERS[suite.name]
-    tasks = read(annotations, protocol, options)[: options.limit]
+    tasks = read_tasks(suite.name, annotations, protocol, options.subtitles)[: options.limit]
     if options.max_pixels is not None:
         tasks = [_with_pixels(task, options.max_pixels) for task in tasks]
     seen: set[str] = set()
@@ -122,7 +119,7 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
         if task.row.key in seen:
             raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: a row counts once")
         seen.add(task.row.key)
-    return Plan(suite, protocol, tasks, annotations, prompts(protocol))
+    return Plan(suite, protocol, tasks, annotations, prompts_of(suite.name, protocol))
 
 
 def _with_pixels(task: Task, max_pixels: int) -> Task:
@@ -131,26 +128,15 @@ def _with_pixels(task: Task, max_pixels: int) -> Task:
     return task
 
 
-_Reader = Callable[[Annotations, str, RunOptions], list[Task]]
-_READERS: dict[str, tuple[_Reader, Callable[[str], Prompts]]] = {
-    "livesports3k-cc": (lambda rows, _, __: read_events(rows), lambda _: cc_prompts()),
-    "livesports3k-qa": (
-        lambda rows, protocol, _: livesports_qa.read_questions(rows, protocol),
-        livesports_qa.prompts_of,
-    ),
-    "videomme": (lambda rows, protocol, _: videomme.read_questions(rows, protocol, False), videomme.prompts_of),
-    "videomme-subtitles": (
-        lambda rows, protocol, options: videomme.read_questions(rows, protocol, True, options.subtitles),
-        videomme.prompts_of,
-    ),
-    "ovobench": (lambda rows, protocol, _: ovobench.read_questions(rows, protocol), ovobench.prompts_of),
-    "mvbench": (lambda rows, protocol, _: mvbench.read_questions(rows, protocol), mvbench.prompts_of),
-}
-
-
 def media_of(task: Task) -> tuple[str, ...]:
     """Return the names under which a row's video may lie in the folder."""
     return task.media if isinstance(task, Question) else (task.media,)
+
+
+def model_name(name: str | os.PathLike) -> str:
+    """Return what a model is called in files: its Hub id, or its folder's name without the machine's paths."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else str(name)
 
 
 def model_revision(name: str | os.PathLike) -> str:

@@ -16,7 +16,7 @@ from ..progress import RowProgress, Say, say_to_stderr
 from ..tasks.livesports_cc import Event
 from ..tasks.questions import FrameRule, Question
 from ..tasks.videos import VideoFolder
-from .plan import Plan, RunOptions, Task, make_plans, media_of, model_revision
+from .plan import Plan, RunOptions, Task, make_plans, media_of, model_name, model_revision
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -164,11 +164,9 @@ class _Runner:
     ):
         self.model, self.processor, self.plans, self.options = model, processor, plans, options
         self.folder, self.out, self.rank = folder, out, rank
-        revision = model_revision(source.name)
-        self.headers = [
-            plan.header(options, source.name, revision, source.base or source.name, self._generation(plan))
-            for plan in plans
-        ]
+        revision, name = model_revision(source.name), model_name(source.name)
+        processor_name = model_name(source.base) if source.base else name
+        self.headers = [plan.header(options, name, revision, processor_name, self._generation(plan)) for plan in plans]
         self.headers = [replace(header, device=str(model.device)) for header in self.headers]
         self._known = [self._read_known(number) for number in range(len(plans))]
 

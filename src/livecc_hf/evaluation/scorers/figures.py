@@ -67,6 +67,12 @@ class Score:
     series: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def subject(self) -> str:
+        """Whose score it is: the model, and of verdicts whom it was compared with; the file where that is not known."""
+        opponent = self.details.get("opponent")
+        return f"{self.model or self.source} against {opponent}" if opponent else self.model or self.source
+
     def figure(self, name: str) -> Figure:
         """Return the figure of that name.
 

@@ -23,7 +23,7 @@ def prompts_of(protocol: str) -> Prompts:
 
 
 def read_questions(
-    annotations: Annotations, protocol: str, with_subtitles: bool, subtitles: str | os.PathLike | None = None
+    annotations: Annotations, protocol: str, with_subtitles: bool = False, subtitles: str | os.PathLike | None = None
 ) -> list[Question]:
     """Return the questions.
 

@@ -48,14 +48,15 @@ def markdown(scores: Sequence[Score], headline_only: bool = False) -> str:
     if headline_only:
         heads = ["benchmark", "protocol", "model", "figure", *_FIGURE_HEADS]
         rows = [
-            [_title(score), score.protocol or "", score.model or score.source, *_figure_cells(item)]
+            [_title(score), score.protocol or "", score.subject, *_figure_cells(item)]
             for score in scores
             for item in score.figures[: score.n_headline]
         ]
         return _table(heads, rows) + "".join(f"\n- {note}" for score in scores for note in score.notes)
     sections = []
     for score in scores:
-        what = ", ".join(text for text in (score.model, score.protocol and f"protocol {score.protocol}") if text)
+        who = score.subject if score.model else None
+        what = ", ".join(text for text in (who, score.protocol and f"protocol {score.protocol}") if text)
         title = f"## {_title(score)}{f': {what}' if what else ''}\n\n{score.source}\n"
         table = _table(["figure", *_FIGURE_HEADS], [_figure_cells(item) for item in score.figures])
         notes = "".join(f"\n- {note}" for note in score.notes)

@@ -1,0 +1,70 @@
+"""Small pictures of a clip, as addresses that hold their data."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..predictions.rows import CommentaryRow
+from ..tasks.videos import VideoFolder
+
+_HEIGHT_PX, _QUALITY = 72, 60
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One picture.
+
+    Attributes:
+        time_s: when it is shown, on the video's clock.
+        source: a `data:` address.
+    """
+
+    time_s: float
+    source: str
+
+
+Thumbnails = Callable[[CommentaryRow, int], list[Thumbnail]]
+
+
+def no_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
+    """Return none: where there are no videos."""
+    return []
+
+
+def thumbnails_from(folder: VideoFolder) -> Thumbnails:
+    """Return a function from a commentary and a number to so many pictures of its clip; none of a missing video."""
+
+    def of(row: CommentaryRow, n: int) -> list[Thumbnail]:
+        from livecc_hf.evaluation.running.frames import read_clip
+
+        from ..tasks.questions import FrameRule
+
+        path = folder.find([f"{row.video}.mp4"])
+        if path is None:
+            return []
+        try:
+            clip = read_clip(path, row.begin_s, row.end_s, FrameRule(n_frames=n), _small)
+        except (ValueError, OSError):
+            return []
+        return [Thumbnail(time, _jpeg(frame)) for time, frame in zip(clip.times_s, clip.frames, strict=True)]
+
+    return of
+
+
+def _small(frames, _max_pixels: int):
+    """Return frames (1, 3, H, W) as high as a thumbnail."""
+    from torchvision.transforms.v2 import functional
+
+    height, width = frames.shape[-2:]
+    return functional.resize(frames, [_HEIGHT_PX, max(round(width * _HEIGHT_PX / height), 1)], antialias=True)
+
+
+def _jpeg(frame) -> str:
+    from PIL import Image
+
+    with io.BytesIO() as file:
+        Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(file, "JPEG", quality=_QUALITY)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

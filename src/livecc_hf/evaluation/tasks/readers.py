@@ -1,0 +1,49 @@
+"""Each benchmark's rows as what is asked of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..prompt_files import Prompts
+from . import livesports_qa, mvbench, ovobench, videomme
+from .annotations import Annotations
+from .livesports_cc import Event, cc_prompts, read_events
+from .questions import Question
+
+Task = Question | Event
+_SUBTITLES = "videomme-subtitles"
+_READERS: dict[str, tuple[Callable[..., Any], Callable[[str], Prompts]]] = {
+    "livesports3k-cc": (lambda annotations, _: read_events(annotations), lambda _: cc_prompts()),
+    "livesports3k-qa": (livesports_qa.read_questions, livesports_qa.prompts_of),
+    "videomme": (videomme.read_questions, videomme.prompts_of),
+    _SUBTITLES: (videomme.read_questions, videomme.prompts_of),
+    "ovobench": (ovobench.read_questions, ovobench.prompts_of),
+    "mvbench": (mvbench.read_questions, mvbench.prompts_of),
+}
+
+
+def read_tasks(
+    suite: str, annotations: Annotations, protocol: str, subtitles: str | os.PathLike | None = None
+) -> list[Task]:
+    """Return a benchmark's rows as what is asked.
+
+    Args:
+        suite: the benchmark's name.
+        annotations: its rows as published.
+        protocol: how they are put.
+        subtitles: of Video-MME with subtitles: the folder of VIDEO.srt files.
+
+    Raises:
+        ValueError: if the rows are not as published.
+        FileNotFoundError: if subtitles are to be given and there is no such folder.
+    """
+    if suite == _SUBTITLES:
+        return videomme.read_questions(annotations, protocol, True, subtitles)
+    return _READERS[suite][0](annotations, protocol)
+
+
+def prompts_of(suite: str, protocol: str) -> Prompts:
+    """Return a protocol's prompts."""
+    return _READERS[suite][1](protocol)
