@@ -27,7 +27,7 @@ from livecc_hf.sources.errors import (
     lost_error,
     open_error,
 )
-from livecc_hf.sources.pipes import PipeReader
+from livecc_hf.sources.pipes import MAX_KEPT_BYTES, PipeReader
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import ArrivedFrame
 
@@ -128,18 +128,23 @@ class Connection:
         Raises:
             SourceLostError: (or StalledError) it broke off, or no frame came for too long.
         """
-        began_s = last_s = time.monotonic()
+        began_s = self._last_s = time.monotonic()
         for packet, arrived_s, waited_s in self._dated_packets():
             for arrived in self._decode(packet, arrived_s, waited_s):
                 is_usable = arrived.frame.key_frame or arrived_s - began_s > _KEY_FRAME_WAIT_S
                 self._has_picture = self._has_picture or is_usable
                 if self._has_picture:
-                    last_s = arrived_s
+                    self._last_s = arrived_s
                     yield arrived
-            if arrived_s - last_s > self._stall_s:
+            if arrived_s - self._last_s > self._stall_s:
                 hint = "" if self._has_picture else ": where key frames are further apart, wait longer for a stall"
                 raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s{hint}")
         self._check_end()
+
+    def note_pause(self, pause_s: float) -> None:
+        """Note that no frame was asked for during so many seconds: then it is not the source that stalls or is slow."""
+        self._last_s += pause_s
+        self._keep_up.note_pause(pause_s)
 
     def _dated_packets(self) -> Iterator[tuple[Any, float, float]]:
         """As `_packets`, with how long each had waited to be read.
@@ -309,6 +314,11 @@ class KeepUp:
         if self._caught_up and packet.is_keyframe:
             self._set_level(0)
 
+    def note_pause(self, pause_s: float) -> None:
+        """Note that nothing was to be decoded for so many seconds."""
+        if self._began_s is not None:
+            self._began_s += pause_s
+
     def _judge(self, wall_s: float) -> None:
         idle = self._waited_s / wall_s
         media_s = self._last - self._first if self._first is not None else wall_s
@@ -354,8 +364,10 @@ def _open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_lat
 
 def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int) -> Any:
     limit_s = stall_s if spec.is_live else None
+    max_kept_bytes = MAX_KEPT_BYTES if spec.is_live else 0
     if spec.url != "-":  # a named pipe; without waiting for its writer here
-        return PipeReader(os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK), True, spec.name, limit_s, stop)
+        fd = os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK)
+        return PipeReader(fd, True, spec.name, limit_s, stop, max_kept_bytes)
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
@@ -364,4 +376,4 @@ def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int)
         raise SourceOpenError("standard input is a terminal: pipe a video into it, as in ffmpeg ... | livecc ... -")
     if stat.S_ISREG(mode):
         return os.fdopen(os.dup(fd), "rb")  # `- < file`: may be sought in
-    return PipeReader(fd, False, spec.name, limit_s, stop)
+    return PipeReader(fd, False, spec.name, limit_s, stop, max_kept_bytes)

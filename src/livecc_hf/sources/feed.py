@@ -8,8 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_reader_livecc import FrameChunk
@@ -21,6 +21,18 @@ _BURST_MEMORY = 2
 # How often a taker that waits looks whether the reader is stuck.
 _CHECK_EVERY_S = 0.5
 _JOIN_S = 2.0
+# What comes faster than this, in seconds of video a second, is made to wait where its sender can; a sender's clock may
+# be a little faster than ours.
+_PACE = 1.01
+# A taker who came late gets all of this many times what it had missed, which is how long it takes to catch up at twice
+# the clock's pace.
+_CATCH_UP = 2
+
+
+class _Waiting(NamedTuple):
+    due_s: float
+    chunk: FrameChunk
+    is_kept: bool  # never skipped
 
 
 @dataclass
@@ -90,11 +102,15 @@ class RealTimeFeed:
     """Reads chunks in a thread and gives each out when it is due; the newest win.
 
     A taker who comes late finds the newest chunk that is due, and those before it are counted as skipped. At most
-    one chunk that is due waits, so the lag never grows. A recording is read just ahead of the clock; a live source
-    is read as fast as it comes.
+    one chunk that is due waits, so the lag never grows. A recording is read just ahead of the clock, which starts when
+    the taker comes; a live source is read as fast as it comes.
+
+    A live source whose sender waits while nothing is read, as one into a pipe does, is made to wait: until the taker
+    comes, and where it is faster than the clock. What it had sent by then is given out first, without a pause.
 
     Args:
         chunks: the video, in order; read in another thread. Chunks with an `arrived_s` are live.
+        sender_waits: whether the sender waits while nothing is read.
         clock: when each is due.
         now_s: a monotonic clock in seconds.
         find_failure: called while the taker waits; an exception it returns is raised, and the reader left alone.
@@ -108,14 +124,18 @@ class RealTimeFeed:
         now_s: Callable[[], float] = time.monotonic,
         find_failure: Callable[[], BaseException | None] | None = None,
         stop_reading: Callable[[], None] | None = None,
+        sender_waits: bool = False,
     ):
         self._chunks = chunks
+        self._sender_waits = sender_waits
+        self._began: tuple[float, float] | None = None  # when the first chunk came, and its video time
+        self._taker_came_s: float | None = None
         self._clock = clock or PlayoutClock()
         self._now_s = now_s
         self._find_failure = find_failure
         self._stop_reading = stop_reading
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[float, FrameChunk]] = deque()  # (when due, chunk)
+        self._waiting: deque[_Waiting] = deque()
         self._has_started = self._is_over = self._is_stopped = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="livecc-feed", daemon=True)
@@ -171,11 +191,14 @@ class RealTimeFeed:
 
     def _take(self) -> FrameChunk | None:
         with self._changed:
+            if self._taker_came_s is None:
+                self._taker_came_s = self._now_s()
+                self._changed.notify_all()
             while not self._is_stopped:
                 self._skip_outdated()
-                early_s = self._waiting[0][0] - self._now_s() if self._waiting else None
+                early_s = self._waiting[0].due_s - self._now_s() if self._waiting else None
                 if early_s is not None and early_s <= 0:
-                    chunk = self._waiting.popleft()[1]
+                    chunk = self._waiting.popleft().chunk
                     self._changed.notify_all()
                     return chunk
                 if not self._waiting and self._is_over:
@@ -195,14 +218,15 @@ class RealTimeFeed:
 
     def _skip_outdated(self) -> None:
         """Drop chunks that a newer one has made outdated."""
-        while len(self._waiting) > 1 and self._waiting[1][0] <= self._now_s():
+        while len(self._waiting) > 1 and self._waiting[1].due_s <= self._now_s():
+            first, second = self._waiting[0], self._waiting[1]
             # A shorter last chunk is left to follow the one before it, so that no turn is torn apart.
-            if len(self._waiting[1][1].timestamps_s) < len(self._waiting[0][1].timestamps_s):
+            if first.is_kept or len(second.chunk.timestamps_s) < len(first.chunk.timestamps_s):
                 break
             self._skip_first()
 
     def _skip_first(self) -> None:
-        self.skipped_frames += len(self._waiting.popleft()[1].timestamps_s)
+        self.skipped_frames += len(self._waiting.popleft().chunk.timestamps_s)
 
     def _read(self) -> None:
         try:
@@ -223,18 +247,45 @@ class RealTimeFeed:
     def _put(self, chunk: FrameChunk) -> bool:
         """Queue a chunk; a recording waits for room, a live source makes it. `False` if the taker has left."""
         with self._changed:
-            due_s = self._clock.due_s(chunk, self._now_s())
+            is_live, is_kept = hasattr(chunk, "arrived_s"), False
             self._has_started = True
-            self._waiting.append((due_s, chunk))
             self._changed.notify_all()
-            if self._clock.is_live:
+            if self._began is None:
+                self._began = self._now_s(), chunk.timestamps_s[-1]
+            if not is_live or self._sender_waits:
+                self._changed.wait_for(lambda: self._taker_came_s is not None or self._is_stopped)
+            if is_live and self._sender_waits and not self._is_stopped:
+                chunk, is_kept = self._held_back(chunk)
+            due_s = self._now_s() if is_kept else self._clock.due_s(chunk, self._now_s())
+            self._waiting.append(_Waiting(due_s, chunk, is_kept))
+            self._changed.notify_all()
+            if is_live:
                 # What may be held back, and one for a taker who is late.
                 room = 1 + math.ceil(self._clock.max_hold_s / (len(chunk.timestamps_s) / 2))
-                while len(self._waiting) > room:
-                    self._skip_first()
-            while not self._clock.is_live and not self._is_stopped:
+                while len(self._waiting) > room and not self._is_stopped:
+                    if self._waiting[0].is_kept:
+                        self._changed.wait()
+                    else:
+                        self._skip_first()
+            while not is_live and not self._is_stopped:
                 self._skip_outdated()
                 if len(self._waiting) < _READ_AHEAD:
                     break
-                self._changed.wait(max(self._waiting[1][0] - self._now_s(), 0.001))
+                self._changed.wait(max(self._waiting[1].due_s - self._now_s(), 0.001))
             return not self._is_stopped
+
+    def _held_back(self, chunk: FrameChunk) -> tuple[FrameChunk, bool]:
+        """Hold a chunk of a sender that waits until the clock has come to it.
+
+        Returns:
+            The chunk, as having come when it would have if nobody had had to wait; and whether it is to be kept.
+        """
+        began_s, first_s = self._began
+        time_s, is_early = chunk.timestamps_s[-1] - first_s, False
+        while not self._is_stopped and (early_s := began_s + time_s / _PACE - self._now_s()) > 0:
+            is_early = True
+            self._changed.wait(early_s)
+        is_kept = time_s <= _CATCH_UP * (self._taker_came_s - began_s)
+        if is_early:
+            return replace(chunk, arrived_s=self._now_s()), is_kept
+        return (replace(chunk, arrived_s=min(chunk.arrived_s, began_s + time_s)) if is_kept else chunk), is_kept

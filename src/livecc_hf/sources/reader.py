@@ -84,6 +84,7 @@ class StreamReader:
         self.counts = DecodeCounts()
         self.sampler: FrameSampler | None = None
         self._stdin_fd = stdin_fd
+        self._connection: Connection | None = None  # that is being read
         self._stop = threading.Event()
         self._hung_at_s = math.inf  # when the reader counts as hung, on the monotonic clock
         self._n_failures = 0  # in a row
@@ -114,7 +115,9 @@ class StreamReader:
             if connection is None:
                 break
             with contextlib.closing(connection):
+                self._connection = connection
                 lost = yield from self._read(connection)
+                self._connection = None
             if self.sampler.is_empty and lost is not None:
                 raise lost
             if self._stop.is_set() or (lost is None and (connection.is_recording or self.spec.kind in _ENDS_ONCE)):
@@ -192,7 +195,10 @@ class StreamReader:
     def _pass_on(self, chunks: Iterator[FrameChunk]) -> Iterator[FrameChunk]:
         for chunk in chunks:
             self._hung_at_s = math.inf  # the taker may take its time
+            given_s = time.monotonic()
             yield chunk
+            if self._connection is not None:
+                self._connection.note_pause(time.monotonic() - given_s)
 
     def _expect_data(self) -> None:
         if self.spec.kind != "stdin":

@@ -111,7 +111,13 @@ class Source:
         self._feed: RealTimeFeed | None = None
         if clock is not None:
             stop = self._reader.stop if self._reader is not None else None
-            self._feed = RealTimeFeed(chunks, clock, find_failure=self._look_after_reader, stop_reading=stop)
+            self._feed = RealTimeFeed(
+                chunks,
+                clock,
+                find_failure=self._look_after_reader,
+                stop_reading=stop,
+                sender_waits=self._reader is not None and self._reader.spec.kind == "stdin",
+            )
 
     def __enter__(self) -> Source:
         return self
@@ -142,6 +148,9 @@ class Source:
 
     def wait_ready(self) -> None:
         """Start a paced source and return when its first frames are there; else do nothing.
+
+        What comes by itself, as from a camera, is skipped from then on while nobody takes it. A recording, and what is
+        sent into a pipe, waits for the iteration.
 
         Raises:
             SourceOpenError: if it cannot be opened.
