@@ -93,7 +93,9 @@ def test_a_long_silence_is_not_held_in_memory(tmp_path):
 def test_a_jump_too_far_ahead_is_damage_and_is_said(tmp_path):
     sound = (beeps(4) * 20_000).astype(np.int16)
     path = write_sound(tmp_path / "a.mkv", sound, gaps=((RATE_HZ, 7200.0), (3 * RATE_HZ, 2.0)))
-    with pytest.warns(VideoReadWarning, match=r"a\.mkv: its sound is damaged: 1 time\(s\) that fit nothing"):
+    with pytest.warns(
+        VideoReadWarning, match=r"a\.mkv: its sound is damaged: 1 jump\(s\) of its times by more than 3600 s"
+    ):
         audio = decode_speech(path)
     assert heard_s(audio) == pytest.approx([0, 1, 2, 5], abs=0.001)  # a gap after it counts
     audio = decode_speech(path, max_silence_s=8000)
@@ -119,17 +121,27 @@ def test_one_wrong_time_moves_nothing(tmp_path, tag, wrong_ms):
         warnings.simplefilter("always")
         audio = decode_speech(path)
     assert heard_s(audio) == pytest.approx(heard_s(whole), abs=0.1)
-    assert any("1 time(s) that fit nothing around them were not followed" in str(told.message) for told in caught)
+    assert any("its sound is damaged: 1 " in str(told.message) for told in caught)
 
 
-def test_sound_with_a_time_in_the_past_is_skipped_and_said(tmp_path):
-    """Two recordings of the same clock, one after the other: the second one would be heard over the first."""
+def test_a_recording_behind_another_is_heard_after_it(tmp_path):
+    """As its pictures are seen: both have the same clock, which goes back where they were joined."""
     path = tmp_path / "twice.ts"
     parts = [write_beeps(tmp_path / name, 1.4, seconds) for name, seconds in (("a.ts", 4), ("b.ts", 6))]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.warns(VideoReadWarning, match=r"4\.\d s with a time in the past were skipped"):
+    with pytest.warns(VideoReadWarning, match=r"its clock begins anew 1 time\(s\), as in recordings joined"):
         audio = decode_speech(path)
-    assert heard_s(audio) == pytest.approx(range(6), abs=0.1)
+    # An AAC encoder puts 0.064 s ahead of the sound and fills its last frame.
+    assert heard_s(audio) == pytest.approx(range(10), abs=0.2)
+
+
+def test_sound_that_overlaps_what_came_before_is_skipped_and_said(tmp_path):
+    path = tmp_path / "overlap.ts"
+    parts = [write_beeps(tmp_path / name, start_s, 4) for name, start_s in (("a.ts", 1.4), ("b.ts", 4.9))]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.warns(VideoReadWarning, match=r"0\.[56] s with a time in the past were skipped"):
+        audio = decode_speech(path)
+    assert heard_s(audio) == pytest.approx([0, 1, 2, 3, 4.5, 5.5, 6.5], abs=0.1)
 
 
 def test_the_sound_is_that_which_a_player_chooses(tmp_path):

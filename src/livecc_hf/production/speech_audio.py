@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 SPEECH_RATE_HZ = 16_000
-# A longer jump of the sound's times is damage.
+# A longer jump of the sound's times is damage, as in `iter_frames`.
 MAX_SILENCE_S = 3600.0
 # Of a silence, so much is kept as samples: twice what a recogniser listens to at once.
 KEPT_SILENCE_S = 60.0
@@ -82,7 +82,7 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
     Warns:
         VideoReadWarning: part of the sound is damaged; says what.
     """
-    from ..modeling.video_file_livecc import VideoReadWarning, clock_start, open_video
+    from ..modeling.video_open_livecc import VideoReadWarning, clock_start, open_video
 
     with open_video(path) as container:
         stream = find_audio_stream(container, path)
@@ -91,7 +91,7 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
         runs = reader.runs()
     if not runs:
         raise ValueError(f"{path}: nothing of its audio stream could be decoded{reader.told()}")
-    layout = _Layout(Fraction(max_silence_s).limit_denominator(1000))
+    layout = _Layout(max_silence_s)
     samples, start, cuts = layout.laid_out(runs)
     damage = (*reader.damage(), *layout.damage())
     if damage:
@@ -100,20 +100,20 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
 
 
 def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
-    """Return the audio stream that a player would choose: FFmpeg's rule, by the default mark, then by content.
+    """Return the audio stream that a player would choose.
 
     Raises:
         NoAudioError: if there is none.
         ValueError: if there is no decoder for any.
     """
-    streams = container.streams.audio
-    if not streams:
-        raise NoAudioError(f"{path} has no audio stream")
-    known = [stream for stream in streams if stream.codec_context is not None]
-    if not known:
+    from ..modeling.video_open_livecc import choose_stream
+
+    stream = choose_stream(container, "audio", choose_stream(container, "video"))
+    if stream is not None:
+        return stream
+    if container.streams.audio:
         raise ValueError(f"{path} has sound in a format that is unknown, or damaged: there is no decoder for it")
-    best = container.streams.best("audio", container.streams.best("video"))
-    return best if any(best is stream for stream in known) else known[0]
+    raise NoAudioError(f"{path} has no audio stream")
 
 
 @dataclass
@@ -192,9 +192,9 @@ class _Reader:
                     n_errors = 0
                     yield packet
                 return
-            except av.error.EOFError:
-                return
-            except Exception as error:  # PyAV also lets Python's own out, as where a stream appears on the way
+            except (av.error.EOFError, IndexError):
+                return  # PyAV reads all, then trips over streams that began after it opened the file
+            except Exception as error:
                 _raise_if_out_of_memory(error)
                 n_errors += 1
                 self._n_damaged += 1
@@ -241,25 +241,30 @@ class _Reader:
 
 
 class _Layout:
-    """Lays runs out in time.
+    """Lays runs out in time, by the rule that holds for pictures.
 
     Args:
-        max_silence: seconds; a longer jump ahead is damage.
+        max_silence_s: a longer jump ahead is damage.
     """
 
-    def __init__(self, max_silence: Fraction):
-        self._max_silence = max_silence
-        self._n_lone = self._n_jumps = self._n_past = 0
+    def __init__(self, max_silence_s: float):
+        from ..modeling.video_times_livecc import SteadyClock
+
+        # Its last time is how far the sound has come, less what times may be off, so that a run may begin that early.
+        self._clock = SteadyClock(_JITTER_S, max_silence_s)
+        self._shift = Fraction(0)  # by how much the file's times run ahead now
+        self._n_lone = self._n_past = 0
         self._past = Fraction(0)
 
     def damage(self) -> list[str]:
         """Return what was wrong, in words."""
         told = []
-        if n := self._n_lone + self._n_jumps:
-            told.append(f"{n} time(s) that fit nothing around them were not followed")
+        if self._n_lone:
+            told.append(f"{self._n_lone} time(s) that fit nothing around them were not followed")
         if self._n_past:
             told.append(f"{float(self._past):.1f} s with a time in the past were skipped")
-        return told
+        self._clock.n_backward = 0  # told as seconds
+        return told + self._clock.faults()
 
     def laid_out(self, runs: list[_Run]) -> tuple[np.ndarray, Fraction, tuple[tuple[int, float], ...]]:
         """Return all samples (int16), when the first is heard, and how much silence was left out ahead of which."""
@@ -267,10 +272,10 @@ class _Layout:
         parts: list[np.ndarray] = []
         cuts: list[tuple[int, float]] = []
         start = next((run.start for run in runs if run.start is not None), Fraction(0))
-        reached, shift, n_samples = start, Fraction(0), 0
+        reached, n_samples = start, 0
         kept, left_out = Fraction(KEPT_SILENCE_S), Fraction(0)
         for run in runs:
-            gap, shift = self._gap(run, reached, shift)
+            gap = self._gap(run, reached)
             if gap >= 0:
                 left_out += max(gap - kept, 0)
                 # Counted from the start, so that rounding does not add up.
@@ -289,21 +294,22 @@ class _Layout:
             n_samples += sum(map(len, samples))
         return np.concatenate(parts), start, tuple(cuts)
 
-    def _gap(self, run: _Run, reached: Fraction, shift: Fraction) -> tuple[Fraction, Fraction]:
-        """Return the silence ahead of a run (below 0: an overlap), and by how much the file's times run ahead now."""
+    def _gap(self, run: _Run, reached: Fraction) -> Fraction:
+        """Return the silence ahead of a run, in seconds; below 0: how much of it lies in the past."""
+        clock = self._clock
         if run.start is None:
-            return Fraction(0), shift
-        gap = run.start - reached
-        if abs(gap) <= _JITTER_S:
-            return Fraction(0), Fraction(0)
-        if gap <= self._max_silence and (not shift or gap >= 0):
-            return gap, Fraction(0)
-        if shift and abs(gap - shift) <= self._max_silence:
-            return gap - shift, shift
-        if gap < 0:
-            return gap, Fraction(0)
-        self._n_jumps += 1
-        return Fraction(0), gap
+            return Fraction(0)
+        before = clock.last
+        if before is not None:
+            clock.last = reached - _JITTER_S
+        settled = clock.settle(run.start)
+        if before is None:
+            return Fraction(0)
+        if settled is None:
+            return run.start - self._shift - reached
+        self._shift = run.start - settled
+        gap = settled - reached
+        return gap if gap > _JITTER_S else Fraction(0)
 
     def _mend_lone_times(self, runs: list[_Run]) -> None:
         """Forget the time of short runs that do not fit between their neighbours, which fit each other."""
