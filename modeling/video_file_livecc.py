@@ -256,7 +256,7 @@ class VideoSource:
                 for skipped in self._filter.skipped_before(frame):
                     yield TimedFrame(skipped, None)
                 yield TimedFrame(time, frame)
-        self._filter.check_end()
+        self._damaged_spots += self._filter.check_end()
 
     def _decoded(self, packet: Any) -> list[Any] | None:
         """The frames that a packet completes; `None` at the end."""
@@ -313,7 +313,12 @@ class VideoSource:
             damage.append(f"it is cut short (by its header it ends at {float(end):.1f} s)")
         if self._damaged_spots:
             damage.append(f"{self._damaged_spots} damaged spot(s) were skipped or patched")
-        damage += self._clock.faults()
+        if (lost := self._reach.lost_s(self.stream)) > 0:
+            damage.append(f"{float(lost):.1f} s in it hold neither picture nor sound")
+        faults = self._clock.faults()
+        if not faults and self._reach.n_jumps(self.stream):
+            faults = ["its times jump, and what follows could not be read"]
+        damage += faults
         if damage:
             decoded = f"{float(max(last_end - first, 0)):.1f} s of video were decoded"
             message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"

@@ -126,7 +126,12 @@ def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
     """
     stream = choose_stream(container, "video")
     if stream is not None:
-        stream.thread_type = "AUTO"
+        # FFmpeg passes over damage to VP8 where it decodes several frames at once, and over the end of a damaged slice
+        # of H.264 unless it is told to be strict; what it gives is the same.
+        codec = stream.codec_context
+        stream.thread_type = "SLICE" if codec.name == "vp8" else "AUTO"
+        if codec.name == "h264":
+            codec.options = {**codec.options, "err_detect": "aggressive"}
         return stream
     if any(s.codec_context is None and not _is_picture(s) for s in container.streams.video):
         raise NoDecoderError(

@@ -120,10 +120,18 @@ class PacketFilter:
             yield heapq.heappop(self._skipped) * self._time_base
         self._last_shown = shown
 
-    def check_end(self) -> None:
-        """Raise SkippedFramesError if not everything that was sent came out."""
-        if not self._given_up and (self._sent or self._skipped):
+    def check_end(self) -> int:
+        """How many pictures that were sent did not come out.
+
+        Raises:
+            SkippedFramesError: some did not, and others have been left out.
+        """
+        if self._given_up:
+            return 0
+        n_lost = len(self._sent)
+        if n_lost or self._skipped:
             self.give_up()
+        return n_lost
 
     def _may_skip(self) -> bool:
         return self._wanted is not None and self._started and not self._given_up

@@ -93,7 +93,7 @@ def _read(path: str, with_sound: bool) -> tuple[PacketScan, bool]:
         for packet in demuxed(container):
             reach.note(packet)
         scan = PacketScan(clock_start(container), reach.of(video), not reach.goes_back(video))
-        return scan, reach.has_jumped(video)
+        return scan, reach.n_jumps(video) > 0
 
 
 def _is_one_segment(path: str | os.PathLike) -> bool:

@@ -5,7 +5,8 @@ serve. And the clock itself jumps: far ahead where an entry of a time table or a
 it began where recordings were joined end to end. After a jump, what follows is put after what came before it.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,10 @@ _MIN_RESTART_S = 1
 _MIN_RESTART_FRAMES = 16
 # How long a picture or packet stays when nothing says.
 FALLBACK_DURATION_S = Fraction(1, 25)
+# A shorter stretch without any packet is no sign of lost ones.
+_MIN_HOLE_S = 1
+# So many of the last steps tell how long a frame usually lasts.
+_RECENT_STEPS = 5
 # Past clocks that are tried when times jump: damage to single time stamps goes back to the clock before.
 _MOST_OFFSETS = 8
 
@@ -53,7 +58,8 @@ class SteadyClock:
     Times are in seconds, or in whole ticks of which `second` make one.
 
     Args:
-        usual: how long a frame or packet usually lasts: the step that is taken where the file's is damage.
+        usual: how long a frame or packet lasts by the header: the step that is taken where the file's is damage, as
+            long as no usual one is known from the times.
         max_gap_s: a longer step past everything that was reached is damage; in seconds.
         second: ticks in a second.
 
@@ -67,7 +73,9 @@ class SteadyClock:
     def __init__(self, usual: Fraction | int, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
         self.max_gap_s = max_gap_s
         self._usual, self._max_gap = usual, Fraction(max_gap_s) * second
-        self._going_on = max(_MIN_RESTART_S * second, _MIN_RESTART_FRAMES * usual)
+        # A damaged time table makes a wrong rate, too.
+        self._going_on = max(_MIN_RESTART_S * second, _MIN_RESTART_FRAMES * min(usual, second))
+        self._steps: deque[Fraction | int] = deque(maxlen=_RECENT_STEPS)
         self._offsets = [0]
         self.last: Fraction | int | None = None
         self.n_jumps = self.n_restarts = self.n_backward = 0
@@ -86,8 +94,9 @@ class SteadyClock:
             self.last = time if time is not None else 0 * self._usual
         elif time is None:
             self.last += self._usual
-        elif 0 <= (settled := time - self._offsets[0]) - self.last <= self._going_on:
-            self.last = settled
+        elif 0 <= (step := time - self._offsets[0] - self.last) <= self._going_on:
+            self._steps.append(step)
+            self.last += step
         else:
             settled = self._settled(time, self.last if reached is None else max(self.last, reached))
             if settled is None:
@@ -99,7 +108,10 @@ class SteadyClock:
     def length(self, start: Fraction, duration: Fraction, reached: Fraction | None = None) -> Fraction:
         """Return how long what appears at `start` stays: its `duration` by the file unless that is damage too."""
         limit = self._max_gap if reached is None else self._max_gap + max(reached - start, 0)
-        return duration if 0 < duration <= limit else self._usual
+        return duration if 0 < duration <= limit else self._usual_step()
+
+    def _usual_step(self) -> Fraction | int:
+        return sorted(self._steps)[len(self._steps) // 2] if len(self._steps) == _RECENT_STEPS else self._usual
 
     def faults(self) -> list[str]:
         """What was wrong with the times, for a message."""
@@ -126,7 +138,7 @@ class SteadyClock:
                 return None
             self.n_restarts += behind > 0
             self.n_jumps += behind < 0
-            offset = time - (self.last + self._usual)
+            offset = time - (self.last + self._usual_step())
         self._offsets = [offset, *self._offsets[: _MOST_OFFSETS - 1]]
         return time - offset
 
@@ -161,10 +173,18 @@ class PacketReach:
         """How far one stream reaches."""
         return self._streams[stream.index].end
 
-    def has_jumped(self, stream: Any) -> bool:
-        """Whether a stream's times jumped."""
+    def n_jumps(self, stream: Any) -> int:
+        """How often a stream's times jumped, ahead or back."""
         clock = self._streams[stream.index].clock
-        return bool(clock.n_jumps or clock.n_restarts)
+        return clock.n_jumps + clock.n_restarts
+
+    def lost_s(self, stream: Any) -> Fraction:
+        """How many seconds have neither packets of a video stream nor sound, in a file that has both."""
+        holes = self._streams[stream.index].holes
+        heard = [reach for reach in self._sounds if reach.end is not None]
+        for reach in heard:
+            holes = list(_common(holes, reach.holes))
+        return sum((end - begin for begin, end in holes), Fraction(0)) if heard else Fraction(0)
 
     def goes_back(self, stream: Any) -> bool:
         """Whether a stream's times ever went back."""
@@ -172,7 +192,7 @@ class PacketReach:
 
 
 class _StreamReach:
-    """How far one stream's packets reach."""
+    """How far one stream's packets reach, and where there are none, in seconds."""
 
     def __init__(self, stream: Any, max_gap_s: float | Fraction):
         self.is_sound = stream.type == "audio"
@@ -180,6 +200,7 @@ class _StreamReach:
         self._usual = max(1, round(usual_duration(stream) / self._time_base))
         self.clock = SteadyClock(self._usual, max_gap_s, second=max(1, round(1 / self._time_base)))
         self.goes_back = False
+        self.holes: list[tuple[Fraction, Fraction]] = []
         self._latest: int | None = None
         self._end: int | None = None
 
@@ -198,8 +219,21 @@ class _StreamReach:
             return
         if pts is not None and dts is not None:
             settled += min(max(pts - dts, 0), _MIN_RESTART_FRAMES * self._usual)
+        if self._end is not None and (settled - self._end) * self._time_base >= _MIN_HOLE_S:
+            self.holes.append((self._end * self._time_base, settled * self._time_base))
         end = settled + self.clock.length(settled, packet.duration or self._usual)
         self._end = end if self._end is None else max(self._end, end)
+
+
+def _common(
+    some: list[tuple[Fraction, Fraction]], others: list[tuple[Fraction, Fraction]]
+) -> Iterator[tuple[Fraction, Fraction]]:
+    """The stretches of time that lie in both of two lists, where they are long enough."""
+    for begin, end in some:
+        for other_begin, other_end in others:
+            common = max(begin, other_begin), min(end, other_end)
+            if common[1] - common[0] >= _MIN_HOLE_S:
+                yield common
 
 
 def usual_duration(stream: Any) -> Fraction:

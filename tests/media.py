@@ -30,6 +30,8 @@ class VideoSpec:
     # Length of a tone beside the picture, `None` for no audio.
     audio_s: float | None = None
     audio_codec: str = "aac"
+    # Width of a pixel by its height.
+    pixel_aspect: Fraction | None = None
     # Number of frame -> uint8 (H, W, 3) picture.
     paint: Callable[[int], np.ndarray] | None = None
     # Ticks per second of the frame times.
@@ -49,6 +51,8 @@ def write_video(path: Path, **options) -> Path:
         video = container.add_stream(spec.codec, rate=spec.fps, options=fast | spec.codec_options)
         video.width, video.height, video.pix_fmt = width, height, spec.pixel_format
         video.codec_context.time_base = Fraction(1, spec.clock)
+        if spec.pixel_aspect:
+            video.codec_context.sample_aspect_ratio = spec.pixel_aspect
         if spec.rotation_deg or spec.mirror:
             video.set_display_rotation(spec.rotation_deg, hflip=spec.mirror)
         audio = container.add_stream(spec.audio_codec, rate=16_000) if spec.audio_s else None
@@ -69,6 +73,16 @@ def claim_length(path: Path, duration_s: float) -> Path:
     data = path.read_bytes()
     at = data.index(b"\x44\x89\x88") + 3  # the element's name and that it is a float of 8 bytes, in ms
     path.write_bytes(data[:at] + struct.pack(">d", duration_s * 1000) + data[at + 8 :])
+    return path
+
+
+def damage_time_table(path: Path, entry: int) -> Path:
+    """Have an entry of an MP4's table of frame durations say some hours."""
+    data = bytearray(path.read_bytes())
+    n_frames, ticks = data.index(b"stts") + 12 + 8 * entry, data.index(b"stts") + 16 + 8 * entry
+    assert int.from_bytes(data[n_frames:ticks]) == 1, "expected frames of unlike durations"
+    data[ticks] = 0x7F
+    path.write_bytes(data)
     return path
 
 

@@ -98,6 +98,24 @@ class TestCopy:
         assert (info.rotation_deg, info.codec) == (0, "h264")
         assert has_words(frames_of(out)[0][1])
 
+    @pytest.mark.parametrize(
+        ("aspect", "rotation_deg", "copied_size"),
+        [("64/45", 0, (512, 288)), ("64/45", 90, (288, 512)), ("3/4", 0, (360, 384)), ("255/1", 0, (360, 288))],
+    )
+    def test_is_as_wide_as_players_show_it(self, tmp_path, aspect, rotation_deg, copied_size):
+        video = write_video(
+            tmp_path / "pal.mp4",
+            n_frames=3,
+            size_px=(360, 288),
+            pixel_aspect=Fraction(aspect),
+            rotation_deg=rotation_deg,
+        )
+        out = burn_captions(video, [Caption(0, 1, "words")], tmp_path / "out.mp4")
+        info = probe_video(out)
+        assert (info.width, info.height) == copied_size
+        with av.open(str(out)) as container:
+            assert container.streams.video[0].sample_aspect_ratio in (None, 1)
+
     def test_keeps_colours(self, tmp_path):
         colours = np.zeros((64, 96, 3), np.uint8)
         colours[:, :32], colours[:, 32:64], colours[:, 64:] = (200, 30, 30), (30, 200, 30), (30, 30, 200)

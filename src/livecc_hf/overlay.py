@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -120,7 +121,7 @@ class OverlayWriter:
                 self._copy_until(None)
         finally:
             try:
-                self._container.mux(self._video.encode(None))
+                self._mux(self._video.encode(None))
             finally:
                 self._close_files()
         if self._sound is not None and self._sound.n_left_out:
@@ -149,6 +150,7 @@ class OverlayWriter:
         context.time_base = stream.time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._last_ticks = -1
+        self._durations: deque[int] = deque()
         self._reached = self._first
         self._sound = self._open_sound(max_gap_s)
 
@@ -199,8 +201,13 @@ class OverlayWriter:
         )
         self._last_ticks = max(round((appears - self._origin) / time_base), self._last_ticks + 1)
         copy.pts, copy.time_base = self._last_ticks, time_base
-        copy.duration = max(1, round((leaves - appears) / time_base))
-        self._container.mux(self._video.encode(copy))
+        self._durations.append(max(1, round((leaves - appears) / time_base)))
+        self._mux(self._video.encode(copy))
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            packet.duration = self._durations.popleft()  # without B-frames, packets come in the order of frames
+            self._container.mux(packet)
 
     def _close_files(self) -> None:
         container, self._container = self._container, None

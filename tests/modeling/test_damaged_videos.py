@@ -1,21 +1,43 @@
 """Files that are no video, or only part of one: one clear error, or what is there with a warning."""
 
 import sys
+from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from chosen import numbers, read
-from media import write_audio, write_tone, write_video
+from media import damage_time_table, number_of, write_audio, write_tone, write_video
 
 from livecc_hf.modeling.video_reader_livecc import (
     VideoReadError,
     VideoReadWarning,
     iter_frames,
+    measure_duration,
     probe_video,
 )
+from livecc_hf.modeling.video_times_livecc import SteadyClock
+from livecc_hf.overlay import burn_captions
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
+
+
+def noise(index):
+    """A picture that no codec compresses well."""
+    return np.random.default_rng(index).integers(0, 256, (128, 192, 3), np.uint8)
+
+
+def interleave(path, out, hole_s=(0, 0)):
+    """Copy a file with its packets in order of time, without those of a stretch."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as copy:
+        streams = {stream.index: copy.add_stream_from_template(stream) for stream in source.streams}
+        packets = [packet for packet in source.demux() if packet.size]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            if not hole_s[0] <= packet.dts * packet.time_base < hole_s[1]:
+                packet.stream = streams[packet.stream.index]
+                copy.mux(packet)
+    return out
 
 
 class TestErrors:
@@ -119,6 +141,86 @@ class TestDamage:
             sampled = read(path)
         assert sampled[:6] == [(0, 0.0), (4, 0.5), (9, 1.0), (14, 1.5), (19, 2.0), (24, 2.5)]
         assert sampled[-1] == (94, 9.5)
+
+    def test_a_jump_of_the_time_table_is_left_out(self, tmp_path):
+        """One entry of the table says seven hours; all that follows is that much later."""
+        times = [(i + 0.1 * (i % 2)) / 10 for i in range(200)]
+        options = {
+            "times_s": times,
+            "audio_s": 20,
+            "codec_options": {"g": "30"},
+            "muxer_options": {"use_editlist": "0"},
+        }
+        whole = write_video(tmp_path / "whole.mp4", **options)
+        path = damage_time_table(write_video(tmp_path / "a.mp4", **options), 100)
+        with pytest.warns(VideoReadWarning, match=r"1 jump\(s\) of its times by more than 3600 s were left out"):
+            sampled = read(path)
+        assert [time_s for _, time_s in sampled] == [n / 2 for n in range(len(sampled))]
+        assert [number for number, _ in sampled][:39] == pytest.approx(numbers(whole)[:39], abs=1)
+        assert measure_duration(path) == pytest.approx(20, abs=0.05)
+        with pytest.warns(VideoReadWarning):
+            assert read(path, start_s=15) == sampled[30:]
+        with pytest.raises(VideoReadError, match="start_s=30 lies past the end"), pytest.warns(VideoReadWarning):
+            read(path, start_s=30)
+        with pytest.warns(VideoReadWarning):
+            assert probe_video(burn_captions(path, [], tmp_path / "out.mp4")).duration_s == pytest.approx(20, abs=0.1)
+        # What is too long is an option.
+        with pytest.warns(VideoReadWarning):
+            early = [next(iter_frames(path, 12, max_gap_s=limit_s)).frame for limit_s in (3600, 60)]
+        assert number_of(early[0]) == number_of(early[1])
+        assert number_of(next(iter_frames(path, 12, max_gap_s=10**6)).frame) == 100
+
+    def test_a_jump_past_the_edit_list_ends_the_file(self, tmp_path):
+        """FFmpeg leaves out what lies past the length by the header."""
+        times = [(i + 0.1 * (i % 2)) / 10 for i in range(100)]
+        path = write_video(tmp_path / "a.mp4", times_s=times, audio_s=10)
+        whole = numbers(path)
+        damage_time_table(path, 50)
+        with pytest.warns(VideoReadWarning, match="its times jump, and what follows could not be read"):
+            assert numbers(path) == whole[:11]
+
+    def test_a_still_picture_over_sound_is_no_jump(self, tmp_path):
+        path = write_video(tmp_path / "slides.mkv", times_s=[0, 1, 101], fps=1, audio_s=102, codec="mjpeg",
+                           pixel_format="yuvj420p")  # fmt: skip
+        interleaved = interleave(path, tmp_path / "interleaved.mkv")
+        assert numbers(interleaved, start_s=99, max_gap_s=20) == [1, 1, 1, 1, 1]
+
+    def test_single_times_that_are_damaged_cost_nothing(self):
+        clock = SteadyClock(Fraction(1, 10), max_gap_s=60)
+        said = [0, 1, 2, 900, 4, 5, -300, 7, 8, None, 10]
+        settled = [clock.settle(None if tick is None else Fraction(tick, 10)) for tick in said]
+        assert [float(time * 10) for time in settled] == pytest.approx(range(11))
+
+    @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+    @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".avi", ".mkv"])
+    def test_harmed_frames_are_said(self, tmp_path, suffix, codec):
+        path = write_video(tmp_path / f"v{suffix}", n_frames=60, codec=codec, clock=10, size_px=(192, 128), paint=noise,
+                           codec_options={"g": "20"})  # fmt: skip
+        whole = [frame.frame for frame in iter_frames(path, fps=10)]
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 600] = bytes(value ^ 0x5A for value in data[middle : middle + 600])
+        path.write_bytes(data)
+        with pytest.warns(VideoReadWarning, match=r"damaged spot\(s\) were skipped or patched"):
+            harmed = [frame.frame for frame in iter_frames(path, fps=10)]
+        assert any(before.ne(after).any() for before, after in zip(whole, harmed, strict=False))
+
+    def test_a_reader_that_stops_early_says_what_was_harmed(self, tmp_path):
+        path = write_video(tmp_path / "v.ts", n_frames=60, codec_options={"g": "1"})
+        data = path.read_bytes()
+        path.write_bytes(data[: 10 * 188] + data[20 * 188 :])
+        frames = iter_frames(path)
+        next(frames), next(frames)
+        with pytest.warns(VideoReadWarning, match="damaged spot"):
+            frames.close()
+
+    def test_a_hole_in_picture_and_sound_is_said(self, tmp_path):
+        options = {"n_frames": 200, "audio_s": 20, "codec_options": {"g": "10"}}
+        path = interleave(write_video(tmp_path / "a.mkv", **options), tmp_path / "hole.mkv", hole_s=(8, 11))
+        with pytest.warns(VideoReadWarning, match=r"[23]\.\d s in it hold neither picture nor sound"):
+            sampled = numbers(path)
+        assert sampled[:16] == [0, *range(4, 79, 5)]
+        assert sampled[-1] == 194
 
     def test_nothing_decodable_is_an_error(self, tmp_path):
         path = write_video(tmp_path / "video.mp4", n_frames=20, muxer_options={"movflags": "faststart"})

@@ -7,10 +7,10 @@ import pytest
 from chosen import numbers
 from media import numbered_picture, write_tone, write_video
 
+from livecc_hf.captions.writers import Caption
 from livecc_hf.modeling.video_open_livecc import NoDecoderError, choose_stream, open_video
 from livecc_hf.modeling.video_reader_livecc import VideoReadWarning, iter_frames, probe_video
 from livecc_hf.overlay import burn_captions
-from livecc_hf.subtitles import Caption
 
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
 
