@@ -189,6 +189,7 @@ class VideoSource:
             self.container.close()
             raise
         self.audio_stream = choose_stream(self.container, "audio", self.stream) if keep_audio else None
+        self._index = self.stream.index
         self._best_effort = BestEffort()
         self._clock = SteadyClock(usual_duration(self.stream), max_gap_s)
         self._reach = PacketReach(self.container.streams, max_gap_s)
@@ -313,10 +314,10 @@ class VideoSource:
             damage.append(f"it is cut short (by its header it ends at {float(end):.1f} s)")
         if self._damaged_spots:
             damage.append(f"{self._damaged_spots} damaged spot(s) were skipped or patched")
-        if (lost := self._reach.lost_s(self.stream)) > 0:
+        if (lost := self._reach.lost_s(self._index)) > 0:
             damage.append(f"{float(lost):.1f} s in it hold neither picture nor sound")
         faults = self._clock.faults()
-        if not faults and self._reach.n_jumps(self.stream):
+        if not faults and self._reach.n_jumps(self._index):
             faults = ["its times jump, and what follows could not be read"]
         damage += faults
         if damage:

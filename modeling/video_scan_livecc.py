@@ -92,8 +92,8 @@ def _read(path: str, with_sound: bool) -> tuple[PacketScan, bool]:
         reach = PacketReach(kept)
         for packet in demuxed(container):
             reach.note(packet)
-        scan = PacketScan(clock_start(container), reach.of(video), not reach.goes_back(video))
-        return scan, reach.n_jumps(video) > 0
+        scan = PacketScan(clock_start(container), reach.of(video.index), not reach.goes_back(video.index))
+        return scan, reach.n_jumps(video.index) > 0
 
 
 def _is_one_segment(path: str | os.PathLike) -> bool:

@@ -146,6 +146,8 @@ class SteadyClock:
 class PacketReach:
     """How far the packets of a file's streams reach, in seconds: past jumps that are damage.
 
+    It is asked by the streams' numbers: a stream of a closed file is no longer there.
+
     Args:
         streams: the `av` streams that are looked at.
         max_gap_s: see `SteadyClock`.
@@ -169,26 +171,26 @@ class PacketReach:
         """How far the longest stream reaches."""
         return max((reach.end for reach in self._streams.values() if reach.end is not None), default=None)
 
-    def of(self, stream: Any) -> Fraction | None:
+    def of(self, index: int) -> Fraction | None:
         """How far one stream reaches."""
-        return self._streams[stream.index].end
+        return self._streams[index].end
 
-    def n_jumps(self, stream: Any) -> int:
+    def n_jumps(self, index: int) -> int:
         """How often a stream's times jumped, ahead or back."""
-        clock = self._streams[stream.index].clock
+        clock = self._streams[index].clock
         return clock.n_jumps + clock.n_restarts
 
-    def lost_s(self, stream: Any) -> Fraction:
+    def lost_s(self, index: int) -> Fraction:
         """How many seconds have neither packets of a video stream nor sound, in a file that has both."""
-        holes = self._streams[stream.index].holes
+        holes = self._streams[index].holes
         heard = [reach for reach in self._sounds if reach.end is not None]
         for reach in heard:
             holes = list(_common(holes, reach.holes))
         return sum((end - begin for begin, end in holes), Fraction(0)) if heard else Fraction(0)
 
-    def goes_back(self, stream: Any) -> bool:
+    def goes_back(self, index: int) -> bool:
         """Whether a stream's times ever went back."""
-        return self._streams[stream.index].goes_back
+        return self._streams[index].goes_back
 
 
 class _StreamReach:

@@ -242,6 +242,7 @@ class TestLiveSources:
             (server.url("live.ts", login), ["--overlay", tmp_path / "o.mp4"], "--overlay: for video files only"),
             (server.url("live.ts", login), ["--start", "3", "--end", "5"], "--start and --end: for video files only"),
             ("-", ["--end", "3"], "--end: for video files only, and - is read as a stream"),
+            ("-", ["--max-gap", "60"], "--max-gap: for video files only, and - is read as a stream"),
             (server.url("401", login), [], "401, not authorised"),
             (server.url("404", login), [], "404, not found"),
             (f"rtsp://{login}127.0.0.1:{free_port()}/a", [], "connection refused: is the server running"),

@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--previous", type=whole_text, help="what was said before the start")
     parser.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
     parser.add_argument("--end", type=parse_time, metavar="TIME", help="where to stop")
+    parser.add_argument(
+        "--max-gap",
+        type=parse_time,
+        metavar="TIME",
+        help="a longer step of a file's times, past all that it holds, is damage and left out; default: 1:00:00",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format", choices=FORMATS, help="form of the commentary; default: by the name of --output, else text"
@@ -237,7 +243,7 @@ def _open(job: Job, args: argparse.Namespace, status: Status) -> Source:
         options["stall_s"] = args.stall_timeout
     if args.reconnects is not None:
         options["max_reconnects"] = args.reconnects
-    for name in ("start", "end"):
+    for name in ("start", "end", "max_gap"):
         if (value := getattr(args, name)) is not None:
             options[f"{name}_s"] = value
     return open_source(job.video, on_message=status.line, **options)

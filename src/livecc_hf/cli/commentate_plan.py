@@ -124,8 +124,8 @@ def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
                 "give it alone, or --file if it is a recording"
             )
         lacking = ["start", "end"] if spec.is_live else []
-        lacking += [] if job.is_file else ["overlay"]
-        given = [f"--{name}" for name in lacking if getattr(args, name) is not None]
+        lacking += [] if job.is_file else ["overlay", "max_gap"]
+        given = [f"--{name.replace('_', '-')}" for name in lacking if getattr(args, name) is not None]
         if given:
             way_out = "leave it out"
             way_out += ", or give --file if it is a recording" if spec.is_live and given != ["--overlay"] else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -103,23 +104,26 @@ class Run:
     def write_overlay(self, complete: bool) -> None:
         """Write the copy with the words in it; up to the last turn if not `complete`."""
         from livecc_hf.caption_art import CaptionStyle
+        from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
         from livecc_hf.overlay import OverlayWriter
 
         out = self.job.overlay
         if not complete and not self.captions:
             return
         style = CaptionStyle(font=self.args.overlay_font)
-        writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style)
-        try:
-            for caption in self.captions:
-                self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
-                writer.write(caption)
-        except BaseException:
-            complete = False
-            raise
-        finally:
-            writer.close(complete)
-            self.status.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoReadWarning)  # said when the model was shown the same
+            writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style, self.args.max_gap)
+            try:
+                for caption in self.captions:
+                    self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
+                    writer.write(caption)
+            except BaseException:
+                complete = False
+                raise
+            finally:
+                writer.close(complete)
+                self.status.clear()
         self.status.line(f"wrote {out}")
 
     def _write(self, segments: Any, writers: list[CaptionWriter]) -> None:
