@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import Qwen2VLProcessor
+from transformers.image_utils import SizeDict
 
+from .frames_livecc import is_picture, rgb_picture
 from .grammar_livecc import (
     CONTINUATION,
     DEFAULT_QUERY,
@@ -19,7 +23,6 @@ from .grammar_livecc import (
     TURN_JOINT,
     VISION_START,
     assign_words,
-    frame_pixel_budget,
     query_text,
     question_turn,
     split_turns,
@@ -27,6 +30,7 @@ from .grammar_livecc import (
     strip_continuation,
     user_turn,
 )
+from .video_loading_livecc import read_picture
 from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
 
 IGNORE_INDEX = -100
@@ -75,6 +79,8 @@ class StreamingProcessor(Qwen2VLProcessor):
         if video_processor is not None and not hasattr(video_processor, "cut"):
             video_processor = _as_livecc(video_processor)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+        if tokenizer is not None:
+            tokenizer.padding_side = "left"  # what is generated follows what is asked, in a batch too
         self.default_query = default_query
 
     @classmethod
@@ -82,15 +88,40 @@ class StreamingProcessor(Qwen2VLProcessor):
         """As `ProcessorMixin.from_pretrained`; the limits of a file for still images are not taken for the video's.
 
         Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
-        12.8 megapixel limit is meant for images. `size`, `min_pixels` and `max_pixels` given here hold for both.
+        12.8 megapixel limit is meant for images. `size`, `min_pixels` and `max_pixels` given here hold for both,
+        and win over what the files say.
+
+        Raises:
+            ValueError: if these limits are no numbers of pixels, or contradict each other.
         """
+        size = dict(kwargs.get("size") or {})
+        if size:
+            kwargs["size"] = dict(size)  # transformers writes the limits of older files into it
+        low = kwargs["min_pixels"] if kwargs.get("min_pixels") is not None else size.get("shortest_edge")
+        high = kwargs["max_pixels"] if kwargs.get("max_pixels") is not None else size.get("longest_edge")
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
         settings, _ = LiveCCVideoProcessor.get_video_processor_dict(pretrained_model_name_or_path, **source)
         if is_image_file(settings):
-            limits = {name: kwargs[name] for name in ("size", "min_pixels", "max_pixels") if name in kwargs}
-            processor.video_processor.size = LiveCCVideoProcessor(**limits).size
+            processor.video_processor.size = LiveCCVideoProcessor().size
+        if low is not None or high is not None:
+            for part in (processor.image_processor, processor.video_processor):
+                limits = resize_limits(part, low, high)
+                part.size = SizeDict(shortest_edge=limits.shortest_edge, longest_edge=limits.longest_edge)
         return processor
+
+    def __call__(self, images=None, text=None, videos=None, *args, **kwargs):
+        """As `Qwen2VLProcessor.__call__`, but for what is shown and what is asked.
+
+        Files of videos are read by LiveCC's reader (see `LiveCCVideoProcessor.preprocess`). Pictures are upright, keep
+        the brightness of 16 bits, and stand on white where they are transparent.
+
+        Raises:
+            ValueError: if a text cannot be encoded, such as one with half of a character.
+        """
+        for each in [text] if isinstance(text, str) else text or ():
+            _check_encodable(each)
+        return super().__call__(_as_seen(images, True), text, _as_seen(videos, False), *args, **kwargs)
 
     @property
     def end_id(self) -> int:
@@ -227,8 +258,7 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _clip_max_pixels(self, n_frames: int) -> int:
         """Return the pixel limit of a frame in a clip of `n_frames`, within the processor's own limits."""
-        limits = resize_limits(self.video_processor)
-        return max(min(frame_pixel_budget(n_frames), limits.longest_edge), limits.shortest_edge)
+        return self.video_processor.clip_limits(n_frames).longest_edge
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
@@ -257,17 +287,39 @@ class StreamingProcessor(Qwen2VLProcessor):
         """
         if not isinstance(text, str):
             raise ValueError(f"a text is {text!r:.80}: expected a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text {text[:80]!a} holds half of a character ({text[error.start]!a} at {error.start}): expected "
-                "text that can be encoded as UTF-8; remove it"
-            ) from None
+        _check_encodable(text)
         for token in self.tokenizer.added_tokens_decoder.values() if "<" in text else ():
             if token.content in text:
                 raise ValueError(f"the text {text[:80]!r} contains the special token {token.content}: remove it")
         return text
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text {text[:80]!a} holds half of a character ({text[error.start]!a} at {error.start}): expected "
+            "text that can be encoded as UTF-8; remove it"
+        ) from None
+
+
+def _as_seen(media: Any, are_pictures: bool) -> Any:
+    """Return pictures in RGB as people see them, in the nesting that they came in; what is something else as it is.
+
+    Args:
+        media: what a processor takes as images or videos.
+        are_pictures: whether a text is the path of a picture, where there is such a file, and not of a video.
+    """
+    if isinstance(media, list | tuple):
+        return [_as_seen(item, are_pictures) for item in media]
+    if is_picture(media):
+        return rgb_picture(media)
+    if isinstance(media, os.PathLike):
+        media = os.fspath(media)
+    if are_pictures and isinstance(media, str) and os.path.isfile(media):  # noqa: PTH113 (or base64, too long a name)
+        return rgb_picture(read_picture(media))
+    return media
 
 
 def _as_livecc(video_processor) -> LiveCCVideoProcessor:

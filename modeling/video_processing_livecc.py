@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
+from transformers.video_utils import make_batched_videos
 
-from .frames_livecc import EXPECTED
-from .grammar_livecc import MAX_FRAME_PIXELS, MIN_FRAME_PIXELS
+from .frames_livecc import EXPECTED, as_tensor
+from .grammar_livecc import FRAMES_PER_SECOND, MAX_FRAME_PIXELS, MIN_FRAME_PIXELS, frame_pixel_budget
+from .video_loading_livecc import LoadedVideo, LoadOptions, load_pictures, load_video
 
 MAX_ASPECT_RATIO = 200  # beyond it Qwen2-VL's resizing refuses
 
@@ -112,6 +114,58 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         factor = self.patch_size * self.merge_size
         return self.resize(frames[None], size=size, resample=self.resample, factor=factor)[0]
 
+    def preprocess(self, videos, **kwargs):
+        """As the base class, but that files are read by LiveCC's reader, at 2 frames a second, within a clip's budget.
+
+        The base class needs torchcodec for files, and takes all of their frames.
+
+        Args:
+            videos: frames of videos, or paths of files (also lists of picture files, one list a video).
+            **kwargs: as in the base class. Of files, `fps`, `num_frames` and `max_frames` say which frames are taken
+                (by default 2 a second, at most 480); `size` (or `min_pixels`, `max_pixels`) wins over the budget.
+        """
+        listed = make_batched_videos(videos)
+        if not any(map(_is_file, listed)):
+            return super().preprocess(videos, **kwargs)
+        size = dict(kwargs.pop("size", None) or {})
+        do_resize = kwargs.pop("do_resize", None)
+        options = LoadOptions(
+            fps=kwargs.pop("fps", None),
+            max_frames=kwargs.pop("max_frames", None),
+            n_frames=kwargs.pop("num_frames", None),
+            min_pixels=kwargs.pop("min_pixels", None) or size.get("shortest_edge"),
+            max_pixels=kwargs.pop("max_pixels", None) or size.get("longest_edge"),
+            do_resize=self.do_resize if do_resize is None else do_resize,
+        )
+        loaded = [self._loaded(video, options) for video in listed]
+        metadata = [
+            {
+                "total_num_frames": len(video.frames),
+                "fps": video.fps,
+                "frames_indices": list(range(len(video.frames))),
+                "duration": len(video.frames) / video.fps,
+                "video_backend": "pyav",
+            }
+            for video in loaded
+        ]
+        own = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
+        return super().preprocess([video.frames for video in loaded], **(kwargs | own))
+
+    def _loaded(self, video, options: LoadOptions) -> LoadedVideo:
+        if isinstance(video, str):
+            return load_video(video, self, options)
+        if _is_file(video):
+            return load_pictures(list(video), self, options)
+        frames = as_tensor(video)  # beside files
+        self.check_frames(frames, options.do_resize)
+        resized = self.resized(frames, options.min_pixels, options.max_pixels, options.do_resize)
+        fps = float(options.fps or FRAMES_PER_SECOND)
+        return LoadedVideo(resized, [n / fps for n in range(len(frames))], fps)
+
+    def clip_limits(self, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None) -> SizeDict:
+        """Return the pixel limits of a frame in a clip; see :func:`clip_limits`."""
+        return clip_limits(self, n_frames, min_pixels, max_pixels)
+
     def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
         """Raise `ValueError` if `frames` is not what :meth:`frames_to_patches` takes."""
         if not isinstance(frames, torch.Tensor):
@@ -139,6 +193,13 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             )
 
 
+def _is_file(video) -> bool:
+    """Return whether a video is the path of a file, or a list of those of pictures."""
+    if isinstance(video, list | tuple):
+        return bool(video) and all(isinstance(item, str) for item in video)
+    return isinstance(video, str)
+
+
 def resize_limits(
     video_processor: Qwen2VLVideoProcessor, min_pixels: int | None = None, max_pixels: int | None = None
 ) -> SizeDict:
@@ -160,6 +221,26 @@ def resize_limits(
     else:
         low = min(low, high)
     return SizeDict(shortest_edge=low, longest_edge=high)
+
+
+def clip_limits(
+    video_processor: Qwen2VLVideoProcessor, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None
+) -> SizeDict:
+    """Return the pixel limits of a frame in a clip: what is given, else the clip's share of the token budget.
+
+    Args:
+        video_processor: its limits hold too.
+        n_frames: frames of the clip, which share the budget (`grammar_livecc.frame_pixel_budget`).
+        min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
+
+    Raises:
+        ValueError: if the limits contradict each other.
+    """
+    if max_pixels is None:
+        own = resize_limits(video_processor)
+        share = max(min(frame_pixel_budget(n_frames), own.longest_edge), own.shortest_edge)
+        max_pixels = max(share, min_pixels or 0)
+    return resize_limits(video_processor, min_pixels, max_pixels)
 
 
 LiveCCVideoProcessor.register_for_auto_class()

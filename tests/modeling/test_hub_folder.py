@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 import torch
+from media import write_video
 from safetensors.torch import load_file
 
 from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
@@ -76,17 +77,25 @@ def test_loads_streams_and_resaves_without_the_package(hub_folder, tmp_path, mak
         frames = torch.load(sys.argv[3])
         stream = again.start_stream(processor, query="Comment.", do_sample=False, max_pixels=50176)
         segments = stream.push(frames) + stream.finish()
+        shown = [{"type": "video", "video": sys.argv[4]}, {"type": "text", "text": "What is it?"}]
+        asked = processor.apply_chat_template(
+            [{"role": "user", "content": shown}], tokenize=True, return_dict=True, add_generation_prompt=True,
+            return_tensors="pt",
+        )
+        answer = again.generate(**asked, do_sample=False, max_new_tokens=4)[0, asked["input_ids"].shape[1]:]
         assert "livecc_hf" not in sys.modules
         print(json.dumps({
             "types": [type(x).__name__ for x in (model, processor, video_processor, config)],
             "scheme": again.config.position_scheme,
             "segments": [[s.start_s, s.end_s, s.text, list(s.token_ids)] for s in segments],
+            "asked": [asked["input_ids"].tolist(), asked["video_grid_thw"].tolist(), answer.tolist()],
             "same": all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values())),
         }))
     """
     frames = load_frames("live_cc")[:12, :, :96, :128].clone()
     torch.save(frames, tmp_path / "frames.pt")
-    done = run_python(code, tmp_path, hub_folder, tmp_path / "resaved", tmp_path / "frames.pt")
+    video = write_video(tmp_path / "v.mp4", n_frames=30, fps=10)
+    done = run_python(code, tmp_path, hub_folder, tmp_path / "resaved", tmp_path / "frames.pt", video)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["types"] == [
@@ -97,6 +106,16 @@ def test_loads_streams_and_resaves_without_the_package(hub_folder, tmp_path, mak
     stream = make_model("mrope").start_stream(processor, query="Comment.", do_sample=False, max_pixels=50176)
     expected = [[s.start_s, s.end_s, s.text, list(s.token_ids)] for s in stream.push(frames) + stream.finish()]
     assert result["segments"] == expected
+    ids, grid, answer = result["asked"]
+    shown = [{"type": "video", "video": str(video)}, {"type": "text", "text": "What is it?"}]
+    asked = processor.apply_chat_template(
+        [{"role": "user", "content": shown}], tokenize=True, return_dict=True, add_generation_prompt=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    assert (ids, grid) == (asked["input_ids"].tolist(), asked["video_grid_thw"].tolist())
+    assert grid[0][0] == 3
+    model = make_model("mrope")
+    assert model.generate(**asked, do_sample=False, max_new_tokens=4)[0, len(ids[0]) :].tolist() == answer
     resaved = {path.name for path in (tmp_path / "resaved").iterdir()}
     assert {path.name for path in hub_folder.iterdir()} <= resaved
 

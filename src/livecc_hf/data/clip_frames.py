@@ -22,10 +22,9 @@ from livecc_hf.modeling.grammar_livecc import (
     FRAMES_PER_SECOND,
     MAX_FRAMES,
     TURN_FRAMES,
-    frame_pixel_budget,
 )
 from livecc_hf.modeling.video_file_livecc import VideoInfo, VideoReadError, probe_video
-from livecc_hf.modeling.video_processing_livecc import resize_limits
+from livecc_hf.modeling.video_processing_livecc import clip_limits, resize_limits
 from livecc_hf.modeling.video_reader_livecc import exact_number, iter_frames, measure_duration
 
 from .unusable import UnusableSample
@@ -135,11 +134,7 @@ def plan_frame_size(
     """
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 
-    if max_pixels is None:
-        own = resize_limits(video_processor)
-        share = max(min(frame_pixel_budget(n_frames), own.longest_edge), own.shortest_edge)
-        max_pixels = max(share, min_pixels or 0)
-    limits = resize_limits(video_processor, min_pixels, max_pixels)
+    limits = clip_limits(video_processor, n_frames, min_pixels, max_pixels)
     factor = video_processor.patch_size * video_processor.merge_size
     height_px, width_px = smart_resize(
         height_px, width_px, factor=factor, min_pixels=limits.shortest_edge, max_pixels=limits.longest_edge

@@ -1,0 +1,221 @@
+"""Questions in the Hugging Face way: files are read by LiveCC's reader, within its budget, and resized once."""
+
+import functools
+import http.server
+import threading
+
+import numpy as np
+import pytest
+import torch
+from media import write_video
+from PIL import Image
+from transformers import pipeline
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from livecc_hf import load_model_and_processor
+from livecc_hf.assets import bundled_model_path
+from livecc_hf.modeling import StreamingProcessor
+from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
+from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
+from livecc_hf.modeling.video_reader_livecc import VideoReadError, iter_frames
+
+SMALL = {"shortest_edge": 28 * 28, "longest_edge": 6 * 28 * 28}
+
+
+@pytest.fixture(autouse=True)
+def no_other_reader(monkeypatch):
+    """As if torchcodec were there, or not: transformers' own reader is not asked."""
+
+    def fails(*args, **kwargs):
+        raise AssertionError("transformers read the file")
+
+    monkeypatch.setattr(BaseVideoProcessor, "fetch_videos", fails)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The bundled model and its processor."""
+    return load_model_and_processor(bundled_model_path(), device="cpu")[:2]
+
+
+@pytest.fixture(scope="module")
+def tiny_processor(tiny):
+    return tiny[1]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video") / "v.mp4", n_frames=45, fps=10)
+
+
+def chat(*parts):
+    return [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts],
+        }
+    ]
+
+
+def asked(processor, messages, **processor_kwargs):
+    return processor.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
+        return_tensors="pt",
+        processor_kwargs=processor_kwargs,
+    )
+
+
+@pytest.mark.parametrize("as_path", [str, lambda path: path, lambda path: f"file://{path}"])
+def test_a_file_is_read_at_two_frames_a_second(processor, video, as_path):
+    inputs = asked(processor, chat({"type": "video", "video": as_path(video)}, "What happens?"))
+    frames = torch.stack([item.frame for item in iter_frames(video)])
+    assert len(frames) == 9
+    patches, grid = processor.video_processor.frames_to_patches(frames)
+    assert torch.equal(inputs["video_grid_thw"], grid)
+    assert torch.equal(inputs["pixel_values_videos"], patches)
+    assert int((inputs["mm_token_type_ids"] == 2).sum()) == grid.prod() // 4
+
+
+def test_limits_that_are_given_hold_and_frames_are_resized_once(processor, video, tiny_processor):
+    for each, kwargs in ((processor, {"size": SMALL}), (tiny_processor, {})):
+        inputs = asked(each, chat({"type": "video", "video": str(video)}, "What?"), **kwargs)
+        frames = torch.stack([item.frame for item in iter_frames(video)])
+        limits = (SMALL["shortest_edge"], SMALL["longest_edge"]) if kwargs else ()
+        patches, grid = each.video_processor.frames_to_patches(frames, *limits)
+        assert torch.equal(inputs["video_grid_thw"], grid)
+        assert torch.equal(inputs["pixel_values_videos"], patches)
+
+
+def test_frames_may_be_chosen(processor, video):
+    for kwargs, n_pairs in (({"num_frames": 4}, 2), ({"fps": 4}, 9), ({"max_frames": 6}, 3), ({"fps": 1}, 3)):
+        inputs = asked(processor, chat({"type": "video", "video": str(video)}, "What?"), size=SMALL, **kwargs)
+        assert inputs["video_grid_thw"][0, 0] == n_pairs, kwargs
+    with pytest.raises(ValueError, match=r"num_frames|n_frames=4 are given: expected one"):
+        asked(processor, chat({"type": "video", "video": str(video)}, "What?"), num_frames=4, fps=2)
+
+
+def test_a_long_video_is_seen_whole_within_the_budget(tiny_processor, processor, tmp_path):
+    """More than 240 s: 480 frames, spread evenly, of which each has its share of the tokens."""
+    path = write_video(tmp_path / "long.mp4", n_frames=320, fps=1)
+    loaded = load_video(path, tiny_processor.video_processor)
+    assert len(loaded.frames) == 480
+    assert loaded.times_s[-1] == pytest.approx(320, abs=1)
+    steps = np.diff(loaded.times_s)
+    assert steps.max() - steps.min() < 0.01
+    few = load_video(path, tiny_processor.video_processor, LoadOptions(max_frames=8))
+    assert few.times_s == pytest.approx([40.0 * n for n in range(8)], abs=1)
+    assert processor.video_processor.clip_limits(480).longest_edge == frame_pixel_budget(480) == 105 * 28 * 28
+
+
+def lying(path, header_s, processor, monkeypatch):
+    """Load a video whose header says another length."""
+    from livecc_hf.modeling import video_loading_livecc
+
+    probe = video_loading_livecc.probe_video
+
+    def probed(path):
+        info = probe(path)
+        return type(info)(**(vars(info) | {"duration_s": header_s}))
+
+    monkeypatch.setattr(video_loading_livecc, "probe_video", probed)
+    return load_video(path, processor.video_processor, LoadOptions(max_frames=20))
+
+
+@pytest.mark.parametrize("header_s", [None, 0.5, 4.0, 4.5, 9.0, 600.0])
+def test_a_wrong_length_in_the_header_changes_nothing(processor, video, monkeypatch, header_s):
+    true = load_video(video, processor.video_processor, LoadOptions(max_frames=20))
+    loaded = lying(video, header_s, processor, monkeypatch)
+    assert loaded.times_s == true.times_s
+    assert torch.equal(loaded.frames, true.frames)
+
+
+def test_a_part_of_a_video(processor, video):
+    loaded = load_video(video, processor.video_processor, LoadOptions(start_s=1, end_s=3))
+    assert loaded.times_s == [1.0, 1.5, 2.0, 2.5]
+
+
+def test_pictures_are_a_video_and_pictures_of_16_bits_keep_their_brightness(processor, tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (84, 112), dtype=np.uint8)
+    paths = [str(tmp_path / f"{n}.png") for n in range(4)]
+    for path in paths:
+        Image.fromarray(gray.astype(np.uint16) * 257).save(path)
+    shown = Image.fromarray(gray).convert("RGB")
+    frames = torch.from_numpy(np.asarray(shown).copy()).permute(2, 0, 1).expand(4, -1, -1, -1)
+    patches, grid = processor.video_processor.frames_to_patches(frames)
+    inputs = asked(processor, chat({"type": "video", "video": paths}, "What?"))
+    assert torch.equal(inputs["video_grid_thw"], grid)
+    assert torch.equal(inputs["pixel_values_videos"], patches)
+    expected = processor.image_processor(images=[shown], return_tensors="pt")["pixel_values"]
+    for image in (paths[0], Image.open(paths[0])):
+        assert torch.equal(asked(processor, chat({"type": "image", "image": image}, "What?"))["pixel_values"], expected)
+
+
+def test_a_video_on_the_web(processor, video):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(video.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        loaded = load_video(f"{url}/v.mp4", processor.video_processor)
+        with pytest.raises(OSError, match="404"):
+            load_video(f"{url}/none.mp4", processor.video_processor)
+        server.shutdown()
+    assert torch.equal(loaded.frames, load_video(video, processor.video_processor).frames)
+
+
+def test_what_cannot_be_read_is_one_clear_error(processor, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    for shown, error, message in (
+        ({"type": "video", "video": str(tmp_path / "none.mp4")}, FileNotFoundError, "none.mp4"),
+        ({"type": "video", "video": str(tmp_path / "text.mp4")}, VideoReadError, "text.mp4"),
+        ({"type": "image", "image": str(tmp_path / "text.mp4")}, ValueError, "text.mp4 cannot be read as a picture"),
+    ):
+        with pytest.raises(error, match=message):
+            asked(processor, chat(shown, "What?"))
+    with pytest.raises(ValueError, match="half of a character"):
+        asked(processor, chat("great \ud83d"))
+
+
+@pytest.mark.parametrize("with_video", [True, False])
+def test_a_batch_says_what_each_says_alone(tiny, video, with_video):
+    """Shorter questions are padded on the left, where nothing is generated."""
+    shown = [{"type": "video", "video": str(video)}] if with_video else []
+    chats = [chat(*shown, question) for question in ("What?", "What happens here, and what is it that moves?")]
+    pipe = pipeline("image-text-to-text", model=tiny[0], processor=tiny[1])
+
+    def said(shown, **options):
+        return pipe(shown, generate_kwargs={"do_sample": False, "max_new_tokens": 8}, return_full_text=False, **options)
+
+    alone = [said(each)[0]["generated_text"] for each in chats]
+    assert [each[0]["generated_text"] for each in said(chats, batch_size=2)] == alone
+    assert all(alone)
+
+
+LIMITS = {
+    "size": {"size": {"shortest_edge": 3136, "longest_edge": 39200}},
+    "pixels": {"min_pixels": 3136, "max_pixels": 39200},
+    "at most": {"max_pixels": 39200},
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+@pytest.mark.parametrize("is_published", [True, False])
+def test_limits_given_to_from_pretrained_hold_for_images_and_videos(
+    published_checkpoint, tmp_path, processor, limits, is_published
+):
+    folder = published_checkpoint
+    if not is_published:
+        processor.save_pretrained(tmp_path)
+        folder = tmp_path
+    given = {name: dict(value) if isinstance(value, dict) else value for name, value in limits.items()}
+    limited = StreamingProcessor.from_pretrained(folder, **given)
+    assert given == limits  # the caller's own
+    for part in (limited.image_processor, limited.video_processor):
+        assert part.size["longest_edge"] == 39200
+        assert part.size["shortest_edge"] <= 39200
+        if len(limits) == 2 or "size" in limits:
+            assert part.size["shortest_edge"] == 3136
+    with pytest.raises(ValueError, match="max_pixels=0: expected a positive number"):
+        StreamingProcessor.from_pretrained(folder, max_pixels=0)
