@@ -30,7 +30,13 @@ class PackedCaches:
     Args:
         caches: one a stream.
         n_new: how many tokens of the row are of each stream.
+
+    Attributes:
+        is_packed: by which :class:`StreamAttention` knows it: that of a model folder's code is another class than the
+            installed package's, and either may be given the other's caches.
     """
+
+    is_packed = True
 
     def __init__(self, caches: Sequence[StreamCache], n_new: Sequence[int]):
         self.caches = caches
@@ -131,7 +137,13 @@ class PackedCaches:
 
 
 class StreamAttention(Qwen2VLAttention):
-    """Qwen2-VL's attention that also takes :class:`PackedCaches`; everything else is as it was."""
+    """Qwen2-VL's attention that also takes :class:`PackedCaches`; everything else is as it was.
+
+    Attributes:
+        takes_packed: whether caches of another copy of this code are taken; see `PackedCaches.is_packed`.
+    """
+
+    takes_packed = True
 
     def forward(self, hidden_states, *args, position_embeddings=None, **kwargs):
         """As `Qwen2VLAttention.forward`.
@@ -143,7 +155,7 @@ class StreamAttention(Qwen2VLAttention):
             **kwargs: as there; a transformers cache, or :class:`PackedCaches`, under the name `CACHE_KEYWORD`.
         """
         caches = kwargs.get(CACHE_KEYWORD)
-        if not isinstance(caches, PackedCaches):
+        if not getattr(caches, "is_packed", False):
             return super().forward(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
         n = hidden_states.shape[1]
         cos, sin = position_embeddings

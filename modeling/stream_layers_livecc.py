@@ -98,6 +98,20 @@ class StreamLayers:
         return logits if logits.ndim == 2 else logits[None]
 
 
+def check_layers(model) -> None:
+    """Check that this code can run a model whose class may be of another copy of it, such as a model folder's.
+
+    Raises:
+        ValueError: if it cannot: the other copy is of another version.
+    """
+    attention = model.model.language_model.layers[0].self_attn
+    if not getattr(type(attention), "takes_packed", False):
+        raise ValueError(
+            f"the model's code ({type(model).__module__}) is of another version than the package livecc_hf, whose "
+            "streams it does not take: load the model with livecc_hf.load_model_and_processor instead of AutoModel"
+        )
+
+
 def vision_features(visual: nn.Module, patches: torch.Tensor, grid_thw: torch.LongTensor) -> torch.Tensor:
     """Return the vision tower's tokens.
 
@@ -207,7 +221,12 @@ def _attend_in_pictures(query: torch.Tensor, key: torch.Tensor, value: torch.Ten
 def _is_known(module: nn.Module, parts: dict[str, type]) -> bool:
     """Return whether a module and its parts are of these classes, with nothing that hangs on them."""
     found = ((module.get_submodule(name), kind) for name, kind in parts.items())
-    return all(type(part) is kind and is_bare(part) for part, kind in found)
+    return all((type(part) is kind or _is_copy(part, kind)) and is_bare(part) for part, kind in found)
+
+
+def _is_copy(part: nn.Module, kind: type) -> bool:
+    """Return whether a module is of the same attention in another copy of this code, such as a model folder's."""
+    return kind is StreamAttention and getattr(type(part), "takes_packed", False)
 
 
 def _bound(layer: nn.Module, dtype: torch.dtype) -> Callable[..., torch.Tensor]:

@@ -22,6 +22,7 @@ from livecc_hf.messages import one_line
 from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.stream_engine_livecc import generate
+from livecc_hf.modeling.stream_layers_livecc import check_layers
 from livecc_hf.modeling.stream_reading_livecc import new_memory
 from livecc_hf.modeling.streaming_livecc import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
@@ -91,7 +92,7 @@ class CommentaryPool:
         max_lag_s: how many seconds of video may wait beside the next turn.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or the model's code is of a version that this package cannot run.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class CommentaryPool:
             raise ValueError(f"overload={overload!r}: expected one of {', '.join(OVERLOAD_POLICIES)}")
         if not max_lag_s >= 1:
             raise ValueError(f"max_lag_s={max_lag_s!r}: expected a number of seconds, at least 1")
+        check_layers(model)
         self.max_streams, self.overload, self.max_lag_s = max_streams, overload, max_lag_s
         self.stats = PoolStats()
         self._model, self._processor = model, processor
