@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import torch
 from torch import nn
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
@@ -22,6 +25,9 @@ register_checkpoint_conversion_mapping(
     get_checkpoint_conversion_mapping("Qwen2VLForConditionalGeneration"),
     overwrite=True,
 )
+
+
+_HUB_OPTIONS = ("repo_id", "commit_message", "create_pr", "private", "revision", "tags")
 
 
 class LiveCCModel(Qwen2VLModel):
@@ -165,13 +171,38 @@ class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGenera
             if hook.id in visual.get_input_embeddings()._forward_hooks:
                 hook.remove()
 
-    def save_pretrained(self, save_directory, *args, save_original_format: bool = False, **kwargs):
+    def save_pretrained(
+        self, save_directory, *args, save_original_format: bool = False, push_to_hub: bool = False, **kwargs
+    ):
         """As `PreTrainedModel.save_pretrained`, in the key layout of the modules.
 
         With `save_original_format=True` the keys go back to Qwen2-VL's published layout; a full
         fine-tune resumed from such a folder by `Trainer` would drop every renamed weight.
+
+        Of a model that was loaded from an adapter, the adapter alone is saved, as transformers does; what it needs
+        stands beside it: `config.json` with its position scheme, which may not be its base's, and its processor.
         """
-        return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        kwargs["save_original_format"] = save_original_format
+        if not getattr(self, "_hf_peft_config_loaded", False):
+            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
+        hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self._save_beside_adapter(Path(save_directory))
+            if push_to_hub:  # saves once more: transformers would not send what it has not written itself
+                repo_id = hub.pop("repo_id", None) or Path(save_directory).name
+                token = {"token": kwargs["token"]} if "token" in kwargs else {}
+                self.push_to_hub(repo_id, **hub, **token)
+
+    def _save_beside_adapter(self, folder: Path) -> None:
+        config = copy.deepcopy(self.config)
+        if hasattr(config, "quantization_config"):  # how the base was held, not what the adapter needs
+            del config.quantization_config
+        config.architectures = ["LiveCCForConditionalGeneration"]
+        config.save_pretrained(folder)
+        processor = getattr(self, "_adapter_processor", None)
+        if processor is not None and not (folder / "processor_config.json").exists():
+            processor.save_pretrained(folder)
 
 
 LiveCCForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

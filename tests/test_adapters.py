@@ -281,3 +281,48 @@ def test_the_cards_code_runs_without_this_package(trained, base, tmp_path, proce
     *_, segment = model.stream_generate(processor, torch.zeros(8, 3, 56, 84, dtype=torch.uint8), do_sample=False)
     expected = f"LiveCCForConditionalGeneration sequential {segment.token_ids}"
     assert done.stdout.strip().splitlines()[-1] == expected
+
+
+def test_an_adapter_that_is_saved_again_keeps_its_scheme_and_processor(trained, processor, tmp_path, monkeypatch):
+    folder, expected = trained
+    processor = load_processor(folder)
+    processor.default_query = "Say what happens."
+    processor.save_pretrained(folder_copy := shutil.copytree(folder, tmp_path / "own"))
+    model, _, info = load_model_and_processor(folder_copy, device="cpu")
+    assert info.position_scheme == "sequential"
+    model.save_pretrained(tmp_path / "again")
+    pushed = tmp_path / "pushed"
+
+    def upload(self, working_dir, *args, **kwargs):
+        shutil.copytree(working_dir, pushed)
+
+    monkeypatch.setattr(type(model), "_upload_modified_files", upload)
+    api = type("Api", (), {"create_repo": lambda self, repo_id, **kwargs: type("Repo", (), {"repo_id": repo_id})()})
+    for module in ("transformers.utils.hub", "transformers.modeling_utils"):
+        monkeypatch.setattr(f"{module}.hf_api", api)
+    monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *args, **kwargs: Card())
+    model.save_pretrained(tmp_path / "third", push_to_hub=True, repo_id="somebody/adapter")
+    for saved in (tmp_path / "again", tmp_path / "third", pushed):
+        assert not list(saved.glob("model*.safetensors"))
+        again, own, info = load_model_and_processor(saved, device="cpu")
+        assert info.position_scheme == again.config.position_scheme == "sequential"
+        assert own.default_query == "Say what happens."
+        torch.testing.assert_close(logits(again, own), expected, atol=1e-4, rtol=0)
+
+
+class Card:
+    """A model card that is not asked from the Hub."""
+
+    def save(self, path):
+        Path(path).write_text("# A card\n")
+
+
+def test_a_card_says_that_auto_classes_do_not_load_the_folder(trained):
+    from transformers import AutoModel
+
+    assert (
+        "`AutoModel.from_pretrained` and `pipeline` do not load the folder itself"
+        in (trained[0] / "README.md").read_text()
+    )
+    with pytest.raises(OSError, match="no file named model.safetensors"):
+        AutoModel.from_pretrained(trained[0], trust_remote_code=True)

@@ -204,3 +204,13 @@ def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
     done = subprocess.run([sys.executable, "-c", code, source, tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[-1]) < 1.5 * weights
+
+
+def test_dtype_and_device_may_be_torchs_own(published_checkpoint):
+    for dtype in (torch.bfloat16, "torch.bfloat16", "bfloat16"):
+        model, _ = load_model(published_checkpoint, device=torch.device("cpu"), dtype=dtype)
+        assert model.dtype == torch.bfloat16
+        assert model.device == torch.device("cpu")
+    for wrong in (torch.int8, 16, "int8", b"bfloat16"):
+        with pytest.raises(ModelLoadError, match="dtype .* is unknown: expected float32, bfloat16 or float16"):
+            load_model(published_checkpoint, device="cpu", dtype=wrong)

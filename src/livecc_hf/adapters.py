@@ -245,7 +245,8 @@ for segment in model.stream_generate(processor, "video.mp4"):
     print(f"{{segment.start_s:7.1f}}s  {{segment.text}}")
 ```
 
-This runs the code in this folder.
+This runs the code in this folder. `AutoModel.from_pretrained` and `pipeline` do not load the folder itself: it holds an
+adapter and no whole model; `livecc merge` makes one that they do load.
 
 ## Before you publish
 

@@ -11,6 +11,8 @@ from .extras import MissingExtraError, require_extra
 from .messages import one_line
 
 if TYPE_CHECKING:
+    import torch
+
     from .adapters import AdapterInfo
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 
@@ -38,8 +40,8 @@ class LoadInfo:
 
 def load_model_and_processor(
     name_or_path: str | os.PathLike,
-    device: str | None = None,
-    dtype: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     load_in_4bit: bool = False,
     position_scheme: str | None = None,
     base: str | os.PathLike | None = None,
@@ -51,8 +53,8 @@ def load_model_and_processor(
             in the published layout, or an adapter, which is put on the base it names. Such a model runs in the
             position scheme of the adapter, and `model.disable_adapters()` gives the base's outputs (see also
             `livecc_hf.adapters.switch_adapter`).
-        device: such as `cuda:0` or `cpu`; default: CUDA if there is any.
-        dtype: such as `bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
+        device: such as `cuda:0` or `cpu`, or a `torch.device`; default: CUDA if there is any.
+        dtype: such as `bfloat16` or `torch.bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
         load_in_4bit: quantise the language model with bitsandbytes while loading.
         position_scheme: overrides the checkpoint's, or the one assumed for a published checkpoint.
         base: for an adapter: folder or Hub id of its base model, if not where the adapter says.
@@ -62,13 +64,15 @@ def load_model_and_processor(
     """
     processor = load_processor(name_or_path, base)
     model, info = load_model(name_or_path, device, dtype, load_in_4bit, position_scheme, processor, base)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        model._adapter_processor = processor  # saved with the adapter: it may not be its base's
     return model, processor, info
 
 
 def load_model(
     name_or_path: str | os.PathLike,
-    device: str | None = None,
-    dtype: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     load_in_4bit: bool = False,
     position_scheme: str | None = None,
     processor: StreamingProcessor | None = None,
@@ -89,7 +93,7 @@ def load_model(
     config, notes = read_config(source, position_scheme, base)
     if processor is not None and config.message_end_token_id is None:
         config.message_end_token_id = processor.end_id
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = str(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     model = load_weights(weights, config, device, dtype, load_in_4bit, revision)
     if adapter is not None:
         attach_adapter(model, adapter)
@@ -100,7 +104,7 @@ def load_weights(
     source: str,
     config: LiveCCConfig,
     device: str,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     load_in_4bit: bool = False,
     revision: str | None = None,
 ) -> LiveCCForConditionalGeneration:
@@ -322,12 +326,12 @@ def check_report(
             raise ModelLoadError(f"{source}: {len(keys)} {what} are {kind.split('_')[0]}, such as {keys[0]}: {meaning}")
 
 
-def _torch_dtype(dtype: str | None, device: str):
+def _torch_dtype(dtype: str | torch.dtype | None, device: str):
     import torch
 
     if dtype is None:
         return torch.float32 if device.startswith("cpu") else "auto"
-    value = getattr(torch, dtype, None)
+    value = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not isinstance(value, torch.dtype) or not value.is_floating_point:
         raise ModelLoadError(f"dtype {dtype!r} is unknown: expected float32, bfloat16 or float16")
     return value

@@ -12,6 +12,8 @@ from .loading import ModelLoadError, load_processor, load_weights, read_config
 from .messages import one_line
 
 if TYPE_CHECKING:
+    import torch
+
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -21,7 +23,7 @@ def merge_adapter(
     adapter: str | os.PathLike,
     out: str | os.PathLike,
     base: str | os.PathLike | None = None,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     max_shard_size: str = "2GB",
 ) -> Path:
     """Write an adapter and its base as one model folder, in the adapter's position scheme.
@@ -33,7 +35,7 @@ def merge_adapter(
         adapter: folder or Hub id of the adapter.
         out: the folder to write; must not exist, or be empty.
         base: folder or Hub id of the base, if not where the adapter says.
-        dtype: of the weights written: `float32`, `bfloat16` or `float16`; default: the base's.
+        dtype: of the weights written: `float32`, `bfloat16` or `float16`, or the same of torch; default: the base's.
         max_shard_size: largest weight file, such as `2GB`.
 
     Returns:
@@ -52,7 +54,7 @@ def merge_adapter(
             "`livecc train` writes with use_peft=true"
         )
     _check_out(source, out)
-    if dtype is not None and dtype not in _DTYPES:
+    if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:
         raise ValueError(f"dtype {dtype!r} is unknown: expected one of {', '.join(_DTYPES)}")
     require_peft()
     config, _ = read_config(source, base=base)  # fails early if the base is missing
