@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .asking import answer
     from .loading import load_model_and_processor
     from .modeling import (
         CommentarySegment,
@@ -26,7 +27,11 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
-_MODULES = {"load_model_and_processor": ".loading", "CommentaryPool": ".pool"}  # the others: .modeling
+_MODULES = {
+    "answer": ".asking",
+    "load_model_and_processor": ".loading",
+    "CommentaryPool": ".pool",
+}  # the others: .modeling
 
 __all__ = [
     "CommentaryPool",
@@ -36,6 +41,7 @@ __all__ = [
     "LiveCCForConditionalGeneration",
     "StreamOptions",
     "StreamingProcessor",
+    "answer",
     "load_model_and_processor",
 ]
 

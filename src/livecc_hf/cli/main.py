@@ -18,6 +18,7 @@ from livecc_hf import __version__
 
 # Name of a command: what it does, and the module with its `add_arguments` and `run`.
 COMMANDS = {
+    "ask": ("answer a question about a video or an image", "livecc_hf.cli.ask"),
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),

@@ -1,0 +1,79 @@
+"""`livecc ask`: a question about a video or an image, and its answer on standard output."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import warnings
+from pathlib import Path
+
+from livecc_hf.cli.commentate import parse_time
+from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of, whole_text
+from livecc_hf.cli.status import Status, show_warnings
+from livecc_hf.loading import check_model_name
+from livecc_hf.sources.early_check import check_is_video
+
+_GENERATION = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("shown", metavar="VIDEO_OR_IMAGE", help="a video or picture file")
+    parser.add_argument("question", metavar="QUESTION", type=whole_text, help="what to answer")
+    reading = parser.add_argument_group("what is seen of a video")
+    reading.add_argument("--start", type=parse_time, metavar="TIME", help="from where: seconds, or hh:mm:ss.s")
+    reading.add_argument("--end", type=parse_time, metavar="TIME", help="up to where")
+    reading.add_argument("--fps", type=float, metavar="X", help="frames a second; default: 2")
+    reading.add_argument(
+        "--max-frames", type=int, metavar="N", help="most frames, spread evenly over a longer video; default: 480"
+    )
+    add_model_arguments(parser.add_argument_group("model"))
+    group = parser.add_argument_group("generation", "defaults: the model's generation_config")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of the answer; default: 512")
+    group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
+    group.add_argument(
+        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
+    )
+    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
+    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
+    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer the question."""
+    from livecc_hf.asking import is_picture_file
+
+    # Said before the seconds that the other imports take.
+    if not args.question.strip():
+        raise ValueError(f"the question is {args.question!r}: expected some text")
+    if not Path(args.shown).is_file() or not is_picture_file(args.shown):
+        check_is_video(args.shown)
+    elif given := [f"--{name}" for name in ("start", "end", "fps") if getattr(args, name) is not None]:
+        raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
+    if args.end is not None and args.end <= (args.start or 0):
+        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
+    if args.model is not None:
+        check_model_name(args.model)
+    import torch
+
+    from livecc_hf.asking import answer
+    from livecc_hf.modeling.decoding_livecc import StreamOptions
+    from livecc_hf.modeling.video_loading_livecc import LoadOptions
+    from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
+
+    generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
+    StreamOptions(**generation, seed=args.seed)  # checks the values
+    reading = LoadOptions(args.fps, args.max_frames, None, args.min_pixels, args.max_pixels, True, args.start, args.end)
+    status = Status(quiet=False)
+    with warnings.catch_warnings(), contextlib.closing(status):
+        show_warnings(status, (VideoReadWarning,), args.debug)
+        model, processor = load_model_of(args, status)
+        if args.seed is not None:
+            torch.manual_seed(args.seed)
+        status.update("looking ...")
+        text = answer(model, processor, args.shown, args.question, reading, **generation)
+        status.clear()
+    print(text)
+    return 0
