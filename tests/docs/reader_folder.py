@@ -8,6 +8,7 @@ from pathlib import Path
 for _folder in (Path(__file__).parents[1], Path(__file__).parents[1] / "evaluation"):
     sys.path.insert(0, str(_folder))
 from media import write_video
+from PIL import Image
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.tiny.rendering import write_video as write_shapes
@@ -32,12 +33,14 @@ _MATCH_S = 24
 def make_reader_folder(folder: Path) -> Path:
     """Make the folder, and return it.
 
-    It holds what the pages speak of: `match.mp4` (24 s of shapes), `screen.ts`, `my-videos/` and `videos/` with
-    captions, `videos.jsonl`, predictions of benchmarks, the Hub folder `livecc-7b`, and links to what a clone has.
+    It holds what the pages speak of: `match.mp4` (24 s of shapes), `photo.jpg`, `screen.ts`, `my-videos/` and
+    `videos/` with captions, `videos.jsonl`, predictions of benchmarks, the Hub folder `livecc-7b`, and links to what a
+    clone has.
     """
     for name in ("recipes", "examples", "pyproject.toml", "Makefile", "modeling", "src", "README.md"):
         (folder / name).symlink_to(ROOT / name)
     write_shapes(simulate(-1367, _MATCH_S), folder / "match.mp4", size_px=168)
+    Image.new("RGB", (320, 240), "red").save(folder / "photo.jpg")
     write_video(folder / "screen.ts", n_frames=50, size_px=(160, 120))
     (folder / "livecc-7b").symlink_to(TINY)
     video = write_video(folder / "video.mp4", n_frames=2 * _CLIP_S, fps=2, size_px=(640, 480))
