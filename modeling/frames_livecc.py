@@ -151,7 +151,9 @@ def _item_tensor(item: Any, number: int) -> torch.Tensor:
         return picture_tensor(item)
     tensor = _array_tensor(item, 3) if is_array(item) else item
     if not isinstance(tensor, torch.Tensor):
-        raise ValueError(f"frame {number} of the list is of type {type(item).__name__}: expected {EXPECTED}")
+        raise ValueError(
+            f"frames are of type list: expected {EXPECTED}, but item {number} is of type {type(item).__name__}"
+        )
     return tensor
 
 

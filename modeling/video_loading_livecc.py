@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
 import tempfile
@@ -15,14 +16,12 @@ import torch
 
 from .frames_livecc import picture_tensor
 from .grammar_livecc import FRAMES_PER_SECOND, MAX_FRAMES
-from .video_file_livecc import VideoInfo, probe_video
-from .video_reader_livecc import exact_number, iter_frames
+from .video_file_livecc import probe_video
+from .video_reader_livecc import exact_number, iter_frames, measure_duration
 
 if TYPE_CHECKING:
     from .video_processing_livecc import LiveCCVideoProcessor
 
-# A length in a header is an estimate: a plan made by it is made anew where the file is so much shorter or longer.
-_GOOD_GUESS = 0.9
 _FETCH_TIMEOUT_S = 30.0
 
 
@@ -79,28 +78,6 @@ class LoadedVideo:
     fps: float
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How many frames a video is taken to have, and at which rate."""
-
-    n_frames: int
-    fps: float
-
-    @classmethod
-    def of(cls, length_s: float | None, options: LoadOptions) -> _Plan:
-        fps, most = float(options.fps or FRAMES_PER_SECOND), options.most
-        if length_s is None:
-            return cls(most, fps)
-        length_s = max(length_s, 1e-3)
-        if options.n_frames is not None or length_s * fps > most:
-            return cls(most, most / length_s)
-        return cls(max(round(length_s * fps), 1), fps)
-
-    def is_like(self, other: _Plan) -> bool:
-        pairs = (self.n_frames, other.n_frames), (self.fps, other.fps)
-        return all(min(pair) >= _GOOD_GUESS * max(pair) for pair in pairs)
-
-
 def load_video(
     path: str | os.PathLike, video_processor: LiveCCVideoProcessor, options: LoadOptions | None = None
 ) -> LoadedVideo:
@@ -128,17 +105,20 @@ def load_video(
             file.flush()
             return load_video(file.name, video_processor, options)
     path = path.removeprefix("file://")
-    info = probe_video(path)
-    plan = _Plan.of(_length_s(info, options), options)
-    times_s, frames, shown_until_s = _read(path, info, plan, video_processor, options)
-    better = _Plan.of(shown_until_s - times_s[0], options)
-    if not plan.is_like(better):
-        plan = better
-        times_s, frames, _ = _read(path, info, plan, video_processor, options)
-    if len(frames) > options.most:
+    origin_s = probe_video(path).clock_start_s
+    n_frames, fps = _plan(path, origin_s, options)
+    limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
+    times_s, frames, source, resized = [], [], None, None
+    with closing(iter_frames(path, options.start_s, options.end_s, fps, origin_s)) as sampled:
+        for item in sampled:
+            if item.frame is not source:
+                source, resized = item.frame, _resized(item.frame, limits, video_processor, options)
+            times_s.append(item.time_s)
+            frames.append(resized)
+    if len(frames) > options.most:  # by rounding, or where times are damaged
         kept = torch.linspace(0, len(frames) - 1, options.most).round().long().tolist()
         times_s, frames = [times_s[i] for i in kept], [frames[i] for i in kept]
-    return LoadedVideo(torch.stack(frames), times_s, plan.fps)
+    return LoadedVideo(torch.stack(frames), times_s, fps)
 
 
 def load_pictures(
@@ -181,37 +161,15 @@ def read_picture(path: str | os.PathLike):
         raise ValueError(f"{path} cannot be read as a picture: {' '.join(str(error).split())[:200]}") from error
 
 
-def _length_s(info: VideoInfo, options: LoadOptions) -> float | None:
-    """Return the length of the part that is read, by the header; `None` where nothing says it."""
-    first_s = info.first_pts_s - info.clock_start_s
-    end_s = None if info.duration_s is None else first_s + info.duration_s
-    if options.end_s is not None:
-        end_s = options.end_s if end_s is None else min(options.end_s, end_s)
-    return None if end_s is None else end_s - max(first_s, options.start_s or first_s)
-
-
-def _read(
-    path: str | os.PathLike, info: VideoInfo, plan: _Plan, video_processor: LiveCCVideoProcessor, options: LoadOptions
-) -> tuple[list[float], list[torch.Tensor], float]:
-    """Read frames by a plan; where they are twice as many as there may be, every other is kept from there on.
-
-    Returns:
-        Their times and the frames, resized, and when the last one read leaves the screen.
-    """
-    limits = video_processor.clip_limits(plan.n_frames, options.min_pixels, options.max_pixels)
-    times_s, frames, stride, source, resized = [], [], 1, None, None
-    span = {"start_s": options.start_s, "end_s": options.end_s, "origin_s": info.clock_start_s}
-    with closing(iter_frames(path, fps=plan.fps, **span)) as sampled:
-        for n, item in enumerate(sampled):
-            if n % stride:
-                continue
-            if item.frame is not source:
-                source, resized = item.frame, _resized(item.frame, limits, video_processor, options)
-            times_s.append(item.time_s)
-            frames.append(resized)
-            if len(frames) >= 2 * options.most:
-                times_s, frames, stride = times_s[::2], frames[::2], 2 * stride
-    return times_s, frames, max(item.end_s, item.time_s)
+def _plan(path: str | os.PathLike, origin_s: float, options: LoadOptions) -> tuple[int, float]:
+    """Return how many frames a video has, and how many for each second; its length is read from the packets."""
+    fps = float(options.fps or FRAMES_PER_SECOND)
+    first_s = max(probe_video(path).first_pts_s - origin_s, options.start_s or -math.inf)
+    end_s = min(measure_duration(path), math.inf if options.end_s is None else options.end_s)
+    length_s = max(end_s - first_s, 1e-3)  # what lies outside of the video, the reader says
+    if options.n_frames is not None or length_s * fps > options.most:
+        return options.most, options.most / length_s
+    return max(math.ceil(length_s * fps), 1), fps
 
 
 def _resized(frame: torch.Tensor, limits, video_processor: LiveCCVideoProcessor, options: LoadOptions) -> torch.Tensor:

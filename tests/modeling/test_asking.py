@@ -1,5 +1,6 @@
 """Questions in the Hugging Face way: files are read by LiveCC's reader, within its budget, and resized once."""
 
+import dataclasses
 import functools
 import http.server
 import threading
@@ -14,8 +15,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.modeling import StreamingProcessor
+from livecc_hf.modeling import StreamingProcessor, video_loading_livecc
 from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
+from livecc_hf.modeling.video_file_livecc import probe_video
 from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
 from livecc_hf.modeling.video_reader_livecc import VideoReadError, iter_frames
 
@@ -110,26 +112,29 @@ def test_a_long_video_is_seen_whole_within_the_budget(tiny_processor, processor,
     assert processor.video_processor.clip_limits(480).longest_edge == frame_pixel_budget(480) == 105 * 28 * 28
 
 
-def lying(path, header_s, processor, monkeypatch):
-    """Load a video whose header says another length."""
-    from livecc_hf.modeling import video_loading_livecc
-
+@pytest.mark.parametrize("max_frames", [20, 6])
+@pytest.mark.parametrize("header_s", [None, 0.5, 600.0])
+def test_a_wrong_length_in_the_header_changes_nothing(processor, video, monkeypatch, header_s, max_frames):
+    options = LoadOptions(max_frames=max_frames)
+    true = load_video(video, processor.video_processor, options)
+    assert len(true.frames) == min(max_frames, 9)
     probe = video_loading_livecc.probe_video
-
-    def probed(path):
-        info = probe(path)
-        return type(info)(**(vars(info) | {"duration_s": header_s}))
-
-    monkeypatch.setattr(video_loading_livecc, "probe_video", probed)
-    return load_video(path, processor.video_processor, LoadOptions(max_frames=20))
-
-
-@pytest.mark.parametrize("header_s", [None, 0.5, 4.0, 4.5, 9.0, 600.0])
-def test_a_wrong_length_in_the_header_changes_nothing(processor, video, monkeypatch, header_s):
-    true = load_video(video, processor.video_processor, LoadOptions(max_frames=20))
-    loaded = lying(video, header_s, processor, monkeypatch)
+    monkeypatch.setattr(
+        video_loading_livecc, "probe_video", lambda path: dataclasses.replace(probe(path), duration_s=header_s)
+    )
+    loaded = load_video(video, processor.video_processor, options)
     assert loaded.times_s == true.times_s
     assert torch.equal(loaded.frames, true.frames)
+
+
+def test_a_file_without_a_length(processor, tmp_path):
+    """As a browser records it."""
+    path = write_video(tmp_path / "live.mkv", n_frames=45, fps=10, muxer="matroska", muxer_options={"live": "1"})
+    assert probe_video(path).duration_s is None
+    loaded = load_video(path, processor.video_processor)
+    assert loaded.times_s == [n / 2 for n in range(9)]
+    few = load_video(path, processor.video_processor, LoadOptions(max_frames=3))
+    assert few.times_s == pytest.approx([0.0, 1.5, 3.0], abs=0.1)
 
 
 def test_a_part_of_a_video(processor, video):

@@ -60,7 +60,7 @@ BAD = {
     "no pictures": ([], r"empty \(T = 0\)"),
     "empty array": (np.zeros((0, 3, 56, 56), np.uint8), r"empty \(T = 0\)"),
     "two sizes": ([Image.new("RGB", (56, 56)), Image.new("RGB", (28, 56))], "frame 1 is .*56, 28.* but frame 0"),
-    "paths": (["a.png"], "frame 0 of the list is of type str: expected"),
+    "paths": (["a.png"], "type list: expected a torch.Tensor.*item 0 is of type str"),
     "floating-point picture": ([Image.new("F", (56, 56))], "floating-point"),
     "deep picture": ([Image.new("I", (56, 56), 70000)], "from 70000 to 70000: expected 8 or 16 bits"),
 }

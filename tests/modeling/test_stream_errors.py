@@ -61,7 +61,7 @@ BAD_PUSHES = {
     "channels last": (torch.zeros(2, 56, 56, 3, dtype=torch.uint8), r"\(2, 56, 56, 3\): expected \(T, 3, H, W\)"),
     "one frame without T": (torch.zeros(3, 56, 56, dtype=torch.uint8), r"\(3, 56, 56\): expected"),
     "too long a side": (torch.zeros(1, 3, 1, 300, dtype=torch.uint8), "300x1 pixels: expected sides with a ratio"),
-    "no frames": ([[1]], "frame 0 of the list is of type list: expected a torch.Tensor"),
+    "no frames": ([[1]], "type list: expected a torch.Tensor"),
 }
 
 
