@@ -10,6 +10,7 @@ and datasets work.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,13 @@ IM_END = "<|im_end|>"
 VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 VIDEO_PAD = "<|video_pad|>"
+
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters, and their marks: no spaces stand between them.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f\u3001-\u303f\u3040-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff60\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_NEEDLESS_SPACE = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
 PROMPT_START = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"
 TURN_JOINT = f"{IM_END}\n"
@@ -139,7 +147,13 @@ def question_turn(question: str) -> str:
 
 def spoken_text(words: Iterable[str]) -> str:
     """Return what the assistant says in a turn: the words, then :data:`CONTINUATION`; silence is that alone."""
-    return " ".join(words) + CONTINUATION
+    return join_words(words) + CONTINUATION
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return words as they are written: with spaces between, but in scripts that have none, such as Chinese."""
+    text = " ".join(words)
+    return text if text.isascii() else _NEEDLESS_SPACE.sub("", text)
 
 
 def strip_continuation(text: str) -> str:

@@ -13,6 +13,7 @@ from livecc_hf.captions.cleaning import count_distinct
 from livecc_hf.captions.files import CaptionError, file_words, read_captions, read_words
 from livecc_hf.captions.spoken import clean_text
 from livecc_hf.captions.words import filled_times
+from livecc_hf.modeling.grammar_livecc import join_words
 from livecc_hf.production.records import words_array
 
 
@@ -275,3 +276,11 @@ class TestScriptsWithoutSpaces:
 
     def test_different_words_are_counted(self):
         assert count_distinct(words_array([[(0, 1, "精彩。"), (1, 2, "精彩"), (2, 3, "。")]])).tolist() == [1]
+
+    def test_what_is_joined_has_no_needless_spaces(self):
+        """In Arrow as in the grammar of turns."""
+        texts = ["今 天 的 比赛 精彩。 主队 好", "the ball 王 scores", "การ แข่งขัน ดี", "우리 팀이 이겼다", "a b", ""]
+        joined = segmentation.without_needless_spaces(pa.array(texts)).to_pylist()
+        assert joined == [join_words(text.split(" ")) for text in texts]
+        assert joined[:3] == ["今天的比赛精彩。主队好", "the ball 王 scores", "การแข่งขันดี"]
+        assert segmentation.word_pieces("so  far 王好 ok") == ["so", " far", " 王", "好", " ok"]

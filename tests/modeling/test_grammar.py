@@ -78,3 +78,20 @@ def test_every_word_is_spoken_once_or_counted_as_cut(data):
     for turn, limit_s, before_s in zip(turns, last_s, [float("-inf"), *last_s], strict=False):
         for word in turn:
             assert before_s < ends[int(word[1:])] <= limit_s
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["The", "ball", "rolls."], "The ball rolls."),
+        (["今天", "的", "比赛", "精彩。", "主队", "好！"], "今天的比赛精彩。主队好！"),
+        (["การ", "แข่งขัน", "ดี"], "การแข่งขันดี"),
+        (["우리", "팀이", "이겼다"], "우리 팀이 이겼다"),
+        (["OK", "今天", "的", "VAR", "说"], "OK 今天的 VAR 说"),
+        (["Über", "größer"], "Über größer"),
+        ([], ""),
+    ],
+)
+def test_words_are_joined_as_they_are_written(words, text):
+    assert grammar.join_words(words) == text
+    assert grammar.spoken_text(words) == text + " ..."

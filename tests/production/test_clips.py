@@ -251,6 +251,12 @@ def test_sentences_start_in_scripts_without_capitals(sentence, starts):
     assert {words[0]["word"] for words in kept["words"].to_pylist()} <= starts
 
 
+def test_previous_words_are_joined_as_they_are_written():
+    words = [(i * 0.2, (i + 1) * 0.2, "好") for i in range(400)]
+    kept = PretrainClips(max_s=40, max_previous_words=5)(videos({"a": words})).kept
+    assert kept["previous"].to_pylist()[:2] == ["", "好好好好好"]
+
+
 def test_speed_is_in_characters_where_words_mean_nothing():
     """Of Chinese, "words" may be single characters or whole lines; of Thai, three characters count as one."""
     chinese = [(i * 0.2, (i + 1) * 0.2, "好") for i in range(200)]  # 5 characters a second

@@ -159,7 +159,7 @@ def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
     aside = pc.or_(pc.match_substring(text, "["), pc.match_substring(text, "]"))
     text, line_of = _only(text, line_of, pc.and_not(pa.array(is_new), aside))
     is_line = pa.array(~lines.has_word_times[line_of])
-    if len(text) and pc.any(is_line).as_py():
+    if is_unspaced(text).any():
         text = pc.replace_with_mask(text, is_line, with_spaces(text.filter(is_line)))
     tokens = pc.utf8_split_whitespace(text)
     is_done = (lines.has_word_times | rolls)[line_of]

@@ -16,11 +16,27 @@ _SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\
 _KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _EAST_ASIAN = f"{_KANA}\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 UNSPACED = f"[{_SOUTHEAST_ASIAN}{_EAST_ASIAN}]"
+_UNSPACED_OR_MARK = f"{_SOUTHEAST_ASIAN}{_EAST_ASIAN}\u3001-\u303f\uff01-\uff60"
 _UNSPACED = re.compile(UNSPACED)
+_PIECE = re.compile(f" ?(?:{UNSPACED}|(?:(?!{UNSPACED})[^ ])+)")
 # A syllable of Thai takes about three characters, one of Chinese one.
 _CHARS_PER_SYLLABLE = 3
 _WORD_CHARS = 12  # a longer run of such characters, where words are given, is no word
 _LONG_RUN = re.compile(f"{UNSPACED}{{{_WORD_CHARS + 1},}}")
+
+
+def without_needless_spaces(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return joined words as they are written, without spaces in scripts that have none, as `join_words` does."""
+    if pc.all(pc.string_is_ascii(text)).as_py() is not False:
+        return text
+    for _ in range(2):  # a character between two spaces is found once at a time
+        text = pc.replace_substring_regex(text, f"([{_UNSPACED_OR_MARK}]) ([{_UNSPACED_OR_MARK}])", r"\1\2")
+    return text
+
+
+def word_pieces(text: str) -> list[str]:
+    """Cut joined words where a text may be shortened: each word with the space before it, each unspaced character."""
+    return _PIECE.findall(" ".join(text.split()))
 
 
 def has_unspaced_words(text: str) -> bool:

@@ -63,12 +63,11 @@ def clean_text(text: pa.Array, is_word: np.ndarray | None = None) -> pa.Array:
     is_foreign = pc.invert(pc.string_is_ascii(text))
     text = _where(text, is_foreign, _clean_unicode)
     text = _where(text, pc.match_substring(text, ">>"), lambda lines: pc.replace_substring_regex(lines, ">>+", " "))
-    has_aside = pc.or_(pc.match_substring(text, "("), pc.and_(is_foreign, _matches(text, "[（【［]")))
+    has_aside = pc.or_(pc.match_substring(text, "("), _foreign_matches(text, is_foreign, "[（【［]"))
     text = _where(text, has_aside, _without_asides)
-    text = _where(
-        text, _matches(text, r"\[[^\]\n]*\n"), lambda lines: pc.replace_substring_regex(lines, _BRACKET_OVER_LINES, "")
-    )
-    has_dash = pc.or_(pc.match_substring(text, "-"), pc.and_(is_foreign, _matches(text, _DASH)))
+    over_lines = pc.and_(pc.match_substring(text, "["), pc.match_substring(text, "\n"))
+    text = _where(text, over_lines, lambda lines: pc.replace_substring_regex(lines, _BRACKET_OVER_LINES, ""))
+    has_dash = pc.or_(pc.match_substring(text, "-"), _foreign_matches(text, is_foreign, _DASH))
     if is_word is not None:
         has_dash = pc.and_not(has_dash, pa.array(is_word))
     return _where(text, has_dash, _without_dashes)
@@ -106,8 +105,11 @@ def _without_dashes(text: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(text, _DASH_WITHIN, r"\1 \2")
 
 
-def _matches(text: pa.Array, pattern: str) -> pa.Array:
-    return pc.match_substring_regex(text, pattern)
+def _foreign_matches(text: pa.Array, is_foreign: pa.Array, pattern: str) -> pa.Array:
+    """Say which of the texts that are not ASCII match."""
+    if not pc.any(is_foreign).as_py():
+        return is_foreign
+    return pc.replace_with_mask(is_foreign, is_foreign, pc.match_substring_regex(text.filter(is_foreign), pattern))
 
 
 def _where(text: pa.Array, mask: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:

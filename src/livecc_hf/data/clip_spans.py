@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
+from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES, join_words
 
 from ..captions.words import Word
 
@@ -62,7 +62,7 @@ def split_into_clips(
         start_s = max(min(word.start_s for word in part), end_s - max_s)
         free_s = clips[-1].end_s if clips else 0.0
         start_s = min(start_s, max(end_s - min_s, free_s))
-        previous = " ".join(word.text for word in words[max(first - PREVIOUS_WORDS, 0) : first])
+        previous = join_words(word.text for word in words[max(first - PREVIOUS_WORDS, 0) : first])
         clips.append(ClipSpan(start_s, end_s, part, previous or None))
         first = stop
     return clips

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..captions.segmentation import without_needless_spaces
+
 
 def with_column(batch: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
     """Return the table with a column replaced, or added at its end."""
@@ -19,14 +21,14 @@ def scores_array(scores: np.ndarray) -> pa.Array:
 
 
 def spoken_text(batch: pa.Table) -> list[str]:
-    """Return the words of each row joined by spaces; "" where there are none."""
+    """Return the words of each row joined as they are written; "" where there are none."""
     words = batch["words"].combine_chunks()
     if isinstance(words, pa.ChunkedArray):
         words = pa.concat_arrays(words.chunks)
     counts = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     spoken = pa.ListArray.from_arrays(pa.array(offsets), pc.struct_field(words.flatten(), "word"))
-    return pc.binary_join(spoken, " ").to_pylist()
+    return without_needless_spaces(pc.binary_join(spoken, " ")).to_pylist()
 
 
 def texts(batch: pa.Table, name: str) -> list[str]:

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from livecc_hf.data.clip_frames import plan_frame_size
 from livecc_hf.modeling.decoding_livecc import StreamOptions
-from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, split_turns
+from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, join_words, split_turns
 from livecc_hf.modeling.stream_state_livecc import ContextFullError
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def comment(
             for segment in model.stream_generate(processor, clip.frames[:n_frames], options=options):
                 segments.append(segment)
     return [
-        CommentedTurn(span.start_s, span.end_s, " ".join(" ".join(words).split()), segment.text)
+        CommentedTurn(span.start_s, span.end_s, " ".join(join_words(words).split()), segment.text)
         for span, words, segment in zip(spans, said, segments, strict=False)
     ]
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...captions.arrow import WORD
+from ...captions.segmentation import without_needless_spaces
 from ..records import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stage import TEXT_WORDS, Stage, StageResult
 from .conversations import LAST_FRAME_S
@@ -139,7 +140,7 @@ class _ClipStage(Stage):
             "start_s": words.start_s[first],
             "end_s": words.end_s[stop - 1],
             "words": _nested(words, first, stop),
-            "previous": text.slices(begins, first),
+            "previous": without_needless_spaces(text.slices(begins, first)),
         }
         return pa.table(
             {item.name: columns.get(item.name, pa.nulls(len(first), item.type)) for item in CLIP_SCHEMA},

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from ...captions.segmentation import word_pieces
 from ...messages import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
 from ..in_flight import items_done
@@ -207,12 +208,12 @@ def encode_clips(
         words left to lose.
     """
     encoded: list[EncodedClip | None] = [None] * len(spoken)
-    previous_words = {i: previous[i].split() for i, text in enumerate(spoken) if text.strip()}
+    previous_words = {i: word_pieces(previous[i]) for i, text in enumerate(spoken) if text.strip()}
     answers = _token_ids(tokenizer, [spoken[i].strip() for i in previous_words])
     answer_of = dict(zip(previous_words, answers, strict=True))
     pending = list(previous_words)
     while pending:
-        prompts = [prompt_of(titles[i], " ".join(previous_words[i])) for i in pending]
+        prompts = [prompt_of(titles[i], "".join(previous_words[i]).lstrip()) for i in pending]
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         too_long = []
