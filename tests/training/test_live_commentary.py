@@ -20,6 +20,7 @@ from livecc_hf.training.live_commentary import (
     comment,
     commentary_text,
     spread_by,
+    timing_metrics,
 )
 from livecc_hf.training.narrated_source import NarrationItem
 from livecc_hf.training.narration_samples import NarratedClip, encode_clip
@@ -390,3 +391,31 @@ def test_wrong_input_is_refused(tiny_processor, clip):
         LiveCommentaryCallback([clip], tiny_processor, every_steps=0)
     with pytest.raises(ValueError, match="'short' has 12 frames and 3 frame times"):
         HeldOutClip("short", clip.frames, clip.frame_times_s[:3], clip.words)
+
+
+def test_timing_goes_into_the_trackers(model, samples, tiny_processor, clip, tmp_path):
+    trainer = make_trainer(model, samples, tmp_path)
+    trainer.add_callback(LiveCommentaryCallback([clip], tiny_processor, trainer=trainer))
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "eval_live_always_speak_f1" in entry]
+    assert [entry["step"] for entry in logged] == [2, 4]
+    assert all(0 <= entry["eval_live_speak_f1"] <= 1 for entry in logged)
+
+
+def test_timing_of_a_perfect_and_of_a_silent_commentary():
+    frames = torch.zeros(12, 3, 28, 28, dtype=torch.uint8)
+    words = [(13.0, 13.5, "It"), (13.5, 14.0, "falls.")]  # on the frames' clock, which begins at 10 s
+    clip = HeldOutClip("a", frames, [10 + i / 2 for i in range(12)], words)
+    turns = [CommentedTurn(0, 3, "", ""), CommentedTurn(3, 4, "It falls.", "It falls."), CommentedTurn(4, 5, "", "")]
+    assert timing_metrics([(clip, turns)]) == {
+        "eval_live_speak_f1": 1.0,
+        "eval_live_speak_precision": 1.0,
+        "eval_live_speak_recall": 1.0,
+        "eval_live_always_speak_f1": pytest.approx(2 * 1 / (1 + 5)),
+        "eval_live_onset_error_s": 0.0,
+        "eval_live_words_ratio": 1.0,
+    }
+    silent = [CommentedTurn(turn.start_s, turn.end_s, turn.said, "") for turn in turns]
+    found = timing_metrics([(clip, silent)])
+    assert (found["eval_live_speak_f1"], found["eval_live_onset_error_s"]) == (0.0, 10.0)
+    assert "eval_live_speak_precision" not in found  # it never speaks

@@ -14,6 +14,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from livecc_hf.data.clip_frames import plan_frame_size
+from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
+from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.decoding_livecc import StreamOptions
 from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, join_words, split_turns
 from livecc_hf.modeling.stream_state_livecc import ContextFullError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TAG = "live_commentary"
+METRICS = "eval_live_"  # before the names of numbers in the trackers
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class CommentedTurn:
 
 
 class LiveCommentaryCallback(TrainerCallback):
-    """Streams held-out clips through the model at every evaluation, into the log and the trackers.
+    """Streams held-out clips through the model at every evaluation, into the log and the trackers, with its timing.
 
     Training goes on as if it had not been there: no random number is drawn (words are chosen greedily), no module
     state is left behind, and a failure is a warning. Only the main process runs; where a model is spread over
@@ -160,9 +163,13 @@ class LiveCommentaryCallback(TrainerCallback):
                     "run it alone; run `livecc commentate` on a checkpoint instead"
                 )
                 return
+            commented = []
             for clip in self.clips:
                 turns = comment(_streaming_model(model), self.processor, clip, self.options, self.max_turns, args)
                 self._report(state.global_step, clip, turns)
+                commented.append((clip, turns))
+            if self._trainer is not None:
+                self._trainer.log(timing_metrics(commented))
         except Exception as error:  # whatever it is, the training is worth more
             self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
 
@@ -183,6 +190,36 @@ class LiveCommentaryCallback(TrainerCallback):
         if kind not in self._warned:
             self._warned.add(kind)
             logger.warning("%s (said once; training goes on)", message)
+
+
+def timing_metrics(commented: Sequence[tuple[HeldOutClip, Sequence[CommentedTurn]]]) -> dict[str, float]:
+    """Return how well comments are timed, as trackers take it; defined in docs/evaluation.md.
+
+    Args:
+        commented: clips with the turns that were commented, which may be the first ones only.
+
+    Returns:
+        Speak F1, precision and recall from 0 to 1, what speaking always would get, the onset error in seconds, and the
+        model's words for each that was said; without those that are not defined, such as where nobody speaks.
+    """
+    figures = {item.name: item for item in timing_figures([_as_row(clip, turns) for clip, turns in commented if turns])}
+    found: dict[str, float | None] = {}
+    for name in ("speak F1", "speak precision", "speak recall"):
+        value = figures[name].value
+        found[f"{METRICS}{name.replace(' ', '_').lower()}"] = None if value is None else value / 100
+    floor = figures["speak F1"].floor
+    found[f"{METRICS}always_speak_f1"] = None if floor is None else floor / 100
+    found[f"{METRICS}onset_error_s"] = figures["onset error"].value
+    found[f"{METRICS}words_ratio"] = figures["words for each of the reference's"].value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _as_row(clip: HeldOutClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
+    """Return a commented clip as the scorers take it; times count from the clip's start."""
+    first_s, end_s = float(clip.frame_times_s[0]), turns[-1].end_s
+    words = [Span(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s]
+    spans = [Span(turn.start_s, turn.end_s, turn.model) for turn in turns]
+    return CommentaryRow(clip.name, clip.name, 0.0, end_s, None, turns=spans, reference=words)
 
 
 def comment(
