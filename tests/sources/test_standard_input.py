@@ -61,6 +61,18 @@ def test_a_recording_gives_the_frames_of_the_file(tmp_path, pipe, name):
         assert chunk.timestamps_s == pytest.approx([t - 3 for t in other.timestamps_s])
 
 
+def test_sound_that_begins_on_the_way_ends_nothing(tmp_path, pipe):
+    """PyAV trips over a stream that it did not see when it opened the source."""
+    parts = [
+        write_video(tmp_path / "a.ts", n_frames=600, codec_options={"g": "10"}),
+        write_video(tmp_path / "b.ts", times_s=[60 + n / 10 for n in range(40)], audio_s=64),
+    ]
+    send(pipe[1], b"".join(part.read_bytes() for part in parts))
+    chunks = list(open_source("-", stdin_fd=pipe[0], live=False))
+    assert [t for chunk in chunks for t in chunk.timestamps_s][:128] == [n / 2 for n in range(128)]
+    assert number_of(chunks[63].frames[1]) == 34
+
+
 @pytest.mark.parametrize("muxer", ["mpegts", pytest.param("matroska", marks=pytest.mark.slow)])
 def test_a_live_pipe_is_paced_by_arrival_and_ends(pipe, muxer):
     began_s = time.monotonic()

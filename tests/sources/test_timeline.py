@@ -136,3 +136,15 @@ def test_the_end_gives_out_the_rest():
     chunks = play(sampler, steady(0, 12))
     chunks += sampler.end()
     assert shown(chunks) == [(0, 0), (0.5, 4), (1, 9)]
+
+
+def test_a_jump_of_a_recording_that_no_picture_can_fill_is_damage():
+    """A damaged entry of a time table would else be a picture that stays for hours."""
+    sampler = FrameSampler(StreamClock(is_live=False))
+    far_s = 100_000
+    chunks = play(sampler, [*steady(0, 15), *steady(15, 26, pts=far_s + 1.5)])
+    assert shown(chunks) == [(n / 2, max(0, 5 * n - 1)) for n in range(8)]
+    assert sampler.clock.n_jumps == 1
+    sampler = FrameSampler(StreamClock(is_live=False, max_gap_s=20))
+    chunks = play(sampler, [*steady(0, 15), *steady(15, 26, pts=19)])
+    assert chunks[-1].timestamps_s == [21, 21.5]

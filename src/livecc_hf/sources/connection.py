@@ -18,6 +18,7 @@ from livecc_hf.modeling.video_open_livecc import (
     file_url,
     find_video_stream,
     import_av,
+    reason_of,
 )
 from livecc_hf.sources.errors import (
     SourceLostError,
@@ -215,6 +216,10 @@ class Connection:
             if self.spec.kind in ("http", "rtmp") and error.errno == errno.EIO and not (is_late or self.is_recording):
                 return
             raise lost_error(error, self.spec, self._stall_s, is_late) from None
+        except IndexError:
+            return  # PyAV reads all, then trips over streams that began after it opened the source
+        except Exception as error:  # whatever else PyAV makes of damage
+            raise SourceLostError(f"{self.spec.name}: it cannot be read any further: {reason_of(error)}") from error
 
     def _decode(self, packet: Any, arrived_s: float, waited_s: float) -> Iterator[ArrivedFrame]:
         if packet is None:
@@ -224,7 +229,7 @@ class Connection:
             frames = self._stream.decode(packet)
         except av.error.EOFError:
             return
-        except av.error.FFmpegError:
+        except Exception:  # whatever PyAV makes of damage
             self._counts.n_damaged += self._has_picture  # what comes before the first key frame cannot be decoded
             return
         if self._keep_up.level and packet.size and not frames:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.modeling.video_times_livecc import MAX_GAP_S
 from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
 from livecc_hf.sources.spec import SourceSpec
@@ -38,6 +39,7 @@ class StreamOptions:
         first_backoff_s: wait before the first such attempt; doubled for each further one, up to `max_backoff_s`, each
             time a random part of up to a quarter more or less.
         max_backoff_s: longest wait between two attempts.
+        max_gap_s: a longer step of a recording's times is damage and left out.
     """
 
     open_timeout_s: float = 15.0
@@ -45,9 +47,10 @@ class StreamOptions:
     max_reconnects: int = 8
     first_backoff_s: float = 0.5
     max_backoff_s: float = 15.0
+    max_gap_s: float = MAX_GAP_S
 
     def __post_init__(self) -> None:
-        for name in ("open_timeout_s", "stall_s", "first_backoff_s", "max_backoff_s"):
+        for name in ("open_timeout_s", "stall_s", "first_backoff_s", "max_backoff_s", "max_gap_s"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 < value < math.inf):
                 raise ValueError(f"{name}={value!r}: expected a number of seconds above 0")
@@ -90,7 +93,7 @@ class StreamReader:
         self._n_failures = 0  # in a row
         self._n_refusals = 0  # of them, by a server that answers
         self._was_ended = False  # the last connection was ended by the sender, in order
-        self._reported_sizes = 0
+        self._reported_sizes = self._reported_jumps = 0
 
     def stop(self) -> None:
         """End the iteration, as soon as the read that runs allows it."""
@@ -140,7 +143,7 @@ class StreamReader:
             self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd
         )
         if self.sampler is None:
-            self.sampler = FrameSampler(StreamClock(is_live=not connection.is_recording))
+            self.sampler = FrameSampler(StreamClock(not connection.is_recording, options.max_gap_s))
         elif connection.is_recording and self.sampler.clock.is_live:
             connection.close()  # a playlist that is complete now: no more will come
             return None
@@ -160,7 +163,7 @@ class StreamReader:
                 if arrived.arrived_s - began_s > _GOOD_AFTER_S:
                     self._n_failures = self._n_refusals = 0
                 yield from self._pass_on(self.sampler.add(arrived))
-                self._note_sizes()
+                self._note_changes()
                 self._expect_data()
         except SourceLostError as error:
             return error
@@ -204,7 +207,11 @@ class StreamReader:
         if self.spec.kind != "stdin":
             self._hung_at_s = time.monotonic() + self.options.stall_s + _HUNG_AFTER_S
 
-    def _note_sizes(self) -> None:
+    def _note_changes(self) -> None:
         if self.sampler.n_size_changes > self._reported_sizes == 0:
             self.messages.append(f"{self.spec.name}: the picture changed its size; it is resized to the first one's")
         self._reported_sizes = self.sampler.n_size_changes
+        clock = self.sampler.clock
+        if clock.n_jumps > self._reported_jumps == 0 and not clock.is_live:
+            self.messages.append(f"{self.spec.name}: its times jump; what follows was put after what came before")
+        self._reported_jumps = clock.n_jumps

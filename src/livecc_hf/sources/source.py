@@ -33,7 +33,6 @@ class SourceOptions(StreamOptions):
         rtsp_transport: `auto`, `tcp` or `udp`.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
-        max_gap_s: a longer step of a file's times is damage and left out; `None`: `iter_frames`' default.
     """
 
     live: bool | None = None
@@ -44,7 +43,6 @@ class SourceOptions(StreamOptions):
     rtsp_transport: str = "auto"
     verify_tls: bool = True
     stdin_fd: int = 0
-    max_gap_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,7 @@ def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
     from livecc_hf.modeling.video_reader_livecc import iter_chunks, probe_video
 
     if spec.kind == "file":
-        limits = {} if options.max_gap_s is None else {"max_gap_s": options.max_gap_s}
+        limits = {"max_gap_s": options.max_gap_s}
         limits["origin_s"] = probe_video(spec.url).clock_start_s
         return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES, **limits)
     return StreamReader(spec, options, options.stdin_fd)

@@ -13,6 +13,7 @@ import torch
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.video_file_livecc import display_orientation, frame_to_rgb
 from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.modeling.video_times_livecc import MAX_GAP_S
 
 # A time that goes back by less is one late frame, which is skipped; by more, the sender has started anew.
 _LATE_FRAME_S = Fraction(1)
@@ -81,10 +82,12 @@ class StreamClock:
 
     Args:
         is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
+        max_gap_s: in a recording, no picture stays for longer: such a jump is damage.
     """
 
-    def __init__(self, is_live: bool):
+    def __init__(self, is_live: bool, max_gap_s: float = MAX_GAP_S):
         self.is_live = is_live
+        self.max_gap_s = max_gap_s
         self.n_jumps = 0
         self.n_late_frames = 0
         self._offset: Fraction | None = None  # stream time minus the sender's
@@ -122,7 +125,7 @@ class StreamClock:
                 self.n_late_frames += 1
                 self._last_came = came
                 return None
-            if self._is_frozen or step < 0 or (self.is_live and step > _JUMP_S and self._is_ahead(time, came)):
+            if self._is_frozen or step < 0 or self._has_jumped(time, came):
                 self.n_jumps += 1
                 time = self._by_wall_clock(arrived)
         self._note(arrived, time)
@@ -139,9 +142,12 @@ class StreamClock:
             delay = min(delay, self._delay + max(came - self._last_came, 0) * _DRIFT)
         self._delay, self._last_time, self._last_came = delay, time, came
 
-    def _is_ahead(self, time: Fraction, came: Fraction) -> bool:
-        """Whether a frame of this time would have had to come from the future."""
-        return self._delay is not None and time - (came - self._delay) > _JUMP_S
+    def _has_jumped(self, time: Fraction, came: Fraction) -> bool:
+        """Whether a frame of this time would have had to come from the future; in a recording, from too far ahead."""
+        step = time - self._last_time
+        if not self.is_live:
+            return step > self.max_gap_s
+        return step > _JUMP_S and time - (came - self._delay) > _JUMP_S
 
     def _after_cut(self, arrived: ArrivedFrame) -> Fraction:
         """The time of a connection's first frame: by the sender's clock where that is the one of before."""
