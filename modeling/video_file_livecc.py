@@ -249,14 +249,13 @@ class VideoSource:
             for frame in frames:
                 self._damaged_spots += frame.is_corrupt
                 said = self._time_by_file(frame)
-                time = self._clock.settle(said, self._reach.of_sound())
-                if frame.is_corrupt or time != said:
+                skipped = list(self._filter.skipped_before(frame))
+                times = [self._clock.settle(each, self._reach.of_sound()) for each in (*skipped, said)]
+                if frame.is_corrupt or times != [*skipped, said]:
                     self._filter.give_up()
-                if time is None:
-                    continue
-                for skipped in self._filter.skipped_before(frame):
-                    yield TimedFrame(skipped, None)
-                yield TimedFrame(time, frame)
+                yield from (TimedFrame(each, None) for each in skipped)
+                if times[-1] is not None:
+                    yield TimedFrame(times[-1], frame)
         self._damaged_spots += self._filter.check_end()
 
     def _decoded(self, packet: Any) -> list[Any] | None:

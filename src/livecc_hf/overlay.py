@@ -253,7 +253,9 @@ class _SoundCopy:
             packet.stream = self._stream
             try:
                 self._container.mux(packet)
-            except (av.error.ArgumentError, av.error.InvalidDataError):
+            except av.error.FFmpegError as error:
+                if isinstance(error, OSError):  # such as a full disk
+                    raise
                 self.n_left_out += 1  # damage that the container does not take
 
 
@@ -273,13 +275,14 @@ def burn_captions(
     start_s: float | None = None,
     end_s: float | None = None,
     style: CaptionStyle | None = None,
+    max_gap_s: float | None = None,
 ) -> Path:
     """Write a copy of `video` with `captions` in it; see `OverlayWriter` for arguments and errors.
 
     Returns:
         The file written.
     """
-    with OverlayWriter(video, out, start_s, end_s, style) as writer:
+    with OverlayWriter(video, out, start_s, end_s, style, max_gap_s) as writer:
         for caption in captions:
             writer.write(caption)
     return Path(out)

@@ -65,7 +65,7 @@ def write_video(scene: Scene, path: str | Path, size_px: int = VIDEO_SIZE_PX, fp
     """Writes a scene as an H.264 mp4 of ``round(duration_s * fps)`` frames."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(f"file:{path}", "w") as container:  # a name may hold a colon
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "fast"})
         stream.width = stream.height = size_px
         stream.pix_fmt = "yuv420p"
