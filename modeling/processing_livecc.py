@@ -120,7 +120,8 @@ class StreamingProcessor(Qwen2VLProcessor):
             ValueError: if a text cannot be encoded, such as one with half of a character.
         """
         for each in [text] if isinstance(text, str) else text or ():
-            _check_encodable(each)
+            if isinstance(each, str):
+                _check_encodable(each)
         return super().__call__(_as_seen(images, True), text, _as_seen(videos, False), *args, **kwargs)
 
     @property

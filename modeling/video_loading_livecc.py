@@ -32,7 +32,7 @@ class LoadOptions:
     Attributes:
         fps: frames for each second; fewer where that would be more than `max_frames`.
         max_frames: most frames, spread evenly over the video.
-        n_frames: as many frames, spread evenly, instead of `fps`.
+        num_frames: as many frames, spread evenly, instead of `fps`.
         min_pixels, max_pixels: of a frame; by default the processor's limits, and the clip's share of the budget.
         do_resize: whether frames are resized.
         start_s, end_s: which part, in seconds from what a player shows as 0:00.
@@ -40,7 +40,7 @@ class LoadOptions:
 
     fps: float | None = None
     max_frames: int | None = None
-    n_frames: int | None = None
+    num_frames: int | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
     do_resize: bool = True
@@ -48,19 +48,19 @@ class LoadOptions:
     end_s: float | None = None
 
     def __post_init__(self):
-        for name in ("max_frames", "n_frames"):
+        for name in ("max_frames", "num_frames"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{name}={value!r:.80}: expected a whole number at least 1")
         if self.fps is not None and exact_number("fps", self.fps) <= 0:
             raise ValueError(f"fps={self.fps!r}: expected a rate above 0, such as 2.0")
-        if self.fps is not None and self.n_frames is not None:
-            raise ValueError(f"fps={self.fps} and n_frames={self.n_frames} are given: expected one of them")
+        if self.fps is not None and self.num_frames is not None:
+            raise ValueError(f"fps={self.fps} and num_frames={self.num_frames} are given: expected one of them")
 
     @property
     def most(self) -> int:
         """The most frames."""
-        return self.n_frames or self.max_frames or MAX_FRAMES
+        return self.num_frames or self.max_frames or MAX_FRAMES
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _plan(path: str | os.PathLike, origin_s: float, options: LoadOptions) -> tup
     first_s = max(probe_video(path).first_pts_s - origin_s, options.start_s or -math.inf)
     end_s = min(measure_duration(path), math.inf if options.end_s is None else options.end_s)
     length_s = max(end_s - first_s, 1e-3)  # what lies outside of the video, the reader says
-    if options.n_frames is not None or length_s * fps > options.most:
+    if options.num_frames is not None or length_s * fps > options.most:
         return options.most, options.most / length_s
     return max(math.ceil(length_s * fps), 1), fps
 

@@ -132,7 +132,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         options = LoadOptions(
             fps=kwargs.pop("fps", None),
             max_frames=kwargs.pop("max_frames", None),
-            n_frames=kwargs.pop("num_frames", None),
+            num_frames=kwargs.pop("num_frames", None),
             min_pixels=kwargs.pop("min_pixels", None) or size.get("shortest_edge"),
             max_pixels=kwargs.pop("max_pixels", None) or size.get("longest_edge"),
             do_resize=self.do_resize if do_resize is None else do_resize,

@@ -103,11 +103,11 @@ class CommentaryPool:
         overload: str = "refuse",
         max_lag_s: float = 4.0,
     ):
-        if not isinstance(max_streams, int) or max_streams < 1:
+        if not isinstance(max_streams, int) or isinstance(max_streams, bool) or max_streams < 1:
             raise ValueError(f"max_streams={max_streams!r}: expected a whole number, at least 1")
         if overload not in OVERLOAD_POLICIES:
             raise ValueError(f"overload={overload!r}: expected one of {', '.join(OVERLOAD_POLICIES)}")
-        if not max_lag_s >= 1:
+        if not isinstance(max_lag_s, int | float) or isinstance(max_lag_s, bool) or not max_lag_s >= 1:
             raise ValueError(f"max_lag_s={max_lag_s!r}: expected a number of seconds, at least 1")
         check_layers(model)
         self.max_streams, self.overload, self.max_lag_s = max_streams, overload, max_lag_s

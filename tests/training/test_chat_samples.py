@@ -429,3 +429,12 @@ def test_another_chat_template_is_an_error(processor, monkeypatch):
     with pytest.raises(ValueError, match="expected Qwen2-VL's form") as caught:
         encode_chat(chat("Hi"), processor, OPTIONS)
     assert not isinstance(caught.value, UnusableSample)
+
+
+@pytest.mark.parametrize("messages", [("great \ud83d", "ok"), ("hi", "great \ud83d")])
+def test_half_a_character_is_malformed(processor, messages):
+    talk = [{"role": role, "content": text} for role, text in zip(("user", "assistant"), messages)]
+    for use in (encode_chat, count_chat_tokens):
+        with pytest.raises(UnusableSample, match="half of a character") as caught:
+            use(parse_chat(talk, "x"), processor, OPTIONS)
+        assert caught.value.reason == "malformed"
