@@ -8,7 +8,8 @@ import pytest
 from media import write_video
 
 from livecc_hf.sources import parse_spec
-from livecc_hf.sources.connection import Connection, DecodeCounts, KeepUp
+from livecc_hf.sources.connection import Connection, DecodeCounts
+from livecc_hf.sources.keep_up import KeepUp
 
 
 @pytest.fixture
@@ -76,3 +77,17 @@ def test_what_is_left_out_is_counted(tmp_path):
         frames = list(connection.frames())
     assert len(frames) == 4
     assert (counts.n_undecoded, counts.n_damaged) == (36, 0)
+
+
+def test_time_in_which_nothing_was_to_be_decoded_does_not_count(video):
+    """As while a model is loaded, or a sender is made to wait."""
+    stream = video.streams.video[0]
+    keep_up = KeepUp(stream.codec_context)
+    now_s = 0.0
+    for packet in video.demux(stream):
+        if packet.size:
+            keep_up.note(packet, now_s, now_s)
+            now_s += 0.02  # decoding
+            keep_up.note_pause(0.3)
+            now_s += 0.3
+    assert keep_up.level == 0

@@ -41,7 +41,7 @@ class Run:
     origin_s: float | None = None
 
     def __post_init__(self) -> None:
-        if self.info is not None:
+        if self.info is not None or self.args.start is not None:
             self.origin_s = 0.0
 
     @property

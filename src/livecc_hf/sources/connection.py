@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import math
 import os
 import stat
 import threading
@@ -21,13 +23,16 @@ from livecc_hf.modeling.video_open_livecc import (
     reason_of,
 )
 from livecc_hf.sources.errors import (
+    SourceError,
     SourceLostError,
     SourceOpenError,
     StalledError,
+    index_error,
     is_named,
     lost_error,
     open_error,
 )
+from livecc_hf.sources.keep_up import KeepUp
 from livecc_hf.sources.pipes import MAX_KEPT_BYTES, PipeReader
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import ArrivedFrame
@@ -115,6 +120,7 @@ class Connection:
         self._keep_up = KeepUp(self._stream.codec_context)
         self._has_picture = False
         self._opened_s = time.monotonic()
+        self._sought: Iterator[ArrivedFrame] | None = None
 
     def close(self) -> None:
         """Close the connection."""
@@ -129,6 +135,9 @@ class Connection:
         Raises:
             SourceLostError: (or StalledError) it broke off, or no frame came for too long.
         """
+        if self._sought is not None:
+            yield from self._sought
+            return
         began_s = self._last_s = time.monotonic()
         for packet, arrived_s, waited_s in self._dated_packets():
             for arrived in self._decode(packet, arrived_s, waited_s):
@@ -141,6 +150,31 @@ class Connection:
                 hint = "" if self._has_picture else ": where key frames are further apart, wait longer for a stall"
                 raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s{hint}")
         self._check_end()
+
+    @property
+    def clock_start(self) -> Fraction:
+        """What a player shows as 0:00, in seconds on the sender's clock: the earliest time over all streams."""
+        return Fraction(self._container.start_time or 0, _TICKS)
+
+    def seek_before(self, start: Fraction, margin_s: int) -> bool:
+        """Go to a key frame that appears before a time, from which :meth:`frames` go on then.
+
+        Args:
+            start: the time in seconds on the sender's clock.
+            margin_s: how far before it to aim: some containers land after the point aimed at.
+
+        Returns:
+            Whether the source went there; if not, connect anew.
+        """
+        try:
+            ticks = math.floor((start - margin_s) / self._stream.time_base)
+            self._container.seek(ticks, stream=self._stream)
+            frames = self.frames()
+            first = next(frames, None)
+        except (import_av().error.FFmpegError, OSError, SourceError):
+            return False
+        self._sought = itertools.chain([first], frames)
+        return first is not None and first.pts is not None and first.pts < start
 
     def note_pause(self, pause_s: float) -> None:
         """Note that no frame was asked for during so many seconds: then it is not the source that stalls or is slow."""
@@ -215,6 +249,9 @@ class Connection:
             # FFmpeg reports this where the server ends a body without a length, or RTMP, by closing the connection.
             if self.spec.kind in ("http", "rtmp") and error.errno == errno.EIO and not (is_late or self.is_recording):
                 return
+            is_mp4 = "mp4" in self._container.format.name
+            if is_mp4 and not (self._has_picture or is_late) and (reason := index_error(self.spec)) is not None:
+                raise reason from None
             raise lost_error(error, self.spec, self._stall_s, is_late) from None
         except IndexError:
             return  # PyAV reads all, then trips over streams that began after it opened the source
@@ -278,65 +315,6 @@ def _time_of(packet: Any) -> float | None:
     """When a packet is decoded on the sender's clock, in seconds; `None` if it does not say."""
     ticks = None if packet is None else packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
-
-
-class KeepUp:
-    """Lets the decoder leave out frames while decoding is slower than the stream.
-
-    Decoding is too slow if the next packet was always there already, and yet the stream's time ran slower than the
-    clock. Then frames that no other needs are left out, after another second all but key frames, until packets
-    are waited for again; all frames are back at the next key frame.
-
-    Args:
-        codec_context: a PyAV codec context, whose `skip_frame` is set.
-    """
-
-    _LEVELS = ("DEFAULT", "NONREF", "NONKEY")
-    _WINDOW_S = 1.0
-    _BUSY, _IDLE = 0.05, 0.25
-
-    def __init__(self, codec_context: Any):
-        self._codec_context = codec_context
-        self.level = 0
-        self._caught_up = False
-        self._began_s: float | None = None
-        self._waited_s = 0.0
-        self._first: float | None = None  # earliest and latest time of the window's packets
-        self._last: float | None = None
-
-    def note(self, packet: Any, asked_s: float, arrived_s: float) -> None:
-        """Note a packet before it is decoded: when it was asked for and when it came."""
-        if self._began_s is None:
-            self._began_s = asked_s
-        self._waited_s += arrived_s - asked_s
-        ticks = packet.dts if packet.dts is not None else packet.pts
-        if ticks is not None:
-            self._last = float(ticks * packet.time_base)
-            self._first = self._last if self._first is None else self._first
-        if arrived_s - self._began_s >= self._WINDOW_S:
-            self._judge(arrived_s - self._began_s)
-            self._began_s, self._waited_s, self._first = arrived_s, 0.0, self._last
-        if self._caught_up and packet.is_keyframe:
-            self._set_level(0)
-
-    def note_pause(self, pause_s: float) -> None:
-        """Note that nothing was to be decoded for so many seconds."""
-        if self._began_s is not None:
-            self._began_s += pause_s
-
-    def _judge(self, wall_s: float) -> None:
-        idle = self._waited_s / wall_s
-        media_s = self._last - self._first if self._first is not None else wall_s
-        if idle < self._BUSY and 0 <= media_s < wall_s:
-            self._set_level(min(self.level + 1, len(self._LEVELS) - 1))
-        elif idle > self._IDLE and self.level:
-            self._caught_up = True
-
-    def _set_level(self, level: int) -> None:
-        self._caught_up = False
-        if level != self.level:
-            self.level = level
-            self._codec_context.skip_frame = self._LEVELS[level]
 
 
 def _open(spec: SourceSpec, file: Any, open_timeout_s: float, stall_s: float) -> Any:

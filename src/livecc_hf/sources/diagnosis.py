@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import socket
 import ssl
+import urllib.request
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
 _CONNECT_S = 5.0
@@ -59,6 +62,35 @@ def is_listening(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_mp4_without_ranges(url: str, verify_tls: bool) -> bool:
+    """Whether an HTTP address gives an MP4, and its server sends whole files only, whatever part is asked for."""
+    is_part, beginning = _part_of(url, verify_tls)
+    return not is_part and beginning[4:8] == b"ftyp"
+
+
+def has_ranges(url: str, verify_tls: bool) -> bool:
+    """Whether the server of an HTTP address sends parts of files."""
+    return _part_of(url, verify_tls)[0]
+
+
+def _part_of(url: str, verify_tls: bool) -> tuple[bool, bytes]:
+    """Whether a part is sent where one is asked for, and the first bytes; none if the server does not answer."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"Range": "bytes=0-11"})
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(login).decode()}")
+    context = ssl.create_default_context(cafile=trusted_certificates())
+    if not verify_tls:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(request, timeout=_CONNECT_S, context=context) as answer:
+            return answer.status == http.client.PARTIAL_CONTENT, answer.read(12)
+    except (OSError, ValueError, http.client.HTTPException):
+        return False, b""
 
 
 def _connect(parts: SplitResult) -> socket.socket:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.sources.diagnosis import distrust, is_listening, unknown_host
+from livecc_hf.sources.diagnosis import distrust, is_listening, is_mp4_without_ranges, unknown_host
 
 if TYPE_CHECKING:
     from livecc_hf.sources.spec import SourceSpec
@@ -92,6 +92,8 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
     if is_late or is_named(error, "ExitError"):
         return _late_error(spec, timeout_s)
     if is_named(error, "InvalidDataError"):
+        if (reason := index_error(spec)) is not None:
+            return reason
         hint = "; RTP of one codec needs its description: give the .sdp file" if scheme == "rtp" else ""
         reason = f"what comes from there is not a video that can be read{hint}"
         return SourceOpenError(f"{name}: {reason}", is_final=bool(hint), is_answered=True)
@@ -116,6 +118,18 @@ def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: 
         return StalledError(f"{spec.name}: nothing came for {stall_s:g} s")
     reasons = _DEVICE_REASONS if spec.kind == "camera" else _NETWORK_REASONS | {errno.EIO: "the connection broke"}
     return SourceLostError(f"{spec.name}: {reasons.get(getattr(error, 'errno', None)) or _plain_reason(error)}")
+
+
+def index_error(spec: SourceSpec) -> SourceOpenError | None:
+    """The error for an MP4 of which nothing could be read because its server cannot be asked for its end first."""
+    if spec.kind != "http" or not is_mp4_without_ranges(spec.url, spec.av_options.get("tls_verify") == "1"):
+        return None
+    return SourceOpenError(
+        f"{spec.name}: an MP4 with its index at the end, from a server that sends whole files only (no HTTP ranges): "
+        "download it first, or write it with its index in front (ffmpeg -i IN -c copy -movflags +faststart OUT.mp4)",
+        is_final=True,
+        is_answered=True,
+    )
 
 
 def is_named(error: Any, class_name: str) -> bool:

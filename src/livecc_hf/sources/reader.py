@@ -9,11 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.modeling.video_reader_livecc import FrameChunk, exact_number
 from livecc_hf.modeling.video_times_livecc import MAX_GAP_S
 from livecc_hf.sources.connection import Connection, DecodeCounts
+from livecc_hf.sources.diagnosis import has_ranges
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import FrameSampler, StreamClock
@@ -24,6 +25,9 @@ _GOOD_AFTER_S = 5.0
 _REFUSALS_AT_END = 3
 # Their end is the end; there is no more to come.
 _ENDS_ONCE = frozenset({"stdin", "pattern"})
+# A start this far into a recording is worth a seek, which aims so far before it, one try after the other.
+_SEEK_FROM_S = 10
+_SEEK_MARGINS_S = (1, 20)
 # How much later than its own time limits a read may be before it counts as hung.
 _HUNG_AFTER_S = 10.0
 
@@ -72,6 +76,8 @@ class StreamReader:
         spec: what to read.
         options: time limits and retries; a recording is not connected to again.
         stdin_fd: what `-` reads.
+        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; with a start, so
+            count the times of the chunks.
 
     Attributes:
         messages: what happened, one line each; a reader's owner takes them from the left.
@@ -79,7 +85,14 @@ class StreamReader:
         counts: what became of the packets.
     """
 
-    def __init__(self, spec: SourceSpec, options: StreamOptions, stdin_fd: int = 0):
+    def __init__(
+        self,
+        spec: SourceSpec,
+        options: StreamOptions,
+        stdin_fd: int = 0,
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ):
         self.spec = spec
         self.options = options
         self.messages: deque[str] = deque(maxlen=100)
@@ -87,6 +100,10 @@ class StreamReader:
         self.counts = DecodeCounts()
         self.sampler: FrameSampler | None = None
         self._stdin_fd = stdin_fd
+        self._start = None if start_s is None else exact_number("start_s", start_s)
+        self._end_s = math.inf if end_s is None else end_s
+        self._shift_s = 0.0  # of the first frame sampled
+        self._n_given = 0  # chunks
         self._connection: Connection | None = None  # that is being read
         self._stop = threading.Event()
         self._hung_at_s = math.inf  # when the reader counts as hung, on the monotonic clock
@@ -132,6 +149,8 @@ class StreamReader:
                 break
         if self.sampler is not None:
             yield from self._pass_on(self.sampler.end())
+            if self._start is not None and not self._n_given and not self._stop.is_set():
+                raise SourceOpenError(f"{self.spec.name}: the start, {float(self._start):g} s, lies past its end")
 
     def _connect(self) -> Connection | None:
         """Connect; `None` if the stream has turned out to have ended."""
@@ -139,15 +158,35 @@ class StreamReader:
         self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
         if self.spec.kind == "stdin":
             self._hung_at_s = math.inf  # its own time limit holds; a pipe of a recording has none
-        connection = Connection(
-            self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd
-        )
+        connection = self._open()
         if self.sampler is None:
-            self.sampler = FrameSampler(StreamClock(not connection.is_recording, options.max_gap_s))
+            origin = None
+            if self._start is not None:
+                connection = self._at_start(connection)
+                origin = connection.clock_start + self._start
+            self.sampler = FrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
         elif connection.is_recording and self.sampler.clock.is_live:
             connection.close()  # a playlist that is complete now: no more will come
             return None
         return connection
+
+    def _open(self) -> Connection:
+        options = self.options
+        return Connection(self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd)
+
+    def _at_start(self, connection: Connection) -> Connection:
+        """Return a connection that gives frames from before the start on: by a seek, where the source can."""
+        for margin_s in _SEEK_MARGINS_S if self._start >= _SEEK_FROM_S and self._can_seek() else ():
+            if connection.seek_before(connection.clock_start + self._start, margin_s):
+                return connection
+            connection.close()
+            connection = self._open()
+        return connection  # from the beginning on, which takes longer
+
+    def _can_seek(self) -> bool:
+        if self.spec.kind == "http":  # FFmpeg would seek by reading on, and take the end for a failure
+            return has_ranges(self.spec.url, self.spec.av_options.get("tls_verify") == "1")
+        return self.spec.kind != "stdin"
 
     def _read(self, connection: Connection) -> Generator[FrameChunk, None, SourceError | None]:
         """Read until the connection ends; returns why it was lost, or `None` if the sender ended it."""
@@ -157,6 +196,9 @@ class StreamReader:
             self._expect_data()
             for arrived in connection.frames():
                 n_frames += 1
+                if self._start is not None and self.sampler.is_empty:
+                    first = arrived.pts if arrived.pts is not None else connection.clock_start
+                    self._shift_s = float(max(first - connection.clock_start, self._start))
                 if n_frames == 1 and self._n_failures:
                     self.n_reconnects += 1
                     self.messages.append(f"{self.spec.name}: connected again")
@@ -196,12 +238,24 @@ class StreamReader:
         return not self._stop.is_set()
 
     def _pass_on(self, chunks: Iterator[FrameChunk]) -> Iterator[FrameChunk]:
-        for chunk in chunks:
+        for chunk in map(self._within_range, chunks):
+            if chunk is None:
+                self._stop.set()
+                return
+            self._n_given += 1
             self._hung_at_s = math.inf  # the taker may take its time
             given_s = time.monotonic()
             yield chunk
             if self._connection is not None:
                 self._connection.note_pause(time.monotonic() - given_s)
+
+    def _within_range(self, chunk: FrameChunk) -> FrameChunk | None:
+        """A chunk with its times as asked for, up to the end; `None` if nothing of it is before that."""
+        if self._start is None and self._end_s == math.inf:
+            return chunk
+        times_s = [time_s + self._shift_s for time_s in chunk.timestamps_s]
+        n_frames = sum(time_s < self._end_s for time_s in times_s)
+        return replace(chunk, frames=chunk.frames[:n_frames], timestamps_s=times_s[:n_frames]) if n_frames else None
 
     def _expect_data(self) -> None:
         if self.spec.kind != "stdin":

@@ -27,7 +27,8 @@ class SourceOptions(StreamOptions):
         live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
             the name.
         realtime: play a recording at the clock's pace, as a live source.
-        start_s, end_s: the part of a file to read, in seconds from what a player shows as 0:00; files only.
+        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; where a source
+            can be sought in, such as HTTP with ranges, what is before is not read.
         max_hold_s: longest time that what comes in bursts is held back to go out evenly; `None`: 10 s for HLS,
             else 2 s.
         rtsp_transport: `auto`, `tcp` or `udp`.
@@ -213,9 +214,12 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
     """
     chosen = SourceOptions(**options)
     spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport, chosen.verify_tls)
-    if spec.kind != "file" and (chosen.start_s is not None or chosen.end_s is not None):
-        what = "a live source has no start and end" if spec.is_live else "only a file can be read in part"
-        raise ValueError(f"{spec.name}: {what}; leave start and end out, or save the video to a file first")
+    if spec.is_live and (chosen.start_s is not None or chosen.end_s is not None):
+        raise ValueError(
+            f"{spec.name}: a live source has no start and end; leave them out, or say live=False if it is a recording"
+        )
+    if chosen.end_s is not None and chosen.end_s <= (chosen.start_s or 0):
+        raise ValueError(f"end_s={chosen.end_s} is not after start_s={chosen.start_s or 0}: give a later end")
     return Source(spec.name, spec.is_live, _chunks(spec, chosen), _clock(spec, chosen), on_message)
 
 
@@ -227,7 +231,7 @@ def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
         limits = {"max_gap_s": options.max_gap_s}
         limits["origin_s"] = probe_video(spec.url).clock_start_s
         return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES, **limits)
-    return StreamReader(spec, options, options.stdin_fd)
+    return StreamReader(spec, options, options.stdin_fd, options.start_s, options.end_s)
 
 
 def _clock(spec: SourceSpec, options: SourceOptions) -> PlayoutClock | None:

@@ -83,11 +83,14 @@ class StreamClock:
     Args:
         is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
         max_gap_s: in a recording, no picture stays for longer: such a jump is damage.
+        origin: the sender's time from which a recording's counts, if that is not the first frame's or earlier: what is
+            before it has a time below 0, and is not sampled.
     """
 
-    def __init__(self, is_live: bool, max_gap_s: float = MAX_GAP_S):
+    def __init__(self, is_live: bool, max_gap_s: float = MAX_GAP_S, origin: Fraction | None = None):
         self.is_live = is_live
         self.max_gap_s = max_gap_s
+        self._origin = origin
         self.n_jumps = 0
         self.n_late_frames = 0
         self._offset: Fraction | None = None  # stream time minus the sender's
@@ -109,7 +112,8 @@ class StreamClock:
         """The frame's time in seconds from the stream's start; `None` for a late frame, which is to be skipped."""
         came = arrived.came
         if self._last_time is None:
-            time = Fraction(0)
+            is_before = self._origin is not None and arrived.pts is not None
+            time = min(arrived.pts - self._origin, Fraction(0)) if is_before else Fraction(0)
         elif self._is_frozen:
             time = self._by_wall_clock(arrived)
         elif self._offset is None:
