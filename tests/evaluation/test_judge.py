@@ -119,10 +119,11 @@ def test_asking_again_costs_nothing(sides, tmp_path):
     with serve_chat(longer_wins) as server:
         run(sides, tmp_path / "v.jsonl", server, limit=2)
         assert len(server.requests) == 4
-        assert read_rows(tmp_path / "v.jsonl").header.n_rows == 2
+        assert read_rows(tmp_path / "v.jsonl").header.limit == 2
+        assert score(tmp_path / "v.jsonl")[0].figures[0].name == f"win rate (N = 2 of {N})"
         result = run(sides, tmp_path / "v.jsonl", server)
         assert (len(server.requests), result.n_asked) == (2 * N, 2 * N - 4)
-        assert read_rows(tmp_path / "v.jsonl").header.n_rows == N
+        assert read_rows(tmp_path / "v.jsonl").header.limit is None
         run(sides, tmp_path / "v.jsonl", server)
         assert len(server.requests) == 2 * N
         # Another file of verdicts from the same cache.

@@ -175,6 +175,8 @@ def test_a_commentary_as_the_reference_makes_it(reference, reference_dir, make_m
     row = live.comment(event, reference_dir / "clip.mp4", FrameRule())
     assert [turn.start_s for turn in row.turns] == [2, 5, 6, 7, 8]
     assert not row.pred.endswith("...")
+    base = Commentator(commentator.model, processor, query_form="base")  # nothing is known of this event: no query
+    assert base.comment(event, reference_dir / "clip.mp4", FrameRule()).pred.endswith("...")
 
 
 def test_an_empty_commentary_is_three_dots():
@@ -261,10 +263,13 @@ def test_a_trial_becomes_more_and_nothing_is_asked_twice(benchmark, published_ch
     out = tmp_path / "out"
     first = run("videomme", published_checkpoint, videos, out, RunOptions(None, 3, annotations), quietly)
     assert first.n_done == 3
+    (scored,) = score(out)  # of a trial there is no headline
+    assert (scored.figures[0].name, scored.figures[0].value) == ("overall (N = 3 of 6)", None)
     (videos / "data/clip1.mp4").rename(tmp_path / "away.mp4")  # its answers are known
     result = run("videomme", published_checkpoint, videos, out, RunOptions(annotations=annotations), quietly)
     assert (result.n_done, result.failures) == (6, {})
-    assert read_rows(out / "videomme.jsonl").header.n_rows == 6
+    assert read_rows(out / "videomme.jsonl").header.limit is None
+    assert score(out)[0].figures[0].name == "overall"
 
 
 def test_missing_and_broken_videos_are_listed_and_asked_again(benchmark, published_checkpoint, tmp_path, capsys):

@@ -146,7 +146,7 @@ def judge(
         dataset_revision=dataset_revision,
         prompt_hash=prompts.hash,
         generation={"temperature": 0, "seed": SEED},
-        n_rows=min(len(texts), options.limit or len(texts)),
+        n_rows=len(texts),
         limit=options.limit,
     )
     asker = _Asker(options, result.out)

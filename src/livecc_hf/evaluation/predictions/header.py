@@ -31,7 +31,7 @@ class Header:
         frames: how frames were chosen, such as `{"fps": 2, "max_frames": 480}`.
         pixels: the limits of a frame.
         generation: settings of generation, or of the judge.
-        n_rows: rows of the benchmark, or of the part of it that was asked for.
+        n_rows: rows of the benchmark as it was read.
         limit: asked for the first so many rows only.
         opponent: of verdicts: whose texts the model's were compared with.
         judge: of verdicts: the judging model.

@@ -54,6 +54,7 @@ class Plan:
         suite: the benchmark.
         protocol: how it is put.
         tasks: in the benchmark's order.
+        n_rows: rows of the whole benchmark, of which `tasks` may be the first.
         annotations: where they are from.
         prompts: of the protocol.
     """
@@ -61,6 +62,7 @@ class Plan:
     suite: Suite
     protocol: str
     tasks: list[Task]
+    n_rows: int
     annotations: Annotations
     prompts: Prompts
 
@@ -83,7 +85,7 @@ class Plan:
             frames={name: rule[name] for name in ("fps", "min_frames", "max_frames", "n_frames")},
             pixels={"max_pixels": rule["max_pixels"] or options.max_pixels},
             generation=generation,
-            n_rows=len(self.tasks),
+            n_rows=self.n_rows,
             limit=options.limit,
         )
 
@@ -111,7 +113,8 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
     if protocol not in suite.protocols:
         raise ValueError(f"{suite.name} has no protocol {protocol!r}: expected {', '.join(suite.protocols)}")
     annotations = read_annotations(suite.name, suite.dataset, options.annotations, options.dataset_revision)
-    tasks = read_tasks(suite.name, annotations, protocol, options.subtitles)[: options.limit]
+    every = read_tasks(suite.name, annotations, protocol, options.subtitles)
+    tasks = every[: options.limit]
     if options.max_pixels is not None:
         tasks = [_with_pixels(task, options.max_pixels) for task in tasks]
     seen: set[str] = set()
@@ -119,7 +122,7 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
         if task.row.key in seen:
             raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: a row counts once")
         seen.add(task.row.key)
-    return Plan(suite, protocol, tasks, annotations, prompts_of(suite.name, protocol))
+    return Plan(suite, protocol, tasks, len(every), annotations, prompts_of(suite.name, protocol))
 
 
 def _with_pixels(task: Task, max_pixels: int) -> Task:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..predictions.file import RowSet
 from ..predictions.rows import MODEL, OPPONENT, CommentaryRow, VerdictRow, text_hash
+from ..suites import suite_of
 from .figures import Figure, Score, incomplete_headline, incomplete_note
 from .statistics import mean_at, weighted_mean
 from .suspicion import Pair, suspicions
@@ -82,7 +83,7 @@ def score_verdicts(
     if not judged:
         raise ValueError(f"{verdicts.source}: no row was judged in both orders, so there is no win rate")
     n_keys = len({row.key for row in verdicts.rows})
-    n_expected = verdicts.header.n_rows or 1702
+    n_expected = verdicts.header.n_rows or suite_of(verdicts.header.suite).n_rows
     figures = _verdict_figures(verdicts, judged)
     texts = {} if model is None else {row.key: row for row in model.rows}
     opponent_texts = {} if opponent is None else {row.key: row for row in opponent.rows}
