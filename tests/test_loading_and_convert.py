@@ -1,7 +1,9 @@
 """Published checkpoints load whole, convert, and anything else is one clear line."""
 
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLForConditionalGeneration
 
+from livecc_hf.assets import demo_clip_path
 from livecc_hf.convert import convert_checkpoint
 from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
 from livecc_hf.modeling import LiveCCConfig, LiveCCForConditionalGeneration
@@ -214,3 +217,18 @@ def test_dtype_and_device_may_be_torchs_own(published_checkpoint):
     for wrong in (torch.int8, 16, "int8", b"bfloat16"):
         with pytest.raises(ModelLoadError, match="dtype .* is unknown: expected float32, bfloat16 or float16"):
             load_model(published_checkpoint, device="cpu", dtype=wrong)
+
+
+@pytest.mark.slow  # the Hub's client waits between its attempts
+def test_a_hub_that_cannot_be_reached_is_one_line_after_one_series_of_attempts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "livecc_hf.cli.main", "commentate", str(demo_clip_path()), "--model", "some/model"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.startswith("livecc: error: some/model cannot be fetched from the Hub: ")
+    assert done.stderr.count("\n") == 1
+    debugged = subprocess.run([*command, "--debug"], env=environment, capture_output=True, text=True, timeout=300)
+    assert debugged.stderr.count("Retry 1/") == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .extras import MissingExtraError, require_extra
-from .loading import ModelLoadError, check_report
+from .loading import ModelLoadError, check_report, hub_message
 from .messages import one_line
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
     """Read what an adapter folder or Hub repository says.
 
     Returns:
-        `None` if `source` holds no adapter, holds a whole model beside it, or cannot be reached.
+        `None` if `source` holds no adapter, or holds a whole model beside it.
 
     Raises:
-        ModelLoadError: if its `adapter_config.json` or `config.json` cannot be read.
+        ModelLoadError: if its `adapter_config.json` or `config.json` cannot be read, or the Hub cannot be reached.
     """
     source = str(Path(source).expanduser()) if str(source).startswith("~") else str(source)
     path = _find_file(source, ADAPTER_CONFIG_FILE)
@@ -255,21 +255,27 @@ Add the license of the base model, what the adapter was trained on, what it is f
 
 
 def _find_file(source: str, name: str) -> str | None:
-    """Path of a file in a folder or Hub repository, `None` if it is not there or cannot be fetched."""
+    """Path of a file in a folder or Hub repository, `None` if it is not there.
+
+    Raises:
+        ModelLoadError: if the Hub cannot be reached, and nothing of the repository is in the cache.
+    """
     if Path(source).is_dir():
         path = Path(source) / name
         return str(path) if path.is_file() else None
     if not looks_like_hub_id(source):
         return None
-    from transformers.utils import cached_file
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    return cached_file(
-        source,
-        name,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        return hf_hub_download(source, name)
+    except LocalEntryNotFoundError as error:  # the Hub was not reached
+        if any(isinstance(try_to_load_from_cache(source, known), str) for known in (CONFIG_FILE, ADAPTER_CONFIG_FILE)):
+            return None
+        raise ModelLoadError(hub_message(source, error)) from error  # rather than wait as long for the next file
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError):  # what is wrong besides, `read_config_dict` says
+        return None
 
 
 def looks_like_hub_id(source: str) -> bool:

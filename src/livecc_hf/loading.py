@@ -275,7 +275,7 @@ def read_config_dict(source: str, revision: str | None = None) -> dict:
     except Exception as error:
         if path.is_dir():
             raise ModelLoadError(f"{source}: config.json cannot be read: {one_line(error)}") from error
-        raise ModelLoadError(_hub_message(source, error)) from error
+        raise ModelLoadError(hub_message(source, error)) from error
     model_type = values.get("model_type") if isinstance(values, dict) else None
     if model_type not in READABLE_TYPES:
         raise ModelLoadError(f"{source} holds a model of type {model_type!r}: expected {' or '.join(READABLE_TYPES)}")
@@ -302,7 +302,8 @@ def check_model_name(source: str) -> None:
         )
 
 
-def _hub_message(source: str, error: Exception) -> str:
+def hub_message(source: str, error: Exception) -> str:
+    """Return what is said where a model is neither here nor to be had from the Hub."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

@@ -48,6 +48,7 @@ def test_a_recipe_that_is_no_text(tmp_path):
         ("learning_rate=fast", "learning_rate.*invalid float value: 'fast'.*--help"),
         ("bf16=perhaps", "bf16.*Truthy value expected: got perhaps"),
         ("lerning_rate=1", "unknown option lerning_rate: did you mean learning_rate"),
+        ("max_step=3", r"unknown option max_step: did you mean max_steps\?"),  # no abbreviation either
         ("learningrate", "'learningrate' belongs to no option: options are written key=value"),
     ],
 )

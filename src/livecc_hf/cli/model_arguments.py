@@ -123,7 +123,9 @@ def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()
+    status.update(f"looking for {name} ...")
     read_config(str(name), args.position_scheme, args.base)  # fails early, and in one line
+    status.clear()
     if args.model is None:
         status.line(
             "model: livecc-tiny, bundled. A demonstration: it knows moving coloured shapes and nothing else. "

@@ -86,4 +86,5 @@ def quiet_libraries(debug: bool) -> None:
     if not debug:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its attempts to reach the Hub
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of CPU kernels that are not installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,7 +16,7 @@ from .samples import EncodeOptions
 from .trl_options import check_trl_options
 
 if TYPE_CHECKING:
-    from trl import ModelConfig, SFTConfig
+    from trl import ModelConfig, SFTConfig, TrlParser
 
 OPTIMIZERS = ("trainer", "muon")
 TRAINING_SCHEMES = ("mrope", "sequential")
@@ -231,12 +232,12 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
             raise ValueError(f"{message} (see livecc train --help)")
 
     options = (LiveCCArguments, SFTConfig, ModelConfig)
-    parser = Parser(options)
+    parser = Parser(options, allow_abbrev=False)
     parser.prog = "livecc train"
     parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
     parser.set_defaults_with_config(**written.values)
     words = ["--help" if word == ALL_OPTIONS else word for word in written.words]
-    *parsed, rest = parser.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
+    _, rest = parser.parse_known_args(words)  # what is unknown is said before values are looked at
     known = {item.name for cls in options for item in fields(cls)}
     unknown = [key for key in written.values if key not in known]
     unknown += [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
@@ -246,4 +247,23 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
         raise ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
     if rest:
         raise ValueError(f"{rest[0]!r} belongs to no option: options are written key=value, a recipe --config FILE")
-    return tuple(parsed)
+    return _made(parser, words)
+
+
+def _made(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
+    """Returns the options' dataclasses, which check their values as they are made.
+
+    Raises:
+        ValueError: if a value does not fit, also this machine.
+    """
+    with warnings.catch_warnings():  # of options that transformers renames, which nobody has set
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        try:
+            return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
+        except ValueError as error:
+            if "bf16" not in str(error) or "use_cpu" not in str(error):
+                raise
+            raise ValueError(
+                "bf16=true needs a GPU that knows bfloat16, and there is none here: use_cpu=true bf16=false trains on "
+                "the processor; inspect=4 needs no GPU"
+            ) from error
