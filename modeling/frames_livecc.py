@@ -120,12 +120,12 @@ def frame_batches(video: Any) -> Iterator[torch.Tensor]:
             f"the video is of type {type(video).__name__}: expected the path of a file as text, or "
             f"frames: {EXPECTED}, or an iterable of such"
         )
-    return _batches([video] if is_whole else video)
+    return _batches([video] if is_whole else ([part] if _is_single(part) else part for part in video))
 
 
 def _batches(parts: Iterable) -> Iterator[torch.Tensor]:
     for part in parts:
-        frames = as_tensor([part] if _is_single(part) else part)
+        frames = as_tensor(part)
         if isinstance(frames, torch.Tensor) and frames.ndim == 4:
             yield from frames.split(TURN_FRAMES)
         else:

@@ -79,6 +79,12 @@ def test_what_is_no_frames_is_one_clear_error(name, frames, make_model, processo
             list(make_model("mrope").stream_generate(processor, iter([bad]), **SMALL))
 
 
+def test_a_whole_video_of_another_form_is_one_clear_error(frames, make_model, processor):
+    for whole in (frames[0], frames[0].numpy(), frames.float(), frames[:0]):
+        with pytest.raises(ValueError, match="expected"):
+            list(make_model("mrope").stream_generate(processor, whole, **SMALL))
+
+
 @pytest.mark.parametrize("video", [5, None, b"match.mp4", {"video": "match.mp4"}])
 def test_what_is_no_video_is_refused_at_the_call(video, make_model, processor):
     with pytest.raises(ValueError, match=f"the video is of type {type(video).__name__}: expected the path"):

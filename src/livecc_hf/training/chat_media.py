@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import os
 import struct
@@ -21,20 +20,16 @@ from livecc_hf.data.clip_frames import FrameSize, plan_frame_size
 from livecc_hf.data.media import local_path, resolve_media
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.data.web_files import WEB_PREFIXES, WebFileError, fetch_file
-from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
 from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
 from livecc_hf.modeling.video_reader_livecc import iter_frames, measure_duration
 
+from .pictures import picture_at, picture_size_px
 from .samples import EncodeOptions
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
-_ORIENTATION = 0x0112  # EXIF's tag
-_TURNED = range(5, 9)  # its values for a picture that lies on its side
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _FALLBACK_FRAME_RATE = 25.0
 
@@ -111,11 +106,11 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     with _reading(what):
         if isinstance(image, str):  # a URL, http or data: only reading it tells its size
             image = _fetched(image, encoder.allow_urls)
-        height_px, width_px = _image_size(_size_px(image), asked, limits, image_processor)
+        height_px, width_px = _image_size(picture_size_px(image), asked, limits, image_processor)
 
     def read() -> torch.Tensor:
-        with _reading(what), _image_of(image) as picture:
-            return picture_tensor(rgb_picture(picture).resize((width_px, height_px)))
+        with _reading(what):
+            return picture_at(image, (width_px, height_px))
 
     merge_px = image_processor.patch_size * image_processor.merge_size
     return Medium("image", height_px * width_px // merge_px**2, read)
@@ -220,12 +215,12 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
     n_frames = min(len(pictures), int(_number(part, "nframes") or len(pictures)), most)
     chosen = [pictures[i] for i in torch.linspace(0, len(pictures) - 1, n_frames).round().long().tolist()]
     with _reading(what):
-        size_px = _size_px(chosen[0])
+        size_px = picture_size_px(chosen[0])
     size = _frame_size(part, n_frames, size_px, encoder)
 
     def read() -> torch.Tensor:
         with _reading(what):
-            return torch.stack([_resized(_rgb(picture, size_px), size, encoder) for picture in chosen])
+            return torch.stack([_resized(picture_at(picture, size_px), size, encoder) for picture in chosen])
 
     return Medium("video", _even(n_frames) // 2 * size.n_pair_tokens, read)
 
@@ -313,13 +308,6 @@ def _resized(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.T
     return processor.resize(frame[None, None], size=limits, resample=processor.resample, factor=factor)[0, 0]
 
 
-def _rgb(picture: Any, size_px: tuple[int, int]) -> torch.Tensor:
-    """Decode a still picture to uint8 (3, H, W), at the size of the video's first one."""
-    with _image_of(picture) as image:
-        image = rgb_picture(image)
-    return picture_tensor(image if image.size == size_px else image.resize(size_px))
-
-
 def _jpegs(path: Path, ends: Any) -> list[Any]:
     """Return the pictures of a file that holds one after the other, each ending at a byte."""
     if not isinstance(ends, Sequence) or not all(isinstance(end, int) for end in ends) or sorted(ends) != list(ends):
@@ -340,22 +328,6 @@ def _opened(value: Any, root: str | os.PathLike | None) -> Any:
     if isinstance(value, bytes) or hasattr(value, "convert"):
         return value
     raise UnusableSample("malformed", f"an image is {value!r:.80}: expected a path, a URL, bytes or a PIL image")
-
-
-def _image_of(picture: Any) -> Image.Image:
-    from PIL import Image
-
-    if isinstance(picture, bytes):
-        return Image.open(io.BytesIO(picture))
-    return picture.copy() if isinstance(picture, Image.Image) else Image.open(picture)
-
-
-def _size_px(picture: Any) -> tuple[int, int]:
-    """Return width and height of the upright picture, from the header of a file."""
-    with _image_of(picture) as image:
-        is_said = image.format != "PNG" or "exif" in image.info  # asking a PNG file for what it has not decodes it
-        is_turned = is_said and image.getexif().get(_ORIENTATION, 1) in _TURNED
-        return image.size[::-1] if is_turned else image.size
 
 
 def _local(path: str, root: str | os.PathLike | None) -> Path:
