@@ -10,6 +10,7 @@ from media import number_of, write_video
 from livecc_hf.captions.files import read_words
 from livecc_hf.captions.writers import Caption, open_writer
 from livecc_hf.cli.main import main
+from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
 from livecc_hf.modeling.video_reader_livecc import probe_video
 from livecc_hf.production.stages.talking_head import clip_frames
 from livecc_hf.training import narrated_source  # noqa: F401 - registers the sources
@@ -73,7 +74,10 @@ def test_production_and_training_on_what_it_made(folder, processor, tmp_path):
     assert dropped.num_rows == 0, dropped.to_pylist()
     dataset = tmp_path / "out/dataset"
     for source, file in (("dataset", ""), ("jsonl", "conversations.jsonl")):
-        check_clips(open_data([{"source": source, "path": str(dataset / file)}], processor), processor)
+        check_clips(
+            open_data([{"source": source, "path": str(dataset / file), "media_root": str(folder)}], processor),
+            processor,
+        )
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -83,6 +87,14 @@ def test_pictures_for_the_talking_head_model(folder, name, span):
     step_s = (span[1] - span[0]) / 8
     frames = clip_frames(str(path), *span)
     assert [number_of(frame) for frame in frames] == [number_shown(span[0] + n * step_s) for n in range(8)]
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_parts_that_questions_are_about(folder, name, processor):
+    options = LoadOptions(start_s=20, end_s=24, min_pixels=96 * 64, max_pixels=112 * 84)
+    video = load_video(folder / name, processor.video_processor, options)
+    assert video.times_s == [20 + n / 2 for n in range(8)]
+    assert [number_of(frame) for frame in video.frames] == [number_shown(time_s) for time_s in video.times_s]
 
 
 @pytest.mark.parametrize("name", STARTS)
