@@ -66,7 +66,7 @@ def make_reader_folder(folder: Path) -> Path:
 
 def write_predictions(folder: Path) -> None:
     """Write answers, commentaries and what people said, in the layouts that are published."""
-    from layouts import commentaries, videomme, write_json, write_lines
+    from layouts import commentaries, verdicts, videomme, write_json, write_lines
 
     write_json(folder / "answers.json", videomme([("A", "A"), ("A", "C"), ("B", "B"), ("B", "B")]))
     write_json(folder / "others.json", videomme([("A", "C"), ("A", "C"), ("B", "B"), ("B", "A")]))
@@ -74,6 +74,8 @@ def write_predictions(folder: Path) -> None:
     people = [row | {"event_asr_text": row["pred"], "event_asr": '[[0, 1, "What"]]'} for row in rows]
     write_json(folder / "LiveSports-3K-CC.json", people)
     write_lines(folder / "mine.jsonl", rows)
+    won = [("mine", "GPT-4o")] * len(rows)
+    write_lines(folder / "GPT-4o_mine.jsonl", verdicts(rows, won))
     write_lines(folder / "captions/GPT-4o.jsonl", commentaries(list(reversed(SENTENCES))))
 
 

@@ -65,7 +65,7 @@ class Shell:
             for name in re.findall(r"(?:recipes|examples|docs)/[\w./-]+", line):
                 assert (ROOT / name).exists(), f"{line}: there is no {name}"
             return
-        words = shlex.split(line, comments=True)
+        words = [found for word in shlex.split(line, comments=True) for found in self._expanded(word)]
         command = " ".join(word if word in _OPERATORS else shlex.quote(word) for word in words)
         self._make_what_is_missing(command)
         command = self.servers.filled_in(replaced(f"{command} {options_for(command)}".strip(), TEXTS))
@@ -79,8 +79,13 @@ class Shell:
         else:
             self._bash(command)
         for option in ("--output", "--overlay"):
-            if option in words:
+            if option in words and "{" not in words[words.index(option) + 1]:
                 assert (self.folder / words[words.index(option) + 1]).stat().st_size > 0
+
+    def _expanded(self, word: str) -> list[str]:
+        """The files that a pattern stands for, as a shell has it; any other word is itself."""
+        found = sorted(str(path.relative_to(self.folder)) for path in self.folder.glob(word)) if "*" in word else []
+        return found or [word]
 
     def _make_what_is_missing(self, command: str) -> None:
         for path, maker in MADE_BY.items():

@@ -15,7 +15,6 @@ NOT_RUN = {
     "make lint": "looks at the code; the tests do not",
     ".venv/bin/pre-commit install": "changes the repository that the tests run in",
     "livecc evaluate run": "no benchmark's videos are here; tests/evaluation/test_running.py runs made-up ones",
-    "livecc evaluate report results/": "wants what a run and a judge wrote; tests/evaluation/test_report.py makes both",
     "cd published": "what others published is not here",
     "livecc evaluate score --headline livecc/": "the same; tests/evaluation/test_published_results.py reads it",
     "accelerate launch": "wants several GPUs; tests/training/test_recipes.py reads recipes and launcher configurations",
@@ -32,6 +31,7 @@ TEXTS = {
     "ws://127.0.0.1:8000/": "{ws}/",
     "ffmpeg -f x11grab -i :0 -c:v libx264 -tune zerolatency -f mpegts -": "cat screen.ts",
     "me/my-clips": "me/clips",
+    "results/cc/livesports3k-cc.jsonl verdicts.jsonl": "mine.jsonl GPT-4o_mine.jsonl",
     "DIR_OR_FILE ...": "answers.json",
     "compare A B": "compare answers.json others.json",
     "MINE.jsonl": "mine.jsonl",
@@ -55,6 +55,7 @@ OPTIONS = {
     r"livecc data build .*my_videos\.yaml": "workers=1",
     r"livecc evaluate judge": "--base-url {judge} --annotations LiveSports-3K-CC.json",
     r"livecc commentate .*--realtime": "--end 6",
+    r"livecc commentate videos/": "--end 4",
     r"rtsp": "--reconnects 0",
 }
 # Commands that go on until they are stopped: what they say once they are ready, with their address.
