@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -86,7 +87,8 @@ def read_clip(
     """
     if Path(path).is_dir():
         return _read_folder(Path(path), start_s, end_s, rule, resize)
-    ends, fps, origin = _frame_ends(path)
+    stat = Path(path).stat()
+    ends, fps, origin = _frame_ends(str(path), stat.st_size, stat.st_mtime_ns)
     first, stop = _range(ends, start_s, end_s, path)
     n = n_frames_of(rule, stop - first, fps)
     chosen = [ends[first + number] for number in spread(stop - first, n)]
@@ -95,7 +97,8 @@ def read_clip(
     return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels)
 
 
-def _frame_ends(path: str | os.PathLike) -> tuple[list[Fraction], float, Fraction]:
+@lru_cache(maxsize=8)  # questions on one video come together, each with another end
+def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fraction], float, Fraction]:
     """Return when each frame leaves the screen, counted from what a player shows as 0:00; frame rate; that 0:00."""
     with open_video(path) as container:
         stream = find_video_stream(container, path)

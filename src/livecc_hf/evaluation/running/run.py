@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.messages import one_line
 
-from ..predictions.file import RowFile, read_rows, write_rows
+from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import Row
 from ..progress import RowProgress, Say, say_to_stderr
 from ..tasks.livesports_cc import Event
@@ -201,10 +201,8 @@ class _Runner:
         known: dict[str, Row] = {}
         files = [self._file(number), *self._parts(number)]
         for file in files:
-            if file.is_file() and file.stat().st_size:
-                rows = _read_tolerant(file)
-                if rows is None:
-                    continue
+            rows = _read_tolerant(file)
+            if rows is not None:
                 rows.header.check_same(self.headers[number], file)
                 known |= {row.key: row for row in rows.rows if row.error is None or row.key not in known}
         return known
@@ -333,8 +331,11 @@ def _ask(vision: Any, task: Question, times_s: list[float]) -> Row:
     return replace(task.row, error="the model's scores are not finite")
 
 
-def _read_tolerant(file: Path):
-    """Read a file of rows; `None` if it was killed in its header."""
-    if b"\n" not in file.read_bytes()[:100_000]:
+def _read_tolerant(file: Path) -> RowSet | None:
+    """Read a file of rows; `None` if it is not there, is removed meanwhile by its process, or ends in its header."""
+    try:
+        if b"\n" not in file.read_bytes()[:100_000]:
+            return None
+        return read_rows(file)
+    except FileNotFoundError:
         return None
-    return read_rows(file)

@@ -59,8 +59,8 @@ def _choice(row: dict[str, Any], number: int, protocol: str, groups: dict[str, s
         options=options,
     )
     text = prompts.fill("choice", question=column(row, number, "question"), options=joined)
-    own = letters(len(options))
-    return _asked(choice, text, row, number, protocol, own, 0.0, column(row, number, "realtime"), (f"{key}.mp4",))
+    span_s = (0.0, float(column(row, number, "realtime")))
+    return _asked(choice, text, protocol, letters(len(options)), span_s, f"{key}.mp4")
 
 
 def _forward(
@@ -68,7 +68,7 @@ def _forward(
 ) -> Question:
     task, key = row["task"], str(column(row, number, "id"))
     try:
-        answer, realtime = forward_answer(task, test), test["realtime"]
+        answer, realtime_s = forward_answer(task, test), float(test["realtime"])
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"row {number} of the annotations: test_info {index} cannot be used: {error!r}") from error
     prompts = prompts_of(protocol)
@@ -85,28 +85,20 @@ def _forward(
     # One token says a digit: no count above 9 can be chosen.
     own = tuple("0123456789") if task == "REC" else ("No", "Yes")
     start_s = float(column(row, number, "ask_time")) if task == "CRR" and protocol == LIVECC else 0.0
-    chunks = (f"{key}_{index}.mp4",)
-    return _asked(choice, prompts.fill(task, **values), row, number, protocol, own, start_s, realtime, chunks)
+    return _asked(choice, prompts.fill(task, **values), protocol, own, (start_s, realtime_s), f"{key}_{index}.mp4")
 
 
 def _asked(
-    choice: ChoiceRow,
-    text: str,
-    row: dict[str, Any],
-    number: int,
-    protocol: str,
-    own: tuple[str, ...],
-    start_s: float,
-    realtime: float,
-    chunks: tuple[str, ...],
+    choice: ChoiceRow, text: str, protocol: str, own: tuple[str, ...], span_s: tuple[float, float], chunk: str
 ) -> Question:
+    """Return a question; `own` are the candidates of its task, `chunk` the name of its video where that is cut."""
     prompts = prompts_of(protocol)
     by_logits = protocol != OFFICIAL
     return Question(
         row=choice,
-        media=(str(column(row, number, "video")), *chunks),
-        start_s=start_s,
-        end_s=float(realtime),
+        media=(choice.video, chunk),
+        start_s=span_s[0],
+        end_s=span_s[1],
         prompt=text,
         answer_prefix=prompts.get("answer_prefix"),
         candidates=(own if protocol == FIXED else _LIVECC_CANDIDATES) if by_logits else (),
