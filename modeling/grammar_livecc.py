@@ -122,7 +122,13 @@ def query_text(query: str, title: str | None = None, previous: str | None = None
         query: what the commentary should be about.
         title: the video's title.
         previous: what was said before the stream begins.
+
+    Raises:
+        ValueError: if one is no string, such as the NaN of an empty cell, which would be read as the word.
     """
+    for name, text in (("query", query), ("title", title), ("previous", previous)):
+        if not isinstance(text, str) and (text is not None or name == "query"):
+            raise ValueError(f"{name}={text!r:.80}: expected a string")
     title_line = "" if previous else title or ""
     return f"{query}\n{title_line}\n{previous or ''}".strip()
 

@@ -345,6 +345,9 @@ def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.T
 
 def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
     """Return the words without outer white space, and without those that are nothing else."""
+    for number, item in enumerate(words):
+        if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
+            raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")
     return [(start, end, word.strip()) for start, end, word in words if word.strip()]
 
 

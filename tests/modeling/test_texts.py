@@ -50,6 +50,16 @@ def test_a_sample_with_half_a_character_is_refused(frames, processor):
         processor.encode_commentary(frames, times_s, [(0, 1, HALF)])
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), 5, b"what", ["what"]])
+def test_a_sample_of_what_is_no_text_is_refused(wrong, frames, processor):
+    times_s = [n / 2 for n in range(10)]
+    for name in ("query", "title", "previous"):
+        with pytest.raises(ValueError, match=f"{name}=.*: expected a string"):
+            processor.encode_commentary(frames, times_s, [(0, 1, "a")], **{name: wrong})
+    with pytest.raises(ValueError, match=r"word 1 is .*: expected \[start_s, end_s, word\]"):
+        processor.encode_commentary(frames, times_s, [(0, 1, "a"), (1, 2, wrong)])
+
+
 @pytest.mark.parametrize(
     ("n_tokens", "text"), [(3, "goal"), (4, "goal"), (5, "goal 日"), (6, "goal 日"), (7, "goal 日"), (8, "goal 日本")]
 )

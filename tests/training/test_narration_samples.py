@@ -260,6 +260,7 @@ def test_words_before_the_clip_are_not_spoken_in_it(folder, processor):
         (narrated("steady.mp4", [(0, 1, "a")], query="great \ud83d"), "malformed", "half of a character"),
         (narrated("steady.mp4", [(0, 1, "a")], title="great \ud83d"), "malformed", "half of a character"),
         (narrated("steady.mp4", [(0, 1, "a")], previous="\udcff"), "malformed", "half of a character"),
+        (narrated("steady.mp4", [(0, 1, "a")], title=float("nan")), "malformed", "title=nan: expected a string"),
         (narrated("steady.mp4", [(0, 1, "great \ud83d")]), "malformed", "half of a character"),
         (narrated("steady.mp4", [(0, 1, "a")], start_s=5, end_s=5), "malformed", "from 5 to 5 s"),
         (narrated("steady.mp4", [(31, 32, "a")], start_s=30, end_s=40), "no_frames", "no frame from 30 s to 40 s"),

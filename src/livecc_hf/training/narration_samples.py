@@ -364,8 +364,8 @@ def _query(
 ) -> str:
     """Return the query as the model reads it, once it and the words are known to hold no control token."""
     query = processor.default_query if clip.query is None else clip.query
-    text = query_text(query, clip.title, clip.previous) if options.use_context else query_text(query)
     try:
+        text = query_text(query, clip.title, clip.previous) if options.use_context else query_text(query)
         processor.checked_text(text)
         for _start, _end, word in words:
             processor.checked_text(word)
