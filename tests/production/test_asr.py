@@ -122,6 +122,15 @@ def test_broken_and_silent_videos_are_dropped_and_the_rest_goes_on(stage, speech
     assert rows["v4"]["value"] == 0 and rows["v4"]["hours"] == pytest.approx(0.01)
 
 
+def test_damage_is_said_where_nothing_is_heard_for_it(stage):
+    audio = SpeechAudio(np.zeros(RATE_HZ, np.float32), 0.0, damage=("2 damaged spot(s) were skipped",))
+    outcome = stage._outcome(audio, "a.mkv")
+    assert (
+        outcome.detail
+        == "a voice in 0.0 s of 1.0 s, and no words; its sound is damaged: 2 damaged spot(s) were skipped"
+    )
+
+
 @needs_espeak
 def test_videos_with_words_keep_them_unless_asked(stage, whisper, speech, tmp_path):
     path = write_sound(tmp_path / "a.mkv", speech)

@@ -236,6 +236,7 @@ class Asr(ModelStage):
             detail = (
                 f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
             )
+            detail += f"; its sound is damaged: {'; '.join(audio.damage)}" if audio.damage else ""
             return _Failure("no_speech", detail, transcript.speech_s)
         return transcript
 
