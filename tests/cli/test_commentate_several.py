@@ -84,13 +84,14 @@ def test_one_that_fails_does_not_stop_the_others(commentate, videos, tmp_path):
 def test_one_that_fails_on_the_way_does_not_stop_the_others(commentate, videos):
     server = LiveServer()
     try:
-        gone = server.url("404").replace("404", "file.ts")
+        gone = server.url("file.ts")
         server.refuse = 404
         code, out, err = commentate(videos[0], gone, videos[2], "--file")
     finally:
         server.stop()
     assert code == 2
-    assert [line for line in out.splitlines() if line.endswith(":")] == [f"{v}:" for v in (videos[0], gone, videos[2])]
+    headings = [line for line in out.splitlines() if line.endswith(":")]
+    assert headings == [f"{video}:" for video in (videos[0], gone, videos[2])], err
     assert f"livecc: error: {gone}: 404, not found" in err
     assert err.splitlines()[-1] == f"2 of 3 videos; not: {gone}"
 
