@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize
 
 IGNORE_INDEX = -100
 MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
+_CUT_CHARACTER = re.compile(rf"\N{{REPLACEMENT CHARACTER}}+(?=({re.escape(CONTINUATION)})?\s*$)")
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -263,8 +265,8 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        # What a limit of tokens cut inside of a character: its first bytes are no text.
-        return text.replace("\N{REPLACEMENT CHARACTER}", "")
+        # What a limit of tokens cut inside of a character: its first bytes are no text. Elsewhere nothing was cut.
+        return _CUT_CHARACTER.sub("", text)
 
     def _encode_fixed(self, text: str) -> list[int]:
         """Return the tokens of a text of the grammar, tokenised once; the times of all streams are the same."""
