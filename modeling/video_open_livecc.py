@@ -103,6 +103,8 @@ def choose_stream(container: Any, kind: str, beside: Any = None) -> Any | None:
         `None` if there is none that can be decoded. Cover pictures and thumbnails are no video.
     """
     streams = [s for s in container.streams if s.type == kind and s.codec_context is not None and not _is_picture(s)]
+    if kind == "audio":  # one without a rate has no description, or a damaged one
+        streams = [s for s in streams if s.codec_context.sample_rate]
     if kind == "video" and container.format.name == "hls":
         return next(iter(streams), None)  # players begin with the first quality of a playlist
     usual = container.streams.best(kind, beside)
