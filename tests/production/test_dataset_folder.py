@@ -1,6 +1,7 @@
 """The dataset folder: opened by `datasets`, trained on, filled with videos, described by its card, pushed."""
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from datasets import Video, load_dataset
 from huggingface_hub import DatasetCard
+from PIL import Image
 
 from livecc_hf.production.card import DatasetAbout, DatasetSummary, make_card
 from livecc_hf.production.dataset_folder import (
@@ -121,13 +123,38 @@ def test_videos_are_put_into_the_folder(tmp_path, media, how):
 
 
 def test_videos_of_one_name_are_not_confused(tmp_path):
-    for folder in ("one", "two"):
+    for folder, n_frames in (("one", 3), ("two", 6)):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "a.mp4").write_text(folder)
+        write_video(tmp_path / folder / "a.mp4", n_frames=n_frames)
     table = clips(*(str(tmp_path / folder / "a.mp4") for folder in ("one", "two")))
     folder = write_dataset_folder(tmp_path / "out", [table], ABOUT, FolderOptions(videos="copy")).folder
     names = pq.read_table(folder / "data" / "train-00000.parquet")["video"].to_pylist()
-    assert [(folder / name).read_text() for name in names] == ["one", "two"]
+    contents = [(tmp_path / name / "a.mp4").read_bytes() for name in ("one", "two")]
+    assert [(folder / name).read_bytes() for name in names] == contents
+    assert contents[0] != contents[1]
+
+
+@pytest.mark.parametrize("how", ["copy", "link"])
+def test_what_is_no_video_is_not_put_into_the_folder(tmp_path, media, how):
+    """A manifest may name anything: keys, notes, pictures, lists of other files, also by the name of a video."""
+    others = tmp_path / "others"
+    others.mkdir()
+    Image.new("RGB", (64, 64)).save(others / "photo.png")
+    shutil.copy(others / "photo.png", others / "photo.mp4")
+    for name in ("key.mp4", "notes.txt", "raw.yuv", "ansi.bin"):
+        (others / name).write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n" * 2000)
+    (others / "list.m3u8").write_text(f"#EXTM3U\n#EXTINF:1\n{media / 'a.mp4'}\n#EXT-X-ENDLIST\n")
+    (others / "list.mp4").write_text(f"ffconcat version 1.0\nfile {media / 'a.mp4'}\n")
+    (others / "key-link.mp4").symlink_to(others / "key.mp4")
+    names = [str(path) for path in sorted(others.iterdir())]
+    table = clips("a.mp4", *names)
+    written = write_dataset_folder(tmp_path / "out", [table], ABOUT, FolderOptions(videos=how, media_root=str(media)))
+    assert [path.name for path in (written.folder / "videos").rglob("*")] == ["a.mp4"]
+    assert written.summary.n_clips == 1
+    dropped = written.dropped.to_pylist()
+    assert {row["reason"] for row in dropped} == {"not_a_video"}
+    assert [row["video"] for row in dropped] == names
+    assert all(row["detail"] for row in dropped)
 
 
 def test_shards_are_the_same_however_clips_come(tmp_path):

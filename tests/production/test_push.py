@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import serve_hub
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from media import write_video
+
 N_SHARDS = 260  # more files than huggingface_hub puts into a commit
 
 
@@ -47,6 +50,32 @@ def test_a_push_commits_in_parts_and_goes_on_where_it_stopped(folder, tmp_path):
         assert again.stdout.strip() == f"{hub.url}/datasets/me/clips"
         assert hub.files == local
         assert len(hub.sent) == sum(hub.commits[1:]) == len(local) - hub.commits[0]  # what was there is not sent
+
+
+def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
+    for number in range(1, N_SHARDS):
+        (folder / "data" / f"train-{number:05d}.parquet").unlink()
+    (folder / "videos" / "deep").mkdir(parents=True)
+    write_video(folder / "videos" / "deep" / "a [1]*.mp4", n_frames=3)
+    write_video(tmp_path / "elsewhere.mp4", n_frames=3)
+    (folder / "videos" / "link.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    (folder / "videos" / "key.mp4").symlink_to(tmp_path / "key")
+    (folder / "videos" / "note [2]*.txt").write_text("mine")
+    (folder / "my-notes.txt").write_text("mine")
+    (folder / "conversations.jsonl").write_text("[]\n")
+    with serve_hub() as hub:
+        done = push(folder, hub.url, tmp_path / "home")
+        assert done.returncode == 0, done.stderr
+        sent = {
+            "README.md",
+            "conversations.jsonl",
+            "data/train-00000.parquet",
+            "videos/deep/a [1]*.mp4",
+            "videos/link.mp4",
+        }
+        assert set(hub.files) == sent
+    assert f"3 files of {folder} are not sent, such as my-notes.txt: it is no part of a dataset" in done.stderr
 
 
 def test_a_hub_that_does_not_answer_is_named(folder, tmp_path):

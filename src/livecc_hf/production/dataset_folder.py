@@ -20,8 +20,10 @@ from .card import DatasetAbout, DatasetSummary, make_card
 from .records import CLIP_SCHEMA, DROPPED_SCHEMA
 from .stage import split
 from .stages.conversations import DATASET_SCHEMA, JsonlWriter, open_jsonl, write_parquet
+from .video_check import why_no_video
 
 STAGE = "dataset"  # the stage's name in dropped rows
+VIDEOS = "videos"  # the folder of those that are put into it
 _JSONL = "conversations.jsonl"
 _PLACES = ("leave", "link", "copy")
 
@@ -55,7 +57,7 @@ class NoClipError(ValueError):
     """There is no clip for a dataset.
 
     Attributes:
-        dropped: clips left out because their video is no file, in `DROPPED_SCHEMA`.
+        dropped: clips left out because their video is no file or no video, in `DROPPED_SCHEMA`.
     """
 
     def __init__(self, message: str, dropped: pa.Table):
@@ -70,7 +72,8 @@ class WrittenDataset:
     Attributes:
         folder: where it is.
         summary: what it holds.
-        dropped: clips left out because their video is no file, in `DROPPED_SCHEMA`; only where videos are placed.
+        dropped: clips left out because their video is no file or no video, in `DROPPED_SCHEMA`; only where videos are
+            placed.
     """
 
     folder: Path
@@ -106,7 +109,7 @@ def write_dataset_folder(
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     for left in partial.iterdir():
-        if left.name != "videos" or options.videos == "leave":
+        if left.name != VIDEOS or options.videos == "leave":
             _remove(left)
     writer = _FolderWriter(partial, options)
     try:
@@ -145,6 +148,14 @@ def _whole_funnel(
         "hours_out": summary.hours,
     }
     return {**funnel, STAGE: line}
+
+
+@dataclass(frozen=True)
+class _Unplaced:
+    """Why a video is not put into the folder."""
+
+    reason: str
+    detail: str
 
 
 class _FolderWriter:
@@ -197,31 +208,29 @@ class _FolderWriter:
         self._videos = np.union1d(self._videos, np.array(hashes, np.uint64))
 
     def _place_videos(self, shard: pa.Table) -> pa.Table:
-        """Return the shard with its videos in the folder; clips whose video is no file are dropped."""
+        """Return the shard with its videos in the folder; clips whose video is no file, or no video, are dropped."""
         if self.options.videos == "leave" or not len(shard):
             return shard
         encoded = shard["video"].combine_chunks().dictionary_encode()
         placed = [self._place(video) for video in encoded.dictionary.to_pylist()]
-        numbers = encoded.indices.to_numpy(zero_copy_only=False)
-        paths = [placed[number] for number in numbers]
-        reasons = np.array([None if path else "missing_video" for path in paths], dtype=object)
-        details = [
-            None if path else f"{video} is no file"
-            for path, video in zip(paths, shard["video"].to_pylist(), strict=True)
-        ]
+        places = [placed[number] for number in encoded.indices.to_numpy(zero_copy_only=False)]
+        reasons = np.array([None if isinstance(place, str) else place.reason for place in places], dtype=object)
+        details = [None if isinstance(place, str) else place.detail for place in places]
         result = split(STAGE, shard, reasons, details=details)
         self.dropped.append(result.dropped)
-        videos = pa.array([path for path in paths if path], pa.string())
+        videos = pa.array([place for place in places if isinstance(place, str)], pa.string())
         return result.kept.set_column(CLIP_SCHEMA.get_field_index("video"), CLIP_SCHEMA.field("video"), videos)
 
-    def _place(self, video: str) -> str | None:
-        """Put a video into the folder and return its path there; `None` if it is no file."""
+    def _place(self, video: str) -> str | _Unplaced:
+        """Put a video into the folder and return its path there, or why it is not there."""
         if "://" in video:  # reached from anywhere
             return video
         source = Path(self.options.media_root or ".").expanduser() / Path(video).expanduser()
         if not source.is_file():
-            return None
-        target = PurePosixPath("videos") / _name_in_folder(video, source)
+            return _Unplaced("missing_video", f"{video} is no file")
+        if detail := why_no_video(source):  # a manifest may name anything, and the folder may be published
+            return _Unplaced("not_a_video", detail)
+        target = PurePosixPath(VIDEOS) / _name_in_folder(video, source)
         place = self.folder / target
         self._placed.add(place)
         _put(source.resolve(), place, self.options.videos == "link")
@@ -229,7 +238,7 @@ class _FolderWriter:
 
     def _remove_others(self) -> None:
         """Remove videos that a run with other clips left."""
-        for file in (self.folder / "videos").rglob("*"):
+        for file in (self.folder / VIDEOS).rglob("*"):
             if file not in self._placed and (file.is_symlink() or not file.is_dir()):
                 file.unlink()
 

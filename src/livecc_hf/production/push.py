@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import logging
 import os
 import sys
@@ -12,8 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..messages import one_line
+from .dataset_folder import VIDEOS
+from .video_check import why_no_video
 
 logger = logging.getLogger(__name__)
+
+_PARTS = ["README.md", "conversations.jsonl", "data/*.parquet", f"{VIDEOS}/*"]  # fnmatch: * is any depth
 
 
 def push_dataset(
@@ -25,6 +31,9 @@ def push_dataset(
     revision: str | None = None,
 ) -> str:
     """Upload a dataset folder to the Hub in as many commits as it needs; called again, it goes on where it stopped.
+
+    The card, the tables, the conversations and the videos are sent; other files, and what is no video among the
+    videos, are not, and that is said.
 
     Both need hf_xet, which comes with huggingface_hub on common machines; without, it is one commit.
 
@@ -56,6 +65,10 @@ def push_dataset(
             n_lost,
             folder,
         )
+    left_out = find_strangers(folder)
+    if left_out:
+        name, why = next(iter(left_out.items()))
+        logger.warning("%d files of %s are not sent, such as %s: %s", len(left_out), folder, name, why)
     if find_spec("hf_xet") is None:
         logger.warning("hf_xet is not installed: the upload is one commit and cannot go on later (pip install hf_xet)")
     api = HfApi(token=token)
@@ -67,7 +80,8 @@ def push_dataset(
             folder_path=folder,
             revision=revision,
             commit_message="Upload dataset",
-            ignore_patterns=["**/.*", ".*"],
+            allow_patterns=_PARTS,
+            ignore_patterns=["**/.*", ".*", *map(glob.escape, left_out)],
         )
     except OfflineModeIsEnabled:
         raise
@@ -77,6 +91,23 @@ def push_dataset(
             "HF_ENDPOINT, and run the same command again; it goes on"
         ) from error
     return str(repo)
+
+
+def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
+    """Return the files of a dataset folder that are not sent, each with the reason; hidden ones are not named.
+
+    A folder of videos may hold anything, and a link in it may lead to anything: only what is a video is published.
+    """
+    folder, found = Path(folder), {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in name.parts):
+            continue
+        if not any(fnmatch.fnmatch(name.as_posix(), part) for part in _PARTS):
+            found[name.as_posix()] = "it is no part of a dataset"
+        elif name.parts[0] == VIDEOS and (why := why_no_video(path)):
+            found[name.as_posix()] = why
+    return found
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
