@@ -45,6 +45,7 @@ OPTIONS = {
     ),
     r"livecc train .*(own-videos/lora)": f"model_name_or_path={TINY} dtype=float32 held_out=2 optim=adamw_torch",
     r"livecc train ": "use_cpu=true bf16=false dataloader_num_workers=0 disable_tqdm=true",
+    r"livecc data shapes": "--videos 6 --seconds 12",
     r"livecc serve": "--port 0 --silence-threshold 1",
     r"examples/watch_server\.py": "--url {ws}/v1/commentary --speed 8",
     r"livecc data fetch": "--sleep 0",

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from manifests import write_manifest
+from media import write_video
 from runs import dataset_rows, options_for, quiet_build, table_of
 
 from livecc_hf.production.build import build
@@ -90,7 +91,7 @@ def test_videos_that_are_all_missing_are_in_the_report(tmp_path):
     assert "Dropped by dataset: missing_video" in (out / "report.html").read_text()
     assert [path.name for path in out.iterdir() if "dataset" in path.name] == []
     for number in range(3):  # found again
-        (tmp_path / f"v{number}.mp4").write_bytes(b"a video")
+        write_video(tmp_path / f"v{number}.mp4", n_frames=2)
     assert quiet_build(options).n_clips == len(dataset_rows(out)) == 4
 
 
@@ -212,7 +213,7 @@ def test_the_recipe_for_own_videos_reads_a_folder(tmp_path):
 
 
 def test_videos_whose_file_is_gone_are_in_the_funnel(tmp_path):
-    (tmp_path / "v0.mp4").write_bytes(b"a video")
+    write_video(tmp_path / "v0.mp4", n_frames=2)
     stages = {"pretrain_clips": {"min_s": 20.0}}
     result = quiet_build(options_for(tmp_path, ["a"] * 3, stages=stages, dataset={"videos": "copy"}))
     assert [(item.name, item.items_out) for item in result.stats][-2:] == [("pretrain_clips", 4), ("dataset", 2)]

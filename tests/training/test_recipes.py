@@ -27,7 +27,7 @@ EXPECTED = {
     "livecc-tiny": {"1-lists", "2-narration", "3-polish"},
     "livecc-7b": {"pretrain", "sft", "sft_lora", "sft_qlora"},
     "qwen2-vl-2b": {"sft", "sft_lora"},
-    "own-videos": {"lora"},
+    "own-videos": {"lora", "tiny-cpu"},
 }
 SFT_MIX = [
     "live_whisperx_526k_with_seeks.jsonl",
@@ -182,6 +182,16 @@ def test_the_longest_clip_of_an_adapter_recipe_fits_its_row(path):
     assert 0.9 * training.max_length < n_tokens <= training.max_length
     for entry in parse_entries(ours.data):
         assert entry["source"] != "folder" or entry["max_clip_s"] * 2 <= ours.max_frames
+
+
+def test_clips_of_own_videos_fit_their_videos_and_the_training():
+    """A video as short as the shortest clip is kept, and no clip is longer than what the model is shown of it."""
+    from livecc_hf.production.build_options import load_options
+
+    stages = load_options(ROOT / "recipes/data/my_videos.yaml").stages
+    clips, videos, ours = stages["sft_clips"], stages["metadata"], parsed("own-videos/lora.yaml").ours
+    assert videos["min_duration_s"] == clips["min_s"] < clips["max_s"] < videos["max_duration_s"]
+    assert clips["max_s"] == ours.max_frames / 2 == parse_entries(ours.data)[0]["max_clip_s"]
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)

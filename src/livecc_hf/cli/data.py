@@ -35,7 +35,7 @@ class _TaskParser(OneLineParser):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=_TaskParser)
-    for add in (_add_build, _add_fetch, _add_push):
+    for add in (_add_build, _add_fetch, _add_push, _add_shapes):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -96,13 +96,34 @@ def _add_push(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return push
 
 
+def _add_shapes(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    shapes = tasks.add_parser(
+        "shapes",
+        help="a folder of narrated videos of moving shapes, to try training with",
+        description="Make a folder of narrated videos of coloured shapes, as livecc-tiny knows them, to try training "
+        "without videos of your own: livecc train --recipe own-videos/tiny-cpu",
+        allow_abbrev=False,
+    )
+    shapes.add_argument("out", metavar="FOLDER", help="where they go, each with its words beside it")
+    shapes.add_argument("--videos", type=int, default=64, metavar="N", help="how many (default: 64)")
+    shapes.add_argument("--seconds", type=int, default=16, metavar="S", help="length of each (default: 16)")
+    shapes.add_argument(
+        "--narrator",
+        choices=("other", "plain"),
+        default="other",
+        help="other: glides, exits ... (default); plain: moves, leaves ..., as livecc-tiny speaks already",
+    )
+    shapes.add_argument("--first", type=int, default=0, metavar="N", help="number of the first; others are new scenes")
+    return shapes
+
+
 def run(args: argparse.Namespace) -> int:
     """Do the task.
 
     Raises:
         ValueError, OSError, ImportError: as the task's functions do.
     """
-    return {"build": _build, "fetch": _fetch, "push": _push}[args.task](args)
+    return {"build": _build, "fetch": _fetch, "push": _push, "shapes": _shapes}[args.task](args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -152,4 +173,12 @@ def _push(args: argparse.Namespace) -> int:
     inside = folder / "dataset"
     folder = inside if (inside / "README.md").is_file() else folder
     print(push_dataset(folder, args.repo, private=not args.public, revision=args.revision))
+    return 0
+
+
+def _shapes(args: argparse.Namespace) -> int:
+    from livecc_hf.tiny.folder import write_narrated_folder
+
+    write_narrated_folder(args.out, args.videos, args.seconds, args.narrator, args.first)
+    print(f"wrote {args.videos} videos with their words to {args.out}", file=sys.stderr)
     return 0

@@ -7,8 +7,10 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from livecc_hf.assets import bundled_model_path
 from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
 
 from .recipe_file import WrittenRecipe, read_written
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("trainer", "muon")
 TRAINING_SCHEMES = ("mrope", "sequential")
 ALL_OPTIONS = "--help-all"
+BUNDLED = "livecc-tiny"  # the name, in a recipe, of the model that comes with the package
 # What a training machine has and the one where samples are looked at may lack.
 _MACHINE_OPTIONS = (
     *("use_cpu", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel"),
@@ -198,6 +201,8 @@ def parse(argv: Sequence[str]) -> Recipe:
         written = written.without(_MACHINE_OPTIONS)
         written.values.update(use_cpu=True, bf16=False)
     ours, training, model = _parse_options(written)
+    if model.model_name_or_path == BUNDLED and not Path(BUNDLED).exists():
+        model.model_name_or_path = str(bundled_model_path())
     notes = check_trl_options(ours, training, model, written.names)
     training.remove_unused_columns = False
     training.dataset_kwargs = {"skip_prepare_dataset": True}

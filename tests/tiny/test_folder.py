@@ -1,0 +1,37 @@
+"""A folder of shapes: narrated videos as a user has them."""
+
+import json
+
+import pytest
+
+from livecc_hf.cli.main import main
+from livecc_hf.data.folder import open_folder
+from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.tiny.folder import write_narrated_folder
+from livecc_hf.tiny.narration import NARRATORS
+
+
+def test_one_command_makes_a_folder_that_training_reads(tmp_path, capsys):
+    out = tmp_path / "my-shapes"
+    assert main(["data", "shapes", str(out), "--videos", "3", "--seconds", "12"]) == 0
+    assert f"wrote 3 videos with their words to {out}" in capsys.readouterr().err
+    clips = open_folder(out, max_s=30)
+    assert (len(clips.videos), len(clips), clips.bare) == (3, 3, [])
+    verbs = {word.text.strip(".") for row in range(3) for word in clips.load(row).words}
+    assert verbs & set(NARRATORS["other"].values())
+    assert not verbs & set(NARRATORS["plain"].values())
+    frames = sum(len(chunk.frames) for chunk in iter_chunks(str(out / "shapes-00000.mp4")))
+    assert frames == 24
+
+
+def test_other_numbers_are_other_scenes_and_the_same_numbers_the_same(tmp_path):
+    write_narrated_folder(tmp_path / "a", 2, 8)
+    write_narrated_folder(tmp_path / "b", 1, 8, first=1)
+    one, other = (json.loads((tmp_path / "a" / f"shapes-0000{n}.json").read_text()) for n in (0, 1))
+    assert one != other == json.loads((tmp_path / "b" / "shapes-00001.json").read_text())
+
+
+@pytest.mark.parametrize("wrong", [{"n_videos": 0}, {"duration_s": 0}, {"first": -1}, {"narrator": "nobody"}])
+def test_what_makes_no_sense_is_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        write_narrated_folder(tmp_path, **({"n_videos": 1} | wrong))
