@@ -80,6 +80,7 @@ def test_what_is_cut_inside_of_a_character_leaves_it_out(n_tokens, text, frames,
     finally:
         hook.remove()
     assert processor.decode_turn([*ids[:n_tokens], processor.continuation_id, processor.end_id]) == text
+    assert processor.decode_turn([processor.continuation_id, processor.end_id]) == ""
 
 
 @pytest.mark.parametrize(
