@@ -76,7 +76,7 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
         base: where the base is, instead of where the adapter says.
 
     Raises:
-        ModelLoadError: if no base is known, or it is an adapter itself.
+        ModelLoadError: if no base is known, it cannot be reached, or it is an adapter itself.
     """
     source, revision = (str(base), None) if base is not None else (adapter.base, adapter.base_revision)
     if source is None:
@@ -88,7 +88,14 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
             f"{adapter.source} is an adapter on {source}, which does not exist: give the base model's folder or Hub id "
             "with base / --base"
         )
-    if read_adapter(source) is not None:
+    try:
+        on_adapter = read_adapter(source) is not None
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"{adapter.source} is an adapter on {source}, which cannot be read: {error}. Give the base model's folder "
+            "or Hub id with base / --base"
+        ) from error
+    if on_adapter:
         raise ModelLoadError(
             f"{adapter.source}: its base {source} is an adapter too: merge that one first (livecc merge {source} OUT), "
             "and give the result with base / --base"
