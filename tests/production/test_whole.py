@@ -135,7 +135,8 @@ def train(folder: Path, *datasets: Path) -> list[float]:
     recipe = {
         "model_name_or_path": str(bundled_model_path()),
         "output_dir": str(folder / "model"),
-        "data": [{"source": "dataset", "path": str(path)} for path in datasets],
+        # The videos were left where they are, beside the datasets.
+        "data": [{"source": "dataset", "path": str(path), "media_root": str(folder)} for path in datasets],
         "train_parts": ["vision", "merger", "language_model"],
         "use_context": False,
         "min_pixels": FRAME_SIZE_PX**2,
