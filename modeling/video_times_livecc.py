@@ -72,7 +72,10 @@ class SteadyClock:
 
     def __init__(self, usual: Fraction | int, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
         self.max_gap_s = max_gap_s
-        self._usual, self._max_gap = usual, Fraction(max_gap_s) * second
+        self._max_gap = Fraction(max_gap_s) * second
+        if usual > self._max_gap:  # the rate by the header is damage, too
+            usual = max(1, second // 25) if isinstance(usual, int) else FALLBACK_DURATION_S * second
+        self._usual = usual
         # A damaged time table makes a wrong rate, too.
         self._going_on = max(_MIN_RESTART_S * second, _MIN_RESTART_FRAMES * min(usual, second))
         self._steps: deque[Fraction | int] = deque(maxlen=_RECENT_STEPS)
