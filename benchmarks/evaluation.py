@@ -1,6 +1,6 @@
 """Rows per second of multiple choice: questions that share a clip's vision, against one pass a question.
 
-    python benchmarks/evaluation.py [--device cpu] [--videos 1] [--frames 16] [--rounds 3] [--output FILE]
+    python benchmarks/evaluation.py [--device cpu] [--videos 2] [--frames 32] [--rounds 3] [--output FILE]
 
 Three questions a video, each without and with subtitles, as Video-MME has them, on a random model of 130M parameters;
 both sides in turn, the median of the rounds. Decoding is left out of both: it is done once for the shared side, and six
@@ -124,8 +124,8 @@ def main(argv: list[str] | None = None) -> dict:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--videos", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=16, help="of a clip, an even number")
+    parser.add_argument("--videos", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=32, help="of a clip, an even number")
     parser.add_argument("--frame-px", type=int, nargs=2, default=(252, 448), help="height and width, multiples of 28")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="a very small model, to try this script")
