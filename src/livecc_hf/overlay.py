@@ -26,6 +26,7 @@ _MIN_WIDTH_PX = 320
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
 # Pixels are taken for square unless they are at most this many times as wide as high, or as high as wide.
 _MAX_PIXEL_ASPECT = 4
+_MAX_UNIT, _FALLBACK_UNIT_S = 10**7, Fraction(1, 90_000)
 _BT709 = 1  # the number of this colour space, its primaries and its transfer curve in H.264
 
 
@@ -147,7 +148,10 @@ class OverlayWriter:
         self._video = self._container.add_stream("libx264", rate=rate, options=_ENCODER_OPTIONS)
         context = self._video.codec_context
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
-        context.time_base = stream.time_base
+        unit = stream.time_base
+        # A damaged header makes units that no container takes.
+        self._time_base = unit if unit.numerator <= _MAX_UNIT and unit.denominator <= _MAX_UNIT else _FALLBACK_UNIT_S
+        context.time_base = self._time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._last_ticks = -1
         self._durations: deque[int] = deque()
@@ -193,7 +197,7 @@ class OverlayWriter:
         picture = image[:, :height, :width].permute(1, 2, 0).contiguous().numpy()
         if self._current is not None and self._current[0] <= appears < self._current[1]:
             self._painter.draw(picture, self._current[2])
-        time_base = self._source.stream.time_base
+        time_base = self._time_base
         if self._end is not None:
             leaves = min(leaves, self._end)
         copy = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
