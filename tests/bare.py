@@ -43,7 +43,9 @@ def make_bare_site(site: Path) -> Path:
     for path in (ROOT / "src/livecc_hf").iterdir():
         (package / path.name).symlink_to(path)
     (package / "modeling").symlink_to(ROOT / "modeling")
-    info = Path(importlib.metadata.distribution(_OURS).locate_file("livecc_hf-0.1.0.dist-info"))
+    ours = importlib.metadata.distributions(name=_OURS)  # a build leaves one in the clone too
+    infos = (Path(found.locate_file(f"livecc_hf-{found.version}.dist-info")) for found in ours)
+    info = next(filter(Path.is_dir, infos))
     (site / info.name).symlink_to(info)
     return site
 

@@ -72,6 +72,15 @@ class TestInstallCommand:
         installed_from(url="https://host/livecc-hf.git", vcs_info={"vcs": "git", "commit_id": "1"})
         assert install_command("data") == 'pip install "livecc-hf[data] @ git+https://host/livecc-hf.git"'
 
+    def test_from_a_clone_that_was_built_in(self, installed_from, tmp_path, monkeypatch):
+        """What a build leaves in the clone comes first where the clone is on the path; it names no origin."""
+        left = tmp_path / "clone/livecc_hf.egg-info"
+        left.mkdir(parents=True)
+        (left / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: livecc-hf\nVersion: 9\n")
+        installed_from(url=left.parent.as_uri(), dir_info={"editable": True})
+        monkeypatch.syspath_prepend(left.parent)
+        assert install_command("train") == f'pip install "{left.parent}[train]"'
+
     def test_from_a_package_index(self, installed_from):
         installed_from()
         assert install_command("data") == 'pip install "livecc-hf[data]"'
@@ -82,10 +91,7 @@ class TestInstallCommand:
         assert install_command("data") == f'{tmp_path}/venv/bin/python -m pip install "livecc-hf[data]"'
 
     def test_of_a_source_tree(self, monkeypatch):
-        def missing(name):
-            raise importlib.metadata.PackageNotFoundError(name)
-
-        monkeypatch.setattr(extras, "distribution", missing)
+        monkeypatch.setattr(extras, "distributions", lambda name: [])
         assert f'"{ROOT}[data]"' in install_command("data")
 
 

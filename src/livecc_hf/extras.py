@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -77,10 +77,11 @@ def _is_there(module: str) -> bool:
 
 def _origin() -> dict[str, Any]:
     """Where this package was installed from, as pip records it; empty for a package index."""
-    try:
-        record = distribution(_NAME).read_text("direct_url.json")
-    except PackageNotFoundError:  # a source tree that is not installed
+    # What a build leaves in a clone (PKG-INFO, no METADATA) says nothing of where this package is installed from.
+    installed = [found for found in distributions(name=_NAME) if found.read_text("METADATA") is not None]
+    if not installed:  # a source tree that is not installed
         return {"url": (Path(__file__).parents[2]).as_uri(), "dir_info": {}}
+    record = installed[0].read_text("direct_url.json")
     return {} if record is None else json.loads(record)
 
 
