@@ -68,7 +68,6 @@ def test_production_and_training_on_what_it_made(folder, processor, tmp_path):
         "pretrain_clips": {"min_words_per_s": 0.5, "min_s": 5},
     }
     options = {"input": str(folder), "out": str(tmp_path / "out"), "workers": 1, "stages": stages}
-    options["dataset"] = {"videos": "link"}
     recipe.write_text(json.dumps(options))
     assert main(["data", "build", "--config", str(recipe)]) == 0
     dropped = pq.read_table(tmp_path / "out/dropped.parquet")

@@ -36,7 +36,7 @@ def test_caption_files_say_what_the_manifest_says(load, tmp_path, suffix):
     spoken = [text for _, _, text in row["subtitles"]]
     assert " ".join(found.text.to_pylist()).split() == " ".join(spoken).split()
     assert found.start_s[0] == pytest.approx(row["subtitles"][0][0], abs=1e-3)
-    assert found.has_word_times == (suffix != ".srt")
+    assert found.has_word_times.tolist() == [suffix != ".srt"] * len(found.text)
 
 
 def test_a_run_is_measured_with_its_processes(load, tmp_path):
