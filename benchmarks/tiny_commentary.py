@@ -1,8 +1,9 @@
 """Quality and speed of livecc-tiny on held-out clips, through mp4 files, the decoder and the stream.
 
-    python benchmarks/tiny_commentary.py [--model FOLDER] [--clips 100] [--output FILE]
+    python benchmarks/tiny_commentary.py [--model FOLDER] [--clips 500] [--output FILE]
 
-About 3 minutes on 2 cores. Writes benchmarks/results/tiny_commentary.json.
+About 12 minutes on 2 cores. The default clips are none that the model was chosen by. Writes
+benchmarks/results/tiny_commentary.json.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from livecc_hf.tiny.evaluation import CLIP_S, Evaluation, evaluate
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "src/livecc_hf/assets/livecc-tiny"
 OUTPUT = ROOT / "benchmarks/results/tiny_commentary.json"
-TARGETS = {"recall": 0.92, "precision": 0.92, "silence": 0.98}
+# What the bundled model may not fall below; a run on the first 100 clips, by which it was chosen, is 0.01 better.
+TARGETS = {"recall": 0.90, "precision": 0.90, "silence": 0.98}
+N_CLIPS, FIRST_CLIP = 500, 10_000
 BLANKED_RECALL_LIMIT = 0.05
 
 
@@ -35,7 +38,9 @@ def report(seen: Evaluation, n_clips: int, first: int, model: str) -> dict:
         "clip_s": CLIP_S,
         "events": score.events.total(),
         "recall": round(score.recall, 4),
+        "recall_se": _rounded(seen.recall_se),
         "precision": round(score.precision, 4),
+        "precision_se": _rounded(seen.precision_se),
         "silence": round(score.silence, 4),
         "quiet_turns": score.quiet_turns,
         "blanked_recall": round(blanked_recall, 4),
@@ -52,12 +57,16 @@ def report(seen: Evaluation, n_clips: int, first: int, model: str) -> dict:
     }
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(BUNDLED), help="model folder; default: the bundled one")
-    parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
-    parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
+    parser.add_argument("--clips", type=int, default=N_CLIPS, help="how many held-out clips")
+    parser.add_argument("--first", type=int, default=FIRST_CLIP, help="number of the first held-out clip")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
     arguments = parser.parse_args()
     model, processor, _ = load_model_and_processor(arguments.model, device="cpu")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from livecc_hf.tiny.evaluation import Evaluation
 from livecc_hf.tiny.narration import NARRATORS, narrate
 from livecc_hf.tiny.scene import Event
 from livecc_hf.tiny.scoring import Score, Turn, score_clip, spoken_phrases
@@ -100,3 +101,20 @@ def test_the_narrator_itself_is_perfect(narrator):
         total.add(score_clip(turns, scene.events, narrator))
     assert (total.recall, total.precision, total.silence) == (1.0, 1.0, 1.0)
     assert total.quiet_turns > 0
+
+
+def test_the_standard_error_is_clustered_by_clip():
+    clips = [
+        score({5.5: "Red ball moves."}, [MOVES]),
+        score({}, [MOVES, Event(9.0, "stops", "red", "ball")]),
+        score({5.5: "Red ball moves.", 8.5: "Red ball hits square."}, [MOVES]),
+    ]
+    seen = Evaluation(by_clip=clips)
+    for clip in clips:
+        seen.score.add(clip)
+    assert seen.score.recall == 0.5
+    # told - 0.5 * events: 0.5, -1, 0.5 of 4 events, and 3 / 2 for three clips
+    assert seen.recall_se == pytest.approx((1.5 * (0.25 + 1 + 0.25)) ** 0.5 / 4)
+    # right - 2/3 * phrases: 1/3, 0, -1/3 of 3 phrases
+    assert seen.precision_se == pytest.approx((1.5 * (1 / 9 + 1 / 9)) ** 0.5 / 3)
+    assert Evaluation(by_clip=clips[:1]).recall_se is None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from livecc_hf.evaluation.scorers.statistics import ratio_of_sums
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
@@ -34,6 +37,7 @@ class Evaluation:
 
     Args:
         score: counts over all clips.
+        by_clip: the counts of each clip.
         blanked: the same with every frame black, where asked for: what is told right was not seen.
         video_s: seconds of video played.
         decoding_s: seconds spent on decoding.
@@ -41,6 +45,7 @@ class Evaluation:
     """
 
     score: Score = field(default_factory=Score)
+    by_clip: list[Score] = field(default_factory=list)
     blanked: Score = field(default_factory=Score)
     video_s: float = 0.0
     decoding_s: float = 0.0
@@ -50,6 +55,21 @@ class Evaluation:
     def real_time_factor(self) -> float:
         """Seconds of work for a second of video, decoding included; below 1 keeps up with the clock."""
         return (self.decoding_s + self.model_s) / self.video_s if self.video_s else 0.0
+
+    @property
+    def recall_se(self) -> float | None:
+        """The recall's standard error, clustered by clip; `None` for fewer than two clips."""
+        return self._rate_se([(score.told, score.events) for score in self.by_clip])
+
+    @property
+    def precision_se(self) -> float | None:
+        """The precision's standard error, clustered by clip; `None` for fewer than two clips."""
+        return self._rate_se([(score.right, score.phrases) for score in self.by_clip])
+
+    @staticmethod
+    def _rate_se(counts: list[tuple[Counter, Counter]]) -> float | None:
+        parts, wholes = np.array([[counter.total() for counter in pair] for pair in counts], float).reshape(-1, 2).T
+        return ratio_of_sums(parts, wholes, range(len(counts)))[1]
 
 
 @dataclass(frozen=True)
@@ -118,7 +138,8 @@ def evaluate(
         result.model_s += time.perf_counter() - started_s
         result.decoding_s += clip.decoding_s
         result.video_s += CLIP_S
-        result.score.add(score_clip(turns_of(segments), events, narrator))
+        result.by_clip.append(score_clip(turns_of(segments), events, narrator))
+        result.score.add(result.by_clip[-1])
         if blank_too:
             black = [(torch.zeros_like(frames), times_s) for frames, times_s in clip.chunks]
             result.blanked.add(score_clip(turns_of(play(model, processor, black)), events, narrator))
