@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from livecc_hf.cli.commentate import parse_time
-from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of, whole_text
+from livecc_hf.cli.model_arguments import add_model_arguments, add_sampling_arguments, load_model_of, whole_text
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.loading import check_model_name
 from livecc_hf.sources.early_check import check_is_video
@@ -30,15 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser.add_argument_group("model"))
     group = parser.add_argument_group("generation", "defaults: the model's generation_config")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of the answer; default: 512")
-    group.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
-    group.add_argument(
-        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
-    )
-    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
-    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
-    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
-    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
+    add_sampling_arguments(group)
 
 
 def run(args: argparse.Namespace) -> int:

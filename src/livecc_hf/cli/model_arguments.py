@@ -41,17 +41,8 @@ def add_generation_arguments(group: Any) -> None:
     """Declare what is said, and what is remembered."""
     group.add_argument("--query", type=whole_text, help="what to comment on; default: the model's own")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
-    choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
-    choice.add_argument(
-        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
-    )
-    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
-    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
-    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
+    add_sampling_arguments(group)
     group.add_argument("--silence-threshold", type=float, metavar="P", help="less probable silence is not chosen")
-    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
     group.add_argument(
         "--window",
         choices=WINDOWS,
@@ -67,6 +58,20 @@ def add_generation_arguments(group: Any) -> None:
         default=None,
         help="end a turn at ' ...'; default: yes, but for position scheme reference",
     )
+
+
+def add_sampling_arguments(group: Any) -> None:
+    """Declare how the next token is chosen."""
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
+    choice.add_argument(
+        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
+    )
+    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
+    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
+    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
+    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
 
 
 def whole_text(text: str) -> str:
