@@ -37,6 +37,22 @@ class PreparedFrames:
         return PreparedFrames(self.pixels.expand(n_frames, -1, -1, -1), self.source_px)
 
 
+def gray_frames(n_frames: int, frame_px: tuple[int, int]) -> torch.Tensor:
+    """Return frames that show nothing, uint8 (T, 3, H, W).
+
+    Args:
+        n_frames: T.
+        frame_px: (H, W).
+
+    Raises:
+        ValueError: if `frame_px` is not two whole numbers above 0.
+    """
+    good = isinstance(frame_px, (tuple, list)) and len(frame_px) == 2
+    if not good or not all(type(side) is int and side > 0 for side in frame_px):
+        raise ValueError(f"frame_px={frame_px!r:.80}: expected height and width in pixels, such as (720, 1280)")
+    return torch.full((n_frames, 3, *frame_px), 128, dtype=torch.uint8)
+
+
 def rgb_picture(picture):
     """Return a PIL image upright and in RGB, as people see it.
 

@@ -12,7 +12,7 @@ import torch
 
 from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser, check_number
 from .frame_queue_livecc import FrameQueue
-from .frames_livecc import PreparedFrames
+from .frames_livecc import PreparedFrames, gray_frames
 from .grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
 from .stream_attention_livecc import Rope
 from .stream_cache_livecc import CacheMemory, StreamCache
@@ -148,12 +148,12 @@ class CommentaryStream:
             frame_px: height and width of the frames that will come; the default gives as many tokens as there may be.
 
         Raises:
-            ValueError: if the stream has been shown something.
+            ValueError: if the stream has been shown something, or `frame_px` is no size.
         """
         if self.waiting.n_turns or len(self.waiting):
             raise ValueError("warm_up() comes before the first frames; reset() makes the stream begin again")
         asked = self._asked
-        frames = torch.full((FIRST_TURN_FRAMES + 2 * TURN_FRAMES, 3, *frame_px), 128, dtype=torch.uint8)
+        frames = gray_frames(FIRST_TURN_FRAMES + 2 * TURN_FRAMES, frame_px)
         try:
             self.push(frames)
         finally:

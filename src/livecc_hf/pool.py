@@ -20,6 +20,7 @@ import torch
 
 from livecc_hf.messages import one_line
 from livecc_hf.modeling.decoding_livecc import stream_options
+from livecc_hf.modeling.frames_livecc import gray_frames
 from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_layers_livecc import check_layers
@@ -242,13 +243,13 @@ class CommentaryPool:
             How many streams at once have been tried.
 
         Raises:
-            ValueError: if there are streams already.
+            ValueError: if there are streams already, or `frame_px` is no size.
             TimeoutError: if the pool's thread says nothing for half an hour.
             Exception: whatever keeps the model from speaking.
         """
         if len(self):
             raise ValueError(f"warm_up() comes before the first stream, but {len(self)} have joined")
-        frame = torch.full((1, 3, *frame_px), 128, dtype=torch.uint8)
+        frame = gray_frames(1, frame_px)
         n_streams, took_s = 1, self._say_for_nobody(1, options, frame)
         began_s = time.monotonic()
         while n_streams < self.max_streams:

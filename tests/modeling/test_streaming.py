@@ -225,6 +225,13 @@ def test_a_stream_that_was_warmed_up_says_the_same(window, frames, make_model, p
         stream.warm_up()
 
 
+@pytest.mark.parametrize("frame_px", ["x", (28,), (28, 0), (28, 2.5), 28, None, (True, 28)])
+def test_a_warm_up_wants_a_size(frame_px, make_model, processor):
+    stream = make_model("mrope").start_stream(processor, **GREEDY)
+    with pytest.raises(ValueError, match="frame_px=.*: expected height and width in pixels"):
+        stream.warm_up(frame_px)
+
+
 def test_a_reset_stream_has_nothing_of_the_one_before(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **GREEDY)
     expected = stream.push(frames)
