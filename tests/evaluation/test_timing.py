@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livecc_hf.evaluation import compare, score
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span
-from livecc_hf.evaluation.predictions.file import RowSet
+from livecc_hf.evaluation.predictions.file import RowSet, write_rows
 from livecc_hf.evaluation.scorers.commentary import score_commentaries
 from livecc_hf.evaluation.scorers.livestar import livestar_timing, mean_timing, parse_time_s
 from livecc_hf.evaluation.scorers.ovo_timing import match, ovo_timing, stream_span_s, true_times_s
@@ -194,3 +195,50 @@ class TestOvoTiming:
         assert (tasks["REC"].precision, tasks["REC"].recall) == (0.75, 0.75)
         assert tasks["SSR"] == (0, 0, 0)
         assert score == pytest.approx((1 + 0.75 + 0) / 3)
+
+
+class TestComparison:
+    """Two commentaries on the same clips, row by row."""
+
+    @staticmethod
+    def file(path, turns, n_rows=4):
+        rows = [
+            CommentaryRow(f"k{n}", f"v{n}", 0, 10, "".join(t for _, _, t in said), said, spans((0, 5, "one two")))
+            for n, said in enumerate(turns)
+        ]
+        write_rows(path, Header("commentary", suite="livesports3k-cc", protocol="live", model=path.stem), rows[:n_rows])
+        return path
+
+    def test_what_both_have_in_common_cancels_out(self, tmp_path):
+        ours = [spans((0, 4, "a b")), spans((0, 2, "a b")), spans((0, 1, "a b")), spans((0, 5, "a b"))]
+        theirs = [spans((0, 5, "a b c"))] * 4
+        found = compare(self.file(tmp_path / "a.jsonl", ours), self.file(tmp_path / "b.jsonl", theirs))
+        figures = {item.name: item for item in found.figures}
+        recall = figures["speak recall"]
+        assert (recall.a, recall.b, recall.difference, recall.unit) == (60, 100, 40, "%")
+        assert (recall.n, recall.n_only_a, recall.n_only_b) == (4, 0, 3)
+        # Rows differ by 0.2, 0.6, 0.8 and 0, their mean by 0.4; G / (G - 1) * sum((d - 0.4)^2 / 16).
+        assert recall.se == pytest.approx(100 * (4 / 3 * (0.04 + 0.04 + 0.16 + 0.16) / 16) ** 0.5)
+        words = figures["words a commentary"]
+        assert (words.a, words.b, words.difference, words.se, words.unit) == (2, 3, 1, 0, "")
+        assert figures["words for each of the reference's"].difference == pytest.approx(0.5)
+
+    def test_a_file_with_itself_does_not_differ(self, tmp_path):
+        path = self.file(tmp_path / "a.jsonl", [spans((0, 4, "a b")), spans((1, 2, "a"))])
+        assert {item.difference for item in compare(path, path).figures} == {0}
+
+    def test_the_values_are_those_of_score(self, tmp_path):
+        turns = [spans((0, 4, "a b. c d e f"), (6, 7, "one two x")), spans((1, 2, "a"), (3, 4, "a")), []]
+        path = self.file(tmp_path / "a.jsonl", turns)
+        figures = {item.name: item.value for item in score(path, incomplete=True)[0].figures}
+        compared = {item.name: item.a for item in compare(path, path).figures}
+        shared = set(figures) & set(compared)
+        assert len(shared) >= 11
+        # The last row has no turns: timing is of the other two.
+        assert {name: compared[name] for name in shared} == {name: pytest.approx(figures[name]) for name in shared}
+
+    def test_rows_that_one_lacks_are_told(self, tmp_path):
+        turns = [spans((0, 4, "a b"))] * 4
+        found = compare(self.file(tmp_path / "a.jsonl", turns), self.file(tmp_path / "b.jsonl", turns, 3))
+        assert found.figures[0].n == 3
+        assert "1 rows of" in found.notes[0]

@@ -144,8 +144,6 @@ def test_two_models_against_one_opponent_are_compared_row_by_row(tmp_path):
     assert (found.n_only_a, found.n_only_b) == (0, 2)
     assert found.se == pytest.approx(100 * (4 / 3 * 4 * (0.25 / 4) ** 2) ** 0.5)
     assert found.low < 25 < found.high
-    with pytest.raises(ValueError, match="holds commentaries: compare the verdicts"):
-        compare(tmp_path / "Mine.jsonl", tmp_path / "O.jsonl")
 
 
 def test_files_that_cannot_be_compared(tmp_path):

@@ -84,7 +84,7 @@ def _add_compare(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     compare = tasks.add_parser(
         "compare",
         help="two files of one benchmark, paired by row",
-        description="Compare two files of answers or verdicts of one benchmark, row by row.",
+        description="Compare two files of answers, verdicts or commentaries of one benchmark, row by row.",
         allow_abbrev=False,
     )
     compare.add_argument("a", metavar="A", help="predictions or verdicts")

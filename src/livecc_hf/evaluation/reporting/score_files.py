@@ -72,7 +72,8 @@ def comparison_markdown(comparison: Comparison) -> str:
         interval = "" if item.low is None else f"{item.low:.2f} to {item.high:.2f}"
         numbers = [f"{value:.2f}" for value in (item.a, item.b)] + [f"{item.difference:+.2f}"]
         tested = ["" if item.se is None else f"{item.se:.2f}", interval, "" if item.p is None else f"{item.p:.3f}"]
-        rows.append([item.name, *numbers, *tested, f"{item.n:,}", f"{item.n_only_a:,}", f"{item.n_only_b:,}"])
+        name = item.name if item.unit in (PERCENT, "") else f"{item.name} ({item.unit})"
+        rows.append([name, *numbers, *tested, f"{item.n:,}", f"{item.n_only_a:,}", f"{item.n_only_b:,}"])
     notes = "".join(f"\n- {note}" for note in comparison.notes)
     title = SUITES[comparison.suite].title if comparison.suite in SUITES else comparison.suite
     return f"## {title}\n\nA: {comparison.a}\n\nB: {comparison.b}\n\n{_table(heads, rows)}{notes}"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..predictions.file import RowSet
-from ..predictions.rows import MODEL
+from ..predictions.rows import MODEL, CommentaryRow
 from ..suites import suite_of
 from .figures import PERCENT
 from .multiple_choice import OVERALL, Graded, grade_rows, row_weights, split
-from .statistics import two_sided_p, weighted_mean
+from .ratios import Ratio
+from .statistics import difference_of_ratios, two_sided_p, weighted_mean
+from .text_measures import text_ratios
+from .timing import timing_ratios
 from .win_rate import WIN_RATE, both_orders
 
 _Z_95 = 1.959964
@@ -24,7 +27,7 @@ class PairedFigure:
 
     Attributes:
         name: as in `Figure`.
-        a: the first file's, in percent.
+        a: the first file's, in `unit`.
         b: the second's.
         difference: b - a.
         se: standard error of the difference, paired by row and clustered by video.
@@ -32,8 +35,9 @@ class PairedFigure:
         high: upper end.
         p: how often a difference at least this large comes by chance, two-sided.
         n: rows that both have.
-        n_only_a: rows that only a has right, or wins more of.
-        n_only_b: rows that only b has right, or wins more of.
+        n_only_a: rows that only a has right, or wins more of; of a commentary, in which a's value is higher.
+        n_only_b: the same of b.
+        unit: of `a`, `b` and what follows from them, as in `Figure`.
     """
 
     name: str
@@ -73,8 +77,8 @@ def compare_rows(a: RowSet, b: RowSet, protocol: str | None = None, across_proto
     """Compare two files row by row.
 
     Args:
-        a: answers or verdicts.
-        b: of the same benchmark.
+        a: answers, verdicts or commentaries.
+        b: of the same benchmark and kind.
         protocol: how answers are read; default: the headers'.
         across_protocols: compare files of different protocols all the same.
 
@@ -96,7 +100,7 @@ def compare_rows(a: RowSet, b: RowSet, protocol: str | None = None, across_proto
     elif a.header.layout == "verdict":
         figures, n_common = _compare_verdicts(a, b)
     else:
-        raise ValueError(f"{a.source} holds commentaries: compare the verdicts on them (livecc evaluate judge)")
+        figures, n_common = _compare_commentaries(a, b)
     n_left = [(rows, len({row.key for row in rows.rows}) - n_common) for rows in (a, b)]
     notes = [f"{n:,} rows of {rows.source} are not in the other, or not whole" for rows, n in n_left if n]
     return Comparison(a.header.suite or "", _called(a), _called(b), figures, notes)
@@ -152,6 +156,31 @@ def _compare_verdicts(a: RowSet, b: RowSet) -> tuple[list[PairedFigure], int]:
     return figures, len(pairs)
 
 
+def _compare_commentaries(a: RowSet, b: RowSet) -> tuple[list[PairedFigure], int]:
+    others = {row.key: row for row in b.rows}
+    pairs = [(row, others[row.key]) for row in a.rows if row.key in others]
+    _check_common(pairs, a, b)
+    timed = [pair for pair in pairs if all(row.reference and (row.turns or row.error) for row in pair)]
+    figures = _paired_ratios(timed, timing_ratios) if timed else []
+    return figures + _paired_ratios(pairs, text_ratios), len(pairs)
+
+
+def _paired_ratios(
+    pairs: Sequence[tuple[CommentaryRow, CommentaryRow]], ratios_of: Callable[[Sequence[CommentaryRow]], list[Ratio]]
+) -> list[PairedFigure]:
+    videos = [row.video for row, _ in pairs]
+    sides = [ratios_of([pair[side] for pair in pairs]) for side in (0, 1)]
+    figures = []
+    for ours, theirs in zip(*sides, strict=True):
+        difference, se = difference_of_ratios((ours.parts, ours.wholes), (theirs.parts, theirs.wholes), videos)
+        if difference is None:
+            continue  # one of them says nothing that this could be measured by
+        means = [float(item.scale * item.parts.sum() / item.wholes.sum()) for item in (ours, theirs)]
+        scaled = ours.scale * difference, None if se is None else ours.scale * se
+        figures.append(_tested(ours.name, means, scaled, theirs.by_row() - ours.by_row(), ours.unit))
+    return figures
+
+
 def _check_common(pairs: Sequence[object], a: RowSet, b: RowSet) -> None:
     if not pairs:
         raise ValueError(f"{a.source} and {b.source} share no row: they cannot be compared")
@@ -161,17 +190,29 @@ def _paired(
     name: str, values: np.ndarray, weights: np.ndarray, parts: np.ndarray, videos: Sequence[str]
 ) -> PairedFigure:
     """Return a figure from both files' values, of shape (rows, 2)."""
-    a, b = (100 * (weights[:, None] * values).sum(0)).tolist()
+    a_and_b = (100 * (weights[:, None] * values).sum(0)).tolist()
     differences = values[:, 1] - values[:, 0]
     difference, se = weighted_mean(differences, weights, parts, videos)
-    difference, se = 100 * difference, None if se is None else 100 * se
+    return _tested(name, a_and_b, (100 * difference, None if se is None else 100 * se), differences, PERCENT)
+
+
+def _tested(
+    name: str,
+    a_and_b: Sequence[float],
+    difference: tuple[float, float | None],
+    of_rows: np.ndarray,
+    unit: str,
+) -> PairedFigure:
+    """Return a figure from its values, their difference with its standard error, and the rows' differences."""
+    value, se = difference
     half = None if se is None else _Z_95 * se
     return PairedFigure(
-        *(name, a, b, difference, se),
-        low=None if half is None else difference - half,
-        high=None if half is None else difference + half,
-        p=two_sided_p(difference, se),
-        n=len(values),
-        n_only_a=int((differences < 0).sum()),
-        n_only_b=int((differences > 0).sum()),
+        *(name, *a_and_b, value, se),
+        low=None if half is None else value - half,
+        high=None if half is None else value + half,
+        p=two_sided_p(value, se),
+        n=len(of_rows),
+        n_only_a=int((of_rows < 0).sum()),
+        n_only_b=int((of_rows > 0).sum()),
+        unit=unit,
     )

@@ -63,6 +63,29 @@ def ratio_of_sums(
     return ratio, clustered_se((parts - ratio * wholes) / total, clusters)
 
 
+def difference_of_ratios(
+    a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], clusters: Sequence[Hashable]
+) -> tuple[float, float | None] | tuple[None, None]:
+    """Return b's ratio of sums minus a's of the same rows, and its clustered standard error.
+
+    A row moves the difference by how much it moves b's ratio minus how much it moves a's: what both have in common
+    cancels out.
+
+    Args:
+        a: parts and wholes, each (rows,), as in `ratio_of_sums`.
+        b: the same.
+        clusters: the cluster of each row.
+    """
+    totals = [float(wholes.sum()) for _, wholes in (a, b)]
+    if 0 in totals:
+        return None, None
+    ratios = [float(parts.sum()) / total for (parts, _), total in zip((a, b), totals, strict=True)]
+    moves = [
+        (parts - ratio * wholes) / total for (parts, wholes), ratio, total in zip((a, b), ratios, totals, strict=True)
+    ]
+    return ratios[1] - ratios[0], clustered_se(moves[1] - moves[0], clusters)
+
+
 def mean_at(
     values: np.ndarray, x: np.ndarray, at: float, clusters: Sequence[Hashable]
 ) -> tuple[float, float | None] | tuple[None, None]:

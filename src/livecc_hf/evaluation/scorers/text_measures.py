@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ..predictions.rows import CommentaryRow
-from .figures import Figure
-from .statistics import ratio_of_sums, weighted_mean
+from .figures import PERCENT, Figure
+from .ratios import Ratio, figure_of
 
 NGRAM, N_REPEATS = 6, 3
 
@@ -37,29 +38,30 @@ def normalised_words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.casefold())
 
 
-def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return the share of empty and of repeating texts, words a second, and words a clip."""
-    clusters = [row.video for row in rows]
+def text_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
+    """Return words a second, words a commentary, and the shares of empty and of repeating texts."""
     words = np.array([n_words(row.pred) if not is_empty(row.pred) else 0 for row in rows], dtype=float)
-    lengths_s = np.array([row.end_s - row.begin_s for row in rows], dtype=float)
-    rate, rate_se = ratio_of_sums(words, lengths_s, clusters)
+    ones = np.ones(len(rows))
     return [
-        Figure("words a second", rate, len(rows), "words/s", se=rate_se),
-        _mean("words a commentary", words, clusters),
-        share("empty commentaries", [is_empty(row.pred) for row in rows], clusters),
-        share("repeating commentaries", [is_repeating(row.pred) for row in rows], clusters),
+        Ratio("words a second", words, np.array([row.end_s - row.begin_s for row in rows], dtype=float), "words/s"),
+        Ratio("words a commentary", words, ones, ""),
+        Ratio("empty commentaries", np.array([is_empty(row.pred) for row in rows], dtype=float), ones),
+        Ratio("repeating commentaries", np.array([is_repeating(row.pred) for row in rows], dtype=float), ones),
+    ]
+
+
+def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
+    """Return the figures of `text_ratios`."""
+    clusters = [row.video for row in rows]
+    figures = [(ratio, figure_of(ratio, clusters)) for ratio in text_ratios(rows)]
+    return [
+        replace(figure, n_correct=int(ratio.parts.sum())) if figure.unit == PERCENT else figure
+        for ratio, figure in figures
     ]
 
 
 def share(name: str, values: Sequence[bool], clusters: Sequence[str]) -> Figure:
     """Return the share of rows for which something holds, in percent."""
     numbers = np.array(values, dtype=float)
-    figure = _mean(name, numbers, clusters)
-    se = None if figure.se is None else 100 * figure.se
-    return Figure(name, 100 * figure.value, len(numbers), n_correct=int(numbers.sum()), se=se)
-
-
-def _mean(name: str, values: np.ndarray, clusters: Sequence[str]) -> Figure:
-    n = len(values)
-    value, se = weighted_mean(values, np.full(n, 1 / n), np.zeros(n, dtype=np.int64), clusters)
-    return Figure(name, value, n, "", se=se)
+    figure = figure_of(Ratio(name, numbers, np.ones(len(numbers))), clusters)
+    return replace(figure, n_correct=int(numbers.sum()))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..predictions.rows import CommentaryRow, Span
-from .figures import PERCENT, Figure
+from .figures import Figure
+from .ratios import Ratio, figure_of
 from .statistics import ratio_of_sums
 from .text_measures import NGRAM, n_words, normalised_words
 
@@ -155,87 +156,62 @@ def repeated_turns(turns: Sequence[Span]) -> tuple[int, int]:
     return n_repeated, len(seen)
 
 
+def timing_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
+    """Return the figures of timing that are ratios of sums, from commentaries with turns and a reference with times."""
+    counts = [speaking_counts(row) for row in rows]
+    both, neither = (np.array([getattr(item, name) for item in counts], dtype=float) for name in ("both", "neither"))
+    ours = both + [item.model_only for item in counts]
+    theirs = both + [item.reference_only for item in counts]
+    silent = neither + [item.model_only for item in counts]
+    onsets = [onset_errors(row.turns, row.reference) for row in rows]
+    found = [lags(row.turns, row.reference) for row in rows]
+    words = [_total_words(spans) for spans in ([row.turns for row in rows], [row.reference for row in rows])]
+    repeated = np.array([repeated_turns(row.turns) for row in rows], dtype=float).reshape(-1, 2)
+    return [
+        Ratio("speak F1", 2 * both, ours + theirs),
+        Ratio("speak precision", both, ours),
+        Ratio("speak recall", both, theirs),
+        Ratio("silence kept", neither, silent),
+        Ratio("onset error", np.array([sum(item) for item in onsets]), _lengths(onsets), "s"),
+        Ratio("sentences like one of the reference", _lengths(_known(found)), _lengths(found)),
+        Ratio("words for each of the reference's", *words, ""),
+        Ratio("repeated turns", repeated[:, 0], repeated[:, 1]),
+    ]
+
+
+def _lengths(lists: Sequence[Sequence[object]]) -> np.ndarray:
+    return np.array([len(item) for item in lists], dtype=float)
+
+
+def _known(found: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[value for value in values if value is not None] for values in found]
+
+
+def _total_words(texts: Sequence[Sequence[Span]]) -> np.ndarray:
+    return np.array([sum(n_words(span.text) for span in spans) for spans in texts], dtype=float)
+
+
 def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """Return the timing of commentaries that have turns and a reference with times."""
     clusters = [row.video for row in rows]
-    return [
-        *_speaking_figures(rows, clusters),
-        _onset_figure(rows, clusters),
-        *_lag_figures(rows, clusters),
-        *_rate_figures(rows, clusters),
-        _repeat_figure(rows, clusters),
-    ]
-
-
-def _speaking_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
-    counts = [speaking_counts(row) for row in rows]
-    both = np.array([item.both for item in counts], dtype=float)
-    ours = both + [item.model_only for item in counts]
-    theirs = both + [item.reference_only for item in counts]
-    seconds = ours + [item.reference_only + item.neither for item in counts]
-    n, said = len(rows), theirs.sum()
-    floors = {
-        "speak F1": 2 * said / (said + seconds.sum()) if seconds.sum() else None,
-        "speak precision": said / seconds.sum() if seconds.sum() else None,
-        "speak recall": 1.0 if said else None,
-    }
-    pairs = {"speak F1": (2 * both, ours + theirs), "speak precision": (both, ours), "speak recall": (both, theirs)}
-    figures = []
-    for name, (parts, wholes) in pairs.items():
-        value, se = ratio_of_sums(parts, wholes, clusters)
-        figures.append(
-            Figure(
-                *(name, _percent(value), n, PERCENT),
-                se=_percent(se),
-                floor=_percent(floors[name]),
-                floor_answer="always speaking",
-            )
-        )
-    value, se = ratio_of_sums(np.array([item.neither for item in counts], dtype=float), seconds - theirs, clusters)
-    return [*figures, Figure("silence kept", _percent(value), n, PERCENT, se=_percent(se))]
-
-
-def _percent(value: float | None) -> float | None:
-    return None if value is None else float(100 * value)
-
-
-def _onset_figure(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> Figure:
-    errors = [onset_errors(row.turns, row.reference) for row in rows]
-    constant = [onset_errors([Span(row.begin_s, row.end_s, "x")], row.reference) for row in rows]
-    counts = np.array([len(item) for item in errors], dtype=float)
-    value, se = ratio_of_sums(np.array([sum(item) for item in errors]), counts, clusters)
-    floor, _ = ratio_of_sums(np.array([sum(item) for item in constant]), counts, clusters)
-    return Figure("onset error", value, len(rows), "s", se=se, floor=floor, floor_answer="always speaking")
-
-
-def _lag_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
-    found = [lags(row.turns, row.reference) for row in rows]
-    known = [value for values in found for value in values if value is not None]
-    n_all = np.array([len(values) for values in found], dtype=float)
-    n_matched = np.array([sum(value is not None for value in values) for values in found], dtype=float)
-    matched, se = ratio_of_sums(n_matched, n_all, clusters)
-    return [
-        Figure("lag (median)", float(np.median(known)) if known else None, len(rows), "s"),
-        Figure("sentences like one of the reference", _percent(matched), len(rows), se=_percent(se)),
-    ]
-
-
-def _rate_figures(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> list[Figure]:
+    ratios = {item.name: figure_of(item, clusters) for item in timing_ratios(rows)}
+    for name, floor in _always_speaking(rows, clusters).items():
+        ratios[name] = replace(ratios[name], floor=floor, floor_answer="always speaking")
+    figures = list(ratios.values())
+    n_before = figures.index(ratios["onset error"]) + 1
+    lag_s = [value for values in _known([lags(row.turns, row.reference) for row in rows]) for value in values]
+    median = Figure("lag (median)", float(np.median(lag_s)) if lag_s else None, len(rows), "s")
     lengths_s = np.array([row.end_s - row.begin_s for row in rows])
-    theirs = np.array([sum(n_words(span.text) for span in row.reference) for row in rows], dtype=float)
-    ours = np.array([sum(n_words(span.text) for span in row.turns) for row in rows], dtype=float)
-    rate, rate_se = ratio_of_sums(theirs, lengths_s, clusters)
-    ratio, se = ratio_of_sums(ours, theirs, clusters)
-    return [
-        Figure("reference's words a second", rate, len(rows), "words/s", se=rate_se),
-        Figure("words for each of the reference's", ratio, len(rows), "", se=se),
-    ]
+    rate, se = ratio_of_sums(_total_words([row.reference for row in rows]), lengths_s, clusters)
+    theirs = Figure("reference's words a second", rate, len(rows), "words/s", se=se)
+    return [*figures[:n_before], median, figures[n_before], theirs, *figures[n_before + 1 :]]
 
 
-def _repeat_figure(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> Figure:
-    counts = np.array([repeated_turns(row.turns) for row in rows], dtype=float)
-    value, se = ratio_of_sums(counts[:, 0], counts[:, 1], clusters)
-    return Figure("repeated turns", _percent(value), len(rows), se=_percent(se))
+def _always_speaking(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> dict[str, float | None]:
+    """Return what a commentary that never stops gets."""
+    constant = [replace(row, turns=[Span(row.begin_s, row.end_s, "x")]) for row in rows]
+    names = ("speak F1", "speak precision", "speak recall", "onset error")
+    return {item.name: figure_of(item, clusters).value for item in timing_ratios(constant) if item.name in names}
 
 
 def speed_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
