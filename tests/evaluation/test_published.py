@@ -93,10 +93,24 @@ def test_a_folder_of_several_files(tmp_path):
     assert [item.header.suite for item in read_predictions(tmp_path)] == ["videomme", "livesports3k-cc"]
 
 
+def test_a_question_that_was_answered_again_counts_once(tmp_path):
+    answers = [ovo_question(3, "HLD", "C", "C"), ovo_question(4, "HLD", "C", "C"), ovo_question(3, "HLD", "A", "B")]
+    rows = read(write_json(tmp_path / "a.json", ovo(backward=answers)))
+    assert [(row.key, row.response) for row in rows.rows] == [("3", "C"), ("4", "C")]
+    assert rows.notes == [f"{tmp_path / 'a.json'}: 1 rows answer a question again; the first answer counts"]
+
+
+@pytest.mark.parametrize(
+    ("responses", "protocol"), [(["A. x", "B. y"], "livecc"), (["A. x", "B"], "official"), (["A", "B."], "official")]
+)
+def test_what_was_chosen_by_logits_is_told_by_its_shape(responses, protocol, tmp_path):
+    videos = videomme([("A", response) for response in responses])
+    for question in (question for video in videos for question in video["questions"]):
+        question["options"] = ["A. x", "B. y", "C. z", "D. w"]
+    assert read(write_json(tmp_path / "a.json", videos)).header.protocol == protocol
+
+
 def test_one_key_twice_is_an_error(tmp_path):
-    path = write_json(tmp_path / "a.json", ovo(backward=[ovo_question(3, "HLD", "C", "C")] * 2))
-    with pytest.raises(DuplicateRowError, match=r"rows 1 and 2 have the same key '3'"):
-        read(path)
     rows = commentaries(["a"]) * 2
     with pytest.raises(DuplicateRowError, match=r"'vid_0_0'"):
         read(write_lines(tmp_path / "a.jsonl", rows))

@@ -32,7 +32,7 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet:
     """Read a list of videos with `questions`: Video-MME, LiveSports-3K QA or MVBench results.
 
     Raises:
-        ValueError: if a column is missing, or a key is there twice.
+        ValueError: if a column is missing.
     """
     first = next((question for video in videos for question in video.get("questions", ())), {})
     if "q_type" in first:
@@ -48,8 +48,29 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet:
             raise ValueError(f"{path}: entry {number} has no list of questions")
         for index, question in enumerate(questions):
             rows.append(_made(make, f"{path}: entry {number}, question {index}", video, question))
-    protocol = "official" if suite == "videomme" else "livecc"
-    return RowSet(Header("choice", suite=suite, protocol=protocol, version=""), rows, str(path), f"{suite} results")
+    rows, notes = _first_answers(rows, path)
+    protocol = "official" if suite == "videomme" and not _chosen_by_logits(videos) else "livecc"
+    header = Header("choice", suite=suite, protocol=protocol, version="")
+    return RowSet(header, rows, str(path), f"{suite} results", notes)
+
+
+def _chosen_by_logits(videos: Sequence[dict[str, Any]]) -> bool:
+    """Return whether each response is one of its options to the character, as where showlab/livecc picks by logits.
+
+    A model that writes its answers does not quote all of them so.
+    """
+    questions = [question for video in videos for question in video["questions"]]
+    return all(question["response"] in question["options"] for question in questions)
+
+
+def _first_answers(rows: Sequence[ChoiceRow], source: Path) -> tuple[list[ChoiceRow], list[str]]:
+    """Return the first row of each key, and a note on the others: some published files answer a question twice."""
+    first: dict[str, ChoiceRow] = {}
+    for row in rows:
+        first.setdefault(row.key, row)
+    again = len(rows) - len(first)
+    note = f"{source}: {again:,} rows answer a question again; the first answer counts"
+    return list(first.values()), [note] if again else []
 
 
 def _made(make: Any, place: str, *values: Any) -> ChoiceRow:
@@ -113,7 +134,7 @@ def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path)
     """Read OVO-Bench's result files, which may hold some of the tasks each.
 
     Raises:
-        ValueError: if a column is missing, a task is unknown, or a key is there twice.
+        ValueError: if a column is missing or a task is unknown.
     """
     rows, notes = [], []
     for path, value in parts:
@@ -126,8 +147,9 @@ def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path)
     if n_lists:
         rows = [replace(row, response=_unwrapped(row.response)) for row in rows]
         notes.append(f"{source}: {n_lists:,} responses are lists of one text, and are read as that text")
+    rows, again = _first_answers(rows, source)
     header = Header("choice", suite="ovobench", protocol="official", version="")
-    return RowSet(header, rows, str(source), "OVO-Bench results", notes)
+    return RowSet(header, rows, str(source), "OVO-Bench results", notes + again)
 
 
 def _unwrapped(response: str | list[str] | None) -> str | list[str] | None:
@@ -188,8 +210,9 @@ def read_ovo_answers(path: Path, records: Sequence[Any]) -> RowSet:
     rows = []
     for index, record in enumerate(records):
         rows.append(_made(_ovo_answer_row, f"{path}: entry {index}", record, n_seen))
+    rows, again = _first_answers(rows, path)
     header = Header("choice", suite="ovobench", protocol="livecc", version="")
-    return RowSet(header, rows, str(path), "OVO-Bench answers of showlab/livecc")
+    return RowSet(header, rows, str(path), "OVO-Bench answers of showlab/livecc", again)
 
 
 def _ovo_answer_row(record: dict[str, Any], n_seen: Counter[Any]) -> ChoiceRow:
