@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 for _folder in (Path(__file__).parents[1], Path(__file__).parents[1] / "evaluation"):
@@ -77,6 +78,21 @@ def write_predictions(folder: Path) -> None:
     won = [("mine", "GPT-4o")] * len(rows)
     write_lines(folder / "GPT-4o_mine.jsonl", verdicts(rows, won))
     write_lines(folder / "captions/GPT-4o.jsonl", commentaries(list(reversed(SENTENCES))))
+    for name, sentences in (("games", SENTENCES), ("others", SENTENCES[::-1])):
+        write_game(folder / f"{name}.jsonl", sentences)
+
+
+def write_game(path: Path, sentences: Sequence[str]) -> None:
+    """Write a commentary of 200 seconds with what a person said, a sentence a second."""
+    from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span
+    from livecc_hf.evaluation.predictions.file import write_rows
+
+    said, people = (
+        [Span(second, second + 1, texts[second % len(texts)]) for second in range(200)]
+        for texts in (sentences, SENTENCES)
+    )
+    row = CommentaryRow("game", "game.mp4", 0, 200, " ".join(span.text for span in said), said, people)
+    write_rows(path, Header("commentary", protocol="live", model=path.stem), [row])
 
 
 def write_captions(path: Path, shift: int = 0) -> None:

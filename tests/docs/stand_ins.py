@@ -54,7 +54,8 @@ OPTIONS = {
         f"talking_head.model={CHECKPOINT} talking_head.max_probability=1 workers=1"
     ),
     r"livecc data build .*my_videos\.yaml": "workers=1",
-    r"livecc evaluate judge": "--base-url {judge} --annotations LiveSports-3K-CC.json",
+    r"livecc evaluate judge": "--base-url {judge}",
+    r"livecc evaluate judge (?!.*inf-streams)": "--annotations LiveSports-3K-CC.json",
     r"livecc commentate .*--realtime": "--end 6",
     r"livecc commentate videos/": "--end 4",
     r"rtsp": "--reconnects 0",

@@ -16,7 +16,7 @@ from chat_server import Reply, serve_chat
 
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import JudgeOptions, judge, score
-from livecc_hf.evaluation.judging.prompt import judge_prompts, messages_of, read_reply
+from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, read_rows
 from livecc_hf.evaluation.predictions.file import write_rows
 from livecc_hf.production.chat_endpoint import EndpointError, RetryLimits
@@ -94,11 +94,11 @@ def test_both_orders_are_asked_with_the_published_prompt(sides, tmp_path):
     ],
 )
 def test_replies(order, reply, expected):
-    assert read_reply(judge_prompts(), order, reply) == expected
+    assert judge_protocol("livecc").read(order, reply) == expected
 
 
 def test_a_text_with_braces_stays_as_it_is():
-    (message,) = messages_of(judge_prompts(), "ab", "{b} {reference}", "other", "said {a}")
+    (message,) = judge_protocol("livecc").messages("ab", "{b} {reference}", "other", "said {a}")
     assert "---Commentary A---\n{b} {reference}\n---" in message["content"]
     assert "---Human Commentary---\nsaid {a}\n---" in message["content"]
 

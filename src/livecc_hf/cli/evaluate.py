@@ -12,7 +12,7 @@ from .main import OneLineParser
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
-    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_report):
+    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_export, _add_report):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -124,9 +124,16 @@ def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--api-key-env", default="OPENAI_API_KEY", metavar="NAME", help="variable with the key (default: %(default)s)"
     )
     judge.add_argument(
+        "--protocol",
+        default="livecc",
+        choices=("livecc", "inf-streams"),
+        help="livecc: LiveSports-3K's, of whole commentaries (default); inf-streams: StreamingVLM's, of windows",
+    )
+    judge.add_argument(
         "--annotations",
         metavar="FILE",
-        help="LiveSports-3K CC's rows, with what people said; default: what the predictions carry, else from the Hub",
+        help="LiveSports-3K CC's rows, with what people said; of windows: lines of video and content, a list of "
+        "[start, end, text]; default: what the predictions carry, else from the Hub",
     )
     judge.add_argument("--dataset-revision", metavar="REVISION", help="of the rows on the Hub")
     judge.add_argument("--repeat", type=int, default=1, metavar="N", help="ask N times; 2 gives test-retest agreement")
@@ -136,6 +143,25 @@ def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     judge.add_argument("--attempts", type=int, default=5, metavar="N", help="tries for a reply (default: %(default)s)")
     judge.add_argument("--cache", type=Path, metavar="FILE", help="keeps replies over runs; default: beside OUT")
     return judge
+
+
+def _add_export(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    export = tasks.add_parser(
+        "export",
+        help="commentaries in the layouts of other evaluators",
+        description="Write commentaries as Proact-VL has them, the text of each second, or as StreamingVLM's judge has "
+        "them, in windows of 100 seconds.",
+        allow_abbrev=False,
+    )
+    export.add_argument("predictions", metavar="PREDICTIONS", help="commentaries with turns")
+    export.add_argument("--format", required=True, choices=("proact-vl", "inf-streams"), help="whose layout")
+    export.add_argument("--out", required=True, type=Path, metavar="FILE", help="where lines go (.jsonl)")
+    export.add_argument(
+        "--annotations",
+        metavar="FILE",
+        help="of inf-streams: what people said, lines of video and content; default: what the predictions carry",
+    )
+    return export
 
 
 def _add_report(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
@@ -161,7 +187,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError, ImportError: as the task's functions do.
     """
-    functions = {"list": _list, "run": _run, "score": _score, "compare": _compare, "judge": _judge, "report": _report}
+    functions = {
+        "list": _list,
+        "run": _run,
+        "score": _score,
+        "compare": _compare,
+        "judge": _judge,
+        "export": _export,
+        "report": _report,
+    }
     return functions[args.task](args)
 
 
@@ -245,6 +279,7 @@ def _judge(args: argparse.Namespace) -> int:
         cache=args.cache,
         limit=args.limit,
         limits=RetryLimits(args.timeout, args.attempts),
+        protocol=args.protocol,
     )
     result = judge(args.predictions, args.opponent, args.out, options, args.annotations, args.dataset_revision)
     for note in result.notes:
@@ -257,6 +292,16 @@ def _judge(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 1 if result.failed else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.exporting import export
+
+    if args.annotations and args.format != "inf-streams":
+        raise ValueError(f"--annotations is given: {args.format} has no place for what people said; leave it out")
+    n = export(args.predictions, args.format, args.out, args.annotations)
+    print(f"wrote {args.out}, {n:,} lines", file=sys.stderr)
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

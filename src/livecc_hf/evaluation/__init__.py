@@ -5,6 +5,7 @@
 | `tasks` | benchmarks' rows, prompts, and what is asked of a model |
 | `running` | puts them to a model |
 | `predictions` | files of answers, commentaries and verdicts; those that others published |
+| `lmms` | a model and a task for lmms-eval |
 | `scorers` | figures from these files alone: no model, no GPU |
 | `judging` | a language model compares two commentaries |
 | `reporting` | scores as JSON, Markdown, the Hub's files and a page |
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .exporting import export
     from .judging.ask import JudgeOptions, judge
     from .reporting.report import report
     from .running.plan import RunOptions
@@ -28,10 +30,22 @@ _EXPORTS = {
     **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),
     **dict.fromkeys(("ModelSource", "run"), "running.run"),
     "RunOptions": "running.plan",
+    "export": "exporting",
     "report": "reporting.report",
 }
 
-__all__ = ["JudgeOptions", "ModelSource", "RunOptions", "compare", "judge", "list_suites", "report", "run", "score"]
+__all__ = [
+    "JudgeOptions",
+    "ModelSource",
+    "RunOptions",
+    "compare",
+    "export",
+    "judge",
+    "list_suites",
+    "report",
+    "run",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:

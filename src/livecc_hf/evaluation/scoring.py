@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .predictions.file import RowSet
+from .predictions.inf_streams import SUITE as WINDOWS
+from .predictions.inf_streams import windows_of
 from .predictions.published import read_predictions
 from .scorers.commentary import score_commentaries
 from .scorers.figures import Score
@@ -22,7 +24,7 @@ _Path = str | os.PathLike
 
 def list_suites() -> list[Suite]:
     """Return the benchmarks that can be run and scored."""
-    return list(SUITES.values())
+    return [suite for suite in SUITES.values() if suite.protocols]
 
 
 def read_sets(paths: Sequence[_Path] | _Path, model_name: str | None = None) -> list[RowSet]:
@@ -70,11 +72,11 @@ def score_sets(
         sets = [complete(item, annotations) if item.header.layout == "choice" else item for item in sets]
     verdicts = [item for item in sets if item.header.layout == "verdict"]
     texts = [item for item in sets if item.header.layout == "commentary"]
-    pairs = [Pair(item, _texts_of(item.header.model, texts)) for item in verdicts]
-    scores, judged = [], []
+    pairs = [Pair(item, _judged_texts(item, item.header.model, texts)) for item in verdicts]
+    scores = []
+    judged = [_texts_of(name, texts) for item in verdicts for name in (item.header.model, item.header.opponent)]
     for pair in pairs:
-        opponent = _texts_of(pair.verdicts.header.opponent, texts)
-        judged += [pair.texts, opponent]
+        opponent = _judged_texts(pair.verdicts, pair.verdicts.header.opponent, texts)
         others = [
             other
             for other in pairs
@@ -124,6 +126,14 @@ def _texts_of(model: str | None, texts: Sequence[RowSet]) -> RowSet | None:
     if model is None:
         return None
     return next((item for item in texts if model in (item.header.model, Path(item.source).stem)), None)
+
+
+def _judged_texts(verdicts: RowSet, model: str | None, texts: Sequence[RowSet]) -> RowSet | None:
+    """Return what verdicts are on: a model's commentaries, or the windows of them."""
+    found = _texts_of(model, texts)
+    if found is not None and verdicts.header.suite == WINDOWS and found.header.suite != WINDOWS:
+        return windows_of(found, min_words=0)
+    return found
 
 
 def _has_times(rows: RowSet) -> bool:

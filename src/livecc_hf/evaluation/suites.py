@@ -18,7 +18,7 @@ class Suite:
         title: as its authors write it.
         layout: of its rows: "choice" or "commentary".
         dataset: Hub id of its questions.
-        n_rows: rows of the whole benchmark.
+        n_rows: rows of the whole benchmark; 0 where that hangs on what is judged.
         protocols: that it can be run in; the first is the default.
         breakdowns: groups of a row by which figures are shown; several together for each pair.
         mean_of: the score is the mean over this group's values, of means over the next group's and so on; empty: over
@@ -81,6 +81,12 @@ SUITES = {
             protocols=_CHOICE,
             breakdowns=(("task_type",),),
             mean_of=("task_type",),
+        ),
+        # Windows of long commentaries: judged and scored, not run.
+        Suite(
+            *("inf-streams", "Inf-Streams windows", "commentary", "mit-han-lab/Inf-Stream-Eval", 0),
+            protocols=(),
+            metric="win rate",
         ),
     )
 }

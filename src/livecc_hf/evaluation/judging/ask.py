@@ -16,16 +16,14 @@ from livecc_hf.production.chat_endpoint import ChatEndpoint, EndpointError, Retr
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
-from ..predictions.published import read_predictions
+from ..predictions.inf_streams import read_references, windows_of
+from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, VerdictRow, text_hash
 from ..progress import RowProgress, Say, say_to_stderr
-from ..scorers.answers import LIVECC
 from ..suites import suite_of
 from ..tasks.annotations import read_annotations
 from ..tasks.livesports_cc import read_events
-from .prompt import judge_prompts, messages_of, read_reply
-
-SEED = 42  # as showlab/livecc asks
+from .prompt import INF_STREAMS, LIVESPORTS, JudgeProtocol, judge_protocol
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class JudgeOptions:
         limit: only the first so many rows.
         limits: how patient to be.
         give_up_after: failures in a row after which the run stops.
+        protocol: "livecc": LiveSports-3K's; "inf-streams": StreamingVLM's, in windows of 100 s.
     """
 
     model: str
@@ -53,8 +52,10 @@ class JudgeOptions:
     limit: int | None = None
     limits: RetryLimits = field(default_factory=RetryLimits)
     give_up_after: int = 10
+    protocol: str = LIVESPORTS
 
     def __post_init__(self) -> None:
+        judge_protocol(self.protocol)
         if not self.model:
             raise ValueError("no judge is named: give the model as the endpoint names it")
         for name in ("repeat", "concurrency", "give_up_after"):
@@ -117,8 +118,8 @@ def judge(
         opponent: the commentaries they are compared with.
         out: file for the verdicts.
         options: which judge, and how it is asked.
-        references: LiveSports-3K CC's rows, which hold what people said; `None`: the predictions' own references where
-            they have them, else from the Hub.
+        references: LiveSports-3K CC's rows, which hold what people said; of windows, a file as `read_references` of
+            Inf-Streams takes it. `None`: the predictions' own references where they have them, else from the Hub.
         revision: of the benchmark on the Hub.
         say: takes a line of progress.
 
@@ -128,28 +129,32 @@ def judge(
         EndpointError: if the judge refuses the key or the model, or fails too often in a row. Verdicts that came are
             kept.
     """
-    model_rows, opponent_rows = _commentaries(predictions), _commentaries(opponent)
+    model_rows, opponent_rows = read_commentary_file(predictions), read_commentary_file(opponent)
+    protocol = judge_protocol(options.protocol)
+    if options.protocol == INF_STREAMS:
+        people = None if references is None else read_references(references)
+        model_rows, opponent_rows = (windows_of(rows, people) for rows in (model_rows, opponent_rows))
+        references = None
     texts, source, dataset_revision = _references(model_rows, references, revision)
-    prompts = judge_prompts()
     result = JudgeResult(Path(out))
     calls = list(_calls(model_rows, opponent_rows, texts, options, result))
     suite = suite_of(model_rows.header.suite)
     header = Header(
         layout="verdict",
         suite=suite.name,
-        protocol=LIVECC,
+        protocol=protocol.name,
         model=model_rows.header.model,
         model_revision=model_rows.header.model_revision,
         opponent=opponent_rows.header.model,
         judge=options.model,
         dataset=source,
         dataset_revision=dataset_revision,
-        prompt_hash=prompts.hash,
-        generation={"temperature": 0, "seed": SEED},
+        prompt_hash=protocol.prompts.hash,
+        generation={"temperature": 0, "seed": protocol.seed},
         n_rows=len(texts),
         limit=options.limit,
     )
-    asker = _Asker(options, result.out)
+    asker = _Asker(options, protocol, result.out)
     try:
         with RowFile(result.out, header) as file:
             _check_texts(file.rows, calls, result.out)
@@ -163,13 +168,6 @@ def judge(
 
 def _row_id(call: _Call) -> str:
     return VerdictRow(call.key, call.video, call.order, "tie", call.repeat).id
-
-
-def _commentaries(path: str | os.PathLike) -> RowSet:
-    found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
-    if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} files of commentaries: name one")
-    return found[0]
 
 
 def _references(
@@ -234,13 +232,13 @@ def _check_texts(rows: Sequence[VerdictRow], calls: Sequence[_Call], out: Path) 
 class _Asker:
     """Asks the judge, or remembers what it said; may be used from several threads."""
 
-    def __init__(self, options: JudgeOptions, out: Path):
+    def __init__(self, options: JudgeOptions, protocol: JudgeProtocol, out: Path):
         key = os.environ.get(options.api_key_env) or None
         self.options = options
         self.stop = threading.Event()
-        self._prompts = judge_prompts()
+        self._protocol = protocol
         self._endpoint = ChatEndpoint(
-            options.base_url, options.model, None, key, options.limits, seed=SEED, extra="evaluate"
+            options.base_url, options.model, None, key, options.limits, seed=protocol.seed, extra="evaluate"
         )
         self._cache = AnswerCache(options.cache or out.with_name(f".{out.stem}.answers.sqlite"))
 
@@ -250,8 +248,8 @@ class _Asker:
         Raises:
             EndpointError: if no answer came.
         """
-        messages = messages_of(self._prompts, call.order, call.model_text, call.opponent_text, call.reference)
-        key = AnswerCache.key(self.options.model, messages, SEED, call.repeat)
+        messages = self._protocol.messages(call.order, call.model_text, call.opponent_text, call.reference)
+        key = AnswerCache.key(self.options.model, messages, self._protocol.seed, call.repeat)
         reply = self._cache.get(key)
         is_kept = reply is not None
         if not is_kept:
@@ -259,7 +257,7 @@ class _Asker:
                 raise EndpointError("not asked: the run has stopped")
             reply = self._endpoint.ask(messages, self.stop)
             self._cache.put(key, reply)
-        winner, is_valid = read_reply(self._prompts, call.order, reply)
+        winner, is_valid = self._protocol.read(call.order, reply)
         row = VerdictRow(
             *(call.key, call.video, call.order, winner, call.repeat, is_valid, reply),
             model_hash=text_hash(call.model_text),

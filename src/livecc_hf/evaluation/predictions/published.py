@@ -56,6 +56,19 @@ def read_predictions(path: str | os.PathLike, model: str | None = None) -> list[
     return [_read_file(path, model)]
 
 
+def read_commentary_file(path: str | os.PathLike) -> RowSet:
+    """Read the commentaries that a file or folder holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: as `read_predictions` does, or if it does not hold exactly one set of commentaries.
+    """
+    found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
+    if len(found) != 1:
+        raise ValueError(f"{path} holds {len(found)} files of commentaries: name one")
+    return found[0]
+
+
 def _read_folder(folder: Path, model: str | None) -> list[RowSet]:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jsonl") and file.is_file())
     parts, sets = [], []

@@ -109,6 +109,10 @@ def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
 
 
 def _plan(suite: Suite, options: RunOptions) -> Plan:
+    if not suite.protocols:
+        raise ValueError(
+            f"{suite.name} is judged and scored, not run: run the videos' commentary and judge its windows"
+        )
     protocol = options.protocol or suite.protocols[0]
     if protocol not in suite.protocols:
         raise ValueError(f"{suite.name} has no protocol {protocol!r}: expected {', '.join(suite.protocols)}")

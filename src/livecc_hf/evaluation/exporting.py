@@ -1,0 +1,42 @@
+"""`livecc evaluate export` as a function."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .predictions.inf_streams import read_references, write_windows
+from .predictions.proact_vl import write_seconds
+from .predictions.published import read_commentary_file
+
+FORMATS = ("proact-vl", "inf-streams")
+
+
+def export(
+    predictions: str | os.PathLike,
+    format: str,
+    out: str | os.PathLike,
+    references: str | os.PathLike | None = None,
+) -> int:
+    """Write commentaries in the layout of another evaluator.
+
+    Args:
+        predictions: a file of commentaries with turns.
+        format: "proact-vl": the text of each second; "inf-streams": StreamingVLM's windows of 100 seconds.
+        out: the file, JSON Lines; folders above it are made.
+        references: of windows: what people said, as `read_references` takes it; default: the predictions' own.
+
+    Returns:
+        How many lines were written.
+
+    Raises:
+        OSError: if a file cannot be read or written.
+        ValueError: if the format is unknown, or the commentaries have no times.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}: expected {' or '.join(FORMATS)}")
+    rows = read_commentary_file(predictions)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    if format == "proact-vl":
+        return write_seconds(out, rows)
+    return write_windows(out, rows, None if references is None else read_references(references))

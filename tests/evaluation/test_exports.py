@@ -1,0 +1,176 @@
+"""Commentaries in the layouts of other evaluators, and StreamingVLM's windows with their judge."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
+from chat_server import Reply, serve_chat
+
+from livecc_hf.cli.main import main
+from livecc_hf.evaluation import JudgeOptions, export, judge, score
+from livecc_hf.evaluation.judging.prompt import judge_protocol
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span, read_rows
+from livecc_hf.evaluation.predictions.file import RowSet, write_rows
+from livecc_hf.evaluation.predictions.inf_streams import in_window, windows_of
+from livecc_hf.evaluation.predictions.proact_vl import seconds_of
+
+PEOPLE = [Span(second, second + 1, "one two three") for second in range(230)]
+
+
+def commentary(words, n_seconds=230, key="game"):
+    turns = [Span(second, second + 1, f"{words} {second}") for second in range(n_seconds)]
+    return CommentaryRow(key, f"{key}.mp4", 0, 230, " ".join(turn.text for turn in turns), turns, PEOPLE)
+
+
+def write(path, *rows):
+    write_rows(path, Header("commentary", suite="livesports3k-cc", protocol="live", model=path.stem), rows)
+    return path
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestSeconds:
+    def test_a_turn_is_in_the_second_in_which_it_begins(self):
+        turns = [Span(10, 13, "Off they go"), Span(13, 14, ""), Span(14.5, 15.5, "A goal "), Span(14.9, 16, "again")]
+        assert seconds_of(CommentaryRow("k", "v", 10, 20, "", turns)) == {"10": "Off they go", "14": "A goal again"}
+
+    def test_rounding_moves_no_turn_into_the_second_before(self):
+        assert seconds_of(CommentaryRow("k", "v", 0, 9, "", [Span(0.1 + 0.2 + 2.7 - 1e-9, 4, "x")])) == {"3": "x"}
+
+    def test_the_file(self, tmp_path):
+        path = write(tmp_path / "mine.jsonl", commentary("said", 2))
+        assert export(path, "proact-vl", tmp_path / "deep" / "out.jsonl") == 1
+        assert lines(tmp_path / "deep" / "out.jsonl") == [
+            {
+                "video_id": "game.mp4",
+                "begin": 0,
+                "end": 230,
+                "pred": {"0": "said 0", "1": "said 1"},
+                "dataset_name": "livesports3k-cc",
+                "tag": "mine",
+                "idx": 0,
+            }
+        ]
+
+
+class TestWindows:
+    def test_what_ends_in_a_window_is_in_it(self):
+        spans = [Span(98, 100.9, "a"), Span(99, 101, "b"), Span(199, 200.5, "c"), Span(200, 201, "d")]
+        assert [span.text for span in in_window(spans, 100, 200)] == ["b", "c"]
+        assert [span.text for span in in_window(spans, 0, 100)] == ["a"]
+
+    def test_windows_need_200_words_of_the_reference_and_some_of_the_commentary(self):
+        # 30 seconds are left over, with 90 words: no window.
+        found = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"))
+        assert [(row.key, row.begin_s, row.end_s) for row in found.rows] == [
+            ("game 0-100", 0, 100),
+            ("game 100-200", 100, 200),
+        ]
+        assert found.rows[0].pred == " ".join(f"said {second}" for second in range(100))
+        short = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
+        assert [row.key for row in short.rows] == ["game 0-100"]
+
+    def test_the_file(self, tmp_path):
+        path = write(tmp_path / "mine.jsonl", commentary("said"))
+        out = tmp_path / "windows.jsonl"
+        assert main(["evaluate", "export", str(path), "--format", "inf-streams", "--out", str(out)]) == 0
+        assert [(row["video"], row["seg_start"], row["seg_end"]) for row in lines(out)] == [
+            ("game.mp4", 0, 100),
+            ("game.mp4", 100, 200),
+        ]
+        assert lines(out)[1]["ref_text"] == " ".join(["one two three"] * 100)
+
+    def test_references_of_their_own(self, tmp_path):
+        row = commentary("said")
+        path = write(tmp_path / "mine.jsonl", CommentaryRow(row.key, row.video, 0, 230, row.pred, row.turns))
+        people = tmp_path / "people.jsonl"
+        people.write_text(json.dumps({"video": "game.mp4", "content": [[0, 90, "word " * 200]]}) + "\n")
+        assert export(path, "inf-streams", tmp_path / "out.jsonl", people) == 1
+        with pytest.raises(ValueError, match="no commentary has a reference with times"):
+            export(path, "inf-streams", tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("order", "reply", "expected"),
+    [
+        ("ab", "A", ("model", True)),
+        ("ba", " a.", ("opponent", True)),
+        ("ab", "B", ("opponent", True)),
+        ("ba", "Both are fine", ("model", True)),
+        ("ab", "I cannot say", ("opponent", False)),
+        ("ab", "", ("opponent", False)),
+    ],
+)
+def test_replies_of_streaming_vlms_judge(order, reply, expected):
+    assert judge_protocol("inf-streams").read(order, reply) == expected
+
+
+def test_the_question_of_streaming_vlms_judge():
+    system, user = judge_protocol("inf-streams").messages("ba", " mine ", "theirs", "x" * 9000)
+    assert system["content"].startswith("\n    You are a strict A/B evaluator for sports video commentary.\n")
+    assert "exactly one uppercase letter: \u201cA\u201d or \u201cB\u201d." in system["content"]
+    assert user["content"] == (
+        "Reference transcript (Provide a reference for the tone and on-screen information):\n"
+        + "x" * 8000
+        + "\n\nCandidate A:\ntheirs\n\nCandidate B:\nmine\n\n"
+    )
+
+
+def test_windows_are_judged_and_scored(tmp_path):
+    mine = write(tmp_path / "mine.jsonl", commentary("mine"), commentary("also mine", 100, "other"))
+    theirs = write(tmp_path / "theirs.jsonl", commentary("theirs"), commentary("also theirs", 230, "other"))
+    asked = []
+
+    def first_wins_but_for_the_second_window(_, body):
+        asked.append(body["messages"][1]["content"])
+        first = asked[-1].split("Candidate A:\n")[1].split("Candidate B:")[0]
+        return Reply("A" if "mine" in first or "theirs 150" in first else "B")
+
+    out = tmp_path / "verdicts.jsonl"
+    with serve_chat(first_wins_but_for_the_second_window) as server:
+        options = JudgeOptions("judge-1", server.url, protocol="inf-streams", concurrency=1)
+        result = judge(mine, theirs, out, options, say=lambda line: None)
+    assert (result.n_rows, result.n_asked) == (3, 6)
+    verdicts = read_rows(out)
+    assert (verdicts.header.suite, verdicts.header.protocol) == ("inf-streams", "inf-streams")
+    scored = next(item for item in score([out, mine, theirs]) if item.suite == "inf-streams")
+    assert scored.is_complete
+    # "mine" first: won all three. Second: "theirs" first wins only in the window that has its second 150.
+    assert (scored.figure("win rate shown first").value, scored.figure("win rate").n_correct) == (100, 5)
+    write(theirs, commentary("changed"), commentary("also theirs", 230, "other"))
+    with pytest.raises(ValueError, match="carry the hash of another text"):
+        score([out, mine, theirs])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "proact-vl", "--annotations", "x"], "proact-vl has no place for what people said"),
+        (["--format", "inf-streams", "--annotations", "none.jsonl"], "none.jsonl"),
+    ],
+)
+def test_what_cannot_be_exported(arguments, message, tmp_path, capsys):
+    path = write(tmp_path / "mine.jsonl", commentary("said"))
+    assert main(["evaluate", "export", str(path), "--out", str(tmp_path / "o"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_commentaries_without_turns_cannot_be_exported(tmp_path):
+    path = write(tmp_path / "mine.jsonl", CommentaryRow("k", "v", 0, 10, "said"))
+    for name in ("proact-vl", "inf-streams"):
+        with pytest.raises(ValueError, match="no commentary has turns with times"):
+            export(path, name, tmp_path / "out.jsonl")
+    with pytest.raises(ValueError, match="format is 'x': expected proact-vl or inf-streams"):
+        export(path, "x", tmp_path / "out.jsonl")
+
+
+def test_windows_are_not_run(tmp_path):
+    from livecc_hf.evaluation.running.plan import RunOptions, make_plans
+
+    with pytest.raises(ValueError, match="judged and scored, not run"):
+        make_plans("inf-streams", RunOptions())
