@@ -13,7 +13,7 @@ from pathlib import Path
 from reader_folder import CHECKPOINT
 
 TESTS = Path(__file__).parents[1]
-for _folder in ("sources", "production"):
+for _folder in ("sources", "production", ""):
     sys.path.insert(0, str(TESTS / _folder))
 _ON_AIR_S = 8.0
 

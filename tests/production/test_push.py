@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import serve_hub
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from hub_server import Repository, serve_hub
 from media import write_video
 
 N_SHARDS = 260  # more files than huggingface_hub puts into a commit
@@ -43,13 +43,16 @@ def test_a_push_commits_in_parts_and_goes_on_where_it_stopped(folder, tmp_path):
         hub.refused = {1}
         first = push(folder.parent, hub.url, tmp_path / "home")  # the run's folder holds the dataset's
         assert first.returncode != 0 and "storage limit reached" in first.stderr
-        assert len(hub.commits) == 1 and 0 < hub.commits[0] < len(local) and hub.visibility == "private"
-        hub.sent.clear()
+        repository = hub.repositories["datasets/me/clips"]
+        assert repository.visibility == "private"
+        assert len(repository.commits) == 1 and 0 < repository.commits[0] < len(local)
+        repository.sent.clear()
         again = push(folder.parent, hub.url, tmp_path / "home")
         assert again.returncode == 0, again.stderr
         assert again.stdout.strip() == f"{hub.url}/datasets/me/clips"
-        assert hub.files == local
-        assert len(hub.sent) == sum(hub.commits[1:]) == len(local) - hub.commits[0]  # what was there is not sent
+        assert repository.files == local
+        # What was there is not sent.
+        assert len(repository.sent) == sum(repository.commits[1:]) == len(local) - repository.commits[0]
 
 
 def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
@@ -74,7 +77,7 @@ def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
             "videos/deep/a [1]*.mp4",
             "videos/link.mp4",
         }
-        assert set(hub.files) == sent
+        assert set(hub.repositories["datasets/me/clips"].files) == sent
     assert f"3 files of {folder} are not sent, such as my-notes.txt: it is no part of a dataset" in done.stderr
 
 
@@ -85,3 +88,14 @@ def test_a_hub_that_does_not_answer_is_named(folder, tmp_path):
     assert failed.returncode == 2
     assert f"the Hub at {url} cannot be reached" in failed.stderr and "run the same command again" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_public_dataset_is_pushed_to_only_if_that_is_said(folder, tmp_path):
+    with serve_hub() as hub:
+        repository = hub.repositories["datasets/me/clips"] = Repository({"visibility": "public"})
+        refused = push(folder, hub.url, tmp_path / "home")
+        assert (refused.returncode, repository.sent) == (2, [])
+        assert "dataset me/clips exists and is public, and so would be what is pushed" in refused.stderr
+        done = push(folder, hub.url, tmp_path / "home", "--public", "--revision", "dev")
+        assert done.returncode == 0, done.stderr
+        assert repository.trees[repository.refs["dev"]] and not repository.files
