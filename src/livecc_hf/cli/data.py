@@ -91,8 +91,10 @@ def _add_push(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     push.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
     push.add_argument("repo", metavar="REPO", help="USER/NAME; made if it does not exist")
-    push.add_argument("--public", action="store_true", help="a repository that is made is public")
-    push.add_argument("--revision", metavar="BRANCH", help="branch (default: main)")
+    push.add_argument(
+        "--public", action="store_true", help="a repository that is made is public, and one that is may be pushed to"
+    )
+    push.add_argument("--revision", metavar="BRANCH", help="branch, made if it does not exist (default: main)")
     return push
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
     "evaluate": ("score commentaries and answers on benchmarks", "livecc_hf.cli.evaluate"),
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
+    "push": ("publish a model, an adapter or a Space on the Hub", "livecc_hf.cli.push"),
     "serve": ("comment for clients that send frames over the network", "livecc_hf.cli.serve"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),
 }

@@ -6,14 +6,12 @@ import fnmatch
 import glob
 import logging
 import os
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..messages import one_line
+from ..publishing.hub import Target, check_token, explained_failures, prepare_repository, upload
 from .dataset_folder import VIDEOS
 from .video_check import why_no_video
 
@@ -40,24 +38,23 @@ def push_dataset(
     Args:
         folder: as `write_dataset_folder` writes it.
         repo_id: `USER/NAME`; made if it does not exist.
-        private: whether a repository that is made is private; one that exists stays as it is.
+        private: whether a repository that is made is private; one that exists and is public is then refused.
         token: of the Hub; default: the one saved by `hf auth login`.
-        revision: branch, which must exist; default: main.
+        revision: branch, made if it does not exist; default: main.
 
     Returns:
         The repository's address.
 
     Raises:
-        ValueError: if the folder holds no dataset or the name is no repository's.
+        ValueError: if the folder holds no dataset, the name is no repository's, or the Hub refuses.
+        ConnectionError: if the Hub is not reached, or the connection breaks.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import validate_repo_id
 
     folder = Path(folder).expanduser()
     if not _is_dataset(folder):
         raise ValueError(f"{folder} is no dataset folder: expected README.md and data/*.parquet in it")
-    validate_repo_id(repo_id)
+    target = Target(repo_id, "dataset", not private, revision)
     if n_lost := count_unreachable_videos(folder):
         logger.warning(
             "%d clips of %s name a video that is not in the folder: others cannot read it. Write the folder with "
@@ -69,28 +66,13 @@ def push_dataset(
     if left_out:
         name, why = next(iter(left_out.items()))
         logger.warning("%d files of %s are not sent, such as %s: %s", len(left_out), folder, name, why)
-    if find_spec("hf_xet") is None:
-        logger.warning("hf_xet is not installed: the upload is one commit and cannot go on later (pip install hf_xet)")
     api = HfApi(token=token)
-    try:
-        repo = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo.repo_id,
-            repo_type="dataset",
-            folder_path=folder,
-            revision=revision,
-            commit_message="Upload dataset",
-            allow_patterns=_PARTS,
-            ignore_patterns=["**/.*", ".*", *map(glob.escape, left_out)],
-        )
-    except OfflineModeIsEnabled:
-        raise
-    except (ConnectionError, TimeoutError, *_transport_errors()) as error:
-        raise ConnectionError(
-            f"the Hub at {api.endpoint} cannot be reached or broke off ({one_line(error)}): see to the network, or to "
-            "HF_ENDPOINT, and run the same command again; it goes on"
-        ) from error
-    return str(repo)
+    with explained_failures(api, target):
+        check_token(api)
+        url = prepare_repository(api, target)
+        ignore = ["**/.*", ".*", *map(glob.escape, left_out)]
+        upload(api, target, folder, _PARTS, ignore=ignore, message="Upload dataset")
+    return url
 
 
 def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
@@ -108,13 +90,6 @@ def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
         elif name.parts[0] == VIDEOS and (why := why_no_video(path)):
             found[name.as_posix()] = why
     return found
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """Return what the client of huggingface_hub, which is another in each version, raises without an answer."""
-    names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
-    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return tuple(error for error in found if error is not None)
 
 
 def count_unreachable_videos(folder: str | os.PathLike) -> int:

@@ -1,0 +1,100 @@
+"""A folder's card before it is published: it parses, names a licence, and names no path of this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..adapters import looks_like_hub_id
+from ..messages import one_line
+from .contents import ADAPTER, CARD, SPACE, Contents
+from .hub import PushError
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCard
+
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+
+def read_card(contents: Contents) -> RepoCard:
+    """Read a folder's card.
+
+    Raises:
+        PushError: if there is none, or it does not parse.
+    """
+    from huggingface_hub import RepoCard
+
+    path = contents.folder / CARD
+    if not path.is_file():
+        raise PushError(
+            f"{contents.folder} has no {CARD}: write a card with what the {contents.kind} is, its licence, and what it "
+            "was made from"
+        )
+    try:
+        card = RepoCard(path.read_text(encoding="utf-8"))
+        if not isinstance(card.data.to_dict(), dict):
+            raise ValueError("its head is no mapping")
+    except Exception as error:  # YAML fails in as many ways as it has rules
+        raise PushError(f"{path}: the part between the lines of --- is no YAML: {one_line(error, 200)}") from error
+    return card
+
+
+def check_card(contents: Contents, card: RepoCard) -> None:
+    """Check that a card says what a repository needs said.
+
+    Raises:
+        PushError: if it has no licence, or names a folder of this machine as a base or model.
+    """
+    data, path = card.data.to_dict(), contents.folder / CARD
+    licence = data.get("license")
+    if contents.kind != SPACE and not licence:
+        raise PushError(f"{path} names no licence: add license: to its head, or give --license apache-2.0")
+    if licence == "other" and not (data.get("license_name") and data.get("license_link")):
+        raise PushError(f"{path} says license: other, which needs license_name and license_link beside it")
+    for key in ("base_model", "models"):
+        values = data.get(key)
+        for value in [values] if isinstance(values, str) else values or []:
+            if not looks_like_hub_id(str(value)):
+                way = "give the Hub id with --base-id" if key == "base_model" else "write the Hub id there"
+                raise PushError(f"{path} names {value!r} as {key}, which is no Hub id: others cannot find it; {way}")
+
+
+def with_license(card: RepoCard, licence: str | None) -> bool:
+    """Put a licence into a card; return whether that changed it.
+
+    Raises:
+        PushError: if it is none that the Hub knows by name.
+    """
+    if licence is None:
+        return False
+    if not _LICENSE.fullmatch(licence) or licence == "other":
+        raise PushError(
+            f"--license {licence} is no identifier of a licence: expected one such as apache-2.0 or cc-by-4.0; for "
+            "another write license: other, license_name and license_link into the card"
+        )
+    changed = card.data.get("license") != licence
+    card.data["license"] = licence
+    return changed
+
+
+def with_base(contents: Contents, card: RepoCard, base_id: str | None, old: str | None) -> bool:
+    """Name a base in a card, also in its text; return whether that changed it.
+
+    Args:
+        contents: the folder.
+        card: its card.
+        base_id: the Hub id; `None` leaves the card alone.
+        old: what an adapter calls its base.
+    """
+    if base_id is None:
+        return False
+    before = str(card)
+    card.data["base_model"] = base_id
+    if contents.kind == ADAPTER:
+        card.data["base_model_relation"] = "adapter"
+    if old:
+        text = card.text.replace(old, base_id)
+        name = Path(old).name
+        card.text = text.replace(f"path/to/{name}", base_id).replace(f"`{name}`", f"`{base_id}`")
+    return str(card) != before

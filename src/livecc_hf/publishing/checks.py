@@ -1,0 +1,150 @@
+"""What is checked, without network, before anything of a folder is sent; and what is rewritten for it in a copy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
+from ..messages import one_line
+from .cards import check_card, read_card, with_base, with_license
+from .contents import ADAPTER, CARD, MODEL, SPACE, Contents, read_contents
+from .fresh import load_fresh
+from .hub import PushError
+from .weights import Tensors, read_tensors
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A folder that may be sent.
+
+    Attributes:
+        contents: what of it is.
+        rewritten: files that are sent with another text than the folder's, by name.
+        tensors: type and shape of each tensor, by file and name.
+        loaded: what is told of it by a process without this package; empty for a Space.
+        base: an adapter's base on the Hub.
+        space_sdk: of a Space.
+    """
+
+    contents: Contents
+    rewritten: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, Tensors] = field(default_factory=dict)
+    loaded: dict = field(default_factory=dict)
+    base: str | None = None
+    space_sdk: str | None = None
+
+    def copy_to(self, folder: Path) -> Contents:
+        """Write what is sent into an empty folder, as links where nothing is rewritten; return its contents."""
+        for name in self.contents.files:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if name in self.rewritten:
+                place.write_text(self.rewritten[name], encoding="utf-8")
+                continue
+            source = (self.contents.folder / name).resolve()
+            try:
+                place.symlink_to(source)
+            except OSError:  # a file system, or Windows, without links
+                shutil.copyfile(source, place)
+        return read_contents(folder)
+
+
+def check_folder(folder: str | Path, *, base_id: str | None = None, licence: str | None = None) -> Checked:
+    """Check all that can be checked without network.
+
+    Args:
+        folder: a model, adapter, Space or generation code.
+        base_id: Hub id of the base, where the folder names a path.
+        licence: written into the card that is sent.
+
+    Raises:
+        PushError: for the first thing that is wrong.
+    """
+    contents = read_contents(folder)
+    card = read_card(contents)
+    rewritten, base = {}, None
+    if base_id is not None:
+        _check_base_id(contents, base_id)
+    if contents.kind == ADAPTER:
+        old, base, config = _adapter_base(contents, base_id)
+        rewritten |= {ADAPTER_CONFIG_FILE: config} if config is not None else {}
+    else:
+        old = None
+    changed = with_license(card, licence)
+    if with_base(contents, card, base_id, old) or changed:
+        rewritten[CARD] = str(card)
+    check_card(contents, card)
+    if contents.kind == SPACE:
+        return Checked(contents, rewritten, space_sdk=_check_space(contents, card.data.get))
+    _check_code(contents)
+    tensors = read_tensors(contents)
+    loaded = load_fresh(str(contents.folder.resolve()), contents.kind)
+    return Checked(contents, rewritten, tensors, loaded, base)
+
+
+def _check_base_id(contents: Contents, base_id: str) -> None:
+    if contents.kind not in (MODEL, ADAPTER):
+        raise PushError(f"--base-id says what a model or adapter was made from, and {contents.folder} is neither")
+    if not looks_like_hub_id(base_id):
+        raise PushError(f"--base-id {base_id} is no Hub id: expected one such as Qwen/Qwen2-VL-7B-Instruct")
+
+
+def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, str, str | None]:
+    """Return what an adapter calls its base, the base's Hub id, and its config's text if that is rewritten.
+
+    Raises:
+        PushError: if the base is a path and `base_id` is not given.
+    """
+    path = contents.folder / ADAPTER_CONFIG_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        old = values.get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise PushError(f"{path} cannot be read: {one_line(error, 160)}") from error
+    if base_id is None and not (old and looks_like_hub_id(old)):
+        named = f"names its base by a path, {old}" if old else "does not name its base"
+        raise PushError(
+            f"{path} {named}, which nobody else has: give the base's Hub id, as --base-id USER/NAME; push the base "
+            "first if it is not there"
+        )
+    if base_id is None or base_id == old:
+        return old, old, None
+    values |= {"base_model_name_or_path": base_id, "revision": None}
+    return old, base_id, json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _check_space(contents: Contents, said) -> str:
+    """Check a Space's card and code; return its SDK.
+
+    Raises:
+        PushError: if one of them would not start.
+    """
+    sdk = said("sdk")
+    if sdk not in ("gradio", "docker", "static"):
+        raise PushError(f"{contents.folder / CARD} says sdk: {sdk}: expected gradio, docker or static")
+    if sdk == "gradio" and (said("app_file") or "app.py") not in contents.files:
+        raise PushError(f"{contents.folder} holds no {said('app_file') or 'app.py'}, which the Space would start with")
+    _check_code(contents)
+    return sdk
+
+
+def _check_code(contents: Contents) -> None:
+    """Check that what is sent as Python is Python.
+
+    Raises:
+        PushError: if it is not.
+    """
+    if contents.kind in (MODEL, ADAPTER) and not any(name.endswith("_livecc.py") for name in contents.files):
+        raise PushError(
+            f"{contents.folder} does not carry the model's code (*_livecc.py), so it would load nowhere: save it with "
+            "livecc-hf (livecc convert, livecc merge, livecc train), or import livecc_hf before you save"
+        )
+    for name in (name for name in contents.files if name.endswith(".py")):
+        try:
+            ast.parse((contents.folder / name).read_text(encoding="utf-8"), name)
+        except (SyntaxError, ValueError) as error:
+            raise PushError(f"{contents.folder / name} is no Python: {one_line(error, 160)}") from error

@@ -1,0 +1,183 @@
+"""What a folder is (model, adapter, Space, generation code), and which of its files are published."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .hub import PushError
+
+CARD = "README.md"
+MODEL, ADAPTER, SPACE, GENERATE = "model", "adapter", "space", "generation code"
+_ALWAYS = (CARD, "LICENSE*", "NOTICE*", ".eval_results/*.yaml")
+_PROCESSOR = (
+    *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "tokenizer.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("tokenizer.model", "chat_template.json", "chat_template.jinja", "additional_chat_templates/*.jinja"),
+)
+CODE = "*_livecc.py"
+_MODEL_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model-*-of-*.safetensors")
+_ALLOWED = {
+    MODEL: (*_ALWAYS, *_PROCESSOR, *_MODEL_WEIGHTS, "config.json", "generation_config.json", CODE),
+    ADAPTER: (*_ALWAYS, *_PROCESSOR, *_ADAPTER_WEIGHTS, "adapter_config.json", "config.json", CODE),
+    SPACE: (
+        *(CARD, "LICENSE*", "NOTICE*", "requirements.txt", "pre-requirements.txt", "packages.txt", "Dockerfile"),
+        *("*.py", "*.html", "*.css", "*.js", "*.mjs", "*.svg", "*.png", "*.jpg", "*.webp", "*.woff2", "*.mp4"),
+        *("*.vtt", "*.webmanifest"),
+    ),
+    GENERATE: (CARD, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
+}
+# What an older push of the same kind may have left that would be loaded beside, or instead of, what is pushed now.
+STALE = {MODEL: (CODE, *_MODEL_WEIGHTS), ADAPTER: (CODE, *_ADAPTER_WEIGHTS), GENERATE: ("custom_generate/*.py",)}
+_MEDIA = (".mp4", ".webm", ".png", ".jpg", ".jpeg", ".gif", ".webp")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".distcp")
+_RUN_STATE = ("trainer_state.json", "livecc_run.json", "skipped*.jsonl")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What of a folder is published.
+
+    Attributes:
+        folder: the folder.
+        kind: `MODEL`, `ADAPTER`, `SPACE` or `GENERATE`.
+        files: bytes of each file that is sent, by its path in the folder.
+        left_out: why each other file is not.
+    """
+
+    folder: Path
+    kind: str
+    files: dict[str, int]
+    left_out: dict[str, str]
+
+    @property
+    def repo_type(self) -> str:
+        """Of the repository that it belongs in."""
+        return "space" if self.kind == SPACE else "model"
+
+    @property
+    def n_bytes(self) -> int:
+        """All that is sent, in bytes."""
+        return sum(self.files.values())
+
+    @property
+    def weights(self) -> list[str]:
+        """The files of tensors."""
+        return sorted(name for name in self.files if name.endswith(".safetensors"))
+
+
+def read_contents(folder: str | Path) -> Contents:
+    """Find out what a folder is, and what of it is published.
+
+    Raises:
+        PushError: if it is none of the kinds that can be pushed.
+    """
+    folder = Path(folder).expanduser()
+    kind = find_kind(folder)
+    card = folder / CARD
+    shown = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    files, left_out = {}, {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() or name.startswith((".git/", ".cache/")):
+            continue
+        if not path.is_file():
+            left_out[name] = "it is a link to nothing"
+        elif is_allowed(kind, name) or (name.lower().endswith(_MEDIA) and _is_shown(name, shown)):
+            files[name] = path.stat().st_size
+        else:
+            left_out[name] = _why_left_out(kind, name)
+    return Contents(folder, kind, files, left_out)
+
+
+def is_allowed(kind: str, name: str) -> bool:
+    """Return whether a file of this name belongs to what is published; of a Space also those in its folders."""
+    if any(part.startswith((".", "__pycache__")) for part in name.split("/")) and not name.startswith(".eval_results/"):
+        return False
+    return any(
+        fnmatch.fnmatchcase(name, pattern) and (kind == SPACE or name.count("/") == pattern.count("/"))
+        for pattern in _ALLOWED[kind]
+    )
+
+
+def find_kind(folder: Path) -> str:
+    """Return what a folder is.
+
+    Raises:
+        PushError: if it is none of the kinds that can be pushed.
+    """
+    if not folder.is_dir():
+        raise PushError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected a model folder")
+    if (folder / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors")):
+        if not any(folder.glob("adapter_model*.safetensors")):
+            raise PushError(f"{folder} is an adapter without its weights, adapter_model.safetensors")
+        return ADAPTER
+    if (folder / "config.json").is_file():
+        _check_model(folder)
+        return MODEL
+    if (folder / "custom_generate" / "generate.py").is_file():
+        return GENERATE
+    if (folder / CARD).is_file() and re.search(r"(?m)^sdk:", (folder / CARD).read_text("utf-8", errors="replace")):
+        return SPACE
+    raise PushError(_why_nothing(folder))
+
+
+def _check_model(folder: Path) -> None:
+    """Check that a folder with a `config.json` is a whole model of ours.
+
+    Raises:
+        PushError: if not.
+    """
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PushError(f"{folder}/config.json cannot be read: {error}") from error
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind != "livecc":
+        raise PushError(
+            f"{folder} holds a model of type {kind!r} without LiveCC's code: `livecc convert {folder} OUT` makes a "
+            "folder that can be pushed from a Qwen2-VL or LiveCC checkpoint"
+        )
+    if not any(folder.glob("model*.safetensors")):
+        pickled = any(folder.glob("pytorch_model*.bin"))
+        why = "its weights are pickles, which run code when they are read" if pickled else "it holds no weights"
+        raise PushError(f"{folder} cannot be pushed: {why}; expected model.safetensors, as save_pretrained writes it")
+
+
+def _why_nothing(folder: Path) -> str:
+    if any(folder.glob("data/*.parquet")) or any(folder.glob("dataset/data/*.parquet")):
+        return f"{folder} is a dataset and no model: `livecc data push {folder} USER/NAME` publishes it"
+    checkpoints = [path for path in folder.glob("checkpoint-*") if any(path.glob("*.safetensors"))]
+    if checkpoints:
+        newest = max(checkpoints, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
+        return f"{folder} holds checkpoints and no finished model: push one of them, such as {newest}"
+    return (
+        f"{folder} is no model: expected config.json with model*.safetensors (a model), adapter_config.json (an "
+        "adapter), README.md with an sdk (a Space) or custom_generate/generate.py"
+    )
+
+
+def _is_shown(name: str, card: str) -> bool:
+    """Return whether a card names a picture or clip: a training folder may hold others, which are nobody's business."""
+    return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w.-])", card.replace("./", "")) is not None
+
+
+def _why_left_out(kind: str, name: str) -> str:
+    base = name.rpartition("/")[2]
+    if name.startswith("checkpoint-"):
+        return "it belongs to a checkpoint"
+    if name.endswith(_PICKLES):
+        return "it is a pickle (optimizer state, arguments, weights): reading one runs code"
+    if any(fnmatch.fnmatch(base, pattern) for pattern in _RUN_STATE):
+        return "it is a training run's state"
+    if kind in (MODEL, ADAPTER) and name.startswith("custom_generate/"):
+        return "beside weights it would replace the model's generate: it belongs in a repository of its own"
+    if base.lower().endswith(_MEDIA):
+        return "the card does not show it"
+    if any(part.startswith(".") for part in name.split("/")):
+        return "it is hidden"
+    return f"it is no part of a {kind}"

@@ -1,0 +1,72 @@
+"""Loading in a fresh process that cannot import this package and has nothing cached."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .hub import PushError
+
+_PROBE = Path(__file__).with_name("probe.py")
+_MAX_MESSAGE = 400
+
+
+def load_fresh(
+    source: str,
+    kind: str,
+    *,
+    revision: str | None = None,
+    full: bool = False,
+    base: str | None = None,
+    token: str | None = None,
+) -> dict:
+    """Load a folder (without network) or a Hub repository, and return what is told of it.
+
+    Args:
+        source: folder or Hub id.
+        kind: as `Contents.kind`.
+        revision: of a Hub repository.
+        full: also load the weights, and let them say one turn.
+        base: an adapter's base, for `full`.
+        token: for the Hub.
+
+    Returns:
+        "class", "processor" and "scheme" of what was loaded; "said" with `full`.
+
+    Raises:
+        PushError: if it does not load.
+        OSError: if the disk is full.
+    """
+    asked = {"source": source, "revision": revision, "kind": kind, "full": full, "base": base}
+    with tempfile.TemporaryDirectory(prefix="livecc-push-") as home:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        environment |= {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONSAFEPATH": "1"}
+        if not Path(source).is_dir():
+            environment["HF_HUB_OFFLINE"] = "0"
+            kept = ("HF_ENDPOINT", "HF_HUB_DISABLE_XET", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
+            environment |= {name: os.environ[name] for name in kept if name in os.environ}
+            environment |= {"HF_TOKEN": token} if token else {}
+        done = subprocess.run(
+            [sys.executable, str(_PROBE), json.dumps(asked)],
+            env=environment,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    try:
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        said = " ".join(done.stderr.split())[-_MAX_MESSAGE:]
+        told = {"error": f"the process ended with {done.returncode}: {said}"}
+    if "error" not in told:
+        return told
+    if told.get("errno") is not None:  # such as a full disk
+        raise OSError(told["errno"], told["error"][:_MAX_MESSAGE], home)
+    place = source if revision is None else f"{source}@{revision}"
+    raise PushError(f"{place} does not load without livecc-hf: {told['error'][:_MAX_MESSAGE]}")

@@ -1,0 +1,229 @@
+"""The Hub's side of a push: the repository is found or made, files go up, and what fails is one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..disk import DiskFullError, is_disk_full
+from ..messages import one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi
+
+logger = logging.getLogger(__name__)
+
+
+class PushError(ValueError):
+    """Something cannot be published as it is; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a push goes.
+
+    Attributes:
+        repo_id: `USER/NAME`.
+        repo_type: "model", "dataset" or "space".
+        public: whether a repository that is made is public, and one that is public may be pushed to.
+        revision: branch, made if it does not exist, or `refs/pr/N`; default: main.
+        pull_request: open a pull request with what is pushed.
+        space_sdk: of a Space that is made, such as "gradio".
+
+    Raises:
+        PushError: if the name is no repository's, or a pull request is to go to a branch.
+    """
+
+    repo_id: str
+    repo_type: str = "model"
+    public: bool = False
+    revision: str | None = None
+    pull_request: bool = False
+    space_sdk: str | None = None
+
+    def __post_init__(self):
+        check_name(self.repo_id)
+        if self.pull_request and self.revision is not None:
+            raise PushError(
+                f"a pull request goes to the main branch, not to {self.revision}: give --pr or --revision; to go on "
+                "with a pull request give --revision refs/pr/N alone"
+            )
+
+
+def check_name(repo_id: str) -> None:
+    """Check that a repository may have this name.
+
+    Raises:
+        PushError: if not.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    expected = "expected USER/NAME of letters, digits, '-', '_' and '.', such as me/my-livecc"
+    if repo_id.count("/") != 1:
+        raise PushError(f"{repo_id!r} is no repository's name: {expected}")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise PushError(f"{repo_id!r} is no repository's name ({one_line(error, 160)}): {expected}") from error
+
+
+def check_token(api: HfApi) -> None:
+    """Check that there is a token to write with.
+
+    Raises:
+        PushError: if there is none.
+    """
+    from huggingface_hub import get_token
+
+    if not (api.token or get_token()):
+        raise PushError(
+            "there is no token for the Hub: log in with `hf auth login`, or set HF_TOKEN to a token with write access "
+            f"({api.endpoint}/settings/tokens)"
+        )
+
+
+def prepare_repository(api: HfApi, target: Target) -> str:
+    """Find the repository, or make it, and its branch; return its address.
+
+    Raises:
+        PushError: if it is public and the target does not say so, or does not exist for a pull request.
+        Exception: what the Hub's client raises; see `explained_failures`.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    what = f"{target.repo_type} {target.repo_id}"
+    try:
+        info = api.repo_info(target.repo_id, repo_type=target.repo_type)
+    except RepositoryNotFoundError as error:
+        if target.pull_request:
+            raise PushError(
+                f"{what} does not exist, or your token may not see it, so it takes no pull request: without --pr it is "
+                "made"
+            ) from error
+        info = None
+    if info is not None and not info.private and not target.public:
+        raise PushError(
+            f"{what} exists and is public, and so would be what is pushed: give --public if that is meant, or push to "
+            "another name"
+        )
+    if info is not None and info.private and target.public:
+        logger.warning("%s exists and stays private: make it public in its settings on the Hub", what)
+    repo = api.create_repo(
+        target.repo_id,
+        repo_type=target.repo_type,
+        private=not target.public,
+        exist_ok=True,
+        space_sdk=target.space_sdk if target.repo_type == "space" else None,
+    )
+    if target.revision is not None and not target.revision.startswith("refs/"):
+        api.create_branch(target.repo_id, branch=target.revision, repo_type=target.repo_type, exist_ok=True)
+    return str(repo)
+
+
+def upload(
+    api: HfApi,
+    target: Target,
+    folder: str | os.PathLike,
+    allow: Sequence[str],
+    *,
+    ignore: Sequence[str] = (),
+    delete: Sequence[str] = (),
+    message: str,
+    path_in_repo: str | None = None,
+) -> CommitInfo:
+    """Send files of a folder; sent again, what the repository has is left out.
+
+    Args:
+        api: the Hub's client.
+        target: where to.
+        folder: whose files.
+        allow: patterns of the files that are sent.
+        ignore: patterns of those among them that are not.
+        delete: paths in the repository that are deleted with the first commit.
+        message: the commit's first line.
+        path_in_repo: folder in the repository.
+    """
+    if find_spec("hf_xet") is None:
+        logger.warning("hf_xet is not installed: the upload is one commit (pip install hf_xet)")
+    return api.upload_folder(
+        repo_id=target.repo_id,
+        repo_type=target.repo_type,
+        folder_path=folder,
+        path_in_repo=path_in_repo,
+        revision=target.revision,
+        create_pr=target.pull_request,
+        commit_message=message,
+        allow_patterns=list(allow),
+        ignore_patterns=list(ignore),
+        delete_patterns=[glob.escape(path) for path in delete] or None,
+    )
+
+
+@contextlib.contextmanager
+def explained_failures(api: HfApi, target: Target) -> Iterator[None]:
+    """Turn what the Hub's client raises into one sentence with the way out.
+
+    Raises:
+        ConnectionError: if the Hub is not reached, or the connection broke.
+        DiskFullError: if nothing more can be written.
+        PushError: if the Hub refuses.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except PushError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise PushError("HF_HUB_OFFLINE is set: unset it to push to the Hub") from error
+    except HfHubHTTPError as error:
+        raise PushError(_refusal(api, target, error)) from error
+    except (ConnectionError, TimeoutError, *_transport_errors()) as error:
+        raise ConnectionError(
+            f"the Hub at {api.endpoint} cannot be reached or broke off ({one_line(error)}): see to the network, or to "
+            "HF_ENDPOINT, and run the same command again; it goes on"
+        ) from error
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        place = error.filename or os.environ.get("TMPDIR", "the temporary files")
+        raise DiskFullError(
+            f"the disk of {place} is full ({error.strerror or one_line(error, 100)}): free some space, or set TMPDIR "
+            "to a folder on another disk, and run the same command again; it goes on"
+        ) from error
+
+
+def _refusal(api: HfApi, target: Target, error: Exception) -> str:
+    """Return what is said of an answer that is an error."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    said = getattr(error, "server_message", None) or one_line(error, 300)
+    what = f"{target.repo_type} {target.repo_id}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{what} has no revision {target.revision}: give a branch, or refs/pr/N of an open pull request"
+    if status == 401:
+        return f"the Hub at {api.endpoint} does not accept your token ({said}): log in anew with `hf auth login`"
+    if status == 403:
+        return (
+            f"the Hub does not let you write to {what} ({said}): is it your name, or an organisation's that you may "
+            "write to, and has the token write access?"
+        )
+    if status == 404:
+        return f"{what} is not there, or your token may not see it ({said})"
+    return f"the Hub refuses {what} ({said})"
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the client of huggingface_hub, which is another in each version, raises without an answer."""
+    names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
+    return tuple(error for error in found if error is not None)

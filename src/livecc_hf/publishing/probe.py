@@ -1,0 +1,66 @@
+"""Loads a folder or Hub repository as somebody without this package does. Run by its path, in a process of its own.
+
+The one argument is JSON: source, revision, kind, full (whether a turn is said), base. The last line of standard output
+is JSON, too.
+"""
+
+import json
+import sys
+
+
+class _Blocked:
+    """Lets nothing import the package that the repository must do without."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "livecc_hf":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def load(source, revision, kind, full, base):
+    """Load code, config and processor, and with `full` the weights; return what is told of them."""
+    from transformers import AutoConfig, AutoProcessor, PreTrainedModel
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    trusted = {"revision": revision, "trust_remote_code": True}
+    if kind == "generation code":
+        PreTrainedModel.load_custom_generate(None, source, **trusted)
+        return {"class": "generate"}
+    config = AutoConfig.from_pretrained(source, **trusted)
+    processor = AutoProcessor.from_pretrained(source, **trusted)
+    reference = config.auto_map["AutoModelForImageTextToText"]
+    cls = get_class_from_dynamic_module(reference, source, revision=revision)
+    told = {"class": cls.__name__, "processor": type(processor).__name__, "scheme": config.position_scheme}
+    if full:
+        told["said"] = say(cls, config, processor, source, revision, base)
+    return told
+
+
+def say(cls, config, processor, source, revision, base):
+    """Load the weights, and return what they say of three grey seconds."""
+    import torch
+
+    if base is None:
+        model = cls.from_pretrained(source, revision=revision)
+    else:
+        from peft import PeftModel
+
+        model = cls.from_pretrained(base, config=config)
+        model = PeftModel.from_pretrained(model, source, revision=revision).merge_and_unload()
+    frames = torch.full((6, 3, 280, 280), 128, dtype=torch.uint8)
+    segments = list(model.eval().stream_generate(processor, frames, do_sample=False, max_new_tokens=16))
+    return " ".join(segment.text for segment in segments)
+
+
+def main():
+    sys.meta_path.insert(0, _Blocked)
+    try:
+        told = load(**json.loads(sys.argv[1]))
+    except Exception as error:  # whatever the folder's code raises
+        text = " ".join(str(error).split()) or type(error).__name__
+        told = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

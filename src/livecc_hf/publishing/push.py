@@ -1,0 +1,275 @@
+"""`livecc push`: a folder is checked, sent, and looked at again where it arrived."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checks import Checked, check_folder
+from .contents import ADAPTER, CODE, MODEL, SPACE, STALE
+from .fresh import load_fresh
+from .hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
+from .weights import compare_tensors
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+VERIFY = ("none", "parts", "full")
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How a folder is pushed.
+
+    Attributes:
+        public: whether a repository that is made is public, and one that is public may be pushed to.
+        revision: branch, made if it does not exist, or `refs/pr/N`; default: main.
+        pull_request: open a pull request.
+        base_id: Hub id of the base, where the folder names a path.
+        license: written into the card that is sent.
+        message: the commit's first line.
+        verify: "parts" (config, code, processor, names and shapes of the tensors), "full" (also loads the weights and
+            lets them say a turn) or "none".
+    """
+
+    public: bool = False
+    revision: str | None = None
+    pull_request: bool = False
+    base_id: str | None = None
+    license: str | None = None
+    message: str | None = None
+    verify: str = "parts"
+
+    def __post_init__(self):
+        if self.verify not in VERIFY:
+            raise PushError(f"verify is {self.verify!r}: expected one of {', '.join(VERIFY)}")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        url: the repository's address.
+        commit: the commit that holds what was pushed.
+        pull_request: the pull request's address, if one was opened.
+        changed: whether anything was sent.
+        loaded: what a fresh process told of it at that commit; empty if that was not asked for.
+    """
+
+    url: str
+    commit: str
+    pull_request: str | None
+    changed: bool
+    loaded: dict
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    options: PushOptions | None = None,
+    *,
+    token: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Pushed:
+    """Check a folder, send it to the Hub and verify what arrived; called again, it goes on where it stopped.
+
+    Args:
+        folder: a model, adapter, Space or generation code, as this package writes them.
+        repo_id: `USER/NAME`; made, privately unless the options say otherwise, if it does not exist.
+        options: how.
+        token: of the Hub; default: `HF_TOKEN`, or the one saved by `hf auth login`.
+        report: called with lines on what is done.
+
+    Raises:
+        PushError: if the folder cannot be published as it is, the Hub refuses it, or what arrived is not what was sent.
+        ConnectionError: if the Hub is not reached, or the connection breaks.
+        DiskFullError: if there is no space for temporary files.
+    """
+    options = options or PushOptions()
+    plan, target = plan_push(folder, repo_id, options)
+    for line in describe_plan(plan, target):
+        report(line)
+    return send(plan, target, options, token=token, report=report)
+
+
+def plan_push(folder: str | os.PathLike, repo_id: str, options: PushOptions) -> tuple[Checked, Target]:
+    """Check a folder, without network, and say where it would go.
+
+    Raises:
+        PushError: as `push_folder`.
+    """
+    target = Target(repo_id, "model", options.public, options.revision, options.pull_request)
+    plan = check_folder(Path(folder), base_id=options.base_id, licence=options.license)
+    contents = plan.contents
+    return plan, Target(
+        repo_id, contents.repo_type, target.public, target.revision, target.pull_request, plan.space_sdk
+    )
+
+
+def describe_plan(plan: Checked, target: Target) -> list[str]:
+    """Return the lines that say what would be sent where, and what would not."""
+    contents = plan.contents
+    place = "a pull request" if target.pull_request else target.revision or "main"
+    lines = [f"{contents.folder} ({contents.kind}) -> {target.repo_type} {target.repo_id}, {place}"]
+    code = [size for name, size in contents.files.items() if fnmatch.fnmatchcase(name, CODE)]
+    others = {name: size for name, size in contents.files.items() if not fnmatch.fnmatchcase(name, CODE)}
+    for name, size in sorted(others.items(), key=lambda item: -item[1]):
+        lines.append(f"  {_size(size):>9}  {name}{'  (rewritten)' if name in plan.rewritten else ''}")
+    if code:
+        lines.append(f"  {_size(sum(code)):>9}  the model's code, {len(code)} files {CODE}")
+    lines.append(f"  {_size(contents.n_bytes):>9}  in {len(contents.files)} files")
+    lines += [f"not sent: {name} ({why})" for name, why in contents.left_out.items()]
+    if plan.base:
+        lines.append(f"base: {plan.base}")
+    visibility = "public" if target.public else "private"
+    lines.append(f"a repository that is made is {visibility}")
+    return lines
+
+
+def send(
+    plan: Checked,
+    target: Target,
+    options: PushOptions,
+    *,
+    token: str | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Pushed:
+    """Send what was checked, and verify what arrived.
+
+    Raises:
+        PushError, ConnectionError, DiskFullError: as `push_folder`.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with ExitStack() as stack:
+        stack.enter_context(explained_failures(api, target))
+        check_token(api)
+        _check_base(api, plan)
+        url = prepare_repository(api, target)
+        stale, before = _remote_state(api, plan, target)
+        for path in stale:
+            report(f"deleted there: {path} (of an earlier push)")
+        contents = plan.contents
+        if plan.rewritten:
+            copy = stack.enter_context(tempfile.TemporaryDirectory(prefix="livecc-push-"))
+            contents = plan.copy_to(Path(copy))
+        commit = upload(
+            api,
+            target,
+            contents.folder,
+            [glob.escape(name) for name in contents.files],
+            delete=stale,
+            message=options.message or f"Upload {plan.contents.kind}",
+        )
+        report("nothing has changed: nothing was sent" if commit.oid == before else f"sent: commit {commit.oid}")
+        loaded = {}
+        if options.verify != "none":
+            where = commit.pr_revision or commit.oid
+            loaded = _verify(api, plan, contents.files, target, where, options.verify == "full", report)
+        return Pushed(url, commit.oid, commit.pr_url, commit.oid != before, loaded)
+
+
+def _check_base(api: HfApi, plan: Checked) -> None:
+    """Check that an adapter's base is on the Hub.
+
+    Raises:
+        PushError: if it is not.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if plan.base is None:
+        return
+    try:
+        api.model_info(plan.base)
+    except RepositoryNotFoundError as error:
+        raise PushError(
+            f"the adapter's base {plan.base} is not on the Hub, or your token may not see it: push the base first, or "
+            "name the right one with --base-id"
+        ) from error
+
+
+def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str], str | None]:
+    """Return the files of an earlier push that are to go, and the commit that is there now.
+
+    Raises:
+        PushError: if the repository holds something of another kind.
+    """
+    info = api.repo_info(target.repo_id, repo_type=target.repo_type, revision=target.revision)
+    there = api.list_repo_files(target.repo_id, repo_type=target.repo_type, revision=target.revision)
+    kind = plan.contents.kind
+    holds = {MODEL: "model.safetensors" in there or "model.safetensors.index.json" in there}
+    holds |= {ADAPTER: "adapter_config.json" in there}
+    for other, is_there in holds.items():
+        if is_there and kind not in (other, SPACE):
+            raise PushError(
+                f"{target.repo_id} holds a {'whole ' if other == MODEL else ''}{other}, and a {kind} beside it would "
+                "be loaded together with it: push to another name"
+            )
+    patterns = STALE.get(kind, ())
+    stale = [
+        path
+        for path in there
+        if path not in plan.contents.files
+        and any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in patterns)
+    ]
+    return stale, info.sha
+
+
+def _verify(
+    api: HfApi,
+    plan: Checked,
+    files: dict[str, int],
+    target: Target,
+    revision: str,
+    full: bool,
+    report: Callable[[str], None],
+) -> dict:
+    """Look at what arrived, as somebody does who has neither this package nor this folder; return what it tells.
+
+    Raises:
+        PushError: if it is not what was sent.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.hf_api import RepoFile
+
+    tree = api.list_repo_tree(target.repo_id, recursive=True, revision=revision, repo_type=target.repo_type)
+    there = {item.path: item.size for item in tree if isinstance(item, RepoFile)}
+    for name, size in files.items():
+        if there.get(name) != size:
+            found = f"{there[name]} bytes there" if name in there else "missing there"
+            raise PushError(f"{name} at {target.repo_id}@{revision} is {found} and {size} here: push again")
+    report(f"verified at {revision}: {len(files)} files")
+    if plan.contents.kind == SPACE:
+        return {}
+    if n_tensors := compare_tensors(api, target.repo_id, revision, plan.tensors):
+        report(f"verified at {revision}: {n_tensors} tensors have the names, types and shapes of those here")
+    loaded = load_fresh(
+        target.repo_id,
+        plan.contents.kind,
+        revision=revision,
+        full=full,
+        base=plan.base,
+        token=api.token or get_token(),
+    )
+    parts = ", ".join(str(loaded[key]) for key in ("class", "processor") if key in loaded)
+    said = f"; of a grey picture it says {loaded['said']!r}" if "said" in loaded else ""
+    report(f"verified at {revision}: loads without livecc-hf ({parts}){said}")
+    return loaded
+
+
+def _size(n_bytes: int) -> str:
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
