@@ -11,6 +11,7 @@ from reader_folder import CHECKPOINT, TINY
 NOT_RUN = {
     "git clone": "there is no address to clone from",
     "apt-get install": "changes the machine",
+    "hf auth login": "asks for a token",
     "make test": "runs the tests, of which this is one",
     "make lint": "looks at the code; the tests do not",
     ".venv/bin/pre-commit install": "changes the repository that the tests run in",
@@ -63,7 +64,8 @@ OPTIONS = {
 # Commands that go on until they are stopped: what they say once they are ready, with their address.
 SERVERS = {"livecc serve": r"listening on (ws://[^/\s]+)"}
 # Variables for commands that begin so.
-ENVIRONMENT = {"livecc data push": {"HF_ENDPOINT": "{hub}", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}}
+_HUB = {"HF_ENDPOINT": "{hub}", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}
+ENVIRONMENT = {"livecc data push": _HUB, "livecc push": _HUB}
 # What must be there before a command that names it, and the command that makes it.
 MADE_BY = {
     "runs/own-videos/lora": "livecc train --config recipes/own-videos/lora.yaml",

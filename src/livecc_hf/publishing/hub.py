@@ -186,10 +186,16 @@ def explained_failures(api: HfApi, target: Target) -> Iterator[None]:
         raise PushError("HF_HUB_OFFLINE is set: unset it to push to the Hub") from error
     except HfHubHTTPError as error:
         raise PushError(_refusal(api, target, error)) from error
-    except (ConnectionError, TimeoutError, *_transport_errors()) as error:
+    except (ConnectionError, TimeoutError, RuntimeError, *_transport_errors()) as error:
+        why = one_line(error, 200)
+        if isinstance(error, RuntimeError):  # what the senders of large files make of it
+            cause = error.__cause__
+            if isinstance(cause, HfHubHTTPError):
+                raise PushError(_refusal(api, target, cause)) from error
+            why += f": {one_line(cause, 200)}" if cause is not None else ""
         raise ConnectionError(
-            f"the Hub at {api.endpoint} cannot be reached or broke off ({one_line(error)}): see to the network, or to "
-            "HF_ENDPOINT, and run the same command again; it goes on"
+            f"the Hub at {api.endpoint} cannot be reached or broke off ({why}): see to the network, or to HF_ENDPOINT, "
+            "and run the same command again; it goes on"
         ) from error
     except OSError as error:
         if not is_disk_full(error):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 VERIFY = ("none", "parts", "full")
+_WHAT = {MODEL: "a model", ADAPTER: "an adapter"}
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str],
     for other, is_there in holds.items():
         if is_there and kind not in (other, SPACE):
             raise PushError(
-                f"{target.repo_id} holds a {'whole ' if other == MODEL else ''}{other}, and a {kind} beside it would "
+                f"{target.repo_id} holds {_WHAT[other]}, and {_WHAT.get(kind, kind)} beside it would "
                 "be loaded together with it: push to another name"
             )
     patterns = STALE.get(kind, ())

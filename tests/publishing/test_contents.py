@@ -1,0 +1,191 @@
+"""What of a folder is published, and what is refused before anything is asked of the Hub."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from livecc_hf.assets import bundled_model_path
+from livecc_hf.publishing.contents import read_contents
+from livecc_hf.publishing.hub import PushError
+from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push
+from livecc_hf.publishing.weights import read_tensors
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return shutil.copytree(bundled_model_path(), tmp_path / "model")
+
+
+def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
+    (model / "checkpoint-2").mkdir()
+    for name in ("training_args.bin", "optimizer.pt", "trainer_state.json", "inspect.png", "notes.md", "my_key.json"):
+        (model / name).write_text("mine")
+    (model / "checkpoint-2" / "model.safetensors").write_text("mine")
+    (model / "custom_generate").mkdir()
+    (model / "custom_generate" / "generate.py").write_text("")
+    (model / "shown.png").write_text("picture")
+    (model / ".eval_results").mkdir()
+    (model / ".eval_results" / "ovo.yaml").write_text("[]")
+    (model / "lost.safetensors").symlink_to(model / "nowhere")
+    with (model / "README.md").open("a") as card:
+        card.write("\n![what it sees](./shown.png), not reinspect.png\n")
+    contents = read_contents(model)
+    expected = {path.name for path in bundled_model_path().iterdir()} | {"shown.png", ".eval_results/ovo.yaml"}
+    assert set(contents.files) == expected
+    assert contents.left_out == {
+        "checkpoint-2/model.safetensors": "it belongs to a checkpoint",
+        "custom_generate/generate.py": (
+            "beside weights it would replace the model's generate: it belongs in a repository of its own"
+        ),
+        "inspect.png": "the card does not show it",
+        "lost.safetensors": "it is a link to nothing",
+        "my_key.json": "it is no part of a model",
+        "notes.md": "it is no part of a model",
+        "optimizer.pt": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
+        "trainer_state.json": "it is a training run's state",
+        "training_args.bin": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
+    }
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+NO_MODELS = {
+    "nothing": ({}, "is no model: expected config.json with model*.safetensors (a model)"),
+    "dataset": ({"README.md": "", "data__a.parquet": ""}, "is a dataset and no model: `livecc data push"),
+    "qwen": ({"config.json": '{"model_type": "qwen2_vl"}'}, "holds a model of type 'qwen2_vl' without LiveCC's code"),
+    "no json": ({"config.json": "{"}, "config.json cannot be read"),
+    "list": ({"config.json": "[]"}, "holds a model of type None"),
+    "no weights": ({"config.json": '{"model_type": "livecc"}'}, "it holds no weights; expected model.safetensors"),
+    "pickles": (
+        {"config.json": '{"model_type": "livecc"}', "pytorch_model.bin": ""},
+        "its weights are pickles, which run code when they are read",
+    ),
+    "adapter": ({"adapter_config.json": "{}"}, "is an adapter without its weights"),
+    "run": ({"checkpoint-9__model.safetensors": "", "checkpoint-10__model.safetensors": ""}, "/checkpoint-10"),
+    "space": ({"README.md": "---\nsdk: gradio\n---\n"}, "holds no app.py, which the Space would start with"),
+    "sdk": ({"README.md": "---\nsdk: streamlit\n---\n"}, "says sdk: streamlit: expected gradio, docker or static"),
+    "code": ({"README.md": "---\nsdk: gradio\n---\n", "app.py": "def ("}, "app.py is no Python"),
+    "local model": ({"README.md": "---\nsdk: static\nmodels: [/data/x]\n---\n"}, "names '/data/x' as models"),
+}
+
+
+@pytest.mark.parametrize("case", NO_MODELS)
+def test_a_folder_that_is_none_is_one_sentence(tmp_path, case):
+    files, message = NO_MODELS[case]
+    write(tmp_path / "folder", **files)
+    with pytest.raises(PushError) as raised:
+        plan_push(tmp_path / "folder", "me/x", PushOptions())
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_and_nothing_are_no_folders(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name, what in (("file", "is a file"), ("none", "is not there")):
+        with pytest.raises(PushError, match=f"{name} {what}: expected a model folder"):
+            plan_push(tmp_path / name, "me/x", PushOptions())
+
+
+@pytest.mark.parametrize("name", ["mine", "a/b/c", "me/a--b", "me/ä", "/x", "https://huggingface.co/me/x", "me/x.git"])
+def test_a_name_that_is_none(model, name):
+    with pytest.raises(PushError, match=r"is no repository's name.*expected USER/NAME"):
+        plan_push(model, name, PushOptions())
+
+
+CARDS = {
+    "none": (None, {}, "has no README.md: write a card"),
+    "no head": ("# Mine\n", {}, "names no licence: add license: to its head, or give --license apache-2.0"),
+    "no yaml": ("---\nlicense: [\n---\n", {}, "the part between the lines of --- is no YAML"),
+    "other": ("---\nlicense: other\n---\n", {}, "says license: other, which needs license_name and license_link"),
+    "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is no identifier of a licence"),
+    "base": ("---\nlicense: mit\nbase_model: /data/x\n---\n", {}, "as base_model, which is no Hub id"),
+    "base id": ("---\nlicense: mit\n---\n", {"base_id": "x"}, "--base-id x is no Hub id"),
+}
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_a_card_that_will_not_do(model, case):
+    text, options, message = CARDS[case]
+    (model / "README.md").unlink()
+    if text is not None:
+        (model / "README.md").write_text(text)
+    with pytest.raises(PushError) as raised:
+        plan_push(model, "me/x", PushOptions(**options))
+    assert message in str(raised.value)
+
+
+def split(model: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Put a model's weights into two files, and return what they hold."""
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {f"model-0000{n + 1}-of-00002.safetensors": {name: tensors[name] for name in names[n::2]} for n in range(2)}
+    for file, held in files.items():
+        save_file(held, model / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, held in files.items() for name in held}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    return files
+
+
+def test_shards_are_whole_or_refused(model):
+    files = split(model)
+    read = read_tensors(read_contents(model))
+    assert {file: set(tensors) for file, tensors in read.items()} == {file: set(held) for file, held in files.items()}
+    first, second = (model / name for name in files)
+    kept = second.read_bytes()
+    second.write_bytes(kept[:-100])
+    with pytest.raises(PushError, match=rf"{second.name} is damaged or cut"):
+        read_tensors(read_contents(model))
+    second.unlink()
+    with pytest.raises(PushError, match=rf"index.json names {second.name}, which is not in the folder"):
+        read_tensors(read_contents(model))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(PushError, match=rf"looks for \S+ in {second.name}, which does not hold it"):
+        read_tensors(read_contents(model))
+    second.write_bytes(kept)
+    (model / "model-00003-of-00003.safetensors").write_bytes(kept)
+    with pytest.raises(PushError, match=r"does not name model-00003-of-00003"):
+        read_tensors(read_contents(model))
+    (model / "model.safetensors.index.json").unlink()
+    with pytest.raises(PushError, match=r"3 files of weights and no model.safetensors.index.json"):
+        read_tensors(read_contents(model))
+
+
+def test_a_folder_without_the_models_code_is_refused(model):
+    for path in model.glob("*_livecc.py"):
+        path.unlink()
+    with pytest.raises(PushError, match=r"does not carry the model's code"):
+        plan_push(model, "me/x", PushOptions())
+
+
+def test_code_that_needs_this_package_is_refused(model):
+    code = model / "configuration_livecc.py"
+    text = code.read_text()
+    code.unlink()  # a link to the package's own
+    code.write_text(text + "\nimport livecc_hf.cli\n")
+    with pytest.raises(PushError, match=r"model does not load without livecc-hf: .*livecc_hf"):
+        plan_push(model, "me/x", PushOptions())
+
+
+@pytest.mark.slow
+def test_a_licence_that_is_given_goes_into_what_is_sent_and_not_into_the_folder(model, tmp_path):
+    before = (model / "README.md").read_text()
+    plan, target = plan_push(model, "me/x", PushOptions(license="mit", base_id="me/base"))
+    (tmp_path / "copy").mkdir()
+    sent = plan.copy_to(tmp_path / "copy")
+    assert set(sent.files) == set(plan.contents.files)
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "license: mit" in card and "base_model: me/base" in card and "knows nothing about" in card
+    assert (model / "README.md").read_text() == before
+    lines = "\n".join(describe_plan(plan, target))
+    assert "README.md  (rewritten)" in lines and "30 files *_livecc.py" in lines and "model me/x, main" in lines

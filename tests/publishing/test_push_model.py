@@ -1,0 +1,196 @@
+"""A model and an adapter go to a Hub on this machine, and come back in a process without this package."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+for _folder in (Path(__file__).parent, Path(__file__).parents[1]):
+    sys.path.insert(0, str(_folder))
+from hub_client import hub_environment, livecc
+from hub_server import Repository, serve_hub
+from test_contents import split
+
+from livecc_hf.adapters import save_adapter_files
+from livecc_hf.assets import bundled_model_path, demo_clip_path
+from livecc_hf.loading import load_model_and_processor
+
+# What the card tells somebody to do, who has not installed this package.
+LOAD = """
+import sys, json
+class _Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "livecc_hf": raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, _Blocked())
+from transformers import AutoModelForImageTextToText, AutoProcessor
+repo, revision, video = sys.argv[1:]
+pinned = {"revision": revision, "trust_remote_code": True}
+model = AutoModelForImageTextToText.from_pretrained(repo, **pinned)
+processor = AutoProcessor.from_pretrained(repo, **pinned)
+segments = [s for s in model.stream_generate(processor, video, do_sample=False)]
+print(json.dumps([[s.start_s, s.text] for s in segments]))
+"""
+
+
+def repository_of(folder: Path, visibility: str = "private") -> Repository:
+    """Return a repository that holds a folder's files."""
+    repository = Repository({"visibility": visibility})
+    repository.commit({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    return repository
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return shutil.copytree(bundled_model_path(), tmp_path / "model")
+
+
+@pytest.fixture
+def hub():
+    with serve_hub() as hub:
+        yield hub
+
+
+def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(model, hub, tmp_path):
+    (model / "optimizer.pt").write_bytes(b"pickle")
+    hub.repositories["models/me/tiny"] = repository = repository_of(model)
+    files = {"old_livecc.py": b"x = 1", ".eval_results/a.yaml": b"[]", "last-checkpoint/a_livecc.py": b"x = 2"}
+    repository.commit(repository.files | files)
+    (model / "README.md").write_text((model / "README.md").read_text() + "\nMore.\n")
+    done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny")
+    assert done.returncode == 0, done.stderr
+    commit = repository.refs["main"]
+    assert done.stdout == f"{hub.url}/me/tiny {commit}\n"
+    assert repository.sent == ["README.md"]
+    assert "deleted there: old_livecc.py" in done.stderr
+    assert set(files) & set(repository.files) == {".eval_results/a.yaml", "last-checkpoint/a_livecc.py"}
+    assert f"verified at {commit}: 82 tensors have the names, types and shapes" in done.stderr
+    assert "loads without livecc-hf (LiveCCForConditionalGeneration, StreamingProcessor)" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_pushed_model_comments_in_a_process_without_this_package(model, hub, tmp_path):
+    done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny", "--verify", "full")
+    assert done.returncode == 0, done.stderr
+    assert "of a grey picture it says" in done.stderr
+    commit = done.stdout.split()[1]
+    hub.repositories["models/me/tiny"].commit({})  # what comes later does not matter to who pins
+    loaded = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LOAD), "me/tiny", commit, str(demo_clip_path())],
+        env=hub_environment(hub.url, tmp_path / "other"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr[-2000:]
+    tiny, processor, _ = load_model_and_processor(bundled_model_path(), dtype="bfloat16")
+    expected = [[s.start_s, s.text] for s in tiny.stream_generate(processor, demo_clip_path(), do_sample=False)]
+    assert json.loads(loaded.stdout.splitlines()[-1]) == expected
+    assert any(text for _, text in expected)
+
+
+@pytest.mark.slow
+def test_a_push_that_is_cut_goes_on(model, hub, tmp_path):
+    files = split(model)
+    hub.large = 1_000_000  # both files of weights
+    sent: list[str] = []
+
+    def breaks(method: str, path: str) -> bool:
+        if not path.startswith("/objects/"):
+            return False
+        sent.append(path)
+        return len(set(sent)) > 1  # the second file never arrives
+
+    hub.breaks = breaks
+    options = ("push", model, "me/tiny", "--no-verify")
+    alone = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    first = livecc(hub.url, tmp_path / "home", *options, **alone)
+    assert first.returncode == 2 and "Traceback" not in first.stderr, first.stderr
+    assert "broke off" in first.stderr and "run the same command again; it goes on" in first.stderr
+    assert len(hub.objects) == 1
+    assert not hub.repositories["models/me/tiny"].files
+    hub.breaks = lambda method, path: sent.append(path) is not None
+    sent.clear()
+    again = livecc(hub.url, tmp_path / "home", *options, **alone)
+    assert again.returncode == 0, again.stderr
+    assert len([path for path in sent if path.startswith("/objects/")]) == 1  # the first is there
+    assert set(files) <= set(hub.repositories["models/me/tiny"].files)
+
+
+@pytest.fixture
+def adapter(tmp_path) -> Path:
+    """An adapter on a base that is a folder."""
+    peft = pytest.importorskip("peft")
+    base = shutil.copytree(bundled_model_path(), tmp_path / "base")
+    model, processor, _ = load_model_and_processor(base)
+    config = model.config
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    wrapped.save_pretrained(tmp_path / "adapter")
+    save_adapter_files(tmp_path / "adapter", config, processor, base)
+    return tmp_path / "adapter"
+
+
+@pytest.mark.slow
+def test_an_adapter_on_a_folder_is_sent_with_its_bases_id(adapter, hub, tmp_path):
+    home = tmp_path / "home"
+    refused = livecc(hub.url, home, "push", adapter, "me/lora", "--license", "mit")
+    assert refused.returncode == 2
+    assert f"names its base by a path, {tmp_path}/base, which nobody else has: give the base's Hub id" in refused.stderr
+    assert not hub.requests
+    words = ("push", adapter, "me/lora", "--license", "mit", "--base-id", "me/base", "--verify", "full")
+    gone = livecc(hub.url, home, *words)
+    assert gone.returncode == 2
+    assert "the adapter's base me/base is not on the Hub, or your token may not see it" in gone.stderr
+    assert not hub.repositories
+    hub.repositories["models/me/base"] = repository_of(tmp_path / "base")
+    before = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    done = livecc(hub.url, home, *words)
+    assert done.returncode == 0, done.stderr
+    assert "of a grey picture it says" in done.stderr
+    files = hub.repositories["models/me/lora"].files
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/base"
+    card = files["README.md"].decode()
+    assert "base_model: me/base" in card and "base_model_relation: adapter" in card and "license: mit" in card
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data]  # no path of this machine
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
+    beside = livecc(hub.url, home, "push", tmp_path / "base", "me/lora")
+    assert beside.returncode == 2
+    assert "me/lora holds a adapter" not in beside.stderr
+    assert "me/lora holds an adapter, and a model beside it would be loaded together with it" in beside.stderr
+
+
+@pytest.mark.slow
+def test_weights_that_arrived_otherwise_are_noticed(model, hub, tmp_path):
+    """A repository that answers with an older file than the commit's."""
+    hub.repositories["models/me/tiny"] = repository_of(model)
+    data = (model / "model.safetensors").read_bytes()
+    name = b"model.language_model.norm.weight"
+    assert data.count(name) == 1
+
+    def altered(method: str, path: str) -> bool:
+        if method == "GET" and "/tree/" in path and any("preupload" in asked for asked in hub.requests):
+            tree = hub.repositories["models/me/tiny"].files
+            tree["model.safetensors"] = data.replace(name, name[:-1] + b"T")
+        return False
+
+    hub.breaks = altered
+    done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny")
+    assert done.returncode == 2
+    assert "model.safetensors at me/tiny@" in done.stderr and "differs from the one sent: model.lang" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence(model, hub, tmp_path):
+    """The verification with weights downloads more than this disk takes."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
+        "from livecc_hf.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "push", str(model), "me/tiny", "--verify", "full"],
+        env=hub_environment(hub.url, tmp_path / "home"),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the disk of" in done.stderr and "is full" in done.stderr and "Traceback" not in done.stderr
