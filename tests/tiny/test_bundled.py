@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 import livecc_hf.modeling
+from livecc_hf.evaluation import score
+from livecc_hf.evaluation.predictions import Header
+from livecc_hf.evaluation.predictions.file import write_rows
 from livecc_hf.loading import load_model_and_processor
 from livecc_hf.tiny.evaluation import evaluate, held_out_seed, turns_of
 from livecc_hf.tiny.scene import Event
@@ -28,13 +31,17 @@ def test_is_small_and_decodes_greedily(bundled):
     assert model.generation_config.repetition_penalty == 1.0
 
 
-def test_comments_on_clips_it_has_not_seen_and_is_looking(bundled):
+def test_comments_on_clips_it_has_not_seen_and_is_looking(bundled, tmp_path):
     seen = evaluate(*bundled, n_clips=6, blank_too=True)
     assert seen.score.recall > 0.8
     assert seen.score.precision > 0.8
     assert seen.score.silence > 0.9
     assert seen.real_time_factor < 1
     assert seen.blanked.recall < 0.2
+    write_rows(tmp_path / "said.jsonl", Header("commentary", suite="livecc-tiny", n_rows=6), seen.rows)
+    (timing,) = score(tmp_path / "said.jsonl")
+    assert timing.figure("speak precision").value > timing.figure("speak precision").floor
+    assert timing.figure("onset error").value < timing.figure("onset error").floor / 2
 
 
 def test_tells_most_of_the_demo_clip(bundled):

@@ -112,9 +112,10 @@ def test_the_standard_error_is_clustered_by_clip():
     seen = Evaluation(by_clip=clips)
     for clip in clips:
         seen.score.add(clip)
-    assert seen.score.recall == 0.5
+    assert seen.score.recall == seen.figures()["event recall"].value == 0.5
     # told - 0.5 * events: 0.5, -1, 0.5 of 4 events, and 3 / 2 for three clips
-    assert seen.recall_se == pytest.approx((1.5 * (0.25 + 1 + 0.25)) ** 0.5 / 4)
+    figures = seen.figures()
+    assert figures["event recall"].se == pytest.approx((1.5 * (0.25 + 1 + 0.25)) ** 0.5 / 4)
     # right - 2/3 * phrases: 1/3, 0, -1/3 of 3 phrases
-    assert seen.precision_se == pytest.approx((1.5 * (1 / 9 + 1 / 9)) ** 0.5 / 3)
-    assert Evaluation(by_clip=clips[:1]).recall_se is None
+    assert figures["event precision"].se == pytest.approx((1.5 * (1 / 9 + 1 / 9)) ** 0.5 / 3)
+    assert Evaluation(by_clip=clips[:1]).figures()["event recall"].se is None

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from livecc_hf.evaluation.scorers.statistics import ratio_of_sums
+from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
+from livecc_hf.evaluation.scorers.events import event_ratios
+from livecc_hf.evaluation.scorers.figures import Figure
+from livecc_hf.evaluation.scorers.ratios import figure_of
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
 from livecc_hf.modeling.video_reader_livecc import iter_chunks
 
-from .narration import DEFAULT_NARRATOR
+from .narration import DEFAULT_NARRATOR, narrate
 from .rendering import write_video
 from .scene import Scene
 from .scoring import Score, Turn, score_clip
@@ -38,6 +39,7 @@ class Evaluation:
     Args:
         score: counts over all clips.
         by_clip: the counts of each clip.
+        rows: each clip's commentary beside the narrator's words, as `livecc evaluate score` takes them.
         blanked: the same with every frame black, where asked for: what is told right was not seen.
         video_s: seconds of video played.
         decoding_s: seconds spent on decoding.
@@ -46,6 +48,7 @@ class Evaluation:
 
     score: Score = field(default_factory=Score)
     by_clip: list[Score] = field(default_factory=list)
+    rows: list[CommentaryRow] = field(default_factory=list)
     blanked: Score = field(default_factory=Score)
     video_s: float = 0.0
     decoding_s: float = 0.0
@@ -56,20 +59,11 @@ class Evaluation:
         """Seconds of work for a second of video, decoding included; below 1 keeps up with the clock."""
         return (self.decoding_s + self.model_s) / self.video_s if self.video_s else 0.0
 
-    @property
-    def recall_se(self) -> float | None:
-        """The recall's standard error, clustered by clip; `None` for fewer than two clips."""
-        return self._rate_se([(score.told, score.events) for score in self.by_clip])
-
-    @property
-    def precision_se(self) -> float | None:
-        """The precision's standard error, clustered by clip; `None` for fewer than two clips."""
-        return self._rate_se([(score.right, score.phrases) for score in self.by_clip])
-
-    @staticmethod
-    def _rate_se(counts: list[tuple[Counter, Counter]]) -> float | None:
-        parts, wholes = np.array([[counter.total() for counter in pair] for pair in counts], float).reshape(-1, 2).T
-        return ratio_of_sums(parts, wholes, range(len(counts)))[1]
+    def figures(self) -> dict[str, Figure]:
+        """Return event recall and precision and the share of quiet turns kept silent, with errors clustered by clip."""
+        clips = [str(number) for number in range(len(self.by_clip))]
+        ratios = event_ratios([score.counts() for score in self.by_clip])
+        return {ratio.name: figure_of(ratio, clips) for ratio in ratios}
 
 
 @dataclass(frozen=True)
@@ -131,11 +125,13 @@ def evaluate(
         ValueError: if there is no such narrator.
     """
     result = Evaluation()
-    for clip in held_out_clips(n_clips, first):
+    for number, clip in enumerate(held_out_clips(n_clips, first), first):
         events = clip.scene.events
         started_s = time.perf_counter()
         segments = play(model, processor, clip.chunks)
-        result.model_s += time.perf_counter() - started_s
+        model_s = time.perf_counter() - started_s
+        result.rows.append(_row(f"clip{number}", segments, clip, clip.decoding_s + model_s, narrator))
+        result.model_s += model_s
         result.decoding_s += clip.decoding_s
         result.video_s += CLIP_S
         result.by_clip.append(score_clip(turns_of(segments), events, narrator))
@@ -144,6 +140,15 @@ def evaluate(
             black = [(torch.zeros_like(frames), times_s) for frames, times_s in clip.chunks]
             result.blanked.add(score_clip(turns_of(play(model, processor, black)), events, narrator))
     return result
+
+
+def _row(
+    name: str, segments: Sequence[CommentarySegment], clip: HeldOutClip, work_s: float, narrator: str
+) -> CommentaryRow:
+    turns = [Span(segment.start_s, segment.end_s, segment.text) for segment in segments]
+    said = [Span(*word) for word in narrate(clip.scene.events, CLIP_S, narrator)]
+    pred = " ".join(turn.text for turn in turns if turn.text)
+    return CommentaryRow(name, name, 0.0, float(CLIP_S), pred, turns, said, work_s=work_s)
 
 
 def turns_of(segments: list[CommentarySegment]) -> list[Turn]:

@@ -6,6 +6,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from livecc_hf.evaluation.predictions.rows import Span
+from livecc_hf.evaluation.scorers.events import EventCounts, Mention, match_mentions, quiet_turns
+
 from .narration import DEFAULT_NARRATOR, narrator_verbs
 from .scene import COLOURS, SHAPES, VERBS, Event
 
@@ -61,6 +64,11 @@ class Score:
         self.quiet_turns += other.quiet_turns
         self.silent_turns += other.silent_turns
 
+    def counts(self) -> EventCounts:
+        """Return the counts as the scorers of `livecc_hf.evaluation` take them."""
+        totals = (self.events.total(), self.phrases.total(), self.told.total())
+        return EventCounts(*totals, self.quiet_turns, self.silent_turns)
+
     def by_verb(self) -> dict[str, dict[str, float | int]]:
         """Recall and precision of each verb."""
         return {
@@ -91,22 +99,16 @@ def score_clip(
     Raises:
         ValueError: if there is no such narrator.
     """
-    score = Score(events=Counter(event.verb for event in events))
-    open_events = list(events)
-    for seen_s, colour, shape, verb in spoken_phrases(turns, narrator):
-        score.phrases[verb] += 1
-        for event in open_events:
-            fresh = 0 <= seen_s - event.time_s <= window_s
-            if fresh and (event.colour, event.shape, event.verb) == (colour, shape, verb):
-                score.right[verb] += 1
-                score.told[verb] += 1
-                score.delays_s.append(seen_s - event.time_s)
-                open_events.remove(event)
-                break
-    for turn in turns:
-        if not any(0 <= turn.seen_s - event.time_s <= SILENCE_S for event in events):
-            score.quiet_turns += 1
-            score.silent_turns += not turn.text.strip()
+    phrases = [Mention(seen_s, tuple(what)) for seen_s, *what in spoken_phrases(turns, narrator)]
+    happened = [Mention(event.time_s, (event.colour, event.shape, event.verb)) for event in events]
+    score = Score(Counter(event.verb for event in events), phrases=Counter(phrase.what[-1] for phrase in phrases))
+    for number, index in match_mentions(phrases, happened, window_s):
+        verb = events[index].verb
+        score.right[verb] += 1
+        score.told[verb] += 1
+        score.delays_s.append(phrases[number].time_s - happened[index].time_s)
+    spans = [Span(turn.seen_s, turn.seen_s, turn.text) for turn in turns]
+    score.quiet_turns, score.silent_turns = quiet_turns(spans, happened, SILENCE_S)
     return score
 
 
