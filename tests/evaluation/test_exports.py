@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from livecc_hf.evaluation import JudgeOptions, export, judge, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span, read_rows
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
-from livecc_hf.evaluation.predictions.inf_streams import in_window, windows_of
-from livecc_hf.evaluation.predictions.proact_vl import seconds_of
+from livecc_hf.evaluation.predictions.inf_streams import in_window, read_references, windows_named, windows_of
+from livecc_hf.evaluation.predictions.proact_vl import record_of, seconds_of
 
 PEOPLE = [Span(second, second + 1, "one two three") for second in range(230)]
 
@@ -42,6 +43,10 @@ class TestSeconds:
     def test_rounding_moves_no_turn_into_the_second_before(self):
         assert seconds_of(CommentaryRow("k", "v", 0, 9, "", [Span(0.1 + 0.2 + 2.7 - 1e-9, 4, "x")])) == {"3": "x"}
 
+    def test_every_second_lies_in_the_whole_seconds_of_its_clip(self):
+        found = record_of(CommentaryRow("k", "v", 9.6, 20.2, "", [Span(9.6, 12, "a"), Span(20, 20.2, "b")]), 0, "", "")
+        assert (found["begin"], found["end"], found["pred"]) == (9, 21, {"9": "a", "20": "b"})
+
     def test_the_file(self, tmp_path):
         path = write(tmp_path / "mine.jsonl", commentary("said", 2))
         assert export(path, "proact-vl", tmp_path / "deep" / "out.jsonl") == 1
@@ -64,35 +69,75 @@ class TestWindows:
         assert [span.text for span in in_window(spans, 100, 200)] == ["b", "c"]
         assert [span.text for span in in_window(spans, 0, 100)] == ["a"]
 
-    def test_windows_need_200_words_of_the_reference_and_some_of_the_commentary(self):
-        # 30 seconds are left over, with 90 words: no window.
+    def test_windows_need_200_words_of_the_reference_and_the_commentary_over_them(self):
+        # 30 seconds are left over: no window.
         found = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"))
         assert [(row.key, row.begin_s, row.end_s) for row in found.rows] == [
             ("game 0-100", 0, 100),
             ("game 100-200", 100, 200),
         ]
         assert found.rows[0].pred == " ".join(f"said {second}" for second in range(100))
-        short = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
-        assert [row.key for row in short.rows] == ["game 0-100"]
+        few = replace(commentary("said"), reference=[Span(*span[:2], "one") for span in PEOPLE])
+        assert windows_of(RowSet(Header("commentary"), [few], "f")).rows == []
+        # A silent window is a window: who says nothing does not get out of being judged.
+        silent = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
+        assert [(row.key, row.pred != "") for row in silent.rows] == [("game 0-100", True), ("game 100-200", False)]
 
     def test_the_file(self, tmp_path):
-        path = write(tmp_path / "mine.jsonl", commentary("said"))
-        out = tmp_path / "windows.jsonl"
+        turns = [Span(1000, 1003, "Off they go"), Span(1003, 1004, ""), Span(1100.2, 1101.2, "A goal ")]
+        path = write(tmp_path / "mine.jsonl", CommentaryRow("game", "NBA/game.mp4", 1000, 1130, "", turns))
+        out = tmp_path / "parts.jsonl"
         assert main(["evaluate", "export", str(path), "--format", "inf-streams", "--out", str(out)]) == 0
-        assert [(row["video"], row["seg_start"], row["seg_end"]) for row in lines(out)] == [
-            ("game.mp4", 0, 100),
-            ("game.mp4", 100, 200),
+        said = {"response": "Off they go", "start_time": 1000, "end_time": 1003}
+        assert lines(out) == [
+            {
+                "video": "game.mp4",
+                "chunk_start": 1000,
+                "chunk_end": 1100,
+                "items": [said, {"response": "", "start_time": 1003, "end_time": 1004}],
+            },
+            {
+                "video": "game.mp4",
+                "chunk_start": 1100,
+                "chunk_end": 1130,
+                "items": [{"response": "A goal", "start_time": 1100, "end_time": 1101}],
+            },
         ]
-        assert lines(out)[1]["ref_text"] == " ".join(["one two three"] * 100)
 
-    def test_references_of_their_own(self, tmp_path):
-        row = commentary("said")
-        path = write(tmp_path / "mine.jsonl", CommentaryRow(row.key, row.video, 0, 230, row.pred, row.turns))
-        people = tmp_path / "people.jsonl"
-        people.write_text(json.dumps({"video": "game.mp4", "content": [[0, 90, "word " * 200]]}) + "\n")
-        assert export(path, "inf-streams", tmp_path / "out.jsonl", people) == 1
+    def people(self, tmp_path, *contents):
+        rows = [{"video": "NBA/game.mp4", "title": "A game", "content": content} for content in contents]
+        (tmp_path / "people.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return read_references(tmp_path / "people.jsonl")
+
+    @pytest.mark.parametrize("video", ["game.mp4", "game", "elsewhere/game.mkv"])
+    def test_windows_of_the_benchmark_are_taken_as_they_are(self, video, tmp_path):
+        # Two commentaries, each on a part of the game, as of a model that begins again.
+        turns = [Span(second, second + 1, f"said {second}") for second in range(200)]
+        parts = [
+            CommentaryRow(str(begin), video, begin, begin + 100, "", turns[begin : begin + 100]) for begin in (0, 100)
+        ]
+        rows = RowSet(Header("commentary"), parts, "f")
+        given = self.people(tmp_path, [[40.5, 44, "He runs"], [44, 140.9, "He scores"]], [[150, 201, "Not shown"]])
+        (window,) = windows_of(rows, given).rows
+        assert (window.key, window.begin_s, window.end_s) == ("game.mp4 40-140", 40, 140)
+        assert window.pred == " ".join(f"said {second}" for second in range(40, 140))
+        (again,) = windows_named(rows, [window.key, window.key, "other.mp4 0-100", "nonsense"]).rows
+        assert (again.key, again.pred) == (window.key, window.pred)
+
+    def test_windows_are_cut_from_what_was_said_in_a_whole_game(self, tmp_path):
+        given = self.people(tmp_path, [[0, 90, "word " * 200], [90, 300, "word"]])
+        (window,) = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"), given).rows
+        assert window.key == "game 0-100"
+
+    def test_what_people_said_is_needed(self):
+        rows = RowSet(Header("commentary"), [replace(commentary("said"), reference=[])], "f")
         with pytest.raises(ValueError, match="no commentary has a reference with times"):
-            export(path, "inf-streams", tmp_path / "out.jsonl")
+            windows_of(rows)
+
+    @pytest.mark.parametrize("content", [[[0, 1]], [[0, "x", "y"]], [[0, float("nan"), "y"]], 3, None])
+    def test_references_of_another_form(self, content, tmp_path):
+        with pytest.raises(ValueError, match="line 2 of .*: expected video and content"):
+            self.people(tmp_path, [[0, 1, "said"]], content)
 
 
 @pytest.mark.parametrize(
@@ -135,29 +180,19 @@ def test_windows_are_judged_and_scored(tmp_path):
     with serve_chat(first_wins_but_for_the_second_window) as server:
         options = JudgeOptions("judge-1", server.url, protocol="inf-streams", concurrency=1)
         result = judge(mine, theirs, out, options, say=lambda line: None)
-    assert (result.n_rows, result.n_asked) == (3, 6)
+    # The other game's second window, in which "mine" is silent, is judged and lost.
+    assert (result.n_rows, result.n_asked) == (4, 8)
+    assert "on-screen information):\none two three\none two three\n" in asked[0]
+    assert any("Candidate A:\n\n\nCandidate B:\nalso theirs 100 " in text for text in asked)
     verdicts = read_rows(out)
     assert (verdicts.header.suite, verdicts.header.protocol) == ("inf-streams", "inf-streams")
     scored = next(item for item in score([out, mine, theirs]) if item.suite == "inf-streams")
     assert scored.is_complete
-    # "mine" first: won all three. Second: "theirs" first wins only in the window that has its second 150.
-    assert (scored.figure("win rate shown first").value, scored.figure("win rate").n_correct) == (100, 5)
+    # "mine" first: won where it says something. Second: "theirs" first wins only where its second 150 is.
+    assert (scored.figure("win rate shown first").value, scored.figure("win rate").n_correct) == (75, 5)
     write(theirs, commentary("changed"), commentary("also theirs", 230, "other"))
     with pytest.raises(ValueError, match="carry the hash of another text"):
         score([out, mine, theirs])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--format", "proact-vl", "--annotations", "x"], "proact-vl has no place for what people said"),
-        (["--format", "inf-streams", "--annotations", "none.jsonl"], "none.jsonl"),
-    ],
-)
-def test_what_cannot_be_exported(arguments, message, tmp_path, capsys):
-    path = write(tmp_path / "mine.jsonl", commentary("said"))
-    assert main(["evaluate", "export", str(path), "--out", str(tmp_path / "o"), *arguments]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_commentaries_without_turns_cannot_be_exported(tmp_path):

@@ -150,17 +150,12 @@ def _add_export(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "export",
         help="commentaries in the layouts of other evaluators",
         description="Write commentaries as Proact-VL has them, the text of each second, or as StreamingVLM's judge has "
-        "them, in windows of 100 seconds.",
+        "them, in parts of 100 seconds.",
         allow_abbrev=False,
     )
     export.add_argument("predictions", metavar="PREDICTIONS", help="commentaries with turns")
     export.add_argument("--format", required=True, choices=("proact-vl", "inf-streams"), help="whose layout")
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="where lines go (.jsonl)")
-    export.add_argument(
-        "--annotations",
-        metavar="FILE",
-        help="of inf-streams: what people said, lines of video and content; default: what the predictions carry",
-    )
     return export
 
 
@@ -297,9 +292,7 @@ def _judge(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from livecc_hf.evaluation.exporting import export
 
-    if args.annotations and args.format != "inf-streams":
-        raise ValueError(f"--annotations is given: {args.format} has no place for what people said; leave it out")
-    n = export(args.predictions, args.format, args.out, args.annotations)
+    n = export(args.predictions, args.format, args.out)
     print(f"wrote {args.out}, {n:,} lines", file=sys.stderr)
     return 0
 

@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .predictions.inf_streams import read_references, write_windows
+from .predictions.inf_streams import write_chunks
 from .predictions.proact_vl import write_seconds
 from .predictions.published import read_commentary_file
 
 FORMATS = ("proact-vl", "inf-streams")
 
 
-def export(
-    predictions: str | os.PathLike,
-    format: str,
-    out: str | os.PathLike,
-    references: str | os.PathLike | None = None,
-) -> int:
+def export(predictions: str | os.PathLike, format: str, out: str | os.PathLike) -> int:
     """Write commentaries in the layout of another evaluator.
 
     Args:
         predictions: a file of commentaries with turns.
-        format: "proact-vl": the text of each second; "inf-streams": StreamingVLM's windows of 100 seconds.
+        format: "proact-vl": the text of each second; "inf-streams": StreamingVLM's parts of 100 seconds.
         out: the file, JSON Lines; folders above it are made.
-        references: of windows: what people said, as `read_references` takes it; default: the predictions' own.
 
     Returns:
         How many lines were written.
@@ -39,4 +33,4 @@ def export(
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     if format == "proact-vl":
         return write_seconds(out, rows)
-    return write_windows(out, rows, None if references is None else read_references(references))
+    return write_chunks(out, rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .predictions.file import RowSet
 from .predictions.inf_streams import SUITE as WINDOWS
-from .predictions.inf_streams import windows_of
+from .predictions.inf_streams import windows_named
 from .predictions.published import read_predictions
 from .scorers.commentary import score_commentaries
 from .scorers.figures import Score
@@ -132,7 +132,7 @@ def _judged_texts(verdicts: RowSet, model: str | None, texts: Sequence[RowSet]) 
     """Return what verdicts are on: a model's commentaries, or the windows of them."""
     found = _texts_of(model, texts)
     if found is not None and verdicts.header.suite == WINDOWS and found.header.suite != WINDOWS:
-        return windows_of(found, min_words=0)
+        return windows_named(found, (row.key for row in verdicts.rows))
     return found
 
 

@@ -16,7 +16,7 @@ from livecc_hf.production.chat_endpoint import ChatEndpoint, EndpointError, Retr
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
-from ..predictions.inf_streams import read_references, windows_of
+from ..predictions.inf_streams import read_references, reference_text, windows_of
 from ..predictions.published import read_commentary_file
 from ..predictions.rows import ORDERS, VerdictRow, text_hash
 from ..progress import RowProgress, Say, say_to_stderr
@@ -134,8 +134,11 @@ def judge(
     if options.protocol == INF_STREAMS:
         people = None if references is None else read_references(references)
         model_rows, opponent_rows = (windows_of(rows, people) for rows in (model_rows, opponent_rows))
-        references = None
-    texts, source, dataset_revision = _references(model_rows, references, revision)
+        texts = {row.key: reference_text(row.reference) for row in model_rows.rows}
+        source = model_rows.header.dataset if references is None else Path(references).name
+        dataset_revision = model_rows.header.dataset_revision if references is None else None
+    else:
+        texts, source, dataset_revision = _references(model_rows, references, revision)
     result = JudgeResult(Path(out))
     calls = list(_calls(model_rows, opponent_rows, texts, options, result))
     suite = suite_of(model_rows.header.suite)

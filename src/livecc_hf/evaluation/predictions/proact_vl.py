@@ -1,4 +1,8 @@
-"""Commentaries in Proact-VL's layout of predictions: the text of each second."""
+"""Commentaries in Proact-VL's layout of predictions: the text of each second.
+
+The layout is that of microsoft/AnthropomorphicIntelligence, Proact-VL/evaluation/gaming: seconds of the video's clock,
+which are whole numbers, as a clip's begin and end are.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +37,8 @@ def record_of(row: CommentaryRow, index: int, dataset: str, tag: str) -> dict[st
     """Return a line of the layout."""
     return {
         "video_id": row.video,
-        "begin": row.begin_s,
-        "end": row.end_s,
+        "begin": math.floor(row.begin_s),
+        "end": math.ceil(row.end_s),
         "pred": seconds_of(row),
         "dataset_name": dataset,
         "tag": tag,
