@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
+def license_of(source: str | None) -> str | None:
+    """Return the licence that the card of a model's folder or Hub repository names; `None` if it names none."""
+    from huggingface_hub import RepoCard
+
+    folder = Path(source or "").expanduser()
+    try:
+        card = RepoCard((folder / CARD).read_text(encoding="utf-8")) if folder.is_dir() else RepoCard.load(str(source))
+    except Exception:  # no card, none that parses, no network: it names none
+        return None
+    found = card.data.get("license")
+    return found if isinstance(found, str) and found != "other" else None
+
+
 def read_card(contents: Contents) -> RepoCard:
     """Read a folder's card.
 

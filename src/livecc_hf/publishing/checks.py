@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +39,7 @@ class Checked:
     base: str | None = None
     space_sdk: str | None = None
 
-    def copy_to(self, folder: Path) -> Contents:
+    def copy_to(self, folder: Path, link: Callable[[Path, Path], None] = os.symlink) -> Contents:
         """Write what is sent into an empty folder, as links where nothing is rewritten; return its contents."""
         for name in self.contents.files:
             place = folder / name
@@ -47,19 +49,22 @@ class Checked:
                 continue
             source = (self.contents.folder / name).resolve()
             try:
-                place.symlink_to(source)
+                link(source, place)
             except OSError:  # a file system, or Windows, without links
                 shutil.copyfile(source, place)
         return read_contents(folder)
 
 
-def check_folder(folder: str | Path, *, base_id: str | None = None, licence: str | None = None) -> Checked:
+def check_folder(
+    folder: str | Path, *, base_id: str | None = None, licence: str | None = None, load: bool = True
+) -> Checked:
     """Check all that can be checked without network.
 
     Args:
         folder: a model, adapter, Space or generation code.
         base_id: Hub id of the base, where the folder names a path.
         licence: written into the card that is sent.
+        load: whether code, config and processor are loaded in a process of their own.
 
     Raises:
         PushError: for the first thing that is wrong.
@@ -82,7 +87,7 @@ def check_folder(folder: str | Path, *, base_id: str | None = None, licence: str
         return Checked(contents, rewritten, space_sdk=_check_space(contents, card.data.get))
     _check_code(contents)
     tensors = read_tensors(contents)
-    loaded = load_fresh(str(contents.folder.resolve()), contents.kind)
+    loaded = load_fresh(str(contents.folder.resolve()), contents.kind) if load else {}
     return Checked(contents, rewritten, tensors, loaded, base)
 
 

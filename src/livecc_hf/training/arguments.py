@@ -95,6 +95,16 @@ class LiveCCArguments:
         default=1, metadata={"help": "Held-out clips that the model comments on at each evaluation; 0: none."}
     )
 
+    hub_base_id: str | None = field(
+        default=None, metadata={"help": "With push_to_hub: Hub id of the base, where the run starts from a folder."}
+    )
+    hub_license: str | None = field(
+        default=None, metadata={"help": "With push_to_hub: the card's licence; default: the base's."}
+    )
+    hub_merged: bool = field(
+        default=False, metadata={"help": "With push_to_hub: at the end the adapter merged into its base is pushed."}
+    )
+
     def __post_init__(self):
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer is {self.optimizer!r}; expected one of: {', '.join(OPTIMIZERS)}")
@@ -169,6 +179,7 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
         ValueError: for the first such pair.
     """
     from .liger import check_liger
+    from .pushing import check_hub_options
 
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches:
@@ -184,6 +195,7 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
         )
     if training.use_liger_kernel:
         check_liger()
+    check_hub_options(ours, training, model)
     is_measured = training.eval_strategy != "no" or training.eval_on_start
     if is_measured and not (ours.eval_data or ours.held_out):
         raise ValueError("eval_strategy or eval_on_start is on, but nothing is held out: give eval_data or held_out")

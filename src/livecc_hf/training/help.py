@@ -42,6 +42,7 @@ COMMON = {
     "What is measured and kept": {
         "eval_strategy, eval_steps": "no, steps or epoch: when held-out data is measured",
         "save_strategy, save_steps": "no, steps or epoch: when a checkpoint is saved",
+        "push_to_hub": "send checkpoints and model to hub_model_id, USER/NAME",
         "save_total_limit": "how many checkpoints are kept",
         "logging_steps, report_to": "how often, and tensorboard, wandb or trackio",
     },

@@ -128,6 +128,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     from .optim import MuonAdamW, muon_groups
     from .packed_attention import use_packed_attention
     from .parts import lora_config
+    from .pushing import RunPush
     from .skipping import SkipLedger
     from .trainer import LiveCCTrainer
 
@@ -166,7 +167,8 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         peft_config=lora_config(model, recipe.model, ours.train_parts) if recipe.model.use_peft else None,
         ledger=SkipLedger(training.output_dir, ours.max_skipped),
         identity=identify_run(recipe, data.train, len(data.packs)),
-        finish_save=_AdapterFinisher(config, processor, recipe) if recipe.model.use_peft else None,
+        finish_save=(_AdapterFinisher if recipe.model.use_peft else _ModelFinisher)(config, processor, recipe),
+        hub=RunPush(ours, training, recipe.model) if training.push_to_hub else None,
         held_out_loader=held_out,
     )
     if data.held_out is not None and ours.commentary_clips:
@@ -245,6 +247,18 @@ class _AdapterFinisher:
 
         base = self.model.model_name_or_path
         save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision)
+
+
+class _ModelFinisher(_AdapterFinisher):
+    """Puts a card beside a fully trained model, unless there is one."""
+
+    def __call__(self, folder: str | Path) -> None:
+        from livecc_hf.convert import CARD_FILE, model_card
+
+        path = Path(folder) / CARD_FILE
+        if not path.exists():
+            card = model_card(self.model.model_name_or_path, self.config.position_scheme)
+            path.write_text(card.replace("\n\nConverted from", "\n\nFine-tuned from", 1), encoding="utf-8")
 
 
 def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int) -> None:

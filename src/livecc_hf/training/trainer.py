@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
+from transformers.utils import PushInProgress
 from trl import SFTTrainer
 
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
@@ -23,6 +24,7 @@ from .token_means import TokenMeans
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .pushing import RunPush
     from .skipping import SkipLedger, SkippedSample
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class LiveCCTrainer(SFTTrainer):
         ledger: counts what is skipped; `None` in runs without training.
         identity: of the run, kept in checkpoints.
         finish_save: called with each folder that was saved, on the process that writes.
+        hub: sends folders to the Hub, where `push_to_hub` is on.
         held_out_loader: makes the batches of held-out samples that `evaluate` measures.
         **keywords: as `SFTTrainer`.
     """
@@ -46,8 +49,10 @@ class LiveCCTrainer(SFTTrainer):
         identity: RunIdentity | None = None,
         finish_save: Callable[[str | Path], None] | None = None,
         held_out_loader: BatchLoader | None = None,
+        hub: RunPush | None = None,
         **keywords,
     ):
+        self._hub = hub
         if held_out_loader is not None:
             keywords["eval_dataset"] = held_out_loader.dataset()
         super().__init__(**keywords)
@@ -173,15 +178,55 @@ class LiveCCTrainer(SFTTrainer):
         super()._run_epoch(*args, **keywords)
 
     def create_model_card(self, *args, **keywords) -> None:
-        """As the base class, but an adapter's card, which says how to use and merge it, is written with its files."""
+        """As the base class, but a card of ours, which says how to use the model, is written with its files."""
         if self._finish_save is None:
             super().create_model_card(*args, **keywords)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
-        """As the base class; the folder is then made complete (code, adapter's config and processor)."""
-        super().save_model(output_dir, _internal_call)
+        """As the base class; the folder is then made complete (card, code, adapter's config and processor)."""
+        super().save_model(output_dir, _internal_call=True)  # it would push what is not complete
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self._push_saved("Model save")
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As the base class, but a repository that is made is private unless `hub_private_repo` is false."""
+        if self._hub is None:
+            super().init_hf_repo(token, private)
+        elif self.is_world_process_zero():
+            self.hub_model_id = self._hub.prepare()
+            self.push_in_progress = None
+
+    def push_to_hub(self, commit_message: str | None = "End of training", *args, **keywords):
+        """As the base class, with the folder checked, our card, and what arrived verified."""
+        if self._hub is None:
+            return super().push_to_hub(commit_message, *args, **keywords)
+        self.save_model(_internal_call=True)
+        return self._push_saved(commit_message or "End of training")
+
+    def _push_saved(self, message: str):
+        """Sends the output folder, on one process."""
+        if not self.is_world_process_zero():
+            return None
+        if self._hub is None:
+            return super().push_to_hub(message)
+        self._finish_current_push()
+        return self._hub.push_result(self.args.output_dir, message)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As the base class; ours is pushed once it is whole."""
+        if self._hub is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _push_checkpoint(self, checkpoint: str) -> None:
+        """Begins to send a checkpoint, unless the one before is still on its way."""
+        if self._hub is None or not self.is_world_process_zero():
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not busy or self.args.hub_always_push:
+            jobs = self._hub.push_checkpoint(checkpoint, self.state.global_step)
+            self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else ()), *jobs])
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         """As the base class; damage is one error that says what to do."""
@@ -213,7 +258,9 @@ class LiveCCTrainer(SFTTrainer):
             resumable = not self.args.save_only_model
             tokens = self._total_train_tokens
             state = RunState.of(self.identity, step, self.global_batch, tokens, resumable, counts)
-            write_run_state(f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}", state)
+            checkpoint = f"{run_dir}/{PREFIX_CHECKPOINT_DIR}-{step}"
+            write_run_state(checkpoint, state)
+            self._push_checkpoint(checkpoint)
             best = self.state.best_model_checkpoint
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
 
