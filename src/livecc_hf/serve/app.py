@@ -27,6 +27,7 @@ from livecc_hf.serve.messages import (
     error_message,
 )
 from livecc_hf.serve.origins import OriginCheck, deny
+from livecc_hf.serve.page_routes import add_page
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.session import Session
 
@@ -87,6 +88,7 @@ def create_app(service: CommentaryService) -> FastAPI:
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
         await serve_client(service, websocket)
 
+    add_page(app, service)
     return app
 
 

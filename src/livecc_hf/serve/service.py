@@ -70,6 +70,11 @@ class CommentaryService:
         self._told: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
+    @property
+    def model_path(self) -> str:
+        """Where the model came from: a folder or an id on the Hub."""
+        return self._model.name_or_path
+
     def start(self) -> None:
         """Say a few turns for nobody, so that the first client does not wait for what only happens once.
 

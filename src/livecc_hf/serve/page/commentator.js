@@ -1,0 +1,202 @@
+// Brings a player's frames to the server and its words back, through pauses, seeks and broken connections.
+
+import { diagnose } from "./config.js";
+import { Connection, socketUrl } from "./connection.js";
+import { FrameGrabber } from "./frames.js";
+
+const PATH = "v1/commentary";
+const LAST_PICTURE_MS = 120; // until the browser has handed on a file's last frame
+const WAITS_S = [0.5, 1, 2, 4, 8, 15];
+const FULL_WAIT_S = 5;
+const LOADING_WAIT_S = 1;
+const PREVIOUS_WORDS = 60;
+// What ends a session for a reason that the next one would meet as well.
+const FATAL = new Set(["bad_start", "too_many_errors"]);
+
+/**
+ * `state` is `idle`, `connecting`, `live`, `waiting` (to connect again), `asleep` (paused without a session),
+ * `finished`, `token` (one is needed) or `failed`. `on` has functions: `state(state, details)`, `segment(segment)`,
+ * `answer(answer)`, `notice(code, message)` and `counted()`, after a change of `nDropped`.
+ */
+export class Commentator {
+  constructor(player, on) {
+    this.player = player;
+    this.on = on;
+    this.state = "idle";
+    this.query = "";
+    this.token = "";
+    this.maxPixels = 384 * 28 * 28;
+    this.previousOf = () => ""; // the words before a time
+    this.connection = null;
+    this.timer = null;
+    this.run = 0; // counts sessions, so that what is late is known
+    this.nFailures = 0;
+    this.placeS = 0; // up to where all words have come
+    this.nDroppedBefore = this.nDroppedThere = this.nDroppedHere = 0;
+    this.grabber = null;
+    player.on = {
+      ...player.on,
+      play: () => ["asleep", "finished"].includes(this.state) && this.begin(),
+      seeking: () => this.state !== "idle" && this.leave(),
+      sought: () => this.state !== "idle" && this.sought(),
+      ended: () => this.finish(),
+    };
+  }
+
+  get nDropped() {
+    return this.nDroppedBefore + this.nDroppedThere + this.nDroppedHere;
+  }
+
+  /** Comment on the player's source, from where it is. */
+  open() {
+    this.nDroppedBefore = this.nDroppedThere = this.nDroppedHere = 0;
+    this.nFailures = 0;
+    this.begin();
+  }
+
+  close() {
+    this.leave();
+    this.setState("idle");
+  }
+
+  /** Use another query: at once where a session goes on, else with the next. */
+  ask(query) {
+    this.query = query;
+    if (this.connection?.isStarted) this.connection.say({ type: "ask", query });
+  }
+
+  /** Ask something beside the commentary; return whether there is somebody to ask. */
+  question(text) {
+    if (!this.connection?.isStarted) return false;
+    this.connection.say({ type: "question", question: text });
+    return true;
+  }
+
+  /** Try at once what would be tried later. */
+  retry() {
+    this.nFailures = 0;
+    this.begin(true);
+  }
+
+  // A session.
+
+  async begin(isAgain = false) {
+    this.leave();
+    const { player } = this;
+    const run = this.run;
+    player.hold(true);
+    this.setState("connecting");
+    if (isAgain) await player.goTo(this.placeS);
+    if (run !== this.run) return;
+    this.placeS = player.timeS;
+    const start = this.query ? { query: this.query } : {};
+    const previous = isAgain ? this.previousOf(this.placeS, PREVIOUS_WORDS) : "";
+    if (previous) start.previous = previous;
+    this.connection = new Connection(socketUrl(PATH), this.token, start, {
+      started: () => this.started(),
+      segment: (message) => this.heard(message),
+      answer: (message) => this.on.answer(message),
+      notice: ({ code, message }) => this.on.notice(code, message),
+      error: (message) => message.is_final || this.on.notice(message.code, message.message, message),
+      closed: (how) => this.closed(how),
+    });
+  }
+
+  leave() {
+    this.run += 1;
+    clearTimeout(this.timer);
+    this.grabber?.stop();
+    this.connection?.close();
+    this.connection = null;
+    this.nDroppedBefore += this.nDroppedThere;
+    this.nDroppedThere = 0;
+  }
+
+  sought() {
+    if (this.player.isWanted) this.begin();
+    else this.sleep();
+  }
+
+  sleep() {
+    this.leave();
+    this.player.hold(false);
+    this.setState("asleep");
+  }
+
+  started() {
+    const { connection, player } = this;
+    this.grabber = new FrameGrabber(player.video, {
+      maxPixels: this.maxPixels,
+      onFrame: (timeS, file) => connection.show(timeS, file) || this.dropped(),
+      onDropped: () => this.dropped(),
+    });
+    this.grabber.start(player.source, () => player.timeS);
+    player.hold(false);
+    this.setState("live");
+  }
+
+  dropped() {
+    this.nDroppedHere += 1;
+    this.on.counted();
+  }
+
+  heard(message) {
+    this.nFailures = 0;
+    this.placeS = message.end_s;
+    this.nDroppedThere = message.n_dropped_frames;
+    this.on.segment({
+      startS: message.start_s,
+      endS: message.end_s,
+      text: message.text,
+      latencyS: message.latency_s,
+    });
+    this.on.counted();
+  }
+
+  // Its end.
+
+  async finish() {
+    if (this.state !== "live") return;
+    const { connection, grabber } = this;
+    await new Promise((resolve) => setTimeout(resolve, LAST_PICTURE_MS));
+    await grabber.encoder.last;
+    connection.say({ type: "finish" });
+  }
+
+  async closed({ wasOpen, code, reason, error }) {
+    const what = error?.code ?? reason.split(":")[0];
+    const run = ++this.run;
+    this.grabber?.stop();
+    this.connection = null;
+    if (code === 1000) return this.setState("finished");
+    if (what === "idle" && !this.player.isWanted) return this.sleep();
+    if (FATAL.has(what)) {
+      this.player.hold(true);
+      return this.setState("failed", { code: what, reason: error?.message });
+    }
+    this.player.hold(true);
+    if (wasOpen && error) return this.wait(what, error.message);
+    const found = await diagnose(this.token); // the browser does not say why it was refused
+    if (run !== this.run) return;
+    if (found.code.startsWith("token")) return this.setState("token", found);
+    this.wait(wasOpen && found.code === "refused" ? "broken" : found.code, found.reason);
+  }
+
+  wait(code, reason) {
+    const seconds = {
+      full: FULL_WAIT_S,
+      full_for_address: FULL_WAIT_S,
+      loading: LOADING_WAIT_S,
+      session_too_long: 0,
+      idle: 0,
+    }[code] ?? WAITS_S[Math.min(this.nFailures, WAITS_S.length - 1)];
+    this.nFailures += 1;
+    this.setState("waiting", { code, reason, seconds, untilMs: performance.now() + seconds * 1000 });
+    this.timer = setTimeout(() => this.begin(true), seconds * 1000);
+  }
+
+  setState(state, details = {}) {
+    this.state = state;
+    this.on.state(state, details);
+  }
+}

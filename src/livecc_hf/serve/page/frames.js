@@ -1,0 +1,152 @@
+// Two frames a second from a playing <video> or a live track, each with its media time.
+
+import { PictureEncoder } from "./pictures.js";
+
+export const STEP_S = 0.5;
+const TOLERANCE_S = 1e-3;
+const MAX_WAITING = 4; // pictures that are being encoded
+
+/**
+ * Grabs frames and hands them on as `onFrame(timeS, jpeg, presentedMs)`.
+ *
+ * Sampling times count in half seconds from the first frame. A file's sampling time takes the frame whose display ends
+ * at or after it, as the model's own reader does; where the browser leaves frames out, the next that it shows.
+ */
+export class FrameGrabber {
+  constructor(video, { maxPixels, onFrame, onDropped }) {
+    this.video = video;
+    this.encoder = new PictureEncoder(maxPixels);
+    this.onFrame = onFrame;
+    this.onDropped = onDropped;
+    this.run = null; // of frames that belong together
+  }
+
+  /** Start anew with the next frame. `source` is live or a file; `clock()` is the time of a live source in seconds. */
+  start(source, clock) {
+    this.stop();
+    const run = { startS: null, nextSlot: 0, frameS: Infinity, lastS: null, isOn: true, close: () => {} };
+    this.run = run;
+    if (source.isLive) followTrack(this, run, source, clock);
+    else followFile(this, run);
+  }
+
+  stop() {
+    if (!this.run) return;
+    this.run.isOn = false;
+    this.run.close();
+    this.run = null;
+  }
+
+  /** Take a picture for the sampling time it stands for, if that has none yet. */
+  offer(run, picture, width, height, timeS, displayEndS, presentedMs) {
+    if (!run.isOn || !width || !height) return;
+    run.startS ??= timeS;
+    const slot = Math.floor((displayEndS - run.startS + TOLERANCE_S) / STEP_S);
+    if (slot < run.nextSlot) return;
+    run.nextSlot = slot + 1;
+    if (this.encoder.nWaiting >= MAX_WAITING) {
+      this.onDropped();
+      return;
+    }
+    const slotS = run.startS + slot * STEP_S;
+    this.encoder.encode(picture, width, height).then(
+      (file) => run.isOn && this.onFrame(slotS, file, presentedMs),
+      () => this.onDropped(),
+    );
+  }
+}
+
+// A file: each frame that the browser shows is looked at.
+function followFile(grabber, run) {
+  const { video } = grabber;
+  let handle = null;
+  const look = (mediaS, presentedMs) => {
+    const shown = currentFrame(video, mediaS);
+    if (run.lastS !== null && shown.timeS > run.lastS) run.frameS = Math.min(run.frameS, shown.timeS - run.lastS);
+    const lasts = Number.isFinite(run.frameS) ? run.frameS : 0;
+    if (run.lastS === null || shown.timeS > run.lastS) {
+      run.lastS = shown.timeS;
+      grabber.offer(run, shown.picture, video.videoWidth, video.videoHeight, shown.timeS, shown.timeS + lasts, presentedMs);
+    }
+    shown.close();
+  };
+  const next = () => {
+    if (!run.isOn) return;
+    if (video.requestVideoFrameCallback) {
+      handle = video.requestVideoFrameCallback((now, metadata) => {
+        if (!run.isOn) return;
+        look(metadata.mediaTime, metadata.presentationTime);
+        next();
+      });
+    } else {
+      handle = requestAnimationFrame((now) => {
+        if (!run.isOn) return;
+        look(video.currentTime, now);
+        next();
+      });
+    }
+  };
+  run.close = () => {
+    if (video.cancelVideoFrameCallback) video.cancelVideoFrameCallback(handle);
+    else cancelAnimationFrame(handle);
+  };
+  if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) look(video.currentTime, performance.now());
+  next();
+}
+
+// WebCodecs says the time of the very picture that is drawn: by the time a callback runs, the next may be shown.
+function currentFrame(video, mediaS) {
+  if (typeof VideoFrame === "function") {
+    try {
+      const frame = new VideoFrame(video);
+      return { picture: frame, timeS: frame.timestamp / 1e6, close: () => frame.close() };
+    } catch {
+      // such as of a protected or a not yet decoded picture
+    }
+  }
+  return { picture: video, timeS: mediaS, close: () => {} };
+}
+
+// A live track: sampled by the clock, since a screen that does not change sends no frames.
+function followTrack(grabber, run, source, clock) {
+  const { video } = grabber;
+  const latest = followLatest(source.track, run);
+  const ticks = new Worker(new URL("./ticks.js", import.meta.url));
+  ticks.onmessage = () => {
+    if (!run.isOn || video.paused) return;
+    const frame = latest.frame;
+    const timeS = clock();
+    if (frame) grabber.offer(run, frame, frame.displayWidth, frame.displayHeight, timeS, timeS + 0.1, latest.atMs);
+    else if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) {
+      grabber.offer(run, video, video.videoWidth, video.videoHeight, timeS, timeS + 0.1, performance.now());
+    }
+  };
+  run.close = () => {
+    ticks.terminate();
+    latest.close();
+  };
+}
+
+// Where there is WebCodecs, frames come even while the page is hidden; a <video> shows none then.
+function followLatest(track, run) {
+  const latest = { frame: null, atMs: 0, close: () => {} };
+  if (typeof MediaStreamTrackProcessor !== "function") return latest;
+  const copy = track.clone(); // a processor takes its track's frames alone
+  const reader = new MediaStreamTrackProcessor({ track: copy, maxBufferSize: 1 }).readable.getReader();
+  latest.close = () => {
+    reader.cancel().catch(() => {});
+    copy.stop();
+    latest.frame?.close();
+    latest.frame = null;
+  };
+  (async () => {
+    while (run.isOn) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      latest.frame?.close();
+      latest.frame = run.isOn ? value : (value.close(), null);
+      latest.atMs = performance.now();
+    }
+  })().catch(() => {});
+  return latest;
+}
