@@ -1,12 +1,13 @@
 // Words over the picture, two lines that roll as live captions do.
 
-const MAX_CHARACTERS = 84;
+const MAX_LINES = 2;
 const SHOWN_MS = 5000; // after the last word
+const KEPT_S = 5; // words of earlier turns stay as long beside newer ones
 
 export class Captions {
   constructor(box) {
     this.box = box;
-    this.text = document.createElement("p");
+    this.text = document.createElement("span"); // its ground follows its lines
     box.append(this.text);
     this.parts = [];
     this.timer = null;
@@ -17,9 +18,12 @@ export class Captions {
     if (!segment.text) return;
     const last = this.parts.at(-1);
     if (last && (segment.startS - last.endS > 2 || segment.startS < last.startS)) this.parts = [];
-    this.parts.push(segment);
-    while (this.parts.length > 1 && length(this.parts) > MAX_CHARACTERS) this.parts.shift();
+    this.parts = [...this.parts.filter((part) => segment.startS - part.endS <= KEPT_S), segment];
     this.draw(segment);
+    while (this.parts.length > 1 && this.text.getClientRects().length > MAX_LINES) {
+      this.parts.shift();
+      this.draw(segment);
+    }
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.clear(), SHOWN_MS);
   }
@@ -48,8 +52,4 @@ export class Captions {
       this.text.append(words);
     }
   }
-}
-
-function length(parts) {
-  return parts.reduce((n, part) => n + part.text.length + 1, -1);
 }

@@ -2,7 +2,7 @@
 
 import { diagnose } from "./config.js";
 import { Connection, socketUrl } from "./connection.js";
-import { FrameGrabber } from "./frames.js";
+import { FrameGrabber, STEP_S } from "./frames.js";
 
 const PATH = "v1/commentary";
 const LAST_PICTURE_MS = 120; // until the browser has handed on a file's last frame
@@ -10,6 +10,7 @@ const WAITS_S = [0.5, 1, 2, 4, 8, 15];
 const FULL_WAIT_S = 5;
 const LOADING_WAIT_S = 1;
 const PREVIOUS_WORDS = 60;
+const UNCLEAR = new Set(["not_ready", "generation_failed", "stopping"]); // the server's health says more
 // What ends a session for a reason that the next one would meet as well.
 const FATAL = new Set(["bad_start", "too_many_errors"]);
 
@@ -29,6 +30,7 @@ export class Commentator {
     this.previousOf = () => ""; // the words before a time
     this.connection = null;
     this.timer = null;
+    this.shown = []; // frames whose words have not come: {timeS, presentedMs}
     this.run = 0; // counts sessions, so that what is late is known
     this.nFailures = 0;
     this.placeS = 0; // up to where all words have come
@@ -93,7 +95,7 @@ export class Commentator {
     const previous = isAgain ? this.previousOf(this.placeS, PREVIOUS_WORDS) : "";
     if (previous) start.previous = previous;
     this.connection = new Connection(socketUrl(PATH), this.token, start, {
-      started: () => this.started(),
+      started: ({ session }) => this.started(session),
       segment: (message) => this.heard(message),
       answer: (message) => this.on.answer(message),
       notice: ({ code, message }) => this.on.notice(code, message),
@@ -123,16 +125,20 @@ export class Commentator {
     this.setState("asleep");
   }
 
-  started() {
+  started(session) {
     const { connection, player } = this;
+    this.shown = [];
     this.grabber = new FrameGrabber(player.video, {
       maxPixels: this.maxPixels,
-      onFrame: (timeS, file) => connection.show(timeS, file) || this.dropped(),
+      onFrame: (timeS, file, presentedMs) => {
+        this.shown.push({ timeS, presentedMs });
+        if (!connection.show(timeS, file)) this.dropped();
+      },
       onDropped: () => this.dropped(),
     });
     this.grabber.start(player.source, () => player.timeS);
     player.hold(false);
-    this.setState("live");
+    this.setState("live", { session });
   }
 
   dropped() {
@@ -144,7 +150,12 @@ export class Commentator {
     this.nFailures = 0;
     this.placeS = message.end_s;
     this.nDroppedThere = message.n_dropped_frames;
+    let presentedMs = null;
+    while (this.shown.length && this.shown[0].timeS < message.end_s - STEP_S / 2) {
+      ({ presentedMs } = this.shown.shift());
+    }
     this.on.segment({
+      presentedMs,
       startS: message.start_s,
       endS: message.end_s,
       text: message.text,
@@ -175,11 +186,12 @@ export class Commentator {
       return this.setState("failed", { code: what, reason: error?.message });
     }
     this.player.hold(true);
-    if (wasOpen && error) return this.wait(what, error.message);
+    if (error && !UNCLEAR.has(what)) return this.wait(what, error.message);
     const found = await diagnose(this.token); // the browser does not say why it was refused
     if (run !== this.run) return;
     if (found.code.startsWith("token")) return this.setState("token", found);
-    this.wait(wasOpen && found.code === "refused" ? "broken" : found.code, found.reason);
+    if (found.code !== "refused") return this.wait(found.code, found.reason);
+    this.wait(error ? what : wasOpen ? "broken" : "refused", error?.message);
   }
 
   wait(code, reason) {

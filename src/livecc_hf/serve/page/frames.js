@@ -5,6 +5,8 @@ import { PictureEncoder } from "./pictures.js";
 export const STEP_S = 0.5;
 const TOLERANCE_S = 1e-3;
 const MAX_WAITING = 4; // pictures that are being encoded
+const MAX_FRAME_S = 0.1; // longer steps are frames that the browser left out
+const SURE_AFTER = 3; // steps between frames
 
 /**
  * Grabs frames and hands them on as `onFrame(timeS, jpeg, presentedMs)`.
@@ -24,7 +26,7 @@ export class FrameGrabber {
   /** Start anew with the next frame. `source` is live or a file; `clock()` is the time of a live source in seconds. */
   start(source, clock) {
     this.stop();
-    const run = { startS: null, nextSlot: 0, frameS: Infinity, lastS: null, isOn: true, close: () => {} };
+    const run = { startS: null, nextSlot: 0, frameS: MAX_FRAME_S, nSteps: 0, lastS: null, isOn: true, close: () => {} };
     this.run = run;
     if (source.isLive) followTrack(this, run, source, clock);
     else followFile(this, run);
@@ -62,8 +64,11 @@ function followFile(grabber, run) {
   let handle = null;
   const look = (mediaS, presentedMs) => {
     const shown = currentFrame(video, mediaS);
-    if (run.lastS !== null && shown.timeS > run.lastS) run.frameS = Math.min(run.frameS, shown.timeS - run.lastS);
-    const lasts = Number.isFinite(run.frameS) ? run.frameS : 0;
+    if (run.lastS !== null && shown.timeS > run.lastS) {
+      run.frameS = Math.min(run.frameS, shown.timeS - run.lastS);
+      run.nSteps += 1;
+    }
+    const lasts = run.nSteps >= SURE_AFTER ? run.frameS : 0;
     if (run.lastS === null || shown.timeS > run.lastS) {
       run.lastS = shown.timeS;
       grabber.offer(run, shown.picture, video.videoWidth, video.videoHeight, shown.timeS, shown.timeS + lasts, presentedMs);

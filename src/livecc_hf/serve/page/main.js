@@ -47,7 +47,8 @@ function hear(segment) {
   captions.show(segment);
   transcript.add(segment);
   voice.say(segment.text);
-  stats.add(segment, player.timeS);
+  stats.add(segment);
+  element("stage").dispatchEvent(new CustomEvent("livecc:segment", { detail: segment })); // for who measures it
   if (segment.text) showRecord();
 }
 
@@ -115,6 +116,7 @@ function redrawState() {
 function showState(state, details = {}) {
   lastState = [state, details];
   element("stage").dataset.state = state;
+  if (details.session) element("stage").dataset.session = details.session;
   const isPaused = state === "asleep" || (state === "live" && !player.isWanted);
   const shown = isPaused ? "paused" : { token: "waiting" }[state] ?? state;
   element("state").dataset.state = shown;
@@ -144,9 +146,12 @@ function showPlace() {
 }
 
 function showStats() {
-  const rounded = (number) => number.toLocaleString(document.documentElement.lang, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-  element("lag").textContent = stats.lagS === null ? "–" : t("seconds", { n: rounded(stats.lagS) });
-  element("rate").textContent = stats.wordsPerS === null ? "–" : rounded(stats.wordsPerS);
+  const shown = (number, digits) => {
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    return number.toLocaleString(document.documentElement.lang, options);
+  };
+  element("lag").textContent = stats.lagS === null ? "–" : t("seconds", { n: shown(stats.lagS, 2) });
+  element("rate").textContent = stats.wordsPerS === null ? "–" : shown(stats.wordsPerS, 1);
   element("dropped").textContent = player.source ? commentator.nDropped : "–";
 }
 

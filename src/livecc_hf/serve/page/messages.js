@@ -52,7 +52,6 @@ export function askForToken(isWrong) {
   if (!dialog.open) dialog.showModal();
   return new Promise((resolve) => {
     const end = (token) => {
-      dialog.onclose = null;
       dialog.close();
       resolve(token);
     };
@@ -63,6 +62,6 @@ export function askForToken(isWrong) {
       end(token);
     };
     element("token-cancel").onclick = () => end(null);
-    dialog.onclose = () => end(null); // the Escape key
+    dialog.oncancel = () => end(null); // the Escape key; `close` comes late, when the dialog may be open again
   });
 }

@@ -13,9 +13,9 @@ export class Stats {
     this.said = []; // {startS, endS, nWords}, the last seconds of video
   }
 
-  /** Count a segment that came when the source was at `nowS`. */
-  add(segment, nowS) {
-    this.lags = [...this.lags, Math.max(0, nowS - segment.endS)].slice(-LAGS);
+  /** Count a segment whose words are on the screen; `presentedMs`: when its turn's last frame was. */
+  add(segment) {
+    if (segment.presentedMs !== null) this.lags = [...this.lags, (performance.now() - segment.presentedMs) / 1000].slice(-LAGS);
     const last = this.said.at(-1);
     if (last && segment.startS < last.endS - 1e-6) this.said = [];
     const nWords = segment.text ? segment.text.split(/\s+/).length : 0;
@@ -23,7 +23,7 @@ export class Stats {
     this.said = this.said.filter((each) => each.startS >= segment.endS - WORDS_OVER_S);
   }
 
-  /** Seconds from a turn's end to its words, in the middle of the last turns; `null` before the first. */
+  /** Seconds from a turn's last frame to its words, in the middle of the last turns; `null` before the first. */
   get lagS() {
     if (this.lags.length === 0) return null;
     return [...this.lags].sort((a, b) => a - b)[this.lags.length >> 1];

@@ -1,0 +1,277 @@
+"""The page in a browser, on livecc-tiny."""
+
+import io
+import itertools
+import json
+import re
+
+import pytest
+from served import serving, wait_for
+
+pytest.importorskip("playwright", reason="needs playwright")
+from browsing import GREEDY, Watcher, chromium, chromium_path
+
+from livecc_hf.assets import bundled_model_path, demo_clip_path
+from livecc_hf.captions.writers import open_writer
+from livecc_hf.loading import load_model_and_processor
+from livecc_hf.serve.server import listen
+
+pytestmark = [
+    pytest.mark.skipif(chromium_path() is None, reason="needs chromium"),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
+    return model, processor
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served(tiny):
+    with serving(*tiny, GREEDY, max_messages_per_s=60.0) as running:
+        yield running
+
+
+@pytest.fixture
+def watcher(browser, served):
+    with Watcher(browser, address(served)) as opened:
+        yield opened
+        assert opened.complaints == []
+        assert opened.foreign == []
+    wait_for(lambda: served.service.n_connected == 0 and len(served.service.pool) == 0)
+
+
+@pytest.fixture(scope="module")
+def commentary(tiny):
+    """What the model says of the bundled clip, as `livecc commentate` has it."""
+    model, processor = tiny
+    segments = model.stream_generate(processor, demo_clip_path(), do_sample=False)
+    return [segment for segment in segments if segment.text]
+
+
+def address(served):
+    return f"http://127.0.0.1:{served.port}"
+
+
+def as_file(form, segments):
+    file = io.StringIO()
+    writer = open_writer(form, file)
+    for segment in segments:
+        writer.write(segment)
+    return file.getvalue()
+
+
+def test_the_clip_with_one_click(watcher, commentary, tmp_path):
+    expected = [(s.start_s, s.end_s, s.text) for s in commentary]
+    watcher.click("#clip")
+    seen_over_picture = set()
+
+    def is_over():
+        seen_over_picture.add(watcher.page.inner_text("#captions"))
+        return watcher.state == "finished"
+
+    watcher.wait_for(is_over)
+    assert watcher.segments == expected
+    assert all(any(words in shown for shown in seen_over_picture) for _, _, words in expected)
+    assert watcher.page.inner_text("#model-name") == "livecc-tiny"
+    assert watcher.page.inner_text("#dropped") == "0"
+    assert float(watcher.page.inner_text("#lag").split()[0]) < 5 and float(watcher.page.inner_text("#rate")) > 0
+    for form, name in (("vtt", "vtt"), ("srt", "srt"), ("txt", "text")):
+        assert watcher.saved(form, tmp_path) == (f"clip.{form}", as_file(name, commentary))
+
+
+def test_camera_and_pause(watcher, served):
+    watcher.click("#camera")
+    watcher.wait_for_state("live")
+    shown = 'livecc_frames_total{result="shown"}'
+    turns = lambda: served.metric("livecc_turns_total")  # noqa: E731
+    before = turns()
+    watcher.wait_for(lambda: turns() >= before + 2)
+    watcher.page.keyboard.press("k")
+    assert watcher.page.inner_text("#state") == "Paused"
+    watcher.page.wait_for_timeout(300)  # a frame that was on its way
+    held = served.metric(shown)
+    watcher.page.wait_for_timeout(1500)
+    assert served.metric(shown) == held
+    watcher.page.keyboard.press("k")
+    watcher.wait_for(lambda: served.metric(shown) > held)
+    watcher.click("#close")
+    assert watcher.state == "idle"
+
+
+def test_seeking_starts_anew_and_lines_lead_back(watcher):
+    watcher.page.set_input_files("#file-input", demo_clip_path())
+    watcher.wait_for_state("live")
+    watcher.go_to(5.5)
+    watcher.wait_for(lambda: watcher.segments)
+    start_s, _, words = watcher.segments[0]
+    assert 5.5 <= start_s < 12 and words
+    session = watcher.session
+    watcher.click("#transcript .time >> nth=0")
+    watcher.wait_for(lambda: watcher.session != session)
+    assert start_s <= watcher.time_s < start_s + 3
+    # What is said anew of a time takes the place of what was said of it; the rest stays, in order.
+    watcher.wait_for(lambda: any(s >= start_s + 3 for s, _, _ in watcher.segments))
+    times = [(s, e) for s, e, _ in watcher.segments]
+    assert times == sorted(times) and all(a[1] <= b[0] for a, b in itertools.pairwise(times))
+    # Paused, the words of the place are shown over the picture.
+    watcher.page.keyboard.press("k")
+    place_s, _, words = watcher.segments[-1]
+    watcher.go_to(place_s + 0.5)
+    watcher.wait_for(lambda: watcher.page.inner_text("#captions") == words)
+    watcher.wait_for_state("asleep")
+    assert watcher.page.inner_text("#transcript .now") == words
+
+
+def test_another_query_while_it_runs(watcher, served):
+    watcher.click("#clip")
+    watcher.wait_for_state("live")
+    watcher.wait_for(lambda: len(served.service.pool.streams) == 1)
+    watcher.page.fill("#query", "Only the colours, please.")
+    watcher.click("#query-form button")
+    sessions = tuple(served.service.sessions)
+    watcher.wait_for(lambda: sessions[0]._query == "Only the colours, please.")
+    assert watcher.state == "live" and tuple(served.service.sessions) == sessions
+
+
+def test_two_tabs_at_once(browser, served, watcher):
+    with Watcher(browser, address(served)) as other:
+        for tab in (watcher, other):
+            tab.click("#clip")
+        for tab in (watcher, other):
+            tab.wait_for(lambda tab=tab: len(tab.segments) >= 1)
+        assert watcher.segments[0] == other.segments[0]
+        assert other.complaints == [] and other.foreign == []
+
+
+def test_a_token(browser, tiny, free_port):
+    with (
+        serving(*tiny, GREEDY, token="a secret, ü") as served,
+        Watcher(browser, address(served)) as watcher,
+    ):
+        watcher.click("#clip")
+        watcher.wait_for_state("token")
+        watcher.page.fill("#token", "wrong")
+        watcher.page.keyboard.press("Enter")
+        watcher.wait_for(lambda: watcher.page.inner_text("#token-wrong") != "")
+        watcher.page.fill("#token", "a secret, ü")
+        watcher.page.keyboard.press("Enter")
+        watcher.wait_for_state("live")
+        assert not watcher.page.is_visible("#token-dialog")
+
+
+@pytest.fixture
+def free_port():
+    with listen("127.0.0.1", 0) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_server_that_goes_away_and_comes_back(browser, tiny, free_port):
+    with after_first_words(browser, tiny, free_port) as watcher:
+        watcher.wait_for_state("waiting")
+        said = watcher.segments
+        assert said
+        watcher.wait_for(lambda: "does not answer" in watcher.notice)
+        watcher.wait_for(lambda: watcher.time_s == said[-1][1])  # the video waits there, so that nothing is missed
+        with serving(*tiny, GREEDY, listener=listen("127.0.0.1", free_port)):
+            watcher.wait_for_state("live")
+            watcher.wait_for(lambda: len(watcher.segments) > len(said))
+            assert watcher.segments[: len(said)] == said and watcher.notice == ""
+            watcher.click("#close")
+            wait_for(lambda: not watcher.page.is_visible("#video"))
+
+
+def after_first_words(browser, tiny, port):
+    """A watcher whose server has gone after the first words."""
+    with serving(*tiny, GREEDY, listener=listen("127.0.0.1", port)) as served:
+        watcher = Watcher(browser, address(served))
+        watcher.click("#clip")
+        watcher.wait_for(lambda: watcher.segments)
+    return watcher
+
+
+def test_no_place_is_said_in_words(browser, tiny):
+    with (
+        serving(*tiny, GREEDY, max_sessions=1) as served,
+        Watcher(browser, address(served)) as first,
+        Watcher(browser, address(served)) as second,
+    ):
+        first.click("#camera")
+        first.wait_for(lambda: len(served.service.pool) == 1)
+        second.click("#clip")
+        second.wait_for_state("waiting")
+        assert "All places are taken" in second.notice and "Trying again" in second.notice
+        first.click("#close")
+        second.click("#retry")
+        second.wait_for_state("live")
+
+
+def test_a_model_that_loads_or_died_is_said_in_words(watcher, served):
+    service = served.service
+    service.state = "starting"
+    try:
+        watcher.click("#clip")
+        watcher.wait_for(lambda: "still loading" in watcher.notice)
+        service.state = "ready"
+        watcher.wait_for_state("live")
+        watcher.wait_for(lambda: len(service.pool) == 1)
+    finally:
+        service.state = "ready"
+    watcher.complaints.clear()  # the browser's own lines about refusals
+
+
+def test_what_cannot_be_played(watcher, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all" * 100)
+    watcher.page.set_input_files("#file-input", broken)
+    watcher.wait_for(lambda: "cannot play this file" in watcher.notice)
+    assert watcher.state == "idle" and watcher.page.is_visible("#welcome")
+
+
+@pytest.mark.parametrize(
+    "code, name",
+    [("camera_denied", "NotAllowedError"), ("camera_missing", "NotFoundError"), ("camera_busy", "NotReadableError")],
+)
+def test_no_camera_is_one_sentence(watcher, code, name):
+    watcher.page.evaluate(
+        "name => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('no', name)); }", name
+    )
+    watcher.click("#camera")
+    watcher.wait_for(lambda: watcher.notice)
+    assert watcher.page.get_attribute("#notice", "data-code") == code and watcher.state == "idle"
+
+
+def test_languages_have_the_same_words(watcher):
+    words = watcher.page.evaluate(
+        "async () => [(await import('./words_en.js')).default, (await import('./words_de.js')).default]"
+    )
+    assert words[0].keys() == words[1].keys()
+    places = [[sorted(re.findall(r"\{\w+\}", text)) for text in each.values()] for each in words]
+    assert places[0] == places[1]
+    watcher.page.select_option("#language", "de")
+    assert "Beispiel abspielen" in watcher.page.inner_text("#clip")
+    watcher.page.reload()
+    watcher.page.wait_for_selector("html[data-ready]")
+    assert "Beispiel abspielen" in watcher.page.inner_text("#clip")
+
+
+def test_everything_has_a_name(watcher):
+    """Buttons, fields and lists say what they are to those who do not see them."""
+    unnamed = watcher.page.evaluate(
+        """() => [...document.querySelectorAll('button, input:not([type=file]), select')].filter(
+            e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).map(e => e.id)"""
+    )
+    assert unnamed == []
+
+
+def test_the_config_is_json(served):
+    config = json.loads(served.get("/v1/config"))
+    assert config["model"] == "livecc-tiny" and config["needs_token"] is False
