@@ -194,3 +194,22 @@ def test_a_full_disk_is_one_sentence(model, hub, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "the disk of" in done.stderr and "is full" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_generation_code_has_a_repository_of_its_own(hub, tmp_path):
+    folder = tmp_path / "generate"
+    (folder / "custom_generate").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [custom_generate]\n---\n# Live\n")
+    (folder / "custom_generate" / "helper.py").write_text("WORD = 'goal'\n")
+    code = folder / "custom_generate" / "generate.py"
+    code.write_text("from .helper import WORD\n\n\ndef generate(model, **keywords):\n    return WORD\n")
+    done = livecc(hub.url, tmp_path / "home", "push", folder, "me/live")
+    assert done.returncode == 0, done.stderr
+    files = hub.repositories["models/me/live"].files
+    assert set(files) == {"README.md", "custom_generate/generate.py", "custom_generate/helper.py"}
+    assert "loads without livecc-hf (generate)" in done.stderr
+    code.write_text("from livecc_hf import x\n\n\ndef generate(model, **keywords):\n    return x\n")
+    refused = livecc(hub.url, tmp_path / "home", "push", folder, "me/live")
+    assert refused.returncode == 2
+    assert "generate does not load without livecc-hf" in refused.stderr

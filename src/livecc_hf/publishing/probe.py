@@ -19,12 +19,12 @@ class _Blocked:
 
 def load(source, revision, kind, full, base):
     """Load code, config and processor, and with `full` the weights; return what is told of them."""
-    from transformers import AutoConfig, AutoProcessor, PreTrainedModel
+    from transformers import AutoConfig, AutoProcessor, GenerationMixin
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     trusted = {"revision": revision, "trust_remote_code": True}
     if kind == "generation code":
-        PreTrainedModel.load_custom_generate(None, source, **trusted)
+        GenerationMixin.load_custom_generate(None, source, **trusted)
         return {"class": "generate"}
     config = AutoConfig.from_pretrained(source, **trusted)
     processor = AutoProcessor.from_pretrained(source, **trusted)
