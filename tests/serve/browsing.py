@@ -12,7 +12,7 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
-    "--auto-select-desktop-capture-source=Entire screen",
+    "--host-resolver-rules=MAP pages.test 127.0.0.1",
 )
 
 

@@ -249,6 +249,37 @@ def test_no_camera_is_one_sentence(watcher, code, name):
     assert watcher.page.get_attribute("#notice", "data-code") == code and watcher.state == "idle"
 
 
+def test_a_camera_over_plain_http_is_one_sentence(browser, tiny, free_port):
+    url = f"http://pages.test:{free_port}"
+    listener = listen("127.0.0.1", free_port)
+    with (
+        serving(*tiny, GREEDY, listener=listener, allowed_origins=(url,)),
+        Watcher(browser, url, permissions=[]) as watcher,
+    ):
+        watcher.click("#camera")
+        watcher.wait_for(lambda: watcher.notice)
+        assert "https" in watcher.notice and watcher.state == "idle"
+        watcher.click("#clip")  # files need no leave
+        watcher.wait_for_state("live")
+        assert watcher.complaints == []
+
+
+def test_keys_do_what_buttons_do(watcher):
+    watcher.page.focus("#clip")
+    watcher.page.keyboard.press("Enter")
+    watcher.wait_for_state("live")
+    watcher.page.keyboard.press("c")
+    assert watcher.page.get_attribute("#captions-on", "aria-pressed") == "false"
+    watcher.page.keyboard.press("m")
+    watcher.wait_for(lambda: watcher.page.get_attribute("#mute", "aria-label") == "Sound on")
+    watcher.page.keyboard.press("ArrowRight")
+    watcher.wait_for(lambda: watcher.time_s >= 5)
+    watcher.page.keyboard.press(" ")
+    watcher.wait_for(lambda: watcher.page.get_attribute("#play", "aria-label") == "Play")
+    watcher.page.fill("#query", "k m c")  # typing is no command
+    assert watcher.page.get_attribute("#captions-on", "aria-pressed") == "false"
+
+
 def test_languages_have_the_same_words(watcher):
     words = watcher.page.evaluate(
         "async () => [(await import('./words_en.js')).default, (await import('./words_de.js')).default]"

@@ -31,6 +31,8 @@ export class Commentator {
     this.connection = null;
     this.timer = null;
     this.shown = []; // frames whose words have not come: {timeS, presentedMs}
+    this.asked = new Map(); // questions whose answers have not come: when they were asked, in seconds
+    this.nAsked = 0;
     this.run = 0; // counts sessions, so that what is late is known
     this.nFailures = 0;
     this.placeS = 0; // up to where all words have come
@@ -39,6 +41,10 @@ export class Commentator {
     player.on = {
       ...player.on,
       play: () => ["asleep", "finished"].includes(this.state) && this.begin(),
+      pause: () => {
+        if (this.state === "live" && this.canPause) this.connection.say({ type: "pause" });
+        player.on.stopped?.();
+      },
       seeking: () => this.state !== "idle" && this.leave(),
       sought: () => this.state !== "idle" && this.sought(),
       ended: () => this.finish(),
@@ -70,7 +76,9 @@ export class Commentator {
   /** Ask something beside the commentary; return whether there is somebody to ask. */
   question(text) {
     if (!this.connection?.isStarted) return false;
-    this.connection.say({ type: "question", question: text });
+    this.nAsked += 1;
+    this.asked.set(this.nAsked, this.player.timeS);
+    this.connection.say({ type: "question", question: text, id: this.nAsked });
     return true;
   }
 
@@ -95,11 +103,15 @@ export class Commentator {
     const previous = isAgain ? this.previousOf(this.placeS, PREVIOUS_WORDS) : "";
     if (previous) start.previous = previous;
     this.connection = new Connection(socketUrl(PATH), this.token, start, {
-      started: ({ session }) => this.started(session),
+      started: (message) => this.started(message),
       segment: (message) => this.heard(message),
-      answer: (message) => this.on.answer(message),
+      answer: (message) => this.answered(message),
       notice: ({ code, message }) => this.on.notice(code, message),
-      error: (message) => message.is_final || this.on.notice(message.code, message.message, message),
+      error: (message) => {
+        if (message.is_final) return;
+        this.asked.delete(message.id);
+        this.on.notice(message.code, message.message);
+      },
       closed: (how) => this.closed(how),
     });
   }
@@ -110,6 +122,7 @@ export class Commentator {
     this.grabber?.stop();
     this.connection?.close();
     this.connection = null;
+    this.asked.clear();
     this.nDroppedBefore += this.nDroppedThere;
     this.nDroppedThere = 0;
   }
@@ -125,8 +138,10 @@ export class Commentator {
     this.setState("asleep");
   }
 
-  started(session) {
+  started({ session, max_pixels: maxPixels, max_pause_s: maxPauseS }) {
     const { connection, player } = this;
+    this.maxPixels = maxPixels ?? this.maxPixels;
+    this.canPause = maxPauseS !== undefined;
     this.shown = [];
     this.grabber = new FrameGrabber(player.video, {
       maxPixels: this.maxPixels,
@@ -162,6 +177,12 @@ export class Commentator {
       latencyS: message.latency_s,
     });
     this.on.counted();
+  }
+
+  answered({ id, question, text }) {
+    const timeS = this.asked.get(id) ?? this.player.timeS;
+    this.asked.delete(id);
+    this.on.answer({ timeS, question, text });
   }
 
   // Its end.

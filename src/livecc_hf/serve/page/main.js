@@ -39,7 +39,7 @@ let lastState = ["idle", {}];
 
 commentator.token = memory.get("token", "sessionStorage") ?? "";
 commentator.previousOf = (timeS, nWords) => transcript.record.before(timeS, nWords);
-Object.assign(player.on, { changed: showPlace, broken: fail, pause: redrawState });
+Object.assign(player.on, { changed: showPlace, broken: fail, stopped: redrawState });
 
 // What the model says.
 
@@ -52,16 +52,15 @@ function hear(segment) {
   if (segment.text) showRecord();
 }
 
-function hearAnswer(message) {
+function hearAnswer(answer) {
   element("question-said").textContent = "";
-  const answer = { timeS: player.timeS, question: message.question, text: message.text };
   transcript.addAnswer(answer);
   voice.say(answer.text);
   showRecord();
 }
 
 function hearNotice(code, reason) {
-  if (code === "bad_question") element("question-said").textContent = "";
+  if (commentator.asked.size === 0) element("question-said").textContent = "";
   messages.show(code, { reason }, { isMild: true, fallback: reason });
 }
 
