@@ -18,6 +18,9 @@ NOT_RUN = {
     "livecc evaluate run": "no benchmark's videos are here; tests/evaluation/test_running.py runs made-up ones",
     "cd published": "what others published is not here",
     "livecc evaluate score --headline livecc/": "the same; tests/evaluation/test_published_results.py reads it",
+    "python3 -m venv .venv-lmms": "downloads lmms-eval; tests/evaluation/test_lmms_eval.py does and runs it",
+    ".venv-lmms/bin/pip install": "the same",
+    "LIVESPORTS3K_VIDEOS=": "the same",
     "accelerate launch": "wants several GPUs; tests/training/test_recipes.py reads recipes and launcher configurations",
     "serve deploy": "wants a Ray cluster; tests/serve/test_ray_deployment.py runs the deployment",
 }

@@ -12,7 +12,7 @@ from .main import OneLineParser
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
-    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_export, _add_report):
+    for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_export, _add_report, _add_lmms):
         # Also after the task's name, as with the other commands.
         add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -176,6 +176,15 @@ def _add_report(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return report
 
 
+def _add_lmms(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    return tasks.add_parser(
+        "lmms-tasks",
+        help="the folder of tasks for lmms-eval",
+        description="Print the folder of tasks for lmms-eval: lmms-eval --include_path $(livecc evaluate lmms-tasks).",
+        allow_abbrev=False,
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Do the task.
 
@@ -190,6 +199,7 @@ def run(args: argparse.Namespace) -> int:
         "judge": _judge,
         "export": _export,
         "report": _report,
+        "lmms-tasks": _lmms_tasks,
     }
     return functions[args.task](args)
 
@@ -302,4 +312,11 @@ def _report(args: argparse.Namespace) -> int:
 
     scores = report(args.paths, args.out, args.videos, args.annotations, args.incomplete, args.model_name)
     print(f"wrote {args.out}, with {len(scores)} score{'' if len(scores) == 1 else 's'}", file=sys.stderr)
+    return 0
+
+
+def _lmms_tasks(args: argparse.Namespace) -> int:
+    from livecc_hf.evaluation.lmms import tasks_folder
+
+    print(tasks_folder())
     return 0

@@ -34,6 +34,38 @@ LIVE_OPTIONS: dict[str, Any] = {"do_sample": False}
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A part of a video to comment on.
+
+    Attributes:
+        path: the video.
+        begin_s: where the part begins, in seconds as a player shows.
+        end_s: where it ends.
+        query: what the model is asked.
+    """
+
+    path: str | os.PathLike
+    begin_s: float | None
+    end_s: float | None
+    query: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """A commentary.
+
+    Attributes:
+        text: as the protocol puts it together.
+        turns: what was said when, on the video's clock.
+        latencies_s: seconds from a turn's last frame to its words.
+    """
+
+    text: str
+    turns: list[Span]
+    latencies_s: list[float]
+
+
+@dataclass(frozen=True)
 class Commentator:
     """A model that comments on events in one protocol.
 
@@ -70,39 +102,45 @@ class Commentator:
             RuntimeError: if the model's scores are not finite.
         """
         began_s = time.perf_counter()
-        say = self._spread if self.protocol == LIVECC else self._live
-        segments, latencies_s, shift_s = say(event, path, rule)
-        turns = [Span(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
+        clip = Clip(path, event.row.begin_s, event.row.end_s, query_of(event, self.query_form))
+        said = self.comment_clip(clip, rule)
         return replace(
             event.row,
-            pred=assembled(segments) if self.protocol == LIVECC else " ".join(t.text for t in turns if t.text),
-            turns=turns,
-            latencies_s=[round(value, 4) for value in latencies_s],
+            pred=said.text,
+            turns=said.turns,
+            latencies_s=[round(value, 4) for value in said.latencies_s],
             work_s=round(time.perf_counter() - began_s, 4),
         )
 
-    def _start(self, event: Event, **others: Any) -> CommentaryStream:
-        options = {"query": query_of(event, self.query_form)} | self.settings() | others
-        return self.model.start_stream(self.processor, **options)
+    def comment_clip(self, clip: Clip, rule: FrameRule) -> Said:
+        """Return what is said about a clip; raises as `comment` does."""
+        spreads = self.protocol == LIVECC
+        segments, latencies_s = (self._spread if spreads else self._live)(clip, rule)
+        shift_s = (clip.begin_s or 0.0) if spreads else 0.0
+        turns = [Span(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
+        text = assembled(segments) if spreads else " ".join(turn.text for turn in turns if turn.text)
+        return Said(text, turns, latencies_s)
 
-    def _spread(self, event: Event, path: str | os.PathLike, rule: FrameRule):
+    def _start(self, clip: Clip, **others: Any) -> CommentaryStream:
+        return self.model.start_stream(self.processor, **{"query": clip.query} | self.settings() | others)
+
+    def _spread(self, clip: Clip, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames that are spread over the clip; their nominal times begin at 0."""
-        clip = read_clip(path, event.row.begin_s, event.row.end_s, rule, resizer(self.processor))
-        stream = self._start(event, do_resize=False)
+        frames = read_clip(clip.path, clip.begin_s, clip.end_s, rule, resizer(self.processor)).frames
+        stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
-        for span in split_turns(len(clip.frames)):
+        for span in split_turns(len(frames)):
             shown_s = time.perf_counter()
-            segments += stream.push(clip.frames[span.first_frame : span.first_frame + span.n_frames])
+            segments += stream.push(frames[span.first_frame : span.first_frame + span.n_frames])
             latencies_s.append(time.perf_counter() - shown_s)
-        segments += stream.finish()
-        return segments, latencies_s, event.row.begin_s
+        return segments + stream.finish(), latencies_s
 
-    def _live(self, event: Event, path: str | os.PathLike, rule: FrameRule):
+    def _live(self, clip: Clip, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames at their own times."""
-        stream = self._start(event, **({} if rule.max_pixels is None else {"max_pixels": rule.max_pixels}))
-        origin_s = probe_video(path).clock_start_s
+        stream = self._start(clip, **({} if rule.max_pixels is None else {"max_pixels": rule.max_pixels}))
+        origin_s = probe_video(clip.path).clock_start_s
         segments, latencies_s = [], []
-        for chunk in iter_chunks(path, event.row.begin_s, event.row.end_s, origin_s=origin_s):
+        for chunk in iter_chunks(clip.path, clip.begin_s, clip.end_s, origin_s=origin_s):
             shown_s = time.perf_counter()
             said = stream.push(chunk.frames, chunk.timestamps_s)
             if said:
@@ -111,7 +149,7 @@ class Commentator:
         shown_s = time.perf_counter()
         if said := stream.finish():
             latencies_s.append(time.perf_counter() - shown_s)
-        return segments + said, latencies_s, 0.0
+        return segments + said, latencies_s
 
 
 def assembled(segments: list[CommentarySegment]) -> str:

@@ -39,10 +39,19 @@ def read_events(annotations: Annotations) -> list[Event]:
     Raises:
         ValueError: if a column is missing or of another form.
     """
-    return [_event(row, number) for number, row in enumerate(annotations.rows)]
+    return [read_event(row, number) for number, row in enumerate(annotations.rows)]
 
 
-def _event(row: dict[str, Any], number: int) -> Event:
+def read_event(row: dict[str, Any], number: int = 0) -> Event:
+    """Return the event that a row holds.
+
+    Args:
+        row: as published.
+        number: of the row, for errors.
+
+    Raises:
+        ValueError: if a column is missing or of another form.
+    """
     video_id = str(column(row, number, "video_id"))
     key = event_key(video_id, column(row, number, "event_id"))
     spans = _spans(row.get("event_asr"), key)

@@ -1,0 +1,90 @@
+"""What lmms-eval asks of LiveSports-3K CC. It loads this file by its path, as a module of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from livecc_hf.evaluation.scorers.text_measures import is_empty, n_words
+from livecc_hf.evaluation.tasks.livesports_cc import Event, query_of, read_event
+from livecc_hf.evaluation.tasks.videos import VideoFolder
+
+VIDEOS = "LIVESPORTS3K_VIDEOS"
+
+
+def doc_to_visual(doc: dict[str, Any]) -> list[str]:
+    """Return the path of an event's video."""
+    return [str(_path(read_event(doc)))]
+
+
+def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
+    """Return what a model is asked."""
+    return query_of(read_event(doc))
+
+
+def doc_to_messages(doc: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the message: the event's part of the video, and the query."""
+    event = read_event(doc)
+    video = {
+        "type": "video",
+        "url": str(_path(event)),
+        "start_time": event.row.begin_s,
+        "end_time": event.row.end_s,
+    }
+    return [{"role": "user", "content": [video, {"type": "text", "text": query_of(event)}]}]
+
+
+def doc_to_target(doc: dict[str, Any]) -> str:
+    """Return what a person said."""
+    return read_event(doc).reference
+
+
+def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+    """Return what the metrics are made of."""
+    event, text = read_event(doc), results[0]
+    row = {
+        "video_id": event.row.video,
+        "event_id": doc["event_id"],
+        "begin": event.row.begin_s,
+        "end": event.row.end_s,
+        "pred": text,
+    }
+    return {"words_per_second": row, "empty": row, "commentaries": row}
+
+
+def words_per_second(rows: list[dict[str, Any]]) -> float:
+    """Return all words over all seconds."""
+    spoken = [row for row in rows if not is_empty(row["pred"])]
+    return sum(n_words(row["pred"]) for row in spoken) / sum(row["end"] - row["begin"] for row in rows)
+
+
+def empty(rows: list[dict[str, Any]]) -> float:
+    """Return the share of commentaries that say nothing."""
+    return sum(is_empty(row["pred"]) for row in rows) / len(rows)
+
+
+def write_commentaries(rows: list[dict[str, Any]], args: Any) -> int:
+    """Write the commentaries, and return how many."""
+    folder = Path(getattr(args, "output_path", None) or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "livesports3k_cc.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return len(rows)
+
+
+def _path(event: Event) -> Path:
+    found = _videos(os.environ.get(VIDEOS)).find([event.media])
+    if found is None:
+        raise FileNotFoundError(f"{event.media} is not in {os.environ[VIDEOS]}, the folder that {VIDEOS} names")
+    return found
+
+
+@lru_cache(maxsize=1)
+def _videos(folder: str | None) -> VideoFolder:
+    if not folder:
+        raise ValueError(f"{VIDEOS} is not set: it names the folder with LiveSports-3K's videos")
+    return VideoFolder(folder)
