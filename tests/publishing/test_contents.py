@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.publishing.contents import read_contents
-from livecc_hf.publishing.hub import PushError
+from livecc_hf.publishing.checks import Checked
+from livecc_hf.publishing.contents import Contents, read_contents
+from livecc_hf.publishing.hub import PushError, Target
 from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push
 from livecc_hf.publishing.weights import read_tensors
 
@@ -49,6 +50,23 @@ def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
         "trainer_state.json": "it is a training run's state",
         "training_args.bin": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
     }
+
+
+def test_what_is_left_out_of_a_folder_is_one_line():
+    left_out = {
+        "checkpoint-2/a": "old",
+        "checkpoint-2/b/c": "old",
+        "checkpoint-2/d": "a pickle",
+        "e": "old",
+        "f": "old",
+    }
+    plan = Checked(Contents(Path("m"), "model", {"README.md": 5}, left_out))
+    assert [line for line in describe_plan(plan, Target("me/x")) if "not sent" in line] == [
+        "not sent: 2 files of checkpoint-2/ (old)",
+        "not sent: checkpoint-2/d (a pickle)",
+        "not sent: e (old)",
+        "not sent: f (old)",
+    ]
 
 
 def write(folder: Path, **files: str) -> None:
@@ -91,7 +109,7 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path, case):
 
 def test_a_file_and_nothing_are_no_folders(tmp_path):
     (tmp_path / "file").write_text("")
-    for name, what in (("file", "is a file"), ("none", "is not there")):
+    for name, what in (("file", "is a file"), ("none", "does not exist")):
         with pytest.raises(PushError, match=f"{name} {what}: expected a model folder"):
             plan_push(tmp_path / name, "me/x", PushOptions())
 

@@ -111,7 +111,7 @@ def find_kind(folder: Path) -> str:
         PushError: if it is none of the kinds that can be pushed.
     """
     if not folder.is_dir():
-        raise PushError(f"{folder} is {'a file' if folder.exists() else 'not there'}: expected a model folder")
+        raise PushError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}: expected a model folder")
     if (folder / "adapter_config.json").is_file() and not any(folder.glob("model*.safetensors")):
         if not any(folder.glob("adapter_model*.safetensors")):
             raise PushError(f"{folder} is an adapter without its weights, adapter_model.safetensors")

@@ -127,12 +127,24 @@ def describe_plan(plan: Checked, target: Target) -> list[str]:
     if code:
         lines.append(f"  {_size(sum(code)):>9}  the model's code, {len(code)} files {CODE}")
     lines.append(f"  {_size(contents.n_bytes):>9}  in {len(contents.files)} files")
-    lines += [f"not sent: {name} ({why})" for name, why in contents.left_out.items()]
+    lines += _left_out_lines(contents.left_out)
     if plan.base:
         lines.append(f"base: {plan.base}")
     visibility = "public" if target.public else "private"
     lines.append(f"a repository that is made is {visibility}")
     return lines
+
+
+def _left_out_lines(left_out: dict[str, str]) -> list[str]:
+    """Return a line for each file that is not sent, and one for those of a folder with the same reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, why in left_out.items():
+        folder, slash, _ = name.partition("/")
+        groups.setdefault((folder + slash, why), []).append(name)
+    return [
+        f"not sent: {names[0]} ({why})" if len(names) == 1 else f"not sent: {len(names)} files of {place} ({why})"
+        for (place, why), names in groups.items()
+    ]
 
 
 def send(
