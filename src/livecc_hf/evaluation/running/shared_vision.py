@@ -1,4 +1,7 @@
-"""Answers to questions on one clip that share its vision: the prompt is video first, so its pass is made once."""
+"""Answers to questions on one clip that share its vision: the prompt is video first, so its pass is made once.
+
+So is that of a text that questions begin with in common, such as subtitles, where they are asked one after the other.
+"""
 
 from __future__ import annotations
 
@@ -103,6 +106,7 @@ class SharedVision:
             logits_to_keep=1,
         )
         self.n_tokens = len(ids)
+        self._asked: list[int] = []  # tokens after the video that are in the cache
 
     def _prefix_ids(self, n_video_tokens: int, system: str | None) -> list[int]:
         text = (
@@ -136,18 +140,16 @@ class SharedVision:
     def generate(self, text: str, answer_prefix: str, max_new_tokens: int) -> str | None:
         """Return the likeliest answer, token by token; `None` if the model's scores are not finite."""
         tokens: list[int] = []
-        logits = self._run(self._suffix_ids(text, answer_prefix), state := copy.copy(self._state), self.n_tokens)
+        logits, state = self._read(self._suffix_ids(text, answer_prefix))
         ends = {self._processor.end_id, *self._end_ids()}
         while True:
             if not torch.isfinite(logits).any():
-                self._forget()
                 return None
             token = int(logits.argmax())
             if token in ends or len(tokens) == max_new_tokens:
                 break
             tokens.append(token)
-            logits = self._run([token], state, self._cache.get_seq_length())
-        self._forget()
+            logits = self._run([token], self._positions([0], [], state, [token]))
         return self._processor.decode_answer(tokens)
 
     def _end_ids(self) -> list[int]:
@@ -157,12 +159,28 @@ class SharedVision:
     @torch.inference_mode()
     def _ask(self, text: str, answer_prefix: str) -> torch.Tensor:
         """Return the scores of the token after a question, of shape (vocabulary,)."""
-        logits = self._run(self._suffix_ids(text, answer_prefix), copy.copy(self._state), self.n_tokens)
-        self._forget()
-        return logits
+        return self._read(self._suffix_ids(text, answer_prefix))[0]
 
-    def _run(self, ids: list[int], state: PositionState, n_before: int) -> torch.Tensor:
+    def _read(self, ids: list[int]) -> tuple[torch.Tensor, PositionState]:
+        """Return the scores of the token after a question's tokens, and the positions' state there.
+
+        What it begins with as the question before did, such as the video's subtitles, is in the cache already.
+        """
+        n_same = 0
+        for ours, before in zip(ids[:-1], self._asked, strict=False):
+            if ours != before:
+                break
+            n_same += 1
+        n_new = self._cache.get_seq_length() - self.n_tokens - n_same
+        if n_new > 0:
+            self._cache.crop(-n_new)
+        self._asked = self._asked[:n_same]
+        state = copy.copy(self._state)
         positions = self._positions([0] * len(ids), [], state, ids)
+        return self._run(ids[n_same:], positions[:, n_same:]), state
+
+    def _run(self, ids: list[int], positions: torch.LongTensor) -> torch.Tensor:
+        n_before = self._cache.get_seq_length()
         device = self._model.device
         outputs = self._model(
             input_ids=torch.tensor([ids], device=device),
@@ -171,13 +189,8 @@ class SharedVision:
             use_cache=True,
             logits_to_keep=1,
         )
+        self._asked += ids
         return outputs.logits[0, -1].float()
-
-    def _forget(self) -> None:
-        """Leave in the cache what was seen alone."""
-        n_new = self._cache.get_seq_length() - self.n_tokens
-        if n_new:
-            self._cache.crop(-n_new)
 
     def _suffix_ids(self, text: str, answer_prefix: str) -> list[int]:
         return self._encode(f"{self._processor.checked_text(text)}{TURN_JOINT}{ANSWER_START}{answer_prefix}")
