@@ -131,6 +131,25 @@ class TestSharedVision:
             tokens = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
             assert said == processor.decode_answer(tokens.tolist())
 
+    def test_what_questions_begin_with_in_common_is_read_once(self, make_model, processor, frames):
+        model = make_model("mrope")
+        vision = SharedVision(model, processor, frames)
+        said = "Subtitles: he runs, he falls.\n"
+        lengths = []
+        handle = model.model.language_model.register_forward_hook(
+            lambda module, args, outputs: lengths.append(outputs.last_hidden_state.shape[1])
+        )
+        texts = [f"{said}Who?", f"{said}Where is he?", "Where is he?", f"{said}Who?", f"{said}Who?"]
+        choices = [vision.choose(text, "Answer:", "ABCD", ": ") for text in texts]
+        handle.remove()
+        assert lengths[1] < lengths[0] - 5
+        assert lengths[3] == lengths[0]
+        assert lengths[4] == 1  # the whole question again
+        for text, choice in zip(texts, choices, strict=True):
+            _, logits = separately(model, processor, frames, text, "Answer:")
+            expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0)
+            assert list(choice.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+
     def test_another_system_prompt(self, make_model, processor, frames):
         model = make_model("mrope")
         usual = SharedVision(model, processor, frames).choose(QUESTION, "Answer:", "ABCD", ": ")
@@ -299,6 +318,29 @@ def test_results_of_another_run_are_refused(benchmark, published_checkpoint, tmp
     run("videomme", published_checkpoint, videos, out, RunOptions(None, 1, annotations), quietly)
     with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now"):
         run("videomme", published_checkpoint, videos, out, RunOptions("official", 1, annotations), quietly)
+
+
+def test_a_run_goes_on_with_the_commit_it_began_with(benchmark, published_checkpoint, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    first, newer = "a" * 40, "b" * 40
+    cache = tmp_path / "hub/datasets--stdKonjac--LiveSports-3K"
+    rows = json.loads(benchmark[0].read_text())
+    rows = [row | {"q_type": "Who", "OCR": 0, "video": f"{row['videoID']}.mp4"} for row in rows]
+    (cache / "refs").mkdir(parents=True)
+    for commit in (first, newer):
+        write_json(cache / f"snapshots/{commit}/LiveSports-3K-QA.json", rows)
+    (cache / "refs/main").write_text(first)
+    arguments = ("livesports3k-qa", published_checkpoint, benchmark[1], tmp_path / "out")
+    run(*arguments, RunOptions(limit=1), quietly)
+    (cache / "refs/main").write_text(newer)
+    result = run(*arguments, RunOptions(limit=2), quietly)
+    assert result.n_done == 2
+    assert read_rows(result.files[0]).header.dataset_revision == first
+    with pytest.raises(ValueError, match="dataset_revision: 'a+' there, 'b+' now"):
+        run(*arguments, RunOptions(dataset_revision=newer), quietly)
 
 
 @pytest.mark.parametrize(

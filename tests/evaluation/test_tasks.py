@@ -9,7 +9,7 @@ from layouts import write_json, write_lines
 
 from livecc_hf.evaluation.prompt_files import load_prompts
 from livecc_hf.evaluation.tasks import livesports_qa, mvbench, ovobench, videomme
-from livecc_hf.evaluation.tasks.annotations import FILE_COLUMN, Annotations, read_annotations
+from livecc_hf.evaluation.tasks.annotations import FILE_COLUMN, PINNED_REVISIONS, Annotations, read_annotations
 from livecc_hf.evaluation.tasks.livesports_cc import query_of, read_events
 from livecc_hf.evaluation.tasks.questions import as_published
 from livecc_hf.evaluation.tasks.subtitle_lines import read_subtitle_lines
@@ -143,7 +143,7 @@ class TestOvoBench:
         ("row", "message"),
         [
             (ovo_row("XYZ"), "task 'XYZ' is none of OVO-Bench's"),
-            (ovo_row("EPM", realtime=1, options=[], gt=0), "row 0 of the annotations has no options"),
+            (ovo_row("EPM", realtime=1, options=[], gt=0), r"row 0 of the annotations: options are \'\[\]\'"),
             (ovo_row("EPM", realtime=1, options=["x"], gt=1), "gt is 1, and there are 1 options"),
             (ovo_row("EPM", options=["x"], gt=0), "has no column realtime"),
             (ovo_row("REC", activity="a", test_info=[{"realtime": 1}]), "test_info 0 cannot be used"),
@@ -231,6 +231,16 @@ def test_livesports_questions_in_both_layouts():
     assert first.row.groups == {"q_type": "Who", "ocr": "1"}
     assert (second.row.video, second.row.answer) == ("v", "A")
     assert second.row.key != third.row.key  # ids that are there twice
+    cc_names = {"begin": 1.0, "end": 9.5, "ocr": 1, "options": json.dumps(ours["options"])}
+    left_out = ("video_start", "video_end", "OCR", "video", "options")
+    kept = {name: value for name, value in ours.items() if name not in left_out}
+    assert livesports_qa.read_questions(rows(kept | cc_names), "livecc") == [first]
+
+
+@pytest.mark.parametrize("options", [[], "A. x, B. y", "", 4])
+def test_options_that_are_no_list(options):
+    with pytest.raises(ValueError, match=r"row 0 of the annotations: options are .*: expected a list of texts"):
+        videomme.read_questions(rows(videomme_row(options=options)), "livecc")
 
 
 def test_queries_of_commentary():
@@ -296,6 +306,22 @@ class TestAnnotations:
         found = read_annotations("mvbench", "x/y", tmp_path / "json")
         assert found.rows == [{"a": 1, FILE_COLUMN: "action_count"}, {"a": 2, FILE_COLUMN: "state_change"}]
 
+    def test_the_pinned_commit_is_read_where_none_is_named(self, tmp_path, monkeypatch):
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        pinned, newer = PINNED_REVISIONS["OpenGVLab/MVBench"], "f" * 40
+        cache = tmp_path / "datasets--OpenGVLab--MVBench"
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs/main").write_text(newer)
+        for number, commit in enumerate((pinned, newer)):
+            write_json(cache / f"snapshots/{commit}/json/action_count.json", [{"a": number}])
+        found = read_annotations("mvbench", "OpenGVLab/MVBench")
+        assert (found.rows, found.source, found.revision) == ([{"a": 0}], "OpenGVLab/MVBench", pinned)
+        found = read_annotations("mvbench", "OpenGVLab/MVBench", revision="main")
+        assert (found.rows, found.revision) == ([{"a": 1}], newer)
+
     def test_what_cannot_be_read(self, tmp_path):
         (tmp_path / "a.json").write_text("{")
         with pytest.raises(ValueError, match=r"a\.json is not JSON"):
@@ -304,7 +330,7 @@ class TestAnnotations:
             read_annotations("videomme", "x/y", write_json(tmp_path / "b.json", []))
         with pytest.raises(ValueError, match="holds something else than rows"):
             read_annotations("videomme", "x/y", write_json(tmp_path / "c.json", [1]))
-        with pytest.raises(ValueError, match="not on the Hub as files"):
+        with pytest.raises(ValueError, match=r"not on the Hub as files: .*--annotations \(data/ovo_bench_new\.json"):
             read_annotations("ovobench", "x/y")
         with pytest.raises(ValueError, match=r"cannot be fetched from x/y: .*give a file of them instead"):
             read_annotations("videomme", "x/y")

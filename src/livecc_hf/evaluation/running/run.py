@@ -13,6 +13,7 @@ from livecc_hf.messages import one_line
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import Row
 from ..progress import RowProgress, Say, say_to_stderr
+from ..suites import SUITES
 from ..tasks.livesports_cc import Event
 from ..tasks.questions import FrameRule, Question
 from ..tasks.videos import VideoFolder
@@ -89,8 +90,9 @@ def run(
     """
     options = options or RunOptions()
     source = model if isinstance(model, ModelSource) else ModelSource(str(model))
-    plans = make_plans(suites, options)
-    folder, out = VideoFolder(videos), Path(out).expanduser()
+    out = Path(out).expanduser()
+    plans = make_plans(suites, _pinned(suites, options, out))
+    folder = VideoFolder(videos)
     rank, n_processes = _processes()
     loaded, processor = _load(source, rank, n_processes, say)
     runner = _Runner(loaded, processor, plans, options, source, folder, out, rank)
@@ -99,6 +101,19 @@ def run(
     runner.work(units, say if rank == 0 else lambda _: None)
     _wait_for_all()
     return runner.merge(is_main=rank == 0)
+
+
+def _pinned(suites: str | list[str], options: RunOptions, out: Path) -> RunOptions:
+    """Return options with the dataset's commit that results in `out` were made with: the Hub may have a newer one."""
+    if options.annotations is not None or options.dataset_revision is not None:
+        return options
+    names = suites.split(",") if isinstance(suites, str) else suites
+    for name in (name.strip() for name in names):
+        for file in (out / f"{name}.jsonl", *sorted((out / PARTS).glob(f"{name}.*.jsonl"))):
+            rows = _read_tolerant(file)
+            if rows is not None and name in SUITES and rows.header.dataset == SUITES[name].dataset:
+                return replace(options, dataset_revision=rows.header.dataset_revision)
+    return options
 
 
 def _processes() -> tuple[int, int]:

@@ -21,6 +21,15 @@ HUB_FILES = {
     "videomme-subtitles": ("videomme/test-00000-of-00001.parquet",),
     "mvbench": ("json/*.json",),
 }
+# The commit that is read where the user names none; others are pinned by the first run that reads them.
+PINNED_REVISIONS = {
+    "lmms-lab/Video-MME": "ead1408f75b618502df9a1d8e0950166bf0a2a0b",
+    "OpenGVLab/MVBench": "230a2d4fac8900333c61754641c7a13e069ac9c6",
+}
+# Where the questions lie that are in no Hub repository.
+_ELSEWHERE = {
+    "ovobench": "data/ovo_bench_new.json of github.com/JoeLeelyf/OVO-Bench, whose Hub repository has videos only"
+}
 FILE_COLUMN = "__file__"  # the stem of the file that a row comes from, where a benchmark has several
 
 
@@ -48,7 +57,7 @@ def read_annotations(
         suite: the benchmark's name.
         dataset_id: its Hub id.
         path: a .json, .jsonl or .parquet file, or a folder of .json files; `None`: from the Hub.
-        revision: a commit, tag or branch on the Hub; default: its newest.
+        revision: a commit, tag or branch on the Hub; default: the pinned one, or the newest where none is known.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -71,9 +80,11 @@ def read_annotations(
 def _from_hub(suite: str, dataset_id: str, revision: str | None) -> tuple[Path, str, Sequence[str]]:
     names = HUB_FILES.get(suite)
     if names is None:
-        raise ValueError(f"the questions of {suite} are not on the Hub as files: give them with annotations=FILE")
+        where = f" ({_ELSEWHERE[suite]})" if suite in _ELSEWHERE else ""
+        raise ValueError(f"the questions of {suite} are not on the Hub as files: give them with --annotations{where}")
     from huggingface_hub import snapshot_download
 
+    revision = revision or PINNED_REVISIONS.get(dataset_id)
     try:
         folder = snapshot_download(dataset_id, repo_type="dataset", revision=revision, allow_patterns=list(names))
     except Exception as error:  # no network, no such repository, a gate: as many types as reasons
@@ -136,3 +147,19 @@ def column(row: dict[str, Any], number: int, *names: str) -> Any:
         if row.get(name) is not None:
             return row[name]
     raise ValueError(f"row {number} of the annotations has no column {names[0]}: it has {', '.join(row)}")
+
+
+def options_of(row: dict[str, Any], number: int, name: str = "options") -> list[str]:
+    """Return a row's options: a list, or one as JSON in a text.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    options = column(row, number, name)
+    try:
+        found = json.loads(options) if isinstance(options, str) else list(options)
+    except (ValueError, TypeError):
+        found = None
+    if not isinstance(found, list) or not found:
+        raise ValueError(f"row {number} of the annotations: {name} are {str(options)[:80]!r}: expected a list of texts")
+    return [str(option) for option in found]

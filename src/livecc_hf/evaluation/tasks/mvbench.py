@@ -8,7 +8,7 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, LIVECC, OFFICIAL
-from .annotations import FILE_COLUMN, Annotations, column
+from .annotations import FILE_COLUMN, Annotations, column, options_of
 from .questions import FrameRule, Question, lettered, letters
 
 # Where the videos of a file of questions lie (OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb).
@@ -91,9 +91,8 @@ def _options(row: dict[str, Any], number: int) -> tuple[list[str], str]:
     """Return the options without letters, and the right one's letter."""
     answer = str(column(row, number, "answer"))
     if row.get("candidates") is None:
-        options = without_letters(column(row, number, "options"))
-        return options, answer
-    options = [str(option) for option in row["candidates"]]
+        return without_letters(options_of(row, number)), answer
+    options = options_of(row, number, "candidates")
     if answer not in options:
         raise ValueError(f"row {number} of the annotations: the answer {answer!r} is none of {options}")
     return options, letters(len(options))[options.index(answer)]

@@ -8,7 +8,7 @@ from ..predictions.published_choice import FORWARD, forward_answer, ovo_groups
 from ..predictions.rows import COUNT, LETTER, YES_NO, ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, LIVECC, OFFICIAL
-from .annotations import Annotations, column
+from .annotations import Annotations, column, options_of
 from .questions import FrameRule, Question, lettered, letters
 
 # showlab/livecc chooses among these for every row, whatever is asked.
@@ -40,9 +40,7 @@ def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
 
 
 def _choice(row: dict[str, Any], number: int, protocol: str, groups: dict[str, str]) -> Question:
-    options = [str(option) for option in column(row, number, "options")]
-    if not options:
-        raise ValueError(f"row {number} of the annotations has no options")
+    options = options_of(row, number)
     gt = column(row, number, "gt")
     if not 0 <= gt < len(options):
         raise ValueError(f"row {number} of the annotations: gt is {gt}, and there are {len(options)} options")

@@ -10,7 +10,7 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow, Span
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, OFFICIAL
-from .annotations import Annotations, column
+from .annotations import Annotations, column, options_of
 from .questions import ALL_LINES, SAMPLED_LINES, Question, as_published, letters
 from .subtitle_lines import read_subtitle_lines
 
@@ -52,7 +52,8 @@ def _question(
     row: dict[str, Any], number: int, protocol: str, folder: Path | None, lines: dict[str, tuple[Span, ...]]
 ) -> Question:
     prompts = prompts_of(protocol)
-    options = without_letters(column(row, number, "options"))
+    listed = options_of(row, number)
+    options = without_letters(listed)
     video = str(column(row, number, "videoID"))
     names = ("duration", "domain", "sub_category", "task_type")
     choice = ChoiceRow(
@@ -63,7 +64,7 @@ def _question(
         groups={name: str(column(row, number, name)) for name in names},
         options=options,
     )
-    text = {"question": column(row, number, "question"), "options": "\n".join(as_published(row["options"]))}
+    text = {"question": column(row, number, "question"), "options": "\n".join(as_published(listed))}
     by_logits = protocol != OFFICIAL
     return Question(
         row=choice,
