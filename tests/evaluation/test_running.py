@@ -1,4 +1,4 @@
-"""Benchmarks put to a tiny model: frames, shared vision, commentary, and runs that go on."""
+"""Benchmarks put to a tiny model: commentary, and runs that go on."""
 
 import json
 import os
@@ -7,176 +7,20 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
+from asked_alone import separately
 from layouts import write_json, write_lines
-from media import number_of, write_video
+from media import write_video
 
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import RunOptions, run, score
 from livecc_hf.evaluation.predictions import CommentaryRow, read_rows
 from livecc_hf.evaluation.running.commentary import Commentator, assembled, resizer
-from livecc_hf.evaluation.running.frames import n_frames_of, read_clip
-from livecc_hf.evaluation.running.shared_vision import CandidateError, SharedVision, candidate_ids
+from livecc_hf.evaluation.running.frames import read_clip
+from livecc_hf.evaluation.running.shared_vision import CandidateError, candidate_ids
 from livecc_hf.evaluation.tasks.livesports_cc import Event
 from livecc_hf.evaluation.tasks.questions import FrameRule
-
-QUESTION = "Which colour?\nA. Red.\nB. Blue.\nPlease select the correct answer."
-
-
-def kept(frames, _):
-    return frames
-
-
-class TestFrames:
-    def test_the_references_frames(self, reference_dir, processor, load_frames):
-        clip = read_clip(reference_dir / "clip.mp4", 2.0, 9.0, FrameRule(), resizer(processor))
-        expected = load_frames("once")
-        assert clip.frames.shape == expected.shape
-        assert (clip.frames.int() - expected.int()).abs().float().mean() < 0.1  # rounding of colours
-        assert (clip.times_s[0], clip.times_s[-1]) == (2.0, 9.0)
-
-    @pytest.mark.parametrize(
-        ("rule", "total", "fps", "expected"),
-        [
-            (FrameRule(), 300, 30, 20),
-            (FrameRule(), 30, 30, 4),  # not fewer than four
-            (FrameRule(), 3, 30, 2),
-            (FrameRule(), 1, 30, 2),
-            (FrameRule(), 30_000, 30, 480),
-            (FrameRule(), 310, 30, 20),  # 20.67, in pairs
-            (FrameRule(), 10, 1, 20),  # shown more than once
-            (FrameRule(n_frames=16), 300, 30, 16),
-            (FrameRule(n_frames=64), 31, 30, 30),
-        ],
-    )
-    def test_how_many(self, rule, total, fps, expected):
-        assert n_frames_of(rule, total, fps) == expected
-
-    def test_they_are_spread_over_the_clip(self, tmp_path):
-        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
-        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
-        # Frames that leave the screen from 1.0 to 3.0 s are 9 to 29; four of them, first and last included.
-        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
-        assert clip.times_s == pytest.approx([1.0, 1.7, 2.3, 3.0])
-        whole = read_clip(path, None, None, FrameRule(n_frames=6), kept)
-        assert [number_of(frame) for frame in whole.frames] == [0, 12, 24, 35, 47, 59]
-
-    def test_a_clip_has_at_least_a_second(self, tmp_path):
-        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
-        assert read_clip(path, 0, 0, FrameRule(), kept).times_s[-1] == pytest.approx(1.1)
-
-    def test_seconds_are_the_players(self, tmp_path):
-        times = [10 + i / 10 for i in range(60)]
-        path = write_video(tmp_path / "v.ts", times_s=times, fps=10, muxer="mpegts")
-        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
-        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
-
-    def test_a_folder_of_frames(self, tmp_path):
-        from PIL import Image
-
-        for number in range(12):
-            Image.new("RGB", (56, 56), (number * 20,) * 3).save(tmp_path / f"{number:05d}.png")
-        clip = read_clip(tmp_path, 1.0, 3.0, FrameRule(), kept)  # 3 a second: pictures 3 to 8
-        assert [int(frame[0, 0, 0]) // 20 for frame in clip.frames] == [3, 5, 6, 8]
-        whole = read_clip(tmp_path, None, None, FrameRule(), kept)  # as if 2 a second
-        assert len(whole.frames) == 12
-        with pytest.raises(ValueError, match="has 12 pictures, and none between 9"):
-            read_clip(tmp_path, 9.0, 12.0, FrameRule(), kept)
-
-    def test_what_is_no_video(self, tmp_path):
-        (tmp_path / "v.mp4").write_bytes(b"no video")
-        with pytest.raises(ValueError, match=r"v\.mp4"):
-            read_clip(tmp_path / "v.mp4", 0, 1, FrameRule(), kept)
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return torch.randint(0, 255, (8, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def separately(model, processor, frames, text, answer_prefix):
-    """The scores after a question, by the chat template and one pass of its own."""
-    conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
-    prompt = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True) + answer_prefix
-    patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
-    prompt = prompt.replace("<|video_pad|>", "<|video_pad|>" * (int(grid.prod()) // 4))
-    ids = processor.tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids(ids)),
-        "pixel_values_videos": patches,
-        "video_grid_thw": grid,
-    }
-    with torch.no_grad():
-        return inputs, model(**inputs).logits[0, -1]
-
-
-class TestSharedVision:
-    @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
-    def test_each_question_is_answered_as_if_it_were_the_only_one(self, scheme, make_model, processor, frames):
-        model = make_model(scheme)
-        vision = SharedVision(model, processor, frames)
-        for text in (QUESTION, "Who?\nA. x\nB. y", QUESTION):
-            choice = vision.choose(text, "Answer:", "ABCD", ": ")
-            _, logits = separately(model, processor, frames, text, "Answer:")
-            expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0)
-            assert list(choice.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-            assert choice.answer == "ABCD"[int(expected.argmax())]
-            said = vision.generate(text, "", 6)
-            inputs, _ = separately(model, processor, frames, text, "")
-            options = {"do_sample": False, "max_new_tokens": 6, "repetition_penalty": 1.0}
-            tokens = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
-            assert said == processor.decode_answer(tokens.tolist())
-
-    def test_what_questions_begin_with_in_common_is_read_once(self, make_model, processor, frames):
-        model = make_model("mrope")
-        vision = SharedVision(model, processor, frames)
-        said = "Subtitles: he runs, he falls.\n"
-        lengths = []
-        handle = model.model.language_model.register_forward_hook(
-            lambda module, args, outputs: lengths.append(outputs.last_hidden_state.shape[1])
-        )
-        texts = [f"{said}Who?", f"{said}Where is he?", "Where is he?", f"{said}Who?", f"{said}Who?"]
-        choices = [vision.choose(text, "Answer:", "ABCD", ": ") for text in texts]
-        handle.remove()
-        assert lengths[1] < lengths[0] - 5
-        assert lengths[3] == lengths[0]
-        assert lengths[4] == 1  # the whole question again
-        for text, choice in zip(texts, choices, strict=True):
-            _, logits = separately(model, processor, frames, text, "Answer:")
-            expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0)
-            assert list(choice.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-
-    def test_another_system_prompt(self, make_model, processor, frames):
-        model = make_model("mrope")
-        usual = SharedVision(model, processor, frames).choose(QUESTION, "Answer:", "ABCD", ": ")
-        other = SharedVision(model, processor, frames, "Watch.\n").choose(QUESTION, "Answer:", "ABCD", ": ")
-        assert usual.probabilities != other.probabilities
-
-    def test_candidates_that_are_no_single_token(self, processor):
-        with pytest.raises(CandidateError, match=r"'Yes' with more than one token, the last of them 'es'"):
-            candidate_ids(processor.tokenizer, ["No", "Yes"][::-1], "\n")
-
-    def test_candidates_that_are_the_same_token(self, processor):
-        with pytest.raises(CandidateError, match="share a token"):
-            candidate_ids(processor.tokenizer, ["A", "A"], ": ")
-
-    def test_scores_that_are_not_finite(self, make_model, processor, frames):
-        model = make_model("mrope")
-        weight = model.lm_head.weight
-        before = weight.detach().clone()
-        try:
-            with torch.no_grad():
-                weight.fill_(float("nan"))
-            vision = SharedVision(model, processor, frames)
-            assert vision.choose(QUESTION, "Answer:", "ABCD", ": ") is None
-            assert vision.generate(QUESTION, "", 4) is None
-        finally:
-            with torch.no_grad():
-                weight.copy_(before)
 
 
 def test_a_commentary_as_the_reference_makes_it(reference, reference_dir, make_model, processor):
@@ -503,9 +347,3 @@ def test_two_processes_write_what_one_does(benchmark, published_checkpoint, tmp_
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     assert subprocess.run([*launch, *command(benchmark, published_checkpoint, two)], env=environment).returncode == 0
     assert (one / "videomme.jsonl").read_text() == (two / "videomme.jsonl").read_text()
-
-
-def test_pictures_are_numbered(tmp_path):
-    """What the tests above rely on."""
-    clip = read_clip(write_video(tmp_path / "v.mp4", n_frames=20, fps=10), None, None, FrameRule(n_frames=20), kept)
-    assert np.array_equal([number_of(frame) for frame in clip.frames], range(20))

@@ -1,0 +1,81 @@
+"""The frames of a clip that a question is about."""
+
+import numpy as np
+import pytest
+from media import number_of, write_video
+
+from livecc_hf.evaluation.running.commentary import resizer
+from livecc_hf.evaluation.running.frames import n_frames_of, read_clip
+from livecc_hf.evaluation.tasks.questions import FrameRule
+
+
+def kept(frames, _):
+    return frames
+
+
+class TestFrames:
+    def test_the_references_frames(self, reference_dir, processor, load_frames):
+        clip = read_clip(reference_dir / "clip.mp4", 2.0, 9.0, FrameRule(), resizer(processor))
+        expected = load_frames("once")
+        assert clip.frames.shape == expected.shape
+        assert (clip.frames.int() - expected.int()).abs().float().mean() < 0.1  # rounding of colours
+        assert (clip.times_s[0], clip.times_s[-1]) == (2.0, 9.0)
+
+    @pytest.mark.parametrize(
+        ("rule", "total", "fps", "expected"),
+        [
+            (FrameRule(), 300, 30, 20),
+            (FrameRule(), 30, 30, 4),  # not fewer than four
+            (FrameRule(), 3, 30, 2),
+            (FrameRule(), 1, 30, 2),
+            (FrameRule(), 30_000, 30, 480),
+            (FrameRule(), 310, 30, 20),  # 20.67, in pairs
+            (FrameRule(), 10, 1, 20),  # shown more than once
+            (FrameRule(n_frames=16), 300, 30, 16),
+            (FrameRule(n_frames=64), 31, 30, 30),
+        ],
+    )
+    def test_how_many(self, rule, total, fps, expected):
+        assert n_frames_of(rule, total, fps) == expected
+
+    def test_they_are_spread_over_the_clip(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
+        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
+        # Frames that leave the screen from 1.0 to 3.0 s are 9 to 29; four of them, first and last included.
+        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
+        assert clip.times_s == pytest.approx([1.0, 1.7, 2.3, 3.0])
+        whole = read_clip(path, None, None, FrameRule(n_frames=6), kept)
+        assert [number_of(frame) for frame in whole.frames] == [0, 12, 24, 35, 47, 59]
+
+    def test_a_clip_has_at_least_a_second(self, tmp_path):
+        path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
+        assert read_clip(path, 0, 0, FrameRule(), kept).times_s[-1] == pytest.approx(1.1)
+
+    def test_seconds_are_the_players(self, tmp_path):
+        times = [10 + i / 10 for i in range(60)]
+        path = write_video(tmp_path / "v.ts", times_s=times, fps=10, muxer="mpegts")
+        clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
+        assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
+
+    def test_a_folder_of_frames(self, tmp_path):
+        from PIL import Image
+
+        for number in range(12):
+            Image.new("RGB", (56, 56), (number * 20,) * 3).save(tmp_path / f"{number:05d}.png")
+        clip = read_clip(tmp_path, 1.0, 3.0, FrameRule(), kept)  # 3 a second: pictures 3 to 8
+        assert [int(frame[0, 0, 0]) // 20 for frame in clip.frames] == [3, 5, 6, 8]
+        whole = read_clip(tmp_path, None, None, FrameRule(), kept)  # as if 2 a second
+        assert len(whole.frames) == 12
+        with pytest.raises(ValueError, match="has 12 pictures, and none between 9"):
+            read_clip(tmp_path, 9.0, 12.0, FrameRule(), kept)
+
+    def test_what_is_no_video(self, tmp_path):
+        (tmp_path / "v.mp4").write_bytes(b"no video")
+        with pytest.raises(ValueError, match=r"v\.mp4"):
+            read_clip(tmp_path / "v.mp4", 0, 1, FrameRule(), kept)
+
+
+def test_pictures_are_numbered(tmp_path):
+    """What the tests above rely on."""
+    clip = read_clip(write_video(tmp_path / "v.mp4", n_frames=20, fps=10), None, None, FrameRule(n_frames=20), kept)
+    assert np.array_equal([number_of(frame) for frame in clip.frames], range(20))
