@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 PERCENT = "%"
@@ -71,7 +72,8 @@ class Score:
     def subject(self) -> str:
         """Whose score it is: the model, and of verdicts whom it was compared with; the file where that is not known."""
         opponent = self.details.get("opponent")
-        return f"{self.model or self.source} against {opponent}" if opponent else self.model or self.source
+        model = self.model or Path(self.source).name  # without folders of the machine: the page is shown to others
+        return f"{model} against {opponent}" if opponent else model
 
     def figure(self, name: str) -> Figure:
         """Return the figure of that name.
