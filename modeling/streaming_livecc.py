@@ -14,6 +14,7 @@ from .decoding_livecc import LIVE_MAX_PIXELS, StreamOptions, TokenChooser, check
 from .frame_queue_livecc import FrameQueue
 from .frames_livecc import PreparedFrames, gray_frames
 from .grammar_livecc import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
+from .stream_answer_livecc import Answer
 from .stream_attention_livecc import Rope
 from .stream_cache_livecc import CacheMemory, StreamCache
 from .stream_engine_livecc import TurnJob, generate
@@ -265,24 +266,60 @@ class CommentaryStream:
             ValueError: if no turn is complete yet, or the question is empty or cannot be asked.
             ContextFullError: if question and answer do not fit; the stream is as before.
         """
+        answer = self.begin_answer(question, max_new_tokens)
+        try:
+            job = answer.next_job()
+            generate(self._model, [job])
+        except BaseException:
+            self._restore(answer.before)
+            raise
+        answer.take(job)
+        return self.end_answer(answer)
+
+    def begin_answer(self, question: str, max_new_tokens: int = 512) -> Answer:
+        """Prepare an answer; arguments and errors as in :meth:`answer`.
+
+        For callers that run it together with the turns of other streams, a few tokens at a time. No turn of this stream
+        may begin before :meth:`end_answer`.
+        """
         if self.waiting.n_turns == 0:
             raise ValueError("nothing has been seen yet: push frames until a first turn is complete, then ask")
+        self.check_question(question, max_new_tokens)
+        chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
+        return Answer(
+            self._reading(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens), chooser
+        )
+
+    def check_question(self, question: str, max_new_tokens: int = 512) -> None:
+        """Check what :meth:`answer` is given.
+
+        Raises:
+            ValueError: if the question is empty or cannot be asked, or the length is none.
+        """
         if not self._processor.checked_text(question).strip():
             raise ValueError(f"the question is {question!r}: expected some text")
         if max_new_tokens is None:
             raise ValueError("max_new_tokens=None: expected a whole number at least 1")
         check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
-        chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
-        reading = self._reading(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens)
-        job = TurnJob(reading, chooser, chooser.end_ids, max_new_tokens)
-        before = self.state.snapshot()
-        try:
-            generate(self._model, [job])
-        except BaseException:
-            self._restore(before)
-            raise
-        self.state.restore(before)
-        return self._processor.decode_answer(job.token_ids)
+
+    def undo_answer(self, answer: Answer) -> None:
+        """Put the stream back to before the part of an answer that failed; its next job generates that part again."""
+        self._restore(answer.undo())
+
+    def end_answer(self, answer: Answer) -> str:
+        """Put the stream back to before the question, and return what was answered so far."""
+        self.state.restore(answer.before)
+        return self._processor.decode_answer(answer.token_ids) if answer.token_ids else ""
+
+    @property
+    def max_pixels(self) -> int:
+        """How many pixels of a frame are seen at most."""
+        return self._frame_options["max_pixels"]
+
+    @property
+    def turn_tokens(self) -> int:
+        """How many tokens a turn has at most."""
+        return self._chooser.max_new_tokens
 
     def begin_turn(self, is_last: bool = False) -> Turn | None:
         """Prepare the next turn, of frames that wait.

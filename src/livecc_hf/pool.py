@@ -11,9 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,11 +24,15 @@ from livecc_hf.modeling.stream_engine_livecc import generate
 from livecc_hf.modeling.stream_layers_livecc import check_layers
 from livecc_hf.modeling.stream_reading_livecc import new_memory
 from livecc_hf.modeling.streaming_livecc import LARGE_FRAME_PX, CommentaryStream
+from livecc_hf.pool_stats import PoolStats
+from livecc_hf.pooled_answers import AnswerPart
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
     from livecc_hf.modeling.streaming_livecc import Turn
+
+    _Begun = tuple[PooledStream, Turn | AnswerPart]
 
 _log = logging.getLogger(__name__)
 OVERLOAD_POLICIES = ("refuse", "drop")
@@ -43,35 +45,6 @@ class PoolFullError(RuntimeError):
 
 class PoolStoppedError(RuntimeError):
     """The thread that ran the rounds has died, or a round does not come to its end."""
-
-
-@dataclass
-class PoolStats:
-    """What a pool has done so far.
-
-    Attributes:
-        n_rounds: rounds.
-        n_rounds_apart: those in which all together failed, so that each stream was tried alone, which takes longer.
-        n_turns: turns said.
-        n_tokens: tokens generated.
-        n_dropped_frames: frames dropped because they came faster than they could be commented on.
-        n_refused: joins and pushes refused.
-        n_failed: streams ended by an error.
-        n_unsaid_frames: frames that waited for their words when their stream was ended.
-        busy_s: time spent in rounds, in seconds.
-        latencies_s: of the last turns: seconds from the arrival of a turn's last frame to its words.
-    """
-
-    n_rounds: int = 0
-    n_rounds_apart: int = 0
-    n_turns: int = 0
-    n_tokens: int = 0
-    n_dropped_frames: int = 0
-    n_refused: int = 0
-    n_failed: int = 0
-    n_unsaid_frames: int = 0
-    busy_s: float = 0.0
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
 
 
 class CommentaryPool:
@@ -201,11 +174,11 @@ class CommentaryPool:
         """Run a round.
 
         Returns:
-            How many turns were said; 0 if no stream had one.
+            How many turns were said, parts of answers among them; 0 if no stream had one.
         """
         with self._round:
             self._round_began_s = began_s = time.monotonic()
-            begun: list[tuple[PooledStream, Turn]] = []
+            begun: list[_Begun] = []
             try:
                 for stream in self.streams:
                     if (turn := self._begin(stream)) is not None:
@@ -395,7 +368,7 @@ class CommentaryPool:
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing or any(s.is_ready for s in self._streams.values()))
 
-    def _begin(self, stream: PooledStream) -> Turn | None:
+    def _begin(self, stream: PooledStream) -> Turn | AnswerPart | None:
         try:
             turn = stream.begin()
         except Exception as error:
@@ -405,7 +378,9 @@ class CommentaryPool:
             self.end(stream)
         return turn
 
-    def _generate(self, begun: Sequence[tuple[PooledStream, Turn]]) -> list[tuple[PooledStream, Turn]]:
+    def _generate(
+        self, begun: Sequence[tuple[PooledStream, Turn | AnswerPart]]
+    ) -> list[tuple[PooledStream, Turn | AnswerPart]]:
         """Generate turns and return those that were said; a stream that fails ends, the others go on."""
         failure = None
         try:
@@ -416,7 +391,7 @@ class CommentaryPool:
             if not isinstance(error, Exception):
                 raise
             if len(begun) == 1:
-                self.end(begun[0][0], error)
+                begun[0][0].fail(begun[0][1], error)
                 return []
             failure = one_line(error)
         # Not while the error is handled: its traceback holds what filled the memory, if that was the matter.
@@ -431,16 +406,18 @@ class CommentaryPool:
         for stream, turn in begun:
             if turn.job.error is not None:
                 stream.undo(turn)
-                self.end(stream, turn.job.error)
+                stream.fail(turn, turn.job.error)
         return [(stream, turn) for stream, turn in begun if turn.job.error is None]
 
-    def _deliver(self, stream: PooledStream, turn: Turn) -> None:
+    def _deliver(self, stream: PooledStream, turn: Turn | AnswerPart) -> None:
         try:
             latency_s = stream.complete(turn)
         except Exception as error:
             self.end(stream, error)
             return
-        if latency_s is None:  # it has left meanwhile
+        if isinstance(turn, AnswerPart):
+            self.stats.n_tokens += len(turn.job.token_ids)
+        if latency_s is None:  # it has left meanwhile, or this was part of an answer
             return
         self.stats.n_turns += 1
         self.stats.n_tokens += len(turn.job.token_ids)

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from livecc_hf.modeling.frames_livecc import PreparedFrames, as_tensor
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.pooled_answers import MAX_WAITING, AnswerPart, PooledAnswers
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
@@ -61,8 +63,10 @@ class PooledStream:
         self._arrivals_s: deque[float] = deque()  # of the frames that wait, on the clock of time.monotonic
         self._n_pushed = 0
         self._n_in_turn = 0  # frames of the turn that is being generated; they wait until it is complete
+        self._is_in_part = False  # whether part of an answer is being generated
         self._leaving: CommentaryStream | None = None  # ended while its turn is being generated
         self._is_finished = False
+        self._answers = PooledAnswers()
         self._segments: deque[CommentarySegment] = deque()
         self._news = threading.Condition()  # guards the segments and the error
 
@@ -82,7 +86,11 @@ class PooledStream:
         with self._lock:
             if self._stream is None:
                 return False
-            return self._is_finished or len(self._stream.waiting) >= self._stream.waiting.turn_frames
+            return (
+                self._is_finished
+                or bool(self._answers)
+                or len(self._stream.waiting) >= self._stream.waiting.turn_frames
+            )
 
     @property
     def waiting_s(self) -> float:
@@ -142,6 +150,34 @@ class PooledStream:
         """
         with self._lock:
             self._open_stream().ask(query)
+
+    def answer(self, question: str, max_new_tokens: int = 512) -> Future[str]:
+        """Ask about what was seen so far; the commentary goes on as if that had not been asked.
+
+        It is answered between two turns, as many tokens a round as a turn has, so that no other stream waits longer
+        than for a turn. The turns of this stream wait until it is answered; questions before :meth:`finish` are too.
+
+        Args:
+            question: the question.
+            max_new_tokens: the answer's longest length in tokens.
+
+        Returns:
+            The answer to come: `result()` waits for it where a thread runs the rounds (`CommentaryPool.start`), and
+            raises what `CommentaryStream.answer` raises, or `StreamEndedError` where the stream has ended before.
+            A question that still waits can be cancelled.
+
+        Raises:
+            StreamEndedError: after the end, or after :meth:`finish`.
+            ValueError: if the question is empty or cannot be asked.
+            OverloadedError: if 8 questions wait.
+        """
+        with self._lock:
+            self._open_stream().check_question(question, max_new_tokens)
+            if len(self._answers) >= MAX_WAITING:
+                raise OverloadedError(f"{len(self._answers)} questions wait on stream {self.number}: ask again later")
+            future = self._answers.ask(question, max_new_tokens)
+        self._pool.wake()
+        return future
 
     def finish(self) -> None:
         """Say that no more frames come; the stream ends when what waits is said, an incomplete turn too.
@@ -217,11 +253,18 @@ class PooledStream:
 
     # What follows is called by the pool, in its rounds.
 
-    def begin(self) -> Turn | None:
-        """Prepares the next turn, if there is one."""
+    def begin(self) -> Turn | AnswerPart | None:
+        """Prepares the next turn, or part of an answer, if there is one."""
         with self._lock:
             if self._stream is None:
                 return None
+            waiting = self._stream.waiting
+            # A first turn that has come goes first: there is nothing to ask about before it.
+            if waiting.n_turns or len(waiting) < waiting.turn_frames:
+                part = self._answers.begin(self._stream)
+                if part is not None:
+                    self._is_in_part = True
+                    return part
             turn = self._stream.begin_turn(is_last=self._is_finished)
             self._n_in_turn = 0 if turn is None else turn.n_frames
             return turn
@@ -231,15 +274,31 @@ class PooledStream:
         with self._lock:
             self._end_round()
 
-    def undo(self, turn: Turn) -> None:
+    def undo(self, turn: Turn | AnswerPart) -> None:
         """Puts the stream back to before a turn."""
         with self._lock:
             self._end_round()
-            if self._stream is not None:
+            if self._stream is None:
+                return
+            if isinstance(turn, AnswerPart):
+                self._answers.undo(self._stream)
+            else:
                 self._stream.undo_turn(turn)
 
-    def complete(self, turn: Turn) -> float | None:
-        """Delivers what a turn said; returns its latency in seconds, `None` if the stream has ended meanwhile."""
+    def fail(self, turn: Turn | AnswerPart, error: Exception) -> None:
+        """Ends the stream for a turn that failed and was undone; an answer that failed ends alone."""
+        if not isinstance(turn, AnswerPart):
+            self._pool.end(self, error)
+            return
+        with self._lock:
+            if self._stream is not None:
+                self._answers.fail(self._stream, error)
+
+    def complete(self, turn: Turn | AnswerPart) -> float | None:
+        """Delivers what a turn said; returns its latency in seconds, `None` if there is none to tell of."""
+        if isinstance(turn, AnswerPart):
+            self._complete_part(turn)
+            return None
         with self._lock:
             if self._stream is None:
                 self._end_round()
@@ -255,26 +314,41 @@ class PooledStream:
                 self._news.notify_all()
         return time.monotonic() - arrived_s
 
+    def _complete_part(self, part: AnswerPart) -> None:
+        answered = None
+        with self._lock:
+            if self._stream is not None:
+                answered = self._answers.take(self._stream, part)
+            self._end_round()
+        if answered is not None:  # without the lock: who waits may call
+            future, text = answered
+            future.set_result(text)
+
     def close(self, error: Exception | None) -> int:
         """Takes the end of the stream down; the pool calls it once. Returns how many frames had no words yet."""
         with self._lock:
             self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
             n_unsaid = len(stream.waiting)
-            if self._n_in_turn:
+            unanswered = self._answers.close()
+            if self._n_in_turn or self._is_in_part:
                 self._leaving = stream  # its memory is in use until the round is over
             else:
                 stream.release()
             self._arrivals_s.clear()
         with self._news:
             self._news.notify_all()
+        for future in unanswered:
+            ended = StreamEndedError(f"stream {self.number} has ended before it was answered")
+            ended.__cause__ = error
+            future.set_exception(ended)
         if self._on_end is not None:
             with contextlib.suppress(Exception):
                 self._on_end(error)
         return n_unsaid
 
     def _end_round(self) -> None:
-        self._n_in_turn = 0
+        self._n_in_turn, self._is_in_part = 0, False
         if self._leaving is not None:
             leaving, self._leaving = self._leaving, None
             leaving.release()

@@ -7,17 +7,21 @@ browser writes), then a JPEG, PNG or WebP file.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+
+if TYPE_CHECKING:
+    from livecc_hf.serve.settings import ServeSettings
 
 PATH = "/v1/commentary"
 SUBPROTOCOL = "livecc.v1"
 TOKEN_SUBPROTOCOL_PREFIX = "livecc.bearer."
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_QUERY_CHARACTERS = 4000
+MAX_ID_CHARACTERS = 100
 MAX_TIME_S = 1e11  # beyond any clock in seconds; milliseconds since 1970 lie above
 
 # RFC 6455 and the IANA registry.
@@ -40,11 +44,12 @@ class ClientError(Exception):
         code: what programs read.
         message: what people read.
         close_code: the close code if the session ends with it; `None` if it goes on.
+        id: of the question that it answers.
     """
 
-    def __init__(self, code: str, message: str, close_code: int | None = None):
+    def __init__(self, code: str, message: str, close_code: int | None = None, id: str | int | None = None):
         super().__init__(message)
-        self.code, self.message, self.close_code = code, message, close_code
+        self.code, self.message, self.close_code, self.id = code, message, close_code, id
 
 
 class _Message(BaseModel):
@@ -84,16 +89,32 @@ class Ask(_Message):
     query: _Text
 
 
+class Question(_Message):
+    """Something asked beside the commentary, which goes on as if it had not been."""
+
+    type: Literal["question"]
+    question: _Text
+    id: Annotated[str, Field(max_length=MAX_ID_CHARACTERS)] | int | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
+
+
+class Pause(_Message):
+    """The video stands still, and goes on later."""
+
+    type: Literal["pause"]
+
+
 class Finish(_Message):
     """No more frames come; what waits is said before the end."""
 
     type: Literal["finish"]
 
 
-_CLIENT_MESSAGE = TypeAdapter(Annotated[Start | Ask | Finish, Field(discriminator="type")])
+ClientMessage = Start | Ask | Question | Pause | Finish
+_CLIENT_MESSAGE = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
-def read_message(text: str) -> Start | Ask | Finish:
+def read_message(text: str) -> ClientMessage:
     """Read a client's JSON.
 
     Raises:
@@ -151,7 +172,14 @@ def unpack_frame(message: bytes, max_bytes: int) -> tuple[float, bytes]:
 
 def error_message(error: ClientError) -> dict:
     """Return what tells a client of an error."""
-    return {"type": "error", "code": error.code, "message": error.message, "is_final": error.close_code is not None}
+    named = {} if error.id is None else {"id": error.id}
+    return {
+        "type": "error",
+        "code": error.code,
+        "message": error.message,
+        "is_final": error.close_code is not None,
+        **named,
+    }
 
 
 def close_reason(error: ClientError) -> str:
@@ -159,14 +187,30 @@ def close_reason(error: ClientError) -> str:
     return f"{error.code}: {error.message}".encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
-def started_message(session: int, settings) -> dict:
-    """Return the answer to a start."""
+def started_message(session: int, settings: ServeSettings, model: str, max_pixels: int) -> dict:
+    """Return the answer to a start.
+
+    Args:
+        session: its number.
+        settings: the limits in force.
+        model: the model's name.
+        max_pixels: how many pixels of a frame the model sees at most; larger frames are resized.
+    """
+    limits = (
+        *("max_frame_bytes", "max_frame_px", "max_messages_per_s", "max_bytes_per_s", "max_session_s"),
+        *("max_lag_s", "max_answer_tokens", "max_text_tokens", "idle_timeout_s", "max_pause_s"),
+    )
     return {
         "type": "started",
         "session": session,
+        "model": model,
         "frames_per_s": 1 / FRAME_STEP_S,
-        "max_frame_bytes": settings.max_frame_bytes,
-        "max_frame_px": settings.max_frame_px,
-        "max_messages_per_s": settings.max_messages_per_s,
-        "max_session_s": settings.max_session_s,
+        "max_pixels": max_pixels,
+        **{name: getattr(settings, name) for name in limits},
     }
+
+
+def answer_message(item: Question, text: str) -> dict:
+    """Return the answer to a question."""
+    named = {} if item.id is None else {"id": item.id}
+    return {"type": "answer", **named, "question": item.question, "text": text}

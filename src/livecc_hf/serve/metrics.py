@@ -39,6 +39,12 @@ class ServeMetrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
+        self.answer_s = Histogram(
+            "livecc_answer_seconds",
+            "From a question to its answer",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
         self.is_ready = Gauge("livecc_ready", "Whether clients are served, as in /health", registry=registry)
         for result in ("shown", "skipped", "dropped", "refused", "bad"):
             self.frames.labels(result)

@@ -44,7 +44,7 @@ def add_page(app: FastAPI, service: CommentaryService) -> None:
         options = service.options
         answer = {
             "version": __version__,
-            "model": model_name(service.model_path),
+            "model": service.model_name,
             "query": options.query if options else None,
             "max_pixels": (options.max_pixels if options else None) or LIVE_MAX_PIXELS,
             "max_sessions": service.settings.max_sessions,
@@ -58,11 +58,3 @@ def add_page(app: FastAPI, service: CommentaryService) -> None:
         return FileResponse(demo_clip_path(), media_type="video/mp4")
 
     app.mount("/", _PageFiles(directory=PAGE_FOLDER, html=True))
-
-
-def model_name(path: str) -> str:
-    """Return a model's name for people: an id on the Hub, or a folder's name."""
-    for part in Path(path).parts:
-        if part.startswith("models--"):  # of the Hub's cache
-            return part.removeprefix("models--").replace("--", "/", 1)
-    return Path(path).resolve().name if Path(path).is_dir() else path

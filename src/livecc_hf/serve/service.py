@@ -6,6 +6,7 @@ import concurrent.futures
 import logging
 import time
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from livecc_hf.modeling import CommentaryStream, StreamOptions
@@ -71,9 +72,13 @@ class CommentaryService:
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
     @property
-    def model_path(self) -> str:
-        """Where the model came from: a folder or an id on the Hub."""
-        return self._model.name_or_path
+    def model_name(self) -> str:
+        """The model's name for people: an id on the Hub, or a folder's name."""
+        path = Path(self._model.name_or_path)
+        for part in path.parts:
+            if part.startswith("models--"):  # of the Hub's cache
+                return part.removeprefix("models--").replace("--", "/", 1)
+        return path.resolve().name if path.is_dir() else str(path)
 
     def start(self) -> None:
         """Say a few turns for nobody, so that the first client does not wait for what only happens once.
@@ -211,7 +216,7 @@ class CommentaryService:
             raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
         return stream_options(self.options, chosen)
 
-    def check_length(self, text: str) -> None:
+    def check_length(self, text: str, what: str = "query, title and previous text have") -> None:
         """Check that a client's text is not too long: the memory of all streams is as long as the longest.
 
         Raises:
@@ -220,7 +225,7 @@ class CommentaryService:
         n_tokens = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
         limit = self.settings.max_text_tokens
         if n_tokens > limit:
-            raise ValueError(f"query, title and previous text have {n_tokens} tokens: expected at most {limit}")
+            raise ValueError(f"{what} {n_tokens} tokens: expected at most {limit}")
 
     def health(self) -> dict:
         """Return what a load balancer wants to know: `status`, with a `reason` where that is ``failed``."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import json
 import logging
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -26,7 +28,10 @@ from livecc_hf.serve.messages import (
     Ask,
     ClientError,
     Finish,
+    Pause,
+    Question,
     Start,
+    answer_message,
     close_reason,
     error_message,
     read_message,
@@ -65,11 +70,12 @@ class Session:
         self._ended: asyncio.Future[ClientError | None] = self._loop.create_future()  # `None`: the client has gone
         self._messages = RateLimit(self._settings.max_messages_per_s)
         self._bytes = RateLimit(self._settings.max_bytes_per_s)
-        self._todo: deque[Start | Ask | Finish | Frame] = deque()
+        self._todo: deque[Start | Ask | Question | Finish | Frame] = deque()
         self._has_todo = asyncio.Event()
         self._unread: asyncio.Queue[dict | None] = asyncio.Queue()  # bounded by hand, so that a farewell fits
         self._has_started = self._is_finishing = False
         self._active_s = self._loop.time()  # when the video last moved on
+        self._held_s = 0.0  # until when a pause or a question holds the place
         self._n_errors = 0  # in a row
         # Of the stream; the worker's, one thread at a time.
         self._start: Start | None = None
@@ -149,7 +155,7 @@ class Session:
         settings = self._settings
         start_by_s = self._loop.time() + settings.start_timeout_s
         while not self._ended.done():
-            end_s = self._active_s + settings.idle_timeout_s if self._has_started else start_by_s
+            end_s = self._idle_by_s() if self._has_started else start_by_s
             wait_s = None if self._is_finishing else end_s - self._loop.time()
             try:
                 if wait_s is not None and wait_s <= 0:  # or what is there already would be taken all the same
@@ -158,7 +164,8 @@ class Session:
                     message = await self._websocket.receive()
             except TimeoutError:
                 if self._has_started:
-                    self._end("idle", f"no new frame for {settings.idle_timeout_s:g} s: connect again", CLOSE_POLICY)
+                    idle_s = round(self._loop.time() - self._active_s)
+                    self._end("idle", f"no new frame for {idle_s} s: connect again", CLOSE_POLICY)
                 else:
                     what = f"no 'start' for {settings.start_timeout_s:g} s: connect again"
                     self._end("not_started", what, CLOSE_POLICY)
@@ -172,6 +179,12 @@ class Session:
                 self._receive(message.get("text"), message.get("bytes"))
             except ClientError as error:
                 self._tell_error(error)
+
+    def _idle_by_s(self) -> float:
+        """Return when the session ends if the video does not move on, on the loop's clock."""
+        settings = self._settings
+        held_s = min(self._held_s, self._active_s + settings.max_pause_s)
+        return max(self._active_s + settings.idle_timeout_s, held_s)
 
     def _receive(self, text: str | None, data: bytes | None) -> None:
         if not self._messages.allows() or not self._bytes.allows(len(text or data or "")):
@@ -192,8 +205,15 @@ class Session:
         if isinstance(received, Frame):
             self._sift(received)
             return
-        if isinstance(received, Ask) and sum(isinstance(item, Ask) for item in self._todo) >= _MAX_WAITING_ASKS:
-            raise ClientError("too_fast", "too many queries wait: this one was not taken")
+        if isinstance(received, Pause):
+            self._held_s = math.inf
+            return
+        if isinstance(received, Ask | Question):
+            if sum(isinstance(item, type(received)) for item in self._todo) >= _MAX_WAITING_ASKS:
+                id = getattr(received, "id", None)
+                raise ClientError("too_fast", f"too many wait: this {received.type} was not taken", id=id)
+            if isinstance(received, Question):
+                self._held_s = max(self._held_s, self._loop.time() + self._settings.idle_timeout_s)
         if isinstance(received, Start):
             self._active_s = self._loop.time()
         self._has_started = True
@@ -211,7 +231,7 @@ class Session:
     def _sift(self, frame: Frame) -> None:
         """Let a frame wait if the model should see it; where too many wait, the newest win."""
         if frame.timestamp_s > self._sampler.last_s:
-            self._active_s = self._loop.time()
+            self._active_s, self._held_s = self._loop.time(), 0.0
         try:
             is_wanted = self._sampler.wants(frame.timestamp_s)
         except ValueError as error:
@@ -247,9 +267,14 @@ class Session:
                         self._tell(notice)
                 elif isinstance(item, Start):
                     await self._in_thread(self._rehearse, item)
-                    self._tell(started_message(self._number, self._settings))
+                    service = self._service
+                    self._tell(
+                        started_message(self._number, self._settings, service.model_name, self._rehearsal.max_pixels)
+                    )
                 elif isinstance(item, Ask):
                     await self._in_thread(self._ask, item)
+                elif isinstance(item, Question):
+                    await self._in_thread(self._question, item)
                 elif self._stream is not None:
                     self._stream.finish()
                 else:
@@ -284,6 +309,28 @@ class Session:
             self._query = item.query
         except ValueError as error:
             raise ClientError("bad_query", one_line(error)) from None
+
+    def _question(self, item: Question) -> None:
+        limit = self._settings.max_answer_tokens
+        if (item.max_new_tokens or 0) > limit:
+            what = f"max_new_tokens={item.max_new_tokens}: expected at most {limit} on this server"
+            raise ClientError("bad_question", what, id=item.id)
+        if self._stream is None:
+            what = "nothing has been seen yet: ask when the first words have come"
+            raise ClientError("bad_question", what, id=item.id)
+        try:
+            self._service.check_length(item.question, "the question has")
+            future = self._stream.answer(item.question, item.max_new_tokens or limit)
+        except ValueError as error:
+            raise ClientError("bad_question", one_line(error), id=item.id) from None
+        except OverloadedError as error:
+            raise ClientError("too_fast", one_line(error), id=item.id) from None
+        asked_s = time.monotonic()
+        future.add_done_callback(
+            lambda answered: self._loop.call_soon_threadsafe(
+                self._tell_answer, item, answered, time.monotonic() - asked_s
+            )
+        )
 
     def _show(self, frame: Frame) -> dict | None:
         """Decode a frame and push it; return a notice to the client, if there is one."""
@@ -373,6 +420,17 @@ class Session:
                 "n_dropped_frames": self._n_dropped,
             }
         )
+
+    def _tell_answer(self, item: Question, answered: concurrent.futures.Future[str], took_s: float) -> None:
+        error = answered.exception()
+        if error is None:
+            self._metrics.answer_s.observe(took_s)
+            self._tell(answer_message(item, answered.result()))
+        elif not isinstance(error, StreamEndedError):  # of which the client hears as such
+            if not isinstance(error, ValueError):
+                _log.error("session %d: a question was not answered", self._number, exc_info=error)
+            what = one_line(error) if isinstance(error, ValueError) else f"it failed ({type(error).__name__})"
+            self._tell_error(ClientError("bad_question", f"the question was not answered: {what}", id=item.id))
 
     # The end.
 

@@ -47,9 +47,13 @@ class ServeSettings:
     max_new_tokens: int = _setting(32, "most tokens in a turn that a client may ask for")
     max_errors: int = _setting(10, "bad messages in a row after which a session ends")
     max_unread: int = _setting(64, "messages that a client may leave unread before its session ends")
+    max_answer_tokens: int = _setting(128, "most tokens of an answer to a question")
     max_text_tokens: int = _setting(1024, "most tokens of a query, with title and previous text")
     start_timeout_s: float = _setting(10.0, "seconds in which a client must send its request, and then start")
     idle_timeout_s: float = _setting(30.0, "seconds without a new frame after which a session ends")
+    max_pause_s: float = _setting(
+        600.0, "seconds without a new frame after which a session ends that was paused or asks questions"
+    )
     ping_timeout_s: float = _setting(20.0, "seconds between pings, and for their answer")
     max_round_s: float = _setting(60.0, "seconds after which a round of generation is taken to hang")
     decode_threads: int = _setting(4, "threads that decode and resize frames")

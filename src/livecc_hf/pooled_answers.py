@@ -1,0 +1,84 @@
+"""Questions to one stream of a pool: they wait for their turn, and are answered a turn's worth of tokens a round."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import CommentaryStream
+    from livecc_hf.modeling.stream_answer_livecc import Answer
+    from livecc_hf.modeling.stream_engine_livecc import TurnJob
+
+MAX_WAITING = 8  # questions of one stream
+
+
+@dataclass(frozen=True)
+class AnswerPart:
+    """What a round adds to an answer; a pool treats it as it does a turn.
+
+    Attributes:
+        job: what `generate` takes.
+    """
+
+    job: TurnJob
+
+
+class PooledAnswers:
+    """The questions of one stream, in order. Whoever calls holds the stream's lock."""
+
+    def __init__(self):
+        self._waiting: deque[tuple[str, int, Future[str]]] = deque()
+        self._answer: Answer | None = None
+        self._future: Future[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting) + (self._answer is not None)
+
+    def ask(self, question: str, max_new_tokens: int) -> Future[str]:
+        """Let a question wait."""
+        future: Future[str] = Future()
+        self._waiting.append((question, max_new_tokens, future))
+        return future
+
+    def begin(self, stream: CommentaryStream) -> AnswerPart | None:
+        """Return the next part of the answer that is due, if there is one; a question that cannot be asked fails."""
+        while self._answer is None and self._waiting:
+            question, max_new_tokens, future = self._waiting.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                self._answer, self._future = stream.begin_answer(question, max_new_tokens), future
+            except Exception as error:
+                future.set_exception(error)
+        return None if self._answer is None else AnswerPart(self._answer.next_job(stream.turn_tokens))
+
+    def undo(self, stream: CommentaryStream) -> None:
+        """Put the stream back to before the part."""
+        stream.undo_answer(self._answer)
+
+    def fail(self, stream: CommentaryStream, error: Exception) -> None:
+        """Give the answer up, whose part was undone; the stream goes on as if it had not been asked."""
+        stream.end_answer(self._answer)
+        self._answer, future = None, self._future
+        future.set_exception(error)
+
+    def take(self, stream: CommentaryStream, part: AnswerPart) -> tuple[Future[str], str] | None:
+        """Take what a part has added; return the answer and who waits for it, if that was the last."""
+        self._answer.take(part.job)
+        if not self._answer.is_over:
+            return None
+        text = stream.end_answer(self._answer)
+        self._answer = None
+        return self._future, text
+
+    def close(self) -> list[Future[str]]:
+        """Forget all; return who waits still."""
+        futures = [future for _, _, future in self._waiting if future.set_running_or_notify_cancel()]
+        if self._answer is not None:
+            futures.append(self._future)
+        self._waiting.clear()
+        self._answer = None
+        return futures

@@ -1,0 +1,111 @@
+"""Questions to pooled streams: answered as a stream of its own answers, and the commentary goes on as if unasked."""
+
+import dataclasses
+import time
+
+import pytest
+from pooled import OPTIONS as LONG_TURNS
+from pooled import assert_same, run_all, taken
+
+from livecc_hf import CommentaryPool
+from livecc_hf.modeling.stream_state_livecc import ContextFullError
+from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
+
+QUESTION = "What is shown?"
+OPTIONS = dataclasses.replace(LONG_TURNS, max_new_tokens=2)
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:28, :, :96, :130]
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model("mrope")
+
+
+@pytest.mark.parametrize("scheme", ["mrope", "reference"])
+def test_an_answer_is_a_streams_own_and_disturbs_nobody(scheme, frames, make_model, processor):
+    model = make_model(scheme)
+    alone = model.start_stream(processor, OPTIONS)
+    expected = alone.push(frames[:12])
+    answers = [alone.answer(QUESTION, 9), alone.answer("And then?", 3)]
+    expected += alone.push(frames[12:]) + alone.finish()
+    unasked = model.start_stream(processor, OPTIONS)
+    assert_same(expected, unasked.push(frames) + unasked.finish())
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    asking, other = pool.join(OPTIONS), pool.join(OPTIONS)
+    asking.push(frames[:12])
+    run_all(pool)
+    other.push(frames)
+    futures = [asking.answer(QUESTION, 9), asking.answer("And then?", 3)]
+    asking.push(frames[12:])
+    n_parts = 0
+    while not futures[1].done():  # each round gives the other its turn, and the answer no more than a turn's tokens
+        n_tokens = pool.stats.n_tokens
+        assert pool.step() == 2
+        assert pool.stats.n_tokens - n_tokens <= 2 * OPTIONS.max_new_tokens
+        n_parts += 1
+    assert n_parts == 7 and len(taken(other)) == n_parts
+    for stream in (asking, other):
+        stream.finish()
+    run_all(pool)
+    assert [future.result(0) for future in futures] == answers
+    assert_same(taken(asking), expected)
+
+
+def test_an_answer_that_fails_ends_alone(frames, model, processor, monkeypatch):
+    pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
+    stream = pool.join(OPTIONS)
+    early = stream.answer(QUESTION)
+    run_all(pool)
+    with pytest.raises(ValueError, match="nothing has been seen yet"):
+        early.result(0)
+    stream.push(frames[:6])
+    waits = stream.answer(QUESTION, 4)  # goes after the first turn
+    stream.push(frames[6:8])
+    too_long = stream.answer(QUESTION, 10**7)
+    run_all(pool)
+    assert isinstance(waits.result(0), str)
+    with pytest.raises(ContextFullError):
+        too_long.result(0)
+    for question in ("", "<|im_end|>"):
+        with pytest.raises(ValueError, match="question|special token"):
+            stream.answer(question)
+    stream.push(frames[8:])
+    run_all(pool)
+    alone = model.start_stream(processor, OPTIONS)
+    assert_same(taken(stream), alone.push(frames))
+
+
+def test_questions_end_with_their_stream(frames, model, processor):
+    pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60)
+    stream = pool.join(OPTIONS)
+    stream.push(frames[:6])
+    run_all(pool)
+    futures = [stream.answer(QUESTION) for _ in range(8)]
+    with pytest.raises(OverloadedError, match="8 questions wait on stream 0"):
+        stream.answer(QUESTION)
+    assert futures[1].cancel()
+    pool.step()
+    stream.leave()
+    for future in (futures[0], futures[2], futures[7]):
+        with pytest.raises(StreamEndedError, match="ended before it was answered"):
+            future.result(0)
+    with pytest.raises(StreamEndedError):
+        stream.answer(QUESTION)
+
+
+def test_what_was_asked_is_answered_before_the_end(frames, model, processor):
+    alone = model.start_stream(processor, OPTIONS)
+    alone.push(frames[:8])
+    with CommentaryPool(model, processor, max_streams=1).start() as pool:
+        stream = pool.join(OPTIONS)
+        stream.push(frames[:8])
+        while stream.waiting_s:
+            time.sleep(0.01)
+        future = stream.answer(QUESTION, 20)
+        stream.finish()
+        assert stream.wait(60)
+        assert future.result(0) == alone.answer(QUESTION, 20)
