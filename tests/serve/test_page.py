@@ -142,6 +142,21 @@ def test_another_query_while_it_runs(watcher, served):
     assert watcher.state == "live" and tuple(served.service.sessions) == sessions
 
 
+def test_a_question_is_answered_beside_the_commentary(watcher, commentary):
+    watcher.page.fill("#question", "What is there?")
+    watcher.click("#question-form button")
+    assert "Start a video first" in watcher.page.inner_text("#question-said")
+    watcher.click("#clip")
+    watcher.wait_for(lambda: watcher.segments)
+    watcher.click("#question-form button")
+    watcher.wait_for(lambda: watcher.page.query_selector("#transcript .answer"))
+    question, _, answer = watcher.page.inner_text("#transcript .answer p").partition("\n")
+    assert question == "What is there?" and answer.strip()
+    assert watcher.page.inner_text("#question-said") == "" and watcher.notice == ""
+    watcher.wait_for(lambda: len(watcher.segments) >= 3)
+    assert watcher.segments[:3] == [(s.start_s, s.end_s, s.text) for s in commentary[:3]]
+
+
 def test_two_tabs_at_once(browser, served, watcher):
     with Watcher(browser, address(served)) as other:
         for tab in (watcher, other):
