@@ -202,6 +202,11 @@ class TestMvBench:
         with pytest.raises(ValueError, match=r"the answer 'four' is none of \['one', 'two', 'three'\]"):
             mvbench.read_questions(rows(self.ROW | {"answer": "four"}), "livecc")
 
+    def test_a_row_that_belongs_to_no_task(self):
+        row = {name: value for name, value in self.ROW.items() if name != FILE_COLUMN}
+        with pytest.raises(ValueError, match="row 0 of the annotations has no column task_type: it has video"):
+            mvbench.read_questions(rows(row), "livecc")
+
 
 def test_livesports_questions_in_both_layouts():
     ours = {

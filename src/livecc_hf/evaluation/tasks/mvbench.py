@@ -54,7 +54,7 @@ def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
     n_seen: dict[str, int] = {}
     questions = []
     for number, row in enumerate(annotations.rows):
-        task = str(row.get("task_type") or column(row, number, FILE_COLUMN, "task_type").replace("_", " ").title())
+        task = str(row.get("task_type") or column(row, number, "task_type", FILE_COLUMN).replace("_", " ").title())
         n_seen[task] = n_seen.get(task, -1) + 1
         questions.append(_question(row, number, protocol, task, f"{task}/{n_seen[task]}"))
     return questions
