@@ -15,7 +15,7 @@ _NAME = "livecc-hf"
 # Modules that an extra of pyproject.toml brings; tests/test_extras.py compares.
 MODULES = {
     "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm", "langcodes"),
-    "data": ("datasets", "gcld3", "faster_whisper", "httpx2", "matplotlib", "tqdm", "langcodes"),
+    "data": ("datasets", "gcld3", "faster_whisper", "onnxruntime", "httpx2", "matplotlib", "tqdm", "langcodes"),
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
     "evaluate": ("httpx2", "matplotlib", "pyarrow"),

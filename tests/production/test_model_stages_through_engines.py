@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from chat_server import serve_chat, verdict
+from face_detectors import YuNetLayout, write_detector
 from models import write_language_model, write_whisper
 from speech import needs_espeak, write_narrated_video
 
@@ -13,13 +15,14 @@ from livecc_hf.production.build import build
 from livecc_hf.production.build_options import BuildOptions
 from livecc_hf.production.inputs import open_input
 from livecc_hf.production.pipeline import make_stage
+from livecc_hf.production.stages.active_speaker.networks import LightAsd
 from livecc_hf.tiny.narration import narrate
 from livecc_hf.tiny.samples import MOODS
 from livecc_hf.tiny.world import simulate
 
 LENGTH_S = 16
-ALL = ("category", "asr", "pretrain_clips", "text_loss", "talking_head")
-SCORES = ("text_loss", "p_talking_head")
+ALL = ("category", "asr", "pretrain_clips", "text_loss", "talking_head", "active_speaker")
+SCORES = ("text_loss", "p_talking_head", "speaker_ratio")
 _STORE = 80 * 1024 * 1024
 
 
@@ -45,9 +48,12 @@ def manifest(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory, published_checkpoint) -> dict[str, dict]:
+    pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("models")
     whisper = write_whisper(folder / "whisper", folder / "work")
     language_model = write_language_model(folder / "lm", published_checkpoint)
+    torch.save(LightAsd().state_dict(), folder / "asd.model")
+    detector = write_detector(folder / "faces.onnx", YuNetLayout())
     cpu = {"device": "cpu"}
     return {
         "category": {},
@@ -56,6 +62,7 @@ def stages(tmp_path_factory, published_checkpoint) -> dict[str, dict]:
         "pretrain_clips": {"min_s": 2.0, "max_gap_s": 60.0, "min_words_per_s": 0.01, "max_words_per_s": 1000.0},
         "text_loss": {"model": str(language_model), "min_loss": -1.0, "max_loss": 1e9, **cpu},
         "talking_head": {"model": str(published_checkpoint), "max_probability": 1.0, **cpu},
+        "active_speaker": {"model": str(folder / "asd.model"), "detector": str(detector), "window_s": 1.0, **cpu},
     }
 
 

@@ -177,7 +177,8 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
 | `query` | what a viewer would ask to get this commentary; null where none was written |
 | `title`, `category` | of the video |
 | `previous` | what was said in the video before the clip |
-| `language_score`, `text_loss`, `p_talking_head` | what stages measured, `language` of the whole video; null: not run |
+| `language_score` | what the stage `language` measured, of the whole video; null: not run |
+| `text_loss`, `p_talking_head`, `speaker_ratio` | what other stages measured; null: not run |
 {jsonl}
 Train on it with `livecc train` and `data: [{{source: dataset, path: THIS_FOLDER_OR_REPO}}]`. To decode videos with
 `datasets`, which opens a relative path from the working folder, put the root before it:

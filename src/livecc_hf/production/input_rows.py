@@ -37,7 +37,8 @@ class RowReader:
 
     def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
         self.root, self.schema = root, schema
-        kinds = {item.name: item.type for item in schema if item.name not in ("id", "video", "captions", "words")}
+        others = ("id", "video", "captions", "words", "faces")  # of which `faces` comes from no input
+        kinds = {item.name: item.type for item in schema if item.name not in others}
         self._text_keys = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
         self._number_keys = [name for name in kinds if name not in self._text_keys]
         self._rows: list[dict[str, Any]] = []
@@ -91,7 +92,9 @@ class RowReader:
         columns["captions"] = self._all_absolute(_cast(rows, "captions", pa.string(), faults))
         columns["words"] = _timed_or_null(rows, "words", WORD, faults, lost)
         for field in self.schema:
-            if field.name not in columns:
+            if field.name == "faces":
+                columns["faces"] = pa.nulls(len(rows), field.type)
+            elif field.name not in columns:
                 values = _cast(rows, field.name, field.type, faults)
                 columns[field.name] = _checked(values, field, faults) if field.name in self._number_keys else values
         if "start_s" in self._number_keys:

@@ -35,6 +35,7 @@ STAGES = {
     "sft_clips": "clips:SftClips",
     "text_loss": "text_loss:TextLoss",
     "talking_head": "talking_head:TalkingHead",
+    "active_speaker": "active_speaker.stage:ActiveSpeaker",
     "prompt": "prompt:Prompt",
 }
 

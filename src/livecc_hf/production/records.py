@@ -12,6 +12,15 @@ from ..captions.arrow import WORDS
 
 SUBTITLES = "subtitles"  # a column of lines beside those of `VIDEO_SCHEMA`: captions given inline
 
+# Faces that were followed, some times a second: when, the score of speaking (above 0: speaks), and where, as parts of
+# the picture's width and height.
+FACES = pa.list_(
+    pa.struct(
+        [("time_s", pa.float64()), ("score", pa.float32())]
+        + [(side, pa.float32()) for side in ("left", "top", "right", "bottom")]
+    )
+)
+
 VIDEO_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique in a run
@@ -41,6 +50,8 @@ CLIP_SCHEMA = pa.schema(
         ("language_score", pa.float64()),  # null until the stage that finds it, as those below
         ("text_loss", pa.float64()),
         ("p_talking_head", pa.float64()),
+        ("speaker_ratio", pa.float64()),
+        ("faces", FACES),  # for the report
         ("query", pa.string()),
     ]
 )
@@ -55,6 +66,10 @@ DROPPED_SCHEMA = pa.schema(
         ("detail", pa.string()),  # for a person: the error, or what was found
         ("hours", pa.float64()),  # how much video it was
         ("text", pa.string()),  # the first words, for samples in the report
+        ("start_s", pa.float64()),  # of a clip; null for videos, as those below
+        ("end_s", pa.float64()),
+        ("words", WORDS),  # the first words with their times
+        ("faces", FACES),
     ]
 )
 

@@ -109,8 +109,8 @@ class _Samples:
 def _sample(table: pa.Table, index: int) -> dict[str, Any]:
     row = {name: table[name][index].as_py() for name in table.column_names if name not in ("words", "previous")}
     if "words" in table.column_names:
-        words = pc.list_slice(table["words"].slice(index, 1), 0, _SAMPLE_WORDS)[0].as_py() or []
-        row["text"] = " ".join(word["word"] for word in words)
+        row["words"] = pc.list_slice(table["words"].slice(index, 1), 0, _SAMPLE_WORDS)[0].as_py() or []
+        row["text"] = row.get("text") or " ".join(word["word"] for word in row["words"])
     return row
 
 
@@ -182,7 +182,7 @@ vertical-align:top;overflow-wrap:break-word} th{white-space:nowrap} td:first-chi
 
 def _sample_table(rows: Sequence[dict[str, Any]]) -> str:
     names = [name for name in (rows[0] if rows else {}) if any(row.get(name) not in (None, "") for row in rows)]
-    names = [name for name in names if name not in ("video", "stage", "reason")]
+    names = [name for name in names if name not in ("video", "stage", "reason", "words", "faces")]
     return _table(names, [[row.get(name) for name in names] for row in rows]) if rows else "<p>None.</p>"
 
 

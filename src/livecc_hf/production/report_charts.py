@@ -70,6 +70,13 @@ def make_distributions() -> list[Distribution]:
         Distribution(
             "p(talking head)", _column("p_talking_head"), [("talking_head", None)], ["talking_head.*"], (0, 1)
         ),
+        Distribution(
+            "Share of frames in which a face speaks",
+            _column("speaker_ratio"),
+            [("active_speaker", "active_speaker")],
+            ["active_speaker.max_ratio"],
+            (0, 1),
+        ),
     ]
 
 

@@ -89,7 +89,18 @@ def split(
         "hours": hours_of(rows),
         "text": _first_words(rows),
     }
+    columns |= _of_clips(rows)
     return StageResult(batch.filter(pa.array(is_kept)), pa.table(columns, schema=DROPPED_SCHEMA))
+
+
+def _of_clips(rows: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Return what the report shows of dropped clips; null for videos."""
+    names = ("start_s", "end_s", "words", "faces")
+    if "start_s" not in rows.column_names:
+        return {name: pa.nulls(len(rows), DROPPED_SCHEMA.field(name).type) for name in names}
+    words = pc.list_slice(rows["words"], 0, TEXT_WORDS)
+    faces = rows["faces"] if "faces" in rows.column_names else pa.nulls(len(rows), DROPPED_SCHEMA.field("faces").type)
+    return {"start_s": rows["start_s"], "end_s": rows["end_s"], "words": words, "faces": faces}
 
 
 def hours_of(rows: pa.Table) -> pa.Array | pa.ChunkedArray:

@@ -171,6 +171,10 @@ class _ClipStage(Stage):
             "detail": pc.binary_join_element_wise(pc.cast(pa.array(stop - first), pa.string()), "words", " "),
             "hours": seconds / 3600,
             "text": text.slices(first, np.minimum(first + TEXT_WORDS, stop)),
+            "start_s": words.start_s[first],
+            "end_s": words.end_s[stop - 1],
+            "words": _nested(words, first, np.minimum(first + TEXT_WORDS, stop)),
+            "faces": pa.nulls(len(gone), DROPPED_SCHEMA.field("faces").type),
         }
         bare = np.setdiff1d(np.arange(len(batch)), piece_rows[codes == 0])
         of_videos = self._videos_without_clips(batch, words, bare, np.bincount(rows, seconds, len(batch))[bare])
@@ -193,6 +197,7 @@ class _ClipStage(Stage):
             "hours": np.maximum(duration_s - pieces_s, 0) / 3600,
             "text": pa.nulls(len(rows), pa.string()),  # its pieces have the words
         }
+        columns |= {item.name: pa.nulls(len(rows), item.type) for item in DROPPED_SCHEMA if item.name not in columns}
         return pa.table(columns, schema=DROPPED_SCHEMA)
 
 

@@ -42,6 +42,7 @@ DATASET_SCHEMA = pa.schema(
         ("language_score", pa.float64()),
         ("text_loss", pa.float64()),
         ("p_talking_head", pa.float64()),
+        ("speaker_ratio", pa.float64()),
     ]
 )
 

@@ -1,0 +1,230 @@
+"""Finds faces in pictures: YuNet or SCRFD by onnxruntime, or any object detector of transformers that knows faces."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....extras import require_extra
+from ....messages import one_line
+from ...model_stage import load_pretrained
+from .hub_files import find_file
+
+MIN_SCORE = 0.5
+_MAX_OVERLAP = 0.4
+_DIVISOR = 32
+_ONNX = ".onnx"
+
+
+class FaceDetector(ABC):
+    """Finds faces."""
+
+    @abstractmethod
+    def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
+        """Returns the faces of each picture.
+
+        Args:
+            frames: uint8 of shape (frames, height, width, 3), RGB.
+
+        Returns:
+            For each, float32 of shape (faces, 4): left, top, right, bottom in pixels, the surest first.
+        """
+
+
+def load_detector(source: str, device: str) -> FaceDetector:
+    """Return a detector.
+
+    Args:
+        source: an ONNX file, a folder that holds one, or `repo:file.onnx` of a Hub repository; or a folder or Hub id
+            of an object detector of transformers.
+        device: such as "cpu" or "cuda:0".
+
+    Raises:
+        ImportError: if onnxruntime is missing.
+        ValueError: if it cannot be loaded, or is no detector of faces.
+    """
+    path = Path(source).expanduser()
+    is_onnx = source.endswith(_ONNX) or (path.is_dir() and not (path / "config.json").is_file())
+    if not is_onnx:
+        return _TransformersDetector(source, device)
+    file = find_file(source, (_ONNX,), "active_speaker.detector", "a face detector (YuNet or SCRFD)")
+    session = _session(file, device)
+    names = [item.name for item in session.get_outputs()]
+    if {"cls_8", "obj_8", "bbox_8"} <= set(names):
+        return _YuNet(session)
+    if len(names) in _SCRFD_STRIDES:
+        return _Scrfd(session)
+    raise ValueError(
+        f"active_speaker.detector: {source} has the outputs {', '.join(names)}: expected YuNet's (cls_8, obj_8, "
+        "bbox_8, ...) or SCRFD's (6, 9, 10 or 15 of them)"
+    )
+
+
+def _session(file: Path, device: str) -> Any:
+    require_extra("data", "finding faces", "onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    providers: list[Any] = ["CPUExecutionProvider"]
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(index or 0)}))
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers)
+    except Exception as error:
+        raise ValueError(f"active_speaker.detector: {file} cannot be loaded: {one_line(error)}") from error
+
+
+class _OnnxDetector(FaceDetector):
+    """Runs one picture at a time, in the size that the file asks for, or its own where that is free."""
+
+    def __init__(self, session: Any):
+        self._session = session
+        [given] = session.get_inputs()
+        self._name, shape = given.name, given.shape
+        sizes = [size if isinstance(size, int) and size > 0 else None for size in shape[2:]]
+        self._size: tuple[int, int] | None = tuple(sizes) if None not in sizes and len(sizes) == 2 else None
+
+    def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
+        return [self._faces(frame) for frame in frames]
+
+    def _faces(self, frame: np.ndarray) -> np.ndarray:
+        picture, scale = self._placed(frame)
+        found = self._session.run(None, {self._name: self._pixels(picture).transpose(2, 0, 1)[None]})
+        boxes, scores = self._decoded(found, picture.shape[:2])
+        sure = scores >= MIN_SCORE
+        boxes, scores = boxes[sure] / scale, scores[sure]
+        return _clipped(boxes[_without_overlaps(boxes, scores)], frame.shape[:2])
+
+    def _placed(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
+        """Put a picture into the top left of the size that is asked for; the rest is black."""
+        height, width = frame.shape[:2]
+        if self._size is None:
+            tall, wide = (-(-side // _DIVISOR) * _DIVISOR for side in (height, width))
+            scale = 1.0
+        else:
+            tall, wide = self._size
+            scale = min(tall / height, wide / width)
+            frame = _resized(frame, round(height * scale), round(width * scale))
+        whole = np.zeros((tall, wide, 3), np.uint8)
+        whole[: frame.shape[0], : frame.shape[1]] = frame[:tall, :wide]
+        return whole, scale
+
+    def _pixels(self, picture: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+class _YuNet(_OnnxDetector):
+    """OpenCV's YuNet: for each cell a class, whether there is an object, its centre and the logs of its sides."""
+
+    def _pixels(self, picture: np.ndarray) -> np.ndarray:
+        return picture[..., ::-1].astype(np.float32)  # BGR as it is
+
+    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        named = dict(zip((item.name for item in self._session.get_outputs()), found, strict=True))
+        strides = sorted(int(match[1]) for name in named if (match := re.fullmatch(r"cls_(\d+)", name)))
+        boxes, scores = [], []
+        for stride in strides:
+            cells = _cells(size, stride)
+            scale = named[f"bbox_{stride}"].reshape(-1, 4)
+            middles = (cells + scale[:, :2]) * stride
+            halves = np.exp(scale[:, 2:]) * stride / 2
+            boxes.append(np.concatenate([middles - halves, middles + halves], 1))
+            both = [np.clip(named[f"{kind}_{stride}"].reshape(-1), 0, 1) for kind in ("cls", "obj")]
+            scores.append(np.sqrt(both[0] * both[1]))
+        return np.concatenate(boxes), np.concatenate(scores)
+
+
+_SCRFD_STRIDES = {6: (8, 16, 32), 9: (8, 16, 32), 10: (8, 16, 32, 64, 128), 15: (8, 16, 32, 64, 128)}
+
+
+class _Scrfd(_OnnxDetector):
+    """InsightFace's SCRFD: for each anchor of a cell a score and the distances to the four sides."""
+
+    def _pixels(self, picture: np.ndarray) -> np.ndarray:
+        return (picture.astype(np.float32) - 127.5) / 128
+
+    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        strides = _SCRFD_STRIDES[len(found)]
+        boxes, scores = [], []
+        for number, stride in enumerate(strides):
+            score = found[number].reshape(-1)
+            away = found[number + len(strides)].reshape(-1, 4) * stride
+            cells = _cells(size, stride) * stride
+            anchors = np.repeat(cells, len(score) // len(cells), axis=0)
+            boxes.append(np.concatenate([anchors - away[:, :2], anchors + away[:, 2:]], 1))
+            scores.append(score)
+        return np.concatenate(boxes), np.concatenate(scores)
+
+
+class _TransformersDetector(FaceDetector):
+    """Any object detector of transformers that has a label for faces, or one label alone."""
+
+    def __init__(self, source: str, device: str):
+        from transformers import AutoImageProcessor, AutoModelForObjectDetection
+
+        self._processor = load_pretrained(AutoImageProcessor.from_pretrained, source)
+        self._model = load_pretrained(AutoModelForObjectDetection.from_pretrained, source, device_map=device).eval()
+        labels = {int(number): str(name) for number, name in self._model.config.id2label.items()}
+        self._wanted = {number for number, name in labels.items() if "face" in name.lower()}
+        if len(labels) == 1:
+            self._wanted = set(labels)
+        if not self._wanted:
+            some = ", ".join(list(labels.values())[:8])
+            raise ValueError(
+                f"active_speaker.detector: {source} finds {some}: expected a detector with a label for faces"
+            )
+
+    def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
+        import torch
+
+        inputs = self._processor(images=list(frames), return_tensors="pt", input_data_format="channels_last")
+        inputs = inputs.to(self._model.device, self._model.dtype)
+        with torch.inference_mode():
+            found = self._model(**inputs)
+        size = frames.shape[1:3]
+        rows = self._processor.post_process_object_detection(found, MIN_SCORE, target_sizes=[size] * len(frames))
+        faces = []
+        for row in rows:
+            boxes, scores = row["boxes"].float().cpu().numpy(), row["scores"].float().cpu().numpy()
+            is_face = np.isin(row["labels"].cpu().numpy(), list(self._wanted))
+            boxes, scores = boxes[is_face], scores[is_face]
+            faces.append(_clipped(boxes[_without_overlaps(boxes, scores)], size))
+        return faces
+
+
+def _cells(size: tuple[int, int], stride: int) -> np.ndarray:
+    """Column and row of each cell: (cells, 2)."""
+    rows, columns = np.mgrid[: size[0] // stride, : size[1] // stride]
+    return np.stack([columns.reshape(-1), rows.reshape(-1)], 1).astype(np.float32)
+
+
+def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Return the indices of boxes that overlap none with a higher score, the highest first."""
+    import torch
+    from torchvision.ops import nms
+
+    boxes, scores = np.ascontiguousarray(boxes, np.float32), np.ascontiguousarray(scores, np.float32)
+    return nms(torch.from_numpy(boxes), torch.from_numpy(scores), _MAX_OVERLAP).numpy()
+
+
+def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return what lies in the picture of each box, without those of which nothing does."""
+    height, width = size
+    boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    return boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]
+
+
+def _resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

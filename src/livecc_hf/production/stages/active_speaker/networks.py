@@ -1,0 +1,205 @@
+"""Light-ASD (CVPR 2023) and LR-ASD (IJCV 2025): does this face speak? Names of weights are as published."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+_PIXEL_MEAN, _PIXEL_STD = 0.4161, 0.1688
+_WIDTHS = (32, 64, 128)
+_NORM = {"eps": 1e-3, "momentum": 0.01}
+
+
+def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[nn.Module]:
+    """A convolution without bias over one kind of axis, and its batch norm.
+
+    Args:
+        kind: "picture" or "frames" of a video, "coefficients" or "steps" of a sound.
+        n_in: channels that come in.
+        out: channels that go out.
+        size: of the kernel.
+        stride: between places of the picture.
+    """
+    pad = size // 2
+    shape, padding, steps = {
+        "picture": ((1, size, size), (0, pad, pad), (1, stride, stride)),
+        "frames": ((size, 1, 1), (pad, 0, 0), (1, 1, 1)),
+        "coefficients": ((size, 1), (pad, 0), (1, 1)),
+        "steps": ((1, size), (0, pad), (1, 1)),
+    }[kind]
+    is_video = len(shape) == 3
+    conv = (nn.Conv3d if is_video else nn.Conv2d)(n_in, out, shape, steps, padding, bias=False)
+    return [conv, (nn.BatchNorm3d if is_video else nn.BatchNorm2d)(out, **_NORM)]
+
+
+class _ParallelBlock(nn.Module):
+    """Light-ASD's: kernels of 3 and of 5 side by side, first over the picture (or coefficients), then over time."""
+
+    def __init__(self, kinds: tuple[str, str], n_in: int, out: int, stride: int = 1):
+        super().__init__()
+        self._letter = {"picture": "s", "coefficients": "m"}[kinds[0]]
+        for size in (3, 5):
+            for letter, kind, given in ((self._letter, kinds[0], n_in), ("t", kinds[1], out)):
+                conv, norm = _layer(kind, given, out, size, stride)
+                self.add_module(f"{letter}_{size}", conv)
+                self.add_module(f"bn_{letter}_{size}", norm)
+        self.last, self.bn_last = _layer(kinds[1], out, out, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = []
+        for size in (3, 5):
+            y = x
+            for letter in (self._letter, "t"):
+                norm = self.get_submodule(f"bn_{letter}_{size}")
+                y = norm(self.get_submodule(f"{letter}_{size}")(y)).relu()
+            branches.append(y)
+        return self.bn_last(self.last(branches[0] + branches[1])).relu()
+
+
+class _ChainBlock(nn.Module):
+    """LR-ASD's: kernels of 5 and 3 one after the other, over the picture (or coefficients), then over time."""
+
+    def __init__(self, kinds: tuple[str, str], n_in: int, out: int, stride: int = 1):
+        super().__init__()
+        letter = {"picture": "s", "coefficients": "m"}[kinds[0]]
+        plan = (
+            (f"{letter}_1", f"{letter}_norm_1", kinds[0], n_in, out // 2, 5, stride),
+            (f"{letter}_2", f"{letter}_norm_2", kinds[0], out // 2, out, 3, 1),
+            ("t_1", "t_norm_1", kinds[1], out, out, 5, 1),
+            ("t_2", "t_norm_2", kinds[1], out, out, 3, 1),
+        )
+        self._order = [(conv, norm) for conv, norm, *_ in plan]
+        for conv_name, norm_name, kind, given, n_out, size, step in plan:
+            conv, norm = _layer(kind, given, n_out, size, step)
+            self.add_module(conv_name, conv)
+            self.add_module(norm_name, norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for conv, norm in self._order:
+            x = self.get_submodule(norm)(self.get_submodule(conv)(x)).relu()
+        return x
+
+
+class _Encoder(nn.Module):
+    """Three blocks with pooling between them: a vector of 128 for each frame of 1/25 s."""
+
+    def __init__(self, block: type[nn.Module], kinds: tuple[str, str]):
+        super().__init__()
+        self._is_video = kinds[0] == "picture"
+        given = 1
+        for number, width in enumerate(_WIDTHS, 1):
+            stride = 2 if self._is_video and number == 1 else 1
+            self.add_module(f"block{number}", block(kinds, given, width, stride))
+            given = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for number in range(1, len(_WIDTHS) + 1):
+            x = self.get_submodule(f"block{number}")(x)
+            if number < len(_WIDTHS):
+                x = self._pooled(x)
+        if self._is_video:
+            return x.amax(dim=(3, 4)).transpose(1, 2)
+        return x.mean(dim=2).transpose(1, 2)
+
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+        if self._is_video:
+            return nn.functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        return nn.functional.max_pool2d(x, (1, 3), (1, 2), (0, 1))
+
+
+class _TwoWays(nn.Module):
+    """Light-ASD's end: a GRU forward in time, then one backward over what it gives."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gru_forward = nn.GRU(width, width, batch_first=True)
+        self.gru_backward = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.gelu(self.gru_forward(x)[0])
+        return nn.functional.gelu(self.gru_backward(x.flip(1))[0].flip(1))
+
+
+class _Gate(nn.Module):
+    """LR-ASD's: two vectors side by side, each number weighted by a sigmoid of all of them."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.attention = nn.Conv1d(width, width, 1, bias=False)
+        self.bn = nn.BatchNorm1d(width, **_NORM)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        both = torch.cat((x, y), 2).transpose(1, 2)
+        return (both * self.bn(self.attention(both)).sigmoid()).transpose(1, 2)
+
+
+class _GatedTwoWays(nn.Module):
+    """LR-ASD's end: a GRU forward and one backward in time, gated."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.gru_forward = nn.GRU(width, width // 4, batch_first=True)
+        self.gru_backward = nn.GRU(width, width // 4, batch_first=True)
+        self.attention = _Gate(width // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(self.gru_forward(x)[0], self.gru_backward(x.flip(1))[0].flip(1))
+
+
+class _Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.FC = nn.Linear(_WIDTHS[-1], 2)
+
+
+class SpeakerNetwork(nn.Module):
+    """What both networks have in common: two encoders, what joins them in time, and two numbers a frame."""
+
+    def forward(self, faces: torch.Tensor, mfcc: torch.Tensor) -> torch.Tensor:
+        """Return for each frame the logit that the face speaks; above 0 it does.
+
+        Args:
+            faces: of shape (tracks, frames, 112, 112), gray, 0 to 255.
+            mfcc: of shape (tracks, 4 * frames, 13).
+
+        Returns:
+            Of shape (tracks, frames).
+        """
+        dtype = self.lossAV.FC.weight.dtype
+        pixels = ((faces.to(torch.float32) / 255 - _PIXEL_MEAN) / _PIXEL_STD).to(dtype)
+        seen = self.model.visualEncoder(pixels[:, None])
+        heard = self.model.audioEncoder(mfcc.to(dtype)[:, None].transpose(2, 3))
+        return self.lossAV.FC(self._joined(heard, seen))[..., 1].float()
+
+    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _build(self, block: type[nn.Module], **ends: nn.Module) -> None:
+        self.model = nn.Module()
+        self.model.visualEncoder = _Encoder(block, ("picture", "frames"))
+        self.model.audioEncoder = _Encoder(block, ("coefficients", "steps"))
+        for name, module in ends.items():
+            self.model.add_module(name, module)
+        self.lossAV = _Head()
+
+
+class LightAsd(SpeakerNetwork):
+    """Light-ASD, 1.0 M numbers: a lightweight model for active speaker detection (arXiv 2303.04439)."""
+
+    def __init__(self):
+        super().__init__()
+        self._build(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
+
+    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        return self.model.GRU(heard + seen)
+
+
+class LrAsd(SpeakerNetwork):
+    """LR-ASD, 0.8 M numbers: lightweight and robust, Light-ASD's successor."""
+
+    def __init__(self):
+        super().__init__()
+        self._build(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))
+
+    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        return self.model.detector(self.model.fusion(heard, seen))

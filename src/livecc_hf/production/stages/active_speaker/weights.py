@@ -1,0 +1,51 @@
+"""Reads the weights of Light-ASD or LR-ASD: the published `.model` files, or safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ....messages import one_line
+from .hub_files import find_file
+from .networks import LightAsd, LrAsd, SpeakerNetwork
+
+_SUFFIXES = (".safetensors", ".model")
+# The head that sees pictures alone is for training.
+_UNUSED = ("lossV.",)
+
+
+def load_network(source: str) -> SpeakerNetwork:
+    """Return a network with its weights; which of the two it is, the names of the weights say.
+
+    Args:
+        source: a file, a folder or Hub repository that holds one, or `repo:file`.
+
+    Raises:
+        ValueError: if there is no such file, or it holds the weights of another network.
+    """
+    file = find_file(source, _SUFFIXES, "active_speaker.model", "Light-ASD's or LR-ASD's weights")
+    weights = {name: value for name, value in _read(file).items() if not name.startswith(_UNUSED)}
+    network = LrAsd() if any(name.startswith("model.detector.") for name in weights) else LightAsd()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{file} does not hold the weights of Light-ASD or LR-ASD: {one_line(error)[:300]}; expected names such as "
+            "model.visualEncoder.block1.s_3.weight"
+        ) from error
+    return network.eval()
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files fail in as many ways as there are formats
+        raise ValueError(f"{file} cannot be read as weights: {one_line(error)}") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f"{file} holds no weights by name: expected a state dict of Light-ASD or LR-ASD")
+    return weights

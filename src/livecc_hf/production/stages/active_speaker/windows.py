@@ -1,0 +1,113 @@
+"""The stretches of a clip that are looked at: their pictures at 25 frames a second, and the clip's sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from ...speech_audio import SPEECH_RATE_HZ, SpeechAudio
+
+FPS = 25
+MFCC_PER_FRAME = 4  # sound features come at 100 Hz
+_INT16 = 32767
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a window.
+
+    Attributes:
+        frames: uint8 of shape (frames, height, width, 3), RGB.
+        first: how many frames after the window's start the first is due.
+        scale: width of these pictures to that of the video's.
+    """
+
+    frames: np.ndarray
+    first: int
+    scale: float
+
+
+def windows_of(start_s: float, end_s: float, window_s: float, every_s: float) -> list[tuple[float, int]]:
+    """Return when each window starts, in seconds from the clip's start, and its length in frames.
+
+    Only whole windows are taken; a clip that is shorter than one is one window.
+
+    Args:
+        start_s, end_s: the clip.
+        window_s, every_s: their length, and from one's start to the next's.
+
+    Raises:
+        ValueError: if the clip holds no frame.
+    """
+    # Times are whole microseconds: what is off by less is rounding.
+    length = int(round(end_s - start_s, 6) * FPS + 1e-6)
+    size, step = round(window_s * FPS), round(every_s * FPS)
+    if length < 1:
+        raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected at least 1/{FPS} s")
+    if length < size:
+        return [(0.0, length)]
+    return [(first / FPS, size) for first in range(0, length - size + 1, step)]
+
+
+def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pictures:
+    """Decode the pictures of a window.
+
+    Args:
+        video: path, as `resolve_media` takes it.
+        start_s: in seconds from what a player shows as 0:00.
+        n_frames: how many at most; there are fewer where the pictures begin later or end earlier.
+        side_px: of the longer side; larger pictures are shrunk.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: if nothing can be decoded in that time.
+    """
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    from ....data.media import resolve_media
+    from ....modeling.video_reader_livecc import iter_frames, probe_video
+
+    path = resolve_media(video)
+    # Half a step before the end, so that no frame too many comes by rounding.
+    reader = iter_frames(path, start_s, start_s + (n_frames - 0.5) / FPS, FPS, probe_video(path).clock_start_s)
+    frames, first, scale, last = [], 0, 1.0, (None, None)
+    for sampled in reader:
+        if not frames:
+            first = max(round((sampled.time_s - start_s) * FPS), 0)
+            scale = min(side_px / max(sampled.frame.shape[1:]), 1.0)
+        if sampled.frame is not last[0]:  # a picture that stays is the same tensor
+            height, width = (max(round(side * scale), 1) for side in sampled.frame.shape[1:])
+            small = resize(sampled.frame, [height, width], antialias=True) if scale < 1 else sampled.frame
+            last = (sampled.frame, small.permute(1, 2, 0))
+        frames.append(last[1])
+    if not frames:
+        raise ValueError(f"{path} has no picture from {start_s:g} s on")
+    return Pictures(torch.stack(frames[: n_frames - first]).numpy(), first, scale)
+
+
+def clip_sound(audio: SpeechAudio, start_s: float, end_s: float) -> np.ndarray:
+    """Return the sound of a clip; where there is none, silence.
+
+    Args:
+        audio: of the whole video.
+        start_s, end_s: in seconds from what a player shows as 0:00.
+
+    Returns:
+        float64 of shape (samples,), 16 kHz, scaled so that the loudest is 32767, and all 0 where it is silent.
+    """
+    begin, end = (round(time_s * SPEECH_RATE_HZ) for time_s in (start_s, end_s))
+    sound = np.zeros(max(end - begin, 0), np.float32)
+    # Between two cuts samples follow each other; a cut moves what comes after it.
+    edges = [0, *(sample for sample, _ in audio.cuts), len(audio.samples)]
+    for first, last in pairwise(edges):
+        if last <= first:
+            continue
+        place = round(audio.shown_s(first / SPEECH_RATE_HZ) * SPEECH_RATE_HZ) - begin
+        low, high = max(place, 0), min(place + last - first, len(sound))
+        if low < high:
+            sound[low:high] = audio.samples[first + low - place : first + high - place]
+    peak = float(np.abs(sound).max(initial=0.0))
+    return np.trunc(sound.astype(np.float64) / peak * _INT16) if peak else sound.astype(np.float64)
