@@ -18,6 +18,7 @@ MODULES = {
     "data": ("datasets", "gcld3", "faster_whisper", "onnxruntime", "httpx2", "matplotlib", "tqdm", "langcodes"),
     "ray": ("ray",),
     "serve": ("fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
+    "demo": ("gradio", "spaces", "fastapi", "uvicorn", "websockets", "prometheus_client", "pydantic"),
     "evaluate": ("httpx2", "matplotlib", "pyarrow"),
     "fetch": ("yt_dlp",),
     "liger": ("liger_kernel",),

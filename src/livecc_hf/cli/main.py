@@ -26,6 +26,7 @@ COMMANDS = {
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "push": ("publish a model, an adapter or a Space on the Hub", "livecc_hf.cli.push"),
     "serve": ("comment for clients that send frames over the network", "livecc_hf.cli.serve"),
+    "space": ("write a Space where anybody can watch a model comment", "livecc_hf.cli.space"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),
 }
 EXIT_ERROR = 2

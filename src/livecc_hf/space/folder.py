@@ -1,0 +1,180 @@
+"""Writes the folder of a Space: its card, its requirements, `app.py`, and the part of this package that it runs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+
+from livecc_hf.adapters import looks_like_hub_id
+from livecc_hf.messages import one_line
+
+PACKAGE = "livecc_hf"
+_TEMPLATE = Path(__file__).parent / "template" / "app.py"
+# What a Space does not run.
+_LEFT_OUT = ("cli", "evaluation", "examples", "production", "publishing", "recipes", "tiny", "training")
+_GRADIO = "6.31.0"  # as tested; a Space's image brings it by sdk_version, so requirements.txt does not name it
+_PYTHON = "3.12"
+
+
+class SpaceError(ValueError):
+    """A Space cannot be written; the message is one line and says what to do."""
+
+
+def write_space(out: str | os.PathLike, model_id: str, title: str | None = None, check: bool = True) -> Path:
+    """Write a Space's folder, for `livecc push`.
+
+    It carries what it runs of this package, so nothing but published packages is installed there.
+
+    Args:
+        out: the folder to write; must not exist, or be empty.
+        model_id: a Hub id of a model or an adapter that `load_model_and_processor` can load.
+        title: of the Space; default: the model's name.
+        check: ask the Hub whether the model is there, unless `HF_HUB_OFFLINE` is set.
+
+    Returns:
+        The folder.
+
+    Raises:
+        SpaceError: if `out` is not empty, `model_id` is no Hub id, or the Hub has no such model.
+    """
+    out = Path(out).expanduser()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpaceError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    _check_id(model_id)
+    files = _files_on_hub(model_id) if check else ()
+    requirements = _requirements(is_adapter="adapter_config.json" in files)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "app.py").write_text(_TEMPLATE.read_text(encoding="utf-8").replace("@MODEL@", model_id), encoding="utf-8")
+    (out / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(_card(model_id, title or f"{model_id.split('/')[1]} live"), encoding="utf-8")
+    _copy_package(out / PACKAGE)
+    return out
+
+
+def _check_id(model_id: str) -> None:
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if Path(model_id).exists():
+        raise SpaceError(f"{model_id} is a folder, which a Space cannot reach: push it first, and give its USER/NAME")
+    try:
+        validate_repo_id(model_id)
+    except HFValidationError:
+        is_id = False
+    else:
+        is_id = looks_like_hub_id(model_id)
+    if not is_id:
+        raise SpaceError(f"--model {model_id} is no Hub id: expected USER/NAME, such as chenjoya/LiveCC-7B-Instruct")
+
+
+def _files_on_hub(model_id: str) -> tuple[str, ...]:
+    """Return the names of a model's files; empty where the Hub is not to be asked."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    if constants.HF_HUB_OFFLINE:
+        return ()
+    try:
+        info = HfApi().model_info(model_id, timeout=20)
+    except GatedRepoError:
+        raise SpaceError(f"{model_id} is gated: ask for access on its page, and give the Space a token") from None
+    except RepositoryNotFoundError:
+        raise SpaceError(
+            f"the Hub has no model {model_id} that you may read: correct --model, push it first (livecc push), or log "
+            "in (hf auth login)"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = one_line(error, 160)
+    except Exception as error:  # the HTTP library's own failures of a connection
+        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore"):
+            raise
+        reason = one_line(error, 160)
+    else:
+        return tuple(file.rfilename for file in info.siblings or ())
+    raise SpaceError(f"the Hub cannot be asked for {model_id} ({reason}): try again, or leave that out with --no-check")
+
+
+def _requirements(is_adapter: bool) -> list[str]:
+    """Return what the Space installs: what this package needs itself and to serve."""
+    try:
+        declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        raise SpaceError(
+            "livecc-hf is not installed, only found: install it (pip install .) to write a Space"
+        ) from None
+    wanted = ("", "serve") + (("train",) if is_adapter else ())
+    found = {}
+    for requirement in declared:
+        extras = [
+            extra for extra in wanted if requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        ]
+        if extras and (extras != ["train"] or requirement.name in ("peft", "transformers")):
+            found[requirement.name, str(requirement.specifier)] = _plain(requirement)
+    # PyTorch first: the one of the Space's image, where it has one.
+    return [*found.values(), "spaces>=0.51"]
+
+
+def _plain(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"
+
+
+def _card(model_id: str, title: str) -> str:
+    values = {
+        "title": title,
+        "emoji": "🎙️",
+        "colorFrom": "blue",
+        "colorTo": "green",
+        "sdk": "gradio",
+        "sdk_version": _GRADIO,
+        "python_version": _PYTHON,
+        "app_file": "app.py",
+        "models": [model_id],
+        "license": "apache-2.0",
+        "short_description": "A model comments on video while it watches",
+        "suggested_hardware": "t4-small",
+        "tags": ["livecc", "video-commentary"],
+    }
+    header = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return f"""---
+{header}---
+
+# {title}
+
+[{model_id}](https://huggingface.co/{model_id}) comments on a camera, a screen or a video file while it plays.
+
+The page follows live video where the Space has a GPU of its own. On ZeroGPU, which lends one for a call at a time, only the
+endpoint for files works:
+
+```python
+from gradio_client import Client, handle_file
+
+for turn in Client("USER/SPACE").submit(handle_file("match.mp4"), "Commentate this match.", api_name="/commentate"):
+    print(turn)
+```
+"""
+
+
+def _copy_package(target: Path) -> None:
+    """Copy what the Space runs; the folders of a clone lie apart and hold links, those of the copy do not."""
+    root = Path(importlib.import_module(PACKAGE).__file__).parent
+    modeling = Path(importlib.import_module(f"{PACKAGE}.modeling").__file__).parent
+
+    def unneeded(folder: str, names: list[str]) -> set[str]:
+        at_top = _LEFT_OUT if Path(folder) == root else ()
+        return {
+            name
+            for name in names
+            if name in at_top
+            or name in ("__pycache__", "livecc-tiny")
+            or name.endswith((".egg-info", ".typed", ".json"))
+        }
+
+    shutil.copytree(root, target, ignore=unneeded)
+    if not (target / "modeling").exists():
+        shutil.copytree(modeling, target / "modeling", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,85 @@
+"""Puts the page of `livecc serve` and its WebSocket at the address of a Gradio server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from livecc_hf.serve.app import create_app
+from livecc_hf.serve.service import CommentaryService
+from livecc_hf.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
+
+# What Gradio's clients ask for; all else is the page's.
+_GRADIO_PREFIX = "/gradio_api"
+_GRADIO_PATHS = ("/config",)
+_NO_GPU_OF_ITS_OWN = (
+    "this Space borrows a GPU for one call at a time (ZeroGPU), so it cannot follow a live video: send files to its "
+    "endpoint /commentate, or run it on hardware of its own"
+)
+
+
+class _Division:
+    """Sends a request to Gradio or to the page."""
+
+    def __init__(self, app: ASGIApp, live: FastAPI):
+        self._app, self._live = app, live
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        is_gradios = scope["type"] == "lifespan" or path in _GRADIO_PATHS or path.startswith(_GRADIO_PREFIX)
+        await (self._app if is_gradios else self._live)(scope, receive, send)
+
+
+def add_live_page(
+    server: FastAPI,
+    model: LiveCCForConditionalGeneration,
+    processor: StreamingProcessor,
+    settings: ServeSettings | None = None,
+) -> Callable[[FastAPI], Any]:
+    """Answer with the live page whatever Gradio does not.
+
+    Args:
+        server: a `gradio.Server` that was not launched yet.
+        model: a `LiveCCForConditionalGeneration` in evaluation mode.
+        processor: its `StreamingProcessor`.
+        settings: limits; default: those of `livecc serve`, for pages of the Space's own address.
+
+    Returns:
+        The lifespan that `server.launch(app_kwargs={"lifespan": ...})` needs: the model is warmed up and let go in it.
+    """
+    service = CommentaryService(model, processor, settings or _settings_of_space())
+    live = _page_only(service) if has_borrowed_gpu() else create_app(service)
+    server.add_middleware(_Division, live=live)
+    return live.router.lifespan_context
+
+
+def has_borrowed_gpu() -> bool:
+    """Return whether this process is a Space on ZeroGPU."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def _settings_of_space() -> ServeSettings:
+    host = os.environ.get("SPACE_HOST")  # set by the Hub; its proxy is one address for all
+    return ServeSettings(allowed_origins=(f"https://{host}",) if host else ())
+
+
+def _page_only(service: CommentaryService) -> FastAPI:
+    """Make an application whose page says why nothing can be watched live."""
+    from livecc_hf.serve.page_routes import add_page
+
+    app = FastAPI(title="livecc", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "failed", "reason": _NO_GPU_OF_ITS_OWN}, status_code=503)
+
+    add_page(app, service)
+    return app

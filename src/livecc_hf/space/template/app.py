@@ -1,0 +1,34 @@
+"""Live commentary in a Space: the page at /, its WebSocket, and the endpoint /commentate for video files.
+
+LIVECC_MODEL: another model than the Space's own, a Hub id or a folder.
+"""
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+import gradio as gr
+import spaces  # before PyTorch: on ZeroGPU it stands between PyTorch and the GPU
+from gradio import FileData
+
+from livecc_hf import load_model_and_processor
+from livecc_hf.space.serving import add_live_page
+
+MODEL = os.environ.get("LIVECC_MODEL", "@MODEL@")
+
+model, processor, _ = load_model_and_processor(MODEL)
+server = gr.Server(title="LiveCC")
+
+
+@server.api(name="commentate", concurrency_limit=1)
+@spaces.GPU(duration=120)
+def commentate(video: FileData, query: str = "") -> Iterator[dict]:
+    """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, which is empty where the model is silent."""
+    options = {"query": query} if query else {}
+    for segment in model.stream_generate(processor, video["path"], **options):
+        yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
+
+
+if __name__ == "__main__":
+    lifespan = add_live_page(server, model, processor)
+    server.launch(ssr_mode=False, app_kwargs={"lifespan": lifespan})

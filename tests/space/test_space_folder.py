@@ -1,0 +1,105 @@
+"""The folder that `livecc space` writes: what it holds, that `livecc push` takes all of it, and what is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from livecc_hf.cli.main import main
+from livecc_hf.publishing.checks import check_folder
+from livecc_hf.space.folder import write_space
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hub_server import serve_hub
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_space(tmp_path_factory.mktemp("spaces") / "space", "me/tiny", check=False)
+
+
+def test_the_card_names_the_model_and_how_it_runs(folder):
+    card = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert card["models"] == ["me/tiny"]
+    assert (card["sdk"], card["app_file"], card["license"]) == ("gradio", "app.py", "apache-2.0")
+    assert len(card["short_description"]) <= 60
+
+
+def test_app_py_is_short_and_names_the_model(folder):
+    text = (folder / "app.py").read_text()
+    assert len(text.splitlines()) <= 60
+    assert '"me/tiny"' in text
+
+
+def test_only_published_packages_are_required(folder):
+    names = [Requirement(line).name for line in (folder / "requirements.txt").read_text().splitlines()]
+    assert {"torch", "transformers", "fastapi", "spaces"} <= set(names)
+    assert "livecc-hf" not in names
+    assert len(names) == len(set(names))
+
+
+def test_all_of_it_is_pushed(folder):
+    plan = check_folder(folder)
+    assert plan.space_sdk == "gradio"
+    assert not plan.contents.left_out
+    assert {"app.py", "requirements.txt", "livecc_hf/modeling/modeling_livecc.py", "livecc_hf/serve/app.py"} <= set(
+        plan.contents.files
+    )
+    assert "livecc_hf/assets/demo/clip.mp4" in plan.contents.files
+
+
+def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
+    code = "import livecc_hf.space.serving, livecc_hf.loading, livecc_hf.adapters; print(livecc_hf.space.__file__)"
+    env = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=env)
+    assert done.stdout.startswith(str(folder)), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("tiny", "--model tiny is no Hub id: expected USER/NAME"),
+        ("a/b/c", "--model a/b/c is no Hub id: expected USER/NAME"),
+        ("me/ti ny", "--model me/ti ny is no Hub id: expected USER/NAME"),
+        (".", ". is a folder, which a Space cannot reach: push it first, and give its USER/NAME"),
+    ],
+)
+def test_what_is_no_id_is_refused(model, message, tmp_path, capsys):
+    assert main(["space", str(tmp_path / "out"), "--model", model]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["space", str(tmp_path), "--model", "me/tiny", "--no-check"]) == 2
+    assert f"{tmp_path} exists and is not an empty folder: choose another, or remove it\n" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def _asked(endpoint, out):
+    command = [sys.executable, "-m", "livecc_hf.cli.main", "space", str(out), "--model", "me/absent"]
+    env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+
+
+def test_a_model_that_the_hub_does_not_have_is_said(tmp_path):
+    with serve_hub() as hub:
+        done = _asked(hub.url, tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("livecc: error: the Hub has no model me/absent that you may read"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_hub_that_does_not_answer_is_said(tmp_path):
+    done = _asked("http://127.0.0.1:9", tmp_path / "out")
+    assert done.returncode == 2
+    assert "the Hub cannot be asked for me/absent" in done.stderr
+    assert "--no-check" in done.stderr
+    assert done.stderr.count("\n") == 1
