@@ -1,4 +1,4 @@
-"""A Space as it runs: its `app.py` in a process of its own, asked by Gradio's client, beside what the command line says."""
+"""A Space as it runs: `app.py` in a process of its own, asked by Gradio's client, beside what the command line says."""
 
 import json
 import os
@@ -114,3 +114,31 @@ def test_frames_are_answered_over_the_websocket(space):
     with connect(f"ws{space.url[4:]}/v1/commentary", subprotocols=["livecc.v1"], origin=space.url) as socket:
         socket.send(json.dumps({"type": "start"}))
         assert json.loads(socket.recv(timeout=60))["type"] == "started"
+
+
+def test_the_page_is_that_of_livecc_serve(space):
+    from livecc_hf.serve.page_routes import PAGE_FOLDER
+
+    assert _get(f"{space.url}/") == (200, (PAGE_FOLDER / "index.html").read_text())
+    assert _get(f"{space.url}/main.js") == (200, (PAGE_FOLDER / "main.js").read_text())
+    assert "livecc-tiny" in json.loads(_get(f"{space.url}/v1/config")[1])["model"]
+
+
+def test_a_borrowed_gpu_is_said_on_the_page():
+    """On ZeroGPU nothing is live, and the page is told why."""
+    import gradio
+    from starlette.testclient import TestClient
+
+    from livecc_hf import load_model_and_processor
+    from livecc_hf.space import serving
+
+    model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
+    server = gradio.Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPACES_ZERO_GPU", "true")
+        serving.add_live_page(server, model, processor)
+    client = TestClient(server)
+    assert client.get("/").text.startswith("<!doctype html>")
+    health = client.get("/health")
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert "ZeroGPU" in health.json()["reason"]

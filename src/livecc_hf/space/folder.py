@@ -104,9 +104,7 @@ def _requirements(is_adapter: bool) -> list[str]:
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
     except importlib.metadata.PackageNotFoundError:
-        raise SpaceError(
-            "livecc-hf is not installed, only found: install it (pip install .) to write a Space"
-        ) from None
+        raise SpaceError("livecc-hf is not installed: install it (pip install .) to write a Space") from None
     wanted = ("", "serve") + (("train",) if is_adapter else ())
     found = {}
     for requirement in declared:
@@ -115,7 +113,6 @@ def _requirements(is_adapter: bool) -> list[str]:
         ]
         if extras and (extras != ["train"] or requirement.name in ("peft", "transformers")):
             found[requirement.name, str(requirement.specifier)] = _plain(requirement)
-    # PyTorch first: the one of the Space's image, where it has one.
     return [*found.values(), "spaces>=0.51"]
 
 
@@ -148,8 +145,8 @@ def _card(model_id: str, title: str) -> str:
 
 [{model_id}](https://huggingface.co/{model_id}) comments on a camera, a screen or a video file while it plays.
 
-The page follows live video where the Space has a GPU of its own. On ZeroGPU, which lends one for a call at a time, only the
-endpoint for files works:
+The page follows live video where the Space has a GPU of its own. On ZeroGPU, which lends one for a call at a time, only
+the endpoint for files works:
 
 ```python
 from gradio_client import Client, handle_file

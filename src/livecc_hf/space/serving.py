@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from livecc_hf.serve.app import create_app
+from livecc_hf.serve.page_routes import add_page
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.settings import ServeSettings
 
@@ -73,8 +74,6 @@ def _settings_of_space() -> ServeSettings:
 
 def _page_only(service: CommentaryService) -> FastAPI:
     """Make an application whose page says why nothing can be watched live."""
-    from livecc_hf.serve.page_routes import add_page
-
     app = FastAPI(title="livecc", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")

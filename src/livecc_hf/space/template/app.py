@@ -23,7 +23,7 @@ server = gr.Server(title="LiveCC")
 @server.api(name="commentate", concurrency_limit=1)
 @spaces.GPU(duration=120)
 def commentate(video: FileData, query: str = "") -> Iterator[dict]:
-    """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, which is empty where the model is silent."""
+    """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, empty where the model is silent."""
     options = {"query": query} if query else {}
     for segment in model.stream_generate(processor, video["path"], **options):
         yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
