@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.installed-base
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint dist clean
 
 demo: $(BASE)
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,13 @@ test-slow: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The wheel and the source archive of a release, checked; built from what is committed.
+dist: $(DEV)
+	@[ -z "$$(git status --porcelain)" ] || { echo "uncommitted changes: a release is made of what is committed" >&2; exit 1; }
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 # On Linux nearly all of it are PyTorch's CUDA libraries, which the demo does not use but pip brings with PyTorch.
 $(BASE): pyproject.toml

@@ -98,3 +98,17 @@ def test_what_cannot_work_is_one_line(name, arguments, message, tmp_path, monkey
 def test_every_example_is_tested():
     source = Path(__file__).read_text()
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_animation_shows_the_words_and_is_small(tmp_path):
+    from livecc_hf.tiny.rendering import write_video
+    from livecc_hf.tiny.world import simulate
+
+    write_video(simulate(-1367, 8), tmp_path / "clip.mp4", size_px=168)
+    out = run(
+        "animate_demo.py", tmp_path / "clip.webp", "--video", tmp_path / "clip.mp4", "--fps", "2", "--width", "168"
+    )
+    assert "kB" in out
+    image = Image.open(tmp_path / "clip.webp")
+    assert image.n_frames > 5
+    assert (tmp_path / "clip.webp").stat().st_size < 1_000_000
