@@ -107,17 +107,51 @@ def environment(tmp_path_factory):
     return folder
 
 
+def write_commentary_task(tasks, n):
+    """Write a task of `n` made-up rows, and return the lines that say where rows are."""
+    from livecc_hf.evaluation.lmms import tasks_folder
+
+    tasks.mkdir()
+    (tasks.parent / "rows.json").write_text(json.dumps(rows(n)))
+    data = "dataset_path: json\ndataset_name: null\ntest_split: train\n"
+    data += f"dataset_kwargs: {{data_files: {tasks.parent}/rows.json}}\n"
+    published = tasks_folder() / "livesports3k_cc/livesports3k_cc.yaml"
+    (tasks / "commentary.yaml").write_text(f"include: {published}\ntask: made_up_commentary\n{data}")
+    return data
+
+
+def run_lmms_eval(start, tasks, names, videos):
+    """Run lmms-eval, and return what it prints."""
+    folder = tasks.parent
+    command = [
+        *(*start, "eval", "--model", "livecc"),
+        *("--model_args", f"pretrained={bundled_model_path()},device=cpu,dtype=float32"),
+        *("--tasks", names, "--include_path", tasks, "--log_samples", "--output_path", folder / "out"),
+    ]
+    variables = {"LIVESPORTS3K_VIDEOS": str(videos), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+    variables |= {"ACCELERATE_USE_CPU": "true"}
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=900)
+    said = ran.stdout + ran.stderr
+    # It also returns 0 after an error.
+    assert not ran.returncode and (folder / "out/livesports3k_cc.jsonl").exists(), said[-3000:]
+    return said
+
+
+@pytest.mark.slow
+def test_several_processes_share_a_task(environment, videos, tmp_path):
+    write_commentary_task(tmp_path / "tasks", 3)
+    start = (environment / "bin/python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    said = run_lmms_eval((*start, "-m", "lmms_eval"), tmp_path / "tasks", "made_up_commentary", videos)
+    assert "Running on rank 1" in said
+    lines = [json.loads(line) for line in (tmp_path / "out/livesports3k_cc.jsonl").read_text().splitlines()]
+    assert [line["event_id"] for line in lines] == [0, 1, 2]
+    assert all(line["pred"] for line in lines)
+
+
 @pytest.mark.slow
 def test_lmms_eval_runs_it(environment, videos, tmp_path):
     tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    (tmp_path / "rows.json").write_text(json.dumps(rows()))
-    data = "dataset_path: json\ndataset_name: null\ntest_split: train\n"
-    data += f"dataset_kwargs: {{data_files: {tmp_path}/rows.json}}\n"
-    from livecc_hf.evaluation.lmms import tasks_folder
-
-    published = tasks_folder() / "livesports3k_cc/livesports3k_cc.yaml"
-    (tasks / "commentary.yaml").write_text(f"include: {published}\ntask: made_up_commentary\n{data}")
+    data = write_commentary_task(tasks, 2)
     (tasks / "asks.py").write_text(
         "def visual(doc):\n    return []\n"
         "def messages(doc):\n"
@@ -131,17 +165,7 @@ def test_lmms_eval_runs_it(environment, videos, tmp_path):
         "process_results: !function asks.kept\ngeneration_kwargs: {max_new_tokens: 8, temperature: 0, until: []}\n"
         "metric_list:\n  - {metric: length, aggregation: mean, higher_is_better: true}\n"
     )
-    command = [
-        *(environment / "bin/lmms-eval", "eval", "--model", "livecc"),
-        *("--model_args", f"pretrained={bundled_model_path()},device=cpu,dtype=float32"),
-        *("--tasks", "made_up_commentary,made_up_question", "--include_path", tasks),
-        *("--log_samples", "--output_path", tmp_path / "out"),
-    ]
-    variables = {"LIVESPORTS3K_VIDEOS": str(videos), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=900)
-    said = ran.stdout + ran.stderr
-    written = tmp_path / "out/livesports3k_cc.jsonl"
-    assert not ran.returncode and written.exists(), said[-3000:]  # it also returns 0 after an error
+    said = run_lmms_eval((environment / "bin/lmms-eval",), tasks, "made_up_commentary,made_up_question", videos)
     model, processor, _ = load_model_and_processor(bundled_model_path(), "cpu", "float32")
     commentator = Commentator(model, processor, "live")
     wanted = [
@@ -151,7 +175,7 @@ def test_lmms_eval_runs_it(environment, videos, tmp_path):
         for event in map(read_event, rows())
     ]
     assert any(wanted)
-    lines = written.read_text().splitlines()
+    lines = (tmp_path / "out/livesports3k_cc.jsonl").read_text().splitlines()
     assert [json.loads(line)["pred"] for line in lines] == wanted
     assert "made_up_commentary" in said
     assert "words_per_second" in said

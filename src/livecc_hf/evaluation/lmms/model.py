@@ -55,6 +55,7 @@ class LiveCC(lmms):
         self._rank, self._world_size, own_device = _place()
         self._model, self._processor, _ = load_model_and_processor(pretrained, device or own_device, dtype or None)
         self._max_pixels = int(max_pixels) or None
+        self.device = self._model.device  # where lmms-eval counts the rows of several processes
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Return the commentary or answer to each request."""

@@ -67,11 +67,11 @@ def empty(rows: list[dict[str, Any]]) -> float:
 
 
 def write_commentaries(rows: list[dict[str, Any]], args: Any) -> int:
-    """Write the commentaries, and return how many."""
+    """Write the commentaries, in the same order whatever number of processes made them, and return how many."""
     folder = Path(getattr(args, "output_path", None) or ".")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "livesports3k_cc.jsonl").open("w", encoding="utf-8") as file:
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (row["video_id"], row["event_id"])):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return len(rows)
 
