@@ -49,6 +49,9 @@ def test_the_page_shows_counts_thresholds_and_samples_and_is_safe(tmp_path):
     for text in ("kept 20", "dropped by it 9", "max_loss = 5", "min_s = 30", "Dropped by text_loss: high", "unknown"):
         assert text in page, text
     assert "p(talking head)" not in page  # no row has it
+    thresholds = page[page.index("<h2>Thresholds") :]
+    assert "<td>max_loss</td>" in thresholds
+    assert not any(f"<td>{name}</td>" in thresholds for name in ("name", "takes", "makes_clips", "batch_rows"))
     assert len(re.findall(r"<td>d\d+<", page)) == 7  # six samples of a reason, one of the other
     assert not list(tmp_path.glob(".*"))
 

@@ -9,6 +9,7 @@ import html
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,9 +149,10 @@ def _page(
     keys = sorted(reasons, key=lambda key: (order.index(key[0]) if key[0] in order else -1, -reasons[key], key))
     heads = ["stage", "in", "kept", "hours in", "hours kept", "errors", "process seconds"]
     thresholds = [
-        [stage.name, name, str(getattr(stage, name)), str(item.metadata.get("help", ""))]
+        [stage.name, item.name, str(getattr(stage, item.name)), str(item.metadata.get("help", ""))]
         for stage in stages
-        for name, item in getattr(stage, "__dataclass_fields__", {}).items()
+        if is_dataclass(stage)
+        for item in fields(stage)  # not `name` or `takes`, which nobody sets
         if item.init
     ]
     sections = [
