@@ -22,6 +22,7 @@ COMMANDS = {
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
+    "demo": ("show a model commenting, in the browser", "livecc_hf.cli.demo"),
     "evaluate": ("score commentaries and answers on benchmarks", "livecc_hf.cli.evaluate"),
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "push": ("publish a model, an adapter or a Space on the Hub", "livecc_hf.cli.push"),

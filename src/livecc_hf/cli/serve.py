@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for https and wss")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key")
+    parser.add_argument("--no-page", action="store_true", help="no page at /, only the addresses for programs")
     parser.add_argument("--quiet", action="store_true", help="no messages, only warnings and errors")
     limits = parser.add_argument_group("limits")
     for f in dataclasses.fields(ServeSettings):
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         from livecc_hf.serve.service import CommentaryService
 
         service = CommentaryService(model, processor, settings, StreamOptions(**stream_options_of(args)))
-        server = make_server(service, **ssl_files)
+        server = make_server(service, has_page=not args.no_page, **ssl_files)
         logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
         try:
             status.update("warming up ...")

@@ -9,6 +9,7 @@ import contextlib
 import hmac
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.middleware.cors import CORSMiddleware
@@ -38,17 +39,22 @@ _UNAUTHORIZED = (
 )
 
 
-def create_app(service: CommentaryService) -> FastAPI:
+def create_app(service: CommentaryService, has_page: bool = True, clip: Path | None = None) -> FastAPI:
     """Make the application; its start starts the service if that was not done, its end stops it.
 
     Args:
         service: what it serves.
+        has_page: whether it has the page at `/`.
+        clip: a video that the page offers; `None`: the bundled one.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = None
         try:
-            if service.state == "starting":
+            if service.loads:  # the page is there meanwhile
+                loading = asyncio.create_task(asyncio.to_thread(service.start_or_tell))
+            elif service.state == "starting":
                 await asyncio.to_thread(service.start)
             watch = asyncio.create_task(_watch(service))
             try:
@@ -57,6 +63,8 @@ def create_app(service: CommentaryService) -> FastAPI:
                 watch.cancel()
                 service.end_sessions()
         finally:
+            if loading is not None:
+                await loading  # a thread cannot be stopped
             await asyncio.to_thread(service.stop)
 
     app = FastAPI(
@@ -88,7 +96,8 @@ def create_app(service: CommentaryService) -> FastAPI:
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
         await serve_client(service, websocket)
 
-    add_page(app, service)
+    if has_page:
+        add_page(app, service, clip)
     return app
 
 

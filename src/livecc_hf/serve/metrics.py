@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -18,10 +18,10 @@ class ServeMetrics:
     """Counters of one server, in a registry of their own.
 
     Args:
-        pool: whose own counts are told as well.
+        pool: returns the pool, whose own counts are told as well; `None` until there is one.
     """
 
-    def __init__(self, pool: CommentaryPool):
+    def __init__(self, pool: Callable[[], CommentaryPool | None]):
         self.registry = registry = CollectorRegistry()
         self.sessions = Gauge("livecc_sessions", "Clients connected", registry=registry)
         self.endings = Counter("livecc_sessions_ended", "Sessions that ended, by reason", ["reason"], registry=registry)
@@ -52,11 +52,13 @@ class ServeMetrics:
 
 
 class _PoolCollector:
-    def __init__(self, pool: CommentaryPool):
+    def __init__(self, pool: Callable[[], CommentaryPool | None]):
         self._pool = pool
 
     def collect(self) -> Iterator[Metric]:
-        stats, streams = self._pool.stats, self._pool.streams
+        if (pool := self._pool()) is None:
+            return
+        stats, streams = pool.stats, pool.streams
         lag_s = max((stream.waiting_s for stream in streams), default=0.0)
         yield GaugeMetricFamily("livecc_streams", "Streams on the model", len(streams))
         yield GaugeMetricFamily("livecc_lag_seconds", "Video that waits for its words, of the slowest stream", lag_s)

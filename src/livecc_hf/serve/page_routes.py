@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 PAGE_FOLDER = Path(__file__).parent / "page"
 CONFIG_PATH = "/v1/config"
 _CLIP_PATH = "/clip.mp4"
+# Besides what the page says of itself: nobody may put it into a frame.
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; form-action 'none'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+}
 
 
 class _PageFiles(StaticFiles):
@@ -26,18 +38,19 @@ class _PageFiles(StaticFiles):
 
     def file_response(self, *args, **keywords) -> Response:
         response = super().file_response(*args, **keywords)
-        response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(_HEADERS)
         return response
 
 
-def add_page(app: FastAPI, service: CommentaryService) -> None:
+def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None) -> None:
     """Serve the page. Call it after all other routes were added: it answers whatever is left.
 
     Args:
         app: the application.
         service: what the page shows.
+        clip: a video that it offers; `None`: the bundled one.
     """
+    clip_path = demo_clip_path() if clip is None else clip
 
     @app.get(CONFIG_PATH)
     async def config(request: Request) -> Response:
@@ -54,7 +67,8 @@ def add_page(app: FastAPI, service: CommentaryService) -> None:
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     @app.get(_CLIP_PATH)
-    async def clip() -> Response:
-        return FileResponse(demo_clip_path(), media_type="video/mp4")
+    async def clip_file() -> Response:
+        kind = mimetypes.guess_type(clip_path.name)[0] or "application/octet-stream"
+        return FileResponse(clip_path, media_type=kind, headers={"Cache-Control": "no-cache"})
 
     app.mount("/", _PageFiles(directory=PAGE_FOLDER, html=True))

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from pathlib import Path
 
 import uvicorn
 
@@ -51,11 +52,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on {host}:{port} ({reason}): choose another --host or --port") from None
 
 
-def make_server(service: CommentaryService, **options) -> uvicorn.Server:
+def make_server(
+    service: CommentaryService, has_page: bool = True, clip: Path | None = None, **options
+) -> uvicorn.Server:
     """Return a server of the application, to run with `server.run(sockets=[...])`.
 
     Args:
         service: what it serves.
+        has_page: whether it has the page at `/`.
+        clip: a video that the page offers; `None`: the bundled one.
         **options: of `uvicorn.Config`, such as `ssl_certfile`.
     """
     settings = service.settings
@@ -66,7 +71,7 @@ def make_server(service: CommentaryService, **options) -> uvicorn.Server:
     )
     logging.getLogger("uvicorn.error").addFilter(_is_of_server)
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, has_page, clip),
         http=functools.partial(HttpProtocol, connections=connections, request_s=settings.start_timeout_s),
         ws=functools.partial(WebSocketProtocol, connections=connections),
         # A frame that is too large is told so and the session goes on; only what is larger by far closes it.

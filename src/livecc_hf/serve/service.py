@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from livecc_hf.messages import one_line
 from livecc_hf.modeling import CommentaryStream, StreamOptions
 from livecc_hf.modeling.decoding_livecc import stream_options
 from livecc_hf.pool import CommentaryPool
@@ -37,13 +38,15 @@ class CommentaryService:
     """A model that is ready to serve.
 
     Args:
-        model: a `LiveCCForConditionalGeneration` in evaluation mode.
+        model: a `LiveCCForConditionalGeneration` in evaluation mode; `None`: :meth:`start` loads it.
         processor: its `StreamingProcessor`.
         settings: a `ServeSettings`.
         options: the `StreamOptions` of sessions, where clients do not choose.
+        load: returns both, where they are not given; the application listens meanwhile, and says that the model loads.
+        name: what the model is called until it is there.
 
     Attributes:
-        state: ``starting``, ``ready`` or ``stopping``.
+        state: ``starting``, ``ready``, ``failed`` (the model was not loaded) or ``stopping``.
         sessions: those that go on.
         warm_up_s: how long the first turns took, in seconds.
         warm_up_streams: how many streams at once were tried then.
@@ -51,14 +54,20 @@ class CommentaryService:
 
     def __init__(
         self,
-        model: LiveCCForConditionalGeneration,
-        processor: StreamingProcessor,
+        model: LiveCCForConditionalGeneration | None,
+        processor: StreamingProcessor | None,
         settings: ServeSettings,
         options: StreamOptions | None = None,
+        load: Callable[[], tuple[LiveCCForConditionalGeneration, StreamingProcessor]] | None = None,
+        name: str = "",
     ):
         self.settings, self.options = settings, options
-        self.pool = CommentaryPool(model, processor, settings.max_sessions, settings.overload, settings.max_lag_s)
-        self.metrics = ServeMetrics(self.pool)
+        self.pool: CommentaryPool | None = None
+        self._model, self._processor, self._load, self._name = model, processor, load, name
+        self._load_failure: str | None = None
+        if model is not None:
+            self._make_pool()
+        self.metrics = ServeMetrics(lambda: self.pool)
         self.threads = concurrent.futures.ThreadPoolExecutor(settings.decode_threads, "livecc-decode")
         self.state = "starting"
         self.sessions: set[Session] = set()
@@ -66,7 +75,6 @@ class CommentaryService:
         self.n_connected = 0
         self._n_admitted = 0
         self._of_address: Counter[str] = Counter()
-        self._model, self._processor = model, processor
         self._failures: tuple[int, float, str] = (0, 0.0, "")  # in a row, when the last was, and what
         self._told: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
@@ -74,7 +82,7 @@ class CommentaryService:
     @property
     def model_name(self) -> str:
         """The model's name for people: an id on the Hub, or a folder's name."""
-        path = Path(self._model.name_or_path)
+        path = Path(self._name if self._model is None else self._model.name_or_path)
         for part in path.parts:
             if part.startswith("models--"):  # of the Hub's cache
                 return part.removeprefix("models--").replace("--", "/", 1)
@@ -87,15 +95,40 @@ class CommentaryService:
             Exception: whatever keeps the model from speaking.
         """
         began_s = time.monotonic()
+        if self.pool is None:
+            self._model, self._processor = self._load()
+            self._make_pool()
         self.pool.start()
         self.warm_up_streams = self.pool.warm_up(self.options)
         self.warm_up_s = time.monotonic() - began_s
-        self.state = "ready"
+        if self.state == "starting":
+            self.state = "ready"
+
+    @property
+    def loads(self) -> bool:
+        """Whether :meth:`start` loads the model, beside an application that listens already."""
+        return self._load is not None
+
+    def start_or_tell(self) -> None:
+        """Start; what keeps the model from it is logged and told to clients."""
+        try:
+            self.start()
+        except Exception as error:
+            _log.exception("the model was not loaded")
+            self._load_failure = f"the model was not loaded ({one_line(error)})"
+            self.state = "failed"
+
+    def _make_pool(self) -> None:
+        settings = self.settings
+        self.pool = CommentaryPool(
+            self._model, self._processor, settings.max_sessions, settings.overload, settings.max_lag_s
+        )
 
     def stop(self) -> None:
         """End all streams and threads."""
         self.state = "stopping"
-        self.pool.close(self.settings.max_round_s, drain=False)
+        if self.pool is not None:
+            self.pool.close(self.settings.max_round_s, drain=False)
         self.threads.shutdown()
 
     def end_sessions(self) -> None:
@@ -107,6 +140,8 @@ class CommentaryService:
     @property
     def trouble(self) -> str | None:
         """Why the model cannot speak for anybody; `None` if it can."""
+        if self.pool is None:
+            return self._load_failure
         if self.pool.failure is not None:
             return str(self.pool.failure)
         round_s = self.pool.round_s
@@ -137,6 +172,10 @@ class CommentaryService:
         Raises:
             ClientError: if there is no room.
         """
+        if self.state == "starting":
+            raise ClientError("loading", "the model is still loading: try again in a moment", CLOSE_RESTART)
+        if self.state == "failed":
+            raise ClientError("not_ready", f"{self._load_failure}: start the server again", CLOSE_RESTART)
         if self.state != "ready":
             raise ClientError("not_ready", f"the server is {self.state}: try again later", CLOSE_RESTART)
         if (trouble := self.trouble) is not None:
@@ -233,7 +272,7 @@ class CommentaryService:
         reason = self.trouble
         if reason is None and n_failures >= _MANY_FAILURES and time.monotonic() - last_s < _FAILURES_FOR_S:
             reason = f"the generation failed in {n_failures} sessions in a row ({what})"
-        has_failed = self.state == "ready" and reason is not None
+        has_failed = self.state in ("ready", "failed") and reason is not None
         return {
             "status": "failed" if has_failed else self.state,
             **({"reason": reason} if has_failed else {}),

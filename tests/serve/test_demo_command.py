@@ -1,0 +1,124 @@
+"""`livecc demo` as a user runs it, and a server whose model is still loading."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("websockets")
+sys.path.insert(0, str(Path(__file__).parent))
+from served import OPTIONS, Client, Served, wait_for
+
+from livecc_hf.cli.main import main
+from livecc_hf.serve.server import listen, make_server
+from livecc_hf.serve.service import CommentaryService
+from livecc_hf.serve.settings import ServeSettings
+
+
+def health_of(served):
+    try:
+        return json.loads(served.get("/health"))
+    except urllib.error.HTTPError as error:
+        return json.loads(error.read())
+
+
+def run_while_loading(load, check):
+    service = CommentaryService(None, None, ServeSettings(), OPTIONS, load=load, name="some/model")
+    listener = listen("127.0.0.1", 0)
+    server = make_server(service)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        wait_for(lambda: server.started, 60)
+        check(Served(service, listener.getsockname()[1]))
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def refusal_of(served):
+    client = Client(served.url, False)
+    heard, code, reason = client.hear_all()
+    return heard[0]["message"], code, reason
+
+
+def test_the_page_is_there_while_the_model_loads(model, processor, frames):
+    may_load = threading.Event()
+
+    def load():
+        assert may_load.wait(60)
+        return model, processor
+
+    def check(served):
+        try:
+            assert "<html" in served.get("/")
+            assert json.loads(served.get("/v1/config"))["model"] == "some/model"
+            assert health_of(served)["status"] == "starting"
+            assert "livecc_ready 0.0" in served.get("/metrics")
+            message, code, reason = refusal_of(served)
+            assert "still loading" in message and code == 1012 and reason.startswith("loading: ")
+        finally:
+            may_load.set()
+        wait_for(lambda: served.service.state == "ready", 60)
+        with served.client() as client:
+            assert len(client.watch(frames)) == 6
+
+    run_while_loading(load, check)
+
+
+def test_a_model_that_cannot_be_loaded_is_told():
+    def load():
+        raise ValueError("no such model")
+
+    def check(served):
+        wait_for(lambda: served.service.state == "failed", 60)
+        health = health_of(served)
+        assert health["status"] == "failed" and "no such model" in health["reason"]
+        message, code, reason = refusal_of(served)
+        assert "the model was not loaded (no such model)" in message and code == 1012
+        assert reason.startswith("not_ready: ")
+
+    run_while_loading(load, check)
+
+
+def test_demo_with_what_is_no_file_is_one_line(capsys):
+    assert main(["demo", "no-such.mp4"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "no-such.mp4 is no file" in said[0]
+
+
+def test_demo_prints_where_it_is_and_offers_livecc_tiny_and_a_file(tmp_path):
+    video = tmp_path / "own.webm"
+    video.write_bytes(b"0123456789")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "livecc_hf.cli.main", "demo", str(video), "--no-browser", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        url = process.stdout.readline().split()[0]
+        served = Served(None, int(url.rstrip("/").rpartition(":")[2]))
+        assert url.startswith("http://127.0.0.1:")
+        assert json.loads(served.get("/v1/config"))["model"] == "livecc-tiny"
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert page.headers["content-type"].startswith("text/html")
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+        request = urllib.request.Request(f"{url}clip.mp4", headers={"Range": "bytes=2-4"})
+        with urllib.request.urlopen(request, timeout=10) as part:
+            assert (part.status, part.read(), part.headers["content-type"]) == (206, b"234", "video/webm")
+        process.terminate()
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
