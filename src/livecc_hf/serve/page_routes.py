@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 PAGE_FOLDER = Path(__file__).parent / "page"
 CONFIG_PATH = "/v1/config"
 _CLIP_PATH = "/clip.mp4"
-# Besides what the page says of itself: nobody may put it into a frame.
+# As the page says of itself. It may stand in a frame: a Space's does.
 _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        "media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; form-action 'none'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+        "media-src 'self' blob: mediastream:; connect-src 'self' ws: wss:; form-action 'none'; base-uri 'none'"
     ),
 }
 
