@@ -120,7 +120,7 @@ def judge(
         options: which judge, and how it is asked.
         references: LiveSports-3K CC's rows, which hold what people said; of windows, a file as `read_references` of
             Inf-Streams takes it. `None`: the predictions' own references where they have them, else from the Hub.
-        revision: of the benchmark on the Hub.
+        revision: of the benchmark on the Hub; default: the one that the predictions were made of.
         say: takes a line of progress.
 
     Raises:
@@ -182,6 +182,8 @@ def _references(
         if own:
             return own, rows.header.dataset, rows.header.dataset_revision
     suite = suite_of(rows.header.suite)
+    if path is None and rows.header.dataset == suite.dataset:
+        revision = revision or rows.header.dataset_revision  # of the events that the commentaries are on
     annotations = read_annotations(suite.name, suite.dataset, path, revision)
     return (
         {event.row.key: event.reference for event in read_events(annotations)},
