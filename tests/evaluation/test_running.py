@@ -243,24 +243,6 @@ def test_commentary_from_run_to_score(protocol, published_checkpoint, tmp_path):
     assert {"onset error", "latency (median)", "real-time factor", "LiveStar TimDiff"} <= names
 
 
-@pytest.fixture(scope="module")
-def talkative(make_model, processor, tmp_path_factory):
-    """A model whose tokenizer says Yes, No and digits with one token each."""
-    from transformers import AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("model")
-    processor.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.add_tokens(["Yes", "No", *"0123456789", *"ABCDE"])
-    tokenizer.save_pretrained(folder)
-    import copy
-
-    model = copy.deepcopy(make_model("mrope"))
-    model.resize_token_embeddings(len(tokenizer))
-    model.save_pretrained(folder)
-    return folder
-
-
 def ovo_records():
     return [
         {"id": 0, "task": "EPM", "video": "src/a.mp4", "realtime": 2.0, "question": "Who?",
