@@ -3,7 +3,14 @@
 Importing this package makes the `livecc` model type known to transformers' auto classes.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoVideoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
 
 from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
 from .decoding_livecc import StreamOptions
@@ -16,6 +23,7 @@ from .video_processing_livecc import LiveCCVideoProcessor
 AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)
 AutoModel.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
 AutoModelForImageTextToText.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(LiveCCConfig, StreamingProcessor, exist_ok=True)
 AutoVideoProcessor.register(LiveCCConfig, LiveCCVideoProcessor, exist_ok=True)
 

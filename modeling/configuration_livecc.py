@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import transformers
+
+if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 17):
+    # Here, before anything that an older one lacks is imported.
+    raise ImportError(
+        f"LiveCC's code needs transformers 5.17 or newer, but {transformers.__version__} is installed: "
+        'pip install -U "transformers>=5.17"'
+    )
+
 from transformers import Qwen2VLConfig
 from transformers.utils import logging
 
@@ -13,6 +22,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_livecc.LiveCCConfig",
     "AutoModel": "modeling_livecc.LiveCCForConditionalGeneration",
     "AutoModelForImageTextToText": "modeling_livecc.LiveCCForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_livecc.LiveCCForConditionalGeneration",
     "AutoProcessor": "processing_livecc.StreamingProcessor",
     "AutoVideoProcessor": "video_processing_livecc.LiveCCVideoProcessor",
 }

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
 from transformers import Qwen2VLProcessor
 from transformers.image_utils import SizeDict
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+
+from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
 from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
 from transformers.video_utils import make_batched_videos

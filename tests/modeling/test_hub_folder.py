@@ -11,9 +11,17 @@ import torch
 from media import write_video
 from safetensors.torch import load_file
 
+from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
 
-AUTO_CLASSES = {"AutoConfig", "AutoModel", "AutoModelForImageTextToText", "AutoProcessor", "AutoVideoProcessor"}
+AUTO_CLASSES = {
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForImageTextToText",
+    "AutoModelForMultimodalLM",
+    "AutoProcessor",
+    "AutoVideoProcessor",
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +126,47 @@ def test_loads_streams_and_resaves_without_the_package(hub_folder, tmp_path, mak
     assert model.generate(**asked, do_sample=False, max_new_tokens=4)[0, len(ids[0]) :].tolist() == answer
     resaved = {path.name for path in (tmp_path / "resaved").iterdir()}
     assert {path.name for path in hub_folder.iterdir()} <= resaved
+
+
+def test_pipelines_answer_about_a_video_without_the_package(tmp_path):
+    code = """
+        import json, sys
+        from transformers import AutoModelForMultimodalLM, pipeline
+        folder, video = sys.argv[1:]
+        shown = [{"type": "video", "video": video}, {"type": "text", "text": "What is it?"}]
+        answers = {}
+        for task in ("image-text-to-text", "any-to-any"):
+            pipe = pipeline(task, model=folder, trust_remote_code=True)
+            said = pipe(text=[{"role": "user", "content": shown}], max_new_tokens=6, return_full_text=False)
+            answers[task] = said[0]["generated_text"]
+        model = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
+        assert "livecc_hf" not in sys.modules
+        print(json.dumps([answers, type(model).__name__]))
+    """
+    done = run_python(code, tmp_path, bundled_model_path(), demo_clip_path())
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers, name = json.loads(done.stdout.splitlines()[-1])
+    assert name == "LiveCCForConditionalGeneration"
+    assert answers["any-to-any"] == answers["image-text-to-text"] and "triangle" in answers["any-to-any"]
+
+
+def test_an_older_transformers_is_one_clear_line(tmp_path):
+    code = """
+        import sys
+        from transformers import AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor
+        sys.modules["transformers"].__version__ = "5.16.2"  # what it was at first is another object by now
+        for cls in (AutoConfig, AutoModel, AutoProcessor, AutoVideoProcessor):
+            try:
+                cls.from_pretrained(sys.argv[1], trust_remote_code=True)
+            except ImportError as error:
+                print(error)
+    """
+    done = run_python(code, tmp_path, bundled_model_path())
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = (
+        'LiveCC\'s code needs transformers 5.17 or newer, but 5.16.2 is installed: pip install -U "transformers>=5.17"'
+    )
+    assert done.stdout.splitlines() == [line] * 4
 
 
 def test_without_pyav_frames_still_stream_and_files_say_what_to_install(hub_folder, tmp_path):
