@@ -52,7 +52,7 @@ class Shell:
         for server in self._started:
             server.send_signal(signal.SIGTERM)
             code = server.wait(timeout=60)
-            server.stderr.close()
+            server.stdout.close()
             assert code == 0, f"a server ended with {code}"
 
     def run(self, line: str) -> None:
@@ -128,16 +128,17 @@ class Shell:
             ["bash", "-c", f"exec {command}"],
             cwd=self.folder,
             env=self._environment(command),
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         self._started.append(server)
         pattern, said, deadline_s = SERVERS[" ".join(command.split()[:2])], "", time.monotonic() + _TIMEOUT_S
-        for line in server.stderr:
+        for line in server.stdout:
             said += line
             if found := re.search(pattern, line):
                 self.servers.addresses["ws"] = found[1]
-                threading.Thread(target=server.stderr.read, daemon=True).start()
+                threading.Thread(target=server.stdout.read, daemon=True).start()
                 return
             assert time.monotonic() < deadline_s, said
         raise AssertionError(f"{command}\nended and wrote\n{said}")

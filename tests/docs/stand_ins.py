@@ -50,6 +50,7 @@ OPTIONS = {
     r"livecc train .*(own-videos/lora)": f"model_name_or_path={TINY} dtype=float32 held_out=2 optim=adamw_torch",
     r"livecc train ": "use_cpu=true bf16=false dataloader_num_workers=0 disable_tqdm=true",
     r"livecc data shapes": "--videos 6 --seconds 12",
+    r"livecc demo": "--no-browser",
     r"livecc serve": "--port 0 --silence-threshold 1",
     r"examples/watch_server\.py": "--url {ws}/v1/commentary --speed 8",
     r"livecc data fetch": "--sleep 0",
@@ -65,7 +66,7 @@ OPTIONS = {
     r"rtsp": "--reconnects 0",
 }
 # Commands that go on until they are stopped: what they say once they are ready, with their address.
-SERVERS = {"livecc serve": r"listening on (ws://[^/\s]+)"}
+SERVERS = {"livecc serve": r"listening on (ws://[^/\s]+)", "livecc demo": r"(http://[^/\s]+)/ \(Ctrl-C"}
 # Variables for commands that begin so.
 _HUB = {"HF_ENDPOINT": "{hub}", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_none"}
 ENVIRONMENT = {"livecc data push": _HUB, "livecc push": _HUB}
