@@ -20,6 +20,7 @@ from livecc_hf import __version__
 COMMANDS = {
     "ask": ("answer a question about a video or an image", "livecc_hf.cli.ask"),
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
+    "card": ("put a commented clip and scores into a model's card", "livecc_hf.cli.card"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
     "demo": ("show a model commenting, in the browser", "livecc_hf.cli.demo"),
