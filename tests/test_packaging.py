@@ -121,6 +121,13 @@ def test_recipes_are_found_by_name_in_the_wheel(wheel, tmp_path):
     assert done.stderr.startswith("livecc: error: input my-videos does not exist"), done.stderr
 
 
+def test_generation_code_is_written_from_the_wheel(wheel, tmp_path):
+    done = run_installed(wheel, "generate-repo", "live", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "live/custom_generate/streaming_livecc.py").is_file()
+    assert (tmp_path / "live/README.md").is_file()
+
+
 class TestRecipeNames:
     def test_are_those_of_the_folder(self):
         assert {"own-videos/lora", "livecc-7b/sft", "livecc-tiny/1-lists"} <= set(recipe_names("train"))

@@ -12,6 +12,7 @@ from media import write_video
 from PIL import Image
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.publishing.generation_repo import write_generation_repo
 from livecc_hf.tiny.rendering import write_video as write_shapes
 from livecc_hf.tiny.world import simulate
 
@@ -35,7 +36,8 @@ def make_reader_folder(folder: Path) -> Path:
     """Make the folder, and return it.
 
     It holds what the pages speak of: `match.mp4` (24 s of shapes), `photo.jpg`, `screen.ts`, `my-videos/` and
-    `videos/` with captions, `videos.jsonl`, predictions of benchmarks, the Hub folder `livecc-7b`, and links to what a
+    `videos/` with captions, `videos.jsonl`, predictions of benchmarks, the Hub folder `livecc-7b`, the
+    generation code `me/live-generate`, and links to what a
     clone has.
     """
     for name in ("recipes", "examples", "pyproject.toml", "Makefile", "modeling", "src", "README.md"):
@@ -44,6 +46,7 @@ def make_reader_folder(folder: Path) -> Path:
     Image.new("RGB", (320, 240), "red").save(folder / "photo.jpg")
     write_video(folder / "screen.ts", n_frames=50, size_px=(160, 120))
     (folder / "livecc-7b").symlink_to(TINY)
+    write_generation_repo(folder / "me" / "live-generate")  # found by its path where a page means the Hub's
     video = write_video(folder / "video.mp4", n_frames=2 * _CLIP_S, fps=2, size_px=(640, 480))
     for name, n_videos in (("my-videos", 12), ("videos", 2)):
         (folder / name).mkdir()

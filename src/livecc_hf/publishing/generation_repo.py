@@ -1,0 +1,82 @@
+"""Writes the folder of a repository with generation code: live commentary from a stock Qwen2-VL by `generate`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from .contents import CARD
+
+_TEMPLATE = Path(__file__).parent / "generation_template"
+_CODE = "custom_generate"
+_NEEDED = ("torch", "torchvision", "transformers", "av", "pillow", "numpy")
+
+
+class GenerationRepoError(ValueError):
+    """The folder cannot be written; the message is one line and says what to do."""
+
+
+def write_generation_repo(out: str | os.PathLike) -> Path:
+    """Write a folder that `model.generate(custom_generate=...)` takes, for `livecc push`.
+
+    It carries the code it needs, so livecc-hf need not be installed where it runs.
+
+    Args:
+        out: the folder to write; must not exist, or be empty.
+
+    Returns:
+        The folder.
+
+    Raises:
+        GenerationRepoError: if `out` cannot be such a folder, or livecc-hf is not installed.
+    """
+    out = Path(out).expanduser()
+    _check_out(out)
+    requirements = _requirements()
+    code = out / _CODE
+    code.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(_TEMPLATE / CARD, out / CARD)
+    shutil.copyfile(_TEMPLATE / "generate.py", code / "generate.py")
+    (code / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    for path in _modules_of(_TEMPLATE / "generate.py"):
+        shutil.copyfile(path, code / path.name)
+    return out
+
+
+def _check_out(out: Path) -> None:
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+        raise GenerationRepoError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    above = next((folder for folder in out.parents if os.path.lexists(folder)), None)
+    if above is not None and not above.is_dir():
+        raise GenerationRepoError(f"{out} cannot be made: {above} is not a folder; choose another place")
+
+
+def _modules_of(path: Path) -> list[Path]:
+    """Return the files of the modeling code that a file needs, those they need included."""
+    modeling = Path(importlib.import_module("livecc_hf.modeling").__file__).parent
+    found, waiting = set(), [path]
+    while waiting:
+        tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                needed = modeling / f"{node.module}.py"
+                if needed not in found:
+                    found.add(needed)
+                    waiting.append(needed)
+    return sorted(found)
+
+
+def _requirements() -> list[str]:
+    """Return what the code needs installed, with the lower bounds of this package."""
+    try:
+        declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
+    except importlib.metadata.PackageNotFoundError:
+        raise GenerationRepoError("livecc-hf is not installed: install it (pip install .) to write this") from None
+    plain = {one.name: f"{one.name}{one.specifier}" for one in declared if one.marker is None}
+    return [plain[name] for name in _NEEDED]

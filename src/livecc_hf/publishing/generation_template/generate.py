@@ -1,0 +1,128 @@
+"""Live commentary from a stock Qwen2-VL: `model.generate(custom_generate=..., video=..., processor=...)`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+
+from .configuration_livecc import LiveCCConfig
+from .processing_livecc import StreamingProcessor
+from .stream_attention_livecc import StreamAttention
+from .streaming_livecc import CommentarySegment
+from .streaming_mixin_livecc import StreamingMixin
+from .video_processing_livecc import LiveCCVideoProcessor
+
+# What `generate` hands over that says where this code is, not what it does.
+_SOURCE_OPTIONS = (
+    *("revision", "code_revision", "token", "cache_dir", "local_files_only", "force_download", "proxies"),
+    *("subfolder", "repo_type"),
+)
+
+
+def generate(
+    model, video=None, processor=None, position_scheme: str | None = None, generation_config=None, **kwargs
+) -> Iterator[CommentarySegment]:
+    """Comment on a video, segment by segment, while it is read; without a video generate as the model itself does.
+
+    Args:
+        model: a `Qwen2VLForConditionalGeneration` in evaluation mode.
+        video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W) as a tensor or NumPy array, a
+            list of PIL images, or an iterable of such parts.
+        processor: the model's `Qwen2VLProcessor`.
+        position_scheme: `mrope`, `sequential` or `reference`; default: what the model's config says, else `reference`
+            where the name it was loaded by holds "livecc", else `mrope`.
+        generation_config: takes the place of the model's.
+        **kwargs: `start_s` and `end_s` of a file, in seconds, and the options of a stream, such as `query`,
+            `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `decoding_livecc.py`.
+
+    Returns:
+        An iterator over one `CommentarySegment` a turn, silent ones included; without a video what
+        `model.generate` returns.
+
+    Raises:
+        ValueError: if the model is no Qwen2-VL, there is no processor of it, or an option is not valid.
+    """
+    kwargs = {name: value for name, value in kwargs.items() if name not in _SOURCE_OPTIONS}
+    if video is None:
+        return type(model).generate(model, generation_config=generation_config, **kwargs)
+    _check_model(model)
+    if generation_config is not None and not hasattr(generation_config, "eos_token_id"):
+        raise ValueError(f"generation_config is a {type(generation_config).__name__}: expected a GenerationConfig")
+    kwargs = _without_unset(kwargs)
+    live = _LiveView(model, position_scheme, generation_config)
+    return live.stream_generate(_streaming_processor(processor), video, **kwargs)
+
+
+class _LiveView(StreamingMixin):
+    """A stock model as streams use one: the same modules, with the position scheme in its config."""
+
+    def __init__(self, model, position_scheme, generation_config):
+        self.model, self.lm_head, self.training = model.model, model.lm_head, model.training
+        self.get_input_embeddings = model.get_input_embeddings
+        self.generation_config = model.generation_config if generation_config is None else generation_config
+        values = model.config.to_dict()
+        scheme = position_scheme or values.get("position_scheme") or _assumed_scheme(model.config.name_or_path)
+        values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
+        self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme})
+        for layer in model.model.language_model.layers:
+            # The same parameters, one more way to use them: for stock caches it is Qwen2-VL's attention as before.
+            layer.self_attn.__class__ = StreamAttention
+
+
+def _assumed_scheme(name: str) -> str:
+    """Return how positions are counted in published weights, which do not say: as the package livecc-hf assumes it."""
+    path = Path(name or "").expanduser()
+    names = [str(name)]
+    if path.is_dir():  # a folder of the Hub's cache is called by its commit; the repository's name stands above it
+        names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
+    return "reference" if any("livecc" in each.lower() for each in names) else "mrope"
+
+
+def _check_model(model) -> None:
+    """Raise `ValueError` if streams cannot run on a model."""
+    if not isinstance(model, Qwen2VLForConditionalGeneration):
+        raise ValueError(
+            f"the model is a {type(model).__name__}: live commentary needs a Qwen2VLForConditionalGeneration, such as "
+            "of chenjoya/LiveCC-7B-Instruct"
+        )
+    if any(hasattr(layer.self_attn, "_hf_hook") for layer in model.model.language_model.layers):
+        raise ValueError(
+            "the model's layers are spread over devices or kept off them, where live commentary cannot run: load it on "
+            'one, with device_map={"": 0}'
+        )
+
+
+def _without_unset(kwargs: dict) -> dict:
+    """Return what was given of `generate`'s arguments; raise `ValueError` for those that a stream does not take."""
+    stock = ("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "synced_gpus")
+    stock += ("assistant_model", "streamer", "negative_prompt_ids", "negative_prompt_attention_mask")
+    refused = [name for name in stock if kwargs.get(name) is not None]
+    if refused:
+        raise ValueError(
+            f"{', '.join(refused)} cannot be had with video=: leave it out; segments come one by one as they are said"
+        )
+    return {name: value for name, value in kwargs.items() if name not in stock}
+
+
+def _streaming_processor(processor) -> StreamingProcessor:
+    """Return a stock processor as one that speaks in turns; its own parts stay as they are."""
+    if hasattr(processor, "turn_ids"):
+        return processor
+    if not isinstance(processor, Qwen2VLProcessor):
+        given = "is missing" if processor is None else f"is a {type(processor).__name__}"
+        raise ValueError(
+            f"processor {given}: give the model's Qwen2VLProcessor, as processor=AutoProcessor.from_pretrained(MODEL)"
+        )
+    streaming = StreamingProcessor(
+        processor.image_processor,
+        copy.copy(processor.tokenizer),  # padding changes side
+        processor.video_processor,
+        chat_template=processor.chat_template,
+    )
+    # Checkpoints older than video processors have limits of still images alone, which are not meant for a video.
+    if streaming.video_processor.size == processor.image_processor.size:
+        streaming.video_processor.size = LiveCCVideoProcessor().size
+    return streaming
