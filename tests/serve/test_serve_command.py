@@ -108,6 +108,12 @@ def test_bad_arguments_are_told_in_one_line(arguments, message, capsys):
     assert len(said) == 1 and message in said[0]
 
 
+def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path, capsys):
+    assert main(["serve", "--port", "0", "--model", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and str(tmp_path) in said[0]
+
+
 def test_a_port_in_use_is_told(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import ssl
 from pathlib import Path
@@ -73,21 +74,33 @@ def run(args: argparse.Namespace) -> int:
         _check_open(args, listener.getsockname()[0], settings)
         check_stream_options(args)
         exit_on_sigterm()
-        model, processor = load_model_of(args, status)
         from livecc_hf.modeling import StreamOptions
         from livecc_hf.serve.service import CommentaryService
 
-        service = CommentaryService(model, processor, settings, StreamOptions(**stream_options_of(args)))
+        failures = []
+
+        def started(failure: Exception | None) -> None:
+            status.clear()
+            if failure is not None:  # without a model nobody is served: whoever runs the server is to notice
+                failures.append(failure)
+                server.should_exit = True
+            elif service.state == "ready":
+                _announce(args, listener.getsockname()[1], service, status)
+
+        service = CommentaryService(
+            None,
+            None,
+            settings,
+            StreamOptions(**stream_options_of(args)),
+            load=functools.partial(load_model_of, args, status),
+            name=args.model or "livecc-tiny",
+            on_start=started,
+        )
         server = make_server(service, has_page=not args.no_page, **ssl_files)
         logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
-        try:
-            status.update("warming up ...")
-            service.start()
-            status.clear()
-            _announce(args, listener.getsockname()[1], service, status)
-            server.run(sockets=[listener])
-        finally:
-            service.stop()
+        server.run(sockets=[listener])
+        if failures:
+            raise failures[0]
     return 0
 
 

@@ -44,6 +44,7 @@ class CommentaryService:
         options: the `StreamOptions` of sessions, where clients do not choose.
         load: returns both, where they are not given; the application listens meanwhile, and says that the model loads.
         name: what the model is called until it is there.
+        on_start: called, where the model was loaded, with what kept it from speaking, or `None`: from another thread.
 
     Attributes:
         state: ``starting``, ``ready``, ``failed`` (the model was not loaded) or ``stopping``.
@@ -60,11 +61,13 @@ class CommentaryService:
         options: StreamOptions | None = None,
         load: Callable[[], tuple[LiveCCForConditionalGeneration, StreamingProcessor]] | None = None,
         name: str = "",
+        on_start: Callable[[Exception | None], None] | None = None,
     ):
         self.settings, self.options = settings, options
         self.pool: CommentaryPool | None = None
         self._model, self._processor, self._load, self._name = model, processor, load, name
         self._load_failure: str | None = None
+        self._on_start = on_start
         if model is not None:
             self._make_pool()
         self.metrics = ServeMetrics(lambda: self.pool)
@@ -110,13 +113,18 @@ class CommentaryService:
         return self._load is not None
 
     def start_or_tell(self) -> None:
-        """Start; what keeps the model from it is logged and told to clients."""
+        """Start; what keeps the model from it is told to clients, and to `on_start` or the log."""
+        failure = None
         try:
             self.start()
         except Exception as error:
-            _log.exception("the model was not loaded")
+            failure = error
+            if self._on_start is None:
+                _log.exception("the model was not loaded")
             self._load_failure = f"the model was not loaded ({one_line(error)})"
             self.state = "failed"
+        if self._on_start is not None:
+            self._on_start(failure)
 
     def _make_pool(self) -> None:
         settings = self.settings
