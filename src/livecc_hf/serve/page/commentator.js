@@ -42,7 +42,7 @@ export class Commentator {
       ...player.on,
       play: () => ["asleep", "finished"].includes(this.state) && this.begin(),
       pause: () => {
-        if (this.state === "live" && this.canPause) this.connection.say({ type: "pause" });
+        this.holdPlace();
         player.on.stopped?.();
       },
       seeking: () => this.state !== "idle" && this.leave(),
@@ -148,12 +148,18 @@ export class Commentator {
       onFrame: (timeS, file, presentedMs) => {
         this.shown.push({ timeS, presentedMs });
         if (!connection.show(timeS, file)) this.dropped();
+        if (!player.isWanted) this.holdPlace(); // a frame that was on its way ends a pause
       },
       onDropped: () => this.dropped(),
     });
     this.grabber.start(player.source, () => player.timeS);
     player.hold(false);
     this.setState("live", { session });
+  }
+
+  /** Tell the server that the video stands still and goes on later. */
+  holdPlace() {
+    if (this.state === "live" && this.canPause) this.connection.say({ type: "pause" });
   }
 
   dropped() {
