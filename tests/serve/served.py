@@ -120,12 +120,12 @@ def encoded(frame, format="PNG", **options):
 
 
 @contextlib.contextmanager
-def serving(model, processor, options=OPTIONS, listener=None, config=None, **settings):
+def serving(model, processor, options=OPTIONS, listener=None, config=None, clip=None, **settings):
     """Run a server; generous limits unless given."""
     generous = {"max_sessions": 4, "max_lag_s": 120.0, "max_messages_per_s": 1000.0, "max_bytes_per_s": 1e8}
     service = CommentaryService(model, processor, ServeSettings(**(generous | settings)), options)
     listener = listener or listen("127.0.0.1", 0)
-    server = make_server(service, **(config or {}))
+    server = make_server(service, clip=clip, **(config or {}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     port = listener.getsockname()[1]
     thread.start()

@@ -243,6 +243,51 @@ def test_a_model_that_loads_or_died_is_said_in_words(watcher, served):
     watcher.complaints.clear()  # the browser's own lines about refusals
 
 
+def test_a_paused_page_keeps_its_place_and_is_answered(browser, tiny):
+    with (
+        serving(*tiny, GREEDY, max_messages_per_s=60.0, idle_timeout_s=2.0) as served,
+        Watcher(browser, address(served)) as watcher,
+    ):
+        watcher.click("#clip")
+        watcher.wait_for(lambda: watcher.segments)
+        session = watcher.session
+        watcher.page.keyboard.press("k")
+        watcher.page.wait_for_timeout(5000)
+        assert watcher.state == "live" and watcher.page.inner_text("#state") == "Paused"
+        watcher.page.fill("#question", "What is there?")
+        watcher.click("#question-form button")
+        watcher.wait_for(lambda: watcher.page.query_selector("#transcript .answer"))
+        n_said = len(watcher.segments)
+        watcher.click("#play")
+        watcher.wait_for(lambda: len(watcher.segments) > n_said)
+        assert watcher.session == session and watcher.notice == "" and watcher.complaints == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_model_that_died_is_said_in_words(browser, tiny, monkeypatch):
+    class Panic(BaseException):
+        """As libraries in Rust raise."""
+
+    def panics(*args):
+        raise Panic("at line 7")
+
+    with serving(*tiny, GREEDY) as served, Watcher(browser, address(served)) as watcher:
+        watcher.click("#clip")
+        watcher.wait_for(lambda: len(served.service.pool.streams) == 1)
+        monkeypatch.setattr(served.service.pool.streams[0]._stream, "end_turn", panics)
+        watcher.wait_for(lambda: "The model has stopped working" in watcher.notice)
+        assert "Panic: at line 7" in watcher.notice
+
+
+def test_a_file_of_ones_own_is_called_by_its_name(browser, tiny, tmp_path):
+    own = tmp_path / "own match.mp4"
+    own.write_bytes(demo_clip_path().read_bytes())
+    with serving(*tiny, GREEDY, clip=own) as served, Watcher(browser, address(served)) as watcher:
+        assert watcher.page.inner_text("#clip") == "Play own match.mp4"
+        watcher.page.select_option("#language", "de")
+        assert watcher.page.inner_text("#clip") == "own match.mp4 abspielen"
+
+
 def test_what_cannot_be_played(watcher, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)

@@ -62,6 +62,7 @@ def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None)
             "max_sessions": service.settings.max_sessions,
             "needs_token": service.settings.token is not None,
             "clip": _CLIP_PATH.removeprefix("/"),
+            "clip_name": None if clip is None else clip.name,
         }
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 

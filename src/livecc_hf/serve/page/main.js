@@ -180,6 +180,7 @@ function choose(language) {
     button.setAttribute("aria-label", t("save_as", { form: button.textContent }));
   }
   document.title = t("title");
+  nameClip();
   transcript.render();
   messages.redraw();
   if (lastState[0] !== "token") showState(...lastState);
@@ -246,6 +247,12 @@ window.addEventListener("online", () => commentator.state === "waiting" && comme
 window.addEventListener("pagehide", () => commentator.close());
 setInterval(() => player.isLive && controls.draw(), 500);
 
+// A file of the user's own is called by its name.
+function nameClip() {
+  const name = config?.clip_name;
+  element("clip").querySelector("span").textContent = name ? t("clip_named", { name }) : t("clip");
+}
+
 function setTheme(theme) {
   document.documentElement.style.colorScheme = theme;
   memory.set("theme", theme);
@@ -264,6 +271,7 @@ async function configure() {
   element("model-name").title = config.model ?? "";
   element("model").hidden = !config.model;
   element("clip").hidden = !config.clip;
+  nameClip();
   if (config.query && !element("query").value) element("query").placeholder = config.query;
 }
 

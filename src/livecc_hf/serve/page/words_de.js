@@ -6,6 +6,7 @@ export default {
   welcome_more: "Wählen Sie, was es sehen soll. Seine Worte erscheinen im Bild, sobald sie gesagt sind.",
   privacy: "Das Video bleibt in Ihrem Browser: Zwei Bilder je Sekunde gehen an diesen Server und sonst nirgendwohin.",
   clip: "Beispiel abspielen",
+  clip_named: "{name} abspielen",
   camera: "Kamera",
   screen: "Bildschirm",
   file: "Videodatei",

@@ -6,6 +6,7 @@ export default {
   welcome_more: "Choose what it should see. Its words appear over the picture as they are said.",
   privacy: "The video stays in your browser: two pictures a second go to this server, and nowhere else.",
   clip: "Play the sample clip",
+  clip_named: "Play {name}",
   camera: "Camera",
   screen: "Screen",
   file: "Video file",
