@@ -80,7 +80,7 @@ def test_convert_keeps_every_weight_and_shards(named, tmp_path, load_frames):
     ]
     assert segments[0] == segments[1]
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers")
+    assert "\nlibrary_name: transformers\n" in card
     assert "`reference`" in card
 
 

@@ -19,24 +19,33 @@ import torch
 
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
+from livecc_hf.publishing.model_cards import CardFacts, write_card
 
-CARD = """---
-library_name: transformers
-pipeline_tag: video-text-to-text
-license: apache-2.0
-tags: [livecc, streaming, video, commentary, tiny]
----
-# livecc-tiny
-
+SUMMARY = """\
 A {millions:.1f}M-parameter LiveCC model that comments on a small world of coloured shapes while it watches. It
 shows that the whole chain works (data, training, streaming, captions) on any computer; it knows nothing about
-real videos.
-
-It was trained from random weights on two CPU cores by `recipes/livecc-tiny/train.sh`. Its quality on held-out
-clips is in `benchmarks/results/tiny_commentary.json`.
-"""
+real videos."""
+TRAINING = {
+    "data": "made by the program, endless: coloured shapes that move, and what is said of them",
+    "recipe": "`recipes/livecc-tiny/train.sh`, from random weights",
+    "hardware": "2 CPU cores",
+    "quality on held-out clips": "`benchmarks/results/tiny_commentary.json`",
+}
 MODELING = Path(__file__).resolve().parents[2] / "modeling"
 SIZE_LIMIT_BYTES = 4_000_000
+
+
+def card_facts(model: LiveCCForConditionalGeneration) -> CardFacts:
+    """What the bundled model's card says."""
+    return CardFacts(
+        "livecc-tiny",
+        SUMMARY.format(millions=model.num_parameters() / 1e6),
+        model.config.position_scheme,
+        training=TRAINING,
+        metadata={"license": "apache-2.0", "language": ["en"]},
+        tags=["tiny"],
+        is_complete=True,
+    )
 
 
 def averaged(runs: list[Path]) -> LiveCCForConditionalGeneration:
@@ -77,7 +86,7 @@ def package(runs: list[Path], out: Path) -> None:
     weights_bytes = (out / "model.safetensors").stat().st_size
     if weights_bytes > SIZE_LIMIT_BYTES:
         raise ValueError(f"the weights take {weights_bytes} bytes; expected at most {SIZE_LIMIT_BYTES}")
-    (out / "README.md").write_text(CARD.format(millions=model.num_parameters() / 1e6))
+    write_card(out, card_facts(model))
     print(json.dumps({"folder": str(out), "weights_bytes": weights_bytes}))
 
 

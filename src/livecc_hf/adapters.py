@@ -7,18 +7,18 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .extras import MissingExtraError, require_extra
 from .loading import ModelLoadError, check_report, hub_message
 from .messages import one_line
+from .publishing.model_cards import CARD_FILE, CardFacts, short_name, write_card
 
 if TYPE_CHECKING:
     from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
-CARD_FILE = "README.md"
 _PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 _PEFT_TEMPLATE_MARK = "[More Information Needed]"
 
@@ -161,6 +161,7 @@ def save_adapter_files(
     processor: StreamingProcessor,
     base: str | os.PathLike,
     base_revision: str | None = None,
+    **about: Any,
 ) -> None:
     """Write what must stand beside `adapter_model.safetensors` and `adapter_config.json`.
 
@@ -174,6 +175,7 @@ def save_adapter_files(
         processor: the processor it was trained with.
         base: folder or Hub id of the base model.
         base_revision: the base's revision on the Hub.
+        about: further fields of `CardFacts` for the card, such as `training`.
     """
     from transformers.dynamic_module_utils import custom_object_save
 
@@ -201,64 +203,17 @@ def save_adapter_files(
         part.replace(path)
     card = folder / CARD_FILE
     if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never over the user's own
-        card.write_text(adapter_card(base, None if is_folder else base, config.position_scheme), encoding="utf-8")
-
-
-def adapter_card(base: str, hub_id: str | None, position_scheme: str) -> str:
-    """Return a model card to be completed by who publishes the adapter.
-
-    Args:
-        base: the base model's folder or Hub id.
-        hub_id: the base's Hub id, `None` for a folder.
-        position_scheme: the scheme the adapter was trained in.
-    """
-    base_model = f"base_model: {hub_id}\n" if hub_id else ""
-    name = hub_id or Path(base).name
-    return f"""---
-library_name: peft
-pipeline_tag: video-text-to-text
-tags:
-- livecc
-- lora
-- streaming
-- live-commentary
-{base_model}---
-
-# Adapter on {name}, for live commentary
-
-Trained with livecc-hf on `{name}`. Position scheme: `{position_scheme}` (in `config.json`; the base may say another).
-
-With livecc-hf, which loads the base and the adapter:
-
-```bash
-livecc commentate video.mp4 --model path/or/hub-id           # this folder; --base FOLDER if the base has moved
-livecc merge path/or/hub-id merged                           # a whole model folder, without adapter
-```
-
-With transformers and peft alone:
-
-```python
-from peft import PeftModel
-from transformers import AutoProcessor
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
-
-adapter = "path/or/hub-id"  # this folder
-base = "{name if hub_id else f"path/to/{name}"}"
-cls = get_class_from_dynamic_module("modeling_livecc.LiveCCForConditionalGeneration", adapter)
-model = cls.from_pretrained(base, config=cls.config_class.from_pretrained(adapter))
-model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-processor = AutoProcessor.from_pretrained(adapter, trust_remote_code=True)
-for segment in model.stream_generate(processor, "video.mp4"):
-    print(f"{{segment.start_s:7.1f}}s  {{segment.text}}")
-```
-
-This runs the code in this folder. `AutoModel.from_pretrained` and `pipeline` do not load the folder itself: it holds an
-adapter and no whole model; `livecc merge` makes one that they do load.
-
-## Before you publish
-
-Add the license of the base model, what the adapter was trained on, what it is for, and how it was evaluated.
-"""
+        name = short_name(base)
+        facts = CardFacts(
+            f"Adapter on {name}, for live commentary",
+            f"Trained with livecc-hf on `{name}`.",
+            config.position_scheme,
+            source=base,
+            relation="adapter",
+            source_revision=None if is_folder else base_revision,
+            **about,
+        )
+        write_card(folder, facts)
 
 
 def _find_file(source: str, name: str) -> str | None:

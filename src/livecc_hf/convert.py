@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
-
-CARD_FILE = "README.md"
+from .publishing.model_cards import CardFacts, short_name, write_card
 
 
 def convert_checkpoint(
@@ -51,7 +50,9 @@ def convert_checkpoint(
     )
     model.save_pretrained(out, max_shard_size=max_shard_size)
     processor.save_pretrained(out)
-    (out / CARD_FILE).write_text(model_card(source, info.position_scheme), encoding="utf-8")
+    name = short_name(source)
+    summary = f"Converted from `{name}` by livecc-hf."
+    write_card(out, CardFacts(f"{name}, for live commentary", summary, info.position_scheme, source=source))
     return out
 
 
@@ -60,46 +61,4 @@ def _stored_dtype(config_dict: dict) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def model_card(source: str, position_scheme: str) -> str:
-    """Return a model card to be completed by who publishes the folder.
-
-    Args:
-        source: the base model's folder or Hub id.
-        position_scheme: the scheme the folder is saved with.
-    """
-    is_hub_id = not Path(source).expanduser().exists()
-    base_model = f"base_model: {source}\n" if is_hub_id else ""
-    name = source if is_hub_id else Path(source).expanduser().resolve().name
-    return f"""---
-library_name: transformers
-pipeline_tag: video-text-to-text
-tags:
-- livecc
-- video
-- streaming
-- live-commentary
-{base_model}---
-
-# {name}, for live commentary
-
-Converted from `{name}` by livecc-hf. Position scheme: `{position_scheme}`.
-
-```python
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-folder = "path/or/hub-id"  # this folder
-model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-for segment in model.stream_generate(processor, "video.mp4", query="Please describe the video."):
-    print(f"{{segment.start_s:7.1f}}s  {{segment.text}}")
-```
-
-Reading video files needs PyAV: `pip install av`.
-
-## Before you publish
-
-Add the license of the base model, what the model was trained on, what it is for, and how it was evaluated.
-"""
-
-
-__all__ = ["ModelLoadError", "convert_checkpoint", "model_card"]
+__all__ = ["ModelLoadError", "convert_checkpoint"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .adapters import base_of, read_adapter, require_peft
-from .convert import CARD_FILE, model_card
 from .loading import ModelLoadError, load_processor, load_weights, read_config
 from .messages import one_line
+from .publishing.model_cards import CardFacts, read_training, short_name, write_card
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +71,18 @@ def merge_adapter(
     model = _merged(model, source)
     model.save_pretrained(out, max_shard_size=max_shard_size)
     processor.save_pretrained(out)
-    card = model_card(base_source, config.position_scheme)
-    card = card.replace("\n\nConverted from", f"\n\nAdapter `{_name(source)}` merged into", 1)
-    (out / CARD_FILE).write_text(card, encoding="utf-8")
+    name = short_name(base_source)
+    summary = f"Adapter `{short_name(source)}` merged into `{name}` by livecc-hf."
+    facts = CardFacts(
+        f"{name}, for live commentary",
+        summary,
+        config.position_scheme,
+        source=base_source,
+        relation="finetune",
+        source_revision=revision,
+        training=read_training(source),
+    )
+    write_card(out, facts)
     return out
 
 
@@ -108,8 +117,3 @@ def _check_out(source: str, out: Path) -> None:
 
 def _stored_dtype(config: LiveCCConfig) -> str:
     return str(config.dtype or "float32").removeprefix("torch.")
-
-
-def _name(source: str) -> str:
-    path = Path(source).expanduser()
-    return path.resolve().name if path.exists() else source

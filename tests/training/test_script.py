@@ -1,12 +1,14 @@
 """`livecc train`: options, and short runs."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from PIL import Image
 
+from livecc_hf.merge import merge_adapter
 from livecc_hf.training.arguments import parse, parse_entries
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer, load_recipe_processor, open_samples
@@ -185,9 +187,18 @@ def test_what_comes_twice_is_held_out_twice(recipe):
 
 def test_the_card_of_an_adapter_says_how_to_merge(recipe, tmp_path):
     changes = {"use_peft": True, "optimizer": "trainer", "train_parts": ["language_model"], "max_steps": 2}
-    main(["--config", recipe(**changes, save_strategy="steps", save_steps=1)])
+    data = [{"source": "tiny", "length": [4, 6], "samples": 8}]
+    measured = {"held_out": 2, "eval_strategy": "steps", "eval_steps": 1}
+    main(["--config", recipe(**changes, data=data, save_strategy="steps", save_steps=1, **measured)])
     for folder in ("out", "out/checkpoint-2"):
         assert "livecc merge" in (tmp_path / folder / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| steps | 2 (" in card and "| trained | LoRA, rank " in card and "; language_model |" in card
+    assert re.search(r"\| loss per spoken word, held out \| \d\S* \(step 2\) \|", card)
+    assert f"torch {torch.__version__.partition('+')[0]}" in card and "1 × CPU" in card and str(tmp_path) not in card
+    assert "| steps | 1 (" in (tmp_path / "out" / "checkpoint-1" / "README.md").read_text()
+    merged = (merge_adapter(tmp_path / "out", tmp_path / "merged") / "README.md").read_text()
+    assert "| steps | 2 (" in merged and "merged into" in merged and "livecc merge" not in merged
 
 
 def test_held_out_samples_that_cannot_be_used_are_said(recipe, tmp_path, caplog):

@@ -124,6 +124,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     from transformers import set_seed
 
     from .collator import CommentaryCollator
+    from .finishing import AdapterFinisher, ModelFinisher
     from .liger import apply_liger
     from .optim import MuonAdamW, muon_groups
     from .packed_attention import use_packed_attention
@@ -157,6 +158,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         batch = training.per_device_eval_batch_size * training.world_size
         # Empty rows at the end, or accelerate fills the last batch with samples a second time.
         held_out = BatchLoader(data.held_out, plan_singles(len(data.held_out)).padded(batch), collator)
+    finisher = (AdapterFinisher if recipe.model.use_peft else ModelFinisher)(config, processor, recipe)
     trainer = LiveCCTrainer(
         model=model,
         args=training,
@@ -167,10 +169,11 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
         peft_config=lora_config(model, recipe.model, ours.train_parts) if recipe.model.use_peft else None,
         ledger=SkipLedger(training.output_dir, ours.max_skipped),
         identity=identify_run(recipe, data.train, len(data.packs)),
-        finish_save=(_AdapterFinisher if recipe.model.use_peft else _ModelFinisher)(config, processor, recipe),
+        finish_save=finisher,
         hub=RunPush(ours, training, recipe.model) if training.push_to_hub else None,
         held_out_loader=held_out,
     )
+    finisher.trainer = trainer
     if data.held_out is not None and ours.commentary_clips:
         _add_commentary(trainer, data.held_out, ours.commentary_clips)
     return trainer
@@ -232,33 +235,6 @@ def inspect(recipe: Recipe) -> str:
             return error
 
     return inspect_samples(((data.origin(index), load(index)) for index in chosen), processor, picture)
-
-
-class _AdapterFinisher:
-    """Puts beside an adapter what makes its folder a model: config with the position scheme, processor, code."""
-
-    def __init__(self, config: LiveCCConfig, processor: StreamingProcessor, recipe: Recipe):
-        self.config = config
-        self.processor = processor
-        self.model = recipe.model
-
-    def __call__(self, folder: str | Path) -> None:
-        from livecc_hf.adapters import save_adapter_files
-
-        base = self.model.model_name_or_path
-        save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision)
-
-
-class _ModelFinisher(_AdapterFinisher):
-    """Puts a card beside a fully trained model, unless there is one."""
-
-    def __call__(self, folder: str | Path) -> None:
-        from livecc_hf.convert import CARD_FILE, model_card
-
-        path = Path(folder) / CARD_FILE
-        if not path.exists():
-            card = model_card(self.model.model_name_or_path, self.config.position_scheme)
-            path.write_text(card.replace("\n\nConverted from", "\n\nFine-tuned from", 1), encoding="utf-8")
 
 
 def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int) -> None:

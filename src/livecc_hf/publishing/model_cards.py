@@ -1,0 +1,170 @@
+"""Cards of models and adapters, from one template: what is known of them, and what their source's card says."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+CARD_FILE = "README.md"
+_TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
+_TRAINING = "\n## Training\n"
+_ROW = re.compile(r"^\| (?!\|)(.+?) \| (.+) \|$", re.MULTILINE)
+_TAGS = ("livecc", "video", "streaming", "live-commentary")
+_TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says.
+
+    Attributes:
+        title: its heading.
+        summary: one or more sentences on what the model is and comes from.
+        position_scheme: the scheme it runs in.
+        source: folder or Hub id of the model it was made from; `None`: from nothing.
+        relation: to the source, `finetune` or `adapter`; `None` where it is the same model in another form.
+        source_revision: the source's revision on the Hub.
+        datasets: Hub ids of what it was trained on, besides the source's.
+        training: facts of the run, by name.
+        metadata: further keys of the head, such as `license`; they win over the source's.
+        tags: further tags.
+        is_complete: whether the card needs no list of what is still to be said.
+    """
+
+    title: str
+    summary: str
+    position_scheme: str
+    source: str | None = None
+    relation: str | None = None
+    source_revision: str | None = None
+    datasets: Sequence[str] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    is_complete: bool = False
+
+
+def build_card(facts: CardFacts) -> ModelCard:
+    """Return the card of a model, or of an adapter where `relation` says so.
+
+    Licence, languages and datasets are taken over from the source's own card, where it has one that can be read.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    is_adapter = facts.relation == "adapter"
+    values = _from_source(facts) | dict(facts.metadata)
+    datasets = [*_listed(values.pop("datasets", None)), *facts.datasets]
+    tags = [*_TAGS, *(["lora"] if is_adapter else []), *facts.tags, *_listed(values.pop("tags", None))]
+    data = ModelCardData(
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="video-text-to-text",
+        tags=[*dict.fromkeys(tags)],
+        datasets=[*dict.fromkeys(datasets)] or None,
+        **values,
+    )
+    text_values = {
+        "title": facts.title,
+        "summary": facts.summary,
+        "position_scheme": facts.position_scheme,
+        "kind": "adapter" if is_adapter else "model",
+        "base": _named(facts.source) if facts.source else None,
+        "base_revision": facts.source_revision,
+        "training": facts.training,
+        "missing": [] if facts.is_complete else _missing(data),
+    }
+    return ModelCard.from_template(data, template_path=str(_TEMPLATE), **text_values)
+
+
+def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
+    """Write a folder's card, over one that is there; return its path."""
+    path = Path(folder) / CARD_FILE
+    path.write_text(str(build_card(facts)), encoding="utf-8")
+    return path
+
+
+def read_training(source: str, revision: str | None = None) -> dict[str, str]:
+    """Return the facts of a run that a card of ours tells; empty where there is none, or it has none."""
+    _, _, rest = _card_text(source, revision).partition(_TRAINING)
+    rows = _ROW.findall(rest.partition("\n## ")[0])
+    return {name: value.replace("\\|", "|") for name, value in rows}
+
+
+def short_name(source: str) -> str:
+    """Return a Hub id as it is, and of a folder its name, for a card tells nobody's paths."""
+    return Path(source).expanduser().resolve().name if _is_folder(source) else source
+
+
+def _named(source: str) -> str:
+    return f"path/to/{short_name(source)}" if _is_folder(source) else source
+
+
+def _is_folder(source: str) -> bool:
+    return Path(source).expanduser().exists()
+
+
+def _from_source(facts: CardFacts) -> dict[str, Any]:
+    """Return what the head of the source's card gives a card, and what names the source."""
+    if facts.source is None:
+        return {}
+    theirs = _head(facts.source, facts.source_revision)
+    values = {key: theirs[key] for key in _TAKEN_OVER if theirs.get(key)}
+    if not _is_folder(facts.source):
+        values["base_model"] = facts.source
+    elif facts.relation != "adapter" and theirs.get("base_model"):  # an adapter fits this folder, not what it is from
+        values["base_model"] = theirs["base_model"]
+    relation = facts.relation or (theirs.get("base_model_relation") if _is_folder(facts.source) else None)
+    if relation and (values.get("base_model") or facts.relation == "adapter"):
+        values["base_model_relation"] = relation
+    return values
+
+
+@lru_cache(maxsize=8)  # a run asks at each of its checkpoints
+def _card_of_hub(source: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source, CARD_FILE, revision=revision)).read_text(encoding="utf-8")
+    except Exception:  # no card, no rights, no network: a card is written without it
+        return ""
+
+
+def _card_text(source: str, revision: str | None) -> str:
+    """Read a model's card, of a folder or the Hub; empty where there is none that can be read."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return _card_of_hub(source, revision)
+    try:
+        return (folder / CARD_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _head(source: str, revision: str | None) -> dict[str, Any]:
+    """Read the head of a model's card; empty where there is none that parses."""
+    from huggingface_hub import ModelCard
+
+    text = _card_text(source, revision)
+    if not text.lstrip("\ufeff \r\n").startswith("---"):
+        return {}  # for which the library would warn
+    try:
+        return ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # YAML fails in as many ways as it has rules
+        return {}
+
+
+def _listed(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(item) for item in value or ()]
+
+
+def _missing(data: Any) -> list[str]:
+    """Name what somebody who publishes the card has to say."""
+    wanted = {"license": "the licence", "language": "the languages it speaks", "datasets": "what it was trained on"}
+    return [*(text for key, text in wanted.items() if not data.get(key)), "what it is for", "how it was evaluated"]

@@ -1,0 +1,120 @@
+"""Every card that the package writes parses, says what its source said, and holds a snippet that runs."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from livecc_hf.adapters import save_adapter_files
+from livecc_hf.assets import bundled_model_path, demo_clip_path
+from livecc_hf.convert import convert_checkpoint
+from livecc_hf.loading import load_model_and_processor
+from livecc_hf.publishing.model_cards import CardFacts, build_card
+
+SOURCE = """---
+license: other
+license_name: tiny-license
+license_link: https://example.org/license
+language: [en, de]
+datasets: [owner/clips, owner/more]
+base_model: owner/base
+widget: [{text: no}]
+---
+# Source
+"""
+
+
+def make_source(folder: Path) -> Path:
+    """Return a folder with the bundled model's files and a card of another."""
+    folder.mkdir(parents=True)
+    for path in bundled_model_path().iterdir():
+        if path.name != "README.md":
+            (folder / path.name).symlink_to(path)
+    (folder / "README.md").write_text(SOURCE)
+    return folder
+
+
+def head(folder: Path) -> dict:
+    return ModelCard.load(folder / "README.md").data.to_dict()
+
+
+def test_a_converted_model_keeps_what_its_sources_card_says(tmp_path):
+    source = make_source(tmp_path / "it's: a #source")
+    data = head(out := convert_checkpoint(source, tmp_path / "out"))
+    assert (data["license"], data["license_name"]) == ("other", "tiny-license")
+    assert data["license_link"] == "https://example.org/license"
+    assert (data["language"], data["datasets"]) == (["en", "de"], ["owner/clips", "owner/more"])
+    assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "video-text-to-text")
+    assert data["base_model"] == "owner/base"  # the same weights
+    assert "base_model_relation" not in data and "widget" not in data
+    text = (out / "README.md").read_text()
+    assert "# it's: a #source, for live commentary" in text and "https://arxiv.org/abs/2504.16030" in text
+    assert "Add what it is for, how it was evaluated." in text  # no more is missing
+    assert str(tmp_path) not in text
+
+
+def test_an_adapter_names_its_relation_and_its_bases_licence_but_not_the_bases_base(tmp_path):
+    source = make_source(tmp_path / "base")
+    model, processor, _ = load_model_and_processor(source, device="cpu")
+    training = {"steps": "5", "data": "a|b"}
+    save_adapter_files(tmp_path / "adapter", model.config, processor, source, training=training, datasets=["me/own"])
+    data = head(tmp_path / "adapter")
+    assert (data["library_name"], data["base_model_relation"], data["license_name"]) == (
+        "peft", "adapter", "tiny-license"
+    )  # fmt: skip
+    assert "base_model" not in data and "lora" in data["tags"]
+    assert data["datasets"] == ["owner/clips", "owner/more", "me/own"]
+    text = (tmp_path / "adapter" / "README.md").read_text()
+    assert "| steps | 5 |\n| data | a\\|b |\n" in text and str(tmp_path) not in text
+    assert 'base = "path/to/base"' in text
+
+
+def test_a_base_on_the_hub_is_pinned_and_one_without_a_card_leaves_the_licence_to_the_publisher():
+    facts = CardFacts("x", "y.", "mrope", source="owner/nowhere", relation="adapter", source_revision="0a1b")
+    card = build_card(facts)
+    assert card.data.to_dict()["base_model"] == "owner/nowhere" and card.data.get("license") is None
+    assert 'config=config, revision="0a1b")' in card.text
+    assert "Add the licence, the languages it speaks, what it was trained on, what it is for" in card.text
+
+
+@pytest.mark.parametrize("broken", ["---\nlicense: [\n---\n", "no head at all", "\udcff"])
+def test_a_card_that_cannot_be_read_is_as_none(tmp_path, broken):
+    (tmp_path / "README.md").write_bytes(broken.encode("utf-8", "surrogateescape"))
+    card = build_card(CardFacts("x", "y.", "mrope", source=str(tmp_path), relation="finetune"))
+    assert card.data.get("license") is None and "## Limits and risks" in card.text
+
+
+def test_the_bundled_models_card_is_the_templates_and_its_snippet_runs_without_the_package(tmp_path):
+    sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "livecc-tiny"))
+    import package
+
+    model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
+    text = (bundled_model_path() / "README.md").read_text()
+    assert str(build_card(package.card_facts(model))) == text
+    assert (head(bundled_model_path())["license"], head(bundled_model_path())["language"]) == ("apache-2.0", ["en"])
+    assert "Before you publish" not in text
+    code = text.split("```python\n")[1].split("```")[0]
+    assert "path/or/hub-id" in code and '"revision": "COMMIT"' in code
+    code = code.replace("path/or/hub-id", str(bundled_model_path())).replace("video.mp4", str(demo_clip_path()))
+    blocked = """
+        import sys
+        class Blocked:
+            def find_spec(self, name, path=None, target=None):
+                if name.split('.')[0] == 'livecc_hf': raise ModuleNotFoundError(name)
+        sys.meta_path.insert(0, Blocked())
+        import torch
+        torch.manual_seed(0)
+    """
+    env = {"PATH": "/usr/bin:/bin", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(blocked) + code],
+        capture_output=True, text=True, timeout=120, env=env, cwd=tmp_path, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.manual_seed(0)
+    segments = model.stream_generate(processor, demo_clip_path(), query="Please describe the video.")
+    assert done.stdout.splitlines() == [f"{s.start_s:7.1f}s  {s.text}" for s in segments]
