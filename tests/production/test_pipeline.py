@@ -56,7 +56,7 @@ def test_every_stage_is_listed_under_its_name():
     from livecc_hf.production import stages
 
     found = set()
-    for info in pkgutil.iter_modules(stages.__path__, "livecc_hf.production.stages."):
+    for info in pkgutil.walk_packages(stages.__path__, "livecc_hf.production.stages."):
         for value in vars(importlib.import_module(info.name)).values():
             if isinstance(value, type) and issubclass(value, Stage) and value.__module__ == info.name:
                 found |= {value.name} if "name" in vars(value) else set()

@@ -187,12 +187,14 @@ def test_one_bad_client_does_not_harm_the_others(server, model, processor, frame
 def test_a_generation_that_fails_ends_its_session_only(server, model, processor, frames):
     expected = alone(model, processor, frames)
     with server.client() as first, server.client() as second:
-        for n in range(6):
+        failing = first.show_a_first(frames[0], server)
+        second.show(0, frames[0])
+        for n in range(1, 6):
             first.show(n / 2, frames[n])
             second.show(n / 2, frames[n])
         said = [first.hear_until("segment"), second.hear_until("segment")]
         pool = server.service.pool
-        pool.streams[0]._stream._chooser.processors.append(lambda *args: 1 / 0)
+        failing._stream._chooser.processors.append(lambda *args: 1 / 0)
         n_rounds = pool.stats.n_rounds
         with pool._round:  # so that both speak in one batch
             for n in (6, 7):

@@ -159,7 +159,7 @@ export class Commentator {
 
   /** Tell the server that the video stands still and goes on later. */
   holdPlace() {
-    if (this.state === "live" && this.canPause) this.connection.say({ type: "pause" });
+    if (this.connection?.isStarted && this.canPause) this.connection.say({ type: "pause" });
   }
 
   dropped() {
