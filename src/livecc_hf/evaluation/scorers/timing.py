@@ -158,25 +158,39 @@ def repeated_turns(turns: Sequence[Span]) -> tuple[int, int]:
 
 def timing_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
     """Return the figures of timing that are ratios of sums, from commentaries with turns and a reference with times."""
+    return _ratios(rows, [lags(row.turns, row.reference) for row in rows])
+
+
+def _ratios(rows: Sequence[CommentaryRow], found: Sequence[Sequence[float | None]]) -> list[Ratio]:
+    """Return the ratios, from the lags of each row's sentences."""
+    words = [_total_words(spans) for spans in ([row.turns for row in rows], [row.reference for row in rows])]
+    repeated = np.array([repeated_turns(row.turns) for row in rows], dtype=float).reshape(-1, 2)
+    return [
+        *_speaking_ratios(rows),
+        _onset_ratio(rows),
+        Ratio("sentences like one of the reference", _lengths(_known(found)), _lengths(found)),
+        Ratio("words for each of the reference's", *words, ""),
+        Ratio("repeated turns", repeated[:, 0], repeated[:, 1]),
+    ]
+
+
+def _speaking_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
     counts = [speaking_counts(row) for row in rows]
     both, neither = (np.array([getattr(item, name) for item in counts], dtype=float) for name in ("both", "neither"))
     ours = both + [item.model_only for item in counts]
     theirs = both + [item.reference_only for item in counts]
     silent = neither + [item.model_only for item in counts]
-    onsets = [onset_errors(row.turns, row.reference) for row in rows]
-    found = [lags(row.turns, row.reference) for row in rows]
-    words = [_total_words(spans) for spans in ([row.turns for row in rows], [row.reference for row in rows])]
-    repeated = np.array([repeated_turns(row.turns) for row in rows], dtype=float).reshape(-1, 2)
     return [
         Ratio("speak F1", 2 * both, ours + theirs),
         Ratio("speak precision", both, ours),
         Ratio("speak recall", both, theirs),
         Ratio("silence kept", neither, silent),
-        Ratio("onset error", np.array([sum(item) for item in onsets]), _lengths(onsets), "s"),
-        Ratio("sentences like one of the reference", _lengths(_known(found)), _lengths(found)),
-        Ratio("words for each of the reference's", *words, ""),
-        Ratio("repeated turns", repeated[:, 0], repeated[:, 1]),
     ]
+
+
+def _onset_ratio(rows: Sequence[CommentaryRow]) -> Ratio:
+    onsets = [onset_errors(row.turns, row.reference) for row in rows]
+    return Ratio("onset error", np.array([sum(item) for item in onsets]), _lengths(onsets), "s")
 
 
 def _lengths(lists: Sequence[Sequence[object]]) -> np.ndarray:
@@ -194,12 +208,13 @@ def _total_words(texts: Sequence[Sequence[Span]]) -> np.ndarray:
 def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
     """Return the timing of commentaries that have turns and a reference with times."""
     clusters = [row.video for row in rows]
-    ratios = {item.name: figure_of(item, clusters) for item in timing_ratios(rows)}
+    found = [lags(row.turns, row.reference) for row in rows]
+    ratios = {item.name: figure_of(item, clusters) for item in _ratios(rows, found)}
     for name, floor in _always_speaking(rows, clusters).items():
         ratios[name] = replace(ratios[name], floor=floor, floor_answer="always speaking")
     figures = list(ratios.values())
     n_before = figures.index(ratios["onset error"]) + 1
-    lag_s = [value for values in _known([lags(row.turns, row.reference) for row in rows]) for value in values]
+    lag_s = [value for values in _known(found) for value in values]
     median = Figure("lag (median)", float(np.median(lag_s)) if lag_s else None, len(rows), "s")
     lengths_s = np.array([row.end_s - row.begin_s for row in rows])
     rate, se = ratio_of_sums(_total_words([row.reference for row in rows]), lengths_s, clusters)
@@ -210,8 +225,8 @@ def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 def _always_speaking(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> dict[str, float | None]:
     """Return what a commentary that never stops gets."""
     constant = [replace(row, turns=[Span(row.begin_s, row.end_s, "x")]) for row in rows]
-    names = ("speak F1", "speak precision", "speak recall", "onset error")
-    return {item.name: figure_of(item, clusters).value for item in timing_ratios(constant) if item.name in names}
+    figures = [figure_of(item, clusters) for item in (*_speaking_ratios(constant), _onset_ratio(constant))]
+    return {item.name: item.value for item in figures if item.name != "silence kept"}
 
 
 def speed_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
