@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
+from .output_folder import check_new_folder
 from .publishing.model_cards import CardFacts, short_name, write_card
 
 
@@ -42,8 +43,7 @@ def convert_checkpoint(
                 f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
                 "Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
             )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    check_new_folder(out)
     processor = load_processor(source)
     model, info = load_model(
         source, device="cpu", dtype=_stored_dtype(values), position_scheme=position_scheme, processor=processor

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .adapters import base_of, read_adapter, require_peft
 from .loading import ModelLoadError, load_processor, load_weights, read_config
 from .messages import one_line
+from .output_folder import check_new_folder
 from .publishing.model_cards import CardFacts, read_training, short_name, write_card
 
 if TYPE_CHECKING:
@@ -111,8 +112,7 @@ def _merged(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForCond
 def _check_out(source: str, out: Path) -> None:
     if Path(source).expanduser().is_dir() and out.resolve() == Path(source).expanduser().resolve():
         raise ValueError(f"{out} is the adapter itself: give another folder to write")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    check_new_folder(out)
 
 
 def _stored_dtype(config: LiveCCConfig) -> str:

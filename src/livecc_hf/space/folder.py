@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from livecc_hf.adapters import looks_like_hub_id
 from livecc_hf.messages import one_line
+from livecc_hf.output_folder import check_new_folder
 
 PACKAGE = "livecc_hf"
 _TEMPLATE = Path(__file__).parent / "template" / "app.py"
@@ -44,8 +45,7 @@ def write_space(out: str | os.PathLike, model_id: str, title: str | None = None,
         SpaceError: if `out` is not empty, `model_id` is no Hub id, or the Hub has no such model.
     """
     out = Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SpaceError(f"{out} exists and is not an empty folder: choose another, or remove it")
+    check_new_folder(out, SpaceError)
     _check_id(model_id)
     files = _files_on_hub(model_id) if check else ()
     requirements = _requirements(is_adapter="adapter_config.json" in files)
