@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import logging
 import ssl
 from pathlib import Path
 from typing import Any
 
+from livecc_hf.cli.lazy_service import lazy_service, token_limit
 from livecc_hf.cli.model_arguments import (
     add_generation_arguments,
     add_model_arguments,
     check_stream_options,
     check_window_options,
-    load_model_of,
-    stream_options_of,
 )
 from livecc_hf.cli.status import Status
 from livecc_hf.extras import require_extra
@@ -74,9 +72,6 @@ def run(args: argparse.Namespace) -> int:
         _check_open(args, listener.getsockname()[0], settings)
         check_stream_options(args)
         exit_on_sigterm()
-        from livecc_hf.modeling import StreamOptions
-        from livecc_hf.serve.service import CommentaryService
-
         failures = []
 
         def started(failure: Exception | None) -> None:
@@ -87,15 +82,7 @@ def run(args: argparse.Namespace) -> int:
             elif service.state == "ready":
                 _announce(args, listener.getsockname()[1], service, status)
 
-        service = CommentaryService(
-            None,
-            None,
-            settings,
-            StreamOptions(**stream_options_of(args)),
-            load=functools.partial(load_model_of, args, status),
-            name=args.model or "livecc-tiny",
-            on_start=started,
-        )
+        service = lazy_service(args, settings, status, started)
         server = make_server(service, has_page=not args.no_page, **ssl_files)
         logging.basicConfig(level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s")
         server.run(sockets=[listener])
@@ -109,9 +96,7 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.token_file is not None:
         given["token"] = args.token_file.read_text().strip()
-    if args.max_new_tokens is not None:
-        given["max_new_tokens"] = max(args.max_new_tokens, ServeSettings.max_new_tokens)
-    return settings_from(given)
+    return settings_from(given | token_limit(args))
 
 
 def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings) -> None:
