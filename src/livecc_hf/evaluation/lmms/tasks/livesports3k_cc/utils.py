@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.evaluation.scorers.text_measures import is_empty, n_words
+from livecc_hf.evaluation.predictions.rows import CommentaryRow
+from livecc_hf.evaluation.scorers.text_measures import text_ratios
 from livecc_hf.evaluation.tasks.livesports_cc import Event, query_of, read_event
 from livecc_hf.evaluation.tasks.videos import VideoFolder
 
@@ -57,13 +58,12 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
 
 def words_per_second(rows: list[dict[str, Any]]) -> float:
     """Return all words over all seconds."""
-    spoken = [row for row in rows if not is_empty(row["pred"])]
-    return sum(n_words(row["pred"]) for row in spoken) / sum(row["end"] - row["begin"] for row in rows)
+    return _ratio(rows, "words a second")
 
 
 def empty(rows: list[dict[str, Any]]) -> float:
     """Return the share of commentaries that say nothing."""
-    return sum(is_empty(row["pred"]) for row in rows) / len(rows)
+    return _ratio(rows, "empty commentaries")
 
 
 def write_commentaries(rows: list[dict[str, Any]], args: Any) -> int:
@@ -74,6 +74,12 @@ def write_commentaries(rows: list[dict[str, Any]], args: Any) -> int:
         for row in sorted(rows, key=lambda row: (row["video_id"], row["event_id"])):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     return len(rows)
+
+
+def _ratio(rows: list[dict[str, Any]], name: str) -> float:
+    made = [CommentaryRow("", row["video_id"], row["begin"], row["end"], row["pred"]) for row in rows]
+    (ratio,) = (item for item in text_ratios(made) if item.name == name)
+    return float(ratio.parts.sum() / ratio.wholes.sum())
 
 
 def _path(event: Event) -> Path:
