@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..adapters import looks_like_hub_id
-from ..messages import one_line
-from .contents import ADAPTER, CARD, SPACE, Contents
+from .contents import ADAPTER, SPACE, Contents
 from .hub import PushError
+from .model_cards import CARD_FILE, parse_card, read_head
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoCard
@@ -19,14 +19,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 def license_of(source: str | None) -> str | None:
     """Return the licence that the card of a model's folder or Hub repository names; `None` if it names none."""
-    from huggingface_hub import RepoCard
-
-    folder = Path(source or "").expanduser()
-    try:
-        card = RepoCard((folder / CARD).read_text(encoding="utf-8")) if folder.is_dir() else RepoCard.load(str(source))
-    except Exception:  # no card, none that parses, no network: it names none
-        return None
-    found = card.data.get("license")
+    found = read_head(source).get("license") if source else None
     return found if isinstance(found, str) and found != "other" else None
 
 
@@ -36,21 +29,13 @@ def read_card(contents: Contents) -> RepoCard:
     Raises:
         PushError: if there is none, or it does not parse.
     """
-    from huggingface_hub import RepoCard
-
-    path = contents.folder / CARD
+    path = contents.folder / CARD_FILE
     if not path.is_file():
         raise PushError(
-            f"{contents.folder} has no {CARD}: write a card with what the {contents.kind} is, its licence, and what it "
-            "was made from"
+            f"{contents.folder} has no {CARD_FILE}: write a card with what the {contents.kind} is, its licence, and "
+            "what it was made from"
         )
-    try:
-        card = RepoCard(path.read_text(encoding="utf-8"))
-        if not isinstance(card.data.to_dict(), dict):
-            raise ValueError("its head is no mapping")
-    except Exception as error:  # YAML fails in as many ways as it has rules
-        raise PushError(f"{path}: the part between the lines of --- is no YAML: {one_line(error, 200)}") from error
-    return card
+    return parse_card(path, PushError)
 
 
 def check_card(contents: Contents, card: RepoCard) -> None:
@@ -59,7 +44,7 @@ def check_card(contents: Contents, card: RepoCard) -> None:
     Raises:
         PushError: if it has no licence, or names a folder of this machine as a base or model.
     """
-    data, path = card.data.to_dict(), contents.folder / CARD
+    data, path = card.data.to_dict(), contents.folder / CARD_FILE
     licence = data.get("license")
     if contents.kind != SPACE and not licence:
         raise PushError(f"{path} names no licence: add license: to its head, or give --license apache-2.0")

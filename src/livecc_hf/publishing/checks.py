@@ -13,9 +13,10 @@ from pathlib import Path
 from ..adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
 from ..messages import one_line
 from .cards import check_card, read_card, with_base, with_license
-from .contents import ADAPTER, CARD, MODEL, SPACE, Contents, read_contents
+from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents
 from .fresh import load_fresh
 from .hub import PushError
+from .model_cards import CARD_FILE
 from .weights import Tensors, read_tensors
 
 
@@ -81,7 +82,7 @@ def check_folder(
         old = None
     changed = with_license(card, licence)
     if with_base(contents, card, base_id, old) or changed:
-        rewritten[CARD] = str(card)
+        rewritten[CARD_FILE] = str(card)
     check_card(contents, card)
     if contents.kind == SPACE:
         return Checked(contents, rewritten, space_sdk=_check_space(contents, card.data.get))
@@ -130,7 +131,7 @@ def _check_space(contents: Contents, said) -> str:
     """
     sdk = said("sdk")
     if sdk not in ("gradio", "docker", "static"):
-        raise PushError(f"{contents.folder / CARD} says sdk: {sdk}: expected gradio, docker or static")
+        raise PushError(f"{contents.folder / CARD_FILE} says sdk: {sdk}: expected gradio, docker or static")
     if sdk == "gradio" and (said("app_file") or "app.py") not in contents.files:
         raise PushError(f"{contents.folder} holds no {said('app_file') or 'app.py'}, which the Space would start with")
     _check_code(contents)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .hub import PushError
+from .model_cards import CARD_FILE
 
-CARD = "README.md"
 MODEL, ADAPTER, SPACE, GENERATE = "model", "adapter", "space", "generation code"
-_ALWAYS = (CARD, "LICENSE*", "NOTICE*", ".eval_results/*.yaml")
+_ALWAYS = (CARD_FILE, "LICENSE*", "NOTICE*", ".eval_results/*.yaml")
 _PROCESSOR = (
     *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
@@ -25,11 +25,11 @@ _ALLOWED = {
     MODEL: (*_ALWAYS, *_PROCESSOR, *_MODEL_WEIGHTS, "config.json", "generation_config.json", CODE),
     ADAPTER: (*_ALWAYS, *_PROCESSOR, *_ADAPTER_WEIGHTS, "adapter_config.json", "config.json", CODE),
     SPACE: (
-        *(CARD, "LICENSE*", "NOTICE*", "requirements.txt", "pre-requirements.txt", "packages.txt", "Dockerfile"),
+        *(CARD_FILE, "LICENSE*", "NOTICE*", "requirements.txt", "pre-requirements.txt", "packages.txt", "Dockerfile"),
         *("*.py", "*.html", "*.css", "*.js", "*.mjs", "*.svg", "*.png", "*.jpg", "*.webp", "*.woff2", "*.mp4"),
         *("*.vtt", "*.webmanifest"),
     ),
-    GENERATE: (CARD, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
+    GENERATE: (CARD_FILE, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
 }
 # What an older push of the same kind may have left that would be loaded beside, or instead of, what is pushed now.
 STALE = {MODEL: (CODE, *_MODEL_WEIGHTS), ADAPTER: (CODE, *_ADAPTER_WEIGHTS), GENERATE: ("custom_generate/*.py",)}
@@ -78,7 +78,7 @@ def read_contents(folder: str | Path) -> Contents:
     """
     folder = Path(folder).expanduser()
     kind = find_kind(folder)
-    card = folder / CARD
+    card = folder / CARD_FILE
     shown = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     files, left_out = {}, {}
     for path in sorted(folder.rglob("*")):
@@ -121,7 +121,8 @@ def find_kind(folder: Path) -> str:
         return MODEL
     if (folder / "custom_generate" / "generate.py").is_file():
         return GENERATE
-    if (folder / CARD).is_file() and re.search(r"(?m)^sdk:", (folder / CARD).read_text("utf-8", errors="replace")):
+    card = folder / CARD_FILE
+    if card.is_file() and re.search(r"(?m)^sdk:", card.read_text("utf-8", errors="replace")):
         return SPACE
     raise PushError(_why_nothing(folder))
 

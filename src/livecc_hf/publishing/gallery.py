@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import Caption
+from .model_cards import CARD_FILE, parse_card
 
 if TYPE_CHECKING:
     import torch
 
-CARD_FILE, CLIP_FILE, SHEET_FILE = "README.md", "gallery.mp4", "gallery.png"
+CLIP_FILE, SHEET_FILE = "gallery.mp4", "gallery.png"
 LONGEST_S = 30.0  # a gallery shows a short clip, and what is longer is cut
 _SHEET_FRAMES, _WORDS_SHOWN = 12, 200
 _LIMITS = "\n## Limits"
@@ -58,7 +59,7 @@ def complete_card(
         raise ValueError("nothing to put into the card: name a clip (--clip VIDEO), scores (--scores DIR), or both")
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CARD_FILE}: expected a model's or adapter's folder with its card")
-    card = _read_card(path)
+    card = parse_card(path)
     written = [path]
     if scores is not None:
         text = _scores_text(Path(scores))
@@ -98,15 +99,6 @@ def set_section(text: str, name: str, content: str, head: str, before: str = "",
         return text[: found.start()] + section + text[found.end() :]
     at = after if after is not None else (text.find(before) if before and before in text else len(text))
     return f"{text[:at].rstrip()}\n\n{head}{section}\n\n{text[at:].lstrip()}".rstrip().lstrip("\n") + "\n"
-
-
-def _read_card(path: Path) -> Any:
-    from huggingface_hub import RepoCard
-
-    try:
-        return RepoCard(path.read_text(encoding="utf-8"))
-    except Exception as error:  # YAML fails in as many ways as it has rules
-        raise ValueError(f"{path}: the part between the lines of --- is no YAML: {error}") from error
 
 
 def _is_ours(item: Any) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from .contents import CARD
+from ..output_folder import check_new_folder
+from .model_cards import CARD_FILE
 
 _TEMPLATE = Path(__file__).parent / "generation_template"
 _CODE = "custom_generate"
@@ -37,24 +38,16 @@ def write_generation_repo(out: str | os.PathLike) -> Path:
         GenerationRepoError: if `out` cannot be such a folder, or livecc-hf is not installed.
     """
     out = Path(out).expanduser()
-    _check_out(out)
+    check_new_folder(out, GenerationRepoError)
     requirements = _requirements()
     code = out / _CODE
     code.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(_TEMPLATE / CARD, out / CARD)
+    shutil.copyfile(_TEMPLATE / CARD_FILE, out / CARD_FILE)
     shutil.copyfile(_TEMPLATE / "generate.py", code / "generate.py")
     (code / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     for path in _modules_of(_TEMPLATE / "generate.py"):
         shutil.copyfile(path, code / path.name)
     return out
-
-
-def _check_out(out: Path) -> None:
-    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-        raise GenerationRepoError(f"{out} exists and is not an empty folder: choose another, or remove it")
-    above = next((folder for folder in out.parents if os.path.lexists(folder)), None)
-    if above is not None and not above.is_dir():
-        raise GenerationRepoError(f"{out} cannot be made: {above} is not a folder; choose another place")
 
 
 def _modules_of(path: Path) -> list[Path]:

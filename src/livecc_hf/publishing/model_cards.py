@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..messages import one_line
+
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, RepoCard
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
@@ -90,6 +92,27 @@ def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
     return path
 
 
+def parse_card(path: Path, error: type[Exception] = ValueError) -> RepoCard:
+    """Read a card that must parse.
+
+    Args:
+        path: the file.
+        error: what to raise.
+
+    Raises:
+        ValueError: or the type asked for, if its head is no YAML.
+    """
+    from huggingface_hub import RepoCard
+
+    try:
+        card = RepoCard(path.read_text(encoding="utf-8"))
+        if not isinstance(card.data.to_dict(), dict):
+            raise ValueError("its head is no mapping")
+    except Exception as failure:  # YAML fails in as many ways as it has rules
+        raise error(f"{path}: the part between the lines of --- is no YAML: {one_line(failure, 200)}") from failure
+    return card
+
+
 def read_training(source: str, revision: str | None = None) -> dict[str, str]:
     """Return the facts of a run that a card of ours tells; empty where there is none, or it has none."""
     _, _, rest = _card_text(source, revision).partition(_TRAINING)
@@ -114,7 +137,7 @@ def _from_source(facts: CardFacts) -> dict[str, Any]:
     """Return what the head of the source's card gives a card, and what names the source."""
     if facts.source is None:
         return {}
-    theirs = _head(facts.source, facts.source_revision)
+    theirs = read_head(facts.source, facts.source_revision)
     values = {key: theirs[key] for key in _TAKEN_OVER if theirs.get(key)}
     if not _is_folder(facts.source):
         values["base_model"] = facts.source
@@ -147,7 +170,7 @@ def _card_text(source: str, revision: str | None) -> str:
         return ""
 
 
-def _head(source: str, revision: str | None) -> dict[str, Any]:
+def read_head(source: str, revision: str | None = None) -> dict[str, Any]:
     """Read the head of a model's card; empty where there is none that parses."""
     from huggingface_hub import ModelCard
 
