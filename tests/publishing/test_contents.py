@@ -206,4 +206,6 @@ def test_a_licence_that_is_given_goes_into_what_is_sent_and_not_into_the_folder(
     assert "license: mit" in card and "base_model: me/base" in card and "knows nothing about" in card
     assert (model / "README.md").read_text() == before
     lines = "\n".join(describe_plan(plan, target))
-    assert "README.md  (rewritten)" in lines and "30 files *_livecc.py" in lines and "model me/x, main" in lines
+    n_files = len(list(model.glob("*_livecc.py")))
+    assert n_files > 20 and f"{n_files} files *_livecc.py" in lines
+    assert "README.md  (rewritten)" in lines and "model me/x, main" in lines
