@@ -21,8 +21,8 @@ from machine import surroundings
 from streaming_cases import CASES, build_model
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.checkpoints.loading import load_processor
 from livecc_hf.evaluation.running.shared_vision import SharedVision
-from livecc_hf.loading import load_processor
 
 ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "benchmarks/results/evaluation.json"

@@ -17,7 +17,7 @@ import torch
 from tiny_commentary import BUNDLED, ROOT, hardware
 
 import livecc_hf
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.tiny.evaluation import CLIP_S, evaluate
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, NARRATORS
 from livecc_hf.tiny.scoring import Score

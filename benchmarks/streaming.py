@@ -61,7 +61,7 @@ def measure(case: Case, device: str, is_small: bool) -> dict[str, Any]:
     import torch
 
     from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_processor
+    from livecc_hf.checkpoints.loading import load_processor
 
     processor = load_processor(bundled_model_path())
     model = build_model(case, processor, device, is_small)

@@ -58,7 +58,7 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     import torch
 
     from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_model
+    from livecc_hf.checkpoints.loading import load_model
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
     if case.name == "livecc-tiny":

@@ -17,9 +17,9 @@ import torch
 from machine import hardware
 
 import livecc_hf
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.predictions import Header
 from livecc_hf.evaluation.predictions.file import write_rows
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.tiny.evaluation import CLIP_S, Evaluation, evaluate
 
 ROOT = Path(__file__).parents[1]

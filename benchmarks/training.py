@@ -78,7 +78,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     """Writes the weights and the samples of a case, and returns what is known about them."""
     import torch
 
-    from livecc_hf.loading import load_processor
+    from livecc_hf.checkpoints.loading import load_processor
     from livecc_hf.training.packing import plan_packs
 
     processor = load_processor(TINY)
@@ -89,7 +89,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
         config = model.config
         samples = [synthetic_sample(turns, config, generator) for turns in case.turns]
     else:
-        from livecc_hf.loading import load_model
+        from livecc_hf.checkpoints.loading import load_model
 
         model, _ = load_model(TINY, dtype="float32")
         samples = narrated_samples(processor, case.clips)

@@ -251,7 +251,7 @@ def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tu
     from trl import SFTConfig
 
     from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_processor
+    from livecc_hf.checkpoints.loading import load_processor
     from livecc_hf.training.trainer import LiveCCTrainer
 
     with tempfile.TemporaryDirectory() as output:

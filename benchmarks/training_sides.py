@@ -53,7 +53,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     """Returns our trainer over packed rows, with the whole data set in a step."""
     from trl import SFTConfig
 
-    from livecc_hf.loading import load_processor
+    from livecc_hf.checkpoints.loading import load_processor
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.training.batches import BatchLoader
     from livecc_hf.training.collator import CommentaryCollator

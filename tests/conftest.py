@@ -73,7 +73,7 @@ def processor(published_checkpoint):
 @pytest.fixture(scope="session")
 def make_model(published_checkpoint):
     """A function from a position scheme to the tiny random model; each scheme is loaded once."""
-    from livecc_hf.loading import load_model
+    from livecc_hf.checkpoints.loading import load_model
 
     models = {}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from livecc_hf.bundled_recipes import recipe_names, recipe_path, with_recipe_as_config
+from livecc_hf.assets.bundled_recipes import recipe_names, recipe_path, with_recipe_as_config
 from livecc_hf.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ def test_published_code_stands_alone(path):
                 assert root in ALLOWED or (root == "av" and id(node) in guarded), f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["livecc_hf", "livecc_hf.cli.main", "livecc_hf.loading"])
+@pytest.mark.parametrize("module", ["livecc_hf", "livecc_hf.cli.main", "livecc_hf.checkpoints.loading"])
 def test_imports_are_cheap(module):
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'av')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -53,7 +53,7 @@ def test_imports_are_cheap(module):
 def test_importing_does_nothing_to_the_environment():
     code = (
         "import os, torch, torchvision, transformers; before = dict(os.environ)\n"
-        "import livecc_hf.modeling, livecc_hf.convert, livecc_hf.cli.main\n"
+        "import livecc_hf.modeling, livecc_hf.checkpoints.convert, livecc_hf.cli.main\n"
         "assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -106,7 +106,7 @@ def run_installed(wheel, *argv, cwd):
 
 def test_recipes_are_found_by_name_in_the_wheel(wheel, tmp_path):
     code = (
-        "import livecc_hf; from livecc_hf.bundled_recipes import recipe_names, recipe_path\n"
+        "import livecc_hf; from livecc_hf.assets.bundled_recipes import recipe_names, recipe_path\n"
         "print(livecc_hf.__file__, recipe_path('train', 'own-videos/lora'), recipe_path('data', 'my_videos.yaml'))\n"
         "print(recipe_names('train') + recipe_names('data'))"
     )

@@ -16,7 +16,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture()
 def sides(load, published_checkpoint):
     """Our stream and the reference's way over the reference's random checkpoint."""
-    from livecc_hf.loading import load_model_and_processor
+    from livecc_hf.checkpoints.loading import load_model_and_processor
 
     ways = load("streaming_sides")
     model, processor, _ = load_model_and_processor(published_checkpoint, device="cpu", position_scheme="reference")

@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .asking import answer
-    from .loading import load_model_and_processor
+    from .checkpoints.loading import load_model_and_processor
     from .modeling import (
         CommentarySegment,
         CommentaryStream,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
         StreamOptions,
     )
     from .pool import CommentaryPool
+    from .questions.asking import answer
 
 try:
     __version__ = version("livecc-hf")
@@ -28,8 +28,8 @@ except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
 
 _MODULES = {
-    "answer": ".asking",
-    "load_model_and_processor": ".loading",
+    "answer": ".questions.asking",
+    "load_model_and_processor": ".checkpoints.loading",
     "CommentaryPool": ".pool",
 }  # the others: .modeling
 

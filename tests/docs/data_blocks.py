@@ -102,7 +102,7 @@ def run_grammar(block: Block, folder: Path) -> str:
     """Compare the text with what the processor makes of a clip of 4 s with these words; return that."""
     import torch
 
-    from livecc_hf.loading import load_processor
+    from livecc_hf.checkpoints.loading import load_processor
 
     processor = load_processor(CHECKPOINT)
     spoken, query = (

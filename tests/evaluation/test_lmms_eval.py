@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from livecc_hf.asking import answer
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import score
 from livecc_hf.evaluation.running.commentary import Clip, Commentator
 from livecc_hf.evaluation.tasks.livesports_cc import query_of, read_event
 from livecc_hf.evaluation.tasks.questions import FrameRule
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.questions.asking import answer
 from livecc_hf.tiny.rendering import write_video
 from livecc_hf.tiny.world import simulate
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.modeling import ContextFullError, StreamOptions, stream_engine_livecc
 
 GREEDY = {

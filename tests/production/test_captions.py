@@ -284,7 +284,7 @@ def test_what_captions_lost_is_said_also_where_they_are_optional(tmp_path):
 
 def test_captions_whose_words_cannot_be_told_apart_cost_their_video(tmp_path, monkeypatch):
     from livecc_hf.captions import segmentation
-    from livecc_hf.extras import MissingExtraError
+    from livecc_hf.utils.extras import MissingExtraError
 
     lines = [(i, i + 1, "今天的比赛非常精彩主队进球了") for i in range(40)]
     paths = [str(write(tmp_path, "zh.srt", srt(lines))), str(write(tmp_path, "en.srt", srt([(1, 2, "so far 王")])))]

@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard, RepoCard
 from PIL import Image
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation.reporting.score_files import write_scores
 from livecc_hf.evaluation.scorers.figures import Figure, Score
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.publishing.contents import read_contents
 from livecc_hf.publishing.gallery import set_section
 

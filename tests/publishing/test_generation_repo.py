@@ -16,8 +16,8 @@ for _folder in (Path(__file__).parent, Path(__file__).parents[1]):
 from hub_client import hub_environment, livecc
 from hub_server import serve_hub
 
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.publishing.generation_repo import write_generation_repo
 
 REFERENCE = Path(__file__).parents[1] / "data/reference"

@@ -15,9 +15,9 @@ from hub_client import hub_environment, livecc
 from hub_server import Repository, serve_hub
 from test_contents import split
 
-from livecc_hf.adapters import save_adapter_files
 from livecc_hf.assets import bundled_model_path, demo_clip_path
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.checkpoints.adapters import save_adapter_files
+from livecc_hf.checkpoints.loading import load_model_and_processor
 
 # What the card tells somebody to do, who has not installed this package.
 LOAD = """

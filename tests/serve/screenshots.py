@@ -12,7 +12,7 @@ from PIL import Image
 from served import serving
 
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.checkpoints.loading import load_model_and_processor
 
 DOCS = Path(__file__).parents[2] / "docs" / "images"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}

@@ -13,7 +13,7 @@ from browsing import GREEDY, Watcher, chromium, chromium_path
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.captions.writers import open_writer
-from livecc_hf.loading import load_model_and_processor
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.serve.server import listen
 
 pytestmark = [

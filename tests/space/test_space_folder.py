@@ -53,7 +53,7 @@ def test_all_of_it_is_pushed(folder):
 
 
 def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
-    code = "import livecc_hf.space.serving, livecc_hf.loading, livecc_hf.adapters; print(livecc_hf.space.__file__)"
+    code = "import livecc_hf.space.serving, livecc_hf.checkpoints.merge; print(livecc_hf.space.__file__)"
     env = os.environ | {"PYTHONPATH": str(folder)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=env)
     assert done.stdout.startswith(str(folder)), done.stderr

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import livecc_hf.modeling
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation import score
 from livecc_hf.evaluation.predictions import Header
 from livecc_hf.evaluation.predictions.file import write_rows
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.tiny.evaluation import evaluate, held_out_seed, turns_of
 from livecc_hf.tiny.scene import Event
 from livecc_hf.tiny.scoring import score_clip

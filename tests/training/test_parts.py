@@ -10,7 +10,7 @@ from transformers import BitsAndBytesConfig
 from trl import ModelConfig
 
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.loading import load_model
+from livecc_hf.checkpoints.loading import load_model
 from livecc_hf.modeling import LiveCCForConditionalGeneration
 from livecc_hf.training.parts import PARTS, lora_config, part_of, prepare_quantized, quantization_config, set_trainable
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from livecc_hf.merge import merge_adapter
+from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.training.arguments import parse, parse_entries
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer, load_recipe_processor, open_samples
@@ -54,7 +54,7 @@ def test_an_unknown_override_is_an_error(recipe):
 
 def test_a_few_steps_reduce_the_loss_and_save_a_loadable_folder(recipe, tmp_path):
     main(["--config", recipe(num_train_epochs=1)])
-    from livecc_hf.loading import load_model_and_processor
+    from livecc_hf.checkpoints.loading import load_model_and_processor
 
     model, processor, _ = load_model_and_processor(tmp_path / "out")
     assert model.config.position_scheme == "mrope"
@@ -151,7 +151,7 @@ def test_a_recipe_that_does_not_exist(tmp_path):
 def test_an_adapter_run_ends_in_a_folder_that_streams(recipe, tmp_path, quantised):
     changes = {"use_peft": True, "lora_r": 4, "optimizer": "trainer", "train_parts": ["language_model"], "max_steps": 2}
     main(["--config", recipe(**changes, **quantised)])
-    from livecc_hf.loading import load_model_and_processor
+    from livecc_hf.checkpoints.loading import load_model_and_processor
 
     model, processor, info = load_model_and_processor(tmp_path / "out")
     assert "adapter on base" in info.notes[0]

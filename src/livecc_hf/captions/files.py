@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..extras import MissingExtraError
+from ..utils.extras import MissingExtraError
 from .cleaning import CaptionLines, rows_to_segment, spread_lines
 from .cues import read_cues
 from .json3 import read_json3

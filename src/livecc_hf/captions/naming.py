@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from ..extras import require_extra
+from ..utils.extras import require_extra
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({

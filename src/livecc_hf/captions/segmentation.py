@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..extras import MissingExtraError, require_extra
+from ..utils.extras import MissingExtraError, require_extra
 
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters; not Korean, which has spaces.
 _SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"

@@ -7,10 +7,10 @@ import contextlib
 import warnings
 from pathlib import Path
 
+from livecc_hf.checkpoints.loading import check_model_name
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.model_arguments import add_model_arguments, add_sampling_arguments, load_model_of, whole_text
 from livecc_hf.cli.status import Status, show_warnings
-from livecc_hf.loading import check_model_name
 from livecc_hf.sources.early_check import check_is_video
 
 _GENERATION = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer the question."""
-    from livecc_hf.asking import is_picture_file
+    from livecc_hf.questions.asking import is_picture_file
 
     # Said before the seconds that the other imports take.
     if not args.question.strip():
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
         check_model_name(args.model)
     import torch
 
-    from livecc_hf.asking import answer
     from livecc_hf.modeling.decoding_livecc import StreamOptions
     from livecc_hf.modeling.video_loading_livecc import LoadOptions
     from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
+    from livecc_hf.questions.asking import answer
 
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
     StreamOptions(**generation, seed=args.seed)  # checks the values

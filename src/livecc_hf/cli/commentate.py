@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.captions.writers import FORMATS, CaptionWriter, clock, open_writer
+from livecc_hf.checkpoints.loading import check_model_name
 from livecc_hf.cli.commentate_plan import Job, plan
 from livecc_hf.cli.commentate_run import Run
 from livecc_hf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, describe
@@ -23,7 +24,6 @@ from livecc_hf.cli.model_arguments import (
     whole_text,
 )
 from livecc_hf.cli.status import Status, show_warnings
-from livecc_hf.loading import check_model_name
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say where the folder is."""
+    from livecc_hf.checkpoints.convert import convert_checkpoint
     from livecc_hf.cli.status import quiet_libraries
-    from livecc_hf.convert import convert_checkpoint
 
     quiet_libraries(args.debug)
     out = convert_checkpoint(args.source, args.out, args.position_scheme, args.max_shard_size)

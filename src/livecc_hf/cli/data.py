@@ -7,8 +7,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from livecc_hf.bundled_recipes import recipe_path
-from livecc_hf.extras import require_extra
+from livecc_hf.assets.bundled_recipes import recipe_path
+from livecc_hf.utils.extras import require_extra
 
 from .main import OneLineParser
 

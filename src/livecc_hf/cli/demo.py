@@ -15,7 +15,7 @@ from livecc_hf.cli.model_arguments import (
     check_window_options,
 )
 from livecc_hf.cli.status import Status
-from livecc_hf.extras import require_extra
+from livecc_hf.utils.extras import require_extra
 
 _HOST = "127.0.0.1"
 

@@ -221,10 +221,10 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("no model is named: expected --model FOLDER_OR_HUB_ID")
     if args.min_pixels is not None:
         raise ValueError("--min-pixels is given: the fewest pixels of a frame are the protocol's; leave it out")
+    from livecc_hf.checkpoints.loading import check_model_name
     from livecc_hf.cli.status import quiet_libraries
     from livecc_hf.evaluation.running.plan import RunOptions
     from livecc_hf.evaluation.running.run import ModelSource, run
-    from livecc_hf.loading import check_model_name
 
     check_model_name(args.model)
     quiet_libraries(args.debug)

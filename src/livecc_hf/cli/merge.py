@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, and say where the folder is."""
+    from livecc_hf.checkpoints.merge import merge_adapter
     from livecc_hf.cli.status import quiet_libraries
-    from livecc_hf.merge import merge_adapter
 
     quiet_libraries(args.debug)
     out = merge_adapter(args.adapter, args.out, args.base, args.dtype, args.max_shard_size)

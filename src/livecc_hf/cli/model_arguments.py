@@ -124,7 +124,7 @@ def check_stream_options(args: argparse.Namespace) -> None:
 def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
     """Load the model and its processor, and say which."""
     from livecc_hf.assets import bundled_model_path
-    from livecc_hf.loading import load_model_and_processor, read_config
+    from livecc_hf.checkpoints.loading import load_model_and_processor, read_config
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()

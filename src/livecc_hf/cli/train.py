@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from livecc_hf.bundled_recipes import with_recipe_as_config
-from livecc_hf.extras import require_extra
+from livecc_hf.assets.bundled_recipes import with_recipe_as_config
+from livecc_hf.utils.extras import require_extra
 
 
 def run(argv: Sequence[str]) -> int:

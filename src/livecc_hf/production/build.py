@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..disk import DiskFullError, is_disk_full
-from ..extras import require_extra
+from ..utils.disk import DiskFullError, is_disk_full
+from ..utils.extras import require_extra
 from .assembly import assembled
 from .build_options import BuildOptions
 from .engine_local import LocalEngine

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..disk import is_disk_full
-from ..extras import require_extra
+from ..utils.disk import is_disk_full
+from ..utils.extras import require_extra
 from . import in_flight
 from .inputs import UnitRef
 from .pipeline import Segment, Work, run_segment, run_segment_isolated

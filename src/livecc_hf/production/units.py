@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..disk import is_disk_full
 from ..messages import one_line
+from ..utils.disk import is_disk_full
 from . import in_flight
 from .atomic import flush
 from .chat_endpoint import EndpointError

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..adapters import looks_like_hub_id
+from ..checkpoints.adapters import looks_like_hub_id
 from .contents import ADAPTER, SPACE, Contents
 from .hub import PushError
 from .model_cards import CARD_FILE, parse_card, read_head

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
+from ..checkpoints.adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
 from ..messages import one_line
 from .cards import check_card, read_card, with_base, with_license
 from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from ..output_folder import check_new_folder
+from ..utils.output_folder import check_new_folder
 from .model_cards import CARD_FILE
 
 _TEMPLATE = Path(__file__).parent / "generation_template"

@@ -46,7 +46,7 @@ class CommentaryDeployment:
             what = "insecure: true asks for no token, but there is one" if insecure else "there is no token"
             raise ValueError(f"{what}: either set {TOKEN_VARIABLE} on every node, or say insecure: true")
         from livecc_hf.assets import bundled_model_path
-        from livecc_hf.loading import load_model_and_processor
+        from livecc_hf.checkpoints.loading import load_model_and_processor
         from livecc_hf.modeling import StreamOptions
         from livecc_hf.serve.service import CommentaryService
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from livecc_hf.adapters import looks_like_hub_id
+from livecc_hf.checkpoints.adapters import looks_like_hub_id
 from livecc_hf.messages import one_line
-from livecc_hf.output_folder import check_new_folder
+from livecc_hf.utils.output_folder import check_new_folder
 
 PACKAGE = "livecc_hf"
 _TEMPLATE = Path(__file__).parent / "template" / "app.py"

@@ -42,7 +42,7 @@ class AdapterFinisher:
         self.trainer: LiveCCTrainer | None = None
 
     def __call__(self, folder: str | Path) -> None:
-        from livecc_hf.adapters import save_adapter_files
+        from livecc_hf.checkpoints.adapters import save_adapter_files
 
         base = self.model.model_name_or_path
         save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision, **self.about())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.extras import require_extra
+from livecc_hf.utils.extras import require_extra
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration

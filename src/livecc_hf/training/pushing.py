@@ -135,7 +135,7 @@ class RunPush:
         return pushed
 
     def _merge(self, folder: Path) -> Path:
-        from livecc_hf.merge import merge_adapter
+        from livecc_hf.checkpoints.merge import merge_adapter
 
         out = folder / MERGED
         if (out / "config.json").is_file():

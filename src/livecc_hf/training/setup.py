@@ -56,8 +56,8 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     Raises:
         ValueError: if no model is named, it is none of ours, or its scheme is for inference only.
     """
-    from livecc_hf.adapters import read_adapter
-    from livecc_hf.loading import load_processor, read_config
+    from livecc_hf.checkpoints.adapters import read_adapter
+    from livecc_hf.checkpoints.loading import load_processor, read_config
 
     source = recipe.model.model_name_or_path
     if not source:

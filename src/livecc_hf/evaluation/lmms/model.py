@@ -8,10 +8,10 @@ from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.running.commentary import Clip, Commentator
 from livecc_hf.evaluation.suites import LIVE, LIVECC
 from livecc_hf.evaluation.tasks.questions import FrameRule
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
 
 COMMENTARY = "commentary"  # the setting of `generation_kwargs` by which a task asks for one; its value is the protocol

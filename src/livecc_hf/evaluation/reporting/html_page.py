@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.extras import require_extra
 from livecc_hf.production.atomic import replaced_when_done
+from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
 from ..predictions.rows import CommentaryRow, Span

@@ -136,7 +136,7 @@ def _wait_for_all() -> None:
 def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[Any, Any]:
     import torch
 
-    from livecc_hf.loading import load_model_and_processor
+    from livecc_hf.checkpoints.loading import load_model_and_processor
 
     device = source.device
     if device is None and n_processes > 1 and torch.cuda.is_available():

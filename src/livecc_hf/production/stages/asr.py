@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...data.media import resolve_media
-from ...extras import require_extra
 from ...messages import one_line
+from ...utils.extras import require_extra
 from ..columns import with_column
 from ..in_flight import items_done
 from ..model_stage import ModelStage, load_pretrained

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from ...extras import require_extra
+from ...utils.extras import require_extra
 from ..columns import scores_array, spoken_text, with_column
 from ..model_stage import ModelStage
 from ..stage import StageResult, split

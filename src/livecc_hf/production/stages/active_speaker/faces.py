@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ....extras import require_extra
 from ....messages import one_line
+from ....utils.extras import require_extra
 from ...model_stage import load_pretrained
 from .hub_files import find_file
 

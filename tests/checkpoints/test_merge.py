@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from livecc_hf.adapters import save_adapter_files
+from livecc_hf.checkpoints.adapters import save_adapter_files
+from livecc_hf.checkpoints.loading import load_model, load_model_and_processor
+from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.cli.main import main
-from livecc_hf.loading import load_model, load_model_and_processor
-from livecc_hf.merge import merge_adapter
 from livecc_hf.modeling import LiveCCForConditionalGeneration
 
 peft = pytest.importorskip("peft")

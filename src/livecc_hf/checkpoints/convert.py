@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..publishing.model_cards import CardFacts, short_name, write_card
+from ..utils.output_folder import check_new_folder
 from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
-from .output_folder import check_new_folder
-from .publishing.model_cards import CardFacts, short_name, write_card
 
 
 def convert_checkpoint(

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .extras import MissingExtraError, require_extra
-from .messages import one_line
+from ..messages import one_line
+from ..utils.extras import MissingExtraError, require_extra
 
 if TYPE_CHECKING:
     import torch
 
+    from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
     from .adapters import AdapterInfo
-    from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 
 READABLE_TYPES = ("livecc", "qwen2_vl")
 
@@ -52,7 +52,7 @@ def load_model_and_processor(
         name_or_path: a folder or a Hub id that holds a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint
             in the published layout, or an adapter, which is put on the base it names. Such a model runs in the
             position scheme of the adapter, and `model.disable_adapters()` gives the base's outputs (see also
-            `livecc_hf.adapters.switch_adapter`).
+            `livecc_hf.checkpoints.adapters.switch_adapter`).
         device: such as `cuda:0` or `cpu`, or a `torch.device`; default: CUDA if there is any.
         dtype: such as `bfloat16` or `torch.bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
         load_in_4bit: quantise the language model with bitsandbytes while loading.
@@ -113,7 +113,7 @@ def load_weights(
     Raises:
         ModelLoadError: if they cannot be loaded, do not fit the config, or the device does not do.
     """
-    from .modeling import LiveCCForConditionalGeneration
+    from ..modeling import LiveCCForConditionalGeneration
 
     options = {"dtype": _torch_dtype(dtype, device), "device_map": {"": _checked_device(device)}}
     if revision is not None:
@@ -141,7 +141,7 @@ def load_processor(
 
     `revision` is that of the whole model on the Hub; default: its newest, or what the adapter says.
     """
-    from .modeling import StreamingProcessor
+    from ..modeling import StreamingProcessor
 
     source = str(name_or_path)
     adapter, whole, known_revision = _locate(source, base)
@@ -181,7 +181,7 @@ def read_config(
     Raises:
         ModelLoadError: if there is no such source, or it holds another kind of model.
     """
-    from .modeling import LiveCCConfig
+    from ..modeling import LiveCCConfig
 
     adapter, source, known_revision = _locate(source, base)
     values = _read_base_dict(adapter, source, revision or known_revision)
@@ -260,8 +260,8 @@ def read_config_dict(source: str, revision: str | None = None) -> dict:
         ModelLoadError: if there is no such source, or it holds another kind of model, or an adapter.
     """
     check_model_name(source)
+    from ..modeling import LiveCCConfig
     from .adapters import read_adapter
-    from .modeling import LiveCCConfig
 
     path = Path(source).expanduser()
     if read_adapter(source) is not None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .extras import MissingExtraError, require_extra
+from ..messages import one_line
+from ..publishing.model_cards import CARD_FILE, CardFacts, short_name, write_card
+from ..utils.extras import MissingExtraError, require_extra
 from .loading import ModelLoadError, check_report, hub_message
-from .messages import one_line
-from .publishing.model_cards import CARD_FILE, CardFacts, short_name, write_card
 
 if TYPE_CHECKING:
-    from .modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+    from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -179,7 +179,7 @@ def save_adapter_files(
     """
     from transformers.dynamic_module_utils import custom_object_save
 
-    from .modeling import LiveCCForConditionalGeneration
+    from ..modeling import LiveCCForConditionalGeneration
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

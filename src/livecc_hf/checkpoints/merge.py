@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..messages import one_line
+from ..publishing.model_cards import CardFacts, read_training, short_name, write_card
+from ..utils.output_folder import check_new_folder
 from .adapters import base_of, read_adapter, require_peft
 from .loading import ModelLoadError, load_processor, load_weights, read_config
-from .messages import one_line
-from .output_folder import check_new_folder
-from .publishing.model_cards import CardFacts, read_training, short_name, write_card
 
 if TYPE_CHECKING:
     import torch
 
-    from .modeling import LiveCCConfig, LiveCCForConditionalGeneration
+    from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 _DTYPES = ("float32", "bfloat16", "float16")
 

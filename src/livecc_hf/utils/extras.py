@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _NAME = "livecc-hf"
-# Modules that an extra of pyproject.toml brings; tests/test_extras.py compares.
+# Modules that an extra of pyproject.toml brings; tests/utils/test_extras.py compares.
 MODULES = {
     "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm", "langcodes"),
     "data": ("datasets", "gcld3", "faster_whisper", "onnxruntime", "httpx2", "matplotlib", "tqdm", "langcodes"),
@@ -81,7 +81,7 @@ def _origin() -> dict[str, Any]:
     # What a build leaves in a clone (PKG-INFO, no METADATA) says nothing of where this package is installed from.
     installed = [found for found in distributions(name=_NAME) if found.read_text("METADATA") is not None]
     if not installed:  # a source tree that is not installed
-        return {"url": (Path(__file__).parents[2]).as_uri(), "dir_info": {}}
+        return {"url": (Path(__file__).parents[3]).as_uri(), "dir_info": {}}
     record = installed[0].read_text("direct_url.json")
     return {} if record is None else json.loads(record)
 

@@ -11,10 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from livecc_hf.adapters import read_adapter, save_adapter_files, switch_adapter
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.checkpoints.adapters import read_adapter, save_adapter_files, switch_adapter
+from livecc_hf.checkpoints.loading import (
+    ModelLoadError,
+    load_model,
+    load_model_and_processor,
+    load_processor,
+    read_config,
+)
 from livecc_hf.cli.main import main
-from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor, read_config
 from livecc_hf.modeling import LiveCCForConditionalGeneration
 
 pytest.importorskip("peft")
@@ -123,7 +129,7 @@ def test_what_stands_beside_the_weights(trained, base):
     assert (info.base, info.base_revision, info.position_scheme) == (str(base.resolve()), None, "sequential")
     config = json.loads((folder / "config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "modeling_livecc.LiveCCForConditionalGeneration"
-    code = {path.name for path in (Path(__file__).parents[1] / "modeling").glob("*_livecc.py")}
+    code = {path.name for path in (Path(__file__).parents[2] / "modeling").glob("*_livecc.py")}
     assert code <= {path.name for path in folder.iterdir()}
     card = (folder / "README.md").read_text()
     assert "livecc merge" in card

@@ -12,9 +12,9 @@ import pytest
 from bare import ROOT, make_bare_site, run_bare
 from packaging.requirements import Requirement
 
-from livecc_hf import extras
 from livecc_hf.assets import bundled_model_path, demo_clip_path
-from livecc_hf.extras import MODULES, MissingExtraError, install_command, require_extra
+from livecc_hf.utils import extras
+from livecc_hf.utils.extras import MODULES, MissingExtraError, install_command, require_extra
 
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -178,7 +178,7 @@ def test_every_part_names_the_extra_it_needs(code, module, extra, monkeypatch):
 
 
 def test_no_text_names_a_package_that_is_not_published():
-    """A package index does not know this package; `livecc_hf.extras` alone says how it is installed."""
+    """A package index does not know this package; `livecc_hf.utils.extras` alone says how it is installed."""
     for folder in ("src", "docs", "recipes", "examples", "modeling"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".md", ".yaml", ".sh") and path.name != "extras.py":

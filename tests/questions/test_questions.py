@@ -11,11 +11,11 @@ from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 import livecc_hf
-from livecc_hf.asking import answer, is_picture_file
+from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
-from livecc_hf.loading import load_model_and_processor
 from livecc_hf.modeling.video_loading_livecc import LoadOptions
 from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.questions.asking import answer, is_picture_file
 
 QUESTION = "What happens in it?"
 GREEDY = {"do_sample": False, "max_new_tokens": 12}

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLForConditionalGeneration
 
 from livecc_hf.assets import demo_clip_path
-from livecc_hf.convert import convert_checkpoint
-from livecc_hf.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
+from livecc_hf.checkpoints.convert import convert_checkpoint
+from livecc_hf.checkpoints.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
 from livecc_hf.modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 
@@ -187,7 +187,7 @@ def test_bad_sources_are_one_clear_line(named, tmp_path):
 
 @pytest.mark.slow
 def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
-    from livecc_hf.loading import read_config
+    from livecc_hf.checkpoints.loading import read_config
 
     config, _ = read_config(str(published_checkpoint), "mrope")
     config.text_config.intermediate_size, config.text_config.num_hidden_layers = 40000, 30
@@ -197,7 +197,7 @@ def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
     LiveCCForConditionalGeneration(config).save_pretrained(source, max_shard_size="100MB")
     weights = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     code = (
-        "import sys; from livecc_hf import convert, modeling, loading\n"
+        "import sys; from livecc_hf import modeling; from livecc_hf.checkpoints import convert, loading\n"
         "def peak():  # of this process alone; getrusage counts its parent's memory in\n"
         "    status = open('/proc/self/status').read().splitlines()\n"
         "    return int(next(line for line in status if line.startswith('VmHWM')).split()[1]) * 1024\n"

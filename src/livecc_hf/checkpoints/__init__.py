@@ -1,0 +1,1 @@
+"""Checkpoints: found, loaded, converted, adapted and merged."""

@@ -1,0 +1,1 @@
+"""Questions about a video or an image that is seen whole."""
