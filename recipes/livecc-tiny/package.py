@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
+from livecc_hf.checkpoints.cards import CardFacts, write_card
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
-from livecc_hf.publishing.model_cards import CardFacts, write_card
 
 SUMMARY = """\
 A {millions:.1f}M-parameter LiveCC model that comments on a small world of coloured shapes while it watches. It

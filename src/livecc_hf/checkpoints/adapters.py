@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..messages import one_line
-from ..publishing.model_cards import CARD_FILE, CardFacts, short_name, write_card
 from ..utils.extras import MissingExtraError, require_extra
+from .cards import CARD_FILE, CardFacts, short_name, write_card
 from .loading import ModelLoadError, check_report, hub_message
 
 if TYPE_CHECKING:

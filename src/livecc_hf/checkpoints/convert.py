@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..publishing.model_cards import CardFacts, short_name, write_card
 from ..utils.output_folder import check_new_folder
+from .cards import CardFacts, short_name, write_card
 from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..messages import one_line
-from ..publishing.model_cards import CardFacts, read_training, short_name, write_card
 from ..utils.output_folder import check_new_folder
 from .adapters import base_of, read_adapter, require_peft
+from .cards import CardFacts, read_training, short_name, write_card
 from .loading import ModelLoadError, load_processor, load_weights, read_config
 
 if TYPE_CHECKING:

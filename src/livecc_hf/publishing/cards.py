@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..checkpoints.adapters import looks_like_hub_id
+from ..checkpoints.cards import CARD_FILE, parse_card, read_head
 from .contents import ADAPTER, SPACE, Contents
 from .hub import PushError
-from .model_cards import CARD_FILE, parse_card, read_head
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoCard

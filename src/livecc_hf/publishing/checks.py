@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoints.adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
+from ..checkpoints.cards import CARD_FILE
 from ..messages import one_line
 from .cards import check_card, read_card, with_base, with_license
 from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents
 from .fresh import load_fresh
 from .hub import PushError
-from .model_cards import CARD_FILE
 from .weights import Tensors, read_tensors
 
 

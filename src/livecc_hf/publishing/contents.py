@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checkpoints.cards import CARD_FILE
 from .hub import PushError
-from .model_cards import CARD_FILE
 
 MODEL, ADAPTER, SPACE, GENERATE = "model", "adapter", "space", "generation code"
 _ALWAYS = (CARD_FILE, "LICENSE*", "NOTICE*", ".eval_results/*.yaml")

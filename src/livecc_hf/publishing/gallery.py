@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import Caption
-from .model_cards import CARD_FILE, parse_card
+from ..checkpoints.cards import CARD_FILE, parse_card
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from ..checkpoints.cards import CARD_FILE
 from ..utils.output_folder import check_new_folder
-from .model_cards import CARD_FILE
 
 _TEMPLATE = Path(__file__).parent / "generation_template"
 _CODE = "custom_generate"

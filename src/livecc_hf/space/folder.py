@@ -168,7 +168,7 @@ def _copy_package(target: Path) -> None:
             name
             for name in names
             if name in at_top
-            or name in ("__pycache__", "livecc-tiny")
+            or name in ("__pycache__", "livecc-tiny", "templates")  # no model is bundled, no card is written
             or name.endswith((".egg-info", ".typed", ".json"))
         }
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.publishing.model_cards import CARD_FILE, CardFacts, short_name, write_card
+from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, write_card
 
 from .arguments import Recipe, parse_entries
 

@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
+from livecc_hf.checkpoints.cards import CardFacts, build_card
 from livecc_hf.checkpoints.convert import convert_checkpoint
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.publishing.model_cards import CardFacts, build_card
 
 SOURCE = """---
 license: other
