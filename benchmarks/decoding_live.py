@@ -89,8 +89,8 @@ def write_filmed_video(path: Path, seconds: int, height_px: int, codec: str, opt
 
 def every_frame(path: Path) -> Iterator:
     """Decodes every frame, and gives those that the reader gives: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.modeling.video_file_livecc import VideoSource, frame_to_rgb
-    from livecc_hf.modeling.video_reader_livecc import on_screen
+    from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
+    from livecc_hf.modeling.video_reader import on_screen
 
     first, count = None, 0
     with VideoSource(path) as source:
@@ -107,7 +107,7 @@ def every_frame(path: Path) -> Iterator:
 
 def only_needed(path: Path) -> Iterator:
     """The reader's frames: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.modeling.video_reader_livecc import iter_frames
+    from livecc_hf.modeling.video_reader import iter_frames
 
     return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
@@ -142,7 +142,7 @@ def measure(path: Path, seconds: int, rounds: int) -> dict:
 
 def n_packets_decoded(path: Path) -> int:
     """How many of a file's packets the reader decodes for its frames."""
-    from livecc_hf.modeling.video_packets_livecc import PacketFilter
+    from livecc_hf.modeling.video_packets import PacketFilter
 
     count, needed = 0, PacketFilter.needed
 

@@ -26,7 +26,7 @@ from tiny_commentary import ROOT, hardware
 
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, assign_words, split_turns
+from livecc_hf.modeling.grammar import FRAME_STEP_S, assign_words, split_turns
 from livecc_hf.tiny.evaluation import CLIP_S, held_out_clips, play, turns_of
 from livecc_hf.tiny.narration import narrate
 from livecc_hf.tiny.scoring import WINDOW_S as IN_TIME_S

@@ -20,10 +20,10 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from livecc_hf.modeling import stream_engine_livecc, stream_reading_livecc
-from livecc_hf.modeling.decoding_livecc import StreamOptions
-from livecc_hf.modeling.grammar_livecc import TURN_JOINT, time_label
-from livecc_hf.modeling.stream_reading_livecc import NextTokens
+from livecc_hf.modeling import generation, model_runner
+from livecc_hf.modeling.grammar import TURN_JOINT, time_label
+from livecc_hf.modeling.model_runner import NextTokens
+from livecc_hf.modeling.sampling import StreamOptions
 from livecc_hf.modeling.video_processing_livecc import resize_limits
 
 PARTS = ("resize", "vision", "prefill", "decode_tokens", "rest")
@@ -158,7 +158,7 @@ class EngineSide:
         merge_size = self._work.processor.video_processor.merge_size
         self.n_video_tokens = math.prod(turn.job.reading.grid_thw) // merge_size**2
         turn.job.stop_ids = frozenset()
-        stream_engine_livecc.generate(self._work.model, [turn.job])
+        generation.generate(self._work.model, [turn.job])
         return list(self.stream.end_turn(turn).token_ids)
 
     @contextlib.contextmanager
@@ -166,9 +166,9 @@ class EngineSide:
         """Time the parts of turns run inside."""
         clock, video_processor = self._clock, type(self._work.processor.video_processor)
         patched = [
-            (stream_engine_livecc, "read", "prefill"),
+            (generation, "read", "prefill"),
             (NextTokens, "read", "decode_tokens"),
-            (stream_reading_livecc, "vision_features", "vision"),
+            (model_runner, "vision_features", "vision"),
             (video_processor, "resized", "resize"),
             (video_processor, "cut", "resize"),
         ]

@@ -13,11 +13,11 @@ from transformers import (
 )
 
 from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
-from .decoding_livecc import StreamOptions
+from .context import ContextFullError
 from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
 from .processing_livecc import CommentarySample, StreamingProcessor
-from .stream_state_livecc import ContextFullError
-from .streaming_livecc import CommentarySegment, CommentaryStream, StreamFinishedError
+from .sampling import StreamOptions
+from .stream import CommentarySegment, CommentaryStream, StreamFinishedError
 from .video_processing_livecc import LiveCCVideoProcessor
 
 AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)

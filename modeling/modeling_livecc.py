@@ -13,10 +13,10 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
+from .attention import StreamAttention
 from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig, check_position_scheme
-from .positions_livecc import PositionState, extend_positions
-from .stream_attention_livecc import StreamAttention
-from .streaming_mixin_livecc import StreamingMixin
+from .positions import PositionState, extend_positions
+from .streaming_mixin import StreamingMixin
 
 # Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`); without a mapping
 # for this class they would load with the language model left at random.

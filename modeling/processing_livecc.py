@@ -14,8 +14,8 @@ from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformer
 from transformers import Qwen2VLProcessor
 from transformers.image_utils import SizeDict
 
-from .frames_livecc import is_picture, rgb_picture
-from .grammar_livecc import (
+from .frames import is_picture, rgb_picture
+from .grammar import (
     CONTINUATION,
     DEFAULT_QUERY,
     IM_END,
@@ -33,7 +33,7 @@ from .grammar_livecc import (
     strip_continuation,
     user_turn,
 )
-from .video_loading_livecc import read_picture
+from .video_loading import read_picture
 from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
 
 IGNORE_INDEX = -100

@@ -9,9 +9,9 @@ from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
 from transformers.video_utils import make_batched_videos
 
-from .frames_livecc import EXPECTED, as_tensor
-from .grammar_livecc import FRAMES_PER_SECOND, MAX_FRAME_PIXELS, MIN_FRAME_PIXELS, frame_pixel_budget
-from .video_loading_livecc import LoadedVideo, LoadOptions, load_pictures, load_video
+from .frames import EXPECTED, as_tensor
+from .grammar import FRAMES_PER_SECOND, MAX_FRAME_PIXELS, MIN_FRAME_PIXELS, frame_pixel_budget
+from .video_loading import LoadedVideo, LoadOptions, load_pictures, load_video
 
 MAX_ASPECT_RATIO = 200  # beyond it Qwen2-VL's resizing refuses
 
@@ -31,7 +31,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         "shortest_edge": MIN_FRAME_PIXELS,
         "longest_edge": MAX_FRAME_PIXELS,
     }
-    # Per-frame limits only: the budget of a whole clip is the caller's (grammar_livecc.frame_pixel_budget).
+    # Per-frame limits only: the budget of a whole clip is the caller's (grammar.frame_pixel_budget).
     cap_pixels_per_frame = False
 
     def __init__(self, **kwargs):
@@ -232,7 +232,7 @@ def clip_limits(
 
     Args:
         video_processor: its limits hold too.
-        n_frames: frames of the clip, which share the budget (`grammar_livecc.frame_pixel_budget`).
+        n_frames: frames of the clip, which share the budget (`grammar.frame_pixel_budget`).
         min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
 
     Raises:

@@ -124,7 +124,7 @@ def test_recipes_are_found_by_name_in_the_wheel(wheel, tmp_path):
 def test_generation_code_is_written_from_the_wheel(wheel, tmp_path):
     done = run_installed(wheel, "generate-repo", "live", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "live/custom_generate/streaming_livecc.py").is_file()
+    assert (tmp_path / "live/custom_generate/stream.py").is_file()
     assert (tmp_path / "live/README.md").is_file()
 
 

@@ -10,8 +10,8 @@ from media import number_of, write_video
 from livecc_hf.captions.files import read_words
 from livecc_hf.captions.writers import Caption, open_writer
 from livecc_hf.cli.main import main
-from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
-from livecc_hf.modeling.video_reader_livecc import probe_video
+from livecc_hf.modeling.video_loading import LoadOptions, load_video
+from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.production.stages.talking_head import clip_frames
 from livecc_hf.training import narrated_source  # noqa: F401 - registers the sources
 from livecc_hf.training.data import open_data

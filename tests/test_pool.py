@@ -7,7 +7,7 @@ import pytest
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling.stream_attention_livecc import PackedCaches
+from livecc_hf.modeling.attention import PackedCaches
 from livecc_hf.pool import PoolFullError
 from livecc_hf.pooled_stream import OverloadedError
 

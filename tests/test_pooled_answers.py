@@ -8,7 +8,7 @@ from pooled import OPTIONS as LONG_TURNS
 from pooled import assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling.stream_state_livecc import ContextFullError
+from livecc_hf.modeling.context import ContextFullError
 from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
 
 QUESTION = "What is shown?"

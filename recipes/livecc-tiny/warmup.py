@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2VLImageProcessor
 
 from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
 from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from livecc_hf.messages import one_line
-from livecc_hf.modeling.decoding_livecc import stream_options
-from livecc_hf.modeling.frames_livecc import gray_frames
-from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
-from livecc_hf.modeling.stream_engine_livecc import generate
-from livecc_hf.modeling.stream_layers_livecc import check_layers
-from livecc_hf.modeling.stream_reading_livecc import new_memory
-from livecc_hf.modeling.streaming_livecc import LARGE_FRAME_PX, CommentaryStream
+from livecc_hf.modeling.frames import gray_frames
+from livecc_hf.modeling.generation import generate
+from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.model_runner import new_memory
+from livecc_hf.modeling.sampling import stream_options
+from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
+from livecc_hf.modeling.stream_layers import check_layers
 from livecc_hf.pool_stats import PoolStats
 from livecc_hf.pooled_answers import AnswerPart
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
-    from livecc_hf.modeling.streaming_livecc import Turn
+    from livecc_hf.modeling.stream import Turn
 
     _Begun = tuple[PooledStream, Turn | AnswerPart]
 

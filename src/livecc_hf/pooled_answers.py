@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentaryStream
-    from livecc_hf.modeling.stream_answer_livecc import Answer
-    from livecc_hf.modeling.stream_engine_livecc import TurnJob
+    from livecc_hf.modeling.answer import Answer
+    from livecc_hf.modeling.generation import TurnJob
 
 MAX_WAITING = 8  # questions of one stream
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.frames_livecc import PreparedFrames, as_tensor
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.frames import PreparedFrames, as_tensor
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.pooled_answers import MAX_WAITING, AnswerPart, PooledAnswers
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
-    from livecc_hf.modeling.streaming_livecc import Turn
+    from livecc_hf.modeling.stream import Turn
     from livecc_hf.pool import CommentaryPool
 
 OnSegment = Callable[["CommentarySegment"], None]

@@ -26,7 +26,7 @@ from livecc_hf.captions.writers import clock, one_line
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.main import main
 from livecc_hf.modeling import CommentaryStream
-from livecc_hf.modeling.video_reader_livecc import probe_video
+from livecc_hf.modeling.video_reader import probe_video
 
 GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176", "--window", "none"]
 
@@ -360,9 +360,9 @@ class TestInterruption:
 def test_the_windows_offered_are_the_models():
     """Written twice, so that `--help` need not import the model."""
     from livecc_hf.cli import model_arguments
-    from livecc_hf.modeling import stream_window_livecc
+    from livecc_hf.modeling import window
 
-    assert model_arguments.WINDOWS == stream_window_livecc.WINDOWS
+    assert model_arguments.WINDOWS == window.WINDOWS
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])

@@ -180,7 +180,7 @@ def test_lmms_eval_runs_it(environment, videos, tmp_path):
     assert "made_up_commentary" in said
     assert "words_per_second" in said
     (samples,) = (tmp_path / "out").rglob("*samples_made_up_question.jsonl")
-    from livecc_hf.modeling.video_loading_livecc import LoadOptions
+    from livecc_hf.modeling.video_loading import LoadOptions
 
     reading = LoadOptions(start_s=0, end_s=6)
     expected = answer(model, processor, videos / "shapes.mp4", QUESTION, reading, max_new_tokens=8, do_sample=False)

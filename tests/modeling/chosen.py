@@ -2,7 +2,7 @@
 
 from media import number_of
 
-from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.modeling.video_reader import iter_frames
 
 
 def read(path, *args, **options):

@@ -15,11 +15,11 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.modeling import StreamingProcessor, video_loading_livecc
-from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
-from livecc_hf.modeling.video_file_livecc import probe_video
-from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video
-from livecc_hf.modeling.video_reader_livecc import VideoReadError, iter_frames
+from livecc_hf.modeling import StreamingProcessor, video_loading
+from livecc_hf.modeling.grammar import frame_pixel_budget
+from livecc_hf.modeling.video_file import probe_video
+from livecc_hf.modeling.video_loading import LoadOptions, load_video
+from livecc_hf.modeling.video_reader import VideoReadError, iter_frames
 
 SMALL = {"shortest_edge": 28 * 28, "longest_edge": 6 * 28 * 28}
 
@@ -118,9 +118,9 @@ def test_a_wrong_length_in_the_header_changes_nothing(processor, video, monkeypa
     options = LoadOptions(max_frames=max_frames)
     true = load_video(video, processor.video_processor, options)
     assert len(true.frames) == min(max_frames, 9)
-    probe = video_loading_livecc.probe_video
+    probe = video_loading.probe_video
     monkeypatch.setattr(
-        video_loading_livecc, "probe_video", lambda path: dataclasses.replace(probe(path), duration_s=header_s)
+        video_loading, "probe_video", lambda path: dataclasses.replace(probe(path), duration_s=header_s)
     )
     loaded = load_video(video, processor.video_processor, options)
     assert loaded.times_s == true.times_s

@@ -6,9 +6,9 @@ from pooled import OPTIONS, assert_same, run_all, taken
 from transformers import LogitsProcessor
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import stream_choice_livecc
-from livecc_hf.modeling.decoding_livecc import StreamOptions, TokenChooser
-from livecc_hf.modeling.stream_choice_livecc import NO_TOKEN, ChoiceOfEach
+from livecc_hf.modeling import batch_sampling
+from livecc_hf.modeling.batch_sampling import NO_TOKEN, ChoiceOfEach
+from livecc_hf.modeling.sampling import StreamOptions, TokenChooser
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
         {"do_sample": True, "seed": 3, "temperature": 0.5, "top_p": 0.9},
     ]
     alone = [model.start_stream(processor, OPTIONS, **way).push(frames) for way in ways]
-    sizes, choose = set(), stream_choice_livecc._Alike.choose
+    sizes, choose = set(), batch_sampling._Alike.choose
     monkeypatch.setattr(
-        stream_choice_livecc._Alike,
+        batch_sampling._Alike,
         "choose",
         lambda self, logits, members, *args: sizes.add(len(members)) or choose(self, logits, members, *args),
     )

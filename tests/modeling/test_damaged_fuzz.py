@@ -10,7 +10,7 @@ from media import write_video
 from livecc_hf.captions.writers import Caption
 from livecc_hf.data.clip_frames import plan_clip, read_clip
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.video_reader_livecc import (
+from livecc_hf.modeling.video_reader import (
     VideoReadError,
     VideoReadWarning,
     iter_frames,

@@ -9,18 +9,18 @@ import pytest
 from chosen import numbers, read
 from media import damage_time_table, number_of, write_audio, write_tone, write_video
 
-from livecc_hf.modeling.video_reader_livecc import (
+from livecc_hf.modeling.video_reader import (
     VideoReadError,
     VideoReadWarning,
     iter_frames,
     measure_duration,
     probe_video,
 )
-from livecc_hf.modeling.video_times_livecc import SteadyClock
+from livecc_hf.modeling.video_times import SteadyClock
 from livecc_hf.overlay import burn_captions
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
 
 def noise(index):

@@ -8,10 +8,10 @@ import torch
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import stream_engine_livecc, stream_graph_livecc, stream_layers_livecc
-from livecc_hf.modeling.stream_graph_livecc import FixedStep, fixed_step
-from livecc_hf.modeling.stream_layers_livecc import StreamLayers
-from livecc_hf.modeling.stream_reading_livecc import new_memory
+from livecc_hf.modeling import cuda_graph, generation, stream_layers
+from livecc_hf.modeling.cuda_graph import FixedStep, fixed_step
+from livecc_hf.modeling.model_runner import new_memory
+from livecc_hf.modeling.stream_layers import StreamLayers
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def n_reads(monkeypatch):
         reads.append(step)
         return read(step, *args)
 
-    monkeypatch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "_is_worth_it", lambda device: True)
     monkeypatch.setattr(FixedStep, "read", counted)
     return reads
 
@@ -38,10 +38,10 @@ def n_reads(monkeypatch):
 def test_a_stream_says_the_same(window, is_ahead, frames, make_model, processor, n_reads, monkeypatch):
     model = make_model("mrope")
     with monkeypatch.context() as patch:
-        patch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: False)
+        patch.setattr(cuda_graph, "_is_worth_it", lambda device: False)
         expected = model.start_stream(processor, OPTIONS, window=window).push(frames)
     assert not n_reads
-    monkeypatch.setattr(stream_engine_livecc, "_steps_ahead", lambda device: is_ahead)
+    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
     assert_same(model.start_stream(processor, OPTIONS, window=window).push(frames), expected)
     assert len(n_reads) > 3 * len(expected)
 
@@ -53,10 +53,10 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(is_ahead, frames, make_mo
     lengths = [6, 1, 3]  # so that some are silent in each step
     alone = []
     with monkeypatch.context() as patch:
-        patch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: False)
+        patch.setattr(cuda_graph, "_is_worth_it", lambda device: False)
         for video, length in zip(shown, lengths):
             alone.append(model.start_stream(processor, OPTIONS, max_new_tokens=length).push(video))
-    monkeypatch.setattr(stream_engine_livecc, "_steps_ahead", lambda device: is_ahead)
+    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
     pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
     streams = [pool.join(OPTIONS, max_new_tokens=length) for length in lengths]
     pool.join(OPTIONS)  # never speaks
@@ -69,7 +69,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(is_ahead, frames, make_mo
 
 
 def test_a_step_is_kept_until_the_memory_grows(frames, make_model, processor, n_reads, monkeypatch):
-    monkeypatch.setattr(stream_layers_livecc, "is_for", lambda weight: False)  # as on CUDA: no weight is copied
+    monkeypatch.setattr(stream_layers, "is_for", lambda weight: False)  # as on CUDA: no weight is copied
     stream = make_model("mrope").start_stream(processor, OPTIONS, window="none")
     stream.push(frames[:12])
     assert len(set(map(id, n_reads))) == 1  # 4 turns
@@ -95,7 +95,7 @@ def test_it_goes_with_its_stream(frames, make_model, processor, n_reads):
 
 
 def test_there_is_none_where_something_hangs_on_a_module(make_model, monkeypatch):
-    monkeypatch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "_is_worth_it", lambda device: True)
     model = make_model("mrope")
     assert StreamLayers(model).is_bare
     for module in (model.model.language_model.layers[0].mlp.up_proj, model.lm_head, model.get_input_embeddings()):
@@ -116,7 +116,7 @@ def test_a_captured_step_says_what_the_layers_say(frames, make_model, processor,
     model = make_model("mrope").to("cuda")
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(stream_graph_livecc, "_is_worth_it", lambda device: False)
+            patch.setattr(cuda_graph, "_is_worth_it", lambda device: False)
             expected = model.start_stream(processor, OPTIONS).push(frames)
         stream = model.start_stream(processor, OPTIONS)
         got = stream.push(frames)

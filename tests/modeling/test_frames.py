@@ -8,9 +8,9 @@ from media import write_video
 from PIL import Image, ImageOps
 
 from livecc_hf.data.clip_frames import plan_frame_size
-from livecc_hf.modeling.frame_queue_livecc import FrameQueue
-from livecc_hf.modeling.frames_livecc import PreparedFrames, rgb_picture
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.frame_queue import FrameQueue
+from livecc_hf.modeling.frames import PreparedFrames, rgb_picture
+from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.pool import CommentaryPool
 
 GREEDY = {"do_sample": False, "max_new_tokens": 4}

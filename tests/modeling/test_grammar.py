@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livecc_hf.modeling import grammar_livecc as grammar
+from livecc_hf.modeling import grammar
 
 
 def test_turns_tile_the_stream():

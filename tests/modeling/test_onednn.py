@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from livecc_hf.modeling import onednn_livecc
-from livecc_hf.modeling.onednn_livecc import attend, bound_linear, is_for, is_for_attention, product
+from livecc_hf.modeling import onednn
+from livecc_hf.modeling.onednn import attend, bound_linear, is_for, is_for_attention, product
 
 pytestmark = pytest.mark.skipif(not is_for(torch.zeros(1)), reason="this PyTorch has no oneDNN for this processor")
 
@@ -27,7 +27,7 @@ def test_a_linear_layer_is_the_same_by_both_libraries(n_rows, shape, has_bias):
 
 def test_large_weights_and_many_rows_go_to_onednn(monkeypatch):
     shapes = []
-    monkeypatch.setattr(onednn_livecc, "product", lambda rows, *_, **__: shapes.append(tuple(rows.shape)) or rows)
+    monkeypatch.setattr(onednn, "product", lambda rows, *_, **__: shapes.append(tuple(rows.shape)) or rows)
     bound_linear(drawn(512, 512), None)(drawn(1, 512))
     bound_linear(drawn(64, 64), None)(drawn(1, 64))
     bound_linear(drawn(64, 64), None)(drawn(600, 64))
@@ -52,8 +52,8 @@ def test_it_can_be_switched_off_as_all_of_onednn():
 @pytest.mark.parametrize(("n_heads", "n_kv_heads"), [(4, 4), (6, 2), (7, 1)])
 def test_attention_is_the_same_as_in_double_precision(is_causal, n_blocks, n_heads, n_kv_heads, monkeypatch):
     if n_blocks == "several":
-        monkeypatch.setattr(onednn_livecc, "_KEYS_AT_ONCE", 30)
-        monkeypatch.setattr(onednn_livecc, "_ROUND_KEYS", 7)
+        monkeypatch.setattr(onednn, "_KEYS_AT_ONCE", 30)
+        monkeypatch.setattr(onednn, "_ROUND_KEYS", 7)
     memory = drawn(2, n_kv_heads, 300, 16)
     keys, values = memory[:, :, :130]  # views, as of a cache
     query = drawn(31, n_heads, 16)
@@ -81,7 +81,7 @@ def test_programs_for_few_shapes_only(monkeypatch):
     """oneDNN keeps what it has made for a shape; a stream that grows must not meet new ones all the time."""
     shapes, memory = set(), drawn(2, 2, 8192, 16)
     monkeypatch.setattr(
-        onednn_livecc, "product", lambda rows, *rest: shapes.add((rows.shape, rest[0].shape)) or product(rows, *rest)
+        onednn, "product", lambda rows, *rest: shapes.add((rows.shape, rest[0].shape)) or product(rows, *rest)
     )
     for turn in range(60):
         n, length = 395 + 7 * turn % 13, 5000 + 53 * turn
@@ -100,7 +100,7 @@ def test_programs_for_few_shapes_only(monkeypatch):
 
 def test_under_autocast_and_in_inference_mode(make_model, processor, load_frames, monkeypatch):
     for name in ("_MIN_WEIGHT", "_MIN_MULTIPLICATIONS", "_MIN_ATTENTION"):
-        monkeypatch.setattr(onednn_livecc, name, 1)
+        monkeypatch.setattr(onednn, name, 1)
     frames = load_frames("live_cc")[:10]
     stream = make_model("mrope").start_stream(processor, do_sample=False, max_new_tokens=3)
     with torch.inference_mode():
@@ -124,7 +124,7 @@ def test_a_model_reads_the_same_with_and_without(make_model, processor, load_fra
         without = said()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_MIN_WEIGHT", "_MIN_MULTIPLICATIONS", "_MIN_ATTENTION"):
-            patch.setattr(onednn_livecc, name, 1)
+            patch.setattr(onednn, name, 1)
         with_it = said()
     assert [segment.token_ids for segment in with_it] == [segment.token_ids for segment in without]
     for a, b in zip(with_it, without, strict=True):

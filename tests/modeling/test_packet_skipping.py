@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from media import write_video
 
-from livecc_hf.modeling import video_packets_livecc, video_reader_livecc
-from livecc_hf.modeling.video_packets_livecc import PacketFilter, PictureKind
-from livecc_hf.modeling.video_reader_livecc import (
+from livecc_hf.modeling import video_packets, video_reader
+from livecc_hf.modeling.video_packets import PacketFilter, PictureKind
+from livecc_hf.modeling.video_reader import (
     VideoReadWarning,
     iter_frames,
 )
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ class TestSkipping:
             tmp_path / "video.mp4", n_frames=400, fps=30, paint=noisy, codec_options={"g": "10", "bf": "0"}
         )
         n_frames, starts = 0, []
-        account, read_file = PacketFilter.skipped_before, video_reader_livecc._Sampler.read
+        account, read_file = PacketFilter.skipped_before, video_reader._Sampler.read
 
         def fail_once(self, frame):
             nonlocal n_frames
@@ -127,7 +127,7 @@ class TestSkipping:
             return read_file(self, start, skip)
 
         monkeypatch.setattr(PacketFilter, "skipped_before", fail_once)
-        monkeypatch.setattr(video_reader_livecc._Sampler, "read", note_start)
+        monkeypatch.setattr(video_reader._Sampler, "read", note_start)
         usual, all_decoded, _ = skipping(path)
         assert usual == all_decoded
         assert len(starts) == 3 and starts[0] is starts[2] is None
@@ -149,9 +149,9 @@ class TestSkipping:
     def test_reads_parameter_sets(self):
         """Of x264, 1080p: High profile, progressive and interlaced; and what is cut short."""
         progressive = bytes.fromhex("67640028acd940780227e5c05a808080a0000003002000000781e30632c0")
-        assert video_packets_livecc._is_plain_progressive(progressive)
-        assert not video_packets_livecc._is_plain_progressive(progressive[:6])
-        assert not video_packets_livecc._is_plain_progressive(b"")
+        assert video_packets._is_plain_progressive(progressive)
+        assert not video_packets._is_plain_progressive(progressive[:6])
+        assert not video_packets._is_plain_progressive(b"")
 
     @pytest.mark.parametrize(
         ("units", "kind"),
@@ -170,6 +170,6 @@ class TestSkipping:
         units = [unit + b"\x80\x22\x33" for unit in units]
         annex_b = b"".join(b"\0\0\1" + unit for unit in units)
         prefixed = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
-        assert video_packets_livecc._h264_kind(annex_b, 0, b"\x67\x42") is kind
-        assert video_packets_livecc._h264_kind(prefixed, 4, b"\x67\x42") is kind
-        assert video_packets_livecc._h264_kind(prefixed[:-1], 4, b"\x67\x42") is PictureKind.UNKNOWN
+        assert video_packets._h264_kind(annex_b, 0, b"\x67\x42") is kind
+        assert video_packets._h264_kind(prefixed, 4, b"\x67\x42") is kind
+        assert video_packets._h264_kind(prefixed[:-1], 4, b"\x67\x42") is PictureKind.UNKNOWN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from livecc_hf.modeling.positions_livecc import PositionState, extend_positions, vision_positions
+from livecc_hf.modeling.positions import PositionState, extend_positions, vision_positions
 
 GRIDS = [(3, 4, 6), (1, 8, 4), (1, 2, 2)]
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from livecc_hf.modeling.prefetch_livecc import read_ahead
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.prefetch import read_ahead
+from livecc_hf.modeling.video_reader import iter_chunks
 
 
 def test_reading_ahead_changes_nothing_and_stops_when_told(make_model, processor, reference_dir):

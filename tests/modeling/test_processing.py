@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from livecc_hf.modeling import StreamingProcessor
-from livecc_hf.modeling.grammar_livecc import query_text, split_turns, spoken_text, time_label
-from livecc_hf.modeling.stream_reading_livecc import Reading, _patches
+from livecc_hf.modeling.grammar import query_text, split_turns, spoken_text, time_label
+from livecc_hf.modeling.model_runner import Reading, _patches
 
 WORDS = [(0.2, 0.6, "red"), (0.7, 2.4, "ball"), (2.6, 3.4, "goes"), (5.2, 6.0, "left"), (9.0, 9.5, "late")]
 

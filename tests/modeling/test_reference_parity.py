@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from livecc_hf.modeling import stream_attention_livecc
+from livecc_hf.modeling import attention
 
 
 @pytest.mark.parametrize("entry", ["live_cc", "once"])
@@ -43,13 +43,13 @@ def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_fr
 def test_recorded_positions(reference, make_model, processor, load_frames, monkeypatch):
     recorded = reference["live_cc"]
     model = make_model("reference")
-    table, calls = stream_attention_livecc.Rope.table, []
+    table, calls = attention.Rope.table, []
 
     def recorded_table(rope, rows, dtype):
         calls.append(rows)
         return table(rope, rows, dtype)
 
-    monkeypatch.setattr(stream_attention_livecc.Rope, "table", recorded_table)
+    monkeypatch.setattr(attention.Rope, "table", recorded_table)
     stream = model.start_stream(
         processor,
         query=recorded["args"]["query"],

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.modeling import ContextFullError, StreamOptions, stream_engine_livecc
+from livecc_hf.modeling import ContextFullError, StreamOptions, generation
 
 GREEDY = {
     "do_sample": False,
@@ -201,7 +201,7 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
         stream.feed(shown)
         turn = stream.begin_turn()
         stream.ask("Second.")
-        stream_engine_livecc.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.job])
         stream.end_turn(turn)
     assert n_asked() == 1  # with the second turn, and not again
     stream.push(frames[8:10])
@@ -248,13 +248,13 @@ def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor
     stream.feed(frames)
     said = []
     while (turn := stream.begin_turn()) is not None:
-        stream_engine_livecc.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.job])
         cache = stream.state.cache
         for held in cache.memory._groups[0].held:
             held[:, :, :, turn.before[0][0] :] = torch.nan  # what it wrote
         stream.undo_turn(turn)
         turn = stream.begin_turn()
-        stream_engine_livecc.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.job])
         said.append(stream.end_turn(turn))
         assert all(held.isfinite().all() for held in cache.memory._groups[0].held)
     assert said == expected
@@ -356,7 +356,7 @@ def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, 
     expected = model.start_stream(processor, options)
     segments = expected.push(frames)
     assert len({len(segment.token_ids) for segment in segments}) > 1  # some end early, some at the limit
-    monkeypatch.setattr(stream_engine_livecc, "_steps_ahead", lambda device: True)
+    monkeypatch.setattr(generation, "_steps_ahead", lambda device: True)
     stream = model.start_stream(processor, options)
     got = stream.push(frames)
     assert got == segments

@@ -16,7 +16,7 @@ from media import number_of, write_video
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from livecc_hf.modeling.video_reader_livecc import (
+from livecc_hf.modeling.video_reader import (
     VideoReadError,
     VideoReadWarning,
     iter_chunks,
@@ -25,7 +25,7 @@ from livecc_hf.modeling.video_reader_livecc import (
 )
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
 
 def expected_numbers(times, last_s, fps=2, start=None, end=None):
@@ -142,9 +142,9 @@ class TestChoice:
         path = write_video(tmp_path / "video.mkv", n_frames=300, codec_options={"g": "1000"})
         expected = numbers(path)[40:]
         assert numbers(path, start_s=20) == expected
-        from livecc_hf.modeling import video_file_livecc
+        from livecc_hf.modeling import video_file
 
-        monkeypatch.setattr(video_file_livecc.VideoSource, "frames_before", lambda *_: None)
+        monkeypatch.setattr(video_file.VideoSource, "frames_before", lambda *_: None)
         assert numbers(path, start_s=20) == expected
 
 
@@ -241,7 +241,7 @@ class TestChunks:
 
 MEASURE_MEMORY = """
 import resource, sys
-from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.modeling.video_reader import iter_frames
 kib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count, early = 0, None
 for count, sampled in enumerate(iter_frames(sys.argv[1]), 1):
@@ -265,7 +265,7 @@ def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
 def test_the_reader_needs_no_decoder_to_be_imported():
     """The remote code of a model folder is imported where PyAV may be missing."""
     source = Path(sys.modules[iter_frames.__module__].__file__).parent
-    for name in ("video_file_livecc.py", "video_reader_livecc.py"):
+    for name in ("video_file.py", "video_reader.py"):
         assert not any(line.startswith(("import av", "from av")) for line in (source / name).read_text().splitlines())
 
 

@@ -8,11 +8,11 @@ from chosen import numbers
 from media import numbered_picture, write_tone, write_video
 
 from livecc_hf.captions.writers import Caption
-from livecc_hf.modeling.video_open_livecc import NoDecoderError, choose_stream, open_video
-from livecc_hf.modeling.video_reader_livecc import VideoReadWarning, iter_frames, probe_video
+from livecc_hf.modeling.video_open import NoDecoderError, choose_stream, open_video
+from livecc_hf.modeling.video_reader import VideoReadWarning, iter_frames, probe_video
 from livecc_hf.overlay import burn_captions
 
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader_livecc.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
 DEFAULT = av.stream.Disposition.default
 DESCRIPTIONS = av.stream.Disposition.visual_impaired

@@ -4,9 +4,9 @@ import pytest
 import torch
 from replay import Item, Replay
 
-from livecc_hf.modeling import StreamOptions, stream_cache_livecc, streaming_livecc
-from livecc_hf.modeling.stream_cache_livecc import CacheMemory, Run, StreamCache, rotate, rotation
-from livecc_hf.modeling.stream_window_livecc import TEXT, VISION, Span, Window
+from livecc_hf.modeling import StreamOptions, kv_cache
+from livecc_hf.modeling.kv_cache import CacheMemory, Run, StreamCache, rotate, rotation
+from livecc_hf.modeling.window import TEXT, VISION, Span, Window
 
 SCHEMES = ["mrope", "sequential", "reference"]
 OPTIONS = {
@@ -103,7 +103,7 @@ def test_a_sliding_window_equals_its_replay(scheme, window, frames, make_model, 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, monkeypatch):
-    monkeypatch.setattr(streaming_livecc, "REPREFILL_S", 6.0)
+    monkeypatch.setattr("livecc_hf.modeling.stream.REPREFILL_S", 6.0)
     window = {"text_window": 60, "text_sink": 50}
     model = make_model(scheme)
     stream = model.start_stream(processor, **OPTIONS, **window, window="reprefill")
@@ -249,14 +249,14 @@ def test_a_drop_that_is_interrupted_is_told(frames, make_model, processor, monke
     options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
     stream = make_model("mrope").start_stream(processor, options)
     expected = stream.push(frames[:20])
-    move = stream_cache_livecc._move
+    move = kv_cache._move
 
     def interrupted(*args):
         move(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stream_cache_livecc, "_move", interrupted)
+        patch.setattr(kv_cache, "_move", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stream.push(frames[20:22])
     for use in (lambda: stream.push(frames[22:24]), lambda: stream.answer("What?"), stream.finish):

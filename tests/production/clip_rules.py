@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.production.records import VIDEO_SCHEMA, words_array
 
 

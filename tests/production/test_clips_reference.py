@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from caption_samples import lines_to_words
 from clip_rules import REFERENCE, Faults, Rules, talk, videos
 
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
+from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 from livecc_hf.production.stages.conversations import LAST_FRAME_S, dataset_rows
 

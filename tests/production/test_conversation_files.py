@@ -14,7 +14,7 @@ from media import write_video
 from livecc_hf.data.conversations import parse_narration
 from livecc_hf.data.jsonl import JsonLines, find_offsets
 from livecc_hf.data.rows import parse_row
-from livecc_hf.modeling.grammar_livecc import assign_words
+from livecc_hf.modeling.grammar import assign_words
 from livecc_hf.production.records import CLIP_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.stages.conversations import (

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from speech import RATE_HZ, write_sound
 
-from livecc_hf.modeling.video_file_livecc import VideoReadWarning
+from livecc_hf.modeling.video_file import VideoReadWarning
 from livecc_hf.production.speech_audio import KEPT_SILENCE_S, NoAudioError, decode_speech
 
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file_livecc.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.VideoReadWarning")
 
 
 def beeps(seconds, rate_hz=RATE_HZ):

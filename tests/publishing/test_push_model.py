@@ -57,7 +57,8 @@ def hub():
 def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(model, hub, tmp_path):
     (model / "optimizer.pt").write_bytes(b"pickle")
     hub.repositories["models/me/tiny"] = repository = repository_of(model)
-    files = {"old_livecc.py": b"x = 1", ".eval_results/a.yaml": b"[]", "last-checkpoint/a_livecc.py": b"x = 2"}
+    kept = {"handler.py": b"x = 3", ".eval_results/a.yaml": b"[]", "last-checkpoint/a_livecc.py": b"x = 2"}
+    files = kept | {"old_livecc.py": b"x = 1"}
     repository.commit(repository.files | files)
     (model / "README.md").write_text((model / "README.md").read_text() + "\nMore.\n")
     done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny")
@@ -66,7 +67,7 @@ def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(m
     assert done.stdout == f"{hub.url}/me/tiny {commit}\n"
     assert repository.sent == ["README.md"]
     assert "deleted there: old_livecc.py" in done.stderr
-    assert set(files) & set(repository.files) == {".eval_results/a.yaml", "last-checkpoint/a_livecc.py"}
+    assert set(files) & set(repository.files) == set(kept)
     assert f"verified at {commit}: 82 tensors have the names, types and shapes" in done.stderr
     assert "loads without livecc-hf (LiveCCForConditionalGeneration, StreamingProcessor)" in done.stderr
 

@@ -13,8 +13,8 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
-from livecc_hf.modeling.video_loading_livecc import LoadOptions
-from livecc_hf.modeling.video_reader_livecc import iter_frames
+from livecc_hf.modeling.video_loading import LoadOptions
+from livecc_hf.modeling.video_reader import iter_frames
 from livecc_hf.questions.asking import answer, is_picture_file
 
 QUESTION = "What happens in it?"

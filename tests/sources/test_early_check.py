@@ -7,7 +7,7 @@ import pytest
 from media import write_audio, write_video
 
 from livecc_hf.assets import demo_clip_path
-from livecc_hf.modeling.video_reader_livecc import probe_video
+from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.sources.early_check import check_is_video
 
 

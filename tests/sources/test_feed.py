@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from livecc_hf.modeling.video_reader_livecc import FrameChunk
+from livecc_hf.modeling.video_reader import FrameChunk
 from livecc_hf.sources import LagMeter, PlayoutClock, RealTimeFeed
 from livecc_hf.sources.timeline import LiveChunk
 

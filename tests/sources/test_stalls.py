@@ -9,7 +9,7 @@ from rtsp_server import RtspServer
 from senders import FPS, LiveServer
 from virtual_sender import MUXERS, Sender, VirtualPipe, VirtualTime
 
-from livecc_hf.modeling.video_file_livecc import import_av
+from livecc_hf.modeling.video_file import import_av
 from livecc_hf.sources import connection, open_source, reader
 from livecc_hf.sources.errors import SourceLostError, SourceOpenError
 from livecc_hf.sources.reader import StreamOptions, StreamReader

@@ -12,7 +12,7 @@ from media import number_of, write_video
 from PIL import Image
 from senders import LiveEncoder, recording
 
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.sources import SourceLostError, SourceOpenError, open_source
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.rendering import VIDEO_FPS, draw_frame, draw_frames, write_video
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, LIST_QUERY, list_clip, narration_clip
 from livecc_hf.tiny.scene import COLOURS, SHAPES, Scene, Track

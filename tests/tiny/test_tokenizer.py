@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from livecc_hf.modeling.grammar_livecc import CONTINUATION, PROMPT_START, user_turn
+from livecc_hf.modeling.grammar import CONTINUATION, PROMPT_START, user_turn
 from livecc_hf.tiny.narration import QUERY
 
 RECIPE = Path(__file__).parents[2] / "recipes/livecc-tiny"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from livecc_hf.data.chat import Conversation, parse_chat
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
+from livecc_hf.modeling.grammar import frame_pixel_budget
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from livecc_hf.training.chat_samples import count_chat_tokens, encode_chat
 from livecc_hf.training.samples import EncodeOptions
@@ -122,7 +122,7 @@ def test_the_sample_is_what_processor_and_qwen_vl_utils_make(processor, media):
 
 def decoded(path, n_frames=8):
     """Frames spread evenly over the numbers 0 to 39 of a file at 10 frames a second: one frame is 0.1 s."""
-    from livecc_hf.modeling.video_reader_livecc import iter_frames
+    from livecc_hf.modeling.video_reader import iter_frames
 
     return torch.stack([item.frame for item in iter_frames(path, fps=(n_frames - 1) / 3.9)])
 

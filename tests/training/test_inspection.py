@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.samples import narration_clip
 from livecc_hf.training import inspection
 from livecc_hf.training.inspection import describe_sample, inspect_samples, patches_to_frames, sample_sheet

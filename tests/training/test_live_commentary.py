@@ -10,8 +10,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from livecc_hf.captions.words import Word
 from livecc_hf.data.conversations import NarratedVideo
-from livecc_hf.modeling.decoding_livecc import StreamOptions
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+from livecc_hf.modeling.sampling import StreamOptions
 from livecc_hf.tiny.samples import narration_clip
 from livecc_hf.training.live_commentary import (
     CommentedTurn,

@@ -12,7 +12,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
-from livecc_hf.modeling.grammar_livecc import PIXELS_PER_TOKEN, VIDEO_TOKEN_BUDGET
+from livecc_hf.modeling.grammar import PIXELS_PER_TOKEN, VIDEO_TOKEN_BUDGET
 from livecc_hf.training.arguments import Recipe, parse, parse_entries
 from livecc_hf.training.data import SOURCES, parse_entry
 from livecc_hf.training.narrated_source import DatasetEntry, FolderEntry, JsonlEntry

@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         check_model_name(args.model)
     import torch
 
-    from livecc_hf.modeling.decoding_livecc import StreamOptions
-    from livecc_hf.modeling.video_loading_livecc import LoadOptions
-    from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
+    from livecc_hf.modeling.sampling import StreamOptions
+    from livecc_hf.modeling.video_loading import LoadOptions
+    from livecc_hf.modeling.video_reader import VideoReadWarning
     from livecc_hf.questions.asking import answer
 
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}

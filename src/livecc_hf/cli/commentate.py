@@ -28,7 +28,7 @@ from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader_livecc import VideoInfo
+    from livecc_hf.modeling.video_reader import VideoInfo
     from livecc_hf.sources import Source
 
 
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         check_is_video(args.videos[0])
     if args.model is not None:
         check_model_name(args.model)
-    from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
+    from livecc_hf.modeling.video_reader import VideoReadWarning
     from livecc_hf.overlay import OverlayWarning
 
     status = Status(quiet=args.quiet)
@@ -194,7 +194,7 @@ def _opened(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]
 
 def _comment(run_: Run, model: Any, processor: Any) -> int:
     """Comment on a video; return the exit code."""
-    from livecc_hf.modeling.stream_state_livecc import ContextFullError
+    from livecc_hf.modeling.context import ContextFullError
     from livecc_hf.sources import SourceLostError
 
     job, status = run_.job, run_.status
@@ -220,7 +220,7 @@ def _comment(run_: Run, model: Any, processor: Any) -> int:
 def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     """Refuse what cannot work with this file before the model is loaded."""
     from livecc_hf.caption_art import CaptionStyle
-    from livecc_hf.modeling.video_reader_livecc import measure_duration, probe_video
+    from livecc_hf.modeling.video_reader import measure_duration, probe_video
     from livecc_hf.overlay import check_output
 
     info = probe_video(job.video)

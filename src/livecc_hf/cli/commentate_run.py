@@ -15,7 +15,7 @@ from livecc_hf.cli.model_arguments import stream_options_of
 from livecc_hf.cli.status import Status
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader_livecc import FrameChunk, VideoInfo
+    from livecc_hf.modeling.video_reader import FrameChunk, VideoInfo
     from livecc_hf.sources import Source
 
 
@@ -51,7 +51,7 @@ class Run:
 
     def comment(self, model: Any, processor: Any, writers: list[CaptionWriter]) -> None:
         """Show the model the video and write what it says as it says it."""
-        from livecc_hf.modeling.stream_state_livecc import ContextFullError
+        from livecc_hf.modeling.context import ContextFullError
         from livecc_hf.sources import SourceLostError
 
         options = stream_options_of(self.args)
@@ -104,7 +104,7 @@ class Run:
     def write_overlay(self, complete: bool) -> None:
         """Write the copy with the words in it; up to the last turn if not `complete`."""
         from livecc_hf.caption_art import CaptionStyle
-        from livecc_hf.modeling.video_reader_livecc import VideoReadWarning
+        from livecc_hf.modeling.video_reader import VideoReadWarning
         from livecc_hf.overlay import OverlayWriter
 
         out = self.job.overlay
@@ -137,7 +137,7 @@ class Run:
                 writer.write(Caption(segment.start_s - origin_s, segment.end_s - origin_s, segment.text))
 
     def _note_progress(self, chunk: FrameChunk, took_s: float) -> None:
-        from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+        from livecc_hf.modeling.grammar import FRAME_STEP_S
 
         self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
         text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)

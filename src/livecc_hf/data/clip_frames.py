@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.modeling.grammar_livecc import (
+from livecc_hf.modeling.grammar import (
     FIRST_TURN_FRAMES,
     FRAME_STEP_S,
     FRAMES_PER_SECOND,
     MAX_FRAMES,
     TURN_FRAMES,
 )
-from livecc_hf.modeling.video_file_livecc import VideoInfo, VideoReadError, probe_video
+from livecc_hf.modeling.video_file import VideoInfo, VideoReadError, probe_video
 from livecc_hf.modeling.video_processing_livecc import clip_limits, resize_limits
-from livecc_hf.modeling.video_reader_livecc import exact_number, iter_frames, measure_duration
+from livecc_hf.modeling.video_reader import exact_number, iter_frames, measure_duration
 
 from .unusable import UnusableSample
 
@@ -125,7 +125,7 @@ def plan_frame_size(
 
     Args:
         height_px, width_px: size of a frame before.
-        n_frames: frames in the clip, which share the budget of `grammar_livecc.frame_pixel_budget`.
+        n_frames: frames in the clip, which share the budget of `grammar.frame_pixel_budget`.
         video_processor: its limits hold too.
         min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
 

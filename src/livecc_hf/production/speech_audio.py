@@ -82,7 +82,7 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
     Warns:
         VideoReadWarning: part of the sound is damaged; says what.
     """
-    from ..modeling.video_open_livecc import VideoReadWarning, clock_start, open_video
+    from ..modeling.video_open import VideoReadWarning, clock_start, open_video
 
     with open_video(path) as container:
         stream = find_audio_stream(container, path)
@@ -106,7 +106,7 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
         NoAudioError: if there is none.
         ValueError: if there is no decoder for any.
     """
-    from ..modeling.video_open_livecc import choose_stream
+    from ..modeling.video_open import choose_stream
 
     stream = choose_stream(container, "audio", choose_stream(container, "video"))
     if stream is not None:
@@ -248,7 +248,7 @@ class _Layout:
     """
 
     def __init__(self, max_silence_s: float):
-        from ..modeling.video_times_livecc import SteadyClock
+        from ..modeling.video_times import SteadyClock
 
         # Its last time is how far the sound has come, less what times may be off, so that a run may begin that early.
         self._clock = SteadyClock(_JITTER_S, max_silence_s)

@@ -144,10 +144,11 @@ def _check_code(contents: Contents) -> None:
     Raises:
         PushError: if it is not.
     """
-    if contents.kind in (MODEL, ADAPTER) and not any(name.endswith("_livecc.py") for name in contents.files):
+    if contents.kind in (MODEL, ADAPTER) and not contents.code:
         raise PushError(
-            f"{contents.folder} does not carry the model's code (*_livecc.py), so it would load nowhere: save it with "
-            "livecc-hf (livecc convert, livecc merge, livecc train), or import livecc_hf before you save"
+            f"{contents.folder} does not carry the model's code (modeling_livecc.py and what it imports), so it would "
+            "load nowhere: save it with livecc-hf (livecc convert, livecc merge, livecc train), or import livecc_hf "
+            "before you save"
         )
     for name in (name for name in contents.files if name.endswith(".py")):
         try:

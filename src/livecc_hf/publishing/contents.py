@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.cards import CARD_FILE
+from .code_files import find_code_files
 from .hub import PushError
 
 MODEL, ADAPTER, SPACE, GENERATE = "model", "adapter", "space", "generation code"
@@ -18,12 +19,11 @@ _PROCESSOR = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *("tokenizer.model", "chat_template.json", "chat_template.jinja", "additional_chat_templates/*.jinja"),
 )
-CODE = "*_livecc.py"
 _MODEL_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model-*-of-*.safetensors")
 _ALLOWED = {
-    MODEL: (*_ALWAYS, *_PROCESSOR, *_MODEL_WEIGHTS, "config.json", "generation_config.json", CODE),
-    ADAPTER: (*_ALWAYS, *_PROCESSOR, *_ADAPTER_WEIGHTS, "adapter_config.json", "config.json", CODE),
+    MODEL: (*_ALWAYS, *_PROCESSOR, *_MODEL_WEIGHTS, "config.json", "generation_config.json"),
+    ADAPTER: (*_ALWAYS, *_PROCESSOR, *_ADAPTER_WEIGHTS, "adapter_config.json", "config.json"),
     SPACE: (
         *(CARD_FILE, "LICENSE*", "NOTICE*", "requirements.txt", "pre-requirements.txt", "packages.txt", "Dockerfile"),
         *("*.py", "*.html", "*.css", "*.js", "*.mjs", "*.svg", "*.png", "*.jpg", "*.webp", "*.woff2", "*.mp4"),
@@ -32,7 +32,7 @@ _ALLOWED = {
     GENERATE: (CARD_FILE, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
 }
 # What an older push of the same kind may have left that would be loaded beside, or instead of, what is pushed now.
-STALE = {MODEL: (CODE, *_MODEL_WEIGHTS), ADAPTER: (CODE, *_ADAPTER_WEIGHTS), GENERATE: ("custom_generate/*.py",)}
+STALE = {MODEL: _MODEL_WEIGHTS, ADAPTER: _ADAPTER_WEIGHTS, GENERATE: ("custom_generate/*.py",)}
 _MEDIA = (".mp4", ".webm", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".distcp")
 _RUN_STATE = ("trainer_state.json", "livecc_run.json", "skipped*.jsonl")
@@ -47,12 +47,14 @@ class Contents:
         kind: `MODEL`, `ADAPTER`, `SPACE` or `GENERATE`.
         files: bytes of each file that is sent, by its path in the folder.
         left_out: why each other file is not.
+        code: those of the files that are the model's code.
     """
 
     folder: Path
     kind: str
     files: dict[str, int]
     left_out: dict[str, str]
+    code: frozenset[str] = frozenset()
 
     @property
     def repo_type(self) -> str:
@@ -80,6 +82,7 @@ def read_contents(folder: str | Path) -> Contents:
     kind = find_kind(folder)
     card = folder / CARD_FILE
     shown = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    code = find_code_files(folder) if kind in (MODEL, ADAPTER) else set()
     files, left_out = {}, {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -87,11 +90,11 @@ def read_contents(folder: str | Path) -> Contents:
             continue
         if not path.is_file():
             left_out[name] = "it is a link to nothing"
-        elif is_allowed(kind, name) or (name.lower().endswith(_MEDIA) and _is_shown(name, shown)):
+        elif name in code or is_allowed(kind, name) or (name.lower().endswith(_MEDIA) and _is_shown(name, shown)):
             files[name] = path.stat().st_size
         else:
             left_out[name] = _why_left_out(kind, name)
-    return Contents(folder, kind, files, left_out)
+    return Contents(folder, kind, files, left_out, frozenset(code))
 
 
 def is_allowed(kind: str, name: str) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .checks import Checked, check_folder
-from .contents import ADAPTER, CODE, MODEL, SPACE, STALE
+from .code_files import may_be_stale_code
+from .contents import ADAPTER, MODEL, SPACE, STALE
 from .fresh import load_fresh
 from .hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
 from .weights import compare_tensors
@@ -120,12 +121,12 @@ def describe_plan(plan: Checked, target: Target) -> list[str]:
     contents = plan.contents
     place = "a pull request" if target.pull_request else target.revision or "main"
     lines = [f"{contents.folder} ({contents.kind}) -> {target.repo_type} {target.repo_id}, {place}"]
-    code = [size for name, size in contents.files.items() if fnmatch.fnmatchcase(name, CODE)]
-    others = {name: size for name, size in contents.files.items() if not fnmatch.fnmatchcase(name, CODE)}
+    code = [size for name, size in contents.files.items() if name in contents.code]
+    others = {name: size for name, size in contents.files.items() if name not in contents.code}
     for name, size in sorted(others.items(), key=lambda item: -item[1]):
         lines.append(f"  {_size(size):>9}  {name}{'  (rewritten)' if name in plan.rewritten else ''}")
     if code:
-        lines.append(f"  {_size(sum(code)):>9}  the model's code, {len(code)} files {CODE}")
+        lines.append(f"  {_size(sum(code)):>9}  the model's code, {len(code)} files *.py")
     lines.append(f"  {_size(contents.n_bytes):>9}  in {len(contents.files)} files")
     lines += _left_out_lines(contents.left_out)
     if plan.base:
@@ -232,7 +233,10 @@ def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str],
         path
         for path in there
         if path not in plan.contents.files
-        and any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in patterns)
+        and (
+            (kind in (MODEL, ADAPTER) and may_be_stale_code(path))
+            or any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in patterns)
+        )
     ]
     return stale, info.sha
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
-    from livecc_hf.modeling.video_loading_livecc import LoadOptions
+    from livecc_hf.modeling.video_loading import LoadOptions
 
 # Formats of pictures; Pillow also opens some videos. JPEG stands for those of phones (MPO), too.
 _PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF")
@@ -48,7 +48,7 @@ def answer(
     """
     import torch
 
-    from livecc_hf.modeling.decoding_livecc import check_number
+    from livecc_hf.modeling.sampling import check_number
 
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() first")
@@ -91,8 +91,8 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return what is shown as a part of a message, and what the processor is told about it."""
-    from livecc_hf.modeling.frames_livecc import as_tensor, is_picture
-    from livecc_hf.modeling.video_loading_livecc import LoadOptions, load_video, read_picture
+    from livecc_hf.modeling.frames import as_tensor, is_picture
+    from livecc_hf.modeling.video_loading import LoadOptions, load_video, read_picture
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor
     if isinstance(shown, str | os.PathLike):

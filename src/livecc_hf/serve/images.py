@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from livecc_hf.modeling.frames_livecc import rgb_picture
+from livecc_hf.modeling.frames import rgb_picture
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 # Small files can cost minutes. A scan of a progressive JPEG file goes over all of its pixels and may take 20 bytes;

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 
 if TYPE_CHECKING:
     from livecc_hf.serve.settings import ServeSettings

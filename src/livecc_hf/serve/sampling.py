@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 
 # A gap up to this is filled by repeating the frame after it; after a longer one, the time moves on.
 MAX_FILL_S = 2.0

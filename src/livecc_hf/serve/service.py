@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from livecc_hf.messages import one_line
 from livecc_hf.modeling import CommentaryStream, StreamOptions
-from livecc_hf.modeling.decoding_livecc import stream_options
+from livecc_hf.modeling.sampling import stream_options
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics

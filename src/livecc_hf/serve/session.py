@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from livecc_hf.messages import one_line
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
 from livecc_hf.serve.images import FrameFitter

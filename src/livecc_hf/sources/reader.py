@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
-from livecc_hf.modeling.video_reader_livecc import FrameChunk, exact_number
-from livecc_hf.modeling.video_times_livecc import MAX_GAP_S
+from livecc_hf.modeling.video_reader import FrameChunk, exact_number
+from livecc_hf.modeling.video_times import MAX_GAP_S
 from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.diagnosis import has_ranges
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError

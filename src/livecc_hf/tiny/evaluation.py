@@ -15,8 +15,8 @@ from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
 from livecc_hf.evaluation.scorers.events import event_ratios
 from livecc_hf.evaluation.scorers.figures import Figure
 from livecc_hf.evaluation.scorers.ratios import figure_of
-from livecc_hf.modeling.grammar_livecc import FRAME_STEP_S
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.modeling.video_reader import iter_chunks
 
 from .narration import DEFAULT_NARRATOR, narrate
 from .rendering import write_video
@@ -27,7 +27,7 @@ from .world import simulate
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
-    from livecc_hf.modeling.streaming_livecc import CommentarySegment
+    from livecc_hf.modeling.stream import CommentarySegment
 
 CLIP_S = 20
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 
 from .narration import DEFAULT_NARRATOR, QUERY, Word, narrate
 from .rendering import draw_frames

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
+from livecc_hf.modeling.grammar import MAX_FRAMES
 
 from .recipe_file import WrittenRecipe, read_written
 from .samples import EncodeOptions

@@ -20,9 +20,9 @@ from livecc_hf.data.clip_frames import FrameSize, plan_frame_size
 from livecc_hf.data.media import local_path, resolve_media
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.data.web_files import WEB_PREFIXES, WebFileError, fetch_file
-from livecc_hf.modeling.grammar_livecc import FRAMES_PER_SECOND
-from livecc_hf.modeling.video_file_livecc import VideoReadError, clock_start, find_video_stream, open_video
-from livecc_hf.modeling.video_reader_livecc import iter_frames, measure_duration
+from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
+from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, open_video
+from livecc_hf.modeling.video_reader import iter_frames, measure_duration
 
 from .pictures import picture_at, picture_size_px
 from .samples import EncodeOptions

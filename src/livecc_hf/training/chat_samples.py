@@ -10,7 +10,7 @@ import torch
 
 from livecc_hf.data.chat import Conversation
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.grammar_livecc import IM_END, IM_START, PROMPT_START, VISION_END, VISION_START
+from livecc_hf.modeling.grammar import IM_END, IM_START, PROMPT_START, VISION_END, VISION_START
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .chat_media import Medium, plan_media

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from livecc_hf.modeling.modeling_livecc import _take_grids
-from livecc_hf.modeling.positions_livecc import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .samples import Sample

@@ -16,9 +16,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from livecc_hf.data.clip_frames import plan_frame_size
 from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
 from livecc_hf.evaluation.scorers.timing import timing_figures
-from livecc_hf.modeling.decoding_livecc import StreamOptions
-from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, assign_words, join_words, split_turns
-from livecc_hf.modeling.stream_state_livecc import ContextFullError
+from livecc_hf.modeling.context import ContextFullError
+from livecc_hf.modeling.grammar import TURN_FRAMES, assign_words, join_words, split_turns
+from livecc_hf.modeling.sampling import StreamOptions
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor

@@ -17,7 +17,7 @@ from livecc_hf.data.clip_frames import ClipPlan, plan_clip, plan_frame_size, rea
 from livecc_hf.data.conversations import NarratedVideo
 from livecc_hf.data.media import resolve_media
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.grammar_livecc import (
+from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FIRST_TURN_FRAMES,
     FRAME_STEP_S,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
+from livecc_hf.modeling.frames import picture_tensor, rgb_picture
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from livecc_hf.modeling.grammar_livecc import TURN_FRAMES, VISION_END, VISION_START
-from livecc_hf.modeling.positions_livecc import TEXT_TYPE, VIDEO_TYPE
+from livecc_hf.modeling.grammar import TURN_FRAMES, VISION_END, VISION_START
+from livecc_hf.modeling.positions import TEXT_TYPE, VIDEO_TYPE
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX, StreamingProcessor
 
 from .samples import Sample

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.modeling.grammar_livecc import IM_END, IM_START, VISION_END, VISION_START
+from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 if TYPE_CHECKING:

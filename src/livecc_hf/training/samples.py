@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from livecc_hf.modeling.grammar_livecc import MAX_FRAMES
+from livecc_hf.modeling.grammar import MAX_FRAMES
 
 
 @dataclass(frozen=True)

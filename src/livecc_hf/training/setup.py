@@ -239,7 +239,7 @@ def inspect(recipe: Recipe) -> str:
 
 def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int) -> None:
     """Lets the model comment on the first held-out clips at each evaluation."""
-    from livecc_hf.modeling.decoding_livecc import StreamOptions
+    from livecc_hf.modeling.sampling import StreamOptions
 
     from .live_commentary import HeldOutClip, LiveCommentaryCallback
 
@@ -265,7 +265,7 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
     Raises:
         ValueError: if it does not.
     """
-    from livecc_hf.modeling.grammar_livecc import FIRST_TURN_FRAMES, PIXELS_PER_TOKEN, TURN_FRAMES
+    from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, PIXELS_PER_TOKEN, TURN_FRAMES
 
     limit = recipe.training.max_length
     if limit is None:

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.modeling.grammar_livecc import CONTINUATION, split_turns
-from livecc_hf.modeling.video_file_livecc import probe_video
-from livecc_hf.modeling.video_reader_livecc import iter_chunks
+from livecc_hf.modeling.grammar import CONTINUATION, split_turns
+from livecc_hf.modeling.video_file import probe_video
+from livecc_hf.modeling.video_reader import iter_chunks
 
 from ..predictions.rows import CommentaryRow, Span
 from ..scorers.answers import LIVECC
@@ -20,7 +20,7 @@ from .frames import Resize, read_clip
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
-    from livecc_hf.modeling.streaming_livecc import CommentarySegment, CommentaryStream
+    from livecc_hf.modeling.stream import CommentarySegment, CommentaryStream
 
 # The reference's scored runs; sampling was not set there, and is off here.
 LIVECC_OPTIONS: dict[str, Any] = {

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from livecc_hf.modeling.frames_livecc import picture_tensor, rgb_picture
-from livecc_hf.modeling.grammar_livecc import frame_pixel_budget
-from livecc_hf.modeling.video_file_livecc import display_orientation, frame_to_rgb
-from livecc_hf.modeling.video_open_livecc import VideoReadError, clock_start, demuxed, find_video_stream, open_video
-from livecc_hf.modeling.video_packets_livecc import SkippedFramesError
-from livecc_hf.modeling.video_reader_livecc import on_screen, open_before
+from livecc_hf.modeling.frames import picture_tensor, rgb_picture
+from livecc_hf.modeling.grammar import frame_pixel_budget
+from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
+from livecc_hf.modeling.video_open import VideoReadError, clock_start, demuxed, find_video_stream, open_video
+from livecc_hf.modeling.video_packets import SkippedFramesError
+from livecc_hf.modeling.video_reader import on_screen, open_before
 
 from ..tasks.questions import FrameRule
 

@@ -279,7 +279,7 @@ class _Runner:
             yield from self._answer(tasks, path)
 
     def _comment(self, event: Event, path: Path, protocol: str) -> Row:
-        from livecc_hf.modeling.stream_state_livecc import ContextFullError
+        from livecc_hf.modeling.context import ContextFullError
 
         try:
             rule = FrameRule(max_pixels=self.options.max_pixels)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
-from livecc_hf.modeling.grammar_livecc import (
+from livecc_hf.modeling.grammar import (
     ANSWER_START,
     IM_START,
     SYSTEM_PROMPT,
@@ -22,7 +22,7 @@ from livecc_hf.modeling.grammar_livecc import (
     VISION_END,
     VISION_START,
 )
-from livecc_hf.modeling.positions_livecc import PositionState, extend_positions
+from livecc_hf.modeling.positions import PositionState, extend_positions
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
+from .attention import StreamAttention
 from .configuration_livecc import LiveCCConfig
 from .processing_livecc import StreamingProcessor
-from .stream_attention_livecc import StreamAttention
-from .streaming_livecc import CommentarySegment
-from .streaming_mixin_livecc import StreamingMixin
+from .stream import CommentarySegment
+from .streaming_mixin import StreamingMixin
 from .video_processing_livecc import LiveCCVideoProcessor
 
 # What `generate` hands over that says where this code is, not what it does.
@@ -36,7 +36,7 @@ def generate(
             where the name it was loaded by holds "livecc", else `mrope`.
         generation_config: takes the place of the model's.
         **kwargs: `start_s` and `end_s` of a file, in seconds, and the options of a stream, such as `query`,
-            `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `decoding_livecc.py`.
+            `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `sampling.py`.
 
     Returns:
         An iterator over one `CommentarySegment` a turn, silent ones included; without a video what

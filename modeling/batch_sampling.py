@@ -1,0 +1,150 @@
+"""The choice of the next token of several streams: those that choose alike do it in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import torch
+
+from .sampling import TokenChooser
+
+NO_TOKEN = -1
+
+
+class ChoiceOfEach:
+    """Chooses the next tokens of B streams, one of each at a time.
+
+    Args:
+        choosers: of the streams.
+        contexts: all tokens read and said in each.
+        n_new_tokens: how many tokens will be chosen for a stream, at most.
+        device: of the logits.
+    """
+
+    def __init__(
+        self,
+        choosers: Sequence[TokenChooser],
+        contexts: Sequence[Sequence[int]],
+        n_new_tokens: int,
+        device: torch.device,
+    ):
+        kinds: dict[Hashable, dict[int, TokenChooser]] = {}
+        for i, chooser in enumerate(choosers):
+            kinds.setdefault(chooser.kind, {})[i] = chooser
+        self._groups = [_Alike(alike, [contexts[i] for i in alike], n_new_tokens, device) for alike in kinds.values()]
+        self._device = device
+        self._orders: dict[tuple, torch.LongTensor] = {}
+
+    def choose(
+        self, logits: torch.FloatTensor, held: Sequence[int], speaking: Sequence[int]
+    ) -> tuple[torch.LongTensor, dict[int, Exception]]:
+        """Choose a token for each stream that speaks.
+
+        Args:
+            logits: (b, vocabulary).
+            held: (b,) the stream of each row, increasing; each was among those of the call before.
+            speaking: those of them that get a token.
+
+        Returns:
+            (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that do not speak; and what
+            failed for a stream, whose token is any too.
+        """
+        held, chosen, order, failures = list(held), [], [], {}
+        for group in self._groups:
+            members = [i for i in held if i in group.choosers]
+            if members:
+                rows = logits if members == held else logits[self._order(members, held)]
+                chosen.append(group.choose(rows, members, speaking, failures))
+                order += members
+        tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
+        return tokens if order == held else tokens[self._order(held, order)], failures
+
+    def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.LongTensor:
+        key = tuple(wanted), tuple(held)
+        if key not in self._orders:
+            self._orders[key] = torch.tensor([held.index(i) for i in wanted], device=self._device)
+        return self._orders[key]
+
+
+class _Alike:
+    """Streams whose tokens are chosen by the same rules."""
+
+    def __init__(
+        self,
+        choosers: Mapping[int, TokenChooser],
+        contexts: Sequence[Sequence[int]],
+        n_new_tokens: int,
+        device: torch.device,
+    ):
+        self.choosers = choosers
+        self._members = list(choosers)
+        first = choosers[self._members[0]]
+        self._processors, self._samples = list(first.processors), first.do_sample
+        self._ids: torch.LongTensor | None = None
+        if self._processors:
+            # All that processors ask of a context is which tokens are in it: one stands in where another has more.
+            known = [list(set(context)) for context in contexts]
+            self._n_ids = max(map(len, known))
+            width = self._n_ids + n_new_tokens
+            self._ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known], device=device)
+
+    def choose(
+        self,
+        logits: torch.FloatTensor,
+        members: list[int],
+        speaking: Sequence[int],
+        failures: dict[int, Exception],
+    ) -> torch.LongTensor:
+        """Choose for those members that speak; see `ChoiceOfEach.choose`."""
+        if members != self._members:
+            if self._ids is not None:
+                self._ids = self._ids[[self._members.index(i) for i in members]]
+            self._members = members
+        scores = self._scores(logits, failures)
+        best, tokens = scores.max(dim=-1)
+        if self._samples:
+            tokens = self._drawn(scores.softmax(dim=-1), tokens, speaking, failures)
+        if self._ids is not None:
+            self._ids[:, self._n_ids] = tokens
+            self._n_ids += 1
+        return tokens.masked_fill(~best.isfinite(), NO_TOKEN)
+
+    def _drawn(
+        self,
+        probabilities: torch.FloatTensor,
+        best: torch.LongTensor,
+        speaking: Sequence[int],
+        failures: dict[int, Exception],
+    ) -> torch.LongTensor:
+        """Return a token drawn for each member that speaks, the best for others."""
+        tokens = list(best)
+        for row, i in enumerate(self._members):
+            if i in speaking and i not in failures:
+                try:
+                    tokens[row] = self.choosers[i].draw(probabilities[row])
+                except Exception as error:
+                    failures[i] = error
+        return torch.stack(tokens)
+
+    def _scores(self, logits: torch.FloatTensor, failures: dict[int, Exception]) -> torch.FloatTensor:
+        try:
+            return self._processed(logits, slice(None))
+        except Exception as error:
+            if len(self._members) == 1:
+                failures[self._members[0]] = error
+                return logits.float()
+        rows = []
+        for row, i in enumerate(self._members):  # whose fault it is shows when each goes alone
+            its = slice(row, row + 1)
+            try:
+                rows.append(self._processed(logits[its], its))
+            except Exception as error:
+                failures[i] = error
+                rows.append(logits[its].float())
+        return torch.cat(rows)
+
+    def _processed(self, logits: torch.FloatTensor, rows: slice) -> torch.FloatTensor:
+        scores = logits.float()
+        for process in self._processors:  # one by one: the list's own call inspects signatures for every token
+            scores = process(self._ids[rows, : self._n_ids], scores)
+        return scores

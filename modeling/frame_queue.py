@@ -1,0 +1,165 @@
+"""The frames of a stream that wait for their turn, and where on the clock that turn stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .frames import PreparedFrames, as_tensor
+from .grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
+from .video_processing_livecc import LiveCCVideoProcessor
+
+TURN_S = TURN_FRAMES * FRAME_STEP_S
+
+
+class FrameQueue:
+    """Frames at 2 per second, resized as they come.
+
+    Args:
+        video_processor: a :class:`LiveCCVideoProcessor`.
+        frame_options: `min_pixels`, `max_pixels` and `do_resize` of `LiveCCVideoProcessor.frames_to_patches`.
+
+    Attributes:
+        n_turns: how many turns were taken.
+        clock_start_s: time of the first frame, where times were given.
+    """
+
+    def __init__(self, video_processor: LiveCCVideoProcessor, frame_options: dict):
+        self._video_processor = video_processor
+        self._frame_options = frame_options
+        self.n_turns = 0
+        self.clock_start_s: float | None = None
+        self._next_start_s = 0.0  # where the last turn ended, from the stream's start
+        self._last_time_s: float | None = None
+        self._frames: list[torch.Tensor] = []  # each (3, H, W), resized
+        self._times_s: list[float | None] = []
+        self._size_px: tuple[int, ...] = ()  # (H, W) as they came
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def turn_frames(self) -> int:
+        """How many frames the next turn takes."""
+        return FIRST_TURN_FRAMES if self.n_turns == 0 else TURN_FRAMES
+
+    @property
+    def next_span_s(self) -> tuple[float, float]:
+        """Where the turn of the first waiting frame begins and ends, in seconds from the stream's start."""
+        start_s = self._next_start_s
+        if self._frames and self._times_s[0] is not None and self.n_turns:
+            # Whole turns only: the model learned labels such as 3.0-4.0, never 3.5-4.5.
+            dropped = int((self._times_s[0] - self.clock_start_s - start_s) / TURN_S + 1e-6)
+            start_s += max(dropped, 0) * TURN_S
+        return start_s, start_s + self.turn_frames * FRAME_STEP_S
+
+    @property
+    def end_s(self) -> float:
+        """Where the last turn taken ended, in seconds from the stream's start."""
+        return self._next_start_s
+
+    def add(self, frames: Any, timestamps_s: Sequence[float] | None) -> None:
+        """Let frames wait; arguments and errors as in `CommentaryStream.push`."""
+        frames = self._checked(frames)
+        size_px = frames.source_px if isinstance(frames, PreparedFrames) else tuple(frames.shape[2:])
+        if self._frames and size_px != self._size_px:
+            raise ValueError(
+                f"frames are {size_px[1]}x{size_px[0]} pixels, but the waiting frames of the same turn are "
+                f"{self._size_px[1]}x{self._size_px[0]}: sizes may change between turns only"
+            )
+        clock_start_s, times_s = self._checked_times(timestamps_s, len(frames))
+        pixels = self.prepare(frames).pixels
+        if self._frames:
+            if pixels.shape[1:] != self._frames[0].shape:
+                raise ValueError("these frames were prepared by a stream with other pixel limits: prepare them here")
+            pixels = pixels.to(self._frames[0].device)
+        self._size_px = size_px
+        self._frames += pixels.unbind()
+        self._times_s += times_s
+        self.clock_start_s, self._last_time_s = clock_start_s, times_s[-1]
+
+    def prepare(self, frames: Any) -> PreparedFrames:
+        """Return frames in the size in which the model sees them; :meth:`add` takes them as they are then.
+
+        Where limits leave no whole number of patches between them, resizing what is resized gives another size. So this
+        is the one place where a stream's frames are resized, and what it returns is not resized again.
+
+        Raises:
+            ValueError: if the frames have another form.
+        """
+        frames = self._checked(frames)
+        if isinstance(frames, PreparedFrames):
+            return frames
+        resized = self._video_processor.resized(frames, **self._frame_options)
+        if resized.data_ptr() == frames.data_ptr():
+            resized = resized.clone()  # the caller may write its next frame into the same memory
+        return PreparedFrames(resized, tuple(frames.shape[2:]))
+
+    def _checked(self, frames: Any) -> torch.Tensor | PreparedFrames:
+        frames = as_tensor(frames)
+        if isinstance(frames, PreparedFrames):
+            self._video_processor.check_frames(frames.pixels, do_resize=False)
+        else:
+            self._video_processor.check_frames(frames, self._frame_options["do_resize"])
+        if len(frames) == 0:
+            raise ValueError("the push is empty (T = 0): expected at least one frame")
+        return frames
+
+    def peek(self, n_frames: int) -> torch.Tensor:
+        """Return the first `n_frames` waiting frames (T, 3, H, W), the last of an odd count repeated."""
+        frames = self._frames[:n_frames]
+        return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
+
+    def take(self, n_frames: int) -> None:
+        """Let the next turn have the first `n_frames` waiting frames."""
+        _, self._next_start_s = self.next_span_s
+        self.n_turns += 1
+        self.drop(n_frames)
+
+    def drop(self, n_frames: int, behind: int = 0) -> None:
+        """Forget waiting frames; where they have times, the turn of those that follow stands that much later.
+
+        Args:
+            n_frames: how many to forget.
+            behind: after how many that stay, such as those of a turn that is being generated.
+        """
+        del self._frames[behind : behind + n_frames], self._times_s[behind : behind + n_frames]
+        if self.n_turns == 0 and self._frames and self._times_s[0] is not None:
+            self.clock_start_s = self._times_s[0]  # nothing was seen yet: the stream begins here
+
+    def _checked_times(
+        self, timestamps_s: Sequence[float] | None, n_frames: int
+    ) -> tuple[float | None, list[float | None]]:
+        """Return the time of the first frame, and one time for each frame, checked against what came before."""
+        if self.n_turns + len(self._frames) and (timestamps_s is None) != (self._last_time_s is None):
+            raise ValueError("timestamps_s was given for some pushes only: give it always or never in one stream")
+        if timestamps_s is None:
+            return None, [None] * n_frames
+        times_s = _seconds(timestamps_s)
+        if len(times_s) != n_frames:
+            raise ValueError(f"got {n_frames} frames but {len(times_s)} timestamps: expected one for each frame")
+        clock_start_s = times_s[0] if self.clock_start_s is None else self.clock_start_s
+        expected_s = clock_start_s + self._next_start_s + len(self._frames) * FRAME_STEP_S
+        before_s = self._last_time_s
+        for n, time_s in enumerate(times_s):
+            if not math.isfinite(time_s):
+                raise ValueError(f"timestamp {n} is {time_s}: expected seconds as a finite number")
+            if before_s is not None and time_s < before_s:
+                raise ValueError(f"timestamps go back from {before_s} s to {time_s} s: expected them in order")
+            if time_s < expected_s + n * FRAME_STEP_S - TURN_S:
+                raise ValueError(
+                    f"frames come faster than 2 per second: one at {time_s} s, expected not before about "
+                    f"{expected_s + n * FRAME_STEP_S} s; take every n-th frame"
+                )
+            before_s = time_s
+        return clock_start_s, times_s
+
+
+def _seconds(timestamps_s: Sequence[float]) -> list[float]:
+    try:
+        return [float(t) for t in timestamps_s]
+    except (TypeError, ValueError):
+        raise ValueError(f"timestamps_s={timestamps_s!r:.80}: expected a number of seconds for each frame") from None

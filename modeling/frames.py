@@ -1,0 +1,184 @@
+"""Frames as people have them: tensors, NumPy arrays, PIL images; and frames that are prepared for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .grammar import TURN_FRAMES
+
+EXPECTED = "a torch.Tensor or NumPy array, uint8 (T, 3, H, W), or a list of PIL images"
+_ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # its values to PIL's `Transpose`
+_MAX_16_BIT = 2**16 - 1
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # gray, 16 bits a pixel, or 32 that hold 16
+
+
+@dataclass(frozen=True)
+class PreparedFrames:
+    """Frames in the size in which the model sees them: nothing resizes them again.
+
+    Attributes:
+        pixels: uint8 (T, 3, H, W), RGB; H and W are multiples of 28.
+        source_px: (height, width) that they had before.
+    """
+
+    pixels: torch.Tensor
+    source_px: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def expand(self, n_frames: int) -> PreparedFrames:
+        """Return a single frame `n_frames` times; no memory is copied."""
+        return PreparedFrames(self.pixels.expand(n_frames, -1, -1, -1), self.source_px)
+
+
+def gray_frames(n_frames: int, frame_px: tuple[int, int]) -> torch.Tensor:
+    """Return frames that show nothing, uint8 (T, 3, H, W).
+
+    Args:
+        n_frames: T.
+        frame_px: (H, W).
+
+    Raises:
+        ValueError: if `frame_px` is not two whole numbers above 0.
+    """
+    good = isinstance(frame_px, (tuple, list)) and len(frame_px) == 2
+    if not good or not all(type(side) is int and side > 0 for side in frame_px):
+        raise ValueError(f"frame_px={frame_px!r:.80}: expected height and width in pixels, such as (720, 1280)")
+    return torch.full((n_frames, 3, *frame_px), 128, dtype=torch.uint8)
+
+
+def rgb_picture(picture):
+    """Return a PIL image upright and in RGB, as people see it.
+
+    Gray pictures of 16 bits keep their brightness (Pillow's own conversion makes them white), what is transparent
+    stands on white, and the camera's orientation (EXIF) is followed.
+
+    Args:
+        picture: a PIL image of any mode.
+
+    Raises:
+        ValueError: for values that say no brightness: floating point, or integers of more than 16 bits.
+    """
+    turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION))
+    picture = picture.copy() if turn is None else picture.transpose(turn)
+    if picture.mode in _DEEP_MODES:
+        picture = picture.convert("I")
+        low, high = picture.getextrema()
+        if low < 0 or high > _MAX_16_BIT:
+            raise ValueError(
+                f"a gray picture has values from {low} to {high}: expected 8 or 16 bits a pixel, 0 to {_MAX_16_BIT}"
+            )
+        picture = picture.point(lambda value: value * (1 / 256) + 0).convert("L")
+        picture.info.pop("transparency", None)  # a value of 16 bits
+    elif picture.mode == "F":
+        raise ValueError("a picture holds floating-point values: expected 8 or 16 bits a pixel; save it as PNG")
+    seen = picture.convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        seen = picture.convert("RGB")
+        seen.paste((255, 255, 255), (0, 0, *picture.size))
+        seen.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+    seen.info.clear()  # what it says of orientation and transparency has been done
+    return seen
+
+
+def picture_tensor(picture) -> torch.Tensor:
+    """Return a PIL image as uint8 (3, H, W); see :func:`rgb_picture`."""
+    from torchvision.transforms.functional import pil_to_tensor
+
+    return pil_to_tensor(rgb_picture(picture))
+
+
+def as_tensor(frames: Any) -> Any:
+    """Return frames as a tensor where they are arrays or pictures; what is none of these as it is.
+
+    Args:
+        frames: a NumPy array (T, 3, H, W) or (T, H, W, 3), or a list of PIL images, of arrays (3, H, W) or (H, W, 3),
+            or of tensors (3, H, W), all of one size.
+
+    Raises:
+        ValueError: if an item of a list is something else, or has another size than the first.
+    """
+    if is_array(frames):
+        return _array_tensor(frames, 4)
+    if not isinstance(frames, list | tuple):
+        return frames
+    items = [_item_tensor(item, number) for number, item in enumerate(frames)]
+    for number, item in enumerate(items):
+        if item.shape != items[0].shape or item.dtype != items[0].dtype:
+            raise ValueError(
+                f"frame {number} is {tuple(item.shape)} of {item.dtype}, but frame 0 is {tuple(items[0].shape)} of "
+                f"{items[0].dtype}: expected frames of one size in a list"
+            )
+    return torch.stack(items) if items else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+
+
+def frame_batches(video: Any) -> Iterator[torch.Tensor]:
+    """Return frames (T, 3, H, W), a few at a time, of a whole video in memory or of its parts as they come.
+
+    Args:
+        video: what :func:`as_tensor` takes, a tensor (T, 3, H, W), or an iterable of such, or of single frames.
+
+    Raises:
+        ValueError: if it is nothing of that; what an iterable gives is checked when it comes.
+    """
+    is_whole = isinstance(video, torch.Tensor | PreparedFrames) or is_array(video)
+    if isinstance(video, list | tuple) and video:
+        is_whole = all(map(_is_single, video))
+    if not is_whole and (isinstance(video, str | bytes | bytearray | dict) or not isinstance(video, Iterable)):
+        raise ValueError(
+            f"the video is of type {type(video).__name__}: expected the path of a file as text, or "
+            f"frames: {EXPECTED}, or an iterable of such"
+        )
+    return _batches([video] if is_whole else ([part] if _is_single(part) else part for part in video))
+
+
+def _batches(parts: Iterable) -> Iterator[torch.Tensor]:
+    for part in parts:
+        frames = as_tensor(part)
+        if isinstance(frames, torch.Tensor) and frames.ndim == 4:
+            yield from frames.split(TURN_FRAMES)
+        else:
+            yield frames  # what takes it says what is wrong with it
+
+
+def is_array(value: Any) -> bool:
+    """Return whether a value is a NumPy array."""
+    return type(value).__module__ == "numpy" and type(value).__name__ == "ndarray"
+
+
+def is_picture(value: Any) -> bool:
+    """Return whether a value is a PIL image."""
+    return hasattr(value, "getbands") and hasattr(value, "convert")
+
+
+def _is_single(value: Any) -> bool:
+    return is_picture(value) or ((is_array(value) or isinstance(value, torch.Tensor)) and value.ndim == 3)
+
+
+def _item_tensor(item: Any, number: int) -> torch.Tensor:
+    if is_picture(item):
+        return picture_tensor(item)
+    tensor = _array_tensor(item, 3) if is_array(item) else item
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(
+            f"frames are of type list: expected {EXPECTED}, but item {number} is of type {type(item).__name__}"
+        )
+    return tensor
+
+
+def _array_tensor(array: Any, n_dims: int) -> torch.Tensor:
+    """Return an array as a tensor of its own memory, channels first."""
+    try:
+        tensor = torch.from_numpy(array.copy())
+    except TypeError:
+        raise ValueError(f"frames are {array.dtype}: expected uint8 with values 0 to 255") from None
+    if tensor.ndim == n_dims and tensor.shape[-3] != 3 and tensor.shape[-1] == 3:
+        tensor = tensor.movedim(-1, -3).contiguous()
+    return tensor

@@ -1,0 +1,267 @@
+"""The two steps that move streams: read a turn, read a generated token; of one stream or of several at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .attention import PackedCaches, Rope
+from .context import ContextFullError, StreamState
+from .cuda_graph import FixedStep, fixed_step
+from .kv_cache import CacheMemory, StreamCache
+from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from .stream_layers import StreamLayers, vision_features
+from .video_processing_livecc import LiveCCVideoProcessor
+from .window import TEXT, VISION, Span
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a stream reads next.
+
+    Attributes:
+        state: the stream's state, moved on by :func:`read`.
+        token_ids: the new tokens; `state.pending_ids` go before them.
+        turn: number of the turn.
+        end_s: where the turn ends, in seconds from the stream's start.
+        message_end_id: the id of `<|im_end|>`.
+        n_closing: how many of `token_ids` close the turn before.
+        frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
+        video_processor: the :class:`LiveCCVideoProcessor` that cuts them.
+        n_new_tokens: how many tokens will be generated after this, at most.
+    """
+
+    state: StreamState
+    token_ids: list[int]
+    turn: int
+    end_s: float
+    message_end_id: int
+    n_closing: int = 0
+    frames: torch.Tensor | None = None
+    video_processor: LiveCCVideoProcessor | None = None
+    n_new_tokens: int = 1
+
+    @property
+    def grid_thw(self) -> tuple[int, int, int] | None:
+        """How many patches there are in time, height and width; `None` without frames."""
+        return None if self.frames is None else self.video_processor.grid(self.frames)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A reading's tokens with their positions, and what the state becomes."""
+
+    token_ids: list[int]
+    rows: torch.LongTensor  # (3, tokens)
+    positions: PositionState
+    spans: list[Span]
+
+
+def new_memory(model, is_movable: bool = False, n_expected: int = 1) -> CacheMemory:
+    """Return memory for the caches of streams; see `CacheMemory`."""
+    layers = model.model.language_model.layers
+    return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable, n_expected)
+
+
+@torch.no_grad()
+def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None) -> torch.FloatTensor:
+    """Read what each stream reads next, all in one pass.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        readings: of B different streams; their states are moved on together, or on any failure not at all.
+        layers: the model's, where they are bound already.
+
+    Returns:
+        Logits of the tokens that follow, of shape (B, vocabulary).
+
+    Raises:
+        ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
+        RuntimeError: if a drop from a state was interrupted.
+    """
+    for reading in readings:
+        reading.state.check()
+    plans = [_plan(model, reading) for reading in readings]
+    token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
+    embeds = _embed(model, token_ids, [r for r in readings if r.frames is not None])
+    lengths = [len(plan.token_ids) for plan in plans]
+    caches = PackedCaches([reading.state.cache for reading in readings], lengths)
+    rope = Rope.of(model.model.language_model)
+    cos, sin = rope.table(torch.cat([plan.rows for plan in plans], dim=1), embeds.dtype)
+    last = torch.tensor(lengths).cumsum(0) - 1
+    logits = (layers or StreamLayers(model)).logits(embeds, cos, sin, caches, last.to(embeds.device))
+    caches.advance()
+    for reading, plan in zip(readings, plans):
+        state = reading.state
+        state.token_ids += plan.token_ids
+        state.positions, state.spans, state.pending_ids = plan.positions, plan.spans, []
+    return logits
+
+
+@torch.no_grad()
+def read_again(model, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
+    """Return a new state whose context is the kept spans of text, read anew.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        state: the stream's state; stays as it is.
+        kept: which of its spans stay, none of vision.
+        message_end_id: the id of `<|im_end|>`.
+    """
+    token_ids, at = [], 0
+    for span, stays in zip(state.spans, kept):
+        token_ids += state.token_ids[at : at + span.n_tokens] if stays else []
+        at += span.n_tokens
+    again = StreamState(StreamCache(new_memory(model)))
+    again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
+    read(model, [Reading(again, token_ids, 0, 0.0, message_end_id)])
+    again.spans = [span for span, stays in zip(state.spans, kept) if stays]
+    again.pending_ids = list(state.pending_ids)
+    again.n_dropped = state.n_dropped + at - len(token_ids)
+    return again
+
+
+class NextTokens:
+    """Reads generated tokens, one of each stream at a time.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        states: of the B streams.
+        n_steps: how many tokens will be read of each stream, at most.
+        layers: the model's, where they are bound already.
+    """
+
+    def __init__(self, model, states: Sequence[StreamState], n_steps: int, layers: StreamLayers | None = None):
+        self._embedding = model.get_input_embeddings()
+        self._layers = layers or StreamLayers(model)
+        self._states = states
+        start = torch.tensor([state.positions.next_position for state in states])
+        rows = (start[:, None] + torch.arange(n_steps)).reshape(-1)
+        dtype = self._embedding.weight.dtype
+        # All steps' angles at once: a step then copies nothing to the device.
+        cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
+        self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
+        self._fixed = self._fixed_step(model, n_steps)
+        self._speak(range(len(states)))
+
+    @torch.no_grad()
+    def read(self, token_ids: torch.LongTensor, streams: Sequence[int], step: int) -> torch.FloatTensor:
+        """Read one token of some streams; the caches count it, the rest of the state with `StreamState.note_said`.
+
+        Args:
+            token_ids: (b,) the tokens, on the model's device.
+            streams: (b,) indices of the streams, each of which was among those of the step before.
+            step: how many tokens of these streams were read by this object.
+
+        Returns:
+            Logits of the tokens that follow, of shape (b, vocabulary).
+        """
+        if list(streams) != self._streams:  # some have fallen silent
+            self._speak(streams)
+        cos, sin = self._cos[:, step], self._sin[:, step]
+        if self._chosen is not None:
+            cos, sin = cos[self._chosen], sin[self._chosen]
+        if self._fixed is None:
+            logits = self._layers.logits(self._embedding(token_ids), cos, sin, self._packed)
+        else:
+            logits = self._fixed.read(token_ids, cos, sin, [cache.slot for cache in self._packed.caches])
+        self._packed.advance()
+        return logits
+
+    def _speak(self, streams: Sequence[int]) -> None:
+        """Prepare for steps of these streams."""
+        self._streams, self._chosen = list(streams), None
+        if len(streams) < len(self._states):
+            self._chosen = torch.tensor(self._streams, device=self._cos.device)
+        self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
+
+    def _fixed_step(self, model, n_steps: int) -> FixedStep | None:
+        """Return the step in fixed shapes, where there is one for these streams."""
+        caches = [state.cache for state in self._states]
+        if len({id(cache.memory) for cache in caches}) > 1:
+            return None
+        longest = max(cache.length for cache in caches)
+        step = fixed_step(model, self._layers, caches[0].memory, longest + n_steps)
+        if step is not None:
+            step.begin([cache.slot for cache in caches], [cache.length for cache in caches])
+        return step
+
+
+def _plan(model, reading: Reading) -> _Plan:
+    """Return what a reading will do to its stream; changes nothing."""
+    config, state = model.config, reading.state
+    token_ids = state.pending_ids + reading.token_ids
+    positions, spans = copy.copy(state.positions), list(state.spans)
+    types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
+    ends = [token == reading.message_end_id for token in token_ids]
+    grids = [] if reading.frames is None else [reading.grid_thw]
+    rows = []
+    for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
+        before = positions.next_position
+        in_part = slice(first, last)
+        rows.append(
+            extend_positions(
+                types[in_part],
+                grids if kind == VISION else [],
+                positions,
+                config.position_scheme,
+                message_ends=ends[in_part],
+                merge_size=config.vision_config.spatial_merge_size,
+            )
+        )
+        if first == 0 and spans:
+            spans[-1] = spans[-1].longer(last, positions.next_position - before)
+        else:
+            spans.append(Span(kind, reading.turn, reading.end_s, last - first, positions.next_position - before))
+    _check_room(model, state, positions, reading.n_new_tokens)
+    return _Plan(token_ids, torch.cat(rows, dim=1), positions, spans)
+
+
+def _parts(types: list[int], n_closing: int) -> list[tuple[str, int, int]]:
+    """Split new tokens into (kind, first, end): what closes the turn before, text, vision with its markers, text."""
+    parts = [(TEXT, 0, n_closing), (TEXT, n_closing, len(types))]
+    if VIDEO_TYPE in types:
+        first, end = types.index(VIDEO_TYPE) - 1, len(types) - types[::-1].index(VIDEO_TYPE) + 1
+        parts[1:] = [(TEXT, n_closing, first), (VISION, first, end), (TEXT, end, len(types))]
+    return [part for part in parts if part[1] < part[2]]
+
+
+def _check_room(model, state: StreamState, positions: PositionState, n_new_tokens: int) -> None:
+    limit = model.config.text_config.max_position_embeddings
+    needed = positions.next_position + n_new_tokens
+    if needed > limit:
+        raise ContextFullError(
+            f"the stream is at position {state.positions.next_position} and its next turn needs "
+            f"{needed - state.positions.next_position} more, but the model knows {limit} (max_position_embeddings): "
+            "call reset() to go on with an empty memory, use smaller frames (max_pixels) to get further, or a window "
+            "(window='sliding') to go on for ever"
+        )
+
+
+def _embed(model, token_ids: torch.LongTensor, with_frames: Sequence[Reading]) -> torch.Tensor:
+    """Return the input embeddings (tokens, hidden), vision in its places."""
+    embedding = model.get_input_embeddings()
+    embeds = embedding(token_ids.to(embedding.weight.device))
+    if with_frames:
+        visual = model.model.visual
+        grids = torch.tensor([reading.grid_thw for reading in with_frames])
+        features = vision_features(visual, _patches(with_frames, visual.device), grids)
+        places = (token_ids == model.config.video_token_id).nonzero()[:, 0]
+        embeds[places.to(embeds.device)] = features.to(embeds.device, embeds.dtype)
+    return embeds
+
+
+def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:
+    """Return the patches (patches, 1176) of all frames; those of videos of one size are cut together, on the device."""
+    alike: dict[tuple, list[int]] = {}
+    for i, reading in enumerate(readings):
+        frames = reading.frames
+        alike.setdefault((id(reading.video_processor), frames.shape, frames.device), []).append(i)
+    of_each: dict[int, torch.Tensor] = {}
+    for places in alike.values():
+        videos = torch.stack([readings[i].frames for i in places]).to(device)
+        of_each |= zip(places, readings[places[0]].video_processor.cut(videos))
+    return torch.cat([of_each[i] for i in range(len(readings))])

@@ -1,0 +1,110 @@
+"""One token of each of several streams that share their memory: where it goes, and what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .kv_cache import StreamCache
+
+# For so many tokens of each stream a mask is made ahead.
+_SPARE = 64
+
+
+class TokenOfEach:
+    """One new token of each of several streams that share their memory, in every layer.
+
+    Args:
+        caches: of the B streams.
+    """
+
+    def __init__(self, caches: Sequence[StreamCache]):
+        self._memory = caches[0].memory
+        self._slots, self._lengths = [cache.slot for cache in caches], [cache.length for cache in caches]
+        self._n_slots, self._n_tokens = max(self._slots) + 1, max(self._lengths) + 1
+        self._is_all = self._slots == list(range(self._n_slots))
+        self._on_device: dict[torch.device, torch.LongTensor] = {}
+        self._places: dict[tuple, _Places] = {}
+
+    def move_on(self) -> None:
+        """Go to the token after this one, of each."""
+        self._lengths = [length + 1 for length in self._lengths]
+        self._n_tokens += 1
+        if any(places.n_most < self._n_tokens for places in self._places.values()):
+            self._places.clear()
+        for places in self._places.values():
+            places.move_on()
+
+    def append(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Write the tokens of a layer, keys and values of shape (B, key-value heads, head size).
+
+        Returns:
+            Views of keys and values, (places, key-value heads, tokens of the longest stream, head size), and what is
+            added to scores, (places, key-value heads, 1, tokens of the longest stream): -inf at tokens not to see.
+        """
+        held = self._memory.reserve(layer, self._n_tokens, keys)[:2]
+        key = keys.device, keys.dtype, held[0].shape
+        places = self._places.get(key)
+        if places is None:  # the same in all layers
+            places = self._places[key] = _Places(self._slots, self._lengths, held[0])
+        views = []
+        for whole, new in zip(held, (keys, values)):
+            new = new.reshape(-1, whole.shape[-1]).to(whole.dtype)  # which autocast may have changed
+            whole.view(-1, whole.shape[-1]).index_copy_(0, places.rows, new)
+            views.append(whole[: self._n_slots, :, : self._n_tokens])
+        return views[0], views[1], places.mask[..., : self._n_tokens]
+
+    def to_places(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return rows (B, ...) of the streams at their places, (places, ...)."""
+        if self._is_all:
+            return rows
+        placed = rows.new_zeros(self._n_slots, *rows.shape[1:])
+        return placed.index_copy_(0, self._index(rows.device), rows)
+
+    def of_streams(self, placed: torch.Tensor) -> torch.Tensor:
+        """Return the rows (B, ...) of the streams from those of all places."""
+        return placed if self._is_all else placed[self._index(placed.device)]
+
+    def _index(self, device: torch.device) -> torch.LongTensor:
+        if device not in self._on_device:
+            self._on_device[device] = torch.tensor(self._slots, device=device)
+        return self._on_device[device]
+
+
+class _Places:
+    """Where in memory the next tokens go, and what they see; moved on in place.
+
+    Args:
+        slots: the streams' places.
+        lengths: tokens that each holds.
+        held: (places, key-value heads, tokens, head size) memory of a layer.
+
+    Attributes:
+        rows: of the new keys, streams before heads, in memory seen as rows of a head's size.
+        mask: (places up to the last, key-value heads, 1, `n_most`).
+        n_most: the longest a stream may get.
+    """
+
+    def __init__(self, slots: Sequence[int], lengths: Sequence[int], held: torch.Tensor):
+        n_slots, n_heads = max(slots) + 1, held.shape[1]
+        self.n_most = -(-(max(lengths) + 1 + _SPARE) // 8) * 8  # attention on CUDA copies masks of other widths
+        ends = [0] * n_slots  # other places compute something that nobody reads
+        for slot, length in zip(slots, lengths):
+            ends[slot] = length
+        is_later = torch.arange(self.n_most) > torch.tensor(ends)[:, None]
+        mask = torch.zeros(is_later.shape, dtype=held.dtype).masked_fill_(is_later, -torch.inf)
+        self.mask = mask[:, None, None].repeat(1, n_heads, 1, 1).to(held.device)
+        first = torch.tensor(slots)[:, None] * n_heads + torch.arange(n_heads)
+        at = torch.tensor(lengths)[:, None]
+        self.rows, self._newest = (
+            (first * n_kept + at).flatten().to(held.device) for n_kept in (held.shape[2], self.n_most)
+        )
+
+    def move_on(self) -> None:
+        """Go to the next tokens."""
+        self.rows += 1
+        self._newest += 1
+        self.mask.view(-1).index_fill_(0, self._newest, 0)

@@ -1,0 +1,84 @@
+"""The streaming methods of the model: start a commentary, or comment on a whole video in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from .context import ContextFullError
+from .frames import frame_batches
+from .prefetch import read_ahead
+from .processing_livecc import StreamingProcessor
+from .sampling import StreamOptions, stream_options
+from .stream import CommentarySegment, CommentaryStream
+from .video_reader import iter_chunks, probe_video
+
+
+class StreamingMixin:
+    """The streaming methods of `LiveCCForConditionalGeneration`."""
+
+    def start_stream(
+        self, processor: StreamingProcessor, options: StreamOptions | None = None, **keywords
+    ) -> CommentaryStream:
+        """Start a commentary.
+
+        Args:
+            processor: the model's `StreamingProcessor`.
+            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
+            **keywords: `query`, `title`, `previous`, `do_sample`, `temperature`, `top_p`, `top_k`,
+                `repetition_penalty`, `max_new_tokens`, `silence_threshold`, `seed`, `output_logits`,
+                `min_pixels`, `max_pixels`, `do_resize`, `window`, `vision_window_s`, `text_window`, `text_sink`,
+                `stop_at_continuation`: see :class:`StreamOptions`.
+
+        Raises:
+            ValueError: if an option is unknown or out of range, or the model is in training mode.
+        """
+        return CommentaryStream(self, processor, stream_options(options, keywords))
+
+    def stream_generate(
+        self,
+        processor: StreamingProcessor,
+        video: str | os.PathLike | Iterable,
+        start_s: float | None = None,
+        end_s: float | None = None,
+        options: StreamOptions | None = None,
+        **keywords,
+    ) -> Iterator[CommentarySegment]:
+        """Comment on a whole video, segment by segment, while it is read.
+
+        Args:
+            processor: the model's `StreamingProcessor`.
+            video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W) as a tensor or NumPy array
+                (also (T, H, W, 3)), a list of PIL images, or an iterable of such parts.
+            start_s: where in the file to start, in seconds from what a player shows as 0:00.
+            end_s: where in the file to stop.
+            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
+            **keywords: as in :meth:`start_stream`.
+
+        Returns:
+            An iterator over one :class:`CommentarySegment` a turn, silent ones included; times as of `start_s`.
+
+        Raises:
+            ValueError: if an option or the source is not valid; the file's content is checked while it is read.
+        """
+        stream = self.start_stream(processor, options, **keywords)
+        if isinstance(video, str | os.PathLike):
+            chunks = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
+            chunks = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in chunks)
+        elif start_s is not None or end_s is not None:
+            raise ValueError("start_s and end_s need a file: cut the frames before passing them")
+        else:
+            chunks = ((frames, None) for frames in frame_batches(video))
+        return _commentate(stream, chunks)
+
+
+def _commentate(stream: CommentaryStream, chunks: Iterable) -> Iterator[CommentarySegment]:
+    """Push chunks of (frames, times) and yield what comes, also what came before the context was full."""
+    try:
+        for frames, times_s in chunks:
+            yield from stream.push(frames, times_s)
+        yield from stream.finish()
+    except ContextFullError as error:
+        yield from error.segments
+        error.segments = ()
+        raise

@@ -1,1 +1,0 @@
-../../../../modeling/decoding_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/frame_queue_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/frames_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/grammar_livecc.py

@@ -1,0 +1,1 @@
+../../../../modeling/kv_cache.py

@@ -1,1 +1,0 @@
-../../../../modeling/positions_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/prefetch_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/stream_answer_livecc.py

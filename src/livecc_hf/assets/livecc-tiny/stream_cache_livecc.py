@@ -1,1 +1,0 @@
-../../../../modeling/stream_cache_livecc.py

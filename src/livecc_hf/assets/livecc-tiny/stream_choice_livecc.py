@@ -1,1 +1,0 @@
-../../../../modeling/stream_choice_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/stream_engine_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/stream_state_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/stream_window_livecc.py

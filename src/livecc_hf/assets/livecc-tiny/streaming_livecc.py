@@ -1,1 +1,0 @@
-../../../../modeling/streaming_livecc.py

@@ -1,1 +1,0 @@
-../../../../modeling/streaming_mixin_livecc.py

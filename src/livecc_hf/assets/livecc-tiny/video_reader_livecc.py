@@ -1,1 +1,0 @@
-../../../../modeling/video_reader_livecc.py

@@ -1,0 +1,37 @@
+"""Which files of a folder are its model's code."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+
+from .hub import PushError
+
+# The modules that an `auto_map` names; earlier versions ended the names of all their files so.
+ENTRY_POINTS = "*_livecc.py"
+
+
+def find_code_files(folder: Path) -> set[str]:
+    """Return the names of the files that transformers loads as a model's code: the entry points and their imports.
+
+    Raises:
+        PushError: if one of them imports a file that is not there.
+    """
+    from transformers.dynamic_module_utils import get_relative_import_files
+
+    entry_points = [path for path in folder.glob(ENTRY_POINTS) if path.is_file()]
+    names = {path.name for path in entry_points}
+    for path in entry_points:
+        try:
+            names |= {Path(file).name for file in get_relative_import_files(path)}
+        except FileNotFoundError as error:
+            raise PushError(f"{folder}: {path.name} needs {error.filename}, which is not there") from error
+    return names
+
+
+def may_be_stale_code(name: str) -> bool:
+    """Return whether a file at the top of a repository has a name that this project gives to a model's code."""
+    from livecc_hf import modeling
+
+    ours = {path.name for path in Path(modeling.__file__).parent.glob("*.py")} - {"__init__.py"}
+    return name in ours or ("/" not in name and fnmatch.fnmatchcase(name, ENTRY_POINTS))
