@@ -1,8 +1,5 @@
-"""Errors of libraries as parts of our own messages."""
+"""Moved to `livecc_hf.utils.text`."""
 
-from __future__ import annotations
+from .utils.text import one_line
 
-
-def one_line(error: BaseException, limit: int = 400) -> str:
-    """Return an error's message on one line, cut to `limit` characters; its type's name if it says nothing."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+__all__ = ["one_line"]

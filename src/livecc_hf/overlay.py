@@ -11,7 +11,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .captions.writers import TimedText, one_line
+from .captions.writers import TimedText
+from .utils.text import one_line
 
 if TYPE_CHECKING:
     from .caption_art import CaptionStyle

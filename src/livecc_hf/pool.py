@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.messages import one_line
 from livecc_hf.modeling.frames import gray_frames
 from livecc_hf.modeling.generation import generate
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
@@ -27,6 +26,7 @@ from livecc_hf.modeling.stream_layers import check_layers
 from livecc_hf.pool_stats import PoolStats
 from livecc_hf.pooled_answers import AnswerPart
 from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
+from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions

@@ -12,7 +12,8 @@ import webvtt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livecc_hf.captions.writers import FORMATS, Caption, clock, one_line, open_writer
+from livecc_hf.captions.writers import FORMATS, Caption, clock, open_writer
+from livecc_hf.utils.text import one_line
 
 CAPTIONS = [
     Caption(0.0, 3.0, "A red ball enters."),

@@ -22,11 +22,12 @@ from media import write_audio, write_video
 sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
 from senders import LiveServer, free_port
 
-from livecc_hf.captions.writers import clock, one_line
+from livecc_hf.captions.writers import clock
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.main import main
 from livecc_hf.modeling import CommentaryStream
 from livecc_hf.modeling.video_reader import probe_video
+from livecc_hf.utils.text import one_line
 
 GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176", "--window", "none"]
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+from ..utils.text import one_line
 
 
 class TimedText(Protocol):
@@ -155,11 +154,6 @@ def open_writer(format: str, file: TextIO) -> CaptionWriter:
     if format not in _WRITERS:
         raise ValueError(f"format {format!r} is unknown: expected {', '.join(FORMATS)}")
     return _WRITERS[format](file)
-
-
-def one_line(text: str) -> str:
-    """The text on a single line, without control characters or surrounding space."""
-    return " ".join(_CONTROL_CHARACTERS.sub(" ", text).split())
 
 
 def clock(time_s: float) -> str:

@@ -1,51 +1,5 @@
-"""Files that are there whole or not at all."""
+"""Moved to `livecc_hf.utils.atomic`."""
 
-from __future__ import annotations
+from ..utils.atomic import flush, replaced_when_done, write_json
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
-
-@contextmanager
-def replaced_when_done(path: str | os.PathLike, sync: bool = True) -> Iterator[Path]:
-    """Give a name beside a file to write to; it becomes the file if all goes well, and is removed if not.
-
-    Args:
-        path: the file; folders above it are made.
-        sync: wait until it is on the disk, so that it survives a power cut, and a full disk shows here.
-
-    Raises:
-        OSError: if it cannot be written; an older file stays as it was.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        if sync:
-            flush(partial)
-        partial.replace(path)
-        if sync:
-            flush(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: str | os.PathLike, value: Any, sync: bool = True) -> None:
-    """Write a value as JSON; see `replaced_when_done`."""
-    with replaced_when_done(path, sync) as partial:
-        partial.write_text(json.dumps(value, indent=1))
-
-
-def flush(path: str | os.PathLike) -> None:
-    """Wait until a file or folder is on the disk: a full one shows only then on some file systems."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+__all__ = ["flush", "replaced_when_done", "write_json"]

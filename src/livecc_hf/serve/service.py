@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livecc_hf.messages import one_line
 from livecc_hf.modeling import CommentaryStream, StreamOptions
 from livecc_hf.modeling.sampling import stream_options
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
+from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from livecc_hf.messages import one_line
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
@@ -39,6 +38,7 @@ from livecc_hf.serve.messages import (
     unpack_frame,
 )
 from livecc_hf.serve.sampling import Frame, FrameSampler, RateLimit
+from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream

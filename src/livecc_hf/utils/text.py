@@ -1,0 +1,21 @@
+"""Texts from outside, as parts of our own lines."""
+
+from __future__ import annotations
+
+import re
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_ERROR_LIMIT = 400  # characters: an error may carry the whole file that it is about
+
+
+def one_line(said: str | BaseException, limit: int | None = None) -> str:
+    """Return a text, or an error's message, on a single line without control characters or surrounding space.
+
+    Args:
+        said: the text; of an error that has no message, the name of its type is taken.
+        limit: the longest length in characters; default: 400 for an error, any for a text.
+    """
+    text = " ".join(_CONTROL_CHARACTERS.sub(" ", str(said)).split())
+    if isinstance(said, BaseException):
+        text, limit = text or type(said).__name__, limit or _ERROR_LIMIT
+    return text[:limit]

@@ -1,0 +1,24 @@
+"""Files that are there whole or not at all."""
+
+import pytest
+
+from livecc_hf.utils.atomic import replaced_when_done, write_json, write_text
+
+
+def test_a_file_is_there_with_its_folder_when_all_went_well(tmp_path):
+    write_text(tmp_path / "new" / "a.txt", "gr\u00fc\u00dfe")
+    write_json(tmp_path / "b.json", {"a": [1]}, sync=False)
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "gr\u00fc\u00dfe".encode()
+    assert (tmp_path / "b.json").read_text() == '{\n "a": [\n  1\n ]\n}'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "new"]
+
+
+@pytest.mark.parametrize("keeps_suffix", [False, True])
+def test_what_fails_leaves_the_older_file_and_nothing_beside_it(tmp_path, keeps_suffix):
+    path = tmp_path / "clip.mp4"
+    path.write_text("older")
+    with pytest.raises(RuntimeError), replaced_when_done(path, keeps_suffix=keeps_suffix) as partial:
+        partial.write_text("half")
+        assert partial.name.startswith(".clip") and (partial.suffix == ".mp4") == keeps_suffix
+        raise RuntimeError
+    assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,27 @@
+"""Texts and errors as parts of our own lines."""
+
+import pytest
+
+from livecc_hf.utils.text import one_line
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (" two\n\nlines\t", "two lines"),
+        ("\x1b[31mred\x00", "[31mred"),
+        ("half a \ud800 character", "half a character"),
+        ("", ""),
+        (ValueError("bad:\n  value"), "bad: value"),
+        (ValueError("\x07"), "ValueError"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_what_is_said_stands_on_one_line(said, line):
+    assert one_line(said) == line
+
+
+def test_errors_are_cut_and_texts_are_not():
+    assert one_line("x" * 1000) == "x" * 1000
+    assert one_line(ValueError("x" * 1000)) == "x" * 400
+    assert one_line(ValueError("abc"), 2) == one_line("abc", 2) == "ab"
