@@ -92,7 +92,7 @@ def measure_caption_files(manifest: Path, folder: Path, n_files: int, repeats: i
     """Measure the stage `captions` on files instead of lines in the manifest; processor time of one process."""
     import pyarrow as pa
 
-    from livecc_hf.production.records import VIDEO_SCHEMA
+    from livecc_hf.production.schemas import VIDEO_SCHEMA
     from livecc_hf.production.stages.captions import Captions
 
     found: dict[str, Any] = {}

@@ -177,7 +177,7 @@ def timed_build(manifest: str, out: str, options: dict[str, Any]) -> dict[str, A
 
 def build_options(manifest: str, out: str, options: dict[str, Any]) -> Any:
     """Return the recipe's options with the manifest as input."""
-    from livecc_hf.production.build_options import load_options
+    from livecc_hf.production.options import load_options
 
     return load_options(RECIPE, only_stages=STAGES, input=manifest, out=out, **options)
 
@@ -211,7 +211,7 @@ class _UnitsHere:
         pyarrow.set_cpu_count(1)  # as in the local engine's processes
 
     def run(self, units: Iterator[Any], on_unit: Callable[[Any], None]) -> None:
-        from livecc_hf.production.pipeline import run_segment
+        from livecc_hf.production.execution.pipeline import run_segment
 
         for unit in units:
             on_unit(run_segment(self.work, 0, unit)[1])

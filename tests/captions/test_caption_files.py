@@ -14,7 +14,7 @@ from livecc_hf.captions.files import CaptionError, file_words, read_captions, re
 from livecc_hf.captions.spoken import clean_text
 from livecc_hf.captions.words import filled_times
 from livecc_hf.modeling.grammar import join_words
-from livecc_hf.production.records import words_array
+from livecc_hf.production.schemas import words_array
 
 
 def write(folder, name, text):

@@ -4,7 +4,7 @@ import pytest
 
 from livecc_hf.captions.naming import CaptionTag, LeftOut, parse_tag, walk_videos
 from livecc_hf.data.folder import find_captioned_videos
-from livecc_hf.production.inputs import open_input
+from livecc_hf.production.inputs.videos import open_input
 
 
 def built(folder, language):

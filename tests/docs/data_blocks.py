@@ -73,7 +73,7 @@ def _inspect(data: str, folder: Path) -> str:
 
 def run_files(block: Block, folder: Path) -> str:
     """Make the files that are listed; the input reads them as one video with captions and metadata."""
-    from livecc_hf.production.inputs import open_input
+    from livecc_hf.production.inputs.videos import open_input
 
     names = [line.split()[0] for line in block.text.splitlines()]
     for path in (folder / Path(names[0]).parent).iterdir():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S
-from livecc_hf.production.records import VIDEO_SCHEMA, words_array
+from livecc_hf.production.schemas import VIDEO_SCHEMA, words_array
 
 
 def videos(words_of: dict[str, list | None], **columns) -> pa.Table:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from manifests import write_manifest
 
 from livecc_hf.production.build import build
-from livecc_hf.production.build_options import BuildOptions
+from livecc_hf.production.options import BuildOptions
 
 STAGES = {"simple_stages:Titles": {}, "pretrain_clips": {"min_s": 20.0}, "simple_stages:Score": {"max_loss": 200.0}}
 

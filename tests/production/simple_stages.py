@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from livecc_hf.production.columns import with_column
-from livecc_hf.production.in_flight import items_done
-from livecc_hf.production.stage import Stage, StageResult, split
+from livecc_hf.production.stages.base import Stage, StageResult, split
+from livecc_hf.production.watchdog import items_done
 
 
 @dataclass(frozen=True)

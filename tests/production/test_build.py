@@ -15,7 +15,7 @@ from media import write_video
 from runs import dataset_rows, options_for, quiet_build, table_of
 
 from livecc_hf.production.build import build
-from livecc_hf.production.build_options import load_options
+from livecc_hf.production.options import load_options
 from livecc_hf.production.run_folder import DROPPED
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from manifests import write_manifest
 from runs import options_for, quiet_build
 
 from livecc_hf.cli.main import main
-from livecc_hf.production.build_options import load_options
+from livecc_hf.production.options import load_options
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "data").glob("*.yaml"))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from livecc_hf.captions.files import read_captions
-from livecc_hf.production.inputs import open_input
+from livecc_hf.production.inputs.videos import open_input
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

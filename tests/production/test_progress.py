@@ -14,15 +14,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from manifests import video_row
 from simple_stages import Score, Titles
 
-from livecc_hf.production import in_flight
-from livecc_hf.production.engine_local import LocalEngine
-from livecc_hf.production.in_flight import UnitProgress, UnitWatch, items_done, read_progress, time_limit_s
-from livecc_hf.production.inputs import open_input
-from livecc_hf.production.pipeline import Work, make_segments, run_segment
+from livecc_hf.production import watchdog
+from livecc_hf.production.execution.local import LocalEngine
+from livecc_hf.production.execution.pipeline import Work, make_segments, run_segment
+from livecc_hf.production.execution.units import StageStats, UnitFolder
+from livecc_hf.production.inputs.videos import open_input
 from livecc_hf.production.progress import Progress, funnel_table
-from livecc_hf.production.records import VIDEO_SCHEMA
+from livecc_hf.production.schemas import VIDEO_SCHEMA
 from livecc_hf.production.stages.clips import PretrainClips
-from livecc_hf.production.units import StageStats, UnitFolder
+from livecc_hf.production.watchdog import UnitProgress, UnitWatch, items_done, read_progress, time_limit_s
 
 
 def test_progress_says_every_stages_rate_and_what_is_left():
@@ -66,7 +66,7 @@ def make_work(tmp_path, titles, stages, seconds=60, **options) -> Work:
 @pytest.mark.parametrize("counts", [True, False])
 def test_progress_moves_within_a_unit(tmp_path, counts, monkeypatch):
     """A stage that says so is seen to move within its batch, any other one when its batch is done."""
-    monkeypatch.setattr(in_flight, "_WRITE_EVERY_S", 0.0)
+    monkeypatch.setattr(watchdog, "_WRITE_EVERY_S", 0.0)
     work = make_work(tmp_path, ["a"] * 4, [PretrainClips(min_s=20.0), Score(200.0, delay_s=0.1, counts=counts)])
     seen, over = [], threading.Event()
 
@@ -145,12 +145,12 @@ def test_a_stage_that_says_that_it_moves_gets_its_time_anew(tmp_path, counts):
 
 def test_a_killed_process_is_not_taken_for_one_that_hung(tmp_path):
     (tmp_path / ".000003.0.hung").touch()
-    assert not in_flight.has_hung(tmp_path, 3, 0)
+    assert not watchdog.has_hung(tmp_path, 3, 0)
     with UnitWatch(tmp_path, 3, 0, item_timeout_s=60):
-        assert not in_flight.has_hung(tmp_path, 3, 0)
+        assert not watchdog.has_hung(tmp_path, 3, 0)
     assert not (tmp_path / ".000003.0.hung").exists()
     items_done()  # outside of a run it does nothing
     (tmp_path / ".000003.0.hung").write_text("Timeout (0:01:00)!")
-    assert in_flight.has_hung(tmp_path, 3, 0)
-    in_flight.clear(tmp_path)
-    assert not in_flight.has_hung(tmp_path, 3, 0)
+    assert watchdog.has_hung(tmp_path, 3, 0)
+    watchdog.clear(tmp_path)
+    assert not watchdog.has_hung(tmp_path, 3, 0)

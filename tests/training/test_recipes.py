@@ -186,7 +186,7 @@ def test_the_longest_clip_of_an_adapter_recipe_fits_its_row(path):
 
 def test_clips_of_own_videos_fit_their_videos_and_the_training():
     """A video as short as the shortest clip is kept, and no clip is longer than what the model is shown of it."""
-    from livecc_hf.production.build_options import load_options
+    from livecc_hf.production.options import load_options
 
     stages = load_options(ROOT / "recipes/data/my_videos.yaml").stages
     clips, videos, ours = stages["sft_clips"], stages["metadata"], parsed("own-videos/lora.yaml").ours

@@ -157,11 +157,11 @@ def test_comments_without_extras(answers):
 @pytest.mark.parametrize(
     ("code", "module", "extra"),
     [
-        ("from livecc_hf.production.engine_ray import RayEngine; RayEngine(None)", "ray", "ray"),
+        ("from livecc_hf.production.execution.ray import RayEngine; RayEngine(None)", "ray", "ray"),
         ("from livecc_hf.production.stages.language import Language; Language().load()", "gcld3", "data"),
         ("from livecc_hf.production.stages.asr import Asr; Asr().load()", "faster_whisper", "data"),
         (
-            "from livecc_hf.production.chat_endpoint import ChatEndpoint; ChatEndpoint('http://a', 'm', {})",
+            "from livecc_hf.production.backends.chat_endpoint import ChatEndpoint; ChatEndpoint('http://a', 'm', {})",
             "httpx2",
             "data",
         ),
@@ -170,7 +170,7 @@ def test_comments_without_extras(answers):
 )
 def test_every_part_names_the_extra_it_needs(code, module, extra, monkeypatch):
     pytest.importorskip("pyarrow")
-    from livecc_hf.production.build_options import BuildOptions
+    from livecc_hf.production.options import BuildOptions
 
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"needs {module}: .*\[{extra}\]"):

@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 def _build(args: argparse.Namespace) -> int:
     require_extra("data", "livecc data build", "datasets", "matplotlib")
     from livecc_hf.production.build import build
-    from livecc_hf.production.build_options import load_options
+    from livecc_hf.production.options import load_options
 
     if args.recipe is not None:
         if args.config is not None:
@@ -147,7 +147,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from livecc_hf.production.fetch import FetchOptions, fetch, read_urls
+    from livecc_hf.production.inputs.fetch import FetchOptions, fetch, read_urls
 
     options = FetchOptions(
         languages=tuple(name.strip() for name in args.languages.split(",") if name.strip()),
@@ -169,7 +169,7 @@ def _push(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     require_extra("data", "livecc data push", "datasets")
-    from livecc_hf.production.push import push_dataset
+    from livecc_hf.production.outputs.push import push_dataset
 
     folder = Path(args.folder).expanduser()
     inside = folder / "dataset"

@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .atomic import replaced_when_done, write_json
-from .build_options import BuildOptions
-from .dataset_folder import STAGE, NoClipError, write_dataset_folder
+from .execution.units import StageStats, UnitFolder, total_stats
 from .hashing import text_hashes
+from .options import BuildOptions
+from .outputs.dataset_folder import STAGE, NoClipError, write_dataset_folder
+from .outputs.report import write_report
 from .progress import Say
-from .records import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
-from .report import write_report
 from .run_folder import DATASET, DROPPED, FUNNEL, REPORT, UNITS, VIDEOS, plain
-from .stage import Stage, split
-from .units import StageStats, UnitFolder, total_stats
+from .schemas import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
+from .stages.base import Stage, split
 
 
 def assembled(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from pathlib import Path
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
 from .assembly import assembled
-from .build_options import BuildOptions
-from .engine_local import LocalEngine
-from .in_flight import read_progress
-from .inputs import UnitRef, VideoInput, open_input
-from .pipeline import Work, check_order, make_segments
+from .execution.local import LocalEngine
+from .execution.pipeline import Work, check_order, make_segments
+from .execution.units import StageStats, UnitFolder
+from .inputs.videos import UnitRef, VideoInput, open_input
+from .options import BuildOptions
 from .progress import Progress, Say, funnel_table, say_to_stderr
 from .run_folder import DATASET, UNITS, claim
-from .stage import Stage
-from .units import StageStats, UnitFolder
+from .stages.base import Stage
+from .watchdog import read_progress
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
 
 def _run_engine(options: BuildOptions, work: Work, pending: Iterator[UnitRef], progress: Progress) -> None:
     if options.engine == "ray":
-        from .engine_ray import RayEngine
+        from .execution.ray import RayEngine
 
         engine = RayEngine(work, options.ray_address, options.workers, options.gpus)
     else:

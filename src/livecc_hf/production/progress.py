@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from .in_flight import UnitProgress
-from .units import StageStats, total_stats
+from .execution.units import StageStats, total_stats
+from .watchdog import UnitProgress
 
 Say = Callable[[str], None]
 

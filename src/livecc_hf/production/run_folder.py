@@ -11,10 +11,10 @@ from typing import Any
 from livecc_hf import __version__
 
 from .atomic import write_json
-from .build_options import BuildOptions, stage_values
-from .inputs import VideoInput
-from .stage import Stage
-from .units import UnitFolder
+from .execution.units import UnitFolder
+from .inputs.videos import VideoInput
+from .options import BuildOptions, stage_values
+from .stages.base import Stage
 
 UNITS, DATASET, VIDEOS, DROPPED, FUNNEL = "units", "dataset", "videos.parquet", "dropped.parquet", "funnel.json"
 CONFIG, REPORT = "build.json", ("report.html", "report.png")

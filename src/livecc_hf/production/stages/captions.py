@@ -17,8 +17,8 @@ from ...captions.timed_text import CaptionError, TimedText
 from ...captions.words import MAX_WORD_S, Lost
 from ...messages import one_line
 from ..columns import with_column
-from ..records import DROPPED_SCHEMA, SUBTITLES
-from ..stage import Stage, StageResult, split
+from ..schemas import DROPPED_SCHEMA, SUBTITLES
+from .base import Stage, StageResult, split
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..stage import Stage, StageResult, split
+from .base import Stage, StageResult, split
 
 # Numbers of the YouTube Data API's videoCategories in which videos can be uploaded.
 YOUTUBE_CATEGORIES = {

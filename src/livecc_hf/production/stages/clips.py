@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 
 from ...captions.arrow import WORD
 from ...captions.segmentation import without_needless_spaces
-from ..records import CLIP_SCHEMA, DROPPED_SCHEMA
-from ..stage import TEXT_WORDS, Stage, StageResult
-from .conversations import LAST_FRAME_S
+from ..outputs.published_formats import LAST_FRAME_S
+from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
+from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 
 _END_SLACK_S = 2.0  # captions stay a moment longer than the video, and metadata gives its length in whole seconds

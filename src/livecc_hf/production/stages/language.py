@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from ...utils.extras import require_extra
 from ..columns import scores_array, spoken_text, with_column
-from ..model_stage import ModelStage
-from ..stage import StageResult, split
+from .base import StageResult, split
+from .model import ModelStage
 
 # One piece of this length is told for sure, and two languages in a text fall into different ones.
 _PIECE_CHARS = 256

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from ...data.media import resolve_media
 from ...messages import one_line
 from ..columns import with_column
-from ..records import SUBTITLES
-from ..stage import Stage, StageResult, split
+from ..schemas import SUBTITLES
+from .base import Stage, StageResult, split
 
 _FROM_FILE = ("duration_s", "width_px", "height_px")
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..answer_cache import AnswerCache
-from ..chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
+from ..backends.answer_cache import AnswerCache
+from ..backends.chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
+from ..backends.endpoint_failures import EndpointFailures
 from ..columns import spoken_text, texts, with_column
-from ..endpoint_failures import EndpointFailures
-from ..in_flight import items_done
-from ..model_stage import ModelStage
-from ..stage import StageResult, split
+from ..watchdog import items_done
+from .base import StageResult, split
+from .model import ModelStage
 
 _MAX_QUERY_CHARACTERS = 400
 _EASY_SPEECH = "He passes the ball to the left, and it goes wide of the goal."

@@ -12,9 +12,9 @@ import pyarrow as pa
 from ...data.media import resolve_media
 from ...messages import one_line
 from ..columns import scores_array, with_column
-from ..in_flight import items_done
-from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
-from ..stage import StageResult, split
+from ..watchdog import items_done
+from .base import StageResult, split
+from .model import ModelStage, choose_device, choose_dtype, load_pretrained
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,9 @@ import pyarrow as pa
 from ...captions.segmentation import word_pieces
 from ...messages import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
-from ..in_flight import items_done
-from ..model_stage import ModelStage, choose_device, choose_dtype, load_pretrained
-from ..stage import StageResult, split
+from ..watchdog import items_done
+from .base import StageResult, split
+from .model import ModelStage, choose_device, choose_dtype, load_pretrained
 
 # Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
 _CPU_TOKENS_PER_BATCH = 4096  # longer ones gain nothing where no kernel has to be started

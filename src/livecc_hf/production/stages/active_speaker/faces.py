@@ -12,7 +12,7 @@ import numpy as np
 
 from ....messages import one_line
 from ....utils.extras import require_extra
-from ...model_stage import load_pretrained
+from ..model import load_pretrained
 from .hub_files import find_file
 
 MIN_SCORE = 0.5

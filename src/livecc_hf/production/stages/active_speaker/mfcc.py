@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from ...speech_audio import SPEECH_RATE_HZ
+from ...backends.speech_audio import SPEECH_RATE_HZ
 
 STEP = SPEECH_RATE_HZ // 100  # samples between rows
 LENGTH = SPEECH_RATE_HZ // 40  # samples that a row looks at

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from ....data.media import resolve_media
 from ....messages import one_line
+from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column
-from ...in_flight import items_done
-from ...model_stage import ModelStage, choose_device
-from ...records import FACES
-from ...speech_audio import NoAudioError, SpeechAudio, decode_speech
-from ...stage import DeviceError, StageResult, split
+from ...schemas import FACES
+from ...watchdog import items_done
+from ..base import DeviceError, StageResult, split
+from ..model import ModelStage, choose_device
 from .scoring import ScoredTrack, find_tracks, score_tracks, speaking_frames
 from .windows import FPS, Pictures, clip_sound, read_pictures, windows_of
 

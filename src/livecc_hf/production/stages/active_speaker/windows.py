@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...speech_audio import SPEECH_RATE_HZ, SpeechAudio
+from ...backends.speech_audio import SPEECH_RATE_HZ, SpeechAudio
 
 FPS = 25
 MFCC_PER_FRAME = 4  # sound features come at 100 Hz

@@ -1,0 +1,1 @@
+"""What stages work with: endpoints of language models, and sound."""

@@ -1,0 +1,100 @@
+"""Keeps the answers of a language model in a small file, so that no question is asked, and paid for, twice."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from ..errors import StageBrokenError
+
+_BUSY_S = 60  # how long to wait for other processes that write
+
+
+class AnswerCache:
+    """Answers by question, in an SQLite file that several threads and processes of one machine may share.
+
+    An answer is on disk when `put` returns, so that a run that is killed finds it again.
+
+    Args:
+        path: the file, made where there is none; `None`: answers are not kept.
+
+    Raises:
+        ValueError: if it is no such file, or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike | None):
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection = None
+        if path is None:
+            return
+        try:
+            Path(path).expanduser().parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                Path(path).expanduser(), timeout=_BUSY_S, check_same_thread=False, isolation_level=None
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+        except (sqlite3.Error, OSError) as error:
+            raise ValueError(
+                f"cache {path} cannot be used: {error}; expected a file written by an earlier run, or a new one in a "
+                "folder that can be written"
+            ) from error
+
+    @staticmethod
+    def key(*parts: Any) -> str:
+        """Return the key of a question from all that its answer depends on, as JSON can hold it."""
+        text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def get(self, key: str) -> Any | None:
+        """Return the answer, `None` if there is none.
+
+        Raises:
+            StageBrokenError: if the file cannot be read.
+        """
+        if self._connection is None:
+            return None
+        try:
+            with self._lock:
+                row = self._connection.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._broken("read", error) from error
+        return None if row is None else json.loads(row[0])
+
+    def put(self, key: str, answer: Any) -> None:
+        """Keep an answer.
+
+        Raises:
+            OSError: if the disk is full (ENOSPC).
+            StageBrokenError: if it cannot be written for another reason.
+        """
+        if self._connection is None:
+            return
+        try:
+            with self._lock:
+                self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(answer)))
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                text = f"answers cannot be written: {error}; free some space there"
+                raise OSError(errno.ENOSPC, text, str(self.path)) from error
+            raise self._broken("written", error) from error
+
+    def _broken(self, what: str, error: sqlite3.Error) -> StageBrokenError:
+        """Return an error that ends the run: without the file, every clip would be asked again, and paid for."""
+        return StageBrokenError(
+            f"cache {self.path} cannot be {what}: {error}. What is finished is kept: close what else uses the file, "
+            "or see that it can be written, and run the same command again"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._connection is not None:
+            self._connection.close()

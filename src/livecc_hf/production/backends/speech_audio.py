@@ -1,0 +1,336 @@
+"""Decodes the sound of a video for speech recognition, keeping it in step with the video's clock.
+
+What comes out of the decoder is gathered in runs, stretches of sound without a gap, which are then laid out in time.
+So a gap is silence, sound after a change of format keeps its time, and a time that fits neither what was before nor
+what follows is known to be damage.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+SPEECH_RATE_HZ = 16_000
+# A longer jump of the sound's times is damage, as in `iter_frames`.
+MAX_SILENCE_S = 3600.0
+# Of a silence, so much is kept as samples: twice what a recogniser listens to at once.
+KEPT_SILENCE_S = 60.0
+# Times of sound that follows on are off by less.
+_JITTER_S = Fraction(1, 10)
+# A stretch whose time is wrong, alone among others, is damage where it is shorter.
+_LONE_S = 1
+# Reading goes on after so many errors in a row, without anything between.
+_MAX_ERRORS = 20
+
+
+class NoAudioError(ValueError):
+    """The file holds no audio stream."""
+
+
+@dataclass(frozen=True)
+class SpeechAudio:
+    """The sound of a file.
+
+    Attributes:
+        samples: float32 of shape (samples,), mono, 16 kHz, from -1 to 1.
+        start_s: when the first sample is heard, on the file's clock.
+        clock_start_s: what a player shows as 0:00, on the file's clock.
+        cuts: `(sample, seconds)`, in order: how much silence was left out ahead of that sample.
+        damage: what was wrong with it, in words; empty if nothing was.
+    """
+
+    samples: np.ndarray
+    start_s: float
+    clock_start_s: float = 0.0
+    cuts: tuple[tuple[int, float], ...] = ()
+    damage: tuple[str, ...] = ()
+
+    def shown_s(self, sound_s: float) -> float:
+        """Return what a player shows at a time of the sound.
+
+        Args:
+            sound_s: seconds from the first of `samples`.
+        """
+        n_before = bisect_right(self.cuts, sound_s * SPEECH_RATE_HZ, key=lambda cut: cut[0])
+        left_out_s = sum(seconds for _, seconds in self.cuts[:n_before])
+        return self.start_s - self.clock_start_s + sound_s + left_out_s
+
+
+def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S) -> SpeechAudio:
+    """Decode the sound that a player would choose, past damage.
+
+    Where the file has no sound for a while, there is silence, so that sample `i` is heard at
+    `start_s + i / SPEECH_RATE_HZ` (faster-whisper's own decoder joins what is left, and times drift from there), but
+    for silence longer than a minute, of which the rest is left out and told in `cuts`.
+
+    Args:
+        path: a video or sound file.
+        max_silence_s: where the sound's times jump further ahead, that is damage, and it goes on where it was.
+
+    Raises:
+        FileNotFoundError: no such file.
+        NoAudioError: if there is no audio stream.
+        ValueError: if the file cannot be read, or nothing of its sound decoded.
+
+    Warns:
+        VideoReadWarning: part of the sound is damaged; says what.
+    """
+    from ...modeling.video_open import VideoReadWarning, clock_start, open_video
+
+    with open_video(path) as container:
+        stream = find_audio_stream(container, path)
+        zero = clock_start(container)
+        reader = _Reader(container, stream)
+        runs = reader.runs()
+    if not runs:
+        raise ValueError(f"{path}: nothing of its audio stream could be decoded{reader.told()}")
+    layout = _Layout(max_silence_s)
+    samples, start, cuts = layout.laid_out(runs)
+    damage = (*reader.damage(), *layout.damage())
+    if damage:
+        warnings.warn(f"{path}: its sound is damaged: {'; '.join(damage)}", VideoReadWarning, stacklevel=2)
+    return SpeechAudio(samples.astype(np.float32) / 32768, float(start), float(zero), cuts, damage)  # 16-bit samples
+
+
+def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
+    """Return the audio stream that a player would choose.
+
+    Raises:
+        NoAudioError: if there is none.
+        ValueError: if there is no decoder for any.
+    """
+    from ...modeling.video_open import choose_stream
+
+    stream = choose_stream(container, "audio", choose_stream(container, "video"))
+    if stream is not None:
+        return stream
+    if container.streams.audio:
+        raise ValueError(f"{path} has sound in a format that is unknown, or damaged: there is no decoder for it")
+    raise NoAudioError(f"{path} has no audio stream")
+
+
+@dataclass
+class _Run:
+    """A stretch of sound without a gap.
+
+    Attributes:
+        start: when it is heard, in seconds on the file's clock; `None`: right after the one before.
+        parts: its samples, int16.
+    """
+
+    start: Fraction | None
+    parts: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def n_samples(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def length(self) -> Fraction:
+        return Fraction(self.n_samples, SPEECH_RATE_HZ)
+
+
+class _Reader:
+    """Decodes a stream into runs, and counts what could not be."""
+
+    def __init__(self, container: Any, stream: Any):
+        self._container, self._stream = container, stream
+        self._n_damaged = 0
+        self._broke_off: str | None = None
+        self._runs: list[_Run] = []
+        self._resampler: Any = None
+        self._format: tuple | None = None
+        self._n_read = Fraction(0)  # seconds decoded into the newest run
+
+    def damage(self) -> list[str]:
+        """Return what was wrong, in words."""
+        spots = f"{self._n_damaged} damaged spot(s) were skipped"
+        return [spots] * bool(self._n_damaged) + [f"reading broke off ({self._broke_off})"] * bool(self._broke_off)
+
+    def told(self) -> str:
+        """Return the same for the end of a message."""
+        return f": {'; '.join(self.damage())}" if self.damage() else ""
+
+    def runs(self) -> list[_Run]:
+        """Return the whole stream's, in the order stored."""
+        for frame in self._frames():
+            if frame.samples and frame.sample_rate:
+                self._add(frame)
+        self._drain()
+        return [run for run in self._runs if run.parts]
+
+    def _frames(self) -> Iterator[Any]:
+        import av
+
+        for packet in self._packets():
+            if packet.size and packet.is_corrupt:
+                self._n_damaged += 1
+            try:
+                frames = self._stream.decode(packet)
+            except av.error.EOFError:
+                return
+            except Exception as error:  # whatever the bytes made of the decoder
+                _raise_if_out_of_memory(error)
+                self._n_damaged += 1
+                continue
+            yield from frames
+
+    def _packets(self) -> Iterator[Any]:
+        import av
+
+        n_errors = 0
+        while n_errors < _MAX_ERRORS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    n_errors = 0
+                    yield packet
+                return
+            except (av.error.EOFError, IndexError):
+                return  # PyAV reads all, then trips over streams that began after it opened the file
+            except Exception as error:
+                _raise_if_out_of_memory(error)
+                n_errors += 1
+                self._n_damaged += 1
+                reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        self._broke_off = reason
+
+    def _add(self, frame: Any) -> None:
+        time = None
+        if frame.pts is not None:
+            time = frame.pts * Fraction(frame.time_base or self._stream.time_base)
+        form = (frame.sample_rate, frame.layout.name, frame.format.name)
+        run = self._runs[-1] if self._runs else None
+        follows = run is not None and form == self._format
+        if follows and run.start is not None and time is not None:
+            follows = abs(time - run.start - self._n_read) <= _JITTER_S
+        if not follows:
+            self._begin(time, form)
+        elif run.start is None and time is not None:
+            run.start = time - self._n_read
+        self._push(frame)
+        self._n_read += Fraction(frame.samples, frame.sample_rate)
+
+    def _begin(self, time: Fraction | None, form: tuple) -> None:
+        import av
+
+        self._drain()
+        self._runs.append(_Run(time))
+        self._resampler = av.AudioResampler("s16", "mono", SPEECH_RATE_HZ)
+        self._format, self._n_read = form, Fraction(0)
+
+    def _push(self, frame: Any) -> None:
+        try:
+            resampled = self._resampler.resample(frame)
+        except Exception as error:
+            _raise_if_out_of_memory(error)
+            self._n_damaged += 1
+            return
+        # Sound that has the form asked for already comes through as it is, and so does `None`.
+        self._runs[-1].parts += [part.to_ndarray().reshape(-1) for part in resampled if part is not None]
+
+    def _drain(self) -> None:
+        if self._resampler is not None:
+            self._push(None)
+
+
+class _Layout:
+    """Lays runs out in time, by the rule that holds for pictures.
+
+    Args:
+        max_silence_s: a longer jump ahead is damage.
+    """
+
+    def __init__(self, max_silence_s: float):
+        from ...modeling.video_times import SteadyClock
+
+        # Its last time is how far the sound has come, less what times may be off, so that a run may begin that early.
+        self._clock = SteadyClock(_JITTER_S, max_silence_s)
+        self._shift = Fraction(0)  # by how much the file's times run ahead now
+        self._n_lone = self._n_past = 0
+        self._past = Fraction(0)
+
+    def damage(self) -> list[str]:
+        """Return what was wrong, in words."""
+        told = []
+        if self._n_lone:
+            told.append(f"{self._n_lone} time(s) that fit nothing around them were not followed")
+        if self._n_past:
+            told.append(f"{float(self._past):.1f} s with a time in the past were skipped")
+        self._clock.n_backward = 0  # told as seconds
+        return told + self._clock.faults()
+
+    def laid_out(self, runs: list[_Run]) -> tuple[np.ndarray, Fraction, tuple[tuple[int, float], ...]]:
+        """Return all samples (int16), when the first is heard, and how much silence was left out ahead of which."""
+        self._mend_lone_times(runs)
+        parts: list[np.ndarray] = []
+        cuts: list[tuple[int, float]] = []
+        start = next((run.start for run in runs if run.start is not None), Fraction(0))
+        reached, n_samples = start, 0
+        kept, left_out = Fraction(KEPT_SILENCE_S), Fraction(0)
+        for run in runs:
+            gap = self._gap(run, reached)
+            if gap >= 0:
+                left_out += max(gap - kept, 0)
+                # Counted from the start, so that rounding does not add up.
+                silence = max(round((reached + gap - left_out - start) * SPEECH_RATE_HZ) - n_samples, 0)
+                if gap > kept:
+                    cuts.append((n_samples + silence, float(gap - kept)))
+                samples = [np.zeros(silence, np.int16), *run.parts]
+                reached += gap + run.length
+            else:
+                past = min(-gap, run.length)
+                self._n_past += 1
+                self._past += past
+                samples = [np.concatenate(run.parts)[round(past * SPEECH_RATE_HZ) :]]
+                reached += run.length - past
+            parts += samples
+            n_samples += sum(map(len, samples))
+        return np.concatenate(parts), start, tuple(cuts)
+
+    def _gap(self, run: _Run, reached: Fraction) -> Fraction:
+        """Return the silence ahead of a run, in seconds; below 0: how much of it lies in the past."""
+        clock = self._clock
+        if run.start is None:
+            return Fraction(0)
+        before = clock.last
+        if before is not None:
+            clock.last = reached - _JITTER_S
+        settled = clock.settle(run.start)
+        if before is None:
+            return Fraction(0)
+        if settled is None:
+            return run.start - self._shift - reached
+        self._shift = run.start - settled
+        gap = settled - reached
+        return gap if gap > _JITTER_S else Fraction(0)
+
+    def _mend_lone_times(self, runs: list[_Run]) -> None:
+        """Forget the time of short runs that do not fit between their neighbours, which fit each other."""
+        for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
+            if run.length >= _LONE_S or None in (before.start, run.start, after.start):
+                continue
+            ends = before.start + before.length
+            fits = ends - _JITTER_S <= run.start <= after.start + _JITTER_S
+            if not fits and ends - _JITTER_S <= after.start:
+                run.start = None
+                self._n_lone += 1
+        if len(runs) > 1 and runs[0].length < _LONE_S and None not in (runs[0].start, runs[1].start):
+            first, second = runs[:2]
+            if second.start < first.start:
+                first.start = second.start - first.length
+                self._n_lone += 1
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    """Raise what is the machine's fault; FFmpeg also calls a size that is damaged a lack of memory."""
+    import av
+
+    if isinstance(error, MemoryError) and not isinstance(error, av.error.FFmpegError):
+        raise error

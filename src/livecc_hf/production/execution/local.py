@@ -1,0 +1,145 @@
+"""Runs the work units in processes of this machine.
+
+Stages without a model share a pool of processes; each stage with one has processes of its own, one an accelerator.
+Units flow through them side by side, a bounded number at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+
+from .. import watchdog
+from ..inputs.videos import UnitRef
+from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .units import StageStats
+from .workers import Worker, WorkerDiedError
+
+OnUnit = Callable[[Sequence[StageStats]], None]
+
+
+class _Pool:
+    """Workers that are lent out one task at a time."""
+
+    def __init__(self, environments: Sequence[dict[str, str]]):
+        self.workers = [Worker(environment) for environment in environments]
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in self.workers:
+            self._idle.put(worker)
+
+    @contextmanager
+    def lend(self) -> Iterator[Worker]:
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
+            self._idle.put(worker)
+
+
+class LocalEngine:
+    """Runs units on this machine.
+
+    Args:
+        work: what to do.
+        workers: processes for the stages without a model; default: one a core, or one less beside a model.
+        gpus: processes for each stage with a model, one an accelerator; default: as many as there are, at least 1.
+    """
+
+    def __init__(self, work: Work, workers: int | None = None, gpus: int | None = None):
+        self.work = work
+        has_models = any(segment.needs_gpu for segment in work.segments)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cpu_workers = workers or max(cores - has_models, 1)
+        cpu = _Pool([{}] * self.cpu_workers)
+        shared = _gpu_environments(gpus) if has_models else []
+        self._pools = [
+            _Pool(_model_environments(segment, gpus, shared)) if segment.needs_gpu else cpu for segment in work.segments
+        ]
+        self._stopping = threading.Event()
+
+    def _workers(self) -> list[Worker]:
+        return list({id(worker): worker for pool in self._pools for worker in pool.workers}.values())
+
+    def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
+        """Runs units through all stages.
+
+        Args:
+            units: what is left to do; read as the work goes on.
+            on_unit: called with the statistics of each finished unit.
+
+        Raises:
+            ValueError, ImportError: if a stage cannot work at all.
+            OSError: if the disk is full. Finished units are kept in all cases.
+        """
+        # A unit more than there are processes keeps each of them busy while results travel.
+        in_flight = len(self._workers()) + 2
+        threads = ThreadPoolExecutor(in_flight, thread_name_prefix="unit")
+        pending: set[Future] = set()
+        try:
+            while True:
+                for unit in islice(units, in_flight - len(pending)):
+                    pending.add(threads.submit(self._process, unit))
+                if not pending:
+                    for worker in self._workers():
+                        worker.finish()
+                    return
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    on_unit(future.result())
+        finally:
+            self._stopping.set()
+            for worker in self._workers():
+                worker.close()
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _process(self, unit: UnitRef) -> Sequence[StageStats]:
+        payload: UnitRef | bytes = unit
+        for index in range(len(self.work.segments)):
+            payload = self._run_segment(index, unit.number, payload)
+        return payload[1]
+
+    def _run_segment(self, index: int, number: int, payload: UnitRef | bytes):
+        for attempt in range(self.work.max_retries + 1):
+            with self._pools[index].lend() as worker:
+                try:
+                    return worker.run(run_segment, self.work, index, payload)
+                except WorkerDiedError:
+                    if self._stopping.is_set():
+                        raise
+            # What hung once is not waited for as often again.
+            if attempt == self.work.max_retries or watchdog.has_hung(self.work.folder.folder, number, index):
+                break
+        with self._pools[index].lend() as worker:
+            return worker.run(run_segment_isolated, self.work, index, payload)
+
+
+def _model_environments(segment: Segment, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the environment of each process of a stage: one that names its device, such as cuda:1, sees them all."""
+    return [{}] * (gpus or 1) if getattr(segment.stages[0], "device", None) else shared
+
+
+def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
+    """Return the environment of each process for a stage with a model."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = [] if given is None else [device for device in given.split(",") if device.strip()]
+    if given is None and _may_have_accelerator():
+        import torch
+
+        devices = [str(number) for number in range(torch.cuda.device_count())]
+    count = gpus or max(len(devices), 1)
+    if not devices:
+        return [{}] * count
+    return [{"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} for number in range(count)]
+
+
+def _may_have_accelerator() -> bool:
+    """Return False where the system shows no accelerator: importing torch to ask takes seconds."""
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return not sys.platform.startswith("linux") or any(Path(device).exists() for device in devices)

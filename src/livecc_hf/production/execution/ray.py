@@ -1,0 +1,197 @@
+"""Runs the work units on Ray Data: on this machine, or on a cluster.
+
+The stages are the local engine's. Those without a model run as tasks; each with one runs in actors, one an
+accelerator, which load it once. Units stream through them side by side, and Ray moves them between nodes. The input,
+the videos and the output folder must be at the same path on every node, as on a shared file system.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ...utils.disk import is_disk_full
+from ...utils.extras import require_extra
+from .. import watchdog
+from ..inputs.videos import UnitRef
+from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .units import StageStats
+
+if TYPE_CHECKING:
+    import ray.data
+
+OnUnit = Callable[[Sequence[StageStats]], None]
+
+_CONNECT_S = 10.0
+_MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with them
+
+
+class RayEngine:
+    """Runs units on Ray.
+
+    Args:
+        work: what to do.
+        address: of the cluster, `auto` for the one this machine belongs to; default: `$RAY_ADDRESS`, else Ray is
+            started on this machine. A process that is connected already stays so.
+        workers: most tasks at a time for stages without a model; default: as Ray sees fit.
+        gpus: actors of each stage with a model; default: one an accelerator of the cluster, at least 1.
+
+    Raises:
+        ImportError: if Ray is not installed.
+        ConnectionError: if there is no such cluster.
+    """
+
+    def __init__(self, work: Work, address: str | None = None, workers: int | None = None, gpus: int | None = None):
+        require_extra("ray", "the engine ray", "ray")
+        import ray
+        import ray.data
+
+        self.work, self.workers, self.gpus = work, workers, gpus
+        self._is_ours = not ray.is_initialized()
+        if self._is_ours:
+            _check_reachable(address)
+            try:
+                quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+                ray.init(address or os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, **quiet)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"no Ray cluster answers at {address!r}: start one with ray start --head, or leave ray_address out"
+                ) from error
+            except ValueError:  # options of a new cluster, given for one that exists
+                ray.init(address or os.environ.get("RAY_ADDRESS"), **quiet)
+
+    def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
+        """Runs units through all stages; see `LocalEngine.run`."""
+        import ray
+
+        logger = logging.getLogger("ray.data")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # the progress is ours to say
+        try:
+            self._run(list(units), on_unit)
+        finally:
+            logger.setLevel(level)
+            if self._is_ours:
+                ray.shutdown()
+
+    def _run(self, units: list[UnitRef], on_unit: OnUnit) -> None:
+        import ray.data
+
+        if not units:
+            return
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        rows = [{"number": unit.number, "state": "ref", "payload": pickle.dumps(unit)} for unit in units]
+        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+        for index, segment in enumerate(self.work.segments):
+            data = self._add_segment(data, index, segment)
+        for row in data.iter_rows():
+            if row["state"] == "fatal":
+                raise pickle.loads(row["payload"])
+            if not self.work.folder.is_done(row["number"]):
+                raise ValueError(
+                    f"unit {row['number']} was written on another machine, and {self.work.folder.folder} does not show "
+                    "it here: expected out on storage that all nodes share"
+                )
+            on_unit([StageStats(**item) for item in json.loads(row["payload"])])
+
+    def _add_segment(self, data: ray.data.Dataset, index: int, segment: Segment) -> ray.data.Dataset:
+        """Append a segment to the plan, one unit a batch."""
+        import ray.data
+
+        options = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        if not segment.needs_gpu:
+            limit = {} if self.workers is None else {"concurrency": self.workers}
+            return data.map_batches(_SegmentTask(self.work, index), num_cpus=1, **options, **limit)
+        resources = ray.cluster_resources()
+        n_models = sum(other.needs_gpu for other in self.work.segments)
+        n_gpus = resources.get("GPU", 0)
+        # An accelerator holds one model of each stage, as in the local engine; without, half the cores stay for tasks.
+        share = {"num_gpus": 1 / n_models} if n_gpus else {}
+        cpus = 0.1 if n_gpus else max(min(1.0, resources.get("CPU", 1) / (2 * n_models)), 0.1)
+        actors = self.gpus or max(int(n_gpus), 1)
+        return data.map_batches(
+            _SegmentActor,
+            fn_constructor_args=(self.work, index),
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=round(cpus, 2),
+            **share,
+            **options,
+        )
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise a ConnectionError where nobody listens at HOST:PORT: Ray itself would try for ten minutes and more."""
+    host, _, port = (address or "").rpartition(":")
+    if "/" in host or not host or not port.isdigit():  # auto, local, or a client's ray://
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address} ({error}): start one with ray start --head, or leave ray_address out"
+        ) from error
+
+
+class _SegmentTask:
+    """Runs units through a segment."""
+
+    def __init__(self, work: Work, index: int):
+        self.work, self.index = work, index
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = [self._run(row) for row in batch.to_pylist()]
+        schema = pa.schema([("number", pa.int64()), ("state", pa.string()), ("payload", pa.large_binary())])
+        return pa.Table.from_pylist(rows, schema)
+
+    def _run(self, row: dict[str, Any]) -> dict[str, Any]:
+        number, state, payload = row["number"], row["state"], row["payload"]
+        if state == "fatal":
+            return row
+        try:
+            result = self._attempt(number, pickle.loads(payload) if state == "ref" else payload)
+        except Exception as error:  # travels as a row: Ray would wrap it, and retry some
+            return {"number": number, "state": "fatal", "payload": _pickled(error)}
+        if isinstance(result, bytes):
+            return {"number": number, "state": "unit", "payload": result}
+        stats = json.dumps([asdict(item) for item in result[1]])
+        return {"number": number, "state": "done", "payload": stats.encode()}
+
+    def _attempt(self, number: int, payload: UnitRef | bytes) -> bytes | tuple[int, tuple[StageStats, ...]]:
+        """Run the unit; after `max_retries` more processes have died over it, look for the item at fault.
+
+        Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
+        leaves a byte in a file.
+        """
+        folder = self.work.folder.folder
+        marks = folder / f".{number:06d}.{self.index}.attempts"
+        with marks.open("ab") as file:
+            file.write(b".")
+        is_deadly = marks.stat().st_size > self.work.max_retries + 1 or watchdog.has_hung(folder, number, self.index)
+        result = (run_segment_isolated if is_deadly else run_segment)(self.work, self.index, payload)
+        marks.unlink(missing_ok=True)
+        return result
+
+
+class _SegmentActor(_SegmentTask):
+    """The same, in a process that keeps its model."""
+
+
+def _pickled(error: Exception) -> bytes:
+    """Return an error as bytes; one that does not travel as a plain one with its text."""
+    if is_disk_full(error):
+        return pickle.dumps(OSError(error.errno, error.strerror))
+    try:
+        data = pickle.dumps(error)
+        pickle.loads(data)
+        return data
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))

@@ -1,0 +1,260 @@
+"""What `livecc data build` is told: a recipe, and `key=value` on the command line over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .execution.pipeline import fitted, make_stage
+from .inputs.videos import UNIT_VIDEOS
+from .stages.base import Stage
+
+if TYPE_CHECKING:
+    from .outputs.card import DatasetAbout
+    from .outputs.dataset_folder import FolderOptions
+
+ENGINES = ("local", "ray")
+# How a stage works, and not what it makes: a run may go on with others, as on another machine.
+_HOW_KEYS = {
+    *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
+    *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
+}
+_ABOUT_KEYS = ("name", "sources", "language", "license", "license_name", "license_link", "notes")
+_FOLDER_KEYS = ("videos", "video_feature", "jsonl", "clips_per_shard")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything a run is told.
+
+    Raises:
+        ValueError: if a value does not fit.
+    """
+
+    input: str = field(default="", metadata={"help": "Folder of videos, or a .jsonl or .parquet manifest."})
+    out: str = field(default="", metadata={"help": "Folder for the result; a run that was interrupted goes on in it."})
+    stages: dict[str, dict[str, Any]] = field(
+        default_factory=dict, metadata={"help": "Stages in order, each with its thresholds."}
+    )
+    engine: str = field(default="local", metadata={"help": "local: processes on this machine; ray: Ray Data."})
+    limit: int | None = field(default=None, metadata={"help": "Only the first so many videos."})
+    language: str | None = field(
+        default="en", metadata={"help": "Captions in this language come first, where a folder has several."}
+    )
+    media_root: str | None = field(
+        default=None, metadata={"help": "Where relative paths of a manifest start; default: its folder."}
+    )
+    unit_videos: int = field(
+        default=UNIT_VIDEOS,
+        metadata={"help": "Videos of a work unit: what a crash can cost, and a finished file holds."},
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Processes for stages without a model; default: one a core."}
+    )
+    gpus: int | None = field(
+        default=None, metadata={"help": "Processes for each stage with a model; default: one an accelerator."}
+    )
+    max_retries: int = field(default=2, metadata={"help": "How often a unit whose process died is tried again whole."})
+    item_timeout_s: float = field(
+        default=3600.0,
+        metadata={
+            "help": "Seconds that a stage may be silent over an item, besides four times its length; then its process "
+            "is ended, and the item dropped. 0: no limit."
+        },
+    )
+    keep_going: bool = field(
+        default=False, metadata={"help": "Drop items even if a stage fails on all of a unit, instead of stopping."}
+    )
+    ray_address: str | None = field(
+        default=None, metadata={"help": "Cluster: auto, or an address; default: $RAY_ADDRESS, else start one here."}
+    )
+    restart: bool = field(default=False, metadata={"help": "Throw away what is finished in out, and begin anew."})
+    dataset: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": f"For the card and its files: {', '.join(_ABOUT_KEYS + _FOLDER_KEYS)}."}
+    )
+
+    def __post_init__(self) -> None:
+        for name, example in (("input", "my-videos"), ("out", "runs/my-dataset")):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is not given: set it in the recipe or as {name}={example}")
+        if not self.stages:
+            raise ValueError("there are no stages: expected a recipe with some, such as recipes/data/my_videos.yaml")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine is {self.engine!r}; expected one of: {', '.join(ENGINES)}")
+        for name in ("limit", "unit_videos", "workers", "gpus"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
+        if not 0 <= self.item_timeout_s < math.inf:
+            raise ValueError(f"item_timeout_s is {self.item_timeout_s}; expected seconds, or 0 for no limit")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries is {self.max_retries}; expected 0 or more")
+        _check_dataset(self.dataset)
+
+    def make_stages(self) -> list[Stage]:
+        """Returns the stages, in order.
+
+        Raises:
+            ValueError: if a stage or threshold is unknown or does not fit.
+        """
+        stages = [make_stage(name, thresholds) for name, thresholds in self.stages.items()]
+        names = [stage.name for stage in stages]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"stage {repeated.pop()} comes twice: expected each once")
+        return stages
+
+    def folder_options(self) -> FolderOptions:
+        """Returns how the dataset folder is written."""
+        from .outputs.dataset_folder import FolderOptions
+
+        chosen = {key: value for key, value in self.dataset.items() if key in _FOLDER_KEYS}
+        return FolderOptions(**chosen, overwrite=True)
+
+    def about(self, stages: Sequence[Stage], funnel: Mapping[str, Mapping[str, float | None]]) -> DatasetAbout:
+        """Returns what the dataset's card says."""
+        from .outputs.card import DatasetAbout
+
+        chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}
+        chosen.setdefault("name", Path(self.out).expanduser().absolute().name)
+        # Whose words a dataset holds, nobody knows that did not look.
+        spoken = {stage.name: getattr(stage, "language", None) for stage in stages if stage.name in ("asr", "language")}
+        code = spoken.get("language") or spoken.get("asr")
+        chosen.setdefault("language", [code.split("-")[0]] if code else [])
+        return DatasetAbout(**chosen, stages=stages, funnel=funnel)
+
+
+def load_options(
+    config: str | os.PathLike | None, overrides: Sequence[str] = (), only_stages: str | None = None, **flags: Any
+) -> BuildOptions:
+    """Read a recipe with what the command line says over it.
+
+    Args:
+        config: a YAML recipe.
+        overrides: `key=value`, `stage.threshold=value` or `dataset.key=value`; values are YAML.
+        only_stages: names of the recipe's stages to run, with commas between.
+        flags: options given by name; `None`: not given.
+
+    Raises:
+        FileNotFoundError: if there is no such recipe.
+        ValueError: if a key is unknown or a value does not fit.
+    """
+    values = _read_recipe(config) if config is not None else {}
+    values["stages"] = _stages_of(values.get("stages"))
+    for override in overrides:
+        _apply(values, override)
+    values |= {key: value for key, value in flags.items() if value is not None}
+    if only_stages is not None:
+        values["stages"] = _chosen(values["stages"], only_stages)
+    known = {item.name: item for item in fields(BuildOptions)}
+    _check_keys(values, known, "option")
+    for key in set(values) - {"stages", "dataset"}:
+        values[key] = fitted(values[key], known[key], key)
+    if not isinstance(values.get("dataset", {}), dict):
+        raise ValueError(f"dataset is {values['dataset']!r}: expected a mapping")
+    return BuildOptions(**values)
+
+
+def _read_recipe(path: str | os.PathLike) -> dict[str, Any]:
+    import yaml
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no recipe {path}: expected a YAML file such as recipes/data/my_videos.yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds {type(values).__name__}: expected keys and values")
+    return values
+
+
+def _stages_of(value: Any) -> dict[str, dict[str, Any]]:
+    """Return the stages as a mapping; a recipe may also list names."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict | None):
+        raise ValueError(f"stages is {value!r:.80}: expected a mapping of names to thresholds")
+    for name, thresholds in (value or {}).items():
+        if not isinstance(thresholds, dict | None):
+            raise ValueError(f"stage {name} has {thresholds!r:.60}: expected a mapping of thresholds")
+    return {str(name): dict(thresholds or {}) for name, thresholds in (value or {}).items()}
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{override!r} is no option: expected key=value, such as limit=100 or text_loss.max_loss=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of {override!r} is not YAML: {error}") from error
+    section, dot, name = key.rpartition(".")
+    if not dot:
+        if key == "stages":
+            raise ValueError("stages are chosen with --stages a,b")
+        values[key] = value
+    elif section == "dataset":
+        values["dataset"] = {**(values.get("dataset") or {}), name: value}
+    else:
+        stages = values["stages"]
+        target = section if section in stages else _by_class_name(stages).get(section)
+        if target is None:
+            raise ValueError(f"{override!r}: there is no stage {section!r} in this run; it has {', '.join(stages)}")
+        stages[target] = {**stages[target], name: value}
+
+
+def _by_class_name(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of a user's own stages by the name that each gives itself."""
+    from .execution.pipeline import find_stage
+
+    return {find_stage(key).name: key for key in stages if ":" in key}
+
+
+def _chosen(stages: dict[str, dict[str, Any]], names: str) -> dict[str, dict[str, Any]]:
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    own = _by_class_name(stages)
+    keys = [own.get(name, name) for name in wanted]
+    for name, key in zip(wanted, keys, strict=True):
+        if key not in stages:
+            raise ValueError(f"--stages names {name!r}, which is not in this run; it has {', '.join(stages)}")
+    return {key: thresholds for key, thresholds in stages.items() if key in keys}
+
+
+def _check_dataset(values: Mapping[str, Any]) -> None:
+    from .outputs.card import DatasetAbout
+    from .outputs.dataset_folder import FolderOptions
+
+    _check_keys(values, _ABOUT_KEYS + _FOLDER_KEYS, "dataset key")
+    known = {item.name: item for cls in (DatasetAbout, FolderOptions) for item in fields(cls)}
+    for key, value in values.items():
+        is_list = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+        if str(known[key].type).startswith("Sequence") and not is_list:
+            raise ValueError(f"dataset.{key} is {value!r}: expected a list of texts, such as [{value}]")
+        fitted(value, known[key], f"dataset.{key}")
+
+
+def _check_keys(values: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], what: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+            raise ValueError(f"unknown {what} {key!r}: {hint}")
+
+
+def stage_values(stage: Stage) -> dict[str, Any]:
+    """Return what of a stage decides its output: its thresholds, without where its model runs."""
+    return {
+        item.name: getattr(stage, item.name)
+        for item in dataclasses.fields(stage)
+        if item.init and item.name not in _HOW_KEYS
+    }

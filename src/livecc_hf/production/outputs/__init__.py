@@ -1,0 +1,1 @@
+"""What a run leaves: the dataset folder, its files, card and report."""

@@ -1,0 +1,237 @@
+"""The card of a produced dataset: what is in it, where it is from, how it was made, what to check before use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from ..stages.base import Stage
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetCard
+
+_FUNNEL_KEYS = ("items_in", "items_out", "hours_in", "hours_out")
+_SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+_DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What a dataset holds.
+
+    Attributes:
+        n_clips, n_videos, n_words: counts; videos are told apart by their path.
+        hours: of all clips together.
+    """
+
+    n_clips: int
+    n_videos: int
+    n_words: int
+    hours: float
+
+
+@dataclass(frozen=True)
+class DatasetAbout:
+    """What a card says that the data cannot.
+
+    Attributes:
+        name: the dataset's name, for people.
+        sources: where the videos are from, a line each.
+        language: ISO 639 codes, such as "en"; none: not stated.
+        license: an identifier of the Hub, such as "cc-by-4.0"; "other" comes with a name
+            and a link of its own.
+        stages: the stages in order; their thresholds are listed.
+        funnel: for each stage's name `items_in`, `items_out`, `hours_in`, `hours_out`; hours may be left out. Items
+            are videos up to the clip stage's input and clips after it.
+        notes: more for the reader, in Markdown.
+    """
+
+    name: str
+    sources: Sequence[str] = ()
+    language: Sequence[str] = ("en",)
+    license: str = "other"
+    license_name: str | None = "unknown"
+    license_link: str | None = None
+    stages: Sequence[Stage] = ()
+    funnel: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ValueError("the dataset's name is empty: expected one for its card")
+        for text in ("sources", "language"):
+            if isinstance(getattr(self, text), str):
+                raise ValueError(f"{text} is {getattr(self, text)!r}: expected a list of texts")
+        for stage, counts in self.funnel.items():
+            _check_counts(stage, counts)
+
+
+def make_card(
+    about: DatasetAbout,
+    summary: DatasetSummary,
+    *,
+    features: list[dict[str, Any]] | None = None,
+    has_videos: bool = False,
+    has_jsonl: bool = False,
+    content_id: str = "",
+) -> DatasetCard:
+    """Return the card of a dataset folder.
+
+    Args:
+        about: what its maker knows.
+        summary: what it holds.
+        features: of the columns, as `datasets` has them in YAML; `None`: as the Parquet files say.
+        has_videos: the videos are in the folder.
+        has_jsonl: `conversations.jsonl` is in the folder.
+        content_id: what tells the data from other data; `datasets` caches a folder by its last name and this.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    # A licence's name and link belong to "other" only.
+    own_license = (
+        {"license_name": about.license_name, "license_link": about.license_link} if about.license == "other" else {}
+    )
+    data = DatasetCardData(
+        pretty_name=about.name,
+        language=list(about.language) or None,
+        license=about.license,
+        size_categories=[_size(summary.n_clips)],
+        task_categories=["video-text-to-text"],
+        tags=["livecc", "video", "live-commentary"],
+        configs=[_config(content_id)],
+        **({"dataset_info": {"features": features}} if features else {}),
+        **{key: value for key, value in own_license.items() if value},
+    )
+    sections = [
+        f"# {about.name}",
+        _what(summary, about),
+        "## Columns\n\n" + _columns(has_videos, has_jsonl),
+        "## Sources\n\n" + (_bullets(about.sources) or "Not stated by the dataset's maker."),
+        "## How it was made\n\n" + (_made(about.stages) or "Not stated by the dataset's maker."),
+        *(["## What each stage kept\n\n" + _funnel(about.funnel)] if about.funnel else []),
+        "## Before use\n\n" + _checks(about),
+        *([about.notes.strip()] if about.notes.strip() else []),
+    ]
+    return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+
+
+def _config(content_id: str) -> dict[str, Any]:
+    config: dict[str, Any] = {"config_name": "default", "data_files": _DATA_FILES}
+    return config | ({"description": f"content {content_id}"} if content_id else {})
+
+
+def _check_counts(stage: str, counts: Mapping[str, float | None]) -> None:
+    unknown = set(counts) - set(_FUNNEL_KEYS)
+    missing = {"items_in", "items_out"} - set(counts)
+    if unknown or missing:
+        raise ValueError(
+            f"funnel of stage {stage!r} has keys {sorted(counts)}: expected {', '.join(_FUNNEL_KEYS)} (hours may be "
+            "left out)"
+        )
+    for key, value in counts.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (value is None and key.startswith("hours")) and not (is_number and 0 <= value < math.inf):
+            raise ValueError(f"funnel of stage {stage!r}: {key} is {value!r}: expected a number of 0 or more")
+
+
+def _size(n_clips: int) -> str:
+    """Return the Hub's category for a number of rows."""
+    bound, below = 1000, None
+    for size in _SIZES:
+        if n_clips < bound:
+            return f"n<{size}" if below is None else f"{below}<n<{size}"
+        bound, below = bound * 10, size
+    return f"{below}<n<10B"
+
+
+def _what(summary: DatasetSummary, about: DatasetAbout) -> str:
+    mean_s = 3600 * summary.hours / max(summary.n_clips, 1)
+    speed = summary.n_words / max(3600 * summary.hours, 1e-9)
+    return (
+        f"{summary.n_clips:,} narrated clips of {summary.n_videos:,} videos: {summary.hours:,.2f} hours, "
+        f"{summary.n_words:,} timed words, {mean_s:.1f} s and {speed:.2f} words a second on average. "
+        f"Language: {', '.join(about.language) or 'not stated'}. Made with livecc-hf for training live commentary: "
+        "every word has the time at which it was spoken."
+    )
+
+
+def _columns(has_videos: bool, has_jsonl: bool) -> str:
+    where = (
+        "below this folder"
+        if has_videos
+        else "as its maker's machine names it; the videos are not part of this dataset"
+    )
+    jsonl = (
+        "\n`conversations.jsonl` has the same clips as conversations, one a line, in the format of Live-CC-5M; its "
+        "last line lists the byte offsets of the others.\n"
+        if has_jsonl
+        else ""
+    )
+    return f"""| column | what |
+|---|---|
+| `video` | path of the video, {where} |
+| `video_start`, `video_end` | the clip, in seconds from what a player shows as 0:00, to 0.5 s after its last word |
+| `words` | list of `start`, `end` (seconds, on the same clock) and `word`, in the order spoken |
+| `query` | what a viewer would ask to get this commentary; null where none was written |
+| `title`, `category` | of the video |
+| `previous` | what was said in the video before the clip |
+| `language_score` | what the stage `language` measured, of the whole video; null: not run |
+| `text_loss`, `p_talking_head`, `speaker_ratio` | what other stages measured; null: not run |
+{jsonl}
+Train on it with `livecc train` and `data: [{{source: dataset, path: THIS_FOLDER_OR_REPO}}]`. To decode videos with
+`datasets`, which opens a relative path from the working folder, put the root before it:
+
+```python
+from datasets import Video, load_dataset
+
+root = "hf://datasets/USER/REPO/"  # or the folder's absolute path, with a slash
+clips = load_dataset("USER/REPO", split="train").cast_column("video", Video(decode=False))
+paths = [root + (video["path"] if isinstance(video, dict) else video) for video in clips["video"]]
+clips = clips.remove_columns("video").add_column("video", paths).cast_column("video", Video())
+```"""
+
+
+def _made(stages: Sequence[Stage]) -> str:
+    parts = []
+    for number, stage in enumerate(stages, 1):
+        doc = (type(stage).__doc__ or "").strip().split("\n")[0]
+        parts.append(f"{number}. **{stage.name}**: {doc}")
+        parts += [
+            f"   - `{item.name}` = `{getattr(stage, item.name)!r}`: {item.metadata['help']}"
+            for item in fields(stage)  # type: ignore[arg-type]
+            if item.metadata.get("help")
+        ]
+    return "\n".join(parts)
+
+
+def _funnel(funnel: Mapping[str, Mapping[str, float | None]]) -> str:
+    lines = ["| stage | items in | items out | kept | hours in | hours out |", "|---|--:|--:|--:|--:|--:|"]
+    for stage, counts in funnel.items():
+        items_in, items_out = counts["items_in"], counts["items_out"]
+        share = f"{100 * items_out / items_in:.1f} %" if items_in else ""
+        hours = [counts.get(key) for key in ("hours_in", "hours_out")]
+        shown = ["" if value is None else f"{value:,.2f}" for value in hours]
+        lines.append(f"| {stage} | {items_in:,} | {items_out:,} | {share} | {shown[0]} | {shown[1]} |")
+    return "\n".join(
+        [*lines, "", "Items are videos until they are cut into clips, so that a stage may give more than it got."]
+    )
+
+
+def _checks(about: DatasetAbout) -> str:
+    license_text = about.license_name if about.license == "other" and about.license_name else about.license
+    return f"""- **Copyright.** The licence stated here ({license_text}) is what the maker of this dataset chose for
+  the collection. Each video, its sound and its words belong to whoever made them: check the terms of every source,
+  and whether your use is allowed where you are. Remove what its owner asks you to remove.
+- **Faces and voices.** The videos show and name people who may not know of this dataset. A talking-head filter removes
+  videos that mostly show a speaker's face; it does not make anyone anonymous. Faces and voices are personal data
+  in many places; do not identify people or clone voices with it.
+- **Words are automatic.** Captions and speech recognition make mistakes, also in names and numbers, and captions
+  without word times were split evenly over their line. What is said may be wrong, biased or offensive: nobody has
+  read all of it.
+- **Language and topics** are those of the sources, not of the world; look at the columns before you rely on them."""
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

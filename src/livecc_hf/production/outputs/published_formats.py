@@ -1,0 +1,240 @@
+"""Clips as training data: the published JSON Lines of conversations, and Parquet of flat columns.
+
+Both are written beside their place and moved there when complete, so that a file that exists is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..atomic import replaced_when_done
+from ..schemas import CLIP_SCHEMA
+
+# From a clip's last word to its end, so that a frame is sampled after it. It is the grammar's `FRAME_STEP_S`, whose
+# import would bring torch into every process.
+LAST_FRAME_S = 0.5
+_ESCAPED = r'[\x00-\x1f"\\]'
+_OFFSETS_A_WRITE = 100_000
+_ROW_GROUP_ROWS = 1000
+
+_CLIP_COLUMNS = {"video_start": "start_s"}
+_WORD = pa.struct([("start", pa.float64()), ("end", pa.float64()), ("word", pa.string())])
+DATASET_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("video", pa.string()),
+        ("video_start", pa.float64()),  # seconds from what a player shows as 0:00
+        ("video_end", pa.float64()),
+        ("words", pa.list_(_WORD)),
+        ("query", pa.string()),
+        ("title", pa.string()),
+        ("previous", pa.string()),
+        ("category", pa.string()),
+        ("language_score", pa.float64()),
+        ("text_loss", pa.float64()),
+        ("p_talking_head", pa.float64()),
+        ("speaker_ratio", pa.float64()),
+    ]
+)
+
+
+def dataset_rows(clips: pa.Table) -> pa.Table:
+    """Return clips as rows of a training dataset: the columns that the source `dataset` of a recipe reads.
+
+    Args:
+        clips: in `CLIP_SCHEMA`.
+
+    Returns:
+        In `DATASET_SCHEMA`; `video_end` is one sampling step (0.5 s) after the last word, or later.
+
+    Raises:
+        ValueError: if the columns are others.
+    """
+    _check(clips)
+    words = clips["words"].combine_chunks()
+    names = [name for name in DATASET_SCHEMA.names if name != "video_end"]
+    columns = {name: clips[_CLIP_COLUMNS.get(name, name)] for name in names} | {"video_end": _video_ends(clips)}
+    values = pa.StructArray.from_arrays(words.flatten().flatten(), fields=list(_WORD))  # a cast goes by names
+    return pa.table(columns | {"words": pa.ListArray.from_arrays(_offsets(words), values)}, schema=DATASET_SCHEMA)
+
+
+def conversation_lines(clips: pa.Table) -> list[bytes]:
+    """Return clips as Live-CC-5M has them: a conversation each, as one line of JSON.
+
+    The user's message has the video with `video_start` and `video_end`, and a text (the query) with `previous`,
+    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`. Other than in
+    Live-CC-5M, whose `video_end` is the last word's end, it is one sampling step (0.5 s) later.
+
+    Args:
+        clips: in `CLIP_SCHEMA`.
+
+    Returns:
+        UTF-8, each ending in a newline.
+
+    Raises:
+        ValueError: if the columns are others, or a word has no text or no finite times.
+    """
+    _check(clips)
+    _check_words(clips)
+    names = ("video", "start_s", "query", "previous", "title", "category")
+    columns = [clips[name].to_pylist() for name in names]
+    columns.insert(2, _video_ends(clips).tolist())
+    streams = _streams(clips["words"].combine_chunks()).to_pylist()
+    return [_line(row, stream) for row, stream in zip(zip(*columns, strict=True), streams, strict=True)]
+
+
+class JsonlWriter:
+    """Appends conversations to a file; see `open_jsonl`.
+
+    Attributes:
+        n_clips: how many were written.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._lengths: list[np.ndarray] = []
+        self.n_clips = 0
+
+    def write(self, clips: pa.Table) -> None:
+        """Appends clips in `CLIP_SCHEMA`."""
+        lines = conversation_lines(clips)
+        self._file.writelines(lines)
+        self._lengths.append(np.fromiter(map(len, lines), np.int64, len(lines)))
+        self.n_clips += len(lines)
+
+    def finish(self) -> None:
+        """Appends the line of offsets.
+
+        Raises:
+            ValueError: if no clip was written.
+        """
+        if not self.n_clips:
+            raise ValueError("there is no clip to write as conversations: every clip was dropped, or none came in")
+        ends = np.cumsum(np.concatenate(self._lengths))
+        offsets = np.concatenate([[0], ends[:-1]])
+        self._file.write(b"[")
+        for at in range(0, len(offsets), _OFFSETS_A_WRITE):
+            self._file.write(b", " if at else b"")
+            self._file.write(json.dumps(offsets[at : at + _OFFSETS_A_WRITE].tolist())[1:-1].encode())
+        self._file.write(b"]\n")
+
+
+@contextmanager
+def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
+    """Give a writer of conversations; the file appears, with its offsets, when the block ends without an error.
+
+    Raises:
+        ValueError: if no clip was written.
+    """
+    with replaced_when_done(path) as partial, partial.open("wb") as file:
+        writer = JsonlWriter(file)
+        yield writer
+        writer.finish()
+
+
+def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
+    """Write clips as one Parquet file of `dataset_rows`.
+
+    Row groups are small and chunked by content, so that rows are reached quickly and a changed file is uploaded only
+    where it changed.
+
+    Raises:
+        ValueError: if the columns are not those of `CLIP_SCHEMA`.
+    """
+    rows = dataset_rows(clips)
+    with replaced_when_done(path) as partial:
+        pq.write_table(
+            rows,
+            partial,
+            compression="zstd",
+            row_group_size=_ROW_GROUP_ROWS,
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        )
+
+
+def _video_ends(clips: pa.Table) -> np.ndarray:
+    """Return where the video of each clip ends: late enough that a frame is sampled after its last word.
+
+    Training sees frames at multiples of 0.5 s from the clip's start, and cuts words that end after the last one. Clips
+    that were read from a dataset end there already and stay as they are.
+    """
+    words = clips["words"].combine_chunks()
+    offsets = _offsets(words).to_numpy()
+    ends = words.flatten().field("end_s").to_numpy(zero_copy_only=False)
+    video_ends = clips["end_s"].to_numpy().copy()
+    spoken = np.flatnonzero(np.diff(offsets))
+    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + LAST_FRAME_S)
+    return video_ends
+
+
+def _check(clips: pa.Table) -> None:
+    if not clips.schema.equals(CLIP_SCHEMA):
+        raise ValueError(
+            f"clips have the columns {clips.schema.names}: expected those of CLIP_SCHEMA, {CLIP_SCHEMA.names}"
+        )
+
+
+def _check_words(clips: pa.Table) -> None:
+    column = clips["words"].combine_chunks()
+    starts, ends, texts = column.flatten().flatten()
+    is_sound = pc.fill_null(pc.and_(pc.is_finite(starts), pc.is_finite(ends)), False)
+    is_sound = pc.and_(is_sound, pc.is_valid(texts)).to_numpy(zero_copy_only=False)
+    if not is_sound.all():
+        clip = column.value_parent_indices()[int(np.argmin(is_sound))].as_py()
+        raise ValueError(
+            f"clip {clips['id'][clip].as_py()} has a word without text or finite times, which JSON cannot hold: "
+            "expected words as the clip stages give them"
+        )
+
+
+def _line(row: tuple, stream: str) -> bytes:
+    video, start_s, end_s, query, previous, title, category = row
+    place = {"type": "video", "video": video, "video_start": start_s, "video_end": end_s}
+    text = {"type": "text", "text": query or "", "previous": previous or "", "title": title or ""}
+    if category is not None:
+        text["category"] = category
+    user = json.dumps([{"role": "user", "content": [place, text]}], ensure_ascii=False)
+    return (
+        f'{user[:-1]}, {{"role": "assistant", "content": [{{"type": "text_stream", "text_stream": [{stream}]}}]}}]\n'
+    ).encode()
+
+
+def _streams(words: pa.ListArray) -> pa.Array:
+    """Return the words of each clip as JSON without the outer brackets, made column by column."""
+    starts, ends, texts = words.flatten().flatten()
+    dumped = _map_rare(
+        pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1]
+    )
+    triples = pc.binary_join_element_wise("[", _numbers(starts), ", ", _numbers(ends), ', "', dumped, '"]', "")
+    return pc.binary_join(pa.ListArray.from_arrays(_offsets(words), triples), ", ")
+
+
+def _offsets(words: pa.ListArray) -> pa.Int32Array:
+    """Return where each row's words begin among all words, and where the last ones end."""
+    lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
+    return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+
+
+def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
+    """Return numbers as JSON, whole ones as "17.0", as Python writes them and Arrow does not."""
+    encoded = seconds.dictionary_encode()  # times repeat: a word begins where another ends
+    values = encoded.dictionary
+    is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 1e9))
+    numbers = pc.binary_join_element_wise(pc.cast(values, pa.string()), pc.if_else(is_whole, ".0", ""), "")
+    return numbers.take(encoded.indices)
+
+
+def _map_rare(is_rare: pa.BooleanArray, texts: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:
+    """Return the texts with a function applied to the few that need it."""
+    rare = texts.filter(is_rare)
+    return pc.replace_with_mask(texts, is_rare, pa.array([function(text) for text in rare.to_pylist()], pa.string()))

@@ -1,0 +1,29 @@
+"""Whether a file is a video, by what is in it: what a manifest names is not for that a video."""
+
+from __future__ import annotations
+
+import os
+
+from ...modeling.video_open import VideoReadError, find_video_stream, open_video
+
+# FFmpeg makes pictures of these too: lists of other files, single pictures, and whatever has a certain ending.
+_NO_VIDEOS = frozenset(
+    {"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "rawvideo", "sdp", "smush", "tty", "xbin"}
+)
+
+
+def why_no_video(path: str | os.PathLike) -> str | None:
+    """Return why a file is no video that can be shown, or `None` if it is one; only its head is read.
+
+    Args:
+        path: of a file.
+    """
+    try:
+        with open_video(path) as container:
+            name = container.format.name
+            if name in _NO_VIDEOS or name.endswith("_pipe"):
+                return f"{path} is no video: FFmpeg reads it as {name}"
+            find_video_stream(container, path)
+    except (VideoReadError, OSError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,118 @@
+"""What a stage is: a function from a table to what it keeps and what it drops."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import DeviceError as DeviceError
+from ..errors import StageBrokenError as StageBrokenError
+from ..schemas import DROPPED_SCHEMA
+
+TEXT_WORDS = 24  # of a dropped item, kept for the report
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of a batch.
+
+    Attributes:
+        kept: what goes on, in the order it came.
+        dropped: what does not, in `DROPPED_SCHEMA`.
+    """
+
+    kept: pa.Table
+    dropped: pa.Table
+
+
+class Stage(ABC):
+    """One step of the pipeline. Subclasses are frozen dataclasses whose fields are thresholds with `help`.
+
+    A stage takes batches of any size and keeps no state between them but what `open` loads, so batches can be
+    processed anywhere, in any order, and again. One broken item never fails its batch: it is dropped with reason
+    "error". A `DeviceError` ends the run; when it is started again, the unit is done anew.
+    """
+
+    name: ClassVar[str]
+    takes: ClassVar[str] = "both"  # "videos", "clips" or "both"
+    makes_clips: ClassVar[bool] = False  # of videos
+    needs_gpu: ClassVar[bool] = False  # runs a model that is worth an accelerator
+    batch_rows: ClassVar[int] = 1024  # rows of a batch that suit it
+
+    def open(self) -> None:  # noqa: B027 (most stages have nothing to load)
+        """Loads models; called once in each process before the first batch that needs them.
+
+        Raises:
+            ValueError, ImportError: if a model or package is missing.
+        """
+
+    def needs_open(self, batch: pa.Table) -> bool:
+        """Returns whether a batch needs what `open` loads."""
+        return True
+
+    @abstractmethod
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Processes a batch of rows in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+
+
+def split(
+    stage: str,
+    batch: pa.Table,
+    reasons: np.ndarray,
+    values: np.ndarray | None = None,
+    details: list[str | None] | None = None,
+) -> StageResult:
+    """Return the rows without a reason as kept, the others as dropped.
+
+    Args:
+        stage: the stage's name.
+        batch: rows of videos or clips.
+        reasons: object array of shape (rows,): why a row is dropped, `None` to keep it.
+        values: the compared number of each row.
+        details: for a person.
+    """
+    is_kept = np.array([reason is None for reason in reasons], dtype=bool)
+    gone = np.flatnonzero(~is_kept)
+    rows = batch.take(pa.array(gone))
+    columns = {
+        "id": rows["id"],
+        "video": rows["video"],
+        "stage": pa.array([stage] * len(gone), pa.string()),
+        "reason": pa.array([reasons[i] for i in gone], pa.string()),
+        "value": pa.array([None] * len(gone) if values is None else values[gone], pa.float64(), from_pandas=True),
+        "detail": pa.array([None if details is None else details[i] for i in gone], pa.string()),
+        "hours": hours_of(rows),
+        "text": _first_words(rows),
+    }
+    columns |= _of_clips(rows)
+    return StageResult(batch.filter(pa.array(is_kept)), pa.table(columns, schema=DROPPED_SCHEMA))
+
+
+def _of_clips(rows: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Return what the report shows of dropped clips; null for videos."""
+    names = ("start_s", "end_s", "words", "faces")
+    if "start_s" not in rows.column_names:
+        return {name: pa.nulls(len(rows), DROPPED_SCHEMA.field(name).type) for name in names}
+    words = pc.list_slice(rows["words"], 0, TEXT_WORDS)
+    faces = rows["faces"] if "faces" in rows.column_names else pa.nulls(len(rows), DROPPED_SCHEMA.field("faces").type)
+    return {"start_s": rows["start_s"], "end_s": rows["end_s"], "words": words, "faces": faces}
+
+
+def hours_of(rows: pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return how much video each row is."""
+    if "duration_s" in rows.column_names:
+        return pc.divide(rows["duration_s"], 3600.0)
+    return pc.divide(pc.subtract(rows["end_s"], rows["start_s"]), 3600.0)
+
+
+def _first_words(rows: pa.Table) -> pa.Array:
+    """Return the first words of each row; null where there are none."""
+    if "words" not in rows.column_names:
+        return pa.nulls(len(rows), pa.string())
+    heads = pc.list_slice(rows["words"], 0, TEXT_WORDS).to_pylist()
+    return pa.array([" ".join(word["word"] for word in head) if head else None for head in heads], pa.string())

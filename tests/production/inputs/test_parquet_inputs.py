@@ -1,0 +1,100 @@
+"""Parquet manifests of all kinds: what does not fit costs a row, as in JSON Lines."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from livecc_hf.production.inputs.videos import open_input
+from livecc_hf.production.schemas import VIDEO_SCHEMA
+
+
+def read_all(source):
+    tables = [source.read(unit) for unit in source.units()]
+    return [row for rows, _ in tables for row in rows.to_pylist()], [
+        row for _, dropped in tables for row in dropped.to_pylist()
+    ]
+
+
+def read_parquet(path, columns):
+    pq.write_table(pa.table(columns), path)
+    return read_all(open_input(path))
+
+
+@pytest.mark.parametrize("name", ["duration_s", "width_px", "height_px"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, -0.6, 2.0**31, 1e300])
+def test_a_number_that_makes_no_sense_costs_its_row(tmp_path, name, value):
+    columns = {"video": ["a.mp4", "b.mp4", "c.mp4"], name: [60.0, value, None]}
+    found, [dropped] = read_parquet(tmp_path / "m.parquet", columns)
+    assert [(row["id"], row[name]) for row in found] == [("a.mp4", 60), ("c.mp4", None)]
+    assert (dropped["id"], dropped["video"], dropped["reason"]) == ("b.mp4", "b.mp4", "malformed")
+    assert dropped["detail"].startswith(f"row 1 of m.parquet: {name} is ")
+    lines = [{"video": video, name: number} for video, number in zip(*columns.values())]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    same, [also] = read_all(open_input(tmp_path / "m.jsonl"))
+    assert same == found and also["reason"] == "malformed"
+
+
+def test_values_of_other_types_fit_or_cost_their_row(tmp_path):
+    columns = {
+        "video": [f"{i}.mp4" for i in range(4)],
+        "width_px": [640.0, 640.5, 641.5, None],
+        "duration_s": ["60.5", "N/A", "12", None],
+        "title": [1, 2, 3, None],
+    }
+    found, [dropped] = read_parquet(tmp_path / "m.parquet", columns)
+    assert [(row["id"], row["width_px"], row["duration_s"], row["title"]) for row in found] == [
+        *(("0.mp4", 640, 60.5, "1"), ("2.mp4", 642, 12.0, "3"), ("3.mp4", None, None, None)),
+    ]
+    assert dropped["detail"] == "row 1 of m.parquet: duration_s is 'N/A': expected a number, 0 or more"
+    found, dropped = read_parquet(tmp_path / "n.parquet", {"video": ["a", "b"], "title": [{"text": "x"}, None]})
+    assert [row["id"] for row in found] == ["b"] and "title is {'text': 'x'}: expected text" in dropped[0]["detail"]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_an_empty_id_is_the_video(tmp_path, kind):
+    ids = pa.array(["", "", "x", None], pa.string()).cast(kind)
+    found, dropped = read_parquet(tmp_path / "m.parquet", {"id": ids, "video": ["a", "b", "c", "d"]})
+    assert [row["id"] for row in found] == ["a", "b", "x", "d"] and dropped == []
+
+
+def test_a_video_feature_is_its_path(tmp_path):
+    """As `datasets` stores it; the bytes of a video are not read."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    videos = [{"bytes": None, "path": "videos/a.mp4"}, {"bytes": b"x" * 1000, "path": None}, None]
+    videos.append({"bytes": b"x", "path": "hf://datasets/me/x/b.mp4"})
+    found, dropped = read_parquet(tmp_path / "m.parquet", {"video": pa.array(videos, kind), "title": list("abcd")})
+    assert [(row["video"], row["title"]) for row in found] == [
+        (str(tmp_path / "videos/a.mp4"), "a"),
+        ("hf://datasets/me/x/b.mp4", "d"),
+    ]
+    assert [(row["reason"], row["detail"][:6]) for row in dropped] == [("no_video", "row 1 "), ("no_video", "row 2 ")]
+    pq.write_table(pa.table({"video": pa.array([{"uri": "a"}])}), tmp_path / "odd.parquet")
+    with pytest.raises(ValueError, match=r"odd.parquet: column 'video' is struct<uri: string>: expected paths"):
+        open_input(tmp_path / "odd.parquet")
+
+
+def test_every_file_of_a_folder_is_looked_at_first(tmp_path):
+    pq.write_table(pa.table({"video": ["a"]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"path": ["b"]}), tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet has no column 'video'; it has: path"):
+        open_input(tmp_path)
+    pq.write_table(pa.table({"video": ["b"], "start_s": [0.0], "end_s": [1.0]}), tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match=r"1\.parquet holds clips, and .*0\.parquet videos: expected one kind"):
+        open_input(tmp_path)
+    (tmp_path / "1.parquet").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"1\.parquet is not Parquet"):
+        open_input(tmp_path)
+
+
+def test_words_of_any_shape_keep_their_place_in_the_unit(tmp_path):
+    """Odd words are read one by one, in a file whose other columns are not."""
+    words = pa.array([[["0", "1", "a"]], None, [["2", "1", "back"]], [["1", "2", "b"], ["0", "1", "c"]]])
+    columns = {"video": ["a", "b", "c", "d"], "duration_s": ["1", "2", "3", "4"], "words": words}
+    found, [dropped] = read_parquet(tmp_path / "m.parquet", columns)
+    assert [row["id"] for row in found] == ["a", "b", "d"]
+    spoken = [[word["word"] for word in row["words"] or []] for row in found]
+    assert spoken == [["a"], [], ["c", "b"]] and found[1]["words"] is None
+    assert "row 2 of m.parquet: words: word 0 runs from 2" in dropped["detail"]
+    assert open_input(tmp_path / "m.parquet").schema == VIDEO_SCHEMA
