@@ -15,7 +15,7 @@ from PIL import Image
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path, demo_clip_path
-from livecc_hf.overlay import burn_captions
+from livecc_hf.rendering.overlay import burn_captions
 
 
 def pictures_of(video: Path, fps: float, width_px: int) -> list[Image.Image]:

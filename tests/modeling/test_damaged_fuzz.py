@@ -17,8 +17,8 @@ from livecc_hf.modeling.video_reader import (
     measure_duration,
     probe_video,
 )
-from livecc_hf.overlay import OverlayWarning, burn_captions
 from livecc_hf.production.stages.metadata import probe
+from livecc_hf.rendering.overlay import OverlayWarning, burn_captions
 from livecc_hf.sources.early_check import NoVideoError, check_is_video
 
 # By file: 3 s of video with sound.

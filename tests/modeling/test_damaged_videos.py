@@ -17,7 +17,7 @@ from livecc_hf.modeling.video_reader import (
     probe_video,
 )
 from livecc_hf.modeling.video_times import SteadyClock
-from livecc_hf.overlay import burn_captions
+from livecc_hf.rendering.overlay import burn_captions
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")

@@ -10,7 +10,7 @@ from media import numbered_picture, write_tone, write_video
 from livecc_hf.captions.writers import Caption
 from livecc_hf.modeling.video_open import NoDecoderError, choose_stream, open_video
 from livecc_hf.modeling.video_reader import VideoReadWarning, iter_frames, probe_video
-from livecc_hf.overlay import burn_captions
+from livecc_hf.rendering.overlay import burn_captions
 
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 

@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         check_model_name(args.model)
     from livecc_hf.modeling.video_reader import VideoReadWarning
-    from livecc_hf.overlay import OverlayWarning
+    from livecc_hf.rendering.overlay import OverlayWarning
 
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
@@ -219,9 +219,9 @@ def _comment(run_: Run, model: Any, processor: Any) -> int:
 
 def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     """Refuse what cannot work with this file before the model is loaded."""
-    from livecc_hf.caption_art import CaptionStyle
     from livecc_hf.modeling.video_reader import measure_duration, probe_video
-    from livecc_hf.overlay import check_output
+    from livecc_hf.rendering.caption_painter import CaptionStyle
+    from livecc_hf.rendering.overlay import check_output
 
     info = probe_video(job.video)
     by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s

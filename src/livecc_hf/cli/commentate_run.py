@@ -103,9 +103,9 @@ class Run:
 
     def write_overlay(self, complete: bool) -> None:
         """Write the copy with the words in it; up to the last turn if not `complete`."""
-        from livecc_hf.caption_art import CaptionStyle
         from livecc_hf.modeling.video_reader import VideoReadWarning
-        from livecc_hf.overlay import OverlayWriter
+        from livecc_hf.rendering.caption_painter import CaptionStyle
+        from livecc_hf.rendering.overlay import OverlayWriter
 
         out = self.job.overlay
         if not complete and not self.captions:

@@ -117,7 +117,7 @@ def _comment(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float | None, query: str | None
 ) -> list[Caption]:
     """Let the folder's model comment on a clip; write the copy with its words and the sheet."""
-    from ..overlay import OverlayWriter, check_output
+    from ..rendering.overlay import OverlayWriter, check_output
 
     begin_s = start_s or 0.0
     if end_s is not None and end_s <= begin_s:
@@ -162,7 +162,7 @@ def _turns(
 
 
 def _sheet(turns: list[_Turn]) -> Any:
-    from ..contact_sheet import SheetCell, SheetLegend, contact_sheet
+    from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
 
     step = max(1, -(-len(turns) // _SHEET_FRAMES))
     cells = []

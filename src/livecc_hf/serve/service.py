@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         LiveCCForConditionalGeneration,
         StreamingProcessor,
     )
-    from livecc_hf.pooled_stream import PooledStream
+    from livecc_hf.pool.stream import PooledStream
     from livecc_hf.serve.messages import Start
     from livecc_hf.serve.session import Session
     from livecc_hf.serve.settings import ServeSettings

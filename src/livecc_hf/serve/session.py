@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.pool import PoolFullError, PoolStoppedError
-from livecc_hf.pooled_stream import OverloadedError, StreamEndedError
+from livecc_hf.pool.stream import OverloadedError, StreamEndedError
 from livecc_hf.serve.images import FrameFitter
 from livecc_hf.serve.messages import (
     CLOSE_AWAY,
@@ -42,7 +42,7 @@ from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
-    from livecc_hf.pooled_stream import PooledStream
+    from livecc_hf.pool.stream import PooledStream
     from livecc_hf.serve.service import CommentaryService
 
 _log = logging.getLogger(__name__)

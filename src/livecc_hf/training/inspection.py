@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.contact_sheet import SheetCell, SheetLegend, SheetSection, contact_sheet_of_sections
 from livecc_hf.data.unusable import REASONS, UnusableSample
 from livecc_hf.modeling.grammar import FRAME_STEP_S, IM_END, strip_continuation
+from livecc_hf.rendering.contact_sheet import SheetCell, SheetLegend, SheetSection, contact_sheet_of_sections
 
 from .sample_reading import Media, Message, TextRun, Turn, read_messages, sample_errors, turn_of
 

@@ -14,12 +14,12 @@ import torch
 
 from livecc_hf.modeling.frames import PreparedFrames, as_tensor
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
-from livecc_hf.pooled_answers import MAX_WAITING, AnswerPart, PooledAnswers
+from livecc_hf.pool.answers import MAX_WAITING, AnswerPart, PooledAnswers
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
     from livecc_hf.modeling.stream import Turn
-    from livecc_hf.pool import CommentaryPool
+    from livecc_hf.pool.pool import CommentaryPool
 
 OnSegment = Callable[["CommentarySegment"], None]
 OnEnd = Callable[[Exception | None], None]

@@ -11,7 +11,7 @@ from pooled import OPTIONS, assert_same, n_handles, resident_bytes, run_all, tak
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling import ContextFullError
 from livecc_hf.pool import PoolFullError, PoolStoppedError
-from livecc_hf.pooled_stream import StreamEndedError
+from livecc_hf.pool.stream import StreamEndedError
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .captions.writers import TimedText
-from .utils.text import one_line
+from ..captions.writers import TimedText
+from ..utils.text import one_line
 
 if TYPE_CHECKING:
-    from .caption_art import CaptionStyle
+    from .caption_painter import CaptionStyle
 
 # Containers that hold H.264 and play nearly everywhere.
 SUFFIXES = (".mp4", ".mov", ".mkv")
@@ -69,9 +69,9 @@ class OverlayWriter:
         style: CaptionStyle | None = None,
         max_gap_s: float | None = None,
     ):
-        from .modeling.video_file import nothing_decoded
-        from .modeling.video_reader import exact_number, on_screen, open_before, probe_video
-        from .modeling.video_times import MAX_GAP_S
+        from ..modeling.video_file import nothing_decoded
+        from ..modeling.video_reader import exact_number, on_screen, open_before, probe_video
+        from ..modeling.video_times import MAX_GAP_S
 
         max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
         self._style = style
@@ -105,7 +105,7 @@ class OverlayWriter:
 
     def write(self, segment: TimedText) -> None:
         """Copy the video up to the end of a segment, with its words in it; a silent one shows nothing new."""
-        from .modeling.video_reader import exact_number
+        from ..modeling.video_reader import exact_number
 
         start, end = (exact_number(name, getattr(segment, name)) + self._zero for name in ("start_s", "end_s"))
         self._copy_until(start)
@@ -134,9 +134,9 @@ class OverlayWriter:
     def _open_output(self, max_gap_s: float) -> None:
         import av
 
-        from .caption_art import CaptionPainter
-        from .modeling.video_file import display_orientation
-        from .modeling.video_open import file_url
+        from ..modeling.video_file import display_orientation
+        from ..modeling.video_open import file_url
+        from .caption_painter import CaptionPainter
 
         frame, stream = self._next[2], self._source.stream
         self._orientation = display_orientation(frame)
@@ -191,7 +191,7 @@ class OverlayWriter:
     def _encode(self, appears: Fraction, leaves: Fraction, frame: Any) -> None:
         import av
 
-        from .modeling.video_file import frame_to_rgb
+        from ..modeling.video_file import frame_to_rgb
 
         image = frame_to_rgb(frame, self._orientation, self._stored_size_px)
         width, height = self._painter.size_px
@@ -234,7 +234,7 @@ class _SoundCopy:
         """Copy those from `begin` to `end`, in seconds; `None`: from the first, to the last. `origin` becomes 0."""
         import av
 
-        from .modeling.video_times import SteadyClock
+        from ..modeling.video_times import SteadyClock
 
         for packet in packets:
             if packet.pts is None or packet.dts is None or not packet.time_base:

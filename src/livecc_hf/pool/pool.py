@@ -23,9 +23,9 @@ from livecc_hf.modeling.model_runner import new_memory
 from livecc_hf.modeling.sampling import stream_options
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.modeling.stream_layers import check_layers
-from livecc_hf.pool_stats import PoolStats
-from livecc_hf.pooled_answers import AnswerPart
-from livecc_hf.pooled_stream import OnEnd, OnSegment, PooledStream
+from livecc_hf.pool.answers import AnswerPart
+from livecc_hf.pool.stats import PoolStats
+from livecc_hf.pool.stream import OnEnd, OnSegment, PooledStream
 from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:

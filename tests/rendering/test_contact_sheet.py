@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from livecc_hf.contact_sheet import (
+from livecc_hf.rendering.contact_sheet import (
     _NOTE_COLOUR,
     _TEXT_COLOUR,
     _TIME_COLOUR,
