@@ -9,6 +9,8 @@ import importlib
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from .utils.moved import keep_old_names
+
 if TYPE_CHECKING:
     from .checkpoints.loading import load_model_and_processor
     from .modeling import (
@@ -26,6 +28,8 @@ try:
     __version__ = version("livecc-hf")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+unknown"
+
+keep_old_names()
 
 _MODULES = {
     "answer": ".questions.asking",

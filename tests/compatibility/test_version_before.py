@@ -3,6 +3,7 @@
 Where a module has moved, its old name stands in `livecc_hf.utils.moved`.
 """
 
+import importlib
 import json
 import os
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import livecc_hf
 from livecc_hf.cli.main import main
+from livecc_hf.utils.moved import MOVED
 
 ARCHIVE = Path(__file__).parents[1] / "data/version_0_1/folders.zip"
 MANIFEST_TIME_S = 1_700_000_000
@@ -66,8 +69,6 @@ def test_a_model_says_what_it_said(home, name):
 
 def test_auto_classes_load_the_checkpoint_with_the_packages_code(home):
     from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    import livecc_hf.modeling
 
     model = AutoModelForImageTextToText.from_pretrained("checkpoint").eval()
     processor = AutoProcessor.from_pretrained("checkpoint")
@@ -123,7 +124,7 @@ def test_what_the_training_run_pickled_can_be_read(home):
 
 def test_the_data_run_goes_on_to_its_end_and_does_nothing_twice(home):
     pq = pytest.importorskip("pyarrow.parquet")
-    pytest.importorskip("cld3")
+    pytest.importorskip("gcld3")
     finished = {path: path.stat().st_mtime_ns for path in home.glob("data_run/units/0*/*")}
     assert len(finished) == 2 * 3
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([".", *sys.path])}
@@ -144,3 +145,29 @@ def test_what_pages_imported_can_be_imported(line):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         exec(line, {})
+
+
+class TestOldNames:
+    """Of a module that has moved, in a process that imports nothing else."""
+
+    @pytest.mark.parametrize(("old", "new"), MOVED.items())
+    def test_are_the_module_under_its_new_name(self, old, new):
+        path = Path(livecc_hf.__file__).parent.joinpath(*old.split("."))
+        assert not path.exists() and not path.with_suffix(".py").exists()  # it would be found first
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found = importlib.import_module(f"livecc_hf.{old}")
+        assert found is importlib.import_module(f"livecc_hf.{new}")
+        assert (found.__name__, found.__spec__.name) == (f"livecc_hf.{new}", f"livecc_hf.{new}")
+
+    def test_say_what_to_write_instead(self):
+        code = "from livecc_hf.loading import load_model; import sys; assert 'torch' not in sys.modules"
+        command = [sys.executable, "-W", "default", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        said = "<string>:1: DeprecationWarning: livecc_hf.loading is now livecc_hf.checkpoints.loading"
+        assert said in done.stderr
+
+    def test_that_never_were_are_not_found(self):
+        with pytest.raises(ModuleNotFoundError, match="livecc_hf.loadin"):
+            importlib.import_module("livecc_hf.loadin")
