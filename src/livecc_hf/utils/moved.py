@@ -19,9 +19,14 @@ _PACKAGE = "livecc_hf"
 # Old name: new name, both relative to the package.
 MOVED: Mapping[str, str] = {
     "adapters": "checkpoints.adapters",
+    "contact_sheet": "rendering.contact_sheet",
     "loading": "checkpoints.loading",
     "modeling.video_loading_livecc": "modeling.video_loading",
     "modeling.video_reader_livecc": "modeling.video_reader",
+    "overlay": "rendering.overlay",
+    "production.in_flight": "production.watchdog",
+    "production.records": "production.schemas",
+    "production.stage": "production.stages.base",
 }
 
 
