@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.adapters import read_adapter, save_adapter_files, switch_adapter
+from livecc_hf.checkpoints.checkpoint import open_checkpoint
+from livecc_hf.checkpoints.errors import ModelLoadError
 from livecc_hf.checkpoints.loading import (
-    ModelLoadError,
     load_model,
     load_model_and_processor,
     load_processor,
-    read_config,
 )
 from livecc_hf.cli.main import main
 from livecc_hf.modeling import LiveCCForConditionalGeneration
@@ -98,7 +98,7 @@ def test_loaded_adapter_equals_the_trained_model_and_switches_off(trained, base)
     assert not model.training
     torch.testing.assert_close(logits(model, processor), expected, atol=1e-6, rtol=0)
     plain, _ = load_model(base, position_scheme="sequential")
-    model.disable_adapters()
+    switch_adapter(model, on=False)
     off = logits(model, processor)
     torch.testing.assert_close(off, logits(plain, processor), atol=1e-6, rtol=0)
     assert (off - expected).abs().max() > 0.1  # the training did something
@@ -110,9 +110,9 @@ def test_loaded_adapter_equals_the_trained_model_and_switches_off(trained, base)
 
 
 def test_the_adapters_scheme_wins_over_the_bases_and_loses_to_the_callers(trained, base):
-    assert read_config(str(base))[0].position_scheme == "reference"
-    assert read_config(str(trained[0]))[0].position_scheme == "sequential"
-    assert read_config(str(trained[0]), "mrope")[0].position_scheme == "mrope"
+    assert open_checkpoint(base).config.position_scheme == "reference"
+    assert open_checkpoint(trained[0]).config.position_scheme == "sequential"
+    assert open_checkpoint(trained[0], "mrope").config.position_scheme == "mrope"
 
 
 def test_an_adapter_saved_by_others_runs_in_the_bases_scheme_and_says_so(adapter, base):
@@ -138,7 +138,7 @@ def test_what_stands_beside_the_weights(trained, base):
 
 
 def test_a_users_own_card_is_kept_and_a_hub_base_is_named_with_its_revision(adapter, processor, base):
-    config, _ = read_config(str(base), "mrope")
+    config = open_checkpoint(base, "mrope").config
     (adapter / "README.md").write_text("mine")
     config.quantization_config = {"load_in_4bit": True}
     save_adapter_files(adapter, config, processor, "owner/base", "v2")
@@ -207,7 +207,7 @@ def test_over_a_four_bit_base(processor, tmp_path):
         if "lora_" in name:  # TRL holds them in bfloat16 over a quantised base
             parameter.data = parameter.data.bfloat16()
     torch.testing.assert_close(logits(loaded, own), expected, atol=1e-6, rtol=0)
-    loaded.disable_adapters()
+    switch_adapter(loaded, on=False)
     assert (logits(loaded, own) - expected).abs().max() > 0.5
     segments = loaded.start_stream(own, do_sample=False).push(torch.zeros(6, 3, 56, 56, dtype=torch.uint8))
     assert len(segments) == 1
@@ -250,7 +250,7 @@ def test_bad_adapters_are_one_clear_line(adapter, base, tmp_path, capsys):
     (adapter / "adapter_config.json").write_text("{")
     fails("adapter_config.json cannot be read")
     assert main(["convert", str(other), str(tmp_path / "out")]) == 2
-    assert "is an adapter, not a whole model: `livecc merge" in capsys.readouterr().err
+    assert "is an adapter, not a whole model: merge it first (livecc merge" in capsys.readouterr().err
 
 
 def test_without_peft_says_what_to_install(trained, monkeypatch):

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLForConditionalGeneration
 
 from livecc_hf.assets import demo_clip_path
+from livecc_hf.checkpoints.checkpoint import open_checkpoint
 from livecc_hf.checkpoints.convert import convert_checkpoint
-from livecc_hf.checkpoints.loading import ModelLoadError, load_model, load_model_and_processor, load_processor
+from livecc_hf.checkpoints.errors import ModelLoadError
+from livecc_hf.checkpoints.loading import load_model, load_model_and_processor, load_processor
 from livecc_hf.modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 
@@ -187,9 +189,7 @@ def test_bad_sources_are_one_clear_line(named, tmp_path):
 
 @pytest.mark.slow
 def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
-    from livecc_hf.checkpoints.loading import read_config
-
-    config, _ = read_config(str(published_checkpoint), "mrope")
+    config = open_checkpoint(published_checkpoint, "mrope").config
     config.text_config.intermediate_size, config.text_config.num_hidden_layers = 40000, 30
     config.text_config.layer_types = ["full_attention"] * 30
     source = shutil.copytree(published_checkpoint, tmp_path / "big-livecc")

@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
+from livecc_hf.checkpoints.errors import ModelLoadError
 from livecc_hf.checkpoints.loading import load_model, load_model_and_processor
 from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.cli.main import main
@@ -94,6 +96,69 @@ def test_the_logits_are_those_of_the_adapter(base, processor, tmp_path, options)
     assert (plain - trained).abs().max() > 0.01
     torch.testing.assert_close(on, trained, atol=1e-6, rtol=0)
     torch.testing.assert_close(merged, on, atol=1e-5, rtol=1e-5)
+
+
+def said(model, processor) -> list[list[int]]:
+    """The tokens of three turns."""
+    frames = torch.randint(0, 255, (10, 3, 56, 84), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    stream = model.start_stream(processor, do_sample=False, max_new_tokens=8)
+    return [segment.token_ids for segment in [*stream.push(frames), *stream.finish()]]
+
+
+def test_merged_while_loading_it_says_the_same_and_is_whole(adapter, base, processor, tmp_path):
+    on, own, _ = load_model_and_processor(adapter)
+    merged, _, info = load_model_and_processor(adapter, merge=True)
+    torch.testing.assert_close(logits(merged), logits(on), atol=1e-5, rtol=1e-5)
+    expected = said(on, own)
+    assert len(expected) == 3
+    assert said(merged, own) == expected != said(load_model(base, position_scheme="sequential")[0], own)
+    assert info.notes == [f"{adapter}: adapter on base {base}"]
+    assert not [name for name, _ in merged.named_modules() if "lora" in name]
+    assert not hasattr(merged, "peft_config")
+    merged.save_pretrained(tmp_path / "out")
+    processor.save_pretrained(tmp_path / "out")
+    assert said(load_model(tmp_path / "out")[0], own) == expected
+
+
+def test_over_four_bit_weights_it_is_written_first(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    tiny = bundled_model_path()
+    model, own, _ = load_model_and_processor(tiny)
+    make_adapter(model, own, tiny, tmp_path / "adapter")
+    with pytest.raises(ModelLoadError, match=r"cannot be merged into 4-bit weights .*livecc merge .*adapter OUT"):
+        load_model(tmp_path / "adapter", merge=True, load_in_4bit=True)
+    on, _ = load_model(tmp_path / "adapter", load_in_4bit=True)
+    written, _ = load_model(merge_adapter(tmp_path / "adapter", tmp_path / "out"), load_in_4bit=True)
+    assert written.is_loaded_in_4bit
+    assert not [name for name, _ in written.named_modules() if "lora" in name]
+    full, _ = load_model(tmp_path / "adapter")
+    frames = torch.randint(0, 255, (6, 3, 112, 112), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+
+    def first_logits(model):
+        stream = model.start_stream(own, do_sample=False, max_new_tokens=1, output_logits=True)
+        return stream.push(frames)[0].logits[0]
+
+    exact, unmerged, requantised = (first_logits(model) for model in (full, on, written))
+    # Both are as far from the exact model as 4 bits are, and no farther.
+    lost = (unmerged - exact).norm()
+    assert 0 < lost < 0.5 * exact.norm()
+    assert (requantised - exact).norm() < 2 * lost
+
+
+def test_commentate_merges_and_says_so(adapter, base, reference_dir, capsys):
+    run = ["commentate", str(reference_dir / "clip.mp4"), "--greedy", "--max-pixels", "50176", "--end", "5", "--model"]
+    assert main([*run, str(adapter)]) == 0
+    unmerged, err = capsys.readouterr()
+    hint = "an adapter that is not merged is slower: --merge folds it in while loading, livecc merge"
+    assert f"{hint} {adapter} OUT writes a model without it" in err
+    assert main([*run, str(adapter), "--merge"]) == 0
+    out, err = capsys.readouterr()
+    assert out == unmerged
+    assert "the adapter was merged into the weights" in err
+    assert main([*run, str(base), "--merge"]) == 2
+    err = capsys.readouterr().err
+    assert f"{base} is a whole model, with nothing to merge: leave out merge / --merge" in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_the_same_seed_gives_the_same_batches(recipe):
 
 def test_an_adapter_is_not_where_training_starts(recipe, tmp_path):
     main(["--config", recipe(use_peft=True, optimizer="trainer", train_parts=["language_model"], max_steps=1)])
-    with pytest.raises(ValueError, match="is an adapter; merge it first"):
+    with pytest.raises(ValueError, match="is an adapter, not a whole model: merge it first"):
         main(["--config", recipe(model_name_or_path=str(tmp_path / "out"), output_dir=str(tmp_path / "next"))])
 
 

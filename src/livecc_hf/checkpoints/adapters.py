@@ -1,4 +1,4 @@
-"""Adapter folders: the trained difference to a base model, and what must stand beside it to run it again."""
+"""Adapters: the trained difference to a base model, and what must stand beside it to run it again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..messages import one_line
+from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..utils.extras import MissingExtraError, require_extra
 from .cards import CARD_FILE, CardFacts, short_name, write_card
-from .loading import ModelLoadError, check_report, hub_message
+from .errors import ModelLoadError, check_report
+from .files import find_file, read_json
+from .names import ADAPTER_CONFIG_FILE, CONFIG_FILE, expand_home
 
-if TYPE_CHECKING:
-    from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
-
-CONFIG_FILE = "config.json"
-ADAPTER_CONFIG_FILE = "adapter_config.json"
 _PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 _PEFT_TEMPLATE_MARK = "[More Information Needed]"
+_OTHER_BASE = "it was made for another base model; name the right one with base / --base"
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,18 @@ class AdapterInfo:
     has_processor: bool
 
 
+def find_adapter(source: str) -> str | None:
+    """Return the path of an adapter's config; `None` if `source` holds no adapter, or a whole model beside it.
+
+    Raises:
+        ModelLoadError: if the Hub cannot be reached.
+    """
+    path = find_file(source, ADAPTER_CONFIG_FILE)
+    # A whole model with an adapter in its folder is loaded, adapter included, by transformers itself.
+    is_whole = Path(source).is_dir() and any(Path(source).glob("model*.safetensors"))
+    return None if is_whole else path
+
+
 def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
     """Read what an adapter folder or Hub repository says.
 
@@ -51,20 +62,19 @@ def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
     Raises:
         ModelLoadError: if its `adapter_config.json` or `config.json` cannot be read, or the Hub cannot be reached.
     """
-    source = str(Path(source).expanduser()) if str(source).startswith("~") else str(source)
-    path = _find_file(source, ADAPTER_CONFIG_FILE)
-    # A whole model with an adapter in its folder is loaded, adapter included, by transformers itself.
-    if path is None or (Path(source).is_dir() and any(Path(source).glob("model*.safetensors"))):
+    source = expand_home(str(source))
+    path = find_adapter(source)
+    if path is None:
         return None
-    values = _read_json(source, path)
-    config_path = _find_file(source, CONFIG_FILE)
-    config = _read_json(source, config_path) if config_path else {}
+    values = read_json(source, path)
+    config_path = find_file(source, CONFIG_FILE)
+    config = read_json(source, config_path) if config_path else {}
     return AdapterInfo(
         source=source,
         base=values.get("base_model_name_or_path") or None,
         base_revision=values.get("revision"),
         position_scheme=config.get("position_scheme"),
-        has_processor=any(_find_file(source, name) for name in _PROCESSOR_FILES),
+        has_processor=any(find_file(source, name) for name in _PROCESSOR_FILES),
     )
 
 
@@ -89,7 +99,7 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
             "with base / --base"
         )
     try:
-        on_adapter = read_adapter(source) is not None
+        on_adapter = find_adapter(source) is not None
     except ModelLoadError as error:
         raise ModelLoadError(
             f"{adapter.source} is an adapter on {source}, which cannot be read: {error}. Give the base model's folder "
@@ -106,8 +116,7 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
 def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) -> None:
     """Put an adapter on its base; the model keeps its class, so it streams as before.
 
-    `model.disable_adapters()` then gives the base's outputs, in the position scheme of the adapter; to come back
-    from there, see :func:`switch_adapter`.
+    :func:`switch_adapter` then gives the base's outputs, in the position scheme of the adapter, and back.
 
     Raises:
         ModelLoadError: if peft is missing, or the adapter does not fit the base.
@@ -125,15 +134,49 @@ def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) 
         raise ModelLoadError(
             f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {one_line(error)}"
         ) from error
-    meaning = "it was made for another base model; name the right one with base / --base"
-    check_report(adapter.source, report, "adapter weights", meaning)
+    check_report(adapter.source, report, "adapter weights", _OTHER_BASE)
+
+
+def merge_into(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForConditionalGeneration:
+    """Fold an adapter into the weights of its base, in the base's own precision; return the base, without adapter.
+
+    Args:
+        model: the base, not quantised, on the device where it is merged.
+        source: folder or Hub id of the adapter.
+
+    Raises:
+        ModelLoadError: if peft is missing, the adapter does not fit the base, or it is of a kind that does not merge.
+    """
+    require_peft()
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
+
+    try:
+        wrapped = PeftModel.from_pretrained(model, source, torch_device=str(model.device))
+        expected, saved = set(get_peft_model_state_dict(wrapped)), set(load_peft_weights(source, device="cpu"))
+    except Exception as error:  # damaged files fail in as many ways as there are formats
+        raise ModelLoadError(
+            f"{source}: the adapter cannot be loaded (damaged, or made for another base?): {one_line(error)}"
+        ) from error
+    if expected != saved:
+        odd = expected ^ saved
+        raise ModelLoadError(
+            f"{source}: {len(odd)} adapter weights do not fit the base, such as {min(odd)}: {_OTHER_BASE}"
+        )
+    try:
+        merged = wrapped.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # weights that are not finite, or a kind of adapter that does not merge
+        raise ModelLoadError(f"{source}: the adapter cannot be merged: {error}") from error
+    if hasattr(merged, "peft_config"):
+        del merged.peft_config  # of what is there no more
+    return merged
 
 
 def switch_adapter(model: LiveCCForConditionalGeneration, on: bool) -> None:
     """Switch a model's adapter on or off; off, the model is the base in the adapter's position scheme.
 
-    Also brings back what the adapter trained in full (`lora_modules_to_save`), which `model.enable_adapters()` of
-    transformers 5.23 leaves off after `model.disable_adapters()`.
+    Also switches what the adapter trained in full (`lora_modules_to_save`), which transformers'
+    `model.enable_adapters()` leaves off, and works with any peft, of which `model.disable_adapters()` of transformers
+    5.24 asks for one that is not out yet.
 
     Args:
         model: a model with an adapter, as `load_model` returns.
@@ -179,8 +222,6 @@ def save_adapter_files(
     """
     from transformers.dynamic_module_utils import custom_object_save
 
-    from ..modeling import LiveCCForConditionalGeneration
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(config)
@@ -195,7 +236,7 @@ def save_adapter_files(
     base = str(base_path.resolve()) if is_folder else str(base)
     path = folder / ADAPTER_CONFIG_FILE
     if path.is_file():
-        values = _read_json(str(folder), path)
+        values = read_json(str(folder), path)
         values |= {"base_model_name_or_path": base, "revision": None if is_folder else base_revision}
         # Replaced in one step: a process killed here leaves a checkpoint that still loads.
         part = path.with_suffix(".json.part")
@@ -214,44 +255,3 @@ def save_adapter_files(
             **about,
         )
         write_card(folder, facts)
-
-
-def _find_file(source: str, name: str) -> str | None:
-    """Path of a file in a folder or Hub repository, `None` if it is not there.
-
-    Raises:
-        ModelLoadError: if the Hub cannot be reached, and nothing of the repository is in the cache.
-    """
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return str(path) if path.is_file() else None
-    if not looks_like_hub_id(source):
-        return None
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return hf_hub_download(source, name)
-    except LocalEntryNotFoundError as error:  # the Hub was not reached
-        if any(isinstance(try_to_load_from_cache(source, known), str) for known in (CONFIG_FILE, ADAPTER_CONFIG_FILE)):
-            return None
-        raise ModelLoadError(hub_message(source, error)) from error  # rather than wait as long for the next file
-    except (EntryNotFoundError, HfHubHTTPError, HFValidationError):  # what is wrong besides, `read_config_dict` says
-        return None
-
-
-def looks_like_hub_id(source: str) -> bool:
-    """Whether `source` has the form `owner/name`, and no folder or file has that name."""
-    is_path = Path(source).exists() or source.startswith((".", "~", os.sep)) or Path(source).is_absolute()
-    return not is_path and not source.endswith("/") and source.count("/") == 1
-
-
-def _read_json(source: str, path: str | os.PathLike) -> dict:
-    path = Path(path)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{source}: {path.name} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelLoadError(f"{source}: {path.name} holds no JSON object")
-    return values

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..utils.output_folder import check_new_folder
 from .cards import CardFacts, short_name, write_card
-from .loading import ModelLoadError, load_model, load_processor, published_scheme, read_config_dict
+from .checkpoint import open_checkpoint
+from .config import stored_dtype
 
 
 def convert_checkpoint(
@@ -34,31 +35,19 @@ def convert_checkpoint(
         ModelLoadError: if the source cannot be loaded.
         ValueError: if the scheme must be given, or `out` is not empty.
     """
-    source, out = str(source), Path(out)
-    values = read_config_dict(source)
-    if position_scheme is None and values["model_type"] == "qwen2_vl":
-        position_scheme = published_scheme(source, values)
-        if position_scheme is None:
-            raise ValueError(
-                f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
-                "Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
-            )
+    out = Path(out)
+    checkpoint = open_checkpoint(source, position_scheme, only_whole=True)
+    if position_scheme is None and checkpoint.is_scheme_guessed:
+        raise ValueError(
+            f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
+            "Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
+        )
     check_new_folder(out)
-    processor = load_processor(source)
-    model, info = load_model(
-        source, device="cpu", dtype=_stored_dtype(values), position_scheme=position_scheme, processor=processor
-    )
+    processor = checkpoint.load_processor()
+    model = checkpoint.load_model("cpu", stored_dtype(checkpoint.config), processor=processor)
     model.save_pretrained(out, max_shard_size=max_shard_size)
     processor.save_pretrained(out)
-    name = short_name(source)
+    name, scheme = short_name(checkpoint.source), checkpoint.config.position_scheme
     summary = f"Converted from `{name}` by livecc-hf."
-    write_card(out, CardFacts(f"{name}, for live commentary", summary, info.position_scheme, source=source))
+    write_card(out, CardFacts(f"{name}, for live commentary", summary, scheme, source=checkpoint.source))
     return out
-
-
-def _stored_dtype(config_dict: dict) -> str:
-    dtype = config_dict.get("dtype") or config_dict.get("torch_dtype") or "float32"
-    return str(dtype).removeprefix("torch.")
-
-
-__all__ = ["ModelLoadError", "convert_checkpoint"]

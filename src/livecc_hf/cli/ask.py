@@ -7,7 +7,7 @@ import contextlib
 import warnings
 from pathlib import Path
 
-from livecc_hf.checkpoints.loading import check_model_name
+from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.model_arguments import add_model_arguments, add_sampling_arguments, load_model_of, whole_text
 from livecc_hf.cli.status import Status, show_warnings

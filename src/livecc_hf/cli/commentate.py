@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.captions.writers import FORMATS, CaptionWriter, clock, open_writer
-from livecc_hf.checkpoints.loading import check_model_name
+from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.commentate_plan import Job, plan
 from livecc_hf.cli.commentate_run import Run
 from livecc_hf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, describe

@@ -221,7 +221,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ValueError("no model is named: expected --model FOLDER_OR_HUB_ID")
     if args.min_pixels is not None:
         raise ValueError("--min-pixels is given: the fewest pixels of a frame are the protocol's; leave it out")
-    from livecc_hf.checkpoints.loading import check_model_name
+    from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.cli.status import quiet_libraries
     from livecc_hf.evaluation.running.plan import RunOptions
     from livecc_hf.evaluation.running.run import ModelSource, run
@@ -237,7 +237,8 @@ def _run(args: argparse.Namespace) -> int:
         query_form=args.query_form,
         max_pixels=args.max_pixels,
     )
-    source = ModelSource(args.model, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base)
+    names = ("device", "dtype", "load_in_4bit", "position_scheme", "base", "merge")
+    source = ModelSource(args.model, **{name: getattr(args, name) for name in names})
     result = run(args.suite, source, args.videos, args.out, options)
     done = f"{result.n_done:,} of {result.n_rows:,} rows answered"
     print(f"{done}; wrote {', '.join(map(str, result.files))}", file=sys.stderr)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from livecc_hf.cli.status import Status, quiet_libraries
+
+if TYPE_CHECKING:
+    from livecc_hf.checkpoints.checkpoint import Checkpoint
 
 WINDOWS = ("sliding", "reprefill", "none")
 _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
@@ -25,6 +28,7 @@ def add_model_arguments(group: Any) -> None:
         help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
     )
     group.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base, if not where the adapter says")
+    group.add_argument("--merge", action="store_true", help="fold an adapter into the weights, which makes it faster")
     group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if there is any")
     group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, the checkpoint's own elsewhere")
     group.add_argument("--load-in-4bit", action="store_true", help="quantise with bitsandbytes while loading")
@@ -124,12 +128,13 @@ def check_stream_options(args: argparse.Namespace) -> None:
 def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
     """Load the model and its processor, and say which."""
     from livecc_hf.assets import bundled_model_path
-    from livecc_hf.checkpoints.loading import load_model_and_processor, read_config
+    from livecc_hf.checkpoints.checkpoint import device_notes, open_checkpoint
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()
     status.update(f"looking for {name} ...")
-    read_config(str(name), args.position_scheme, args.base)  # fails early, and in one line
+    checkpoint = open_checkpoint(name, args.position_scheme, args.base)  # fails early, and in one line
+    checkpoint.check_merge(args.merge, args.load_in_4bit)
     status.clear()
     if args.model is None:
         status.line(
@@ -139,10 +144,21 @@ def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
     else:
         status.line(f"model: {name}")
     status.update("loading ...")
-    model, processor, loaded = load_model_and_processor(
-        name, args.device, args.dtype, args.load_in_4bit, args.position_scheme, args.base
-    )
+    processor = checkpoint.load_processor()
+    model = checkpoint.load_model(args.device, args.dtype, args.load_in_4bit, args.merge, processor)
     status.clear()
-    for note in loaded.notes:
+    for note in (*checkpoint.notes, *device_notes(args.device), *_adapter_notes(checkpoint, args)):
         status.line(note)
     return model, processor
+
+
+def _adapter_notes(checkpoint: Checkpoint, args: argparse.Namespace) -> list[str]:
+    """Say that an adapter makes each token slower, and how to be rid of that."""
+    if checkpoint.adapter is None:
+        return []
+    if args.merge:
+        return ["the adapter was merged into the weights"]
+    ways = [f"livecc merge {args.model} OUT writes a model without it"]
+    if not args.load_in_4bit:
+        ways.insert(0, "--merge folds it in while loading")
+    return [f"an adapter that is not merged is slower: {', '.join(ways)}"]

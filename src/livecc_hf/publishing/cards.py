@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoints.adapters import looks_like_hub_id
 from ..checkpoints.cards import CARD_FILE, parse_card, read_head
+from ..checkpoints.names import looks_like_hub_id
 from .contents import ADAPTER, SPACE, Contents
 from .hub import PushError
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..checkpoints.adapters import ADAPTER_CONFIG_FILE, looks_like_hub_id
 from ..checkpoints.cards import CARD_FILE
+from ..checkpoints.names import ADAPTER_CONFIG_FILE, looks_like_hub_id
 from ..messages import one_line
 from .cards import check_card, read_card, with_base, with_license
 from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents

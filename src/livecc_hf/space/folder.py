@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 
-from livecc_hf.checkpoints.adapters import looks_like_hub_id
+from livecc_hf.checkpoints.names import looks_like_hub_id
 from livecc_hf.messages import one_line
 from livecc_hf.utils.output_folder import check_new_folder
 

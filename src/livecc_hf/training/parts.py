@@ -190,7 +190,7 @@ def prepare_quantized(model: LiveCCForConditionalGeneration, source: str = "the 
     Raises:
         ValueError: if 4-bit layers cannot run on the model's device.
     """
-    from livecc_hf.checkpoints.loading import check_four_bit
+    from livecc_hf.checkpoints.placement import check_four_bit
 
     model.requires_grad_(False)
     if getattr(model, "is_loaded_in_4bit", False):

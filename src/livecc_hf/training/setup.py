@@ -56,19 +56,15 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     Raises:
         ValueError: if no model is named, it is none of ours, or its scheme is for inference only.
     """
-    from livecc_hf.checkpoints.adapters import read_adapter
-    from livecc_hf.checkpoints.loading import load_processor, read_config
+    from livecc_hf.checkpoints.checkpoint import open_checkpoint
 
     source = recipe.model.model_name_or_path
     if not source:
         raise ValueError("model_name_or_path is missing; name the folder or Hub id to start from")
-    if read_adapter(source) is not None:
-        raise ValueError(f"{source} is an adapter; merge it first (livecc merge {source} OUT) and start from OUT")
     revision = None if Path(source).expanduser().is_dir() else recipe.model.model_revision
-    config, notes = read_config(source, revision=revision)
-    chosen, own = recipe.ours.position_scheme, config.position_scheme
-    if chosen is not None:
-        config, notes = read_config(source, chosen, revision=revision)
+    chosen = recipe.ours.position_scheme
+    checkpoint = open_checkpoint(source, chosen, revision=revision, only_whole=True)
+    config, own, notes = checkpoint.config, checkpoint.own_scheme, list(checkpoint.notes)
     if chosen not in (None, own):
         notes.append(f"the recipe's position_scheme '{chosen}' overrides '{own}', the scheme of {source}")
     if config.position_scheme == "reference":
@@ -76,7 +72,7 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
             f"{source} runs in position scheme 'reference', which is for inference only: set position_scheme to "
             "sequential (how released LiveCC weights were trained) or mrope in the recipe"
         )
-    processor = load_processor(source, revision=revision)
+    processor = checkpoint.load_processor()
     if config.message_end_token_id is None:
         config.message_end_token_id = processor.end_id
     return processor, config, notes

@@ -36,6 +36,7 @@ class ModelSource:
     load_in_4bit: bool = False
     position_scheme: str | None = None
     base: str | None = None
+    merge: bool = False
 
 
 @dataclass
@@ -142,7 +143,7 @@ def _load(source: ModelSource, rank: int, n_processes: int, say: Say) -> tuple[A
     if device is None and n_processes > 1 and torch.cuda.is_available():
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', rank)) % torch.cuda.device_count()}"
     model, processor, info = load_model_and_processor(
-        source.name, device, source.dtype, source.load_in_4bit, source.position_scheme, source.base
+        source.name, device, source.dtype, source.load_in_4bit, source.position_scheme, source.base, source.merge
     )
     for note in info.notes if rank == 0 else ():
         say(note)

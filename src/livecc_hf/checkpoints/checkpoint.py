@@ -1,0 +1,256 @@
+"""A checkpoint that is found once: what it is, where its parts lie, and how its model and processor are loaded."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..messages import one_line
+from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
+from .config import PUBLISHED_TYPE, make_config, published_scheme, read_config_dict
+from .errors import ModelLoadError, check_report
+from .names import expand_home
+from .placement import (
+    check_four_bit,
+    checked_device,
+    default_device,
+    four_bit_config,
+    untried_accelerator,
+    weights_dtype,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_CHOOSE = "(choose another with position_scheme / --position-scheme)"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, or an adapter on its base, whose config was read.
+
+    Attributes:
+        source: the folder or Hub id.
+        adapter: what the adapter says, if it is one.
+        base: folder or Hub id of the whole model: the source itself, or the adapter's base.
+        revision: of the whole model on the Hub; `None`: its newest.
+        config: the whole model's config as ours, in the position scheme that is in force.
+        own_scheme: the position scheme without a caller's: what the files say, or their name suggests, or a guess.
+        is_scheme_guessed: whether that is a guess: a published Qwen2-VL checkpoint that does not name LiveCC.
+        notes: what a user should know of it, one line each; empty for a model of our own.
+    """
+
+    source: str
+    adapter: AdapterInfo | None
+    base: str
+    revision: str | None
+    config: LiveCCConfig
+    own_scheme: str
+    is_scheme_guessed: bool = False
+    notes: tuple[str, ...] = ()
+
+    def load_processor(self) -> StreamingProcessor:
+        """Load the processor, an adapter's own if it has one.
+
+        Raises:
+            ModelLoadError: if its files are missing or damaged.
+        """
+        source, revision = self.base, self.revision
+        if self.adapter is not None and self.adapter.has_processor:
+            source, revision = self.adapter.source, None
+        try:
+            return StreamingProcessor.from_pretrained(expand_home(source), **_revision(revision))
+        except Exception as error:  # damaged files fail in as many ways as there are formats
+            raise ModelLoadError(
+                f"{source}: the tokenizer or processor files cannot be loaded: {one_line(error)}; copy them from the "
+                "base model"
+            ) from error
+
+    def load_model(
+        self,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        load_in_4bit: bool = False,
+        merge: bool = False,
+        processor: StreamingProcessor | None = None,
+    ) -> LiveCCForConditionalGeneration:
+        """Load the model in evaluation mode, with the adapter on it, if it is one.
+
+        Args:
+            device: such as `cuda:0` or `cpu`; default: CUDA if there is any.
+            dtype: such as `bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
+            load_in_4bit: quantise the language model with bitsandbytes while loading.
+            merge: fold the adapter into the weights, which makes it as fast as a whole model.
+            processor: tells which token ends a message, where the config does not; saved with an adapter.
+
+        Raises:
+            ModelLoadError: if the weights cannot be loaded, do not fit, or the device or the options do not do.
+        """
+        self.check_merge(merge, load_in_4bit)
+        if self.adapter is not None:
+            require_peft()  # before the minutes that loading the base takes
+        config = copy.deepcopy(self.config)
+        if processor is not None and config.message_end_token_id is None:
+            config.message_end_token_id = processor.end_id
+        model = self.load_base(config, device, dtype, load_in_4bit)
+        if self.adapter is not None and merge:
+            model = merge_into(model, self.adapter.source)
+        elif self.adapter is not None:
+            attach_adapter(model, self.adapter)
+            model._adapter_processor = processor  # saved with the adapter: it may not be its base's
+        return model.eval()
+
+    def check_merge(self, merge: bool, load_in_4bit: bool = False) -> None:
+        """Refuse to merge what cannot be merged.
+
+        Raises:
+            ModelLoadError: if it is no adapter, or its base is, or will be, quantised.
+        """
+        if not merge:
+            return
+        if self.adapter is None:
+            raise ModelLoadError(f"{self.source} is a whole model, with nothing to merge: leave out merge / --merge")
+        if load_in_4bit:
+            raise ModelLoadError(
+                f"{self.source} cannot be merged into 4-bit weights without rounding them once more: leave out merge / "
+                f"--merge, or write it merged (livecc merge {self.source} OUT) and load that in 4-bit"
+            )
+        self.check_unquantized()
+
+    def check_unquantized(self) -> None:
+        """Raise `ModelLoadError` if the base's weights are stored quantised: nothing can be merged into them."""
+        if getattr(self.config, "quantization_config", None) is not None:
+            raise ModelLoadError(
+                f"{self.base} holds quantised weights, which an adapter cannot be merged into exactly: give the "
+                "unquantised model with base / --base"
+            )
+
+    def load_base(
+        self,
+        config: LiveCCConfig | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        load_in_4bit: bool = False,
+    ) -> LiveCCForConditionalGeneration:
+        """Load the weights of the whole model, without an adapter.
+
+        Args:
+            config: in place of the checkpoint's.
+            device, dtype, load_in_4bit: as of :meth:`load_model`.
+
+        Raises:
+            ModelLoadError: as :meth:`load_model`.
+        """
+        place = checked_device(device if device is not None else default_device())
+        options: dict[str, Any] = {"dtype": weights_dtype(dtype, place), "device_map": {"": place}}
+        if load_in_4bit:
+            options |= {"quantization_config": four_bit_config(place)}
+        try:
+            model, report = LiveCCForConditionalGeneration.from_pretrained(
+                expand_home(self.base),
+                config=config or self.config,
+                output_loading_info=True,
+                **options,
+                **_revision(self.revision),
+            )
+        except Exception as error:  # as for the processor
+            raise ModelLoadError(
+                f"{self.base}: the weights cannot be loaded (missing or damaged?): {one_line(error)}"
+            ) from error
+        check_report(self.base, report)
+        if load_in_4bit:
+            check_four_bit(self.base, model, place)
+        return model
+
+
+def open_checkpoint(
+    source: str | os.PathLike,
+    position_scheme: str | None = None,
+    base: str | os.PathLike | None = None,
+    revision: str | None = None,
+    only_whole: bool = False,
+) -> Checkpoint:
+    """Find a model or an adapter, and read its config; an adapter gets that of its base, in its own position scheme.
+
+    Args:
+        source: a folder or Hub id with a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint in the published layout,
+            or an adapter on one of them.
+        position_scheme: overrides what the files say or suggest.
+        base: for an adapter: where its base model is, if not where the adapter says.
+        revision: that of the whole model on the Hub; default: its newest, or what the adapter says.
+        only_whole: refuse an adapter.
+
+    Raises:
+        ModelLoadError: if there is no such source, it holds another kind of model, or an adapter's base is missing.
+    """
+    source = str(source)
+    adapter = read_adapter(source)
+    if adapter is not None and only_whole:
+        raise ModelLoadError(
+            f"{source} is an adapter, not a whole model: merge it first (livecc merge {source} OUT) and give OUT"
+        )
+    whole = source
+    if adapter is not None:
+        whole, known_revision = base_of(adapter, base)
+        revision = revision or known_revision
+    values = _read_values(adapter, whole, revision)
+    if adapter is None and base is not None:
+        raise ModelLoadError(f"{source} is a whole model and not an adapter: leave out base / --base {base}")
+    own_scheme, is_guessed, notes = _own_scheme(values, adapter, whole, position_scheme)
+    config = make_config(whole, values | {"position_scheme": position_scheme or own_scheme})
+    return Checkpoint(source, adapter, whole, revision, config, own_scheme, is_guessed, tuple(notes))
+
+
+def device_notes(device: str | torch.device | None) -> list[str]:
+    """Return what to say of the device that is taken where none is named."""
+    found = untried_accelerator() if device is None and default_device() == "cpu" else None
+    if found is None:
+        return []
+    return [f"device: the CPU; this machine's {found} was never tried: --device {found} --dtype bfloat16 takes it"]
+
+
+def _own_scheme(
+    values: dict[str, Any], adapter: AdapterInfo | None, whole: str, chosen: str | None
+) -> tuple[str, bool, list[str]]:
+    """Return the position scheme that files say or suggest, whether it is a guess, and notes on what was assumed.
+
+    Args:
+        values: the config of the whole model.
+        adapter: on it, if there is one.
+        whole: the whole model's folder or Hub id.
+        chosen: the scheme that a caller asks for: then nothing is assumed.
+    """
+    notes = [] if adapter is None else [f"{adapter.source}: adapter on base {whole}"]
+    if adapter is not None and adapter.position_scheme is not None:
+        return adapter.position_scheme, False, notes
+    if adapter is not None and chosen is None:
+        notes.append(
+            f"{adapter.source} does not say in which position scheme it was trained: assuming its base's {_CHOOSE}"
+        )
+    if values["model_type"] != PUBLISHED_TYPE:
+        return values.get("position_scheme", LiveCCConfig.position_scheme), False, notes
+    suggested = published_scheme(whole, values)
+    scheme = suggested or LiveCCConfig.position_scheme
+    if chosen is None:
+        kind = "LiveCC" if suggested else "Qwen2-VL"
+        notes.append(f"{whole} is a published {kind} checkpoint: assuming position scheme '{scheme}' {_CHOOSE}")
+    return scheme, suggested is None, notes
+
+
+def _read_values(adapter: AdapterInfo | None, whole: str, revision: str | None) -> dict[str, Any]:
+    try:
+        return read_config_dict(whole, revision)
+    except ModelLoadError as error:
+        if adapter is None:
+            raise
+        raise ModelLoadError(
+            f"{adapter.source} is an adapter on {whole}, which cannot be read: {error}. Give the base model's folder "
+            "or Hub id with base / --base"
+        ) from error
+
+
+def _revision(revision: str | None) -> dict[str, str]:
+    return {} if revision is None else {"revision": revision}

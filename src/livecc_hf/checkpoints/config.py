@@ -1,0 +1,75 @@
+"""What the `config.json` of a whole model says: ours, or that of a published Qwen2-VL / LiveCC checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..messages import one_line
+from ..modeling import LiveCCConfig
+from .errors import ModelLoadError, hub_message
+from .names import CONFIG_FILE, check_model_name, expand_home
+
+PUBLISHED_TYPE = "qwen2_vl"
+READABLE_TYPES = ("livecc", PUBLISHED_TYPE)
+
+
+def read_config_dict(source: str, revision: str | None = None) -> dict[str, Any]:
+    """Return the `config.json` of a whole model.
+
+    Args:
+        source: a folder or Hub id.
+        revision: the revision on the Hub; default: the newest.
+
+    Raises:
+        ModelLoadError: if there is no such source, or it holds another kind of model.
+    """
+    check_model_name(source)
+    path = Path(source).expanduser()
+    if path.is_dir() and not (path / CONFIG_FILE).is_file():
+        raise ModelLoadError(f"{source} holds no config.json: expected a folder written by save_pretrained")
+    try:
+        values, _ = LiveCCConfig.get_config_dict(expand_home(source), revision=revision)
+    except Exception as error:
+        if path.is_dir():
+            raise ModelLoadError(f"{source}: config.json cannot be read: {one_line(error)}") from error
+        raise ModelLoadError(hub_message(source, error)) from error
+    model_type = values.get("model_type") if isinstance(values, dict) else None
+    if model_type not in READABLE_TYPES:
+        raise ModelLoadError(f"{source} holds a model of type {model_type!r}: expected {' or '.join(READABLE_TYPES)}")
+    return values
+
+
+def published_scheme(source: str, values: dict[str, Any]) -> str | None:
+    """Return the scheme a published checkpoint runs in: `reference` if it names LiveCC, else `None` (unknown).
+
+    Args:
+        source: its folder or Hub id.
+        values: its config.
+    """
+    names = [source]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        # A folder of the Hub's cache is called by its commit; the repository's name stands above it.
+        names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
+    names.append(str(values.get("_name_or_path") or ""))
+    return "reference" if any("livecc" in name.lower() for name in names) else None
+
+
+def make_config(source: str, values: dict[str, Any]) -> LiveCCConfig:
+    """Return a config of ours with the values of a `config.json`.
+
+    Raises:
+        ModelLoadError: if they are not valid; the message names `source`.
+    """
+    if values["model_type"] == PUBLISHED_TYPE:
+        values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
+    try:
+        return LiveCCConfig.from_dict(values)
+    except Exception as error:  # transformers validates configs with several error types
+        raise ModelLoadError(f"{source}: config.json is not valid: {one_line(error)}") from error
+
+
+def stored_dtype(config: LiveCCConfig) -> str:
+    """Return the name of the type that a checkpoint's weights are stored in, such as `bfloat16`."""
+    return str(config.dtype or "float32").removeprefix("torch.")

@@ -1,0 +1,39 @@
+"""How checkpoints and their files are called; asking costs nothing, neither an import of PyTorch nor the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import ModelLoadError
+
+CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+_EXPECTED = "expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
+
+
+def looks_like_hub_id(source: str) -> bool:
+    """Return whether `source` has the form `owner/name`, and no folder or file has that name."""
+    is_path = Path(source).exists() or source.startswith((".", "~", os.sep)) or Path(source).is_absolute()
+    return not is_path and not source.endswith("/") and source.count("/") == 1
+
+
+def check_model_name(source: str) -> None:
+    """Check that a model may have this name.
+
+    Args:
+        source: a folder or Hub id.
+
+    Raises:
+        ModelLoadError: if it is a file, or a folder that does not exist, and cannot be a Hub id.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        raise ModelLoadError(f"{source} is a file: {_EXPECTED.replace('a folder', 'a model folder')}")
+    if not path.is_dir() and (path.is_absolute() or source.startswith((".", "~")) or source.strip("/").count("/") != 1):
+        raise ModelLoadError(f"model folder {source} does not exist: {_EXPECTED}")
+
+
+def expand_home(source: str) -> str:
+    """Return a name with `~` replaced, which the Hub's libraries take for a Hub id."""
+    return str(Path(source).expanduser()) if source.startswith("~") else source

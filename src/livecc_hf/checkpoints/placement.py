@@ -1,0 +1,124 @@
+"""Where a model is loaded, and in which precision: device, type of the weights, 4-bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..messages import one_line
+from ..utils.extras import MissingExtraError, require_extra
+from .errors import ModelLoadError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+_FOUR_BIT_BLOCK = 64  # weights that share a scale, in bitsandbytes' kernels for CPUs
+_FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability of the first NVIDIA GPUs that compute in bfloat16: Ampere
+
+
+def default_device() -> str:
+    """Return where a model goes that nobody has placed: the first CUDA device, else the CPU.
+
+    Other accelerators are taken when they are named, such as `mps` or `xpu`: nothing of ours has been tried there.
+    """
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def untried_accelerator() -> str | None:
+    """Return the accelerator of this machine that is not taken by itself, such as `mps`; `None`: there is none."""
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return None if found is None or found.type == "cuda" else found.type
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """Return a device that can be used.
+
+    Raises:
+        ModelLoadError: if it is none, or this machine does not have it.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelLoadError(f"device {str(device)!r} cannot be used: {one_line(error)}") from error
+    return torch.device(device)
+
+
+def weights_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | str:
+    """Return the type that weights are held in, or "auto": as they are stored.
+
+    Args:
+        dtype: such as `bfloat16` or `torch.bfloat16`; default: float32 on a CPU, as stored elsewhere.
+        device: where they go.
+
+    Raises:
+        ModelLoadError: if `dtype` is no floating-point type.
+    """
+    import torch
+
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else "auto"
+    value = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise ModelLoadError(f"dtype {dtype!r} is unknown: expected float32, bfloat16 or float16")
+    return value
+
+
+def four_bit_config(device: torch.device) -> BitsAndBytesConfig:
+    """Return how a language model is quantised while it is loaded.
+
+    Raises:
+        ModelLoadError: if bitsandbytes is missing.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    try:
+        require_extra("quantize", "4-bit loading", "bitsandbytes")
+    except MissingExtraError as error:
+        raise ModelLoadError(str(error)) from error
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=four_bit_compute_dtype(capability),
+        llm_int8_skip_modules=["model.visual", "lm_head"],
+    )
+
+
+def four_bit_compute_dtype(capability: tuple[int, int] | None) -> torch.dtype:
+    """Return the type that 4-bit layers compute in: bfloat16, or float16 where a GPU can only emulate that.
+
+    Args:
+        capability: the CUDA device's compute capability; `None`: another device.
+    """
+    import torch
+
+    return torch.float16 if capability is not None and capability < _FIRST_WITH_BFLOAT16 else torch.bfloat16
+
+
+def check_four_bit(source: str, model: Any, device: str | torch.device) -> None:
+    """Refuse now what bitsandbytes would refuse in the first forward.
+
+    Args:
+        source: what the message calls the model.
+        model: the model, loaded in 4-bit.
+        device: where it will run.
+
+    Raises:
+        ModelLoadError: if a 4-bit layer cannot run on that device.
+    """
+    if not str(device).startswith("cpu"):
+        return
+    for name, module in model.named_modules():
+        # By name: the package is loaded where there is such a layer, and only there.
+        if type(module).__name__ == "Linear4bit" and module.in_features % _FOUR_BIT_BLOCK:
+            raise ModelLoadError(
+                f"{source}: 4-bit weights on a CPU need layers whose input is a multiple of {_FOUR_BIT_BLOCK} wide, "
+                f"but {name} takes {module.in_features}: use a CUDA device, or load without 4-bit"
+            )
