@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..messages import one_line
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+from ..utils.atomic import write_text
 from ..utils.extras import MissingExtraError, require_extra
+from ..utils.text import one_line
 from .cards import CARD_FILE, CardFacts, short_name, write_card
 from .errors import ModelLoadError, check_report
 from .files import find_file, read_json
@@ -239,9 +240,7 @@ def save_adapter_files(
         values = read_json(str(folder), path)
         values |= {"base_model_name_or_path": base, "revision": None if is_folder else base_revision}
         # Replaced in one step: a process killed here leaves a checkpoint that still loads.
-        part = path.with_suffix(".json.part")
-        part.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        part.replace(path)
+        write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     card = folder / CARD_FILE
     if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never over the user's own
         name = short_name(base)

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..messages import one_line
+import huggingface_hub  # whose names load when they are used
 
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCard, RepoCard
+from ..utils.text import one_line
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
@@ -54,18 +53,16 @@ class CardFacts:
     is_complete: bool = False
 
 
-def build_card(facts: CardFacts) -> ModelCard:
+def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
     """Return the card of a model, or of an adapter where `relation` says so.
 
     Licence, languages and datasets are taken over from the source's own card, where it has one that can be read.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
     is_adapter = facts.relation == "adapter"
     values = _from_source(facts) | dict(facts.metadata)
     datasets = [*_listed(values.pop("datasets", None)), *facts.datasets]
     tags = [*_TAGS, *(["lora"] if is_adapter else []), *facts.tags, *_listed(values.pop("tags", None))]
-    data = ModelCardData(
+    data = huggingface_hub.ModelCardData(
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="video-text-to-text",
         tags=[*dict.fromkeys(tags)],
@@ -82,7 +79,7 @@ def build_card(facts: CardFacts) -> ModelCard:
         "training": facts.training,
         "missing": [] if facts.is_complete else _missing(data),
     }
-    return ModelCard.from_template(data, template_path=str(_TEMPLATE), **text_values)
+    return huggingface_hub.ModelCard.from_template(data, template_path=str(_TEMPLATE), **text_values)
 
 
 def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
@@ -92,7 +89,7 @@ def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
     return path
 
 
-def parse_card(path: Path, error: type[Exception] = ValueError) -> RepoCard:
+def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_hub.RepoCard:
     """Read a card that must parse.
 
     Args:
@@ -102,10 +99,8 @@ def parse_card(path: Path, error: type[Exception] = ValueError) -> RepoCard:
     Raises:
         ValueError: or the type asked for, if its head is no YAML.
     """
-    from huggingface_hub import RepoCard
-
     try:
-        card = RepoCard(path.read_text(encoding="utf-8"))
+        card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8"))
         if not isinstance(card.data.to_dict(), dict):
             raise ValueError("its head is no mapping")
     except Exception as failure:  # YAML fails in as many ways as it has rules
@@ -151,10 +146,8 @@ def _from_source(facts: CardFacts) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)  # a run asks at each of its checkpoints
 def _card_of_hub(source: str, revision: str | None) -> str:
-    from huggingface_hub import hf_hub_download
-
     try:
-        return Path(hf_hub_download(source, CARD_FILE, revision=revision)).read_text(encoding="utf-8")
+        return Path(huggingface_hub.hf_hub_download(source, CARD_FILE, revision=revision)).read_text(encoding="utf-8")
     except Exception:  # no card, no rights, no network: a card is written without it
         return ""
 
@@ -172,13 +165,11 @@ def _card_text(source: str, revision: str | None) -> str:
 
 def read_head(source: str, revision: str | None = None) -> dict[str, Any]:
     """Read the head of a model's card; empty where there is none that parses."""
-    from huggingface_hub import ModelCard
-
     text = _card_text(source, revision)
     if not text.lstrip("\ufeff \r\n").startswith("---"):
         return {}  # for which the library would warn
     try:
-        return ModelCard(text, ignore_metadata_errors=True).data.to_dict()
+        return huggingface_hub.ModelCard(text, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # YAML fails in as many ways as it has rules
         return {}
 

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..messages import one_line
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+from ..utils.text import one_line
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
 from .config import PUBLISHED_TYPE, make_config, published_scheme, read_config_dict
 from .errors import ModelLoadError, check_report

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..messages import one_line
 from ..modeling import LiveCCConfig
+from ..utils.text import one_line
 from .errors import ModelLoadError, hub_message
 from .names import CONFIG_FILE, check_model_name, expand_home
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import constants
 
-from ..messages import one_line
+from ..utils.text import one_line
 
 
 class ModelLoadError(ValueError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..messages import one_line
 from ..utils.extras import MissingExtraError, require_extra
+from ..utils.text import one_line
 from .errors import ModelLoadError
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from livecc_hf.cli.model_arguments import (
     check_window_options,
 )
 from livecc_hf.cli.status import Status
-from livecc_hf.messages import one_line
 from livecc_hf.serve.addresses import is_loopback
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 from livecc_hf.utils.extras import require_extra
+from livecc_hf.utils.text import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
