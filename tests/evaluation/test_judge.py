@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
 from chat_server import Reply, serve_chat
 
 from livecc_hf.cli.main import main
+from livecc_hf.endpoints.chat import EndpointError, RetryLimits
 from livecc_hf.evaluation import JudgeOptions, judge, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, read_rows
 from livecc_hf.evaluation.predictions.file import write_rows
-from livecc_hf.production.backends.chat_endpoint import EndpointError, RetryLimits
 
 A, B = "Commentary A is better aligned with the human commentary", "Commentary B is better aligned."
 N = 6

@@ -161,7 +161,7 @@ def test_comments_without_extras(answers):
         ("from livecc_hf.production.stages.language import Language; Language().load()", "gcld3", "data"),
         ("from livecc_hf.production.stages.asr import Asr; Asr().load()", "faster_whisper", "data"),
         (
-            "from livecc_hf.production.backends.chat_endpoint import ChatEndpoint; ChatEndpoint('http://a', 'm', {})",
+            "from livecc_hf.endpoints.chat import ChatEndpoint; ChatEndpoint('http://a', 'm', {})",
             "httpx2",
             "data",
         ),

@@ -273,8 +273,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _judge(args: argparse.Namespace) -> int:
+    from livecc_hf.endpoints.chat import RetryLimits
     from livecc_hf.evaluation.judging.ask import JudgeOptions, judge
-    from livecc_hf.production.backends.chat_endpoint import RetryLimits
 
     options = JudgeOptions(
         model=args.judge,

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 from chat_server import Reply, serve_chat, verdict
 
-from livecc_hf.production.backends.chat_endpoint import EndpointError
+from livecc_hf.endpoints.answer_cache import AnswerCacheError
+from livecc_hf.endpoints.chat import EndpointError
 from livecc_hf.production.execution.units import UnitState, is_disk_full, run_stage
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
-from livecc_hf.production.stages.base import StageBrokenError
 from livecc_hf.production.stages.prompt import Prompt, read_answer
 
 
@@ -335,7 +335,7 @@ def test_a_cache_that_fails_ends_the_run_and_pays_for_nothing_twice(tmp_path, fa
             connection.execute("PRAGMA busy_timeout = 50")
             other = sqlite3.connect(cache, isolation_level=None)
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StageBrokenError, match="answers.sqlite cannot be written: database is locked"):
+            with pytest.raises(AnswerCacheError, match="answers.sqlite cannot be written: database is locked"):
                 run_stage(stage, unit)
             other.close()
         asked = len(server.requests)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from livecc_hf.production.backends.answer_cache import AnswerCache
-from livecc_hf.production.backends.chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
+from livecc_hf.endpoints.answer_cache import AnswerCache
+from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...endpoints.answer_cache import AnswerCacheError
+from ...endpoints.chat import EndpointError
 from ...messages import one_line
 from ...utils.disk import is_disk_full
 from .. import watchdog
 from ..atomic import flush
-from ..backends.chat_endpoint import EndpointError
 from ..schemas import DROPPED_SCHEMA
 from ..stages.base import DeviceError, Stage, StageBrokenError, StageResult, hours_of, split
 
@@ -169,7 +170,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
         return _watched(stage, batch)
-    except (ImportError, EndpointError, StageBrokenError):  # the same for every batch
+    except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # the same for every batch
         raise
     except Exception as error:
         if is_disk_full(error) or not len(batch):

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..backends.answer_cache import AnswerCache
-from ..backends.chat_endpoint import ChatEndpoint, EndpointError, RetryLimits
-from ..backends.endpoint_failures import EndpointFailures
+from ...endpoints.answer_cache import AnswerCache
+from ...endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
+from ...endpoints.failures import EndpointFailures
 from ..columns import spoken_text, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from .chat_endpoint import EndpointError
+from .chat import EndpointError
 
 
 class EndpointFailures:

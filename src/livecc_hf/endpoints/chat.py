@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ...utils.extras import require_extra
+from ..utils.extras import require_extra
 
 _FIRST_WAIT_S = 1.0
 # Worth another try: time-outs, "too early", rate limits, and (from 500 on) a server's own trouble.

@@ -11,9 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ..errors import StageBrokenError
-
 _BUSY_S = 60  # how long to wait for other processes that write
+
+
+class AnswerCacheError(ValueError):
+    """The file cannot be read or written: without it, every question would be asked again, and paid for."""
 
 
 class AnswerCache:
@@ -58,7 +60,7 @@ class AnswerCache:
         """Return the answer, `None` if there is none.
 
         Raises:
-            StageBrokenError: if the file cannot be read.
+            AnswerCacheError: if the file cannot be read.
         """
         if self._connection is None:
             return None
@@ -74,7 +76,7 @@ class AnswerCache:
 
         Raises:
             OSError: if the disk is full (ENOSPC).
-            StageBrokenError: if it cannot be written for another reason.
+            AnswerCacheError: if it cannot be written for another reason.
         """
         if self._connection is None:
             return
@@ -87,9 +89,9 @@ class AnswerCache:
                 raise OSError(errno.ENOSPC, text, str(self.path)) from error
             raise self._broken("written", error) from error
 
-    def _broken(self, what: str, error: sqlite3.Error) -> StageBrokenError:
-        """Return an error that ends the run: without the file, every clip would be asked again, and paid for."""
-        return StageBrokenError(
+    def _broken(self, what: str, error: sqlite3.Error) -> AnswerCacheError:
+        """Return an error that ends the run."""
+        return AnswerCacheError(
             f"cache {self.path} cannot be {what}: {error}. What is finished is kept: close what else uses the file, "
             "or see that it can be written, and run the same command again"
         )

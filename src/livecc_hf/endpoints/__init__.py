@@ -1,0 +1,1 @@
+"""Language models behind an HTTP endpoint: questions, failures, and answers that are kept."""
