@@ -14,8 +14,8 @@ from livecc_hf.production.backends.speech_audio import NoAudioError, SpeechAudio
 from livecc_hf.production.execution.pipeline import opened
 from livecc_hf.production.execution.units import UnitState, run_stage
 from livecc_hf.production.schemas import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
-from livecc_hf.production.stages import asr
-from livecc_hf.production.stages.asr import Asr
+from livecc_hf.production.stages.asr import stage as asr_stage
+from livecc_hf.production.stages.asr.stage import Asr
 from livecc_hf.production.stages.base import DeviceError
 
 TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
@@ -225,7 +225,7 @@ def test_words_on_a_gpu(whisper, speech, tmp_path):
 
 
 def test_the_encoder_takes_what_the_device_is_tried_with(stage):
-    asr._try_device(stage.loaded.model)
+    asr_stage._try_device(stage.loaded.model)
 
 
 @pytest.mark.parametrize(

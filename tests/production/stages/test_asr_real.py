@@ -7,7 +7,7 @@ from real_weights import needs_whisper, whisper_folder
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 from test_asr import videos
 
-from livecc_hf.production.stages.asr import Asr
+from livecc_hf.production.stages.asr.stage import Asr
 
 pytestmark = [needs_espeak, needs_whisper]
 SENTENCES = (

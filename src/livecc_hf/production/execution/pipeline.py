@@ -28,7 +28,7 @@ STAGES = {
     "probe": "metadata:Probe",
     "metadata": "metadata:Metadata",
     "captions": "captions:Captions",
-    "asr": "asr:Asr",
+    "asr": "asr.stage:Asr",
     "language": "language:Language",
     "category": "category:Category",
     "pretrain_clips": "clips:PretrainClips",

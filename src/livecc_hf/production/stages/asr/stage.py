@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...data.media import resolve_media
-from ...messages import one_line
-from ...utils.extras import require_extra
-from ..backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
-from ..columns import with_column
-from ..schemas import WORDS, words_array
-from ..watchdog import items_done
-from .base import DeviceError, StageResult, split
-from .model import ModelStage, load_pretrained
+from ....data.media import resolve_media
+from ....messages import one_line
+from ....utils.extras import require_extra
+from ...backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
+from ...columns import with_column
+from ...schemas import WORDS, words_array
+from ...watchdog import items_done
+from ..base import DeviceError, StageResult, split
+from ..model import ModelStage, load_pretrained
 
 TimedWord = tuple[float, float, str]
 # How CTranslate2 calls what no other video will survive either.
