@@ -161,11 +161,11 @@ class TestOldNames:
         assert (found.__name__, found.__spec__.name) == (f"livecc_hf.{new}", f"livecc_hf.{new}")
 
     def test_say_what_to_write_instead(self):
-        code = "from livecc_hf.loading import load_model; import sys; assert 'torch' not in sys.modules"
+        code = "from livecc_hf.overlay import OverlayWriter; import sys; assert 'torch' not in sys.modules"
         command = [sys.executable, "-W", "default", "-c", code]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
-        said = "<string>:1: DeprecationWarning: livecc_hf.loading is now livecc_hf.checkpoints.loading"
+        said = "<string>:1: DeprecationWarning: livecc_hf.overlay is now livecc_hf.rendering.overlay"
         assert said in done.stderr
 
     def test_that_never_were_are_not_found(self):

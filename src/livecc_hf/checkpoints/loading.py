@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .checkpoint import Checkpoint, open_checkpoint
+from .errors import ModelLoadError
 
 if TYPE_CHECKING:
     import torch
 
     from ..modeling import LiveCCForConditionalGeneration, StreamingProcessor
+
+__all__ = ["LoadInfo", "ModelLoadError", "load_model", "load_model_and_processor", "load_processor"]
 
 
 @dataclass(frozen=True)
