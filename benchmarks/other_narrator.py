@@ -18,9 +18,9 @@ from tiny_commentary import BUNDLED, ROOT, hardware
 
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.tiny.evaluation import CLIP_S, evaluate
+from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
+from livecc_hf.evaluation.tiny.scoring import Score
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, NARRATORS
-from livecc_hf.tiny.scoring import Score
 
 NARRATOR = "other"
 ADAPTER = ROOT / "runs/livecc-tiny/other-narrator"

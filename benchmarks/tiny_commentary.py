@@ -20,7 +20,7 @@ import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.predictions import Header
 from livecc_hf.evaluation.predictions.file import write_rows
-from livecc_hf.tiny.evaluation import CLIP_S, Evaluation, evaluate
+from livecc_hf.evaluation.tiny.commentary import CLIP_S, Evaluation, evaluate
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "src/livecc_hf/assets/livecc-tiny"

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from livecc_hf.tiny.evaluation import held_out_seed
+from livecc_hf.evaluation.tiny.commentary import held_out_seed
 from livecc_hf.tiny.narration import sentence
 from livecc_hf.tiny.rendering import write_video
 from livecc_hf.tiny.world import simulate

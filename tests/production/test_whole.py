@@ -19,10 +19,10 @@ from media import write_video
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.cli.main import main
+from livecc_hf.evaluation.tiny.scoring import Turn, score_clip
 from livecc_hf.production.schemas import words_array
 from livecc_hf.tiny.narration import QUERY, Word, narrate
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS
-from livecc_hf.tiny.scoring import Turn, score_clip
 from livecc_hf.tiny.world import simulate
 
 RECIPES = Path(__file__).parents[2] / "recipes/data"

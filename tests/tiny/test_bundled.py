@@ -10,9 +10,9 @@ from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation import score
 from livecc_hf.evaluation.predictions import Header
 from livecc_hf.evaluation.predictions.file import write_rows
-from livecc_hf.tiny.evaluation import evaluate, held_out_seed, turns_of
+from livecc_hf.evaluation.tiny.commentary import evaluate, held_out_seed, turns_of
+from livecc_hf.evaluation.tiny.scoring import score_clip
 from livecc_hf.tiny.scene import Event
-from livecc_hf.tiny.scoring import score_clip
 from livecc_hf.tiny.world import simulate
 
 ASSETS = Path(livecc_hf.__file__).parent / "assets"

@@ -11,8 +11,8 @@ import torch
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.data.unusable import UnusableSample
+from livecc_hf.evaluation.tiny.scoring import score_clip
 from livecc_hf.tiny.samples import cut_window, narration_clip
-from livecc_hf.tiny.scoring import score_clip
 from livecc_hf.tiny.world import simulate
 from livecc_hf.training.samples import EncodeOptions
 from livecc_hf.training.tiny_source import TinyEntry, TinyItem, TinySource

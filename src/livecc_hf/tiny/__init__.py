@@ -1,1 +1,1 @@
-"""A small procedural world of coloured shapes, its narrator, and what measures a commentary of it."""
+"""A small procedural world of coloured shapes, and its narrator."""

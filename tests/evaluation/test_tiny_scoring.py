@@ -2,10 +2,10 @@
 
 import pytest
 
-from livecc_hf.tiny.evaluation import Evaluation
+from livecc_hf.evaluation.tiny.commentary import Evaluation
+from livecc_hf.evaluation.tiny.scoring import Score, Turn, score_clip, spoken_phrases
 from livecc_hf.tiny.narration import NARRATORS, narrate
 from livecc_hf.tiny.scene import Event
-from livecc_hf.tiny.scoring import Score, Turn, score_clip, spoken_phrases
 from livecc_hf.tiny.world import simulate
 
 MOVES = Event(4.0, "moves", "red", "ball")

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from livecc_hf.evaluation.predictions.rows import Span
 from livecc_hf.evaluation.scorers.events import EventCounts, Mention, match_mentions, quiet_turns
-
-from .narration import DEFAULT_NARRATOR, narrator_verbs
-from .scene import COLOURS, SHAPES, VERBS, Event
+from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
+from livecc_hf.tiny.scene import COLOURS, SHAPES, VERBS, Event
 
 WINDOW_S = 3.0
 SILENCE_S = 5.0
