@@ -37,6 +37,7 @@ class Repository:
         refs: the newest commit of each branch and pull request.
         trees: each commit's files, by path.
         messages: the first line of each commit.
+        history: the commits, oldest first.
         commits: how many files each commit brought.
         sent: the paths of all files that were sent, also again.
     """
@@ -46,6 +47,7 @@ class Repository:
         self.trees: dict[str, dict[str, bytes]] = {"0" * 40: {}}
         self.refs = {"main": "0" * 40}
         self.messages: list[str] = []
+        self.history: list[str] = []
         self.commits: list[int] = []
         self.sent: list[str] = []
         self.n_discussions = 0
@@ -76,6 +78,7 @@ class Repository:
         self.trees[oid] = files
         self.refs[ref] = oid
         self.messages.append(message)
+        self.history.append(oid)
         return oid
 
 

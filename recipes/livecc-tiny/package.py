@@ -17,9 +17,11 @@ from pathlib import Path
 
 import torch
 
+from livecc_hf.assets import demo_clip_path
 from livecc_hf.checkpoints.cards import CardFacts, write_card
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
+from livecc_hf.publishing.gallery import complete_card
 
 SUMMARY = """\
 A {millions:.1f}M-parameter LiveCC model that comments on a small world of coloured shapes while it watches. It
@@ -46,6 +48,12 @@ def card_facts(model: LiveCCForConditionalGeneration) -> CardFacts:
         tags=["tiny"],
         is_complete=True,
     )
+
+
+def make_card(out: Path, model: LiveCCForConditionalGeneration) -> None:
+    """Writes the folder's card, with the sample clip that its model comments on."""
+    write_card(out, card_facts(model))
+    complete_card(out, clip=demo_clip_path())
 
 
 def averaged(runs: list[Path]) -> LiveCCForConditionalGeneration:
@@ -86,7 +94,7 @@ def package(runs: list[Path], out: Path) -> None:
     weights_bytes = (out / "model.safetensors").stat().st_size
     if weights_bytes > SIZE_LIMIT_BYTES:
         raise ValueError(f"the weights take {weights_bytes} bytes; expected at most {SIZE_LIMIT_BYTES}")
-    write_card(out, card_facts(model))
+    make_card(out, model)
     print(json.dumps({"folder": str(out), "weights_bytes": weights_bytes}))
 
 

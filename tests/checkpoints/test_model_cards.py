@@ -1,5 +1,6 @@
 """Every card that the package writes parses, says what its source said, and holds a snippet that runs."""
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoCard
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
@@ -88,13 +89,29 @@ def test_a_card_that_cannot_be_read_is_as_none(tmp_path, broken):
     assert card.data.get("license") is None and "## Limits and risks" in card.text
 
 
+def bundled_card() -> RepoCard:
+    return RepoCard((bundled_model_path() / "README.md").read_text())
+
+
+def test_the_bundled_models_card_shows_what_the_model_says_of_the_sample_clip():
+    model, processor, _ = load_model_and_processor(bundled_model_path())
+    said = [s.text for s in model.stream_generate(processor, demo_clip_path(), do_sample=False) if s.text]
+    clip, sheet = bundled_card().data.to_dict()["widget"]
+    assert (clip["output"]["url"], sheet["output"]["url"]) == ("gallery.mp4", "gallery.png")
+    assert " ".join(said).startswith(clip["text"].removesuffix(" ...")) and len(clip["text"]) > 50
+    assert all((bundled_model_path() / shown["output"]["url"]).stat().st_size > 10_000 for shown in (clip, sheet))
+
+
 def test_the_bundled_models_card_is_the_templates_and_its_snippet_runs_without_the_package(tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "livecc-tiny"))
     import package
 
     model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
-    text = (bundled_model_path() / "README.md").read_text()
-    assert str(build_card(package.card_facts(model))) == text
+    card = bundled_card()
+    card.data.pop("widget")
+    text = re.sub(r"<!-- livecc:gallery -->.*<!-- /livecc:gallery -->\n\n", "", str(card), flags=re.DOTALL)
+    built = str(build_card(package.card_facts(model)))
+    assert text.replace("---\n# ", "---\n\n# ") == built and "<Gallery />" in bundled_card().text
     assert (head(bundled_model_path())["license"], head(bundled_model_path())["language"]) == ("apache-2.0", ["en"])
     assert "Before you publish" not in text
     code = text.split("```python\n")[1].split("```")[0]

@@ -9,12 +9,12 @@ from huggingface_hub import ModelCard, RepoCard
 from PIL import Image
 
 from livecc_hf.assets import bundled_model_path, demo_clip_path
+from livecc_hf.checkpoints.card_sections import set_section
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation.reporting.score_files import write_scores
 from livecc_hf.evaluation.scorers.figures import Figure, Score
 from livecc_hf.publishing.contents import read_contents
-from livecc_hf.publishing.gallery import set_section
 
 HEAD = "---\nlicense: mit\nwidget:\n- text: mine\n  output:\n    url: mine.png\n---\n"
 CARD = HEAD + "# Mine\n\nText.\n\n## Limits\n\nMany.\n"
@@ -22,7 +22,7 @@ CARD = HEAD + "# Mine\n\nText.\n\n## Limits\n\nMany.\n"
 
 @pytest.fixture
 def model(tmp_path):
-    folder = shutil.copytree(bundled_model_path(), tmp_path / "model")
+    folder = shutil.copytree(bundled_model_path(), tmp_path / "model", ignore=shutil.ignore_patterns("gallery.*"))
     (folder / "README.md").write_text(CARD)
     return folder
 

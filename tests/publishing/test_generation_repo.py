@@ -135,13 +135,12 @@ def test_the_usage_of_the_card_works_from_a_hub(repo, tmp_path):
         done = livecc(hub.url, tmp_path / "home", "push", repo, "me/live")
         assert done.returncode == 0, done.stderr
         assert "loads without livecc-hf (generate)" in done.stderr
-        commit = done.stdout.split()[-1]
-        [code] = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.DOTALL)
+        repository = hub.repositories["models/me/live"]
+        [code] = re.findall(r"```python\n(.*?)```", repository.files["README.md"].decode(), re.DOTALL)
+        assert 'custom_generate="me/live"' in code and f'revision="{repository.history[0]}"' in code
         for old, new in {
             "chenjoya/LiveCC-7B-Instruct": str(REFERENCE / "checkpoint"),
             'device_map={"": 0}': 'device_map="cpu"',
-            "USER/NAME": "me/live",
-            "COMMIT": commit,
             "match.mp4": str(REFERENCE / "clip.mp4"),
         }.items():
             assert old in code

@@ -1,10 +1,10 @@
 """A model and an adapter go to a Hub on this machine, and come back in a process without this package."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -19,21 +19,34 @@ from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
 from livecc_hf.checkpoints.loading import load_model_and_processor
 
-# What the card tells somebody to do, who has not installed this package.
-LOAD = """
-import sys, json
+# Somebody who has not installed this package.
+BLOCKED = """
+import sys
 class _Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] == "livecc_hf": raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, _Blocked())
-from transformers import AutoModelForImageTextToText, AutoProcessor
-repo, revision, video = sys.argv[1:]
-pinned = {"revision": revision, "trust_remote_code": True}
-model = AutoModelForImageTextToText.from_pretrained(repo, **pinned)
-processor = AutoProcessor.from_pretrained(repo, **pinned)
-segments = [s for s in model.stream_generate(processor, video, do_sample=False)]
-print(json.dumps([[s.start_s, s.text] for s in segments]))
 """
+
+
+def run_snippet(repository: Repository, url: str, folder: Path) -> list[str]:
+    """Run the Python of a repository's card as it stands there, beside a `video.mp4`; return the lines it prints."""
+    [code] = re.findall(r"```python\n(.*?)```", repository.files["README.md"].decode(), re.DOTALL)
+    folder.mkdir()
+    (folder / "video.mp4").symlink_to(demo_clip_path())
+    (folder / "usage.py").write_text(BLOCKED + code)
+    done = subprocess.run(
+        [sys.executable, "usage.py"],
+        env=hub_environment(url, folder / "home"), cwd=folder, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
+
+
+def said_of_the_clip(folder: Path, **options) -> list[str]:
+    """What a folder's model says of the clip, in the form of the cards."""
+    model, processor, _ = load_model_and_processor(folder, dtype=options.pop("dtype", None))
+    return [f"{s.start_s:7.1f}s  {s.text}" for s in model.stream_generate(processor, demo_clip_path(), **options)]
 
 
 def repository_of(folder: Path, visibility: str = "private") -> Repository:
@@ -63,9 +76,10 @@ def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(m
     (model / "README.md").write_text((model / "README.md").read_text() + "\nMore.\n")
     done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny")
     assert done.returncode == 0, done.stderr
-    commit = repository.refs["main"]
+    sent, commit = repository.history[-2:]
+    assert f'"revision": "{sent}"' in repository.files["README.md"].decode()
     assert done.stdout == f"{hub.url}/me/tiny {commit}\n"
-    assert repository.sent == ["README.md"]
+    assert repository.sent == ["README.md", "README.md"]  # with the repository's name, and with its own commit
     assert "deleted there: old_livecc.py" in done.stderr
     assert set(files) & set(repository.files) == set(kept)
     assert f"verified at {commit}: 82 tensors have the names, types and shapes" in done.stderr
@@ -73,22 +87,43 @@ def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(m
 
 
 @pytest.mark.slow
-def test_a_pushed_model_comments_in_a_process_without_this_package(model, hub, tmp_path):
+def test_the_snippet_of_a_pushed_models_card_runs_in_a_process_without_this_package(model, hub, tmp_path):
     done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny", "--verify", "full")
     assert done.returncode == 0, done.stderr
     assert "of a grey picture it says" in done.stderr
-    commit = done.stdout.split()[1]
-    hub.repositories["models/me/tiny"].commit({})  # what comes later does not matter to who pins
-    loaded = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LOAD), "me/tiny", commit, str(demo_clip_path())],
-        env=hub_environment(hub.url, tmp_path / "other"),
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert loaded.returncode == 0, loaded.stderr[-2000:]
-    tiny, processor, _ = load_model_and_processor(bundled_model_path(), dtype="bfloat16")
-    expected = [[s.start_s, s.text] for s in tiny.stream_generate(processor, demo_clip_path(), do_sample=False)]
-    assert json.loads(loaded.stdout.splitlines()[-1]) == expected
-    assert any(text for _, text in expected)
+    repository = hub.repositories["models/me/tiny"]
+    sent, named = repository.history
+    assert done.stdout == f"{hub.url}/me/tiny {named}\n"
+    assert f'"revision": "{sent}"' in repository.files["README.md"].decode()
+    assert f"the card's snippet names commit {sent}" in done.stderr
+    kept = dict(repository.files)
+    repository.commit({"README.md": kept["README.md"]})  # what comes later does not matter to who pins
+    expected = said_of_the_clip(bundled_model_path(), dtype="bfloat16", query="Please describe the video.")
+    assert run_snippet(repository, hub.url, tmp_path / "reader") == expected
+    assert len({line[10:] for line in expected}) > 3
+
+
+@pytest.mark.slow
+def test_a_snippet_names_the_commit_until_what_it_loads_is_another(model, hub, tmp_path):
+    def push():
+        done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny", "--no-verify")
+        assert done.returncode == 0, done.stderr
+        return re.findall(r'"revision": "(\w+)"', repository.files["README.md"].decode()), done.stderr
+
+    repository = hub.repositories["models/me/tiny"] = Repository({"visibility": "private"})
+    (first,), _ = push()
+    assert first == repository.history[0] and len(repository.history) == 2
+    assert push()[0] == [first] and len(repository.history) == 2  # nothing has changed
+    (model / "README.md").write_text((model / "README.md").read_text() + "\nMore.\n")
+    assert push()[0] == [first] and len(repository.history) == 3  # the card alone
+    # A push that was cut between the two commits is made whole by the next.
+    repository.commit(repository.files | {"generation_config.json": b"{}"})
+    (model / "generation_config.json").write_text("{}")
+    (cut,), said = push()
+    assert cut == repository.history[3] and "nothing has changed" in said
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
+    repository.commit(repository.files | {"README.md": b"# no head"})
+    assert push()[0] == [] and len(repository.history) == 7  # a card of one's own is sent as it is
 
 
 @pytest.mark.slow
@@ -154,11 +189,26 @@ def test_an_adapter_on_a_folder_is_sent_with_its_bases_id(adapter, hub, tmp_path
     card = files["README.md"].decode()
     assert "base_model: me/base" in card and "base_model_relation: adapter" in card and "license: mit" in card
     assert not [name for name, data in files.items() if str(tmp_path).encode() in data]  # no path of this machine
+    assert "livecc merge me/lora merged" in card
+    expected = said_of_the_clip(tmp_path / "adapter", dtype="float32")
+    assert run_snippet(hub.repositories["models/me/lora"], hub.url, tmp_path / "reader") == expected
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before
     beside = livecc(hub.url, home, "push", tmp_path / "base", "me/lora")
     assert beside.returncode == 2
     assert "me/lora holds a adapter" not in beside.stderr
     assert "me/lora holds an adapter, and a model beside it would be loaded together with it" in beside.stderr
+
+
+@pytest.mark.slow
+def test_the_snippet_of_a_merged_models_card_runs(adapter, hub, tmp_path):
+    home = tmp_path / "home"
+    assert livecc(hub.url, home, "merge", adapter, tmp_path / "merged").returncode == 0
+    done = livecc(hub.url, home, "push", tmp_path / "merged", "me/merged", "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    repository = hub.repositories["models/me/merged"]
+    assert f'"revision": "{repository.history[0]}"' in repository.files["README.md"].decode()
+    expected = said_of_the_clip(tmp_path / "merged", query="Please describe the video.")
+    assert run_snippet(repository, hub.url, tmp_path / "reader") == expected
 
 
 @pytest.mark.slow

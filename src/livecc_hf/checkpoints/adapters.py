@@ -13,7 +13,7 @@ from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingPr
 from ..utils.atomic import write_text
 from ..utils.extras import MissingExtraError, require_extra
 from ..utils.text import one_line
-from .cards import CARD_FILE, CardFacts, short_name, write_card
+from .cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 from .errors import ModelLoadError, check_report
 from .files import find_file, read_json
 from .names import ADAPTER_CONFIG_FILE, CONFIG_FILE, expand_home
@@ -254,3 +254,5 @@ def save_adapter_files(
             **about,
         )
         write_card(folder, facts)
+    else:
+        update_training(folder, about.get("training") or {})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 import huggingface_hub  # whose names load when they are used
 
 from ..utils.text import one_line
+from .card_sections import facts_table, has_section, read_facts_table, set_section
 
 CARD_FILE = "README.md"
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md"
 _TRAINING = "\n## Training\n"
-_ROW = re.compile(r"^\| (?!\|)(.+?) \| (.+) \|$", re.MULTILINE)
+_TRAINING_SECTION = "training"
 _TAGS = ("livecc", "video", "streaming", "live-commentary")
 _TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets")
 
@@ -76,7 +77,7 @@ def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
         "kind": "adapter" if is_adapter else "model",
         "base": _named(facts.source) if facts.source else None,
         "base_revision": facts.source_revision,
-        "training": facts.training,
+        "training": facts_table(facts.training) if facts.training else "",
         "missing": [] if facts.is_complete else _missing(data),
     }
     return huggingface_hub.ModelCard.from_template(data, template_path=str(_TEMPLATE), **text_values)
@@ -87,6 +88,16 @@ def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
     path = Path(folder) / CARD_FILE
     path.write_text(str(build_card(facts)), encoding="utf-8")
     return path
+
+
+@contextlib.contextmanager
+def kept_card(folder: str | os.PathLike) -> Iterator[None]:
+    """Leave a folder's card as it is, if it has one: PEFT puts tags of its own, with the base's path, into one."""
+    path = Path(folder) / CARD_FILE
+    text = path.read_bytes() if path.is_file() else None
+    yield
+    if text is not None:
+        path.write_bytes(text)
 
 
 def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_hub.RepoCard:
@@ -111,8 +122,15 @@ def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_h
 def read_training(source: str, revision: str | None = None) -> dict[str, str]:
     """Return the facts of a run that a card of ours tells; empty where there is none, or it has none."""
     _, _, rest = _card_text(source, revision).partition(_TRAINING)
-    rows = _ROW.findall(rest.partition("\n## ")[0])
-    return {name: value.replace("\\|", "|") for name, value in rows}
+    return read_facts_table(rest.partition("\n## ")[0])
+
+
+def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> None:
+    """Write the facts of a run anew into a folder's card, if it is one of ours that has them."""
+    path = Path(folder) / CARD_FILE
+    text = path.read_text(encoding="utf-8")
+    if training and has_section(text, _TRAINING_SECTION):
+        path.write_text(set_section(text, _TRAINING_SECTION, facts_table(training), ""), encoding="utf-8")
 
 
 def short_name(source: str) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..checkpoints.cards import CARD_FILE
@@ -39,6 +39,16 @@ class Checked:
     loaded: dict = field(default_factory=dict)
     base: str | None = None
     space_sdk: str | None = None
+
+    def read_text(self, name: str) -> str:
+        """Return the text of a file as it is sent."""
+        if name in self.rewritten:
+            return self.rewritten[name]
+        return (self.contents.folder / name).read_text(encoding="utf-8")
+
+    def with_text(self, name: str, text: str) -> Checked:
+        """Return it with another text for a file."""
+        return replace(self, rewritten=self.rewritten | {name: text})
 
     def copy_to(self, folder: Path, link: Callable[[Path, Path], None] = os.symlink) -> Contents:
         """Write what is sent into an empty folder, as links where nothing is rewritten; return its contents."""

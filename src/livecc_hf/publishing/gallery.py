@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import Caption
+from ..checkpoints.card_sections import set_section
 from ..checkpoints.cards import CARD_FILE, parse_card
 
 if TYPE_CHECKING:
@@ -79,26 +80,6 @@ def complete_card(
         written += [folder / CLIP_FILE, folder / SHEET_FILE]
     path.write_text(str(card), encoding="utf-8")
     return written
-
-
-def set_section(text: str, name: str, content: str, head: str, before: str = "", after: int | None = None) -> str:
-    """Return Markdown with new content between its marks of a section.
-
-    Args:
-        text: the Markdown.
-        name: of the section, in its marks.
-        content: what stands between them.
-        head: what stands above a section that is new.
-        before: a new section comes before this text, else at the end.
-        after: a new section comes at this offset.
-    """
-    begin, end = f"<!-- livecc:{name} -->", f"<!-- /livecc:{name} -->"
-    section = f"{begin}\n{content.strip()}\n{end}"
-    found = re.search(re.escape(begin) + ".*?" + re.escape(end), text, re.DOTALL)
-    if found is not None:
-        return text[: found.start()] + section + text[found.end() :]
-    at = after if after is not None else (text.find(before) if before and before in text else len(text))
-    return f"{text[:at].rstrip()}\n\n{head}{section}\n\n{text[at:].lstrip()}".rstrip().lstrip("\n") + "\n"
 
 
 def _is_ours(item: Any) -> bool:

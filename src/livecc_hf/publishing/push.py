@@ -8,13 +8,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoints.cards import CARD_FILE
+from .card_snippet import fill_snippet, find_pinned_there, holds_the_same, leaves_commit_open
 from .checks import Checked, check_folder
 from .code_files import may_be_stale_code
-from .contents import ADAPTER, MODEL, SPACE, STALE
+from .contents import ADAPTER, MODEL, SPACE, STALE, read_contents
 from .fresh import load_fresh
 from .hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
 from .weights import compare_tensors
@@ -60,7 +62,8 @@ class Pushed:
 
     Attributes:
         url: the repository's address.
-        commit: the commit that holds what was pushed.
+        commit: the newest commit, which holds what was pushed; the snippet of its card names the one before it, since
+            no commit can name itself.
         pull_request: the pull request's address, if one was opened.
         changed: whether anything was sent.
         loaded: what a fresh process told of it at that commit; empty if that was not asked for.
@@ -172,24 +175,61 @@ def send(
         stale, before = _remote_state(api, plan, target)
         for path in stale:
             report(f"deleted there: {path} (of an earlier push)")
-        contents = plan.contents
-        if plan.rewritten:
-            copy = stack.enter_context(tempfile.TemporaryDirectory(prefix="livecc-push-"))
-            contents = plan.copy_to(Path(copy))
-        commit = upload(
-            api,
-            target,
-            contents.folder,
-            [glob.escape(name) for name in contents.files],
-            delete=stale,
-            message=options.message or f"Upload {plan.contents.kind}",
-        )
-        report("nothing has changed: nothing was sent" if commit.oid == before else f"sent: commit {commit.oid}")
+        copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livecc-push-")))
+        message = options.message or f"Upload {plan.contents.kind}"
+        commit, pull_request = _upload(api, plan, target, copy, (stale, before), message, report)
         loaded = {}
         if options.verify != "none":
-            where = commit.pr_revision or commit.oid
-            loaded = _verify(api, plan, contents.files, target, where, options.verify == "full", report)
-        return Pushed(url, commit.oid, commit.pr_url, commit.oid != before, loaded)
+            where, files = pull_request.revision if pull_request else commit, read_contents(copy).files
+            loaded = _verify(api, plan, files, target, where, options.verify == "full", report)
+        return Pushed(url, commit, pull_request and pull_request.url, commit != before, loaded)
+
+
+@dataclass(frozen=True)
+class _PullRequest:
+    url: str
+    revision: str
+
+
+def _upload(
+    api: HfApi,
+    plan: Checked,
+    target: Target,
+    copy: Path,
+    there: tuple[list[str], str | None],
+    message: str,
+    report: Callable[[str], None],
+) -> tuple[str, _PullRequest | None]:
+    """Send a folder's files, and then its card again with their commit in it, which they could not hold themselves.
+
+    Args:
+        api: the Hub's client.
+        plan: what is sent.
+        target: where to.
+        copy: an empty folder, in which what was sent lies afterwards.
+        there: what is to be deleted there, and the commit that is there.
+        message: the commit's first line.
+        report: called with lines on what is done.
+
+    Returns:
+        The newest commit, and the pull request that was opened, if one was.
+    """
+    stale, before = there
+    kind, card = plan.contents.kind, plan.read_text(CARD_FILE)
+    names_commit = leaves_commit_open(card)
+    pinned = find_pinned_there(api, target, before) if names_commit else None
+    contents = plan.with_text(CARD_FILE, fill_snippet(card, kind, target.repo_id, pinned)).copy_to(copy)
+    sent = upload(api, target, copy, [glob.escape(name) for name in contents.files], delete=stale, message=message)
+    commit, pull_request = sent.oid, None
+    if sent.pr_revision:
+        pull_request = _PullRequest(sent.pr_url, sent.pr_revision)
+        target = replace(target, revision=sent.pr_revision, pull_request=False)
+    report("nothing has changed: nothing was sent" if commit == before else f"sent: commit {commit}")
+    if names_commit and not (pinned and holds_the_same(api, target, (pinned, commit), set(contents.files))):
+        (copy / CARD_FILE).write_text(fill_snippet(card, kind, target.repo_id, commit), encoding="utf-8")
+        report(f"the card's snippet names commit {commit}")
+        commit = upload(api, target, copy, [CARD_FILE], message="Name the commit in the card's snippet").oid
+    return commit, pull_request
 
 
 def _check_base(api: HfApi, plan: Checked) -> None:
