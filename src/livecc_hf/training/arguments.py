@@ -158,6 +158,7 @@ class Recipe:
         model: which model, with which adapter and precision.
         packing: put several samples into a row, up to `training.max_length` tokens.
         notes: what the user should know about the options.
+        name: of the recipe's file, such as `recipes/livecc-7b/sft.yaml`.
     """
 
     ours: LiveCCArguments
@@ -165,6 +166,7 @@ class Recipe:
     model: ModelConfig
     packing: bool = False
     notes: list[str] = field(default_factory=list)
+    name: str | None = None
 
     @property
     def data_seed(self) -> int:
@@ -225,7 +227,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
     _check_together(ours, training, model)
     parse_entries(ours.data), parse_entries(ours.eval_data, "eval_data")
-    return Recipe(ours, training, model, packing, notes)
+    return Recipe(ours, training, model, packing, notes, written.name)
 
 
 def _is_inspection(written: WrittenRecipe) -> bool:

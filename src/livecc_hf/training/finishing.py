@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, write_card
+from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 
 from .arguments import Recipe, parse_entries
 
@@ -56,10 +56,11 @@ class AdapterFinisher:
 
 
 class ModelFinisher(AdapterFinisher):
-    """Puts a card beside a fully trained model, unless there is one."""
+    """Puts a card beside a fully trained model; of one that is there, only the facts of the run are written anew."""
 
     def __call__(self, folder: str | Path) -> None:
         if (Path(folder) / CARD_FILE).exists():
+            update_training(folder, self.about()["training"])
             return
         source = self.model.model_name_or_path
         name = short_name(source)
@@ -100,7 +101,9 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
     if model.use_peft:
         method = f"{'QLoRA' if model.load_in_4bit else 'LoRA'}, rank {model.lora_r}, alpha {model.lora_alpha}"
     per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    named_recipe = {} if recipe.name is None else {"recipe": recipe.name}
     return {
+        **named_recipe,
         "data": "; ".join(data),
         "trained": f"{method}; {', '.join(recipe.ours.train_parts or ()) or 'default parts'}",
         "position scheme": position_scheme,
@@ -116,6 +119,8 @@ def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
 
     state, facts = trainer.state, {}
     facts["steps"] = f"{state.global_step} ({state.epoch or 0:.3g} epochs)"
+    if hours := trainer.hours_shown:
+        facts["video shown"] = f"{hours:.3g} h"
     for key, name in _LOSSES:
         values = [(log["step"], log[key]) for log in state.log_history if key in log and "step" in log]
         if values:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ class WrittenRecipe:
     Attributes:
         values: of the YAML file.
         words: of the command line, as `--key value`.
+        name: of the YAML file, such as `recipes/livecc-7b/sft.yaml` or `mine.yaml`; `None` where there is no file.
     """
 
     values: dict[str, Any]
     words: list[str]
+    name: str | None = None
 
     @property
     def names(self) -> set[str]:
@@ -37,7 +39,7 @@ class WrittenRecipe:
                 name = word.removeprefix("--").partition("=")[0].replace("-", "_")
                 is_kept = name.removeprefix("no_") not in names
             kept += [word] if is_kept else []
-        return WrittenRecipe({key: value for key, value in self.values.items() if key not in names}, kept)
+        return replace(self, values={key: v for key, v in self.values.items() if key not in names}, words=kept)
 
 
 def read_written(argv: Sequence[str]) -> WrittenRecipe:
@@ -55,6 +57,7 @@ def read_written(argv: Sequence[str]) -> WrittenRecipe:
         is_override = equals and key.isidentifier() and (not words or words[-1] != "--config")
         words += [f"--{key}", value] if is_override else [item]
     values: dict[str, Any] = {}
+    name = None
     if "--config" in words:
         at = words.index("--config")
         if at + 1 == len(words):
@@ -62,12 +65,19 @@ def read_written(argv: Sequence[str]) -> WrittenRecipe:
                 "--config is given without a file: expected a recipe, such as recipes/own-videos/lora.yaml"
             )
         values = read_recipe(words[at + 1])
+        name = _name(Path(words[at + 1]))
         del words[at : at + 2]
     env = values.pop("env", None) or {}
     if not isinstance(env, Mapping):
         raise ValueError(f"env is {env!r:.60}: expected a mapping of names to values")
     os.environ.update({str(key): str(value) for key, value in env.items()})
-    return WrittenRecipe(values, words)
+    return WrittenRecipe(values, words, name)
+
+
+def _name(path: Path) -> str:
+    """Return what a recipe is called: with its folders where they are the project's, for a card tells nobody's."""
+    parts = path.expanduser().absolute().parts
+    return "/".join(parts[parts.index("recipes") :]) if parts.count("recipes") == 1 else path.name
 
 
 def read_recipe(path: str | os.PathLike) -> dict[str, Any]:

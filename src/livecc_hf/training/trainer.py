@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 from transformers.utils import PushInProgress
 from trl import SFTTrainer
 
+from livecc_hf.checkpoints.cards import kept_card
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .batches import BOOKKEEPING, BatchLoader
@@ -63,12 +65,24 @@ class LiveCCTrainer(SFTTrainer):
         self._unusable_held_out: set[int] = set()
         self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log, and of this evaluation
         self._trained = TokenMeans()  # since the run began or was resumed
+        self._shown_s, self._shown_from_step = 0, None  # of video, on this process, since that step
 
     @property
     def global_batch(self) -> int:
         """Rows that a step takes, over all processes."""
         args = self.args
         return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+    @property
+    def hours_shown(self) -> float:
+        """Hours of video shown in all steps, from the mean of the steps of this start on this process.
+
+        A still image counts as a second.
+        """
+        if self._shown_from_step is None or self.state.global_step <= self._shown_from_step:
+            return 0.0
+        per_step_s = float(self._shown_s) / (self.state.global_step - self._shown_from_step)
+        return per_step_s * self.args.world_size * self.state.global_step / 3600
 
     def forget_skipped(self) -> None:
         """Clears the list of an earlier run in the same folder."""
@@ -132,6 +146,11 @@ class LiveCCTrainer(SFTTrainer):
             result = super().compute_loss(recording, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
         self._measure(loss, recorded[0], n_targets, num_items_in_batch, note)
+        if self.model.training and inputs.get("video_grid_thw") is not None:
+            if self._shown_from_step is None:
+                self._shown_from_step = self.state.global_step
+            # A temporal step is a second; added up where it lies, so that nothing waits for a GPU.
+            self._shown_s = self._shown_s + inputs["video_grid_thw"][:, 0].sum()
         if self.model.training and "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
         return result
@@ -184,7 +203,8 @@ class LiveCCTrainer(SFTTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
         """As the base class; the folder is then made complete (card, code, adapter's config and processor)."""
-        super().save_model(output_dir, _internal_call=True)  # it would push what is not complete
+        with kept_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
+            super().save_model(output_dir, _internal_call=True)  # it would push what is not complete
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
