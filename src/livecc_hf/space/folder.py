@@ -12,8 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from livecc_hf.checkpoints.names import looks_like_hub_id
-from livecc_hf.messages import one_line
 from livecc_hf.utils.output_folder import check_new_folder
+from livecc_hf.utils.text import one_line
 
 PACKAGE = "livecc_hf"
 _TEMPLATE = Path(__file__).parent / "template" / "app.py"

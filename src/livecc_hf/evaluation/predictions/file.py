@@ -210,7 +210,7 @@ def open_text(path: Path) -> IO[str]:
 
 def write_rows(path: str | os.PathLike, header: Header, rows: Iterable[Row]) -> None:
     """Write a whole file in one step: it is there whole or not at all."""
-    from livecc_hf.production.atomic import replaced_when_done
+    from livecc_hf.utils.atomic import replaced_when_done
 
     with replaced_when_done(path) as partial, open_text(partial) as file:
         for value in (header.to_json(), *map(row_to_json, rows)):

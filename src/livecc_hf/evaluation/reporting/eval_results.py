@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from livecc_hf.production.atomic import replaced_when_done
+from livecc_hf.utils.atomic import replaced_when_done
 
 from ..scorers.figures import Score
 

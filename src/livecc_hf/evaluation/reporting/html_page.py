@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.production.atomic import replaced_when_done
+from livecc_hf.utils.atomic import replaced_when_done
 from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet

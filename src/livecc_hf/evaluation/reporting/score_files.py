@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from livecc_hf import __version__
-from livecc_hf.production.atomic import replaced_when_done, write_json
+from livecc_hf.utils.atomic import replaced_when_done, write_json
 
 from ..scorers.figures import PERCENT, Figure, Score
 from ..scorers.paired import Comparison

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from livecc_hf.messages import one_line
+from livecc_hf.utils.text import one_line
 
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import Row

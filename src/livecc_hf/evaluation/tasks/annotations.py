@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.messages import one_line
 from livecc_hf.utils.extras import require_extra
+from livecc_hf.utils.text import one_line
 
 # Where a benchmark's rows lie in its Hub repository.
 HUB_FILES = {
