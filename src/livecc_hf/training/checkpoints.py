@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from livecc_hf.messages import one_line
-from livecc_hf.production.atomic import flush, replaced_when_done
+from livecc_hf.utils.atomic import flush, replaced_when_done
 
 from .run_identity import RunIdentity, name_changes
 
