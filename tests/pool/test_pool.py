@@ -8,8 +8,7 @@ from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling.attention import PackedCaches
-from livecc_hf.pool import PoolFullError
-from livecc_hf.pool.stream import OverloadedError
+from livecc_hf.pool import OverloadedError, PoolFullError
 
 
 @pytest.fixture(scope="module")

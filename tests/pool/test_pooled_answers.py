@@ -9,7 +9,7 @@ from pooled import assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling.context import ContextFullError
-from livecc_hf.pool.stream import OverloadedError, StreamEndedError
+from livecc_hf.pool import OverloadedError, StreamEndedError
 
 QUESTION = "What is shown?"
 OPTIONS = dataclasses.replace(LONG_TURNS, max_new_tokens=2)

@@ -196,7 +196,7 @@ def test_a_generation_that_fails_ends_its_session_only(server, model, processor,
         pool = server.service.pool
         failing._stream._chooser.processors.append(lambda *args: 1 / 0)
         n_rounds = pool.stats.n_rounds
-        with pool._round:  # so that both speak in one batch
+        with pool.paused():  # so that both speak in one batch
             for n in (6, 7):
                 first.show(n / 2, frames[n])
                 second.show(n / 2, frames[n])

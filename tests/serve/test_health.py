@@ -14,7 +14,7 @@ pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
 from served import OPTIONS, Client, serving, wait_for
 
-import livecc_hf.pool.pool
+import livecc_hf.pool.rounds
 from livecc_hf.serve.service import CommentaryService
 from livecc_hf.serve.settings import ServeSettings
 
@@ -109,7 +109,7 @@ def test_what_a_client_brought_on_itself_is_no_illness(server, frames, monkeypat
 
 
 def test_the_warm_up_tries_a_full_house(model, processor, monkeypatch, caplog):
-    sizes, generate = [], livecc_hf.pool.pool.generate
+    sizes, generate = [], livecc_hf.pool.rounds.generate
 
     def no_memory_for_five(model, jobs):
         sizes.append(len(jobs))
@@ -117,7 +117,7 @@ def test_the_warm_up_tries_a_full_house(model, processor, monkeypatch, caplog):
             raise torch.OutOfMemoryError("no memory")
         generate(model, jobs)
 
-    monkeypatch.setattr(livecc_hf.pool.pool, "generate", no_memory_for_five)
+    monkeypatch.setattr(livecc_hf.pool.rounds, "generate", no_memory_for_five)
     for n_sessions, expected in ((3, [1, 2, 3]), (5, [1, 2, 4, 5])):
         sizes.clear()
         service = CommentaryService(model, processor, ServeSettings(max_sessions=n_sessions), OPTIONS)
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_speak_is_told_at_the_start(model, processor, monkey
     def broken(*args):
         raise RuntimeError("no kernel for this device")
 
-    monkeypatch.setattr(livecc_hf.pool.pool, "generate", broken)
+    monkeypatch.setattr(livecc_hf.pool.rounds, "generate", broken)
     service = CommentaryService(model, processor, ServeSettings(), OPTIONS)
     try:
         with pytest.raises(RuntimeError, match="no kernel for this device"):

@@ -160,7 +160,7 @@ def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model
     results = ["shown", "dropped", "refused"]
     with serving(model, processor, overload=overload, max_lag_s=1.0) as server, server.client() as client:
         counts = [server.service.metrics.frames.labels(result)._value for result in results]
-        with server.service.pool._round:  # the model speaks to somebody else all the time
+        with server.service.pool.paused():  # the model speaks to somebody else all the time
             for n, frame in enumerate(frames):
                 client.show(n / 2, frame)
                 wait_for(lambda n=n: counts[0].get() + counts[2].get() == n + 1)  # dropped ones were shown before

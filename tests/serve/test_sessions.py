@@ -117,7 +117,7 @@ def test_frames_before_start_and_after_finish_are_told(server, frames):
     client.say({"type": "start"})
     assert client.hear()["type"] == "started"
     client.show_a_first(frames[0], server)
-    with server.service.pool._round:  # or the session might have ended
+    with server.service.pool.paused():  # or the session might have ended
         client.say({"type": "finish"})
         client.show(0.5, frames[1])
         error = client.hear()

@@ -1,10 +1,12 @@
 """Many live commentaries on one model."""
 
+from .overload import OverloadedError, OverloadPolicy
 from .pool import CommentaryPool, PoolFullError, PoolStoppedError
-from .stream import OverloadedError, PooledStream, StreamEndedError
+from .stream import PooledStream, StreamEndedError
 
 __all__ = [
     "CommentaryPool",
+    "OverloadPolicy",
     "OverloadedError",
     "PoolFullError",
     "PoolStoppedError",

@@ -1,8 +1,8 @@
 """Many live commentaries on one model: streams join, push, ask and leave; what is ready is generated together.
 
-The work goes in rounds. A round takes the next turn of every stream that has one, reads all of them in one pass and
-adds a token to all that still speak in each step. So no stream waits for more than one round, and each hears what it
-would hear alone.
+The work goes in rounds. A round takes the next turn of every stream that has one, prefills all of them in one pass and
+decodes a token of each turn that is not over in each step. So no stream waits for more than one round, and each gets
+the words that it would get alone.
 """
 
 from __future__ import annotations
@@ -11,31 +11,26 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
 
 from livecc_hf.modeling.frames import gray_frames
-from livecc_hf.modeling.generation import generate
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.model_runner import new_memory
 from livecc_hf.modeling.sampling import stream_options
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.modeling.stream_layers import check_layers
-from livecc_hf.pool.answers import AnswerPart
+from livecc_hf.pool.overload import OverloadPolicy
+from livecc_hf.pool.rounds import Rounds
 from livecc_hf.pool.stats import PoolStats
 from livecc_hf.pool.stream import OnEnd, OnSegment, PooledStream
-from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor, StreamOptions
-    from livecc_hf.modeling.stream import Turn
-
-    _Begun = tuple[PooledStream, Turn | AnswerPart]
 
 _log = logging.getLogger(__name__)
-OVERLOAD_POLICIES = ("refuse", "drop")
 _WARM_UP_TIMEOUT_S = 1800.0
 
 
@@ -44,16 +39,18 @@ class PoolFullError(RuntimeError):
 
 
 class PoolStoppedError(RuntimeError):
-    """The thread that ran the rounds has died, or a round does not come to its end."""
+    """The thread that ran the rounds has died, or a round does not end."""
 
 
 class CommentaryPool:
     """Streams that share a model.
 
     Call :meth:`step` until it returns 0, or :meth:`start` a thread that does; use the pool in a `with` statement then.
-    Left normally, it says what waits before it ends the streams; left by an exception, it ends them at once.
+    Left normally, it comments on what waits before it ends the streams; left by an exception, it ends them at once.
 
     Attributes:
+        max_streams: how many streams it holds at most.
+        policy: what happens to frames that come too fast.
         failure: what the thread died of; `None` while it is well. No stream can join after it.
 
     Args:
@@ -79,28 +76,27 @@ class CommentaryPool:
     ):
         if not isinstance(max_streams, int) or isinstance(max_streams, bool) or max_streams < 1:
             raise ValueError(f"max_streams={max_streams!r}: expected a whole number, at least 1")
-        if overload not in OVERLOAD_POLICIES:
-            raise ValueError(f"overload={overload!r}: expected one of {', '.join(OVERLOAD_POLICIES)}")
-        if not isinstance(max_lag_s, int | float) or isinstance(max_lag_s, bool) or not max_lag_s >= 1:
-            raise ValueError(f"max_lag_s={max_lag_s!r}: expected a number of seconds, at least 1")
+        self.policy = OverloadPolicy(overload, max_lag_s)
         check_layers(model)
-        self.max_streams, self.overload, self.max_lag_s = max_streams, overload, max_lag_s
-        self.stats = PoolStats()
+        self.max_streams = max_streams
         self._model, self._processor = model, processor
+        self._rounds = Rounds(model, self.end)
         # One memory for the caches of all: a step of all streams is then one operation a layer.
         self._memory = new_memory(model, is_movable=True, n_expected=max_streams)
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
         self._changed = threading.Condition()  # guards the three above, and tells the thread of work
-        self._counting = threading.Lock()  # guards counts that many threads add to; nothing else is locked inside
-        self._round = threading.Lock()  # one round at a time
         self._thread: threading.Thread | None = None
         self._is_closing = self._is_draining = False  # the thread may outlive a close that had a time limit
-        self._round_began_s: float | None = None
         self.failure: PoolStoppedError | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
+
+    @property
+    def stats(self) -> PoolStats:
+        """What was done and refused so far."""
+        return self._rounds.stats
 
     @property
     def streams(self) -> tuple[PooledStream, ...]:
@@ -134,13 +130,13 @@ class CommentaryPool:
             self._check_room()
             self._n_joining += 1
         try:
-            # Only now: each stream has a place in the memory, which would grow for one that is refused.
+            # Not before the check: each stream takes a slot of the memory, which would grow for one that is refused.
             stream = CommentaryStream(self._model, self._processor, options, self._memory)
             with self._changed:
                 if self._is_closing or self.failure is not None:
                     stream.release()
                     self._check_room()
-                pooled = PooledStream(self, self._n_joined, stream, on_segment, on_end)
+                pooled = PooledStream(self._n_joined, stream, self, self.policy, on_segment, on_end)
                 self._streams[pooled.number] = pooled
                 self._n_joined += 1
         finally:
@@ -160,41 +156,20 @@ class CommentaryPool:
 
     @property
     def round_s(self) -> float:
-        """For how many seconds the round that is going on has lasted; 0 if none is."""
-        began_s = self._round_began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+        """For how many seconds the current round has lasted; 0 if there is none."""
+        return self._rounds.lasts_s
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Keep rounds from beginning, such as until several streams have been shown something."""
-        with self._round:
-            yield
+        return self._rounds.paused()
 
     def step(self) -> int:
         """Run a round.
 
         Returns:
-            How many turns were said, parts of answers among them; 0 if no stream had one.
+            How many turns were generated, parts of answers among them; 0 if no stream had one.
         """
-        with self._round:
-            self._round_began_s = began_s = time.monotonic()
-            begun: list[_Begun] = []
-            try:
-                for stream in self.streams:
-                    if (turn := self._begin(stream)) is not None:
-                        begun.append((stream, turn))
-                if not begun:
-                    return 0
-                said = self._generate(begun)
-                for stream, turn in said:
-                    self._deliver(stream, turn)
-                self.stats.n_rounds += 1
-                self.stats.busy_s += time.monotonic() - began_s
-                return len(said)
-            finally:
-                for stream, _ in begun:
-                    stream.settle()
-                self._round_began_s = None
+        return self._rounds.run(lambda: self.streams)
 
     def warm_up(
         self,
@@ -202,10 +177,10 @@ class CommentaryPool:
         frame_px: tuple[int, int] = LARGE_FRAME_PX,
         time_limit_s: float = 30.0,
     ) -> int:
-        """Say a few turns for nobody, so that the first streams do not wait for what happens once.
+        """Run dummy turns to pay one-time costs (kernel selection, graph capture) before the first stream.
 
-        Of one stream, then of 2, 4, 8 ... at once up to `max_streams`, as long as the time allows. Where so many do not
-        fit into the device's memory a warning says so. The pool's counts begin after it.
+        Turns of one stream, then of 2, 4, 8 ... at once up to `max_streams`, as long as the time allows. Where so many
+        do not fit into the device's memory a warning says so. The pool's counts begin after it.
 
         Args:
             options: those of the streams that will come.
@@ -217,26 +192,26 @@ class CommentaryPool:
 
         Raises:
             ValueError: if there are streams already, or `frame_px` is no size.
-            TimeoutError: if the pool's thread says nothing for half an hour.
-            Exception: whatever keeps the model from speaking.
+            TimeoutError: if the pool's thread generates nothing for half an hour.
+            Exception: whatever keeps the model from generating.
         """
         if len(self):
             raise ValueError(f"warm_up() comes before the first stream, but {len(self)} have joined")
         frame = gray_frames(1, frame_px)
-        n_streams, took_s = 1, self._say_for_nobody(1, options, frame)
+        n_streams, took_s = 1, self._run_dummy_turns(1, options, frame)
         began_s = time.monotonic()
         while n_streams < self.max_streams:
             n_next = min(2 * n_streams, self.max_streams)
             if time.monotonic() - began_s + 2 * took_s > time_limit_s:
                 _log.warning("warm-up: %d streams at once would take too long to try", n_next)
                 break
-            n_streams, took_s = n_next, self._say_for_nobody(n_next, options, frame)
+            n_streams, took_s = n_next, self._run_dummy_turns(n_next, options, frame)
         with self.paused():
-            self.stats = PoolStats()
+            self._rounds.stats = PoolStats()
         return n_streams
 
-    def _say_for_nobody(self, n_streams: int, options: StreamOptions | None, frame: torch.Tensor) -> float:
-        """Say some turns of some streams in batches, and return how long that may take again, in seconds."""
+    def _run_dummy_turns(self, n_streams: int, options: StreamOptions | None, frame: torch.Tensor) -> float:
+        """Run some turns of some streams together, and return how long that may take again, in seconds."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
             frame = streams[0].prepare(frame)
@@ -249,9 +224,9 @@ class CommentaryPool:
                     self.step()
                 for stream in streams:
                     if stream.take(_WARM_UP_TIMEOUT_S) is None:
-                        raise TimeoutError(f"the model said nothing in {_WARM_UP_TIMEOUT_S:g} s")
+                        raise TimeoutError(f"the model generated nothing in {_WARM_UP_TIMEOUT_S:g} s")
         if self.stats.n_rounds_apart:
-            _log.warning("warm-up: %d streams at once fail, and will be slow one by one: let fewer in", n_streams)
+            _log.warning("warm-up: %d streams at once fail, and will be slow one by one: allow fewer", n_streams)
         return 3 * (time.monotonic() - began_s)
 
     def start(self) -> CommentaryPool:
@@ -262,14 +237,14 @@ class CommentaryPool:
         return self
 
     def close(self, timeout_s: float | None = None, drain: bool = True) -> int:
-        """Say what waits, and end all streams and the thread. No stream can join from here on.
+        """Comment on what waits, and end all streams and the thread. No stream can join from here on.
 
         Called by the thread that runs the rounds, such as from `on_segment`, it does not wait.
 
         Args:
-            timeout_s: how long to wait for that; `None`: until all is said.
-            drain: `False`: end the streams now, after the round that is going on; what waits is dropped, and a warning
-                is logged that says how much it was. So it is where the time is up.
+            timeout_s: how long to wait for that; `None`: until nothing waits.
+            drain: `False`: end the streams now, after the current round; what waits is dropped, and a warning is
+                logged that says how much it was. The same happens when the time is up.
 
         Returns:
             How many frames were dropped.
@@ -311,26 +286,18 @@ class CommentaryPool:
         return n_frames
 
     def end(self, stream: PooledStream, error: Exception | None = None) -> int:
-        """End a stream now, for the reason of an error or none; return how many frames had no words yet."""
+        """End a stream now, because of an error or none; return how many frames had no words yet."""
         with self._changed:
             if self._streams.pop(stream.number, None) is None:
                 return 0
-            self.stats.n_failed += error is not None
         n_unsaid = stream.close(error)
-        self.count(n_unsaid_frames=n_unsaid)
+        self.stats.count(n_unsaid_frames=n_unsaid, n_failed=error is not None)
         return n_unsaid
 
     def wake(self) -> None:
-        """Say that there may be something to do."""
+        """Tell the thread that there may be something to do."""
         with self._changed:
             self._changed.notify_all()
-
-    def count(self, n_refused: int = 0, n_dropped_frames: int = 0, n_unsaid_frames: int = 0) -> None:
-        """Add to the counts of what was not taken or not said."""
-        with self._counting:
-            self.stats.n_unsaid_frames += n_unsaid_frames
-            self.stats.n_refused += n_refused
-            self.stats.n_dropped_frames += n_dropped_frames
 
     def _check_room(self) -> None:
         if self.failure is not None:
@@ -339,7 +306,7 @@ class CommentaryPool:
             raise PoolFullError("the pool is closed: make a new one")
         n_streams = len(self._streams) + self._n_joining
         if n_streams >= self.max_streams:
-            self.count(n_refused=1)
+            self.stats.count(n_refused=1)
             raise PoolFullError(
                 f"the pool holds {n_streams} streams, as many as it may (max_streams): wait until one "
                 "leaves, or raise the limit if the device keeps up"
@@ -362,63 +329,8 @@ class CommentaryPool:
             try:
                 if self.step():
                     continue
-            except Exception as error:  # not of one stream: nobody would hear of it, and all would wait for ever
+            except Exception as error:  # of no single stream: untold, it would leave all waiting indefinitely
                 for stream in self.streams:
                     self.end(stream, error)
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing or any(s.is_ready for s in self._streams.values()))
-
-    def _begin(self, stream: PooledStream) -> Turn | AnswerPart | None:
-        try:
-            turn = stream.begin()
-        except Exception as error:
-            self.end(stream, error)
-            return None
-        if turn is None and stream.is_finished:
-            self.end(stream)
-        return turn
-
-    def _generate(
-        self, begun: Sequence[tuple[PooledStream, Turn | AnswerPart]]
-    ) -> list[tuple[PooledStream, Turn | AnswerPart]]:
-        """Generate turns and return those that were said; a stream that fails ends, the others go on."""
-        failure = None
-        try:
-            generate(self._model, [turn.job for _, turn in begun])
-        except BaseException as error:
-            for stream, turn in begun:
-                stream.undo(turn)
-            if not isinstance(error, Exception):
-                raise
-            if len(begun) == 1:
-                begun[0][0].fail(begun[0][1], error)
-                return []
-            failure = one_line(error)
-        # Not while the error is handled: its traceback holds what filled the memory, if that was the matter.
-        if failure is not None:  # whose fault it was shows when each goes alone
-            _log.warning("%d turns at once failed (%s): each is tried alone", len(begun), failure)
-            self.stats.n_rounds_apart += 1
-            said = []
-            for stream, _ in begun:
-                if (turn := self._begin(stream)) is not None:
-                    said += self._generate([(stream, turn)])
-            return said
-        for stream, turn in begun:
-            if turn.job.error is not None:
-                stream.undo(turn)
-                stream.fail(turn, turn.job.error)
-        return [(stream, turn) for stream, turn in begun if turn.job.error is None]
-
-    def _deliver(self, stream: PooledStream, turn: Turn | AnswerPart) -> None:
-        try:
-            latency_s = stream.complete(turn)
-        except Exception as error:
-            self.end(stream, error)
-            return
-        if isinstance(turn, AnswerPart):
-            self.stats.n_tokens += len(turn.job.token_ids)
-        if latency_s is None:  # it has left meanwhile, or this was part of an answer
-            return
-        self.stats.n_turns += 1
-        self.stats.n_tokens += len(turn.job.token_ids)
-        self.stats.latencies_s.append(latency_s)

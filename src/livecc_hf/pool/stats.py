@@ -1,19 +1,20 @@
-"""What a pool counts."""
+"""Counts of a pool."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 
 
 @dataclass
 class PoolStats:
-    """What a pool has done so far.
+    """Counts of a pool since its start, or since its warm-up.
 
     Attributes:
         n_rounds: rounds.
         n_rounds_apart: those in which all together failed, so that each stream was tried alone, which takes longer.
-        n_turns: turns said.
+        n_turns: turns generated.
         n_tokens: tokens generated.
         n_dropped_frames: frames dropped because they came faster than they could be commented on.
         n_refused: joins and pushes refused.
@@ -33,3 +34,12 @@ class PoolStats:
     n_unsaid_frames: int = 0
     busy_s: float = 0.0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, n_refused: int = 0, n_dropped_frames: int = 0, n_unsaid_frames: int = 0, n_failed: int = 0) -> None:
+        """Add to the counts that many threads add to; the others belong to the thread that runs the rounds."""
+        with self._lock:  # nothing else is locked inside
+            self.n_refused += n_refused
+            self.n_dropped_frames += n_dropped_frames
+            self.n_unsaid_frames += n_unsaid_frames
+            self.n_failed += n_failed

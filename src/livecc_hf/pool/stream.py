@@ -1,4 +1,4 @@
-"""One stream of a pool, as its owner sees it: frames go in from any thread, words come out."""
+"""One stream of a pool, as its owner sees it: push frames from any thread, take words."""
 
 from __future__ import annotations
 
@@ -8,35 +8,51 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from livecc_hf.modeling.frames import PreparedFrames, as_tensor
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.pool.answers import MAX_WAITING, AnswerPart, PooledAnswers
+from livecc_hf.pool.overload import OverloadedError, OverloadPolicy
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
     from livecc_hf.modeling.stream import Turn
-    from livecc_hf.pool.pool import CommentaryPool
+    from livecc_hf.pool.stats import PoolStats
 
 OnSegment = Callable[["CommentarySegment"], None]
 OnEnd = Callable[[Exception | None], None]
-
-
-class OverloadedError(RuntimeError):
-    """Frames come faster than the pool can comment on them."""
 
 
 class StreamEndedError(RuntimeError):
     """A stream was used after its end."""
 
 
+class Scheduler(Protocol):
+    """What a stream asks of its pool."""
+
+    @property
+    def stats(self) -> PoolStats: ...
+
+    @property
+    def is_running(self) -> bool: ...
+
+    @property
+    def is_this_thread(self) -> bool: ...
+
+    def step(self) -> int: ...
+
+    def wake(self) -> None: ...
+
+    def end(self, stream: PooledStream, error: Exception | None = None) -> int: ...
+
+
 class PooledStream:
     """One stream of a pool, made by `CommentaryPool.join`. Use it in a `with` statement, or :meth:`leave`.
 
-    Left normally, a `with` statement waits until all that was shown is said; left by an exception, it ends the stream.
+    Left normally, a `with` statement waits until all frames have their words; left by an exception, it ends the stream.
 
     Attributes:
         number: of the stream in its pool.
@@ -46,16 +62,17 @@ class PooledStream:
 
     def __init__(
         self,
-        pool: CommentaryPool,
         number: int,
         stream: CommentaryStream,
+        scheduler: Scheduler,
+        policy: OverloadPolicy,
         on_segment: OnSegment | None,
         on_end: OnEnd | None,
     ):
         self.number = number
         self.n_dropped_frames = 0
         self.error: Exception | None = None
-        self._pool = pool
+        self._scheduler, self._policy = scheduler, policy
         self._on_segment, self._on_end = on_segment, on_end
         # Pushes go on while a turn is generated: this guards what waits, not the generation.
         self._lock = threading.Lock()
@@ -99,7 +116,7 @@ class PooledStream:
             return 0.0 if self._stream is None else len(self._stream.waiting) * FRAME_STEP_S
 
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> int:
-        """Show frames; their words come later.
+        """Let frames wait for their words, which come later.
 
         Args:
             frames: as in `CommentaryStream.push`.
@@ -115,21 +132,18 @@ class PooledStream:
         """
         frames = as_tensor(frames)
         with self._lock:
-            stream = self._open_stream()
-            if self._pool.overload == "refuse":
-                self._refuse_surplus(stream, frames)
+            self._check_room(self._open_stream(), frames)
         frames = self.prepare(frames)  # without the lock, for which the rounds of all wait
         with self._lock:
             stream = self._open_stream()
-            if self._pool.overload == "refuse":
-                self._refuse_surplus(stream, frames)
-            elif timestamps_s is None:  # without times, dropped frames would not move the time that the model reads
+            self._check_room(stream, frames)
+            if self._policy.drops and timestamps_s is None:  # or dropped frames would not move the time that is read
                 timestamps_s = [(self._n_pushed + n) * FRAME_STEP_S for n in range(len(frames))]
             stream.feed(frames, timestamps_s)
             self._n_pushed += len(frames)
             self._arrivals_s.extend([time.monotonic()] * len(frames))
-            n_dropped = self._drop_surplus(stream) if self._pool.overload == "drop" else 0
-        self._pool.wake()
+            n_dropped = self._drop_surplus(stream) if self._policy.drops else 0
+        self._scheduler.wake()
         return n_dropped
 
     def prepare(self, frames: Any) -> PreparedFrames:
@@ -152,7 +166,7 @@ class PooledStream:
             self._open_stream().ask(query)
 
     def answer(self, question: str, max_new_tokens: int = 512) -> Future[str]:
-        """Ask about what was seen so far; the commentary goes on as if that had not been asked.
+        """Ask about what was seen so far; the commentary continues as if that had not been asked.
 
         It is answered between two turns, as many tokens a round as a turn has, so that no other stream waits longer
         than for a turn. The turns of this stream wait until it is answered; questions before :meth:`finish` are too.
@@ -176,17 +190,17 @@ class PooledStream:
             if len(self._answers) >= MAX_WAITING:
                 raise OverloadedError(f"{len(self._answers)} questions wait on stream {self.number}: ask again later")
             future = self._answers.ask(question, max_new_tokens)
-        self._pool.wake()
+        self._scheduler.wake()
         return future
 
     def finish(self) -> None:
-        """Say that no more frames come; the stream ends when what waits is said, an incomplete turn too.
+        """Declare that no more frames come; the stream ends when what waits has its words, an incomplete turn too.
 
         It does not wait for that: :meth:`wait` does, and so does iterating over the stream.
         """
         with self._lock:
             self._is_finished = True
-        self._pool.wake()
+        self._scheduler.wake()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the stream has ended; where no thread runs the rounds (`CommentaryPool.start`), run them.
@@ -199,23 +213,25 @@ class PooledStream:
         Returns:
             Whether it has ended.
         """
-        if self._pool.is_this_thread:
+        if self._scheduler.is_this_thread:
             return self.has_ended
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (self._pool.is_running or self.has_ended or (end_s is not None and time.monotonic() >= end_s)):
-            if not self._pool.step() and not self.has_ended:
+        while not (self._scheduler.is_running or self.has_ended or (end_s is not None and time.monotonic() >= end_s)):
+            if not self._scheduler.step() and not self.has_ended:
                 break  # nothing to do: more must be shown first, or `finish` be called
         with self._news:
             left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
-            return self._news.wait_for(lambda: self.has_ended or not self._pool.is_running, left_s) and self.has_ended
+            return (
+                self._news.wait_for(lambda: self.has_ended or not self._scheduler.is_running, left_s) and self.has_ended
+            )
 
     def leave(self) -> int:
-        """End the stream now; what waits is not said.
+        """End the stream now; what waits gets no words.
 
         Returns:
             How many frames were dropped.
         """
-        return self._pool.end(self)
+        return self._scheduler.end(self)
 
     def take(self, timeout_s: float | None = 0.0) -> CommentarySegment | None:
         """Return the next segment.
@@ -238,7 +254,7 @@ class PooledStream:
         return None
 
     def __iter__(self) -> Iterator[CommentarySegment]:
-        """Yields segments until the stream ends; somebody must run the rounds (`CommentaryPool.start`)."""
+        """Yield segments until the stream ends; something must run the rounds (`CommentaryPool.start`)."""
         while (segment := self.take(None)) is not None:
             yield segment
 
@@ -254,7 +270,7 @@ class PooledStream:
     # What follows is called by the pool, in its rounds.
 
     def begin(self) -> Turn | AnswerPart | None:
-        """Prepares the next turn, or part of an answer, if there is one."""
+        """Prepare the next turn, or part of an answer, if there is one."""
         with self._lock:
             if self._stream is None:
                 return None
@@ -270,12 +286,12 @@ class PooledStream:
             return turn
 
     def settle(self) -> None:
-        """Ends its part in a round, however that went."""
+        """End its part in a round, whatever came of it."""
         with self._lock:
             self._end_round()
 
     def undo(self, turn: Turn | AnswerPart) -> None:
-        """Puts the stream back to before a turn."""
+        """Put the stream back to before a turn."""
         with self._lock:
             self._end_round()
             if self._stream is None:
@@ -285,17 +301,14 @@ class PooledStream:
             else:
                 self._stream.undo_turn(turn)
 
-    def fail(self, turn: Turn | AnswerPart, error: Exception) -> None:
-        """Ends the stream for a turn that failed and was undone; an answer that failed ends alone."""
-        if not isinstance(turn, AnswerPart):
-            self._pool.end(self, error)
-            return
+    def fail_answer(self, error: Exception) -> None:
+        """End an answer that failed, of which the last part was undone; the stream continues."""
         with self._lock:
             if self._stream is not None:
                 self._answers.fail(self._stream, error)
 
     def complete(self, turn: Turn | AnswerPart) -> float | None:
-        """Delivers what a turn said; returns its latency in seconds, `None` if there is none to tell of."""
+        """Deliver the words of a turn; return its latency in seconds, `None` if there is nothing to report."""
         if isinstance(turn, AnswerPart):
             self._complete_part(turn)
             return None
@@ -325,7 +338,7 @@ class PooledStream:
             future.set_result(text)
 
     def close(self, error: Exception | None) -> int:
-        """Takes the end of the stream down; the pool calls it once. Returns how many frames had no words yet."""
+        """End the stream; the pool calls it once. Return how many frames had no words yet."""
         with self._lock:
             self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
@@ -359,31 +372,29 @@ class PooledStream:
             raise StreamEndedError(f"stream {self.number} has ended: join the pool again") from self.error
         return stream
 
-    def _surplus(self, stream: CommentaryStream) -> int:
-        """Return how many frames wait beyond the next turn and the lag allowed."""
-        allowed = stream.waiting.turn_frames + int(self._pool.max_lag_s / FRAME_STEP_S)
-        return len(stream.waiting) - self._n_in_turn - allowed
-
-    def _refuse_surplus(self, stream: CommentaryStream, frames: Any) -> None:
+    def _check_room(self, stream: CommentaryStream, frames: Any) -> None:
         is_known = isinstance(frames, torch.Tensor | PreparedFrames)
         n_coming = len(frames) if is_known else 0  # `prepare` says what is wrong with others
-        if len(stream.waiting) > self._n_in_turn and self._surplus(stream) + n_coming > 0:
-            self._pool.count(n_refused=1)
-            raise OverloadedError(
-                f"stream {self.number} has {len(stream.waiting) * FRAME_STEP_S:g} s of video waiting, with "
-                f"{self._pool.max_lag_s:g} s allowed beside the next turn (max_lag_s): push slower, let fewer streams "
-                "join, or choose overload='drop'"
-            )
+        try:
+            self._policy.check(self._n_waiting(stream), stream.waiting.turn_frames, n_coming, f"stream {self.number}")
+        except OverloadedError:
+            self._scheduler.stats.count(n_refused=1)
+            raise
+
+    def _n_waiting(self, stream: CommentaryStream) -> int:
+        """Return how many frames wait beside those of the turn that is being generated."""
+        return len(stream.waiting) - self._n_in_turn
 
     def _drop_surplus(self, stream: CommentaryStream) -> int:
         """Drop the oldest frames that wait, in whole turns."""
-        surplus = self._surplus(stream)
+        n_waiting = self._n_waiting(stream)
+        surplus = self._policy.surplus(n_waiting, stream.waiting.turn_frames)
         if surplus <= 0:
             return 0
-        n_dropped = min(-(-surplus // TURN_FRAMES) * TURN_FRAMES, len(stream.waiting) - self._n_in_turn)
+        n_dropped = min(-(-surplus // TURN_FRAMES) * TURN_FRAMES, n_waiting)
         stream.waiting.drop(n_dropped, behind=self._n_in_turn)
         for _ in range(n_dropped):
             del self._arrivals_s[self._n_in_turn]
         self.n_dropped_frames += n_dropped
-        self._pool.count(n_dropped_frames=n_dropped)
+        self._scheduler.stats.count(n_dropped_frames=n_dropped)
         return n_dropped

@@ -1,0 +1,143 @@
+"""Rounds: the next turns of many streams, generated together."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from livecc_hf.modeling.generation import generate
+from livecc_hf.pool.answers import AnswerPart
+from livecc_hf.pool.stats import PoolStats
+from livecc_hf.utils.text import one_line
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import LiveCCForConditionalGeneration
+    from livecc_hf.modeling.stream import Turn
+    from livecc_hf.pool.stream import PooledStream
+
+    _Begun = tuple[PooledStream, Turn | AnswerPart]
+
+_log = logging.getLogger(__name__)
+
+
+class Rounds:
+    """Runs rounds, one at a time.
+
+    Attributes:
+        stats: what was done and refused so far.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration` in evaluation mode.
+        end: ends a stream, for the reason of an error or none.
+    """
+
+    def __init__(self, model: LiveCCForConditionalGeneration, end: Callable[[PooledStream, Exception | None], object]):
+        self.stats = PoolStats()
+        self._model, self._end = model, end
+        self._lock = threading.Lock()
+        self._began_s: float | None = None
+
+    @property
+    def lasts_s(self) -> float:
+        """For how many seconds the current round has lasted; 0 if there is none."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep rounds from beginning."""
+        with self._lock:
+            yield
+
+    def run(self, streams: Callable[[], Sequence[PooledStream]]) -> int:
+        """Run a round.
+
+        Args:
+            streams: returns those that may take part.
+
+        Returns:
+            How many turns were generated, parts of answers among them; 0 if no stream had one.
+        """
+        with self._lock:
+            self._began_s = began_s = time.monotonic()
+            begun: list[_Begun] = []
+            try:
+                for stream in streams():
+                    if (turn := self._begin(stream)) is not None:
+                        begun.append((stream, turn))
+                if not begun:
+                    return 0
+                done = self._generate(begun)
+                for stream, turn in done:
+                    self._deliver(stream, turn)
+                self.stats.n_rounds += 1
+                self.stats.busy_s += time.monotonic() - began_s
+                return len(done)
+            finally:
+                for stream, _ in begun:
+                    stream.settle()
+                self._began_s = None
+
+    def _begin(self, stream: PooledStream) -> Turn | AnswerPart | None:
+        try:
+            turn = stream.begin()
+        except Exception as error:
+            self._end(stream, error)
+            return None
+        if turn is None and stream.is_finished:
+            self._end(stream, None)
+        return turn
+
+    def _generate(self, begun: Sequence[_Begun]) -> list[_Begun]:
+        """Generate turns and return those that succeeded; a stream that fails ends, the others continue."""
+        failure = None
+        try:
+            generate(self._model, [turn.job for _, turn in begun])
+        except BaseException as error:
+            for stream, turn in begun:
+                stream.undo(turn)
+            if not isinstance(error, Exception):
+                raise
+            if len(begun) == 1:
+                self._fail(*begun[0], error)
+                return []
+            failure = one_line(error)
+        # Not while the error is handled: its traceback holds what filled the memory, if that was the matter.
+        if failure is not None:  # whose fault it was shows when each is tried alone
+            _log.warning("%d turns at once failed (%s): each is tried alone", len(begun), failure)
+            self.stats.n_rounds_apart += 1
+            done = []
+            for stream, _ in begun:
+                if (turn := self._begin(stream)) is not None:
+                    done += self._generate([(stream, turn)])
+            return done
+        for stream, turn in begun:
+            if turn.job.error is not None:
+                stream.undo(turn)
+                self._fail(stream, turn, turn.job.error)
+        return [(stream, turn) for stream, turn in begun if turn.job.error is None]
+
+    def _fail(self, stream: PooledStream, turn: Turn | AnswerPart, error: Exception) -> None:
+        """End a stream whose turn failed and was undone; an answer that fails ends alone."""
+        if isinstance(turn, AnswerPart):
+            stream.fail_answer(error)
+        else:
+            self._end(stream, error)
+
+    def _deliver(self, stream: PooledStream, turn: Turn | AnswerPart) -> None:
+        try:
+            latency_s = stream.complete(turn)
+        except Exception as error:
+            self._end(stream, error)
+            return
+        if isinstance(turn, AnswerPart):
+            self.stats.n_tokens += len(turn.job.token_ids)
+        if latency_s is None:  # the stream has left meanwhile, or this was part of an answer
+            return
+        self.stats.n_turns += 1
+        self.stats.n_tokens += len(turn.job.token_ids)
+        self.stats.latencies_s.append(latency_s)
