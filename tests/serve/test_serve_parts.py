@@ -7,13 +7,13 @@ import pytest
 
 pytest.importorskip("fastapi")
 from livecc_hf.serve.messages import ClientError, close_reason
-from livecc_hf.serve.sampling import FrameSampler, RateLimit
+from livecc_hf.serve.sampling import ClientFrameSampler, RateLimit
 from livecc_hf.serve.settings import ServeSettings, settings_from
 
 
 def sampled(times_s):
     """What a source with these times is shown as: the frame's own time, and the sampling times it stands for."""
-    sampler, shown = FrameSampler(), []
+    sampler, shown = ClientFrameSampler(), []
     for time_s in times_s:
         if sampler.wants(time_s):
             taken = sampler.times_of(time_s)
@@ -40,7 +40,7 @@ def test_a_slow_source_is_repeated_and_a_gap_is_not_filled():
 
 
 def test_a_frame_that_was_not_taken_is_stood_for_by_the_next():
-    sampler = FrameSampler()
+    sampler = ClientFrameSampler()
     assert sampler.wants(0) and sampler.times_of(0) == [0]
     sampler.take([0])
     assert sampler.wants(0.5)  # damaged, so not taken
@@ -48,7 +48,7 @@ def test_a_frame_that_was_not_taken_is_stood_for_by_the_next():
 
 
 def test_times_that_go_back_are_refused():
-    sampler = FrameSampler()
+    sampler = ClientFrameSampler()
     assert sampler.wants(10)
     with pytest.raises(ValueError, match="goes back from 10 s to 9.5 s"):
         sampler.wants(9.5)

@@ -20,7 +20,7 @@ from livecc_hf.serve.messages import pack_frame
 
 
 def test_a_client_that_does_not_read_is_given_up(model, processor, monkeypatch):
-    monkeypatch.setattr("livecc_hf.serve.session._FAREWELL_S", 0.3)
+    monkeypatch.setattr("livecc_hf.serve.outbox._FAREWELL_S", 0.3)
     monkeypatch.setattr("livecc_hf.serve.protocols._LINGER_S", 0.3)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -68,7 +68,7 @@ def test_stopping_the_server_closes_sessions(model, processor, frames):
 
 
 def test_a_server_that_stops_does_not_wait_for_those_who_do_not_read(model, processor, frames, monkeypatch):
-    monkeypatch.setattr("livecc_hf.serve.session._FAREWELL_S", 0.3)
+    monkeypatch.setattr("livecc_hf.serve.outbox._FAREWELL_S", 0.3)
     monkeypatch.setattr("livecc_hf.serve.protocols._LINGER_S", 0.3)
     with serving(model, processor) as server:
         frozen = raw_client(server.port)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 
 if TYPE_CHECKING:
+    from livecc_hf.modeling import CommentarySegment
     from livecc_hf.serve.settings import ServeSettings
 
 PATH = "/v1/commentary"
@@ -207,6 +208,25 @@ def started_message(session: int, settings: ServeSettings, model: str, max_pixel
         "frames_per_s": 1 / FRAME_STEP_S,
         "max_pixels": max_pixels,
         **{name: getattr(settings, name) for name in limits},
+    }
+
+
+def segment_message(segment: CommentarySegment, latency_s: float, n_dropped_frames: int) -> dict:
+    """Return the words of a turn.
+
+    Args:
+        segment: the words.
+        latency_s: from the arrival of its last frame, in seconds.
+        n_dropped_frames: how many frames of the client were dropped so far.
+    """
+    return {
+        "type": "segment",
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "text": segment.text,
+        "was_cut": segment.was_cut,
+        "latency_s": round(latency_s, 4),
+        "n_dropped_frames": n_dropped_frames,
     }
 
 

@@ -50,6 +50,10 @@ class ServeMetrics:
             self.frames.labels(result)
         registry.register(_PoolCollector(pool))
 
+    def count_frames(self, result: str, n: int = 1) -> None:
+        """Count frames by what became of them: ``shown``, ``skipped``, ``dropped``, ``refused`` or ``bad``."""
+        self.frames.labels(result).inc(n)
+
 
 class _PoolCollector:
     def __init__(self, pool: Callable[[], CommentaryPool | None]):

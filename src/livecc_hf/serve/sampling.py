@@ -28,8 +28,8 @@ class Frame:
     arrived_s: float
 
 
-class FrameSampler:
-    """Two frames a second out of however many come: each sampling time takes the first frame at or after it.
+class ClientFrameSampler:
+    """Chooses two frames a second of however many come: each sampling time takes the first frame at or after it.
 
     Sampling times count from the first frame. Where a source is slow, a frame is taken more than once.
 
@@ -45,7 +45,7 @@ class FrameSampler:
         self._n_taken = 0
 
     def wants(self, timestamp_s: float) -> bool:
-        """Say whether a frame that has come is one to take.
+        """Return whether a frame that has come is one to take.
 
         Raises:
             ValueError: if it is older than the one before.

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from livecc_hf.modeling import CommentaryStream, StreamOptions
 from livecc_hf.modeling.sampling import stream_options
@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     )
     from livecc_hf.pool.stream import PooledStream
     from livecc_hf.serve.messages import Start
-    from livecc_hf.serve.session import Session
     from livecc_hf.serve.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
 _MANY_FAILURES = 3  # sessions in a row: the matter is not with one of them,
 _FAILURES_FOR_S = 60.0  # for as long, after which clients may try whether it has passed
+
+
+class ClientSession(Protocol):
+    """What the service asks of a session."""
+
+    def stop(self) -> None: ...
+
+    def fail(self, reason: str) -> None: ...
 
 
 class CommentaryService:
@@ -44,11 +51,11 @@ class CommentaryService:
         options: the `StreamOptions` of sessions, where clients do not choose.
         load: returns both, where they are not given; the application listens meanwhile, and says that the model loads.
         name: what the model is called until it is there.
-        on_start: called, where the model was loaded, with what kept it from speaking, or `None`: from another thread.
+        on_start: called from another thread, where the model was loaded, with what kept it from generating, or `None`.
 
     Attributes:
         state: ``starting``, ``ready``, ``failed`` (the model was not loaded) or ``stopping``.
-        sessions: those that go on.
+        sessions: the open ones.
         warm_up_s: how long the first turns took, in seconds.
         warm_up_streams: how many streams at once were tried then.
     """
@@ -73,7 +80,7 @@ class CommentaryService:
         self.metrics = ServeMetrics(lambda: self.pool)
         self.threads = concurrent.futures.ThreadPoolExecutor(settings.decode_threads, "livecc-decode")
         self.state = "starting"
-        self.sessions: set[Session] = set()
+        self.sessions: set[ClientSession] = set()
         self.warm_up_s, self.warm_up_streams = 0.0, 0
         self.n_connected = 0
         self._n_admitted = 0
@@ -92,10 +99,10 @@ class CommentaryService:
         return path.resolve().name if path.is_dir() else str(path)
 
     def start(self) -> None:
-        """Say a few turns for nobody, so that the first client does not wait for what only happens once.
+        """Load the model if that was not done, and warm the pool up, so that the first client does not wait for it.
 
         Raises:
-            Exception: whatever keeps the model from speaking.
+            Exception: whatever keeps the model from generating.
         """
         began_s = time.monotonic()
         if self.pool is None:
@@ -113,7 +120,7 @@ class CommentaryService:
         return self._load is not None
 
     def start_or_tell(self) -> None:
-        """Start; what keeps the model from it is told to clients, and to `on_start` or the log."""
+        """Start; a failure is told to clients, and to `on_start` or the log."""
         failure = None
         try:
             self.start()
@@ -147,7 +154,7 @@ class CommentaryService:
 
     @property
     def trouble(self) -> str | None:
-        """Why the model cannot speak for anybody; `None` if it can."""
+        """Why the model generates for nobody; `None` if it does."""
         if self.pool is None:
             return self._load_failure
         if self.pool.failure is not None:
@@ -158,21 +165,21 @@ class CommentaryService:
         return None
 
     def check(self) -> None:
-        """End sessions that would wait for ever. In the event loop's thread only."""
+        """End sessions that would wait indefinitely. In the event loop's thread only."""
         trouble = self.trouble
         if trouble is not None:
             if self._told is None:
-                _log.error("nobody is served any more: %s", trouble)
+                _log.error("not serving: %s", trouble)
             for session in tuple(self.sessions):
                 session.fail(trouble)
         elif self._told is not None:
-            _log.warning("the model speaks again")
+            _log.warning("serving again")
         self._told = trouble
 
     def admit(self, address: str) -> int:
         """Count a client in, and return its number; :meth:`discharge` it later.
 
-        It has no place yet: :meth:`join` gives it one with its first frame, so nobody holds one by saying nothing.
+        It has no slot of the pool yet: :meth:`join` takes one with its first frame, so a silent client holds none.
 
         Args:
             address: what stands for the client; see `network_of`.
@@ -210,14 +217,14 @@ class CommentaryService:
         self.metrics.sessions.set(self.n_connected)
 
     def full(self) -> ClientError:
-        """Return the error for a client that finds no place."""
+        """Return the error for a client for which there is no slot."""
         n_clients = self.settings.max_sessions
         return ClientError(
             "full", f"the server has {n_clients} clients, as many as it may: try again later", CLOSE_TRY_LATER
         )
 
-    def rehearse(self, start: Start) -> CommentaryStream:
-        """Return a stream as :meth:`join` would start it, which takes no place: it shows what is wrong with a start.
+    def trial_stream(self, start: Start) -> CommentaryStream:
+        """Return a stream as :meth:`join` would start it, which takes no slot: it shows what is wrong with a start.
 
         Raises:
             ValueError: if an option or text is not valid.
@@ -239,11 +246,11 @@ class CommentaryService:
 
         Raises:
             ValueError: if an option or text is not valid.
-            PoolFullError: if all places are taken, or the pool is closed.
+            PoolFullError: if all slots are taken, or the pool is closed.
             PoolStoppedError: if its thread has died.
         """
 
-        def said(segment: CommentarySegment) -> None:
+        def delivered(segment: CommentarySegment) -> None:
             self._failures = (0, 0.0, "")
             on_segment(segment)
 
@@ -252,7 +259,7 @@ class CommentaryService:
                 self._failures = (self._failures[0] + 1, time.monotonic(), type(error).__name__)
             on_end(error)
 
-        return self.pool.join(self._chosen(start), said, ended)
+        return self.pool.join(self._chosen(start), delivered, ended)
 
     def _chosen(self, start: Start) -> StreamOptions:
         chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
