@@ -87,7 +87,7 @@ def read_from_the_start(path: Path, plan, video_processor):
     """Reads a clip without seeking: every frame up to its end is decoded, the same ones are kept and resized."""
     import torch
 
-    from livecc_hf.data.clip_frames import resize_frame
+    from livecc_hf.data.media.clip_frames import resize_frame
     from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
     from livecc_hf.modeling.video_reader import exact_number, on_screen
 
@@ -148,7 +148,7 @@ def main() -> int:
     import av
     import torch
 
-    from livecc_hf.data.clip_frames import plan_clip, read_clip
+    from livecc_hf.data.media.clip_frames import plan_clip, read_clip
     from livecc_hf.modeling import LiveCCVideoProcessor
 
     torch.set_num_threads(1)

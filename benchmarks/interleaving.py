@@ -26,12 +26,12 @@ from tiny_commentary import ROOT, hardware
 
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
+from livecc_hf.data.sources.tiny import caption_prompt_ids
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, held_out_clips, play, turns_of
 from livecc_hf.evaluation.tiny.scoring import WINDOW_S as IN_TIME_S
 from livecc_hf.evaluation.tiny.scoring import Score, Turn, score_clip
 from livecc_hf.modeling.grammar import FRAME_STEP_S, assign_words, split_turns
 from livecc_hf.tiny.narration import narrate
-from livecc_hf.training.tiny_source import caption_prompt_ids
 
 START = ROOT / "runs/livecc-tiny/1-lists"
 RUNS = ROOT / "runs/interleaving"

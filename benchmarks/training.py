@@ -79,7 +79,7 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     import torch
 
     from livecc_hf.checkpoints.loading import load_processor
-    from livecc_hf.training.packing import plan_packs
+    from livecc_hf.data.batches.packing import plan_packs
 
     processor = load_processor(TINY)
     if case.turns:
@@ -184,9 +184,9 @@ def synthetic_sample(turns: int, config, generator) -> dict[str, Any]:
 
 def narrated_samples(processor, n_clips: int) -> list[dict[str, Any]]:
     """Returns the inputs of narrated clips of livecc-tiny's world, as its recipe draws them."""
-    from livecc_hf.training import tiny_source  # noqa: F401  (registers itself)
-    from livecc_hf.training.data import open_data
-    from livecc_hf.training.samples import EncodeOptions
+    from livecc_hf.data.dataset import open_data
+    from livecc_hf.data.samples.sample import EncodeOptions
+    from livecc_hf.data.sources import tiny  # noqa: F401  (registers itself)
 
     entry = {"source": "tiny", "length": [12, 28], "samples": n_clips, "group": 1, "moods": ["busy", "calm"]}
     data = open_data([entry], processor, EncodeOptions(keep_trailing_silence=True))

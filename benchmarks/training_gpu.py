@@ -113,7 +113,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
     from transformers import initialization
 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
-    from livecc_hf.training.packed_attention import use_packed_attention
+    from livecc_hf.training.model.packed_attention import use_packed_attention
 
     with initialization.no_init_weights():
         model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -162,7 +162,7 @@ def row_sample(n_tokens: int, config):
     """Returns a commentary of random words and pixels with as many turns of a frame pair as fit."""
     import torch
 
-    from livecc_hf.training.samples import Sample
+    from livecc_hf.data.samples.sample import Sample
 
     n_video = (FRAME_PATCHES // 2) ** 2
     turn = torch.randint(0, 150_000, (TURN_TEXT_TOKENS + 1 + n_video + 1 + SPOKEN_TOKENS,))
@@ -193,7 +193,7 @@ def row_sample(n_tokens: int, config):
 
 def lora(model):
     """Returns peft's config of the LoRA recipes."""
-    from livecc_hf.training.parts import lora_config
+    from livecc_hf.training.model.parts import lora_config
 
     options = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
     options |= {"lora_target_parameters": None, "lora_modules_to_save": None, "lora_task_type": "CAUSAL_LM"}
@@ -217,7 +217,7 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
     import torch
     from peft import get_peft_model
 
-    from livecc_hf.training.packed_attention import packed_batch
+    from livecc_hf.training.model.packed_attention import packed_batch
 
     four_bit = getattr(model, "is_loaded_in_4bit", False)
     model = get_peft_model(model, lora(model))
@@ -303,7 +303,7 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
     """Measures one combination in this process."""
     import torch
 
-    from livecc_hf.training.collator import CommentaryCollator
+    from livecc_hf.data.batches.collator import CommentaryCollator
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,14 +54,14 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     from trl import SFTConfig
 
     from livecc_hf.checkpoints.loading import load_processor
+    from livecc_hf.data.batches.collator import CommentaryCollator
+    from livecc_hf.data.batches.loader import BatchLoader
+    from livecc_hf.data.batches.packing import plan_packs
+    from livecc_hf.data.dataset import DataPart, TrainingData
+    from livecc_hf.data.samples.sample import EncodeOptions
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
-    from livecc_hf.training.batches import BatchLoader
-    from livecc_hf.training.collator import CommentaryCollator
-    from livecc_hf.training.data import DataPart, TrainingData
-    from livecc_hf.training.packed_attention import use_packed_attention
-    from livecc_hf.training.packing import plan_packs
-    from livecc_hf.training.parts import set_trainable
-    from livecc_hf.training.samples import EncodeOptions
+    from livecc_hf.training.model.packed_attention import use_packed_attention
+    from livecc_hf.training.model.parts import set_trainable
     from livecc_hf.training.trainer import LiveCCTrainer
 
     model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
@@ -92,9 +92,9 @@ def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
     from datasets import Dataset
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Trainer, TrainingArguments
 
+    from livecc_hf.data.batches.collator import CommentaryCollator
+    from livecc_hf.data.samples.sample import Sample
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-    from livecc_hf.training.collator import CommentaryCollator
-    from livecc_hf.training.samples import Sample
 
     config = LiveCCConfig.from_pretrained(folder)
     ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
@@ -141,7 +141,7 @@ class _StoredItem:
     inputs: dict[str, Any]
 
     def encode(self, processor, options):
-        from livecc_hf.training.samples import Sample
+        from livecc_hf.data.samples.sample import Sample
 
         return Sample(self.inputs)
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import runpy
 import sys
 import tempfile
 
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 DATA = Path(__file__).parent / "data" / "reference"
+TINY_RECIPE = Path(__file__).parents[1] / "recipes/livecc-tiny"
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +85,27 @@ def make_model(published_checkpoint):
         return models[scheme]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def warmup():
+    """The names of the warm-up script."""
+    before = list(sys.path)
+    names = runpy.run_path(str(TINY_RECIPE / "warmup.py"))
+    sys.path[:] = before
+    return names
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(warmup):
+    return warmup["build_processor"]()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(warmup, tiny_processor, tmp_path_factory) -> Path:
+    """Random weights in a model folder."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    warmup["build_model"](tiny_processor).save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    return folder

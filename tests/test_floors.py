@@ -25,7 +25,11 @@ KNOWN_CLIMBS: set[tuple[str, str]] = set()
 KNOWN_CIRCLES: list[set[str]] = [
     {"livecc_hf.modeling.video_processing_livecc", "livecc_hf.modeling.video_loading"},
     {"livecc_hf.pool.stream", "livecc_hf.pool.pool"},
-    {"livecc_hf.training.pushing", "livecc_hf.training.trl_options", "livecc_hf.training.arguments"},
+    {
+        "livecc_hf.training.saving.pushing",
+        "livecc_hf.training.options.trl_options",
+        "livecc_hf.training.options.arguments",
+    },
     {"livecc_hf.serve.session", "livecc_hf.serve.service"},
 ]
 

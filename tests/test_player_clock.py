@@ -10,12 +10,12 @@ from media import number_of, write_video
 from livecc_hf.captions.files import read_words
 from livecc_hf.captions.writers import Caption, open_writer
 from livecc_hf.cli.main import main
+from livecc_hf.data.dataset import open_data
+from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.sources import narrated  # noqa: F401 - registers the sources
 from livecc_hf.modeling.video_loading import LoadOptions, load_video
 from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.production.stages.talking_head import clip_frames
-from livecc_hf.training import narrated_source  # noqa: F401 - registers the sources
-from livecc_hf.training.data import open_data
-from livecc_hf.training.samples import EncodeOptions
 
 SIZE = EncodeOptions(min_pixels=96 * 64, max_pixels=112 * 84)
 LENGTH_S = 30

@@ -3,7 +3,7 @@
 import pytest
 
 from livecc_hf.captions.naming import CaptionTag, LeftOut, parse_tag, walk_videos
-from livecc_hf.data.folder import find_captioned_videos
+from livecc_hf.data.formats.folder import find_captioned_videos
 from livecc_hf.production.inputs.videos import open_input
 
 

@@ -31,7 +31,7 @@ def train(model, processor, out, **options):
     from datasets import Dataset
     from trl import ModelConfig, SFTConfig, SFTTrainer
 
-    from livecc_hf.training.parts import lora_config
+    from livecc_hf.training.model.parts import lora_config
 
     parts = options.pop("parts", ["language_model"])
     base, inputs = model.name_or_path, turn_inputs(processor)
@@ -191,7 +191,7 @@ def test_over_a_four_bit_base(processor, tmp_path):
     pytest.importorskip("bitsandbytes")
     from trl import ModelConfig
 
-    from livecc_hf.training.parts import prepare_quantized, quantization_config
+    from livecc_hf.training.model.parts import prepare_quantized, quantization_config
 
     tiny = bundled_model_path()
     quantization = quantization_config(ModelConfig(load_in_4bit=True, use_peft=True))

@@ -22,7 +22,7 @@ def make_adapter(model, processor, base, out, **options):
     """An adapter with random weights, saved as training does; returns the `PeftModel`."""
     from trl import ModelConfig
 
-    from livecc_hf.training.parts import lora_config
+    from livecc_hf.training.model.parts import lora_config
 
     parts = ["vision", "merger", "language_model"]
     wrapped = peft.get_peft_model(model, lora_config(model, ModelConfig(use_peft=True, lora_r=4, **options), parts))

@@ -21,7 +21,7 @@ NOT_RUN = {
     "python3 -m venv .venv-lmms": "downloads lmms-eval; tests/evaluation/test_lmms_eval.py does and runs it",
     ".venv-lmms/bin/pip install": "the same",
     "LIVESPORTS3K_VIDEOS=": "the same",
-    "accelerate launch": "wants several GPUs; tests/training/test_recipes.py reads recipes and launcher configurations",
+    "accelerate launch": "wants several GPUs; tests/training/options/test_recipes.py reads what it is given",
     "serve deploy": "wants a Ray cluster; tests/serve/test_ray_deployment.py runs the deployment",
 }
 # Blocks that are no code, by language.

@@ -8,7 +8,7 @@ import pytest
 from media import write_video
 
 from livecc_hf.captions.writers import Caption
-from livecc_hf.data.clip_frames import plan_clip, read_clip
+from livecc_hf.data.media.clip_frames import plan_clip, read_clip
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.video_reader import (
     VideoReadError,

@@ -7,7 +7,7 @@ import pytest
 from media import write_video
 from PIL import Image, ImageOps
 
-from livecc_hf.data.clip_frames import plan_frame_size
+from livecc_hf.data.media.clip_frames import plan_frame_size
 from livecc_hf.modeling.frame_queue import FrameQueue
 from livecc_hf.modeling.frames import PreparedFrames, rgb_picture
 from livecc_hf.modeling.video_reader import iter_chunks

@@ -10,12 +10,12 @@ import torch
 
 import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
+from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.sources.tiny import TinyEntry, TinyItem, TinySource
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.evaluation.tiny.scoring import score_clip
 from livecc_hf.tiny.samples import cut_window, narration_clip
 from livecc_hf.tiny.world import simulate
-from livecc_hf.training.samples import EncodeOptions
-from livecc_hf.training.tiny_source import TinyEntry, TinyItem, TinySource
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = Path(livecc_hf.__file__).parent / "assets/livecc-tiny"

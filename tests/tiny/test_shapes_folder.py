@@ -5,7 +5,7 @@ import json
 import pytest
 
 from livecc_hf.cli.main import main
-from livecc_hf.data.folder import open_folder
+from livecc_hf.data.formats.folder import open_folder
 from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.folder import write_narrated_folder
 from livecc_hf.tiny.narration import NARRATORS

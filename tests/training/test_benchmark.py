@@ -60,7 +60,7 @@ def test_the_gpu_benchmark_says_why_it_does_nothing(gpu, monkeypatch, capsys):
 
 
 def test_the_plain_loop_has_the_loss_of_the_full_computation(gpu):
-    from livecc_hf.training.collator import CommentaryCollator
+    from livecc_hf.data.batches.collator import CommentaryCollator
 
     config = gpu.model_config(smoke=True)
     torch.manual_seed(0)

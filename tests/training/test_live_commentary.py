@@ -9,7 +9,10 @@ from media import write_video
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from livecc_hf.captions.words import Word
-from livecc_hf.data.conversations import NarratedVideo
+from livecc_hf.data.formats.conversations import NarratedVideo
+from livecc_hf.data.samples.narration import NarratedClip, encode_clip
+from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.sources.narrated import NarrationItem
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 from livecc_hf.modeling.sampling import StreamOptions
 from livecc_hf.tiny.samples import narration_clip
@@ -22,9 +25,6 @@ from livecc_hf.training.live_commentary import (
     spread_by,
     timing_metrics,
 )
-from livecc_hf.training.narrated_source import NarrationItem
-from livecc_hf.training.narration_samples import NarratedClip, encode_clip
-from livecc_hf.training.samples import EncodeOptions
 
 LOGGER = "livecc_hf.training.live_commentary"
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from livecc_hf.training.arguments import parse
 from livecc_hf.training.memory import TrainingMemoryError, explained_memory_errors
+from livecc_hf.training.options.arguments import parse
 
 SMALL_ROOM = """
 import resource, sys

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from livecc_hf.training.checkpoints import RUN_STATE_FILE, DamagedCheckpointError
-from livecc_hf.training.data import SOURCES, register_source
+from livecc_hf.data.dataset import SOURCES, register_source
+from livecc_hf.data.sources.tiny import TinyPart, TinySource
+from livecc_hf.training.saving.checkpoints import RUN_STATE_FILE, DamagedCheckpointError
 from livecc_hf.training.script import main
-from livecc_hf.training.tiny_source import TinyPart, TinySource
 
 LORA = {"optimizer": "trainer", "use_peft": True, "lora_r": 4, "lora_dropout": 0.1, "learning_rate": 0.01}
 KINDS = {"full": {"optimizer": "trainer"}, "muon": {}, "lora": LORA, "packed": {"packing": True, "max_length": 400}}

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from livecc_hf.checkpoints.merge import merge_adapter
-from livecc_hf.training.arguments import parse, parse_entries
+from livecc_hf.training.options.arguments import parse, parse_entries
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer, load_recipe_processor, open_samples
 from livecc_hf.training.skipping import TooManySkippedError

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from livecc_hf.data.dataset import SOURCES, register_source
+from livecc_hf.data.sources.tiny import TinyPart, TinySource
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.training.data import SOURCES, register_source
 from livecc_hf.training.script import main
 from livecc_hf.training.skipping import TooManySkippedError
-from livecc_hf.training.tiny_source import TinyPart, TinySource
 
 
 @dataclass(frozen=True)

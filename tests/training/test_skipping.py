@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from livecc_hf.training.skipping import COUNTED_FROM, SkipLedger, SkippedSample, TooManySkippedError
+from livecc_hf.data.batches.loader import SkippedSample
+from livecc_hf.training.skipping import COUNTED_FROM, SkipLedger, TooManySkippedError
 
 
 def skipped(index: int) -> SkippedSample:

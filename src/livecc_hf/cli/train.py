@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> int:
         ImportError: if the packages for training are not installed.
     """
     if "--help" in argv or "-h" in argv:
-        from livecc_hf.training.help import short_help
+        from livecc_hf.training.options.help import short_help
 
         print(short_help())
         return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from livecc_hf.data.clip_frames import plan_frame_size
+from livecc_hf.data.media.clip_frames import plan_frame_size
 from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
 from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.context import ContextFullError
@@ -23,7 +23,7 @@ from livecc_hf.modeling.sampling import StreamOptions
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
-    from .narration_samples import NarratedClip
+    from ..data.samples.narration import NarratedClip
 
 logger = logging.getLogger(__name__)
 

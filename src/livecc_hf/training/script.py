@@ -16,8 +16,9 @@ from pathlib import Path
 from livecc_hf.messages import one_line
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
 
-from .arguments import Recipe, parse
-from .checkpoints import (
+from .memory import explained_memory_errors
+from .options.arguments import Recipe, parse
+from .saving.checkpoints import (
     RUN_STATE_FILE,
     check_files,
     check_same_run,
@@ -26,7 +27,6 @@ from .checkpoints import (
     read_run_state,
     remove_partial,
 )
-from .memory import explained_memory_errors
 from .setup import build_trainer, inspect
 
 logger = logging.getLogger(__name__)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from livecc_hf.data.jsonl import default_cache
+from livecc_hf.data.formats.jsonl import default_cache
 from livecc_hf.data.unusable import UnusableSample
 
-from .arguments import Recipe, parse_entries
-from .batches import BatchLoader
-from .data import TrainingData, open_data
-from .packing import Packs, plan_packs, plan_singles, token_counts
-from .placeholder import N_PLACEHOLDER_TOKENS
-from .run_identity import identify_run
+from ..data.batches.loader import BatchLoader
+from ..data.batches.packing import Packs, plan_packs, plan_singles, token_counts
+from ..data.dataset import TrainingData, open_data
+from ..data.samples.placeholder import N_PLACEHOLDER_TOKENS
+from .options.arguments import Recipe, parse_entries
+from .saving.run_identity import identify_run
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -85,7 +85,7 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
         ValueError: if an entry is malformed, nothing is in it, or the smallest clip does not fit a row.
         FileNotFoundError: if a dataset is missing.
     """
-    from . import narrated_source, tiny_source  # noqa: F401  (they register themselves)
+    from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
 
     ours, training = recipe.ours, recipe.training
     _check_token_limit(recipe, processor)
@@ -119,13 +119,13 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     """
     from transformers import set_seed
 
-    from .collator import CommentaryCollator
-    from .finishing import AdapterFinisher, ModelFinisher
-    from .liger import apply_liger
+    from ..data.batches.collator import CommentaryCollator
+    from .model.liger import apply_liger
+    from .model.packed_attention import use_packed_attention
+    from .model.parts import lora_config
     from .optim import MuonAdamW, muon_groups
-    from .packed_attention import use_packed_attention
-    from .parts import lora_config
-    from .pushing import RunPush
+    from .saving.finishing import AdapterFinisher, ModelFinisher
+    from .saving.pushing import RunPush
     from .skipping import SkipLedger
     from .trainer import LiveCCTrainer
 
@@ -185,7 +185,7 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
-    from .parts import prepare_quantized, quantization_config, set_trainable
+    from .model.parts import prepare_quantized, quantization_config, set_trainable
 
     ours, model_config = recipe.ours, recipe.model
     quantization = quantization_config(model_config, ours.train_parts)
@@ -213,7 +213,7 @@ def inspect(recipe: Recipe) -> str:
     Raises:
         ValueError: as `open_run_data`.
     """
-    from .inspection import inspect_samples
+    from .inspection.report import inspect_samples
 
     processor, _, notes = load_recipe_processor(recipe)
     for note in notes:

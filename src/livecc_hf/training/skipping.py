@@ -6,30 +6,15 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+
+from livecc_hf.data.batches.loader import SkippedSample
 
 logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.jsonl"
 COUNTED_FROM = 200  # a share of fewer samples says little
-
-
-@dataclass(frozen=True)
-class SkippedSample:
-    """A sample that was replaced by a row without a supervised token.
-
-    Attributes:
-        index: its number in the training data.
-        origin: where it comes from.
-        reason: one of `livecc_hf.data.unusable.REASONS`.
-        message: what is wrong.
-    """
-
-    index: int
-    origin: str
-    reason: str
-    message: str
 
 
 class TooManySkippedError(ValueError):

@@ -16,18 +16,19 @@ from trl import SFTTrainer
 from livecc_hf.checkpoints.cards import kept_card
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
-from .batches import BOOKKEEPING, BatchLoader
-from .checkpoints import RunState, explained_damage, write_run_state
-from .packed_attention import packed_batch
-from .run_identity import RunIdentity
-from .sharding import reduced_head_gradient
+from ..data.batches.loader import BOOKKEEPING, BatchLoader
+from .model.packed_attention import packed_batch
+from .model.sharding import reduced_head_gradient
+from .saving.checkpoints import RunState, explained_damage, write_run_state
+from .saving.run_identity import RunIdentity
 from .token_means import TokenMeans
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .pushing import RunPush
-    from .skipping import SkipLedger, SkippedSample
+    from ..data.batches.loader import SkippedSample
+    from .saving.pushing import RunPush
+    from .skipping import SkipLedger
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from livecc_hf.data.folder import find_captioned_videos
+from livecc_hf.data.formats.folder import find_captioned_videos
 from livecc_hf.production.inputs.videos import VIDEO_SUFFIXES, open_input
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, VIDEO_SCHEMA
 
@@ -339,7 +339,7 @@ def test_training_on_a_folder_reads_the_same_captions(tmp_path, names):
 
 
 def test_video_suffixes_are_those_of_the_training_folder():
-    from livecc_hf.data import folder
+    from livecc_hf.data.formats import folder
 
     assert folder.VIDEO_SUFFIXES == VIDEO_SUFFIXES
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from media import write_video
 
-from livecc_hf.data.conversations import parse_narration
-from livecc_hf.data.jsonl import JsonLines, find_offsets
-from livecc_hf.data.rows import parse_row
+from livecc_hf.data.formats.conversations import parse_narration
+from livecc_hf.data.formats.jsonl import JsonLines, find_offsets
+from livecc_hf.data.formats.rows import parse_row
+from livecc_hf.data.samples.narration import encode_narration
+from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.modeling.grammar import assign_words
 from livecc_hf.production.outputs.published_formats import (
     DATASET_SCHEMA,
@@ -24,8 +26,6 @@ from livecc_hf.production.outputs.published_formats import (
 )
 from livecc_hf.production.schemas import CLIP_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips
-from livecc_hf.training.narration_samples import encode_narration
-from livecc_hf.training.samples import EncodeOptions
 
 WORDS = [(16.8, 16.9, "all"), (16.9, 17.0, "right")]
 

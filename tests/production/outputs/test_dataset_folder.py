@@ -14,6 +14,9 @@ from datasets import Video, load_dataset
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+from livecc_hf.data.dataset import open_data
+from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.sources import narrated  # noqa: F401  (registers itself)
 from livecc_hf.production.outputs.card import DatasetAbout, DatasetSummary, make_card
 from livecc_hf.production.outputs.dataset_folder import (
     FolderOptions,
@@ -23,9 +26,6 @@ from livecc_hf.production.outputs.push import count_unreachable_videos, push_dat
 from livecc_hf.production.schemas import CLIP_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 from livecc_hf.publishing.hub import PushError
-from livecc_hf.training import narrated_source  # noqa: F401  (registers itself)
-from livecc_hf.training.data import open_data
-from livecc_hf.training.samples import EncodeOptions
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from media import write_video

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...data.media import resolve_media
+from ...data.media.paths import resolve_media
 from ...messages import one_line
 from ..columns import with_column
 from ..schemas import SUBTITLES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ...data.media import resolve_media
+from ...data.media.paths import resolve_media
 from ...messages import one_line
 from ..columns import scores_array, with_column
 from ..watchdog import items_done

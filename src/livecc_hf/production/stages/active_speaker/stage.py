@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ....data.media import resolve_media
+from ....data.media.paths import resolve_media
 from ....messages import one_line
 from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column

@@ -67,7 +67,7 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     import torch
     from torchvision.transforms.v2.functional import resize
 
-    from ....data.media import resolve_media
+    from ....data.media.paths import resolve_media
     from ....modeling.video_reader import iter_frames, probe_video
 
     path = resolve_media(video)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ....data.media import resolve_media
+from ....data.media.paths import resolve_media
 from ....messages import one_line
 from ....utils.extras import require_extra
 from ...backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech

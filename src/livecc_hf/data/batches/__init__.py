@@ -1,0 +1,1 @@
+"""How samples become batches: planned into rows, collated, loaded."""

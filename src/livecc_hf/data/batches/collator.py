@@ -1,0 +1,191 @@
+"""Batches: one or more samples a row, padded on the right, with positions that keep the samples apart.
+
+How samples of one row stay separate: `position_ids` has four rows, the first counting the tokens of each sample
+from 0, the others its rotary positions. There is no attention mask. Then transformers' ``eager``, ``sdpa`` and
+``flex_attention`` derive the mask from the first row (`masking_utils.find_packed_sequence_indices`). Flash attention
+does so for a batch of one row only, so packed batches also carry `cu_seq_lens_q` and its kin, over all rows.
+
+Padding counts on from the last sample of its row: it comes after every real token, so the causal mask alone hides
+it. A batch without packing therefore needs no mask tensor at all, padded or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from livecc_hf.modeling.modeling_livecc import _take_grids
+from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+
+from ..samples.sample import Sample
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+
+# type of a token -> names of its patches and grids
+VISION_INPUTS = {IMAGE_TYPE: ("pixel_values", "image_grid_thw"), VIDEO_TYPE: ("pixel_values_videos", "video_grid_thw")}
+
+
+class CommentaryCollator:
+    """Puts rows of samples into one batch.
+
+    Args:
+        config: the model's; its position scheme, vision patch merging and message end count. Read at every call, so a
+            scheme changed on the model's config holds here too.
+        pad_token_id: fills `input_ids`.
+        pad_to_multiple_of: rounds the length up, which suits some accelerators.
+        images_as_videos: gives images to the model as videos of one temporal step. The vision tower treats the two
+            alike, but runs once per kind: with this on it runs once in every batch that shows anything, as ranks that
+            shard its parameters must.
+
+    Raises:
+        ValueError: if the pad token is missing, or the multiple is not positive.
+    """
+
+    def __init__(
+        self,
+        config: LiveCCConfig,
+        pad_token_id: int | None,
+        pad_to_multiple_of: int | None = None,
+        images_as_videos: bool = False,
+    ):
+        if pad_token_id is None:
+            raise ValueError("the tokenizer has no pad token: set tokenizer.pad_token, e.g. to <|endoftext|>")
+        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
+            raise ValueError(f"pad_to_multiple_of is {pad_to_multiple_of}: expected a positive number of tokens")
+        self.config = config
+        self.pad_token_id = pad_token_id
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.images_as_videos = images_as_videos
+
+    def __call__(self, rows: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor | int]:
+        """Return the batch.
+
+        Args:
+            rows: the samples of each row, one or more.
+
+        Returns:
+            `input_ids`, `labels`, `mm_token_type_ids` of shape (rows, longest); `position_ids` (4, rows, longest);
+            where there are any, `pixel_values_videos` (patches, 1176) and `video_grid_thw` (videos, 3),
+            `pixel_values` (patches, 1176) and `image_grid_thw` (images, 3), in the order of their tokens;
+            `n_words`, the supervised words. If a row holds several samples also `cu_seq_lens_q`, `cu_seq_lens_k`
+            int32 (samples + 1), where each begins in the rows laid end to end, and `max_length_q`, `max_length_k`.
+
+        Raises:
+            ValueError: if there is no row, a row is empty, or a sample's parts do not fit each other.
+        """
+        if not rows or not all(rows):
+            raise ValueError(f"got rows of {[len(row) for row in rows]} samples: expected at least one sample in each")
+        inputs = [[self._checked(sample) for sample in row] for row in rows]
+        n_tokens = [sum(len(sample["input_ids"]) for sample in row) for row in inputs]
+        multiple = self.pad_to_multiple_of or 1
+        length = -(-max(n_tokens) // multiple) * multiple
+        shape = (len(rows), length)
+        batch = {
+            "input_ids": torch.full(shape, self.pad_token_id),
+            "labels": torch.full(shape, IGNORE_INDEX),
+            "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
+            "position_ids": torch.zeros(4, *shape, dtype=torch.long),
+        }
+        starts = []
+        for row, samples in enumerate(inputs):
+            starts += [row * length + start for start in self._fill_row(batch, row, samples)]
+        samples = [sample for row in inputs for sample in row]
+        for names in VISION_INPUTS.values():
+            if any(names[1] in sample for sample in samples):
+                for name in names:
+                    tensors = [sample[name] for sample in samples if name in sample]
+                    batch[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)  # patches can be 400 MB
+        if len(samples) > len(rows):
+            batch |= _varlen_inputs(starts, len(rows) * length)
+        return batch | {"n_words": sum(sample.n_words for row in rows for sample in row)}
+
+    def _fill_row(self, batch: dict[str, torch.Tensor], row: int, samples: list[dict[str, torch.Tensor]]) -> list[int]:
+        """Write a row's samples into the batch and return where each begins in the row."""
+        starts, end = [], 0
+        for sample in samples:
+            start, end = end, end + len(sample["input_ids"])
+            for name in ("input_ids", "labels", "mm_token_type_ids"):
+                batch[name][row, start:end] = sample[name]
+            # Predicted from the sample before it otherwise; alone, nothing predicts it.
+            batch["labels"][row, start] = IGNORE_INDEX
+            batch["position_ids"][0, row, start:] = torch.arange(batch["input_ids"].shape[1] - start)
+            batch["position_ids"][1:, row, start:end] = self._rotary_positions(sample)
+            starts.append(start)
+        return starts
+
+    def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.LongTensor:
+        """Return the (3, L) positions that `LiveCCModel.get_rope_index` gives the sample on its own."""
+        merge_size = self.config.vision_config.spatial_merge_size
+        types = sample["mm_token_type_ids"]
+        end_ids = self.config.message_end_token_id
+        if end_ids is None:
+            end_ids = self.config.text_config.eos_token_id
+        return extend_positions(
+            types,
+            _take_grids(types, _grids_by_type(sample), merge_size),
+            PositionState(),
+            self.config.position_scheme,
+            message_ends=torch.isin(sample["input_ids"], torch.tensor(end_ids if end_ids is not None else [])),
+            merge_size=merge_size,
+        )
+
+    def _checked(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Return a sample's inputs, with images as videos if asked for.
+
+        Raises:
+            ValueError: if their sizes do not fit each other.
+        """
+        inputs = sample.model_inputs
+        sizes = {name: tuple(inputs[name].shape) for name in ("input_ids", "labels", "mm_token_type_ids")}
+        if len(set(sizes.values())) > 1 or len(sizes["input_ids"]) != 1 or sizes["input_ids"] == (0,):
+            raise ValueError(f"a sample's tensors have shapes {sizes}: expected one length (L,), at least 1")
+        merged = self.config.vision_config.spatial_merge_size**2
+        for kind, (patches, grids) in VISION_INPUTS.items():
+            n_patches = len(inputs.get(patches, ()))
+            n_in_grids = int(inputs[grids].prod(1).sum()) if grids in inputs else 0
+            n_tokens = int((inputs["mm_token_type_ids"] == kind).sum())
+            if not n_patches == n_in_grids == n_tokens * merged:
+                raise ValueError(
+                    f"a sample has {n_patches} patches in {patches}, {n_in_grids} in {grids} and {n_tokens} tokens of "
+                    f"type {kind}: expected {merged} patches a token; encode it with the processor of this model"
+                )
+        return self._merged(inputs) if self.images_as_videos and "image_grid_thw" in inputs else inputs
+
+    def _merged(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return inputs whose images are videos, their patches and grids in the order of the tokens."""
+        types = inputs["mm_token_type_ids"]
+        is_image = types == IMAGE_TYPE
+        merge_size = self.config.vision_config.spatial_merge_size
+        patches = inputs["pixel_values"]
+        if "pixel_values_videos" in inputs:
+            kinds = types[types != TEXT_TYPE].repeat_interleave(merge_size**2)  # of each patch, in order
+            patches = patches.new_empty(len(kinds), patches.shape[1])
+            for kind, (name, _) in VISION_INPUTS.items():
+                patches[kinds == kind] = inputs[name]
+        return {
+            "input_ids": torch.where(is_image, self.config.video_token_id, inputs["input_ids"]),
+            "labels": inputs["labels"],
+            "mm_token_type_ids": torch.where(is_image, VIDEO_TYPE, types),
+            "pixel_values_videos": patches,
+            "video_grid_thw": torch.tensor(_take_grids(types, _grids_by_type(inputs), merge_size)),
+        }
+
+
+def _grids_by_type(inputs: dict[str, torch.Tensor]) -> dict[int, list[list[int]]]:
+    return {kind: inputs[grids].tolist() if grids in inputs else [] for kind, (_, grids) in VISION_INPUTS.items()}
+
+
+def _varlen_inputs(starts: list[int], total: int) -> dict[str, torch.Tensor | int]:
+    """Return what flash attention needs to keep samples apart that lie end to end in `total` tokens."""
+    cumulative = torch.tensor([*starts, total], dtype=torch.int32)
+    longest = int(cumulative.diff().max())
+    return {
+        "cu_seq_lens_q": cumulative,
+        "cu_seq_lens_k": cumulative,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }

@@ -1,0 +1,110 @@
+"""From row numbers to batches: decodes, encodes and collates in the data loader's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..dataset import TrainingData
+from ..samples.placeholder import placeholder_sample, with_vision
+from ..samples.sample import Sample
+from ..unusable import UnusableSample
+from .collator import CommentaryCollator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .packing import Packs
+
+BOOKKEEPING = "bookkeeping"
+
+
+@dataclass(frozen=True)
+class SkippedSample:
+    """A sample that was replaced by a row without a supervised token.
+
+    Attributes:
+        index: its number in the training data.
+        origin: where it comes from.
+        reason: one of `livecc_hf.data.unusable.REASONS`.
+        message: what is wrong.
+    """
+
+    index: int
+    origin: str
+    reason: str
+    message: str
+
+
+class BatchLoader:
+    """The trainer's data collator: takes rows that only carry numbers and returns the batch.
+
+    Decoding here, and not in the dataset, leaves skipped steps of a resumed run untouched. A sample that cannot be
+    used becomes a row without a supervised token, so that every process keeps its steps.
+
+    Args:
+        data: the samples.
+        packs: which samples stand in a row.
+        collator: makes the batch.
+    """
+
+    def __init__(self, data: TrainingData, packs: Packs, collator: CommentaryCollator):
+        self.data = data
+        self.packs = packs
+        self.collator = collator
+        self.placeholder = placeholder_sample(data.processor)
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
+        skipped: list[SkippedSample] = []
+        n_samples = 0
+        batch_rows = []
+        for row in rows:
+            numbers = [int(index) for index in self.packs[row["row"]]]
+            n_samples += len(numbers)
+            batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
+        batch = self.collator(batch_rows)
+        batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
+        return batch
+
+    def dataset(self, lengths: Sequence[int] | None = None) -> Dataset:
+        """Returns the map-style dataset of row numbers that goes with this loader.
+
+        Args:
+            lengths: tokens of each row, where known; the trainer can group by them.
+        """
+        import numpy as np
+        import pyarrow as pa
+        from datasets import Dataset
+
+        columns = {"row": np.arange(len(self.packs), dtype=np.int32)}
+        return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
+
+    def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
+        """Returns a row's samples; what was planned shorter than it is and no longer fits is skipped."""
+        samples: list[Sample] = []
+        room = self.data.options.max_tokens
+        for index in numbers:
+            sample = self._load(index, skipped)
+            if sample is None:
+                continue
+            if samples and room is not None and sample.n_tokens > room:
+                reason = (
+                    f"it has {sample.n_tokens} tokens, and its packed row has room for {room}: its media have changed"
+                )
+                skipped.append(SkippedSample(index, self.data.origin(index), "too_many_tokens", reason))
+                continue
+            samples.append(sample)
+            room = None if room is None else room - sample.n_tokens
+        return samples
+
+    def _load(self, index: int, skipped: list[SkippedSample]) -> Sample | None:
+        try:
+            return with_vision(self.data.sample(index), self.data.processor)
+        except UnusableSample as error:
+            reason, message = error.reason, str(error)
+        except OSError as error:  # a path too long, a file that may not be read, a disk that fails
+            reason, message = "unreadable_media", str(error)
+        skipped.append(SkippedSample(index, self.data.origin(index), reason, message))
+        return None

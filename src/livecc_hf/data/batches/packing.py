@@ -1,0 +1,307 @@
+"""Which samples share a row, planned from their token counts alone, before anything is decoded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import threading
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from ..unusable import UnusableSample
+
+CHUNK_SAMPLES = 64  # counted by a process between two reports
+
+
+@dataclass(frozen=True)
+class Packs(Sequence):
+    """The samples of every row, in two arrays.
+
+    Attributes:
+        indices: sample numbers, row after row; shape (samples,).
+        offsets: where each row begins in `indices`, and the end; shape (rows + 1,).
+    """
+
+    indices: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return the sample numbers of a row.
+
+        Raises:
+            IndexError: if there is no such row.
+        """
+        n = len(self)
+        if not -n <= row < n:
+            raise IndexError(f"row {row} of {n}")
+        row %= n
+        return self.indices[self.offsets[row] : self.offsets[row + 1]]
+
+    def padded(self, multiple: int) -> Packs:
+        """Return the rows with empty ones behind them, up to a multiple."""
+        n_empty = -len(self) % multiple
+        return Packs(self.indices, np.concatenate([self.offsets, np.repeat(self.offsets[-1:], n_empty)]))
+
+    def row_lengths(self, lengths: np.ndarray) -> np.ndarray:
+        """Return the tokens of each row, given those of each sample."""
+        ends = np.concatenate([[0], np.cumsum(np.asarray(lengths)[self.indices], dtype=np.int64)])
+        return np.diff(ends[self.offsets])
+
+
+def plan_singles(n_samples: int) -> Packs:
+    """Return rows of one sample each, in order."""
+    dtype = np.int32 if n_samples < 2**31 - 1 else np.int64
+    return Packs(np.arange(n_samples, dtype=dtype), np.arange(n_samples + 1, dtype=dtype))
+
+
+def plan_packs(lengths: np.ndarray, budget: int, seed: int) -> Packs:
+    """Put samples into rows of at most `budget` tokens, by best fit decreasing.
+
+    From the longest on, each sample goes to the row with the least space that still takes it. Rows with the same
+    space and samples of the same length are placed together, so the work grows with the number of different lengths
+    more than with the number of samples. Which of the samples of one length goes where, and the order of the rows, is
+    drawn from the seed.
+
+    Args:
+        lengths: tokens of each sample; integers of shape (samples,).
+        budget: most tokens of a row.
+        seed: the same seed gives the same plan.
+
+    Returns:
+        Rows that hold each sample once.
+
+    Raises:
+        ValueError: if a sample is longer than the budget, or has no token.
+    """
+    lengths = np.asarray(lengths)
+    _check_lengths(lengths, budget)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths)).astype(np.int32 if len(lengths) < 2**31 else np.int64)
+    order = order[np.argsort(-lengths[order].astype(np.int64), kind="stable")]
+    values, counts = np.unique(lengths, return_counts=True)
+    row_of, n_rows = _best_fit_decreasing(values[::-1].tolist(), counts[::-1].tolist(), budget)
+    row_of = rng.permutation(n_rows)[row_of]
+    indices = order[np.argsort(row_of, kind="stable")]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row_of, minlength=n_rows))])
+    return Packs(indices, offsets)
+
+
+def _check_lengths(lengths: np.ndarray, budget: int) -> None:
+    if lengths.ndim != 1 or not (np.issubdtype(lengths.dtype, np.integer) or not len(lengths)):
+        raise ValueError(f"lengths are {lengths.dtype} of shape {lengths.shape}: expected integers of shape (samples,)")
+    if len(lengths) and lengths.min() < 1:
+        raise ValueError(f"sample {lengths.argmin()} has {lengths.min()} tokens: expected at least 1")
+    if len(lengths) and lengths.max() > budget:
+        longest, n_more = int(lengths.argmax()), int((lengths > budget).sum()) - 1
+        raise ValueError(
+            f"sample {longest} has {lengths[longest]} tokens and {n_more} others are also above the row budget of "
+            f"{budget}: raise max_length, or have clips cut to it (EncodeOptions.max_tokens)"
+        )
+
+
+def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> tuple[np.ndarray, int]:
+    """Place samples, given as descending lengths and how many of each.
+
+    Returns:
+        the row of each sample, longest first, and the number of rows.
+    """
+    row_of = np.empty(sum(counts), dtype=np.int32 if sum(counts) < 2**31 else np.int64)
+    spaces: list[int] = []  # ascending: those that `rows_with` has rows for
+    rows_with: dict[int, list[np.ndarray]] = {}
+    n_rows = done = 0
+    for length, count in zip(lengths, counts, strict=True):
+        end = done + count
+        while done < end:
+            at = bisect_left(spaces, length)
+            if at < len(spaces):
+                space = spaces.pop(at)
+                rows = rows_with.pop(space)
+                rows = rows[0] if len(rows) == 1 else np.concatenate(rows)
+            else:
+                space = budget
+                n_new = -(-(end - done) // (budget // length))  # rounded up
+                rows = np.arange(n_rows, n_rows + n_new, dtype=row_of.dtype)
+                n_rows += len(rows)
+            # A row that took one has the least space of all that fit, so it takes the next, until it is full.
+            each = space // length
+            n_full = min(len(rows), (end - done) // each)
+            row_of[done : done + n_full * each] = np.repeat(rows[:n_full], each)
+            done += n_full * each
+            left = [(rows[:n_full], space - each * length)]
+            if n_full < len(rows) and done < end:
+                row_of[done:end] = rows[n_full]
+                left.append((rows[n_full : n_full + 1], space - (end - done) * length))
+                n_full, done = n_full + 1, end
+            left.append((rows[n_full:], space))
+            for some, space_left in left:
+                if len(some) and space_left:
+                    if space_left not in rows_with:
+                        insort(spaces, space_left)
+                    rows_with.setdefault(space_left, []).append(some)
+    return row_of, n_rows
+
+
+def token_counts(
+    n_samples: int,
+    count: Callable[[int], int],
+    cache_file: str | Path,
+    n_workers: int = 0,
+    progress: bool = True,
+    start_method: str | None = None,
+    recount: bool = True,
+) -> np.ndarray:
+    """Return the tokens of every sample: from the file if it is there, else counted in parallel and written.
+
+    Counts are written as they come in; an interrupted run goes on with what is missing. Processes that ask for the
+    same file at once wait for the first of them.
+
+    Args:
+        n_samples: how many samples there are.
+        count: from a sample's number to its tokens. It must pickle where processes are not forked.
+        cache_file: an `.npy` file; what the counts depend on must be part of its name.
+        n_workers: processes, at most; 0, or few samples, are counted in this one.
+        progress: show a bar.
+        start_method: how processes start (`multiprocessing`); `None`: the platform's way.
+        recount: count again what was unusable when the file was written: it may have been mended since.
+
+    Returns:
+        Read-only int32 of shape (samples,), mapped from the file; 0 where `count` raises `UnusableSample`.
+
+    Raises:
+        ValueError: if the file is for another number of samples, or a count is below 1.
+        RuntimeError: if a process dies.
+    """
+    cache_file = Path(cache_file)
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache_file.with_name(cache_file.name + ".partial")
+    with FileLock(f"{cache_file}.lock"):
+        is_new = not cache_file.exists()
+        if not is_new and recount and (np.load(cache_file, mmap_mode="r") == 0).any():
+            shutil.copy(cache_file, partial)
+        if is_new or partial.exists():
+            _count_missing(_open_partial(partial, n_samples), count, n_workers, progress, start_method)
+            partial.replace(cache_file)
+    counts = np.load(cache_file, mmap_mode="r")
+    _check_size(counts, n_samples, cache_file)
+    return counts
+
+
+def _open_partial(partial: Path, n_samples: int) -> np.memmap:
+    """Return the counts made so far, 0 where there is none."""
+    if partial.exists():
+        try:
+            counts = np.lib.format.open_memmap(partial, mode="r+")
+        except ValueError:
+            partial.unlink()  # stopped while the file was created
+        else:
+            _check_size(counts, n_samples, partial)
+            return _allocated(partial, counts)
+    # A new file reads as zeros, also where a crash of the machine lost what was written.
+    return _allocated(partial, np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,)))
+
+
+def _allocated(partial: Path, counts: np.memmap) -> np.memmap:
+    """Return the counts with their file's place on the disk taken: where it is full, writing to a map kills.
+
+    Raises:
+        OSError: if the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with partial.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            except OSError as error:
+                error.filename = str(partial)
+                raise
+    return counts
+
+
+def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:
+    if counts.shape != (n_samples,):
+        raise ValueError(
+            f"{file} holds token counts of shape {counts.shape}, but there are {n_samples} samples: delete it, they "
+            "will be counted again"
+        )
+
+
+def _count_missing(counts: np.memmap, count, n_workers: int, progress: bool, start_method: str | None) -> None:
+    """Fill in the counts that are 0."""
+    missing = np.flatnonzero(counts == 0)
+    chunks = (missing[i : i + CHUNK_SAMPLES] for i in range(0, len(missing), CHUNK_SAMPLES))
+    with tqdm(
+        total=len(counts), initial=len(counts) - len(missing), desc="counting tokens", unit="", disable=not progress
+    ) as bar:
+        n_workers = min(n_workers, len(missing) // CHUNK_SAMPLES)
+        results = _count_apart(count, chunks, n_workers, start_method) if n_workers else _count_here(count, chunks)
+        for chunk, found in results:
+            counts[chunk] = found
+            bar.update(len(chunk))
+    counts.flush()
+
+
+def _count_here(count, chunks) -> Iterator[tuple[np.ndarray, list[int]]]:
+    return ((chunk, _count_chunk(chunk, count)) for chunk in chunks)
+
+
+def _count_apart(count, chunks, n_workers: int, start_method: str | None) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Count chunks in other processes, a few at a time, and give them back as they finish."""
+    context = multiprocessing.get_context(start_method)
+    pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(count,))
+    try:
+        running = {pool.submit(_count_chunk, chunk): chunk for chunk in islice(chunks, 4 * n_workers)}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+                running |= {pool.submit(_count_chunk, chunk): chunk for chunk in islice(chunks, 1)}
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of {n_workers} processes that count tokens died, out of memory perhaps: what was counted is kept, "
+            "run again, with fewer processes if it happens again"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_count: Callable[[int], int] | None = None  # of this worker process
+
+
+def _start_worker(count: Callable[[int], int]) -> None:
+    global _count
+    _count = count
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent) -> None:
+    """End this process when its parent was killed: nothing else would."""
+    parent.join()
+    os._exit(1)
+
+
+def _count_chunk(indices: np.ndarray, count: Callable[[int], int] | None = None) -> list[int]:
+    count = count or _count
+    found = []
+    for index in indices.tolist():
+        try:
+            n_tokens = int(count(index))
+        except UnusableSample:
+            found.append(0)
+            continue
+        if n_tokens < 1:
+            raise ValueError(f"the count of sample {index} is {n_tokens} tokens: expected at least 1")
+        found.append(n_tokens)
+    return found

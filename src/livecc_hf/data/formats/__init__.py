@@ -1,0 +1,1 @@
+"""Rows of data sets on disk, in the layouts that are known."""

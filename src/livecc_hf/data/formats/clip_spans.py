@@ -1,0 +1,84 @@
+"""Cuts the words of a long narrated video into clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES, join_words
+
+from ...captions.words import Word
+
+MAX_CLIP_S = MAX_FRAMES / FRAMES_PER_SECOND
+MIN_CLIP_S = 10.0
+MAX_GAP_S = 30.0
+PREVIOUS_WORDS = 512
+
+
+@dataclass(frozen=True)
+class ClipSpan:
+    """A part of a narrated video.
+
+    Attributes:
+        start_s, end_s: the part in seconds from what a player shows as 0:00.
+        words: the words spoken in it, which belong to no other part.
+        previous: the last of the words before it (at most `PREVIOUS_WORDS`); `None` if it is the first.
+    """
+
+    start_s: float
+    end_s: float
+    words: tuple[Word, ...]
+    previous: str | None
+
+
+def split_into_clips(
+    words: Sequence[Word], *, max_s: float = MAX_CLIP_S, min_s: float | None = None, max_gap_s: float = MAX_GAP_S
+) -> list[ClipSpan]:
+    """Cut a narration into clips, each word in exactly one.
+
+    A clip begins with its first word and ends one sampling step (0.5 s) after its last, so that a frame is sampled
+    at which the last word has been spoken. A clip shorter than `min_s` begins earlier, in the silence before it.
+
+    Args:
+        words: of the whole video, by their ends, as `read_words` gives them.
+        max_s: longest clip; a word that alone is longer loses its beginning.
+        min_s: clips are lengthened to it where there is silence before them; default: 10 s, or `max_s` if that is less.
+        max_gap_s: a longer silence lies in no clip.
+
+    Raises:
+        ValueError: if the limits are not 0 <= min_s <= max_s with max_s above 3 s, and max_gap_s above 0.
+    """
+    min_s = min(MIN_CLIP_S, max_s) if min_s is None else min_s
+    if not (0 <= min_s <= max_s and max_s > 3 and max_gap_s > 0):
+        raise ValueError(
+            f"max_s={max_s}, min_s={min_s}, max_gap_s={max_gap_s}: expected 0 <= min_s <= max_s, max_s above 3 s (one "
+            "turn), and a gap above 0"
+        )
+    clips: list[ClipSpan] = []
+    first = 0
+    for stop in _breaks(words, max_s, max_gap_s):
+        part = tuple(words[first:stop])
+        end_s = part[-1].end_s + FRAME_STEP_S
+        start_s = max(min(word.start_s for word in part), end_s - max_s)
+        free_s = clips[-1].end_s if clips else 0.0
+        start_s = min(start_s, max(end_s - min_s, free_s))
+        previous = join_words(word.text for word in words[max(first - PREVIOUS_WORDS, 0) : first])
+        clips.append(ClipSpan(start_s, end_s, part, previous or None))
+        first = stop
+    return clips
+
+
+def _breaks(words: Sequence[Word], max_s: float, max_gap_s: float) -> Iterator[int]:
+    """Give the index after each clip's last word."""
+    if not words:
+        return
+    start_s = words[0].start_s
+    for index in range(1, len(words)):
+        word = words[index]
+        begins_s = min(start_s, word.start_s)
+        is_far = word.start_s - words[index - 1].end_s > max_gap_s
+        if is_far or word.end_s + FRAME_STEP_S - begins_s > max_s:
+            yield index
+            begins_s = word.start_s
+        start_s = begins_s
+    yield len(words)

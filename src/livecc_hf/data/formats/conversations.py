@@ -1,0 +1,112 @@
+"""The published dataset format: one conversation a line, its last message a stream of timed words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...captions.words import Word, checked_words
+from .missing import is_missing
+
+
+@dataclass(frozen=True)
+class NarratedVideo:
+    """A span of a video and the words spoken in it; nothing is decoded yet.
+
+    Attributes:
+        video: path or URL of the video, as the dataset names it.
+        words: in the order spoken, on the clock that a player shows, as all times here.
+        start_s: where the span begins; `None`: at the video's first frame. 0 is a time like any other.
+        end_s: where it ends; `None`: with the video.
+        query: the request; `None`: the processor's default.
+        title: the video's title.
+        previous: what was said before the span.
+        category: the video's category.
+    """
+
+    video: str
+    words: Sequence[Word]
+    start_s: float | None = None
+    end_s: float | None = None
+    query: str | None = None
+    title: str | None = None
+    previous: str | None = None
+    category: str | None = None
+
+
+def is_narration(conversation: Any) -> bool:
+    """Return whether a conversation is a commentary: it holds a `text_stream`."""
+    return any(
+        isinstance(part, Mapping) and "text_stream" in part
+        for message in (conversation if isinstance(conversation, list) else ())
+        if isinstance(message, Mapping) and isinstance(message.get("content"), Sequence)
+        for part in message["content"]
+    )
+
+
+def parse_narration(conversation: Any, source: str) -> NarratedVideo:
+    """Read a conversation of Live-CC-5M / Live-WhisperX-526K.
+
+    Args:
+        conversation: a user message with a `video` (and `video_start`, `video_end`) and a `text` (and `title`,
+            `previous`, `category`), then an assistant message with a `text_stream` of `[start, end, word]`.
+        source: where it was read, for the error.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    parts = [
+        part
+        for message in (conversation if isinstance(conversation, list) else ())
+        if isinstance(message, Mapping) and isinstance(message.get("content"), list)
+        for part in message["content"]
+        if isinstance(part, Mapping)
+    ]
+    video = next((part for part in parts if "video" in part), None)
+    stream = next((part for part in parts if "text_stream" in part), None)
+    text = next((part for part in parts if "text" in part), {})
+    texts = {key: _text(text.get(key), key, source) for key in ("text", "title", "previous", "category")}
+    for found, wanted in ((video, "a 'video'"), (stream, "a 'text_stream'")):
+        if found is None:
+            raise ValueError(
+                f"{source}: the conversation has no part with {wanted}: expected the format of Live-CC-5M, or another "
+                "source for ordinary conversations"
+            )
+    if not isinstance(stream["text_stream"], list):
+        raise ValueError(f"{source}: text_stream is a {type(stream['text_stream']).__name__}: expected a list of words")
+    return NarratedVideo(
+        _path(video["video"], source),
+        checked_words(stream["text_stream"], source),
+        _seconds(video.get("video_start"), "video_start", source),
+        _seconds(video.get("video_end"), "video_end", source),
+        texts["text"],
+        texts["title"],
+        texts["previous"],
+        texts["category"],
+    )
+
+
+def _text(value: Any, name: str, source: str) -> str | None:
+    """Return a text, or `None` for an empty one and for what says that there is none."""
+    if is_missing(value):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{source}: {name} is {value!r:.80}: expected a text")
+    return value or None
+
+
+def _path(value: Any, source: str) -> str:
+    if isinstance(value, Mapping):  # how `datasets` gives a Video column that is not decoded
+        value = value.get("path")
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{source}: video is {value!r:.80}: expected the path of a file")
+    return value
+
+
+def _seconds(value: Any, name: str, source: str) -> float | None:
+    if is_missing(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{source}: {name} is {value!r}: expected seconds as a number")
+    return float(value)

@@ -1,0 +1,164 @@
+"""A folder of narrated videos: each with a caption file of the same name beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ...captions.files import read_words_and_lost
+from ...captions.naming import DEFAULT_LANGUAGE, VIDEO_SUFFIXES, LeftOut, walk_videos
+from ...captions.words import Lost
+from ..unusable import UnusableSample
+from .clip_spans import ClipSpan, split_into_clips
+from .conversations import NarratedVideo
+
+
+@dataclass(frozen=True)
+class CaptionedVideo:
+    """A video and the captions beside it, both paths relative to the folder."""
+
+    video: Path
+    captions: Path
+
+
+def find_captioned_videos(
+    folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, left_out: LeftOut | None = None
+) -> tuple[list[CaptionedVideo], list[Path]]:
+    """List the videos below a folder, by name.
+
+    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video), also with a
+    language between, such as `NAME.en.vtt`; see `captions.naming` for which of several is taken.
+
+    Args:
+        folder: where to look.
+        language: captions in it come first, as "en" or "pt-BR"; `None`: in any.
+        left_out: takes what is no input, though it looks like some.
+
+    Returns:
+        Videos with captions, and videos without.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if there is no video with captions in it.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: expected one with videos and captions beside them")
+    left_out = LeftOut() if left_out is None else left_out
+    found, bare = [], []
+    for video, captions, _ in walk_videos(folder, language, left_out):
+        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # there is only its metadata
+            continue
+        if captions is None:
+            bare.append(Path(video))
+        else:
+            found.append(CaptionedVideo(Path(video), Path(captions)))
+    if not found:
+        raise ValueError(
+            f"{folder} holds {len(bare)} videos and none has captions: expected NAME.json, NAME.vtt or NAME.srt beside "
+            f"NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
+        )
+    return sorted(found, key=lambda captioned: captioned.video), sorted(bare)
+
+
+@dataclass(frozen=True)
+class CaptionedFolder:
+    """A folder of narrated videos, cut into clips that are reached by number.
+
+    Attributes:
+        folder: where it is.
+        videos: its videos and their captions.
+        bare: videos without captions.
+        rows: int32 (clips, 2), for each clip the number of its video and its number in the video. A video whose
+            captions hold no word or cannot be read has one row, which `load` refuses: nothing is left out silently.
+        limits: the options of `split_into_clips`.
+        remarks: for a person: what of captions cannot be used, and what of the folder is left out.
+    """
+
+    folder: Path
+    videos: list[CaptionedVideo]
+    bare: list[Path]
+    rows: np.ndarray
+    limits: dict[str, float]
+    remarks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, row: int, query: str | None = None) -> NarratedVideo:
+        """Read the words of a clip.
+
+        Args:
+            row: number of the clip.
+            query: what the commentary is asked for; `None`: the processor's default.
+
+        Raises:
+            IndexError: if there is no such clip.
+            UnusableSample: "missing_file", "malformed" or "no_words", if the captions say nothing of use.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"clip {row} of {self.folder}: it has {len(self)} clips")
+        video, clip = (int(number) for number in self.rows[row])
+        captioned = self.videos[video]
+        captions = self.folder / captioned.captions
+        spans, _ = _clips_of(captions, self.limits)
+        if not spans:
+            raise UnusableSample("no_words", f"{captions} holds no word")
+        if clip >= len(spans):
+            raise UnusableSample("malformed", f"{captions} has changed: it no longer makes {clip + 1} clips")
+        span = spans[clip]
+        return NarratedVideo(
+            str(self.folder / captioned.video), span.words, span.start_s, span.end_s, query, previous=span.previous
+        )
+
+
+def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **limits: float) -> CaptionedFolder:
+    """Cut the videos of a folder into clips; captions are read once to count them, and again when a clip is loaded.
+
+    Args:
+        folder, language: see `find_captioned_videos`.
+        limits: `max_s`, `min_s` and `max_gap_s` of `split_into_clips`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if there is no video with captions in it, or a limit makes no sense.
+    """
+    split_into_clips([], **limits)
+    folder = Path(folder).expanduser().absolute()
+    left_out = LeftOut()
+    videos, bare = find_captioned_videos(folder, language, left_out)
+    counts, remarks = [], [f"left out of {folder}: {left_out}"] if left_out.counts else []
+    for captioned in videos:
+        try:
+            spans, lost = _clips_of(folder / captioned.captions, limits)
+        except UnusableSample as error:
+            spans, lost = [], error
+        counts.append(max(len(spans), 1))
+        if lost:
+            remarks.append(f"captions of {captioned.video}: {lost}")
+    video_of = np.repeat(np.arange(len(videos), dtype=np.int32), counts)
+    clip_of = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    rows = np.stack([video_of, clip_of], axis=1)
+    return CaptionedFolder(folder, videos, bare, rows, limits, tuple(remarks))
+
+
+def _clips_of(captions: Path, limits: dict[str, float]) -> tuple[list[ClipSpan], Lost | None]:
+    try:
+        return _clips_once(captions, captions.stat().st_mtime_ns, tuple(limits.items()))
+    except FileNotFoundError as error:
+        raise UnusableSample("missing_file", f"captions {captions} do not exist") from error
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error
+
+
+@lru_cache(maxsize=8)
+def _clips_once(
+    captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]
+) -> tuple[list[ClipSpan], Lost | None]:
+    """Cut a file's words once for the clips that are asked for one after the other."""
+    words, lost = read_words_and_lost(captions)
+    return split_into_clips(words, **dict(limits)), lost

@@ -1,0 +1,1 @@
+"""How narrated clips and conversations become samples: tokens, labels and patches."""

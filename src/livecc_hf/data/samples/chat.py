@@ -1,0 +1,188 @@
+"""Ordinary conversations about images, videos or text alone, as training samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from livecc_hf.modeling.grammar import IM_END, IM_START, PROMPT_START, VISION_END, VISION_START
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+
+from ..formats.chat import Conversation
+from ..unusable import UnusableSample
+from .chat_media import Medium, plan_media
+from .sample import EncodeOptions, Sample
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+
+def encode_chat(
+    conversation: Conversation,
+    processor: StreamingProcessor,
+    options: EncodeOptions,
+    media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
+) -> Sample:
+    """Turn a conversation into one training sample; the assistant's texts and what ends them are supervised.
+
+    Images are resized once, to the size that the image processor chooses within its limits or a part's own
+    `min_pixels` and `max_pixels`, or to its `resized_height` and `resized_width`. Of a video (or its `video_start` to
+    `video_end`, seconds on the clock that a player shows), frames are spread evenly over its length: `nframes`, or
+    `fps` (default 2) frames a second, `min_frames` (4) to `max_frames` of them as in qwen-vl-utils, and never more
+    than the options allow. A video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as
+    `pos`, as LiveCC's copy of LLaVA-Hound has it) is taken whole, up to that limit.
+
+    Args:
+        conversation: what was said and shown.
+        processor: whose chat template, limits and tokens hold.
+        options: limits of frames, of their pixels and of the sample's tokens; a conversation is never cut.
+        media_root: folder or `hf://` repository that media paths are relative to and stay in.
+        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
+
+    Returns:
+        The sample; without images or videos, it has no pixels.
+
+    Raises:
+        UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, `too_many_tokens`, or `malformed` for text
+            with special tokens or a part with unusable values.
+        ValueError: if the processor's chat template is not Qwen2-VL's.
+    """
+    media = plan_media(conversation, processor, options, media_root, allow_urls)
+    input_ids, labels, n_words = _tokenise(conversation, processor)
+    n_tokens = _n_expanded(input_ids, media)
+    if options.max_tokens is not None and n_tokens > options.max_tokens:
+        raise UnusableSample(
+            "too_many_tokens",
+            f"the conversation has {n_tokens} tokens, more than max_tokens={options.max_tokens}; conversations are not "
+            "cut: raise the limit or lower max_pixels or max_frames",
+        )
+    pixels, n_media_tokens = _pixels_of(media, processor)
+    input_ids, labels = _expanded(input_ids, labels, n_media_tokens, processor)
+    ids = torch.tensor(input_ids)
+    model_inputs = {
+        "input_ids": ids,
+        "labels": torch.tensor(labels),
+        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids([ids])[0]),
+        **pixels,
+    }
+    return Sample(model_inputs, n_words=n_words)
+
+
+def count_chat_tokens(
+    conversation: Conversation,
+    processor: StreamingProcessor,
+    options: EncodeOptions,
+    media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
+) -> int:
+    """Return how many tokens :func:`encode_chat` makes, from the headers of local media; images on the web are
+    fetched.
+
+    More only where a video's header promises frames that the file does not have.
+
+    Raises:
+        UnusableSample: as `encode_chat`, where headers show it; not for the token limit.
+        ValueError: if the processor's chat template is not Qwen2-VL's.
+    """
+    media = plan_media(conversation, processor, options, media_root, allow_urls)
+    return _n_expanded(_tokenise(conversation, processor)[0], media)
+
+
+def _tokenise(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[int], list[int], int]:
+    """Return ids with one token for each medium, labels, and the number of supervised words.
+
+    Answers are tokenised apart from what stands before them, as they are when the model is asked.
+    """
+    pieces, n_words = _pieces(conversation, processor)
+    rendered = processor.apply_chat_template(_bare(conversation), tokenize=False)
+    if "".join(text for text, _ in pieces) != rendered:
+        raise ValueError(
+            f"the processor's chat template renders a conversation as {rendered[:120]!r}...: expected Qwen2-VL's form, "
+            f"{''.join(text for text, _ in pieces)[:120]!r}...; use Qwen2-VL's chat template"
+        )
+    input_ids, labels = [], []
+    for text, is_supervised in pieces:
+        ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        input_ids += ids
+        labels += ids if is_supervised else [IGNORE_INDEX] * len(ids)
+    return input_ids, labels, n_words
+
+
+def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[tuple[str, bool]], int]:
+    """Return the conversation's text with the media's placeholders in pieces, each supervised or not, and its words."""
+    placeholders = {
+        "image": f"{VISION_START}{processor.image_token}{VISION_END}",
+        "video": f"{VISION_START}{processor.video_token}{VISION_END}",
+    }
+    pieces, n_words = [], 0
+    opening = "" if conversation.messages[0]["role"] == "system" else PROMPT_START
+    for message in conversation.messages:
+        texts = "".join(part["text"] for part in message["content"] if part["type"] == "text")
+        try:
+            processor.checked_text(texts)
+        except ValueError as error:
+            raise UnusableSample("malformed", str(error)) from error
+        content = "".join(placeholders.get(part["type"]) or part["text"] for part in message["content"])
+        opening += f"{IM_START}{message['role']}\n"
+        if message["role"] == "assistant":
+            pieces += [(opening, False), (content + IM_END, True)]
+            opening = "\n"
+            n_words += len(texts.split())
+        else:
+            opening += f"{content}{IM_END}\n"
+    return [*pieces, (opening, False)], n_words
+
+
+def _bare(conversation: Conversation) -> list[dict[str, Any]]:
+    """Return the messages as the chat template needs them: no pictures, no paths."""
+    return [
+        {
+            "role": message["role"],
+            "content": [{key: part[key] for key in ("type", "text") if key in part} for part in message["content"]],
+        }
+        for message in conversation.messages
+    ]
+
+
+def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium]) -> int:
+    return len(input_ids) + sum(medium.n_tokens - 1 for medium in media)
+
+
+def _expanded(
+    input_ids: Sequence[int], labels: Sequence[int], n_media_tokens: Sequence[int], processor: StreamingProcessor
+) -> tuple[list[int], list[int]]:
+    """Repeat each medium's placeholder as often as it has tokens."""
+    remaining = iter(n_media_tokens)
+    placeholders = (processor.image_token_id, processor.video_token_id)
+    ids, targets = [], []
+    for token, target in zip(input_ids, labels, strict=True):
+        n = next(remaining) if token in placeholders else 1
+        ids += [token] * n
+        targets += [target] * n
+    return ids, targets
+
+
+def _pixels_of(media: Sequence[Medium], processor: StreamingProcessor) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Decode the media into the vision tower's inputs, and count the tokens of each in order."""
+    images, patches, grids = [], [], []
+    for medium in media:
+        if medium.kind == "image":
+            images.append(medium.read())
+        else:
+            video_patches, grid = processor.video_processor.frames_to_patches(medium.read(), do_resize=False)
+            patches.append(video_patches)
+            grids.append(grid)
+    pixels, n_tokens = {}, {"image": iter(()), "video": iter(())}
+    if images:
+        pixels |= processor.image_processor(images=images, do_resize=False, return_tensors="pt")
+        merge = processor.image_processor.merge_size**2
+        n_tokens["image"] = iter((pixels["image_grid_thw"].prod(1) // merge).tolist())
+    if patches:
+        pixels |= {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.cat(grids)}
+        merge = processor.video_processor.merge_size**2
+        n_tokens["video"] = iter((pixels["video_grid_thw"].prod(1) // merge).tolist())
+    return pixels, [next(n_tokens[medium.kind]) for medium in media]

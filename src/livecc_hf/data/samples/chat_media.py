@@ -1,0 +1,387 @@
+"""The images and videos of a conversation: planned from their headers, decoded when asked for."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
+from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, open_video
+from livecc_hf.modeling.video_reader import iter_frames, measure_duration
+
+from ..formats.chat import Conversation
+from ..media.clip_frames import FrameSize, plan_frame_size
+from ..media.paths import local_path, resolve_media
+from ..media.pictures import picture_at, picture_size_px
+from ..media.web_files import WEB_PREFIXES, WebFileError, fetch_file
+from ..unusable import UnusableSample
+from .sample import EncodeOptions
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+_FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_FALLBACK_FRAME_RATE = 25.0
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One image or video of a conversation, not decoded yet.
+
+    Attributes:
+        kind: `image` or `video`.
+        n_tokens: what it becomes; for a video whose header promises more frames than it has, the most.
+        read: decodes it: an image to uint8 (3, H, W), a video to uint8 (T, 3, H, W), both at their final size.
+    """
+
+    kind: str
+    n_tokens: int
+    read: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """What all media of a conversation share."""
+
+    processor: StreamingProcessor
+    options: EncodeOptions
+    media_root: str | os.PathLike | None
+    allow_urls: bool | Sequence[str]
+
+
+def plan_media(
+    conversation: Conversation,
+    processor: StreamingProcessor,
+    options: EncodeOptions,
+    media_root: str | os.PathLike | None = None,
+    allow_urls: bool | Sequence[str] = False,
+) -> list[Medium]:
+    """Return a conversation's media in order, planned from the headers of local files; images on the web are fetched.
+
+    Args:
+        conversation: what was said and shown.
+        processor: whose image and video processors hold.
+        options: limits of frames and of their pixels.
+        media_root: folder or `hf://` repository that media paths are relative to and stay in.
+        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
+
+    Raises:
+        UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, or `malformed` for a part with values that
+            make no sense.
+    """
+    encoder = _Encoder(processor, options, media_root, allow_urls)
+    media = []
+    for message in conversation.messages:
+        for part in message["content"]:
+            if part["type"] == "text":
+                continue
+            if message["role"] != "user":
+                raise UnusableSample("malformed", f"the {message['role']} shows media: expected them from the user")
+            media.append(_image(part, encoder) if part["type"] == "image" else _video(part, encoder))
+    return media
+
+
+def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
+    """Plan an image: resized once, with qwen-vl-utils' filter, to the size that the image processor would choose."""
+    image_processor = encoder.processor.image_processor
+    limits = {
+        "min_pixels": _number(part, "min_pixels") or image_processor.size["shortest_edge"],
+        "max_pixels": _number(part, "max_pixels") or image_processor.size["longest_edge"],
+    }
+    if limits["min_pixels"] > limits["max_pixels"]:
+        raise UnusableSample("malformed", f"an image's {limits}: expected min_pixels to be at most max_pixels")
+    asked = {name: _number(part, name) for name in ("resized_height", "resized_width")}
+    image = _opened(part["image"], encoder.media_root)
+    what = _name(part["image"])
+    with _reading(what):
+        if isinstance(image, str):  # a URL, http or data: only reading it tells its size
+            image = _fetched(image, encoder.allow_urls)
+        height_px, width_px = _image_size(picture_size_px(image), asked, limits, image_processor)
+
+    def read() -> torch.Tensor:
+        with _reading(what):
+            return picture_at(image, (width_px, height_px))
+
+    merge_px = image_processor.patch_size * image_processor.merge_size
+    return Medium("image", height_px * width_px // merge_px**2, read)
+
+
+def _image_size(
+    size_px: tuple[int, int], asked: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
+) -> tuple[int, int]:
+    """Return height and width of an image as the model sees it: as asked for, else within the limits.
+
+    Args:
+        size_px: width and height of the image.
+        asked: `resized_height` and `resized_width`, where given; taken to the nearest whole patches.
+        limits: `min_pixels` and `max_pixels`.
+        image_processor: whose patches they are.
+    """
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    factor = image_processor.patch_size * image_processor.merge_size
+    if all(asked.values()):
+        return tuple(max(round(value / factor), 1) * factor for value in asked.values())
+    return smart_resize(size_px[1], size_px[0], factor, **limits)
+
+
+def _fetched(url: str, allow_urls: bool | Sequence[str]) -> bytes:
+    """Return the image file at an address, or in a `data:` one."""
+    if url.startswith("data:"):
+        return base64.b64decode(url.partition("base64,")[2])
+    if not allow_urls:
+        raise UnusableSample(
+            "missing_file",
+            f"image {url[:120]} is on the web: download it, or set allow_urls: true in the data entry to fetch it in "
+            "training",
+        )
+    return fetch_file(url, allow_urls)
+
+
+def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
+    """Plan a video's frames.
+
+    qwen-vl-utils reads no video here: its readers are torchvision's, which is gone, decord and torchcodec, and
+    given a list of frames it resizes them twice, to multiples of 56 and then of 28. So the project's own reader and
+    video processor do it, with qwen-vl-utils' rule for the number of frames.
+    """
+    video = part["video"]
+    if isinstance(video, Mapping):
+        if not video.get("path"):
+            raise UnusableSample("malformed", "a video is embedded in the row: expected a path; write it to a file")
+        video = video["path"]
+    if isinstance(video, Sequence) and not isinstance(video, str | bytes):
+        return _pictures(part, [_opened(item, encoder.media_root) for item in video], "a list of frames", encoder)
+    if not isinstance(video, str):
+        raise UnusableSample("malformed", f"a video is a {type(video).__name__}: expected a path or a list of images")
+    if video.startswith(WEB_PREFIXES):
+        raise UnusableSample("missing_file", f"video {video} is on the web: download it, or name it as hf://datasets/")
+    folder = _folder(video, encoder.media_root)
+    if folder is not None:
+        frames = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
+        return _pictures(part, [str(path) for path in frames], str(folder), encoder)
+    path = _local(video, encoder.media_root)
+    if "pos" in part:
+        return _pictures(part, _jpegs(path, part["pos"]), str(path), encoder)
+    return _video_file(part, path, encoder)
+
+
+def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Medium:
+    start_s, end_s = _number(part, "video_start", allow_zero=True), _number(part, "video_end")
+    with _reading(str(path)):
+        header = _read_header(path, end_s)
+    first_s = max(start_s or 0.0, header.start_s)
+    until_s = min(header.end_s, math.inf if end_s is None else end_s)
+    if until_s <= first_s:
+        raise UnusableSample(
+            "no_frames",
+            f"{path} runs from {header.start_s:g} to {header.end_s:g} s: no frame lies between "
+            f"video_start={start_s} and video_end={end_s}",
+        )
+    total = max(round((until_s - first_s) * header.frame_rate), 1)
+    n_frames = _n_frames(part, total, header.frame_rate, encoder.options)
+    # Evenly from the first frame to the last one, as qwen-vl-utils' linspace over frame numbers.
+    fps = (n_frames - 1) / (until_s - first_s - 1 / header.frame_rate) if n_frames > 1 else FRAMES_PER_SECOND
+    size = _frame_size(part, n_frames, (header.width, header.height), encoder)
+
+    def read() -> torch.Tensor:
+        with _reading(str(path)), closing(iter_frames(path, start_s, end_s, fps, header.origin_s)) as sampled:
+            try:
+                # One at a time: at full size, hundreds of frames do not fit into a worker's memory.
+                return torch.stack([_resized(item.frame, size, encoder) for item in islice(sampled, n_frames)])
+            except VideoReadError as error:
+                with closing(iter_frames(path)) as others:
+                    next(others)  # a file that shows nothing at all is unreadable
+                raise UnusableSample("no_frames", str(error)) from error
+
+    return Medium("video", _even(n_frames) // 2 * size.n_pair_tokens, read)
+
+
+def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encoder: _Encoder) -> Medium:
+    """Plan a video that is given as single pictures; the first one's size holds for all."""
+    if not pictures:
+        raise UnusableSample("no_frames", f"{what} has no pictures: expected files ending in {sorted(_FRAME_SUFFIXES)}")
+    most = _most_frames(part, encoder.options)
+    n_frames = min(len(pictures), int(_number(part, "nframes") or len(pictures)), most)
+    chosen = [pictures[i] for i in torch.linspace(0, len(pictures) - 1, n_frames).round().long().tolist()]
+    with _reading(what):
+        size_px = picture_size_px(chosen[0])
+    size = _frame_size(part, n_frames, size_px, encoder)
+
+    def read() -> torch.Tensor:
+        with _reading(what):
+            return torch.stack([_resized(picture_at(picture, size_px), size, encoder) for picture in chosen])
+
+    return Medium("video", _even(n_frames) // 2 * size.n_pair_tokens, read)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is known of a video file before it is decoded.
+
+    Times are in seconds from what a player shows as 0:00, sizes in pixels as stored.
+
+    That 0:00 is `origin_s` on the file's clock.
+    """
+
+    origin_s: float
+    start_s: float
+    end_s: float
+    frame_rate: float
+    width: int
+    height: int
+
+
+def _read_header(path: Path, until_s: float | None) -> _Header:
+    with open_video(path) as container:
+        stream = find_video_stream(container, path)
+        rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FRAME_RATE)
+        origin = clock_start(container)
+        start_s = float((stream.start_time or 0) * stream.time_base - origin)
+        # Headers give lengths as estimates: enough to know that a part which ends before is there.
+        end_s = start_s + float((stream.duration or 0) * stream.time_base)
+        if until_s is None or until_s > end_s:
+            end_s = measure_duration(path)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if not width or not height:
+            raise VideoReadError("its header gives no size of the picture: it is no video, or damaged")
+        return _Header(float(origin), start_s, end_s, rate, width, height)
+
+
+def _n_frames(part: Mapping[str, Any], total: int, frame_rate: float, options: EncodeOptions) -> int:
+    """Return how many of a video's frames are taken: an even number where there are two."""
+    from qwen_vl_utils.vision_process import FPS_MIN_FRAMES, smart_nframes
+
+    most = min(_most_frames(part, options), total)
+    if most < 2:
+        return 1
+    if (n_frames := _number(part, "nframes")) is not None:
+        return max(int(min(n_frames, most)) // 2 * 2, 2)
+    rule = {
+        "fps": _number(part, "fps") or FRAMES_PER_SECOND,
+        "min_frames": _number(part, "min_frames") or FPS_MIN_FRAMES,
+        "max_frames": most,
+    }
+    return smart_nframes(rule, total, frame_rate)
+
+
+def _most_frames(part: Mapping[str, Any], options: EncodeOptions) -> int:
+    return int(min(_number(part, "max_frames") or options.max_frames, options.max_frames))
+
+
+def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int], encoder: _Encoder) -> FrameSize:
+    """Return a frame's size: within the options' limits, else the part's, else the clip's share of the budget."""
+    options = encoder.options
+    min_pixels = options.min_pixels or _number(part, "min_pixels")
+    max_pixels = options.max_pixels or _number(part, "max_pixels")
+    if min_pixels and max_pixels and min_pixels > max_pixels:
+        raise UnusableSample(
+            "malformed", f"video {_name(part['video'])}: min_pixels={min_pixels} is above max_pixels={max_pixels}"
+        )
+    with _reading(_name(part["video"])):
+        return plan_frame_size(
+            size_px[1], size_px[0], _even(n_frames), encoder.processor.video_processor, min_pixels, max_pixels
+        )
+
+
+def _even(n_frames: int) -> int:
+    return n_frames + n_frames % 2  # the last frame is repeated
+
+
+def _resized(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
+    """Resize a frame (3, H, W) as the video processor does."""
+    from transformers.image_utils import SizeDict
+
+    processor = encoder.processor.video_processor
+    limits = SizeDict(shortest_edge=size.min_pixels, longest_edge=size.max_pixels)
+    factor = processor.patch_size * processor.merge_size
+    return processor.resize(frame[None, None], size=limits, resample=processor.resample, factor=factor)[0, 0]
+
+
+def _jpegs(path: Path, ends: Any) -> list[Any]:
+    """Return the pictures of a file that holds one after the other, each ending at a byte."""
+    if not isinstance(ends, Sequence) or not all(isinstance(end, int) for end in ends) or sorted(ends) != list(ends):
+        raise UnusableSample("malformed", f"pos of video {path} is {ends!r:.80}: expected increasing byte offsets")
+    with _reading(str(path)):
+        data = path.read_bytes()
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _opened(value: Any, root: str | os.PathLike | None) -> Any:
+    """Return an image that a row names or holds as a file's path, a URL, bytes or a PIL image."""
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and value.startswith((*WEB_PREFIXES, "data:image")):
+        return value
+    if isinstance(value, str) and value:
+        return _local(value, root)
+    if isinstance(value, bytes) or hasattr(value, "convert"):
+        return value
+    raise UnusableSample("malformed", f"an image is {value!r:.80}: expected a path, a URL, bytes or a PIL image")
+
+
+def _local(path: str, root: str | os.PathLike | None) -> Path:
+    try:
+        return resolve_media(path, root)
+    except FileNotFoundError as error:
+        raise UnusableSample("missing_file", str(error)) from error
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error
+
+
+def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
+    """Return the local folder of that path if there is one."""
+    if not path or path.startswith("hf://") or str(root or "").startswith("hf://"):
+        return None
+    try:
+        folder = local_path(path, root)
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error
+    return folder if folder.is_dir() else None
+
+
+def _number(part: Mapping[str, Any], key: str, allow_zero: bool = False) -> float | int | None:
+    """Return a number of a part, or `None` if it does not say."""
+    value = part.get(key)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (value == 0 and not allow_zero):
+        expected = "a number of seconds, 0 or more" if allow_zero else "a number above 0"
+        raise UnusableSample(
+            "malformed", f"{key} of {part['type']} {_name(part[part['type']])} is {value!r}: expected {expected}"
+        )
+    return value
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("path") or "in the row"
+    return value[:120] if isinstance(value, str) else "in the row"
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what can go wrong with a media file into an `UnusableSample`."""
+    from PIL import Image
+
+    try:
+        yield
+    except UnusableSample:
+        raise
+    except FileNotFoundError as error:
+        raise UnusableSample("missing_file", str(error)) from error
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        # PIL raises all of these for broken files.
+        reason = "missing_file" if isinstance(error, WebFileError) else "unreadable_media"
+        raise UnusableSample(reason, f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error

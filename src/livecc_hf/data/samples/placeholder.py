@@ -1,0 +1,65 @@
+"""The smallest video there is: it keeps the vision tower running where a sample shows nothing.
+
+Ranks that shard parameters or average gradients meet in every module of every step. A rank whose batch has no
+image and no video would not run the vision tower, and the others would wait for it forever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from livecc_hf.modeling.grammar import TURN_FRAMES, VISION_END, VISION_START
+from livecc_hf.modeling.positions import TEXT_TYPE, VIDEO_TYPE
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX, StreamingProcessor
+
+from .sample import Sample
+
+N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
+
+
+def placeholder_sample(processor: StreamingProcessor) -> Sample:
+    """Return a sample that teaches nothing: one black video of two frames, 28x28 pixels, and no supervised token.
+
+    Args:
+        processor: whose tokens and patches it is made of.
+
+    Returns:
+        A sample of `N_PLACEHOLDER_TOKENS` tokens with patches of shape (4, 1176).
+    """
+    video_processor = processor.video_processor
+    side_px = video_processor.patch_size * video_processor.merge_size
+    black = torch.zeros(TURN_FRAMES, 3, side_px, side_px, dtype=torch.uint8)
+    patches, grid = video_processor.frames_to_patches(black, do_resize=False)
+    start_id, end_id = processor.tokenizer.convert_tokens_to_ids([VISION_START, VISION_END])
+    return Sample(
+        {
+            "input_ids": torch.tensor([start_id, processor.video_token_id, end_id]),
+            "labels": torch.full((N_PLACEHOLDER_TOKENS,), IGNORE_INDEX),
+            "mm_token_type_ids": torch.tensor([TEXT_TYPE, VIDEO_TYPE, TEXT_TYPE]),
+            "pixel_values_videos": patches,
+            "video_grid_thw": grid,
+        }
+    )
+
+
+def with_vision(sample: Sample, processor: StreamingProcessor) -> Sample:
+    """Return the sample with the placeholder's video after its end, or as it is if it shows something already.
+
+    Attention is causal: what the model computes for the sample's own tokens stays the same.
+
+    Args:
+        sample: any sample; left as it is.
+        processor: whose tokens and patches the video is made of.
+
+    Returns:
+        A sample with at least one image or video; `N_PLACEHOLDER_TOKENS` longer if there was none.
+    """
+    inputs = sample.model_inputs
+    if "video_grid_thw" in inputs or "image_grid_thw" in inputs:
+        return sample
+    tail = placeholder_sample(processor).model_inputs
+    per_token = ("input_ids", "labels", "mm_token_type_ids")
+    joined = {name: torch.cat([inputs[name], tail[name].to(inputs[name].dtype)]) for name in per_token}
+    return replace(sample, model_inputs=tail | inputs | joined)

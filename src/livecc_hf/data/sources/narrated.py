@@ -1,0 +1,300 @@
+"""Datasets of narrated videos and conversations as training sources: JSON Lines, Parquet / Hub, plain folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.captions.naming import DEFAULT_LANGUAGE
+
+from ..dataset import Item, parse_entry, register_source
+from ..formats.chat import Conversation
+from ..formats.clip_spans import MAX_CLIP_S, MAX_GAP_S
+from ..formats.conversations import NarratedVideo
+from ..formats.folder import open_folder
+from ..formats.jsonl import JsonLines
+from ..formats.rows import parse_row
+from ..media.clip_frames import read_clip
+from ..media.paths import resolve_media
+from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip
+from ..samples.placeholder import N_PLACEHOLDER_TOKENS
+from ..samples.sample import EncodeOptions, Sample
+from ..unusable import UnusableSample
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NarrationItem:
+    """A span of a video and the words spoken in it."""
+
+    video: NarratedVideo
+    media_root: str | None
+
+    def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
+        """Decodes the span and interleaves its words."""
+        return encode_narration(self.video, processor, options, self.media_root)
+
+    def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
+        """Returns an upper bound from the file's header and the words."""
+        return count_narration_tokens(self.video, processor, options, self.media_root)
+
+    def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip:
+        """Decodes the span."""
+        video, root = self.video, self.media_root
+        path, plan = locate_clip(video, processor, options, root)
+        shown = read_clip(path, plan, processor.video_processor)
+        texts = video.query, video.title, video.previous
+        return NarratedClip(shown.frames, shown.end_times_s, video.words, *texts, is_resized=True)
+
+
+@dataclass(frozen=True)
+class ChatItem:
+    """An ordinary conversation about images, videos or nothing but text."""
+
+    conversation: Conversation
+    media_root: str | None
+    allow_urls: bool | Sequence[str] = False
+
+    def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
+        """Reads the media and tokenises the conversation."""
+        from ..samples.chat import encode_chat
+
+        return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
+
+    def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
+        """Returns the tokens from the media's headers and the text."""
+        from ..samples.chat import count_chat_tokens
+
+        n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
+        # A text-only sample is given a tiny video when it is batched.
+        return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS
+
+    def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> None:
+        """A conversation has no words in time."""
+
+    def _shows_something(self) -> bool:
+        return any(part["type"] != "text" for message in self.conversation.messages for part in message["content"])
+
+
+class RowsPart:
+    """Rows of a dataset, each parsed when asked for."""
+
+    def __init__(
+        self, rows: Sequence[Any], name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False
+    ):
+        self.rows = rows
+        self.name = name
+        self.media_root = media_root
+        self.allow_urls = checked_hosts(allow_urls)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Item:
+        try:
+            value = self.rows[row]
+        except ValueError as error:  # a line that is not JSON
+            raise UnusableSample("malformed", str(error)) from error
+        parsed = parse_row(value, self.origin(row))
+        if isinstance(parsed, NarratedVideo):
+            return NarrationItem(parsed, self.media_root)
+        return ChatItem(parsed, self.media_root, self.allow_urls)
+
+    def origin(self, row: int) -> str:
+        return f"{self.name}:{row + 1}"
+
+    def fingerprint(self) -> str:
+        return _fingerprint_of(self.rows)
+
+
+@dataclass(frozen=True)
+class JsonlEntry:
+    """A JSON Lines file, or a JSON file that holds one list."""
+
+    path: str = field(metadata={"help": "The file; hf://datasets/USER/REPO/FILE for one on the Hub."})
+    media_root: str | None = field(
+        default=None, metadata={"help": "Where media paths start: a folder or hf://datasets/...; default: the file's."}
+    )
+    allow_urls: bool | Sequence[str] = field(
+        default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
+    )
+
+
+@register_source("jsonl")
+class JsonlSource:
+    """Live-CC-5M, Live-WhisperX-526K and the published SFT files; see `JsonlEntry` for the keys."""
+
+    def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
+        """Opens the file; `seed` is not used."""
+        keys = parse_entry(JsonlEntry, entry, "jsonl")
+        file = resolve_media(keys.path)
+        default_root = keys.path.rpartition("/")[0] if keys.path.startswith("hf://") else str(file.parent)
+        rows = _json_list(file) if file.suffix.lower() == ".json" else JsonLines(file)
+        return RowsPart(rows, str(file.name), keys.media_root or default_root, keys.allow_urls)
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A dataset that `datasets.load_dataset` opens."""
+
+    path: str = field(metadata={"help": "A Hub dataset id, a dataset folder, or Parquet files (may hold *)."})
+    name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
+    split: str = field(default="train", metadata={"help": "Which split."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
+    media_root: str | None = field(
+        default=None, metadata={"help": "Where media paths start; default: the dataset's folder or Hub repository."}
+    )
+    allow_urls: bool | Sequence[str] = field(
+        default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
+    )
+
+
+@register_source("dataset")
+class DatasetSource:
+    """The same content as Parquet or on the Hub; see `DatasetEntry` for the keys and `parse_row` for the columns."""
+
+    def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
+        """Opens the dataset; `seed` is not used."""
+        keys = parse_entry(DatasetEntry, entry, "dataset")
+        rows, default_root = _load_rows(keys)
+        return RowsPart(rows, keys.path, keys.media_root or default_root, keys.allow_urls)
+
+
+@dataclass(frozen=True)
+class FolderEntry:
+    """A folder of videos, each with captions beside it."""
+
+    path: str = field(metadata={"help": "The folder."})
+    query: str | None = field(default=None, metadata={"help": "What the viewer asks; default: the processor's."})
+    language: str | None = field(
+        default=DEFAULT_LANGUAGE,
+        metadata={"help": "Captions in this language come first, where a video has several; null: in any."},
+    )
+    max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip in seconds."})
+    max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "A longer silence ends a clip."})
+
+
+@register_source("folder")
+class FolderSource:
+    """Own narrated videos, cut into clips; see `FolderEntry` for the keys."""
+
+    def open(self, entry: dict[str, Any], seed: int) -> FolderPart:
+        """Reads the captions; `seed` is not used."""
+        return FolderPart(parse_entry(FolderEntry, entry, "folder"))
+
+
+class FolderPart:
+    """The clips of a folder."""
+
+    def __init__(self, entry: FolderEntry):
+        self.entry = entry
+        self.clips = open_folder(entry.path, entry.language, max_s=entry.max_clip_s, max_gap_s=entry.max_gap_s)
+        for remark in self.clips.remarks:
+            logger.warning("%s", remark)
+        for video in self.clips.bare:
+            logger.warning("%s in %s has no captions beside it: left out", video, entry.path)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, row: int) -> NarrationItem:
+        return NarrationItem(self.clips.load(row, self.entry.query), self.entry.path)
+
+    def origin(self, row: int) -> str:
+        video, clip = self.clips.rows[row]
+        return f"{self.clips.videos[video].video} clip {clip + 1}"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for video in self.clips.videos:
+            digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
+        return digest.hexdigest()
+
+
+def checked_hosts(value: Any) -> bool | tuple[str, ...]:
+    """Returns an entry's `allow_urls`.
+
+    Raises:
+        ValueError: if it is neither true or false nor a list of names of hosts.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(host, str) for host in value):
+        raise ValueError(
+            f"allow_urls is {value!r}: expected true, false or a list of hosts, such as [images.example.org]"
+        )
+    return tuple(value)
+
+
+def _fingerprint_of(rows: Any) -> str:
+    """Returns a mark of rows: a data set's own, a file's line lengths and some lines, or all of a list."""
+    if hasattr(rows, "fingerprint"):
+        return rows.fingerprint()
+    if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which offers no public one
+        return rows._fingerprint
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _json_list(file: Path) -> list:
+    """Returns the list in a JSON file.
+
+    Raises:
+        ValueError: if it holds something else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}; a file with one value a line ends in .jsonl") from error
+    if not isinstance(value, list):
+        raise ValueError(f"{file} holds a {type(value).__name__}: expected a list of conversations")
+    return value
+
+
+def _cache_dir(folder: Path) -> str:
+    """Returns a place for the cached rows of a folder as it is now.
+
+    `datasets` finds those of a folder with a card by its last name alone, so that one `dataset` would be taken for any
+    other, and for what it was before it was made anew.
+    """
+    from datasets import config
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    state = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return str(Path(config.HF_DATASETS_CACHE, "livecc-folders", hashlib.sha256(repr(state).encode()).hexdigest()[:24]))
+
+
+def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
+    """Returns the dataset's rows, media undecoded, and where its media paths start.
+
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+    from datasets import Image, Video, load_dataset
+
+    path = Path(keys.path).expanduser()
+    try:
+        if path.suffix == ".parquet":
+            rows = load_dataset("parquet", data_files=str(path), split="train")
+            root = str(path.parent)
+        else:
+            cache = _cache_dir(path) if path.is_dir() else None
+            source = str(path) if path.is_dir() else keys.path
+            rows = load_dataset(source, keys.name, split=keys.split, revision=keys.revision, cache_dir=cache)
+            revision = f"@{keys.revision}" if keys.revision else ""
+            root = str(path) if path.is_dir() else f"hf://datasets/{keys.path}{revision}"
+    except Exception as error:  # load_dataset fails in as many ways as there are formats
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"dataset {keys.path} (split {keys.split}) cannot be opened: {reason}") from error
+    for column, kind in (rows.features or {}).items():
+        if isinstance(kind, Image | Video):
+            rows = rows.cast_column(column, type(kind)(decode=False))
+    return rows, root

@@ -1,0 +1,196 @@
+"""The small procedural world as a training source: clips are drawn from seeds when asked for.
+
+Training seeds are never negative; negative ones are held out for evaluation.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
+from livecc_hf.tiny.samples import MOODS, cut_window, list_clip, narration_clip
+
+from ..dataset import parse_entry, register_source
+from ..samples.narration import NarratedClip, encode_clip
+from ..samples.sample import EncodeOptions, Sample
+from ..unusable import UnusableSample
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+SEEDS_PER_ENTRY = 100_000
+TASKS = {"list": 1, "narrate": 4, "caption": 4}  # each with the shortest length it can have
+
+
+@dataclass(frozen=True)
+class TinyEntry:
+    """One part of a curriculum.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    samples: int = field(metadata={"help": "How many samples."})
+    task: str = field(
+        default="narrate",
+        metadata={"help": "'list' (name objects), 'narrate', or 'caption' (see it all, then narrate it all)."},
+    )
+    length: tuple[int, int] = field(default=(16, 28), metadata={"help": "Fewest and most seconds; turns for 'list'."})
+    group: int = field(default=16, metadata={"help": "Samples in a row of one length, so a batch has no padding."})
+    moods: tuple[str, ...] = field(
+        default=("calm",), metadata={"help": "Kinds of scenes to narrate, in turn; see `MOODS`."}
+    )
+
+    narrator: str = field(default=DEFAULT_NARRATOR, metadata={"help": "Who narrates; see `NARRATORS`."})
+    window_s: int = field(
+        default=0, metadata={"help": "For 'caption': seconds cut out of each clip at random; 0: all of it."}
+    )
+
+    def __post_init__(self):
+        if self.task not in TASKS:
+            raise ValueError(f"task is {self.task!r}; expected one of: {', '.join(TASKS)}")
+        narrator_verbs(self.narrator)
+        shortest = TASKS[self.task]
+        low, high = self.length
+        if not shortest <= low <= high:
+            raise ValueError(
+                f"length is {list(self.length)}; expected [low, high] with low >= {shortest} for {self.task!r}"
+            )
+        if self.window_s and not (self.task == "caption" and 0 < self.window_s <= low):
+            raise ValueError(
+                f"window_s is {self.window_s} for {self.task!r} and length {list(self.length)}; expected 0, or for "
+                f"'caption' 1 to {low}"
+            )
+        if unknown := set(self.moods) - set(MOODS):
+            raise ValueError(f"moods holds {sorted(unknown)}; expected some of: {', '.join(MOODS)}")
+        if not 1 <= self.samples <= SEEDS_PER_ENTRY:
+            raise ValueError(f"samples is {self.samples}; expected 1 to {SEEDS_PER_ENTRY}")
+
+
+@dataclass(frozen=True)
+class TinyItem:
+    """One clip to draw."""
+
+    task: str
+    seed: int
+    length: int
+    mood: str
+    narrator: str = DEFAULT_NARRATOR
+    window_s: int = 0
+
+    def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
+        """Draws and tokenises the clip."""
+        encode = encode_caption if self.task == "caption" else encode_clip
+        return encode(self.draw(), processor, options)
+
+    def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
+        """Returns the sample's length; drawing is as cheap as guessing."""
+        return self.encode(processor, options).n_tokens
+
+    def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
+        """Draws the clip; a captioned one is no narration."""
+        return None if self.task == "caption" else self.draw()
+
+    def draw(self) -> NarratedClip:
+        """Draws the clip, whatever becomes of it."""
+        if self.task == "list":
+            clip = list_clip(self.seed, self.length, first_frames=2 if self.length == 1 else 6)
+        else:
+            clip = narration_clip(self.seed, self.length, self.mood, self.narrator)
+        if self.window_s:
+            clip = cut_window(clip, self.window_s, self.seed)
+        return NarratedClip(torch.from_numpy(clip.frames), clip.timestamps_s, clip.words, query=clip.query)
+
+
+class TinyPart:
+    """The clips of an entry; ``block`` selects the seeds they come from."""
+
+    def __init__(self, entry: TinyEntry, block: int):
+        self.entry = entry
+        self.first = block * SEEDS_PER_ENTRY
+        rng = random.Random(self.first)
+        self.lengths = [rng.randint(*entry.length) for _ in range(0, entry.samples, entry.group)]
+
+    def __len__(self) -> int:
+        return self.entry.samples
+
+    def __getitem__(self, row: int) -> TinyItem:
+        entry = self.entry
+        mood = entry.moods[row % len(entry.moods)]
+        return TinyItem(
+            entry.task, self.first + row, self.lengths[row // entry.group], mood, entry.narrator, entry.window_s
+        )
+
+    def origin(self, row: int) -> str:
+        return f"tiny {self.entry.task}, seed {self.first + row}"
+
+    def fingerprint(self) -> str:
+        return f"{self.entry} {self.first}"
+
+
+@register_source("tiny")
+class TinySource:
+    """See `TinyEntry` for the keys of a recipe's entry."""
+
+    def open(self, entry: dict[str, Any], seed: int) -> TinyPart:
+        """Opens the entry's clips; ``seed`` selects the block of seeds they come from."""
+        return TinyPart(parse_entry(TinyEntry, entry, "tiny"), seed)
+
+
+def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
+    """Makes one conversation of one turn: the whole clip, then all of its words as one answer.
+
+    The ordinary way to train a video language model, for comparison; the text is that of a stream's first turn, so
+    that nothing but the interleaving differs.
+
+    Raises:
+        UnusableSample: if it has more tokens than a sample may have.
+    """
+    limits = {"min_pixels": options.min_pixels, "max_pixels": options.max_pixels}
+    video_processor = processor.video_processor
+    patches, grid = video_processor.frames_to_patches(
+        clip.frames, **{name: value for name, value in limits.items() if value is not None}
+    )
+    prompt = caption_prompt_ids(processor, len(clip.frames), len(patches), clip.query)
+    words = [word for _, _, word in clip.words]
+    spoken = [*_encode(processor, spoken_text(words)), processor.end_id]
+    newline = _encode(processor, TURN_JOINT)[1:]
+    input_ids = prompt + spoken + newline
+    if options.max_tokens is not None and len(input_ids) > options.max_tokens:
+        raise UnusableSample(
+            "too_many_tokens",
+            f"a caption of {len(input_ids)} tokens does not fit max_length={options.max_tokens}; captions are not cut",
+        )
+    labels = [IGNORE_INDEX] * len(prompt) + spoken + [IGNORE_INDEX] * len(newline)
+    inputs = {
+        "input_ids": torch.tensor(input_ids),
+        "labels": torch.tensor(labels),
+        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids([input_ids])[0]),
+        "pixel_values_videos": patches,
+        "video_grid_thw": grid,
+    }
+    return Sample(inputs, n_words=len(words))
+
+
+def caption_prompt_ids(processor: StreamingProcessor, n_frames: int, n_patches: int, query: str | None) -> list[int]:
+    """The tokens of a caption's request, up to where the answer begins.
+
+    Args:
+        processor: the model's processor.
+        n_frames: frames at 2 a second.
+        n_patches: the patches they make.
+        query: what the viewer asks; the processor's default if None.
+    """
+    n_tokens = n_patches // processor.video_processor.merge_size**2
+    query = processor.default_query if query is None else query
+    return processor.turn_ids(0.0, n_frames * FRAME_STEP_S, n_tokens, query, is_first=True)
+
+
+def _encode(processor: StreamingProcessor, text: str) -> list[int]:
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]

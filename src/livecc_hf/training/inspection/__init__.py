@@ -1,0 +1,1 @@
+"""Samples as a person reads them."""

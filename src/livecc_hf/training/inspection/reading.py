@@ -1,0 +1,264 @@
+"""Reads a sample's tensors back into messages, turns, media and texts, and checks them against each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING
+
+import torch
+
+from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
+from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+    from ...data.samples.sample import Sample
+
+_TIME = re.compile(r"Time=(\d+\.\d)-(\d+\.\d)s")
+_KINDS = {1: "image", 2: "video"}
+_INPUTS = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values_videos", "video_grid_thw")}
+_MARKS_SHOWN = 5  # wrong labels listed one by one
+
+
+@dataclass(frozen=True)
+class TextRun:
+    """Text of one message that is all supervised, or all not.
+
+    Attributes:
+        text: as the tokenizer decodes it.
+        is_supervised: whether the loss sees it.
+    """
+
+    text: str
+    is_supervised: bool
+
+    @property
+    def shown(self) -> str:
+        """The text with what cannot be printed escaped; a supervised line end is written out where it is last."""
+        text = self.text
+        last = "\\n" if text.endswith("\n") else ""
+        text = text.removesuffix("\n")
+        return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text) + last
+
+
+@dataclass(frozen=True)
+class Media:
+    """One video, one turn's frames, or one image, as the model gets it.
+
+    Attributes:
+        kind: `"image"` or `"video"`.
+        number: 1 for the sample's first of its kind.
+        grid_thw: t, h, w in patches.
+        n_tokens: tokens in the sequence.
+        first_patch: where its patches begin.
+        n_frames: frames, 1 for an image.
+        width_px: width of a frame in pixels, as resized.
+        height_px: height of a frame in pixels, as resized.
+    """
+
+    kind: str
+    number: int
+    grid_thw: tuple[int, int, int]
+    n_tokens: int
+    first_patch: int
+    n_frames: int
+    width_px: int
+    height_px: int
+
+
+@dataclass
+class Message:
+    """One message of the conversation.
+
+    Attributes:
+        role: `"system"`, `"user"`, `"assistant"`; empty for tokens before the first message.
+        parts: texts and media in order, without the tokens that only mark where they begin and end.
+        n_tokens: all its tokens, from `<|im_start|>` to before the next.
+        n_supervised: those that the loss sees.
+    """
+
+    role: str
+    parts: list[TextRun | Media] = field(default_factory=list)
+    n_tokens: int = 0
+    n_supervised: int = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a commentary: what is seen and what is said.
+
+    Attributes:
+        start_s: start in seconds from the stream's start, as the model reads it.
+        end_s: end in seconds from the stream's start.
+        media: the turn's frames.
+        texts: the query if it stands here, then what is said.
+        messages: the one or two messages that make the turn.
+    """
+
+    start_s: float
+    end_s: float
+    media: Media
+    texts: list[TextRun]
+    messages: list[Message]
+
+    @property
+    def n_tokens(self) -> int:
+        """All tokens of the turn."""
+        return sum(message.n_tokens for message in self.messages)
+
+    @property
+    def n_supervised(self) -> int:
+        """Tokens that the loss sees."""
+        return sum(message.n_supervised for message in self.messages)
+
+
+def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message]:
+    """Read the conversation from the tokens.
+
+    Args:
+        sample: the sample; its labels are taken as they are, see :func:`sample_errors`.
+        processor: the processor that made it.
+    """
+    inputs = sample.model_inputs
+    ids = inputs["input_ids"].tolist()
+    # Of what stands in the sequence, not of mm_token_type_ids, which may be wrong.
+    kinds = _token_kinds(inputs["input_ids"], processor).tolist()
+    supervised = (inputs["labels"] != IGNORE_INDEX).tolist()
+    start_id = processor.tokenizer.convert_tokens_to_ids(IM_START)
+    starts = [i for i, token in enumerate(ids) if token == start_id]
+    bounds = sorted({0, *starts, len(ids)})
+    grids = _media_of(inputs, processor)
+    messages = []
+    for begin, end in pairwise(bounds):
+        message = Message("", n_tokens=end - begin, n_supervised=sum(supervised[begin:end]))
+        for (kind, is_supervised), group in groupby(range(begin, end), key=lambda i: (kinds[i], supervised[i])):
+            run = list(group)
+            if kind:
+                if grids[_KINDS[kind]]:
+                    message.parts.append(_with_tokens(grids[_KINDS[kind]].pop(0), len(run)))
+            else:
+                text = processor.tokenizer.decode([ids[i] for i in run], clean_up_tokenization_spaces=False)
+                message.parts.append(TextRun(text, is_supervised))
+        _take_marks(message)
+        messages.append(message)
+    return messages
+
+
+def turn_of(messages: Sequence[Message], at: int) -> Turn | None:
+    """Return the commentary turn that begins with message `at`, or `None` if it is an ordinary message."""
+    parts = messages[at].parts
+    if messages[at].role != "user" or len(parts) < 2 or not isinstance(parts[0], TextRun):
+        return None
+    time = _TIME.fullmatch(parts[0].text)
+    if not time or not isinstance(parts[1], Media) or parts[1].kind != "video":
+        return None
+    own = [messages[at]]
+    own += [message for message in messages[at + 1 : at + 2] if message.role == "assistant"]
+    texts = [part for message in own for part in message.parts if isinstance(part, TextRun)][1:]
+    if any(isinstance(part, Media) for message in own for part in message.parts if part is not parts[1]):
+        return None
+    return Turn(float(time[1]), float(time[2]), parts[1], texts, own)
+
+
+def sample_errors(sample: Sample, processor: StreamingProcessor) -> list[str]:
+    """Return what is wrong with a sample's tensors; empty where all is well.
+
+    Checked: supervised labels equal the tokens at their places (the loss shifts them), no vision token is supervised,
+    something is, tokens, types, grids and patches belong together.
+    """
+    inputs = sample.model_inputs
+    ids, labels, types = (inputs[name] for name in ("input_ids", "labels", "mm_token_type_ids"))
+    kept = labels != IGNORE_INDEX
+    kinds = _token_kinds(ids, processor)
+    errors = []
+    wrong = (kept & (labels != ids)).nonzero().flatten().tolist()
+    if wrong:
+        marks = [
+            f"token {i} is {_token(ids[i], processor)} but its label {_token(labels[i], processor)}"
+            for i in wrong[:_MARKS_SHOWN]
+        ]
+        more = f", ... and {len(wrong) - _MARKS_SHOWN} more" if len(wrong) > _MARKS_SHOWN else ""
+        errors.append(f"{len(wrong)} labels differ from the tokens at their places: {', '.join(marks)}{more}")
+    if not kept.any():
+        errors.append("no token is supervised: nothing to learn")
+    if n := int((kept & (kinds != 0)).sum()):
+        errors.append(f"{n} vision tokens are supervised")
+    if n := int((types != kinds).sum()):
+        errors.append(f"{n} of {len(ids)} mm_token_type_ids do not fit their tokens (0 text, 1 image, 2 video)")
+    for number, kind in _KINDS.items():
+        errors += _media_errors(inputs, kind, (kinds == number), processor)
+    return errors
+
+
+def _media_errors(inputs: dict, kind: str, places: torch.Tensor, processor: StreamingProcessor) -> list[str]:
+    """Compare the vision tokens of one kind with their grids and patches."""
+    pixels_name, grid_name = _INPUTS[kind]
+    grids = inputs[grid_name].prod(1).tolist() if grid_name in inputs else []
+    n_patches = len(inputs[pixels_name]) if pixels_name in inputs else 0
+    merged = _maker(processor, kind).merge_size ** 2
+    runs = [len(list(run)) for is_vision, run in groupby(places.tolist()) if is_vision]
+    wanted = [n // merged for n in grids]
+    errors = []
+    if runs != wanted:
+        errors.append(f"{kind} tokens come in runs of {_listed(runs)} but {grid_name} asks for {_listed(wanted)}")
+    if n_patches != sum(grids):
+        errors.append(f"{pixels_name} holds {n_patches} patches but {grid_name} asks for {sum(grids)}")
+    return errors
+
+
+def _listed(numbers: list[int]) -> str:
+    more = f", ... and {len(numbers) - 20} more" if len(numbers) > 20 else ""
+    return (", ".join(map(str, numbers[:20])) or "none") + more
+
+
+def _token(token_id, processor: StreamingProcessor) -> str:
+    token_id = int(token_id)
+    if not 0 <= token_id < len(processor.tokenizer):
+        return f"{token_id} (no token)"
+    return f"{token_id} {processor.tokenizer.decode([token_id])!r}"
+
+
+def _token_kinds(ids: torch.Tensor, processor: StreamingProcessor) -> torch.Tensor:
+    """Return 0 for text, 1 for image and 2 for video tokens, of shape (L,)."""
+    return (ids == processor.image_token_id).long() + 2 * (ids == processor.video_token_id).long()
+
+
+def _maker(processor: StreamingProcessor, kind: str):
+    return processor.video_processor if kind == "video" else processor.image_processor
+
+
+def _media_of(inputs: dict, processor: StreamingProcessor) -> dict[str, list[Media]]:
+    """List the sample's images and videos in order, without their tokens."""
+    media = {}
+    for kind, (_, grid_name) in _INPUTS.items():
+        maker, first_patch, media[kind] = _maker(processor, kind), 0, []
+        grids = inputs[grid_name].tolist() if grid_name in inputs else []
+        for number, (t, h, w) in enumerate(grids, 1):
+            n_frames = t * maker.temporal_patch_size if kind == "video" else 1
+            size_px = (w * maker.patch_size, h * maker.patch_size)
+            media[kind].append(Media(kind, number, (t, h, w), 0, first_patch, n_frames, *size_px))
+            first_patch += t * h * w
+    return media
+
+
+def _with_tokens(media: Media, n_tokens: int) -> Media:
+    return Media(**(vars(media) | {"n_tokens": n_tokens}))
+
+
+def _take_marks(message: Message) -> None:
+    """Take the role from the first text, and from unsupervised texts the tokens that only mark boundaries."""
+    parts = []
+    for part in message.parts:
+        if isinstance(part, TextRun) and not part.is_supervised:
+            text = part.text
+            if text.startswith(IM_START):
+                message.role, _, text = text.removeprefix(IM_START).partition("\n")
+            text = text.removesuffix("\n").removesuffix(IM_END).removesuffix(VISION_START).removeprefix(VISION_END)
+            part = TextRun(text, False)
+        if isinstance(part, Media) or part.is_supervised or part.text.strip("\n"):
+            parts.append(part)
+    message.parts = parts

@@ -1,0 +1,141 @@
+"""What is put beside the weights that a run saves: a card with the run's facts, and an adapter's other files."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
+
+from ..options.arguments import Recipe, parse_entries
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+    from ..trainer import LiveCCTrainer
+
+_LOSSES = (
+    ("eval_loss_per_word", "loss per spoken word, held out"),
+    ("eval_loss", "loss per token, held out"),
+    ("loss_per_word", "loss per spoken word, trained on"),
+    ("loss", "loss per token, trained on"),
+)
+_PACKAGES = ("livecc-hf", "transformers", "torch", "trl", "peft")
+
+
+class AdapterFinisher:
+    """Puts beside an adapter what makes its folder a model: config with the position scheme, processor, code, card.
+
+    Attributes:
+        trainer: what the card's facts of the run are read from; without it they are those of the recipe alone.
+    """
+
+    def __init__(self, config: LiveCCConfig, processor: StreamingProcessor, recipe: Recipe):
+        self.config = config
+        self.processor = processor
+        self.recipe = recipe
+        self.model = recipe.model
+        self.trainer: LiveCCTrainer | None = None
+
+    def __call__(self, folder: str | Path) -> None:
+        from livecc_hf.checkpoints.adapters import save_adapter_files
+
+        base = self.model.model_name_or_path
+        save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision, **self.about())
+
+    def about(self) -> dict[str, Any]:
+        """Return the run's fields of `CardFacts`."""
+        training = recipe_facts(self.recipe, self.config.position_scheme)
+        if self.trainer is not None:
+            training |= run_facts(self.trainer)
+        return {"training": training, "datasets": hub_datasets(self.recipe)}
+
+
+class ModelFinisher(AdapterFinisher):
+    """Puts a card beside a fully trained model; of one that is there, only the facts of the run are written anew."""
+
+    def __call__(self, folder: str | Path) -> None:
+        if (Path(folder) / CARD_FILE).exists():
+            update_training(folder, self.about()["training"])
+            return
+        source = self.model.model_name_or_path
+        name = short_name(source)
+        facts = CardFacts(
+            f"{name}, for live commentary",
+            f"Fine-tuned from `{name}` by livecc-hf.",
+            self.config.position_scheme,
+            source=source,
+            relation="finetune",
+            source_revision=self.model.model_revision,
+            **self.about(),
+        )
+        write_card(folder, facts)
+
+
+def hub_datasets(recipe: Recipe) -> list[str]:
+    """Return the Hub ids among a recipe's data, each once."""
+    ids = []
+    for entry in parse_entries(recipe.ours.data):
+        path = str(entry.get("path", ""))
+        if path.startswith("hf://datasets/"):
+            ids.append("/".join(path.removeprefix("hf://datasets/").split("/")[:2]).partition("@")[0])
+        elif entry.get("source") == "dataset" and path.count("/") == 1 and not Path(path).exists() and "*" not in path:
+            ids.append(path)
+    return [*dict.fromkeys(name for name in ids if not name.startswith((".", "~", os.sep)))]
+
+
+def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
+    """Return what a recipe says of its run, without this machine's folders."""
+    training, model = recipe.training, recipe.model
+    of_hub = hub_datasets(recipe)
+    data = []
+    for entry in parse_entries(recipe.ours.data):
+        path = str(entry.get("path", ""))
+        named = next((name for name in of_hub if name in path), Path(path).name)
+        data.append(f"{entry.get('source')} {named}".strip())
+    method = "full"
+    if model.use_peft:
+        method = f"{'QLoRA' if model.load_in_4bit else 'LoRA'}, rank {model.lora_r}, alpha {model.lora_alpha}"
+    per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * training.world_size
+    named_recipe = {} if recipe.name is None else {"recipe": recipe.name}
+    return {
+        **named_recipe,
+        "data": "; ".join(data),
+        "trained": f"{method}; {', '.join(recipe.ours.train_parts or ()) or 'default parts'}",
+        "position scheme": position_scheme,
+        "rows a step": f"{per_step}{' (packed)' if recipe.packing else ''}",
+        "learning rate": f"{training.learning_rate:g}, {getattr(training.lr_scheduler_type, 'value', '')}".rstrip(", "),
+        "seed": training.seed,
+    }
+
+
+def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
+    """Return what a run itself shows: how far it came, what it measured last, on what it ran."""
+    import torch
+
+    state, facts = trainer.state, {}
+    facts["steps"] = f"{state.global_step} ({state.epoch or 0:.3g} epochs)"
+    if hours := trainer.hours_shown:
+        facts["video shown"] = f"{hours:.3g} h"
+    for key, name in _LOSSES:
+        values = [(log["step"], log[key]) for log in state.log_history if key in log and "step" in log]
+        if values:
+            facts[name] = f"{values[-1][1]:.4g} (step {values[-1][0]})"
+    count = trainer.args.world_size
+    device = f"CPU ({platform.machine()})"
+    if trainer.args.device.type == "cuda":
+        device = torch.cuda.get_device_name(trainer.args.device)
+    facts["hardware"] = f"{count} × {device}"
+    facts["versions"] = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
+    return facts
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,173 @@
+"""What a run sends to the Hub: its checkpoints while it goes on, and its model at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livecc_hf.messages import one_line
+from livecc_hf.publishing.cards import license_of
+from livecc_hf.publishing.checks import Checked, check_folder
+from livecc_hf.publishing.hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
+from livecc_hf.publishing.push import Pushed, PushOptions, send
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
+    from ..options.arguments import LiveCCArguments
+
+logger = logging.getLogger(__name__)
+
+MERGED = "merged"  # folder of the merged model, in output_dir
+_STAGED = ".push-"
+_WHOLE_CHECKPOINTS = ("checkpoint", "all_checkpoints")  # of `hub_strategy`: with optimizer, to go on from
+
+
+def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
+    """Refuse options of a push that would fail, or do nothing, after the training.
+
+    Raises:
+        ValueError: for the first such option.
+    """
+    given = [name for name in ("hub_base_id", "hub_license", "hub_merged") if getattr(ours, name)]
+    if not training.push_to_hub:
+        if given:
+            raise ValueError(f"{given[0]} is given, but push_to_hub is off, so nothing is pushed: set push_to_hub=true")
+        return
+    if ours.hub_merged and not model.use_peft:
+        raise ValueError("hub_merged is on, but use_peft is off, so there is no adapter to merge: remove it")
+    is_folder = Path(model.model_name_or_path or "").expanduser().is_dir()
+    if model.use_peft and is_folder and not ours.hub_base_id and not ours.hub_merged:
+        raise ValueError(
+            f"push_to_hub would publish an adapter on the folder {model.model_name_or_path}, which nobody else has: "
+            "give the base's Hub id as hub_base_id, or push the merged model with hub_merged=true"
+        )
+
+
+@dataclass
+class RunPush:
+    """Sends a run's folders to the Hub.
+
+    Args:
+        ours: options of this package.
+        training: TRL's options, with `hub_model_id`, `hub_private_repo` (default here: private) and the others.
+        model: the model that the run starts from.
+    """
+
+    ours: LiveCCArguments
+    training: SFTConfig
+    model: ModelConfig
+
+    def __post_init__(self):
+        self._jobs = ThreadPoolExecutor(1, "push")
+        self._target: Target | None = None
+        self._license = self.ours.hub_license
+
+    def prepare(self) -> str:
+        """Find or make the repository, before anything is trained; return its name.
+
+        Raises:
+            PushError, ConnectionError: if it cannot be pushed to.
+        """
+        from huggingface_hub import HfApi
+
+        api, options = HfApi(token=self.training.hub_token), self.training
+        name = options.hub_model_id or Path(options.output_dir).absolute().name
+        self._license = self._license or license_of(self.model.model_name_or_path)
+        if self._license is None:
+            raise PushError(
+                f"push_to_hub needs a licence for the card, and {self.model.model_name_or_path} names none: give one, "
+                "as hub_license=apache-2.0"
+            )
+        check_token(api)
+        with explained_failures(api, Target(f"me/{name}" if "/" not in name else name)):
+            if "/" not in name:
+                name = f"{api.whoami()['name']}/{name}"
+            public = options.hub_private_repo is False
+            self._target = Target(name, public=public, revision=options.hub_revision)
+            url = prepare_repository(api, self._target)
+        logger.info("pushing to %s (%s if it is new)", url, "public" if public else "private")
+        return name
+
+    def push_checkpoint(self, checkpoint: str | Path, step: int) -> list[Future]:
+        """Begin to send a checkpoint; the run goes on meanwhile, and may delete it.
+
+        A push that fails is a warning: the next one sends what this one did not.
+        """
+        if self.training.hub_strategy == "end" or self.ours.hub_merged:
+            return []
+        message, jobs = f"Training in progress, step {step}", []
+        plan = check_folder(checkpoint, base_id=self.ours.hub_base_id, licence=self._license, load=False)
+        staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.training.output_dir))
+        contents = plan.copy_to(staged, link=os.link)
+        jobs.append(self._jobs.submit(self._send_staged, replace(plan, contents=contents, rewritten={}), message))
+        if self.training.hub_strategy in _WHOLE_CHECKPOINTS:
+            whole = Path(tempfile.mkdtemp(prefix=_STAGED, dir=self.training.output_dir))
+            shutil.copytree(checkpoint, whole, copy_function=_link, dirs_exist_ok=True)
+            only = self.training.hub_strategy == "checkpoint"
+            name = "last-checkpoint" if only else Path(checkpoint).name
+            jobs.append(self._jobs.submit(self._send_whole, whole, name, message))
+        return jobs
+
+    def push_result(self, folder: str | Path, message: str) -> Pushed:
+        """Send a finished run's folder, or with `hub_merged` the model merged from it, and verify what arrived.
+
+        Raises:
+            PushError, ConnectionError, DiskFullError: saying how to push the folder without training again.
+        """
+        if self.ours.hub_merged:
+            folder = self._merge(Path(folder))
+        options = PushOptions(base_id=self.ours.hub_base_id, license=self._license, message=message)
+        try:
+            plan = check_folder(folder, base_id=options.base_id, licence=options.license)
+            pushed = send(plan, self._target, options, token=self.training.hub_token, report=logger.info)
+        except (OSError, ValueError) as error:
+            raise (PushError if isinstance(error, ValueError) else type(error))(
+                f"{one_line(error)}; the model is in {folder}: `livecc push {folder} {self._target.repo_id}` sends it"
+            ) from error
+        logger.info("pushed to %s, commit %s", pushed.url, pushed.commit)
+        return pushed
+
+    def _merge(self, folder: Path) -> Path:
+        from livecc_hf.checkpoints.merge import merge_adapter
+
+        out = folder / MERGED
+        if (out / "config.json").is_file():
+            shutil.rmtree(out)  # of an earlier end of this run
+        return merge_adapter(folder, out)
+
+    def _send_staged(self, plan: Checked, message: str) -> None:
+        options = PushOptions(message=message, verify="none")
+        try:
+            send(plan, self._target, options, token=self.training.hub_token)
+        except (OSError, ValueError) as error:
+            logger.warning("%s was not pushed: %s", message.lower(), one_line(error))
+        finally:
+            shutil.rmtree(plan.contents.folder, ignore_errors=True)
+
+    def _send_whole(self, folder: Path, name: str, message: str) -> None:
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=self.training.hub_token)
+        try:
+            with explained_failures(api, self._target):
+                upload(api, self._target, folder, ["*"], message=f"{message}, checkpoint", path_in_repo=name)
+        except (OSError, ValueError) as error:
+            logger.warning("%s was not pushed as %s: %s", message.lower(), name, one_line(error))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(source: str, place: str) -> str:
+    """Put a file into a second place, without a copy where the file system can."""
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
+    return place

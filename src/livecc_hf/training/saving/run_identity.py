@@ -1,0 +1,93 @@
+"""What makes a run that run: what has to stay for `--resume`, and what may change and is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..options.arguments import Recipe, parse_entries
+
+if TYPE_CHECKING:
+    from ...data.dataset import TrainingData
+
+_LIMITS = ("keep_trailing_silence", "use_context", "min_pixels", "max_pixels", "max_frames")
+_TRAINED = ("position_scheme", "train_parts", "optimizer")
+# Kept in the optimizer's state and read from there: another value would change nothing.
+_IN_OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+_FREE = (
+    *("num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm"),
+    *("bf16", "fp16", "loss_type", "neftune_noise_alpha"),
+)
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a checkpoint keeps of its run's options.
+
+    Attributes:
+        fingerprint: of everything that decides which samples come when, and what they train.
+        fixed: the options behind it, by name, and what is kept in the optimizer's state.
+        free: options that may change from one start to the next.
+    """
+
+    fingerprint: str
+    fixed: dict[str, Any] = field(default_factory=dict)
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentity:
+    """Return the identity of a recipe's run.
+
+    Args:
+        recipe: its options.
+        train: its training samples.
+        n_rows: the rows that they make.
+    """
+    ours, training, model = recipe.ours, recipe.training, recipe.model
+    lora = {name: value for name, value in vars(model).items() if "lora" in name or name == "use_peft"}
+    described = (
+        train.fingerprint(),
+        recipe.packing and training.max_length,
+        n_rows,
+        training.seed,
+        training.data_seed,
+        str(training.train_sampling_strategy),
+        (ours.position_scheme, ours.train_parts, ours.optimizer, str(training.optim)),
+        list(lora.items()),
+    )
+    fixed: dict[str, Any] = {name: getattr(ours, name) for name in (*_LIMITS, *_TRAINED)}
+    for index, (entry, part) in enumerate(zip(parse_entries(ours.data), train.parts, strict=True)):
+        fixed |= {f"data[{index}].{key}": value for key, value in entry.items()}
+        fixed[f"the content of data[{index}] ({part.name})"] = part.part.fingerprint()
+    fixed["held_out"] = 0 if ours.eval_data else ours.held_out
+    for name in ("max_length", "seed", "data_seed", "train_sampling_strategy", "optim", *_IN_OPTIMIZER):
+        fixed[name] = getattr(training, name)
+    fixed["packing"] = recipe.packing
+    if ours.optimizer == "muon":
+        fixed["muon_learning_rate"] = ours.muon_learning_rate
+    free = {name: getattr(training, name) for name in _FREE}
+    free |= {name: getattr(model, name) for name in ("model_name_or_path", "dtype", "attn_implementation")}
+    fingerprint = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+    return RunIdentity(fingerprint, _as_json(fixed | lora), _as_json(free))
+
+
+def name_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs, as `held_out 8 -> 4`; what a mapping lacks is said to be `not given`."""
+    names = [*before, *(name for name in now if name not in before)]
+    return [
+        f"{name} {_shown(before, name)} -> {_shown(now, name)}"
+        for name in names
+        if before.get(name, ...) != now.get(name, ...)
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values[name], ensure_ascii=False)[:80] if name in values else "not given"
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they are read back from a checkpoint; options that are enumerations are their words."""
+    return json.loads(json.dumps(values, default=lambda value: str(getattr(value, "value", value))))

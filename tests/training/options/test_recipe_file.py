@@ -1,0 +1,74 @@
+"""Recipes as they are written: what is no recipe is one line."""
+
+import os
+
+import pytest
+
+from livecc_hf.cli.main import main
+from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe_file import read_written
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: !!python/object:os.system {}", r"line 1, column 4: could not determine a constructor for the tag"),
+        ("seed: 1\nmax_steps: !number 5", r"line 2, column 12: .*'!number'"),
+        ("seed: !!int five", r"is not YAML of plain values: invalid literal"),
+        ("seed: 2026-13-45", r"is not YAML of plain values: month must be"),
+        ("a: [1", r"line 1, column 6: expected ',' or '\]'"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("[" * 5000, "is not YAML of plain values"),
+        ("- a\n- b", "holds a list: expected lines of key: value"),
+        ("", "holds a NoneType: expected lines"),
+        ("1: a", "has the key 1: expected the name"),
+        ("? [a, b]\n: c", "is not YAML of plain values: line 1, column 3: found unhashable key"),
+        ("env: LANG", "env is 'LANG': expected a mapping"),
+    ],
+)
+def test_what_is_no_recipe_is_one_line(tmp_path, text, message, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parse(["--config", str(path)])
+    assert main(["train", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_recipe_that_is_no_text(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"seed: 1\nname: \xff\xfe")
+    with pytest.raises(ValueError, match="recipe.yaml is not YAML of plain values"):
+        parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("learning_rate=fast", "learning_rate.*invalid float value: 'fast'.*--help"),
+        ("bf16=perhaps", "bf16.*Truthy value expected: got perhaps"),
+        ("lerning_rate=1", "unknown option lerning_rate: did you mean learning_rate"),
+        ("max_step=3", r"unknown option max_step: did you mean max_steps\?"),  # no abbreviation either
+        ("learningrate", "'learningrate' belongs to no option: options are written key=value"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(recipe, given, message, capsys):
+    path = recipe()
+    with pytest.raises(ValueError, match=message):
+        parse(["--config", path, given])
+    assert main(["train", "--config", path, given]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_recipe_without_a_name_is_one_line():
+    with pytest.raises(ValueError, match="--config is given without a file"):
+        parse(["--config"])
+
+
+def test_env_goes_into_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIVECC_TEST_VALUE", "0")
+    path = tmp_path / "recipe.yaml"
+    path.write_text("env: {LIVECC_TEST_VALUE: 7}\nseed: 3\n")
+    written = read_written(["--config", str(path), "max_steps=2", "--resume"])
+    assert os.environ["LIVECC_TEST_VALUE"] == "7"
+    assert (written.values, written.names) == ({"seed": 3}, {"seed", "max_steps", "resume"})

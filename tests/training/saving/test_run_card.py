@@ -1,0 +1,47 @@
+"""What a card says of a run: how much video it has shown, by which recipe; and of a run that went on."""
+
+import pytest
+
+from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe_file import read_written
+from livecc_hf.training.script import main
+from livecc_hf.training.setup import build_trainer
+
+
+def test_hours_are_those_of_the_videos_that_the_model_was_given(recipe):
+    trainer = build_trainer(parse(["--config", recipe(max_steps=3, save_strategy="no")]))
+    assert trainer.hours_shown == 0
+    grids = []
+    hook = trainer.model.register_forward_pre_hook(
+        lambda module, args, keywords: grids.append(keywords["video_grid_thw"].clone()), with_kwargs=True
+    )
+    trainer.train()
+    hook.remove()
+    seconds = sum(int(grid[:, 0].sum()) for grid in grids)  # each temporal step is two frames, at 2 frames a second
+    assert seconds > 3
+    assert trainer.hours_shown * 3600 == pytest.approx(seconds)
+    trainer._shown_from_step, trainer._shown_s = 1, 20  # as after a resume: ten seconds a step, in three steps
+    assert trainer.hours_shown * 3600 == pytest.approx(30)
+
+
+def test_a_recipe_is_called_by_the_projects_folders_and_by_nobody_elses(tmp_path):
+    for folder, name in (("recipes/livecc-7b", "recipes/livecc-7b/sft.yaml"), ("secret project", "sft.yaml")):
+        path = tmp_path / folder / "sft.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("seed: 1\n")
+        assert read_written(["--config", str(path)]).name == name
+    assert read_written(["seed=1"]).name is None
+
+
+@pytest.mark.parametrize("adapter", [{}, {"use_peft": True, "optimizer": "trainer", "train_parts": ["language_model"]}])
+def test_the_card_of_a_run_that_went_on_says_how_far_it_came(recipe, tmp_path, adapter):
+    saved = {"save_strategy": "steps", "save_steps": 1, **adapter}
+    main(["--config", recipe(max_steps=1, **saved)])
+    path = tmp_path / "out" / "README.md"
+    first = path.read_text()
+    assert "| recipe | recipe.yaml |" in first and "| steps | 1 (" in first and "| video shown | 0.00" in first
+    path.write_text(first.replace("license: ", "license:  ") + "\nMy own words.\n")
+    main(["--config", recipe(max_steps=2, **saved), "resume=true"])
+    again = path.read_text()
+    assert "| steps | 2 (" in again and "| steps | 1 (" not in again
+    assert again.endswith("\nMy own words.\n") and str(tmp_path) not in again and again.count("## Training") == 1
