@@ -23,7 +23,7 @@ from transformers import (
 from livecc_hf.modeling import generation, model_runner
 from livecc_hf.modeling.grammar import TURN_JOINT, time_label
 from livecc_hf.modeling.model_runner import NextTokens
-from livecc_hf.modeling.sampling import StreamOptions
+from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_processing_livecc import resize_limits
 
 PARTS = ("resize", "vision", "prefill", "decode_tokens", "rest")

@@ -16,8 +16,8 @@ from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
 from .context import ContextFullError
 from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
 from .processing_livecc import CommentarySample, StreamingProcessor
-from .sampling import StreamOptions
 from .stream import CommentarySegment, CommentaryStream, StreamFinishedError
+from .stream_options import StreamOptions
 from .video_processing_livecc import LiveCCVideoProcessor
 
 AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)

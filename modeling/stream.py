@@ -19,7 +19,8 @@ from .generation import TurnJob, generate
 from .grammar import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
 from .kv_cache import CacheMemory, StreamCache
 from .model_runner import Reading, new_memory, read_again
-from .sampling import LIVE_MAX_PIXELS, StreamOptions, TokenChooser, check_number
+from .sampling import TokenChooser
+from .stream_options import LIVE_MAX_PIXELS, StreamOptions, check_number
 from .video_processing_livecc import resize_limits
 from .window import REPREFILL_S
 

@@ -9,8 +9,8 @@ from .context import ContextFullError
 from .frames import frame_batches
 from .prefetch import read_ahead
 from .processing_livecc import StreamingProcessor
-from .sampling import StreamOptions, stream_options
 from .stream import CommentarySegment, CommentaryStream
+from .stream_options import StreamOptions, stream_options
 from .video_reader import iter_chunks, probe_video
 
 

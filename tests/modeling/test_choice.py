@@ -6,9 +6,9 @@ from pooled import OPTIONS, assert_same, run_all, taken
 from transformers import LogitsProcessor
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import batch_sampling
+from livecc_hf.modeling import StreamOptions, batch_sampling
 from livecc_hf.modeling.batch_sampling import NO_TOKEN, ChoiceOfEach
-from livecc_hf.modeling.sampling import StreamOptions, TokenChooser
+from livecc_hf.modeling.sampling import TokenChooser
 
 
 @pytest.fixture(scope="module")

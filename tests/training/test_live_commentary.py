@@ -14,7 +14,7 @@ from livecc_hf.data.samples.narration import NarratedClip, encode_clip
 from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.data.sources.narrated import NarrationItem
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
-from livecc_hf.modeling.sampling import StreamOptions
+from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.tiny.samples import narration_clip
 from livecc_hf.training.live_commentary import (
     CommentedTurn,

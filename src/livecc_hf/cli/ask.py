@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         check_model_name(args.model)
     import torch
 
-    from livecc_hf.modeling.sampling import StreamOptions
+    from livecc_hf.modeling.stream_options import StreamOptions
     from livecc_hf.modeling.video_loading import LoadOptions
     from livecc_hf.modeling.video_reader import VideoReadWarning
     from livecc_hf.questions.asking import answer

@@ -19,9 +19,9 @@ import torch
 from livecc_hf.modeling.frames import gray_frames
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.model_runner import new_memory
-from livecc_hf.modeling.sampling import stream_options
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.modeling.stream_layers import check_layers
+from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool.overload import OverloadPolicy
 from livecc_hf.pool.rounds import Rounds
 from livecc_hf.pool.stats import PoolStats

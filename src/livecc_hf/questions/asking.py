@@ -48,7 +48,7 @@ def answer(
     """
     import torch
 
-    from livecc_hf.modeling.sampling import check_number
+    from livecc_hf.modeling.stream_options import check_number
 
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() first")

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from livecc_hf import __version__
 from livecc_hf.assets import demo_clip_path
-from livecc_hf.modeling.stream import LIVE_MAX_PIXELS
+from livecc_hf.modeling.stream_options import LIVE_MAX_PIXELS
 
 if TYPE_CHECKING:
     from livecc_hf.serve.service import CommentaryService

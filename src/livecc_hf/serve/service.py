@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from livecc_hf.modeling import CommentaryStream, StreamOptions
-from livecc_hf.modeling.sampling import stream_options
+from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
 from livecc_hf.serve.metrics import ServeMetrics

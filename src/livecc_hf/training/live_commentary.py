@@ -18,7 +18,7 @@ from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
 from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.context import ContextFullError
 from livecc_hf.modeling.grammar import TURN_FRAMES, assign_words, join_words, split_turns
-from livecc_hf.modeling.sampling import StreamOptions
+from livecc_hf.modeling.stream_options import StreamOptions
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor

@@ -235,7 +235,7 @@ def inspect(recipe: Recipe) -> str:
 
 def _add_commentary(trainer: LiveCCTrainer, held_out: TrainingData, n_clips: int) -> None:
     """Lets the model comment on the first held-out clips at each evaluation."""
-    from livecc_hf.modeling.sampling import StreamOptions
+    from livecc_hf.modeling.stream_options import StreamOptions
 
     from .live_commentary import HeldOutClip, LiveCommentaryCallback
 

@@ -36,7 +36,7 @@ def generate(
             where the name it was loaded by holds "livecc", else `mrope`.
         generation_config: takes the place of the model's.
         **kwargs: `start_s` and `end_s` of a file, in seconds, and the options of a stream, such as `query`,
-            `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `sampling.py`.
+            `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `stream_options.py`.
 
     Returns:
         An iterator over one `CommentarySegment` a turn, silent ones included; without a video what

@@ -1,0 +1,1 @@
+../../../../modeling/stream_options.py
