@@ -126,3 +126,9 @@ def test_options_are_checked(options, message):
 def test_a_part_has_an_order():
     with pytest.raises(ValueError, match="end_s=3 is not after start_s=4"):
         open_source("http://host/x.mp4", start_s=4, end_s=3)
+
+
+def test_the_former_name_of_options_still_works():
+    import livecc_hf.sources
+
+    assert livecc_hf.sources.StreamOptions is livecc_hf.sources.ReconnectOptions

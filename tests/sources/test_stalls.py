@@ -12,7 +12,7 @@ from virtual_sender import MUXERS, Sender, VirtualPipe, VirtualTime
 from livecc_hf.modeling.video_file import import_av
 from livecc_hf.sources import connection, open_source, reader
 from livecc_hf.sources.errors import SourceLostError, SourceOpenError
-from livecc_hf.sources.reader import StreamOptions, StreamReader
+from livecc_hf.sources.reader import ReconnectOptions, StreamReader
 from livecc_hf.sources.spec import parse_spec
 
 # How far a label may be from the truth.
@@ -38,7 +38,7 @@ def errors_s(chunks):
 def piped(sender, clock, monkeypatch, stall_s=60.0):
     pipe = VirtualPipe(clock, sender.data_from(clock.now_s), stall_s)
     monkeypatch.setattr(connection, "_open_pipe", lambda *_: pipe)
-    stream = StreamReader(parse_spec("-"), StreamOptions(stall_s=stall_s))
+    stream = StreamReader(parse_spec("-"), ReconnectOptions(stall_s=stall_s))
     return list(stream), stream
 
 
@@ -67,7 +67,7 @@ def reconnected(sender, clock, monkeypatch, joins_s, cuts_s):
         return import_av().open(pipe, options=spec.av_options)
 
     monkeypatch.setattr(connection, "_open", connect)
-    options = StreamOptions(stall_s=60, first_backoff_s=0.001, max_reconnects=len(joins_s))
+    options = ReconnectOptions(stall_s=60, first_backoff_s=0.001, max_reconnects=len(joins_s))
     stream, chunks = StreamReader(parse_spec("tcp://127.0.0.1:1"), options), []
     with pytest.raises(SourceLostError, match="over"):  # no further connection is let in
         for chunk in stream:

@@ -14,7 +14,7 @@ from typing import Protocol, TextIO
 from ..utils.text import one_line
 
 
-class TimedText(Protocol):
+class CaptionLike(Protocol):
     """What the writers take: times in seconds and the words between them, such as a `CommentarySegment`."""
 
     @property
@@ -41,7 +41,7 @@ class CaptionWriter(ABC):
         self._file = file
         self._put(self._header())
 
-    def write(self, segment: TimedText) -> None:
+    def write(self, segment: CaptionLike) -> None:
         """Write one segment and flush.
 
         Raises:
@@ -62,14 +62,14 @@ class CaptionWriter(ABC):
         return ""
 
     @abstractmethod
-    def _entry(self, segment: TimedText) -> str:
+    def _entry(self, segment: CaptionLike) -> str:
         """The text of one segment; empty to write nothing."""
 
 
 class TextWriter(CaptionWriter):
     """One line a segment, its times in front; silent segments are left out."""
 
-    def _entry(self, segment: TimedText) -> str:
+    def _entry(self, segment: CaptionLike) -> str:
         text = one_line(segment.text)
         return f"{clock(segment.start_s)} - {clock(segment.end_s)}  {text}\n" if text else ""
 
@@ -77,7 +77,7 @@ class TextWriter(CaptionWriter):
 class JsonLinesWriter(CaptionWriter):
     """One JSON object a segment, silent ones included (their text is empty)."""
 
-    def _entry(self, segment: TimedText) -> str:
+    def _entry(self, segment: CaptionLike) -> str:
         entry = {"start_s": round(segment.start_s, 3), "end_s": round(segment.end_s, 3), "text": segment.text}
         return json.dumps(entry, ensure_ascii=False) + "\n"
 
@@ -90,7 +90,7 @@ class _CueWriter(CaptionWriter):
         self._last_end_ms = 0
         super().__init__(file)
 
-    def _entry(self, segment: TimedText) -> str:
+    def _entry(self, segment: CaptionLike) -> str:
         text = self._escape(one_line(segment.text))
         if not text:
             return ""

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..captions.writers import TimedText
+from ..captions.writers import CaptionLike
 from ..utils.text import one_line
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class OverlayWriter:
     def __exit__(self, error_type: object, *_: object) -> None:
         self.close(complete=error_type is None)
 
-    def write(self, segment: TimedText) -> None:
+    def write(self, segment: CaptionLike) -> None:
         """Copy the video up to the end of a segment, with its words in it; a silent one shows nothing new."""
         from ..modeling.video_reader import exact_number
 
@@ -275,7 +275,7 @@ def _square_size_px(width: int, height: int, pixel_aspect: Fraction | None) -> t
 
 def burn_captions(
     video: str | os.PathLike,
-    captions: Iterable[TimedText],
+    captions: Iterable[CaptionLike],
     out: str | os.PathLike,
     start_s: float | None = None,
     end_s: float | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError, StalledError
     from livecc_hf.sources.feed import LagMeter, PlayoutClock, RealTimeFeed
-    from livecc_hf.sources.reader import StreamOptions, StreamReader
+    from livecc_hf.sources.reader import ReconnectOptions, StreamReader
     from livecc_hf.sources.source import Source, SourceOptions, SourceStats, open_source
     from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     **dict.fromkeys(("SourceError", "SourceLostError", "SourceOpenError", "StalledError"), "errors"),
     **dict.fromkeys(("LagMeter", "PlayoutClock", "RealTimeFeed"), "feed"),
-    **dict.fromkeys(("StreamOptions", "StreamReader"), "reader"),
+    **dict.fromkeys(("ReconnectOptions", "StreamReader"), "reader"),
     **dict.fromkeys(("Source", "SourceOptions", "SourceStats", "open_source"), "source"),
     **dict.fromkeys(("SourceSpec", "parse_spec", "redact"), "spec"),
 }
@@ -25,6 +25,7 @@ __all__ = [
     "LagMeter",
     "PlayoutClock",
     "RealTimeFeed",
+    "ReconnectOptions",
     "Source",
     "SourceError",
     "SourceLostError",
@@ -33,7 +34,6 @@ __all__ = [
     "SourceSpec",
     "SourceStats",
     "StalledError",
-    "StreamOptions",
     "StreamReader",
     "open_source",
     "parse_spec",
@@ -41,7 +41,11 @@ __all__ = [
 ]
 
 
+_FORMER = {"StreamOptions": "ReconnectOptions"}  # names of version 0.1.0, which still work
+
+
 def __getattr__(name: str) -> Any:
+    name = _FORMER.get(name, name)
     if name in _EXPORTS:
         return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

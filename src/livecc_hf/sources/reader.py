@@ -33,7 +33,7 @@ _HUNG_AFTER_S = 10.0
 
 
 @dataclass(frozen=True)
-class StreamOptions:
+class ReconnectOptions:
     """Time limits and retries of a stream.
 
     Attributes:
@@ -88,7 +88,7 @@ class StreamReader:
     def __init__(
         self,
         spec: SourceSpec,
-        options: StreamOptions,
+        options: ReconnectOptions,
         stdin_fd: int = 0,
         start_s: float | None = None,
         end_s: float | None = None,

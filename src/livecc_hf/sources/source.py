@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.sources.feed import LagMeter, PlayoutClock, RealTimeFeed
-from livecc_hf.sources.reader import StreamOptions, StreamReader
+from livecc_hf.sources.reader import ReconnectOptions, StreamReader
 from livecc_hf.sources.spec import SourceSpec, parse_spec
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ _HOLD_S = 2.0
 
 
 @dataclass(frozen=True)
-class SourceOptions(StreamOptions):
-    """How to read a source; see also `StreamOptions`.
+class SourceOptions(ReconnectOptions):
+    """How to read a source; see also `ReconnectOptions`.
 
     Attributes:
         live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
