@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import torch
 
+from livecc_hf.production.stages.asr.hallucinations import HallucinationRules
+
+# What a Whisper of random weights writes is nobody's: thresholds that keep it.
+KEEP_NONSENSE = dict.fromkeys((item.name for item in dataclasses.fields(HallucinationRules)), None)
 _TIMESTAMPS = 1501  # 0.00 to 30.00 s
 _SEED = 7
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from caption_samples import clock
 from chat_server import serve_chat, verdict
-from models import write_language_model, write_whisper
+from models import KEEP_NONSENSE, write_language_model, write_whisper
 from speech import needs_espeak, write_narrated_video
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -179,7 +179,12 @@ def test_narrated_videos_become_datasets_then_a_model_then_commentary(tmp_path, 
         assert row["title"] == f"The {name} game"
 
     whisper = write_whisper(tmp_path / "whisper", tmp_path / "work")
-    asr = [f"asr.model={whisper}", "asr.beam_size=1", "asr.cpu_threads=1"]
+    asr = [
+        f"asr.model={whisper}",
+        "asr.beam_size=1",
+        "asr.cpu_threads=1",
+        *(f"asr.{key}=null" for key in KEEP_NONSENSE),
+    ]
     heard = build("sft", world.folder, tmp_path / "heard", "--stages", "metadata,category,asr", *asr)
     videos = by_name(heard / "videos.parquet")
     assert set(videos) == set(SEEDS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from chat_server import serve_chat, verdict
 from face_detectors import YuNetLayout, write_detector
-from models import write_language_model, write_whisper
+from models import KEEP_NONSENSE, write_language_model, write_whisper
 from speech import needs_espeak, write_narrated_video
 
 from livecc_hf.production.build import build
@@ -57,7 +57,7 @@ def stages(tmp_path_factory, published_checkpoint) -> dict[str, dict]:
     cpu = {"device": "cpu"}
     return {
         "category": {},
-        "asr": {"model": str(whisper), "beam_size": 1, "cpu_threads": 1, **cpu},
+        "asr": {"model": str(whisper), "beam_size": 1, "cpu_threads": 1, **KEEP_NONSENSE, **cpu},
         # What a Whisper of random weights hears is cut into clips, too.
         "pretrain_clips": {"min_s": 2.0, "max_gap_s": 60.0, "min_words_per_s": 0.01, "max_words_per_s": 1000.0},
         "text_loss": {"model": str(language_model), "min_loss": -1.0, "max_loss": 1e9, **cpu},

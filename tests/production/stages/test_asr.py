@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
-from models import write_whisper
+from models import KEEP_NONSENSE, write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 
 from livecc_hf.production.backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
@@ -18,6 +18,7 @@ from livecc_hf.production.stages.asr import stage as asr_stage
 from livecc_hf.production.stages.asr.stage import Asr
 from livecc_hf.production.stages.base import DeviceError
 
+OPTIONS = {"device": "cpu", "cpu_threads": 1, "beam_size": 1, **KEEP_NONSENSE}
 TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
 
 
@@ -28,7 +29,7 @@ def whisper(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stage(whisper):
-    stage = Asr(model=whisper, device="cpu", cpu_threads=1, beam_size=1)
+    stage = Asr(model=whisper, **OPTIONS)
     stage.open()
     return stage
 
@@ -138,7 +139,7 @@ def test_videos_with_words_keep_them_unless_asked(stage, whisper, speech, tmp_pa
     kept = stage(batch).kept
     assert kept["words"][0].as_py() == [{"start_s": 0.0, "end_s": 1.0, "word": "captioned"}]
     assert len(kept["words"][1]) > 0 and kept["language"].to_pylist() == ["en-US", "en-US"]
-    again = Asr(model=whisper, device="cpu", cpu_threads=1, beam_size=1, replace_words=True)
+    again = Asr(model=whisper, **OPTIONS, replace_words=True)
     assert again(batch).kept["words"][0] == kept["words"][1]
 
 
@@ -154,12 +155,13 @@ def test_a_multilingual_model_finds_the_language_or_is_told(speech, tmp_path):
     whisper = str(write_whisper(tmp_path / "model", tmp_path / "work", languages))
     path = write_sound(tmp_path / "a.mkv", speech)
     silent = write_sound(tmp_path / "silent.mkv", np.zeros(3 * RATE_HZ, np.int16))
-    options = {"model": whisper, "device": "cpu", "cpu_threads": 1, "beam_size": 1}
-    found = Asr(**options)(videos(path, silent))
+    found = Asr(model=whisper, **OPTIONS)(videos(path, silent))
     assert found.kept["language"][0].as_py() in languages and len(found.kept["words"][0]) > 0
     assert found.dropped["reason"].to_pylist() == ["no_speech"]
-    told = Asr(**options, language="fr")(videos(path)).kept
+    told = Asr(model=whisper, **OPTIONS, language="fr")(videos(path)).kept
     assert told["language"].to_pylist() == ["fr"] and len(told["words"][0]) > 0
+    anew = Asr(model=whisper, **OPTIONS, multilingual=True)(videos(path)).kept
+    assert anew["language"][0].as_py() in languages and len(anew["words"][0]) > 0
 
 
 def test_an_empty_batch_is_fine(stage):
@@ -194,7 +196,8 @@ def test_no_audio_stream_is_an_error_of_its_own(tmp_path):
         ({"model": "huge"}, "'huge' is unknown: expected a folder, a Hub id, or one of .*large-v3-turbo"),
         ({"model": "tiny"}, "model tiny cannot be loaded: "),  # no network
         ({"device": "cuda:x"}, "'cuda:x': expected cpu, cuda or cuda:0"),
-        ({"language": "xx"}, "language 'xx' is not one that .* knows: en"),
+        ({"language": "fr"}, "language 'fr' is not one that .* knows: en; a multilingual model knows more"),
+        ({"multilingual": True}, "multilingual is set, but .* knows only en; a multilingual model knows more"),
         ({"compute_type": "int3"}, "cannot be loaded: .*int3"),
     ],
 )
@@ -215,6 +218,23 @@ def test_options_are_checked():
         Asr(max_silence_s=0)
     with pytest.raises(ValueError, match="beam_size is 0: expected at least 1"):
         Asr(beam_size=0)
+    with pytest.raises(ValueError, match="language is 'en' and multilingual is set: expected one of the two"):
+        Asr(language="en", multilingual=True)
+    with pytest.raises(ValueError, match="max_repeats is 0: expected at least 1, or null"):
+        Asr(max_repeats=0)
+
+
+@needs_espeak
+def test_nonsense_is_dropped_and_said_by_rule(whisper, speech, tmp_path):
+    path = write_sound(tmp_path / "a.mkv", speech)
+    stage = Asr(model=whisper, **OPTIONS | {"no_speech_threshold": 0.0, "hallucination_silence_threshold": 2.0})
+    result = stage(videos(path))
+    assert len(result.kept) == 0 and result.dropped.schema == DROPPED_SCHEMA
+    whole, part = result.dropped.to_pylist()
+    assert whole["reason"] == "no_speech" and "and no words but" in whole["detail"] and whole["hours"] == 0.01
+    assert part["reason"] == "silent_stretch" and part["hours"] is None and part["text"]
+    count = len(Asr(model=whisper, **OPTIONS)(videos(path)).kept["words"][0])
+    assert part["detail"].startswith(f"{count} of {count} words; at ")
 
 
 @pytest.mark.gpu

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +59,32 @@ class Stage(ABC):
     @abstractmethod
     def __call__(self, batch: pa.Table) -> StageResult:
         """Processes a batch of rows in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+
+
+@dataclass(frozen=True)
+class LostPart:
+    """What an item lost of what it held, though it goes on.
+
+    Attributes:
+        row: of the item in its batch.
+        reason, value, detail, text: as in `DROPPED_SCHEMA`.
+    """
+
+    row: int
+    reason: str
+    value: float | None
+    detail: str
+    text: str | None = None
+
+
+def lost_parts(stage: str, batch: pa.Table, parts: Sequence[LostPart]) -> pa.Table:
+    """Return rows in `DROPPED_SCHEMA` for what items lost; the items go on, so these are no hours of video."""
+    rows = batch.take(pa.array([part.row for part in parts], pa.int64()))
+    columns = {"id": rows["id"], "video": rows["video"], "stage": pa.array([stage] * len(parts), pa.string())}
+    for name in ("reason", "value", "detail", "text"):
+        columns[name] = pa.array([getattr(part, name) for part in parts], DROPPED_SCHEMA.field(name).type)
+    arrays = [columns.get(field.name, pa.nulls(len(parts), field.type)) for field in DROPPED_SCHEMA]
+    return pa.table(arrays, schema=DROPPED_SCHEMA)
 
 
 def split(

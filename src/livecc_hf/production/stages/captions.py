@@ -17,8 +17,8 @@ from ...captions.timed_text import CaptionError, TimedText
 from ...captions.words import MAX_WORD_S, Lost
 from ...messages import one_line
 from ..columns import with_column
-from ..schemas import DROPPED_SCHEMA, SUBTITLES
-from .base import Stage, StageResult, split
+from ..schemas import SUBTITLES
+from .base import LostPart, Stage, StageResult, lost_parts, split
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,16 @@ class Captions(Stage):
         reasons, details = found.reasons, found.details
         is_bad = np.array([reason is not None for reason in reasons], bool)
         values = np.where(reasons == "few_words", n_distinct, None)
-        said = [(row, "lost_captions", lost.count, str(lost)) for row, lost in found.lost.items() if not is_bad[row]]
+        lost = {row: entry for row, entry in found.lost.items() if not is_bad[row]}
+        parts = [LostPart(row, "lost_captions", entry.count, str(entry)) for row, entry in lost.items()]
         if not self.required:
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
             words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
-            unread = np.flatnonzero(is_bad & has_captions)
-            said += [(int(row), reasons[row], values[row], f"goes on without: {details[row]}") for row in unread]
+            unread = np.flatnonzero(is_bad & has_captions).tolist()
+            parts += [LostPart(row, reasons[row], values[row], f"goes on without: {details[row]}") for row in unread]
             reasons = np.full(len(batch), None, dtype=object)
         result = split(self.name, with_column(batch, "words", words), reasons, values, details)
-        return StageResult(result.kept, pa.concat_tables([result.dropped, _said_rows(self.name, batch, said)]))
+        return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
     def _read(self, row: int, path: str | None, found: _Found) -> TimedText | None:
         try:
@@ -160,17 +161,6 @@ class _Found:
 
     def refuse(self, row: int, reason: str, detail: str) -> None:
         self.reasons[row], self.details[row] = reason, detail
-
-
-def _said_rows(stage: str, batch: pa.Table, said: list[tuple[int, str, float | None, str]]) -> pa.Table:
-    """Return row, reason, value and detail as dropped rows; their videos go on, so these are no hours of video."""
-    numbers, reasons, values, details = zip(*said, strict=True) if said else ((), (), (), ())
-    rows = batch.take(pa.array(numbers, pa.int64()))
-    columns = {"id": rows["id"], "video": rows["video"], "stage": pa.array([stage] * len(said), pa.string())}
-    columns |= {"reason": pa.array(reasons, pa.string()), "value": pa.array(values, pa.float64())}
-    columns["detail"] = pa.array(details, pa.string())
-    arrays = [columns.get(field.name, pa.nulls(len(said), field.type)) for field in DROPPED_SCHEMA]
-    return pa.table(arrays, schema=DROPPED_SCHEMA)
 
 
 def _without_unspaced(lines: CaptionLines, fault: str, found: _Found) -> CaptionLines:

@@ -21,8 +21,9 @@ from ...backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError
 from ...columns import with_column
 from ...schemas import WORDS, words_array
 from ...watchdog import items_done
-from ..base import DeviceError, StageResult, split
+from ..base import DeviceError, LostPart, StageResult, lost_parts, split
 from ..model import ModelStage, load_pretrained
+from .hallucinations import HallucinationRules, HeardWord, LostWords, Stretch
 
 TimedWord = tuple[float, float, str]
 # How CTranslate2 calls what no other video will survive either.
@@ -36,21 +37,24 @@ class Transcript(NamedTuple):
         words: `(start_s, end_s, word)`, in the order spoken.
         language: its code, such as "en".
         speech_s: how many seconds hold a voice.
+        lost: words that were taken for nobody's.
     """
 
     words: list[TimedWord]
     language: str | None
     speech_s: float
+    lost: tuple[LostWords, ...] = ()
 
 
 class _Failure(NamedTuple):
     reason: str
     detail: str
     value: float = np.nan
+    lost: tuple[LostWords, ...] = ()
 
 
 @dataclass(frozen=True)
-class Asr(ModelStage):
+class Asr(ModelStage, HallucinationRules):
     """Fills `words` with what faster-whisper recognises, and `language` where it is null.
 
     Silero's voice activity detection, which comes with faster-whisper, finds the speech; the stretches of a video,
@@ -58,8 +62,12 @@ class Asr(ModelStage):
     that a player shows, also where the sound starts late, has gaps or changes its format. The sound is that which a
     player would choose; damage in it is passed over. The next video is decoded while one is transcribed.
 
-    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, or no words; value: seconds with a voice), `error`
-    (no such file, or it cannot be decoded).
+    Words that nobody said are taken away by `HallucinationRules`. Its video goes on with the others, and a row for
+    each rule is among what is dropped, without hours: `repetitive`, `silent_stretch`, `words_past_end`, `looped_words`,
+    `words_at_once`, `long_word`, `improbable_words` (value: the number that was compared; text: the first such words).
+
+    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, no words, or none that somebody said; value:
+    seconds with a voice), `error` (no such file, or it cannot be decoded).
 
     The default model is that of the LiveCC paper (arXiv 2504.16030, Live-WhisperX: large-v3-turbo).
     """
@@ -75,6 +83,9 @@ class Asr(ModelStage):
     )
     language: str | None = field(
         default=None, metadata={"help": "Code of the language spoken, such as 'en'; default: detected in each video."}
+    )
+    multilingual: bool = field(
+        default=False, metadata={"help": "Detect the language anew in each stretch, for videos in several languages."}
     )
     device: str | None = field(
         default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
@@ -109,6 +120,12 @@ class Asr(ModelStage):
         for name in ("chunks_per_batch", "beam_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.multilingual and self.language is not None:
+            raise ValueError(
+                f"language is {self.language!r} and multilingual is set: expected one of the two, since multilingual "
+                "detects the language anew in each stretch"
+            )
+        self.check()
 
     def load(self) -> Any:
         """Returns the faster-whisper pipeline.
@@ -132,12 +149,19 @@ class Asr(ModelStage):
             compute_type=self.compute_type,
             cpu_threads=self.cpu_threads,
         )
-        if self.language is not None and self.language not in model.supported_languages:
-            known = ", ".join(model.supported_languages)
-            raise ValueError(f"language {self.language!r} is not one that {self.model} knows: {known}")
+        self._check_languages(model.supported_languages)
         if model.model.device == "cuda":
             _try_device(model)
         return BatchedInferencePipeline(model)
+
+    def _check_languages(self, known: list[str]) -> None:
+        way_out = "; a multilingual model knows more, such as small or large-v3-turbo" if len(known) == 1 else ""
+        if self.language is not None and self.language not in known:
+            raise ValueError(
+                f"language {self.language!r} is not one that {self.model} knows: {', '.join(known)}{way_out}"
+            )
+        if self.multilingual and len(known) == 1:
+            raise ValueError(f"multilingual is set, but {self.model} knows only {known[0]}{way_out}")
 
     def _source(self) -> str:
         from faster_whisper import available_models
@@ -170,14 +194,17 @@ class Asr(ModelStage):
         reasons = np.full(len(videos), None, dtype=object)
         values, details = np.full(len(videos), np.nan), [None] * len(videos)
         found: dict[int, Transcript] = {}
+        parts: list[LostPart] = []
         for i, audio in zip(wanted, self._decode_ahead([videos[i] for i in wanted]), strict=True):
             outcome = audio if isinstance(audio, _Failure) else self._outcome(audio, videos[i])
             if isinstance(outcome, _Failure):
                 reasons[i], details[i], values[i] = outcome.reason, outcome.detail, outcome.value
             else:
                 found[i] = outcome
+            parts += [LostPart(i, lost.reason, lost.value, lost.detail, lost.text) for lost in outcome.lost]
             items_done()
-        return split(self.name, _filled(batch, found), reasons, values, details)
+        result = split(self.name, _filled(batch, found), reasons, values, details)
+        return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
     def needs_open(self, batch: pa.Table) -> bool:
         """Returns whether a video is to be transcribed: where all have captions, no model is fetched."""
@@ -197,15 +224,16 @@ class Asr(ModelStage):
         segments, info = pipeline.transcribe(
             audio.samples,
             language=self.language,
+            multilingual=self.multilingual,
             word_timestamps=True,
             batch_size=self.chunks_per_batch,
             beam_size=self.beam_size,
             # faster-whisper's own for batches, but for the threshold
             vad_parameters={"threshold": self.vad_threshold, "min_silence_duration_ms": 160},
         )
-        timed = [word for segment in segments for word in segment.words or ()]
-        words = [(float(word.start), float(word.end), word.word.strip()) for word in timed]
-        return Transcript(_in_order(words, audio), info.language, float(info.duration_after_vad))
+        stretches = [_stretch(segment) for segment in segments]
+        words, lost = self.apply(stretches, len(audio.samples) / SPEECH_RATE_HZ)
+        return Transcript(_in_order(words, audio), info.language, float(info.duration_after_vad), tuple(lost))
 
     def _decode_ahead(self, videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
         """Decode one video after the other, each while the one before is worked on."""
@@ -236,8 +264,10 @@ class Asr(ModelStage):
             detail = (
                 f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
             )
+            if transcript.lost:
+                detail += f" but {sum(lost.count for lost in transcript.lost)} that nobody said"
             detail += f"; its sound is damaged: {'; '.join(audio.damage)}" if audio.damage else ""
-            return _Failure("no_speech", detail, transcript.speech_s)
+            return _Failure("no_speech", detail, transcript.speech_s, transcript.lost)
         return transcript
 
 
@@ -262,16 +292,22 @@ def _decode(video: str, max_silence_s: float) -> SpeechAudio | _Failure:
         return _Failure("error", one_line(error))
 
 
-def _in_order(words: list[TimedWord], audio: SpeechAudio) -> list[TimedWord]:
-    """Words on the player's clock; none blank, none before the one ahead of it or past the end of the sound."""
+def _stretch(segment: Any) -> Stretch:
+    """Return what faster-whisper calls a segment: in batches, all that was said in one stretch."""
+    timed = ((float(word.start), float(word.end), word.word.strip(), word.probability) for word in segment.words or ())
+    words = [HeardWord(*word) for word in timed if word[2]]
+    return Stretch(words, segment.compression_ratio, segment.avg_logprob, segment.no_speech_prob)
+
+
+def _in_order(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
+    """Return words on the player's clock; none before the one ahead of it or past the end of the sound."""
     ordered, earliest_s = [], 0.0
     length_s = len(audio.samples) / SPEECH_RATE_HZ
-    for begin_s, end_s, text in words:
-        if text:
-            begin_s = min(max(begin_s, earliest_s), length_s)
-            end_s = min(max(end_s, begin_s), length_s)
-            ordered.append((audio.shown_s(begin_s), audio.shown_s(end_s), text))
-            earliest_s = begin_s
+    for word in words:
+        begin_s = min(max(word.start_s, earliest_s), length_s)
+        end_s = min(max(word.end_s, begin_s), length_s)
+        ordered.append((audio.shown_s(begin_s), audio.shown_s(end_s), word.text))
+        earliest_s = begin_s
     return ordered
 
 
