@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import functools
+import itertools
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -28,6 +32,63 @@ def speak(text: str, work: Path, words_per_min: int = 150) -> np.ndarray:
     with av.open(str(file)) as container:
         frames = [*container.decode(audio=0), None]
         return np.concatenate([part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)])
+
+
+def speak_timed(text: str, words_per_min: int = 150) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Return speech as int16 samples, mono, 16 kHz, and when each word starts, as espeak-ng's own events tell.
+
+    Words that it speaks as one with the one before, such as the second of "on the", have no event and are left out.
+
+    Args:
+        text: ASCII, with single blanks.
+    """
+    parts, starts = [], []
+
+    def take(samples, n_samples: int, events) -> int:
+        if samples and n_samples:
+            parts.append(np.ctypeslib.as_array(samples, (n_samples,)).copy())
+        for event in itertools.takewhile(lambda event: event.type, map(events.__getitem__, itertools.count())):
+            if event.type == _WORD_BEGINS and event.length:
+                starts.append((event.audio_position / 1000, event.text_position - 1))
+        return 0
+
+    library, rate_hz = _espeak()
+    callback = _CALLBACK(take)
+    library.espeak_SetSynthCallback(callback)
+    library.espeak_SetVoiceByName(b"en")
+    library.espeak_SetParameter(_RATE, words_per_min, 0)
+    encoded = text.encode("ascii") + b"\0"
+    library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded)), 0, 1, 0, 0, None, None)
+    library.espeak_Synchronize()
+    return _resampled(np.concatenate(parts), rate_hz), [(s, text[at:].split()[0]) for s, at in starts]
+
+
+_RETRIEVAL, _RATE, _WORD_BEGINS = 1, 1, 1  # of speak_lib.h
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("type", "message", "text_position", "length", "audio_position", "sample")),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+@functools.cache
+def _espeak() -> tuple[ctypes.CDLL, int]:
+    """Return the library and its samples a second; a process may initialise it once."""
+    library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
+    return library, library.espeak_Initialize(_RETRIEVAL, 0, None, 0)
+
+
+def _resampled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+    frame.sample_rate = rate_hz
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE_HZ)
+    return np.concatenate([part.to_ndarray()[0] for item in (frame, None) for part in resampler.resample(item)])
 
 
 def write_sound(path: Path, samples: np.ndarray | None, start_s: float = 0.0, gaps: tuple = ()) -> Path:
