@@ -34,8 +34,10 @@ def same_threads():
 def load(monkeypatch):
     """A function that imports a benchmark by name."""
     folder = Path(__file__).parents[1] / "benchmarks"
-    monkeypatch.syspath_prepend(str(folder))
-    names = {path.stem for path in folder.glob("*.py")}
+    paths = [*folder.glob("*.py"), *folder.glob("*/*.py")]
+    for part in sorted({str(path.parent) for path in paths}):
+        monkeypatch.syspath_prepend(part)
+    names = {path.stem for path in paths}
     for name in names & set(sys.modules):
         monkeypatch.delitem(sys.modules, name)
     yield importlib.import_module

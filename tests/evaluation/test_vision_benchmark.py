@@ -9,7 +9,7 @@ import pytest
 def test_shared_vision_against_one_pass_a_question(load, tmp_path):
     output = tmp_path / "evaluation.json"
     small = ["--small", "--videos", "1", "--frames", "4", "--frame-px", "56", "84", "--rounds", "1"]
-    result = load("evaluation").main([*small, "--output", str(output)])
+    result = load("shared_vision").main([*small, "--output", str(output)])
     assert json.loads(output.read_text()) == result
     assert result["rows"] == 6
     assert result["same_answers"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "decoding_live.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "decoding" / "decoding_live.py"
 
 
 def run(*arguments):

@@ -28,16 +28,16 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def interleaving():
-    """benchmarks/interleaving.py as a module."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    """benchmarks/quality/interleaving.py as a module."""
+    sys.path.insert(0, str(ROOT / "benchmarks/quality"))
     try:
-        spec = importlib.util.spec_from_file_location("interleaving", ROOT / "benchmarks/interleaving.py")
+        spec = importlib.util.spec_from_file_location("interleaving", ROOT / "benchmarks/quality/interleaving.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules["interleaving"] = module
         spec.loader.exec_module(module)
         return module
     finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+        sys.path.remove(str(ROOT / "benchmarks/quality"))
 
 
 def supervised(sample, processor) -> str:

@@ -14,7 +14,7 @@ from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_arra
 from livecc_hf.production.stages import text_loss as module
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips, mean_losses, prompt_of
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks/data"))
 from text_loss import compare_batching, make_clips, one_at_a_time, write_tiny_model
 
 CONTEXT = 512

@@ -1,6 +1,6 @@
 """Data production without models, from a manifest to a dataset: speed, memory, where the time goes, and scaling.
 
-    python benchmarks/data.py [--small] [--lines 1000000] [--engine-lines 3000000] [--repeats 3] [--output FILE]
+    python benchmarks/data/data.py [--small] [--lines 1000000] [--engine-lines 3000000] [--repeats 3] [--output FILE]
 
 About 15 minutes on 2 quiet cores. Writes benchmarks/results/data.json: the whole of `recipes/data/pretrain.yaml` but
 its two model stages on a million caption lines, a profile of it, captions read from files, the engines local and ray
@@ -22,11 +22,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_manifest import ManifestCounts, read_rows, write_caption_file, write_manifest
 from data_runs import STAGES, Run, best, run_build, run_profile
-from machine import hardware
+from harness import hardware
 
-OUTPUT = Path(__file__).resolve().parent / "results" / "data.json"
+OUTPUT = Path(__file__).resolve().parents[1] / "results" / "data.json"
 PEAK_LIMIT_MB = 2000.0
 WORKERS = (1, 2)
 QUIET_LOAD = 0.5

@@ -1,6 +1,6 @@
 """Measures how far the video reader keeps ahead of a live video: two frames a second of 1080p30, on two cores.
 
-    python benchmarks/decoding_live.py [--height 1080] [--seconds 30] [--rounds 3] [--only NAME ...] [--output FILE]
+    python benchmarks/decoding/decoding_live.py [--height 1080] [--seconds 30] [--rounds 3] [--only NAME ...]
 
 The reader decodes what the wanted frames need; beside it, in the same run and with the same library and threads, every
 frame is decoded, and the same ones are kept and converted to RGB. Both give the same frames, which is checked. The
@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from decoding import repeat_video
-from machine import hardware
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import hardware
+from videos import repeat_video
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "benchmarks" / "results" / "decoding_live.json"
 RATE = 30
 SAMPLES_PER_S = 2

@@ -1,6 +1,6 @@
 """Interleaving against captioning: one small model, the same clips, three ways to train, and what each says live.
 
-    OMP_NUM_THREADS=1 python benchmarks/interleaving.py [--start runs/livecc-tiny/1-lists] [--samples 9600]
+    OMP_NUM_THREADS=1 python benchmarks/quality/interleaving.py [--start runs/livecc-tiny/1-lists] [--samples 9600]
 
 All start from livecc-tiny's first stage (recipes/livecc-tiny/train.sh makes it). One is trained on interleaved
 turns, one on the whole clip followed by all of its words, one on 4 s windows of the clips followed by the words heard

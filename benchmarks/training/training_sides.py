@@ -1,4 +1,4 @@
-"""The two ways of training that `benchmarks/training.py` compares, each as it runs in a process of its own."""
+"""The two ways of training that `benchmarks/training/training.py` compares, each as it runs in a process of its own."""
 
 from __future__ import annotations
 

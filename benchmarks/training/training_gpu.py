@@ -1,6 +1,6 @@
 """Measures LoRA and QLoRA steps of a model shaped like LiveCC-7B, with random weights, on a CUDA device.
 
-    python benchmarks/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa] [--output FILE]
+    python benchmarks/training/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa]
 
 Without CUDA it says so and ends with 0. `--smoke` runs the same code with a tiny model on any device and writes no
 file unless told to.
@@ -32,9 +32,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from machine import software
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import software
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("lora", "qlora")
 PATCH_VALUES = 1176
 FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml

@@ -1,4 +1,4 @@
-"""A manifest of made-up captioned videos, of any size, for `benchmarks/data.py`.
+"""A manifest of made-up captioned videos, of any size, for `benchmarks/data/data.py`.
 
 The lines are those of `tests/data/reference_clips/captions.jsonl.gz`, English as captions have it, in the order that a
 seed gives; the times are drawn anew: lines of a few seconds, some silences, now and then a sound such as [Music].
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-_CAPTIONS = Path(__file__).parents[1] / "tests/data/reference_clips/captions.jsonl.gz"
+_CAPTIONS = Path(__file__).parents[2] / "tests/data/reference_clips/captions.jsonl.gz"
 _GERMAN = (
     "und dann sehen wir noch einmal wie der Spieler",
     "den Ball in der letzten Minute über die Linie bringt",

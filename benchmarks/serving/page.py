@@ -1,6 +1,6 @@
 """Measures the page of `livecc serve`: from a frame's presentation to its words on the screen.
 
-    python benchmarks/page.py [--pages 1 4 8] [--output FILE]
+    python benchmarks/serving/page.py [--pages 1 4 8] [--output FILE]
 
 Pages in one headless Chromium play the bundled clip at once, and livecc-tiny comments on it over loopback. Of every
 turn the page notes when the browser presented the turn's last frame and when the first frame with its words was
@@ -24,8 +24,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import surroundings
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import surroundings
 
 MAX_OVERHEAD_P95_MS = 60.0
 _LIMIT_S = 180

@@ -1,6 +1,6 @@
 """Measures commentary turn by turn: this engine against the reference's way, and against reading everything again.
 
-    python benchmarks/streaming.py [--models livecc-tiny mid-size livecc-7b] [--threads 2] [--output FILE]
+    python benchmarks/streaming/streaming.py [--models livecc-tiny mid-size livecc-7b] [--threads 2] [--output FILE]
 
 Four sides get the same weights, frames and number of generated tokens a turn, turn by turn and in changing order, so
 that other work on the machine slows all of them:
@@ -38,10 +38,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from machine import surroundings
-from streaming_cases import CASES, Case, Video, build_model, small
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import surroundings
+from models import CASES, Case, Video, build_model, small
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 QUERY = "Please describe the video."
 WINDOW_TURNS = 10  # figures of a stretch of a stream are medians over as many turns

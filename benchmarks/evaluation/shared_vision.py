@@ -1,6 +1,6 @@
 """Rows per second of multiple choice: questions that share a clip's vision, against one pass a question.
 
-    python benchmarks/evaluation.py [--device cpu] [--videos 2] [--frames 32] [--rounds 3] [--output FILE]
+    python benchmarks/evaluation/shared_vision.py [--device cpu] [--videos 2] [--frames 32] [--rounds 3] [--output FILE]
 
 Three questions a video, without and with subtitles, as Video-MME has them, on a random model of 130M parameters; both
 sides in turn, clip by clip. Medians of the rounds, by the clock and by the process's time on its cores, in which other
@@ -13,18 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import torch
-from machine import surroundings
-from streaming_cases import CASES, build_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import surroundings
+from models import CASES, build_model
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_processor
 from livecc_hf.evaluation.running.shared_vision import SharedVision
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OUTPUT = ROOT / "benchmarks/results/evaluation.json"
 MAX_TIME_RATIO, MAX_DIFFERENCE = 0.4, 1e-4
 QUESTIONS = 3

@@ -1,4 +1,4 @@
-"""The ways of commenting turn by turn that `benchmarks/streaming.py` compares, and the clock that splits them."""
+"""The ways of commenting turn by turn that `streaming.py` compares, and the clock that splits them."""
 
 from __future__ import annotations
 

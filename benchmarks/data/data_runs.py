@@ -1,4 +1,4 @@
-"""Runs data production in processes of its own for `benchmarks/data.py`: measured from outside, or profiled inside."""
+"""Runs data production for `benchmarks/data/data.py`, in processes: measured from outside, or profiled inside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/data/pretrain.yaml"
 STAGES = "metadata,captions,language,pretrain_clips"  # those of the recipe that run no model of ours
 PACKAGE = str(ROOT / "src" / "livecc_hf")

@@ -1,6 +1,6 @@
 """Measures a training step: `LiveCCTrainer` against the straightforward way, on the same samples and weights.
 
-    python benchmarks/training.py [--models livecc-tiny mid-size] [--rounds 2] [--steps 2] [--output FILE]
+    python benchmarks/training/training.py [--models livecc-tiny mid-size] [--rounds 2] [--steps 2] [--output FILE]
 
 The straightforward way is transformers' own `Qwen2VLForConditionalGeneration` in its `Trainer`: one sample a row, no
 packing, logits at every position. Ours packs samples into rows and computes head and loss at supervised positions
@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from machine import hardware, memory_gb, software
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import hardware, memory_gb, software
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "benchmarks" / "results" / "training.json"
 TINY = str(ROOT / "src" / "livecc_hf" / "assets" / "livecc-tiny")
 SIDES = ("ours", "straightforward")

@@ -136,7 +136,7 @@ class Video:
 
         path = demo_clip_path()
         if case.frame_px is not None:
-            from decoding import write_moving_video
+            from videos import write_moving_video
 
             path = folder / "video.mp4"
             write_moving_video(path, case.video_s, case.frame_px[1], case.frame_px[0])

@@ -1,6 +1,6 @@
 """Measures many streams on one model: side by side in a `CommentaryPool` against one after the other.
 
-    python benchmarks/pool.py [--model livecc-tiny] [--streams 1 2 4 8 16] [--threads 2] [--live-s 20] [--output FILE]
+    python benchmarks/streaming/pool.py [--model livecc-tiny] [--streams 1 2 4 8 16] [--threads 2] [--live-s 20]
 
 Throughput: the same number of streams takes the same turns in a pool's round, and one after the other, in turn, so that
 other work on the machine slows both; the same number of tokens is generated in every turn. Live: streams push frames
@@ -21,13 +21,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import surroundings
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import surroundings
+from models import CASES, build_model, small
 from streaming import RESULTS, rounded
-from streaming_cases import CASES, build_model, small
 
 if TYPE_CHECKING:
-    from streaming_cases import Case
+    from models import Case
 
 MIN_RATIO_OF_8_ON_CPU = 3.0
 MIN_LIVE_ON_CUDA = 24

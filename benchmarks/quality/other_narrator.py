@@ -1,6 +1,6 @@
 """What LoRA taught livecc-tiny about other verbs, and what it left alone: held-out clips through mp4 files.
 
-    python benchmarks/other_narrator.py [--adapter runs/livecc-tiny/other-narrator] [--clips 100] [--output FILE]
+    python benchmarks/quality/other_narrator.py [--adapter runs/livecc-tiny/other-narrator] [--clips 100]
 
 The adapter comes from recipes/livecc-tiny/other-narrator.yaml. About 8 minutes on 1 core, 2 GB. Writes
 benchmarks/results/other_narrator.json.

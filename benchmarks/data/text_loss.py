@@ -1,6 +1,6 @@
 """Text loss: clips batched by length against one at a time, with the same model on the same clips.
 
-    OMP_NUM_THREADS=1 python benchmarks/text_loss.py [--model FOLDER_OR_HUB_ID] [--clips 48] [--device cpu]
+    OMP_NUM_THREADS=1 python benchmarks/data/text_loss.py [--model FOLDER_OR_HUB_ID] [--clips 48] [--device cpu]
 
 One at a time is how the reference computes it: a forward pass for each clip, and its loss from the logits of every
 position. Without --model it is a tiny model with random weights and the default model's vocabulary. Prints JSON.
@@ -21,7 +21,7 @@ import torch
 
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips
 
-_TOKENIZER = Path(__file__).parents[1] / "tests/data/reference/checkpoint"
+_TOKENIZER = Path(__file__).parents[2] / "tests/data/reference/checkpoint"
 _VOCABULARY = 151_936  # Qwen2-1.5B-Instruct's
 _TEXT = "the a red blue circle square moves stops left right up slowly then again player ball and now over it is"
 _WORDS = _TEXT.split()
