@@ -211,10 +211,10 @@ class _UnitsHere:
         pyarrow.set_cpu_count(1)  # as in the local engine's processes
 
     def run(self, units: Iterator[Any], on_unit: Callable[[Any], None]) -> None:
-        from livecc_hf.production.execution.pipeline import run_segment
+        from livecc_hf.production.execution.pipeline import run_group
 
         for unit in units:
-            on_unit(run_segment(self.work, 0, unit)[1])
+            on_unit(run_group(self.work, 0, unit)[1])
 
 
 class _Profile:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import yaml
-from blocks import Block, difference
+from blocks import Block, blocks_of, difference
 from media import write_video
 from reader_folder import CHECKPOINT, SENTENCES, write_captions
 from servers import Servers
@@ -48,7 +48,10 @@ def run_clip(messages: list, folder: Path) -> str:
 
 def run_yaml(block: Block, folder: Path) -> str:
     """Look at samples of the recipe's data, with a file and a dataset in the place of the published ones."""
-    entries = yaml.safe_load(block.text)["data"]
+    recipe = yaml.safe_load(block.text)
+    if "stages" in recipe:
+        return run_stages(block, folder)
+    entries = recipe["data"]
     with Servers(folder) as servers, Shell(folder, servers) as shell:
         for entry in entries:
             if entry["source"] == "dataset":
@@ -61,6 +64,22 @@ def run_yaml(block: Block, folder: Path) -> str:
                 row = {"video": "../videos/a.mp4", "words": words, "video_start": 0, "video_end": len(words)}
                 path.write_text((json.dumps(row) + "\n") * 20)
     return _inspect(yaml.safe_dump({"data": entries}), folder)
+
+
+def run_stages(block: Block, folder: Path) -> str:
+    """Build a dataset with the recipe's stages; a stage of one's own is the page's class of that name."""
+    written = []
+    for module, name in re.findall(r"(\w+):([A-Z]\w*):", block.text):
+        [code] = [found.text for found in blocks_of(block.page) if f"class {name}(" in found.text]
+        written.append(folder / f"{module}.py")
+        written[-1].write_text(code)
+    (folder / "stages.yaml").write_text(block.text)
+    with Servers(folder) as servers, Shell(folder, servers) as shell:
+        shell.run("PYTHONPATH=. livecc data build --config stages.yaml --input my-videos --out out-of-stages")
+    assert (folder / "out-of-stages/dataset/README.md").is_file()
+    for file in written:
+        file.unlink()
+    return ""
 
 
 def _inspect(data: str, folder: Path) -> str:

@@ -16,8 +16,9 @@ from simple_stages import Score, Titles
 
 from livecc_hf.production import watchdog
 from livecc_hf.production.execution.local import LocalEngine
-from livecc_hf.production.execution.pipeline import Work, make_segments, run_segment
-from livecc_hf.production.execution.units import StageStats, UnitFolder
+from livecc_hf.production.execution.pipeline import RunPlan, group_stages, run_group
+from livecc_hf.production.execution.unit_folder import UnitFolder
+from livecc_hf.production.execution.units import StageStats
 from livecc_hf.production.inputs.videos import open_input
 from livecc_hf.production.progress import Progress, funnel_table
 from livecc_hf.production.schemas import VIDEO_SCHEMA
@@ -54,13 +55,13 @@ def test_a_unit_that_does_not_move_is_named():
     assert "asr 2 → 0" in lines[3] and "not moved" not in lines[3]
 
 
-def make_work(tmp_path, titles, stages, seconds=60, **options) -> Work:
+def make_work(tmp_path, titles, stages, seconds=60, **options) -> RunPlan:
     """Units of four videos whose length is not known."""
     rows = [video_row(number, title, seconds) | {"duration_s": None} for number, title in enumerate(titles)]
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "units").mkdir()
-    return Work(open_input(manifest, unit_videos=4), make_segments(stages), UnitFolder(tmp_path / "units"), **options)
+    return RunPlan(open_input(manifest, unit_videos=4), group_stages(stages), UnitFolder(tmp_path / "units"), **options)
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -78,7 +79,7 @@ def test_progress_moves_within_a_unit(tmp_path, counts, monkeypatch):
     looking.start()
     payload = next(work.source.units())
     for index in range(2):
-        payload = run_segment(work, index, payload)
+        payload = run_group(work, index, payload)
     over.set()
     looking.join()
     scored = [unit.stages[-1]["items_in"] for unit in seen if unit.stages[-1]["name"] == "score"]

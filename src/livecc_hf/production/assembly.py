@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .atomic import replaced_when_done, write_json
-from .execution.units import StageStats, UnitFolder, total_stats
-from .hashing import text_hashes
+from ..utils.atomic import replaced_when_done, write_json
+from ..utils.hashing import text_hashes
+from .execution.unit_folder import UnitFolder
+from .execution.units import StageStats, total_stats
 from .options import BuildOptions
 from .outputs.dataset_folder import STAGE, NoClipError, write_dataset_folder
 from .outputs.report import write_report
@@ -26,7 +27,7 @@ from .schemas import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 from .stages.base import Stage, split
 
 
-def assembled(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
+def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
     """Make the results of all units one dataset, unless that is done.
 
     Returns:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
-from .assembly import assembled
+from .assembly import assemble
 from .execution.local import LocalEngine
-from .execution.pipeline import Work, check_order, make_segments
-from .execution.units import StageStats, UnitFolder
+from .execution.pipeline import RunPlan, check_order, group_stages
+from .execution.unit_folder import UnitFolder
+from .execution.units import StageStats
 from .inputs.videos import UnitRef, VideoInput, open_input
 from .options import BuildOptions
 from .progress import Progress, Say, funnel_table, say_to_stderr
-from .run_folder import DATASET, UNITS, claim
+from .run_folder import DATASET, UNITS, claim_folder
 from .stages.base import Stage
 from .watchdog import read_progress
 
@@ -65,8 +66,8 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with FileLock(out / ".lock", timeout=0):
-            claim(out, options, source, stages)
-            for line in source.remarks():
+            claim_folder(out, options, source, stages)
+            for line in source.describe_left_out():
                 say(line)
             return _build(options, source, stages, out, say)
     except Timeout:
@@ -107,7 +108,7 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     folder.folder.mkdir(exist_ok=True)
     folder.remove_partial()
     timeout_s = options.item_timeout_s or None
-    work = Work(source, make_segments(stages), folder, options.keep_going, options.max_retries, timeout_s)
+    plan = RunPlan(source, group_stages(stages), folder, options.keep_going, options.max_retries, timeout_s)
     done = set(folder.numbers())
     if done:
         say(f"{len(done):,} units are finished: going on with the others")
@@ -116,8 +117,8 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     counting.start()
     pending = (unit for unit in source.units() if unit.number not in done)
     with progress.running():
-        _run_engine(options, work, pending, progress)
-    saved = assembled(options, stages, out, folder, say)
+        _run_engine(options, plan, pending, progress)
+    saved = assemble(options, stages, out, folder, say)
     stats = [StageStats(**item) for item in saved["stages"]]
     say(funnel_table(stats))
     if not saved["clips"]:
@@ -126,13 +127,13 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     return BuildResult(out, stats, saved["clips"], dataset)
 
 
-def _run_engine(options: BuildOptions, work: Work, pending: Iterator[UnitRef], progress: Progress) -> None:
+def _run_engine(options: BuildOptions, plan: RunPlan, pending: Iterator[UnitRef], progress: Progress) -> None:
     if options.engine == "ray":
         from .execution.ray import RayEngine
 
-        engine = RayEngine(work, options.ray_address, options.workers, options.gpus)
+        engine = RayEngine(plan, options.ray_address, options.workers, options.gpus)
     else:
-        engine = LocalEngine(work, options.workers, options.gpus)
+        engine = LocalEngine(plan, options.workers, options.gpus)
     engine.run(pending, progress.add)
 
 

@@ -36,3 +36,15 @@ def texts(batch: pa.Table, name: str) -> list[str]:
     if name not in batch.column_names:
         return [""] * len(batch)
     return [(value or "").strip() for value in batch[name].to_pylist()]
+
+
+def hours_of(rows: pa.Table) -> pa.Array | pa.ChunkedArray:
+    """Return how much video each row is."""
+    if "duration_s" in rows.column_names:
+        return pc.divide(rows["duration_s"], 3600.0)
+    return pc.divide(pc.subtract(rows["end_s"], rows["start_s"]), 3600.0)
+
+
+def total_hours(rows: pa.Table) -> float:
+    """Return how much video the rows are; unknown lengths count nothing."""
+    return float(pc.sum(hours_of(rows)).as_py() or 0.0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .execution.pipeline import fitted, make_stage
 from .inputs.videos import UNIT_VIDEOS
 from .stages.base import Stage
+from .stages.registry import convert_value, make_stage
 
 if TYPE_CHECKING:
     from .outputs.card import DatasetAbout
@@ -155,7 +155,7 @@ def load_options(
     known = {item.name: item for item in fields(BuildOptions)}
     _check_keys(values, known, "option")
     for key in set(values) - {"stages", "dataset"}:
-        values[key] = fitted(values[key], known[key], key)
+        values[key] = convert_value(values[key], known[key], key)
     if not isinstance(values.get("dataset", {}), dict):
         raise ValueError(f"dataset is {values['dataset']!r}: expected a mapping")
     return BuildOptions(**values)
@@ -215,7 +215,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _by_class_name(stages: Mapping[str, Any]) -> dict[str, str]:
     """Return the keys of a user's own stages by the name that each gives itself."""
-    from .execution.pipeline import find_stage
+    from .stages.registry import find_stage
 
     return {find_stage(key).name: key for key in stages if ":" in key}
 
@@ -240,7 +240,7 @@ def _check_dataset(values: Mapping[str, Any]) -> None:
         is_list = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
         if str(known[key].type).startswith("Sequence") and not is_list:
             raise ValueError(f"dataset.{key} is {value!r}: expected a list of texts, such as [{value}]")
-        fitted(value, known[key], f"dataset.{key}")
+        convert_value(value, known[key], f"dataset.{key}")
 
 
 def _check_keys(values: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any], what: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from livecc_hf import __version__
 
-from .atomic import write_json
-from .execution.units import UnitFolder
+from ..utils.atomic import write_json
+from .execution.unit_folder import UnitFolder
 from .inputs.videos import VideoInput
 from .options import BuildOptions, stage_values
 from .stages.base import Stage
@@ -22,7 +22,7 @@ _RESULTS = (DATASET, VIDEOS, DROPPED, FUNNEL, *REPORT)
 _OUTPUTS = (UNITS, *_RESULTS, CONFIG)
 
 
-def claim(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
+def claim_folder(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
     """Check that what is in the folder is of this run, and write down whose it is.
 
     Raises:

@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import numpy as np
 import pyarrow as pa
 
-from .atomic import write_json
-from .stages.base import hours_of
+from ..utils.atomic import write_json
+from .columns import hours_of
 
 _FOLDER = ".progress"
 _WRITE_EVERY_S = 2.0
@@ -80,14 +80,14 @@ class UnitWatch:
     Args:
         folder: of the units.
         number: of the unit.
-        segment: which part of the stages runs here.
+        group: which part of the stages runs here.
         item_timeout_s: see `time_limit_s`; `None`: no limit.
     """
 
-    def __init__(self, folder: Path, number: int, segment: int, item_timeout_s: float | None = None):
+    def __init__(self, folder: Path, number: int, group: int, item_timeout_s: float | None = None):
         self.item_timeout_s = item_timeout_s
         self._file = folder / _FOLDER / f"{number:06d}.json"
-        self._hung = _hung_file(folder, number, segment)
+        self._hung = _hung_file(folder, number, group)
         self._trace: TextIO | None = None
         self._lock = threading.Lock()
         self._stages: list[dict[str, Any]] = []
@@ -192,15 +192,15 @@ def watch() -> UnitWatch | _NoWatch:
     return _current if _current is not None else _NoWatch()
 
 
-def has_hung(folder: Path, number: int, segment: int) -> bool:
+def has_hung(folder: Path, number: int, group: int) -> bool:
     """Return whether a process was ended over a unit because a stage hung; ask when the process is gone."""
-    file = _hung_file(folder, number, segment)
+    file = _hung_file(folder, number, group)
     return file.is_file() and file.stat().st_size > 0
 
 
-def forget_hung(folder: Path, number: int, segment: int) -> None:
+def forget_hung(folder: Path, number: int, group: int) -> None:
     """Remove the mark that `has_hung` finds."""
-    _hung_file(folder, number, segment).unlink(missing_ok=True)
+    _hung_file(folder, number, group).unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
@@ -226,5 +226,5 @@ def _names(folder: Path) -> Iterable[str]:
         return []
 
 
-def _hung_file(folder: Path, number: int, segment: int) -> Path:
-    return folder / f".{number:06d}.{segment}.hung"
+def _hung_file(folder: Path, number: int, group: int) -> Path:
+    return folder / f".{number:06d}.{group}.hung"

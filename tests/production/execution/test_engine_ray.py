@@ -153,11 +153,12 @@ def test_an_item_on_which_a_stage_hangs_is_dropped_alone(tmp_path, cluster, stag
 
 
 def test_progress_moves_within_a_unit(tmp_path, cluster):
-    from livecc_hf.production.execution.pipeline import Work, make_segments, make_stage
+    from livecc_hf.production.execution.pipeline import RunPlan, group_stages
     from livecc_hf.production.execution.ray import RayEngine
-    from livecc_hf.production.execution.units import UnitFolder
+    from livecc_hf.production.execution.unit_folder import UnitFolder
     from livecc_hf.production.inputs.videos import open_input
     from livecc_hf.production.progress import Progress
+    from livecc_hf.production.stages.registry import make_stage
     from livecc_hf.production.watchdog import read_progress
 
     write_manifest(tmp_path / "m.jsonl", ["a"] * 4)
@@ -166,7 +167,7 @@ def test_progress_moves_within_a_unit(tmp_path, cluster):
         make_stage("pretrain_clips", {"min_s": 20.0}),
         make_stage("simple_stages:Score", {"delay_s": 1, "counts": True}),
     ]
-    work = Work(open_input(tmp_path / "m.jsonl"), make_segments(stages), UnitFolder(tmp_path / "units"))
+    work = RunPlan(open_input(tmp_path / "m.jsonl"), group_stages(stages), UnitFolder(tmp_path / "units"))
     lines = []
     progress = Progress(lines.append, every_s=0.3, in_flight=lambda: read_progress(work.folder.folder))
     with progress.running():

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from manifests import video_row, write_manifest
 from runs import STAGES, dataset_rows, options_for, quiet_build, table_of
 
-from livecc_hf.production.execution.units import UnitFolder
+from livecc_hf.production.execution.unit_folder import UnitFolder
 
 
 def test_a_finished_run_is_not_done_again(tmp_path):

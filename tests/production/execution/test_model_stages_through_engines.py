@@ -12,10 +12,10 @@ from models import KEEP_NONSENSE, write_language_model, write_whisper
 from speech import needs_espeak, write_narrated_video
 
 from livecc_hf.production.build import build
-from livecc_hf.production.execution.pipeline import make_stage
 from livecc_hf.production.inputs.videos import open_input
 from livecc_hf.production.options import BuildOptions
 from livecc_hf.production.stages.active_speaker.networks import LightAsd
+from livecc_hf.production.stages.registry import make_stage
 from livecc_hf.tiny.narration import narrate
 from livecc_hf.tiny.samples import MOODS
 from livecc_hf.tiny.world import simulate

@@ -16,34 +16,38 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from manifests import write_manifest
 from simple_stages import NoModel, Score, Titles
 
+from livecc_hf.production.errors import DeviceError, StageBrokenError
 from livecc_hf.production.execution import pipeline
 from livecc_hf.production.execution.local import LocalEngine
-from livecc_hf.production.execution.pipeline import STAGES, Work, find_stage, make_segments, make_stage, run_segment
-from livecc_hf.production.execution.units import StageBrokenError, UnitFolder, UnitState, run_stage
+from livecc_hf.production.execution.pipeline import RunPlan, group_stages, run_group
+from livecc_hf.production.execution.stage_runs import run_stage
+from livecc_hf.production.execution.unit_folder import UnitFolder
+from livecc_hf.production.execution.units import UnitState
 from livecc_hf.production.execution.workers import Worker, WorkerDiedError, WorkerHangsError
 from livecc_hf.production.inputs.videos import open_input
 from livecc_hf.production.schemas import CLIP_SCHEMA
-from livecc_hf.production.stages.base import DeviceError, Stage, split
+from livecc_hf.production.stages.base import Stage, split
 from livecc_hf.production.stages.clips import PretrainClips
+from livecc_hf.production.stages.registry import STAGES, find_stage, make_stage
 from livecc_hf.production.stages.text_loss import TextLoss
 
 CLIPS = PretrainClips(min_s=20.0)
 
 
-def make_work(tmp_path, titles, stages, unit_videos=8, **options) -> Work:
+def make_work(tmp_path, titles, stages, unit_videos=8, **options) -> RunPlan:
     source = open_input(write_manifest(tmp_path / "m.jsonl", titles), unit_videos=unit_videos)
-    return Work(source, make_segments(stages), UnitFolder(tmp_path / "units"), **options)
+    return RunPlan(source, group_stages(stages), UnitFolder(tmp_path / "units"), **options)
 
 
-def run_here(work: Work) -> None:
+def run_here(work: RunPlan) -> None:
     """All units, one after the other, in this process."""
     for unit in work.source.units():
         payload = unit
-        for index in range(len(work.segments)):
-            payload = run_segment(work, index, payload)
+        for index in range(len(work.groups)):
+            payload = run_group(work, index, payload)
 
 
-def results(work: Work) -> tuple[list[dict], list[dict]]:
+def results(work: RunPlan) -> tuple[list[dict], list[dict]]:
     return [row for table in work.folder.rows() for row in table.to_pylist()], [
         row for table in work.folder.dropped() for row in table.to_pylist()
     ]
@@ -85,7 +89,7 @@ def test_stages_are_made_from_what_a_recipe_says():
 
 def test_stages_share_processes_but_for_models():
     stages = [Titles(), CLIPS, Score(), Score(max_loss=1.0), Titles()]
-    assert [segment.name for segment in make_segments(stages)] == ["titles+pretrain_clips", "score", "score", "titles"]
+    assert [group.name for group in group_stages(stages)] == ["titles+pretrain_clips", "score", "score", "titles"]
 
 
 def test_a_failing_item_is_dropped_and_its_batch_goes_on(tmp_path):

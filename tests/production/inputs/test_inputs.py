@@ -160,7 +160,7 @@ def test_words_and_subtitles_may_be_inline(tmp_path):
 
 
 def test_the_captions_stage_takes_inline_subtitles(tmp_path):
-    from livecc_hf.production.execution.pipeline import make_stage
+    from livecc_hf.production.stages.registry import make_stage
 
     file = tmp_path / "m.jsonl"
     line = {"video": "c", "subtitles": [[0, 2, "a whole line"], [2, 3, "[Music]"]]}
@@ -248,14 +248,14 @@ def test_what_is_no_input_is_left_out_and_said(tmp_path):
     source = open_input(tmp_path / "in")
     assert [row["id"] for row in read_all(source)[0]] == ["shown/a.mp4", "shown/e.f2.mp4"]
     source.fingerprint()
-    [said] = source.remarks()
+    [said] = source.describe_left_out()
     assert said.startswith(f"left out of {tmp_path / 'in'}: linked folders (1, such as linked), ")
     assert "hidden videos (2, such as" in said and "parts of downloads (1, such as shown/e.f137.mp4)" in said
     assert said.endswith("captions without a video (1, such as shown/lost.srt)")
     (tmp_path / "elsewhere" / "a.mp4").touch()
     plain = open_input(tmp_path / "elsewhere")
     plain.fingerprint()
-    assert plain.remarks() == []
+    assert plain.describe_left_out() == []
 
 
 @pytest.mark.parametrize(

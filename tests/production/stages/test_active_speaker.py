@@ -10,10 +10,10 @@ from face_detectors import YuNetLayout, write_detector
 from real_weights import LIGHT_ASD, needs_light_asd
 from talking_videos import RATE_HZ, Face, write_talking_video
 
-from livecc_hf.production.execution.pipeline import make_stage
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from livecc_hf.production.stages.active_speaker.networks import LightAsd, LrAsd
 from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
+from livecc_hf.production.stages.registry import make_stage
 
 LEFT, RIGHT = {"left_px": 20}, {"left_px": 204}
 

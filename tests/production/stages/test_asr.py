@@ -11,12 +11,13 @@ from models import KEEP_NONSENSE, write_whisper
 from speech import RATE_HZ, needs_espeak, speak, write_sound
 
 from livecc_hf.production.backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
-from livecc_hf.production.execution.pipeline import opened
-from livecc_hf.production.execution.units import UnitState, run_stage
+from livecc_hf.production.errors import DeviceError
+from livecc_hf.production.execution.pipeline import open_stage
+from livecc_hf.production.execution.stage_runs import run_stage
+from livecc_hf.production.execution.units import UnitState
 from livecc_hf.production.schemas import DROPPED_SCHEMA, VIDEO_SCHEMA, words_array
 from livecc_hf.production.stages.asr import stage as asr_stage
 from livecc_hf.production.stages.asr.stage import Asr
-from livecc_hf.production.stages.base import DeviceError
 
 OPTIONS = {"device": "cpu", "cpu_threads": 1, "beam_size": 1, **KEEP_NONSENSE}
 TEXT = "The red circle moves to the left. A blue square follows it, slowly, and then it stops."
@@ -69,11 +70,11 @@ def test_no_model_is_loaded_where_all_videos_have_captions(tmp_path):
     stage = Asr(model=str(tmp_path / "no_model"), device="cpu")
     with_words = videos("a.mp4", "b.mp4", words=[[(0.0, 1.0, "hi")], [(0.0, 1.0, "you")]])
     unit = UnitState(0, with_words, DROPPED_SCHEMA.empty_table(), ())
-    assert run_stage(opened(stage, unit.rows), unit).rows.equals(with_words)
+    assert run_stage(open_stage(stage, unit.rows), unit).rows.equals(with_words)
     with_one = videos("a.mp4", "b.mp4", words=[[(0.0, 1.0, "hi")], None])
     for needed, rows in ((stage, with_one), (Asr(model=stage.model, replace_words=True), with_words)):
         with pytest.raises(ValueError, match="no_model does not exist"):
-            opened(needed, rows)
+            open_stage(needed, rows)
 
 
 @needs_espeak

@@ -12,7 +12,8 @@ from caption_samples import lines_to_words
 from clip_rules import REFERENCE, Faults, Rules, talk, videos
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
-from livecc_hf.production.outputs.published_formats import LAST_FRAME_S, dataset_rows
+from livecc_hf.production.outputs.published_formats import dataset_rows
+from livecc_hf.production.schemas import LAST_FRAME_S
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 
 RECORDED = Path(__file__).parents[2] / "data" / "reference_clips"

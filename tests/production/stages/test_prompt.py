@@ -14,9 +14,11 @@ from chat_server import Reply, serve_chat, verdict
 
 from livecc_hf.endpoints.answer_cache import AnswerCacheError
 from livecc_hf.endpoints.chat import EndpointError
-from livecc_hf.production.execution.units import UnitState, is_disk_full, run_stage
+from livecc_hf.production.execution.stage_runs import run_stage
+from livecc_hf.production.execution.units import UnitState
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
 from livecc_hf.production.stages.prompt import Prompt, read_answer
+from livecc_hf.utils.disk import is_disk_full
 
 
 def clips(*spoken, title="A game") -> pa.Table:

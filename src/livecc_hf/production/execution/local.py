@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from .. import watchdog
 from ..inputs.videos import UnitRef
-from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .pipeline import RunPlan, StageGroup, run_group, run_group_isolated
 from .units import StageStats
 from .workers import Worker, WorkerDiedError
 
@@ -47,20 +47,20 @@ class LocalEngine:
     """Runs units on this machine.
 
     Args:
-        work: what to do.
+        plan: what to do.
         workers: processes for the stages without a model; default: one a core, or one less beside a model.
         gpus: processes for each stage with a model, one an accelerator; default: as many as there are, at least 1.
     """
 
-    def __init__(self, work: Work, workers: int | None = None, gpus: int | None = None):
-        self.work = work
-        has_models = any(segment.needs_gpu for segment in work.segments)
+    def __init__(self, plan: RunPlan, workers: int | None = None, gpus: int | None = None):
+        self.plan = plan
+        has_models = any(group.needs_gpu for group in plan.groups)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.cpu_workers = workers or max(cores - has_models, 1)
         cpu = _Pool([{}] * self.cpu_workers)
         shared = _gpu_environments(gpus) if has_models else []
         self._pools = [
-            _Pool(_model_environments(segment, gpus, shared)) if segment.needs_gpu else cpu for segment in work.segments
+            _Pool(_model_environments(group, gpus, shared)) if group.needs_gpu else cpu for group in plan.groups
         ]
         self._stopping = threading.Event()
 
@@ -101,28 +101,28 @@ class LocalEngine:
 
     def _process(self, unit: UnitRef) -> Sequence[StageStats]:
         payload: UnitRef | bytes = unit
-        for index in range(len(self.work.segments)):
-            payload = self._run_segment(index, unit.number, payload)
+        for index in range(len(self.plan.groups)):
+            payload = self._run_group(index, unit.number, payload)
         return payload[1]
 
-    def _run_segment(self, index: int, number: int, payload: UnitRef | bytes):
-        for attempt in range(self.work.max_retries + 1):
+    def _run_group(self, index: int, number: int, payload: UnitRef | bytes):
+        for attempt in range(self.plan.max_retries + 1):
             with self._pools[index].lend() as worker:
                 try:
-                    return worker.run(run_segment, self.work, index, payload)
+                    return worker.run(run_group, self.plan, index, payload)
                 except WorkerDiedError:
                     if self._stopping.is_set():
                         raise
             # What hung once is not waited for as often again.
-            if attempt == self.work.max_retries or watchdog.has_hung(self.work.folder.folder, number, index):
+            if attempt == self.plan.max_retries or watchdog.has_hung(self.plan.folder.folder, number, index):
                 break
         with self._pools[index].lend() as worker:
-            return worker.run(run_segment_isolated, self.work, index, payload)
+            return worker.run(run_group_isolated, self.plan, index, payload)
 
 
-def _model_environments(segment: Segment, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
+def _model_environments(group: StageGroup, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return the environment of each process of a stage: one that names its device, such as cuda:1, sees them all."""
-    return [{}] * (gpus or 1) if getattr(segment.stages[0], "device", None) else shared
+    return [{}] * (gpus or 1) if getattr(group.stages[0], "device", None) else shared
 
 
 def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from ...utils.disk import is_disk_full
 from ...utils.extras import require_extra
 from .. import watchdog
 from ..inputs.videos import UnitRef
-from .pipeline import Segment, Work, run_segment, run_segment_isolated
+from .pipeline import RunPlan, StageGroup, run_group, run_group_isolated
 from .units import StageStats
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class RayEngine:
     """Runs units on Ray.
 
     Args:
-        work: what to do.
+        plan: what to do.
         address: of the cluster, `auto` for the one this machine belongs to; default: `$RAY_ADDRESS`, else Ray is
             started on this machine. A process that is connected already stays so.
         workers: most tasks at a time for stages without a model; default: as Ray sees fit.
@@ -49,12 +49,12 @@ class RayEngine:
         ConnectionError: if there is no such cluster.
     """
 
-    def __init__(self, work: Work, address: str | None = None, workers: int | None = None, gpus: int | None = None):
+    def __init__(self, plan: RunPlan, address: str | None = None, workers: int | None = None, gpus: int | None = None):
         require_extra("ray", "the engine ray", "ray")
         import ray
         import ray.data
 
-        self.work, self.workers, self.gpus = work, workers, gpus
+        self.plan, self.workers, self.gpus = plan, workers, gpus
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _check_reachable(address)
@@ -91,36 +91,36 @@ class RayEngine:
         context.enable_progress_bars = False
         rows = [{"number": unit.number, "state": "ref", "payload": pickle.dumps(unit)} for unit in units]
         data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-        for index, segment in enumerate(self.work.segments):
-            data = self._add_segment(data, index, segment)
+        for index, group in enumerate(self.plan.groups):
+            data = self._add_group(data, index, group)
         for row in data.iter_rows():
             if row["state"] == "fatal":
                 raise pickle.loads(row["payload"])
-            if not self.work.folder.is_done(row["number"]):
+            if not self.plan.folder.is_done(row["number"]):
                 raise ValueError(
-                    f"unit {row['number']} was written on another machine, and {self.work.folder.folder} does not show "
+                    f"unit {row['number']} was written on another machine, and {self.plan.folder.folder} does not show "
                     "it here: expected out on storage that all nodes share"
                 )
             on_unit([StageStats(**item) for item in json.loads(row["payload"])])
 
-    def _add_segment(self, data: ray.data.Dataset, index: int, segment: Segment) -> ray.data.Dataset:
-        """Append a segment to the plan, one unit a batch."""
+    def _add_group(self, data: ray.data.Dataset, index: int, group: StageGroup) -> ray.data.Dataset:
+        """Append a group to the plan, one unit a batch."""
         import ray.data
 
         options = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
-        if not segment.needs_gpu:
+        if not group.needs_gpu:
             limit = {} if self.workers is None else {"concurrency": self.workers}
-            return data.map_batches(_SegmentTask(self.work, index), num_cpus=1, **options, **limit)
+            return data.map_batches(_GroupTask(self.plan, index), num_cpus=1, **options, **limit)
         resources = ray.cluster_resources()
-        n_models = sum(other.needs_gpu for other in self.work.segments)
+        n_models = sum(other.needs_gpu for other in self.plan.groups)
         n_gpus = resources.get("GPU", 0)
         # An accelerator holds one model of each stage, as in the local engine; without, half the cores stay for tasks.
         share = {"num_gpus": 1 / n_models} if n_gpus else {}
         cpus = 0.1 if n_gpus else max(min(1.0, resources.get("CPU", 1) / (2 * n_models)), 0.1)
         actors = self.gpus or max(int(n_gpus), 1)
         return data.map_batches(
-            _SegmentActor,
-            fn_constructor_args=(self.work, index),
+            _GroupActor,
+            fn_constructor_args=(self.plan, index),
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=round(cpus, 2),
             **share,
@@ -141,11 +141,11 @@ def _check_reachable(address: str | None) -> None:
         ) from error
 
 
-class _SegmentTask:
-    """Runs units through a segment."""
+class _GroupTask:
+    """Runs units through a group."""
 
-    def __init__(self, work: Work, index: int):
-        self.work, self.index = work, index
+    def __init__(self, plan: RunPlan, index: int):
+        self.plan, self.index = plan, index
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = [self._run(row) for row in batch.to_pylist()]
@@ -171,17 +171,17 @@ class _SegmentTask:
         Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
         leaves a byte in a file.
         """
-        folder = self.work.folder.folder
+        folder = self.plan.folder.folder
         marks = folder / f".{number:06d}.{self.index}.attempts"
         with marks.open("ab") as file:
             file.write(b".")
-        is_deadly = marks.stat().st_size > self.work.max_retries + 1 or watchdog.has_hung(folder, number, self.index)
-        result = (run_segment_isolated if is_deadly else run_segment)(self.work, self.index, payload)
+        is_deadly = marks.stat().st_size > self.plan.max_retries + 1 or watchdog.has_hung(folder, number, self.index)
+        result = (run_group_isolated if is_deadly else run_group)(self.plan, self.index, payload)
         marks.unlink(missing_ok=True)
         return result
 
 
-class _SegmentActor(_SegmentTask):
+class _GroupActor(_GroupTask):
     """The same, in a process that keeps its model."""
 
 

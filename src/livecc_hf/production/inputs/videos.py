@@ -79,7 +79,7 @@ class VideoInput(ABC):
         """Columns of a unit."""
         return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
 
-    def remarks(self) -> list[str]:
+    def describe_left_out(self) -> list[str]:
         """Returns lines for a person on what of the input is left out; known once `fingerprint` was called."""
         return []
 
@@ -222,7 +222,7 @@ class FolderInput(_ScannedInput):
         self.language = language
         self._left_out = LeftOut()
 
-    def remarks(self) -> list[str]:
+    def describe_left_out(self) -> list[str]:
         """Returns a line on what is left out, if anything."""
         return [f"left out of {self.path}: {self._left_out}"] if self._left_out.counts else []
 

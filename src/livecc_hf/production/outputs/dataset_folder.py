@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..atomic import replaced_when_done
+from ...utils.atomic import replaced_when_done
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stages.base import split
 from .card import DatasetAbout, DatasetSummary, make_card

@@ -16,12 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..atomic import replaced_when_done
-from ..schemas import CLIP_SCHEMA
+from ...utils.atomic import replaced_when_done
+from ..schemas import CLIP_SCHEMA, LAST_FRAME_S
 
-# From a clip's last word to its end, so that a frame is sampled after it. It is the grammar's `FRAME_STEP_S`, whose
-# import would bring torch into every process.
-LAST_FRAME_S = 0.5
 _ESCAPED = r'[\x00-\x1f"\\]'
 _OFFSETS_A_WRITE = 100_000
 _ROW_GROUP_ROWS = 1000

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..atomic import replaced_when_done
+from ...utils.atomic import replaced_when_done
+from ...utils.hashing import text_hashes
 from ..execution.units import StageStats
-from ..hashing import text_hashes
 from ..stages.base import Stage
 from .report_charts import draw, make_distributions
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import DeviceError as DeviceError
+from ..columns import hours_of
+from ..errors import DeviceError as DeviceError  # for those who write a stage, as the next
 from ..errors import StageBrokenError as StageBrokenError
 from ..schemas import DROPPED_SCHEMA
+from ..watchdog import items_done
 
 TEXT_WORDS = 24  # of a dropped item, kept for the report
 
@@ -87,6 +89,64 @@ def lost_parts(stage: str, batch: pa.Table, parts: Sequence[LostPart]) -> pa.Tab
     return pa.table(arrays, schema=DROPPED_SCHEMA)
 
 
+class RowFilter(Stage):
+    """A stage that looks at one row at a time: the short way to a filter of your own.
+
+    Subclasses are frozen dataclasses with a `name` and `filter`. Where millions of rows pass quickly, a `Stage` that
+    works on whole columns is many times as fast.
+    """
+
+    reads: ClassVar[tuple[str, ...] | None] = None  # columns that `filter` is given; `None`: all, which takes longer
+
+    @abstractmethod
+    def filter(self, row: dict[str, Any]) -> bool | tuple[Any, ...]:
+        """Return whether a row is kept.
+
+        An error that it raises drops the row with reason "error".
+
+        Args:
+            row: the columns of `VIDEO_SCHEMA` or `CLIP_SCHEMA` by name; `words` is a list of dicts with `start_s`,
+                `end_s` and `word`.
+
+        Returns:
+            True to keep it; False, `(False, reason)` or `(False, reason, value)` to drop it. The reason is a word to
+            count by, by default the stage's name; the value is what was compared, for the report.
+        """
+
+    def __call__(self, batch: pa.Table) -> StageResult:
+        """Look at a batch, row by row.
+
+        Raises:
+            StageBrokenError: if `filter` returns something else, or reads columns that are not there.
+        """
+        names = batch.column_names if self.reads is None else list(self.reads)
+        if lost := [name for name in names if name not in batch.column_names]:
+            raise StageBrokenError(
+                f"stage {self.name} reads {', '.join(lost)}: expected columns that are there, which are "
+                f"{', '.join(batch.column_names)}"
+            )
+        reasons = np.full(len(batch), None, dtype=object)
+        values = np.full(len(batch), None, dtype=object)
+        for number, row in enumerate(batch.select(names).to_pylist()):
+            reasons[number], values[number] = self._judge(row)
+            items_done()
+        return split(self.name, batch, reasons, values)
+
+    def _judge(self, row: dict[str, Any]) -> tuple[str | None, float | None]:
+        """Return the reason to drop a row and the value; `None` to keep it."""
+        said = self.filter(row)
+        verdict, *rest = said if isinstance(said, tuple) and said else (said,)
+        reason, value = (*rest, None, None)[:2]
+        is_reason = reason is None or (isinstance(reason, str) and reason)
+        is_value = value is None or isinstance(value, int | float | np.number)
+        if not (isinstance(verdict, bool | np.bool_) and len(rest) <= 2 and is_reason and is_value):
+            raise StageBrokenError(
+                f"stage {self.name}: filter returned {said!r}: expected True, False, (False, reason) or "
+                "(False, reason, value)"
+            )
+        return (None, None) if verdict else (reason or self.name, value)
+
+
 def split(
     stage: str,
     batch: pa.Table,
@@ -128,13 +188,6 @@ def _of_clips(rows: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
     words = pc.list_slice(rows["words"], 0, TEXT_WORDS)
     faces = rows["faces"] if "faces" in rows.column_names else pa.nulls(len(rows), DROPPED_SCHEMA.field("faces").type)
     return {"start_s": rows["start_s"], "end_s": rows["end_s"], "words": words, "faces": faces}
-
-
-def hours_of(rows: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Return how much video each row is."""
-    if "duration_s" in rows.column_names:
-        return pc.divide(rows["duration_s"], 3600.0)
-    return pc.divide(pc.subtract(rows["end_s"], rows["start_s"]), 3600.0)
 
 
 def _first_words(rows: pa.Table) -> pa.Array:

@@ -15,7 +15,7 @@ from ...captions.files import read_captions
 from ...captions.segmentation import segmenter_fault
 from ...captions.timed_text import CaptionError, TimedText
 from ...captions.words import MAX_WORD_S, Lost
-from ...messages import one_line
+from ...utils.text import one_line
 from ..columns import with_column
 from ..schemas import SUBTITLES
 from .base import LostPart, Stage, StageResult, lost_parts, split

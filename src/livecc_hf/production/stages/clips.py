@@ -24,8 +24,7 @@ import pyarrow.compute as pc
 
 from ...captions.arrow import WORD
 from ...captions.segmentation import without_needless_spaces
-from ..outputs.published_formats import LAST_FRAME_S
-from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
+from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA, LAST_FRAME_S
 from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 

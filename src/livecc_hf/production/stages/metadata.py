@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...data.media.paths import resolve_media
-from ...messages import one_line
+from ...utils.text import one_line
 from ..columns import with_column
 from ..schemas import SUBTITLES
 from .base import Stage, StageResult, split

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...messages import one_line
+from ...utils.text import one_line
 from .base import Stage
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.media.paths import resolve_media
-from ...messages import one_line
+from ...utils.text import one_line
 from ..columns import scores_array, with_column
 from ..watchdog import items_done
 from .base import StageResult, split

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...captions.segmentation import word_pieces
-from ...messages import one_line
+from ...utils.text import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ....messages import one_line
 from ....utils.extras import require_extra
+from ....utils.text import one_line
 from ..model import load_pretrained
 from .hub_files import find_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ....messages import one_line
+from ....utils.text import one_line
 
 
 def find_file(source: str, suffixes: Sequence[str], option: str, what: str) -> Path:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from ....data.media.paths import resolve_media
-from ....messages import one_line
+from ....utils.text import one_line
 from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column
+from ...errors import DeviceError
 from ...schemas import FACES
 from ...watchdog import items_done
-from ..base import DeviceError, StageResult, split
+from ..base import StageResult, split
 from ..model import ModelStage, choose_device
 from .scoring import ScoredTrack, find_tracks, score_tracks, speaking_frames
 from .windows import FPS, Pictures, clip_sound, read_pictures, windows_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ....messages import one_line
+from ....utils.text import one_line
 from .hub_files import find_file
 from .networks import LightAsd, LrAsd, SpeakerNetwork
 

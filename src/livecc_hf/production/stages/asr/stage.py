@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....data.media.paths import resolve_media
-from ....messages import one_line
 from ....utils.extras import require_extra
+from ....utils.text import one_line
 from ...backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
 from ...columns import with_column
+from ...errors import DeviceError
 from ...schemas import WORDS, words_array
 from ...watchdog import items_done
-from ..base import DeviceError, LostPart, StageResult, lost_parts, split
+from ..base import LostPart, StageResult, lost_parts, split
 from ..model import ModelStage, load_pretrained
 from .hallucinations import HallucinationRules, HeardWord, LostWords, Stretch
 

@@ -1,0 +1,146 @@
+"""Runs a stage over a unit; where it raises, the item at fault is found by halving, and dropped alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...endpoints.answer_cache import AnswerCacheError
+from ...endpoints.chat import EndpointError
+from ...utils.disk import is_disk_full
+from .. import watchdog
+from ..columns import total_hours
+from ..errors import DeviceError, StageBrokenError
+from ..stages.base import Stage, StageResult, split
+from .units import StageStats, UnitState
+
+FAILED = "error"  # the reason of what a stage could not process
+_ALL_FAILED_VIDEOS = 8  # fewer that all fail say nothing about the stage; one video may be many clips
+
+
+def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitState:
+    """Run a unit through a stage, in batches that suit it.
+
+    A batch on which the stage raises is halved until the item that it fails on is alone, which is dropped with the
+    error.
+
+    Args:
+        stage: an opened stage.
+        unit: what to process.
+        keep_going: go on if the stage fails on every single row.
+
+    Raises:
+        StageBrokenError: if the stage fails on every row, and these are of eight videos or more, or a device fails.
+        ImportError, EndpointError: if a package is missing, or the endpoint of a model is down.
+        OSError: if the disk is full.
+    """
+    began = time.perf_counter()
+    rows = unit.rows
+    watchdog.watch().begin_stage(stage.name, [asdict(item) for item in unit.stats], len(rows))
+    # Also what is empty goes through: its columns change.
+    parts = [run_batch(stage, rows.slice(i, stage.batch_rows)) for i in range(0, max(len(rows), 1), stage.batch_rows)]
+    return finish_stage(stage, unit, join_results(stage, parts), time.perf_counter() - began, keep_going)
+
+
+def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: float, keep_going: bool) -> UnitState:
+    """Return the unit after a stage's work on it.
+
+    Raises:
+        StageBrokenError: see `run_stage`.
+    """
+    kept = result.kept.combine_chunks()
+    if not len(kept) and _count_errors(result.dropped):
+        kept = _of_nothing(stage, unit.rows, kept)
+    result = StageResult(kept, result.dropped)
+    return unit.after(result, _stats(stage, unit.rows, result, seconds, keep_going))
+
+
+def _of_nothing(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
+    """Return an empty table with the stage's columns: what it failed on has those that it was given."""
+    try:
+        return stage(rows.slice(0, 0)).kept
+    except Exception:  # it needs none to fail
+        return kept
+
+
+def _count_errors(dropped: pa.Table) -> int:
+    return pc.sum(pc.equal(dropped["reason"], FAILED)).as_py() or 0
+
+
+def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, keep_going: bool) -> StageStats:
+    kept, dropped = result.kept, result.dropped
+    errors = _count_errors(dropped)
+    if errors and errors >= len(rows) and _count_videos(rows) >= _ALL_FAILED_VIDEOS and not keep_going:
+        first = next(row for row in dropped.to_pylist() if row["reason"] == FAILED)
+        raise StageBrokenError(
+            f"stage {stage.name} failed on all {len(rows)} items of a unit, on {first['id']} with: {first['detail']}. "
+            "What is finished is kept: run the same command again when it is mended, or with keep_going=true to drop "
+            "such items"
+        )
+    return StageStats(
+        stage.name, len(rows), len(kept), total_hours(rows), total_hours(kept), len(dropped), errors, seconds
+    )
+
+
+def _count_videos(rows: pa.Table) -> int:
+    return pc.count_distinct(rows["video"]).as_py()
+
+
+def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
+    """Run a batch through a stage; see `run_stage`."""
+    try:
+        return _watched(stage, batch)
+    except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # the same for every batch
+        raise
+    except Exception as error:
+        if is_disk_full(error) or not len(batch):
+            raise
+        if _is_device_failure(error):
+            raise DeviceError(
+                f"the accelerator failed in stage {stage.name}: {' '.join(str(error).split())[:400]}. What is finished "
+                "is kept: run the same command again"
+            ) from error
+        if len(batch) == 1:
+            watchdog.watch().count(1, 0)
+            return drop_failed(stage, batch, f"{type(error).__name__}: {error}")
+    half = len(batch) // 2
+    parts = [run_batch(stage, batch.slice(0, half)), run_batch(stage, batch.slice(half))]
+    return join_results(stage, parts)
+
+
+def _watched(stage: Stage, batch: pa.Table) -> StageResult:
+    watch = watchdog.watch()
+    watch.begin_batch(batch)
+    try:
+        result = stage(batch)
+    finally:
+        watch.end_batch()
+    watch.count(len(batch), len(result.kept))
+    return result
+
+
+def join_results(stage: Stage, parts: Sequence[StageResult]) -> StageResult:
+    """Return the results of consecutive batches as one."""
+    schemas = [part.kept.schema for part in parts if len(part.kept)] or [parts[0].kept.schema]
+    kept = [part.kept for part in parts if len(part.kept)] or [parts[0].kept]
+    if any(schema != schemas[0] for schema in schemas):
+        raise ValueError(f"stage {stage.name} returns other columns for one batch than for another")
+    return StageResult(pa.concat_tables(kept), pa.concat_tables([part.dropped for part in parts]))
+
+
+def drop_failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
+    """Return rows as dropped because the stage failed on them."""
+    details = [" ".join(detail.split())[:500]] * len(rows)
+    dropped = split(stage.name, rows, np.full(len(rows), FAILED, object), details=details).dropped
+    return StageResult(rows.slice(0, 0), dropped)
+
+
+def _is_device_failure(error: BaseException) -> bool:
+    """Return whether an error is of the accelerator itself, and not of a lack of memory for one item."""
+    names = {cls.__name__ for cls in type(error).__mro__}  # torch may not be installed
+    return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

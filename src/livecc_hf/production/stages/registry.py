@@ -1,0 +1,102 @@
+"""Stages by name, made from what a recipe says of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from .base import Stage
+
+# Where each stage is, so that a run imports no others: some come with a model's code.
+STAGES = {
+    "probe": "metadata:Probe",
+    "metadata": "metadata:Metadata",
+    "captions": "captions:Captions",
+    "asr": "asr.stage:Asr",
+    "language": "language:Language",
+    "category": "category:Category",
+    "pretrain_clips": "clips:PretrainClips",
+    "sft_clips": "clips:SftClips",
+    "text_loss": "text_loss:TextLoss",
+    "talking_head": "talking_head:TalkingHead",
+    "active_speaker": "active_speaker.stage:ActiveSpeaker",
+    "prompt": "prompt:Prompt",
+}
+
+
+def find_stage(name: str) -> type[Stage]:
+    """Return a stage by name, or your own as `package.module:Class`.
+
+    Raises:
+        ValueError: if there is no such stage.
+    """
+    if ":" not in name and name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(STAGES)}"
+        raise ValueError(f"stage {name!r} is unknown: {hint}, or your own as package.module:Class")
+    place = name if ":" in name else f"{__package__}.{STAGES[name]}"
+    module_name, _, class_name = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"stage {name!r} cannot be imported: {error}; expected package.module:Class of a module on PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise ValueError(f"stage {name!r} is no subclass of livecc_hf.production.stages.base.Stage")
+    if not dataclasses.is_dataclass(found):
+        raise ValueError(f"stage {name!r} is no dataclass: put @dataclass(frozen=True) above the class")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ValueError(f'stage {name!r} has no name: give the class one, such as name: ClassVar[str] = "my_filter"')
+    return found
+
+
+def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
+    """Make a stage from its name and thresholds.
+
+    Raises:
+        ValueError: if a threshold is unknown or does not fit.
+    """
+    cls = find_stage(name)
+    fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
+    values = {}
+    for key, value in (thresholds or {}).items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            known = f"did you mean {near[0]}?" if near else f"it has: {', '.join(fields) or 'no thresholds'}"
+            raise ValueError(f"stage {cls.name} has no threshold {key!r}: {known}")
+        values[key] = convert_value(value, fields[key], f"{cls.name}.{key}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"stage {cls.name}: {error}") from error
+
+
+def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
+    """Return a value from YAML or the command line in the field's type."""
+    kind = str(field.type)
+    if isinstance(value, list) and "tuple" in kind:
+        return tuple(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind.startswith("str") and not isinstance(value, str) and not (value is None and "None" in kind):
+        raise ValueError(f"{name} is {value!r}: expected text; put it into quotes")  # YAML takes no for false
+    if "str" in kind or "Any" in kind:
+        return value
+    if "float" in kind and isinstance(value, str):  # YAML takes 1e-3 for text
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{name} is {value!r}: expected a number") from None
+    wanted = {
+        "float": ("a number", is_number),
+        "int": ("a whole number", is_number and isinstance(value, int)),
+        "bool": ("true or false", isinstance(value, bool)),
+        "None": ("null", value is None),
+    }
+    known = [entry for word, entry in wanted.items() if word in kind]
+    if known and not any(fits for _, fits in known):
+        raise ValueError(f"{name} is {value!r}: expected {' or '.join(text for text, _ in known)}")
+    return value
