@@ -136,14 +136,17 @@ def test_seeking_starts_anew_and_lines_lead_back(watcher):
     assert watcher.page.inner_text("#transcript .now") == words
 
 
-def test_another_query_while_it_runs(watcher, served):
+def test_another_query_while_it_runs(watcher, served, monkeypatch):
     watcher.click("#clip")
     watcher.wait_for_state("live")
     watcher.wait_for(lambda: len(served.service.pool.streams) == 1)
+    [stream], asked = served.service.pool.streams, []
+    ask = stream.ask
+    monkeypatch.setattr(stream, "ask", lambda query: (ask(query), asked.append(query)))
     watcher.page.fill("#query", "Only the colours, please.")
     watcher.click("#query-form button")
     sessions = tuple(served.service.sessions)
-    watcher.wait_for(lambda: sessions[0]._query == "Only the colours, please.")
+    watcher.wait_for(lambda: asked == ["Only the colours, please."])
     assert watcher.state == "live" and tuple(served.service.sessions) == sessions
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
@@ -48,7 +49,8 @@ class ClientStream:
         self._query: str | None = None  # the last that was asked
         self._trial: CommentaryStream | None = None
         self._stream: PooledStream | None = None
-        self._arrivals: deque[tuple[float, float]] = deque()  # sampling time, and when its frame came
+        # Sampling time, when its frame came, and when the model got it.
+        self._arrivals: deque[tuple[float, float, float]] = deque()
 
     @property
     def n_dropped(self) -> int:
@@ -99,7 +101,8 @@ class ClientStream:
                 self._join()
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread continues.
-            self._arrivals.extend((time_s, frame.arrived_s) for time_s in times_s)
+            pushed_s = time.monotonic()
+            self._arrivals.extend((time_s, frame.arrived_s, pushed_s) for time_s in times_s)
             n_dropped = self._stream.push(prepared.expand(len(times_s)), times_s)
         except ValueError as error:
             count("bad")
@@ -114,12 +117,15 @@ class ClientStream:
             count("dropped", n_dropped)
         return None if notice is None else {"type": "notice", "code": "size_changed", "message": notice}
 
-    def arrival_s(self, segment: CommentarySegment) -> float | None:
-        """Return when the last frame of a segment came, on the clock of `time.monotonic`; `None` if it is not known."""
-        arrived_s = None
+    def arrival_s(self, segment: CommentarySegment) -> tuple[float, float] | None:
+        """Return when the last frame of a segment came, and when it was decoded and pushed; `None` if it is not known.
+
+        Both on the clock of `time.monotonic`.
+        """
+        arrived = None
         while self._arrivals and self._arrivals[0][0] < segment.end_s - FRAME_STEP_S / 2:
-            arrived_s = self._arrivals.popleft()[1]
-        return arrived_s
+            arrived = self._arrivals.popleft()[1:]
+        return arrived
 
     def finish(self) -> bool:
         """Declare that no more frames come; return whether words may still come."""

@@ -211,12 +211,13 @@ def started_message(session: int, settings: ServeSettings, model: str, max_pixel
     }
 
 
-def segment_message(segment: CommentarySegment, latency_s: float, n_dropped_frames: int) -> dict:
+def segment_message(segment: CommentarySegment, latency_s: float, turn_s: float, n_dropped_frames: int) -> dict:
     """Return the words of a turn.
 
     Args:
         segment: the words.
         latency_s: from the arrival of its last frame, in seconds.
+        turn_s: the part of it in which the model had that frame: until the round before had ended, and its own turn.
         n_dropped_frames: how many frames of the client were dropped so far.
     """
     return {
@@ -226,6 +227,7 @@ def segment_message(segment: CommentarySegment, latency_s: float, n_dropped_fram
         "text": segment.text,
         "was_cut": segment.was_cut,
         "latency_s": round(latency_s, 4),
+        "turn_s": round(turn_s, 4),
         "n_dropped_frames": n_dropped_frames,
     }
 

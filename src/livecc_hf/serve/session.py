@@ -222,11 +222,11 @@ class Session:
             self._end_as(error)
 
     def _tell_segment(self, segment: CommentarySegment, generated_s: float) -> None:
-        arrived_s = self._stream.arrival_s(segment)
-        latency_s = 0.0 if arrived_s is None else generated_s - arrived_s
+        arrived_s, pushed_s = self._stream.arrival_s(segment) or (generated_s, generated_s)
+        latency_s, turn_s = generated_s - arrived_s, generated_s - pushed_s
         self._service.metrics.latency_s.observe(latency_s)
         self._n_turns += 1
-        self._tell(segment_message(segment, latency_s, self._n_dropped))
+        self._tell(segment_message(segment, latency_s, turn_s, self._n_dropped))
 
     def _tell_answer(self, item: Question, answered: concurrent.futures.Future[str], took_s: float) -> None:
         error = answered.exception()

@@ -180,7 +180,7 @@ export class Commentator {
       startS: message.start_s,
       endS: message.end_s,
       text: message.text,
-      latencyS: message.latency_s,
+      turnS: message.turn_s,
     });
     this.on.counted();
   }

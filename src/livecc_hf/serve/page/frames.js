@@ -7,6 +7,7 @@ const TOLERANCE_S = 1e-3;
 const MAX_WAITING = 4; // pictures that are being encoded
 const MAX_FRAME_S = 0.1; // longer steps are frames that the browser left out
 const SURE_AFTER = 3; // steps between frames
+const AWAKE_S = 0.1; // before the frame that is wanted next
 
 /**
  * Grabs frames and hands them on as `onFrame(timeS, jpeg, presentedMs)`.
@@ -58,10 +59,12 @@ export class FrameGrabber {
   }
 }
 
-// A file: each frame that the browser shows is looked at.
+// A file: the frames that the browser shows around a sampling time are looked at. To wait for a frame's callback keeps
+// the page drawing at the screen's rate, so in between nothing is waited for.
 function followFile(grabber, run) {
   const { video } = grabber;
   let handle = null;
+  let timer = null;
   const look = (mediaS, presentedMs) => {
     const shown = currentFrame(video, mediaS);
     if (run.lastS !== null && shown.timeS > run.lastS) {
@@ -77,26 +80,29 @@ function followFile(grabber, run) {
   };
   const next = () => {
     if (!run.isOn) return;
+    const restS = run.nSteps >= SURE_AFTER ? run.startS + run.nextSlot * STEP_S - run.frameS - AWAKE_S - run.lastS : 0;
+    if (restS > 0) timer = setTimeout(watch, (restS * 1000) / (video.playbackRate || 1));
+    else watch();
+  };
+  const seen = (mediaS, presentedMs) => {
+    if (!run.isOn) return;
+    look(mediaS, presentedMs);
+    next();
+  };
+  const watch = () => {
     if (video.requestVideoFrameCallback) {
-      handle = video.requestVideoFrameCallback((now, metadata) => {
-        if (!run.isOn) return;
-        look(metadata.mediaTime, metadata.presentationTime);
-        next();
-      });
+      handle = video.requestVideoFrameCallback((now, metadata) => seen(metadata.mediaTime, metadata.presentationTime));
     } else {
-      handle = requestAnimationFrame((now) => {
-        if (!run.isOn) return;
-        look(video.currentTime, now);
-        next();
-      });
+      handle = requestAnimationFrame((now) => seen(video.currentTime, now));
     }
   };
   run.close = () => {
+    clearTimeout(timer);
     if (video.cancelVideoFrameCallback) video.cancelVideoFrameCallback(handle);
     else cancelAnimationFrame(handle);
   };
   if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) look(video.currentTime, performance.now());
-  next();
+  watch();
 }
 
 // WebCodecs says the time of the very picture that is drawn: by the time a callback runs, the next may be shown.
