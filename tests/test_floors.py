@@ -24,11 +24,6 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 KNOWN_CLIMBS: set[tuple[str, str]] = set()
 KNOWN_CIRCLES: list[set[str]] = [
     {"livecc_hf.modeling.video_processing_livecc", "livecc_hf.modeling.video_loading"},
-    {
-        "livecc_hf.training.saving.pushing",
-        "livecc_hf.training.options.trl_options",
-        "livecc_hf.training.options.arguments",
-    },
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 
 ENTRY = {"source": "tiny", "length": [4, 6], "samples": 8}

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from livecc_hf.training.memory import TrainingMemoryError, explained_memory_errors
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 
 SMALL_ROOM = """
 import resource, sys

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from livecc_hf.checkpoints.merge import merge_adapter
-from livecc_hf.training.options.arguments import parse, parse_entries
+from livecc_hf.training.model.loading import load_recipe_processor
+from livecc_hf.training.options.recipe import parse
+from livecc_hf.training.rows import open_samples
 from livecc_hf.training.script import main
-from livecc_hf.training.setup import build_trainer, load_recipe_processor, open_samples
+from livecc_hf.training.setup import build_trainer
 from livecc_hf.training.skipping import TooManySkippedError
 
 ENTRY = {"source": "tiny", "task": "list", "length": [1, 3], "samples": 24, "group": 2}
@@ -26,7 +28,7 @@ def test_overrides_in_both_spellings(recipe):
 
 def test_data_can_be_given_as_json(recipe):
     parsed = parse(["--config", recipe(), 'data={"source": "tiny", "samples": 3}'])
-    assert parse_entries(parsed.ours.data) == [{"source": "tiny", "samples": 3}]
+    assert parsed.data == [{"source": "tiny", "samples": 3}]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from livecc_hf.data.media.clip_frames import plan_frame_size
+from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
 from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.context import ContextFullError
@@ -21,9 +22,9 @@ from livecc_hf.modeling.grammar import TURN_FRAMES, assign_words, join_words, sp
 from livecc_hf.modeling.stream_options import StreamOptions
 
 if TYPE_CHECKING:
+    from livecc_hf.data.dataset import TrainingData
+    from livecc_hf.data.samples.narration import NarratedClip
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
-
-    from ..data.samples.narration import NarratedClip
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,30 @@ class LiveCommentaryCallback(TrainerCallback):
         self.options = dataclasses.replace(options or StreamOptions(max_new_tokens=32), do_sample=False, seed=0)
         self._trainer = trainer
         self._warned: set[str] = set()
+
+    @classmethod
+    def of_data(cls, data: TrainingData, n_clips: int, trainer: Trainer) -> LiveCommentaryCallback | None:
+        """Return the callback for the first narrated clips of held-out data; `None` if there is none.
+
+        Args:
+            data: the held-out samples; those that cannot be used are passed over.
+            n_clips: how many clips, at most.
+            trainer: the trainer that this is added to.
+        """
+        clips: list[HeldOutClip] = []
+        for index in range(len(data) if n_clips else 0):
+            try:
+                clip = data.item(index).clip(data.processor, data.options)
+            except UnusableSample:
+                continue
+            if clip is not None:
+                clips.append(HeldOutClip.from_clip(data.origin(index), clip, data.options.use_context))
+            if len(clips) == n_clips:
+                break
+        if not clips:
+            return None
+        limits = {"min_pixels": data.options.min_pixels, "max_pixels": data.options.max_pixels}
+        return cls(clips, data.processor, trainer, options=StreamOptions(max_new_tokens=32, **limits))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Comment, unless `every_steps` is set."""

@@ -9,7 +9,7 @@ import torch
 
 from livecc_hf.messages import one_line
 
-from .options.arguments import Recipe
+from .options.recipe import Recipe
 
 _CPU_MESSAGE = "can't allocate memory"
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from livecc_hf.messages import one_line
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
 
+from .inspection.recipe_samples import inspect_recipe
 from .memory import explained_memory_errors
-from .options.arguments import Recipe, parse
+from .options.recipe import Recipe, parse
 from .saving.checkpoints import (
     RUN_STATE_FILE,
     check_files,
@@ -27,13 +28,13 @@ from .saving.checkpoints import (
     read_run_state,
     remove_partial,
 )
-from .setup import build_trainer, inspect
+from .setup import build_trainer
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Trains and saves model and processor; or prints samples, where the recipe says ``inspect``."""
+    """Train and save model and processor; or print samples, where the recipe says ``inspect``."""
     # peft imports bitsandbytes where it is installed, and it speaks of CPU kernels that are not.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logger.info(note)
     with explained_full_disk(recipe):
         if recipe.ours.inspect:
-            print(inspect(recipe))
+            print(inspect_recipe(recipe))
         else:
             train(recipe)
 

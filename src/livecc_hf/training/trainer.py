@@ -14,9 +14,9 @@ from transformers.utils import PushInProgress
 from trl import SFTTrainer
 
 from livecc_hf.checkpoints.cards import kept_card
+from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
-from ..data.batches.loader import BOOKKEEPING, BatchLoader
 from .model.packed_attention import packed_batch
 from .model.sharding import reduced_head_gradient
 from .saving.checkpoints import RunState, explained_damage, write_run_state
@@ -26,7 +26,8 @@ from .token_means import TokenMeans
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..data.batches.loader import SkippedSample
+    from livecc_hf.data.batches.loader import SkippedSample
+
     from .saving.pushing import RunPush
     from .skipping import SkipLedger
 

@@ -22,7 +22,7 @@ from peft import LoraConfig, get_peft_model
 from torch.distributed.tensor import DTensor
 
 from livecc_hf.training import trainer as trainer_module
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 
 LAUNCHER = Path(__file__).parents[3] / "recipes/accelerate/fsdp2.yaml"

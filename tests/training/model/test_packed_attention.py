@@ -5,7 +5,7 @@ import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING
 from livecc_hf.training.model.packed_attention import PACKED_SDPA, packed_batch
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 
 ENTRIES = [

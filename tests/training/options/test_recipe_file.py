@@ -5,7 +5,7 @@ import os
 import pytest
 
 from livecc_hf.cli.main import main
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.options.recipe_file import read_written
 
 

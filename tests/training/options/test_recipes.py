@@ -16,7 +16,7 @@ from livecc_hf.data.dataset import SOURCES, parse_entry
 from livecc_hf.data.sources.narrated import DatasetEntry, FolderEntry, JsonlEntry
 from livecc_hf.data.sources.tiny import TinyEntry
 from livecc_hf.modeling.grammar import PIXELS_PER_TOKEN, VIDEO_TOKEN_BUDGET
-from livecc_hf.training.options.arguments import Recipe, parse, parse_entries
+from livecc_hf.training.options.recipe import Recipe, parse
 
 ROOT = Path(__file__).parents[3]
 LAUNCHERS = sorted((ROOT / "recipes/accelerate").glob("*.yaml"))
@@ -89,7 +89,7 @@ def test_every_recipe_parses_and_so_do_its_data_entries(path):
     assert recipe.model.model_name_or_path
     assert recipe.training.output_dir.startswith("runs/")
     assert recipe.notes == []  # each option has an effect
-    entries = parse_entries(recipe.ours.data)
+    entries = [dict(entry) for entry in recipe.data]
     assert entries
     for entry in entries:
         source = entry.pop("source")
@@ -149,10 +149,10 @@ def test_the_published_runs_are_reproduced():
 
 
 def test_the_sft_mix_is_the_published_one_concatenated():
-    entries = parse_entries(parsed("livecc-7b/sft.yaml").ours.data)
+    entries = parsed("livecc-7b/sft.yaml").data
     assert [Path(entry["path"]).name for entry in entries] == SFT_MIX
     assert not any("weight" in entry for entry in entries)
-    pretrain = parse_entries(parsed("livecc-7b/pretrain.yaml").ours.data)
+    pretrain = parsed("livecc-7b/pretrain.yaml").data
     assert [Path(entry["path"]).name for entry in pretrain] == ["live_cc_5m_with_seeks.jsonl"]
 
 
@@ -180,7 +180,7 @@ def test_the_longest_clip_of_an_adapter_recipe_fits_its_row(path):
     pairs = ours.max_frames // 2
     n_tokens = pairs * (ours.max_pixels // PIXELS_PER_TOKEN) + (pairs - 2) * TURN_TOKENS
     assert 0.9 * training.max_length < n_tokens <= training.max_length
-    for entry in parse_entries(ours.data):
+    for entry in recipe.data:
         assert entry["source"] != "folder" or entry["max_clip_s"] * 2 <= ours.max_frames
 
 
@@ -189,9 +189,9 @@ def test_clips_of_own_videos_fit_their_videos_and_the_training():
     from livecc_hf.production.options import load_options
 
     stages = load_options(ROOT / "recipes/data/my_videos.yaml").stages
-    clips, videos, ours = stages["sft_clips"], stages["metadata"], parsed("own-videos/lora.yaml").ours
+    clips, videos, recipe = stages["sft_clips"], stages["metadata"], parsed("own-videos/lora.yaml")
     assert videos["min_duration_s"] == clips["min_s"] < clips["max_s"] < videos["max_duration_s"]
-    assert clips["max_s"] == ours.max_frames / 2 == parse_entries(ours.data)[0]["max_clip_s"]
+    assert clips["max_s"] == recipe.ours.max_frames / 2 == recipe.data[0]["max_clip_s"]
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)

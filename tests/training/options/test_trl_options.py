@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from transformers import TrainingArguments
 
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.options.trl_options import _OF_FOUR_BITS, _OF_LORA, IDLE, REFUSED
 from livecc_hf.training.script import main
 

@@ -12,7 +12,7 @@ for _folder in (Path(__file__).parents[2], Path(__file__).parents[2] / "publishi
 from hub_client import livecc
 from hub_server import Repository, serve_hub
 
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 
 LORA = {"use_peft": True, "lora_r": 4, "optimizer": "trainer", "train_parts": ["language_model"]}
 PUSH = {"push_to_hub": True, "hub_model_id": "me/run", "hub_license": "mit"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from livecc_hf.training.options.arguments import parse
+from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.options.recipe_file import read_written
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer

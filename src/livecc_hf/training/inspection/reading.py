@@ -14,9 +14,8 @@ from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_STAR
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 if TYPE_CHECKING:
+    from livecc_hf.data.samples.sample import Sample
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
-
-    from ...data.samples.sample import Sample
 
 _TIME = re.compile(r"Time=(\d+\.\d)-(\d+\.\d)s")
 _KINDS = {1: "image", 2: "video"}

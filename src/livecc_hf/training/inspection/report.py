@@ -21,9 +21,8 @@ from .reading import Media, Message, TextRun, Turn, read_messages, sample_errors
 if TYPE_CHECKING:
     from PIL import Image
 
+    from livecc_hf.data.samples.sample import Sample
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
-
-    from ...data.samples.sample import Sample
 
 LEGEND = (
     f"«supervised text», other text is read only; {IM_END} is shown where it is supervised. "

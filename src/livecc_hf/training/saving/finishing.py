@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 
-from ..options.arguments import Recipe, parse_entries
+from ..options.recipe import Recipe
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
@@ -79,7 +79,7 @@ class ModelFinisher(AdapterFinisher):
 def hub_datasets(recipe: Recipe) -> list[str]:
     """Return the Hub ids among a recipe's data, each once."""
     ids = []
-    for entry in parse_entries(recipe.ours.data):
+    for entry in recipe.data:
         path = str(entry.get("path", ""))
         if path.startswith("hf://datasets/"):
             ids.append("/".join(path.removeprefix("hf://datasets/").split("/")[:2]).partition("@")[0])
@@ -93,7 +93,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
     training, model = recipe.training, recipe.model
     of_hub = hub_datasets(recipe)
     data = []
-    for entry in parse_entries(recipe.ours.data):
+    for entry in recipe.data:
         path = str(entry.get("path", ""))
         named = next((name for name in of_hub if name in path), Path(path).name)
         data.append(f"{entry.get('source')} {named}".strip())

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..options.arguments import Recipe, parse_entries
+from ..options.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ...data.dataset import TrainingData
+    from livecc_hf.data.dataset import TrainingData
 
 _LIMITS = ("keep_trailing_silence", "use_context", "min_pixels", "max_pixels", "max_frames")
 _TRAINED = ("position_scheme", "train_parts", "optimizer")
@@ -59,7 +59,7 @@ def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentit
         list(lora.items()),
     )
     fixed: dict[str, Any] = {name: getattr(ours, name) for name in (*_LIMITS, *_TRAINED)}
-    for index, (entry, part) in enumerate(zip(parse_entries(ours.data), train.parts, strict=True)):
+    for index, (entry, part) in enumerate(zip(recipe.data, train.parts, strict=True)):
         fixed |= {f"data[{index}].{key}": value for key, value in entry.items()}
         fixed[f"the content of data[{index}] ({part.name})"] = part.part.fingerprint()
     fixed["held_out"] = 0 if ours.eval_data else ours.held_out

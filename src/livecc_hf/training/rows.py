@@ -1,0 +1,143 @@
+"""The data of a run: opened, split into what trains and what is held out, planned into rows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from livecc_hf.data.batches.packing import Packs, plan_packs, plan_singles, token_counts
+from livecc_hf.data.dataset import TrainingData, open_data
+from livecc_hf.data.formats.jsonl import default_cache
+from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS
+from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, PIXELS_PER_TOKEN, TURN_FRAMES
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+
+    from .options.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+_TURN_TEXT_TOKENS = 64  # what the first turn needs besides its frames, at least
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run is trained on and measured with.
+
+    Attributes:
+        train: the training samples.
+        held_out: held-out samples, if there are any.
+        packs: which training samples stand in a row.
+        row_tokens: tokens of each row, where they were counted.
+    """
+
+    train: TrainingData
+    held_out: TrainingData | None
+    packs: Packs
+    row_tokens: np.ndarray | None
+
+
+def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
+    """Open a recipe's data and plans the rows.
+
+    Raises:
+        ValueError, FileNotFoundError: as `open_samples`.
+    """
+    train, held_out = open_samples(recipe, processor)
+    packs, row_tokens = _plan_rows(recipe, train)
+    return RunData(train, held_out, packs, row_tokens)
+
+
+def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[TrainingData, TrainingData | None]:
+    """Open a recipe's data: what it trains on, and what is held out.
+
+    Raises:
+        ValueError: if an entry is malformed, nothing is in it, or the smallest clip does not fit a row.
+        FileNotFoundError: if a dataset is missing.
+    """
+    from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
+
+    ours, training = recipe.ours, recipe.training
+    _check_token_limit(recipe, processor)
+    options = ours.encode_options(training.max_length)
+    train = open_data(recipe.data, processor, options, recipe.data_seed)
+    held_out = None
+    if ours.eval_data:
+        held_out = open_data(recipe.eval_data, processor, options, recipe.data_seed)
+    elif ours.held_out:
+        train, held_out = _split(train, ours.held_out, recipe.data_seed)
+    return train, held_out
+
+
+def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
+    """Refuse a row limit that not even the first turn of a clip fits.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    limit = recipe.training.max_length
+    if limit is None:
+        return
+    pixels = recipe.ours.min_pixels or processor.video_processor.size["shortest_edge"]
+    if recipe.ours.max_pixels is not None:
+        pixels = min(pixels, recipe.ours.max_pixels)
+    least = FIRST_TURN_FRAMES // TURN_FRAMES * (pixels // PIXELS_PER_TOKEN) + _TURN_TEXT_TOKENS
+    if limit < least:
+        raise ValueError(
+            f"max_length is {limit} tokens, but the first turn of a clip alone takes about {least} "
+            f"({pixels} pixels a frame): raise max_length, or lower min_pixels"
+        )
+
+
+def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData, TrainingData]:
+    """Return the data without, and only, some samples drawn by the seed."""
+    items = np.stack([data.part_of, data.row_of], axis=1)  # an item may come several times, by its weight
+    distinct, first, which = np.unique(items, axis=0, return_index=True, return_inverse=True)
+    if n_held_out >= len(distinct):
+        most = len(distinct) - 1
+        fewer = f"set held_out to {max(most // 10, 1)}, at most {most}, or to" if most else "add videos, or set it to"
+        raise ValueError(
+            f"held_out is {n_held_out}, but the data have only {len(distinct)} samples, and some have to be left to "
+            f"train on: {fewer} 0 with eval_strategy=no to measure nothing"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[:n_held_out]
+    is_held_out = np.isin(which.reshape(-1), chosen)
+    return data.select(np.flatnonzero(~is_held_out)), data.select(np.sort(first[chosen]))
+
+
+def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | None]:
+    """Return the rows, and their tokens where the recipe needs them counted."""
+    training = recipe.training
+    by_length = training.train_sampling_strategy == "batch_rebalance"
+    if not recipe.packing and not by_length:
+        return plan_singles(len(data)), None
+    with training.main_process_first(desc="counting tokens"):
+        counts = token_counts(
+            len(data),
+            data.count_tokens,
+            _counts_file(data),
+            n_workers=training.dataloader_num_workers or os.cpu_count() or 1,
+            recount=training.local_process_index == 0,
+        )
+    # What cannot be used, now or for its length, takes its place in a row all the same, and is skipped there.
+    counts = np.where(counts == 0, N_PLACEHOLDER_TOKENS, np.minimum(counts, training.max_length or counts.max()))
+    if not recipe.packing:
+        return plan_singles(len(data)), counts
+    packs = plan_packs(counts, training.max_length, recipe.data_seed)
+    logger.info("packed %d samples into %d rows of at most %d tokens", len(data), len(packs), training.max_length)
+    return packs, packs.row_lengths(counts)
+
+
+def _counts_file(data: TrainingData) -> Path:
+    """Return where the counts of exactly this data, read with exactly this processor, are kept."""
+    processor = data.processor
+    described = f"{data.fingerprint()} {len(processor.tokenizer)} {processor.to_json_string()}"
+    key = hashlib.sha256(described.encode()).hexdigest()[:16]
+    return default_cache() / f"tokens-{key}.npy"
