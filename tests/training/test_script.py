@@ -10,7 +10,7 @@ from PIL import Image
 
 from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.training.model.loading import load_recipe_processor
-from livecc_hf.training.options.recipe import parse
+from livecc_hf.training.options.recipe import _check_together, parse
 from livecc_hf.training.rows import open_samples
 from livecc_hf.training.script import main
 from livecc_hf.training.setup import build_trainer
@@ -47,6 +47,13 @@ def test_data_can_be_given_as_json(recipe):
 def test_wrong_options_are_errors(recipe, changes, message):
     with pytest.raises(ValueError, match=message):
         parse(["--config", recipe(**changes)])
+
+
+def test_two_gpus_in_one_process_are_refused_before_anything_is_read(recipe):
+    parsed = parse(["--config", recipe(model_name_or_path="no/such/folder")])
+    parsed.training._n_gpu = 2  # what it counts where two are visible and nothing launched a process for each
+    with pytest.raises(ValueError, match="2 GPUs are visible .* --num_processes 2 .*CUDA_VISIBLE_DEVICES=0"):
+        _check_together(parsed.ours, parsed.training, parsed.model)
 
 
 def test_an_unknown_override_is_an_error(recipe):

@@ -1,6 +1,7 @@
 """Recipes as they are written: what is no recipe is one line."""
 
 import os
+import sys
 
 import pytest
 
@@ -63,6 +64,18 @@ def test_a_value_that_does_not_fit_is_one_line(recipe, given, message, capsys):
 def test_a_recipe_without_a_name_is_one_line():
     with pytest.raises(ValueError, match="--config is given without a file"):
         parse(["--config"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has it on Linux only")
+@pytest.mark.parametrize(
+    ("env", "expected"), [({}, "expandable_segments:True"), ({"PYTORCH_CUDA_ALLOC_CONF": "a:1"}, None)]
+)
+def test_gpu_memory_grows_in_segments_unless_the_recipe_says_how(recipe, monkeypatch, env, expected):
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    parse(["--config", recipe(env=env)])
+    assert os.environ.get("PYTORCH_ALLOC_CONF") == expected
 
 
 def test_env_goes_into_the_environment(tmp_path, monkeypatch):

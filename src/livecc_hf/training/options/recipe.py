@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from livecc_hf.assets import bundled_model_path
 
+from ..allocator import use_expandable_segments
 from .arguments import ALL_OPTIONS, LiveCCArguments
 from .recipe_file import WrittenRecipe, read_written
 from .trl_options import check_trl_options
@@ -65,6 +66,7 @@ def parse(argv: Sequence[str]) -> Recipe:
         FileNotFoundError: if there is no such recipe.
     """
     written = read_written(argv)
+    use_expandable_segments()  # after the recipe's `env`, before the options look for a GPU
     if _is_inspection(written):
         written = written.without(_MACHINE_OPTIONS)
         written.values.update(use_cpu=True, bf16=False)
@@ -93,6 +95,12 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
     from ..model.liger import check_liger
     from ..saving.pushing import check_hub_options
 
+    if training.n_gpu > 1:
+        raise ValueError(
+            f"{training.n_gpu} GPUs are visible to one process, which trains on one: start a process for each "
+            f"(accelerate launch --num_processes {training.n_gpu} -m livecc_hf.training.script ...), or show it one "
+            "(CUDA_VISIBLE_DEVICES=0 livecc train ...)"
+        )
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches:
         raise ValueError(
