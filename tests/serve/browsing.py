@@ -1,6 +1,7 @@
 """A headless Chromium that opens the page of a server, and what a user sees and does there."""
 
 import contextlib
+import os
 import shutil
 import time
 
@@ -31,6 +32,17 @@ def chromium(*flags):
             yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def another_chromium(browser, *flags, **environment):
+    """Run a second browser beside the first."""
+    options = {"executable_path": chromium_path(), "args": [*_FLAGS, *flags], "env": os.environ | environment}
+    second = browser.browser_type.launch(**options)
+    try:
+        yield second
+    finally:
+        second.close()
 
 
 class Watcher:

@@ -1,6 +1,7 @@
 // The words spoken by the browser. Only voices of this machine are used: others would send the words away.
 
 const MAX_WAITING = 2; // utterances: older ones are left out, to stay with the picture
+const MAX_OFFERED = 100; // voices: some systems have thousands
 const DUCKED = 0.2; // of the video's own volume while the voice speaks
 
 export class Voice {
@@ -14,11 +15,11 @@ export class Voice {
     this.volume = null; // of the video, while it is turned down
   }
 
-  /** Return the voices of this machine, those of the page's language first. */
+  /** Return voices of this machine, those of the page's language first. */
   voices(language) {
     const rank = (voice) => (voice.lang.startsWith(language) ? 0 : voice.lang.startsWith("en") ? 1 : 2);
     const own = this.speech ? this.speech.getVoices().filter((voice) => voice.localService) : [];
-    return own.sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name));
+    return own.sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name)).slice(0, MAX_OFFERED);
   }
 
   /** Call `then` whenever the browser has found more voices; many find them late. */
