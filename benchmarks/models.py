@@ -1,10 +1,12 @@
-"""The models that the benchmarks of streams run, and what they watch."""
+"""The models that benchmarks run, and what they watch."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 FIRST_TURN_FRAMES, TURN_FRAMES = 6, 2
 
@@ -47,14 +49,124 @@ CASES = {
 
 
 def small(case: Case) -> Case:
-    """Returns the case with few turns and small frames."""
+    """Return the case with few turns and small frames."""
     turns = {"turns": 4, "windowed_turns": 6, "reencode_turns": (3,), "new_tokens": 3, "video_s": 2}
     frames = {} if case.frame_px is None else {"frame_px": (112, 168), "max_pixels": 24 * 28 * 28}
     return replace(case, **turns, **frames)
 
 
+class Shape(NamedTuple):
+    """The size of a Qwen2-VL: of the language model, then of the vision tower."""
+
+    vocabulary: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    sections: tuple[int, int, int]
+    is_tied: bool
+    depth: int
+    vision_dim: int
+    vision_heads: int
+
+
+SHAPES = {
+    # 131M parameters: 78M in the tied embedding and head, 49M in the layers, 4M in the vision tower.
+    "mid-size": Shape(151_936, 512, 2731, 10, 8, 2, (8, 12, 12), True, 4, 256, 4),
+    # 96M parameters: 58M in the tied embedding and head, most others in the layers.
+    "training": Shape(151_936, 384, 2048, 12, 6, 2, (8, 12, 12), True, 4, 256, 4),
+    "livecc-7b": Shape(152_064, 3584, 18_944, 28, 28, 4, (16, 24, 24), False, 32, 1280, 16),
+    "small": Shape(4096, 64, 128, 2, 4, 2, (4, 2, 2), True, 2, 64, 4),
+}
+# Those of the published checkpoints.
+QWEN2_IDS = {
+    "pad_token_id": 151_643,
+    "vision_start_token_id": 151_652,
+    "vision_end_token_id": 151_653,
+    "image_token_id": 151_655,
+    "video_token_id": 151_656,
+    "message_end_token_id": 151_645,
+}
+
+
+def bundled_processor():
+    """Return livecc-tiny's processor, whose special tokens all models here use."""
+    from livecc_hf.assets import bundled_model_path
+    from livecc_hf.checkpoints.loading import load_processor
+
+    return load_processor(bundled_model_path())
+
+
+def ids_of(processor) -> dict[str, int]:
+    """Return the ids of special tokens, as :func:`random_config` takes them."""
+    ids = processor.tokenizer.convert_tokens_to_ids
+    return {
+        "pad_token_id": processor.tokenizer.pad_token_id,
+        "vision_start_token_id": ids("<|vision_start|>"),
+        "vision_end_token_id": ids("<|vision_end|>"),
+        "image_token_id": ids("<|image_pad|>"),
+        "video_token_id": processor.video_token_id,
+        "message_end_token_id": processor.end_id,
+    }
+
+
+def random_config(shape: Shape, ids: dict[str, int], **values):
+    """Return a config of Qwen2-VL's kind."""
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+
+    text = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "max_position_embeddings": 131_072,  # random weights have learned no limit
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(shape.sections)},
+        "bos_token_id": None,
+        "eos_token_id": ids["message_end_token_id"],
+        "pad_token_id": ids["pad_token_id"],
+        "tie_word_embeddings": shape.is_tied,
+    }
+    vision = {"depth": shape.depth, "embed_dim": shape.vision_dim, "num_heads": shape.vision_heads}
+    vision |= {"mlp_ratio": 4, "hidden_size": shape.hidden}
+    special = {name: value for name, value in ids.items() if name != "pad_token_id"}
+    return LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=shape.is_tied, **special, **values)
+
+
+def random_bf16_model(config, device: str, attention: str = "sdpa", replaced: Callable | None = None):
+    """Return a model with random bfloat16 weights, drawn on the device: the memory here is never touched.
+
+    Args:
+        config: of the model.
+        device: where it goes.
+        attention: its `attn_implementation`.
+        replaced: returns what stands for a module once its weights are drawn, such as a quantised one, or `None`.
+    """
+    import torch
+    from transformers import initialization
+
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+
+    with initialization.no_init_weights():
+        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
+    for name, module in list(model.named_modules()):
+        for key, parameter in list(module.named_parameters(recurse=False)):
+            drawn = torch.zeros(parameter.shape, dtype=torch.bfloat16, device=device)
+            if parameter.ndim > 1:
+                drawn.normal_(std=0.02)
+            elif key == "weight":
+                drawn.fill_(1)
+            module._parameters[key] = torch.nn.Parameter(drawn, requires_grad=False)
+        if replaced is not None and (other := replaced(name, module)) is not None:
+            model.set_submodule(name, other)
+    model.tie_weights()
+    return model.to(device)  # buffers
+
+
 def build_model(case: Case, processor, device: str, is_small: bool):
-    """Returns the model of a case in evaluation mode, in the position scheme ``reference``."""
+    """Return the model of a case in evaluation mode, in the position scheme ``reference``."""
     import torch
 
     from livecc_hf.assets import bundled_model_path
@@ -64,65 +176,19 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     if case.name == "livecc-tiny":
         return load_model(bundled_model_path(), device=device, dtype="float32", position_scheme="reference")[0]
     torch.manual_seed(0)
-    config = random_config(case.name, processor, is_small)
-    if not case.bf16:
-        return LiveCCForConditionalGeneration(config).to(device).eval()
-    from transformers import initialization
-
-    with initialization.no_init_weights():
-        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16)
-    for module in model.modules():  # drawn on the device: the memory here is never touched
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            drawn = torch.ones(parameter.shape, dtype=torch.bfloat16, device=device)
-            if parameter.ndim > 1:
-                drawn.normal_(std=0.02)
-            elif key == "bias":
-                drawn.zero_()
-            module._parameters[key] = torch.nn.Parameter(drawn, requires_grad=False)
-    return model.to(device).eval()
+    shape = SHAPES["small" if is_small else case.name]
+    config = random_config(shape, ids_of(processor), position_scheme="reference")
+    if case.bf16:
+        return random_bf16_model(config, device).eval()
+    return LiveCCForConditionalGeneration(config).to(device).eval()
 
 
-def random_config(name: str, processor, is_small: bool):
-    """Returns a config of Qwen2-VL's shape: about 130M parameters, or Qwen2-VL-7B's, which is LiveCC-7B's."""
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+def never_end(model, processor) -> None:
+    """Change a model's head so that no greedy turn ends before its token limit: the end never has the highest score."""
+    import torch
 
-    if name == "livecc-7b":
-        shape = (152_064, 3584, 18_944, 28, 28, 4, [16, 24, 24], False)
-        vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
-    else:
-        # 78M in the tied embedding and head, 49M in ten layers with Qwen2-VL's proportions, 4M in the vision tower.
-        shape = (151_936, 512, 2731, 10, 8, 2, [8, 12, 12], True)
-        vision = {"depth": 4, "embed_dim": 256, "num_heads": 4}
-    vocabulary, hidden, intermediate, layers, heads, kv_heads, sections, tied = shape
-    if is_small:
-        vocabulary, hidden, intermediate, layers, heads, kv_heads, sections = 4096, 64, 128, 2, 4, 2, [4, 2, 2]
-        vision = {"depth": 2, "embed_dim": 64, "num_heads": 4}
-    ids = processor.tokenizer.convert_tokens_to_ids
-    text = {
-        "vocab_size": vocabulary,
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "max_position_embeddings": 131_072,  # random weights have learned no limit
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
-        "bos_token_id": None,
-        "eos_token_id": processor.end_id,
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        "tie_word_embeddings": tied,
-    }
-    return LiveCCConfig(
-        text_config=text,
-        vision_config=vision | {"mlp_ratio": 4, "hidden_size": hidden},
-        tie_word_embeddings=tied,
-        position_scheme="reference",
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=processor.video_token_id,
-        message_end_token_id=processor.end_id,
-    )
+    with torch.no_grad():
+        model.lm_head.weight[processor.end_id] = 0
 
 
 class Video:
@@ -151,6 +217,6 @@ class Video:
         self.frames = torch.cat(frames)
 
     def clip(self, turn: int):
-        """Returns the frames of a turn, counted from 0."""
+        """Return the frames of a turn, counted from 0."""
         first, n = (0, FIRST_TURN_FRAMES) if turn == 0 else (FIRST_TURN_FRAMES + TURN_FRAMES * (turn - 1), TURN_FRAMES)
         return self.frames[[index % len(self.frames) for index in range(first, first + n)]]

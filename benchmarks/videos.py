@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,12 +11,7 @@ GOP = 250  # frames from one key frame to the next
 
 
 def write_moving_video(path: Path, seconds: int, width: int, height: int) -> None:
-    """Writes a video of filtered noise that pans, with blobs that move, so that it costs what filmed video costs.
-
-    A minute is encoded; longer videos repeat it.
-    """
-    import av
-    import numpy as np
+    """Write a color video of noise that pans, with blobs that move. A minute is encoded; longer videos repeat it."""
     import torch
     from torch.nn.functional import interpolate
 
@@ -25,39 +21,84 @@ def write_moving_video(path: Path, seconds: int, width: int, height: int) -> Non
         noise = torch.randn(1, 3, 2 * height // scale, 2 * width // scale, generator=rng)
         scene = scene + gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")
     scene = (scene[0] + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    options = {"preset": "veryfast", "crf": "23", "g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}
+    frames = ((picture, "rgb24") for picture in _panned(scene, height, width, 3, min(seconds, 60) * FPS))
+    _encode(path, seconds, 60, frames, width, height, "libx264", options)
+
+
+def write_filmed_video(path: Path, seconds: int, height: int, codec: str, options: dict[str, str]) -> None:
+    """Write a gray video, 16:9, of noise that pans behind moving squares, with grain; 10 seconds are encoded.
+
+    Args:
+        path: a .mov file.
+        seconds: its length; a multiple of 10 where it is longer.
+        height: in pixels.
+        codec, options: the encoder's name and options.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import interpolate
+
+    width = height * 16 // 9 // 2 * 2
+    rng = torch.Generator().manual_seed(0)
+    scene = torch.full((2 * height, 2 * width), 128.0)
+    for scale, gain in ((64, 50), (16, 30), (4, 15), (2, 8)):
+        noise = torch.randn(1, 1, 2 * height // scale, 2 * width // scale, generator=rng)
+        scene += gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")[0, 0]
+    scene = scene.clamp(16, 235).byte().numpy()
+    grain = (2 * torch.randn(2 * height, 2 * width, generator=rng)).clamp(-6, 6).char().numpy().view(np.uint8)
+
+    def frames() -> Iterator[tuple[np.ndarray, str]]:
+        for index, picture in enumerate(_panned(scene, height, width, 4, min(seconds, 10) * FPS)):
+            y, x = (index * step % size for step, size in ((613, height), (877, width)))
+            planes = np.full((height * 3 // 2, width), 128, np.uint8)
+            planes[:height] = picture + grain[y : y + height, x : x + width]  # wraps around, which adds negative ones
+            yield planes, "yuv420p"
+
+    _encode(path, seconds, 10, frames(), width, height, codec, options)
+
+
+def _panned(scene, height: int, width: int, n_blobs: int, n_frames: int) -> Iterator:
+    """Yield views of a scene twice as large, with parts of it that move in front."""
+    import numpy as np
+
     side = height // 4
-    minute = path.with_name("minute.mp4")
-    with av.open(str(minute), "w") as container:
-        options = {"preset": "veryfast", "crf": "23", "g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for index in range(min(seconds, 60) * FPS):
-            at = index / FPS
-            y, x = (int(size / 2 * (1 + np.sin(at * speed))) for size, speed in ((height, 0.31), (width, 0.23)))
-            picture = scene[y : y + height, x : x + width].copy()
-            for blob in range(3):
-                top = int((height - side) / 2 * (1 + np.sin(at * (0.7 + 0.4 * blob))))
-                left = int((width - side) / 2 * (1 + np.cos(at * (0.5 + 0.3 * blob))))
-                picture[top : top + side, left : left + side] = scene[blob * side : (blob + 1) * side, -side:]
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    for index in range(n_frames):
+        at = index / FPS
+        y, x = (int(size / 2 * (1 + np.sin(at * speed))) for size, speed in ((height, 0.31), (width, 0.23)))
+        picture = scene[y : y + height, x : x + width].copy()
+        for blob in range(n_blobs):
+            top = int((height - side) / 2 * (1 + np.sin(at * (0.7 + 0.4 * blob))))
+            left = int((width - side) / 2 * (1 + np.cos(at * (0.5 + 0.3 * blob))))
+            picture[top : top + side, left : left + side] = scene[blob * side : (blob + 1) * side, -side:]
+        yield picture
+
+
+def _encode(
+    path: Path, seconds: int, encoded_s: int, frames, width: int, height: int, codec: str, options: dict[str, str]
+) -> None:
+    """Encode frames (array, format), and write their packets as often as makes so many seconds."""
+    import av
+
+    part = path.with_name(f"part{path.suffix}")
+    with av.open(str(part), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for index, (picture, format) in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format=format).reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    repeat_video(minute, path, -(-seconds // 60))
-
-
-def repeat_video(source: Path, path: Path, times: int) -> None:
-    """Writes a video's packets several times in a row."""
-    import av
-
     with av.open(str(path), "w") as container:
         stream = None
-        for number in range(times):
-            with av.open(str(source)) as part:
-                stream = stream or container.add_stream_from_template(part.streams.video[0])
-                length = part.streams.video[0].duration
-                for packet in part.demux(video=0):
+        for number in range(-(-seconds // encoded_s)):
+            with av.open(str(part)) as source:
+                stream = stream or container.add_stream_from_template(source.streams.video[0])
+                length = source.streams.video[0].duration
+                for packet in source.demux(video=0):
                     if packet.dts is not None:
                         packet.pts, packet.dts = packet.pts + number * length, packet.dts + number * length
                         packet.stream = stream
                         container.mux(packet)
+    part.unlink()

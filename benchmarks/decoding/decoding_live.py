@@ -9,27 +9,21 @@ files are synthesized: a grainy picture that pans, with things that move, in H.2
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import tempfile
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import hardware
-from videos import repeat_video
+from harness import at_least, finish, holds, machine, parser, times_of
+from videos import FPS, write_filmed_video
 
-ROOT = Path(__file__).resolve().parents[2]
-OUTPUT = ROOT / "benchmarks" / "results" / "decoding_live.json"
-RATE = 30
 SAMPLES_PER_S = 2
 N_CORES = 2
-# What is encoded; longer videos repeat it.
 ENCODED_S = 10
 # Codec and options of each file. x264's default: up to 3 B-frames, referred to in a pyramid, a key frame every 250.
 ENCODERS = {
@@ -42,54 +36,8 @@ ENCODERS = {
 }
 
 
-def write_filmed_video(path: Path, seconds: int, height_px: int, codec: str, options: dict[str, str]) -> None:
-    """Writes a video of filtered noise that pans behind moving squares, with grain, so that it costs what film costs.
-
-    Args:
-        path: a .mov file.
-        seconds: its length; what is longer than `ENCODED_S` repeats that.
-        height_px: its height, 16:9.
-        codec, options: the encoder's name and options.
-    """
-    import av
-    import numpy as np
-    import torch
-    from torch.nn.functional import interpolate
-
-    height, width = height_px, height_px * 16 // 9 // 2 * 2
-    rng = torch.Generator().manual_seed(0)
-    scene = torch.full((2 * height, 2 * width), 128.0)
-    for scale, gain in ((64, 50), (16, 30), (4, 15), (2, 8)):
-        noise = torch.randn(1, 1, 2 * height // scale, 2 * width // scale, generator=rng)
-        scene += gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")[0, 0]
-    scene = scene.clamp(16, 235).byte().numpy()
-    grain = (2 * torch.randn(2 * height, 2 * width, generator=rng)).clamp(-6, 6).char().numpy().view(np.uint8)
-    side, part = height // 4, path.with_name(f"part{path.suffix}")
-    with av.open(str(part), "w") as container:
-        stream = container.add_stream(codec, rate=RATE, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for index in range(min(seconds, ENCODED_S) * RATE):
-            at = index / RATE
-            y, x = (int(size / 2 * (1 + np.sin(at * speed))) for size, speed in ((height, 0.31), (width, 0.23)))
-            planes = np.full((height * 3 // 2, width), 128, np.uint8)
-            picture = planes[:height]
-            picture[:] = scene[y : y + height, x : x + width]
-            for square in range(4):
-                top = int((height - side) / 2 * (1 + np.sin(at * (0.7 + 0.4 * square))))
-                left = int((width - side) / 2 * (1 + np.cos(at * (0.5 + 0.3 * square))))
-                picture[top : top + side, left : left + side] = scene[square * side : (square + 1) * side, -side:]
-            y, x = (index * step % size for step, size in ((613, height), (877, width)))
-            picture += grain[y : y + height, x : x + width]  # wraps around, which adds the negative ones
-            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p").reformat(format=stream.pix_fmt)
-            frame.pts, frame.time_base = index, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    repeat_video(part, path, -(-seconds // ENCODED_S))
-
-
 def every_frame(path: Path) -> Iterator:
-    """Decodes every frame, and gives those that the reader gives: (RGB tensor, sample time in seconds)."""
+    """Decode every frame, and yield those that the reader gives: (RGB tensor, sample time in seconds)."""
     from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
     from livecc_hf.modeling.video_reader import on_screen
 
@@ -107,42 +55,43 @@ def every_frame(path: Path) -> Iterator:
 
 
 def only_needed(path: Path) -> Iterator:
-    """The reader's frames: (RGB tensor, sample time in seconds)."""
+    """Return the reader's frames: (RGB tensor, sample time in seconds)."""
     from livecc_hf.modeling.video_reader import iter_frames
 
     return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
 
+WAYS = {"only_needed": only_needed, "every_frame": every_frame}
+
+
 def measure(path: Path, seconds: int, rounds: int) -> dict:
-    """Reads a file in both ways, in turns, and returns the rates of the best round of each, and their ratio."""
-    ways: dict[str, Callable[[Path], Iterator]] = {"only_needed": only_needed, "every_frame": every_frame}
-    given = {name: [(zlib.crc32(image.numpy()), at_s) for image, at_s in read(path)] for name, read in ways.items()}
-    best = {name: (float("inf"), float("inf")) for name in ways}
+    """Read a file in both ways, in turns, and return the best times of each, and their ratio."""
+    given = {name: [(zlib.crc32(image.numpy()), at_s) for image, at_s in read(path)] for name, read in WAYS.items()}
+    best = {name: (float("inf"), float("inf")) for name in WAYS}
     for _ in range(rounds):
-        for name, read in ways.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            for _frame in read(path):
-                pass
-            wall_s, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
-            best[name] = tuple(map(min, best[name], (wall_s, cpu_s)))
+        for name, read in WAYS.items():
+            took = times_of(lambda read=read: deque(read(path), maxlen=0))
+            best[name] = tuple(map(min, best[name], took[:2]))
     rates = {
-        name: {"times_real_time": round(seconds / wall_s, 1), "wall_s": round(wall_s, 3), "cpu_s": round(cpu_s, 3)}
+        name: {"times_real_time": seconds / wall_s, "wall_s": wall_s, "cpu_s": cpu_s}
         for name, (wall_s, cpu_s) in best.items()
     }
     return {
         **rates,
-        "wall_ratio": round(best["every_frame"][0] / best["only_needed"][0], 2),
-        "cpu_ratio": round(best["every_frame"][1] / best["only_needed"][1], 2),
+        "wall_ratio": best["every_frame"][0] / best["only_needed"][0],
+        "cpu_ratio": best["every_frame"][1] / best["only_needed"][1],
         "equal_frames": given["only_needed"] == given["every_frame"],
         "n_frames_kept": len(given["only_needed"]),
         "n_packets_decoded": n_packets_decoded(path),
-        "n_packets": seconds * RATE,
-        "megabits_per_s": round(path.stat().st_size * 8e-6 / seconds, 1),
+        "n_packets": seconds * FPS,
+        "megabits_per_s": path.stat().st_size * 8e-6 / seconds,
     }
 
 
 def n_packets_decoded(path: Path) -> int:
-    """How many of a file's packets the reader decodes for its frames."""
+    """Return how many of a file's packets the reader decodes for its frames."""
+    from unittest.mock import patch
+
     from livecc_hf.modeling.video_packets import PacketFilter
 
     count, needed = 0, PacketFilter.needed
@@ -153,32 +102,26 @@ def n_packets_decoded(path: Path) -> int:
             count += packet is not None and packet.size > 0
             yield packet
 
-    PacketFilter.needed = counting
-    try:
-        for _frame in only_needed(path):
-            pass
-    finally:
-        PacketFilter.needed = needed
+    with patch.object(PacketFilter, "needed", counting):
+        deque(only_needed(path), maxlen=0)
     return count
 
 
 def main() -> int:
-    """Measures and writes; 1 if frames differ, or a file is not read faster than it plays."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--height", type=int, default=1080, help="height of the video in pixels, 16:9")
-    parser.add_argument("--seconds", type=int, default=30, help=f"length of the video; above {ENCODED_S}, a multiple")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of as many rounds is taken")
-    parser.add_argument("--only", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="the files to read")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
-    arguments = parser.parse_args()
-    seconds = arguments.seconds
+    """Measure and write; 1 if frames differ, or a file is not read faster than it plays."""
+    made = parser(__doc__)
+    made.add_argument("--height", type=int, help="height of the video in pixels, 16:9; default: 1080")
+    made.add_argument("--seconds", type=int, help=f"length of the video; above {ENCODED_S}, a multiple; default: 30")
+    made.add_argument("--rounds", type=int, default=3, help="the best of as many rounds is taken")
+    made.add_argument("--only", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="the files to read")
+    arguments = made.parse_args()
+    height = arguments.height or (90 if arguments.small else 1080)
+    seconds = (2 if arguments.small else 30) if arguments.seconds is None else arguments.seconds
     if seconds < 1 or (seconds > ENCODED_S and seconds % ENCODED_S):
-        parser.error(f"--seconds {seconds}: expected 1 to {ENCODED_S}, or a multiple of {ENCODED_S}")
+        made.error(f"--seconds {seconds}: expected 1 to {ENCODED_S}, or a multiple of {ENCODED_S}")
     # Before FFmpeg and torch count the cores.
-    cores = sorted(os.sched_getaffinity(0))[:N_CORES]
-    os.sched_setaffinity(0, cores)
+    os.sched_setaffinity(0, cores := sorted(os.sched_getaffinity(0))[:N_CORES])
 
-    import av
     import torch
 
     torch.set_num_threads(1)
@@ -187,23 +130,19 @@ def main() -> int:
         for name in arguments.only:
             path = Path(folder) / f"{name}.mov"
             codec, options = ENCODERS[name]
-            write_filmed_video(path, seconds, arguments.height, codec, options)
+            write_filmed_video(path, seconds, height, codec, options)
             files[name] = {"encoder": {codec: options}} | measure(path, seconds, arguments.rounds)
             path.unlink()
-            print(name, json.dumps(files[name]), flush=True)
-    result = {
-        "files": files,
-        "video": f"{arguments.height * 16 // 9 // 2 * 2}x{arguments.height}, {RATE} fps, {seconds} s, "
-        f"{SAMPLES_PER_S} frames a second kept",
-        "rounds": arguments.rounds,
-        "hardware": hardware(),
-        "n_cores_used": len(cores),
-        "versions": {"av": av.__version__, "torch": torch.__version__},
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    sound = all(file["equal_frames"] and file["only_needed"]["times_real_time"] > 1 for file in files.values())
-    return 0 if sound else 1
+            print(f"{name}: {files[name]['only_needed']['times_real_time']:.1f} times real time", flush=True)
+    slowest = min(file["only_needed"]["times_real_time"] for file in files.values())
+    targets = [
+        at_least("times real time, the slowest file", slowest, 1),
+        holds("the same frames", all(file["equal_frames"] for file in files.values())),
+    ]
+    size = f"{height * 16 // 9 // 2 * 2}x{height}"
+    video = f"{size}, {FPS} fps, {seconds} s, {SAMPLES_PER_S} frames a second kept"
+    report = {"files": files, "video": video, "rounds": arguments.rounds, "n_cores_used": len(cores)}
+    return finish(arguments, report | machine("av", "torch"), targets, "decoding_live.json")
 
 
 if __name__ == "__main__":

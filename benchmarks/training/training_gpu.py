@@ -2,7 +2,7 @@
 
     python benchmarks/training/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa]
 
-Without CUDA it says so and ends with 0. `--smoke` runs the same code with a tiny model on any device and writes no
+Without CUDA it says so and ends with 0. `--small` runs the same code with a tiny model on any device and writes no
 file unless told to.
 
 A step is one row, of one commentary unless `--clips` says otherwise, about 10% of it supervised: gradient
@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,16 +31,16 @@ from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import software
+from harness import at_least, at_most, finish, holds, in_child, parser, slug, surroundings
+from models import QWEN2_IDS, SHAPES, bundled_processor, random_bf16_model, random_config
 
-ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("lora", "qlora")
 PATCH_VALUES = 1176
 FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml
 TURN_TEXT_TOKENS, SPOKEN_TOKENS = 15, 13
 MIN_MFU = 0.4
-# Most bytes of QLoRA, by tokens in a row.
-MAX_QLORA_BYTES = {8192: 14e9, 24576: 24e9}
+# Most memory of QLoRA, by tokens in a row.
+MAX_QLORA_GB = {8192: 14, 24576: 24}
 # Dense bfloat16 with float32 accumulation, in TFLOP/s; check against the maker's data sheet before
 # publishing a figure. The first name that fits counts.
 PEAK_TFLOPS = (
@@ -71,64 +69,32 @@ PEAK_TFLOPS = (
 
 
 def peak_tflops(device: str) -> float | None:
-    """Returns the peak rate assumed for a device, by its name; `None` if it is not in the table."""
+    """Return the peak rate assumed for a device, by its name; `None` if it is not in the table."""
     return next((rate for name, rate in PEAK_TFLOPS if re.search(rf"\b{name}\b", device)), None)
 
 
-def model_config(smoke: bool):
-    """Returns the config of LiveCC-7B, which is Qwen2-VL-7B's, or that of a tiny model."""
-    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
-
-    text = {
-        "vocab_size": 152_064,
-        "hidden_size": 3584,
-        "intermediate_size": 18_944,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 32_768,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-        "bos_token_id": None,
-        "eos_token_id": 151_645,
-        "pad_token_id": 151_643,
-        "tie_word_embeddings": False,
-    }
-    vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 3584}
-    if smoke:
-        text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-        text |= {"num_key_value_heads": 2}
-        text["rope_parameters"] |= {"mrope_section": [4, 2, 2]}
-        vision |= {"depth": 2, "embed_dim": 64, "num_heads": 4, "hidden_size": 64}
-    ids = {"vision_start_token_id": 151_652, "vision_end_token_id": 151_653}
-    ids |= {"image_token_id": 151_655, "video_token_id": 151_656, "message_end_token_id": 151_645}
-    return LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **ids)
+def model_config(small: bool):
+    """Return the config of LiveCC-7B, which is Qwen2-VL-7B's, or that of a tiny model with its vocabulary."""
+    shape = SHAPES["livecc-7b"]
+    if small:
+        shape = SHAPES["small"]._replace(vocabulary=shape.vocabulary, is_tied=False)
+    return random_config(shape, QWEN2_IDS)
 
 
 def build_model(config, device: str, attention: str, four_bit: bool):
-    """Returns the model with random bfloat16 weights on the device, the language model's layers in NF4 if asked for.
+    """Return the model with random bfloat16 weights on the device, the language model's layers in NF4 if asked for.
 
     One matrix after the other is drawn on the device and quantised there, so that a card only has to hold the result.
     """
-    import torch
     from torch import nn
-    from transformers import initialization
 
-    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.training.model.packed_attention import use_packed_attention
 
-    with initialization.no_init_weights():
-        model = LiveCCForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
-    for name, module in list(model.named_modules()):
-        for key, parameter in list(module.named_parameters(recurse=False)):
-            drawn = torch.zeros(parameter.shape, dtype=torch.bfloat16, device=device)
-            if parameter.ndim > 1:
-                drawn.normal_(std=0.02)
-            elif key == "weight":
-                drawn.fill_(1)
-            module._parameters[key] = nn.Parameter(drawn, requires_grad=False)
-        if four_bit and isinstance(module, nn.Linear) and name.startswith("model.language_model.layers"):
-            model.set_submodule(name, quantized(module))
-    model.to(device)  # buffers
+    def replaced(name: str, module: nn.Module) -> nn.Module | None:
+        is_layer = isinstance(module, nn.Linear) and name.startswith("model.language_model.layers")
+        return quantized(module) if four_bit and is_layer else None
+
+    model = random_bf16_model(config, device, attention, replaced)
     if four_bit:
         # What loading with a quantisation config would set, for peft and the trainer.
         from transformers import BitsAndBytesConfig
@@ -144,7 +110,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
 
 
 def quantized(linear):
-    """Returns a linear layer in NF4 with nested constants, on the layer's device."""
+    """Return a linear layer in NF4 with nested constants, on the layer's device."""
     import bitsandbytes as bnb
     import torch
 
@@ -160,7 +126,7 @@ def quantized(linear):
 
 
 def row_sample(n_tokens: int, config):
-    """Returns a commentary of random words and pixels with as many turns of a frame pair as fit."""
+    """Return a commentary of random words and pixels with as many turns of a frame pair as fit."""
     import torch
 
     from livecc_hf.data.samples.sample import Sample
@@ -193,7 +159,7 @@ def row_sample(n_tokens: int, config):
 
 
 def lora(model):
-    """Returns peft's config of the LoRA recipes."""
+    """Return peft's config of the LoRA recipes."""
     from livecc_hf.training.model.parts import lora_config
 
     options = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
@@ -202,7 +168,7 @@ def lora(model):
 
 
 def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    """Returns a batch as `LiveCCTrainer.compute_loss` gives it to the model: labels at supervised positions only."""
+    """Return a batch as `LiveCCTrainer.compute_loss` gives it to the model: labels at supervised positions only."""
     from torch.nn.functional import pad
 
     inputs = dict(batch)
@@ -214,7 +180,7 @@ def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
-    """Trains without TRL and returns the seconds and the loss of each step."""
+    """Train without TRL and return the seconds and the loss of each step."""
     import torch
     from peft import get_peft_model
 
@@ -246,13 +212,11 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
 
 
 def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
-    """Trains with `LiveCCTrainer` and returns the seconds and the loss of each step."""
+    """Train with `LiveCCTrainer` and return the seconds and the loss of each step."""
     from datasets import Dataset
     from training_sides import recorded
     from trl import SFTConfig
 
-    from livecc_hf.assets import bundled_model_path
-    from livecc_hf.checkpoints.loading import load_processor
     from livecc_hf.training.trainer import LiveCCTrainer
 
     with tempfile.TemporaryDirectory() as output:
@@ -280,7 +244,7 @@ def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tu
             args=arguments,
             data_collator=lambda rows: dict(batch),
             train_dataset=Dataset.from_dict({"row": list(range(n_steps))}),
-            processing_class=load_processor(str(bundled_model_path())),  # only asked for its padding
+            processing_class=bundled_processor(),  # only asked for its padding
             peft_config=lora(model),
         )
         trainer.train()
@@ -288,7 +252,7 @@ def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tu
 
 
 def counted_parameters(model) -> dict[str, int]:
-    """Returns N of the parts: the language model's layers, the head, and the vision tower."""
+    """Return N of the parts: the language model's layers, the head, and the vision tower."""
 
     def count(module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
@@ -301,14 +265,14 @@ def counted_parameters(model) -> dict[str, int]:
 
 
 def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measures one combination in this process."""
+    """Measure one combination in this process."""
     import torch
 
     from livecc_hf.data.batches.collator import CommentaryCollator
 
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = model_config(arguments.smoke)
+    config = model_config(arguments.small)
     counts = counted_parameters(meta_model(config))
     model = build_model(config, device, arguments.attention, four_bit=method == "qlora")
     row = [row_sample(n_tokens // arguments.clips, config) for _ in range(arguments.clips)]
@@ -351,7 +315,7 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
 
 
 def meta_model(config):
-    """Returns the model without weights, for counting: quantised ones hide how many they are."""
+    """Return the model without weights, for counting: quantised ones hide how many they are."""
     import torch
 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -360,63 +324,41 @@ def meta_model(config):
         return LiveCCForConditionalGeneration(config)
 
 
-def checks(result: dict[str, Any]) -> list[tuple[str, bool]]:
-    """Returns the targets that hold for a result, and whether it meets them."""
-    found = []
-    limit = MAX_QLORA_BYTES.get(result["tokens"])
-    if result["method"] == "qlora" and limit and result["peak_reserved_gb"] is not None:
-        found.append((f"QLoRA, {result['tokens']} tokens: at most {limit / 1e9:.0f} GB",
-                      result["peak_reserved_gb"] <= limit / 1e9))  # fmt: skip
-    if result["method"] == "lora" and result["tokens"] == 8192 and result["mfu"] is not None:
-        found.append((f"LoRA, 8192 tokens: MFU at least {MIN_MFU:.0%}", result["mfu"] >= MIN_MFU))
+def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what must hold for a result and whether it does."""
+    method, n_tokens = result["method"], result["tokens"]
+    found = [holds(f"{method}, {n_tokens} tokens: runs", "error" not in result)]
+    if method == "qlora" and n_tokens in MAX_QLORA_GB and result.get("peak_reserved_gb") is not None:
+        what = f"qlora, {n_tokens} tokens: GB of memory"
+        found.append(at_most(what, result["peak_reserved_gb"], MAX_QLORA_GB[n_tokens]))
+    if method == "lora" and n_tokens == 8192 and result.get("mfu") is not None:
+        found.append(at_least("lora, 8192 tokens: MFU", result["mfu"], MIN_MFU))
     return found
 
 
 def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs one combination in a process of its own; an error becomes its result, so that the others still run."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "result.json"
-        command = [sys.executable, __file__, "--one", "--methods", method, "--tokens", str(n_tokens)]
-        command += ["--steps", str(arguments.steps), "--clips", str(arguments.clips)]
-        command += ["--attention", arguments.attention, "--output", str(output)]
-        command += [f"--{name}" for name in ("smoke", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
-        environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return {"method": method, "tokens": n_tokens, "error": done.stderr.strip()[-2000:]}
-        return json.loads(output.read_text())
-
-
-def surroundings() -> dict[str, Any]:
-    """Returns device, assumed peak rate and versions."""
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    memory = torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
-    return {
-        "device": device,
-        "device_memory_gb": memory and round(memory, 1),
-        "assumed_peak_bf16_tflops": peak_tflops(device),
-        **software("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes"),
-    }
+    """Run one combination in a process of its own; an error becomes its result, so that the others still run."""
+    options = ["--one", "--methods", method, "--tokens", str(n_tokens), "--attention", arguments.attention]
+    options += ["--steps", str(arguments.steps), "--clips", str(arguments.clips)]
+    options += [f"--{name}" for name in ("small", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
+    try:
+        return in_child(__file__, *options, environment={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"})
+    except RuntimeError as error:
+        return {"method": method, "tokens": n_tokens, "error": str(error)}
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--tokens", nargs="+", type=int, help="tokens in a row (default: 8192 24576)")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps, after two first ones")
-    parser.add_argument("--clips", type=int, default=1, help="commentaries packed into the row")
-    parser.add_argument("--attention", default="sdpa", help="attn_implementation")
-    parser.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, on any device")
-    parser.add_argument(
-        "--output", type=Path, help="JSON file (default: benchmarks/results/training_gpu-<device>.json)"
-    )
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    arguments.tokens = arguments.tokens or ([300] if arguments.smoke else [8192, 24_576])
+    """Read the command line."""
+    made = parser(__doc__)
+    made.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    made.add_argument("--tokens", nargs="+", type=int, help="tokens in a row (default: 8192 24576)")
+    made.add_argument("--steps", type=int, default=5, help="measured steps, after two first ones")
+    made.add_argument("--clips", type=int, default=1, help="commentaries packed into the row")
+    made.add_argument("--attention", default="sdpa", help="attn_implementation")
+    made.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
+    made.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = made.parse_args()
+    arguments.tokens = arguments.tokens or ([300] if arguments.small else [8192, 24_576])
     return arguments
 
 
@@ -428,38 +370,32 @@ def main() -> int:
     except ImportError:
         print("skipped: torch is not installed")
         return 0
-    if not torch.cuda.is_available() and not arguments.smoke:
-        print("skipped: no CUDA device is available; --smoke runs the same code with a tiny model")
+    if not torch.cuda.is_available() and not arguments.small:
+        print("skipped: no CUDA device is available; --small runs the same code with a tiny model")
         return 0
     if arguments.one:
         found = run_one(arguments.methods[0], arguments.tokens[0], arguments)
         arguments.output.write_text(json.dumps(found))
         return 0
     results = []
-    print(f"{'method':7} {'tokens':>7} {'step s':>8} {'tokens/s':>9} {'peak GB':>8} {'MFU':>7}", flush=True)
     for method in arguments.methods:
         for n_tokens in arguments.tokens:
-            result = run_child(method, n_tokens, arguments)
-            results.append(result)
+            results.append(result := run_child(method, n_tokens, arguments))
             if "error" in result:
-                print(f"{method:7} {n_tokens:7} failed: {result['error'].splitlines()[-1]}", flush=True)
+                print(f"{method}, {n_tokens} tokens failed: {result['error'].splitlines()[-1]}", flush=True)
                 continue
-            shown = {name: "-" if result[name] is None else result[name] for name in ("peak_reserved_gb", "mfu")}
-            numbers = f"{result['step_s']:8.3f} {result['tokens_per_s']:9.0f}"
-            print(f"{method:7} {n_tokens:7} {numbers} {shown['peak_reserved_gb']:>8} {shown['mfu']:>7}", flush=True)
-    targets = [check for result in results if "error" not in result for check in checks(result)]
-    for name, is_met in targets:
-        print(f"{'met' if is_met else 'MISSED'}: {name}")
-    around = surroundings()
-    report = {**around, "attention": arguments.attention, "targets": dict(targets), "results": results}
-    slug = re.sub(r"[^a-z0-9]+", "-", around["device"].lower()).strip("-")
-    output = arguments.output or (
-        None if arguments.smoke else ROOT / "benchmarks" / "results" / f"training_gpu-{slug}.json"
-    )
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(report, indent=1) + "\n")
-    return 0 if all(is_met for _, is_met in targets) and not any("error" in result for result in results) else 1
+            names = ("step_s", "tokens_per_s", "peak_reserved_gb", "mfu")
+            shown = ", ".join(f"{name} {result[name]}" for name in names)
+            print(f"{method}, {n_tokens} tokens: {shown}", flush=True)
+    around = surroundings("cuda" if torch.cuda.is_available() else "cpu", "trl", "peft", "accelerate", "bitsandbytes")
+    report = {
+        **around,
+        "assumed_peak_bf16_tflops": peak_tflops(around["device"]),
+        "attention": arguments.attention,
+        "results": results,
+    }
+    asked = [target for result in results for target in targets(result)]
+    return finish(arguments, report, asked, f"training_gpu-{slug(around['device'])}.json")
 
 
 if __name__ == "__main__":

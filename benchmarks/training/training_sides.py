@@ -10,7 +10,7 @@ from typing import Any
 
 
 def resident_bytes(field: str = "VmRSS") -> int:
-    """Returns a field of /proc/self/status; not `ru_maxrss`, which a child inherits from its parent."""
+    """Return a field of /proc/self/status; not `ru_maxrss`, which a child inherits from its parent."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -18,7 +18,7 @@ def resident_bytes(field: str = "VmRSS") -> int:
 
 
 def reset_peak() -> bool:
-    """Sets VmHWM back to what is resident now; returns whether the system allows that."""
+    """Set VmHWM back to what is resident now; return whether the system allows that."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -27,7 +27,7 @@ def reset_peak() -> bool:
 
 
 def training_options(output: str, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Returns what both sides tell their trainer."""
+    """Return what both sides tell their trainer."""
     return {
         "output_dir": output,
         "max_steps": steps,
@@ -50,7 +50,7 @@ def training_options(output: str, steps: int, checkpointing: bool) -> dict[str, 
 
 
 def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, Any]):
-    """Returns our trainer over packed rows, with the whole data set in a step."""
+    """Return our trainer over packed rows, with the whole data set in a step."""
     from trl import SFTConfig
 
     from livecc_hf.checkpoints.loading import load_processor
@@ -88,7 +88,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
 
 
 def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
-    """Returns transformers' trainer over one sample a row, with the whole data set in a step."""
+    """Return transformers' trainer over one sample a row, with the whole data set in a step."""
     from datasets import Dataset
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Trainer, TrainingArguments
 
@@ -132,7 +132,7 @@ class StoredPart:
         return _StoredItem(self.samples[row])
 
     def origin(self, row: int) -> str:
-        """Says which sample it is."""
+        """Say which sample it is."""
         return f"stored sample {row}"
 
 
@@ -147,7 +147,7 @@ class _StoredItem:
 
 
 def recorded(trainer_class: type) -> type:
-    """Returns the trainer class with its steps' losses and times kept, in `losses`, `wall_s` and `cpu_s`."""
+    """Return the trainer class with its steps' losses and times kept, in `losses`, `wall_s` and `cpu_s`."""
 
     class Recorded(trainer_class):
         def train(self, *args, **keywords):
@@ -173,7 +173,7 @@ def recorded(trainer_class: type) -> type:
 
 
 def run_side(side: str, row_tokens: int, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Trains one side in this process and returns its times, losses and memory."""
+    """Train one side in this process and return its times, losses and memory."""
     import torch
 
     samples = torch.load(folder / "samples.pt")
