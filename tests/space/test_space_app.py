@@ -1,13 +1,13 @@
-"""A Space as it runs: `app.py` in a process of its own, asked by Gradio's client, beside what the command line says."""
+"""A Space that was pushed to a Hub on this machine, as it runs from there: its page, its endpoint, its WebSocket."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,13 @@ pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")
 pytest.importorskip("spaces")
 
+for _folder in (Path(__file__).parents[1], Path(__file__).parents[1] / "publishing"):
+    sys.path.insert(0, str(_folder))
+from hub_client import hub_environment, livecc
+from hub_server import Repository, serve_hub
+
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.cli.main import main
-from livecc_hf.space.folder import write_space
 
 _START_S = 240
 pytestmark = pytest.mark.slow
@@ -40,20 +44,19 @@ def _get(url):
 class Running:
     """A Space in a process."""
 
-    def __init__(self, folder, log, **environment):
+    def __init__(self, folder, log, environment):
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = log
-        env = os.environ | {
+        own = {
             "GRADIO_SERVER_PORT": str(port),
-            "LIVECC_MODEL": str(bundled_model_path()),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
             "GRADIO_TEMP_DIR": str(folder.parent / "gradio"),
-            **environment,
+            "OMP_NUM_THREADS": "1",
         }
         with log.open("wb") as file:
-            self.process = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=env, stdout=file, stderr=file)
+            self.process = subprocess.Popen(
+                [sys.executable, "app.py"], cwd=folder, env=environment | own, stdout=file, stderr=file
+            )
 
     def __enter__(self):
         end = time.monotonic() + _START_S
@@ -74,13 +77,48 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_space(tmp_path_factory.mktemp("spaces") / "space", "me/tiny", check=False)
+def hub():
+    """A Hub with livecc-tiny, which only its owner may see."""
+    with serve_hub() as hub:
+        model = hub.repositories["models/me/tiny"] = Repository({"visibility": "private"})
+        model.commit({path.name: path.read_bytes() for path in bundled_model_path().iterdir()})
+        yield hub
+
+
+_DOWNLOAD = "import sys, huggingface_hub as h; h.snapshot_download('me/live', repo_type='space', local_dir=sys.argv[1])"
 
 
 @pytest.fixture(scope="module")
-def space(folder):
-    with Running(folder, folder.parent / "log") as running:
+def folder(hub, tmp_path_factory):
+    """What `livecc space` wrote and `livecc push` sent, downloaded."""
+    place = tmp_path_factory.mktemp("spaces")
+    for words in (("space", place / "written", "--model", "me/tiny"), ("push", place / "written", "me/live")):
+        done = livecc(hub.url, place / "home", *words)
+        assert done.returncode == 0, done.stderr
+    copy = place / "copy"
+    environment = hub_environment(hub.url, place / "home")
+    subprocess.run([sys.executable, "-c", _DOWNLOAD, copy], env=environment, check=True, timeout=120)
+    return copy
+
+
+def test_the_pushed_space_says_what_the_hub_wants_to_know(hub, folder):
+    from huggingface_hub import RepoCard
+
+    repository = hub.repositories["spaces/me/live"]
+    assert (repository.made["sdk"], repository.visibility) == ("gradio", "private")
+    said = RepoCard((folder / "README.md").read_text())
+    values = said.data.to_dict()
+    assert values["models"] == ["me/tiny"] and (folder / values["app_file"]).is_file()
+    assert {"title", "sdk", "sdk_version", "python_version", "license", "suggested_hardware"} <= set(values)
+    assert len(values["short_description"]) <= 60
+    assert 'Client("me/live")' in said.text
+    assert len((folder / "app.py").read_text().splitlines()) <= 60
+
+
+@pytest.fixture(scope="module")
+def space(hub, folder):
+    """The downloaded Space; it loads the model that its card names from the Hub."""
+    with Running(folder, folder.parent / "log", hub_environment(hub.url, folder.parent / "running")) as running:
         yield running
 
 
@@ -121,7 +159,7 @@ def test_the_page_is_that_of_livecc_serve(space):
 
     assert _get(f"{space.url}/") == (200, (PAGE_FOLDER / "index.html").read_text())
     assert _get(f"{space.url}/main.js") == (200, (PAGE_FOLDER / "main.js").read_text())
-    assert "livecc-tiny" in json.loads(_get(f"{space.url}/v1/config")[1])["model"]
+    assert json.loads(_get(f"{space.url}/v1/config")[1])["model"] == "me/tiny"
 
 
 def test_a_borrowed_gpu_is_said_on_the_page():
