@@ -17,7 +17,7 @@ from livecc_hf.checkpoints.cards import kept_card
 from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
-from .model.packed_attention import packed_batch
+from .model.packed_attention import packed_batch, sample_lengths
 from .model.sharding import reduced_head_gradient
 from .saving.checkpoints import RunState, explained_damage, write_run_state
 from .saving.run_identity import RunIdentity
@@ -137,7 +137,7 @@ class LiveCCTrainer(SFTTrainer):
         n_targets = int(kept.sum())
         if not n_targets:
             kept[0, 0] = True  # a row without a supervised token still takes part in the step
-        inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept}
+        inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept, **sample_lengths(self.model, inputs)}
         recorded = []
 
         def recording(**keywords):

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING
-from livecc_hf.training.model.packed_attention import PACKED_SDPA, packed_batch
+from livecc_hf.training.model import packed_attention
+from livecc_hf.training.model.packed_attention import PACKED_SDPA, attend_at_once, packed_batch
+from livecc_hf.training.model.vision import PICTURE_SDPA
 from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 
@@ -38,7 +40,7 @@ def test_loss_and_gradients_are_those_with_a_mask(trainers, checkpointing):
     build, masked = trainers
     trainer = build(f"gradient_checkpointing={checkpointing}")
     assert trainer.model.config.text_config._attn_implementation == PACKED_SDPA
-    assert trainer.model.config.vision_config._attn_implementation == "sdpa"
+    assert trainer.model.config.vision_config._attn_implementation == PICTURE_SDPA
     batch = next(iter(trainer.get_train_dataloader()))
     batch.pop(BOOKKEEPING)
     assert len(batch["input_ids"]) > 1  # rows, some with several samples
@@ -59,6 +61,68 @@ def test_no_mask_is_made(trainers, monkeypatch):
     layer.register_forward_pre_hook(lambda module, args, kw: seen.append(kw["attention_mask"]), with_kwargs=True)
     trainer.compute_loss(trainer.model.train(), dict(batch))
     assert seen == [None]
+
+
+def test_layers_are_given_the_lengths(trainers):
+    """On a GPU asking for them waits for the device, in every layer."""
+    trainer = trainers[0]()
+    batch = next(iter(trainer.get_train_dataloader()))
+    seen = []
+    for layer in trainer.model.model.language_model.layers:
+        layer.self_attn.register_forward_pre_hook(
+            lambda module, args, kw: seen.append(kw["sample_lengths"]), with_kwargs=True
+        )
+    trainer.compute_loss(trainer.model.train(), dict(batch))
+    assert seen and set(seen) == {tuple(batch["cu_seq_lens_q"].diff().tolist())}
+
+
+def loop_of_sdpa(query, key, value, starts, starts_k, longest, longest_k, *, scale, window_size, enable_gqa):
+    """What `varlen_attn` computes, which needs a GPU; tokens first: (tokens, heads, size)."""
+    assert starts is starts_k and longest == longest_k == int(starts.diff().max()) and window_size == (-1, 0)
+    samples = zip(*(states.split(starts.diff().tolist()) for states in (query, key, value)))
+    attended = [
+        torch.nn.functional.scaled_dot_product_attention(
+            *(states.transpose(0, 1)[None] for states in sample), is_causal=True, scale=scale, enable_gqa=enable_gqa
+        )
+        for sample in samples
+    ]
+    return torch.cat([sample[0].transpose(0, 1) for sample in attended])
+
+
+def packed_states(device="cpu", dtype=torch.float32):
+    """Query, key and value of 2 rows of 12 tokens with samples of 5, 7, 9 and 3; 4 heads, 2 of keys."""
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, heads, 12, 16, generator=generator).to(device, dtype) for heads in (4, 2, 2)]
+    return states, torch.tensor([0, 5, 12, 21, 24], dtype=torch.int32, device=device)
+
+
+class Module(torch.nn.Module):
+    num_key_value_groups = 2
+    is_causal = True
+
+
+def test_one_call_for_all_samples_is_given_what_sample_by_sample_is():
+    states, starts = packed_states()
+    found = attend_at_once(loop_of_sdpa, tuple(states), starts, 9, 0.3).reshape(2, 12, 4, 16)
+    expected, _ = packed_attention._attend(Module(), *states, None, starts, scaling=0.3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_one_call_under_autocast_has_one_type():
+    states, starts = packed_states()
+    states[2] = states[2].bfloat16()  # a rotation leaves query and key in float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attend_at_once(loop_of_sdpa, tuple(states), starts, 9, None).dtype == torch.bfloat16
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_one_call_equals_sample_by_sample():
+    states, starts = packed_states("cuda", torch.bfloat16)
+    keywords = {"max_length_q": 9, "scaling": 0.3}
+    assert packed_attention._is_for_varlen(states[0], keywords)
+    found, _ = packed_attention._attend(Module(), *states, None, starts, **keywords)
+    expected, _ = packed_attention._attend(Module(), *states, None, starts, scaling=0.3)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
 
 
 def test_without_lengths_the_mask_is_back(trainers):
@@ -84,7 +148,8 @@ def test_the_model_still_streams_and_saves_as_any_other(trainers, tmp_path):
     reference = trainers[1].model.eval().start_stream(trainer.processing_class, do_sample=False, max_new_tokens=3)
     assert texts == [segment.token_ids for segment in reference.push(frames)]
     trainer.save_model(tmp_path)
-    assert PACKED_SDPA not in (tmp_path / "config.json").read_text()
+    saved = (tmp_path / "config.json").read_text()
+    assert PACKED_SDPA not in saved and PICTURE_SDPA not in saved
 
 
 def test_a_frozen_vision_tower_is_not_differentiated(recipe):

@@ -44,7 +44,8 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
 def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForConditionalGeneration:
     """Load the model with the parts a recipe trains set to be trained, quantised where it says so.
 
-    Packed attention and Liger's kernels are in place where the recipe packs rows, or turns Liger on.
+    The vision tower is lean (`use_lean_vision`); packed attention and Liger's kernels are in place where the recipe
+    packs rows, or turns Liger on.
 
     Raises:
         ValueError: if a part is unknown, or the precision cannot be trained.
@@ -56,6 +57,7 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
     from .liger import apply_liger
     from .packed_attention import use_packed_attention
     from .parts import prepare_quantized, quantization_config, set_trainable
+    from .vision import use_lean_vision
 
     ours, model_config = recipe.ours, recipe.model
     quantization = quantization_config(model_config, ours.train_parts)
@@ -74,6 +76,7 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
         prepare_quantized(model, model_config.model_name_or_path)
     else:
         set_trainable(model, ours.train_parts)
+    use_lean_vision(model.model.visual)
     if recipe.packing:
         use_packed_attention(model)
     if recipe.training.use_liger_kernel:

@@ -1,18 +1,21 @@
 """Attention within the samples of a packed row, without a mask.
 
 transformers' ``sdpa`` gives a packed batch a mask of (rows, 1, length, length), which keeps PyTorch from its fast
-kernels and has an entry for each pair of tokens. Here each sample is attended to on its own, causally: the
-same result, from the lengths that the collator puts into the batch (`cu_seq_lens_q`), as flash attention takes them.
+kernels and has an entry for each pair of tokens. Here samples are told apart by the lengths that the collator puts into
+the batch (`cu_seq_lens_q`), as flash attention takes them: in one call for all samples where PyTorch has one
+(`torch.nn.attention.varlen`, on GPUs in 16 bits), else sample by sample. The result is the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -20,12 +23,23 @@ from transformers.masking_utils import sdpa_mask
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # PyTorch before 2.10
+    varlen_attn = None
+
 PACKED_SDPA = "packed_sdpa"
 _in_packed_batch: ContextVar[bool] = ContextVar("in_packed_batch", default=False)
+# All but cuDNN's, which makes a plan for every new shape: tens of milliseconds, and here nearly every shape is new.
+_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# The first version had neither grouped queries nor a window, which is how causal attention is asked for.
+_HAS_VARLEN = varlen_attn is not None and {"window_size", "enable_gqa", "scale"} <= set(
+    inspect.signature(varlen_attn).parameters
+)
 
 
 def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
-    """Lets the language model of a model that uses ``sdpa`` attend sample by sample in packed batches.
+    """Let the language model of a model that uses ``sdpa`` attend within samples in packed batches.
 
     Outside of :func:`packed_batch` nothing changes. Other attention implementations are left alone: flash attention
     takes the lengths itself.
@@ -39,12 +53,33 @@ def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
 
 @contextlib.contextmanager
 def packed_batch(inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Says that the forward pass inside is of this batch: it needs no mask if the batch has its samples' lengths."""
+    """Say that the forward pass inside is of this batch: it needs no mask if the batch has its samples' lengths."""
     token = _in_packed_batch.set("cu_seq_lens_q" in inputs)
     try:
         yield
     finally:
         _in_packed_batch.reset(token)
+
+
+def sample_lengths(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return `sample_lengths`, what packed attention takes beside a batch: else every layer asks the device for them.
+
+    Args:
+        model: the model, without what a trainer wraps it in.
+        inputs: the batch.
+
+    Returns:
+        The lengths of the samples in all rows, padding included; empty where attention does not ask for them.
+    """
+    implementation = model.config.get_text_config()._attn_implementation or ""
+    if "cu_seq_lens_q" not in inputs or not implementation.endswith(PACKED_SDPA):
+        return {}
+    return {"sample_lengths": tuple(inputs["cu_seq_lens_q"].diff().tolist())}
+
+
+def attention_kernels(device: torch.device) -> contextlib.AbstractContextManager:
+    """Return a context in which `scaled_dot_product_attention` takes a kernel that does not care for new shapes."""
+    return sdpa_kernel(_BACKENDS) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _mask(*args, **keywords) -> torch.Tensor | None:
@@ -58,14 +93,65 @@ def _attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    sample_lengths: tuple[int, ...] | None = None,
     **keywords,
 ) -> tuple[torch.Tensor, None]:
-    """Attends within each sample; query (rows, heads, length, size), `cu_seq_lens_q` over all rows with padding."""
+    """Attend within each sample; query (rows, heads, length, size), `cu_seq_lens_q` over all rows with padding."""
     if cu_seq_lens_q is None or attention_mask is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
     rows, _, length, _ = query.shape
-    lengths = cu_seq_lens_q.diff().tolist()
+    if _is_for_varlen(query, keywords):
+        longest, scale = keywords["max_length_q"], keywords.get("scaling")
+        attended = attend_at_once(varlen_attn, (query, key, value), cu_seq_lens_q, longest, scale)
+        return attended.reshape(rows, length, *attended.shape[1:]), None
+    lengths = cu_seq_lens_q.diff().tolist() if sample_lengths is None else sample_lengths
     in_a_row = [tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value)]
     samples = zip(*(tensor.split(lengths, dim=2) for tensor in in_a_row), strict=True)
-    attended = torch.cat([sdpa_attention_forward(module, *sample, None, **keywords)[0] for sample in samples], dim=1)
+    with attention_kernels(query.device):
+        parts = [sdpa_attention_forward(module, *sample, None, **keywords)[0] for sample in samples]
+    attended = torch.cat(parts, dim=1)
     return attended.reshape(rows, length, *attended.shape[2:]), None
+
+
+def attend_at_once(
+    varlen: Callable[..., torch.Tensor],
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    starts: torch.Tensor,
+    longest: int,
+    scale: float | None,
+) -> torch.Tensor:
+    """Attend causally within all samples by one call.
+
+    Args:
+        varlen: `torch.nn.attention.varlen.varlen_attn`.
+        states: query, key and value (rows, heads, length, size), in types that autocast may still have to make one.
+        starts: int32 (samples + 1), where each sample begins in the rows laid end to end, and the end.
+        longest: tokens of the longest sample.
+        scale: of the scores; `None`: by the size of a head.
+
+    Returns:
+        (rows * length, heads, size).
+    """
+    device = states[0].device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states[0].dtype
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1).to(dtype) for tensor in states)
+    is_grouped = query.shape[1] != key.shape[1]
+    causal = (-1, 0)
+    return varlen(
+        query, key, value, starts, starts, longest, longest, scale=scale, window_size=causal, enable_gqa=is_grouped
+    )
+
+
+def _is_for_varlen(query: torch.Tensor, keywords: Mapping[str, Any]) -> bool:
+    """Return whether PyTorch attends to this in one call."""
+    if not _HAS_VARLEN or query.device.type != "cuda" or torch.version.hip is not None:
+        return False
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype
+    return (
+        dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 256
+        and not keywords.get("dropout")
+        and keywords.get("max_length_q") is not None
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
