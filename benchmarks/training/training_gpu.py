@@ -14,6 +14,12 @@ FLOPs utilisation counts 4N FLOPs a token: 2N forward, 2N backward to the activa
 N are the parameters of the language model's layers; the head counts at supervised positions only, as it runs there
 only; the vision tower counts 2N for each of its patches, since nothing goes back through it. Attention's products,
 recomputation, the adapter and the optimizer count nothing, so the figure is on the low side.
+
+Why the target is an MFU of 0.25 for LoRA at 8,192 tokens, by estimate for an H200: gradient checkpointing computes the
+forward pass twice, so matrix products take 6N = 321 TFLOP, 0.49 s at the 650 TFLOP/s that such products reach;
+attention 61 TFLOP, 0.13 s; the adapters' element-wise work 0.1 s, that of norms, rotation and SwiGLU 0.085 s, the
+vision tower 0.085 s. That is 0.9 s for the 250 TFLOP that count: 0.28 of the peak of 989 TFLOP/s. Even with products
+at 790 TFLOP/s and nothing else to do it would be 0.62, and 0.4 leaves 0.63 s for all of it.
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ METHODS = ("lora", "qlora")
 PATCH_VALUES = 1176
 FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml
 TURN_TEXT_TOKENS, SPOKEN_TOKENS = 15, 13
-MIN_MFU = 0.4
+MIN_MFU = 0.25  # see above for the arithmetic
 # Most memory of QLoRA, by tokens in a row.
 MAX_QLORA_GB = {8192: 14, 24576: 24}
 # Dense bfloat16 with float32 accumulation, in TFLOP/s; check against the maker's data sheet before
@@ -89,6 +95,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
     from torch import nn
 
     from livecc_hf.training.model.packed_attention import use_packed_attention
+    from livecc_hf.training.model.vision import use_lean_vision
 
     def replaced(name: str, module: nn.Module) -> nn.Module | None:
         is_layer = isinstance(module, nn.Linear) and name.startswith("model.language_model.layers")
@@ -105,6 +112,7 @@ def build_model(config, device: str, attention: str, four_bit: bool):
         model.config.quantization_config = described
         model.hf_quantizer = AutoHfQuantizer.from_config(described)
         model.quantization_method = described.quant_method
+    use_lean_vision(model.model.visual)
     use_packed_attention(model)
     return model.train()
 
@@ -184,7 +192,7 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
     import torch
     from peft import get_peft_model
 
-    from livecc_hf.training.model.packed_attention import packed_batch
+    from livecc_hf.training.model.packed_attention import packed_batch, sample_lengths
 
     four_bit = getattr(model, "is_loaded_in_4bit", False)
     model = get_peft_model(model, lora(model))
@@ -196,7 +204,7 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
             parameter.data = parameter.data.to(torch.bfloat16)
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in batch.items()}
-    inputs = supervised_inputs(inputs)
+    inputs = supervised_inputs(inputs) | sample_lengths(model, inputs)
     times, losses = [], []
     for _ in range(n_steps):
         start = time.perf_counter()
@@ -342,7 +350,7 @@ def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict
     options += ["--steps", str(arguments.steps), "--clips", str(arguments.clips)]
     options += [f"--{name}" for name in ("small", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
     try:
-        return in_child(__file__, *options, environment={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"})
+        return in_child(__file__, *options, environment={"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
     except RuntimeError as error:
         return {"method": method, "tokens": n_tokens, "error": str(error)}
 
