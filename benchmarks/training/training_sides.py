@@ -62,10 +62,12 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.training.model.packed_attention import use_packed_attention
     from livecc_hf.training.model.parts import set_trainable
+    from livecc_hf.training.model.vision import use_lean_vision
     from livecc_hf.training.trainer import LiveCCTrainer
 
     model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
     set_trainable(model, ("language_model",))
+    use_lean_vision(model.model.visual)
     use_packed_attention(model)
     processor = load_processor(str(folder))
     data = TrainingData([DataPart("stored", {}, StoredPart(samples), 1)], processor, EncodeOptions())
