@@ -39,7 +39,7 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
     recipe = ROOT / "recipes/data/pretrain.yaml"
     options = load_options(
         recipe,
-        ["text_loss.max_loss=5", "limit=10", "dataset.license=cc-by-4.0", "keep_going=true"],
+        ["text_loss.max_loss=5", "limit=10", "dataset.license=cc-by-4.0", "report.frames=0", "keep_going=true"],
         "metadata,text_loss",
         out=str(tmp_path),
         engine=None,
@@ -48,6 +48,7 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
     assert (metadata.name, text_loss.max_loss, text_loss.min_loss) == ("metadata", 5, 1.5)
     assert (options.limit, options.keep_going, options.out, options.engine) == (10, True, str(tmp_path), "local")
     assert options.about([], {}).license == "cc-by-4.0"
+    assert (options.report_options().frames, options.report_options().samples) == (0, 6)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,9 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["dataset.video_feature=1"], "dataset.video_feature is 1: expected true or false"),
         (["dataset.sources=3"], "dataset.sources is 3: expected a list of texts, such as [3]"),
         (["dataset.language=[1]"], "dataset.language is [1]: expected a list of texts"),
+        (["report.sample=3"], "unknown report key 'sample': did you mean samples?"),
+        (["report.frames=many"], "report.frames is 'many': expected a whole number"),
+        (["report.frame_px=2"], "report.frame_px is 2: expected 16 or more, such as 192"),
         (["dataset.name=12"], "dataset.name is 12: expected text; put it into quotes"),
         (["item_timeout_s=-1"], "item_timeout_s is -1; expected seconds, or 0 for no limit"),
         (["language.language=xx"], "language is 'xx': expected the code of a language that CLD3 knows, one of af, am"),

@@ -20,7 +20,7 @@ from .execution.unit_folder import UnitFolder
 from .execution.units import StageStats, total_stats
 from .options import BuildOptions
 from .outputs.dataset_folder import STAGE, NoClipError, write_dataset_folder
-from .outputs.report import write_report
+from .outputs.report.write import write_report
 from .progress import Say
 from .run_folder import DATASET, DROPPED, FUNNEL, REPORT, UNITS, VIDEOS, plain
 from .schemas import CLIP_SCHEMA, DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
@@ -38,7 +38,8 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
         saved = _saved(file)
         # Keys of `dataset` may have changed: it is written anew then, and no stage runs again. So it is where a file is
         # gone, or nothing was kept, since videos that were missing may be there now.
-        is_same = (saved.get("dataset"), saved.get("units")) == (plain(options.dataset), folder.numbers())
+        told = (saved.get("dataset"), saved.get("report", {}), saved.get("units"))
+        is_same = told == (plain(options.dataset), plain(options.report), folder.numbers())
         if is_same and saved.get("clips") and all((out / name).is_file() for name in saved.get("files", [""])):
             return saved
         file.unlink()
@@ -53,8 +54,11 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
     if extra:
         stats.append(_left_out(stats[-1], n_rows, extra))
     _write_tables(out / DROPPED, chain(folder.dropped(), extra, [DROPPED_SCHEMA.empty_table()]), DROPPED_SCHEMA)
-    write_report(out, stats, stages, repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED))
-    saved = {"clips": n_rows, "dataset": plain(options.dataset), "units": folder.numbers()}
+    say("writing the report")
+    kept, dropped = repeats.without(folder.rows()), pq.ParquetFile(out / DROPPED)
+    write_report(out, stats, stages, kept, dropped, options.report_options())
+    saved = {"clips": n_rows, "units": folder.numbers()}
+    saved |= {"dataset": plain(options.dataset), "report": plain(options.report)}
     saved["files"] = [DROPPED, *REPORT, *(str(path.relative_to(out)) for path in files)]
     saved["stages"] = [asdict(item) for item in stats]
     write_json(file, saved)

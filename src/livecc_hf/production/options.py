@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import math
 import os
@@ -18,15 +17,12 @@ from .stages.registry import convert_value, make_stage
 if TYPE_CHECKING:
     from .outputs.card import DatasetAbout
     from .outputs.dataset_folder import FolderOptions
+    from .outputs.report.options import ReportOptions
 
 ENGINES = ("local", "ray")
-# How a stage works, and not what it makes: a run may go on with others, as on another machine.
-_HOW_KEYS = {
-    *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
-    *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
-}
 _ABOUT_KEYS = ("name", "sources", "language", "license", "license_name", "license_link", "notes")
 _FOLDER_KEYS = ("videos", "video_feature", "jsonl", "clips_per_shard")
+_SECTIONS = ("dataset", "report")  # options that hold options
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,10 @@ class BuildOptions:
     dataset: dict[str, Any] = field(
         default_factory=dict, metadata={"help": f"For the card and its files: {', '.join(_ABOUT_KEYS + _FOLDER_KEYS)}."}
     )
+    report: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "What report.html shows: samples, kept_samples, frames, frame_px, max_pictures."},
+    )
 
     def __post_init__(self) -> None:
         for name, example in (("input", "my-videos"), ("out", "runs/my-dataset")):
@@ -96,6 +96,7 @@ class BuildOptions:
         if self.max_retries < 0:
             raise ValueError(f"max_retries is {self.max_retries}; expected 0 or more")
         _check_dataset(self.dataset)
+        self.report_options()
 
     def make_stages(self) -> list[Stage]:
         """Returns the stages, in order.
@@ -116,6 +117,15 @@ class BuildOptions:
 
         chosen = {key: value for key, value in self.dataset.items() if key in _FOLDER_KEYS}
         return FolderOptions(**chosen, overwrite=True)
+
+    def report_options(self) -> ReportOptions:
+        """Return how much the report shows."""
+        from .outputs.report.options import ReportOptions
+
+        known = {item.name: item for item in fields(ReportOptions)}
+        _check_keys(self.report, known, "report key")
+        chosen = {key: convert_value(value, known[key], f"report.{key}") for key, value in self.report.items()}
+        return ReportOptions(**chosen)
 
     def about(self, stages: Sequence[Stage], funnel: Mapping[str, Mapping[str, float | None]]) -> DatasetAbout:
         """Returns what the dataset's card says."""
@@ -154,10 +164,12 @@ def load_options(
         values["stages"] = _chosen(values["stages"], only_stages)
     known = {item.name: item for item in fields(BuildOptions)}
     _check_keys(values, known, "option")
-    for key in set(values) - {"stages", "dataset"}:
+    for key in set(values) - {"stages", *_SECTIONS}:
         values[key] = convert_value(values[key], known[key], key)
-    if not isinstance(values.get("dataset", {}), dict):
-        raise ValueError(f"dataset is {values['dataset']!r}: expected a mapping")
+    for key in _SECTIONS:
+        values[key] = {} if values.get(key) is None else values[key]
+        if not isinstance(values[key], dict):
+            raise ValueError(f"{key} is {values[key]!r}: expected a mapping")
     return BuildOptions(**values)
 
 
@@ -203,8 +215,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if key == "stages":
             raise ValueError("stages are chosen with --stages a,b")
         values[key] = value
-    elif section == "dataset":
-        values["dataset"] = {**(values.get("dataset") or {}), name: value}
+    elif section in _SECTIONS and section not in values["stages"]:
+        values[section] = {**(values.get(section) or {}), name: value}
     else:
         stages = values["stages"]
         target = section if section in stages else _by_class_name(stages).get(section)
@@ -249,12 +261,3 @@ def _check_keys(values: Mapping[str, Any], known: Sequence[str] | Mapping[str, A
             near = difflib.get_close_matches(str(key), list(known), n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             raise ValueError(f"unknown {what} {key!r}: {hint}")
-
-
-def stage_values(stage: Stage) -> dict[str, Any]:
-    """Return what of a stage decides its output: its thresholds, without where its model runs."""
-    return {
-        item.name: getattr(stage, item.name)
-        for item in dataclasses.fields(stage)
-        if item.init and item.name not in _HOW_KEYS
-    }

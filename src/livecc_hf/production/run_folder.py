@@ -13,8 +13,9 @@ from livecc_hf import __version__
 from ..utils.atomic import write_json
 from .execution.unit_folder import UnitFolder
 from .inputs.videos import VideoInput
-from .options import BuildOptions, stage_values
+from .options import BuildOptions
 from .stages.base import Stage
+from .stages.registry import stage_values
 
 UNITS, DATASET, VIDEOS, DROPPED, FUNNEL = "units", "dataset", "videos.parquet", "dropped.parquet", "funnel.json"
 CONFIG, REPORT = "build.json", ("report.html", "report.png")

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from livecc_hf.production.execution.units import StageStats
-from livecc_hf.production.outputs.report import write_report
-from livecc_hf.production.outputs.report_charts import draw, make_distributions, thresholds_of
+from livecc_hf.production.outputs.report.charts import draw, make_distributions, thresholds_of
+from livecc_hf.production.outputs.report.write import write_report
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA, words_array
 from livecc_hf.production.stages.clips import PretrainClips
 from livecc_hf.production.stages.text_loss import TextLoss
@@ -49,10 +49,11 @@ def test_the_page_shows_counts_thresholds_and_samples_and_is_safe(tmp_path):
     for text in ("kept 20", "dropped by it 9", "max_loss = 5", "min_s = 30", "Dropped by text_loss: high", "unknown"):
         assert text in page, text
     assert "p(talking head)" not in page  # no row has it
-    thresholds = page[page.index("<h2>Thresholds") :]
-    assert "<td>max_loss</td>" in thresholds
-    assert not any(f"<td>{name}</td>" in thresholds for name in ("name", "takes", "makes_clips", "batch_rows"))
-    assert len(re.findall(r"<td>d\d+<", page)) == 7  # six samples of a reason, one of the other
+    assert "<li>min_s = <b>30.0</b></li>" in page  # as it is by default
+    assert '<li class="set">max_loss = <b>5</b> (default 6.5)</li>' in page
+    assert "Most mean loss of a token, in nats." in page
+    assert not any(f"{name} =" in page for name in ("name", "takes", "makes_clips", "batch_rows"))
+    assert len(re.findall(r"<b>d\d+<", page)) == 7  # six samples of a reason, one of the other
     assert not list(tmp_path.glob(".*"))
 
 

@@ -10,6 +10,11 @@ from typing import Any
 
 from .base import Stage
 
+# How a stage works, and not what it makes: a run may go on with others, as on another machine.
+HOW_KEYS = {
+    *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
+    *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
+}
 # Where each stage is, so that a run imports no others: some come with a model's code.
 STAGES = {
     "probe": "metadata:Probe",
@@ -100,3 +105,12 @@ def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
     if known and not any(fits for _, fits in known):
         raise ValueError(f"{name} is {value!r}: expected {' or '.join(text for text, _ in known)}")
     return value
+
+
+def stage_values(stage: Stage) -> dict[str, Any]:
+    """Return what of a stage decides its output: its thresholds, without where its model runs."""
+    return {
+        item.name: getattr(stage, item.name)
+        for item in dataclasses.fields(stage)
+        if item.init and item.name not in HOW_KEYS
+    }

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..execution.units import StageStats
-from ..stages.base import Stage
+from ...execution.units import StageStats
+from ...stages.base import Stage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +27,7 @@ class Distribution:
     """A number that thresholds cut, over what was kept and what was dropped for it.
 
     Attributes:
+        name: of the number; where clips have a column for it, that column's.
         title: with the unit.
         column: a function from clips to the number, float64 (rows,), NaN where there is none.
         reasons: the dropped rows whose `value` is this number: stage, and reason or `None` for all of them.
@@ -34,6 +35,7 @@ class Distribution:
         span: range that is drawn; numbers outside count in the first and last bin.
     """
 
+    name: str
     title: str
     column: Callable[[pa.Table], np.ndarray]
     reasons: Sequence[tuple[str, str | None]]
@@ -46,6 +48,10 @@ class Distribution:
         """Returns how many numbers fall into each bin."""
         values = values[np.isfinite(values)]
         return np.histogram(np.clip(values, *self.span), BINS, self.span)[0]
+
+    def is_cut_by(self, stage: str, reason: str | None = None) -> bool:
+        """Return whether a stage, and one of its reasons, drop rows for this number."""
+        return any(name == stage and reason in (None, cause or reason) for name, cause in self.reasons)
 
     @property
     def is_empty(self) -> bool:
@@ -63,14 +69,13 @@ def make_distributions() -> list[Distribution]:
     speed = [f"{stage}{name}" for stage in both for name in ("min_words_per_s", "max_words_per_s")]
     length = [f"{stage}{name}" for stage in both for name in ("min_s", "max_s")]
     return [
-        Distribution("Clip length in seconds", _lengths, of_clips("short", "long"), length, (0, 300)),
-        Distribution("Words per second", _speeds, of_clips("too_slow", "too_fast"), speed, (0, 6)),
-        Distribution("Language score", _column("language_score"), [("language", None)], ["language.*"], (0, 1)),
-        Distribution("Text loss", _column("text_loss"), [("text_loss", None)], ["text_loss.*"], (0, 10)),
+        Distribution("length_s", "Clip length in seconds", _lengths, of_clips("short", "long"), length, (0, 300)),
+        Distribution("words_per_s", "Words per second", _speeds, of_clips("too_slow", "too_fast"), speed, (0, 6)),
+        _of_stage("language", "language_score", "Language score", (0, 1)),
+        _of_stage("text_loss", "text_loss", "Text loss", (0, 10)),
+        _of_stage("talking_head", "p_talking_head", "p(talking head)", (0, 1)),
         Distribution(
-            "p(talking head)", _column("p_talking_head"), [("talking_head", None)], ["talking_head.*"], (0, 1)
-        ),
-        Distribution(
+            "speaker_ratio",
             "Share of frames in which a face speaks",
             _column("speaker_ratio"),
             [("active_speaker", "active_speaker")],
@@ -78,6 +83,11 @@ def make_distributions() -> list[Distribution]:
             (0, 1),
         ),
     ]
+
+
+def _of_stage(stage: str, name: str, title: str, span: tuple[float, float]) -> Distribution:
+    """Return the number that a stage finds, and cuts whatever its reason is called."""
+    return Distribution(name, title, _column(name), [(stage, None)], [f"{stage}.*"], span)
 
 
 def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], stages: Sequence[Stage]) -> Figure:

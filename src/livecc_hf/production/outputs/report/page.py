@@ -1,0 +1,198 @@
+"""The page of a report: an overview, a screen for each stage, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from ...execution.units import StageStats
+from ...stages.base import Stage
+from ...stages.registry import HOW_KEYS
+from .charts import BINS, Distribution, thresholds_of
+from .html import anchor, code, number, plain_value, table, text
+from .pictures import Photographer
+from .samples import Sample
+from .strips import measures_of, show_sample
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a report shows of a run's rows.
+
+    Attributes:
+        distributions: of the numbers that thresholds cut.
+        kept: samples of what is left.
+        reasons: how many rows each stage dropped for each reason.
+        dropped: samples of these.
+    """
+
+    distributions: Sequence[Distribution]
+    kept: Sequence[Sample]
+    reasons: Mapping[tuple[str, str], int]
+    dropped: Mapping[tuple[str, str], Sequence[Sample]]
+
+    def reasons_of(self, stage: str) -> list[str]:
+        """Return the reasons of a stage, the most frequent first."""
+        found = [(-count, reason) for (name, reason), count in self.reasons.items() if name == stage]
+        return [reason for _, reason in sorted(found)]
+
+
+def make_page(
+    folder: Path,
+    stats: Sequence[StageStats],
+    stages: Sequence[Stage],
+    found: Findings,
+    photographer: Photographer,
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        folder: of the page.
+        stats: of each stage.
+        stages: for their thresholds.
+        found: what is shown.
+        photographer: makes the pictures.
+    """
+    name = text(folder.absolute().name)
+    writer = _Writer(folder, stages, found, photographer)
+    # What the stages could not know of, such as rows of the input, stands where it happened.
+    names = [item.name for item in stats]
+    names += [stage for stage in dict.fromkeys(stage for stage, _ in found.reasons) if stage not in names]
+    by_name = {stage.name: stage for stage in stages}
+    stats_of = {item.name: item for item in stats}
+    shown = [stage for stage in names if stage in by_name or found.reasons_of(stage)]
+    links = "".join(f'<a href="#{anchor("stage", stage)}">{text(stage)}</a>' for stage in shown)
+    nav = f'<nav>{links}<a href="#kept">what is left</a></nav>'
+    sections = [f"<h1>Data production: {name}</h1>{nav}{_overview(stats, found, shown)}"]
+    sections += [writer.stage(stage, by_name.get(stage), stats_of.get(stage)) for stage in shown]
+    kept = "".join(writer.sample(sample, sample.others) for sample in found.kept) or "<p>Nothing.</p>"
+    sections.append(f'<h2 id="kept">What is left <span class="soft">{len(found.kept)} shown</span></h2>{kept}')
+    style = (files("livecc_hf.production.outputs.report") / "page/report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Data production: {name}</title><style>{style}</style></head><body>"
+        + "".join(f"<section>{section}</section>" for section in sections)
+        + "</body></html>"
+    )
+
+
+def _overview(stats: Sequence[StageStats], found: Findings, shown: Sequence[str]) -> str:
+    """Return the funnel as a table."""
+    rows = []
+    for item in stats:
+        share = item.items_out / item.items_in if item.items_in else 0.0
+        bar = f'<span class="share"><em style="width:{100 * min(share, 1):.1f}%"></em></span>'
+        hours = [
+            f"{value:,.2f}" if value or not items else "unknown"
+            for value, items in ((item.hours_in, item.items_in), (item.hours_out, item.items_out))
+        ]
+        n_dropped = sum(count for (stage, _), count in found.reasons.items() if stage == item.name)
+        counts = [f"{value:,}" for value in (item.items_in, item.items_out)]
+        percent = f"{share:.1%}" if share <= 1 else "clips of videos"
+        name = text(item.name)
+        if item.name in shown:
+            name = f'<a href="#{anchor("stage", item.name)}">{name}</a>'
+        seconds = f"{item.seconds:,.1f}"
+        rows.append([name, *counts, percent, bar, *hours, f"{n_dropped:,}", f"{item.errors:,}", seconds])
+    heads = ["stage", "in", "kept", "", "", "hours in", "hours kept", "rows dropped", "errors", "process seconds"]
+    return f'<div class="scroll">{table(heads, rows, (1, 2, 3, 5, 6, 7, 8, 9))}</div>'
+
+
+class _Writer:
+    """Writes the parts of a page that show samples."""
+
+    def __init__(self, folder: Path, stages: Sequence[Stage], found: Findings, photographer: Photographer):
+        self.folder, self.found, self.photographer = folder, found, photographer
+        self._items = [
+            (item.name, item, dict(thresholds_of(item, stages))) for item in found.distributions if not item.is_empty
+        ]
+
+    def stage(self, name: str, stage: Stage | None, stats: StageStats | None) -> str:
+        """Return the section of a stage, which fits a screen until its samples are opened."""
+        doc = (type(stage).__doc__ or "").strip().split("\n")[0] if stage is not None else ""
+        counts = f"{stats.items_in:,} in, {stats.items_out:,} kept" if stats is not None else ""
+        facts = f'<p class="soft">{code(doc)}</p>' if doc else ""
+        facts += _thresholds(stage) if stage is not None else ""
+        items = [entry for entry in self._items if entry[1].is_cut_by(name)]
+        charts = "".join(_histogram(item, thresholds) for _, item, thresholds in items)
+        reasons = "".join(self._reason(name, reason) for reason in self.found.reasons_of(name))
+        reasons = reasons or '<p class="soft">Nothing was dropped.</p>'
+        head = f'<h2 id="{anchor("stage", name)}">{text(name)} <span class="soft">{counts}</span></h2>'
+        return (
+            f'<div class="stage">{head}<div>{facts}</div><div>{charts}</div><div class="reasons">{reasons}</div></div>'
+        )
+
+    def _reason(self, stage: str, reason: str) -> str:
+        samples = self.found.dropped.get((stage, reason), ())
+        cut = [entry for entry in self._items if entry[1].is_cut_by(stage, reason)][:1]
+        shown = []
+        for sample in samples:
+            value = {cut[0][0]: sample.others.get("value")} if cut else {}
+            shown.append(self.sample(sample, value))
+        count = self.found.reasons[stage, reason]
+        # The place is inside, so that a link to it opens it.
+        return (
+            f"<details><summary>Dropped by {text(stage)}: {text(reason)} <b>{count:,}</b></summary>"
+            f'<div id="{anchor(stage, reason)}">{"".join(shown)}</div></details>'
+        )
+
+    def sample(self, sample: Sample, values: Mapping[str, object]) -> str:
+        """Return a sample with its pictures, and those of the numbers that can be drawn."""
+        measures = measures_of(values, self._items)
+        if measures and "value" in sample.others:
+            sample = replace(sample, others={key: said for key, said in sample.others.items() if key != "value"})
+        return show_sample(sample, self.photographer.strip_of(sample), self.folder, measures)
+
+
+def _thresholds(stage: Stage) -> str:
+    """Return the options of a stage as a person sets them; those that differ from the default stand out."""
+    if not is_dataclass(stage):
+        return ""
+    chosen, ways, meanings = [], [], []
+    for item in fields(stage):  # not `name` or `takes`, which nobody sets
+        if not item.init:
+            continue
+        value = getattr(stage, item.name)
+        is_set = item.default is MISSING or value != item.default
+        shown = f"{text(item.name)} = <b>{text(plain_value(value))}</b>"
+        if is_set and item.default not in (MISSING, ""):
+            shown += text(f" (default {plain_value(item.default)})")
+        entry = f'<li class="set">{shown}</li>' if is_set else f"<li>{shown}</li>"
+        (ways if item.name in HOW_KEYS else chosen).append(entry)
+        meanings.append([text(item.name), code(item.metadata.get("help", ""))])
+    parts = [f'<ul class="thresholds">{"".join(chosen)}</ul>' if chosen else ""]
+    if meanings:
+        how = f'<ul class="thresholds">{"".join(ways)}</ul>' if ways else ""
+        parts.append(
+            f"<details><summary>What these mean{', and how it ran' if ways else ''}</summary>"
+            f'<div class="scroll">{how}{table(["option", "what it is"], meanings)}</div></details>'
+        )
+    return "".join(parts)
+
+
+def _histogram(item: Distribution, thresholds: Mapping[str, float]) -> str:
+    """Return how often each size of a number was kept and dropped, with lines where thresholds cut it."""
+    most = max(int((item.kept + item.dropped).max()), 1)
+    bars = {"kept": "", "dropped": ""}
+    for place, (kept, dropped) in enumerate(zip(item.kept, item.dropped, strict=True)):
+        for name, count, below in (("kept", kept, 0), ("dropped", dropped, kept)):
+            if count:
+                high, base = 100 * count / most, 100 - 100 * below / most
+                bars[name] += f"M{place} {base:.2f}v-{high:.2f}h1v{high:.2f}z"
+    low, top = item.span
+    places = [(at - low) / (top - low) * BINS for at in thresholds.values()]
+    lines = "".join(f'<path class="limit" d="M{place:.2f} 0v100"/>' for place in places)
+    kept = f"kept {item.kept.sum():,}" if item.kept.any() else "kept: not measured"
+    keys = [("kept", kept), ("dropped", f"dropped by it {item.dropped.sum():,}")]
+    keys += [("limit", f"{name} = {at:g}") for name, at in thresholds.items()]
+    key = "".join(f'<span class="{kind}"><b></b>{text(said)}</span>' for kind, said in keys)
+    return (
+        f"<figure><figcaption>{text(item.title)}</figcaption>"
+        f'<svg class="chart" viewBox="0 0 {BINS} 100" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="kept" d="{bars["kept"]}"/><path class="dropped" d="{bars["dropped"]}"/>{lines}</svg>'
+        f'<div class="axis"><span>{number(low)}</span><span>up to {most:,}</span><span>{number(top)}</span></div>'
+        f'<div class="key">{key}</div></figure>'
+    )

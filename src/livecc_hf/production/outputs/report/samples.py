@@ -1,0 +1,99 @@
+"""The few rows that a report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ....utils.hashing import text_hashes
+
+_MOST_WORDS = 400  # of a sample
+_APART = ("id", "video", "start_s", "end_s", "words", "faces", "text", "stage", "reason", "hours", "duration_s")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A clip, or a video.
+
+    Attributes:
+        id, video: as in its row.
+        start_s, end_s: of a clip; of a video 0 and its length, `None` where that is not known.
+        is_clip: whether it is one.
+        words: `start_s`, `end_s` and `word` of each, as far as they are known with their times.
+        is_cut: whether more words follow.
+        text: the first words.
+        faces: `time_s`, `score`, `left`, `top`, `right`, `bottom` of each; empty: none are known.
+        others: what else its row says.
+    """
+
+    id: str
+    video: str
+    start_s: float
+    end_s: float | None
+    is_clip: bool
+    words: Sequence[dict[str, Any]] = ()
+    is_cut: bool = False
+    text: str = ""
+    faces: Sequence[dict[str, float]] = ()
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+class Samples:
+    """A few rows, drawn by a hash of their ids: the same ones whatever the order they come in.
+
+    Args:
+        size: how many.
+        most_words: that a row carries at most; one with as many has more.
+    """
+
+    def __init__(self, size: int, most_words: int = _MOST_WORDS):
+        self.size, self._most_words = size, most_words
+        self._chosen: list[tuple[int, Sample]] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Consider the rows of a table."""
+        hashes = text_hashes(table["id"])
+        candidates = np.arange(len(hashes))
+        if len(self._chosen) == self.size:
+            candidates = np.flatnonzero(hashes < self._chosen[-1][0])
+        if len(candidates) > self.size:
+            candidates = candidates[np.argpartition(hashes[candidates], self.size - 1)[: self.size]]
+        for index in np.sort(candidates):
+            self._chosen.append((int(hashes[index]), read_sample(table, int(index), self._most_words)))
+        self._chosen = sorted(self._chosen, key=lambda item: item[0])[: self.size]
+
+    def rows(self) -> list[Sample]:
+        """Return what was drawn."""
+        return [sample for _, sample in self._chosen]
+
+
+def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> Sample:
+    """Return a row in `VIDEO_SCHEMA`, `CLIP_SCHEMA` or `DROPPED_SCHEMA` as a sample."""
+    row = table.slice(index, 1)
+    columns = {name: row[name][0].as_py() for name in row.column_names if name not in ("words", "previous")}
+    words, is_cut = [], False
+    if "words" in row.column_names:
+        words = pc.list_slice(row["words"], 0, most_words)[0].as_py() or []
+        is_cut = len(words) == most_words
+    start_s, end_s = columns.get("start_s"), columns.get("end_s")
+    is_clip = start_s is not None and end_s is not None and end_s > start_s
+    if not is_clip:
+        hours = columns.get("hours")
+        start_s, end_s = 0.0, columns.get("duration_s") or (3600 * hours if hours else None)
+    return Sample(
+        columns["id"] or "",
+        columns["video"] or "",
+        start_s,
+        end_s,
+        is_clip,
+        words,
+        is_cut,
+        columns.get("text") or " ".join(word["word"] for word in words),
+        columns.get("faces") or [],
+        {name: value for name, value in columns.items() if name not in _APART and value not in (None, "")},
+    )
