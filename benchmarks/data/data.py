@@ -11,30 +11,26 @@ those of processor time, which other work on the machine disturbs least; --small
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
 import sys
 import tempfile
-import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_manifest import ManifestCounts, read_rows, write_caption_file, write_manifest
 from data_runs import STAGES, Run, best, run_build, run_profile
-from harness import hardware
 
-OUTPUT = Path(__file__).resolve().parents[1] / "results" / "data.json"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import at_least, at_most, finish, machine, parser, times_of
+
 PEAK_LIMIT_MB = 2000.0
 WORKERS = (1, 2)
 QUIET_LOAD = 0.5
 TABLE_VIDEOS = 10_000_000
 TABLE_CORES = (16, 64, 256)
 VOCABULARIES = {"Qwen2's": 151_936, "small": 2000}
-TEXT_LOSS_TARGET, TEXT_LOSS_TOLERANCE = 2.0, 1e-4
+TEXT_LOSS_TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,25 +60,20 @@ SMALL = Sizes(3000, 6000, 1, 4, 4, ("small",))
 def measure_pipeline(manifest: Path, counts: ManifestCounts, folder: Path, repeats: int) -> tuple[dict[str, Any], Run]:
     """Measure the whole pipeline on the local engine with as many processes as there are cores."""
     run = best([run_build(manifest, folder / "out") for _ in range(repeats)])
-    per_core = {
-        "clips_per_s_per_core": round(run.clips / run.cpu_s, 1),
-        "videos_per_s_per_core": round(counts.videos / run.cpu_s, 1),
-        "lines_per_s_per_core": round(counts.caption_lines / run.cpu_s),
-    }
-    funnel = [{key: round(stage[key], 1) for key in _FUNNEL} | {"name": stage["name"]} for stage in run.stages]
     return {
         "stages": STAGES.split(","),
         "clips": run.clips,
-        **per_core,
-        "lines_per_s": round(counts.caption_lines / run.wall_s),
+        "clips_per_s_per_core": run.clips / run.cpu_s,
+        "videos_per_s_per_core": counts.videos / run.cpu_s,
+        "lines_per_s_per_core": counts.caption_lines / run.cpu_s,
+        "lines_per_s": counts.caption_lines / run.wall_s,
         "wall_s": run.wall_s,
         "units_s": run.units_s,
         "cpu_s": run.cpu_s,
         "peak_mb": run.peak_mb,
         "peak_limit_mb": PEAK_LIMIT_MB,
-        "is_within_peak_limit": run.peak_mb < PEAK_LIMIT_MB,
         "dataset_mb": run.out_mb,
-        "funnel": funnel,
+        "funnel": [{key: stage[key] for key in ("name", *_FUNNEL)} for stage in run.stages],
     }, run
 
 
@@ -108,15 +99,14 @@ def measure_caption_files(manifest: Path, folder: Path, n_files: int, repeats: i
         batch = pa.Table.from_pylist(rows, VIDEO_SCHEMA)
         stage, seconds = Captions(), float("inf")
         for _ in range(repeats + 1):  # the first warms up
-            began = time.process_time()
-            kept = len(stage(batch).kept)
-            seconds = min(seconds, time.process_time() - began)
+            _, took_s, done = times_of(stage, batch)
+            seconds = min(seconds, took_s)
         found[suffix[1:]] = {
             "files": len(rows),
-            "kept": kept,
+            "kept": len(done.kept),
             "has_word_times": suffix != ".srt",
-            "files_per_s_per_core": round(len(rows) / seconds, 1),
-            "lines_per_s_per_core": round(n_lines / seconds),
+            "files_per_s_per_core": len(rows) / seconds,
+            "lines_per_s_per_core": n_lines / seconds,
         }
     return found
 
@@ -134,9 +124,7 @@ def measure_engines(folder: Path, sizes: Sizes) -> dict[str, Any]:
     for engine in ("local", "ray"):
         for workers in WORKERS:
             whole, least = [
-                best(
-                    [run_build(file, folder / "out", engine=engine, workers=workers) for _ in range(sizes.repeats)],
-                )
+                best([run_build(file, folder / "out", engine=engine, workers=workers) for _ in range(sizes.repeats)])
                 for file in (large, small)
             ]
             units_s = max(whole.units_s - least.units_s, 1e-3)
@@ -148,15 +136,15 @@ def measure_engines(folder: Path, sizes: Sizes) -> dict[str, Any]:
                 "cpu_s": whole.cpu_s,
                 "peak_mb": whole.peak_mb,
                 "overhead_s": least.units_s,
-                "videos_per_s": round(n_videos / units_s, 1),
-                "cpu_ms_per_video": round(1000 * (whole.cpu_s - least.cpu_s) / n_videos, 3),
+                "videos_per_s": n_videos / units_s,
+                "cpu_ms_per_video": 1000 * (whole.cpu_s - least.cpu_s) / n_videos,
             }
     for engine in ("local", "ray"):
         one, two = (found[f"{engine}, {workers}"]["videos_per_s"] for workers in WORKERS)
-        found[f"{engine}_scaling"] = round(two / one, 2)
+        found[f"{engine}_scaling"] = two / one
     ray, local = (found[f"{engine}, {WORKERS[-1]}"] for engine in ("ray", "local"))
-    found["ray_rate_to_local"] = round(ray["videos_per_s"] / local["videos_per_s"], 2)
-    found["ray_overhead_s"] = round(ray["overhead_s"] - local["overhead_s"], 2)
+    found["ray_rate_to_local"] = ray["videos_per_s"] / local["videos_per_s"]
+    found["ray_overhead_s"] = ray["overhead_s"] - local["overhead_s"]
     return found
 
 
@@ -166,7 +154,7 @@ def measure_text_loss(folder: Path, sizes: Sizes) -> dict[str, Any]:
 
     from livecc_hf.production.stages.text_loss import TextLoss
 
-    found: dict[str, Any] = {"target_ratio": TEXT_LOSS_TARGET, "tolerance": TEXT_LOSS_TOLERANCE}
+    found: dict[str, Any] = {}
     for name in sizes.vocabularies:
         model = write_tiny_model(folder / f"model-{VOCABULARIES[name]}", VOCABULARIES[name])
         stage = TextLoss(model=model, device="cpu")
@@ -234,7 +222,7 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, Any]:
         for file in (manifest, small)
     )
     return {
-        "manifest": counts.as_dict(),
+        "manifest": dataclasses.asdict(counts),
         "pipeline": pipeline,
         "profile": profile,
         "caption_files": measure_caption_files(manifest, folder, sizes.caption_files, sizes.repeats),
@@ -242,35 +230,40 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, Any]:
         "text_loss": measure_text_loss(folder, sizes),
         "ten_million_videos": table_of((profile, least), run, counts, few),
         "repeats": sizes.repeats,
-        "load_average_before": round(load_before, 2),
+        "load_average_before": load_before,
         "is_quiet": load_before <= QUIET_LOAD,  # else the engines' rates and scaling, in wall time, say little
-        "hardware": hardware(),
-        "versions": {name: version(name) for name in ("livecc-hf", "pyarrow", "numpy", "ray", "cld3-py", "torch")},
     }
 
 
-def main() -> None:
-    """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a run of a minute, to try the script")
+def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what must hold and whether it does."""
+    asked = [at_most("pipeline: MB of memory", found["pipeline"]["peak_mb"], PEAK_LIMIT_MB)]
+    for name in VOCABULARIES:
+        if name in found["text_loss"]:
+            difference = found["text_loss"][name]["max_difference"]
+            asked.append(at_most(f"text_loss, {name} vocabulary: difference", difference, TEXT_LOSS_TOLERANCE))
+    if "Qwen2's" in found["text_loss"]:
+        asked.append(at_least("text_loss: batches to single clips", found["text_loss"]["Qwen2's"]["ratio"], 2))
+    return asked
+
+
+def main() -> int:
+    """Measure and write."""
+    made = parser(__doc__)
     for name in ("lines", "engine_lines", "repeats"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
-    parser.add_argument(
-        "--work", type=Path, help="folder for what is made meanwhile, some GB; default: a temporary one"
-    )
-    arguments = parser.parse_args()
+        made.add_argument(f"--{name.replace('_', '-')}", type=int)
+    made.add_argument("--work", type=Path, help="folder for what is made meanwhile, some GB; default: a temporary one")
+    arguments = made.parse_args()
     given = {name: getattr(arguments, name) for name in ("lines", "engine_lines", "repeats")}
     sizes = dataclasses.replace(SMALL if arguments.small else Sizes(), **{k: v for k, v in given.items() if v})
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if (load := os.getloadavg()[0]) > QUIET_LOAD:
         print(f"the load is {load:.1f}: wait until the machine is quiet for a fair comparison", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
-        result = measure(sizes, Path(folder))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+        found = measure(sizes, Path(folder))
+    packages = ("livecc-hf", "pyarrow", "numpy", "ray", "cld3-py", "torch")
+    return finish(arguments, found | machine(*packages), targets(found), "data.json")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

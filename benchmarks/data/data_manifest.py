@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,6 @@ class ManifestCounts:
     words: int
     hours: float
     mb: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """The counts as they are written to the results."""
-        return asdict(self)
 
 
 def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:

@@ -1,4 +1,4 @@
-"""Runs data production for `benchmarks/data/data.py`, in processes: measured from outside, or profiled inside."""
+"""Run data production for `benchmarks/data/data.py`, in processes: measured from outside, or profiled inside."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _TreeWatch:
 
 
 def timed_build(manifest: str, out: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Run the pipeline in this process; returns `clips` and `units_s`."""
+    """Run the pipeline in this process; return `clips` and `units_s`."""
     began = time.perf_counter()
     from livecc_hf.production.build import build
 

@@ -8,9 +8,8 @@ position. Without --model it is a tiny model with random weights and the default
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,9 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import ROOT, finish, parser
+
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips
 
-_TOKENIZER = Path(__file__).parents[2] / "tests/data/reference/checkpoint"
+_TOKENIZER = ROOT / "tests/data/reference/checkpoint"
 _VOCABULARY = 151_936  # Qwen2-1.5B-Instruct's
 _TEXT = "the a red blue circle square moves stops left right up slowly then again player ball and now over it is"
 _WORDS = _TEXT.split()
@@ -68,16 +70,16 @@ def compare_batching(stage: TextLoss, n_clips: int = 48, seed: int = 0, repeats:
         "n_tokens": n_tokens,
         "vocabulary": loaded.model.config.get_text_config().vocab_size,
         "model_parameters": loaded.model.num_parameters(),
-        **{f"{name}_clips_per_s": round(n_clips / took_s, 2) for name, took_s in seconds.items()},
-        "ratio": round(seconds["one_at_a_time"] / seconds["batched"], 2),
-        "gain_by_answer_logits": round(seconds["one_at_a_time"] / seconds["unbatched"], 2),
-        "gain_by_batching": round(seconds["unbatched"] / seconds["batched"], 2),
+        **{f"{name}_clips_per_s": n_clips / took_s for name, took_s in seconds.items()},
+        "ratio": seconds["one_at_a_time"] / seconds["batched"],
+        "gain_by_answer_logits": seconds["one_at_a_time"] / seconds["unbatched"],
+        "gain_by_batching": seconds["unbatched"] / seconds["batched"],
         "max_difference": float(np.abs(losses["batched"] - losses["one_at_a_time"]).max()),
     }
 
 
 def write_tiny_model(folder: Path, vocabulary: int = _VOCABULARY) -> str:
-    """Write a causal language model with random weights; returns its folder.
+    """Write a causal language model with random weights; return its folder.
 
     Args:
         folder: its place.
@@ -140,20 +142,20 @@ def make_clips(n_clips: int, seed: int) -> tuple[list[str], list[str], list[str]
     return spoken[:n_clips], titles[:n_clips], previous[:n_clips]
 
 
-def main() -> None:
-    """Runs the comparison and prints it."""
-    defaults = {item.name: item.default for item in dataclasses.fields(TextLoss)}
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model")
-    parser.add_argument("--clips", type=int, default=48)
-    parser.add_argument("--tokens-per-batch", type=int, default=defaults["tokens_per_batch"])
-    parser.add_argument("--device")
-    options = parser.parse_args()
+def main() -> int:
+    """Compare and print."""
+    made = parser(__doc__)
+    made.add_argument("--model")
+    made.add_argument("--clips", type=int, default=48)
+    made.add_argument("--tokens-per-batch", type=int, default=TextLoss.tokens_per_batch)
+    made.add_argument("--device")
+    arguments = made.parse_args()
+    n_clips, vocabulary = (4, 2000) if arguments.small else (arguments.clips, _VOCABULARY)
     with tempfile.TemporaryDirectory() as folder:
-        model = options.model or write_tiny_model(Path(folder))
-        stage = TextLoss(model=model, device=options.device, tokens_per_batch=options.tokens_per_batch)
-        print(json.dumps(compare_batching(stage, options.clips), indent=2))
+        model = arguments.model or write_tiny_model(Path(folder), vocabulary)
+        stage = TextLoss(model=model, device=arguments.device, tokens_per_batch=arguments.tokens_per_batch)
+        return finish(arguments, compare_batching(stage, n_clips))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -89,11 +89,9 @@ def test_the_table_takes_off_what_does_not_grow_with_the_input(load):
 def test_the_recorded_results_meet_the_targets():
     result = json.loads((BENCHMARKS.parent / "results/data.json").read_text())
     assert result["manifest"]["caption_lines"] == 1_000_000
-    pipeline, losses = result["pipeline"], result["text_loss"]
-    assert pipeline["peak_mb"] < pipeline["peak_limit_mb"] == 2000
+    pipeline = result["pipeline"]
+    assert [target["met"] for target in result["targets"]] == [True] * 4
     assert pipeline["clips_per_s_per_core"] == pytest.approx(pipeline["clips"] / pipeline["cpu_s"], rel=0.01)
-    assert losses["Qwen2's"]["ratio"] >= losses["target_ratio"] == 2
-    assert all(losses[name]["max_difference"] < losses["tolerance"] for name in ("Qwen2's", "small"))
     hours = [row["core_hours"] for row in result["ten_million_videos"]["rows"] if row["measured"]]
     assert sum(hours) == pytest.approx(result["ten_million_videos"]["core_hours"], abs=0.2)
 
@@ -110,7 +108,7 @@ def test_the_whole_script_in_small(tmp_path):
     command = [sys.executable, str(BENCHMARKS / "data.py"), "--small", "--output", str(tmp_path / "data.json")]
     subprocess.run(command, env=environment, capture_output=True, check=True, timeout=600)
     result = json.loads((tmp_path / "data.json").read_text())
-    assert result["pipeline"]["is_within_peak_limit"] and result["pipeline"]["clips"] > 0
+    assert result["pipeline"]["peak_mb"] < result["pipeline"]["peak_limit_mb"] and result["pipeline"]["clips"] > 0
     assert {"local, 1", "local, 2", "ray, 1", "ray, 2"} <= set(result["engines"])
-    assert result["text_loss"]["small"]["max_difference"] < result["text_loss"]["tolerance"]
+    assert result["text_loss"]["small"]["max_difference"] < 1e-4
     assert result["ten_million_videos"]["core_hours"] > 0
