@@ -10,7 +10,6 @@ benchmarks/results/interleaving.json, whose table is in docs/interleaving.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -22,9 +21,10 @@ from pathlib import Path
 
 import torch
 import yaml
-from tiny_commentary import ROOT, hardware
 
-import livecc_hf
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import ROOT, finish, machine, parser, times_of
+
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.data.sources.tiny import caption_prompt_ids
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, held_out_clips, play, turns_of
@@ -35,7 +35,6 @@ from livecc_hf.tiny.narration import narrate
 
 START = ROOT / "runs/livecc-tiny/1-lists"
 RUNS = ROOT / "runs/interleaving"
-OUTPUT = ROOT / "benchmarks/results/interleaving.json"
 WINDOW_S = 4
 # What differs in the data, and samples for each clip of the curriculum: a window is less than half of a clip, so twice
 # as many, in batches twice as large, make as many steps and about as many seconds of video.
@@ -97,29 +96,29 @@ class Measured:
     video_s: float = 0.0
 
     def add(self, turns: list[Turn], events: list, model_s: float) -> None:
-        """Scores one clip."""
+        """Score one clip."""
         self.in_time.add(score_clip(turns, events))
         self.any_time.add(score_clip(turns, events, window_s=float("inf")))
         self.model_s += model_s
         self.video_s += CLIP_S
 
     def rates(self) -> dict:
-        """The numbers that are written to the file."""
+        """Return the numbers that are written to the file."""
         delays_s = self.any_time.delays_s
         return {
-            "recall_in_time": round(self.in_time.recall, 4),
-            "precision_in_time": round(self.in_time.precision, 4),
-            "recall_any_time": round(self.any_time.recall, 4),
-            "precision_any_time": round(self.any_time.precision, 4),
-            "delay_mean_s": round(statistics.mean(delays_s), 2) if delays_s else None,
-            "delay_median_s": round(statistics.median(delays_s), 2) if delays_s else None,
+            "recall_in_time": self.in_time.recall,
+            "precision_in_time": self.in_time.precision,
+            "recall_any_time": self.any_time.recall,
+            "precision_any_time": self.any_time.precision,
+            "delay_mean_s": statistics.mean(delays_s) if delays_s else None,
+            "delay_median_s": statistics.median(delays_s) if delays_s else None,
             "phrases": self.in_time.phrases.total(),
-            "model_s_per_video_s": round(self.model_s / self.video_s, 4),
+            "model_s_per_video_s": self.model_s / self.video_s,
         }
 
 
 def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict:
-    """The training recipe of one of `MODELS`; only what is said there differs.
+    """Return the training recipe of one of `MODELS`; only what is said there differs.
 
     Raises:
         ValueError: if there are too few samples for the curriculum.
@@ -127,23 +126,16 @@ def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict:
     if n_samples < 12 * GROUP:
         raise ValueError(f"--samples {n_samples}: expected at least {12 * GROUP}")
     task, factor = MODELS[name]
-    data = [
-        {
-            "source": "tiny",
-            **task,
-            "length": list(length_s),
-            "samples": n_samples * twelfths // 12 // GROUP * GROUP * factor,
-            "group": GROUP,
-            "moods": moods,
-        }
-        for length_s, twelfths, moods in CURRICULUM
-    ]
+    data = []
+    for length_s, twelfths, moods in CURRICULUM:
+        n = n_samples * twelfths // 12 // GROUP * GROUP * factor
+        data.append({"source": "tiny", **task, "length": list(length_s), "samples": n, "group": GROUP, "moods": moods})
     start_and_end = {"model_name_or_path": str(start), "output_dir": str(out)}
     return {**start_and_end, "data": data, "per_device_train_batch_size": BATCH * factor, **SETTINGS}
 
 
 def train(start: Path, out: Path, name: str, n_samples: int) -> dict:
-    """Trains one model, unless its folder holds the same run already; returns its recipe and seconds."""
+    """Train one model, unless its folder holds the same run already; return its recipe and seconds."""
     done = out / "ablation.json"
     wanted = recipe(start, out, name, n_samples)
     if done.is_file():
@@ -162,7 +154,7 @@ def train(start: Path, out: Path, name: str, n_samples: int) -> dict:
 
 @torch.no_grad()
 def caption(model, processor, frames: torch.Tensor) -> str:
-    """What a model says about some frames, uint8 (T, 3, H, W), as one answer."""
+    """Return what a model says about some frames, uint8 (T, 3, H, W), as one answer."""
     patches, grid = processor.video_processor.frames_to_patches(frames)
     ids = torch.tensor([caption_prompt_ids(processor, len(frames), len(patches), None)])
     answer = model.generate(
@@ -180,7 +172,7 @@ def caption(model, processor, frames: torch.Tensor) -> str:
 
 
 def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s: int) -> list[Turn]:
-    """A captioning model used live: every so often, it captions the last seconds.
+    """Use a captioning model live: every so often, it captions the last seconds.
 
     Args:
         model: the model.
@@ -208,14 +200,14 @@ def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s
 
 
 def narrator_turns(events: list) -> list[Turn]:
-    """What the narrator itself says, heard in turns as a stream's words are: the best that a model can learn."""
+    """Return what the narrator itself says, heard in turns as a stream's words are: the best that a model can learn."""
     words = narrate(events, CLIP_S)
     ends_s = [span.end_s - FRAME_STEP_S for span in split_turns(round(CLIP_S / FRAME_STEP_S))]
     return [Turn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, assign_words(words, ends_s)[0], strict=True)]
 
 
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:
-    """Plays held-out clips to the models in every way; by name of the way."""
+    """Play held-out clips to the models in every way; by name of the way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
     ways = {"the narrator itself": lambda clip: narrator_turns(clip.scene.events)}
     ways |= {
@@ -231,14 +223,13 @@ def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dic
     seen = {name: Measured() for name in ways}
     for clip in held_out_clips(n_clips, first):
         for name, way in ways.items():
-            started_s = time.perf_counter()
-            turns = way(clip)
-            seen[name].add(turns, clip.scene.events, time.perf_counter() - started_s)
+            took_s, _, turns = times_of(way, clip)
+            seen[name].add(turns, clip.scene.events, took_s)
     return {name: measured.rates() for name, measured in seen.items()}
 
 
 def table(result: dict) -> str:
-    """The measurements as the Markdown table of docs/interleaving.md."""
+    """Return the measurements as the Markdown table of docs/interleaving.md."""
     lines = [
         f"| trained, used | recall within {IN_TIME_S:.0f} s | recall, any time | precision within {IN_TIME_S:.0f} s "
         "| precision, any time | delay, median | delay, mean | work per second of video |",
@@ -252,35 +243,34 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Trains what is not trained yet, measures, and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--start", type=Path, default=START, help="model folder that all start from")
-    parser.add_argument("--samples", type=int, default=9600, help="training clips; 9600 take about 13 minutes a model")
-    parser.add_argument("--runs", type=Path, default=RUNS, help="where the models go")
-    parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
-    parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
-    arguments = parser.parse_args()
+def main() -> int:
+    """Train what is not trained yet, measure, and write."""
+    made = parser(__doc__)
+    made.add_argument("--start", type=Path, default=START, help="model folder that all start from")
+    made.add_argument("--samples", type=int, help="training clips; the default, 9600, takes about 13 minutes a model")
+    made.add_argument("--runs", type=Path, default=RUNS, help="where the models go")
+    made.add_argument("--clips", type=int, help="how many held-out clips; default: 100")
+    made.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
+    arguments = made.parse_args()
     if not (arguments.start / "config.json").is_file():
         sys.exit(f"interleaving.py: {arguments.start} is no model folder; recipes/livecc-tiny/train.sh makes it")
+    n_samples = arguments.samples or (12 * GROUP if arguments.small else 9600)
+    n_clips = arguments.clips or (1 if arguments.small else 100)
     folders = {name: arguments.runs / name for name in MODELS}
-    training = {name: train(arguments.start, folders[name], name, arguments.samples) for name in MODELS}
-    result = {
-        "samples": arguments.samples,
+    training = {name: train(arguments.start, folders[name], name, n_samples) for name in MODELS}
+    report = {
+        "samples": n_samples,
         "training_s": {name: run["training_s"] for name, run in training.items()},
-        "clips": arguments.clips,
+        "clips": n_clips,
         "first_clip": arguments.first,
         "clip_s": CLIP_S,
-        "ways": measure(folders, arguments.clips, arguments.first),
-        "hardware": hardware(),
+        "ways": measure(folders, n_clips, arguments.first),
         "dtype": "float32",
-        "versions": {"livecc_hf": livecc_hf.__version__, "torch": torch.__version__},
+        **machine("livecc-hf", "torch"),
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(table(result))
+    print(table(report))
+    return finish(arguments, report, file="interleaving.json")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

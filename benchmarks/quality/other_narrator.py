@@ -8,15 +8,14 @@ benchmarks/results/other_narrator.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import torch
-from tiny_commentary import BUNDLED, ROOT, hardware
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import ROOT, at_least, at_most, finish, machine, parser
 
-import livecc_hf
+from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
 from livecc_hf.evaluation.tiny.scoring import Score
@@ -24,23 +23,18 @@ from livecc_hf.tiny.narration import DEFAULT_NARRATOR, NARRATORS
 
 NARRATOR = "other"
 ADAPTER = ROOT / "runs/livecc-tiny/other-narrator"
-OUTPUT = ROOT / "benchmarks/results/other_narrator.json"
 RECALL_TARGET = 0.8
 BASE_TOLERANCE = 0.05
 
 
-def rates(score: Score) -> dict:
-    """A score as it is written to the file."""
-    return {
-        "recall": round(score.recall, 4),
-        "precision": round(score.precision, 4),
-        "silence": round(score.silence, 4),
-        "by_verb": score.by_verb(),
-    }
+def rates(score: Score) -> dict[str, Any]:
+    """Return a score as it is written."""
+    shares = {name: getattr(score, name) for name in ("recall", "precision", "silence")}
+    return {**shares, "by_verb": score.by_verb()}
 
 
 def measure(model_folder: Path, adapter: Path, n_clips: int, first: int) -> dict:
-    """Scores the base alone, and the adapted model with the adapter on and off, by both narrators' verbs.
+    """Score the base alone, and the adapted model with the adapter on and off, by both narrators' verbs.
 
     Raises:
         FileNotFoundError: if there is no adapter in the folder.
@@ -66,36 +60,32 @@ def measure(model_folder: Path, adapter: Path, n_clips: int, first: int) -> dict
     return {"base": base, "adapter_on": on, "adapter_off": off, "adapter_parameters": n_trained}
 
 
-def main() -> None:
-    """Measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, default=BUNDLED, help="base model folder; default: the bundled one")
-    parser.add_argument("--adapter", type=Path, default=ADAPTER, help="adapter folder")
-    parser.add_argument("--clips", type=int, default=100, help="how many held-out clips")
-    parser.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON file to write")
-    arguments = parser.parse_args()
+def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what must hold and whether it does."""
+    changed = abs(found["adapter_off"]["old_verbs"]["recall"] - found["base"]["recall"])
+    return [
+        at_least("recall in the new verbs", found["adapter_on"]["new_verbs"]["recall"], RECALL_TARGET),
+        at_most("change of the base's recall", changed, BASE_TOLERANCE),
+    ]
+
+
+def main() -> int:
+    """Measure and write."""
+    made = parser(__doc__)
+    made.add_argument("--model", type=Path, default=bundled_model_path(), help="base model; default: the bundled one")
+    made.add_argument("--adapter", type=Path, default=ADAPTER, help="adapter folder")
+    made.add_argument("--clips", type=int, help="how many held-out clips; default: 100")
+    made.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
+    arguments = made.parse_args()
+    n_clips = arguments.clips or (1 if arguments.small else 100)
     try:
-        seen = measure(arguments.model, arguments.adapter, arguments.clips, arguments.first)
+        seen = measure(arguments.model, arguments.adapter, n_clips, arguments.first)
     except FileNotFoundError as error:
         sys.exit(f"other_narrator.py: {error}")
-    kept = abs(seen["adapter_off"]["old_verbs"]["recall"] - seen["base"]["recall"])
-    result = {
-        "verbs": NARRATORS[NARRATOR],
-        "clips": arguments.clips,
-        "first_clip": arguments.first,
-        "clip_s": CLIP_S,
-        **seen,
-        "targets": {"new_recall": RECALL_TARGET, "base_recall_changes_by_at_most": BASE_TOLERANCE},
-        "targets_met": seen["adapter_on"]["new_verbs"]["recall"] >= RECALL_TARGET and kept <= BASE_TOLERANCE,
-        "hardware": hardware(),
-        "dtype": "float32",
-        "versions": {"livecc_hf": livecc_hf.__version__, "torch": torch.__version__},
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    clips = {"clips": n_clips, "first_clip": arguments.first, "clip_s": CLIP_S, "dtype": "float32"}
+    report = {"verbs": NARRATORS[NARRATOR], **clips, **seen, **machine("livecc-hf", "torch", "peft")}
+    return finish(arguments, report, targets(seen), "other_narrator.json")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,9 +8,8 @@ import pytest
 @pytest.mark.slow
 def test_shared_vision_against_one_pass_a_question(load, tmp_path):
     output = tmp_path / "evaluation.json"
-    small = ["--small", "--videos", "1", "--frames", "4", "--frame-px", "56", "84", "--rounds", "1"]
-    result = load("shared_vision").main([*small, "--output", str(output)])
-    assert json.loads(output.read_text()) == result
+    assert load("shared_vision").main(["--small", "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
     assert result["rows"] == 6
     assert result["same_answers"]
     assert result["largest_difference_of_a_probability"] < 1e-6
