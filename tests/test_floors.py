@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. Rooms of one floor do not know each other.
 FLOORS = (
     ("modeling", "utils", "assets"),
-    ("messages",),  # goes once nobody imports it
     ("captions", "acceleration", "tiny", "endpoints", "questions"),
     ("sources", "rendering", "checkpoints"),
     ("data", "pool"),

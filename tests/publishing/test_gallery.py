@@ -80,7 +80,7 @@ def test_what_cannot_be_put_in_is_one_line_and_changes_nothing(model, tmp_path, 
         lines = capsys.readouterr().err.strip().splitlines()
         assert message in lines[-1] and len(lines) == 1
     assert (model / "README.md").read_text() == CARD
-    assert not list(model.glob("*gallery*")) and not list(model.glob(".partial*"))
+    assert not list(model.glob("*gallery*")) and not list(model.glob(".*partial*"))
 
 
 def test_a_section_without_a_place_is_put_at_the_end():

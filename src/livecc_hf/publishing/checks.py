@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..checkpoints.cards import CARD_FILE
 from ..checkpoints.names import ADAPTER_CONFIG_FILE, looks_like_hub_id
-from ..messages import one_line
+from ..utils.text import one_line
 from .cards import check_card, read_card, with_base, with_license
 from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents
 from .fresh import load_fresh

@@ -99,21 +99,18 @@ def _comment(
 ) -> list[Caption]:
     """Let the folder's model comment on a clip; write the copy with its words and the sheet."""
     from ..rendering.overlay import OverlayWriter, check_output
+    from ..utils.atomic import replaced_when_done
 
     begin_s = start_s or 0.0
     if end_s is not None and end_s <= begin_s:
         raise ValueError(f"--start {begin_s:g} --end {end_s:g}: the range is empty; expected an end after the start")
     end_s = begin_s + LONGEST_S if end_s is None else min(end_s, begin_s + LONGEST_S)
-    part = folder / f".partial-{CLIP_FILE}"
-    check_output(clip, part)
-    turns = _turns(folder, clip, start_s, end_s, query)
-    try:
+    with replaced_when_done(folder / CLIP_FILE, keeps_suffix=True) as part:
+        check_output(clip, part)
+        turns = _turns(folder, clip, start_s, end_s, query)
         with OverlayWriter(clip, part, start_s, end_s) as writer:
             for turn in turns:
                 writer.write(turn.caption)
-        part.replace(folder / CLIP_FILE)
-    finally:
-        part.unlink(missing_ok=True)
     _sheet(turns).save(folder / SHEET_FILE, optimize=True)
     return [turn.caption for turn in turns]
 

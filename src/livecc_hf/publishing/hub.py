@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ..messages import one_line
 from ..utils.disk import DiskFullError, is_disk_full
+from ..utils.text import one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..messages import one_line
+from ..utils.text import one_line
 from .contents import Contents
 from .hub import PushError
 

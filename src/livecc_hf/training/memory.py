@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from livecc_hf.messages import one_line
+from livecc_hf.utils.text import one_line
 
 from .options.recipe import Recipe
 

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from livecc_hf.messages import one_line
 from livecc_hf.utils.disk import DiskFullError, is_disk_full
+from livecc_hf.utils.text import one_line
 
 from .inspection.recipe_samples import inspect_recipe
 from .memory import explained_memory_errors

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from livecc_hf.data.batches.loader import SkippedSample
+from livecc_hf.utils.atomic import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,7 @@ class SkipLedger:
         if not self.file.exists():
             return
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        partial = self.file.with_suffix(".tmp")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        partial.replace(self.file)
+        write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def _lines(self) -> list[str]:
         """Returns the list's complete lines; a killed process may have left half of one."""

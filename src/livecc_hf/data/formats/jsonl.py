@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from livecc_hf.utils.atomic import replaced_when_done
+
 logger = logging.getLogger(__name__)
 
 _CHECKED_LINES = 64
@@ -91,12 +93,9 @@ def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
     folder = Path(cache_dir) if cache_dir is not None else default_cache()
     file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         offsets = find_offsets(path)
-        partial = file.with_suffix(f".{os.getpid()}.tmp")
-        with partial.open("wb") as out:
-            np.save(out, offsets)
-        partial.replace(file)  # in one step: several processes may do this at once
+        with replaced_when_done(file, sync=False, keeps_suffix=True) as partial:  # many may do this at once
+            np.save(partial, offsets)
     return file
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.messages import one_line
+from livecc_hf.utils.text import one_line
 
 
 @dataclass(frozen=True)

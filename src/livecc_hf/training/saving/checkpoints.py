@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.messages import one_line
 from livecc_hf.utils.atomic import flush, replaced_when_done
+from livecc_hf.utils.text import one_line
 
 from .run_identity import RunIdentity, name_changes
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from livecc_hf.messages import one_line
 from livecc_hf.publishing.cards import license_of
 from livecc_hf.publishing.checks import Checked, check_folder
 from livecc_hf.publishing.hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
 from livecc_hf.publishing.push import Pushed, PushOptions, send
+from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
