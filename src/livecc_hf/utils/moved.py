@@ -27,6 +27,7 @@ MOVED: Mapping[str, str] = {
     "production.in_flight": "production.watchdog",
     "production.records": "production.schemas",
     "production.stage": "production.stages.base",
+    "training.data": "data.dataset",
 }
 
 
