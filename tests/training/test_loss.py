@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING
+from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 
@@ -30,6 +31,7 @@ def test_loss_and_gradients_equal_the_full_computation(trainer):
     ours = gradients(model)
     model.zero_grad()
     labels = batch.pop("labels")
+    batch = normalise_pixels(batch, trainer.processing_class.video_processor)
     logits = model(**batch, use_cache=False).logits
     full = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     full.backward()

@@ -194,6 +194,13 @@ class TrainingData:
         chosen.row_of, chosen.part_of = self.row_of[indices], self.part_of[indices]
         return chosen
 
+    def with_processor(self, processor: StreamingProcessor) -> TrainingData:
+        """Returns the same items, turned into samples by another processor."""
+        other = object.__new__(TrainingData)
+        other.__dict__.update(self.__dict__)
+        other.processor = processor
+        return other
+
     def fingerprint(self) -> str:
         """Returns a hash of which items there are, in which order, how they are encoded, and of their content."""
         digest = hashlib.sha256(self.row_of)

@@ -15,6 +15,7 @@ from trl import SFTTrainer
 
 from livecc_hf.checkpoints.cards import kept_card
 from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
+from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from .model.packed_attention import packed_batch, sample_lengths
@@ -128,7 +129,7 @@ class LiveCCTrainer(SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
         """As the base class, with the head applied at supervised positions only, on any device."""
-        inputs = dict(inputs)
+        inputs = normalise_pixels(inputs, self.processing_class.video_processor)
         note = inputs.pop(BOOKKEEPING, {})
         labels = inputs.pop("labels")
         # What a position is to say stands at the next one.

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from livecc_hf.data.batches.loader import BOOKKEEPING
+from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.training.model import packed_attention
 from livecc_hf.training.model.packed_attention import PACKED_SDPA, attend_at_once, packed_batch
 from livecc_hf.training.model.vision import PICTURE_SDPA
@@ -131,6 +132,7 @@ def test_without_lengths_the_mask_is_back(trainers):
     batch = next(iter(trainer.get_train_dataloader()))
     batch.pop(BOOKKEEPING)
     batch.pop("labels")
+    batch = normalise_pixels(batch, trainer.processing_class.video_processor)
     model = trainer.model.eval()
     with torch.no_grad():
         without = {name: value for name, value in batch.items() if "seq_lens" not in name and "max_length" not in name}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..dataset import TrainingData
+from ..samples.pixels import PIXELS, normalise_pixels, with_raw_pixels
 from ..samples.placeholder import placeholder_sample, with_vision
 from ..samples.sample import Sample
 from ..unusable import UnusableSample
@@ -40,6 +41,8 @@ class SkippedSample:
 class BatchLoader:
     """The trainer's data collator: takes rows that only carry numbers and returns the batch.
 
+    Patches stay bytes on their way between processes; `normalise_pixels` is for the device.
+
     Decoding here, and not in the dataset, leaves skipped steps of a resumed run untouched. A sample that cannot be
     used becomes a row without a supervised token, so that every process keeps its steps.
 
@@ -50,10 +53,11 @@ class BatchLoader:
     """
 
     def __init__(self, data: TrainingData, packs: Packs, collator: CommentaryCollator):
-        self.data = data
+        self.video_processor = data.processor.video_processor
+        self.data = data.with_processor(with_raw_pixels(data.processor))
         self.packs = packs
         self.collator = collator
-        self.placeholder = placeholder_sample(data.processor)
+        self.placeholder = placeholder_sample(self.data.processor)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Returns the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
@@ -64,7 +68,7 @@ class BatchLoader:
             numbers = [int(index) for index in self.packs[row["row"]]]
             n_samples += len(numbers)
             batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
-        batch = self.collator(batch_rows)
+        batch = self.collator(self._of_one_type(batch_rows))
         batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
         return batch
 
@@ -80,6 +84,16 @@ class BatchLoader:
 
         columns = {"row": np.arange(len(self.packs), dtype=np.int32)}
         return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
+
+    def _of_one_type(self, rows: list[list[Sample]]) -> list[list[Sample]]:
+        """Return the samples with pixels of one type: bytes, unless a source makes numbers of its own."""
+        inputs = [sample.model_inputs for row in rows for sample in row]
+        if len({found[name].dtype for found in inputs for name in PIXELS if name in found}) < 2:
+            return rows
+        return [[self._in_numbers(sample) for sample in row] for row in rows]
+
+    def _in_numbers(self, sample: Sample) -> Sample:
+        return replace(sample, model_inputs=normalise_pixels(sample.model_inputs, self.video_processor))
 
     def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
         """Returns a row's samples; what was planned shorter than it is and no longer fits is skipped."""

@@ -153,6 +153,8 @@ def patches_to_frames(patches: torch.Tensor, grid_thw: Sequence[int] | torch.Ten
         )
     blocks = patches.detach().float().cpu().reshape(t, h // merge, w // merge, merge, merge, 3, steps, size, size)
     frames = blocks.permute(0, 6, 5, 1, 3, 7, 2, 4, 8).reshape(t * steps, 3, h * size, w * size)
+    if patches.dtype == torch.uint8:
+        return frames.to(torch.uint8)
     if video_processor.do_normalize:
         mean, std = (
             torch.tensor(getattr(video_processor, name))[:, None, None] for name in ("image_mean", "image_std")

@@ -1,0 +1,62 @@
+"""Patches on their way to the device: bytes between processes, numbers once they are there.
+
+Normalised patches are float32, four times the bytes of the frames they are cut from: 462 MB for a row of 24,000 tokens,
+for each row that a loader's processes hold ready in shared memory.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling.processing_livecc import StreamingProcessor
+    from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor
+
+PIXELS = ("pixel_values", "pixel_values_videos")
+_OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+
+
+def with_raw_pixels(processor: StreamingProcessor) -> StreamingProcessor:
+    """Return a processor that makes the same patches in uint8; :func:`normalise_pixels` does the rest.
+
+    The processor itself is returned where its images and videos are normalised in different ways.
+    """
+    parts = {name: getattr(processor, name) for name in ("image_processor", "video_processor")}
+    options = [[_plain(getattr(part, name)) for name in _OPTIONS] for part in parts.values()]
+    if options[0] != options[1]:
+        return processor
+    raw = copy.copy(processor)
+    for name, part in parts.items():
+        part = copy.copy(part)
+        part.do_rescale = part.do_normalize = False
+        setattr(raw, name, part)
+    return raw
+
+
+def normalise_pixels(inputs: Mapping[str, Any], video_processor: LiveCCVideoProcessor) -> dict[str, Any]:
+    """Return inputs whose uint8 patches are what `video_processor` makes of them, computed on their device.
+
+    Args:
+        inputs: of a sample or a batch; what is no uint8 patch is left as it is.
+        video_processor: not the one with raw pixels.
+    """
+    found = dict(inputs)
+    for name in PIXELS:
+        if name in found and found[name].dtype == torch.uint8:
+            found[name] = _normalised(found[name], video_processor)
+    return found
+
+
+def _normalised(patches: torch.Tensor, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
+    """Return patches (patches, 3 * 2 * 14 * 14) as numbers, whose channels come one after the other."""
+    options = [getattr(video_processor, name) for name in _OPTIONS]
+    channels = patches.view(len(patches), 3, -1, video_processor.patch_size)
+    return video_processor.rescale_and_normalize(channels, *options).view(patches.shape).float()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
