@@ -63,7 +63,7 @@ class CaptionWriter(ABC):
 
     @abstractmethod
     def _entry(self, segment: CaptionLike) -> str:
-        """The text of one segment; empty to write nothing."""
+        """Return the text of one segment; empty to write nothing."""
 
 
 class TextWriter(CaptionWriter):
@@ -102,11 +102,11 @@ class _CueWriter(CaptionWriter):
 
     @abstractmethod
     def _escape(self, text: str) -> str:
-        """The text with what the format gives a meaning replaced."""
+        """Return the text with the characters replaced that mean something in the format."""
 
     @abstractmethod
     def _cue(self, start_ms: int, end_ms: int, text: str) -> str:
-        """The cue, the empty line after it included."""
+        """Return the cue, the empty line after it included."""
 
 
 class SubRipWriter(_CueWriter):
@@ -157,7 +157,7 @@ def open_writer(format: str, file: TextIO) -> CaptionWriter:
 
 
 def clock(time_s: float) -> str:
-    """A time as `mm:ss.s`, with hours in front where there are any."""
+    """Return a time as `mm:ss.s`, with hours in front where there are any."""
     tenths = round(abs(time_s) * 10)
     sign = "-" if time_s < 0 and tenths else ""
     minutes, tenths = divmod(tenths, 600)

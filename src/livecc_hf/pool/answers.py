@@ -60,7 +60,7 @@ class PooledAnswers:
         stream.undo_answer(self._answer)
 
     def fail(self, stream: CommentaryStream, error: Exception) -> None:
-        """Give the answer up, whose part was undone; the stream goes on as if it had not been asked."""
+        """Give up the answer, the last part of which was undone; the stream continues as if it had not been asked."""
         stream.end_answer(self._answer)
         self._answer, future = None, self._future
         future.set_exception(error)

@@ -185,7 +185,7 @@ class CommentaryPool:
         Args:
             options: those of the streams that will come.
             frame_px: height and width of their frames; the default gives as many tokens as there may be.
-            time_limit_s: how long to go on after the first stream, in seconds.
+            time_limit_s: how long to continue after the first stream, in seconds.
 
         Returns:
             How many streams at once have been tried.

@@ -65,7 +65,7 @@ class CaptionPainter:
         rows[...] = colour + (rows * transparency >> 8).astype(np.uint8)
 
     def _render(self, text: str) -> tuple[int, np.ndarray, np.ndarray]:
-        """The band's top row, its colour times its opacity (rows, width, 3), and 256 times its transparency."""
+        """Return the band's top row, its colour times its opacity (rows, width, 3), and 256 times its transparency."""
         width, height = self.size_px
         font, lines = self._fit(text)
         line_px = round(font.size * _LINE_HEIGHT)
@@ -83,7 +83,7 @@ class CaptionPainter:
         return top, (layer[..., :3] * opacity >> 8).astype(np.uint8), 256 - opacity
 
     def _fit(self, text: str) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-        """The largest font, and the lines in it, that fit; text too long even for the smallest loses its beginning."""
+        """Return the largest font in which the text fits, and its lines; too long text loses its start."""
         width, height = self.size_px
         room_px = width * _WIDTH_SHARE
         usual_px = max(_MIN_FONT_PX, round(min(width, height) * _FONT_SHARE * self.style.font_scale))

@@ -265,7 +265,7 @@ class _SoundCopy:
 
 
 def _square_size_px(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """The size of a picture with square pixels, as players show it, and large enough for letters."""
+    """Return the size of a picture with square pixels, as players show it, large enough for letters."""
     if pixel_aspect and Fraction(1, _MAX_PIXEL_ASPECT) <= pixel_aspect <= _MAX_PIXEL_ASPECT:
         # The shorter side of a pixel is stretched, so that nothing is lost.
         width, height = round(width * max(pixel_aspect, 1)), round(height / min(pixel_aspect, 1))

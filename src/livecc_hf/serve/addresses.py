@@ -91,5 +91,5 @@ def split_host(netloc: str) -> tuple[str, int | None]:
 
 
 def shown(text: str) -> str:
-    """A stranger's text, for a message."""
+    """Return a stranger's text for a message."""
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

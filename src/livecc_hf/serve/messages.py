@@ -44,7 +44,7 @@ class ClientError(Exception):
     Args:
         code: what programs read.
         message: what people read.
-        close_code: the close code if the session ends with it; `None` if it goes on.
+        close_code: the close code if the session ends with it; `None` if it continues.
         id: of the question that it answers.
     """
 
@@ -91,7 +91,7 @@ class Ask(_Message):
 
 
 class Question(_Message):
-    """Something asked beside the commentary, which goes on as if it had not been."""
+    """A question beside the commentary, which continues as if nothing had been asked."""
 
     type: Literal["question"]
     question: _Text
@@ -100,13 +100,13 @@ class Question(_Message):
 
 
 class Pause(_Message):
-    """The video stands still, and goes on later."""
+    """The video stands still for now."""
 
     type: Literal["pause"]
 
 
 class Finish(_Message):
-    """No more frames come; what waits is said before the end."""
+    """No more frames come; those that wait get their words before the end."""
 
     type: Literal["finish"]
 

@@ -83,7 +83,7 @@ class OriginCheck:
         return (origin.host, origin.port) == (host, port or origin.usual_port) and not is_weaker
 
     def _is_certain(self, asked: str, scope: Scope) -> bool:
-        """Whether a name asked for cannot be another server's that was given this machine's address."""
+        """Return whether a name asked for cannot be another server's that was given this machine's address."""
         server = scope.get("server")
         if not asked or not server or not is_loopback(server[0]):
             return True

@@ -1,6 +1,6 @@
 """Connections of strangers, held within limits: how many there are, how long they say nothing, how much they waste.
 
-uvicorn's protocols leave these open: a connection on which no request comes stays for ever, headers have any length,
+uvicorn's protocols leave these open: a connection without a request stays indefinitely, headers have any length,
 and pings and empty fragments pass every limit on messages.
 """
 
@@ -154,7 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """WebSockets; also gives up one whose client does not read any more, for which closing would wait for ever.
+    """WebSockets; also gives up one whose client does not read any more, for which closing would wait indefinitely.
 
     Args:
         connections: those of the server.
@@ -189,7 +189,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.transport.abort()
 
     def shutdown(self) -> None:
-        """Called when the server stops: a session says so itself and closes, so here is nothing to do for one."""
+        """Close what has no session when the server stops; a session tells its client and closes by itself."""
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
 

@@ -25,7 +25,7 @@ class CommentaryDeployment:
     Args:
         model: folder or Hub id of the model; `None`: the bundled livecc-tiny.
         settings: of `ServeSettings`, by name.
-        options: of `StreamOptions`, by name: how sessions speak where clients do not choose.
+        options: of `StreamOptions`, by name: of sessions, where clients do not choose.
         loading: further arguments of `load_model_and_processor`, such as `dtype`.
         insecure: ask for no token. A cluster is reached by others than its users, so without this there must be one.
 
@@ -77,7 +77,7 @@ class CommentaryDeployment:
         """Tell Ray whether to replace this replica.
 
         Raises:
-            RuntimeError: if it has stopped, or its model cannot speak for anybody.
+            RuntimeError: if it has stopped, or its model generates for nobody.
         """
         if self._service.state == "stopping":
             raise RuntimeError("the service has stopped")

@@ -74,7 +74,7 @@ def make_server(
         create_app(service, has_page, clip),
         http=functools.partial(HttpProtocol, connections=connections, request_s=settings.start_timeout_s),
         ws=functools.partial(WebSocketProtocol, connections=connections),
-        # A frame that is too large is told so and the session goes on; only what is larger by far closes it.
+        # A frame that is too large is reported and the session continues; only what is larger by far closes it.
         ws_max_size=2 * settings.max_frame_bytes + _SPARE_BYTES,
         ws_ping_interval=settings.ping_timeout_s,
         ws_ping_timeout=settings.ping_timeout_s,

@@ -130,7 +130,7 @@ class Connection:
             self._input.close()
 
     def frames(self) -> Iterator[ArrivedFrame]:
-        """The frames, as they come; ends where the sender ends the stream.
+        """Yield the frames as they come, until the sender ends the stream.
 
         Raises:
             SourceLostError: (or StalledError) it broke off, or no frame came for too long.
@@ -157,14 +157,14 @@ class Connection:
         return Fraction(self._container.start_time or 0, _TICKS)
 
     def seek_before(self, start: Fraction, margin_s: int) -> bool:
-        """Go to a key frame that appears before a time, from which :meth:`frames` go on then.
+        """Go to a key frame that appears before a time, from which :meth:`frames` continues then.
 
         Args:
             start: the time in seconds on the sender's clock.
             margin_s: how far before it to aim: some containers land after the point aimed at.
 
         Returns:
-            Whether the source went there; if not, connect anew.
+            Whether the source went there; if not, connect again.
         """
         try:
             ticks = math.floor((start - margin_s) / self._stream.time_base)
@@ -209,7 +209,7 @@ class Connection:
             yield packet, arrived_s, 0.0
 
     def _waits_s(self, backlog: list[tuple[Any, float]]) -> list[float]:
-        """How long each packet of a backlog had waited, by the one that came with the least delay."""
+        """Return how long each packet of a backlog had waited, by the one that came with the least delay."""
         times_s = [_time_of(packet) for packet, _ in backlog]
         following_s = None
         for i in reversed(range(len(backlog))):  # RTSP's first picture has no time
@@ -222,7 +222,7 @@ class Connection:
         return [wait_s if wait_s <= _BACKLOG_SPAN_S else 0.0 for wait_s in waits_s]
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
-        """The video's packets and when they arrived; other streams' packets as `None`, to keep the time."""
+        """Yield the video's packets and when they arrived; other streams' packets as `None`, to keep the time."""
         av = import_av()
         packets = self._container.demux()
         asked_s = time.monotonic()

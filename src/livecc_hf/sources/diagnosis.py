@@ -16,7 +16,7 @@ TLS_SCHEMES = frozenset({"https", "rtsps", "rtmps"})
 
 
 def trusted_certificates() -> str | None:
-    """The file of the certificate authorities that this system trusts (or `SSL_CERT_FILE`); `None` if there is none."""
+    """Return the file of trusted certificate authorities, the system's or `SSL_CERT_FILE`; `None` without one."""
     paths = ssl.get_default_verify_paths()
     found = next((path for path in (paths.cafile, "/etc/ssl/certs/ca-certificates.crt") if path), None)
     if found is not None and Path(found).is_file():
@@ -29,7 +29,7 @@ def trusted_certificates() -> str | None:
 
 
 def unknown_host(url: str) -> str | None:
-    """The host of an address, if its name cannot be resolved."""
+    """Return the host of an address if its name cannot be resolved."""
     parts = urlsplit(url)
     if not parts.hostname:
         return None
@@ -56,7 +56,7 @@ def distrust(url: str) -> str | None:
 
 
 def is_listening(url: str) -> bool:
-    """Whether something takes connections at the address."""
+    """Return whether something takes connections at the address."""
     try:
         _connect(urlsplit(url)).close()
     except OSError:
@@ -65,18 +65,18 @@ def is_listening(url: str) -> bool:
 
 
 def is_mp4_without_ranges(url: str, verify_tls: bool) -> bool:
-    """Whether an HTTP address gives an MP4, and its server sends whole files only, whatever part is asked for."""
+    """Return whether an HTTP address gives an MP4, and its server sends only whole files when asked for parts."""
     is_part, beginning = _part_of(url, verify_tls)
     return not is_part and beginning[4:8] == b"ftyp"
 
 
 def has_ranges(url: str, verify_tls: bool) -> bool:
-    """Whether the server of an HTTP address sends parts of files."""
+    """Return whether the server of an HTTP address sends parts of files."""
     return _part_of(url, verify_tls)[0]
 
 
 def _part_of(url: str, verify_tls: bool) -> tuple[bool, bytes]:
-    """Whether a part is sent where one is asked for, and the first bytes; none if the server does not answer."""
+    """Return whether a part is sent where one is asked for, and the first bytes; none if the server does not answer."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"Range": "bytes=0-11"})

@@ -76,7 +76,7 @@ _DEVICE_REASONS = {
 
 
 def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late: bool) -> SourceOpenError:
-    """The error for a source that did not open.
+    """Return the error for a source that did not open.
 
     Args:
         error: what PyAV raised.
@@ -113,7 +113,7 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
 
 
 def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: bool) -> SourceLostError:
-    """The error for a source that broke off; arguments as in :func:`open_error`."""
+    """Return the error for a source that broke off; arguments as in :func:`open_error`."""
     if is_late or is_named(error, "ExitError"):
         return StalledError(f"{spec.name}: nothing came for {stall_s:g} s")
     reasons = _DEVICE_REASONS if spec.kind == "camera" else _NETWORK_REASONS | {errno.EIO: "the connection broke"}
@@ -121,7 +121,7 @@ def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: 
 
 
 def index_error(spec: SourceSpec) -> SourceOpenError | None:
-    """The error for an MP4 of which nothing could be read because its server cannot be asked for its end first."""
+    """Return the error for an MP4 whose index lies at its end, on a server that cannot be asked for that first."""
     if spec.kind != "http" or not is_mp4_without_ranges(spec.url, spec.av_options.get("tls_verify") == "1"):
         return None
     return SourceOpenError(
@@ -133,7 +133,7 @@ def index_error(spec: SourceSpec) -> SourceOpenError | None:
 
 
 def is_named(error: Any, class_name: str) -> bool:
-    """Whether an error is of one of PyAV's classes, which are not imported here."""
+    """Return whether an error is of one of PyAV's classes, which are not imported here."""
     return any(kind.__name__ == class_name and kind.__module__.startswith("av.") for kind in type(error).__mro__)
 
 

@@ -75,7 +75,7 @@ class PlayoutClock:
         self._delays_s: deque[tuple[float, float]] = deque()  # (arrival, its delay), delays falling
 
     def due_s(self, chunk: FrameChunk, now_s: float) -> float:
-        """The time on the monotonic clock at which the chunk's last frame is to be shown."""
+        """Return the time on the monotonic clock at which the chunk's last frame is to be shown."""
         arrived_s, time_s = getattr(chunk, "arrived_s", None), chunk.timestamps_s[-1]
         self.is_live = arrived_s is not None
         if arrived_s is None:
@@ -181,7 +181,7 @@ class RealTimeFeed:
             self._thread.join(_JOIN_S)
 
     def lag_s(self, chunk: FrameChunk) -> float:
-        """How many seconds ago the chunk's last frame arrived (live) or was due (a recording)."""
+        """Return how many seconds ago the chunk's last frame arrived (live) or was due (a recording)."""
         return self._clock.lag_s(chunk, self._now_s())
 
     def notify(self) -> None:

@@ -27,7 +27,7 @@ class PipeReader:
         fd: the file descriptor.
         owns_fd: whether to close it.
         name: how messages call it.
-        stall_s: longest wait for data; `None`: for ever.
+        stall_s: longest wait for data; `None`: no limit.
         stop: set to end the data.
         max_kept_bytes: how far to read ahead; 0: not at all, so that the sender waits.
     """

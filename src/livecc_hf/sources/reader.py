@@ -117,7 +117,7 @@ class StreamReader:
         self._stop.set()
 
     def find_failure(self) -> SourceError | None:
-        """An error if the reader hangs in a read that keeps no time limit, such as a camera's."""
+        """Return an error if the reader hangs in a read without a time limit, such as a camera's."""
         if time.monotonic() > self._hung_at_s:
             return SourceLostError(f"{self.spec.name}: reading hangs; nothing came for too long")
         return None
@@ -250,7 +250,7 @@ class StreamReader:
                 self._connection.note_pause(time.monotonic() - given_s)
 
     def _within_range(self, chunk: FrameChunk) -> FrameChunk | None:
-        """A chunk with its times as asked for, up to the end; `None` if nothing of it is before that."""
+        """Return a chunk with its times as asked for, cut at the end; `None` if all of it lies after that."""
         if self._start is None and self._end_s == math.inf:
             return chunk
         times_s = [time_s + self._shift_s for time_s in chunk.timestamps_s]

@@ -94,7 +94,7 @@ def parse_spec(
 
 
 def redact(url: str) -> str:
-    """An address without what is secret in it: name and password, and what follows the question mark."""
+    """Return an address without its secrets: name and password, and what follows the question mark."""
     match = _SCHEME.match(url)
     if match is None:
         mistyped = _MISTYPED.match(url)

@@ -15,7 +15,7 @@ from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
 from livecc_hf.modeling.video_reader import FrameChunk
 from livecc_hf.modeling.video_times import MAX_GAP_S
 
-# A time that goes back by less is one late frame, which is skipped; by more, the sender has started anew.
+# A time that goes back by less is one late frame, which is skipped; by more, the sender has started again.
 _LATE_FRAME_S = Fraction(1)
 # A live stream's time that runs ahead of the wall clock by more has jumped.
 _JUMP_S = Fraction(5)
@@ -73,7 +73,7 @@ class StreamClock:
     """Turns the sender's times into seconds from the stream's start that never go back.
 
     While a connection lasts, the stream's time runs as the sender's does, over any pause. Where the sender's times go
-    back or jump it goes on by the wall clock; also while they stand still and pictures come; and after a cut, unless
+    back or jump it continues by the wall clock; also while they stand still and pictures come; and after a cut, unless
     the sender's clock went on as the wall clock did.
 
     The wall clock says when a frame arrived, which is late by what the way and the container hold back (a packet of
@@ -102,14 +102,14 @@ class StreamClock:
         self._is_frozen = False
 
     def cut(self) -> None:
-        """The connection has ended: the next frame's time may be on another clock."""
+        """End a connection: the next frame's time may be on another clock."""
         self._last_offset = None if self._is_frozen else self._offset
         self._offset = None
         self._is_frozen = False
         self._still_s = 0.0
 
     def time_of(self, arrived: ArrivedFrame) -> Fraction | None:
-        """The frame's time in seconds from the stream's start; `None` for a late frame, which is to be skipped."""
+        """Return the frame's time in seconds from the stream's start; `None` for a late frame, to be skipped."""
         came = arrived.came
         if self._last_time is None:
             is_before = self._origin is not None and arrived.pts is not None
@@ -147,14 +147,14 @@ class StreamClock:
         self._delay, self._last_time, self._last_came = delay, time, came
 
     def _has_jumped(self, time: Fraction, came: Fraction) -> bool:
-        """Whether a frame of this time would have had to come from the future; in a recording, from too far ahead."""
+        """Return whether a frame of this time came from the future; in a recording, from too far ahead."""
         step = time - self._last_time
         if not self.is_live:
             return step > self.max_gap_s
         return step > _JUMP_S and time - (came - self._delay) > _JUMP_S
 
     def _after_cut(self, arrived: ArrivedFrame) -> Fraction:
-        """The time of a connection's first frame: by the sender's clock where that is the one of before."""
+        """Return the time of a connection's first frame: by the sender's clock if that is the one of before."""
         by_wall_clock = self._by_wall_clock(arrived)
         if self._last_offset is not None and arrived.pts is not None:
             time = arrived.pts + self._last_offset
@@ -207,12 +207,12 @@ class FrameSampler:
         self._shown = (time, arrived)
 
     def cut(self) -> Iterator[FrameChunk]:
-        """The connection has ended; give out what is complete, the last frame repeated to fill its second."""
+        """End a connection; return what is complete, the last frame repeated to fill its second."""
         yield from self._leave_out()
         self.clock.cut()
 
     def end(self) -> Iterator[FrameChunk]:
-        """The stream has ended; give out the rest, which may be one frame."""
+        """End the stream; return the rest, which may be one frame."""
         yield from self._show_out()
         if self._pending:
             yield self._chunk()
