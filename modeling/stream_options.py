@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from .window import Window
+from .window import WINDOWS, Window
 
 # LiveCC's live demonstration: short turns, a little variety, mild pressure against repetition.
 LIVE_DEFAULTS = {
@@ -22,8 +22,18 @@ LIVE_DEFAULTS = {
 LIVE_MAX_PIXELS = 384 * 28 * 28
 
 
-def _option(default, help: str):
-    return field(default=default, metadata={"help": help})
+def _option(default, help: str, *, by_client: bool | tuple[float, float] = False, in_commands: bool = True, **limits):
+    """Declare an option; command line, a server's messages and the documentation are made from what is said here.
+
+    Args:
+        default: its default.
+        help: what it does.
+        by_client: whether a server lets its clients choose it; as two numbers, within which bounds.
+        in_commands: whether commands have it as an argument.
+        **limits: `above`, `from_` and `up_to` as of :func:`check_number`, or `choices`; `off` is what a command calls
+            a switch that is off.
+    """
+    return field(default=default, metadata={"help": help, "by_client": by_client, "in_commands": in_commands, **limits})
 
 
 @dataclass(frozen=True)
@@ -34,59 +44,70 @@ class StreamOptions:
     with top_k 50, repetition penalty 1.05, 16 new tokens a turn).
     """
 
-    query: str | None = _option(None, "what to comment on; default: the processor's default query")
-    title: str | None = _option(None, "the video's title, read by the model if there is no previous text")
-    previous: str | None = _option(None, "what was said before the stream begins")
-    do_sample: bool | None = _option(None, "sample instead of taking the likeliest token")
-    temperature: float | None = _option(None, "sampling temperature, above 0")
-    top_p: float | None = _option(None, "sample among the likeliest tokens of this total probability")
-    top_k: int | None = _option(None, "sample among this many likeliest tokens; 0 for all")
-    repetition_penalty: float | None = _option(None, "penalty on tokens of the whole context; 1 for none")
-    max_new_tokens: int | None = _option(None, "most tokens generated in a turn")
+    query: str | None = _option(None, "what to comment on; default: the model's own query")
+    title: str | None = _option(None, "the video's title, which the model reads if there is no previous text")
+    previous: str | None = _option(None, "what was said before the start")
+    do_sample: bool | None = _option(
+        None, "sample the words instead of always taking the likeliest", off="greedy", by_client=True
+    )
+    temperature: float | None = _option(None, "sampling temperature", above=0, by_client=(0.01, 100))
+    top_p: float | None = _option(
+        None, "sample among the likeliest tokens of this total probability", above=0, up_to=1, by_client=True
+    )
+    top_k: int | None = _option(None, "sample among this many likeliest tokens; 0: all", from_=0, by_client=(0, 2**31))
+    repetition_penalty: float | None = _option(
+        None, "penalty on tokens of the whole context; 1: none", above=0, by_client=(0.1, 10)
+    )
+    max_new_tokens: int | None = _option(None, "most tokens generated in a turn", from_=1, by_client=True)
     silence_threshold: float | None = _option(
-        None, "probability below which ` ...` is not chosen: higher makes the model speak more"
+        None, "silence that is less probable is not chosen: higher makes the model speak more", from_=0, up_to=1,
+        by_client=True,
+    )  # fmt: skip
+    seed: int | None = _option(  # as PyTorch takes it
+        None, "seed of the stream's sampling", from_=-(2**63), up_to=2**64 - 1, by_client=(0, 2**63 - 1)
     )
-    seed: int | None = _option(None, "seed of this stream's sampling")
-    output_logits: bool = _option(False, "keep the logits of every generated token on the segment")
-    min_pixels: int | None = _option(None, "fewest pixels of a resized frame")
+    output_logits: bool = _option(False, "keep the logits of every generated token on the segment", in_commands=False)
+    min_pixels: int | None = _option(None, "fewest pixels of a resized frame", from_=1)
     max_pixels: int | None = _option(
-        None, "most pixels of a resized frame; default 384 * 28 * 28, within the processor's limit"
+        None,
+        f"most pixels of a resized frame; in a stream by default {LIVE_MAX_PIXELS}, or what the model takes",
+        from_=1,
     )
-    do_resize: bool = _option(True, "resize frames; off for frames whose sides are multiples of 28")
+    do_resize: bool = _option(True, "resize frames; off for frames whose sides are multiples of 28", in_commands=False)
     window: str = _option(
         "sliding",
-        "what is forgotten: 'sliding' forgets what has left the windows, 'reprefill' all vision every 240 s, "
-        "'none' nothing",
+        "what is forgotten: sliding: what has left the windows below; reprefill: all vision, every 240 s; none: "
+        "nothing, until the model's positions end",
+        choices=WINDOWS,
     )
-    vision_window_s: float = _option(16.0, "seconds for which a sliding window keeps vision")
-    text_window: int = _option(512, "newest tokens of text that a window keeps, in whole turns")
-    text_sink: int = _option(512, "first tokens of text that a window keeps, in whole turns")
+    vision_window_s: float = _option(16.0, "seconds of vision that a sliding window keeps", from_=1)
+    text_window: int = _option(512, "newest tokens of text that a window keeps, in whole turns", from_=0)
+    text_sink: int = _option(512, "first tokens of text that a window keeps, in whole turns", from_=0)
     stop_at_continuation: bool | None = _option(
-        None, "a turn ends with ` ...`, without asking for more; default: on, but for position scheme 'reference'"
+        None, "end a turn at ` ...`, without asking for more; default: yes, but for position scheme reference"
     )
 
     def __post_init__(self):
-        check_number("temperature", self.temperature, above=0)
-        check_number("top_p", self.top_p, above=0, up_to=1)
-        check_number("top_k", self.top_k, from_=0, kind=int)
-        check_number("repetition_penalty", self.repetition_penalty, above=0)
-        check_number("max_new_tokens", self.max_new_tokens, from_=1, kind=int)
-        check_number("silence_threshold", self.silence_threshold, from_=0, up_to=1)
-        check_number("seed", self.seed, from_=-(2**63), up_to=2**64 - 1, kind=int)  # what PyTorch takes
-        check_number("min_pixels", self.min_pixels, from_=1, kind=int)
-        check_number("max_pixels", self.max_pixels, from_=1, kind=int)
-        for name in ("query", "title", "previous"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise ValueError(f"{name}={value!r:.80}: expected a string")
-        for name, default in (("do_sample", None), ("output_logits", False), ("do_resize", True)):
-            _check_switch(name, getattr(self, name), default)
-        _check_switch("stop_at_continuation", self.stop_at_continuation, None)
+        for option in dataclasses.fields(self):
+            value, kind = getattr(self, option.name), option_type(option)
+            if kind is bool:
+                _check_switch(option.name, value, option.default)
+            elif kind is str and option.name != "window":
+                if value is not None and not isinstance(value, str):
+                    raise ValueError(f"{option.name}={value!r:.80}: expected a string")
+            elif option.default is None:  # the others the window checks
+                limits = {name: option.metadata.get(name) for name in ("above", "from_", "up_to")}
+                check_number(option.name, value, **limits, kind=int if kind is int else (int, float))
         self.make_window()  # checks the values
 
     def make_window(self) -> Window:
         """Return the window that these options describe."""
         return Window(self.window, self.vision_window_s, self.text_window, self.text_sink)
+
+
+def option_type(option: dataclasses.Field) -> type:
+    """Return the type of an option's value: `bool`, `int`, `float` or `str`."""
+    return {"bool": bool, "int": int, "float": float, "str": str}[option.type.removesuffix(" | None")]
 
 
 def _check_switch(name: str, value, default: bool | None) -> None:

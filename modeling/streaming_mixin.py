@@ -25,10 +25,7 @@ class StreamingMixin:
         Args:
             processor: the model's `StreamingProcessor`.
             options: a :class:`StreamOptions`; keywords of the same names are laid over it.
-            **keywords: `query`, `title`, `previous`, `do_sample`, `temperature`, `top_p`, `top_k`,
-                `repetition_penalty`, `max_new_tokens`, `silence_threshold`, `seed`, `output_logits`,
-                `min_pixels`, `max_pixels`, `do_resize`, `window`, `vision_window_s`, `text_window`, `text_sink`,
-                `stop_at_continuation`: see :class:`StreamOptions`.
+            **keywords: such as `query`, `do_sample` or `max_new_tokens`: the fields of :class:`StreamOptions`.
 
         Raises:
             ValueError: if an option is unknown or out of range, or the model is in training mode.

@@ -358,14 +358,6 @@ class TestInterruption:
         process.stderr.close()
 
 
-def test_the_windows_offered_are_the_models():
-    """Written twice, so that `--help` need not import the model."""
-    from livecc_hf.cli import model_arguments
-    from livecc_hf.modeling import window
-
-    assert model_arguments.WINDOWS == window.WINDOWS
-
-
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5), ("1:30", 90), ("0:01:30.5", 90.5), ("0", 0)])
 def test_parse_time(text, seconds):
     assert parse_time(text) == seconds

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.commentate import parse_time
-from livecc_hf.cli.model_arguments import add_model_arguments, add_sampling_arguments, load_model_of, whole_text
+from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of
 from livecc_hf.cli.status import Status, show_warnings
+from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, whole_text
 from livecc_hf.sources.early_check import check_is_video
 
-_GENERATION = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens")
+_GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_tokens")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser.add_argument_group("model"))
     group = parser.add_argument_group("generation", "defaults: the model's generation_config")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of the answer; default: 512")
-    add_sampling_arguments(group)
+    add_option_arguments(group, SAMPLING_OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,13 +17,12 @@ from livecc_hf.cli.commentate_plan import Job, plan
 from livecc_hf.cli.commentate_run import Run
 from livecc_hf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, describe
 from livecc_hf.cli.model_arguments import (
-    add_generation_arguments,
     add_model_arguments,
     check_stream_options,
     load_model_of,
-    whole_text,
 )
 from livecc_hf.cli.status import Status, show_warnings
+from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
@@ -41,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a video file, or several; or a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, "
         "tcp, udp, ...) or - for standard input",
     )
-    parser.add_argument("--title", type=whole_text, help="the video's title")
-    parser.add_argument("--previous", type=whole_text, help="what was said before the start")
+    add_option_arguments(parser, TEXT_OPTIONS)
     parser.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
     parser.add_argument("--end", type=parse_time, metavar="TIME", help="where to stop")
     parser.add_argument(
@@ -77,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument_group("live sources", "how cameras, addresses and standard input are read")
     )
     add_model_arguments(parser.add_argument_group("model"))
-    add_generation_arguments(
+    add_option_arguments(
         parser.add_argument_group(
             "generation", "defaults: the model's generation_config, then those of the live setting"
         )

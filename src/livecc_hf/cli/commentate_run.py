@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.captions.writers import Caption, CaptionWriter, clock
 from livecc_hf.cli.commentate_plan import Job
-from livecc_hf.cli.model_arguments import stream_options_of
 from livecc_hf.cli.status import Status
+from livecc_hf.cli.stream_arguments import stream_options_of
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_reader import FrameChunk, VideoInfo

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from livecc_hf.cli.lazy_service import lazy_service, token_limit
 from livecc_hf.cli.model_arguments import (
-    add_generation_arguments,
     add_model_arguments,
     check_stream_options,
     check_window_options,
 )
 from livecc_hf.cli.status import Status
+from livecc_hf.cli.stream_arguments import add_option_arguments
 from livecc_hf.utils.extras import require_extra
 
 _HOST = "127.0.0.1"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     parser.add_argument("--quiet", action="store_true", help="no messages but the address, only warnings and errors")
     add_model_arguments(parser.add_argument_group("model"))
-    add_generation_arguments(parser.add_argument_group("generation"))
+    add_option_arguments(parser.add_argument_group("generation"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,8 +7,9 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from livecc_hf.cli.model_arguments import load_model_of, stream_options_of
+from livecc_hf.cli.model_arguments import load_model_of
 from livecc_hf.cli.status import Status
+from livecc_hf.cli.stream_arguments import stream_options_of
 
 if TYPE_CHECKING:
     from livecc_hf.serve.service import CommentaryService

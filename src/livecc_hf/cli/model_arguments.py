@@ -6,18 +6,12 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.cli.status import Status, quiet_libraries
+from livecc_hf.cli.stream_arguments import FRAME_OPTIONS, add_option_arguments, flag_of, stream_options_of
 
 if TYPE_CHECKING:
     from livecc_hf.checkpoints.checkpoint import Checkpoint
 
-WINDOWS = ("sliding", "reprefill", "none")
 _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
-# Arguments passed on to `start_stream` under the same name, where given.
-_STREAM_OPTIONS = (
-    *("query", "title", "previous", "do_sample", "temperature", "top_p", "top_k", "repetition_penalty"),
-    *("max_new_tokens", "silence_threshold", "seed", "min_pixels", "max_pixels"),
-    *("window", "vision_window_s", "text_window", "text_sink", "stop_at_continuation"),
-)
 
 
 def add_model_arguments(group: Any) -> None:
@@ -37,65 +31,7 @@ def add_model_arguments(group: Any) -> None:
         choices=("mrope", "sequential", "reference"),
         help="how positions are counted; default: what the model says, or is taken to need",
     )
-    group.add_argument("--min-pixels", type=int, metavar="N", help="fewest pixels of a resized frame")
-    group.add_argument("--max-pixels", type=int, metavar="N", help="most pixels of a resized frame")
-
-
-def add_generation_arguments(group: Any) -> None:
-    """Declare what is said, and what is remembered."""
-    group.add_argument("--query", type=whole_text, help="what to comment on; default: the model's own")
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens in a turn")
-    add_sampling_arguments(group)
-    group.add_argument("--silence-threshold", type=float, metavar="P", help="less probable silence is not chosen")
-    group.add_argument(
-        "--window",
-        choices=WINDOWS,
-        help="what is forgotten: sliding: what has left the windows below (default); reprefill: all vision, every "
-        "240 s; none: nothing, until the model's positions end",
-    )
-    group.add_argument("--vision-window-s", type=float, metavar="S", help="seconds of vision remembered; default: 16")
-    group.add_argument("--text-window", type=int, metavar="N", help="newest tokens of text remembered; default: 512")
-    group.add_argument("--text-sink", type=int, metavar="N", help="first tokens of text remembered; default: 512")
-    group.add_argument(
-        "--stop-at-continuation",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="end a turn at ' ...'; default: yes, but for position scheme reference",
-    )
-
-
-def add_sampling_arguments(group: Any) -> None:
-    """Declare how the next token is chosen."""
-    choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--do-sample", action="store_true", default=None, help="sample the words")
-    choice.add_argument(
-        "--greedy", dest="do_sample", action="store_false", default=None, help="always take the likeliest word"
-    )
-    group.add_argument("--temperature", type=float, metavar="X", help="sampling temperature")
-    group.add_argument("--top-p", type=float, metavar="X", help="sample among the likeliest of this probability")
-    group.add_argument("--top-k", type=int, metavar="N", help="sample among this many likeliest")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="1: none")
-    group.add_argument("--seed", type=int, metavar="N", help="seed of the sampling")
-
-
-def whole_text(text: str) -> str:
-    """The text, unless it holds half a character; unlike a file's name it must be text, since the model reads it.
-
-    Raises:
-        argparse.ArgumentTypeError: if it cannot be encoded.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} holds part of a character only: expected whole text, such as UTF-8"
-        ) from None
-    return text
-
-
-def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `start_stream` that were given."""
-    return {name: value for name in _STREAM_OPTIONS if (value := getattr(args, name, None)) is not None}
+    add_option_arguments(group, FRAME_OPTIONS)
 
 
 def check_window_options(args: argparse.Namespace) -> None:
@@ -105,7 +41,7 @@ def check_window_options(args: argparse.Namespace) -> None:
         ValueError: if such options are given.
     """
     idle = {"none": ("vision_window_s", "text_window", "text_sink"), "reprefill": ("vision_window_s",)}
-    given = [f"--{name.replace('_', '-')}" for name in idle.get(args.window, ()) if getattr(args, name) is not None]
+    given = [flag_of(name) for name in idle.get(args.window, ()) if getattr(args, name) is not None]
     if given:
         raise ValueError(f"{' and '.join(given)}: not with --window {args.window}, which keeps no such window")
 
@@ -120,7 +56,7 @@ def check_stream_options(args: argparse.Namespace) -> None:
 
     StreamOptions(**stream_options_of(args))
     names = ("temperature", "top_p", "top_k") if args.do_sample is False else ()
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+    given = [flag_of(name) for name in names if getattr(args, name) is not None]
     if given:
         raise ValueError(f"{' and '.join(given)}: not with --greedy, which takes the likeliest word; leave one out")
 

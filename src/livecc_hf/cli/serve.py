@@ -11,12 +11,12 @@ from typing import Any
 
 from livecc_hf.cli.lazy_service import lazy_service, token_limit
 from livecc_hf.cli.model_arguments import (
-    add_generation_arguments,
     add_model_arguments,
     check_stream_options,
     check_window_options,
 )
 from livecc_hf.cli.status import Status
+from livecc_hf.cli.stream_arguments import add_option_arguments
 from livecc_hf.serve.addresses import is_loopback
 from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
 from livecc_hf.utils.extras import require_extra
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             limits.add_argument(flag, type=number, metavar="N", help=f"{help}{default}")
     add_model_arguments(parser.add_argument_group("model"))
     generation = parser.add_argument_group("generation", "of sessions, where the client does not choose")
-    add_generation_arguments(generation)
+    add_option_arguments(generation)
 
 
 def run(args: argparse.Namespace) -> int:

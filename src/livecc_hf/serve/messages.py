@@ -6,12 +6,15 @@ browser writes), then a JPEG, PNG or WebP file.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.modeling.stream_options import StreamOptions, option_type
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment
@@ -60,17 +63,21 @@ class _Message(BaseModel):
 _Text = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
 
 
-class ClientOptions(_Message):
-    """What a client may choose of `StreamOptions`; what it leaves out is the server's."""
+def _client_field(option: dataclasses.Field) -> tuple[Any, None]:
+    """Return type and default of what a client may choose of an option of `StreamOptions`."""
+    kind, said = option_type(option), option.metadata
+    bounds = {"gt": said.get("above"), "ge": said.get("from_"), "le": said.get("up_to")}
+    if said["by_client"] is not True:
+        bounds = dict(zip(("ge", "le"), said["by_client"], strict=True))
+    return Annotated[kind, Field(description=said["help"], **bounds)] | None, None
 
-    do_sample: bool | None = None
-    temperature: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
-    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    silence_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+# What a client may choose of `StreamOptions`; what it leaves out is the server's.
+ClientOptions = create_model(
+    "ClientOptions",
+    __base__=_Message,
+    **{option.name: _client_field(option) for option in fields(StreamOptions) if option.metadata["by_client"]},
+)
 
 
 class Start(_Message):

@@ -1,0 +1,100 @@
+"""The options of a stream as arguments: made from the fields of `StreamOptions`, so that a new one is declared once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+FRAME_OPTIONS = ("min_pixels", "max_pixels")
+SAMPLING_OPTIONS = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+TEXT_OPTIONS = ("title", "previous")
+_PACKAGE = "livecc_hf.modeling"
+_PLACEHOLDER = "_livecc_hf_options"  # a package of the same files that imports nothing by itself
+
+
+def add_option_arguments(group: Any, names: Sequence[str] | None = None) -> None:
+    """Declare options of a stream as arguments.
+
+    Args:
+        group: a parser, or a group of its arguments.
+        names: of the options; default: all that say what is chosen and remembered, a new option too.
+    """
+    for option in command_options():
+        is_general = option.name not in (*FRAME_OPTIONS, *TEXT_OPTIONS)
+        if is_general if names is None else option.name in names:
+            _add(group, option)
+
+
+def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `start_stream` that were given."""
+    names = [option.name for option in command_options()]
+    return {name: value for name in names if (value := getattr(args, name, None)) is not None}
+
+
+def flag_of(name: str) -> str:
+    """Return how an option is called on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def whole_text(text: str) -> str:
+    """Return the text, unless it holds half a character: unlike a file's name, the model reads it.
+
+    Raises:
+        argparse.ArgumentTypeError: if it cannot be encoded.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} holds part of a character only: expected whole text, such as UTF-8"
+        ) from None
+    return text
+
+
+def command_options() -> list[dataclasses.Field]:
+    """Return the fields of `StreamOptions` that are arguments of commands."""
+    fields = dataclasses.fields(stream_options_module().StreamOptions)
+    return [option for option in fields if option.metadata["in_commands"]]
+
+
+def stream_options_module() -> ModuleType:
+    """Return `livecc_hf.modeling.stream_options`, without the seconds that importing PyTorch takes.
+
+    The package imports the model, of which help needs nothing: unless that was done, the file is imported in a
+    package of its own.
+    """
+    if _PACKAGE in sys.modules:
+        return importlib.import_module(f"{_PACKAGE}.stream_options")
+    if _PLACEHOLDER not in sys.modules:
+        package = ModuleType(_PLACEHOLDER)
+        package.__path__ = list(importlib.util.find_spec(_PACKAGE).submodule_search_locations)
+        sys.modules[_PLACEHOLDER] = package
+    return importlib.import_module(f"{_PLACEHOLDER}.stream_options")
+
+
+def _add(group: Any, option: dataclasses.Field) -> None:
+    flag, said, kind = flag_of(option.name), option.metadata, stream_options_module().option_type(option)
+    help = said["help"].replace("%", "%%")
+    if option.default is not None:
+        help += f"; default: {option.default:g}" if kind in (int, float) else f"; default: {option.default}"
+    if kind is bool and "off" in said:
+        choice = group.add_mutually_exclusive_group()
+        choice.add_argument(flag, action="store_true", default=None, help=help)
+        choice.add_argument(
+            flag_of(said["off"]), dest=option.name, action="store_false", default=None, help=f"the contrary of {flag}"
+        )
+    elif kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)
+    elif "choices" in said:
+        group.add_argument(flag, choices=said["choices"], help=help)
+    elif kind is str:
+        group.add_argument(flag, type=whole_text, help=help)
+    else:
+        metavar = "S" if option.name.endswith("_s") else "N" if kind is int else "X"
+        group.add_argument(flag, type=kind, metavar=metavar, help=help)
