@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import linecache
 import os
 import shutil
 import signal
@@ -182,15 +181,14 @@ def build_options(manifest: str, out: str, options: dict[str, Any]) -> Any:
     return load_options(RECIPE, only_stages=STAGES, input=manifest, out=out, **options)
 
 
-def profiled_build(manifest: str, out: str, options: dict[str, Any], n_lines: int = 12) -> dict[str, Any]:
+def profiled_build(manifest: str, out: str, options: dict[str, Any]) -> dict[str, Any]:
     """Run the pipeline with its units in this process, one after the other, and find where the time goes.
 
-    A timer of processor time interrupts the process; the time since the last interrupt counts for the line of the
-    package that runs, with whatever it calls in libraries.
+    A timer of CPU time interrupts the process; the time since the last interrupt counts for what runs, libraries that
+    it calls included.
 
     Returns:
-        `cpu_s`; `stages`, the share of each stage, of reading, of the dataset's files, the report and the rest;
-        `functions`, the share of the most expensive functions of the package, with their most expensive line.
+        `cpu_s`; `stages`, the share of each stage, of reading, of the dataset's files, the report and the rest.
     """
     from livecc_hf.production import build as module
 
@@ -198,7 +196,9 @@ def profiled_build(manifest: str, out: str, options: dict[str, Any], n_lines: in
     chosen = build_options(manifest, out, options)
     with _Profile() as profile:
         module.build(chosen, lambda line: None)
-    return profile.report(n_lines)
+    total_s = profile.places.total()
+    shares = {name: round(seconds / total_s, 3) for name, seconds in profile.places.most_common()}
+    return {"cpu_s": round(total_s, 2), "stages": shares}
 
 
 class _UnitsHere:
@@ -218,11 +218,14 @@ class _UnitsHere:
 
 
 class _Profile:
-    """Samples of the running line, weighed by the processor time that passed since the one before."""
+    """Samples of what runs, weighed by the CPU time that passed since the one before.
+
+    Attributes:
+        places: seconds by what ran.
+    """
 
     def __init__(self):
-        self._lines: Counter[tuple[str, str, int]] = Counter()
-        self._places: Counter[str] = Counter()
+        self.places: Counter[str] = Counter()
         self._last_s = 0.0
 
     def __enter__(self) -> _Profile:
@@ -238,37 +241,12 @@ class _Profile:
     def _sample(self, number: int, frame: FrameType | None) -> None:
         now_s = time.process_time()
         passed_s, self._last_s = now_s - self._last_s, now_s
-        innermost, place = None, "start and the rest"
+        place = "start and the rest"
         while frame is not None:
-            file = frame.f_code.co_filename
-            if file.startswith(PACKAGE):
-                innermost = innermost or (file, frame.f_code.co_qualname, frame.f_lineno)
+            if frame.f_code.co_filename.startswith(PACKAGE):
                 place = _place_of(frame) or place
             frame = frame.f_back
-        self._places[place] += passed_s
-        self._lines[innermost or ("", "imports and Python itself", 0)] += passed_s
-
-    def report(self, n_lines: int) -> dict[str, Any]:
-        """Return the shares of places and of functions, the largest first."""
-        total_s = sum(self._places.values())
-        functions: Counter[tuple[str, str]] = Counter()
-        for (file, name, _), seconds in self._lines.items():
-            functions[file, name] += seconds
-        lines = []
-        for (file, name), seconds in functions.most_common(n_lines):
-            costliest = max(
-                (key for key in self._lines if key[:2] == (file, name)), key=lambda key: self._lines[key], default=None
-            )
-            lines.append(
-                {
-                    "share": round(seconds / total_s, 3),
-                    "function": f"{Path(file).stem}.{name}" if file else name,
-                    "line": linecache.getline(file, costliest[2]).strip()[:100] if file else "",
-                    "line_share": round(self._lines[costliest] / total_s, 3),
-                }
-            )
-        stages = {name: round(seconds / total_s, 3) for name, seconds in self._places.most_common()}
-        return {"cpu_s": round(total_s, 2), "stages": stages, "functions": lines}
+        self.places[place] += passed_s
 
 
 _PLACES = {  # functions that everything below belongs to, the outermost wins
