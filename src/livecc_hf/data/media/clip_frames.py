@@ -244,11 +244,7 @@ def read_clip(
 
 def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
     """Return a frame (3, H, W) at the plan's size."""
-    from transformers.image_utils import SizeDict
-
-    size = SizeDict(shortest_edge=plan.min_pixels, longest_edge=plan.max_pixels)
-    factor = video_processor.patch_size * video_processor.merge_size
-    frame = video_processor.resize(frame[None, None], size=size, resample=video_processor.resample, factor=factor)[0]
+    frame = video_processor.resized(frame[None], plan.min_pixels, plan.max_pixels)
     if frame.shape[-2:] != (plan.height_px, plan.width_px):
         # The picture's size changes within the file, and the clip begins after that.
         from torchvision.transforms.v2.functional import InterpolationMode, resize

@@ -300,12 +300,7 @@ def _even(n_frames: int) -> int:
 
 def _resized(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
     """Resize a frame (3, H, W) as the video processor does."""
-    from transformers.image_utils import SizeDict
-
-    processor = encoder.processor.video_processor
-    limits = SizeDict(shortest_edge=size.min_pixels, longest_edge=size.max_pixels)
-    factor = processor.patch_size * processor.merge_size
-    return processor.resize(frame[None, None], size=limits, resample=processor.resample, factor=factor)[0, 0]
+    return encoder.processor.video_processor.resized(frame[None], size.min_pixels, size.max_pixels)[0]
 
 
 def _jpegs(path: Path, ends: Any) -> list[Any]:

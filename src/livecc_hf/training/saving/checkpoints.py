@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.utils.atomic import flush, replaced_when_done
+from livecc_hf.utils.atomic import flush, write_text
 from livecc_hf.utils.text import one_line
 
 from .run_identity import RunIdentity, name_changes
@@ -78,8 +78,7 @@ def write_run_state(checkpoint: str | Path, state: RunState) -> None:
         flush(file)
         if file.suffix in _READ_SUFFIXES and file.name != "training_args.bin":
             sizes[str(file.relative_to(checkpoint))] = file.stat().st_size
-    with replaced_when_done(checkpoint / RUN_STATE_FILE) as partial:
-        partial.write_text(json.dumps(asdict(replace(state, files=sizes))))
+    write_text(checkpoint / RUN_STATE_FILE, json.dumps(asdict(replace(state, files=sizes))))
 
 
 def read_run_state(checkpoint: str | Path) -> RunState | None:
