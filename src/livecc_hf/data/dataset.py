@@ -33,21 +33,21 @@ class Item(Protocol):
     """One clip or conversation, not decoded yet."""
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Decodes and tokenises it.
+        """Decode and tokenises it.
 
         Raises:
             UnusableSample: if it cannot be trained on.
         """
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Returns how many tokens the sample has, or a little more, without decoding.
+        """Return how many tokens the sample has, or a little more, without decoding.
 
         Raises:
             UnusableSample: if it cannot be trained on, as far as that shows without decoding.
         """
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
-        """Returns the frames and words of a narrated clip; `None` for other conversations."""
+        """Return the frames and words of a narrated clip; `None` for other conversations."""
 
 
 class Part(Protocol):
@@ -56,24 +56,24 @@ class Part(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, row: int) -> Item:
-        """Returns an item.
+        """Return an item.
 
         Raises:
             UnusableSample: if the row is malformed.
         """
 
     def origin(self, row: int) -> str:
-        """Says where an item comes from, as a person would look it up."""
+        """Say where an item comes from, as a person would look it up."""
 
     def fingerprint(self) -> str:
-        """Returns a mark of the content, as far as it shows without reading all of it: other data, another mark."""
+        """Return a fingerprint that changes with the content, as far as that shows without reading all of it."""
 
 
 class Source(Protocol):
     """One kind of training data."""
 
     def open(self, entry: dict[str, Any], seed: int) -> Part:
-        """Opens an entry of a recipe.
+        """Open an entry of a recipe.
 
         Raises:
             ValueError: if the entry has unknown keys or values.
@@ -85,7 +85,7 @@ SOURCES: dict[str, Source] = {}
 
 
 def register_source(name: str) -> Callable[[type], type]:
-    """Makes a `Source` class available to recipes under a name.
+    """Make a `Source` class available to recipes under a name.
 
     Raises:
         ValueError: if the name is taken.
@@ -101,7 +101,7 @@ def register_source(name: str) -> Callable[[type], type]:
 
 
 def parse_entry(cls: type[Entry], entry: dict[str, Any], name: str) -> Entry:
-    """Returns an entry's keys as a source's dataclass.
+    """Return an entry's keys as a source's dataclass.
 
     Raises:
         ValueError: if a key is unknown or missing.
@@ -160,7 +160,7 @@ class TrainingData:
         return len(self.row_of)
 
     def item(self, index: int) -> Item:
-        """Returns an item.
+        """Return an item.
 
         Raises:
             UnusableSample: if its row is malformed.
@@ -168,7 +168,7 @@ class TrainingData:
         return self.parts[self.part_of[index]].part[int(self.row_of[index])]
 
     def sample(self, index: int) -> Sample:
-        """Decodes and encodes an item.
+        """Decode and encodes an item.
 
         Raises:
             UnusableSample: if it cannot be trained on.
@@ -176,7 +176,7 @@ class TrainingData:
         return self.item(index).encode(self.processor, self.options)
 
     def count_tokens(self, index: int) -> int:
-        """Returns an upper bound of a sample's tokens, without decoding.
+        """Return an upper bound of a sample's tokens, without decoding.
 
         Raises:
             UnusableSample: if it cannot be trained on, as far as that shows.
@@ -184,25 +184,25 @@ class TrainingData:
         return self.item(index).count_tokens(self.processor, self.options)
 
     def origin(self, index: int) -> str:
-        """Says where an item comes from."""
+        """Say where an item comes from."""
         return self.parts[self.part_of[index]].part.origin(int(self.row_of[index]))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> TrainingData:
-        """Returns the items of these numbers as a collection of its own."""
+        """Return the items of these numbers as a collection of its own."""
         chosen = object.__new__(TrainingData)
         chosen.__dict__.update(self.__dict__)
         chosen.row_of, chosen.part_of = self.row_of[indices], self.part_of[indices]
         return chosen
 
     def with_processor(self, processor: StreamingProcessor) -> TrainingData:
-        """Returns the same items, turned into samples by another processor."""
+        """Return the same items, turned into samples by another processor."""
         other = object.__new__(TrainingData)
         other.__dict__.update(self.__dict__)
         other.processor = processor
         return other
 
     def fingerprint(self) -> str:
-        """Returns a hash of which items there are, in which order, how they are encoded, and of their content."""
+        """Return a hash of which items there are, in which order, how they are encoded, and of their content."""
         digest = hashlib.sha256(self.row_of)
         digest.update(self.part_of)
         described = [
@@ -212,7 +212,7 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
     def as_dataset(self) -> Dataset:
-        """Returns a map-style dataset whose items are decoded when asked for.
+        """Return a map-style dataset whose items are decoded when asked for.
 
         Items hold what `Sample.model_inputs` does; in a slice that mixes kinds, what a sample lacks is `None`.
         """
@@ -240,7 +240,7 @@ def open_data(
     options: EncodeOptions | None = None,
     seed: int = 0,
 ) -> TrainingData:
-    """Opens the data list of a recipe.
+    """Open the data list of a recipe.
 
     Args:
         entries: one dictionary per part, in order: ``source`` names a registered source, ``weight`` says how many
@@ -270,7 +270,7 @@ def open_data(
 
 
 def _weighted_rows(part: DataPart, seed: int) -> np.ndarray:
-    """Returns a part's row numbers: every row `floor(weight)` times, then a drawn share in the part's order."""
+    """Return a part's row numbers: every row `floor(weight)` times, then a drawn share in the part's order."""
     n_rows = len(part.part)
     dtype = np.int32 if n_rows < 2**31 else np.int64
     whole, share = divmod(part.weight, 1)

@@ -1,4 +1,4 @@
-"""Lets the model that is being trained comment on held-out clips now and then, beside what was said in truth."""
+"""Lets the model that is being trained comment on held-out clips now and then, next to the ground truth."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class TrainingMemoryError(RuntimeError):
 
 @contextlib.contextmanager
 def explained_memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turns running out of memory into one error that names the knobs and their present values.
+    """Turn running out of memory into one error that names the knobs and their present values.
 
     Raises:
         TrainingMemoryError: where the wrapped code ran out of memory.

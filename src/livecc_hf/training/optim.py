@@ -51,7 +51,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None):
-        """Takes one step; returns the closure's loss, if there is a closure."""
+        """Take one step; return the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -108,7 +108,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Moves every singular value close to 1 (roughly 0.7 to 1.2).
+    """Move every singular value close to 1 (roughly 0.7 to 1.2).
 
     Args:
         matrices: float32 (n, rows, columns) with rows <= columns.
@@ -124,7 +124,7 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 def muon_groups(
     model: nn.Module, muon_learning_rate: float, learning_rate: float, weight_decay: float = 0.0
 ) -> list[dict]:
-    """Splits a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
+    """Split a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
 
     Embeddings and the output head are matrices whose rows are separate things (tokens), so they go to
     AdamW, as biases and norms do.

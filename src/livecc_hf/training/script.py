@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(recipe: Recipe) -> None:
-    """Trains as a recipe says, from its start or a checkpoint, and saves model and processor.
+    """Train as a recipe says, from its start or a checkpoint, and saves model and processor.
 
     Raises:
         ValueError: if something in the recipe, or the checkpoint, does not fit.
@@ -75,7 +75,7 @@ def train(recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def explained_full_disk(recipe: Recipe) -> Iterator[None]:
-    """Turns what libraries say of a full disk into one error that says what is kept.
+    """Turn what libraries say of a full disk into one error that says what is kept.
 
     Raises:
         DiskFullError: where the wrapped code could write no more.
@@ -94,7 +94,7 @@ def explained_full_disk(recipe: Recipe) -> Iterator[None]:
 
 
 def show_log(is_main_process: bool) -> None:
-    """Lets this package's messages through to standard error: all of the main process, warnings of the others."""
+    """Let this package's messages through to standard error: all of the main process, warnings of the others."""
     package_logger = logging.getLogger("livecc_hf")
     package_logger.setLevel(logging.INFO if is_main_process else logging.WARNING)
     if not package_logger.handlers and not logging.getLogger().handlers:
@@ -104,7 +104,7 @@ def show_log(is_main_process: bool) -> None:
 
 
 def start_from(recipe: Recipe) -> Path | None:
-    """Returns the checkpoint to go on from, or `None` to start anew.
+    """Return the checkpoint to go on from, or `None` to start from the beginning.
 
     Raises:
         ValueError: if the output folder holds a run and the recipe does not say to go on with it, or the checkpoint
@@ -138,7 +138,7 @@ def start_from(recipe: Recipe) -> Path | None:
         if training.should_save:
             remove_partial(training.output_dir)
     if checkpoint is None:
-        logger.warning("nothing to resume in %s: starting anew", training.output_dir)
+        logger.warning("nothing to resume in %s: starting from the beginning", training.output_dir)
     else:
         check_files(checkpoint, read_run_state(checkpoint))
     return checkpoint

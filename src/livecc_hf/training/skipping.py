@@ -37,7 +37,7 @@ class SkipLedger:
         self.n_skipped = 0
 
     def write(self, skipped: Sequence[SkippedSample], step: int) -> None:
-        """Appends this process's skipped samples of a step to the list."""
+        """Append this process's skipped samples of a step to the list."""
         if not skipped:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class SkipLedger:
             logger.warning("skipped %s (%s): %s", item.origin, item.reason, item.message)
 
     def count(self, n_samples: int, n_skipped: int) -> None:
-        """Adds the counts of all processes in one step.
+        """Add the counts of all processes in one step.
 
         Raises:
             TooManySkippedError: if the share of skipped samples is above the limit.
@@ -58,11 +58,11 @@ class SkipLedger:
         if self.n_samples >= COUNTED_FROM and self.n_skipped > self.max_skipped * self.n_samples:
             raise TooManySkippedError(
                 f"{self.n_skipped} of {self.n_samples} samples could not be used, more than max_skipped="
-                f"{self.max_skipped:g} allows ({self._reasons()}); see {self.file}, mend the data or raise max_skipped"
+                f"{self.max_skipped:g} allows ({self._reasons()}); see {self.file}, fix the data or raise max_skipped"
             )
 
     def check_end(self) -> None:
-        """Refuses the result of a run that has seen nothing it could learn from.
+        """Refuse the result of a run that has seen nothing it could learn from.
 
         Raises:
             TooManySkippedError: if every sample was skipped.
@@ -74,22 +74,22 @@ class SkipLedger:
             )
 
     def state(self) -> dict[str, int]:
-        """Returns what a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {"n_samples": self.n_samples, "n_skipped": self.n_skipped}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Goes back to a checkpoint's counts."""
+        """Go back to a checkpoint's counts."""
         self.n_samples, self.n_skipped = state["n_samples"], state["n_skipped"]
 
     def forget_after(self, step: int) -> None:
-        """Removes from the list what was skipped after a step: a resumed run meets it again."""
+        """Remove from the list what was skipped after a step: a resumed run meets it again."""
         if not self.file.exists():
             return
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
         write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def _lines(self) -> list[str]:
-        """Returns the list's complete lines; a killed process may have left half of one."""
+        """Return the list's complete lines; a killed process may have left half of one."""
         lines = []
         for line in self.file.read_text(encoding="utf-8").splitlines():
             try:

@@ -88,12 +88,12 @@ class LiveCCTrainer(SFTTrainer):
         return per_step_s * self.args.world_size * self.state.global_step / 3600
 
     def forget_skipped(self) -> None:
-        """Clears the list of an earlier run in the same folder."""
+        """Clear the list of an earlier run in the same folder."""
         if self.ledger is not None and self.is_world_process_zero():
             self.ledger.forget_after(0)
 
     def restore(self, state: RunState) -> None:
-        """Goes back to a checkpoint's counts; weights and the rest are `train`'s to load."""
+        """Go back to a checkpoint's counts; weights and the rest are `train`'s to load."""
         self._total_train_tokens = state.n_tokens
         if self.ledger is not None:
             self.ledger.restore(state.skipped)
@@ -171,7 +171,7 @@ class LiveCCTrainer(SFTTrainer):
         prefix = keywords.get("metric_key_prefix", "eval")
         means = self._measured["eval"].means(self.accelerator)
         if not means:
-            raise ValueError("none of the held-out samples can be used, see the warnings: mend eval_data")
+            raise ValueError("none of the held-out samples can be used, see the warnings: fix eval_data")
         output.metrics.update({f"{prefix}_{name}": value for name, value in means.items()})
         return output
 
@@ -229,7 +229,7 @@ class LiveCCTrainer(SFTTrainer):
         return self._push_saved(commit_message or "End of training")
 
     def _push_saved(self, message: str):
-        """Sends the output folder, on one process."""
+        """Send the output folder, on one process."""
         if not self.is_world_process_zero():
             return None
         if self._hub is None:
@@ -243,7 +243,7 @@ class LiveCCTrainer(SFTTrainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _push_checkpoint(self, checkpoint: str) -> None:
-        """Begins to send a checkpoint, unless the one before is still on its way."""
+        """Begin to send a checkpoint, unless the one before is still on its way."""
         if self._hub is None or not self.is_world_process_zero():
             return
         busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
@@ -267,7 +267,7 @@ class LiveCCTrainer(SFTTrainer):
             super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model, trial):
-        """Saves; an older checkpoint is deleted only once every process has written its part of the new one."""
+        """Save; an older checkpoint is deleted only once every process has written its part of the new one."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -288,7 +288,7 @@ class LiveCCTrainer(SFTTrainer):
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
 
     def _measure(self, loss: torch.Tensor, outputs, n_targets: int, num_items, note: dict[str, Any]) -> None:
-        """Adds a batch to what is measured; `loss` is what the base class made of `num_items` tokens."""
+        """Add a batch to what is measured; `loss` is what the base class made of `num_items` tokens."""
         if self.model.training:
             if num_items is None:
                 loss = loss * max(n_targets, 1)
@@ -303,14 +303,14 @@ class LiveCCTrainer(SFTTrainer):
         self._warn_of_held_out(note.get("skipped", ()))
 
     def _warn_of_held_out(self, skipped: Sequence[SkippedSample]) -> None:
-        """Says once of each held-out sample that cannot be used."""
+        """Say once of each held-out sample that cannot be used."""
         for item in skipped:
             if item.index not in self._unusable_held_out:
                 self._unusable_held_out.add(item.index)
                 logger.warning("held-out %s cannot be used (%s): %s", item.origin, item.reason, item.message)
 
     def _count_packed_tokens(self, inputs: dict[str, Any]) -> None:
-        """Corrects the token count: without a mask the base class takes `position_ids` for (rows, length)."""
+        """Correct the token count: without a mask the base class takes `position_ids` for (rows, length)."""
         counted = torch.tensor(inputs["position_ids"].size(1), device=self.args.device)
         real = (inputs["input_ids"] != self._tokenizer.pad_token_id).sum()
         self._total_train_tokens += int(self.accelerator.reduce(real - counted, "sum").item())

@@ -39,7 +39,7 @@ class SkippedSample:
 
 
 class BatchLoader:
-    """The trainer's data collator: takes rows that only carry numbers and returns the batch.
+    """The trainer's data collator: takes items that only carry numbers of rows and returns the batch.
 
     Patches stay bytes on their way between processes; `normalise_pixels` is for the device.
 
@@ -59,13 +59,13 @@ class BatchLoader:
         self.collator = collator
         self.placeholder = placeholder_sample(self.data.processor)
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Returns the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
         skipped: list[SkippedSample] = []
         n_samples = 0
         batch_rows = []
-        for row in rows:
-            numbers = [int(index) for index in self.packs[row["row"]]]
+        for item in items:
+            numbers = [int(index) for index in self.packs[item["row"]]]
             n_samples += len(numbers)
             batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
         batch = self.collator(self._of_one_type(batch_rows))
@@ -73,7 +73,7 @@ class BatchLoader:
         return batch
 
     def dataset(self, lengths: Sequence[int] | None = None) -> Dataset:
-        """Returns the map-style dataset of row numbers that goes with this loader.
+        """Return the map-style dataset of row numbers that goes with this loader.
 
         Args:
             lengths: tokens of each row, where known; the trainer can group by them.
@@ -96,7 +96,7 @@ class BatchLoader:
         return replace(sample, model_inputs=normalise_pixels(sample.model_inputs, self.video_processor))
 
     def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
-        """Returns a row's samples; what was planned shorter than it is and no longer fits is skipped."""
+        """Return a row's samples; what was planned shorter than it is and no longer fits is skipped."""
         samples: list[Sample] = []
         room = self.data.options.max_tokens
         for index in numbers:

@@ -175,7 +175,7 @@ def token_counts(
         n_workers: processes, at most; 0, or few samples, are counted in this one.
         progress: show a bar.
         start_method: how processes start (`multiprocessing`); `None`: the platform's way.
-        recount: count again what was unusable when the file was written: it may have been mended since.
+        recount: count again what was unusable when the file was written: it may have been repaired since.
 
     Returns:
         Read-only int32 of shape (samples,), mapped from the file; 0 where `count` raises `UnusableSample`.

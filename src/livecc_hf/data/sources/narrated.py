@@ -40,15 +40,15 @@ class NarrationItem:
     media_root: str | None
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Decodes the span and interleaves its words."""
+        """Decode the span and interleaves its words."""
         return encode_narration(self.video, processor, options, self.media_root)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Returns an upper bound from the file's header and the words."""
+        """Return an upper bound from the file's header and the words."""
         return count_narration_tokens(self.video, processor, options, self.media_root)
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip:
-        """Decodes the span."""
+        """Decode the span."""
         video, root = self.video, self.media_root
         path, plan = locate_clip(video, processor, options, root)
         shown = read_clip(path, plan, processor.video_processor)
@@ -65,13 +65,13 @@ class ChatItem:
     allow_urls: bool | Sequence[str] = False
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Reads the media and tokenises the conversation."""
+        """Read the media and tokenises the conversation."""
         from ..samples.chat import encode_chat
 
         return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Returns the tokens from the media's headers and the text."""
+        """Return the tokens from the media's headers and the text."""
         from ..samples.chat import count_chat_tokens
 
         n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
@@ -79,7 +79,7 @@ class ChatItem:
         return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> None:
-        """A conversation has no words in time."""
+        """Return `None`: a conversation has no words in time."""
 
     def _shows_something(self) -> bool:
         return any(part["type"] != "text" for message in self.conversation.messages for part in message["content"])
@@ -134,7 +134,7 @@ class JsonlSource:
     """Live-CC-5M, Live-WhisperX-526K and the published SFT files; see `JsonlEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
-        """Opens the file; `seed` is not used."""
+        """Open the file; `seed` is not used."""
         keys = parse_entry(JsonlEntry, entry, "jsonl")
         file = resolve_media(keys.path)
         default_root = keys.path.rpartition("/")[0] if keys.path.startswith("hf://") else str(file.parent)
@@ -163,7 +163,7 @@ class DatasetSource:
     """The same content as Parquet or on the Hub; see `DatasetEntry` for the keys and `parse_row` for the columns."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
-        """Opens the dataset; `seed` is not used."""
+        """Open the dataset; `seed` is not used."""
         keys = parse_entry(DatasetEntry, entry, "dataset")
         rows, default_root = _load_rows(keys)
         return RowsPart(rows, keys.path, keys.media_root or default_root, keys.allow_urls)
@@ -188,7 +188,7 @@ class FolderSource:
     """Own narrated videos, cut into clips; see `FolderEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> FolderPart:
-        """Reads the captions; `seed` is not used."""
+        """Read the captions; `seed` is not used."""
         return FolderPart(parse_entry(FolderEntry, entry, "folder"))
 
 
@@ -221,7 +221,7 @@ class FolderPart:
 
 
 def checked_hosts(value: Any) -> bool | tuple[str, ...]:
-    """Returns an entry's `allow_urls`.
+    """Return an entry's `allow_urls`.
 
     Raises:
         ValueError: if it is neither true or false nor a list of names of hosts.
@@ -236,7 +236,7 @@ def checked_hosts(value: Any) -> bool | tuple[str, ...]:
 
 
 def _fingerprint_of(rows: Any) -> str:
-    """Returns a mark of rows: a data set's own, a file's line lengths and some lines, or all of a list."""
+    """Return a fingerprint of rows: a data set's own, a file's line lengths and some lines, or all of a list."""
     if hasattr(rows, "fingerprint"):
         return rows.fingerprint()
     if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which offers no public one
@@ -245,7 +245,7 @@ def _fingerprint_of(rows: Any) -> str:
 
 
 def _json_list(file: Path) -> list:
-    """Returns the list in a JSON file.
+    """Return the list in a JSON file.
 
     Raises:
         ValueError: if it holds something else.
@@ -260,10 +260,10 @@ def _json_list(file: Path) -> list:
 
 
 def _cache_dir(folder: Path) -> str:
-    """Returns a place for the cached rows of a folder as it is now.
+    """Return a place for the cached rows of a folder as it is now.
 
     `datasets` finds those of a folder with a card by its last name alone, so that one `dataset` would be taken for any
-    other, and for what it was before it was made anew.
+    other, and for what it was before it was made again.
     """
     from datasets import config
 
@@ -273,7 +273,7 @@ def _cache_dir(folder: Path) -> str:
 
 
 def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
-    """Returns the dataset's rows, media undecoded, and where its media paths start.
+    """Return the dataset's rows, media undecoded, and where its media paths start.
 
     Raises:
         ValueError: if it cannot be opened.

@@ -85,20 +85,20 @@ class TinyItem:
     window_s: int = 0
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Draws and tokenises the clip."""
+        """Draw and tokenises the clip."""
         encode = encode_caption if self.task == "caption" else encode_clip
         return encode(self.draw(), processor, options)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Returns the sample's length; drawing is as cheap as guessing."""
+        """Return the sample's length; drawing is as cheap as guessing."""
         return self.encode(processor, options).n_tokens
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
-        """Draws the clip; a captioned one is no narration."""
+        """Draw the clip; a captioned one is no narration."""
         return None if self.task == "caption" else self.draw()
 
     def draw(self) -> NarratedClip:
-        """Draws the clip, whatever becomes of it."""
+        """Draw the clip, whatever becomes of it."""
         if self.task == "list":
             clip = list_clip(self.seed, self.length, first_frames=2 if self.length == 1 else 6)
         else:
@@ -139,12 +139,12 @@ class TinySource:
     """See `TinyEntry` for the keys of a recipe's entry."""
 
     def open(self, entry: dict[str, Any], seed: int) -> TinyPart:
-        """Opens the entry's clips; ``seed`` selects the block of seeds they come from."""
+        """Open the entry's clips; ``seed`` selects the block of seeds they come from."""
         return TinyPart(parse_entry(TinyEntry, entry, "tiny"), seed)
 
 
 def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-    """Makes one conversation of one turn: the whole clip, then all of its words as one answer.
+    """Make one conversation of one turn: the whole clip, then all of its words as one answer.
 
     The ordinary way to train a video language model, for comparison; the text is that of a stream's first turn, so
     that nothing but the interleaving differs.
@@ -179,7 +179,7 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
 
 
 def caption_prompt_ids(processor: StreamingProcessor, n_frames: int, n_patches: int, query: str | None) -> list[int]:
-    """The tokens of a caption's request, up to where the answer begins.
+    """Return the tokens of a caption's request, up to where the answer begins.
 
     Args:
         processor: the model's processor.

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def check_liger() -> None:
-    """Raises `ValueError` if Liger's kernels cannot run here."""
+    """Raise `ValueError` if Liger's kernels cannot run here."""
     if not torch.cuda.is_available():
         raise ValueError("use_liger_kernel is on, but Liger's kernels need a CUDA device: turn it off")
 
 
 def apply_liger(model: LiveCCForConditionalGeneration) -> None:
-    """Replaces norms, MLPs and rotation by Liger's; the head and the loss stay, they see supervised positions only.
+    """Replace norms, MLPs and rotation by Liger's; the head and the loss stay, they see supervised positions only.
 
     Liger knows Qwen2-VL but not our model type, so the trainer's own switch would do nothing. Its replacement of the
     model's forward is left off: it would compute positions of its own.

@@ -27,7 +27,7 @@ _FULL_PRECISION = (_VISION, _HEAD)
 
 
 def part_of(name: str) -> str:
-    """The part that a module or parameter of the model belongs to.
+    """Return the part that a module or parameter of the model belongs to.
 
     Args:
         name: as in `model.named_parameters()`, such as `model.visual.merger.ln_q.weight`.
@@ -208,7 +208,7 @@ def _linear_layers(model: nn.Module, parts: tuple[str, ...]) -> list[str]:
 
 
 def _choose(linear: list[str], targets: str | Iterable[str] | None, parts: tuple[str, ...]) -> list[str]:
-    """The layers that the recipe's `lora_target_modules` names, among those that may be adapted."""
+    """Return the layers that the recipe's `lora_target_modules` names, among those that may be adapted."""
     if not targets or targets == "all-linear":
         return linear
     chosen = set()

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Partial
 
 @contextmanager
 def reduced_head_gradient(model: nn.Module) -> Iterator[None]:
-    """Makes the gradient of a sharded head the mean over the processes, as that of every other weight is.
+    """Make the gradient of a sharded head the mean over the processes, as that of every other weight is.
 
     Inside, `get_output_embeddings` of the model that TRL's loss runs in returns a head whose weight (and bias) are
     gathered. The backward pass may come after. A head that is not sharded, is frozen, or runs without gradients stays
@@ -75,7 +75,7 @@ def _needs_reduction(head: nn.Module | None) -> bool:
 
 
 def _gather(parameter: DTensor) -> torch.Tensor:
-    """Returns the whole parameter; its gradient is averaged over the processes of its mesh."""
+    """Return the whole parameter; its gradient is averaged over the processes of its mesh."""
     mesh = parameter.device_mesh
     sharded = parameter.view_as(parameter)
     if sharded.requires_grad:

@@ -61,13 +61,13 @@ class RunState:
         resumable: bool,
         skipped: dict[str, int],
     ) -> RunState:
-        """Returns the state of a run with that identity."""
+        """Return the state of a run with that identity."""
         options = {"fixed": identity.fixed, "free": identity.free}
         return cls(step, identity.fingerprint, global_batch, n_tokens, resumable, skipped, **options)
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
-    """Marks a checkpoint as whole, once all of it is on the disk.
+    """Mark a checkpoint as whole, once all of it is on the disk.
 
     Raises:
         OSError: if the disk is full, which some file systems say only now.
@@ -82,7 +82,7 @@ def write_run_state(checkpoint: str | Path, state: RunState) -> None:
 
 
 def read_run_state(checkpoint: str | Path) -> RunState | None:
-    """Returns the state of a whole checkpoint, `None` for one that is not.
+    """Return the state of a whole checkpoint, `None` for one that is not.
 
     Raises:
         DamagedCheckpointError: if it cannot be read.
@@ -108,12 +108,12 @@ class DamagedCheckpointError(ValueError):
         file = Path(file)
         super().__init__(
             f"{file} is damaged ({what}): delete {file.parent}, then --resume goes on from the checkpoint before, or "
-            "starts anew where there is none"
+            "starts again where there is none"
         )
 
 
 def check_files(checkpoint: str | Path, state: RunState | None) -> None:
-    """Refuses a checkpoint whose files are not those that were written, as far as their names and sizes tell.
+    """Refuse a checkpoint whose files are not those that were written, as far as their names and sizes tell.
 
     Args:
         checkpoint: its folder.
@@ -138,7 +138,7 @@ def check_files(checkpoint: str | Path, state: RunState | None) -> None:
 
 @contextlib.contextmanager
 def explained_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
-    """Turns what libraries raise for files they cannot read into one error that says what to do.
+    """Turn what libraries raise for files they cannot read into one error that says what to do.
 
     Args:
         checkpoint: its folder.
@@ -157,7 +157,7 @@ def explained_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
 
 
 def _damage_of(file: Path) -> str | None:
-    """Returns what is wrong with a file of tensors; `None` if nothing is."""
+    """Return what is wrong with a file of tensors; `None` if nothing is."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -172,13 +172,13 @@ def _damage_of(file: Path) -> str | None:
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Returns the checkpoints of a run, whole or not, by step."""
+    """Return the checkpoints of a run, whole or not, by step."""
     found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """Returns the newest checkpoint that was written to its end and can be resumed.
+    """Return the newest checkpoint that was written to its end and can be resumed.
 
     Raises:
         ValueError: if the run has checkpoints and none of them holds more than the model.
@@ -194,7 +194,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def remove_partial(output_dir: str | Path) -> None:
-    """Deletes checkpoints that a killed process left half written; what is whole but not ours is left alone."""
+    """Delete checkpoints that a killed process left half written; what is whole but not ours is left alone."""
     for path in list_checkpoints(output_dir):
         if read_run_state(path) is None and not _has_trainer_state(path):
             logger.warning("%s was not written to its end: deleted", path)
@@ -202,7 +202,7 @@ def remove_partial(output_dir: str | Path) -> None:
 
 
 def _has_trainer_state(checkpoint: Path) -> bool:
-    """Returns whether the last file that a trainer writes into a checkpoint is there."""
+    """Return whether the last file that a trainer writes into a checkpoint is there."""
     try:
         json.loads((checkpoint / _TRAINER_STATE).read_bytes())
     except (OSError, ValueError):
@@ -211,7 +211,7 @@ def _has_trainer_state(checkpoint: Path) -> bool:
 
 
 def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentity, global_batch: int) -> None:
-    """Refuses to go on with other data or another batch: it would not be the same run. Says what else has changed.
+    """Refuse to go on with other data or another batch: it would not be the same run. Says what else has changed.
 
     Raises:
         ValueError: naming what has changed: options, the data, their order or the global batch.

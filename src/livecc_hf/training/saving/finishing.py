@@ -56,7 +56,7 @@ class AdapterFinisher:
 
 
 class ModelFinisher(AdapterFinisher):
-    """Puts a card beside a fully trained model; of one that is there, only the facts of the run are written anew."""
+    """Puts a card beside a fully trained model; of one that is there, only the facts of the run are written again."""
 
     def __call__(self, folder: str | Path) -> None:
         if (Path(folder) / CARD_FILE).exists():
