@@ -52,6 +52,14 @@ def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
     }
 
 
+def test_a_card_in_another_encoding_is_one_sentence(model):
+    (model / "README.md").write_bytes("---\nlicense: mit\n---\n# Fußball\n".encode("latin-1"))
+    with pytest.raises(
+        PushError, match=r"README.md is no UTF-8 text \(invalid continuation byte at byte 25\): save it as UTF-8"
+    ):
+        plan_push(model, "me/x", PushOptions())
+
+
 def test_what_is_left_out_of_a_folder_is_one_line():
     left_out = {
         "checkpoint-2/a": "old",

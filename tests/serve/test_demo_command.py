@@ -95,6 +95,32 @@ def test_demo_with_what_is_no_file_is_one_line(capsys):
     assert len(said) == 1 and "no-such.mp4 is no file" in said[0]
 
 
+def test_demo_with_what_is_no_model_is_one_line(capsys):
+    assert main(["demo", "--model", "nowhere", "--no-browser"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "model folder nowhere does not exist: expected a folder or a Hub id" in said[0]
+
+
+def test_demo_with_a_model_that_does_not_load_says_so_in_a_line_and_on_the_page(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "livecc_hf.cli.main", "demo", "--model", str(tmp_path), "--no-browser", "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = process.stdout.readline().split()[0]
+        served = Served(None, int(url.rstrip("/").rpartition(":")[2]))
+        wait_for(lambda: health_of(served)["status"] == "failed", 60)
+        assert "config.json" in health_of(served)["reason"]
+        said = process.stderr.readline()
+    finally:
+        process.terminate()
+        _, more = process.communicate(timeout=60)
+    assert "config.json" in said and more == ""
+
+
 def test_demo_prints_where_it_is_and_offers_livecc_tiny_and_a_file(tmp_path):
     video = tmp_path / "own.webm"
     video.write_bytes(b"0123456789")

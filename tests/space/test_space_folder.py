@@ -1,6 +1,7 @@
 """The folder that `livecc space` writes: what it holds, that `livecc push` takes all of it, and what is refused."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from packaging.requirements import Requirement
 
 from livecc_hf.cli.main import main
 from livecc_hf.publishing.checks import check_folder
+from livecc_hf.publishing.hub import Target
+from livecc_hf.publishing.push import describe_plan
 from livecc_hf.space.folder import write_space
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -44,6 +47,8 @@ def test_only_published_packages_are_required(folder):
 
 def test_all_of_it_is_pushed(folder):
     plan = check_folder(folder)
+    lines = describe_plan(plan, Target("me/live", "space"))
+    assert len(lines) < 10 and any(re.fullmatch(r" +\S+ \wB  livecc_hf/, \d+ files", line) for line in lines)
     assert plan.space_sdk == "gradio"
     assert not plan.contents.left_out
     assert {"app.py", "requirements.txt", "livecc_hf/modeling/modeling_livecc.py", "livecc_hf/serve/app.py"} <= set(

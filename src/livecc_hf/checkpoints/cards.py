@@ -114,6 +114,10 @@ def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_h
         card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8"))
         if not isinstance(card.data.to_dict(), dict):
             raise ValueError("its head is no mapping")
+    except UnicodeDecodeError as failure:
+        raise error(
+            f"{path} is no UTF-8 text ({failure.reason} at byte {failure.start}): save it as UTF-8"
+        ) from failure
     except Exception as failure:  # YAML fails in as many ways as it has rules
         raise error(f"{path}: the part between the lines of --- is no YAML: {one_line(failure, 200)}") from failure
     return card

@@ -39,15 +39,25 @@ def run(args: argparse.Namespace) -> int:
     check_stream_options(args)
     if args.video is not None and not args.video.is_file():
         raise ValueError(f"{args.video} is no file: give a video that browsers play, such as an MP4, or none")
+    from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
     from livecc_hf.serve.settings import ServeSettings
 
+    if args.model is not None:
+        check_model_name(args.model)
     status = Status(quiet=args.quiet)
+
+    def started(failure: Exception | None) -> None:
+        status.clear()
+        # What is wrong with the model is told by the page and in a line of the log; a defect with its traceback.
+        if failure is not None and not isinstance(failure, OSError | ValueError):
+            logging.error("the model was not loaded", exc_info=failure)
+
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     with listen(_HOST, args.port) as listener:
         exit_on_sigterm()
         settings = ServeSettings(**token_limit(args))  # without a token: only this computer's users reach it
-        server = make_server(lazy_service(args, settings, status), clip=args.video)
+        server = make_server(lazy_service(args, settings, status, started), clip=args.video)
         url = f"http://{_HOST}:{listener.getsockname()[1]}/"
         print(f"{url} (Ctrl-C ends it)", flush=True)
         if not args.no_browser:

@@ -126,8 +126,13 @@ def describe_plan(plan: Checked, target: Target) -> list[str]:
     lines = [f"{contents.folder} ({contents.kind}) -> {target.repo_type} {target.repo_id}, {place}"]
     code = [size for name, size in contents.files.items() if name in contents.code]
     others = {name: size for name, size in contents.files.items() if name not in contents.code}
-    for name, size in sorted(others.items(), key=lambda item: -item[1]):
-        lines.append(f"  {_size(size):>9}  {name}{'  (rewritten)' if name in plan.rewritten else ''}")
+    folders: dict[str, list[int]] = {}
+    for name, size in others.items():
+        folder, slash, _ = name.partition("/")
+        folders.setdefault(folder + slash if contents.kind == SPACE else name, []).append(size)
+    for name, sizes in sorted(folders.items(), key=lambda item: -sum(item[1])):
+        what = f", {len(sizes)} files" if len(sizes) > 1 else "  (rewritten)" if name in plan.rewritten else ""
+        lines.append(f"  {_size(sum(sizes)):>9}  {name}{what}")
     if code:
         lines.append(f"  {_size(sum(code)):>9}  the model's code, {len(code)} files *.py")
     lines.append(f"  {_size(contents.n_bytes):>9}  in {len(contents.files)} files")
