@@ -11,6 +11,7 @@ from livecc_hf.assets.bundled_recipes import recipe_path
 from livecc_hf.utils.extras import require_extra
 
 from .main import OneLineParser
+from .tasks import add_task, make_tasks, run_task
 
 _OVERRIDE = re.compile(r"[\w.:]+=")
 _BUILD_OPTIONS = ("--config", "--recipe", "--input", "--out", "--engine", "--limit", "--stages")  # those with a value
@@ -34,18 +35,18 @@ class _TaskParser(OneLineParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=_TaskParser)
+    tasks = make_tasks(parser, _TaskParser)
     for add in (_add_build, _add_fetch, _add_push, _add_shapes):
-        # Also after the task's name, as with the other commands.
-        add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add(tasks)
 
 
-def _add_build(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    build = tasks.add_parser(
+def _add_build(tasks: argparse._SubParsersAction) -> None:
+    build = add_task(
+        tasks,
         "build",
+        _build,
         help="videos with captions or speech become a dataset",
         description="Make a dataset of timed commentary from videos. Started again after an interruption, it goes on.",
-        allow_abbrev=False,
     )
     build.takes_overrides = True
     build.add_argument("--config", metavar="RECIPE", help="a YAML recipe, such as recipes/data/my_videos.yaml")
@@ -59,16 +60,16 @@ def _add_build(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     build.add_argument(
         "overrides", nargs="*", metavar="key=value", help="options, and thresholds as stage.threshold=value"
     )
-    return build
 
 
-def _add_fetch(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    fetch = tasks.add_parser(
+def _add_fetch(tasks: argparse._SubParsersAction) -> None:
+    fetch = add_task(
+        tasks,
         "fetch",
+        _fetch,
         help="download videos with captions and metadata, by yt-dlp",
         description="Download videos, captions and metadata with yt-dlp, slowly enough to be polite. Started again, it "
         "goes on. Check that you may use what you download.",
-        allow_abbrev=False,
     )
     fetch.add_argument("urls", metavar="URLS_FILE", help="a text file with one address a line; # begins a comment")
     fetch.add_argument("out", metavar="OUT", help="folder for the videos")
@@ -79,15 +80,15 @@ def _add_fetch(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     fetch.add_argument("--sleep", type=float, default=5.0, metavar="S", help="seconds between videos, up to 3 times it")
     fetch.add_argument("--retries", type=int, default=10, metavar="N", help="of a request (default: %(default)s)")
     fetch.add_argument("--cookies", metavar="FILE", help="a cookies.txt file")
-    return fetch
 
 
-def _add_push(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    push = tasks.add_parser(
+def _add_push(tasks: argparse._SubParsersAction) -> None:
+    push = add_task(
+        tasks,
         "push",
+        _push,
         help="upload a dataset folder to the Hub",
         description="Upload a dataset folder to the Hub in parts. Started again, it goes on.",
-        allow_abbrev=False,
     )
     push.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
     push.add_argument("repo", metavar="REPO", help="USER/NAME; made if it does not exist")
@@ -95,16 +96,16 @@ def _add_push(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--public", action="store_true", help="a repository that is made is public, and one that is may be pushed to"
     )
     push.add_argument("--revision", metavar="BRANCH", help="branch, made if it does not exist (default: main)")
-    return push
 
 
-def _add_shapes(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    shapes = tasks.add_parser(
+def _add_shapes(tasks: argparse._SubParsersAction) -> None:
+    shapes = add_task(
+        tasks,
         "shapes",
+        _shapes,
         help="a folder of narrated videos of moving shapes, to try training with",
         description="Make a folder of narrated videos of coloured shapes, as livecc-tiny knows them, to try training "
         "without videos of your own: livecc train --recipe own-videos/tiny-cpu",
-        allow_abbrev=False,
     )
     shapes.add_argument("out", metavar="FOLDER", help="where they go, each with its words beside it")
     shapes.add_argument("--videos", type=int, default=64, metavar="N", help="how many (default: 64)")
@@ -119,13 +120,7 @@ def _add_shapes(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     return shapes
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do the task.
-
-    Raises:
-        ValueError, OSError, ImportError: as the task's functions do.
-    """
-    return {"build": _build, "fetch": _fetch, "push": _push, "shapes": _shapes}[args.task](args)
+run = run_task  # what the command calls
 
 
 def _build(args: argparse.Namespace) -> int:

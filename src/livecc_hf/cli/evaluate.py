@@ -6,35 +6,36 @@ import argparse
 import sys
 from pathlib import Path
 
-from .main import OneLineParser
+from .tasks import add_task, make_tasks, run_task
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=OneLineParser)
+    tasks = make_tasks(parser)
     for add in (_add_list, _add_run, _add_score, _add_compare, _add_judge, _add_export, _add_report, _add_lmms):
-        # Also after the task's name, as with the other commands.
-        add(tasks).add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add(tasks)
 
 
-def _add_list(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    return tasks.add_parser(
+def _add_list(tasks: argparse._SubParsersAction) -> None:
+    add_task(
+        tasks,
         "list",
+        _list,
         help="the benchmarks and their protocols",
         description="List the benchmarks, their rows and their protocols.",
-        allow_abbrev=False,
     )
 
 
-def _add_run(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def _add_run(tasks: argparse._SubParsersAction) -> None:
     from livecc_hf.cli.model_arguments import add_model_arguments
 
-    run = tasks.add_parser(
+    run = add_task(
+        tasks,
         "run",
+        _run,
         help="put a benchmark to a model",
         description="Put a benchmark to a model and write what it answers. Started again after an interruption, it "
         "goes on. Under accelerate launch several GPUs share it.",
-        allow_abbrev=False,
     )
     run.add_argument("suite", metavar="SUITE", help="a benchmark, see livecc evaluate list; A,B: about the same videos")
     run.add_argument("--videos", required=True, type=Path, metavar="DIR", help="folder with the benchmark's videos")
@@ -51,16 +52,16 @@ def _add_run(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="of commentary: what the model was trained on",
     )
     add_model_arguments(run.add_argument_group("model"))
-    return run
 
 
-def _add_score(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    score = tasks.add_parser(
+def _add_score(tasks: argparse._SubParsersAction) -> None:
+    score = add_task(
+        tasks,
         "score",
+        _score,
         help="figures from files of predictions and verdicts, also those that others published",
         description="Score files of predictions and verdicts: ours, or as published for Video-MME, OVO-Bench, MVBench "
         "and LiveSports-3K. Needs no model and no GPU. Verdicts find the texts that they judge among the files given.",
-        allow_abbrev=False,
     )
     score.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="predictions, verdicts, or folders of them")
     score.add_argument("--protocol", help="how answers to questions are read; default: as each file says")
@@ -77,15 +78,15 @@ def _add_score(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         metavar=("FOLDER", "DATASET_ID", "TASK_ID"),
         help="write the headline of one file into FOLDER/.eval_results, for the registered benchmark on the Hub",
     )
-    return score
 
 
-def _add_compare(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    compare = tasks.add_parser(
+def _add_compare(tasks: argparse._SubParsersAction) -> None:
+    compare = add_task(
+        tasks,
         "compare",
+        _compare,
         help="two files of one benchmark, paired by row",
         description="Compare two files of answers, verdicts or commentaries of one benchmark, row by row.",
-        allow_abbrev=False,
     )
     compare.add_argument("a", metavar="A", help="predictions or verdicts")
     compare.add_argument("b", metavar="B", help="of the same benchmark")
@@ -98,17 +99,17 @@ def _add_compare(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
         help="models of published verdicts",
     )
     compare.add_argument("--across-protocols", action="store_true", help="compare files of different protocols too")
-    return compare
 
 
-def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    judge = tasks.add_parser(
+def _add_judge(tasks: argparse._SubParsersAction) -> None:
+    judge = add_task(
+        tasks,
         "judge",
+        _judge,
         help="a language model compares commentaries with an opponent's",
         description="Have a language model compare commentaries with an opponent's, in both orders. Started again "
         "after an interruption, it goes on, and no question is paid for twice. Then: livecc evaluate score OUT "
         "PREDICTIONS OPPONENT.",
-        allow_abbrev=False,
     )
     judge.add_argument("predictions", metavar="PREDICTIONS", help="the model's commentaries")
     judge.add_argument("opponent", metavar="OPPONENT", help="the commentaries that they are compared with")
@@ -142,30 +143,30 @@ def _add_judge(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     judge.add_argument("--timeout", type=float, default=120.0, metavar="S", help="longest wait for a reply")
     judge.add_argument("--attempts", type=int, default=5, metavar="N", help="tries for a reply (default: %(default)s)")
     judge.add_argument("--cache", type=Path, metavar="FILE", help="keeps replies over runs; default: beside OUT")
-    return judge
 
 
-def _add_export(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    export = tasks.add_parser(
+def _add_export(tasks: argparse._SubParsersAction) -> None:
+    export = add_task(
+        tasks,
         "export",
+        _export,
         help="commentaries in the layouts of other evaluators",
         description="Write commentaries as Proact-VL has them, the text of each second, or as StreamingVLM's judge has "
         "them, in parts of 100 seconds.",
-        allow_abbrev=False,
     )
     export.add_argument("predictions", metavar="PREDICTIONS", help="commentaries with turns")
     export.add_argument("--format", required=True, choices=("proact-vl", "inf-streams"), help="whose layout")
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="where lines go (.jsonl)")
-    return export
 
 
-def _add_report(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    report = tasks.add_parser(
+def _add_report(tasks: argparse._SubParsersAction) -> None:
+    report = add_task(
+        tasks,
         "report",
+        _report,
         help="one page with charts, timelines, and verdicts to look at and overrule",
         description="Write one HTML page of predictions and verdicts: figures, charts, timelines of commentaries, and "
         "verdicts with their texts, to look at and overrule.",
-        allow_abbrev=False,
     )
     report.add_argument("paths", nargs="+", metavar="DIR_OR_FILE", help="predictions, verdicts, or folders of them")
     report.add_argument("--out", required=True, type=Path, metavar="FILE", help="the page (.html)")
@@ -173,35 +174,19 @@ def _add_report(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
     report.add_argument("--annotations", metavar="FILE", help="LiveSports-3K CC's rows, for what people said")
     report.add_argument("--model-name", metavar="NAME", help="of published verdicts: which winner is the model")
     report.add_argument("--incomplete", action="store_true", help="show headlines though rows are missing, with N")
-    return report
 
 
-def _add_lmms(tasks: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    return tasks.add_parser(
+def _add_lmms(tasks: argparse._SubParsersAction) -> None:
+    add_task(
+        tasks,
         "lmms-tasks",
+        _lmms_tasks,
         help="the folder of tasks for lmms-eval",
         description="Print the folder of tasks for lmms-eval: lmms-eval --include_path $(livecc evaluate lmms-tasks).",
-        allow_abbrev=False,
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Do the task.
-
-    Raises:
-        ValueError, OSError, ImportError: as the task's functions do.
-    """
-    functions = {
-        "list": _list,
-        "run": _run,
-        "score": _score,
-        "compare": _compare,
-        "judge": _judge,
-        "export": _export,
-        "report": _report,
-        "lmms-tasks": _lmms_tasks,
-    }
-    return functions[args.task](args)
+run = run_task  # what the command calls
 
 
 def _list(args: argparse.Namespace) -> int:
