@@ -1,42 +1,80 @@
-"""Attention of several streams in one row: each sees its own cache.
+"""Attention of several streams in one packed sequence: each sees its own cache.
 
-The new tokens of all streams stand one after the other in a row of batch size 1, so that everything but attention
-is computed for all of them at once.
+The new tokens of all streams stand one after the other in a batch of size 1, so that everything but attention is
+computed for all of them at once. The backbone's own modules compute it: their attention function is replaced by one
+that reads the streams' caches from the keyword `stream_cache`, and without that keyword does what it did before.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLAttention
+from transformers import AttentionInterface, AttentionMaskInterface
 
-from .kv_cache import StreamCache, rotate, rotation
-from .onednn import attend, is_for_attention
+from .kv_cache import StreamCache
 from .stream_together import TokenOfEach
 
-# Its name was another up to transformers 5.23.
-CACHE_KEYWORD = "cache" if "cache" in inspect.signature(Qwen2VLAttention.forward).parameters else "past_key_values"
+_PREFIX = "stream_"
+
+
+def use_stream_attention(language_model: torch.nn.Module) -> None:
+    """Let a language model attend to streams' caches where its forward pass is given `stream_cache=PackedCaches(...)`.
+
+    Without that keyword nothing changes: attention and masks are those that the model had.
+
+    Args:
+        language_model: a text model of transformers whose attention layers look their function up by the config's
+            `_attn_implementation`.
+    """
+    base = language_model.config._attn_implementation or "eager"
+    if base.startswith(_PREFIX):
+        return
+    name = _PREFIX + base
+    if name not in AttentionInterface():
+        AttentionInterface.register(name, _stream_attention(base))
+    masks = AttentionMaskInterface()
+    if base in masks and name not in masks:
+        AttentionMaskInterface.register(name, masks[base])
+    language_model.config._attn_implementation = name
+
+
+def _stream_attention(base: str) -> Callable:
+    """Return an attention function for `AttentionInterface` that falls back to the one named `base`."""
+
+    def attend(module, query, key, value, attention_mask, scaling=None, stream_cache=None, **keywords):
+        if stream_cache is None:
+            function = AttentionInterface().get(base) or _eager_attention(type(module))
+            return function(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        return stream_cache.attend(module.layer_idx, query, key, value, scale)[None], None
+
+    return attend
+
+
+def _eager_attention(attention_class: type) -> Callable:
+    """Return the eager attention function that stands beside a class; transformers registers none."""
+    for owner in attention_class.__mro__:
+        function = getattr(sys.modules[owner.__module__], "eager_attention_forward", None)
+        if function is not None:
+            return function
+    raise RuntimeError(
+        f"no eager_attention_forward stands beside {attention_class.__name__}: use attn_implementation='sdpa'"
+    )
 
 
 class PackedCaches:
-    """The caches of the streams in a row, passed through the layers in place of a transformers cache.
+    """The caches of the streams in a packed sequence, passed through the layers as `stream_cache`.
 
     Args:
         caches: one a stream.
-        n_new: how many tokens of the row are of each stream.
-
-    Attributes:
-        is_packed: by which :class:`StreamAttention` knows it: that of a model folder's code is another class than the
-            installed package's, and either may be given the other's caches.
+        n_new: how many tokens of the sequence are of each stream.
     """
-
-    is_packed = True
 
     def __init__(self, caches: Sequence[StreamCache], n_new: Sequence[int]):
         self.caches = caches
@@ -62,7 +100,7 @@ class PackedCaches:
 
         Args:
             layer: the layer's index.
-            query: (new tokens, heads, head size), rotated; or of each stream's last token only.
+            query: (new tokens, heads, head size), rotated.
             key: (new tokens, key-value heads, head size), rotated.
             value: of the shape of `key`.
             scale: factor of the scores.
@@ -77,10 +115,8 @@ class PackedCaches:
         attended = torch.empty_like(query)
         for rows, together in self._together:
             attended[rows] = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
-        is_last = query.shape[0] == len(self.caches)
         for i, new in self._apart:
-            rows = slice(i, i + 1) if is_last else new
-            attended[rows] = self._attend_one(self.caches[i], layer, query[rows], key[new], value[new], scale)
+            attended[new] = self._attend_one(self.caches[i], layer, query[new], key[new], value[new], scale)
         return attended
 
     def advance(self) -> None:
@@ -91,17 +127,15 @@ class PackedCaches:
             together.move_on()
 
     def _attend_one(self, cache, layer, query, key, value, scale):
-        """Attend from the new tokens of one stream, or the last of them."""
+        """Attend from the new tokens of one stream."""
         n, n_heads, size = query.shape
         keys, values = cache.append(layer, key, value)
         n_kv_heads, length, _ = keys.shape
         if n == 1 and query.device.type != "cuda":
             # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA,
             # where this may go to cuDNN, which makes a plan for each length.
-            grouped = query.view(1, n_kv_heads, n_heads // n_kv_heads, size)
+            grouped = query.reshape(1, n_kv_heads, n_heads // n_kv_heads, size)
             return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
-        if is_for_attention(query, keys):
-            return attend(query, *cache.place(layer), scale, length)
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys[None],
@@ -117,7 +151,7 @@ class PackedCaches:
         keys, values, mask = together.append(layer, key, value)
         n_heads, size = query.shape[1:]
         n_kv_heads = keys.shape[1]
-        grouped = together.to_places(query).view(-1, n_kv_heads, n_heads // n_kv_heads, size)
+        grouped = together.to_places(query).reshape(-1, n_kv_heads, n_heads // n_kv_heads, size)
         if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
             grouped, keys, values, mask = (t.flatten(0, 1) for t in (grouped, keys, values, mask))
             scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
@@ -136,70 +170,27 @@ class PackedCaches:
         return self._masks[key]
 
 
-class StreamAttention(Qwen2VLAttention):
-    """Qwen2-VL's attention that also takes :class:`PackedCaches`; everything else is as it was.
+def run(
+    module: torch.nn.Module, token_ids: torch.LongTensor, positions: torch.LongTensor, stream_cache, **inputs
+) -> torch.Tensor:
+    """Run the backbone's own forward pass over a packed sequence.
 
-    Attributes:
-        takes_packed: whether caches of another copy of this code are taken; see `PackedCaches.is_packed`.
+    Args:
+        module: the model's body, or its language model where there is nothing to see.
+        token_ids: (tokens,).
+        positions: (3, tokens).
+        stream_cache: what the layers attend to, such as `PackedCaches`.
+        **inputs: patches and grids, as the body takes them.
+
+    Returns:
+        Hidden states of shape (tokens, hidden).
     """
-
-    takes_packed = True
-
-    def forward(self, hidden_states, *args, position_embeddings=None, **kwargs):
-        """As `Qwen2VLAttention.forward`.
-
-        Args:
-            hidden_states: (batch, length, hidden); batch 1 with packed caches.
-            *args: as there.
-            position_embeddings: cosine and sine; with packed caches (length, 1, head size) each.
-            **kwargs: as there; a transformers cache, or :class:`PackedCaches`, under the name `CACHE_KEYWORD`.
-        """
-        caches = kwargs.get(CACHE_KEYWORD)
-        if not getattr(caches, "is_packed", False):
-            return super().forward(hidden_states, *args, position_embeddings=position_embeddings, **kwargs)
-        n = hidden_states.shape[1]
-        cos, sin = position_embeddings
-        query = rotate(self.q_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
-        key = rotate(self.k_proj(hidden_states).view(n, -1, self.head_dim), cos, sin)
-        value = self.v_proj(hidden_states).view(n, -1, self.head_dim)
-        attended = caches.attend(self.layer_idx, query, key, value, self.scaling)
-        return self.o_proj(attended.reshape(1, n, -1)), None
-
-
-@dataclass(frozen=True)
-class Rope:
-    """The rotary embedding of a language model.
-
-    Attributes:
-        inv_freq: (head size / 2,) frequencies.
-        sections: how many frequencies turn with the temporal, height and width position.
-        scaling: factor of cosine and sine.
-    """
-
-    inv_freq: torch.Tensor
-    sections: tuple[int, ...]
-    scaling: float
-
-    @classmethod
-    def of(cls, language_model) -> Rope:
-        """Return that of a `Qwen2VLTextModel`."""
-        embedding = language_model.rotary_emb
-        return cls(embedding.inv_freq, tuple(embedding.mrope_section), embedding.attention_scaling)
-
-    def table(self, rows: torch.LongTensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosine and sine of positions, as `rotate` takes them.
-
-        The section i of the frequencies turns with row i modulo 3 (Qwen2-VL, arXiv 2409.12191, section 2.1).
-
-        Args:
-            rows: (3, n) positions.
-            dtype: of the result.
-
-        Returns:
-            Two tensors of shape (n, 1, head size).
-        """
-        device = self.inv_freq.device
-        angles = rows.to(device)[..., None].float() * self.inv_freq.float()
-        angles = torch.cat([part[i % 3] for i, part in enumerate(angles.split(self.sections, dim=-1))], dim=-1)
-        cos, sin = rotation(angles[:, None])
-        return (cos * self.scaling).to(dtype), (sin * self.scaling).to(dtype)
+    device = module.get_input_embeddings().weight.device
+    return module(
+        input_ids=token_ids.to(device)[None],
+        position_ids=positions.to(device)[:, None],
+        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # with four dimensions: no mask is made
+        use_cache=False,
+        stream_cache=stream_cache,
+        **inputs,
+    ).last_hidden_state[0]

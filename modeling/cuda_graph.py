@@ -13,36 +13,52 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from .attention import run
 from .kv_cache import CacheMemory
-from .stream_layers import StreamLayers, is_bare
 
+# Packages whose modules replace a model's own.
+_SWITCHING_PACKAGES = ("peft", "bitsandbytes", "optimum", "torchao")
 _CAPTURING = threading.Lock()  # one capture at a time in a process
 
 
-def fixed_step(model, layers: StreamLayers, memory: CacheMemory, n_tokens: int) -> FixedStep | None:
+def fixed_step(model, memory: CacheMemory, n_tokens: int) -> FixedStep | None:
     """Return a step over a memory with room for `n_tokens` at each place, made before where one still fits.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        layers: the model's.
         memory: that of all streams.
         n_tokens: the longest a stream may get while the step is used.
 
     Returns:
         The step; `None` where there is nothing to gain: not on one CUDA device, or something hangs on the modules.
     """
-    embedding = model.get_input_embeddings()
-    if not (_is_worth_it(embedding.weight.device) and layers.is_bare and is_bare(embedding)):
+    modules = [*model.model.language_model.modules(), model.lm_head]
+    if not (_is_worth_it(model.lm_head.weight.device) and all(map(is_plain, modules))):
         return None
-    weights = [embedding.weight, *layers.tensors]
+    weights = [weight for module in modules for weight in module.parameters(recurse=False)]
     if len({weight.device for weight in weights}) > 1:
         return None
     memory.reserve_all(n_tokens)
     key = memory.addresses, memory.n_places, memory.capacity, tuple(weight.data_ptr() for weight in weights)
     if memory.step is None or memory.step[0] != key:
         memory.step = None  # before the next one is captured: its memory is free then
-        memory.step = key, FixedStep(embedding, layers, memory)
+        memory.step = key, FixedStep(model, memory)
     return memory.step[1]
+
+
+def is_plain(module: torch.nn.Module) -> bool:
+    """Return whether calling a module is known to run the same operations each time: what a replayed graph repeats.
+
+    Hooks are Python, which a graph does not run; adapters and quantised layers come from other packages than the
+    model's and may be switched.
+    """
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or module._compiled_call_impl is not None
+        or type(module).__module__.partition(".")[0] in _SWITCHING_PACKAGES
+    )
 
 
 def _is_worth_it(device: torch.device) -> bool:
@@ -54,19 +70,18 @@ class FixedStep:
     """Reads one token at every place of a memory.
 
     Args:
-        embedding: the model's input embedding.
-        layers: the model's layers.
+        model: a `LiveCCForConditionalGeneration`.
         memory: of the streams; its addresses must stay.
     """
 
     @torch.inference_mode(False)  # it outlives the caller's mode
-    def __init__(self, embedding: torch.nn.Module, layers: StreamLayers, memory: CacheMemory):
-        self._embedding, self._layers = embedding, layers
-        self._places = _AllPlaces(memory, embedding.weight)
+    def __init__(self, model, memory: CacheMemory):
+        embedding = model.get_input_embeddings().weight
+        self._language_model, self._head = model.model.language_model, model.lm_head
+        self._places = _AllPlaces(memory, embedding)
         n = self._places.n_places
-        self._token_ids = torch.zeros(n, dtype=torch.long, device=embedding.weight.device)
-        self._cos: torch.Tensor | None = None
-        self._sin: torch.Tensor | None = None
+        self._token_ids = torch.zeros(n, dtype=torch.long, device=embedding.device)
+        self._positions = torch.zeros(n, dtype=torch.long, device=embedding.device)
         self._logits: torch.Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._is_captured = False
@@ -81,29 +96,22 @@ class FixedStep:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def read(
-        self, token_ids: torch.LongTensor, cos: torch.Tensor, sin: torch.Tensor, slots: Sequence[int]
-    ) -> torch.FloatTensor:
+    def read(self, token_ids: torch.LongTensor, positions: torch.LongTensor, slots: Sequence[int]) -> torch.FloatTensor:
         """Read a token of each of some streams that speak.
 
         Args:
             token_ids: (b,) the tokens.
-            cos: (b, 1, head size), see `Rope.table`.
-            sin: as `cos`.
+            positions: (b,) theirs.
             slots: (b,) their places.
 
         Returns:
             Logits of what follows, (b, vocabulary); a copy.
         """
-        if self._cos is None:
-            shape = self._places.n_places, *cos.shape[1:]
-            self._cos, self._sin = cos.new_zeros(shape), cos.new_zeros(shape)
         if list(slots) != self._slots:
             self._slots, self._chosen = list(slots), self._places.on_device(slots)
         places = self._chosen
         self._token_ids.index_copy_(0, places, token_ids)
-        self._cos.index_copy_(0, places, cos)
-        self._sin.index_copy_(0, places, sin)
+        self._positions.index_copy_(0, places, positions)
         if not self._is_captured and token_ids.device.type == "cuda":
             self._capture()
         if self._graph is None:
@@ -115,7 +123,8 @@ class FixedStep:
 
     def _step(self) -> torch.FloatTensor:
         self._places.look()
-        logits = self._layers.logits(self._embedding(self._token_ids), self._cos, self._sin, self._places)
+        positions = self._positions.expand(3, -1)
+        logits = self._head(run(self._language_model, self._token_ids, positions, self._places))
         self._places.move_on()
         return logits
 
@@ -180,11 +189,11 @@ class _AllPlaces:
     ) -> torch.Tensor:
         """Add the new tokens of a layer and attend from each to its place up to itself; as `PackedCaches.attend`."""
         keys, values = self._layers[layer]
-        keys[self._all, :, self.at] = key
-        values[self._all, :, self.at] = value
+        keys[self._all, :, self.at] = key.to(keys.dtype)  # which autocast may have changed
+        values[self._all, :, self.at] = value.to(values.dtype)
         n, n_heads, size = query.shape
         attended = scaled_dot_product_attention(
-            query.view(n, keys.shape[1], -1, size),
+            query.reshape(n, keys.shape[1], -1, size),
             keys[:, :, : self._capacity],
             values[:, :, : self._capacity],
             attn_mask=self._mask,

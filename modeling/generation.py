@@ -10,7 +10,6 @@ import torch
 from .batch_sampling import NO_TOKEN, ChoiceOfEach
 from .model_runner import NextTokens, Reading, read
 from .sampling import TokenChooser
-from .stream_layers import StreamLayers
 
 
 @dataclass
@@ -58,11 +57,10 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     Raises:
         ContextFullError: if a turn does not fit into the model's positions; no state has changed.
     """
-    layers = StreamLayers(model)
-    logits = read(model, [job.reading for job in jobs], layers)
+    logits = read(model, [job.reading for job in jobs])
     states = [job.reading.state for job in jobs]
     n_steps = max(job.max_new_tokens for job in jobs)
-    steps = NextTokens(model, states, n_steps, layers)
+    steps = NextTokens(model, states, n_steps)
     choice = ChoiceOfEach([job.chooser for job in jobs], [s.token_ids for s in states], n_steps, logits.device)
     (_speak_ahead if _steps_ahead(logits.device) else _speak)(jobs, steps, choice, logits)
 

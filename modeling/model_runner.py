@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .attention import PackedCaches, Rope
+from .attention import PackedCaches, run, use_stream_attention
 from .context import ContextFullError, StreamState
 from .cuda_graph import FixedStep, fixed_step
 from .kv_cache import CacheMemory, StreamCache
 from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
-from .stream_layers import StreamLayers, vision_features
 from .video_processing_livecc import LiveCCVideoProcessor
 from .window import TEXT, VISION, Span
 
@@ -67,13 +66,12 @@ def new_memory(model, is_movable: bool = False, n_expected: int = 1) -> CacheMem
 
 
 @torch.no_grad()
-def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None) -> torch.FloatTensor:
+def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
     """Read what each stream reads next, all in one pass.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
         readings: of B different streams; their states are moved on together, or on any failure not at all.
-        layers: the model's, where they are bound already.
 
     Returns:
         Logits of the tokens that follow, of shape (B, vocabulary).
@@ -84,15 +82,15 @@ def read(model, readings: Sequence[Reading], layers: StreamLayers | None = None)
     """
     for reading in readings:
         reading.state.check()
+    use_stream_attention(model.model.language_model)
     plans = [_plan(model, reading) for reading in readings]
-    token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
-    embeds = _embed(model, token_ids, [r for r in readings if r.frames is not None])
     lengths = [len(plan.token_ids) for plan in plans]
     caches = PackedCaches([reading.state.cache for reading in readings], lengths)
-    rope = Rope.of(model.model.language_model)
-    cos, sin = rope.table(torch.cat([plan.rows for plan in plans], dim=1), embeds.dtype)
+    token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
+    positions = torch.cat([plan.rows for plan in plans], dim=1)
+    hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, readings))
     last = torch.tensor(lengths).cumsum(0) - 1
-    logits = (layers or StreamLayers(model)).logits(embeds, cos, sin, caches, last.to(embeds.device))
+    logits = model.lm_head(hidden[last.to(hidden.device)])
     caches.advance()
     for reading, plan in zip(readings, plans):
         state = reading.state
@@ -131,19 +129,14 @@ class NextTokens:
         model: a `LiveCCForConditionalGeneration`.
         states: of the B streams.
         n_steps: how many tokens will be read of each stream, at most.
-        layers: the model's, where they are bound already.
     """
 
-    def __init__(self, model, states: Sequence[StreamState], n_steps: int, layers: StreamLayers | None = None):
-        self._embedding = model.get_input_embeddings()
-        self._layers = layers or StreamLayers(model)
+    def __init__(self, model, states: Sequence[StreamState], n_steps: int):
+        self._language_model, self._head = model.model.language_model, model.lm_head
         self._states = states
         start = torch.tensor([state.positions.next_position for state in states])
-        rows = (start[:, None] + torch.arange(n_steps)).reshape(-1)
-        dtype = self._embedding.weight.dtype
-        # All steps' angles at once: a step then copies nothing to the device.
-        cos, sin = Rope.of(model.model.language_model).table(rows.expand(3, -1), dtype)
-        self._cos, self._sin = (t.view(len(states), n_steps, 1, -1) for t in (cos, sin))
+        # All steps' positions at once: a step then copies nothing to the device.
+        self._positions = (start + torch.arange(n_steps)[:, None]).to(model.get_input_embeddings().weight.device)
         self._fixed = self._fixed_step(model, n_steps)
         self._speak(range(len(states)))
 
@@ -161,13 +154,13 @@ class NextTokens:
         """
         if list(streams) != self._streams:  # some have fallen silent
             self._speak(streams)
-        cos, sin = self._cos[:, step], self._sin[:, step]
+        positions = self._positions[step]
         if self._chosen is not None:
-            cos, sin = cos[self._chosen], sin[self._chosen]
+            positions = positions[self._chosen]
         if self._fixed is None:
-            logits = self._layers.logits(self._embedding(token_ids), cos, sin, self._packed)
+            logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._packed))
         else:
-            logits = self._fixed.read(token_ids, cos, sin, [cache.slot for cache in self._packed.caches])
+            logits = self._fixed.read(token_ids, positions, [cache.slot for cache in self._packed.caches])
         self._packed.advance()
         return logits
 
@@ -175,7 +168,7 @@ class NextTokens:
         """Prepare for steps of these streams."""
         self._streams, self._chosen = list(streams), None
         if len(streams) < len(self._states):
-            self._chosen = torch.tensor(self._streams, device=self._cos.device)
+            self._chosen = torch.tensor(self._streams, device=self._positions.device)
         self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
 
     def _fixed_step(self, model, n_steps: int) -> FixedStep | None:
@@ -184,7 +177,7 @@ class NextTokens:
         if len({id(cache.memory) for cache in caches}) > 1:
             return None
         longest = max(cache.length for cache in caches)
-        step = fixed_step(model, self._layers, caches[0].memory, longest + n_steps)
+        step = fixed_step(model, caches[0].memory, longest + n_steps)
         if step is not None:
             step.begin([cache.slot for cache in caches], [cache.length for cache in caches])
         return step
@@ -241,17 +234,14 @@ def _check_room(model, state: StreamState, positions: PositionState, n_new_token
         )
 
 
-def _embed(model, token_ids: torch.LongTensor, with_frames: Sequence[Reading]) -> torch.Tensor:
-    """Return the input embeddings (tokens, hidden), vision in its places."""
-    embedding = model.get_input_embeddings()
-    embeds = embedding(token_ids.to(embedding.weight.device))
-    if with_frames:
-        visual = model.model.visual
-        grids = torch.tensor([reading.grid_thw for reading in with_frames])
-        features = vision_features(visual, _patches(with_frames, visual.device), grids)
-        places = (token_ids == model.config.video_token_id).nonzero()[:, 0]
-        embeds[places.to(embeds.device)] = features.to(embeds.device, embeds.dtype)
-    return embeds
+def _video_inputs(model, readings: Sequence[Reading]) -> dict[str, torch.Tensor]:
+    """Return what the model's body takes beside tokens: the patches and grids of those that bring frames."""
+    with_frames = [reading for reading in readings if reading.frames is not None]
+    if not with_frames:
+        return {}
+    device = model.model.visual.device
+    grids = torch.tensor([reading.grid_thw for reading in with_frames], device=device)
+    return {"pixel_values_videos": _patches(with_frames, device), "video_grid_thw": grids}
 
 
 def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:

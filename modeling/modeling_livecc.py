@@ -13,7 +13,6 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from .attention import StreamAttention
 from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig, check_position_scheme
 from .positions import PositionState, extend_positions
 from .streaming_mixin import StreamingMixin
@@ -34,12 +33,6 @@ class LiveCCModel(Qwen2VLModel):
     """Qwen2-VL's body whose positions follow `config.position_scheme`."""
 
     config_class = LiveCCConfig
-
-    def __init__(self, config: LiveCCConfig):
-        super().__init__(config)
-        for layer in self.language_model.layers:
-            # The same parameters, one more way to use them: making new modules would initialise them twice.
-            layer.self_attn.__class__ = StreamAttention
 
     def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
         """As `Qwen2VLModel.forward`.

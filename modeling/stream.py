@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .answer import Answer
-from .attention import Rope
 from .context import ContextFullError, StreamState
 from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
@@ -420,7 +419,7 @@ class CommentaryStream:
         window, state = self._window, self.state
         limit = self._model.config.text_config.max_position_embeddings
         if window.kind == "sliding":
-            state.drop(window.kept(state.spans, end_s), Rope.of(self._model.model.language_model).inv_freq)
+            state.drop(window.kept(state.spans, end_s), self._model.model.language_model.rotary_emb.inv_freq)
         elif window.kind == "reprefill" and (
             end_s - state.seen_from_s > REPREFILL_S
             or state.positions.next_position + len(state.pending_ids) + n_tokens > limit

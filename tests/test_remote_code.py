@@ -40,11 +40,3 @@ def test_it_says_in_a_pool_what_it_says_alone(remote):
         for stream in streams:
             said = list(iter(stream.take, None))
             assert [(s.start_s, s.text, s.token_ids) for s in said] == [(s.start_s, s.text, s.token_ids) for s in own]
-
-
-def test_code_of_another_version_is_refused_where_the_pool_is_made(remote, monkeypatch):
-    model, processor = remote
-    attention = type(model.model.language_model.layers[0].self_attn)
-    monkeypatch.delattr(attention, "takes_packed")
-    with pytest.raises(ValueError, match=r"transformers_modules.*another version than the package livecc_hf"):
-        CommentaryPool(model, processor, max_streams=2)

@@ -20,7 +20,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from livecc_hf.modeling import generation, model_runner
+from livecc_hf.modeling import generation
 from livecc_hf.modeling.grammar import TURN_JOINT, time_label
 from livecc_hf.modeling.model_runner import NextTokens
 from livecc_hf.modeling.stream_options import StreamOptions
@@ -168,16 +168,18 @@ class EngineSide:
         patched = [
             (generation, "read", "prefill"),
             (NextTokens, "read", "decode_tokens"),
-            (model_runner, "vision_features", "vision"),
             (video_processor, "resized", "resize"),
             (video_processor, "cut", "resize"),
         ]
         originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
+        handles = clock.hook(self._work.model.model.visual, lambda: "vision")
         try:
             for owner, name, part in patched:
                 setattr(owner, name, clock.wrap(part, getattr(owner, name)))
             yield
         finally:
+            for handle in handles:
+                handle.remove()
             for owner, name, original in originals:
                 setattr(owner, name, original)
 

@@ -8,10 +8,9 @@ import torch
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import cuda_graph, generation, stream_layers
+from livecc_hf.modeling import cuda_graph, generation
 from livecc_hf.modeling.cuda_graph import FixedStep, fixed_step
 from livecc_hf.modeling.model_runner import new_memory
-from livecc_hf.modeling.stream_layers import StreamLayers
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +67,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(is_ahead, frames, make_mo
     assert n_reads
 
 
-def test_a_step_is_kept_until_the_memory_grows(frames, make_model, processor, n_reads, monkeypatch):
-    monkeypatch.setattr(stream_layers, "is_for", lambda weight: False)  # as on CUDA: no weight is copied
+def test_a_step_is_kept_until_the_memory_grows(frames, make_model, processor, n_reads):
     stream = make_model("mrope").start_stream(processor, OPTIONS, window="none")
     stream.push(frames[:12])
     assert len(set(map(id, n_reads))) == 1  # 4 turns
@@ -97,17 +95,23 @@ def test_it_goes_with_its_stream(frames, make_model, processor, n_reads):
 def test_there_is_none_where_something_hangs_on_a_module(make_model, monkeypatch):
     monkeypatch.setattr(cuda_graph, "_is_worth_it", lambda device: True)
     model = make_model("mrope")
-    assert StreamLayers(model).is_bare
     for module in (model.model.language_model.layers[0].mlp.up_proj, model.lm_head, model.get_input_embeddings()):
         hook = module.register_forward_hook(lambda *_: None)
-        assert fixed_step(model, StreamLayers(model), new_memory(model), 10) is None
+        assert fixed_step(model, new_memory(model), 10) is None
         hook.remove()
-    assert StreamLayers(model).is_bare
 
 
-def test_on_a_processor_there_is_none(make_model):
+def test_on_a_cpu_there_is_none(make_model):
+    assert fixed_step(make_model("mrope"), new_memory(make_model("mrope")), 10) is None
+
+
+def test_it_runs_under_autocast(frames, make_model, processor, n_reads):
+    """As the live commentary of a float32 model that trains in bfloat16 does."""
     model = make_model("mrope")
-    assert fixed_step(model, StreamLayers(model), new_memory(model), 10) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        segments = model.start_stream(processor, OPTIONS).push(frames[:10])
+    assert n_reads
+    assert all(segment.token_ids for segment in segments)
 
 
 @pytest.mark.gpu

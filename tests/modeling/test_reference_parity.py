@@ -5,8 +5,6 @@ import json
 import pytest
 import torch
 
-from livecc_hf.modeling import attention
-
 
 @pytest.mark.parametrize("entry", ["live_cc", "once"])
 def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_frames, make_model, processor):
@@ -40,16 +38,12 @@ def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_fr
     assert stream.state.token_ids == context
 
 
-def test_recorded_positions(reference, make_model, processor, load_frames, monkeypatch):
+def test_recorded_positions(reference, make_model, processor, load_frames):
     recorded = reference["live_cc"]
     model = make_model("reference")
-    table, calls = attention.Rope.table, []
-
-    def recorded_table(rope, rows, dtype):
-        calls.append(rows)
-        return table(rope, rows, dtype)
-
-    monkeypatch.setattr(attention.Rope, "table", recorded_table)
+    calls = []
+    rotary = model.model.language_model.rotary_emb
+    hook = rotary.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[1][:, 0]))
     stream = model.start_stream(
         processor,
         query=recorded["args"]["query"],
@@ -59,7 +53,8 @@ def test_recorded_positions(reference, make_model, processor, load_frames, monke
         window="none",
     )
     stream.push(load_frames("live_cc"))
-    prefills = calls[::2]  # the other calls are for the tokens generated after them
+    hook.remove()
+    prefills = [rows for rows in calls if rows.shape[1] > 1]
     seen = [
         [rows[:, 0].tolist(), rows[:, -1].tolist(), rows.max(dim=1).values.tolist(), rows.shape[1]] for rows in prefills
     ]

@@ -20,7 +20,6 @@ from livecc_hf.modeling.frames import gray_frames
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.model_runner import new_memory
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
-from livecc_hf.modeling.stream_layers import check_layers
 from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool.overload import OverloadPolicy
 from livecc_hf.pool.rounds import Rounds
@@ -77,7 +76,6 @@ class CommentaryPool:
         if not isinstance(max_streams, int) or isinstance(max_streams, bool) or max_streams < 1:
             raise ValueError(f"max_streams={max_streams!r}: expected a whole number, at least 1")
         self.policy = OverloadPolicy(overload, max_lag_s)
-        check_layers(model)
         self.max_streams = max_streams
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)

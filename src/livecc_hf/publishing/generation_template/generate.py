@@ -8,7 +8,6 @@ from pathlib import Path
 
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
-from .attention import StreamAttention
 from .configuration_livecc import LiveCCConfig
 from .processing_livecc import StreamingProcessor
 from .stream import CommentarySegment
@@ -67,9 +66,6 @@ class _LiveView(StreamingMixin):
         scheme = position_scheme or values.get("position_scheme") or _assumed_scheme(model.config.name_or_path)
         values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
         self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme})
-        for layer in model.model.language_model.layers:
-            # The same parameters, one more way to use them: for stock caches it is Qwen2-VL's attention as before.
-            layer.self_attn.__class__ = StreamAttention
 
 
 def _assumed_scheme(name: str) -> str:
