@@ -89,6 +89,14 @@ def test_parameters_keep_their_names_and_other_attention_is_left_alone(towers, m
     torch.testing.assert_close(*tokens, rtol=1e-5, atol=1e-5)
 
 
+def test_a_copy_runs_its_own_weights(towers):
+    lean = towers[1]
+    other = copy.deepcopy(lean)
+    other.merger.mlp[2].bias.data += 1
+    tokens = [tower(patches_of(GRIDS), grid_thw=torch.tensor(GRIDS)).pooler_output for tower in (lean, other)]
+    torch.testing.assert_close(tokens[1], tokens[0] + 1)
+
+
 def test_a_larger_input_is_convolved(towers):
     plain, lean = towers
     pictures = torch.randn(2, 3, 4, 28, 28)

@@ -12,8 +12,8 @@ What transformers does is slow on GPUs in three places, and is put right without
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -42,7 +42,8 @@ def use_lean_vision(visual: nn.Module) -> None:
     if visual.config._attn_implementation == "sdpa":
         AttentionInterface.register(PICTURE_SDPA, _attend)
         visual.config._attn_implementation = PICTURE_SDPA
-    visual.forward = _lean_forward(visual)
+    if "forward" not in vars(visual):  # nobody else has put something in its place
+        visual.forward = types.MethodType(_lean_forward, visual)  # a copy of the model has its own
 
 
 class PatchProjection(nn.Conv3d):
@@ -55,21 +56,15 @@ class PatchProjection(nn.Conv3d):
         return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
-def _lean_forward(visual: nn.Module) -> Callable[..., Any]:
-    """Return the tower's forward pass with what attention needs to know of the grids, without gradients if frozen."""
-    forward = visual.forward
-
-    @functools.wraps(forward)
-    def run(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
-        if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
-            keywords["pictures"] = picture_runs(grid_thw.tolist())
-            # To the tower it is one picture, which it leaves whole: attention does the rest.
-            keywords["cu_seqlens"] = torch.tensor([0, len(hidden_states)], dtype=torch.int32)
-        is_frozen = not any(parameter.requires_grad for parameter in visual.parameters())
-        with torch.no_grad() if is_frozen else contextlib.nullcontext():
-            return forward(hidden_states, grid_thw=grid_thw, **keywords)
-
-    return run
+def _lean_forward(visual: nn.Module, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
+    """Run the tower's own forward pass: attention is told of the grids, and no gradients are kept if it is frozen."""
+    if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
+        keywords["pictures"] = picture_runs(grid_thw.tolist())
+        # To the tower it is one picture, which it leaves whole: attention does the rest.
+        keywords["cu_seqlens"] = torch.tensor([0, len(hidden_states)], dtype=torch.int32)
+    is_frozen = not any(parameter.requires_grad for parameter in visual.parameters())
+    with torch.no_grad() if is_frozen else contextlib.nullcontext():
+        return type(visual).forward(visual, hidden_states, grid_thw=grid_thw, **keywords)
 
 
 def picture_runs(grids: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
