@@ -18,7 +18,7 @@ from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.tiny.samples import narration_clip
 from livecc_hf.training.live_commentary import (
     CommentedTurn,
-    HeldOutClip,
+    GroundTruthClip,
     LiveCommentaryCallback,
     comment,
     commentary_text,
@@ -29,10 +29,10 @@ from livecc_hf.training.live_commentary import (
 LOGGER = "livecc_hf.training.live_commentary"
 
 
-def world_clip(seed: int, duration_s: int = 6, **changes) -> HeldOutClip:
+def world_clip(seed: int, duration_s: int = 6, **changes) -> GroundTruthClip:
     clip = narration_clip(seed, duration_s)
     keys = {"words": clip.words, "query": clip.query} | changes
-    return HeldOutClip(f"world {seed}", torch.from_numpy(clip.frames), clip.timestamps_s, **keys)
+    return GroundTruthClip(f"world {seed}", torch.from_numpy(clip.frames), clip.timestamps_s, **keys)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_it_says_what_a_stream_outside_training_says(model, tiny_processor):
 
 def test_an_odd_clip_and_a_long_one(model, tiny_processor, clip, caplog):
     caplog.set_level(logging.INFO, LOGGER)
-    odd = HeldOutClip("odd", clip.frames[:9], clip.frame_times_s[:9], clip.words)
+    odd = GroundTruthClip("odd", clip.frames[:9], clip.frame_times_s[:9], clip.words)
     assert [(turn.start_s, turn.end_s) for turn in comment(model, tiny_processor, odd)] == [(0, 3), (3, 4), (4, 5)]
     callback = LiveCommentaryCallback([odd], tiny_processor, max_turns=2)
     state = TrainerState(is_world_process_zero=True, global_step=7)
@@ -220,7 +220,7 @@ def test_lora_checkpointing_and_bfloat16_under_trl(samples, tiny_folder, tiny_pr
 
 
 def test_a_failure_is_one_warning_and_training_goes_on(model, samples, tiny_processor, clip, tmp_path, caplog):
-    bad = HeldOutClip("bad", clip.frames.float(), clip.frame_times_s, clip.words)
+    bad = GroundTruthClip("bad", clip.frames.float(), clip.frame_times_s, clip.words)
     trainer = make_trainer(model, samples, tmp_path)
     trainer.add_callback(LiveCommentaryCallback([bad], tiny_processor, trainer=trainer))
     trainer.train()
@@ -333,7 +333,7 @@ def test_frames_are_as_large_as_in_training(processor, make_model):
     model = make_model("mrope")
     hook = model.model.visual.register_forward_hook(lambda _, a, kw, __: seen.append(kw["grid_thw"]), with_kwargs=True)
     try:
-        comment(model, processor, HeldOutClip("large", frames, times_s, []), StreamOptions(max_new_tokens=1))
+        comment(model, processor, GroundTruthClip("large", frames, times_s, []), StreamOptions(max_new_tokens=1))
     finally:
         hook.remove()
     assert torch.equal(seen[0], trained)
@@ -358,7 +358,7 @@ def test_frames_are_resized_once(processor, make_model, tmp_path, limits, is_fil
     seen, model = [], make_model("mrope")
     hook = model.model.visual.register_forward_hook(lambda _, a, kw, __: seen.append(kw["grid_thw"]), with_kwargs=True)
     try:
-        held_out = HeldOutClip.from_clip("v", clip)
+        held_out = GroundTruthClip.from_clip("v", clip)
         comment(model, processor, held_out, StreamOptions(max_new_tokens=1, **limits))
     finally:
         hook.remove()
@@ -368,9 +368,9 @@ def test_frames_are_resized_once(processor, make_model, tmp_path, limits, is_fil
 
 def test_a_clip_of_a_data_source(tiny_processor):
     source = NarratedClip(torch.zeros(6, 3, 28, 28, dtype=torch.uint8), range(6), [], "Go.", "A title", "Before.")
-    clip = HeldOutClip.from_clip("a.mp4", source)
+    clip = GroundTruthClip.from_clip("a.mp4", source)
     assert (clip.name, clip.query, clip.title, clip.previous) == ("a.mp4", "Go.", "A title", "Before.")
-    without = HeldOutClip.from_clip("a.mp4", source, use_context=False)
+    without = GroundTruthClip.from_clip("a.mp4", source, use_context=False)
     assert (without.query, without.title, without.previous) == ("Go.", None, None)
 
 
@@ -390,7 +390,7 @@ def test_wrong_input_is_refused(tiny_processor, clip):
     with pytest.raises(ValueError, match="every_steps=0: expected at least 1"):
         LiveCommentaryCallback([clip], tiny_processor, every_steps=0)
     with pytest.raises(ValueError, match="'short' has 12 frames and 3 frame times"):
-        HeldOutClip("short", clip.frames, clip.frame_times_s[:3], clip.words)
+        GroundTruthClip("short", clip.frames, clip.frame_times_s[:3], clip.words)
 
 
 def test_timing_goes_into_the_trackers(model, samples, tiny_processor, clip, tmp_path):
@@ -405,7 +405,7 @@ def test_timing_goes_into_the_trackers(model, samples, tiny_processor, clip, tmp
 def test_timing_of_a_perfect_and_of_a_silent_commentary():
     frames = torch.zeros(12, 3, 28, 28, dtype=torch.uint8)
     words = [(13.0, 13.5, "It"), (13.5, 14.0, "falls.")]  # on the frames' clock, which begins at 10 s
-    clip = HeldOutClip("a", frames, [10 + i / 2 for i in range(12)], words)
+    clip = GroundTruthClip("a", frames, [10 + i / 2 for i in range(12)], words)
     turns = [CommentedTurn(0, 3, "", ""), CommentedTurn(3, 4, "It falls.", "It falls."), CommentedTurn(4, 5, "", "")]
     assert timing_metrics([(clip, turns)]) == {
         "eval_live_speak_f1": 1.0,

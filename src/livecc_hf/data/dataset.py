@@ -69,7 +69,7 @@ class Part(Protocol):
         """Return a fingerprint that changes with the content, as far as that shows without reading all of it."""
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """One kind of training data."""
 
     def open(self, entry: dict[str, Any], seed: int) -> Part:
@@ -81,11 +81,11 @@ class Source(Protocol):
         """
 
 
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, DataSource] = {}
 
 
 def register_source(name: str) -> Callable[[type], type]:
-    """Make a `Source` class available to recipes under a name.
+    """Make a `DataSource` class available to recipes under a name.
 
     Raises:
         ValueError: if the name is taken.

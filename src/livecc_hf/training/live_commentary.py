@@ -33,7 +33,7 @@ METRICS = "eval_live_"  # before the names of numbers in the trackers
 
 
 @dataclass(frozen=True)
-class HeldOutClip:
+class GroundTruthClip:
     """A narrated clip that is not trained on.
 
     Args:
@@ -67,7 +67,7 @@ class HeldOutClip:
             )
 
     @classmethod
-    def from_clip(cls, name: str, clip: NarratedClip, use_context: bool = True) -> HeldOutClip:
+    def from_clip(cls, name: str, clip: NarratedClip, use_context: bool = True) -> GroundTruthClip:
         """Return a clip of a data source as a held-out clip.
 
         Args:
@@ -121,7 +121,7 @@ class LiveCommentaryCallback(TrainerCallback):
 
     def __init__(
         self,
-        clips: Sequence[HeldOutClip],
+        clips: Sequence[GroundTruthClip],
         processor: StreamingProcessor,
         trainer: Trainer | None = None,
         every_steps: int | None = None,
@@ -151,14 +151,14 @@ class LiveCommentaryCallback(TrainerCallback):
             n_clips: how many clips, at most.
             trainer: the trainer that this is added to.
         """
-        clips: list[HeldOutClip] = []
+        clips: list[GroundTruthClip] = []
         for index in range(len(data) if n_clips else 0):
             try:
                 clip = data.item(index).clip(data.processor, data.options)
             except UnusableSample:
                 continue
             if clip is not None:
-                clips.append(HeldOutClip.from_clip(data.origin(index), clip, data.options.use_context))
+                clips.append(GroundTruthClip.from_clip(data.origin(index), clip, data.options.use_context))
             if len(clips) == n_clips:
                 break
         if not clips:
@@ -198,7 +198,7 @@ class LiveCommentaryCallback(TrainerCallback):
         except Exception as error:  # whatever it is, the training is worth more
             self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
 
-    def _report(self, step: int, clip: HeldOutClip, turns: list[CommentedTurn]) -> None:
+    def _report(self, step: int, clip: GroundTruthClip, turns: list[CommentedTurn]) -> None:
         n_turns = len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES))
         text = commentary_text(step, clip.name, turns, n_turns - len(turns))
         logger.info("%s", text)
@@ -217,7 +217,7 @@ class LiveCommentaryCallback(TrainerCallback):
             logger.warning("%s (said once; training goes on)", message)
 
 
-def timing_metrics(commented: Sequence[tuple[HeldOutClip, Sequence[CommentedTurn]]]) -> dict[str, float]:
+def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[CommentedTurn]]]) -> dict[str, float]:
     """Return how well comments are timed, as trackers take it; defined in docs/evaluation.md.
 
     Args:
@@ -239,7 +239,7 @@ def timing_metrics(commented: Sequence[tuple[HeldOutClip, Sequence[CommentedTurn
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _as_row(clip: HeldOutClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
+def _as_row(clip: GroundTruthClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
     """Return a commented clip as the scorers take it; times count from the clip's start."""
     first_s, end_s = float(clip.frame_times_s[0]), turns[-1].end_s
     words = [Span(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s]
@@ -250,7 +250,7 @@ def _as_row(clip: HeldOutClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
 def comment(
     model,
     processor: StreamingProcessor,
-    clip: HeldOutClip,
+    clip: GroundTruthClip,
     options: StreamOptions | None = None,
     max_turns: int | None = None,
     args: TrainingArguments | None = None,
@@ -288,7 +288,9 @@ def comment(
     ]
 
 
-def _sized(options: StreamOptions, processor: StreamingProcessor, clip: HeldOutClip, n_frames: int) -> StreamOptions:
+def _sized(
+    options: StreamOptions, processor: StreamingProcessor, clip: GroundTruthClip, n_frames: int
+) -> StreamOptions:
     """Return options under which the frames get the size that training plans for a clip of `n_frames`."""
     processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
     if clip.is_resized:

@@ -86,7 +86,7 @@ class ClipPlan:
 
 
 @dataclass(frozen=True)
-class ClipFrames:
+class DecodedClip:
     """The frames of a clip.
 
     Attributes:
@@ -204,7 +204,7 @@ def plan_clip(
 
 def read_clip(
     path: str | os.PathLike, plan: ClipPlan, video_processor: LiveCCVideoProcessor, until_s: float | None = None
-) -> ClipFrames:
+) -> DecodedClip:
     """Read a clip at 2 frames a second: only its part of the file is decoded, only resized frames are kept.
 
     Args:
@@ -239,7 +239,7 @@ def read_clip(
         # A file whose first frame can be decoded is a video: then the clip lies outside it.
         _probe(path)
         raise UnusableSample("no_frames", str(error)) from error
-    return ClipFrames(torch.stack(images), ends_s, stopped)
+    return DecodedClip(torch.stack(images), ends_s, stopped)
 
 
 def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVideoProcessor) -> torch.Tensor:

@@ -87,7 +87,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Turn:
+class SampleTurn:
     """One turn of a commentary: what is seen and what is said.
 
     Attributes:
@@ -147,7 +147,7 @@ def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message
     return messages
 
 
-def turn_of(messages: Sequence[Message], at: int) -> Turn | None:
+def turn_of(messages: Sequence[Message], at: int) -> SampleTurn | None:
     """Return the commentary turn that begins with message `at`, or `None` if it is an ordinary message."""
     parts = messages[at].parts
     if messages[at].role != "user" or len(parts) < 2 or not isinstance(parts[0], TextRun):
@@ -160,7 +160,7 @@ def turn_of(messages: Sequence[Message], at: int) -> Turn | None:
     texts = [part for message in own for part in message.parts if isinstance(part, TextRun)][1:]
     if any(isinstance(part, Media) for message in own for part in message.parts if part is not parts[1]):
         return None
-    return Turn(float(time[1]), float(time[2]), parts[1], texts, own)
+    return SampleTurn(float(time[1]), float(time[2]), parts[1], texts, own)
 
 
 def sample_errors(sample: Sample, processor: StreamingProcessor) -> list[str]:

@@ -16,7 +16,7 @@ from livecc_hf.data.unusable import REASONS, UnusableSample
 from livecc_hf.modeling.grammar import FRAME_STEP_S, IM_END, strip_continuation
 from livecc_hf.rendering.contact_sheet import SheetCell, SheetLegend, SheetSection, contact_sheet_of_sections
 
-from .reading import Media, Message, TextRun, Turn, read_messages, sample_errors, turn_of
+from .reading import Media, Message, SampleTurn, TextRun, read_messages, sample_errors, turn_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -176,7 +176,7 @@ def _header(sample: Sample, processor: StreamingProcessor, origin: str) -> str:
     return f"{start}{tokens}, {_count(sample.n_words, 'word')}; cut: {cut}; {silent}"
 
 
-def _turn_lines(turn: Turn, width: int) -> list[str]:
+def _turn_lines(turn: SampleTurn, width: int) -> list[str]:
     media = turn.media
     n_read = turn.n_tokens - media.n_tokens - turn.n_supervised
     span = f"{turn.start_s:>5.1f}-{turn.end_s:.1f} s"
@@ -306,7 +306,7 @@ def _message_texts(message: Message) -> list[str]:
     return [f"{message.role}: " + " ".join(f"«{run.shown}»" if run.is_supervised else run.shown for run in runs)]
 
 
-def _turn_frames(turn: Turn) -> list[tuple[int, dict]]:
+def _turn_frames(turn: SampleTurn) -> list[tuple[int, dict]]:
     """List a turn's frames for the sheet: of a long turn the first three and the last, which has the words."""
     n = turn.media.n_frames
     shown = [*range(n)] if n <= 4 else [0, 1, 2, n - 1]
