@@ -92,13 +92,14 @@ class CommentaryStream:
             ``sliding``. Call :meth:`release` at the stream's end.
 
     Raises:
-        ValueError: if the model is in training mode, the processor is another model's, the options contradict each
-            other, or a text holds a control token.
+        ValueError: if the model is in training mode or partly offloaded, the processor is another model's, the options
+            contradict each other, or a text holds a control token.
     """
 
     def __init__(self, model, processor: StreamingProcessor, options: StreamOptions, memory: CacheMemory | None = None):
         if model.training:
             raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
+        _check_placed(model)
         if not hasattr(processor, "turn_ids"):
             raise ValueError(
                 f"the processor is a {type(processor).__name__}: expected a StreamingProcessor, which AutoProcessor "
@@ -446,3 +447,14 @@ class CommentaryStream:
     def _check_running(self, action: str) -> None:
         if self._is_finished:
             raise StreamFinishedError(f"{action}() after finish(): call reset() to start again, or start a new stream")
+
+
+def _check_placed(model) -> None:
+    """Refuse a model whose embeddings, vision tower or head were offloaded; decoder layers may be."""
+    parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
+    for name, part in parts.items():
+        if any(parameter.is_meta for parameter in part.parameters()):
+            raise ValueError(
+                f"the model's {name} is offloaded to the CPU or the disk, from where no stream runs: load it on a "
+                "device, such as with device_map={'': 0}, and in 4-bit if it does not fit"
+            )
