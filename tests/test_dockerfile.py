@@ -44,6 +44,25 @@ def test_what_is_ignored_is_not_copied():
     assert sources >= {"pyproject.toml", "README.md", "LICENSE", "src", "modeling"}
 
 
+@pytest.mark.skipif(shutil.which("useradd") is None or os.geteuid() != 0, reason="needs useradd, as root")
+def test_the_user_that_it_runs_as_is_made_and_owns_the_models(tmp_path):
+    """The step, with `/` moved into a folder."""
+    [line] = [rest for name, rest in steps() if name == "RUN" and rest.startswith("useradd")]
+    (tmp_path / "etc").mkdir()
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        (tmp_path / "etc" / name).touch()
+    (tmp_path / "home").mkdir()
+    moved = line.replace("useradd ", f"useradd --prefix {tmp_path} ").replace("/models", f"{tmp_path}/models")
+    [user] = [rest for name, rest in steps() if name == "USER"]
+    moved = moved.replace(f"chown {user} ", "chown 1000 ")  # whom only the folder knows by name
+    subprocess.run(["sh", "-ec", moved], check=True, capture_output=True)
+    [entry] = (tmp_path / "etc" / "passwd").read_text().splitlines()
+    name, _, number, _, _, home, _ = entry.split(":")
+    assert (name, number, home) == (user, "1000", f"/home/{user}") and (tmp_path / f"home/{user}").is_dir()
+    assert (tmp_path / "models").stat().st_uid == 1000
+    assert ("ENV", "HF_HOME=/models") in steps()
+
+
 @pytest.mark.slow
 def test_the_steps_make_a_server(tmp_path):
     pytest.importorskip("fastapi")

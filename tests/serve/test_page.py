@@ -335,6 +335,9 @@ def test_a_camera_over_plain_http_is_one_sentence(browser, tiny, free_port):
         watcher.click("#camera")
         watcher.wait_for(lambda: watcher.notice)
         assert "https" in watcher.notice and watcher.state == "idle"
+        watcher.click("#screen")
+        watcher.wait_for(lambda: watcher.page.get_attribute("#notice", "data-code") == "screen_needs_https")
+        assert watcher.state == "idle"
         watcher.click("#clip")  # files need no leave
         watcher.wait_for_state("live")
         assert watcher.complaints == []
