@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted((Path(__file__).parents[1] / "benchmarks/results").glob("*.json"))
+FILES = sorted((Path(__file__).parents[2] / "benchmarks/results").glob("*.json"))
 NAMES = [path.stem for path in FILES]
 
 

@@ -1,0 +1,43 @@
+"""Each benchmark runs in small; those that have tests of their own are tested there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "figures"),
+    [
+        ("data/text_loss.py", {"n_clips": 4, "vocabulary": 2000}),
+        ("decoding/decoding.py", {"equal_frames": True, "threads": 1}),
+        ("quality/tiny_commentary.py", {"clips": 1, "dtype": "float32"}),
+        ("streaming/pool.py", {"model": "livecc-tiny", "new_tokens": 3}),
+    ],
+)
+def test_a_small_run_works(script, figures, tmp_path):
+    output = tmp_path / "result.json"
+    command = [sys.executable, str(BENCHMARKS / script), "--small", "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    result = json.loads(output.read_text())
+    assert {name: result[name] for name in figures} == figures
+
+
+def test_every_benchmark_is_in_the_list_and_says_how_to_run_it():
+    listed = (BENCHMARKS / "README.md").read_text()
+    scripts = [path for path in BENCHMARKS.glob("*/*.py") if "__main__" in path.read_text()]
+    assert len(scripts) > 10
+    for path in scripts:
+        name = f"{path.parent.name}/{path.name}"
+        if name == "data/data_runs.py":  # which data.py runs in processes of its own
+            continue
+        assert f"`{name}`" in listed or f"`{path.parent.name}/*.py`" in listed
+        assert f"python benchmarks/{name}" in path.read_text().split('"""')[1]
