@@ -85,7 +85,7 @@ def test_a_merged_model_is_pushed_in_the_adapters_place(recipe, hub, tmp_path):
     done = livecc(hub.url, tmp_path / "home", "train", "--config", recipe(**LORA, **PUSH, **STEPS, hub_merged=True))
     assert done.returncode == 0, done.stderr
     repository = hub.repositories["models/me/run"]
-    assert repository.messages == ["Model save"]
+    assert repository.messages == ["Model save", "Name the commit in the card's snippet"]
     assert "adapter_config.json" not in repository.files and "merged into" in repository.files["README.md"].decode()
     merged = tmp_path / "out" / "merged" / "model.safetensors"
     assert repository.files["model.safetensors"] == merged.read_bytes()
