@@ -154,6 +154,21 @@ def test_the_model_still_streams_and_saves_as_any_other(trainers, tmp_path):
     assert PACKED_SDPA not in saved and PICTURE_SDPA not in saved
 
 
+def test_a_commentary_in_between_changes_nothing(trainers):
+    """A stream puts its own attention before the packed one, which goes on without masks."""
+    trainer = trainers[0]()
+    batch = next(iter(trainer.get_train_dataloader()))
+    before = trainer.compute_loss(trainer.model.train(), dict(batch))
+    stream = trainer.model.eval().start_stream(trainer.processing_class, do_sample=False, max_new_tokens=3)
+    assert stream.push(torch.zeros(6, 3, 84, 84, dtype=torch.uint8))
+    seen = []
+    layer = trainer.model.model.language_model.layers[0]
+    layer.register_forward_pre_hook(lambda module, args, kw: seen.append(kw), with_kwargs=True)
+    after = trainer.compute_loss(trainer.model.train(), dict(batch))
+    assert seen[0]["attention_mask"] is None and sum(seen[0]["sample_lengths"]) == batch["input_ids"].numel()
+    assert after.item() == before.item()
+
+
 def test_a_frozen_vision_tower_is_not_differentiated(recipe):
     changes = {"data": ENTRIES, "optimizer": "trainer", "gradient_checkpointing": True}
     for parts, expected in ((["language_model"], False), (["vision", "language_model"], True)):

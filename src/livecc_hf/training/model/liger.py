@@ -19,7 +19,7 @@ def check_liger() -> None:
 
 
 def apply_liger(model: LiveCCForConditionalGeneration) -> None:
-    """Replace norms, MLPs and rotation by Liger's; the head and the loss stay, they see supervised positions only.
+    """Replace norms and MLPs by Liger's; the head and the loss stay, they see supervised positions only.
 
     Liger knows Qwen2-VL but not our model type, so the trainer's own switch would do nothing. Its replacement of the
     model's forward is left off: it would compute positions of its own.
