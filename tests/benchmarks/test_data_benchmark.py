@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,16 @@ def test_the_whole_script_in_small(tmp_path):
     assert {"local, 1", "local, 2", "ray, 1", "ray, 2"} <= set(result["engines"])
     assert result["text_loss"]["small"]["max_difference"] < 1e-4
     assert result["ten_million_videos"]["core_hours"] > 0
+
+
+def test_the_page_says_what_the_stages_with_models_took():
+    page = (BENCHMARKS.parents[1] / "docs/data-production.md").read_text()
+    stages = json.loads((BENCHMARKS.parent / "results/data_models.json").read_text())["stages"]
+    hours = {"asr": 926_046, "active_speaker": 690_000}
+    for name, found in stages.items():
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` |") and "core hours" in line]
+        rate = found["hours_of_video_per_core_hour"]
+        assert f"| {found['clips_per_s_per_core']:.2f} | {rate:.1f} |" in row
+        assert f"({hours[name]:,} h of" in row
+        said = int(re.search(r"([\d,]+) core hours", row)[1].replace(",", ""))
+        assert said == pytest.approx(hours[name] / rate, rel=0.005)

@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
     ("script", "figures"),
     [
         ("data/text_loss.py", {"n_clips": 4, "vocabulary": 2000}),
+        ("data/model_stages.py", {"targets_met": True}),
         ("decoding/decoding.py", {"equal_frames": True, "threads": 1}),
         ("quality/tiny_commentary.py", {"clips": 1, "dtype": "float32"}),
         ("streaming/pool.py", {"model": "livecc-tiny", "new_tokens": 3}),
