@@ -6,27 +6,27 @@ _HERE = Path(__file__).parent
 
 
 def bundled_model_path() -> Path:
-    """The folder of livecc-tiny, a demonstration model that knows moving coloured shapes only."""
+    """Return the folder of livecc-tiny, a demonstration model that knows moving coloured shapes only."""
     return _existing(_HERE / "livecc-tiny")
 
 
 def demo_clip_path() -> Path:
-    """A clip that livecc-tiny has never seen."""
+    """Return a clip that livecc-tiny has never seen."""
     return _existing(_HERE / "demo" / "clip.mp4")
 
 
 def demo_events_path() -> Path:
-    """What truly happens in the demonstration clip, as JSON."""
+    """Return the path of what truly happens in the demonstration clip, as JSON."""
     return _existing(_HERE / "demo" / "events.json")
 
 
 def recipes_path() -> Path:
-    """The folder of recipes, which is `recipes/` in a clone."""
+    """Return the folder of recipes, which is `recipes/` in a clone."""
     return _beside_package("recipes")
 
 
 def examples_path() -> Path:
-    """The folder of example scripts, which is `examples/` in a clone."""
+    """Return the folder of example scripts, which is `examples/` in a clone."""
     return _beside_package("examples")
 
 

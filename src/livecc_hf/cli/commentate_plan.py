@@ -43,7 +43,7 @@ class Job:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a video file, which can be read more than once."""
+        """Return whether it is a video file, which can be read more than once."""
         return self.spec is not None and self.spec.kind == "file"
 
 

@@ -23,7 +23,7 @@ class _TaskParser(OneLineParser):
     takes_overrides = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """Parses with the `key=value` words, if it takes any, moved behind the options."""
+        """Parse with the `key=value` words, if it takes any, moved behind the options."""
         if not self.takes_overrides:
             return super().parse_known_args(args, namespace)
         words = list(args or ())

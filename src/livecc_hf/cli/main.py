@@ -120,14 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """What broken connections to the Hub and weights that cannot be read or written raise, where one was tried."""
+    """Return what broken connections to the Hub and weights that cannot be read or written raise."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "safetensors": "SafetensorError"}
     errors = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
     return tuple(error for error in errors if error is not None)
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser of the whole program; only the arguments of `command` are filled in, so that help stays fast."""
+    """Return the parser of the whole program, with the arguments of `command` alone, so that help stays fast."""
     parser = OneLineParser(prog="livecc", description="Live video commentary with LiveCC.", allow_abbrev=False)
     _add_debug(parser, default=False)
     parser.add_argument("--version", action="version", version=f"livecc-hf {__version__}")
@@ -146,7 +146,7 @@ def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error as one line that says which file, if it was about one."""
+    """Return an error as one line that says which file, if it was about one."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
     else:
