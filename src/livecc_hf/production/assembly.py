@@ -156,7 +156,7 @@ class _Repeats:
         self.dropped: list[pa.Table] = []
 
     def without(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yields the tables without rows whose id came before."""
+        """Yield the tables without rows whose id came before."""
         self.dropped = []
         seen: set[str] = set()
         for table in tables:

@@ -99,7 +99,7 @@ class BuildOptions:
         self.report_options()
 
     def make_stages(self) -> list[Stage]:
-        """Returns the stages, in order.
+        """Return the stages, in order.
 
         Raises:
             ValueError: if a stage or threshold is unknown or does not fit.
@@ -112,7 +112,7 @@ class BuildOptions:
         return stages
 
     def folder_options(self) -> FolderOptions:
-        """Returns how the dataset folder is written."""
+        """Return how the dataset folder is written."""
         from .outputs.dataset_folder import FolderOptions
 
         chosen = {key: value for key, value in self.dataset.items() if key in _FOLDER_KEYS}
@@ -128,7 +128,7 @@ class BuildOptions:
         return ReportOptions(**chosen)
 
     def about(self, stages: Sequence[Stage], funnel: Mapping[str, Mapping[str, float | None]]) -> DatasetAbout:
-        """Returns what the dataset's card says."""
+        """Return what the dataset's card says."""
         from .outputs.card import DatasetAbout
 
         chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}

@@ -49,7 +49,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def add(self, stats: Sequence[StageStats]) -> None:
-        """Counts a unit, and says a line if it is time."""
+        """Count a unit, and say a line if it is time."""
         with self._lock:
             self.stats = total_stats(iter((self.stats, stats)))
             self.done += 1
@@ -83,7 +83,7 @@ class Progress:
             ticker.join()
 
     def line(self) -> str:
-        """Returns how far the run is: what each stage was given and kept, and how many items a second it was given."""
+        """Return how far the run is: what each stage was given and kept, and how many items a second it was given."""
         now = self._clock()
         elapsed = max(now - self._began, 1e-9)
         moving = self._in_flight()

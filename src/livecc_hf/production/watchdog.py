@@ -111,7 +111,7 @@ class UnitWatch:
             self._hung.unlink(missing_ok=True)
 
     def begin_stage(self, name: str, finished: Sequence[dict[str, Any]], rows: int) -> None:
-        """Notes that a stage begins.
+        """Note that a stage begins.
 
         Args:
             name: of the stage.
@@ -124,20 +124,20 @@ class UnitWatch:
         self.write()
 
     def begin_batch(self, rows: pa.Table) -> None:
-        """Gives the stage its time."""
+        """Give the stage its time."""
         self._in_batch = 0
         if self._trace is not None:
             self._limit_s = time_limit_s(rows, self.item_timeout_s)
             self._arm()
 
     def end_batch(self) -> None:
-        """Stops the clock."""
+        """Stop the clock."""
         self._limit_s = None
         if self._trace is not None:
             faulthandler.cancel_dump_traceback_later()
 
     def items_done(self, count: int) -> None:
-        """Counts items of the batch that is worked on."""
+        """Count items of the batch that is worked on."""
         with self._lock:
             self._in_batch += count
             if self._limit_s is not None:
@@ -145,14 +145,14 @@ class UnitWatch:
             self.write()
 
     def count(self, items: int, kept: int) -> None:
-        """Counts a batch that is done."""
+        """Count a batch that is done."""
         self._in_batch = 0
         self._items += items
         self._kept += kept
         self.write()
 
     def write(self, now: bool = False) -> None:
-        """Writes down how far the unit is, unless the process wrote lately."""
+        """Write down how far the unit is, unless the process wrote lately."""
         global _last_write
         if not now and time.monotonic() - _last_write < _WRITE_EVERY_S:
             return
@@ -167,7 +167,7 @@ class UnitWatch:
             write_json(self._file, {"rows": self._rows, "stages": [*self._stages, stage]}, sync=False)
 
     def remove(self) -> None:
-        """Removes what was written down: the unit is finished."""
+        """Remove what was written down: the unit is finished."""
         self._file.unlink(missing_ok=True)
 
     def _arm(self) -> None:

@@ -68,7 +68,7 @@ class LocalEngine:
         return list({id(worker): worker for pool in self._pools for worker in pool.workers}.values())
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
-        """Runs units through all stages.
+        """Run units through all stages.
 
         Args:
             units: what is left to do; read as the work goes on.

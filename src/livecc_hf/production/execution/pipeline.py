@@ -90,7 +90,7 @@ class RunPlan:
     item_timeout_s: float | None = None
 
     def start(self, ref: UnitRef) -> UnitState:
-        """Reads a unit."""
+        """Read a unit."""
         began = time.perf_counter()
         rows, dropped = self.source.read(ref)
         seconds = time.perf_counter() - began

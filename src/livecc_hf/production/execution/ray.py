@@ -69,7 +69,7 @@ class RayEngine:
                 ray.init(address or os.environ.get("RAY_ADDRESS"), **quiet)
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
-        """Runs units through all stages; see `LocalEngine.run`."""
+        """Run units through all stages; see `LocalEngine.run`."""
         import ray
 
         logger = logging.getLogger("ray.data")

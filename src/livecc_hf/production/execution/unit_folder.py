@@ -32,15 +32,15 @@ class UnitFolder:
         self.folder = Path(folder)
 
     def path(self, number: int) -> Path:
-        """Returns the folder of a unit."""
+        """Return the folder of a unit."""
         return self.folder / f"{number:06d}"
 
     def is_done(self, number: int) -> bool:
-        """Returns whether a unit is finished."""
+        """Return whether a unit is finished."""
         return (self.path(number) / STATS_FILE).is_file()
 
     def write(self, unit: UnitState) -> None:
-        """Writes a unit; a unit that is there already stays.
+        """Write a unit; a unit that is there already stays.
 
         Raises:
             OSError: if the disk is full; nothing of the unit is left behind.
@@ -63,7 +63,7 @@ class UnitFolder:
             shutil.rmtree(partial, ignore_errors=True)
 
     def remove_partial(self) -> None:
-        """Removes what a killed run left half written."""
+        """Remove what a killed run left half written."""
         for partial in self.folder.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         for marks in self.folder.glob(".*.attempts"):
@@ -71,30 +71,30 @@ class UnitFolder:
         watchdog.clear(self.folder)
 
     def remove(self, number: int) -> None:
-        """Removes a finished unit, in one step."""
+        """Remove a finished unit, in one step."""
         gone = self.folder / f".{number:06d}.{os.getpid()}.partial"
         self.path(number).rename(gone)
         shutil.rmtree(gone)
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of the finished units, in order."""
+        """Return the numbers of the finished units, in order."""
         found = (path.parent.name for path in self.folder.glob(f"*/{STATS_FILE}"))
         return sorted(int(name) for name in found if name.isdigit())
 
     def rows(self) -> Iterator[pa.Table]:
-        """Yields the rows of the finished units, in order."""
+        """Yield the rows of the finished units, in order."""
         for number in self.numbers():
             with self._readable(number):
                 table = pq.read_table(self.path(number) / ROWS_FILE)
             yield table
 
     def ids(self, number: int) -> pa.ChunkedArray:
-        """Returns the ids of a finished unit."""
+        """Return the ids of a finished unit."""
         with self._readable(number):
             return pq.read_table(self.path(number) / ROWS_FILE, columns=["id"])["id"]
 
     def schemas(self) -> Iterator[pa.Schema]:
-        """Yields the columns of the finished units that hold any row."""
+        """Yield the columns of the finished units that hold any row."""
         for number in self.numbers():
             with self._readable(number):
                 file = pq.ParquetFile(self.path(number) / ROWS_FILE)
@@ -102,14 +102,14 @@ class UnitFolder:
                 yield file.schema_arrow
 
     def dropped(self) -> Iterator[pa.Table]:
-        """Yields the dropped rows of the finished units, in order."""
+        """Yield the dropped rows of the finished units, in order."""
         for number in self.numbers():
             with self._readable(number):
                 table = pq.read_table(self.path(number) / DROPPED_FILE)
             yield table
 
     def stats(self, number: int) -> list[StageStats]:
-        """Returns the statistics of a finished unit."""
+        """Return the statistics of a finished unit."""
         with self._readable(number):
             return [StageStats(**item) for item in json.loads((self.path(number) / STATS_FILE).read_text())]
 

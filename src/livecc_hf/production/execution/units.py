@@ -56,12 +56,12 @@ class UnitState:
     stats: tuple[StageStats, ...]
 
     def after(self, result: StageResult, stats: StageStats) -> UnitState:
-        """Returns the unit after one more stage."""
+        """Return the unit after one more stage."""
         dropped = pa.concat_tables([self.dropped, result.dropped.cast(DROPPED_SCHEMA)])
         return UnitState(self.number, result.kept, dropped, (*self.stats, stats))
 
     def to_bytes(self) -> bytes:
-        """Returns the unit as it travels between processes; slices of larger tables do not take these along."""
+        """Return the unit as it travels between processes; slices of larger tables do not take these along."""
         head = json.dumps([self.number, [asdict(item) for item in self.stats]]).encode()
         sink = pa.BufferOutputStream()
         sink.write(len(head).to_bytes(8, "little") + head)
@@ -72,7 +72,7 @@ class UnitState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UnitState:
-        """Reads what `to_bytes` returned."""
+        """Read what `to_bytes` returned."""
         length = int.from_bytes(data[:8], "little")
         number, stats = json.loads(data[8 : 8 + length])
         source = pa.BufferReader(pa.py_buffer(data)[8 + length :])

@@ -41,7 +41,7 @@ class Worker:
         self._is_closed = False
 
     def run(self, function: Any, *args: Any, limit_s: float | None = None) -> Any:
-        """Calls a function there.
+        """Call a function there.
 
         Args:
             function: importable, like what it is given.
@@ -85,7 +85,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Ends the process, whatever it is doing, and starts no other."""
+        """End the process, whatever it is doing, and start no other."""
         with self._lock:
             self._is_closed = True
         self._end()
@@ -147,7 +147,7 @@ def _begin_worker(environment: Mapping[str, str]) -> None:
 
 
 def _die_with_parent() -> None:
-    """A parent that is killed cannot end its workers, which would hold the accelerator."""
+    """End this process with its parent: one that is killed cannot, and the accelerator would stay held."""
     parent = parent_process()
     if parent is not None:
         parent.join()

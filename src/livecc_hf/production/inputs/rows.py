@@ -48,7 +48,7 @@ class RowReader:
         self._dropped: list[dict[str, Any]] = []
 
     def add_json(self, line: bytes, place: str) -> None:
-        """Adds a line of a manifest."""
+        """Add a line of a manifest."""
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -60,7 +60,7 @@ class RowReader:
         self.add(row, place)
 
     def add(self, row: Mapping[str, Any], place: str) -> None:
-        """Adds a video."""
+        """Add a video."""
         video = row.get("video")
         if not isinstance(video, str) or not video:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
@@ -84,7 +84,7 @@ class RowReader:
         self._say_lost(values["id"], values["video"], place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
-        """Adds rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
+        """Add rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
         faults: dict[int, str] = {}
         lost: dict[int, Lost] = {}
         given = _paths_of(rows["video"])
@@ -125,13 +125,13 @@ class RowReader:
             self.drop(identity, video, "lost_words", f"{place}: {found}")
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
-        """Counts a row that cannot be used."""
+        """Count a row that cannot be used."""
         detail = _printable(detail[:_DETAIL_CHARS])
         row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail}
         self._dropped.append(row)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
-        """Returns the rows, each id once, and what was dropped."""
+        """Return the rows, each id once, and what was dropped."""
         tables = list(self._tables)
         if self._rows:
             arrays = {

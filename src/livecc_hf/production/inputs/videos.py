@@ -55,11 +55,11 @@ class VideoInput(ABC):
 
     @abstractmethod
     def units(self) -> Iterator[UnitRef]:
-        """Yields the work units, in the input's order."""
+        """Yield the work units, in the input's order."""
 
     @abstractmethod
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Reads a unit.
+        """Read a unit.
 
         Returns:
             Its videos in `VIDEO_SCHEMA` (or clips in `CLIP_SCHEMA`), and what could not be read, in `DROPPED_SCHEMA`.
@@ -67,7 +67,7 @@ class VideoInput(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Returns what changes when the input does."""
+        """Return what changes when the input does."""
 
     @property
     def holds_clips(self) -> bool:
@@ -80,7 +80,7 @@ class VideoInput(ABC):
         return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
 
     def describe_left_out(self) -> list[str]:
-        """Returns lines for a person on what of the input is left out; known once `fingerprint` was called."""
+        """Return lines for a person on what of the input is left out; known once `fingerprint` was called."""
         return []
 
 
@@ -88,7 +88,7 @@ class _ScannedInput(VideoInput):
     """An input whose videos are found one after the other."""
 
     def units(self) -> Iterator[UnitRef]:
-        """Yields the work units, in the input's order."""
+        """Yield the work units, in the input's order."""
         places = self._places()
         if self.limit is not None:
             places = islice(places, self.limit)
@@ -99,11 +99,11 @@ class _ScannedInput(VideoInput):
 
     @abstractmethod
     def _places(self) -> Iterator[Any]:
-        """Yields where each video is."""
+        """Yield where each video is."""
 
     @abstractmethod
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
-        """Returns where the videos of a unit are."""
+        """Return where the videos of a unit are."""
 
 
 class JsonLinesInput(_ScannedInput):
@@ -130,7 +130,7 @@ class JsonLinesInput(_ScannedInput):
         return places[0][0], places[-1][1], places[0][2]
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Reads the lines of a unit; a line that is no JSON object with a video is dropped with its number."""
+        """Read the lines of a unit; a line that is no JSON object with a video is dropped with its number."""
         start, end, first_line = unit.where
         with self.path.open("rb") as file:
             file.seek(start)
@@ -142,7 +142,7 @@ class JsonLinesInput(_ScannedInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Returns the manifest's path, size and time of change."""
+        """Return the manifest's path, size and time of change."""
         return _file_fingerprint(self.path)
 
 
@@ -176,7 +176,7 @@ class ParquetInput(VideoInput):
         return self._with_times[0]
 
     def units(self) -> Iterator[UnitRef]:
-        """Yields the work units, in the input's order: where they are follows from the numbers of rows."""
+        """Yield the work units, in the input's order: where they are follows from the numbers of rows."""
         first_rows = [0, *accumulate(self.rows)]  # of each file
         n_rows = first_rows[-1] if self.limit is None else min(first_rows[-1], self.limit)
         for number, start in enumerate(range(0, n_rows, self.unit_videos)):
@@ -190,7 +190,7 @@ class ParquetInput(VideoInput):
             yield UnitRef(number, stop - start, tuple(where))
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Reads the rows of a unit; a row without a video is dropped with its number."""
+        """Read the rows of a unit; a row without a video is dropped with its number."""
         reader = RowReader(str(self.root), self.schema)
         for number, start, count in unit.where:
             file = self.files[number]
@@ -199,7 +199,7 @@ class ParquetInput(VideoInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Returns the paths, sizes and times of change of the files."""
+        """Return the paths, sizes and times of change of the files."""
         return "; ".join(_file_fingerprint(Path(file)) for file in self.files)
 
 
@@ -223,18 +223,18 @@ class FolderInput(_ScannedInput):
         self._left_out = LeftOut()
 
     def describe_left_out(self) -> list[str]:
-        """Returns a line on what is left out, if anything."""
+        """Return a line on what is left out, if anything."""
         return [f"left out of {self.path}: {self._left_out}"] if self._left_out.counts else []
 
     def _places(self, left_out: LeftOut | None = None) -> Iterator[tuple[str, str | None, str | None]]:
-        """Yields names relative to the folder: video (or stem without one), captions, metadata."""
+        """Yield names relative to the folder: video (or stem without one), captions, metadata."""
         return walk_videos(self.path, self.language, left_out or LeftOut())
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
         return tuple(places)
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Reads the metadata of a unit; a video whose metadata is no JSON is dropped."""
+        """Read the metadata of a unit; a video whose metadata is no JSON is dropped."""
         reader = RowReader(str(self.path))
         for video, captions, info in unit.where:
             row = {"id": video, "video": video, "captions": captions}
@@ -253,7 +253,7 @@ class FolderInput(_ScannedInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Returns a digest of the names and sizes of the files."""
+        """Return a digest of the names and sizes of the files."""
         digest, count = hashlib.sha256(), 0
         self._left_out = LeftOut()
         for place in self._places(self._left_out):

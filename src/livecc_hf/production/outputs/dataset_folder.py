@@ -185,7 +185,7 @@ class _FolderWriter:
         return DatasetSummary(self._n_clips, len(self._videos), self._n_words, self._seconds / 3600)
 
     def all_dropped(self) -> pa.Table:
-        """Returns the clips left out so far, in `DROPPED_SCHEMA`."""
+        """Return the clips left out so far, in `DROPPED_SCHEMA`."""
         return pa.concat_tables([DROPPED_SCHEMA.empty_table(), *self.dropped])
 
     def _write_shards(self, clips: Iterable[pa.Table], jsonl: JsonlWriter | None) -> None:

@@ -102,14 +102,14 @@ class JsonlWriter:
         self.n_clips = 0
 
     def write(self, clips: pa.Table) -> None:
-        """Appends clips in `CLIP_SCHEMA`."""
+        """Append clips in `CLIP_SCHEMA`."""
         lines = conversation_lines(clips)
         self._file.writelines(lines)
         self._lengths.append(np.fromiter(map(len, lines), np.int64, len(lines)))
         self.n_clips += len(lines)
 
     def finish(self) -> None:
-        """Appends the line of offsets.
+        """Append the line of offsets.
 
         Raises:
             ValueError: if no clip was written.

@@ -48,19 +48,19 @@ class Stage(ABC):
     batch_rows: ClassVar[int] = 1024  # rows of a batch that suit it
 
     def open(self) -> None:  # noqa: B027 (most stages have nothing to load)
-        """Loads models; called once in each process before the first batch that needs them.
+        """Load models; called once in each process before the first batch that needs them.
 
         Raises:
             ValueError, ImportError: if a model or package is missing.
         """
 
     def needs_open(self, batch: pa.Table) -> bool:
-        """Returns whether a batch needs what `open` loads."""
+        """Return whether a batch needs what `open` loads."""
         return True
 
     @abstractmethod
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Processes a batch of rows in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+        """Process a batch of rows in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Captions(Stage):
             )
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Reads the captions of a batch in `VIDEO_SCHEMA`."""
+        """Read the captions of a batch in `VIDEO_SCHEMA`."""
         found = _Found.of(len(batch))
         is_wanted = batch["words"].is_null().to_numpy()
         inline, inline_rows, batch = self._inline(batch, is_wanted, found)

@@ -66,7 +66,7 @@ class Category(Stage):
             raise ValueError(f"keep is {self.keep!r}: expected names of categories, such as {PAPER_CATEGORIES[0]!r}")
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Looks at a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+        """Look at a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
         kept = {canonical_category(name) for name in self.keep}
         found = pc.fill_null(batch["category"].combine_chunks(), "").dictionary_encode()
         names = found.dictionary.to_pylist()

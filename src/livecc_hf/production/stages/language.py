@@ -70,7 +70,7 @@ class Language(ModelStage):
         return _ALIASES.get(self.language, self.language)
 
     def load(self) -> Any:
-        """Returns CLD3's identifier.
+        """Return CLD3's identifier.
 
         Raises:
             ImportError: if the package is not installed.

@@ -32,7 +32,7 @@ class Probe(Stage):
     batch_rows: ClassVar[int] = 64
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Looks into the files of a batch in `VIDEO_SCHEMA`."""
+        """Look into the files of a batch in `VIDEO_SCHEMA`."""
         reasons = np.full(len(batch), None, dtype=object)
         details: list[str | None] = [None] * len(batch)
         is_missing = np.zeros(len(batch), bool)
@@ -114,7 +114,7 @@ class Metadata(Stage):
             raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Looks at a batch in `VIDEO_SCHEMA`."""
+        """Look at a batch in `VIDEO_SCHEMA`."""
         side_px = pc.min_element_wise(batch["width_px"], batch["height_px"], skip_nulls=False)
         side_px = pc.fill_null(pc.cast(side_px, pa.float64()), np.nan).to_numpy()
         duration_s = pc.fill_null(batch["duration_s"], np.nan).to_numpy()

@@ -19,10 +19,10 @@ class ModelStage(Stage):
 
     @abstractmethod
     def load(self) -> Any:
-        """Returns what the stage needs for its work; see `open` for what it raises."""
+        """Return what the stage needs for its work; see `open` for what it raises."""
 
     def open(self) -> None:
-        """Loads it; a second call does nothing."""
+        """Load it; a second call does nothing."""
         if "_loaded" not in self.__dict__:
             object.__setattr__(self, "_loaded", self.load())  # the dataclasses are frozen
 

@@ -122,7 +122,7 @@ class Prompt(ModelStage):
                 raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
 
     def load(self) -> _Loaded:
-        """Returns the endpoint and the cache; nothing is asked yet.
+        """Return the endpoint and the cache; nothing is asked yet.
 
         Raises:
             ImportError: if httpx2 is not installed.
@@ -205,7 +205,7 @@ class Prompt(ModelStage):
                 raise
 
     def _check_is_up(self, failures: EndpointFailures) -> None:
-        """Raises an EndpointError if not even an easy clip is answered, whatever the answer."""
+        """Raise an EndpointError if not even an easy clip is answered, whatever the answer."""
         try:
             self.loaded.endpoint.ask(_messages(_EASY_SPEECH, ""))
         except EndpointError as error:

@@ -78,7 +78,7 @@ class TalkingHead(ModelStage):
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
 
     def load(self) -> _Model:
-        """Returns the model, its processor, and the token that starts "Yes".
+        """Return the model, its processor, and the token that starts "Yes".
 
         Raises:
             ValueError: if they cannot be loaded, or there is no chat template.

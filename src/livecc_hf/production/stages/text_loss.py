@@ -104,7 +104,7 @@ class TextLoss(ModelStage):
                 raise ValueError(f"{name} is {value}: expected at least 1")
 
     def load(self) -> _Model:
-        """Returns the model and its tokenizer.
+        """Return the model and its tokenizer.
 
         Raises:
             ValueError: if they cannot be loaded, or there is no chat template.

@@ -45,7 +45,7 @@ class Distribution:
     dropped: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def count(self, values: np.ndarray) -> np.ndarray:
-        """Returns how many numbers fall into each bin."""
+        """Return how many numbers fall into each bin."""
         values = values[np.isfinite(values)]
         return np.histogram(np.clip(values, *self.span), BINS, self.span)[0]
 

@@ -26,7 +26,7 @@ class FaceDetector(ABC):
 
     @abstractmethod
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
-        """Returns the faces of each picture.
+        """Return the faces of each picture.
 
         Args:
             frames: uint8 of shape (frames, height, width, 3), RGB.

@@ -62,7 +62,7 @@ def _filters() -> np.ndarray:
 
 @cache
 def _cosines() -> np.ndarray:
-    """The orthonormal cosine transform: (coefficients, filters)."""
+    """Return the orthonormal cosine transform: (coefficients, filters)."""
     n = np.arange(_FILTERS)
     waves = np.cos(np.pi * np.arange(N_COEFFICIENTS)[:, None] * (2 * n + 1) / (2 * _FILTERS))
     waves *= np.sqrt(2 / _FILTERS)

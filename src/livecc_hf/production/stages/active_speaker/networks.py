@@ -11,7 +11,7 @@ _NORM = {"eps": 1e-3, "momentum": 0.01}
 
 
 def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution without bias over one kind of axis, and its batch norm.
+    """Return a convolution without bias over one kind of axis, and its batch norm.
 
     Args:
         kind: "picture" or "frames" of a video, "coefficients" or "steps" of a sound.

@@ -128,7 +128,7 @@ class ActiveSpeaker(ModelStage):
                 raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
 
     def load(self) -> _Loaded:
-        """Returns the network and the detector of faces.
+        """Return the network and the detector of faces.
 
         Raises:
             ImportError: if onnxruntime is missing.

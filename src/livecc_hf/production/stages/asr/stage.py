@@ -129,7 +129,7 @@ class Asr(ModelStage, HallucinationRules):
         self.check()
 
     def load(self) -> Any:
-        """Returns the faster-whisper pipeline.
+        """Return the faster-whisper pipeline.
 
         Raises:
             ImportError: if faster-whisper is not installed.
@@ -208,7 +208,7 @@ class Asr(ModelStage, HallucinationRules):
         return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
     def needs_open(self, batch: pa.Table) -> bool:
-        """Returns whether a video is to be transcribed: where all have captions, no model is fetched."""
+        """Return whether a video is to be transcribed: where all have captions, no model is fetched."""
         return bool(self._is_wanted(batch).any())
 
     def _is_wanted(self, batch: pa.Table) -> np.ndarray:
