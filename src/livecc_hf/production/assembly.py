@@ -35,7 +35,7 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
     """
     file = out / FUNNEL
     if file.is_file():
-        saved = _saved(file)
+        saved = _read_saved(file)
         # Keys of `dataset` may have changed: it is written anew then, and no stage runs again. So it is where a file is
         # gone, or nothing was kept, since videos that were missing may be there now.
         told = (saved.get("dataset"), saved.get("report", {}), saved.get("units"))
@@ -65,7 +65,7 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
     return saved
 
 
-def _saved(file: Path) -> dict[str, Any]:
+def _read_saved(file: Path) -> dict[str, Any]:
     """Return what a run wrote down; nothing where that is damaged: it is all made again from the units."""
     try:
         return dict(json.loads(file.read_text()))

@@ -159,7 +159,7 @@ class _GroupTask:
         try:
             result = self._attempt(number, pickle.loads(payload) if state == "ref" else payload)
         except Exception as error:  # travels as a row: Ray would wrap it, and retry some
-            return {"number": number, "state": "fatal", "payload": _pickled(error)}
+            return {"number": number, "state": "fatal", "payload": _pickle_error(error)}
         if isinstance(result, bytes):
             return {"number": number, "state": "unit", "payload": result}
         stats = json.dumps([asdict(item) for item in result[1]])
@@ -185,7 +185,7 @@ class _GroupActor(_GroupTask):
     """The same, in a process that keeps its model."""
 
 
-def _pickled(error: Exception) -> bytes:
+def _pickle_error(error: Exception) -> bytes:
     """Return an error as bytes; one that does not travel as a plain one with its text."""
     if is_disk_full(error):
         return pickle.dumps(OSError(error.errno, error.strerror))

@@ -55,12 +55,12 @@ def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: fl
     """
     kept = result.kept.combine_chunks()
     if not len(kept) and _count_errors(result.dropped):
-        kept = _of_nothing(stage, unit.rows, kept)
+        kept = _empty_result(stage, unit.rows, kept)
     result = StageResult(kept, result.dropped)
     return unit.after(result, _stats(stage, unit.rows, result, seconds, keep_going))
 
 
-def _of_nothing(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
+def _empty_result(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
     """Return an empty table with the stage's columns: what it failed on has those that it was given."""
     try:
         return stage(rows.slice(0, 0)).kept
@@ -94,7 +94,7 @@ def _count_videos(rows: pa.Table) -> int:
 def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
-        return _watched(stage, batch)
+        return _run_watched(stage, batch)
     except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # the same for every batch
         raise
     except Exception as error:
@@ -113,7 +113,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     return join_results(stage, parts)
 
 
-def _watched(stage: Stage, batch: pa.Table) -> StageResult:
+def _run_watched(stage: Stage, batch: pa.Table) -> StageResult:
     watch = watchdog.watch()
     watch.begin_batch(batch)
     try:

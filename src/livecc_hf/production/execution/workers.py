@@ -54,7 +54,7 @@ class Worker:
             Exception: what the function raised.
         """
         try:
-            executor = self._started()
+            executor = self._start()
             future = executor.submit(function, *args)
         except WorkerDiedError:
             raise
@@ -90,7 +90,7 @@ class Worker:
             self._is_closed = True
         self._end()
 
-    def _started(self) -> ProcessPoolExecutor:
+    def _start(self) -> ProcessPoolExecutor:
         with self._lock:
             if self._is_closed:
                 raise WorkerDiedError("the run has stopped")

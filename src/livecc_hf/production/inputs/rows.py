@@ -96,7 +96,9 @@ class RowReader:
                 columns["faces"] = pa.nulls(len(rows), field.type)
             elif field.name not in columns:
                 values = _cast(rows, field.name, field.type, faults)
-                columns[field.name] = _checked(values, field, faults) if field.name in self._number_keys else values
+                columns[field.name] = (
+                    _check_numbers(values, field, faults) if field.name in self._number_keys else values
+                )
         if "start_s" in self._number_keys:
             _check_clips(columns["start_s"], columns["end_s"], faults)
         table = pa.table({field.name: columns[field.name] for field in self.schema}, schema=self.schema)
@@ -283,7 +285,7 @@ def _cast_one(value: pa.Scalar, kind: pa.DataType, name: str, row: int, faults: 
         return None
 
 
-def _checked(numbers: pa.Array, field: pa.Field, faults: dict[int, str]) -> pa.Array:
+def _check_numbers(numbers: pa.Array, field: pa.Field, faults: dict[int, str]) -> pa.Array:
     """Return numbers in the field's type, as `_number` does; those that make no sense are faults, and null."""
     values = pc.fill_null(numbers.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
     is_wrong = ~((values >= 0) & (values < _MOST))

@@ -76,7 +76,7 @@ class Captions(Stage):
         inline, inline_rows, batch = self._inline(batch, is_wanted, found)
         paths = batch["captions"].to_pylist()
         texts = {int(row): self._read(int(row), paths[row], found) for row in np.flatnonzero(is_wanted & ~inline_rows)}
-        lines = _joined({row: text for row, text in texts.items() if text}, inline, len(batch))
+        lines = _join_lines({row: text for row, text in texts.items() if text}, inline, len(batch))
         if fault := segmenter_fault():
             lines = _without_unspaced(lines, fault, found)
         words = spread_lines(lines, self.round_s)
@@ -171,7 +171,7 @@ def _without_unspaced(lines: CaptionLines, fault: str, found: _Found) -> Caption
     return lines.only(~np.isin(lines.row_of, rows)) if rows.size else lines
 
 
-def _joined(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
+def _join_lines(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
     """Return the captions of all rows, read from files or given inline."""
     parts = list(texts.values())
     counts = [len(part.text) for part in parts]

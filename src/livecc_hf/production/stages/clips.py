@@ -138,7 +138,7 @@ class _ClipStage(Stage):
             "id": _piece_ids(batch, words.row_of[pieces.first]).filter(pa.array(is_kept)),
             "start_s": words.start_s[first],
             "end_s": words.end_s[stop - 1],
-            "words": _nested(words, first, stop),
+            "words": _nest_words(words, first, stop),
             "previous": without_needless_spaces(text.slices(begins, first)),
         }
         return pa.table(
@@ -172,7 +172,7 @@ class _ClipStage(Stage):
             "text": text.slices(first, np.minimum(first + TEXT_WORDS, stop)),
             "start_s": words.start_s[first],
             "end_s": words.end_s[stop - 1],
-            "words": _nested(words, first, np.minimum(first + TEXT_WORDS, stop)),
+            "words": _nest_words(words, first, np.minimum(first + TEXT_WORDS, stop)),
             "faces": pa.nulls(len(gone), DROPPED_SCHEMA.field("faces").type),
         }
         bare = np.setdiff1d(np.arange(len(batch)), piece_rows[codes == 0])
@@ -290,7 +290,7 @@ class _JoinedText:
         return pa.array([bytes(self._bytes[begin:end]) for begin, end in pairs], pa.string())
 
 
-def _nested(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
+def _nest_words(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
     """Return the words of each clip as a list."""
     edges = np.zeros(len(words.row_of) + 1, np.int8)
     np.add.at(edges, first, 1)

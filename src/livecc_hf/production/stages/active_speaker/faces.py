@@ -95,14 +95,14 @@ class _OnnxDetector(FaceDetector):
         return [self._faces(frame) for frame in frames]
 
     def _faces(self, frame: np.ndarray) -> np.ndarray:
-        picture, scale = self._placed(frame)
+        picture, scale = self._place(frame)
         found = self._session.run(None, {self._name: self._pixels(picture).transpose(2, 0, 1)[None]})
-        boxes, scores = self._decoded(found, picture.shape[:2])
+        boxes, scores = self._decode(found, picture.shape[:2])
         sure = scores >= MIN_SCORE
         boxes, scores = boxes[sure] / scale, scores[sure]
-        return _clipped(boxes[_without_overlaps(boxes, scores)], frame.shape[:2])
+        return _clip_boxes(boxes[_without_overlaps(boxes, scores)], frame.shape[:2])
 
-    def _placed(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
+    def _place(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
         """Put a picture into the top left of the size that is asked for; the rest is black."""
         height, width = frame.shape[:2]
         if self._size is None:
@@ -111,7 +111,7 @@ class _OnnxDetector(FaceDetector):
         else:
             tall, wide = self._size
             scale = min(tall / height, wide / width)
-            frame = _resized(frame, round(height * scale), round(width * scale))
+            frame = _resize(frame, round(height * scale), round(width * scale))
         whole = np.zeros((tall, wide, 3), np.uint8)
         whole[: frame.shape[0], : frame.shape[1]] = frame[:tall, :wide]
         return whole, scale
@@ -119,7 +119,7 @@ class _OnnxDetector(FaceDetector):
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
-    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
 
@@ -129,7 +129,7 @@ class _YuNet(_OnnxDetector):
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
         return picture[..., ::-1].astype(np.float32)  # BGR as it is
 
-    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         named = dict(zip((item.name for item in self._session.get_outputs()), found, strict=True))
         strides = sorted(int(match[1]) for name in named if (match := re.fullmatch(r"cls_(\d+)", name)))
         boxes, scores = [], []
@@ -153,7 +153,7 @@ class _Scrfd(_OnnxDetector):
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
         return (picture.astype(np.float32) - 127.5) / 128
 
-    def _decoded(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         strides = _SCRFD_STRIDES[len(found)]
         boxes, scores = [], []
         for number, stride in enumerate(strides):
@@ -198,7 +198,7 @@ class _TransformersDetector(FaceDetector):
             boxes, scores = row["boxes"].float().cpu().numpy(), row["scores"].float().cpu().numpy()
             is_face = np.isin(row["labels"].cpu().numpy(), list(self._wanted))
             boxes, scores = boxes[is_face], scores[is_face]
-            faces.append(_clipped(boxes[_without_overlaps(boxes, scores)], size))
+            faces.append(_clip_boxes(boxes[_without_overlaps(boxes, scores)], size))
         return faces
 
 
@@ -217,14 +217,14 @@ def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return nms(torch.from_numpy(boxes), torch.from_numpy(scores), _MAX_OVERLAP).numpy()
 
 
-def _clipped(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return what lies in the picture of each box, without those of which nothing does."""
     height, width = size
     boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     return boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]
 
 
-def _resized(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))

@@ -96,12 +96,12 @@ class _Encoder(nn.Module):
         for number in range(1, len(_WIDTHS) + 1):
             x = self.get_submodule(f"block{number}")(x)
             if number < len(_WIDTHS):
-                x = self._pooled(x)
+                x = self._pool(x)
         if self._is_video:
             return x.amax(dim=(3, 4)).transpose(1, 2)
         return x.mean(dim=2).transpose(1, 2)
 
-    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+    def _pool(self, x: torch.Tensor) -> torch.Tensor:
         if self._is_video:
             return nn.functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
         return nn.functional.max_pool2d(x, (1, 3), (1, 2), (0, 1))
@@ -169,9 +169,9 @@ class SpeakerNetwork(nn.Module):
         pixels = ((faces.to(torch.float32) / 255 - _PIXEL_MEAN) / _PIXEL_STD).to(dtype)
         seen = self.model.visualEncoder(pixels[:, None])
         heard = self.model.audioEncoder(mfcc.to(dtype)[:, None].transpose(2, 3))
-        return self.lossAV.FC(self._joined(heard, seen))[..., 1].float()
+        return self.lossAV.FC(self._join(heard, seen))[..., 1].float()
 
-    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     def _build(self, block: type[nn.Module], **ends: nn.Module) -> None:
@@ -190,7 +190,7 @@ class LightAsd(SpeakerNetwork):
         super().__init__()
         self._build(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
 
-    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return self.model.GRU(heard + seen)
 
 
@@ -201,5 +201,5 @@ class LrAsd(SpeakerNetwork):
         super().__init__()
         self._build(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))
 
-    def _joined(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return self.model.detector(self.model.fusion(heard, seen))

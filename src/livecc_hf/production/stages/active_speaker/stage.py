@@ -207,7 +207,7 @@ class ActiveSpeaker(ModelStage):
             tracks = self._score_window(clip, pictures, sound, round(begin_s * FPS))
             n_spoken += int(speaking_frames(tracks, len(pictures.frames)).sum())
             n_frames += len(pictures.frames)
-            faces += _sampled(tracks, clip.start_s + begin_s + pictures.first / FPS)
+            faces += _sample_faces(tracks, clip.start_s + begin_s + pictures.first / FPS)
         if fault is not None:
             return _Score(reason=fault[0], detail=fault[1])
         return _Score(n_spoken / n_frames, faces, detail=f"{n_spoken} of {n_frames} frames in {len(windows)} window(s)")
@@ -252,7 +252,7 @@ class _Sounds:
         return self._found
 
 
-def _sampled(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[str, float]]:
+def _sample_faces(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[str, float]]:
     """Return twice a second where each face is, and the mean of its scores since then."""
     found = []
     for track in tracks:
