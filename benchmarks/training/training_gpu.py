@@ -94,8 +94,8 @@ def build_model(config, device: str, attention: str, four_bit: bool):
     """
     from torch import nn
 
+    from livecc_hf.acceleration.vision import use_lean_vision
     from livecc_hf.training.model.packed_attention import use_packed_attention
-    from livecc_hf.training.model.vision import use_lean_vision
 
     def replaced(name: str, module: nn.Module) -> nn.Module | None:
         is_layer = isinstance(module, nn.Linear) and name.startswith("model.language_model.layers")

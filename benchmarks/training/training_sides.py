@@ -53,6 +53,7 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     """Return our trainer over packed rows, with the whole data set in a step."""
     from trl import SFTConfig
 
+    from livecc_hf.acceleration.vision import use_lean_vision
     from livecc_hf.checkpoints.loading import load_processor
     from livecc_hf.data.batches.collator import CommentaryCollator
     from livecc_hf.data.batches.loader import BatchLoader
@@ -62,7 +63,6 @@ def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, 
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.training.model.packed_attention import use_packed_attention
     from livecc_hf.training.model.parts import set_trainable
-    from livecc_hf.training.model.vision import use_lean_vision
     from livecc_hf.training.trainer import LiveCCTrainer
 
     model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..utils.text import one_line
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
@@ -101,7 +102,7 @@ class Checkpoint:
         elif self.adapter is not None:
             attach_adapter(model, self.adapter)
             model._adapter_processor = processor  # saved with the adapter: it may not be its base's
-        return model.eval()
+        return accelerate(model.eval())
 
     def check_merge(self, merge: bool, load_in_4bit: bool = False) -> None:
         """Refuse to merge what cannot be merged.

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from livecc_hf.acceleration.vision import PICTURE_SDPA
 from livecc_hf.data.batches.loader import BOOKKEEPING
 from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.training.model import packed_attention
 from livecc_hf.training.model.packed_attention import PACKED_SDPA, attend_at_once, packed_batch
-from livecc_hf.training.model.vision import PICTURE_SDPA
 from livecc_hf.training.options.recipe import parse
 from livecc_hf.training.setup import build_trainer
 

@@ -52,12 +52,12 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
     """
     from accelerate import PartialState
 
+    from livecc_hf.acceleration.vision import use_lean_vision
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
     from .liger import apply_liger
     from .packed_attention import use_packed_attention
     from .parts import prepare_quantized, quantization_config, set_trainable
-    from .vision import use_lean_vision
 
     ours, model_config = recipe.ours, recipe.model
     quantization = quantization_config(model_config, ours.train_parts)

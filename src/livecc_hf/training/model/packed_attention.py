@@ -15,10 +15,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from livecc_hf.acceleration.kernels import attention_kernels
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -30,8 +31,6 @@ except ImportError:  # PyTorch before 2.10
 
 PACKED_SDPA = "packed_sdpa"
 _in_packed_batch: ContextVar[bool] = ContextVar("in_packed_batch", default=False)
-# All but cuDNN's, which makes a plan for every new shape: tens of milliseconds, and here nearly every shape is new.
-_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # The first version had neither grouped queries nor a window, which is how causal attention is asked for.
 _HAS_VARLEN = varlen_attn is not None and {"window_size", "enable_gqa", "scale"} <= set(
     inspect.signature(varlen_attn).parameters
@@ -75,11 +74,6 @@ def sample_lengths(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[st
     if "cu_seq_lens_q" not in inputs or not implementation.endswith(PACKED_SDPA):
         return {}
     return {"sample_lengths": tuple(inputs["cu_seq_lens_q"].diff().tolist())}
-
-
-def attention_kernels(device: torch.device) -> contextlib.AbstractContextManager:
-    """Return a context in which `scaled_dot_product_attention` takes a kernel that does not care for new shapes."""
-    return sdpa_kernel(_BACKENDS) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _mask(*args, **keywords) -> torch.Tensor | None:

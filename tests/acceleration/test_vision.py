@@ -1,4 +1,4 @@
-"""The vision tower in training computes what it computes elsewhere, in fewer operations."""
+"""The lean vision tower computes what it computes elsewhere, in fewer operations."""
 
 import copy
 from contextlib import nullcontext
@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from livecc_hf.training.model import vision
-from livecc_hf.training.model.vision import PICTURE_SDPA, PatchProjection, picture_runs, use_lean_vision
+from livecc_hf.acceleration import vision
+from livecc_hf.acceleration.vision import PICTURE_SDPA, PatchProjection, picture_runs, use_lean_vision
+from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 GRIDS = [[3, 4, 6], [2, 6, 4], [1, 2, 4], [2, 4, 4]]  # of two sizes, the last two alone
 
 
 @pytest.fixture()
-def towers(make_model):
+def towers(published_checkpoint):
     """A small tower of 2 blocks, as it is and lean."""
-    visual = make_model("mrope").model.visual
+    visual = LiveCCForConditionalGeneration.from_pretrained(published_checkpoint).model.visual
     plain, lean = copy.deepcopy(visual), copy.deepcopy(visual)
     for tower in (plain, lean):
         tower.config = copy.deepcopy(visual.config)

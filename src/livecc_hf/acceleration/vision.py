@@ -1,4 +1,4 @@
-"""The vision tower in training: its own modules, in fewer and larger operations.
+"""The vision tower, in training and in streams: its own modules, in fewer and larger operations.
 
 What transformers does is slow on GPUs in three places, and is put right without touching the tower's forward pass:
 
@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from .packed_attention import attention_kernels
+from livecc_hf.acceleration.kernels import attention_kernels
 
 PICTURE_SDPA = "picture_sdpa"
 
@@ -36,6 +36,8 @@ def use_lean_vision(visual: nn.Module) -> None:
     Args:
         visual: `model.model.visual`.
     """
+    if hasattr(visual.config, "window_size"):
+        return  # most of its blocks attend within windows
     projection = visual.patch_embed.proj
     if type(projection) is nn.Conv3d and projection.groups == 1 and set(projection.padding) == {0}:
         projection.__class__ = PatchProjection  # a new module would have to take over parameters, hooks and names
