@@ -131,8 +131,6 @@ def write_narrated_video(path: Path, scene, words: Sequence[tuple[float, float, 
         words: `(start_s, end_s, word)`; a sentence ends with a full stop.
         size_px: side of the picture.
     """
-    from livecc_hf.tiny.rendering import draw_frame
-
     sound = np.zeros(round(scene.duration_s * RATE_HZ), np.int16)
     sentence: list[tuple[float, float, str]] = []
     for word in words:
@@ -143,18 +141,36 @@ def write_narrated_video(path: Path, scene, words: Sequence[tuple[float, float, 
             spoken = speak(" ".join(text for *_, text in sentence), path.parent, words_per_min=260)[:RATE_HZ]
             sound[begin : begin + len(spoken)] = spoken[: len(sound) - begin]
             sentence = []
+    return write_scene(path, scene, sound, size_px)
+
+
+def write_scene(path: Path, scene, sound: np.ndarray, size_px: int = 480) -> Path:
+    """Write a file of a scene of the small world, with this sound.
+
+    Args:
+        path: a file that ends in .mkv (its sound as it is) or .mp4 (AAC).
+        scene: a `livecc_hf.tiny.scene.Scene`.
+        sound: int16, mono, 16 kHz.
+        size_px: side of the picture.
+    """
+    from livecc_hf.tiny.rendering import draw_frame
+
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=_FPS, options={"preset": "ultrafast", "bf": "0"})
         video.width, video.height, video.pix_fmt = size_px, size_px, "yuv420p"
-        audio = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        codec, sample_format = ("aac", "fltp") if path.suffix == ".mp4" else ("pcm_s16le", "s16")
+        audio = container.add_stream(codec, rate=RATE_HZ, layout="mono")
         for index in range(round(scene.duration_s * _FPS)):
             drawn = draw_frame(scene, index / _FPS, size_px // _SCALE).repeat(_SCALE, 0).repeat(_SCALE, 1)
             picture = av.VideoFrame.from_ndarray(drawn, format="rgb24")
             picture.pts, picture.time_base = index, Fraction(1, _FPS)
             container.mux(video.encode(picture))
         container.mux(video.encode(None))
-        for begin in range(0, len(sound), 800):
-            frame = av.AudioFrame.from_ndarray(sound[None, begin : begin + 800], format="s16", layout="mono")
+        samples = sound if sample_format == "s16" else (sound / 32768).astype(np.float32)
+        step = 1024  # AAC's frames
+        for begin in range(0, len(samples), step):
+            part = samples[None, begin : begin + step]
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format=sample_format, layout="mono")
             frame.sample_rate, frame.time_base, frame.pts = RATE_HZ, Fraction(1, RATE_HZ), begin
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
