@@ -1,5 +1,6 @@
 """The rooms of the package stand on floors: a room imports from floors below its own, and nothing goes in circles."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,14 @@ class TestReading:
         assert find_circles(edges) == [["top.a", "top.b", "top.deep.c"]]
         assert find_circles([("x", "y"), ("y", "z"), ("z", "y"), ("y", "x2")]) == [["y", "z"]]
         assert find_circles([("x", "y"), ("x", "z")]) == []
+
+
+def test_the_page_on_architecture_shows_every_room_and_names_what_exists():
+    page = (ROOT / "docs/architecture.md").read_text()
+    for room in FLOOR_OF:
+        assert re.search(rf"\b{room}\b", page), room
+    named = re.findall(r"`(\w+/[\w/]*)`", page)
+    assert len(named) > 15
+    for name in named:
+        places = [ROOT / name, ROOT / f"{name}.py", ROOT / "src/livecc_hf" / name, ROOT / f"src/livecc_hf/{name}.py"]
+        assert any(place.exists() for place in places), name

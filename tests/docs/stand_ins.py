@@ -25,7 +25,7 @@ NOT_RUN = {
     "serve deploy": "wants a Ray cluster; tests/serve/test_ray_deployment.py runs the deployment",
 }
 # Blocks that are no code, by language.
-NO_CODE = {"bibtex": "a reference to cite", "nginx": "configures another program"}
+NO_CODE = {"bibtex": "a reference to cite", "nginx": "configures another program", "mermaid": "a drawing"}
 
 TEXTS = {
     "chenjoya/LiveCC-7B-Instruct": str(TINY),
