@@ -223,14 +223,6 @@ class StreamCache:
         held_values[:, self.length : end] = values.transpose(0, 1)
         return held_keys[:, :end], held_values[:, :end]
 
-    def place(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return views of all memory for keys and values of a layer, (key-value heads, capacity + 1, head size) each.
-
-        What is in it after the tokens held is no stream's.
-        """
-        keys, values = self.memory.of_layer(layer)
-        return keys[self.slot], values[self.slot]
-
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has appended."""
         self.length += n_tokens
