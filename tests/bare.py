@@ -42,7 +42,6 @@ def make_bare_site(site: Path) -> Path:
     package.mkdir()
     for path in (ROOT / "src/livecc_hf").iterdir():
         (package / path.name).symlink_to(path)
-    (package / "modeling").symlink_to(ROOT / "modeling")
     ours = importlib.metadata.distributions(name=_OURS)  # a build leaves one in the clone too
     infos = (Path(found.locate_file(f"livecc_hf-{found.version}.dist-info")) for found in ours)
     info = next(filter(Path.is_dir, infos))

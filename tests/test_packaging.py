@@ -27,6 +27,13 @@ def test_every_package_is_listed():
     assert sorted(listed) == sorted(found)
 
 
+def test_modeling_stands_in_the_package_too():
+    """For editors and type checkers, which know nothing of `package-dir`."""
+    link = ROOT / "src/livecc_hf/modeling"
+    assert link.is_symlink() and not Path(os.readlink(link)).is_absolute()
+    assert link.samefile(ROOT / "modeling")
+
+
 @pytest.mark.parametrize("path", MODELING, ids=lambda path: path.stem)
 def test_published_code_stands_alone(path):
     """Only flat relative imports and what transformers needs anyway; PyAV only where a file is read, guarded."""
@@ -69,7 +76,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("src", "modeling", "recipes", "examples"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT / name, source / name, True, shutil.ignore_patterns("__pycache__", "*.egg-info"))
     code = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
