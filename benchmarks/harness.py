@@ -8,6 +8,7 @@ that shows that the script works; it writes no file unless told to, and its time
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -54,7 +55,7 @@ def finish(
     targets: Sequence[dict[str, Any]] = (),
     file: str | None = None,
 ) -> int:
-    """Write a report with its targets, print whether they are met, and return the exit code.
+    """Write a report with its day and targets, print whether they are met, and return the exit code.
 
     Args:
         arguments: as parsed by :func:`parser`.
@@ -64,6 +65,7 @@ def finish(
     """
     if arguments.small:
         targets = [target for target in targets if "limit" not in target]
+    report = {"measured_on": datetime.datetime.now(datetime.UTC).date().isoformat()} | report
     whole = rounded(report | ({"targets_met": all(t["met"] for t in targets), "targets": targets} if targets else {}))
     output = arguments.output or (None if arguments.small or file is None else RESULTS / file)
     if output is None:

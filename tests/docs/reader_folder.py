@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-for _folder in (Path(__file__).parents[1], Path(__file__).parents[1] / "evaluation"):
-    sys.path.insert(0, str(_folder))
+for _folder in ("", "evaluation", "production"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / _folder))
+import pytest
 from media import write_video
 from PIL import Image
 
@@ -106,6 +107,19 @@ def write_captions(path: Path, shift: int = 0) -> None:
         lines.append(f"00:00:{start_s:06.3f} --> 00:00:{start_s + _SENTENCE_S - 0.1:06.3f}")
         lines += [SENTENCES[(number + shift) % len(SENTENCES)], ""]
     path.write_text("\n".join(lines))
+
+
+def write_spoken(folder: Path) -> None:
+    """Write videos of moving shapes in which somebody reads the sentences aloud; skip where nothing can speak."""
+    from speech import RATE_HZ, needs_espeak, speak, write_scene
+
+    if needs_espeak.args[0]:
+        pytest.skip(needs_espeak.kwargs["reason"])
+    folder.mkdir()
+    for number in range(4):
+        sound = speak(" ".join(SENTENCES[number:] + SENTENCES[:number]), folder)
+        write_scene(folder / f"{number}.mp4", simulate(number, int(len(sound) / RATE_HZ) + 1), sound)
+    (folder / "speech.wav").unlink()
 
 
 def copy_for(folder: Path, template: Path) -> Path:

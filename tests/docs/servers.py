@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from reader_folder import CHECKPOINT
 
 TESTS = Path(__file__).parents[1]
@@ -80,7 +81,11 @@ def _site(folder: Path):
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as httpd:
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """Say nothing of a client that has heard enough and goes."""
+
+    with Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_address[1]}"
         httpd.shutdown()
@@ -92,6 +97,16 @@ def _language_model(folder: Path):
     from models import write_language_model
 
     yield str(write_language_model(folder / "language-model", CHECKPOINT))
+
+
+@contextlib.contextmanager
+def _whisper(folder: Path):
+    """Not a server: Whisper's smallest weights, where they are installed."""
+    from real_weights import needs_whisper, whisper_folder
+
+    if needs_whisper.args[0]:
+        pytest.skip(needs_whisper.kwargs["reason"])
+    yield whisper_folder()
 
 
 @contextlib.contextmanager
@@ -108,5 +123,6 @@ _STARTERS: dict[str, Callable] = {
     "hub": _hub,
     "site": _site,
     "language_model": _language_model,
+    "whisper": _whisper,
     "judge": _judge,
 }

@@ -40,6 +40,7 @@ TEXTS = {
     "compare A B": "compare answers.json others.json",
     "MINE.jsonl": "mine.jsonl",
     "OTHERS.jsonl": "captions/GPT-4o.jsonl",
+    "asr.model=small": "asr.model={whisper} asr.device=cpu asr.compute_type=int8",
     "make demo": "python examples/demo.py --fast",
 }
 # Options added to a command, by a pattern of the command; all that match are added.

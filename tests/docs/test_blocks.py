@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from blocks import PAGES, Block, blocks_of, difference
 from data_blocks import run_files, run_grammar, run_json, run_yaml
 from python_blocks import run_python
-from reader_folder import copy_for, make_reader_folder
+from reader_folder import copy_for, make_reader_folder, write_spoken
 from script_blocks import run_script
 from servers import Servers
 from shell import Shell
@@ -29,6 +29,8 @@ def run_bash(block: Block, folder: Path) -> str:
     with Servers(folder) as servers, Shell(folder, servers) as shell:
         if "urls.txt" in block.text:
             (folder / "urls.txt").write_text(servers.filled_in("{site}/match.mp4\n"))
+        if "--input spoken" in block.text:
+            write_spoken(folder / "spoken")
         for command in block.commands:
             shell.run(command)
     return shell.printed
