@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from .kv_cache import StreamCache
 from .stream_together import TokenOfEach
+from .transfer import to_device
 
 _PREFIX = "stream_"
 
@@ -187,8 +188,8 @@ def run(
     """
     device = module.get_input_embeddings().weight.device
     return module(
-        input_ids=token_ids.to(device)[None],
-        position_ids=positions.to(device)[:, None],
+        input_ids=to_device(token_ids, device)[None],
+        position_ids=to_device(positions, device)[:, None],
         attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # with four dimensions: no mask is made
         use_cache=False,
         stream_cache=stream_cache,

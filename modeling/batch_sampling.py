@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 
 from .sampling import TokenChooser
+from .transfer import to_device
 
 NO_TOKEN = -1
 
@@ -62,7 +63,7 @@ class ChoiceOfEach:
     def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.LongTensor:
         key = tuple(wanted), tuple(held)
         if key not in self._orders:
-            self._orders[key] = torch.tensor([held.index(i) for i in wanted], device=self._device)
+            self._orders[key] = to_device(torch.tensor([held.index(i) for i in wanted]), self._device)
         return self._orders[key]
 
 
@@ -86,7 +87,8 @@ class _Alike:
             known = [list(set(context)) for context in contexts]
             self._n_ids = max(map(len, known))
             width = self._n_ids + n_new_tokens
-            self._ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known], device=device)
+            ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known])
+            self._ids = to_device(ids, device)
 
     def choose(
         self,

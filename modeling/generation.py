@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from .batch_sampling import NO_TOKEN, ChoiceOfEach
 from .model_runner import NextTokens, Reading, read
 from .sampling import TokenChooser
+from .transfer import to_host
 
 
 @dataclass
@@ -91,7 +92,7 @@ def _speak_ahead(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEac
     speaking, step = everyone, 0
     while speaking:
         tokens, failures = choice.choose(logits, everyone, speaking)
-        values, those_before = _to_host(tokens), logits
+        values, those_before = to_host(tokens), logits
         is_launched = any(len(jobs[i].token_ids) + 1 < jobs[i].max_new_tokens for i in speaking)
         if is_launched:
             logits = steps.read(tokens.clamp(min=0), everyone, step)
@@ -145,19 +146,3 @@ def _take(
 def _steps_ahead(device: torch.device) -> bool:
     """Return whether steps are launched ahead; see `_speak_ahead`."""
     return device.type == "cuda"
-
-
-def _to_host(tokens: torch.LongTensor) -> Callable[[], list[int]]:
-    """Begin to copy tokens to this process; the result waits for them."""
-    if tokens.device.type != "cuda":
-        return tokens.tolist
-    host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-    host.copy_(tokens, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(tokens.device))
-
-    def values() -> list[int]:
-        copied.synchronize()
-        return host.tolist()
-
-    return values

@@ -34,7 +34,7 @@ class CacheMemory:
             more would copy all others.
 
     Attributes:
-        step: a decoding step bound to these addresses, and what must stay the same for it; see `fixed_step`.
+        step: a faster way to decode that is bound to these addresses, and what must stay the same for it.
     """
 
     def __init__(self, devices: Sequence[torch.device], is_movable: bool = False, n_expected: int = 1):

@@ -10,9 +10,9 @@ import torch
 
 from .attention import PackedCaches, run, use_stream_attention
 from .context import ContextFullError, StreamState
-from .cuda_graph import FixedStep, fixed_step
 from .kv_cache import CacheMemory, StreamCache
 from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from .transfer import to_device
 from .video_processing_livecc import LiveCCVideoProcessor
 from .window import TEXT, VISION, Span
 
@@ -90,7 +90,7 @@ def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
     positions = torch.cat([plan.rows for plan in plans], dim=1)
     hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, readings))
     last = torch.tensor(lengths).cumsum(0) - 1
-    logits = model.lm_head(hidden[last.to(hidden.device)])
+    logits = model.lm_head(hidden[to_device(last, hidden.device)])
     caches.advance()
     for reading, plan in zip(readings, plans):
         state = reading.state
@@ -136,8 +136,10 @@ class NextTokens:
         self._states = states
         start = torch.tensor([state.positions.next_position for state in states])
         # All steps' positions at once: a step then copies nothing to the device.
-        self._positions = (start + torch.arange(n_steps)[:, None]).to(model.get_input_embeddings().weight.device)
-        self._fixed = self._fixed_step(model, n_steps)
+        device = model.get_input_embeddings().weight.device
+        self._positions = to_device(start + torch.arange(n_steps)[:, None], device)
+        caches = [state.cache for state in states]
+        self._faster = None if model.decode_step is None else model.decode_step(model, caches, n_steps)
         self._speak(range(len(states)))
 
     @torch.no_grad()
@@ -157,10 +159,10 @@ class NextTokens:
         positions = self._positions[step]
         if self._chosen is not None:
             positions = positions[self._chosen]
-        if self._fixed is None:
+        if self._faster is None:
             logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._packed))
         else:
-            logits = self._fixed.read(token_ids, positions, [cache.slot for cache in self._packed.caches])
+            logits = self._faster.read(token_ids, positions, [cache.slot for cache in self._packed.caches])
         self._packed.advance()
         return logits
 
@@ -168,19 +170,8 @@ class NextTokens:
         """Prepare for steps of these streams."""
         self._streams, self._chosen = list(streams), None
         if len(streams) < len(self._states):
-            self._chosen = torch.tensor(self._streams, device=self._positions.device)
+            self._chosen = to_device(torch.tensor(self._streams), self._positions.device)
         self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
-
-    def _fixed_step(self, model, n_steps: int) -> FixedStep | None:
-        """Return the step in fixed shapes, where there is one for these streams."""
-        caches = [state.cache for state in self._states]
-        if len({id(cache.memory) for cache in caches}) > 1:
-            return None
-        longest = max(cache.length for cache in caches)
-        step = fixed_step(model, caches[0].memory, longest + n_steps)
-        if step is not None:
-            step.begin([cache.slot for cache in caches], [cache.length for cache in caches])
-        return step
 
 
 def _plan(model, reading: Reading) -> _Plan:
@@ -240,7 +231,7 @@ def _video_inputs(model, readings: Sequence[Reading]) -> dict[str, torch.Tensor]
     if not with_frames:
         return {}
     device = model.model.visual.device
-    grids = torch.tensor([reading.grid_thw for reading in with_frames], device=device)
+    grids = to_device(torch.tensor([reading.grid_thw for reading in with_frames]), device)
     return {"pixel_values_videos": _patches(with_frames, device), "video_grid_thw": grids}
 
 
@@ -252,6 +243,6 @@ def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:
         alike.setdefault((id(reading.video_processor), frames.shape, frames.device), []).append(i)
     of_each: dict[int, torch.Tensor] = {}
     for places in alike.values():
-        videos = torch.stack([readings[i].frames for i in places]).to(device)
+        videos = to_device(torch.stack([readings[i].frames for i in places]), device)
         of_each |= zip(places, readings[places[0]].video_processor.cut(videos))
     return torch.cat([of_each[i] for i in range(len(readings))])

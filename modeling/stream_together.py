@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .kv_cache import StreamCache
+from .transfer import to_device
 
 # For so many tokens of each stream a mask is made ahead.
 _SPARE = 64
@@ -70,7 +71,7 @@ class TokenOfEach:
 
     def _index(self, device: torch.device) -> torch.LongTensor:
         if device not in self._on_device:
-            self._on_device[device] = torch.tensor(self._slots, device=device)
+            self._on_device[device] = to_device(torch.tensor(self._slots), device)
         return self._on_device[device]
 
 
@@ -96,11 +97,11 @@ class _Places:
             ends[slot] = length
         is_later = torch.arange(self.n_most) > torch.tensor(ends)[:, None]
         mask = torch.zeros(is_later.shape, dtype=held.dtype).masked_fill_(is_later, -torch.inf)
-        self.mask = mask[:, None, None].repeat(1, n_heads, 1, 1).to(held.device)
+        self.mask = to_device(mask[:, None, None].repeat(1, n_heads, 1, 1), held.device)
         first = torch.tensor(slots)[:, None] * n_heads + torch.arange(n_heads)
         at = torch.tensor(lengths)[:, None]
         self.rows, self._newest = (
-            (first * n_kept + at).flatten().to(held.device) for n_kept in (held.shape[2], self.n_most)
+            to_device((first * n_kept + at).flatten(), held.device) for n_kept in (held.shape[2], self.n_most)
         )
 
     def move_on(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from .context import ContextFullError
 from .frames import frame_batches
@@ -15,7 +15,14 @@ from .video_reader import iter_chunks, probe_video
 
 
 class StreamingMixin:
-    """The streaming methods of `LiveCCForConditionalGeneration`."""
+    """The streaming methods of `LiveCCForConditionalGeneration`.
+
+    Attributes:
+        decode_step: returns a faster way to read generated tokens, or `None`, given the model, the streams' caches and
+            how many tokens will be read; itself `None` where there is none.
+    """
+
+    decode_step: Callable | None = None
 
     def start_stream(
         self, processor: StreamingProcessor, options: StreamOptions | None = None, **keywords

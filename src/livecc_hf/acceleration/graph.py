@@ -1,0 +1,219 @@
+"""A function of tensors that is replayed as one CUDA graph.
+
+A replay launches all kernels of a call at once, which takes the time of Python out of a step of many small ones. What
+is replayed are the kernels and addresses of the call that was captured, so everything that could change them is part
+of a key: the inputs' shapes, the weights' addresses, and what modules remember, such as which adapter is active.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+Function = Callable[..., torch.Tensor]
+# Takes a function, the buffers that it reads its inputs from, and tensors that it changes; returns what runs it again,
+# and the output, which each run overwrites. Leaves the changed tensors as they were.
+Capture = Callable[[Function, Sequence[torch.Tensor], Sequence[torch.Tensor]], tuple[Callable[[], Any], torch.Tensor]]
+
+_CAPTURING = threading.Lock()  # one capture at a time in a process
+_are_disabled: ContextVar[bool] = ContextVar("graphs_are_disabled", default=False)
+_N_WARM_UP_CALLS = 2  # what libraries set up at their first call cannot be captured
+# Of modules from these packages nothing is asked but weights and hooks: their forward passes have no switches.
+_WITHOUT_SWITCHES = ("torch", "transformers")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
+
+
+@contextlib.contextmanager
+def graphs_disabled() -> Iterator[None]:
+    """Let functions inside run as they are written, such as to find out whether a graph is at fault."""
+    token = _are_disabled.set(True)
+    try:
+        yield
+    finally:
+        _are_disabled.reset(token)
+
+
+class CUDAGraphed:
+    """A function of tensors on one CUDA device that is captured at its first call, then replayed.
+
+    There is a graph for each combination of the inputs' shapes and types. The function runs as it is written where a
+    replay could go wrong: inside :func:`graphs_disabled`; under autocast, whose copies of weights go with its context;
+    where something hangs on a module (see :func:`replay_key`); and where capturing failed, of which a warning tells.
+
+    Attributes:
+        graphs: those that were captured and are kept.
+
+    Args:
+        function: takes tensors and returns one. It may not wait for the device, nor depend on values.
+        modules: returns those that it calls.
+        state: small tensors that it changes, besides those where running twice does no harm.
+        capture: makes a graph; see `Capture`.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        modules: Callable[[], Iterable[nn.Module]] = tuple,
+        state: Sequence[torch.Tensor] = (),
+        capture: Capture | None = None,
+    ):
+        self._function, self._modules, self._state = function, modules, tuple(state)
+        self._capture = capture or capture_graph
+        self._graphs: dict[Hashable, Graph] = {}
+        self._key: Hashable | None = None
+        self._has_failed = False
+        self.check()
+
+    @property
+    def graphs(self) -> list[Graph]:
+        """Those that were captured and are kept."""
+        return list(self._graphs.values())
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether a call now would be replayed, or captured first."""
+        is_off = _are_disabled.get() or self._has_failed or self._key is None
+        return not is_off and not torch.is_autocast_enabled("cuda") and not torch.is_autocast_enabled("cpu")
+
+    def check(self) -> bool:
+        """Look at the modules again, and drop graphs of what they were; call it before calls, where they may change.
+
+        Returns:
+            Whether calls will be replayed.
+        """
+        key = replay_key(self._modules())
+        if key != self._key:
+            self._graphs.clear()
+            self._key = key
+        return self.is_replayed
+
+    @torch.inference_mode(False)  # buffers and graphs outlive the caller's mode
+    @torch.no_grad()
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the function returns for tensors; the next call may overwrite it."""
+        if not self.is_replayed:
+            return self._function(*inputs)
+        key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs)
+        graph = self._graphs.get(key)
+        if graph is None:
+            buffers = [tensor.clone() for tensor in inputs]
+            try:
+                graph = self._graphs[key] = Graph(buffers, *self._capture(self._function, buffers, self._state))
+            except RuntimeError as error:
+                self._has_failed = True
+                self._graphs.clear()
+                warnings.warn(f"running without a CUDA graph, which is slower: {error}", stacklevel=2)
+                return self._function(*inputs)
+        for buffer, tensor in zip(graph.inputs, inputs, strict=True):
+            buffer.copy_(tensor, non_blocking=True)
+        graph.replay()
+        return graph.output
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What was captured.
+
+    Attributes:
+        inputs: the buffers that it reads.
+        replay: runs it.
+        output: what it writes.
+    """
+
+    inputs: list[torch.Tensor]
+    replay: Callable[[], Any]
+    output: torch.Tensor
+
+
+def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
+    """Return what stays the same as long as modules run the same operations on the same addresses.
+
+    That is where weights and buffers are and, of modules that are not PyTorch's or transformers' own, what they
+    remember: adapters have scales and may be switched.
+
+    Returns:
+        The key; `None` where a replay would leave something out: hooks and replaced forward passes are Python.
+    """
+    key: list[Hashable] = []
+    for module in modules:
+        if has_hooks(module):
+            return None
+        key += [tensor.data_ptr() for tensor in module._parameters.values() if tensor is not None]
+        key += [tensor.data_ptr() for tensor in module._buffers.values() if tensor is not None]
+        if type(module).__module__.partition(".")[0] not in _WITHOUT_SWITCHES:
+            key += [(name, _frozen(value)) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
+    return tuple(key)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether calling a module runs something besides the forward pass of its class."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or module._compiled_call_impl is not None
+    )
+
+
+def _frozen(value: object) -> Hashable:
+    """Return plain values as they are, within collections too, and anything else by its identity."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, dict):
+        return tuple((name, _frozen(item)) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    if isinstance(value, set | frozenset):
+        return frozenset(map(_frozen, value))
+    return id(value)
+
+
+def capture_graph(
+    function: Function, inputs: Sequence[torch.Tensor], state: Sequence[torch.Tensor]
+) -> tuple[Callable[[], None], torch.Tensor]:
+    """Capture a call of a function on a CUDA device; see `Capture`."""
+    before = [tensor.clone() for tensor in state]
+    device = inputs[0].device
+
+    def restore() -> None:
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+
+    with _CAPTURING, torch.cuda.device(device):
+        here, side = torch.cuda.current_stream(), _capture_stream(device)
+        side.wait_stream(here)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(_N_WARM_UP_CALLS):
+                    function(*inputs)
+                    restore()
+            here.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may push frames or free memory meanwhile.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                output = function(*inputs)
+        finally:
+            here.wait_stream(side)
+            restore()
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay, output
+
+
+@lru_cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream on which a device's graphs are captured: for each stream cuBLAS holds memory of its own."""
+    return torch.cuda.Stream(device)

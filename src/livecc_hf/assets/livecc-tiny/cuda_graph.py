@@ -1,1 +1,0 @@
-../../../../modeling/cuda_graph.py

@@ -1,0 +1,179 @@
+"""A decoding step in fixed shapes says what the step made anew each time says; on CUDA it is one graph."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from eager_graph import capture_eagerly
+from pooled import OPTIONS, assert_same, run_all, taken
+
+from livecc_hf import CommentaryPool
+from livecc_hf.acceleration import accelerate
+from livecc_hf.acceleration.decoding import DecodeStep, FixedDecoding
+from livecc_hf.acceleration.graph import graphs_disabled
+from livecc_hf.modeling import generation
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:24, :, :84, :112]
+
+
+@pytest.fixture
+def n_reads(monkeypatch):
+    """The steps of the reads so far."""
+    reads, read = [], DecodeStep.read
+
+    def counted(step, *args):
+        reads.append(step)
+        return read(step, *args)
+
+    monkeypatch.setattr(DecodeStep, "read", counted)
+    return reads
+
+
+@pytest.fixture
+def fixed(make_model):
+    """A function that returns a model whose steps are replayed as on a GPU."""
+
+    def make(scheme="mrope"):
+        model = copy.copy(make_model(scheme))
+        model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
+@pytest.mark.parametrize("window", ["sliding", "none", "reprefill"])
+def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, processor, n_reads, monkeypatch):
+    expected = make_model("mrope").start_stream(processor, OPTIONS, window=window).push(frames)
+    assert not n_reads
+    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
+    assert_same(fixed().start_stream(processor, OPTIONS, window=window).push(frames), expected)
+    assert len(n_reads) > 3 * len(expected)
+    assert all(len(step.graphed.graphs) == 1 for step in n_reads)
+
+
+@pytest.mark.parametrize("is_replayed", [True, False], ids=["replayed", "called"])
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
+def test_streams_of_a_pool_say_the_same_whoever_speaks(
+    is_ahead, is_replayed, frames, make_model, fixed, processor, n_reads, monkeypatch
+):
+    shown = [frames, frames.flip(0)[:12], frames.flip(3)[:18]]
+    lengths = [6, 1, 3]  # so that some are silent in each step
+    alone = []
+    for video, length in zip(shown, lengths):
+        alone.append(make_model("sequential").start_stream(processor, OPTIONS, max_new_tokens=length).push(video))
+    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
+    model = fixed("sequential")
+    pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
+    streams = [pool.join(OPTIONS, max_new_tokens=length) for length in lengths]
+    pool.join(OPTIONS)  # never speaks
+    for stream, video in zip(streams, shown):
+        stream.push(video)
+    hook = None if is_replayed else model.lm_head.register_forward_hook(lambda *_: None)
+    try:
+        run_all(pool)
+    finally:
+        if hook is not None:
+            hook.remove()
+    for stream, expected in zip(streams, alone):
+        assert_same(taken(stream), expected)
+    assert n_reads
+    assert bool(len(n_reads[-1].graphed.graphs)) is is_replayed
+
+
+def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, n_reads):
+    """Those up to the last that speaks, rounded up to a power of two, or to all there are."""
+    pool = CommentaryPool(fixed(), processor, max_streams=6)
+    sizes = []
+    for stream in [pool.join(OPTIONS) for _ in range(6)]:
+        stream.push(frames[:6])
+        run_all(pool)
+        sizes.append([len(graph.inputs[0]) for graph in n_reads[-1].graphed.graphs])
+    assert sizes == [[1], [1, 2], [1, 2, 4], [1, 2, 4], [1, 2, 4, 6], [1, 2, 4, 6]]
+
+
+def test_a_step_is_kept_until_the_memory_grows(frames, fixed, processor, n_reads):
+    stream = fixed().start_stream(processor, OPTIONS, window="none")
+    stream.push(frames[:12])
+    assert len(set(map(id, n_reads))) == 1  # 4 turns
+    capacity = stream.state.cache.memory.capacity
+    while stream.state.cache.memory.capacity == capacity:
+        stream.push(frames[:2])
+    stream.push(frames[:2])
+    assert len(set(map(id, n_reads))) == 2
+
+
+def test_it_goes_with_its_stream(frames, fixed, processor, n_reads):
+    stream = fixed().start_stream(processor, OPTIONS)
+    stream.push(frames[:12])
+    memory = weakref.ref(stream.state.cache.memory)
+    assert memory().step is not None
+    gc.disable()  # on a GPU it would keep gigabytes until garbage is collected
+    try:
+        n_reads.clear()
+        del stream
+        assert memory() is None
+    finally:
+        gc.enable()
+
+
+def test_one_stream_has_none_where_something_hangs_on_a_module(frames, fixed, processor, n_reads):
+    model = fixed()
+    for module in (model.model.language_model.layers[0].mlp.up_proj, model.lm_head, model.get_input_embeddings()):
+        calls = []
+        hook = module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        segment = model.start_stream(processor, OPTIONS).push(frames[:6])[0]
+        hook.remove()
+        assert not n_reads
+        assert len(calls) >= len(segment.token_ids)
+    with graphs_disabled():
+        model.start_stream(processor, OPTIONS).push(frames[:6])
+    assert not n_reads
+
+
+def test_on_a_cpu_there_is_none(make_model):
+    model = accelerate(copy.copy(make_model("mrope")))
+    assert model.decode_step is None
+    assert accelerate(copy.deepcopy(model).to("meta")).decode_step is not None
+
+
+def test_it_runs_under_autocast(frames, fixed, processor, n_reads):
+    """As live commentary does on a float32 model that trains in bfloat16; the graphs of before stay."""
+    model = fixed()
+    pool = CommentaryPool(model, processor, max_streams=2)
+    streams = [pool.join(OPTIONS), pool.join(OPTIONS)]
+    for autocast in (False, True):
+        for stream in streams:
+            stream.push(frames[:6] if not autocast else frames[6:8])
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            run_all(pool)
+    assert len(n_reads[-1].graphed.graphs) == 1
+    assert all(len(taken(stream)) == 2 for stream in streams)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("n_streams", [1, 3])
+def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model, processor):
+    model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
+
+    def commented():
+        pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
+        streams = [pool.join(OPTIONS) for _ in range(n_streams)]
+        for i, stream in enumerate(streams):
+            stream.push(frames.flip(3) if i % 2 else frames)
+        run_all(pool)
+        return [segment for stream in streams for segment in taken(stream)], pool._memory.step
+
+    with graphs_disabled():
+        expected, _ = commented()
+    got, (_, step) = commented()
+    assert len(step.graphed.graphs) == 1
+    assert [s.token_ids for s in got] == [s.token_ids for s in expected]
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-3, rtol=0)

@@ -1,0 +1,126 @@
+"""A function that is replayed computes what it computes when it is called."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from eager_graph import capture_eagerly
+from torch import nn
+
+from livecc_hf.acceleration.graph import CUDAGraphed, graphs_disabled, replay_key
+
+
+@pytest.fixture
+def counted():
+    """Addition to a total, and how often it was captured."""
+    total, captures = torch.zeros(1), []
+
+    def add(x, y):
+        total.add_(1)
+        return x * y + total
+
+    def capture(*args):
+        captures.append(args)
+        return capture_eagerly(*args)
+
+    return CUDAGraphed(add, state=[total], capture=capture), total, captures
+
+
+def test_a_replay_is_a_call(counted):
+    graphed, total, captures = counted
+    for step in range(1, 4):
+        x, y = torch.randn(2, 3), torch.randn(2, 3)
+        torch.testing.assert_close(graphed(x, y), x * y + step)
+    assert total == 3  # capturing counts for nothing
+    assert len(captures) == len(graphed.graphs) == 1
+    graphed(torch.randn(5), torch.randn(5))
+    graphed(torch.randn(5).double(), torch.randn(5))
+    assert len(graphed.graphs) == 3
+    assert graphed(x, y) is graphed(x, y)  # its address stays
+
+
+def test_what_is_captured_are_copies_of_the_inputs(counted):
+    graphed, _, captures = counted
+    x, y = torch.ones(2), torch.ones(2)
+    graphed(x, y)
+    graphed(x + 1, y + 1)
+    assert x.tolist() == y.tolist() == [1, 1]
+    assert [buffer.tolist() for buffer in captures[0][1]] == [[2, 2], [2, 2]]
+
+
+def test_it_can_be_turned_off(counted):
+    graphed, total, captures = counted
+    with graphs_disabled():
+        assert not graphed.is_replayed
+        assert graphed(torch.ones(1), torch.ones(1)) == 2
+    with torch.autocast("cpu", torch.bfloat16):  # whose copies of weights go with it
+        assert not graphed.check()
+        graphed(torch.ones(1), torch.ones(1))
+    assert not captures
+    assert graphed.check() and total == 2
+
+
+def test_what_cannot_be_captured_runs_all_the_same():
+    def capture(*args):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    graphed = CUDAGraphed(lambda x: x + 1, capture=capture)
+    with pytest.warns(UserWarning, match="without a CUDA graph, which is slower: operation not permitted"):
+        assert graphed(torch.ones(1)) == 2
+    with warnings.catch_warnings():  # nor is it tried again
+        warnings.simplefilter("error")
+        assert graphed(torch.ones(1)) == 2
+    assert not graphed.check()
+
+
+class Scaled(nn.Module):
+    """What an adapter is to a graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.scaling, self.active = {"first": 1.0}, ["first"]
+
+    def forward(self, x):
+        return sum(self.layer(x) * self.scaling[name] for name in self.active)
+
+
+def test_what_a_module_is_switched_to_is_captured_anew():
+    model, other = Scaled(), copy.deepcopy(Scaled())
+    graphed = CUDAGraphed(model, model.modules, capture=capture_eagerly)
+    x = torch.randn(2, 3)
+    changes = [
+        lambda: model.scaling.update(first=3.0),
+        lambda: model.active.clear() or model.active.extend(["first", "first"]),
+        lambda: setattr(model, "layer", other.layer),
+        lambda: setattr(model.layer, "weight", nn.Parameter(torch.randn(3, 3))),
+    ]
+    for change in changes:
+        key = replay_key(model.modules())
+        assert graphed.check() and replay_key(model.modules()) == key
+        torch.testing.assert_close(graphed(x), model(x))
+        assert len(graphed.graphs) == 1
+        change()
+        assert replay_key(model.modules()) != key
+    model.layer.weight.data.add_(1)  # as an optimizer does: what is replayed reads the new ones
+    assert graphed.check()
+    torch.testing.assert_close(graphed(x), model(x))
+    n_graphs = len(graphed.graphs)
+    model.layer.weight.data.add_(1)
+    assert graphed.check() and len(graphed.graphs) == n_graphs
+
+
+def test_what_hangs_on_a_module_is_not_left_out():
+    model = Scaled()
+    graphed = CUDAGraphed(model, model.modules, capture=capture_eagerly)
+    x = torch.ones(1, 3)
+    for module in model.modules():
+        hook = module.register_forward_hook(lambda module, args, output: output + 1)
+        assert not graphed.check()
+        torch.testing.assert_close(graphed(x), model(x))
+        hook.remove()
+        assert graphed.check()
+    model.layer.forward = lambda x: x
+    assert not graphed.check()
+    torch.testing.assert_close(graphed(x), x)
