@@ -10,6 +10,7 @@ from .predictions.file import RowSet
 from .predictions.inf_streams import SUITE as WINDOWS
 from .predictions.inf_streams import windows_named
 from .predictions.published import read_predictions
+from .predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from .scorers.commentary import score_commentaries
 from .scorers.figures import Score
 from .scorers.multiple_choice import score_choices
@@ -27,7 +28,7 @@ def list_suites() -> list[Suite]:
     return [suite for suite in SUITES.values() if suite.protocols]
 
 
-def read_sets(paths: Sequence[_Path] | _Path, model_name: str | None = None) -> list[RowSet]:
+def read_sets(paths: Sequence[_Path] | _Path, model_name: str | None = None) -> list[RowSet[Row]]:
     """Return what files and folders hold; see `score` for what it raises."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     return [found for path in paths for found in read_predictions(path, model_name)]
@@ -62,16 +63,16 @@ def score(
 
 
 def score_sets(
-    sets: Sequence[RowSet],
+    sets: Sequence[RowSet[Row]],
     protocol: str | None = None,
     incomplete: bool = False,
     annotations: _Path | None = None,
 ) -> list[Score]:
     """Score sets of rows that have been read; see `score`."""
     if annotations is not None:
-        sets = [complete(item, annotations) if item.header.layout == "choice" else item for item in sets]
-    verdicts = [item for item in sets if item.header.layout == "verdict"]
-    texts = [item for item in sets if item.header.layout == "commentary"]
+        sets = [complete(item.of(ChoiceRow), annotations) if item.header.layout == "choice" else item for item in sets]
+    verdicts = [item.of(VerdictRow) for item in sets if item.header.layout == "verdict"]
+    texts = [item.of(CommentaryRow) for item in sets if item.header.layout == "commentary"]
     pairs = [Pair(item, _judged_texts(item, item.header.model, texts)) for item in verdicts]
     scores = []
     judged = [_texts_of(name, texts) for item in verdicts for name in (item.header.model, item.header.opponent)]
@@ -85,9 +86,11 @@ def score_sets(
         scores.append(score_verdicts(pair.verdicts, pair.texts, opponent, others, incomplete))
     for item in sets:
         if item.header.layout == "choice":
-            scores.append(score_choices(item, protocol, incomplete))
-        elif item.header.layout == "commentary" and (not any(item is text for text in judged) or _has_times(item)):
-            scores.append(score_commentaries(item, incomplete))
+            scores.append(score_choices(item.of(ChoiceRow), protocol, incomplete))
+        elif item.header.layout == "commentary":
+            commentaries = item.of(CommentaryRow)
+            if not any(item is text for text in judged) or _has_times(commentaries):
+                scores.append(score_commentaries(commentaries, incomplete))
     return scores
 
 
@@ -114,21 +117,23 @@ def compare(
     return compare_rows(_only(a, model_names[0]), _only(b, model_names[1]), protocol, across_protocols)
 
 
-def _only(path: _Path, model_name: str | None) -> RowSet:
+def _only(path: _Path, model_name: str | None) -> RowSet[Row]:
     found = read_predictions(path, model_name)
     if len(found) > 1:
         raise ValueError(f"{path} holds {len(found)} files of predictions: name one of them")
     return found[0]
 
 
-def _texts_of(model: str | None, texts: Sequence[RowSet]) -> RowSet | None:
+def _texts_of(model: str | None, texts: Sequence[RowSet[CommentaryRow]]) -> RowSet[CommentaryRow] | None:
     """Return the commentaries of a model, by its name or its file's."""
     if model is None:
         return None
     return next((item for item in texts if model in (item.header.model, Path(item.source).stem)), None)
 
 
-def _judged_texts(verdicts: RowSet, model: str | None, texts: Sequence[RowSet]) -> RowSet | None:
+def _judged_texts(
+    verdicts: RowSet[VerdictRow], model: str | None, texts: Sequence[RowSet[CommentaryRow]]
+) -> RowSet[CommentaryRow] | None:
     """Return what verdicts are on: a model's commentaries, or the windows of them."""
     found = _texts_of(model, texts)
     if found is not None and verdicts.header.suite == WINDOWS and found.header.suite != WINDOWS:
@@ -136,5 +141,5 @@ def _judged_texts(verdicts: RowSet, model: str | None, texts: Sequence[RowSet]) 
     return found
 
 
-def _has_times(rows: RowSet) -> bool:
+def _has_times(rows: RowSet[CommentaryRow]) -> bool:
     return any(row.turns for row in rows.rows)

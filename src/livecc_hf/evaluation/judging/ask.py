@@ -18,7 +18,7 @@ from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
 from ..predictions.inf_streams import read_references, reference_text, windows_of
 from ..predictions.published import read_commentary_file
-from ..predictions.rows import ORDERS, VerdictRow, text_hash
+from ..predictions.rows import ORDERS, CommentaryRow, VerdictRow, text_hash
 from ..progress import RowProgress, Say, say_to_stderr
 from ..suites import suite_of
 from ..tasks.annotations import read_annotations
@@ -160,12 +160,12 @@ def judge(
     asker = _Asker(options, protocol, result.out)
     try:
         with RowFile(result.out, header) as file:
-            _check_texts(file.rows, calls, result.out)
+            kept = [row for row in file.rows if isinstance(row, VerdictRow)]
+            _check_texts(kept, calls, result.out)
             _judge_all([call for call in calls if _row_id(call) not in file], len(calls), asker, file, result, say)
-            rows = file.rows
     finally:
         asker.close()
-    result.n_invalid += sum(not row.is_valid for row in rows)
+    result.n_invalid += sum(not row.is_valid for row in kept)
     return result
 
 
@@ -174,7 +174,7 @@ def _row_id(call: _Call) -> str:
 
 
 def _references(
-    rows: RowSet, path: str | os.PathLike | None, revision: str | None
+    rows: RowSet[CommentaryRow], path: str | os.PathLike | None, revision: str | None
 ) -> tuple[dict[str, str], str | None, str | None]:
     """Return what people said by key, and where that is from."""
     if path is None:
@@ -193,17 +193,18 @@ def _references(
 
 
 def _calls(
-    model: RowSet, opponent: RowSet, references: dict[str, str], options: JudgeOptions, result: JudgeResult
+    model: RowSet[CommentaryRow],
+    opponent: RowSet[CommentaryRow],
+    references: dict[str, str],
+    options: JudgeOptions,
+    result: JudgeResult,
 ) -> Iterator[_Call]:
-    theirs = {row.key: row for row in opponent.rows}
-    ours = {row.key: row for row in model.rows}
+    theirs = {row.key: row.pred for row in opponent.rows if row.pred is not None}
+    ours = {row.key: row.pred for row in model.rows if row.pred is not None}
+    videos = {row.key: row.video for row in model.rows}
     chosen = list(references)[: options.limit]
-    usable = [
-        key
-        for key in chosen
-        if key in ours and key in theirs and ours[key].pred is not None and theirs[key].pred is not None
-    ]
-    unknown = [key for key in ours if key not in references]
+    usable = [key for key in chosen if key in ours and key in theirs]
+    unknown = [key for key in videos if key not in references]
     if unknown:
         result.notes.append(
             f"{len(unknown):,} commentaries have no reference, such as {unknown[0]!r}: they are not judged"
@@ -220,7 +221,7 @@ def _calls(
     for repeat in range(options.repeat):
         for key in usable:
             for order in ORDERS:
-                yield _Call(*(key, ours[key].video, order, repeat, ours[key].pred, theirs[key].pred, references[key]))
+                yield _Call(key, videos[key], order, repeat, ours[key], theirs[key], references[key])
 
 
 def _check_texts(rows: Sequence[VerdictRow], calls: Sequence[_Call], out: Path) -> None:
@@ -255,9 +256,9 @@ class _Asker:
         """
         messages = self._protocol.messages(call.order, call.model_text, call.opponent_text, call.reference)
         key = AnswerCache.key(self.options.model, messages, self._protocol.seed, call.repeat)
-        reply = self._cache.get(key)
+        reply: str | None = self._cache.get(key)
         is_kept = reply is not None
-        if not is_kept:
+        if reply is None:
             if self.stop.is_set():
                 raise EndpointError("not asked: the run has stopped")
             reply = self._endpoint.ask(messages, self.stop)

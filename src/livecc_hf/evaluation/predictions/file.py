@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
 from .header import Header, is_header
 from .rows import Row, row_from_json, row_to_json
+
+RowT = TypeVar("RowT", bound=Row)
+RowT_co = TypeVar("RowT_co", bound=Row, covariant=True)
 
 
 class DuplicateRowError(ValueError):
@@ -18,8 +21,8 @@ class DuplicateRowError(ValueError):
 
 
 @dataclass
-class RowSet:
-    """Rows with what is known of where they came from.
+class RowSet(Generic[RowT_co]):
+    """Rows with what is known of where they came from; `RowSet[Row]` where their kind is not known.
 
     Attributes:
         header: what made them.
@@ -30,7 +33,7 @@ class RowSet:
     """
 
     header: Header
-    rows: list[Row]
+    rows: Sequence[RowT_co]
     source: str
     layout_name: str = "livecc-hf"
     notes: list[str] = field(default_factory=list)
@@ -44,6 +47,16 @@ class RowSet:
                     "remove one of them"
                 )
             seen[row.id] = number
+
+    def of(self, kind: type[RowT]) -> RowSet[RowT]:
+        """Return these rows as rows of one kind.
+
+        Raises:
+            ValueError: if they are of another.
+        """
+        if not all(isinstance(row, kind) for row in self.rows):
+            raise ValueError(f"{self.source} holds {self.header.layout} rows: expected {kind.layout} rows")
+        return cast("RowSet[RowT]", self)
 
 
 class Lines(NamedTuple):
@@ -70,7 +83,9 @@ def read_lines(path: str | os.PathLike) -> Lines:
         ValueError: if another line is not JSON.
     """
     data = Path(path).read_bytes()
-    values, numbers, start = [], [], 0
+    values: list[Any] = []
+    numbers: list[int] = []
+    start = 0
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
         is_last = number == len(lines)
@@ -87,7 +102,7 @@ def read_lines(path: str | os.PathLike) -> Lines:
     return Lines(values, numbers, start, b"")
 
 
-def read_rows(path: str | os.PathLike) -> RowSet:
+def read_rows(path: str | os.PathLike) -> RowSet[Row]:
     """Read a file of ours.
 
     Raises:
@@ -149,7 +164,7 @@ class RowFile:
             return
         there = read_rows(self.path)
         there.header.check_same(self.header, self.path)
-        self.rows = there.rows
+        self.rows = list(there.rows)
         if (there.header.n_rows, there.header.limit) != (self.header.n_rows, self.header.limit):
             write_rows(self.path, self.header, self.rows)  # a trial becomes more
             return

@@ -58,8 +58,8 @@ def reference_text(spans: Sequence[Span]) -> str:
 
 
 def windows_of(
-    rows: RowSet, references: Sequence[Reference] | None = None, min_words: int = MIN_REFERENCE_WORDS
-) -> RowSet:
+    rows: RowSet[CommentaryRow], references: Sequence[Reference] | None = None, min_words: int = MIN_REFERENCE_WORDS
+) -> RowSet[CommentaryRow]:
     """Return the windows of commentaries as rows of their own.
 
     Args:
@@ -94,7 +94,7 @@ def windows_of(
     return _row_set(rows, found, notes)
 
 
-def windows_named(rows: RowSet, keys: Iterable[str]) -> RowSet:
+def windows_named(rows: RowSet[CommentaryRow], keys: Iterable[str]) -> RowSet[CommentaryRow]:
     """Return the windows that verdicts are on, by their keys; those that `rows` does not have are left out.
 
     Raises:
@@ -157,7 +157,7 @@ def chunks_of(row: CommentaryRow) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_chunks(path: str | os.PathLike, rows: RowSet) -> int:
+def write_chunks(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
     """Write commentaries in parts of 100 seconds as JSON Lines, and return how many lines.
 
     Raises:
@@ -198,11 +198,11 @@ def _grid(row: CommentaryRow) -> Iterator[tuple[int, int]]:
         yield begin_s, begin_s + WINDOW_S
 
 
-def _check_turns(rows: RowSet) -> None:
+def _check_turns(rows: RowSet[CommentaryRow]) -> None:
     if not any(row.turns for row in rows.rows):
         raise ValueError(f"{rows.source}: no commentary has turns with times, and windows are cut by those")
 
 
-def _row_set(rows: RowSet, found: list[CommentaryRow], notes: list[str]) -> RowSet:
+def _row_set(rows: RowSet[CommentaryRow], found: list[CommentaryRow], notes: list[str]) -> RowSet[CommentaryRow]:
     header = replace(rows.header, suite=SUITE, n_rows=len(found) or None, limit=None)
     return RowSet(header, found, rows.source, rows.layout_name, notes)

@@ -46,7 +46,7 @@ def record_of(row: CommentaryRow, index: int, dataset: str, tag: str) -> dict[st
     }
 
 
-def write_seconds(path: str | os.PathLike, rows: RowSet) -> int:
+def write_seconds(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
     """Write commentaries by seconds, and return how many.
 
     Raises:

@@ -26,6 +26,7 @@ from .published_choice import (
     read_ovo_results,
 )
 from .published_commentary import read_commentaries, read_verdicts
+from .rows import CommentaryRow, Row
 
 LAYOUTS = (
     "a file of livecc-hf, Video-MME results, LiveSports-3K QA or MVBench results of showlab/livecc, OVO-Bench results "
@@ -34,7 +35,7 @@ LAYOUTS = (
 _GROUPS = {"backward", "realtime", "forward"}
 
 
-def read_predictions(path: str | os.PathLike, model: str | None = None) -> list[RowSet]:
+def read_predictions(path: str | os.PathLike, model: str | None = None) -> list[RowSet[Row]]:
     """Read what a file or folder holds: ours, or one of the published layouts.
 
     Args:
@@ -56,7 +57,7 @@ def read_predictions(path: str | os.PathLike, model: str | None = None) -> list[
     return [_read_file(path, model)]
 
 
-def read_commentary_file(path: str | os.PathLike) -> RowSet:
+def read_commentary_file(path: str | os.PathLike) -> RowSet[CommentaryRow]:
     """Read the commentaries that a file or folder holds.
 
     Raises:
@@ -66,12 +67,13 @@ def read_commentary_file(path: str | os.PathLike) -> RowSet:
     found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
     if len(found) != 1:
         raise ValueError(f"{path} holds {len(found)} files of commentaries: name one")
-    return found[0]
+    return found[0].of(CommentaryRow)
 
 
-def _read_folder(folder: Path, model: str | None) -> list[RowSet]:
+def _read_folder(folder: Path, model: str | None) -> list[RowSet[Row]]:
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jsonl") and file.is_file())
-    parts, sets = [], []
+    parts: list[tuple[Path, dict[str, Any]]] = []
+    sets: list[RowSet[Row]] = []
     for file in files:
         if file.suffix == ".jsonl":
             sets.append(_read_file(file, model))
@@ -88,7 +90,7 @@ def _read_folder(folder: Path, model: str | None) -> list[RowSet]:
     return sets
 
 
-def _read_file(path: Path, model: str | None) -> RowSet:
+def _read_file(path: Path, model: str | None) -> RowSet[Row]:
     if path.suffix == ".json":
         value = _load(path)
         if _is_ovo_results(value):
@@ -105,9 +107,9 @@ def _read_file(path: Path, model: str | None) -> RowSet:
     return _read_published_lines(path, lines, first, model)
 
 
-def _read_published_lines(path: Path, lines: Lines, first: dict[str, Any], model: str | None) -> RowSet:
+def _read_published_lines(path: Path, lines: Lines, first: dict[str, Any], model: str | None) -> RowSet[Row]:
     if {"ab_winner", "ba_winner"} & set(first):
-        rows = read_verdicts(path, lines, model)
+        rows: RowSet[Row] = read_verdicts(path, lines, model)
     elif "pred" in first or "event_id" in first:
         rows = read_commentaries(path, lines)
     else:
@@ -117,7 +119,7 @@ def _read_published_lines(path: Path, lines: Lines, first: dict[str, Any], model
     return rows
 
 
-def _read_list(path: Path, value: list[Any]) -> RowSet:
+def _read_list(path: Path, value: list[Any]) -> RowSet[Row]:
     first = value[0] if value else None
     if is_nested(first):
         return read_nested(path, value)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .file import RowSet
 from .header import Header
 from .rows import COUNT, LETTER, YES_NO, ChoiceRow
 
+MadeT = TypeVar("MadeT")
 BACKWARD = ("EPM", "ASI", "HLD")
 REALTIME = ("OCR", "ACR", "ATR", "STU", "FPD", "OJR")
 FORWARD = ("REC", "SSR", "CRR")
@@ -28,13 +29,13 @@ def is_nested(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("questions"), list)
 
 
-def read_nested(path: Path, videos: Sequence[Any]) -> RowSet:
+def read_nested(path: Path, videos: Sequence[Any]) -> RowSet[ChoiceRow]:
     """Read a list of videos with `questions`: Video-MME, LiveSports-3K QA or MVBench results.
 
     Raises:
         ValueError: if a column is missing.
     """
-    first = next((question for video in videos for question in video.get("questions", ())), {})
+    first: dict[str, Any] = next((question for video in videos for question in video.get("questions", ())), {})
     if "q_type" in first:
         suite, make = "livesports3k-qa", _qa_row
     elif "duration" in videos[0]:
@@ -73,8 +74,8 @@ def _first_answers(rows: Sequence[ChoiceRow], source: Path) -> tuple[list[Choice
     return list(first.values()), [note] if again else []
 
 
-def _made(make: Any, place: str, *values: Any) -> ChoiceRow:
-    """Return the row that a function makes, or say where a column is missing."""
+def _made(make: Callable[..., MadeT], place: str, *values: Any) -> MadeT:
+    """Return what a function makes, or say where a column is missing."""
     try:
         return make(*values)
     except KeyError as error:
@@ -130,7 +131,7 @@ def without_letters(options: Sequence[str]) -> list[str]:
     return texts
 
 
-def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path) -> RowSet:
+def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path) -> RowSet[ChoiceRow]:
     """Read OVO-Bench's result files, which may hold some of the tasks each.
 
     Raises:
@@ -200,7 +201,7 @@ def ovo_groups(task: str) -> dict[str, str]:
     return {"group": OVO_GROUPS[task], "task": task}
 
 
-def read_ovo_answers(path: Path, records: Sequence[Any]) -> RowSet:
+def read_ovo_answers(path: Path, records: Sequence[Any]) -> RowSet[ChoiceRow]:
     """Read showlab/livecc's answers to OVO-Bench; the times of a forward record follow one another in the file.
 
     Raises:

@@ -17,7 +17,7 @@ def event_key(video_id: Any, event_id: Any) -> str:
     return f"{video_id}_{event_id}"
 
 
-def read_commentaries(path: Path, lines: Lines) -> RowSet:
+def read_commentaries(path: Path, lines: Lines) -> RowSet[CommentaryRow]:
     """Read lines with `video_id`, `event_id`, `begin`, `end` and `pred`.
 
     Raises:
@@ -43,7 +43,7 @@ def read_commentaries(path: Path, lines: Lines) -> RowSet:
     return RowSet(header, rows, str(path), "LiveSports-3K CC commentaries")
 
 
-def read_verdicts(path: Path, lines: Lines, model: str | None) -> RowSet:
+def read_verdicts(path: Path, lines: Lines, model: str | None) -> RowSet[VerdictRow]:
     """Read lines with `video_event_id`, `ab_winner` and `ba_winner`, whose winners are names or "tie".
 
     Raises:

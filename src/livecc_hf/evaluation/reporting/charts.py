@@ -47,7 +47,7 @@ def _groups(name: str, figures: list[Figure]) -> str:
     places = range(len(figures))
     axes.barh(
         places,
-        [item.value for item in figures],
+        [item.value or 0 for item in figures],
         xerr=[item.se or 0 for item in figures],
         color=_OURS,
         alpha=0.75,

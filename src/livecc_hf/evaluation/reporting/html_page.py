@@ -15,7 +15,7 @@ from livecc_hf.utils.atomic import replaced_when_done
 from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
-from ..predictions.rows import CommentaryRow, Span
+from ..predictions.rows import CommentaryRow, Row, Span, VerdictRow
 from ..scorers.figures import PERCENT, Figure, Score
 from ..scorers.win_rate import both_orders
 from ..suites import SUITES
@@ -30,7 +30,7 @@ _TIMELINE_FRAME_S, _TIMELINE_FRAMES = 2.2, 120  # a picture is about as wide as 
 def write_page(
     path: str | os.PathLike,
     scores: Sequence[Score],
-    sets: Sequence[RowSet] = (),
+    sets: Sequence[RowSet[Row]] = (),
     thumbnails: Thumbnails = no_thumbnails,
     references: dict[str, str] | None = None,
 ) -> None:
@@ -50,8 +50,8 @@ def write_page(
     require_extra("evaluate", "the report", "matplotlib")
     sections = [f"<h1>Evaluation</h1>{_summary(scores)}", *map(_score_section, scores)]
     for rows in sets:
-        if rows.header.layout == "commentary" and any(row.turns for row in rows.rows):
-            sections.append(_timelines(rows, thumbnails))
+        if rows.header.layout == "commentary" and any(row.turns for row in rows.of(CommentaryRow).rows):
+            sections.append(_timelines(rows.of(CommentaryRow), thumbnails))
     sections += _verdicts(sets, thumbnails, references or {})
     page = files("livecc_hf.evaluation.reporting") / "page"
     style, script = ((page / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -110,7 +110,7 @@ def _cells(item: Figure) -> list[Any]:
     return [item.name, value, se, n, item.n_invalid or "", item.n_missing or "", floor]
 
 
-def _timelines(rows: RowSet, thumbnails: Thumbnails) -> str:
+def _timelines(rows: RowSet[CommentaryRow], thumbnails: Thumbnails) -> str:
     timed = [row for row in rows.rows if row.turns]
     # The same ones whatever the order of rows.
     chosen = sorted(timed, key=lambda row: hashlib.sha256(row.key.encode()).hexdigest())[:_TIMELINES]
@@ -151,28 +151,28 @@ def _timeline(row: CommentaryRow, frames: Sequence[Thumbnail]) -> str:
     )
 
 
-def _verdicts(sets: Sequence[RowSet], thumbnails: Thumbnails, references: dict[str, str]) -> list[str]:
+def _verdicts(sets: Sequence[RowSet[Row]], thumbnails: Thumbnails, references: dict[str, str]) -> list[str]:
     """Return the viewer of the files of verdicts whose texts are both at hand; nothing where there are none."""
-    texts = [rows for rows in sets if rows.header.layout == "commentary"]
+    texts = [rows.of(CommentaryRow) for rows in sets if rows.header.layout == "commentary"]
     shown = []
     for rows in sets:
         if rows.header.layout == "verdict":
             sides = [_texts_of(name, texts) for name in (rows.header.model, rows.header.opponent)]
             if all(sides):
-                shown.append(_verdict_data(rows, sides[0], sides[1], thumbnails, references))
+                shown.append(_verdict_data(rows.of(VerdictRow), sides[0], sides[1], thumbnails, references))
     if not shown:
         return []
     # Inside of a script element nothing but its end is special.
     return [_VIEWER.replace("DATA", json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"))]
 
 
-def _texts_of(model: str | None, texts: Sequence[RowSet]) -> dict[str, CommentaryRow]:
+def _texts_of(model: str | None, texts: Sequence[RowSet[CommentaryRow]]) -> dict[str, CommentaryRow]:
     found = next((rows for rows in texts if model in (rows.header.model, Path(rows.source).stem)), None)
     return {row.key: row for row in found.rows} if found else {}
 
 
 def _verdict_data(
-    verdicts: RowSet,
+    verdicts: RowSet[VerdictRow],
     model: dict[str, CommentaryRow],
     opponent: dict[str, CommentaryRow],
     thumbnails: Thumbnails,

@@ -61,7 +61,7 @@ class Plan:
 
     suite: Suite
     protocol: str
-    tasks: list[Task]
+    tasks: Sequence[Task]
     n_rows: int
     annotations: Annotations
     prompts: Prompts

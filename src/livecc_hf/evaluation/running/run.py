@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from livecc_hf.utils.text import one_line
 
 from ..predictions.file import RowFile, RowSet, read_rows, write_rows
-from ..predictions.rows import Row
+from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..progress import RowProgress, Say, say_to_stderr
 from ..suites import SUITES
 from ..tasks.livesports_cc import Event
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 PARTS = "parts"
+Asked = ChoiceRow | CommentaryRow  # what a model is asked for; verdicts are a judge's
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,9 @@ def _units(plans: list[Plan]) -> Iterator[_Unit]:
     groups: dict[Any, list[tuple[int, Task]]] = {}
     for number, plan in enumerate(plans):
         for task in plan.tasks:
+            key: Any = task.row.key
             if isinstance(task, Question):
                 key = (task.media[0], task.start_s, task.end_s, task.frames, task.system)
-            else:
-                key = task.row.key
             groups.setdefault(key, []).append((number, task))
     for tasks in groups.values():
         yield _Unit(media_of(tasks[0][1]), tasks)
@@ -193,7 +193,7 @@ class _Runner:
         }
         if plan.suite.layout == "commentary":
             return common | {"query_form": self.options.query_form} | self._commentator(plan.protocol).settings()
-        by_logits = bool(plan.tasks and plan.tasks[0].candidates)
+        by_logits = any(isinstance(task, Question) and task.candidates for task in plan.tasks[:1])
         return common | ({"answer": "option logits"} if by_logits else {"do_sample": False, "max_new_tokens": 128})
 
     def _commentator(self, protocol: str):
@@ -208,19 +208,20 @@ class _Runner:
     def _parts(self, number: int) -> list[Path]:
         return sorted((self.out / PARTS).glob(f"{self.plans[number].suite.name}.*.jsonl"))
 
-    def _read_known(self, number: int) -> dict[str, Row]:
+    def _read_known(self, number: int) -> dict[str, Asked]:
         """Return the rows that have an answer, from what this run and earlier ones left."""
         return {key: row for key, row in self._read_all(number).items() if row.error is None}
 
-    def _read_all(self, number: int) -> dict[str, Row]:
+    def _read_all(self, number: int) -> dict[str, Asked]:
         """Return the rows that are there, with an answer where any file has one."""
-        known: dict[str, Row] = {}
+        known: dict[str, Asked] = {}
         files = [self._file(number), *self._parts(number)]
         for file in files:
             rows = _read_tolerant(file)
             if rows is not None:
                 rows.header.check_same(self.headers[number], file)
-                known |= {row.key: row for row in rows.rows if row.error is None or row.key not in known}
+                asked = [row for row in rows.rows if not isinstance(row, VerdictRow)]
+                known |= {row.key: row for row in asked if row.error is None or row.key not in known}
         return known
 
     def check(self) -> None:
@@ -268,18 +269,19 @@ class _Runner:
         path.unlink(missing_ok=True)
         return RowFile(path, self.headers[number])
 
-    def _answered(self, unit: _Unit, tasks: list[tuple[int, Task]]) -> Iterator[tuple[int, Row]]:
+    def _answered(self, unit: _Unit, tasks: list[tuple[int, Task]]) -> Iterator[tuple[int, Asked]]:
         path = self.folder.find(unit.media)
         if path is None:
             for number, task in tasks:
                 yield number, replace(task.row, error=f"video {unit.media[0]} is missing")
-        elif isinstance(tasks[0][1], Event):
-            for number, task in tasks:
+            return
+        for number, task in tasks:
+            if isinstance(task, Event):
                 yield number, self._comment(task, path, self.plans[number].protocol)
-        else:
-            yield from self._answer(tasks, path)
+        if questions := [(number, task) for number, task in tasks if isinstance(task, Question)]:
+            yield from self._answer(questions, path)
 
-    def _comment(self, event: Event, path: Path, protocol: str) -> Row:
+    def _comment(self, event: Event, path: Path, protocol: str) -> CommentaryRow:
         from livecc_hf.modeling.context import ContextFullError
 
         try:
@@ -292,7 +294,7 @@ class _Runner:
                 raise
             return replace(event.row, error=one_line(error))
 
-    def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Row]]:
+    def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Asked]]:
         from .commentary import resizer
         from .frames import read_clip
         from .shared_vision import SharedVision
@@ -330,7 +332,7 @@ class _Runner:
         return result
 
 
-def _ask(vision: Any, task: Question, times_s: list[float]) -> Row:
+def _ask(vision: Any, task: Question, times_s: list[float]) -> ChoiceRow:
     text = task.text(times_s)
     try:
         if task.candidates:
@@ -347,7 +349,7 @@ def _ask(vision: Any, task: Question, times_s: list[float]) -> Row:
     return replace(task.row, error="the model's scores are not finite")
 
 
-def _read_tolerant(file: Path) -> RowSet | None:
+def _read_tolerant(file: Path) -> RowSet[Row] | None:
     """Read a file of rows; `None` if it is not there, is removed meanwhile by its process, or ends in its header."""
     try:
         if b"\n" not in file.read_bytes()[:100_000]:

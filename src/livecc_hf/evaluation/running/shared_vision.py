@@ -179,7 +179,7 @@ class SharedVision:
         positions = self._positions([0] * len(ids), [], state, ids)
         return self._run(ids[n_same:], positions[:, n_same:]), state
 
-    def _run(self, ids: list[int], positions: torch.LongTensor) -> torch.Tensor:
+    def _run(self, ids: list[int], positions: torch.Tensor) -> torch.Tensor:
         n_before = self._cache.get_seq_length()
         device = self._model.device
         outputs = self._model(
@@ -197,12 +197,12 @@ class SharedVision:
 
     def _positions(
         self, types: list[int], grids: list[list[int]], state: PositionState, ids: list[int]
-    ) -> torch.LongTensor:
+    ) -> torch.Tensor:
         ends = [token == self._processor.end_id for token in ids]
         return extend_positions(types, grids, state, self._scheme, message_ends=ends, merge_size=self._merge)
 
     @staticmethod
-    def _with_text_row(positions: torch.LongTensor, n_before: int) -> torch.LongTensor:
+    def _with_text_row(positions: torch.Tensor, n_before: int) -> torch.Tensor:
         """Return positions (3, L) as the model takes them: (4, 1, L), the tokens' numbers first."""
         numbers = torch.arange(n_before, n_before + positions.shape[1])
         return torch.cat([numbers[None], positions])[:, None]

@@ -14,7 +14,7 @@ from .text_measures import text_figures
 from .timing import speed_figures, timing_figures
 
 
-def score_commentaries(rows: RowSet, incomplete: bool = False) -> Score:
+def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) -> Score:
     """Score commentaries: timing against the reference, speed, and measures of the text.
 
     Args:

@@ -39,7 +39,7 @@ def grade_rows(rows: Sequence[ChoiceRow], suite: str, protocol: str) -> list[Gra
     return [Graded(row, *(grade(row) if row.error is None else (False, False))) for row in rows]
 
 
-def score_choices(rows: RowSet, protocol: str | None = None, incomplete: bool = False) -> Score:
+def score_choices(rows: RowSet[ChoiceRow], protocol: str | None = None, incomplete: bool = False) -> Score:
     """Score answers to a benchmark's questions.
 
     Args:
@@ -77,7 +77,7 @@ def score_choices(rows: RowSet, protocol: str | None = None, incomplete: bool = 
     )
 
 
-def _check_groups(rows: RowSet, suite: Suite) -> None:
+def _check_groups(rows: RowSet[ChoiceRow], suite: Suite) -> None:
     names = {name for names in suite.breakdowns for name in names}
     for row in rows.rows:
         missing = sorted(names - set(row.groups))

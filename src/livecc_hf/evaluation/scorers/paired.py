@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..predictions.file import RowSet
-from ..predictions.rows import MODEL, CommentaryRow
+from ..predictions.rows import MODEL, ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..suites import suite_of
 from .figures import PERCENT
 from .multiple_choice import OVERALL, Graded, grade_rows, row_weights, split
@@ -73,7 +73,9 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
 
-def compare_rows(a: RowSet, b: RowSet, protocol: str | None = None, across_protocols: bool = False) -> Comparison:
+def compare_rows(
+    a: RowSet[Row], b: RowSet[Row], protocol: str | None = None, across_protocols: bool = False
+) -> Comparison:
     """Compare two files row by row.
 
     Args:
@@ -96,21 +98,23 @@ def compare_rows(a: RowSet, b: RowSet, protocol: str | None = None, across_proto
             "one of protocols too; --across-protocols compares them all the same"
         )
     if a.header.layout == "choice":
-        figures, n_common = _compare_choices(a, b, protocol)
+        figures, n_common = _compare_choices(a.of(ChoiceRow), b.of(ChoiceRow), protocol)
     elif a.header.layout == "verdict":
-        figures, n_common = _compare_verdicts(a, b)
+        figures, n_common = _compare_verdicts(a.of(VerdictRow), b.of(VerdictRow))
     else:
-        figures, n_common = _compare_commentaries(a, b)
+        figures, n_common = _compare_commentaries(a.of(CommentaryRow), b.of(CommentaryRow))
     n_left = [(rows, len({row.key for row in rows.rows}) - n_common) for rows in (a, b)]
     notes = [f"{n:,} rows of {rows.source} are not in the other, or not whole" for rows, n in n_left if n]
     return Comparison(a.header.suite or "", _called(a), _called(b), figures, notes)
 
 
-def _called(rows: RowSet) -> str:
+def _called(rows: RowSet[Row]) -> str:
     return rows.source if rows.header.model is None else f"{rows.header.model} ({rows.source})"
 
 
-def _compare_choices(a: RowSet, b: RowSet, protocol: str | None) -> tuple[list[PairedFigure], int]:
+def _compare_choices(
+    a: RowSet[ChoiceRow], b: RowSet[ChoiceRow], protocol: str | None
+) -> tuple[list[PairedFigure], int]:
     suite = suite_of(a.header.suite)
     graded = [
         {item.row.key: item for item in grade_rows(rows.rows, suite.name, protocol or rows.header.protocol or "")}
@@ -141,7 +145,7 @@ def _paired_choice(name: str, part: Sequence[Graded], other: dict[str, Graded], 
     return _paired(name, values, weights, parts, [item.row.video for item in part])
 
 
-def _compare_verdicts(a: RowSet, b: RowSet) -> tuple[list[PairedFigure], int]:
+def _compare_verdicts(a: RowSet[VerdictRow], b: RowSet[VerdictRow]) -> tuple[list[PairedFigure], int]:
     ours, theirs = ({row.key: row for row in both_orders(rows.rows)} for rows in (a, b))
     pairs = [(row, theirs[key]) for key, row in ours.items() if key in theirs]
     _check_common(pairs, a, b)
@@ -156,7 +160,7 @@ def _compare_verdicts(a: RowSet, b: RowSet) -> tuple[list[PairedFigure], int]:
     return figures, len(pairs)
 
 
-def _compare_commentaries(a: RowSet, b: RowSet) -> tuple[list[PairedFigure], int]:
+def _compare_commentaries(a: RowSet[CommentaryRow], b: RowSet[CommentaryRow]) -> tuple[list[PairedFigure], int]:
     others = {row.key: row for row in b.rows}
     pairs = [(row, others[row.key]) for row in a.rows if row.key in others]
     _check_common(pairs, a, b)
@@ -181,7 +185,7 @@ def _paired_ratios(
     return figures
 
 
-def _check_common(pairs: Sequence[object], a: RowSet, b: RowSet) -> None:
+def _check_common(pairs: Sequence[object], a: RowSet[Row], b: RowSet[Row]) -> None:
     if not pairs:
         raise ValueError(f"{a.source} and {b.source} share no row: they cannot be compared")
 
@@ -204,10 +208,10 @@ def _tested(
     unit: str,
 ) -> PairedFigure:
     """Return a figure from its values, their difference with its standard error, and the rows' differences."""
-    value, se = difference
+    (a, b), (value, se) = a_and_b, difference
     half = None if se is None else _Z_95 * se
     return PairedFigure(
-        *(name, *a_and_b, value, se),
+        *(name, a, b, value, se),
         low=None if half is None else value - half,
         high=None if half is None else value + half,
         p=two_sided_p(value, se),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..predictions.file import RowSet
-from ..predictions.rows import MODEL, VerdictRow
+from ..predictions.rows import MODEL, CommentaryRow, VerdictRow
 from .text_measures import is_empty, n_words
 
 # A judge hardly ever prefers nothing to something: so many wins of empty texts are not chance.
@@ -25,8 +25,8 @@ class Pair(NamedTuple):
         texts: the model's commentaries; `None`: not at hand.
     """
 
-    verdicts: RowSet
-    texts: RowSet | None
+    verdicts: RowSet[VerdictRow]
+    texts: RowSet[CommentaryRow] | None
 
 
 def suspicions(pair: Pair, others: Sequence[Pair]) -> list[str]:
@@ -64,6 +64,8 @@ def _same_as(pair: Pair, other: Pair) -> list[str]:
         f"suspect: {100 * agreement:.1f} % of {pair.verdicts.source}'s verdicts are those of {other.verdicts.source}, "
         "though the texts differ: one of the two files seems to judge the other's texts"
     ]
+    if pair.texts is None or other.texts is None:
+        return lines
     ours, others = _length_slope(pair, pair.texts), _length_slope(pair, other.texts)
     if ours is not None and others is not None and abs(others) > 2 * abs(ours):
         lines.append(
@@ -73,7 +75,7 @@ def _same_as(pair: Pair, other: Pair) -> list[str]:
     return lines
 
 
-def _texts_differ(texts: RowSet | None, others: RowSet | None) -> bool:
+def _texts_differ(texts: RowSet[CommentaryRow] | None, others: RowSet[CommentaryRow] | None) -> bool:
     """Return whether two sets of texts differ in most rows; unknown texts are taken to."""
     if texts is None or others is None:
         return True
@@ -82,12 +84,10 @@ def _texts_differ(texts: RowSet | None, others: RowSet | None) -> bool:
     return bool(shared) and float(np.mean(shared)) > _DIFFERENT_TEXTS
 
 
-def _length_slope(pair: Pair, texts: RowSet | None) -> float | None:
+def _length_slope(pair: Pair, texts: RowSet[CommentaryRow]) -> float | None:
     """Return the correlation of winning with the number of words; `None` where it is not defined."""
-    if texts is None:
-        return None
     words = {row.key: n_words(row.pred) for row in texts.rows}
-    rows: list[VerdictRow] = [row for row in pair.verdicts.rows if row.key in words]
+    rows = [row for row in pair.verdicts.rows if row.key in words]
     lengths = np.log1p([words[row.key] for row in rows])
     wins = np.array([row.winner == MODEL for row in rows], dtype=float)
     if len(rows) < 2 or lengths.std() == 0 or wins.std() == 0:

@@ -89,8 +89,8 @@ def utterances(spans: Sequence[Span], at_sentences: bool = False) -> list[Span]:
         if not span.text.strip():
             continue
         last = joined[-1] if joined else None
-        goes_on = last is not None and span.start_s - last.end_s <= PAUSE_S
-        if goes_on and not (at_sentences and last.text.endswith(_SENTENCE_ENDS)):
+        ends = at_sentences and last is not None and last.text.endswith(_SENTENCE_ENDS)
+        if last is not None and span.start_s - last.end_s <= PAUSE_S and not ends:
             end_s = max(last.end_s, span.end_s)
             joined[-1] = Span(last.start_s, end_s, f"{last.text} {span.text.strip()}")
         else:
@@ -163,13 +163,13 @@ def timing_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
 
 def _ratios(rows: Sequence[CommentaryRow], found: Sequence[Sequence[float | None]]) -> list[Ratio]:
     """Return the ratios, from the lags of each row's sentences."""
-    words = [_total_words(spans) for spans in ([row.turns for row in rows], [row.reference for row in rows])]
+    words, reference_words = _total_words([row.turns for row in rows]), _total_words([row.reference for row in rows])
     repeated = np.array([repeated_turns(row.turns) for row in rows], dtype=float).reshape(-1, 2)
     return [
         *_speaking_ratios(rows),
         _onset_ratio(rows),
         Ratio("sentences like one of the reference", _lengths(_known(found)), _lengths(found)),
-        Ratio("words for each of the reference's", *words, ""),
+        Ratio("words for each of the reference's", words, reference_words, ""),
         Ratio("repeated turns", repeated[:, 0], repeated[:, 1]),
     ]
 

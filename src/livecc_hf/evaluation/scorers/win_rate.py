@@ -58,9 +58,9 @@ def both_orders(rows: Sequence[VerdictRow], repeat: int = 0) -> list[Judged]:
 
 
 def score_verdicts(
-    verdicts: RowSet,
-    model: RowSet | None = None,
-    opponent: RowSet | None = None,
+    verdicts: RowSet[VerdictRow],
+    model: RowSet[CommentaryRow] | None = None,
+    opponent: RowSet[CommentaryRow] | None = None,
     others: Sequence[Pair] = (),
     incomplete: bool = False,
 ) -> Score:
@@ -85,12 +85,12 @@ def score_verdicts(
     n_keys = len({row.key for row in verdicts.rows})
     n_expected = verdicts.header.n_rows or suite_of(verdicts.header.suite).n_rows
     figures = _verdict_figures(verdicts, judged)
-    texts = {} if model is None else {row.key: row for row in model.rows}
-    opponent_texts = {} if opponent is None else {row.key: row for row in opponent.rows}
-    if texts:
+    texts = {row.key: row for row in model.rows} if model else {}
+    opponent_texts = {row.key: row for row in opponent.rows} if opponent else {}
+    if model and texts:
         figures += _by_length(judged, texts) + _equal_length(judged, texts, opponent_texts)
         figures += _empty_wins(judged, texts) + text_figures(model.rows)
-    if opponent_texts:
+    if opponent and opponent_texts:
         figures += [replace(item, name=f"opponent's {item.name}") for item in text_figures(opponent.rows)]
     notes = list(verdicts.notes)
     if len(judged) < n_keys:
@@ -107,7 +107,13 @@ def score_verdicts(
         )
     notes += suspicions(Pair(verdicts, model), others)
     return Score(
-        *(verdicts.header.suite, verdicts.header.protocol, verdicts.header.model, verdicts.source, figures),
+        *(
+            verdicts.header.suite or "verdicts",
+            verdicts.header.protocol,
+            verdicts.header.model,
+            verdicts.source,
+            figures,
+        ),
         n_headline=3,
         n_expected=n_expected,
         is_complete=is_complete,
@@ -117,7 +123,7 @@ def score_verdicts(
     )
 
 
-def check_texts(verdicts: RowSet, texts: RowSet | None, whose: str) -> None:
+def check_texts(verdicts: RowSet[VerdictRow], texts: RowSet[CommentaryRow] | None, whose: str) -> None:
     """Check that verdicts belong to texts.
 
     Args:
@@ -147,7 +153,7 @@ def check_texts(verdicts: RowSet, texts: RowSet | None, whose: str) -> None:
         )
 
 
-def _verdict_figures(verdicts: RowSet, judged: list[Judged]) -> list[Figure]:
+def _verdict_figures(verdicts: RowSet[VerdictRow], judged: list[Judged]) -> list[Figure]:
     n_invalid = sum(not verdict.is_valid for row in judged for verdict in (row.ab, row.ba))
     wins = sum((row.ab.winner == MODEL) + (row.ba.winner == MODEL) for row in judged)
     first = _rate(f"{WIN_RATE} shown first", judged, lambda row: row.ab.winner == MODEL)

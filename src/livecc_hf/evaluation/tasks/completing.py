@@ -12,7 +12,7 @@ from .annotations import read_annotations
 from .readers import read_tasks
 
 
-def complete(rows: RowSet, annotations: str | os.PathLike) -> RowSet:
+def complete(rows: RowSet[ChoiceRow], annotations: str | os.PathLike) -> RowSet[ChoiceRow]:
     """Return answers with a row for each of the benchmark's, those without an answer too, and with their options.
 
     Args:
@@ -26,7 +26,8 @@ def complete(rows: RowSet, annotations: str | os.PathLike) -> RowSet:
     suite = suite_of(rows.header.suite)
     name = suite.name.removesuffix("-subtitles")  # the questions are the same
     found = read_annotations(name, suite.dataset, annotations)
-    expected: dict[str, ChoiceRow] = {task.row.key: task.row for task in read_tasks(name, found, suite.protocols[0])}
+    rows_of_suite = (task.row for task in read_tasks(name, found, suite.protocols[0]))
+    expected = {row.key: row for row in rows_of_suite if isinstance(row, ChoiceRow)}
     unknown = [row.key for row in rows.rows if row.key not in expected]
     if unknown:
         raise ValueError(

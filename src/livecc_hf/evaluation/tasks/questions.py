@@ -72,7 +72,7 @@ class Question:
         """Return the user's text, with the subtitles that go with these frames."""
         if self.subtitles is None:
             return self.prompt
-        lines = self.subtitles
+        lines: Sequence[Span] = self.subtitles
         if self.subtitle_rule == SAMPLED_LINES:
             lines = [line for line in lines if any(line.start_s <= time <= line.end_s for time in frame_times_s)]
         said = " ".join(line.text for line in lines)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from ..prompt_files import Prompts
 from . import livesports_qa, mvbench, ovobench, videomme
@@ -14,7 +13,7 @@ from .questions import Question
 
 Task = Question | Event
 _SUBTITLES = "videomme-subtitles"
-_READERS: dict[str, tuple[Callable[..., Any], Callable[[str], Prompts]]] = {
+_READERS: dict[str, tuple[Callable[[Annotations, str], Sequence[Task]], Callable[[str], Prompts]]] = {
     "livesports3k-cc": (lambda annotations, _: read_events(annotations), lambda _: cc_prompts()),
     "livesports3k-qa": (livesports_qa.read_questions, livesports_qa.prompts_of),
     "videomme": (videomme.read_questions, videomme.prompts_of),
@@ -26,7 +25,7 @@ _READERS: dict[str, tuple[Callable[..., Any], Callable[[str], Prompts]]] = {
 
 def read_tasks(
     suite: str, annotations: Annotations, protocol: str, subtitles: str | os.PathLike | None = None
-) -> list[Task]:
+) -> Sequence[Task]:
     """Return a benchmark's rows as what is asked.
 
     Args:

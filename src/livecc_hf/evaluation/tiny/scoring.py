@@ -98,9 +98,10 @@ def score_clip(
     Raises:
         ValueError: if there is no such narrator.
     """
-    phrases = [Mention(seen_s, tuple(what)) for seen_s, *what in spoken_phrases(turns, narrator)]
+    spoken = spoken_phrases(turns, narrator)
+    phrases = [Mention(seen_s, tuple(what)) for seen_s, *what in spoken]
     happened = [Mention(event.time_s, (event.colour, event.shape, event.verb)) for event in events]
-    score = Score(Counter(event.verb for event in events), phrases=Counter(phrase.what[-1] for phrase in phrases))
+    score = Score(Counter(event.verb for event in events), phrases=Counter(verb for *_, verb in spoken))
     for number, index in match_mentions(phrases, happened, window_s):
         verb = events[index].verb
         score.right[verb] += 1
