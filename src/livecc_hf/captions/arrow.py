@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -36,7 +36,7 @@ class FlatTimes:
     faults: dict[int, int]
     is_sound: np.ndarray
 
-    def without(self, rows: Container[int]) -> FlatTimes:
+    def without(self, rows: Collection[int]) -> FlatTimes:
         """Returns the words of the other rows."""
         return self.only(~np.isin(self.row_of, list(rows))) if rows else self
 
@@ -44,8 +44,8 @@ class FlatTimes:
         """Returns the words that are marked; bool, shape (words,)."""
         if mask.all():
             return self
-        times = (values[mask] for values in (self.row_of, self.start_s, self.end_s))
-        return FlatTimes(*times, self.text.filter(pa.array(mask)), {}, self.is_sound[mask])
+        row_of, start_s, end_s = (values[mask] for values in (self.row_of, self.start_s, self.end_s))
+        return FlatTimes(row_of, start_s, end_s, self.text.filter(pa.array(mask)), {}, self.is_sound[mask])
 
 
 def flat_times(column: pa.Array | pa.ChunkedArray, needs_text: bool = False) -> FlatTimes:

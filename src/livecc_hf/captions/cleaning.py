@@ -46,8 +46,8 @@ class CaptionLines:
     def only(self, at: np.ndarray) -> CaptionLines:
         """Return the lines that are marked, bool of (lines,), or numbered."""
         at = np.flatnonzero(at) if at.dtype == bool else at
-        arrays = (values[at] for values in (self.row_of, self.start_s, self.end_s))
-        return CaptionLines(*arrays, self.text.take(pa.array(at)), self.has_word_times[at], self.n_rows)
+        row_of, start_s, end_s = (values[at] for values in (self.row_of, self.start_s, self.end_s))
+        return CaptionLines(row_of, start_s, end_s, self.text.take(pa.array(at)), self.has_word_times[at], self.n_rows)
 
 
 def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, Lost]]:

@@ -59,7 +59,7 @@ def read_cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
         faults += [_no_times(line) for line in _arrow_of(kind).findall(parts[0])]
     start_s, end_s = (_seconds(times) for times in clocks)
     is_usable = end_s >= start_s
-    for cue in np.flatnonzero(~is_usable):
+    for cue in np.flatnonzero(~is_usable).tolist():
         faults.append(_wrong_times(cue, clocks[0][cue], clocks[1][cue]))
     n_all = len(start_s) + len(faults) - int((~is_usable).sum())
     if not is_usable.any():

@@ -77,8 +77,8 @@ def _read_text(path: Path) -> str:
 
 
 def _json(text: str, path: Path, max_word_s: float) -> TimedText:
-    if '"events"' in text and (found := read_json3(text, path, max_word_s)) is not None:
-        return found
+    if '"events"' in text and (pieces := read_json3(text, path, max_word_s)) is not None:
+        return pieces
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:

@@ -67,7 +67,7 @@ def _events_by_arrow(text: str) -> pa.StructArray | None:
 def _cleaned(event: Any) -> dict[str, Any] | None:
     """Return what is read of an event; `None` if it is not as expected."""
     try:
-        segments = [
+        segments: list[dict[str, Any]] = [
             {"utf8": _text(item.get("utf8"))} | {key: _number(item, key) for key in ("tOffsetMs", "acAsrConf")}
             for item in event.get("segs") or ()
         ]

@@ -124,7 +124,7 @@ def walk_videos(
     Yields:
         Video (its stem where there is only metadata), captions and metadata; `None` where there are none.
     """
-    for path, subfolders, names in os.walk(folder):
+    for path, subfolders, names in os.walk(os.fspath(folder)):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
         base = os.path.relpath(path, folder)
         prefix = "" if base == "." else f"{base}/"

@@ -39,8 +39,8 @@ def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarra
         if start_s.ndim > 1 or end_s.ndim > 1:
             raise TypeError
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
-        wrong = next(((i, item) for i, item in enumerate(items) if not _is_triple(item)), (0, items))
-        raise ValueError(f"{source}: word {wrong[0]} is {wrong[1]!r:.80}: expected [start, end, word]") from None
+        at, item = next(((i, item) for i, item in enumerate(items) if not _is_triple(item)), (0, items))
+        raise ValueError(f"{source}: word {at} is {item!r:.80}: expected [start, end, word]") from None
     joined = "".join(texts)
     try:
         joined.encode()
@@ -61,17 +61,17 @@ class Lost(NamedTuple):
     """What of a list of words or captions cannot be used; the others can.
 
     Attributes:
-        count: how many items.
+        n_lost: how many items.
         of: how many there were.
         example: what is wrong with the first.
     """
 
-    count: int
+    n_lost: int
     of: int
     example: str
 
     def __str__(self) -> str:
-        return f"{self.count:,} of {self.of:,} lost: {self.example}"
+        return f"{self.n_lost:,} of {self.of:,} lost: {self.example}"
 
 
 class TimedItems(NamedTuple):

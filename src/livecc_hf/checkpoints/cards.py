@@ -70,7 +70,7 @@ def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
         datasets=[*dict.fromkeys(datasets)] or None,
         **values,
     )
-    text_values = {
+    text_values: dict[str, Any] = {
         "title": facts.title,
         "summary": facts.summary,
         "position_scheme": facts.position_scheme,

@@ -99,7 +99,7 @@ class Captions(Stage):
         is_bad = np.array([reason is not None for reason in reasons], bool)
         values = np.where(reasons == "few_words", n_distinct, None)
         lost = {row: entry for row, entry in found.lost.items() if not is_bad[row]}
-        parts = [LostPart(row, "lost_captions", entry.count, str(entry)) for row, entry in lost.items()]
+        parts = [LostPart(row, "lost_captions", entry.n_lost, str(entry)) for row, entry in lost.items()]
         if not self.required:
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
             words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
@@ -134,7 +134,7 @@ class Captions(Stage):
         chosen = pa.array(rows, mask=rows < 0)
         lines, lost = flat_lines(column.take(chosen))
         for row, entry in lost.items():
-            if entry.count == entry.of:
+            if entry.n_lost == entry.of:
                 found.refuse(row, "corrupt_captions", entry.example)
             else:
                 found.lost[row] = entry
