@@ -31,6 +31,7 @@ test-slow: $(DEV)
 lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The wheel and the source archive of a release, checked; built from what is committed.
 dist: $(DEV)
