@@ -32,6 +32,7 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/typos
 
 # The wheel and the source archive of a release, checked; built from what is committed.
 dist: $(DEV)
