@@ -26,9 +26,11 @@ def test_overrides_in_both_spellings(recipe):
     assert parsed.training.max_length is None
 
 
-def test_data_can_be_given_as_json(recipe):
-    parsed = parse(["--config", recipe(), 'data={"source": "tiny", "samples": 3}'])
-    assert parsed.data == [{"source": "tiny", "samples": 3}]
+@pytest.mark.parametrize(
+    "given", ['{"source": "tiny", "samples": 3}', "{source: tiny, samples: 3}", "[{source: tiny, samples: 3}]"]
+)
+def test_data_can_be_given_as_json_or_as_in_a_recipe(recipe, given):
+    assert parse(["--config", recipe(), f"data={given}"]).data == [{"source": "tiny", "samples": 3}]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,8 @@ def test_data_can_be_given_as_json(recipe):
         ({"max_frames": 7}, "max_frames is 7.*even"),
         ({"max_skipped": 2}, "max_skipped is 2"),
         ({"held_out": -1}, "held_out is -1"),
-        ({"data": ["{"]}, "not JSON"),
+        ({"data": ["{"]}, "neither YAML nor JSON"),
+        ({"data": ["[3]"]}, "is not a mapping"),
     ],
 )
 def test_wrong_options_are_errors(recipe, changes, message):

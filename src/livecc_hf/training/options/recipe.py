@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.utils.text import one_line
 
 from ..allocator import use_expandable_segments
 from .arguments import ALL_OPTIONS, LiveCCArguments
@@ -122,20 +122,26 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
 
 
 def _parse_entries(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
-    """Return a data list with command-line entries parsed.
+    """Return a data list with what the command line says parsed: an entry, or a list of them, as in a recipe.
 
     Raises:
-        ValueError: if an entry is neither a mapping nor a JSON object.
+        ValueError: if an entry is neither YAML nor JSON, or no mapping.
     """
-    entries = []
+    import yaml
+
+    entries: list[dict[str, Any]] = []
     for item in items:
         try:
-            entry = json.loads(item) if isinstance(item, str) else item
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name} entry {item!r} is not JSON: {error}") from None
-        if not isinstance(entry, dict):
-            raise ValueError(f"{name} entry {item!r} is not a mapping with a 'source'")
-        entries.append(entry)
+            entry = yaml.safe_load(item) if isinstance(item, str) else item
+        except yaml.YAMLError as error:
+            raise ValueError(f"{name} entry {item!r} is neither YAML nor JSON: {one_line(error)}") from None
+        for each in entry if isinstance(entry, list) else [entry]:
+            if not isinstance(each, dict):
+                raise ValueError(
+                    f"{name} entry {item!r} is not a mapping with a 'source', such as "
+                    "{source: folder, path: my-videos}"
+                )
+            entries.append(each)
     return entries
 
 
