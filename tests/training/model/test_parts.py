@@ -12,6 +12,7 @@ from trl import ModelConfig
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model
 from livecc_hf.modeling import LiveCCForConditionalGeneration
+from livecc_hf.training.model.liger import kernels_for
 from livecc_hf.training.model.parts import (
     PARTS,
     lora_config,
@@ -231,3 +232,17 @@ class TestQuantizedBase:
         model = LiveCCForConditionalGeneration.from_pretrained(published_checkpoint, quantization_config=config)
         with pytest.raises(ValueError, match="my-base: 4-bit weights on a CPU.*multiple of 64 wide"):
             prepare_quantized(model, "my-base")
+
+
+def test_the_mergers_of_several_depths_are_mergers():
+    names = ("model.visual.merger.linear_fc1", "model.visual.deepstack_merger_list.2.norm")
+    assert [part_of(name) for name in names] == ["merger"] * 2
+    assert part_of("model.visual.blocks.3.mlp.linear_fc1") == "vision"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"])
+def test_liger_has_kernels_for_each_language_model(model_type):
+    pytest.importorskip("liger_kernel")
+    assert model_type.removesuffix("_text") in kernels_for(model_type).__name__
+    with pytest.raises(ValueError, match="no kernels for gpt_0: turn it off"):
+        kernels_for("gpt_0")

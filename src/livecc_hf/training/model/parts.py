@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 PARTS = ("vision", "merger", "language_model")
-_MERGER = "model.visual.merger"
+# What brings features to the language model; the second where features of several depths go there.
+_MERGERS = ("model.visual.merger", "model.visual.deepstack_merger_list")
 _VISION = "model.visual"
 _LANGUAGE = ("model.language_model", "lm_head")
 # Never adapted: TRL's loss reads `lm_head.weight` itself, past an adapter on it.
@@ -35,7 +36,7 @@ def part_of(name: str) -> str:
     Raises:
         ValueError: if it belongs to none.
     """
-    if _is_under(name, _MERGER):
+    if any(_is_under(name, prefix) for prefix in _MERGERS):
         return "merger"
     if _is_under(name, _VISION):
         return "vision"
