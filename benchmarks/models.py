@@ -198,7 +198,7 @@ class Video:
         import torch
 
         from livecc_hf.assets import demo_clip_path
-        from livecc_hf.modeling.video_reader import iter_chunks
+        from livecc_hf.video.reader import iter_chunks
 
         path = demo_clip_path()
         if case.frame_px is not None:

@@ -9,7 +9,7 @@ import sys
 
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
-from livecc_hf.modeling.video_reader import probe_video
+from livecc_hf.video.reader import probe_video
 
 if len(sys.argv) not in (2, 3):
     raise SystemExit("usage: python examples/commentate_file.py VIDEO [MODEL]")

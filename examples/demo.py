@@ -16,8 +16,8 @@ from transformers.utils import logging as transformers_logging
 from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path, demo_clip_path, demo_events_path
 from livecc_hf.captions.writers import open_writer
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
+from livecc_hf.video.reader import iter_chunks
 
 ROW = "{:>11}  {:<36}  {}"
 

@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -15,18 +15,20 @@ from .video_open import (
     CONTAINER_TICKS,
     VideoReadError,
     VideoReadWarning,
-    choose_stream,
     clock_start,
     demuxed,
     find_video_stream,
     import_av,
     open_video,
 )
-from .video_packets import PacketFilter
-from .video_times import MAX_GAP_S, BestEffort, PacketReach, SteadyClock, usual_duration
+from .video_times import BestEffort, SteadyClock, usual_duration
 
 # A file whose packets end this long before its header says is reported as cut short.
 _MISSING_TAIL_S = Fraction(1)
+# A start this far into the file is worth a seek; closer ones are decoded up to.
+_SEEK_FROM_S = 10
+# How far before the wanted time a seek aims, one try after the other; some containers land after the point aimed at.
+_SEEK_MARGINS_S = (1, 20)
 
 
 class Orientation(NamedTuple):
@@ -38,17 +40,14 @@ class Orientation(NamedTuple):
 
     @property
     def rotation_deg(self) -> int:
-        """The counter-clockwise rotation in it: 0, 90, 180 or 270."""
+        """Return the counter-clockwise rotation in it: 0, 90, 180 or 270."""
         if self.transpose:
             return 90 if self.flip_vertical else 270
         return 180 if self.flip_vertical else 0
 
 
 class TimedFrame(NamedTuple):
-    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen.
-
-    The frame is `None` where decoding it was skipped (see `VideoSource.skip_unless`).
-    """
+    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen."""
 
     time: Fraction
     frame: Any
@@ -123,7 +122,7 @@ def probe_video(path: str | os.PathLike) -> VideoInfo:
 
 
 def display_orientation(frame: Any) -> Orientation:
-    """The orientation a decoded frame's display matrix asks for, to the nearest quarter turn."""
+    """Return the orientation a decoded frame's display matrix asks for, to the nearest quarter turn."""
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
         return Orientation()
@@ -167,8 +166,6 @@ class VideoSource:
 
     Args:
         path: a video file.
-        keep_audio: collect the packets of its sound on the way, in `audio_packets`.
-        max_gap_s: a longer step of the file's times, past all that its packets have reached, is damage.
 
     Attributes:
         header_end: when the longest stream ends by the header, an estimate, in seconds; `None` if it does not say.
@@ -179,24 +176,44 @@ class VideoSource:
         ImportError: PyAV is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike, keep_audio: bool = False, max_gap_s: float | Fraction = MAX_GAP_S):
+    def __init__(self, path: str | os.PathLike):
         self.path = path
-        self.audio_packets: list[Any] = []
         self.container = open_video(path)
         try:
             self.stream = find_video_stream(self.container, path)
         except BaseException:
             self.container.close()
             raise
-        self.audio_stream = choose_stream(self.container, "audio", self.stream) if keep_audio else None
-        self._index = self.stream.index
-        self._best_effort = BestEffort()
-        self._clock = SteadyClock(usual_duration(self.stream), max_gap_s)
-        self._reach = PacketReach(self.container.streams, max_gap_s)
-        self._damaged_spots = 0
-        self._broke_off = False
-        self._filter = PacketFilter(self.stream)
+        self.clock = SteadyClock(usual_duration(self.stream))
+        self.n_damaged = 0
         self.header_end = self._end_by_header()
+        self._best_effort = BestEffort()
+        self._broke_off = False
+        self._reached = Fraction(0)
+
+    @classmethod
+    def open_before(
+        cls, path: str | os.PathLike, start: Fraction | None, **options: Any
+    ) -> tuple["VideoSource", Iterator[TimedFrame]]:
+        """Open a file, with its frames from before `start` (seconds) on: by a seek where that is exact.
+
+        Args:
+            path: a video file.
+            start: `None`: from the first frame on.
+            **options: of the class.
+        """
+        for margin_s in _SEEK_MARGINS_S if start is not None else ():
+            source = cls(path, **options)
+            # What lies past the end by the header is past a jump of times that is damage, or the header is wrong.
+            is_far = start - source.clock_start() >= _SEEK_FROM_S and start <= (source.header_end or start)
+            if not is_far or not source.may_seek():
+                return source, source.frames()
+            frames = source.frames_before(start, margin_s)
+            if frames is not None:
+                return source, frames
+            source.close()
+        source = cls(path, **options)
+        return source, source.frames()
 
     def __enter__(self) -> "VideoSource":
         return self
@@ -209,77 +226,66 @@ class VideoSource:
         self.container.close()
 
     def clock_start(self, default: Fraction = Fraction(0)) -> Fraction:
-        """The earliest time over all streams by the header, in seconds."""
+        """Return the earliest time over all streams by the header, in seconds."""
         return clock_start(self.container, default)
 
-    def _end_by_header(self) -> Fraction | None:
-        if self.container.duration is None:
-            return None
-        # Matroska counts its duration from 0, the others from where they start.
-        starts_at_0 = "matroska" in self.container.format.name
-        start = Fraction(0) if starts_at_0 else self.clock_start()
-        return start + Fraction(self.container.duration, CONTAINER_TICKS)
-
-    def skip_unless(self, wanted: Callable[[Fraction, Fraction], bool]) -> None:
-        """From here on, skip decoding frames that are not wanted where the others do not need them.
-
-        Skipped frames come from `frames` as times without a frame. Damage inside them goes unseen; at any other sign
-        that the file is not as its packets say, the iterator of frames raises `SkippedFramesError`: read the file
-        again then, without skipping.
-
-        Args:
-            wanted: says of a frame that appears at the first and leaves the screen at the second time, in seconds,
-                whether it has to be decoded.
-        """
-        self._filter.skip_unless(wanted)
+    def may_seek(self) -> bool:
+        """Return whether a time leads to one place of the file: where its index names all of its pictures."""
+        name = self.container.format.name
+        return self.stream.frames > 0 and (name == "avi" or "mp4" in name)
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames from here on, in order of time.
+        """Yield the frames from here on, in order of time."""
+        for packet in self.packets():
+            for frame in self.decode(packet):
+                self.n_damaged += frame.is_corrupt
+                time = self.settle(self.time_by_file(frame))
+                if time is not None:
+                    yield TimedFrame(time, frame)
 
-        Raises:
-            SkippedFramesError: see `skip_unless`.
-        """
-        for packet in self._filter.needed(self._packets()):
-            self._damaged_spots += self._broke_off if packet is None else packet.is_corrupt
-            frames = self._decoded(packet)
-            if frames is None:
-                break
-            if self._damaged_spots:
-                self._filter.give_up()
-            for frame in frames:
-                self._damaged_spots += frame.is_corrupt
-                said = self._time_by_file(frame)
-                skipped = list(self._filter.skipped_before(frame))
-                times = [self._clock.settle(each, self._reach.of_sound()) for each in (*skipped, said)]
-                if frame.is_corrupt or times != [*skipped, said]:
-                    self._filter.give_up()
-                yield from (TimedFrame(each, None) for each in skipped)
-                if times[-1] is not None:
-                    yield TimedFrame(times[-1], frame)
-        self._damaged_spots += self._filter.check_end()
+    def packets(self) -> Iterator[Any]:
+        """Yield the video's packets, the flushing one last (`None`) even where reading breaks off."""
+        flushed = False
+        # All streams are read: how far the others reach tells a cut file from a short picture.
+        for packet in demuxed(self.container, self._break_off):
+            self.note(packet)
+            if packet.stream is self.stream:
+                flushed = packet.size == 0
+                yield packet
+        if not flushed:
+            yield None
 
-    def _decoded(self, packet: Any) -> list[Any] | None:
-        """The frames that a packet completes; `None` at the end."""
+    def note(self, packet: Any) -> None:
+        """Take account of a packet of any stream."""
+        if packet.size and (end := packet_end(packet)) is not None:
+            self._reached = max(self._reached, end)
+
+    def reached(self) -> Fraction:
+        """Return how far the longest stream was read, in seconds."""
+        return self._reached
+
+    def decode(self, packet: Any) -> list[Any]:
+        """Return the frames that a packet completes."""
+        self.n_damaged += self._broke_off if packet is None else packet.is_corrupt
         try:
             return self.stream.decode(packet)
         except import_av().error.EOFError:
-            return None
+            return []
         except Exception:  # whatever PyAV makes of damage
-            self._damaged_spots += 1
+            self.n_damaged += 1
             return []
 
-    def _time_by_file(self, frame: Any) -> Fraction | None:
+    def time_by_file(self, frame: Any) -> Fraction | None:
+        """Return when a decoded frame appears as the file says, in seconds; `None` if it does not say."""
         ticks = self._best_effort.ticks_of(frame.pts, frame.dts)
-        if ticks != frame.pts:
-            self._filter.give_up()
         return None if ticks is None else ticks * (frame.time_base or self.stream.time_base)
 
-    def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
-        """Seek, and give the frames from a key frame that appears before `start` on.
+    def settle(self, time: Fraction | None) -> Fraction | None:
+        """Return when the next frame appears that the file says to appear at `time`; `None`: it lies in the past."""
+        return self.clock.settle(time)
 
-        Args:
-            start: the wanted time in seconds.
-            margin_s: how far before it to aim; some containers land after the point aimed at.
+    def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
+        """Seek to `margin_s` before `start` (seconds), and return the frames from a key frame before `start` on.
 
         Returns:
             `None` if the file did not go to such a place: use another source then.
@@ -292,13 +298,22 @@ class VideoSource:
         frames = self.frames()
         # What comes ahead of the first key frame may lack the pictures it refers to.
         key = next((timed for timed in frames if timed.frame.key_frame), None)
-        self._damaged_spots = 0
+        self.n_damaged = 0
         return itertools.chain([key], frames) if key and key.time < start else None
 
     def display_end(self, shown: TimedFrame) -> Fraction:
-        """When the file's last frame leaves the screen, in seconds."""
+        """Return when the file's last frame leaves the screen, in seconds."""
         duration = (shown.frame.duration or 0) * (shown.frame.time_base or self.stream.time_base)
-        return shown.time + self._clock.length(shown.time, duration, self._reach.of_sound())
+        return shown.time + self.clock.length(shown.time, duration)
+
+    def damage(self, at_end: bool) -> list[str]:
+        """Return what was found damaged, for a message; a missing tail only shows `at_end` of the file."""
+        damage = []
+        if at_end and self.header_end is not None and self.header_end - self.reached() > _MISSING_TAIL_S:
+            damage.append(f"it is cut short (by its header it ends at {float(self.header_end):.1f} s)")
+        if self.n_damaged:
+            damage.append(f"{self.n_damaged} damaged spot(s) were skipped or patched")
+        return damage + self.clock.faults()
 
     def warn_of_damage(self, first: Fraction, last_end: Fraction, at_end: bool) -> None:
         """Warn of what could not be decoded.
@@ -307,41 +322,30 @@ class VideoSource:
             first, last_end: the range in seconds that could.
             at_end: whether the file was read to its end, where a missing tail shows.
         """
-        damage = []
-        end = self.header_end
-        if at_end and end is not None and end - (self._reach.of_all() or 0) > _MISSING_TAIL_S:
-            damage.append(f"it is cut short (by its header it ends at {float(end):.1f} s)")
-        if self._damaged_spots:
-            damage.append(f"{self._damaged_spots} damaged spot(s) were skipped or patched")
-        if (lost := self._reach.lost_s(self._index)) > 0:
-            damage.append(f"{float(lost):.1f} s in it hold neither picture nor sound")
-        faults = self._clock.faults()
-        if not faults and self._reach.n_jumps(self._index):
-            faults = ["its times jump, and what follows could not be read"]
-        damage += faults
-        if damage:
+        if damage := self.damage(at_end):
             decoded = f"{float(max(last_end - first, 0)):.1f} s of video were decoded"
             message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"
             warnings.warn(message, VideoReadWarning, stacklevel=4)
 
-    def _packets(self) -> Iterator[Any]:
-        """The video's packets, the flushing one last even where reading breaks off."""
-        flushed = False
-        # All streams are read: how far the others reach tells a cut file from a short picture.
-        for packet in demuxed(self.container, self._break_off):
-            self._reach.note(packet)
-            if packet.stream is self.stream:
-                flushed = packet.size == 0
-                yield packet
-            elif packet.stream is self.audio_stream and packet.size:
-                self.audio_packets.append(packet)
-        if not flushed:
-            yield None
+    def _end_by_header(self) -> Fraction | None:
+        if self.container.duration is None:
+            return None
+        # Matroska counts its duration from 0, the others from where they start.
+        starts_at_0 = "matroska" in self.container.format.name
+        start = Fraction(0) if starts_at_0 else self.clock_start()
+        return start + Fraction(self.container.duration, CONTAINER_TICKS)
 
     def _break_off(self) -> None:
         self._broke_off = True
 
 
+def packet_end(packet: Any) -> Fraction | None:
+    """Return when what a packet holds is over, in seconds; `None` if it does not say."""
+    ticks = packet.dts if packet.pts is None else packet.pts
+    usual = usual_duration(packet.stream) / packet.time_base
+    return None if ticks is None else (ticks + (packet.duration or usual)) * packet.time_base
+
+
 def nothing_decoded(path: str | os.PathLike) -> VideoReadError:
-    """The error for a video stream of which nothing can be used."""
+    """Return the error for a video stream of which nothing can be used."""
     return VideoReadError(f"{path} has a video stream, but not one frame of it could be decoded")

@@ -8,21 +8,34 @@ import os
 import shutil
 import tempfile
 import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 
 from .frames import picture_tensor
 from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
 from .video_file import probe_video
-from .video_reader import exact_number, iter_frames, measure_duration
-
-if TYPE_CHECKING:
-    from .video_processing_livecc import LiveCCVideoProcessor
+from .video_reader import SampledFrame, exact_number, iter_frames, measure_duration
 
 _FETCH_TIMEOUT_S = 30.0
+
+
+class FrameResizer(Protocol):
+    """What is asked of a `LiveCCVideoProcessor`."""
+
+    def clip_limits(self, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
+        """Return the pixel limits of a frame in a clip."""
+
+    def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
+        """Raise `ValueError` for frames that it does not take."""
+
+    def resized(
+        self, frames: torch.Tensor, min_pixels: int | None, max_pixels: int | None, do_resize: bool = True
+    ) -> torch.Tensor:
+        """Return frames in the size in which the model sees them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +92,11 @@ class LoadedVideo:
 
 
 def load_video(
-    path: str | os.PathLike, video_processor: LiveCCVideoProcessor, options: LoadOptions | None = None
+    path: str | os.PathLike,
+    video_processor: FrameResizer,
+    options: LoadOptions | None = None,
+    read: Callable[..., Iterator[SampledFrame]] = iter_frames,
+    measure: Callable[[str], float] = measure_duration,
 ) -> LoadedVideo:
     """Read a video as the model is asked about it.
 
@@ -90,6 +107,8 @@ def load_video(
         path: a video file, or its http(s) address, from where it is fetched first.
         video_processor: resizes the frames, within its limits and the budget of a clip.
         options: a :class:`LoadOptions`.
+        read: gives a file's frames, as :func:`iter_frames`.
+        measure: gives a file's length, as :func:`measure_duration`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -103,13 +122,14 @@ def load_video(
         with tempfile.NamedTemporaryFile() as file, urllib.request.urlopen(path, timeout=_FETCH_TIMEOUT_S) as answer:
             shutil.copyfileobj(answer, file)
             file.flush()
-            return load_video(file.name, video_processor, options)
+            return load_video(file.name, video_processor, options, read, measure)
     path = path.removeprefix("file://")
-    origin_s = probe_video(path).clock_start_s
-    n_frames, fps = _plan(path, origin_s, options)
+    info = probe_video(path)
+    origin_s = info.clock_start_s
+    n_frames, fps = _plan(measure(path), info.first_pts_s - origin_s, options)
     limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
     times_s, frames, source, resized = [], [], None, None
-    with closing(iter_frames(path, options.start_s, options.end_s, fps, origin_s)) as sampled:
+    with closing(read(path, options.start_s, options.end_s, fps, origin_s)) as sampled:
         for item in sampled:
             if item.frame is not source:
                 source, resized = item.frame, _resized(item.frame, limits, video_processor, options)
@@ -121,9 +141,7 @@ def load_video(
     return LoadedVideo(torch.stack(frames), times_s, fps)
 
 
-def load_pictures(
-    paths: list[str], video_processor: LiveCCVideoProcessor, options: LoadOptions | None = None
-) -> LoadedVideo:
+def load_pictures(paths: list[str], video_processor: FrameResizer, options: LoadOptions | None = None) -> LoadedVideo:
     """Read a video that is given as picture files, which are taken as they are, in the size of the first.
 
     Raises:
@@ -161,17 +179,17 @@ def read_picture(path: str | os.PathLike):
         raise ValueError(f"{path} cannot be read as a picture: {' '.join(str(error).split())[:200]}") from error
 
 
-def _plan(path: str | os.PathLike, origin_s: float, options: LoadOptions) -> tuple[int, float]:
-    """Return how many frames a video has, and how many for each second; its length is read from the packets."""
+def _plan(duration_s: float, first_s: float, options: LoadOptions) -> tuple[int, float]:
+    """Return how many frames a video has, whose first appears at `first_s`, and how many for each second."""
     fps = float(options.fps or FRAMES_PER_SECOND)
-    first_s = max(probe_video(path).first_pts_s - origin_s, options.start_s or -math.inf)
-    end_s = min(measure_duration(path), math.inf if options.end_s is None else options.end_s)
+    first_s = max(first_s, options.start_s or -math.inf)
+    end_s = min(duration_s, math.inf if options.end_s is None else options.end_s)
     length_s = max(end_s - first_s, 1e-3)  # what lies outside of the video, the reader says
     if options.num_frames is not None or length_s * fps > options.most:
         return options.most, options.most / length_s
     return max(math.ceil(length_s * fps), 1), fps
 
 
-def _resized(frame: torch.Tensor, limits, video_processor: LiveCCVideoProcessor, options: LoadOptions) -> torch.Tensor:
+def _resized(frame: torch.Tensor, limits, video_processor: FrameResizer, options: LoadOptions) -> torch.Tensor:
     video_processor.check_frames(frame[None], options.do_resize)
     return video_processor.resized(frame[None], limits.shortest_edge, limits.longest_edge, options.do_resize)[0]

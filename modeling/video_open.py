@@ -25,7 +25,7 @@ class VideoReadWarning(UserWarning):
 
 
 def import_av() -> Any:
-    """PyAV, or an ImportError that says how to get it."""
+    """Return PyAV, or raise an ImportError that says how to get it."""
     try:
         import av
     except ImportError as error:
@@ -42,7 +42,7 @@ def check_file(path: str | os.PathLike) -> None:
 
 
 def file_url(path: str | os.PathLike) -> str:
-    """What PyAV is given for a path, to read or to write: FFmpeg takes `10:30.mp4` for an address of protocol `10`."""
+    """Return what PyAV is given for a path: FFmpeg takes `10:30.mp4` for an address of protocol `10`."""
     return f"file:{os.fsdecode(path)}"
 
 
@@ -70,7 +70,7 @@ def open_video(path: str | os.PathLike) -> Any:
 
 
 def demuxed(container: Any, on_error: Callable[[], None] | None = None) -> Iterator[Any]:
-    """The packets of an open file, up to the first that cannot be read.
+    """Yield the packets of an open file, up to the first that cannot be read.
 
     Args:
         container: an `av` input container.
@@ -86,47 +86,37 @@ def demuxed(container: Any, on_error: Callable[[], None] | None = None) -> Itera
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error of PyAV says, in one line."""
+    """Return what an error of PyAV says, in one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
-def choose_stream(container: Any, kind: str, beside: Any = None) -> Any | None:
-    """The stream of an open file that a player would choose: as FFmpeg, by default flag, then size and length.
-
-    Args:
-        container: an `av` input container.
-        kind: "video" or "audio".
-        beside: a stream that it belongs to, such as the video whose sound is wanted; in a broadcast of several
-            programs, each has its own.
+def choose_video(container: Any) -> Any | None:
+    """Return the video stream of an open file that a player would choose: by default flag, then size and length.
 
     Returns:
         `None` if there is none that can be decoded. Cover pictures and thumbnails are no video.
     """
-    streams = [s for s in container.streams if s.type == kind and s.codec_context is not None and not _is_picture(s)]
-    if kind == "audio":  # one without a rate has no description, or a damaged one
-        streams = [s for s in streams if s.codec_context.sample_rate]
-    if kind == "video" and container.format.name == "hls":
+    streams = [stream for stream in container.streams.video if stream.codec_context and not is_cover(stream)]
+    if container.format.name == "hls":
         return next(iter(streams), None)  # players begin with the first quality of a playlist
-    usual = container.streams.best(kind, beside)
+    usual = container.streams.best("video")
 
     def rank(stream: Any) -> tuple:
-        context = stream.codec_context
+        n_pixels = stream.codec_context.width * stream.codec_context.height
         is_usual = usual is not None and stream.index == usual.index
-        if kind != "video":
-            return _disposition_rank(stream), is_usual
-        return stream.frames != 1, _disposition_rank(stream), context.width * context.height, stream.frames, is_usual
+        return stream.frames != 1, recommendation(stream), n_pixels, stream.frames, is_usual
 
     return max(streams, key=rank, default=None)
 
 
 def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
-    """The video stream of an open file that a player would choose, set to decode with threads.
+    """Return the video stream of an open file that a player would choose, set to decode with threads.
 
     Raises:
         NoDecoderError: there are only such that FFmpeg cannot decode.
         VideoReadError: there is none.
     """
-    stream = choose_stream(container, "video")
+    stream = choose_video(container)
     if stream is not None:
         # FFmpeg passes over damage to VP8 where it decodes several frames at once, and over the end of a damaged slice
         # of H.264 unless it is told to be strict; what it gives is the same.
@@ -135,7 +125,7 @@ def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
         if codec.name == "h264":
             codec.options = {**codec.options, "err_detect": "aggressive"}
         return stream
-    if any(s.codec_context is None and not _is_picture(s) for s in container.streams.video):
+    if any(s.codec_context is None and not is_cover(s) for s in container.streams.video):
         raise NoDecoderError(
             f"{path} has a video stream in a format that cannot be decoded here, or its description is damaged: "
             "convert it with the program that made it"
@@ -145,7 +135,7 @@ def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
 
 
 def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
-    """The earliest time over all streams of an open file by its header, in seconds: what players show as 0:00."""
+    """Return the earliest time over all streams by an open file's header, in seconds: what players show as 0:00."""
     if container.start_time is None:
         return default
     start = Fraction(container.start_time, CONTAINER_TICKS)
@@ -155,13 +145,14 @@ def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
     return nearest if abs(nearest - start) * CONTAINER_TICKS <= 1 else start
 
 
-def _is_picture(stream: Any) -> bool:
+def is_cover(stream: Any) -> bool:
+    """Return whether a stream is a cover picture or a thumbnail."""
     kinds = import_av().stream.Disposition
     return bool(stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails))
 
 
-def _disposition_rank(stream: Any) -> int:
-    """How much a file recommends a stream: the default first, last what is made for some listeners only."""
+def recommendation(stream: Any) -> int:
+    """Return how much a file recommends a stream: the default first, last what is made for some listeners only."""
     kinds = import_av().stream.Disposition
     special = kinds.hearing_impaired | kinds.visual_impaired | kinds.descriptions | kinds.comment | kinds.dub
     return bool(stream.disposition & kinds.default) - 2 * bool(stream.disposition & special)

@@ -30,7 +30,7 @@ def read_from_the_start(path: Path, plan, video_processor):
 
     from livecc_hf.data.media.clip_frames import resize_frame
     from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
-    from livecc_hf.modeling.video_reader import exact_number, on_screen
+    from livecc_hf.video.reader import exact_number, on_screen
 
     images, first = [], exact_number("first_s", plan.first_s)
     with VideoSource(path) as source:

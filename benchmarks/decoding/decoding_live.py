@@ -39,7 +39,7 @@ ENCODERS = {
 def every_frame(path: Path) -> Iterator:
     """Decode every frame, and yield those that the reader gives: (RGB tensor, sample time in seconds)."""
     from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
-    from livecc_hf.modeling.video_reader import on_screen
+    from livecc_hf.video.reader import on_screen
 
     first, count = None, 0
     with VideoSource(path) as source:
@@ -56,7 +56,7 @@ def every_frame(path: Path) -> Iterator:
 
 def only_needed(path: Path) -> Iterator:
     """Return the reader's frames: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.modeling.video_reader import iter_frames
+    from livecc_hf.video.reader import iter_frames
 
     return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
@@ -92,7 +92,7 @@ def n_packets_decoded(path: Path) -> int:
     """Return how many of a file's packets the reader decodes for its frames."""
     from unittest.mock import patch
 
-    from livecc_hf.modeling.video_packets import PacketFilter
+    from livecc_hf.acceleration.video_packets import PacketFilter
 
     count, needed = 0, PacketFilter.needed
 

@@ -16,6 +16,7 @@ from media import number_of, write_video
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
+from livecc_hf.modeling import video_file
 from livecc_hf.modeling.video_reader import (
     VideoReadError,
     VideoReadWarning,
@@ -142,8 +143,6 @@ class TestChoice:
         path = write_video(tmp_path / "video.mkv", n_frames=300, codec_options={"g": "1000"})
         expected = numbers(path)[40:]
         assert numbers(path, start_s=20) == expected
-        from livecc_hf.modeling import video_file
-
         monkeypatch.setattr(video_file.VideoSource, "frames_before", lambda *_: None)
         assert numbers(path, start_s=20) == expected
 
@@ -265,7 +264,7 @@ def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
 def test_the_reader_needs_no_decoder_to_be_imported():
     """The remote code of a model folder is imported where PyAV may be missing."""
     source = Path(sys.modules[iter_frames.__module__].__file__).parent
-    for name in ("video_file.py", "video_reader.py"):
+    for name in ("video_file.py", "video_open.py", "video_reader.py"):
         assert not any(line.startswith(("import av", "from av")) for line in (source / name).read_text().splitlines())
 
 

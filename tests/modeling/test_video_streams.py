@@ -8,9 +8,10 @@ from chosen import numbers
 from media import numbered_picture, write_tone, write_video
 
 from livecc_hf.captions.writers import Caption
-from livecc_hf.modeling.video_open import NoDecoderError, choose_stream, open_video
+from livecc_hf.modeling.video_open import NoDecoderError, choose_video, open_video
 from livecc_hf.modeling.video_reader import VideoReadWarning, iter_frames, probe_video
 from livecc_hf.rendering.overlay import burn_captions
+from livecc_hf.video.sound import choose_sound
 
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
@@ -74,12 +75,11 @@ class TestSound:
     def test_is_the_one_that_a_player_plays(self, tmp_path, sounds, chosen):
         path = write_tracks(tmp_path / "tracks.mkv", [("libx264", (96, 64), 5, DEFAULT)], sounds)
         with open_video(path) as container:
-            video = choose_stream(container, "video")
-            assert choose_stream(container, "audio", video).index == chosen
+            assert choose_sound(container, choose_video(container)).index == chosen
 
     def test_of_a_silent_file_is_none(self, tmp_path):
         with open_video(write_video(tmp_path / "a.mp4", n_frames=2)) as container:
-            assert choose_stream(container, "audio", choose_stream(container, "video")) is None
+            assert choose_sound(container, choose_video(container)) is None
 
 
 @pytest.mark.parametrize("name", ["10:30 talk.mp4", "http:x.mp4", "concat:a|b.mp4", "pipe:0.mp4", "50%d off.mp4"])

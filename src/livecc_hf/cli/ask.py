@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
     from livecc_hf.modeling.stream_options import StreamOptions
     from livecc_hf.modeling.video_loading import LoadOptions
-    from livecc_hf.modeling.video_reader import VideoReadWarning
     from livecc_hf.questions.asking import answer
+    from livecc_hf.video.reader import VideoReadWarning
 
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
     StreamOptions(**generation, seed=args.seed)  # checks the values

@@ -27,8 +27,8 @@ from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader import VideoInfo
     from livecc_hf.sources import Source
+    from livecc_hf.video.reader import VideoInfo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +126,8 @@ def run(args: argparse.Namespace) -> int:
         check_is_video(args.videos[0])
     if args.model is not None:
         check_model_name(args.model)
-    from livecc_hf.modeling.video_reader import VideoReadWarning
     from livecc_hf.rendering.overlay import OverlayWarning
+    from livecc_hf.video.reader import VideoReadWarning
 
     status = Status(quiet=args.quiet)
     with warnings.catch_warnings(), contextlib.closing(status):
@@ -217,9 +217,9 @@ def _comment(run_: Run, model: Any, processor: Any) -> int:
 
 def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     """Refuse what cannot work with this file before the model is loaded."""
-    from livecc_hf.modeling.video_reader import measure_duration, probe_video
     from livecc_hf.rendering.caption_painter import CaptionStyle
     from livecc_hf.rendering.overlay import check_output
+    from livecc_hf.video.reader import measure_duration, probe_video
 
     info = probe_video(job.video)
     by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s

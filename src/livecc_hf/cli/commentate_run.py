@@ -15,8 +15,8 @@ from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import stream_options_of
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader import FrameChunk, VideoInfo
     from livecc_hf.sources import Source
+    from livecc_hf.video.reader import FrameChunk, VideoInfo
 
 
 @dataclass
@@ -103,9 +103,9 @@ class Run:
 
     def write_overlay(self, complete: bool) -> None:
         """Write the copy with the words in it; up to the last turn if not `complete`."""
-        from livecc_hf.modeling.video_reader import VideoReadWarning
         from livecc_hf.rendering.caption_painter import CaptionStyle
         from livecc_hf.rendering.overlay import OverlayWriter
+        from livecc_hf.video.reader import VideoReadWarning
 
         out = self.job.overlay
         if not complete and not self.captions:

@@ -119,7 +119,7 @@ def _turns(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float, query: str | None
 ) -> list[_Turn]:
     from ..checkpoints.loading import load_model_and_processor
-    from ..modeling.video_reader import iter_chunks, probe_video
+    from ..video.reader import iter_chunks, probe_video
 
     origin_s = probe_video(clip).clock_start_s  # before the model is loaded: a clip that cannot be read ends it here
     model, processor, _ = load_model_and_processor(folder)

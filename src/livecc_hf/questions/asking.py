@@ -92,7 +92,8 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return what is shown as a part of a message, and what the processor is told about it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
-    from livecc_hf.modeling.video_loading import LoadOptions, load_video, read_picture
+    from livecc_hf.modeling.video_loading import LoadOptions, read_picture
+    from livecc_hf.video.loading import load_video
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor
     if isinstance(shown, str | os.PathLike):

@@ -70,8 +70,7 @@ class OverlayWriter:
         max_gap_s: float | None = None,
     ):
         from ..modeling.video_file import nothing_decoded
-        from ..modeling.video_reader import exact_number, on_screen, open_before, probe_video
-        from ..modeling.video_times import MAX_GAP_S
+        from ..video.reader import MAX_GAP_S, RepairedSource, exact_number, on_screen, probe_video
 
         max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
         self._style = style
@@ -81,7 +80,7 @@ class OverlayWriter:
         start = None if start_s is None else exact_number("start_s", start_s) + self._zero
         self._has_start = start is not None
         self._end = None if end_s is None else exact_number("end_s", end_s) + self._zero
-        self._source, frames = open_before(video, start, keep_audio=True, max_gap_s=max_gap_s)
+        self._source, frames = RepairedSource.open_before(video, start, keep_audio=True, max_gap_s=max_gap_s)
         self._container: Any = None
         try:
             self._shown = on_screen(self._source, frames)
@@ -105,7 +104,7 @@ class OverlayWriter:
 
     def write(self, segment: CaptionLike) -> None:
         """Copy the video up to the end of a segment, with its words in it; a silent one shows nothing new."""
-        from ..modeling.video_reader import exact_number
+        from ..video.reader import exact_number
 
         start, end = (exact_number(name, getattr(segment, name)) + self._zero for name in ("start_s", "end_s"))
         self._copy_until(start)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader import FrameChunk
+    from livecc_hf.video.reader import FrameChunk
 
 # A recording is read this many chunks ahead of the clock.
 _READ_AHEAD = 2

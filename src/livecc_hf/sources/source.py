@@ -12,7 +12,7 @@ from livecc_hf.sources.reader import ReconnectOptions, StreamReader
 from livecc_hf.sources.spec import SourceSpec, parse_spec
 
 if TYPE_CHECKING:
-    from livecc_hf.modeling.video_reader import FrameChunk
+    from livecc_hf.video.reader import FrameChunk
 
 # Segments of HLS come whole; so long ones go out evenly.
 _HLS_HOLD_S = 10.0
@@ -225,7 +225,7 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
 def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
     from livecc_hf.modeling.grammar import TURN_FRAMES
-    from livecc_hf.modeling.video_reader import iter_chunks, probe_video
+    from livecc_hf.video.reader import iter_chunks, probe_video
 
     if spec.kind == "file":
         limits = {"max_gap_s": options.max_gap_s}

@@ -25,7 +25,7 @@ from livecc_hf.modeling.grammar import (
 )
 from livecc_hf.modeling.video_file import VideoInfo, VideoReadError, probe_video
 from livecc_hf.modeling.video_processing_livecc import clip_limits, resize_limits
-from livecc_hf.modeling.video_reader import exact_number, iter_frames, measure_duration
+from livecc_hf.video.reader import exact_number, iter_frames, measure_duration
 
 from ..unusable import UnusableSample
 

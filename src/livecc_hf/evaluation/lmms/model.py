@@ -12,7 +12,8 @@ from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.running.commentary import Clip, Commentator
 from livecc_hf.evaluation.suites import LIVE, LIVECC
 from livecc_hf.evaluation.tasks.questions import FrameRule
-from livecc_hf.modeling.video_loading import LoadOptions, load_video
+from livecc_hf.modeling.video_loading import LoadOptions
+from livecc_hf.video.loading import load_video
 
 COMMENTARY = "commentary"  # the setting of `generation_kwargs` by which a task asks for one; its value is the protocol
 _SETTINGS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.modeling.grammar import CONTINUATION, split_turns
 from livecc_hf.modeling.video_file import probe_video
-from livecc_hf.modeling.video_reader import iter_chunks
+from livecc_hf.video.reader import iter_chunks
 
 from ..predictions.rows import CommentaryRow, Span
 from ..scorers.answers import LIVECC

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
+from livecc_hf.acceleration.video_packets import SkippedFramesError
 from livecc_hf.modeling.frames import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar import frame_pixel_budget
 from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
 from livecc_hf.modeling.video_open import VideoReadError, clock_start, demuxed, find_video_stream, open_video
-from livecc_hf.modeling.video_packets import SkippedFramesError
-from livecc_hf.modeling.video_reader import on_screen, open_before
+from livecc_hf.modeling.video_reader import on_screen
+from livecc_hf.video.source import RepairedSource
 
 from ..tasks.questions import FrameRule
 
@@ -145,7 +146,7 @@ def _decode(
 def _decode_once(
     path: str | os.PathLike, wanted: list[Fraction], keep: Callable[[torch.Tensor], torch.Tensor], skip: bool
 ) -> list[torch.Tensor]:
-    source, frames = open_before(path, wanted[0] - 1)
+    source, frames = RepairedSource.open_before(path, wanted[0] - 1)
     with closing(source):
         if skip:
             source.skip_unless(lambda appears, leaves: _is_between(wanted, appears, leaves))

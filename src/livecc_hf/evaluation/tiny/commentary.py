@@ -16,11 +16,11 @@ from livecc_hf.evaluation.scorers.events import event_ratios
 from livecc_hf.evaluation.scorers.figures import Figure
 from livecc_hf.evaluation.scorers.ratios import figure_of
 from livecc_hf.modeling.grammar import FRAME_STEP_S
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrate
 from livecc_hf.tiny.rendering import write_video
 from livecc_hf.tiny.scene import Scene
 from livecc_hf.tiny.world import simulate
+from livecc_hf.video.reader import iter_chunks
 
 from .scoring import Score, Turn, score_clip
 

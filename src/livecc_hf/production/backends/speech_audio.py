@@ -106,9 +106,10 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
         NoAudioError: if there is none.
         ValueError: if there is no decoder for any.
     """
-    from ...modeling.video_open import choose_stream
+    from ...modeling.video_open import choose_video
+    from ...video.sound import choose_sound
 
-    stream = choose_stream(container, "audio", choose_stream(container, "video"))
+    stream = choose_sound(container, choose_video(container))
     if stream is not None:
         return stream
     if container.streams.audio:

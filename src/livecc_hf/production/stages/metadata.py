@@ -68,7 +68,7 @@ def probe(video: str, with_duration: bool = True) -> dict[str, float | int]:
         ValueError: if it is no video.
     """
     # Imported here: the package brings torch, which a process that only compares numbers does not need.
-    from ...modeling.video_reader import measure_duration, probe_video
+    from ...video.reader import measure_duration, probe_video
 
     path = resolve_media(video)
     info = probe_video(path)

@@ -191,7 +191,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
     import torch
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-    from ...modeling.video_reader import iter_frames, probe_video
+    from ...video.reader import iter_frames, probe_video
 
     if not end_s > start_s:
         raise ValueError(f"the clip runs from {start_s} to {end_s} s: expected an end after its start")

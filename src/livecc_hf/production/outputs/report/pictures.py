@@ -161,7 +161,7 @@ def _without(strip: Strip, fault: str) -> Strip:
 
 
 def _load_reader() -> None:
-    from ....modeling import video_reader  # noqa: F401
+    from ....video import reader  # noqa: F401
 
 
 def read_strip(
@@ -176,7 +176,7 @@ def read_strip(
         n: how many pictures.
         side_px: the longer side of a picture; smaller ones are not made larger.
     """
-    from ....modeling.video_reader import probe_video
+    from ....video.reader import probe_video
 
     fault = None
     try:
@@ -200,7 +200,7 @@ def read_strip(
 def _read_picture(path: str, time_s: float, origin_s: float, side_px: int) -> Picture:
     from PIL import Image
 
-    from ....modeling.video_reader import iter_frames
+    from ....video.reader import iter_frames
 
     reader = iter_frames(path, time_s, fps=1, origin_s=origin_s)
     try:

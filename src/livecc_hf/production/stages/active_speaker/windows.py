@@ -68,7 +68,7 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     from torchvision.transforms.v2.functional import resize
 
     from ....data.media.paths import resolve_media
-    from ....modeling.video_reader import iter_frames, probe_video
+    from ....video.reader import iter_frames, probe_video
 
     path = resolve_media(video)
     # Half a step before the end, so that no frame too many comes by rounding.

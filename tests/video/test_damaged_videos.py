@@ -1,24 +1,28 @@
 """Files that are no video, or only part of one: one clear error, or what is there with a warning."""
 
+import functools
 import sys
 from fractions import Fraction
 
 import av
+import chosen
 import numpy as np
 import pytest
-from chosen import numbers, read
 from media import damage_time_table, number_of, write_audio, write_tone, write_video
 
-from livecc_hf.modeling.video_reader import (
+from livecc_hf.modeling import video_reader
+from livecc_hf.modeling.video_times import SteadyClock
+from livecc_hf.rendering.overlay import burn_captions
+from livecc_hf.video import reader
+from livecc_hf.video.reader import (
     VideoReadError,
     VideoReadWarning,
     iter_frames,
     measure_duration,
     probe_video,
 )
-from livecc_hf.modeling.video_times import SteadyClock
-from livecc_hf.rendering.overlay import burn_captions
 
+numbers, read = (functools.partial(function, reader=reader) for function in (chosen.numbers, chosen.read))
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
 
@@ -107,10 +111,14 @@ class TestErrors:
             probe_video(path)
 
 
+both_readers = pytest.mark.parametrize("reader", [reader, video_reader], ids=["package", "model"])
+
+
 class TestDamage:
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     @pytest.mark.parametrize("audio_s", [None, 10])
-    def test_a_file_cut_short_gives_what_is_there(self, tmp_path, suffix, audio_s):
+    @both_readers
+    def test_a_file_cut_short_gives_what_is_there(self, tmp_path, suffix, audio_s, reader):
         options = {"movflags": "faststart"} if suffix == ".mp4" else {}
         path = write_video(
             tmp_path / f"whole{suffix}", n_frames=100, audio_s=audio_s, muxer_options=options, codec_options={"g": "5"}
@@ -119,7 +127,7 @@ class TestDamage:
         cut = tmp_path / f"cut{suffix}"
         cut.write_bytes(whole[: len(whole) * 6 // 10])
         with pytest.warns(VideoReadWarning, match=r"[1-9]\.\d s of video were decoded, .*cut short .*ends at 10\.\d s"):
-            sampled = numbers(cut)
+            sampled = chosen.numbers(cut, reader=reader)
         assert 4 <= len(sampled) < 18
         # The last picture decoded may be concealed damage.
         assert sampled[:-2] == numbers(path)[: len(sampled) - 2]
@@ -130,7 +138,8 @@ class TestDamage:
         cut.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
         assert numbers(cut, end_s=2) == [0, 4, 9, 14]
 
-    def test_holes_are_skipped(self, tmp_path):
+    @both_readers
+    def test_holes_are_skipped(self, tmp_path, reader):
         path = write_video(tmp_path / "video.ts", n_frames=100, codec_options={"g": "1"})
         data = path.read_bytes()
         middle = len(data) // 188 // 2 * 188
@@ -138,7 +147,7 @@ class TestDamage:
         with pytest.warns(
             VideoReadWarning, match=r"10\.0 s of video were decoded.*damaged spot\(s\) were skipped or patched"
         ):
-            sampled = read(path)
+            sampled = chosen.read(path, reader=reader)
         assert sampled[:6] == [(0, 0.0), (4, 0.5), (9, 1.0), (14, 1.5), (19, 2.0), (24, 2.5)]
         assert sampled[-1] == (94, 9.5)
 

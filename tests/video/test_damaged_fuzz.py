@@ -10,16 +10,16 @@ from media import write_video
 from livecc_hf.captions.writers import Caption
 from livecc_hf.data.media.clip_frames import plan_clip, read_clip
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.video_reader import (
+from livecc_hf.production.stages.metadata import probe
+from livecc_hf.rendering.overlay import OverlayWarning, burn_captions
+from livecc_hf.sources.early_check import NoVideoError, check_is_video
+from livecc_hf.video.reader import (
     VideoReadError,
     VideoReadWarning,
     iter_frames,
     measure_duration,
     probe_video,
 )
-from livecc_hf.production.stages.metadata import probe
-from livecc_hf.rendering.overlay import OverlayWarning, burn_captions
-from livecc_hf.sources.early_check import NoVideoError, check_is_video
 
 # By file: 3 s of video with sound.
 KINDS = {

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from media import write_video
 
-from livecc_hf.modeling import video_packets, video_reader
-from livecc_hf.modeling.video_packets import PacketFilter, PictureKind
-from livecc_hf.modeling.video_reader import (
-    VideoReadWarning,
-    iter_frames,
-)
+from livecc_hf.acceleration import video_packets
+from livecc_hf.acceleration.video_packets import PacketFilter, PictureKind
+from livecc_hf.modeling import video_reader
+from livecc_hf.video import reader
+from livecc_hf.video.reader import VideoReadWarning
+from livecc_hf.video.source import RepairedSource
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
 pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
@@ -19,12 +19,13 @@ pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.
 
 @pytest.fixture
 def skipping(monkeypatch):
-    """Reads a file as usual, and decoding all of it: a function that returns what both give, and the packets skipped.
+    """Reads a file as the package does, and as a model repository decodes all of it.
+
+    It is a function that returns what both give, and the packets skipped.
 
     Each is a list of (pixels, sample, presentation and end time) of each frame.
     """
-    n_skipped, decode_all = 0, False
-    skip, may_skip = PacketFilter._skip, PacketFilter._may_skip
+    n_skipped, skip = 0, PacketFilter._skip
 
     def count(self, entry):
         nonlocal n_skipped
@@ -32,15 +33,13 @@ def skipping(monkeypatch):
         skip(self, entry)
 
     monkeypatch.setattr(PacketFilter, "_skip", count)
-    monkeypatch.setattr(PacketFilter, "_may_skip", lambda self: not decode_all and may_skip(self))
 
     def read_both(path, *args, **options):
-        nonlocal n_skipped, decode_all
+        nonlocal n_skipped
         n_skipped = 0
         given = []
-        for whole in (False, True):
-            decode_all = whole
-            frames = iter_frames(path, *args, **options)
+        for module in (reader, video_reader):
+            frames = module.iter_frames(path, *args, **options)
             given.append([(f.frame.numpy().tobytes(), f.time_s, f.pts_s, f.end_s) for f in frames])
         return *given, n_skipped
 
@@ -113,7 +112,7 @@ class TestSkipping:
             tmp_path / "video.mp4", n_frames=400, fps=30, paint=noisy, codec_options={"g": "10", "bf": "0"}
         )
         n_frames, starts = 0, []
-        account, read_file = PacketFilter.skipped_before, video_reader._Sampler.read
+        account, read_file = PacketFilter.skipped_before, RepairedSource.open_before
 
         def fail_once(self, frame):
             nonlocal n_frames
@@ -122,15 +121,15 @@ class TestSkipping:
                 self.give_up()
             return account(self, frame)
 
-        def note_start(self, start, skip):
+        def note_start(path, start, **options):
             starts.append(start)
-            return read_file(self, start, skip)
+            return read_file(path, start, **options)
 
         monkeypatch.setattr(PacketFilter, "skipped_before", fail_once)
-        monkeypatch.setattr(video_reader._Sampler, "read", note_start)
+        monkeypatch.setattr(RepairedSource, "open_before", note_start)
         usual, all_decoded, _ = skipping(path)
         assert usual == all_decoded
-        assert len(starts) == 3 and starts[0] is starts[2] is None
+        assert len(starts) == 2 and starts[0] is None
         assert 1 < starts[1] < 13
 
     def test_of_a_damaged_file_reads_it_again_whole(self, tmp_path, skipping):

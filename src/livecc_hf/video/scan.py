@@ -4,6 +4,8 @@ Headers give lengths as estimates: of a recording that was cut off, of one that 
 joined, and of damaged ones they are wrong or missing.
 """
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,8 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .video_open import VideoReadError, clock_start, demuxed, find_video_stream, import_av, open_video
-from .video_times import PacketReach
+from livecc_hf.modeling.video_open import (
+    VideoReadError,
+    clock_start,
+    demuxed,
+    find_video_stream,
+    import_av,
+    open_video,
+)
+
+from .reach import PacketReach
 
 # Matroska's elements: the header, the one that holds all the rest, and filling.
 _EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
@@ -59,12 +69,9 @@ def scan_packets(path: str | os.PathLike) -> PacketScan:
     return _scan(os.fspath(path), *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0)))
 
 
-def may_seek(path: str | os.PathLike, container: Any, stream: Any) -> bool:
-    """Whether a time leads to one place of an open file: by its index, or because its times never go back."""
-    name = container.format.name
-    if stream.frames > 0 and (name == "avi" or "mp4" in name):
-        return True  # its index names all of its pictures
-    if "matroska" in name and _is_one_segment(path):
+def is_seekable(path: str | os.PathLike, container: Any) -> bool:
+    """Return whether a time leads to one place of an open file because its times never go back."""
+    if "matroska" in container.format.name and _is_one_segment(path):
         return True
     try:
         return scan_packets(path).is_in_order
@@ -97,7 +104,7 @@ def _read(path: str, with_sound: bool) -> tuple[PacketScan, bool]:
 
 
 def _is_one_segment(path: str | os.PathLike) -> bool:
-    """Whether a Matroska file says that its first segment is all of it."""
+    """Return whether a Matroska file says that its first segment is all of it."""
     with Path(path).open("rb") as file:
         head = file.read(_HEAD_BYTES)
     at = 0
@@ -112,7 +119,7 @@ def _is_one_segment(path: str | os.PathLike) -> bool:
 
 
 def _element(data: bytes, at: int) -> tuple[bytes, int, int | None] | None:
-    """The name of the Matroska element at a place, where its content begins, and the content's size if it says."""
+    """Return the name of the Matroska element at a place, where its content begins, and how long that is if it says."""
     bounds = [at]
     for _ in ("name", "size"):
         first = data[bounds[-1] : bounds[-1] + 1]

@@ -1,0 +1,28 @@
+"""Which sound of a file belongs to its video."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from livecc_hf.modeling.video_open import recommendation
+
+
+def choose_sound(container: Any, video: Any) -> Any | None:
+    """Return the audio stream of an open file that a player would play.
+
+    Args:
+        container: an `av` input container.
+        video: the stream that is watched, `None` if there is none: in a broadcast of several programs, each has its own
+            sound.
+
+    Returns:
+        `None` if there is none that can be decoded.
+    """
+    # One without a rate has no description, or a damaged one.
+    streams = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
+    usual = container.streams.best("audio", video)
+
+    def rank(stream: Any) -> tuple:
+        return recommendation(stream), usual is not None and stream.index == usual.index
+
+    return max(streams, key=rank, default=None)
