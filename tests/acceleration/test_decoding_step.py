@@ -156,6 +156,58 @@ def test_it_runs_under_autocast(frames, fixed, processor, n_reads):
     assert all(len(taken(stream)) == 2 for stream in streams)
 
 
+def lora_model(model):
+    """A model with two adapters on it, neither merged, that say other things than it does."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    for name in ("first", "second"):
+        model.add_adapter(
+            peft.LoraConfig(target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False), name
+        )
+    model.set_adapter("first")
+    return model.eval()
+
+
+def four_bit_model(model):
+    """A model with those matrices in 4 bits whose width bitsandbytes takes on a CPU: one a layer."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    for layer in model.model.language_model.layers:
+        for name, linear in list(layer.named_modules()):
+            if isinstance(linear, torch.nn.Linear) and linear.in_features % 64 == 0:
+                n_in, n_out, has_bias = linear.in_features, linear.out_features, linear.bias is not None
+                held = bitsandbytes.nn.Linear4bit(n_in, n_out, has_bias, torch.float32, quant_type="nf4")
+                held.load_state_dict(linear.state_dict())
+                layer.set_submodule(name, held.to("cpu"))
+    assert sum(type(module).__name__ == "Linear4bit" for module in model.modules()) == 3
+    return model
+
+
+@pytest.mark.parametrize("make", [lora_model, four_bit_model])
+def test_adapters_and_four_bits_are_replayed_too(make, frames, make_model, processor, n_reads):
+    model = make(copy.deepcopy(make_model("mrope")))
+    plain = make_model("mrope").start_stream(processor, OPTIONS).push(frames[:10])
+    expected = model.start_stream(processor, OPTIONS).push(frames[:10])
+    assert not torch.allclose(plain[0].logits[0], expected[0].logits[0], atol=1e-3)
+    assert not n_reads
+    model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
+    assert_same(model.start_stream(processor, OPTIONS).push(frames[:10]), expected)
+    assert all(len(step.graphed.graphs) == 1 for step in n_reads)
+
+
+def test_an_adapter_that_is_switched_is_heard(frames, make_model, processor, n_reads):
+    model = lora_model(copy.deepcopy(make_model("mrope")))
+    said = []
+    for decode_step in (None, FixedDecoding(devices=["cpu"], capture=capture_eagerly)):
+        model.decode_step = decode_step
+        stream, segments = model.start_stream(processor, OPTIONS), []
+        for name, clip in (("first", frames[:8]), ("second", frames[8:10]), ("first", frames[10:12])):
+            model.set_adapter(name)
+            segments += stream.push(clip)
+        said.append(segments)
+    assert_same(*said)
+    assert len({id(step) for step in n_reads}) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("n_streams", [1, 3])
