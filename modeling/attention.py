@@ -163,7 +163,8 @@ class PackedCaches:
 
     def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
         """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
-        if like.device.type == "cuda":
+        # On AMD's GPUs, where PyTorch's device is "cuda" too, that form may mean the oldest keys instead of the newest.
+        if like.device.type == "cuda" and torch.version.hip is None:
             return causal_lower_right(n_new, n_all)
         key = n_new, n_all, like.device
         if key not in self._masks:  # the same in all layers; numbers, as attention would make of truth values

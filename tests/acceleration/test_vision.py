@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from livecc_hf.acceleration import vision
-from livecc_hf.acceleration.vision import PICTURE_SDPA, PatchProjection, picture_runs, use_lean_vision
+from livecc_hf.acceleration.vision import PICTURE_SDPA, PatchProjection, picture_groups, use_lean_vision
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
-GRIDS = [[3, 4, 6], [2, 6, 4], [1, 2, 4], [2, 4, 4]]  # of two sizes, the last two alone
+GRIDS = [[3, 4, 6], [2, 6, 4], [1, 2, 4], [2, 4, 4], [1, 4, 6]]  # of three sizes, the first in two places
 
 
 @pytest.fixture()
@@ -50,7 +50,11 @@ def test_pictures_of_one_size_are_one_call(towers, monkeypatch):
     monkeypatch.setattr(vision, "sdpa_attention_forward", lambda *args, **kw: calls.append(1) or attend(*args, **kw))
     lean = towers[1]
     lean(patches_of(GRIDS), grid_thw=torch.tensor(GRIDS))
-    assert picture_runs(GRIDS) == ((5, 24), (1, 8), (2, 16))
+    assert picture_groups(GRIDS) == (
+        (24, (slice(0, 120), slice(160, 184))),
+        (8, (slice(120, 128),)),
+        (16, (slice(128, 160),)),
+    )
     assert len(calls) == 3 * len(lean.blocks)
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from pooled import OPTIONS, assert_same
 from torch import nn
+from torch.nn.attention.bias import CausalBias
 
+from livecc_hf.modeling.attention import PackedCaches
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 MODELING = Path(__file__).parents[2] / "modeling"
@@ -101,3 +103,20 @@ def test_no_layer_of_transformers_is_named():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 assert not node.module.startswith("transformers.models"), path.name
+
+
+class OnCuda:
+    """What attention asks of a tensor before it makes a mask."""
+
+    device = torch.device("cuda")
+    new_full = staticmethod(torch.full)
+
+
+def test_on_an_amd_gpu_the_newest_keys_are_seen_by_a_table(monkeypatch):
+    """PyTorch calls it "cuda" too, but its causal attention may be aligned with the oldest keys."""
+    caches = PackedCaches([], [])
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert isinstance(caches._mask(2, 4, OnCuda), CausalBias)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    inf = torch.inf
+    assert caches._mask(2, 4, OnCuda).tolist() == [[0, 0, 0, -inf], [0, 0, 0, 0]]

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGeneration:
     """Return a model that streams, with shorter forward passes where they pay.
 
-    On a GPU its vision tower runs in few large operations, and decoding is replayed as a graph; a CPU gains next to
-    nothing by that.
+    On a GPU the vision tower runs in few large operations, decoding is replayed as a graph, and from here on PyTorch
+    leaves no attention to cuDNN in this process (see `avoid_cudnn_attention`); a CPU gains next to nothing by that.
 
     Args:
         model: a `LiveCCForConditionalGeneration`; changed in place.

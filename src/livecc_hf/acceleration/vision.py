@@ -5,17 +5,20 @@ What transformers does is slow on GPUs in three places, and is put right without
 - Patches are embedded by a 3-D convolution, for which cuDNN has no fast kernel in 16 bits. A convolution that sees
   each patch once is a matrix product.
 - Attention runs picture by picture, thousands of calls for a row, and asks the device for their lengths in every
-  block. Pictures of one size are a batch.
+  block. Pictures of one size are a batch, wherever they stand.
 - A frozen tower under gradient checkpointing still goes through it. Nothing is kept of what is not differentiated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import types
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -23,8 +26,18 @@ from torch.nn import functional
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from livecc_hf.acceleration.kernels import attention_kernels
+from livecc_hf.acceleration.kernels import avoid_cudnn_attention
+from livecc_hf.modeling.transfer import to_device
 
+try:
+    from transformers.vision_utils import get_vision_position_ids
+except ImportError:  # earlier versions compute positions in the tower
+    get_vision_position_ids = None
+
+# Whether a tower takes positions that were computed before.
+_KNOWS_POSITIONS = (
+    get_vision_position_ids is not None and "kwargs" in inspect.signature(get_vision_position_ids).parameters
+)
 PICTURE_SDPA = "picture_sdpa"
 
 
@@ -36,6 +49,7 @@ def use_lean_vision(visual: nn.Module) -> None:
     Args:
         visual: `model.model.visual`.
     """
+    avoid_cudnn_attention()
     if hasattr(visual.config, "window_size"):
         return  # most of its blocks attend within windows
     projection = visual.patch_embed.proj
@@ -61,7 +75,11 @@ class PatchProjection(nn.Conv3d):
 def _lean_forward(visual: nn.Module, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
     """Run the tower's own forward pass: attention is told of the grids, and no gradients are kept if it is frozen."""
     if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
-        keywords["pictures"] = picture_runs(grid_thw.tolist())
+        grids = grid_thw.tolist()
+        keywords["pictures"] = picture_groups(grids)
+        if _KNOWS_POSITIONS and "position_ids" not in keywords:
+            merge_size = visual.spatial_merge_size
+            keywords["position_ids"] = _patch_positions(grids, merge_size, hidden_states.device)
         # To the tower it is one picture, which it leaves whole: attention does the rest.
         keywords["cu_seqlens"] = torch.tensor([0, len(hidden_states)], dtype=torch.int32)
     is_frozen = not any(parameter.requires_grad for parameter in visual.parameters())
@@ -69,14 +87,42 @@ def _lean_forward(visual: nn.Module, hidden_states: torch.Tensor, grid_thw: torc
         return type(visual).forward(visual, hidden_states, grid_thw=grid_thw, **keywords)
 
 
-def picture_runs(grids: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """Return how many pictures of one size follow each other, and their patches.
+class PictureGroup(NamedTuple):
+    """Pictures of one size.
+
+    Attributes:
+        size: patches of each.
+        runs: where they are among all patches; those that follow each other are one run.
+    """
+
+    size: int
+    runs: tuple[slice, ...]
+
+
+def picture_groups(grids: Sequence[Sequence[int]]) -> tuple[PictureGroup, ...]:
+    """Return the pictures of videos by their size.
 
     Args:
         grids: t, h, w in patches of each video; each of its t steps is a picture.
     """
-    sizes = ((steps, height * width) for steps, height, width in grids)
-    return tuple((sum(steps for steps, _ in run), size) for size, run in groupby(sizes, key=lambda item: item[1]))
+    runs: dict[int, list[slice]] = {}
+    start = 0
+    for size, videos in groupby(grids, key=lambda grid: grid[1] * grid[2]):
+        end = start + size * sum(steps for steps, _, _ in videos)
+        runs.setdefault(size, []).append(slice(start, end))
+        start = end
+    return tuple(PictureGroup(size, tuple(of_size)) for size, of_size in runs.items())
+
+
+def _patch_positions(grids: Sequence[Sequence[int]], merge_size: int, device: torch.device) -> torch.Tensor:
+    """Return the row and column of each patch, (patches, 2); of a grid that was seen before nothing is computed."""
+    return torch.cat([_patch_positions_of(tuple(grid), merge_size, device) for grid in grids])
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # it outlives the caller's mode
+def _patch_positions_of(grid: tuple[int, ...], merge_size: int, device: torch.device) -> torch.Tensor:
+    return to_device(get_vision_position_ids(torch.tensor([grid]), merge_size), device)
 
 
 def _attend(
@@ -85,20 +131,23 @@ def _attend(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    pictures: tuple[tuple[int, int], ...] | None = None,
+    pictures: tuple[PictureGroup, ...] | None = None,
     **keywords,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each picture; all of shape (1, heads, patches, head size), pictures one after the other."""
-    with attention_kernels(query.device):
-        if pictures is None:
-            return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
-        attended, start = [], 0
-        for n_pictures, size in pictures:
-            batch = (
-                states[0, :, start : start + n_pictures * size].unflatten(1, (n_pictures, size)).transpose(0, 1)
-                for states in (query, key, value)
-            )
-            found, _ = sdpa_attention_forward(module, *batch, None, **keywords)
-            attended.append(found.flatten(0, 1))
-            start += n_pictures * size
-    return torch.cat(attended)[None], None
+    if pictures is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
+    attended: list[tuple[int, torch.Tensor]] = []
+    for size, runs in pictures:
+        batch = (_pictures_in(states[0], runs, size) for states in (query, key, value))
+        found = sdpa_attention_forward(module, *batch, None, **keywords)[0].flatten(0, 1)
+        parts = found.split([run.stop - run.start for run in runs])
+        attended += zip((run.start for run in runs), parts, strict=True)
+    return torch.cat([part for _, part in sorted(attended, key=itemgetter(0))])[None], None
+
+
+def _pictures_in(states: torch.Tensor, runs: Sequence[slice], size: int) -> torch.Tensor:
+    """Return pictures of one size as a batch, (pictures, heads, size, head size), of states (heads, patches, ...)."""
+    parts = [states[:, run] for run in runs]
+    together = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    return together.unflatten(1, (-1, size)).transpose(0, 1)

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from livecc_hf.acceleration.kernels import attention_kernels
+from livecc_hf.acceleration.kernels import avoid_cudnn_attention
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -45,6 +45,7 @@ def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
     """
     if model.config.text_config._attn_implementation != "sdpa":
         return
+    avoid_cudnn_attention()
     AttentionInterface.register(PACKED_SDPA, _attend)
     AttentionMaskInterface.register(PACKED_SDPA, _mask)
     model.set_attn_implementation({"text_config": PACKED_SDPA})
@@ -101,8 +102,7 @@ def _attend(
     lengths = cu_seq_lens_q.diff().tolist() if sample_lengths is None else sample_lengths
     in_a_row = [tensor.transpose(0, 1).flatten(1, 2)[None] for tensor in (query, key, value)]
     samples = zip(*(tensor.split(lengths, dim=2) for tensor in in_a_row), strict=True)
-    with attention_kernels(query.device):
-        parts = [sdpa_attention_forward(module, *sample, None, **keywords)[0] for sample in samples]
+    parts = [sdpa_attention_forward(module, *sample, None, **keywords)[0] for sample in samples]
     attended = torch.cat(parts, dim=1)
     return attended.reshape(rows, length, *attended.shape[2:]), None
 
