@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from .generation import TurnJob
 from .model_runner import Reading
 from .sampling import TokenChooser
@@ -27,7 +29,7 @@ class Answer:
         self._reading, self._chooser = reading, chooser
         self.token_ids: list[int] = []
         self.before = self._before_job = reading.state.snapshot()
-        self._drawn: object = None
+        self._drawn: torch.Tensor | None = None
 
     @property
     def is_over(self) -> bool:

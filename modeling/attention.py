@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from .kv_cache import StreamCache
 from .stream_together import TokenOfEach
@@ -23,7 +23,7 @@ from .transfer import to_device
 _PREFIX = "stream_"
 
 
-def use_stream_attention(language_model: torch.nn.Module) -> None:
+def use_stream_attention(language_model: PreTrainedModel) -> None:
     """Let a language model attend to streams' caches where its forward pass is given `stream_cache=PackedCaches(...)`.
 
     Without that keyword nothing changes: attention and masks are those that the model had.
@@ -173,7 +173,7 @@ class PackedCaches:
 
 
 def run(
-    module: torch.nn.Module, token_ids: torch.LongTensor, positions: torch.LongTensor, stream_cache, **inputs
+    module: PreTrainedModel, token_ids: torch.Tensor, positions: torch.Tensor, stream_cache, **inputs
 ) -> torch.Tensor:
     """Run the backbone's own forward pass over a packed sequence.
 

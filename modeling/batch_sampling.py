@@ -34,11 +34,11 @@ class ChoiceOfEach:
             kinds.setdefault(chooser.kind, {})[i] = chooser
         self._groups = [_Alike(alike, [contexts[i] for i in alike], n_new_tokens, device) for alike in kinds.values()]
         self._device = device
-        self._orders: dict[tuple, torch.LongTensor] = {}
+        self._orders: dict[tuple, torch.Tensor] = {}
 
     def choose(
-        self, logits: torch.FloatTensor, held: Sequence[int], speaking: Sequence[int]
-    ) -> tuple[torch.LongTensor, dict[int, Exception]]:
+        self, logits: torch.Tensor, held: Sequence[int], speaking: Sequence[int]
+    ) -> tuple[torch.Tensor, dict[int, Exception]]:
         """Choose a token for each stream that speaks.
 
         Args:
@@ -50,7 +50,8 @@ class ChoiceOfEach:
             (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that do not speak; and what
             failed for a stream, whose token is any too.
         """
-        held, chosen, order, failures = list(held), [], [], {}
+        held, chosen, order = list(held), [], []
+        failures: dict[int, Exception] = {}
         for group in self._groups:
             members = [i for i in held if i in group.choosers]
             if members:
@@ -60,7 +61,7 @@ class ChoiceOfEach:
         tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
         return tokens if order == held else tokens[self._order(held, order)], failures
 
-    def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.LongTensor:
+    def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.Tensor:
         key = tuple(wanted), tuple(held)
         if key not in self._orders:
             self._orders[key] = to_device(torch.tensor([held.index(i) for i in wanted]), self._device)
@@ -81,7 +82,7 @@ class _Alike:
         self._members = list(choosers)
         first = choosers[self._members[0]]
         self._processors, self._samples = list(first.processors), first.do_sample
-        self._ids: torch.LongTensor | None = None
+        self._ids: torch.Tensor | None = None
         if self._processors:
             # All that processors ask of a context is which tokens are in it: one stands in where another has more.
             known = [list(set(context)) for context in contexts]
@@ -92,11 +93,11 @@ class _Alike:
 
     def choose(
         self,
-        logits: torch.FloatTensor,
+        logits: torch.Tensor,
         members: list[int],
         speaking: Sequence[int],
         failures: dict[int, Exception],
-    ) -> torch.LongTensor:
+    ) -> torch.Tensor:
         """Choose for those members that speak; see `ChoiceOfEach.choose`."""
         if members != self._members:
             if self._ids is not None:
@@ -113,11 +114,11 @@ class _Alike:
 
     def _drawn(
         self,
-        probabilities: torch.FloatTensor,
-        best: torch.LongTensor,
+        probabilities: torch.Tensor,
+        best: torch.Tensor,
         speaking: Sequence[int],
         failures: dict[int, Exception],
-    ) -> torch.LongTensor:
+    ) -> torch.Tensor:
         """Return a token drawn for each member that speaks, the best for others."""
         tokens = list(best)
         for row, i in enumerate(self._members):
@@ -128,7 +129,7 @@ class _Alike:
                     failures[i] = error
         return torch.stack(tokens)
 
-    def _scores(self, logits: torch.FloatTensor, failures: dict[int, Exception]) -> torch.FloatTensor:
+    def _scores(self, logits: torch.Tensor, failures: dict[int, Exception]) -> torch.Tensor:
         try:
             return self._processed(logits, slice(None))
         except Exception as error:
@@ -145,8 +146,11 @@ class _Alike:
                 rows.append(logits[its].float())
         return torch.cat(rows)
 
-    def _processed(self, logits: torch.FloatTensor, rows: slice) -> torch.FloatTensor:
+    def _processed(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         scores = logits.float()
+        if self._ids is None:
+            return scores
+        ids = self._ids[rows, : self._n_ids]
         for process in self._processors:  # one by one: the list's own call inspects signatures for every token
-            scores = process(self._ids[rows, : self._n_ids], scores)
+            scores = process(ids, scores)
         return scores

@@ -50,9 +50,10 @@ class FrameQueue:
     def next_span_s(self) -> tuple[float, float]:
         """Where the turn of the first waiting frame begins and ends, in seconds from the stream's start."""
         start_s = self._next_start_s
-        if self._frames and self._times_s[0] is not None and self.n_turns:
+        time_s = self._times_s[0] if self._times_s else None
+        if time_s is not None and self.clock_start_s is not None and self.n_turns:
             # Whole turns only: the model learned labels such as 3.0-4.0, never 3.5-4.5.
-            dropped = int((self._times_s[0] - self.clock_start_s - start_s) / TURN_S + 1e-6)
+            dropped = int((time_s - self.clock_start_s - start_s) / TURN_S + 1e-6)
             start_s += max(dropped, 0) * TURN_S
         return start_s, start_s + self.turn_frames * FRAME_STEP_S
 
@@ -132,7 +133,7 @@ class FrameQueue:
 
     def _checked_times(
         self, timestamps_s: Sequence[float] | None, n_frames: int
-    ) -> tuple[float | None, list[float | None]]:
+    ) -> tuple[float | None, Sequence[float | None]]:
         """Return the time of the first frame, and one time for each frame, checked against what came before."""
         if self.n_turns + len(self._frames) and (timestamps_s is None) != (self._last_time_s is None):
             raise ValueError("timestamps_s was given for some pushes only: give it always or never in one stream")

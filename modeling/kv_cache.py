@@ -130,7 +130,8 @@ class CacheMemory:
         What is written behind the capacity is never read.
         """
         group, i = self._group_of[layer]
-        return group.layers[i][:2]
+        keys, values, *_ = group.layers[i]
+        return keys, values
 
     def clear_place(self, slot: int, first: int = 0) -> None:
         """Make what a place holds 0, from a token on.
@@ -251,7 +252,7 @@ class StreamCache:
         if not self.memory.is_movable:
             raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_movable")
         parts = list(self.memory.of_place(self.slot))
-        inv_freq, n_kept = tuple(inv_freq.tolist()), 0
+        frequencies, n_kept = tuple(inv_freq.tolist()), 0
         moved_back = self._hold_first_keys(parts)
         self.length = 0  # until all is in its place
         devices = {part[0].device for part in parts}  # layers may be on several
@@ -261,9 +262,9 @@ class StreamCache:
                 moved_back[to] = moved_back[source] + run.moved_back
             if run.first > n_kept:
                 if moved_back is None:
-                    turn = _turned_back(run.moved_back, inv_freq)
+                    turn = _turned_back(run.moved_back, frequencies)
                 else:  # from where they were first read
-                    turn = rotation(-moved_back[to, None] * torch.tensor(inv_freq))
+                    turn = rotation(-moved_back[to, None] * torch.tensor(frequencies))
                 turns = {device: tuple(t.to(device) for t in turn) for device in devices}
                 for part in parts:
                     _move(part, source, to, *turns[part[0].device])
@@ -272,7 +273,7 @@ class StreamCache:
         if moved_back is not None:
             self._moved_back = moved_back[:n_kept]
 
-    def _hold_first_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.LongTensor | None:
+    def _hold_first_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
         """Note keys that have not moved yet; return how far each has, or `None` where keys are held once."""
         if all(len(part) == 2 for part in parts):
             return None

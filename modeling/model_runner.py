@@ -46,7 +46,7 @@ class Reading:
     @property
     def grid_thw(self) -> tuple[int, int, int] | None:
         """How many patches there are in time, height and width; `None` without frames."""
-        return None if self.frames is None else self.video_processor.grid(self.frames)
+        return None if self.frames is None or self.video_processor is None else self.video_processor.grid(self.frames)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Plan:
     """A reading's tokens with their positions, and what the state becomes."""
 
     token_ids: list[int]
-    rows: torch.LongTensor  # (3, tokens)
+    rows: torch.Tensor  # (3, tokens)
     positions: PositionState
     spans: list[Span]
 
@@ -66,7 +66,7 @@ def new_memory(model, is_movable: bool = False, n_expected: int = 1) -> CacheMem
 
 
 @torch.no_grad()
-def read(model, readings: Sequence[Reading]) -> torch.FloatTensor:
+def read(model, readings: Sequence[Reading]) -> torch.Tensor:
     """Read what each stream reads next, all in one pass.
 
     Args:
@@ -143,7 +143,7 @@ class NextTokens:
         self._speak(range(len(states)))
 
     @torch.no_grad()
-    def read(self, token_ids: torch.LongTensor, streams: Sequence[int], step: int) -> torch.FloatTensor:
+    def read(self, token_ids: torch.Tensor, streams: Sequence[int], step: int) -> torch.Tensor:
         """Read one token of some streams; the caches count it, the rest of the state with `StreamState.note_said`.
 
         Args:
@@ -181,7 +181,7 @@ def _plan(model, reading: Reading) -> _Plan:
     positions, spans = copy.copy(state.positions), list(state.spans)
     types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
     ends = [token == reading.message_end_id for token in token_ids]
-    grids = [] if reading.frames is None else [reading.grid_thw]
+    grids = [] if reading.grid_thw is None else [reading.grid_thw]
     rows = []
     for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
         before = positions.next_position
@@ -227,22 +227,22 @@ def _check_room(model, state: StreamState, positions: PositionState, n_new_token
 
 def _video_inputs(model, readings: Sequence[Reading]) -> dict[str, torch.Tensor]:
     """Return what the model's body takes beside tokens: the patches and grids of those that bring frames."""
-    with_frames = [reading for reading in readings if reading.frames is not None]
+    videos = [(reading.frames, reading.video_processor) for reading in readings]
+    with_frames = [(frames, by) for frames, by in videos if frames is not None and by is not None]
     if not with_frames:
         return {}
     device = model.model.visual.device
-    grids = to_device(torch.tensor([reading.grid_thw for reading in with_frames]), device)
+    grids = to_device(torch.tensor([by.grid(frames) for frames, by in with_frames]), device)
     return {"pixel_values_videos": _patches(with_frames, device), "video_grid_thw": grids}
 
 
-def _patches(readings: Sequence[Reading], device: torch.device) -> torch.Tensor:
+def _patches(videos: Sequence[tuple[torch.Tensor, LiveCCVideoProcessor]], device: torch.device) -> torch.Tensor:
     """Return the patches (patches, 1176) of all frames; those of videos of one size are cut together, on the device."""
     alike: dict[tuple, list[int]] = {}
-    for i, reading in enumerate(readings):
-        frames = reading.frames
-        alike.setdefault((id(reading.video_processor), frames.shape, frames.device), []).append(i)
+    for i, (frames, by) in enumerate(videos):
+        alike.setdefault((id(by), frames.shape, frames.device), []).append(i)
     of_each: dict[int, torch.Tensor] = {}
     for places in alike.values():
-        videos = to_device(torch.stack([readings[i].frames for i in places]), device)
-        of_each |= zip(places, readings[places[0]].video_processor.cut(videos))
-    return torch.cat([of_each[i] for i in range(len(readings))])
+        stacked = to_device(torch.stack([videos[i][0] for i in places]), device)
+        of_each |= zip(places, videos[places[0]][1].cut(stacked))
+    return torch.cat([of_each[i] for i in range(len(videos))])

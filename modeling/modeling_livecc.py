@@ -58,10 +58,10 @@ class LiveCCModel(Qwen2VLModel):
 
     def get_rope_index(
         self,
-        input_ids: torch.LongTensor,
-        mm_token_type_ids: torch.IntTensor,
-        image_grid_thw: torch.LongTensor | None = None,
-        video_grid_thw: torch.LongTensor | None = None,
+        input_ids: torch.Tensor,
+        mm_token_type_ids: torch.Tensor,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +106,7 @@ class LiveCCModel(Qwen2VLModel):
         device = input_ids.device
         return positions.to(device), torch.tensor(deltas, device=device)
 
-    def _message_end_ids(self) -> torch.LongTensor:
+    def _message_end_ids(self) -> torch.Tensor:
         """Return the ids that close a message (`<|im_end|>` in Qwen2-VL's chat format)."""
         ids = self.config.message_end_token_id
         if ids is None:
@@ -118,17 +118,17 @@ def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) ->
     """Take from `grids` (by type, changed in place) those of one sequence's vision tokens, in order."""
     taken = []
     i = 0
-    types = types.tolist()
-    while i < len(types):
-        if types[i] == 0:
+    kinds = types.tolist()
+    while i < len(kinds):
+        if kinds[i] == 0:
             i += 1
             continue
-        if not grids[types[i]]:
+        if not grids[kinds[i]]:
             raise ValueError(
-                f"token {i} is a vision token of type {types[i]} (1 image, 2 video), but no grid is left for it: pass "
+                f"token {i} is a vision token of type {kinds[i]} (1 image, 2 video), but no grid is left for it: pass "
                 "the image_grid_thw / video_grid_thw that the processor returned"
             )
-        grid = grids[types[i]].pop(0)
+        grid = grids[kinds[i]].pop(0)
         taken.append(grid)
         i += grid[0] * (grid[1] // merge_size) * (grid[2] // merge_size)
     return taken

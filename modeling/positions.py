@@ -43,7 +43,7 @@ class PositionState:
     flat: bool = False
 
 
-def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -> torch.LongTensor:
+def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -> torch.Tensor:
     """Return the positions of one image's or video's tokens.
 
     Args:
@@ -60,7 +60,7 @@ def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -
 
 @lru_cache(maxsize=8)  # the turns of a stream have the same grid
 @torch.inference_mode(False)  # it outlives the caller's mode
-def _grid_positions(t: int, h: int, w: int) -> torch.LongTensor:
+def _grid_positions(t: int, h: int, w: int) -> torch.Tensor:
     return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).T
 
 
@@ -71,7 +71,7 @@ def extend_positions(
     scheme: str,
     message_ends: Sequence[bool] | torch.Tensor | None = None,
     merge_size: int = 2,
-) -> torch.LongTensor:
+) -> torch.Tensor:
     """Return the positions of the next tokens of a sequence and move `state` past them.
 
     Args:
@@ -105,7 +105,7 @@ def _plain(values: Sequence | torch.Tensor) -> list:
     return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
-def _one_by_one(n_tokens: int, state: PositionState) -> torch.LongTensor:
+def _one_by_one(n_tokens: int, state: PositionState) -> torch.Tensor:
     """Number tokens as text is, and move `state` past them."""
     first = state.next_position
     state.next_position += n_tokens

@@ -234,7 +234,9 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _encode_turns(self, frames, spans, turn_words, query, frame_options) -> dict[str, torch.Tensor]:
         """Tokenise the turns and cut the frames into patches; see :meth:`encode_commentary`."""
-        input_ids, labels, patches, grids = [], [], [], []
+        input_ids: list[int] = []
+        labels: list[int] = []
+        patches, grids = [], []
         merge = self.video_processor.merge_size**2
         for span, words in zip(spans, turn_words):
             turn_frames = frames[span.first_frame : span.first_frame + span.n_frames]
@@ -252,11 +254,11 @@ class StreamingProcessor(Qwen2VLProcessor):
             patches.append(turn_patches)
             grids.append(grid)
         newline = self._encode(TURN_JOINT)[1:]
-        input_ids = torch.tensor(input_ids + newline)
+        all_ids = torch.tensor(input_ids + newline)
         return {
-            "input_ids": input_ids,
+            "input_ids": all_ids,
             "labels": torch.tensor(labels + [IGNORE_INDEX] * len(newline)),
-            "mm_token_type_ids": torch.tensor(self.create_mm_token_type_ids([input_ids])[0]),
+            "mm_token_type_ids": torch.tensor(self.create_mm_token_type_ids([all_ids])[0]),
             "pixel_values_videos": torch.cat(patches),
             "video_grid_thw": torch.cat(grids),
         }

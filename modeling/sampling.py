@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from transformers import (
@@ -29,7 +30,7 @@ class SilenceThresholdLogitsProcessor(LogitsProcessor):
         self.token_id = token_id
         self.threshold = threshold
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores (batch, vocabulary), the token at minus infinity where it is improbable."""
         improbable = scores.softmax(dim=-1)[:, self.token_id] < self.threshold
         scores = scores.clone()
@@ -51,7 +52,7 @@ class TokenChooser:
     """
 
     def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id):
-        values = {}
+        values: dict[str, Any] = {}
         for name, live_default in LIVE_DEFAULTS.items():
             candidates = (getattr(options, name), getattr(generation_config, name, None), live_default)
             values[name] = next(value for value in candidates if value is not None)
@@ -77,7 +78,7 @@ class TokenChooser:
         """What is the same for choosers that choose alike, but for what they draw."""
         return self.do_sample, *map(_kind, self.processors)
 
-    def draw(self, probabilities: torch.FloatTensor) -> torch.LongTensor:
+    def draw(self, probabilities: torch.Tensor) -> torch.Tensor:
         """Return a token drawn by its probability, of shape ().
 
         As `torch.multinomial` draws one, but without its checks, by which one stream would fail all others on CUDA.
@@ -98,7 +99,7 @@ class TokenChooser:
         """Go back to a snapshot."""
         if snapshot is None:
             self._generator = None
-        else:
+        elif self._generator is not None:
             self._generator.set_state(snapshot)
 
 

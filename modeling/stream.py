@@ -110,12 +110,13 @@ class CommentaryStream:
         self.options = options
         self._window = options.make_window()
         self._memory = memory if self._window.kind == "sliding" else None
-        self.state: StreamState | None = None
+        self._state: StreamState | None = None
         self._model = model
         self._processor = processor
         limit = resize_limits(processor.video_processor).longest_edge
         max_pixels = options.max_pixels or max(min(LIVE_MAX_PIXELS, limit), options.min_pixels or 0)
         resize_limits(processor.video_processor, options.min_pixels, max_pixels)
+        self._max_pixels = max_pixels
         self._frame_options = {
             "min_pixels": options.min_pixels,
             "max_pixels": max_pixels,
@@ -128,12 +129,12 @@ class CommentaryStream:
         options, processor = self.options, self._processor
         chooser = self._make_chooser(options)  # may fail; nothing is taken before it
         memory = self._memory
-        if memory is None and self.state is not None:
-            memory = self.state.cache.memory
+        if memory is None and self._state is not None:
+            memory = self._state.cache.memory
         elif memory is None:
             memory = new_memory(self._model, is_movable=self._window.kind == "sliding")
         self.release()
-        self.state = StreamState(StreamCache(memory))
+        self._state = StreamState(StreamCache(memory))
         self._chooser = chooser
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
@@ -164,9 +165,9 @@ class CommentaryStream:
 
     def release(self) -> None:
         """Give the memory of the cache back; the stream is over until :meth:`reset`."""
-        if self.state is not None:
-            self.state.cache.release()
-        self.state = None
+        if self._state is not None:
+            self._state.cache.release()
+        self._state = None
 
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Show frames and return the turns they complete.
@@ -313,9 +314,20 @@ class CommentaryStream:
         return self._processor.decode_answer(answer.token_ids) if answer.token_ids else ""
 
     @property
+    def state(self) -> StreamState:
+        """What the model has read and said, as far as it remembers.
+
+        Raises:
+            StreamFinishedError: after :meth:`release`.
+        """
+        if self._state is None:
+            raise StreamFinishedError("the stream was released: call reset() to start again, or start a new stream")
+        return self._state
+
+    @property
     def max_pixels(self) -> int:
         """How many pixels of a frame are seen at most."""
-        return self._frame_options["max_pixels"]
+        return self._max_pixels
 
     @property
     def turn_tokens(self) -> int:
@@ -425,8 +437,8 @@ class CommentaryStream:
             end_s - state.seen_from_s > REPREFILL_S
             or state.positions.next_position + len(state.pending_ids) + n_tokens > limit
         ):
-            self.state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
-            self.state.seen_from_s = start_s
+            self._state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
+            self._state.seen_from_s = start_s
 
     def _make_chooser(self, options: StreamOptions) -> TokenChooser:
         processor = self._processor

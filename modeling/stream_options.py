@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from .window import WINDOWS, Window
 
@@ -110,7 +111,7 @@ def option_type(option: dataclasses.Field) -> type:
     return {"bool": bool, "int": int, "float": float, "str": str}[option.type.removesuffix(" | None")]
 
 
-def _check_switch(name: str, value, default: bool | None) -> None:
+def _check_switch(name: str, value: Any, default: Any) -> None:
     if not isinstance(value, bool) and not (value is None and default is None):
         raise ValueError(f"{name}={value!r:.80}: expected True or False")
 

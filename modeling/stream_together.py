@@ -25,7 +25,7 @@ class TokenOfEach:
         self._slots, self._lengths = [cache.slot for cache in caches], [cache.length for cache in caches]
         self._n_slots, self._n_tokens = max(self._slots) + 1, max(self._lengths) + 1
         self._is_all = self._slots == list(range(self._n_slots))
-        self._on_device: dict[torch.device, torch.LongTensor] = {}
+        self._on_device: dict[torch.device, torch.Tensor] = {}
         self._places: dict[tuple, _Places] = {}
 
     def move_on(self) -> None:
@@ -69,7 +69,7 @@ class TokenOfEach:
         """Return the rows (B, ...) of the streams from those of all places."""
         return placed if self._is_all else placed[self._index(placed.device)]
 
-    def _index(self, device: torch.device) -> torch.LongTensor:
+    def _index(self, device: torch.device) -> torch.Tensor:
         if device not in self._on_device:
             self._on_device[device] = to_device(torch.tensor(self._slots), device)
         return self._on_device[device]

@@ -67,8 +67,8 @@ class StreamingMixin:
         """
         stream = self.start_stream(processor, options, **keywords)
         if isinstance(video, str | os.PathLike):
-            chunks = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
-            chunks = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in chunks)
+            in_file = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
+            chunks: Iterable = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in in_file)
         elif start_s is not None or end_s is not None:
             raise ValueError("start_s and end_s need a file: cut the frames before passing them")
         else:

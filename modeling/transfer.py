@@ -19,7 +19,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def to_host(tokens: torch.LongTensor) -> Callable[[], list[int]]:
+def to_host(tokens: torch.Tensor) -> Callable[[], list[int]]:
     """Begin to copy tokens to this process; the result waits for them."""
     if tokens.device.type != "cuda":
         return tokens.tolist

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -194,7 +194,7 @@ class VideoSource:
     @classmethod
     def open_before(
         cls, path: str | os.PathLike, start: Fraction | None, **options: Any
-    ) -> tuple["VideoSource", Iterator[TimedFrame]]:
+    ) -> tuple[Self, Iterator[TimedFrame]]:
         """Open a file, with its frames from before `start` (seconds) on: by a seek where that is exact.
 
         Args:

@@ -57,7 +57,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         do_resize: bool = True,
-    ) -> tuple[torch.Tensor, torch.LongTensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn the frames of one video (or of one turn) into the vision tower's input.
 
         The same steps as a call of the processor, without its bookkeeping: this runs once a turn.
@@ -78,7 +78,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         frames = self.resized(frames, min_pixels, max_pixels, do_resize)
         return self.cut(frames[None])[0], torch.tensor([self.grid(frames)])
 
-    def cut(self, videos: torch.Tensor) -> torch.FloatTensor:
+    def cut(self, videos: torch.Tensor) -> torch.Tensor:
         """Return the patches of some videos, on their device.
 
         Args:

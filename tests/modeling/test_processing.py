@@ -156,5 +156,6 @@ def test_frames_of_several_sizes_are_cut_as_each_alone(processor):
     ]
     readings = [Reading(None, [], 0, 0.0, 0, frames=video, video_processor=video_processor) for video in videos]
     alone = [video_processor.frames_to_patches(video, do_resize=False) for video in videos]
-    assert torch.equal(_patches(readings, torch.device("cpu")), torch.cat([patches for patches, _ in alone]))
+    pairs = [(video, video_processor) for video in videos]
+    assert torch.equal(_patches(pairs, torch.device("cpu")), torch.cat([patches for patches, _ in alone]))
     assert [list(reading.grid_thw) for reading in readings] == [grid[0].tolist() for _, grid in alone]

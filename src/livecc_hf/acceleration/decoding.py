@@ -93,7 +93,7 @@ class DecodeStep:
         self.graphed = CUDAGraphed(self._step, self._modules, self._slots.counts, capture)
         self._device = model.get_input_embeddings().weight.device
         self._chosen_slots: list[int] = []
-        self._chosen: torch.LongTensor | None = None
+        self._chosen: torch.Tensor | None = None
 
     def check(self) -> bool:
         """Look at the model's modules again, and return whether steps will be replayed as a graph."""
@@ -107,7 +107,7 @@ class DecodeStep:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def read(self, token_ids: torch.LongTensor, positions: torch.LongTensor, slots: Sequence[int]) -> torch.FloatTensor:
+    def read(self, token_ids: torch.Tensor, positions: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
         """Read a token of each of some streams that speak.
 
         Args:
@@ -134,11 +134,11 @@ class DecodeStep:
     def _choose(self, slots: Sequence[int]) -> None:
         self._chosen_slots, self._chosen = list(slots), to_device(torch.tensor(slots), self._device)
 
-    def _in_slots(self, values: torch.LongTensor) -> torch.LongTensor:
+    def _in_slots(self, values: torch.Tensor) -> torch.Tensor:
         """Return values (b,) of the streams at their slots, (n,)."""
         return values.new_zeros(self._slots.n_used).index_copy_(0, self._chosen, values)
 
-    def _step(self, token_ids: torch.LongTensor, positions: torch.LongTensor) -> torch.FloatTensor:
+    def _step(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         self._slots.look(len(token_ids))
         logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._slots))
         self._slots.advance()

@@ -31,7 +31,7 @@ def n_parts(n_heads: int, n_keys: int) -> int:
     return parts
 
 
-def split_mask(last: torch.LongTensor, n_keys: int, n_heads: int, dtype: torch.dtype) -> torch.Tensor:
+def split_mask(last: torch.Tensor, n_keys: int, n_heads: int, dtype: torch.dtype) -> torch.Tensor:
     """Return what is added to the scores of streams that see their keys up to one of them.
 
     Args:

@@ -117,7 +117,7 @@ class CommentaryCollator:
             starts.append(start)
         return starts
 
-    def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.LongTensor:
+    def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the (3, L) positions that `LiveCCModel.get_rope_index` gives the sample on its own."""
         merge_size = self.config.vision_config.spatial_merge_size
         types = sample["mm_token_type_ids"]
