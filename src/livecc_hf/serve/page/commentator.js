@@ -30,7 +30,7 @@ export class Commentator {
     this.previousOf = () => ""; // the words before a time
     this.connection = null;
     this.timer = null;
-    this.shown = []; // frames whose words have not come: {timeS, presentedMs}
+    this.shown = []; // frames whose words have not come: {timeS, presentedMs, sentMs}
     this.asked = new Map(); // questions whose answers have not come: when they were asked, in seconds
     this.nAsked = 0;
     this.run = 0; // counts sessions, so that what is late is known
@@ -146,7 +146,7 @@ export class Commentator {
     this.grabber = new FrameGrabber(player.video, {
       maxPixels: this.maxPixels,
       onFrame: (timeS, file, presentedMs) => {
-        this.shown.push({ timeS, presentedMs });
+        this.shown.push({ timeS, presentedMs, sentMs: performance.now() });
         if (!connection.show(timeS, file)) this.dropped();
         if (!player.isWanted) this.holdPlace(); // a frame that was on its way ends a pause
       },
@@ -171,15 +171,17 @@ export class Commentator {
     this.nFailures = 0;
     this.placeS = message.end_s;
     this.nDroppedThere = message.n_dropped_frames;
-    let presentedMs = null;
-    while (this.shown.length && this.shown[0].timeS < message.end_s - STEP_S / 2) {
-      ({ presentedMs } = this.shown.shift());
-    }
+    const heardMs = performance.now();
+    let last = { presentedMs: null, sentMs: null };
+    while (this.shown.length && this.shown[0].timeS < message.end_s - STEP_S / 2) last = this.shown.shift();
     this.on.segment({
-      presentedMs,
+      presentedMs: last.presentedMs,
+      sentMs: last.sentMs,
+      heardMs,
       startS: message.start_s,
       endS: message.end_s,
       text: message.text,
+      latencyS: message.latency_s,
       turnS: message.turn_s,
     });
     this.on.counted();
