@@ -184,7 +184,7 @@ class VideoSource:
         except BaseException:
             self.container.close()
             raise
-        self.clock = SteadyClock(usual_duration(self.stream))
+        self.clock: SteadyClock[Fraction] = SteadyClock(usual_duration(self.stream))
         self.n_damaged = 0
         self.header_end = self._end_by_header()
         self._best_effort = BestEffort()
@@ -202,7 +202,9 @@ class VideoSource:
             start: `None`: from the first frame on.
             **options: of the class.
         """
-        for margin_s in _SEEK_MARGINS_S if start is not None else ():
+        for margin_s in _SEEK_MARGINS_S:
+            if start is None:
+                break
             source = cls(path, **options)
             # What lies past the end by the header is past a jump of times that is damage, or the header is wrong.
             is_far = start - source.clock_start() >= _SEEK_FROM_S and start <= (source.header_end or start)
@@ -215,7 +217,7 @@ class VideoSource:
         source = cls(path, **options)
         return source, source.frames()
 
-    def __enter__(self) -> "VideoSource":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -323,7 +325,7 @@ class VideoSource:
             at_end: whether the file was read to its end, where a missing tail shows.
         """
         if damage := self.damage(at_end):
-            decoded = f"{float(max(last_end - first, 0)):.1f} s of video were decoded"
+            decoded = f"{max(float(last_end - first), 0):.1f} s of video were decoded"
             message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"
             warnings.warn(message, VideoReadWarning, stacklevel=4)
 

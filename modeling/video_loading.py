@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -95,7 +95,7 @@ def load_video(
     path: str | os.PathLike,
     video_processor: FrameResizer,
     options: LoadOptions | None = None,
-    read: Callable[..., Iterator[SampledFrame]] = iter_frames,
+    read: Callable[..., Generator[SampledFrame, None, None]] = iter_frames,
     measure: Callable[[str], float] = measure_duration,
 ) -> LoadedVideo:
     """Read a video as the model is asked about it.
@@ -128,13 +128,15 @@ def load_video(
     origin_s = info.clock_start_s
     n_frames, fps = _plan(measure(path), info.first_pts_s - origin_s, options)
     limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
-    times_s, frames, source, resized = [], [], None, None
+    times_s: list[float] = []
+    frames: list[torch.Tensor] = []
+    source: torch.Tensor | None = None
     with closing(read(path, options.start_s, options.end_s, fps, origin_s)) as sampled:
         for item in sampled:
-            if item.frame is not source:
-                source, resized = item.frame, _resized(item.frame, limits, video_processor, options)
+            is_same = item.frame is source  # shown for longer
+            frames.append(frames[-1] if is_same else _resized(item.frame, limits, video_processor, options))
+            source = item.frame
             times_s.append(item.time_s)
-            frames.append(resized)
     if len(frames) > options.most:  # by rounding, or where times are damaged
         kept = torch.linspace(0, len(frames) - 1, options.most).round().long().tolist()
         times_s, frames = [times_s[i] for i in kept], [frames[i] for i in kept]

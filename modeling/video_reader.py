@@ -19,7 +19,7 @@ rationals (`pts * time_base`), so the choice does not depend on rounding. Conven
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -89,7 +89,7 @@ def iter_frames(
     end_s: float | Fraction | None = None,
     fps: float | Fraction = 2.0,
     origin_s: float | Fraction = 0,
-) -> Iterator[SampledFrame]:
+) -> Generator[SampledFrame, None, None]:
     """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
 
     Memory stays flat: frames are decoded as they are asked for, and only chosen ones are converted to RGB.
@@ -192,12 +192,12 @@ class FrameSampler:
         self.path = path
         self.start, self.end = (None if time is None else time + self.origin for time in (start, end))
         self.source: VideoSource | None = None
-        self.first: Fraction | None = None
-        self.leaves: Fraction | None = None
+        self._first: Fraction | None = None
+        self._leaves: Fraction | None = None
         self.count = 0
         self.at_end = False
 
-    def frames(self) -> Iterator[SampledFrame]:
+    def frames(self) -> Generator[SampledFrame, None, None]:
         """Yield the chosen frames, and warn of damage where reading ends."""
         try:
             yield from self.read(self.start)
@@ -219,8 +219,8 @@ class FrameSampler:
         shown = next(frames, None)
         if shown is None:
             return
-        if self.first is None:
-            self.first = shown.time if start is None else max(start, shown.time)
+        if self._first is None:
+            self._first = shown.time if start is None else max(start, shown.time)
             self._orientation = display_orientation(shown.frame)
             self._size_px = (shown.frame.width, shown.frame.height)
         self.begin()
@@ -232,6 +232,17 @@ class FrameSampler:
     def picture(self, frame: Any) -> torch.Tensor:
         """Return a decoded frame as the model sees it."""
         return frame_to_rgb(frame, self._orientation, self._size_px)
+
+    @property
+    def first(self) -> Fraction:
+        """The first sample time, in seconds.
+
+        Raises:
+            VideoReadError: if no frame was decoded.
+        """
+        if self._first is None:
+            raise nothing_decoded(self.path)
+        return self._first
 
     def sample_time(self, number: int) -> Fraction:
         """Return a sample time in seconds; the first has number 0."""
@@ -248,35 +259,34 @@ class FrameSampler:
 
     def _choose(self, shown: Iterator[tuple[Fraction, Fraction, Any, bool]]) -> Iterator[SampledFrame]:
         sample = self.sample_time(self.count)
-        for appears, self.leaves, frame, self.at_end in shown:
-            image = None
-            while self.is_before_end(sample) and (sample < self.leaves or (sample == self.leaves and not self.at_end)):
+        for appears, leaves, frame, self.at_end in shown:
+            self._leaves, image = leaves, None
+            while self.is_before_end(sample) and (sample < leaves or (sample == leaves and not self.at_end)):
                 if image is None:
                     image = self.picture(frame)
                 # Counted first: a frame that was given is not given again.
                 self.count += 1
-                yield SampledFrame(image, *(float(time - self.origin) for time in (sample, appears, self.leaves)))
+                yield SampledFrame(image, *(float(time - self.origin) for time in (sample, appears, leaves)))
                 sample = self.sample_time(self.count)
             if not self.is_before_end(sample):
                 self.at_end = False
                 break
 
     def _warn(self) -> None:
-        if self.leaves is not None:
-            self.source.warn_of_damage(self.first, self.leaves, self.at_end)
+        if self.source is not None and self._leaves is not None:
+            self.source.warn_of_damage(self.first, self._leaves, self.at_end)
 
     def _finish(self) -> None:
         """Warn of damage, and raise VideoReadError if nothing was given."""
-        if self.first is None:
-            raise nothing_decoded(self.path)
+        first = self.first
         self._warn()
         if self.count:
             return
-        first, last = float(self.first - self.origin), float(self.leaves - self.origin)
-        if self.end is not None and self.end <= self.first:
-            end = float(self.end - self.origin)
-            raise VideoReadError(f"end_s={end:g}: the first frame of {self.path} is at {first:g} s")
-        raise VideoReadError(f"start_s={first:g} lies past the end of {self.path}, at {last:.2f} s")
+        first_s, last_s = float(first - self.origin), float((self._leaves or first) - self.origin)
+        if self.end is not None and self.end <= first:
+            end_s = float(self.end - self.origin)
+            raise VideoReadError(f"end_s={end_s:g}: the first frame of {self.path} is at {first_s:g} s")
+        raise VideoReadError(f"start_s={first_s:g} lies past the end of {self.path}, at {last_s:.2f} s")
 
 
 def on_screen(source: VideoSource, frames: Iterator[Any]) -> Iterator[tuple[Fraction, Fraction, Any, bool]]:

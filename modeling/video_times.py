@@ -7,7 +7,7 @@ it began where recordings were joined end to end. After a jump, what follows is 
 
 from collections import deque
 from fractions import Fraction
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 # A step past everything that the file's packets have reached is damage if it is longer than this, in seconds.
 MAX_GAP_S = 3600
@@ -20,6 +20,8 @@ FALLBACK_DURATION_S = Fraction(1, 25)
 _RECENT_STEPS = 5
 # Past clocks that are tried when times jump: damage to single time stamps goes back to the clock before.
 _MOST_OFFSETS = 8
+
+TimeT = TypeVar("TimeT", Fraction, int)  # seconds, or ticks
 
 
 def usual_duration(stream: Any) -> Fraction:
@@ -54,7 +56,7 @@ class BestEffort:
         return pts if pts is not None and (dts is None or self._faulty_pts <= self._faulty_dts) else dts
 
 
-class SteadyClock:
+class SteadyClock(Generic[TimeT]):
     """Settles times one after the other; what it gives never goes back.
 
     Times are in seconds, or in whole ticks of which `second` make one.
@@ -72,20 +74,20 @@ class SteadyClock:
         n_backward: how many times lay in the past; they were not settled.
     """
 
-    def __init__(self, usual: Fraction | int, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
+    def __init__(self, usual: TimeT, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
         self.max_gap_s = max_gap_s
         self._max_gap = Fraction(max_gap_s) * second
+        self._usual: Any = usual  # here and below numbers of either kind, which go together
         if usual > self._max_gap:  # the rate by the header is damage, too
-            usual = max(1, second // 25) if isinstance(usual, int) else FALLBACK_DURATION_S * second
-        self._usual = usual
+            self._usual = max(1, second // 25) if isinstance(usual, int) else FALLBACK_DURATION_S * second
         # A damaged time table makes a wrong rate, too.
-        self._going_on = max(_MIN_RESTART_S * second, MIN_RESTART_FRAMES * min(usual, second))
-        self._steps: deque[Fraction | int] = deque(maxlen=_RECENT_STEPS)
-        self._offsets = [0]
-        self.last: Fraction | int | None = None
+        self._going_on = max(_MIN_RESTART_S * second, MIN_RESTART_FRAMES * min(self._usual, second))
+        self._steps: deque[Any] = deque(maxlen=_RECENT_STEPS)
+        self._offsets: list[Any] = [0]
+        self.last: TimeT | None = None
         self.n_jumps = self.n_restarts = self.n_backward = 0
 
-    def settle(self, time: Fraction | int | None, reached: Fraction | int | None = None) -> Fraction | int | None:
+    def settle(self, time: TimeT | None, reached: Fraction | int | None = None) -> TimeT | None:
         """Return when a frame appears that the file says to appear at `time`.
 
         Args:
@@ -95,27 +97,29 @@ class SteadyClock:
         Returns:
             `None` for a frame that is out of order, in the past.
         """
-        if self.last is None:
+        last: Any = self.last
+        if last is None:
             self.last = time if time is not None else 0 * self._usual
         elif time is None:
-            self.last += self._usual
-        elif 0 <= (step := time - self._offsets[0] - self.last) <= self._going_on:
+            self.last = last + self._usual
+        elif 0 <= (step := time - self._offsets[0] - last) <= self._going_on:
             self._steps.append(step)
-            self.last += step
+            self.last = last + step
         else:
-            settled = self._settled(time, self.last if reached is None else max(self.last, reached))
+            settled = self._settled(time, last, last if reached is None else max(last, reached))
             if settled is None:
                 self.n_backward += 1
                 return None
             self.last = settled
         return self.last
 
-    def length(self, start: Fraction, duration: Fraction, reached: Fraction | None = None) -> Fraction:
+    def length(self, start: TimeT, duration: TimeT, reached: Fraction | int | None = None) -> TimeT:
         """Return how long what appears at `start` stays: its `duration` by the file unless that is damage too."""
-        limit = self._max_gap if reached is None else self._max_gap + max(reached - start, 0)
+        past: Any = 0 if reached is None else reached - start
+        limit = self._max_gap + max(past, 0)
         return duration if 0 < duration <= limit else self._usual_step()
 
-    def _usual_step(self) -> Fraction | int:
+    def _usual_step(self) -> Any:
         return sorted(self._steps)[len(self._steps) // 2] if len(self._steps) == _RECENT_STEPS else self._usual
 
     def faults(self) -> list[str]:
@@ -128,11 +132,11 @@ class SteadyClock:
         )
         return [text.format(number) for number, text in faults if number]
 
-    def _settled(self, time: Fraction | int, reached: Fraction | int) -> Fraction | int | None:
-        steps = {offset: time - offset - self.last for offset in self._offsets}
+    def _settled(self, time: Any, last: Any, reached: Any) -> Any | None:
+        steps = {offset: time - offset - last for offset in self._offsets}
         # What goes on where a past clock stopped ends damage to a few times; else the clock is as it was.
         fitting = [offset for offset, step in steps.items() if 0 <= step <= self._going_on]
-        limit = reached - self.last + self._max_gap
+        limit = reached - last + self._max_gap
         fitting += [offset for offset, step in steps.items() if 0 <= step <= limit]
         if fitting:
             offset = fitting[0]
@@ -143,6 +147,6 @@ class SteadyClock:
                 return None
             self.n_restarts += behind > 0
             self.n_jumps += behind < 0
-            offset = time - (self.last + self._usual_step())
+            offset = time - (last + self._usual_step())
         self._offsets = [offset, *self._offsets[: _MOST_OFFSETS - 1]]
         return time - offset

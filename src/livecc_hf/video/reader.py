@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -56,7 +56,7 @@ def iter_frames(
     fps: float | Fraction = 2.0,
     origin_s: float | Fraction = 0,
     max_gap_s: float | Fraction = MAX_GAP_S,
-) -> Iterator[SampledFrame]:
+) -> Generator[SampledFrame, None, None]:
     """Stream a file's frames at `fps`; as `livecc_hf.modeling.video_reader.iter_frames`, but for one argument.
 
     Args:
@@ -91,8 +91,8 @@ class _RepairedSampler(FrameSampler):
     """Skips what need not be decoded; one that has to read the file again goes on where it was."""
 
     def __init__(self, path: str | os.PathLike, *args: Any):
-        *args, max_gap_s = args
-        super().__init__(path, *args)
+        *those, max_gap_s = args
+        super().__init__(path, *those)
         self._max_gap = exact_number("max_gap_s", max_gap_s)
         if self._max_gap <= 0:
             raise ValueError(f"max_gap_s={max_gap_s!r}: expected a number of seconds above 0")
@@ -110,7 +110,7 @@ class _RepairedSampler(FrameSampler):
             yield from super().read(self.sample_time(max(self.count - 1, 0)))
 
     def begin(self) -> None:
-        if self._skips:
+        if self._skips and isinstance(self.source, RepairedSource):
             self.source.skip_unless(self._is_wanted)
 
     def picture(self, frame: Any) -> torch.Tensor:
