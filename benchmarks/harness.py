@@ -49,6 +49,23 @@ def holds(name: str, is_met: bool) -> dict[str, Any]:
     return {"target": name, "met": bool(is_met)}
 
 
+def has_cuda(arguments: argparse.Namespace) -> bool:
+    """Return whether a script for GPUs may run, which it may in small anywhere; say in a line why it may not."""
+    import torch
+
+    if torch.cuda.is_available() or arguments.small:
+        return True
+    print("no CUDA device is available: this is measured on one only; --small runs the same code with a tiny model")
+    return False
+
+
+def keep(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
+    """Write what was measured so far, where a file was asked for: a run that is cut off still tells that."""
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(rounded({"unfinished": True, **report}), indent=1) + "\n")
+
+
 def finish(
     arguments: argparse.Namespace,
     report: dict[str, Any],

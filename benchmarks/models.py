@@ -169,6 +169,7 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     """Return the model of a case in evaluation mode, in the position scheme ``reference``."""
     import torch
 
+    from livecc_hf.acceleration import accelerate
     from livecc_hf.assets import bundled_model_path
     from livecc_hf.checkpoints.loading import load_model
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -179,7 +180,7 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     shape = SHAPES["small" if is_small else case.name]
     config = random_config(shape, ids_of(processor), position_scheme="reference")
     if case.bf16:
-        return random_bf16_model(config, device).eval()
+        return accelerate(random_bf16_model(config, device).eval())
     return LiveCCForConditionalGeneration(config).to(device).eval()
 
 
@@ -191,12 +192,46 @@ def never_end(model, processor) -> None:
         model.lm_head.weight[processor.end_id] = 0
 
 
+def weights_floor(model) -> dict[str, float]:
+    """Return what reading the language model's weights once takes on a CUDA device: no token is decoded in less."""
+    import torch
+
+    language = model.model.language_model.layers.parameters()
+    n_bytes = sum(weight.numel() * weight.element_size() for weight in (*language, model.lm_head.weight))
+    source = torch.ones(2**31, dtype=torch.uint8, device=model.device).view(torch.float32)
+    for _ in range(3):
+        source.sum()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(20):
+        source.sum()
+    end.record()
+    torch.cuda.synchronize()
+    bytes_per_s = 20 * 2**31 / (start.elapsed_time(end) / 1000)
+    return {
+        "memory_bandwidth_gb_per_s": bytes_per_s / 1e9,
+        "weights_read_per_token_gb": n_bytes / 1e9,
+        "weights_over_bandwidth_s": n_bytes / bytes_per_s,
+    }
+
+
 class Video:
-    """The frames of each turn, decoded from a file that is played again and again; with what decoding took."""
+    """The frames of each turn, decoded from a file that is played again and again; with what decoding took.
+
+    Where PyAV is missing, a case with a size of its own gets random pictures.
+    """
 
     def __init__(self, case: Case, folder: Path):
         import torch
 
+        try:
+            import av  # noqa: F401
+        except ImportError:
+            if case.frame_px is None:
+                raise
+            shape = FIRST_TURN_FRAMES + TURN_FRAMES, 3, *case.frame_px
+            self.decode_s, self.frames = [0.0], torch.randint(0, 256, shape, dtype=torch.uint8)
+            return
         from livecc_hf.assets import demo_clip_path
         from livecc_hf.video.reader import iter_chunks
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_least, finish, parser, spread, surroundings
+from harness import at_least, finish, keep, parser, spread, surroundings
 from models import CASES, Case, build_model, bundled_processor, never_end, small
 
 MIN_RATIO_OF_8_ON_CPU = 2.0
@@ -54,14 +54,16 @@ def options_of(case: Case):
     )
 
 
-def throughput(model, processor, case: Case, n_streams: int, n_turns: int) -> dict[str, float]:
+def throughput(
+    model, processor, case: Case, n_streams: int, n_turns: int, with_alone: bool = True
+) -> dict[str, float | None]:
     """Measure turns and tokens a second of both ways, from streams whose window is full."""
     from livecc_hf import CommentaryPool
 
     frames, options = make_frames(case, 8), options_of(case)
     pool = CommentaryPool(model, processor, n_streams, max_lag_s=3600)
     pooled = [pool.join(options) for _ in range(n_streams)]
-    alone = [model.start_stream(processor, options) for _ in range(n_streams)]
+    alone = [model.start_stream(processor, options) for _ in range(n_streams if with_alone else 0)]
     side_by_side_s, one_by_one_s = [], []
     for i in range(FILLING_S + n_turns):
         shown = frames[:6] if i == 0 else frames[i % 3 : i % 3 + 2]
@@ -75,15 +77,15 @@ def throughput(model, processor, case: Case, n_streams: int, n_turns: int) -> di
             side_by_side_s.append(between_s - began_s)
             one_by_one_s.append(time.perf_counter() - between_s)
         segments += [stream.take() for stream in pooled]
-        if [len(segment.token_ids) for segment in segments] != 2 * n_streams * [case.new_tokens]:
+        if [len(segment.token_ids) for segment in segments] != (len(alone) + n_streams) * [case.new_tokens]:
             raise AssertionError("a turn is missing or too short")
     round_s, row_s = statistics.median(side_by_side_s), statistics.median(one_by_one_s)
     return {
         "round_s": round_s,
         "turns_per_s": n_streams / round_s,
         "tokens_per_s": n_streams * case.new_tokens / round_s,
-        "one_after_the_other_turns_per_s": n_streams / row_s,
-        "ratio": row_s / round_s,
+        "one_after_the_other_turns_per_s": n_streams / row_s if alone else None,
+        "ratio": row_s / round_s if alone else None,
     }
 
 
@@ -135,11 +137,15 @@ def measure(case: Case, device: str, arguments: argparse.Namespace) -> dict[str,
     never_end(model, processor)
     found: dict[str, Any] = {"throughput": {}, "live": {}}
     for n in arguments.streams:
-        found["throughput"][n] = figures = throughput(model, processor, case, n, arguments.turns)
-        print(f"{n:3} streams: {figures['tokens_per_s']:7.0f} tokens/s, {figures['ratio']:.2f} x one after the other")
+        with_alone = n <= arguments.alone_up_to
+        found["throughput"][n] = figures = throughput(model, processor, case, n, arguments.turns, with_alone)
+        ratio = f", {figures['ratio']:.2f} x one after the other" if with_alone else ""
+        print(f"{n:3} streams: {figures['tokens_per_s']:7.0f} tokens/s{ratio}", flush=True)
+        keep(arguments, found)
         freed()
     for n in arguments.live_streams or arguments.streams:
         found["live"][n] = figures = live(model, processor, case, n, arguments.live_s)
+        keep(arguments, found)
         print(f"{n:3} live: p95 {figures['p95_s']:.3f} s, {figures['dropped_frames']} frames dropped", flush=True)
         freed()
         if not figures["is_held"]:
@@ -163,6 +169,7 @@ def main() -> int:
     made.add_argument("--model", choices=sorted(CASES), help="default: livecc-tiny, on CUDA livecc-7b")
     made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 24], help="numbers of streams")
     made.add_argument("--live-streams", type=int, nargs="+", help="numbers of live streams; default: the same")
+    made.add_argument("--alone-up-to", type=int, default=1000, help="most streams also run one after the other")
     made.add_argument("--turns", type=int, default=30, help="turns timed of each stream")
     made.add_argument("--live-s", type=float, default=20.0, help="seconds of a live run")
     made.add_argument("--threads", type=int, help="of PyTorch; default: its own")

@@ -30,15 +30,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_most, finish, holds, parser, slug, spread, surroundings
-from models import CASES, Case, Video, build_model, bundled_processor, small
+from harness import at_most, finish, holds, keep, parser, slug, spread, surroundings
+from models import CASES, Case, Video, build_model, bundled_processor, small, weights_floor
 
 QUERY = "Please describe the video."
 WINDOW_TURNS = 10  # figures of a stretch of a stream are medians over as many turns
@@ -53,8 +53,8 @@ MAX_GROWTH, GROWTH_TURNS = 1.1, 240
 MAX_MEDIAN_S, MAX_P99_S, MAX_DECODE_RATIO = 0.12, 0.2, 2.0
 
 
-def measure(case: Case, device: str, is_small: bool) -> dict[str, Any]:
-    """Run all sides of a case, side by side, and compares them."""
+def measure(case: Case, device: str, is_small: bool, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Run all sides of a case, side by side, and compare them; `tell` is told what was measured so far."""
     import streaming_sides as ways
     import torch
 
@@ -86,6 +86,7 @@ def measure(case: Case, device: str, is_small: bool) -> dict[str, Any]:
                 times["reencode"][turn] = clock.measure(side.again)
         if turn % 20 == 19:
             print(f"  turn {turn + 1}", flush=True)
+            tell({name: side_figures(turns) for name, turns in times.items() if len(turns) > 1})
     return compare(case, times, model, device) | {
         "video_decode_s": spread(video.decode_s),
         "video_tokens_per_turn": sides["engine"].n_video_tokens,
@@ -171,29 +172,11 @@ def side_figures(turns: dict[int, Any]) -> dict[str, Any]:
 
 
 def bandwidth_figures(model, found: dict[str, Any]) -> dict[str, Any]:
-    """Return what reading the language model's weights once takes on the device, and decoding a token beside it."""
-    import torch
-
-    language = model.model.language_model.layers.parameters()
-    n_bytes = sum(weight.numel() * weight.element_size() for weight in (*language, model.lm_head.weight))
-    source = torch.ones(2**31, dtype=torch.uint8, device=model.device).view(torch.float32)
-    for _ in range(3):
-        source.sum()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(20):
-        source.sum()
-    end.record()
-    torch.cuda.synchronize()
-    bytes_per_s = 20 * 2**31 / (start.elapsed_time(end) / 1000)
-    floor_s = n_bytes / bytes_per_s
+    """Return what reading the weights once takes, and decoding a token beside it."""
+    floor = weights_floor(model)
     measured = {name: found[name]["decode_per_token_s"]["median"] for name in ("engine", "engine_windowed", "generate")}
-    return {
-        "memory_bandwidth_gb_per_s": bytes_per_s / 1e9,
-        "weights_read_per_token_gb": n_bytes / 1e9,
-        "weights_over_bandwidth_s": floor_s,
-        "decode_per_token_to_that": {name: seconds / floor_s for name, seconds in measured.items()},
-    }
+    ratios = {name: seconds / floor["weights_over_bandwidth_s"] for name, seconds in measured.items()}
+    return floor | {"decode_per_token_to_that": ratios}
 
 
 def targets(case: Case, result: dict[str, Any], device: str) -> list[dict[str, Any]]:
@@ -245,6 +228,10 @@ def parse_arguments() -> argparse.Namespace:
     return made.parse_args()
 
 
+def _keep_sides(arguments: argparse.Namespace, results: dict[str, Any], name: str, sides: dict[str, Any]) -> None:
+    keep(arguments, {"models": results | {name: {"sides": sides}}})
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     from transformers.utils import logging
@@ -276,7 +263,8 @@ def main() -> int:
                     reencode_turns=turns,
                 )
             print(f"{name}:", flush=True)
-            results[name] = found = measure(case, device, arguments.small)
+            tell = partial(_keep_sides, arguments, results, name)
+            results[name] = found = measure(case, device, arguments.small, tell)
             asked += [target | {"target": f"{name}: {target['target']}"} for target in targets(case, found, device)]
     print_table(results)
     around = surroundings(device)

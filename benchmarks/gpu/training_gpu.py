@@ -1,13 +1,11 @@
 """Measures LoRA and QLoRA steps of a model shaped like LiveCC-7B, with random weights, on a CUDA device.
 
-    python benchmarks/training/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa]
-
-Without CUDA it says so and ends with 0. `--small` runs the same code with a tiny model on any device and writes no
-file unless told to.
+    python benchmarks/gpu/training_gpu.py [--methods lora qlora] [--tokens 8192 24576] [--attention sdpa]
 
 A step is one row, of one commentary unless `--clips` says otherwise, about 10% of it supervised: gradient
-checkpointing, bfloat16, LoRA of rank 16 on all linear layers of the language model, AdamW. With TRL installed it is
-`LiveCCTrainer`'s step, else a plain loop around the same model call. Each combination runs in a process of its own.
+checkpointing, bfloat16, LoRA of rank 16 on all linear layers of the language model, AdamW, in a plain loop around the
+call that `LiveCCTrainer` makes. Each combination runs in a process of its own. Without CUDA it says so and ends with 1;
+`--small` runs the same code with a tiny model on any device.
 
 Peak memory is what PyTorch held at most (`max_memory_reserved`), weights included, CUDA's own context not. Model
 FLOPs utilisation counts 4N FLOPs a token: 2N forward, 2N backward to the activations, since the base is frozen.
@@ -29,16 +27,14 @@ import json
 import re
 import statistics
 import sys
-import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_least, at_most, finish, holds, in_child, parser, slug, surroundings
-from models import QWEN2_IDS, SHAPES, bundled_processor, random_bf16_model, random_config
+from harness import at_least, at_most, finish, has_cuda, holds, in_child, keep, parser, slug, surroundings
+from models import QWEN2_IDS, SHAPES, random_bf16_model, random_config
 
 METHODS = ("lora", "qlora")
 PATCH_VALUES = 1176
@@ -187,8 +183,8 @@ def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
     return inputs | {"labels": compact, "shift_labels": compact, "kept_positions": kept, "use_cache": False}
 
 
-def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
-    """Train without TRL and return the seconds and the loss of each step."""
+def train(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
+    """Train and return the seconds and the loss of each step."""
     import torch
     from peft import get_peft_model
 
@@ -217,46 +213,6 @@ def plain_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tupl
         losses.append(loss.item())  # waits for the device
         times.append(time.perf_counter() - start)
     return times, losses
-
-
-def trainer_steps(model, batch: dict[str, Any], n_steps: int, device: str) -> tuple[list[float], list[float]]:
-    """Train with `LiveCCTrainer` and return the seconds and the loss of each step."""
-    from datasets import Dataset
-    from training_sides import recorded
-    from trl import SFTConfig
-
-    from livecc_hf.training.trainer import LiveCCTrainer
-
-    with tempfile.TemporaryDirectory() as output:
-        arguments = SFTConfig(
-            output_dir=output,
-            max_steps=n_steps,
-            per_device_train_batch_size=1,
-            learning_rate=1e-4,
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            gradient_checkpointing=True,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-            bf16=True,
-            use_cpu=device == "cpu",
-            save_strategy="no",
-            logging_steps=1,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        trainer = recorded(LiveCCTrainer)(
-            model=model,
-            args=arguments,
-            data_collator=lambda rows: dict(batch),
-            train_dataset=Dataset.from_dict({"row": list(range(n_steps))}),
-            processing_class=bundled_processor(),  # only asked for its padding
-            peft_config=lora(model),
-        )
-        trainer.train()
-    return trainer.wall_s, trainer.losses
 
 
 def counted_parameters(model) -> dict[str, int]:
@@ -293,9 +249,7 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         weights = torch.cuda.memory_allocated()
-    use_trainer = find_spec("trl") is not None and not arguments.plain_loop
-    steps = trainer_steps if use_trainer else plain_steps
-    times, losses = steps(model, batch, 2 + arguments.steps, device)
+    times, losses = train(model, batch, 2 + arguments.steps, device)
     seconds = statistics.median(times[2:])
     n_supervised = int((batch["labels"] != -100).sum())
     flops = 4 * (counts["language_layers"] * n_tokens + counts["head"] * n_supervised)
@@ -308,7 +262,6 @@ def run_one(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict[s
         "clips": arguments.clips,
         "supervised_tokens": n_supervised,
         "patches": len(batch["pixel_values_videos"]),
-        "steps_by": "LiveCCTrainer" if use_trainer else "plain loop",
         "step_s": round(seconds, 4),
         "tokens_per_s": round(n_tokens / seconds, 1),
         "peak_reserved_gb": round(torch.cuda.max_memory_reserved() / 1e9, 2) if on_device else None,
@@ -348,7 +301,7 @@ def run_child(method: str, n_tokens: int, arguments: argparse.Namespace) -> dict
     """Run one combination in a process of its own; an error becomes its result, so that the others still run."""
     options = ["--one", "--methods", method, "--tokens", str(n_tokens), "--attention", arguments.attention]
     options += ["--steps", str(arguments.steps), "--clips", str(arguments.clips)]
-    options += [f"--{name}" for name in ("small", "plain-loop") if getattr(arguments, name.replace("-", "_"))]
+    options += ["--small"] if arguments.small else []
     try:
         return in_child(__file__, *options, environment={"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
     except RuntimeError as error:
@@ -363,7 +316,6 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--steps", type=int, default=5, help="measured steps, after two first ones")
     made.add_argument("--clips", type=int, default=1, help="commentaries packed into the row")
     made.add_argument("--attention", default="sdpa", help="attn_implementation")
-    made.add_argument("--plain-loop", action="store_true", help="do not use LiveCCTrainer, TRL installed or not")
     made.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = made.parse_args()
     arguments.tokens = arguments.tokens or ([300] if arguments.small else [8192, 24_576])
@@ -371,37 +323,33 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measures, prints and writes; 1 if a target is missed or a combination fails."""
+    """Measure, print and write; 1 if a target is missed or a combination fails."""
     arguments = parse_arguments()
-    try:
-        import torch
-    except ImportError:
-        print("skipped: torch is not installed")
-        return 0
-    if not torch.cuda.is_available() and not arguments.small:
-        print("skipped: no CUDA device is available; --small runs the same code with a tiny model")
-        return 0
+    import torch
+
+    if not has_cuda(arguments):
+        return 1
     if arguments.one:
         found = run_one(arguments.methods[0], arguments.tokens[0], arguments)
         arguments.output.write_text(json.dumps(found))
         return 0
-    results = []
+    around = surroundings("cuda" if torch.cuda.is_available() else "cpu", "peft", "accelerate", "bitsandbytes")
+    report = {
+        **around,
+        "assumed_peak_bf16_tflops": peak_tflops(around["device"]),
+        "attention": arguments.attention,
+        "results": (results := []),
+    }
     for method in arguments.methods:
         for n_tokens in arguments.tokens:
             results.append(result := run_child(method, n_tokens, arguments))
+            keep(arguments, report)
             if "error" in result:
                 print(f"{method}, {n_tokens} tokens failed: {result['error'].splitlines()[-1]}", flush=True)
                 continue
             names = ("step_s", "tokens_per_s", "peak_reserved_gb", "mfu")
             shown = ", ".join(f"{name} {result[name]}" for name in names)
             print(f"{method}, {n_tokens} tokens: {shown}", flush=True)
-    around = surroundings("cuda" if torch.cuda.is_available() else "cpu", "trl", "peft", "accelerate", "bitsandbytes")
-    report = {
-        **around,
-        "assumed_peak_bf16_tflops": peak_tflops(around["device"]),
-        "attention": arguments.attention,
-        "results": results,
-    }
     asked = [target for result in results for target in targets(result)]
     return finish(arguments, report, asked, f"training_gpu-{slug(around['device'])}.json")
 
