@@ -97,8 +97,8 @@ class TestThePageOfPerformance:
 
     def test_each_row_names_a_script_that_writes_its_result(self, load):
         script = load("performance_page")
-        for rows in script.TABLES.values():
-            for row in rows:
-                text = (ROOT / "benchmarks" / script.SCRIPTS[row.file]).read_text(encoding="utf-8")
-                assert f"{row.file}.json" in text
+        for rows in script.read_rows().values():
+            for _, name, *_ in rows:
+                text = (ROOT / "benchmarks" / script.SCRIPTS[name]).read_text(encoding="utf-8")
+                assert f"{name}.json" in text
         assert set(script.SCRIPTS) == {path.stem for path in script.RESULTS.glob("*.json")}
