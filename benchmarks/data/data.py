@@ -3,8 +3,8 @@
     python benchmarks/data/data.py [--small] [--lines 1000000] [--engine-lines 3000000] [--repeats 3] [--output FILE]
 
 About 15 minutes on 2 quiet cores. Writes benchmarks/results/data.json: the whole of `recipes/data/pretrain.yaml` but
-its two model stages on a million caption lines, a profile of it, captions read from files, the engines local and ray
-with 1 and 2 workers, batching in the stage text_loss, and from the measured rates what 10 million videos take.
+its two model stages on a million caption lines, a profile of it, the engines local and ray with 1 and 2 workers, and
+from the measured rates what 10 million videos take.
 Every run is a process of its own, with all that it starts; each is repeated and the fastest counts. Rates a core are
 those of processor time, which other work on the machine disturbs least; --small is for trying the script.
 """
@@ -18,19 +18,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from data_manifest import ManifestCounts, read_rows, write_caption_file, write_manifest
+from data_manifest import ManifestCounts, write_manifest
 from data_runs import STAGES, Run, best, run_build, run_profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_least, at_most, finish, machine, parser, times_of
+from harness import at_most, finish, machine, parser
 
 PEAK_LIMIT_MB = 2000.0
 WORKERS = (1, 2)
 QUIET_LOAD = 0.5
 TABLE_VIDEOS = 10_000_000
 TABLE_CORES = (16, 64, 256)
-VOCABULARIES = {"Qwen2's": 151_936, "small": 2000}
-TEXT_LOSS_TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +39,14 @@ class Sizes:
         lines: of captions, for the pipeline and its profile.
         engine_lines: for the engines; those of one unit are taken off, so more makes them exacter.
         repeats: of each run.
-        caption_files: of each format.
-        text_loss_clips: scored each way.
-        vocabularies: names in `VOCABULARIES`.
     """
 
     lines: int = 1_000_000
     engine_lines: int = 3_000_000
     repeats: int = 3
-    caption_files: int = 500
-    text_loss_clips: int = 48
-    vocabularies: tuple[str, ...] = tuple(VOCABULARIES)
 
 
-SMALL = Sizes(3000, 6000, 1, 4, 4, ("small",))
+SMALL = Sizes(3000, 6000, 1)
 
 
 def measure_pipeline(manifest: Path, counts: ManifestCounts, folder: Path, repeats: int) -> tuple[dict[str, Any], Run]:
@@ -78,37 +70,6 @@ def measure_pipeline(manifest: Path, counts: ManifestCounts, folder: Path, repea
 
 
 _FUNNEL = ("items_in", "items_out", "hours_in", "hours_out", "dropped")
-
-
-def measure_caption_files(manifest: Path, folder: Path, n_files: int, repeats: int) -> dict[str, Any]:
-    """Measure the stage `captions` on files instead of lines in the manifest; processor time of one process."""
-    import pyarrow as pa
-
-    from livecc_hf.production.schemas import VIDEO_SCHEMA
-    from livecc_hf.production.stages.captions import Captions
-
-    found: dict[str, Any] = {}
-    folder = folder / "captions"
-    folder.mkdir()
-    for suffix in (".json3", ".vtt", ".srt"):
-        rows, n_lines = [], 0
-        for row in read_rows(manifest, n_files):
-            path = write_caption_file(folder / f"{row['id']}{suffix}", row["subtitles"])
-            rows.append({"id": row["id"], "video": row["video"], "captions": str(path)})
-            n_lines += len(row["subtitles"])
-        batch = pa.Table.from_pylist(rows, VIDEO_SCHEMA)
-        stage, seconds = Captions(), float("inf")
-        for _ in range(repeats + 1):  # the first warms up
-            _, took_s, done = times_of(stage, batch)
-            seconds = min(seconds, took_s)
-        found[suffix[1:]] = {
-            "files": len(rows),
-            "kept": len(done.kept),
-            "has_word_times": suffix != ".srt",
-            "files_per_s_per_core": len(rows) / seconds,
-            "lines_per_s_per_core": n_lines / seconds,
-        }
-    return found
 
 
 def measure_engines(folder: Path, sizes: Sizes) -> dict[str, Any]:
@@ -145,20 +106,6 @@ def measure_engines(folder: Path, sizes: Sizes) -> dict[str, Any]:
     ray, local = (found[f"{engine}, {WORKERS[-1]}"] for engine in ("ray", "local"))
     found["ray_rate_to_local"] = ray["videos_per_s"] / local["videos_per_s"]
     found["ray_overhead_s"] = ray["overhead_s"] - local["overhead_s"]
-    return found
-
-
-def measure_text_loss(folder: Path, sizes: Sizes) -> dict[str, Any]:
-    """Compare the stage text_loss with one clip at a time, with a large vocabulary and a small one."""
-    from text_loss import compare_batching, write_tiny_model
-
-    from livecc_hf.production.stages.text_loss import TextLoss
-
-    found: dict[str, Any] = {}
-    for name in sizes.vocabularies:
-        model = write_tiny_model(folder / f"model-{VOCABULARIES[name]}", VOCABULARIES[name])
-        stage = TextLoss(model=model, device="cpu")
-        found[name] = compare_batching(stage, sizes.text_loss_clips, repeats=sizes.repeats)
     return found
 
 
@@ -225,9 +172,7 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, Any]:
         "manifest": dataclasses.asdict(counts),
         "pipeline": pipeline,
         "profile": profile,
-        "caption_files": measure_caption_files(manifest, folder, sizes.caption_files, sizes.repeats),
         "engines": measure_engines(folder, sizes),
-        "text_loss": measure_text_loss(folder, sizes),
         "ten_million_videos": table_of((profile, least), run, counts, few),
         "repeats": sizes.repeats,
         "load_average_before": load_before,
@@ -237,14 +182,7 @@ def measure(sizes: Sizes, folder: Path) -> dict[str, Any]:
 
 def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what must hold and whether it does."""
-    asked = [at_most("pipeline: MB of memory", found["pipeline"]["peak_mb"], PEAK_LIMIT_MB)]
-    for name in VOCABULARIES:
-        if name in found["text_loss"]:
-            difference = found["text_loss"][name]["max_difference"]
-            asked.append(at_most(f"text_loss, {name} vocabulary: difference", difference, TEXT_LOSS_TOLERANCE))
-    if "Qwen2's" in found["text_loss"]:
-        asked.append(at_least("text_loss: batches to single clips", found["text_loss"]["Qwen2's"]["ratio"], 2))
-    return asked
+    return [at_most("pipeline: MB of memory", found["pipeline"]["peak_mb"], PEAK_LIMIT_MB)]
 
 
 def main() -> int:
@@ -261,7 +199,7 @@ def main() -> int:
         print(f"the load is {load:.1f}: wait until the machine is quiet for a fair comparison", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         found = measure(sizes, Path(folder))
-    packages = ("livecc-hf", "pyarrow", "numpy", "ray", "cld3-py", "torch")
+    packages = ("livecc-hf", "pyarrow", "numpy", "ray", "cld3-py")
     return finish(arguments, found | machine(*packages), targets(found), "data.json")
 
 

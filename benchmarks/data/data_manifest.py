@@ -11,7 +11,6 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,63 +65,6 @@ def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
             if lines >= n_lines:
                 break
     return ManifestCounts(videos, lines, words, round(hours, 1), round(path.stat().st_size / 1e6, 1))
-
-
-def read_rows(path: Path, n_videos: int) -> list[dict[str, Any]]:
-    """Return the first videos of a manifest."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in islice(file, n_videos)]
-
-
-def write_caption_file(path: Path, lines: list[tuple[float, float, str]]) -> Path:
-    """Write lines as a caption file in the format of its suffix; json3 and WebVTT as YouTube's, with word times."""
-    make = {".json3": _json3, ".vtt": _vtt, ".srt": _srt}[path.suffix]
-    path.write_text(make(lines), encoding="utf-8")
-    return path
-
-
-def _json3(lines: list[tuple[float, float, str]]) -> str:
-    events = []
-    for start_s, end_s, text in lines:
-        segments = [
-            {"utf8": f" {word}" if i else word, "tOffsetMs": round(1000 * at_s), "acAsrConf": 0}
-            for i, (at_s, word) in enumerate(_timed(end_s - start_s, text))
-        ]
-        times = {"tStartMs": round(1000 * start_s), "dDurationMs": round(1000 * (end_s - start_s))}
-        events.append(times | {"wWinId": 1, "segs": segments})
-    return json.dumps({"wireMagic": "pb3", "pens": [{}], "wsWinStyles": [{}], "events": events})
-
-
-def _vtt(lines: list[tuple[float, float, str]]) -> str:
-    """Return captions that roll: each shows the line before once more."""
-    cues, before = ["WEBVTT\nKind: captions\nLanguage: en\n"], " "
-    for start_s, end_s, text in lines:
-        (_, first), *others = _timed(end_s - start_s, text)
-        timed = first + "".join(f"<{_clock(start_s + at_s)}><c> {word}</c>" for at_s, word in others)
-        cues.append(f"{_clock(start_s)} --> {_clock(end_s)} align:start position:0%\n{before}\n{timed}\n")
-        cues.append(f"{_clock(end_s)} --> {_clock(end_s + 0.01)} align:start position:0%\n{text}\n \n")
-        before = text
-    return "\n".join(cues)
-
-
-def _srt(lines: list[tuple[float, float, str]]) -> str:
-    cues = (
-        f"{number}\n{_clock(start_s)} --> {_clock(end_s)}\n{text}\n".replace(".", ",", 2)
-        for number, (start_s, end_s, text) in enumerate(lines, 1)
-    )
-    return "\n".join(cues)
-
-
-def _timed(seconds: float, text: str) -> list[tuple[float, str]]:
-    words = text.split()
-    return [(i * seconds / len(words), word) for i, word in enumerate(words)]
-
-
-def _clock(seconds: float) -> str:
-    whole_ms = round(1000 * seconds)
-    return (
-        f"{whole_ms // 3_600_000:02d}:{whole_ms // 60_000 % 60:02d}:{whole_ms // 1000 % 60:02d}.{whole_ms % 1000:03d}"
-    )
 
 
 def _spoken_lines() -> list[str]:
