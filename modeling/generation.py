@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,7 +44,7 @@ class TurnJob:
         return bool(done) or len(self.token_ids) == self.max_new_tokens or self.error is not None
 
 
-def generate(model, jobs: Sequence[TurnJob]) -> None:
+def generate(model, jobs: Sequence[TurnJob], trace: Callable[[str, Callable], Callable] | None = None) -> None:
     """Generate turns of different streams: one pass reads all, then each step adds a token to all that still speak.
 
     The states end before the last generated token of each turn, which is not read. A failure in choosing a token ends
@@ -54,19 +54,23 @@ def generate(model, jobs: Sequence[TurnJob]) -> None:
     Args:
         model: a `LiveCCForConditionalGeneration`.
         jobs: the turns.
+        trace: for measuring: takes `"prefill"` or `"decode"` and the function that does it, and returns what is called
+            in its place.
 
     Raises:
         ContextFullError: if a turn does not fit into the model's positions; no state has changed.
     """
-    logits = read(model, [job.reading for job in jobs])
+    prefill = read if trace is None else trace("prefill", read)
+    logits = prefill(model, [job.reading for job in jobs])
     states = [job.reading.state for job in jobs]
     n_steps = max(job.max_new_tokens for job in jobs)
     steps = NextTokens(model, states, n_steps)
+    decode = steps.read if trace is None else trace("decode", steps.read)
     choice = ChoiceOfEach([job.chooser for job in jobs], [s.token_ids for s in states], n_steps, logits.device)
-    (_speak_ahead if _steps_ahead(logits.device) else _speak)(jobs, steps, choice, logits)
+    (_speak_ahead if _steps_ahead(logits.device) else _speak)(jobs, decode, choice, logits)
 
 
-def _speak(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
+def _speak(jobs: Sequence[TurnJob], decode: Callable, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
     """Add token after token; each step reads those of the streams that still speak."""
     speaking, step = list(range(len(jobs))), 0
     while speaking:
@@ -76,13 +80,13 @@ def _speak(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEach, log
         if going_on:
             if going_on != speaking:
                 tokens = tokens[[speaking.index(i) for i in going_on]]
-            logits = steps.read(tokens, going_on, step)
+            logits = decode(tokens, going_on, step)
         for i in going_on:
             jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
         speaking, step = going_on, step + 1
 
 
-def _speak_ahead(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
+def _speak_ahead(jobs: Sequence[TurnJob], decode: Callable, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
     """Add token after token; the next step is launched before the tokens of this one are known here.
 
     A device of its own then never waits for this process. Streams that have fallen silent are read along, into memory
@@ -95,7 +99,7 @@ def _speak_ahead(jobs: Sequence[TurnJob], steps: NextTokens, choice: ChoiceOfEac
         values, those_before = to_host(tokens), logits
         is_launched = any(len(jobs[i].token_ids) + 1 < jobs[i].max_new_tokens for i in speaking)
         if is_launched:
-            logits = steps.read(tokens.clamp(min=0), everyone, step)
+            logits = decode(tokens.clamp(min=0), everyone, step)
         _take(jobs, speaking, everyone, those_before, values(), failures)
         going_on = [i for i in speaking if not jobs[i].is_over]
         for i in set(everyone) - set(going_on) if is_launched else ():

@@ -20,9 +20,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from livecc_hf.modeling import generation
+from livecc_hf.modeling.generation import generate
 from livecc_hf.modeling.grammar import TURN_JOINT, time_label
-from livecc_hf.modeling.model_runner import NextTokens
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_processing_livecc import resize_limits
 
@@ -142,6 +141,7 @@ class EngineSide:
 
     def __init__(self, work: Work, clock: Clock, **options):
         self._work, self._clock = work, clock
+        self._trace: Callable | None = None
         chosen = {"do_sample": False, "repetition_penalty": REPETITION_PENALTY, "max_new_tokens": work.new_tokens}
         self.stream = work.model.start_stream(
             work.processor, StreamOptions(work.query, max_pixels=work.max_pixels, **chosen, **options)
@@ -158,30 +158,25 @@ class EngineSide:
         merge_size = self._work.processor.video_processor.merge_size
         self.n_video_tokens = math.prod(turn.job.reading.grid_thw) // merge_size**2
         turn.job.stop_ids = frozenset()
-        generation.generate(self._work.model, [turn.job])
+        generate(self._work.model, [turn.job], self._trace)
         return list(self.stream.end_turn(turn).token_ids)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """Time the parts of turns run inside."""
-        clock, video_processor = self._clock, type(self._work.processor.video_processor)
-        patched = [
-            (generation, "read", "prefill"),
-            (NextTokens, "read", "decode_tokens"),
-            (video_processor, "resized", "resize"),
-            (video_processor, "cut", "resize"),
-        ]
-        originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
+        clock, video_processor = self._clock, self._work.processor.video_processor
         handles = clock.hook(self._work.model.model.visual, lambda: "vision")
+        self._trace = lambda part, run: clock.wrap("decode_tokens" if part == "decode" else part, run)
+        for name in ("resized", "cut"):
+            setattr(video_processor, name, clock.wrap("resize", getattr(video_processor, name)))
         try:
-            for owner, name, part in patched:
-                setattr(owner, name, clock.wrap(part, getattr(owner, name)))
             yield
         finally:
+            self._trace = None
             for handle in handles:
                 handle.remove()
-            for owner, name, original in originals:
-                setattr(owner, name, original)
+            for name in ("resized", "cut"):
+                delattr(video_processor, name)
 
 
 def stock_model(model) -> Qwen2VLForConditionalGeneration:
