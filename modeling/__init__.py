@@ -1,31 +1,25 @@
 """LiveCC's modeling code: exactly the files that a model repository carries, importable as `livecc_hf.modeling`.
 
-Importing this package makes the `livecc` model type known to transformers' auto classes.
+Importing this package makes the `livecc` model type known to transformers' auto classes, but does not import
+transformers for that, nor torch: `livecc_hf.modeling.grammar` alone needs neither. The type is registered as soon as
+transformers is imported, by whomever, or at once where it is there.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageTextToText,
-    AutoModelForMultimodalLM,
-    AutoProcessor,
-    AutoVideoProcessor,
-)
+import contextlib
+import functools
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
+from typing import TYPE_CHECKING
 
-from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
-from .context import ContextFullError
-from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
-from .processing_livecc import CommentarySample, StreamingProcessor
-from .stream import CommentarySegment, CommentaryStream, StreamFinishedError
-from .stream_options import StreamOptions
-from .video_processing_livecc import LiveCCVideoProcessor
-
-AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)
-AutoModel.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
-AutoModelForMultimodalLM.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(LiveCCConfig, StreamingProcessor, exist_ok=True)
-AutoVideoProcessor.register(LiveCCConfig, LiveCCVideoProcessor, exist_ok=True)
+if TYPE_CHECKING:
+    from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
+    from .context import ContextFullError
+    from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
+    from .processing_livecc import CommentarySample, StreamingProcessor
+    from .stream import CommentarySegment, CommentaryStream, StreamFinishedError
+    from .stream_options import StreamOptions
+    from .video_processing_livecc import LiveCCVideoProcessor
 
 __all__ = [
     "POSITION_SCHEMES",
@@ -41,3 +35,89 @@ __all__ = [
     "StreamOptions",
     "StreamingProcessor",
 ]
+
+_MODULES = {
+    "POSITION_SCHEMES": "configuration_livecc",
+    "CommentarySample": "processing_livecc",
+    "CommentarySegment": "stream",
+    "CommentaryStream": "stream",
+    "ContextFullError": "context",
+    "LiveCCConfig": "configuration_livecc",
+    "LiveCCForConditionalGeneration": "modeling_livecc",
+    "LiveCCModel": "modeling_livecc",
+    "LiveCCVideoProcessor": "video_processing_livecc",
+    "StreamFinishedError": "stream",
+    "StreamOptions": "stream_options",
+    "StreamingProcessor": "processing_livecc",
+}
+
+
+def __getattr__(name: str):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])
+
+
+def _register() -> None:
+    """Make the `livecc` type known to the auto classes."""
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForImageTextToText,
+        AutoModelForMultimodalLM,
+        AutoProcessor,
+        AutoVideoProcessor,
+    )
+
+    from .configuration_livecc import LiveCCConfig
+    from .modeling_livecc import LiveCCForConditionalGeneration
+    from .processing_livecc import StreamingProcessor
+    from .video_processing_livecc import LiveCCVideoProcessor
+
+    AutoConfig.register("livecc", LiveCCConfig, exist_ok=True)
+    for auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+        auto_class.register(LiveCCConfig, LiveCCForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(LiveCCConfig, StreamingProcessor, exist_ok=True)
+    AutoVideoProcessor.register(LiveCCConfig, LiveCCVideoProcessor, exist_ok=True)
+
+
+class _Registration(MetaPathFinder):
+    """Registers the type when transformers has been imported and none of this package's modules is half imported."""
+
+    def __init__(self):
+        self._n_under_way = 0
+
+    def find_spec(self, fullname, path, target=None):
+        """Return how the other finders load transformers, or a module of this package, noting when that is done."""
+        if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = functools.partial(self._run, spec.loader.exec_module)
+        return spec
+
+    def _run(self, exec_module, module) -> None:
+        self._n_under_way += 1
+        try:
+            exec_module(module)
+        finally:
+            self._n_under_way -= 1
+        self.try_now()
+
+    def try_now(self) -> None:
+        """Register the type, once, if that can be done."""
+        if self._n_under_way or self not in sys.meta_path or "transformers" not in sys.modules:
+            return
+        sys.meta_path.remove(self)
+        with contextlib.suppress(ImportError):  # of what is missing or too old: said when a name is used
+            _register()
+
+
+sys.meta_path.insert(0, _Registration())
+sys.meta_path[0].try_now()

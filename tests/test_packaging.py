@@ -52,11 +52,38 @@ def test_published_code_stands_alone(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["livecc_hf", "livecc_hf.cli.main", "livecc_hf.checkpoints.names", "livecc_hf.checkpoints.cards"]
+    "module",
+    [
+        "livecc_hf",
+        "livecc_hf.cli.main",
+        "livecc_hf.checkpoints.names",
+        "livecc_hf.checkpoints.cards",
+        "livecc_hf.modeling.grammar",
+        "livecc_hf.production.stages.clips",
+    ],
 )
 def test_imports_are_cheap(module):
     code = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'av')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import livecc_hf.modeling, transformers",
+        "from livecc_hf.modeling.grammar import MAX_FRAMES; import transformers",
+        "from livecc_hf.modeling.stream import CommentaryStream",
+    ],
+)
+def test_the_type_is_registered_whatever_is_imported_first(imports):
+    code = (
+        f"{imports}\nimport sys; from transformers import AutoConfig, AutoModel, AutoVideoProcessor\n"
+        "config = AutoConfig.for_model('livecc'); known = AutoModel._model_mapping\n"
+        "assert known[type(config)].__name__ == 'LiveCCForConditionalGeneration'\n"
+        "assert type(config) is sys.modules['livecc_hf.modeling'].LiveCCConfig"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_importing_does_nothing_to_the_environment():

@@ -8,7 +8,6 @@ import sys
 import pytest
 from options_table import PAGE, table
 
-from livecc_hf.cli import stream_arguments
 from livecc_hf.cli.main import make_parser
 from livecc_hf.cli.stream_arguments import command_options, flag_of, stream_options_of
 from livecc_hf.modeling import StreamOptions, stream_options
@@ -35,7 +34,7 @@ def test_each_is_an_argument_and_arrives():
 def test_a_new_one_is_one_line(monkeypatch):
     new = stream_options._option(None, "how loud, at 100%", from_=0, up_to=2)
     more = dataclasses.make_dataclass("More", [("loudness", "float | None", new)], bases=(StreamOptions,), frozen=True)
-    monkeypatch.setattr(stream_arguments.stream_options_module(), "StreamOptions", more)
+    monkeypatch.setattr(stream_options, "StreamOptions", more)
     for command in ("commentate", "serve", "demo"):
         argv = [command, "a.mp4"] if command == "commentate" else [command]
         parser = make_parser(command)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util
-import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
+
+from livecc_hf.modeling import stream_options
 
 FRAME_OPTIONS = ("min_pixels", "max_pixels")
 SAMPLING_OPTIONS = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
 TEXT_OPTIONS = ("title", "previous")
-_PACKAGE = "livecc_hf.modeling"
-_PLACEHOLDER = "_livecc_hf_options"  # a package of the same files that imports nothing by itself
 
 
 def add_option_arguments(group: Any, names: Sequence[str] | None = None) -> None:
@@ -59,27 +55,12 @@ def whole_text(text: str) -> str:
 
 def command_options() -> list[dataclasses.Field]:
     """Return the fields of `StreamOptions` that are arguments of commands."""
-    fields = dataclasses.fields(stream_options_module().StreamOptions)
+    fields = dataclasses.fields(stream_options.StreamOptions)
     return [option for option in fields if option.metadata["in_commands"]]
 
 
-def stream_options_module() -> ModuleType:
-    """Return `livecc_hf.modeling.stream_options`, without the seconds that importing PyTorch takes.
-
-    The package imports the model, of which help needs nothing: unless that was done, the file is imported in a
-    package of its own.
-    """
-    if _PACKAGE in sys.modules:
-        return importlib.import_module(f"{_PACKAGE}.stream_options")
-    if _PLACEHOLDER not in sys.modules:
-        package = ModuleType(_PLACEHOLDER)
-        package.__path__ = list(importlib.util.find_spec(_PACKAGE).submodule_search_locations)
-        sys.modules[_PLACEHOLDER] = package
-    return importlib.import_module(f"{_PLACEHOLDER}.stream_options")
-
-
 def _add(group: Any, option: dataclasses.Field) -> None:
-    flag, said, kind = flag_of(option.name), option.metadata, stream_options_module().option_type(option)
+    flag, said, kind = flag_of(option.name), option.metadata, stream_options.option_type(option)
     help = said["help"].replace("%", "%%")
     if option.default is not None:
         help += f"; default: {option.default:g}" if kind in (int, float) else f"; default: {option.default}"

@@ -10,10 +10,6 @@ import pyarrow as pa
 
 from ..captions.arrow import WORDS
 
-# From a clip's last word to its end, so that a frame is sampled after it. It is the grammar's `FRAME_STEP_S`, whose
-# import would bring torch into every process.
-LAST_FRAME_S = 0.5
-
 SUBTITLES = "subtitles"  # a column of lines beside those of `VIDEO_SCHEMA`: captions given inline
 
 # Faces that were followed, some times a second: when, the score of speaking (above 0: speaks), and where, as parts of

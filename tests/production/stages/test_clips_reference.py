@@ -11,9 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from caption_samples import lines_to_words
 from clip_rules import REFERENCE, Faults, Rules, talk, videos
 
-from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAMES
+from livecc_hf.modeling.grammar import FRAMES_PER_SECOND, MAX_FRAMES
 from livecc_hf.production.outputs.published_formats import dataset_rows
-from livecc_hf.production.schemas import LAST_FRAME_S
 from livecc_hf.production.stages.clips import PretrainClips, SftClips
 
 RECORDED = Path(__file__).parents[2] / "data" / "reference_clips"
@@ -149,10 +148,6 @@ def test_a_clip_leaves_room_for_the_frame_after_its_last_word(kind):
     last_frame_s = (MAX_FRAMES - 1) / FRAMES_PER_SECOND
     assert all(row["words"][-1]["end"] - row["video_start"] <= last_frame_s for row in rows)
     assert changed_by(kind, leaves_no_frame=True) == []  # none of the recorded clips is that long
-
-
-def test_the_room_is_the_grammars_step():
-    assert LAST_FRAME_S == FRAME_STEP_S
 
 
 def test_sft_clips_differ_from_the_recorded_ones_by_nothing_else():

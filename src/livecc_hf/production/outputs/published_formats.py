@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ...modeling.grammar import FRAME_STEP_S
 from ...utils.atomic import replaced_when_done
-from ..schemas import CLIP_SCHEMA, LAST_FRAME_S
+from ..schemas import CLIP_SCHEMA
 
 _ESCAPED = r'[\x00-\x1f"\\]'
 _OFFSETS_A_WRITE = 100_000
@@ -170,7 +171,7 @@ def _video_ends(clips: pa.Table) -> np.ndarray:
     ends = words.flatten().field("end_s").to_numpy(zero_copy_only=False)
     video_ends = clips["end_s"].to_numpy().copy()
     spoken = np.flatnonzero(np.diff(offsets))
-    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + LAST_FRAME_S)
+    video_ends[spoken] = np.maximum(video_ends[spoken], ends[offsets[spoken + 1] - 1] + FRAME_STEP_S)
     return video_ends
 
 

@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 
 from ...captions.arrow import WORD
 from ...captions.segmentation import without_needless_spaces
-from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA, LAST_FRAME_S
+from ...modeling.grammar import FRAME_STEP_S
+from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 
@@ -67,11 +68,11 @@ class _ClipStage(Stage):
 
     def __post_init__(self) -> None:
         if not (
-            0 <= self.min_s <= self.max_s < math.inf and self.max_s > LAST_FRAME_S and 0 < self.max_gap_s < math.inf
+            0 <= self.min_s <= self.max_s < math.inf and self.max_s > FRAME_STEP_S and 0 < self.max_gap_s < math.inf
         ):
             raise ValueError(
                 f"{self.name}: min_s={self.min_s}, max_s={self.max_s}, max_gap_s={self.max_gap_s}: expected "
-                f"0 <= min_s <= max_s, max_s above {LAST_FRAME_S} and a gap above 0, in seconds"
+                f"0 <= min_s <= max_s, max_s above {FRAME_STEP_S} and a gap above 0, in seconds"
             )
         if self.max_previous_words is not None and self.max_previous_words < 0:
             raise ValueError(f"{self.name}: max_previous_words={self.max_previous_words}: expected 0 or more, or null")
@@ -110,7 +111,7 @@ class _ClipStage(Stage):
 
     @property
     def _max_spoken_s(self) -> float:
-        return self.max_s - LAST_FRAME_S
+        return self.max_s - FRAME_STEP_S  # so that a frame is sampled after the last word
 
     def _word_limits(self) -> tuple[float, float]:
         return _NO_LIMITS
