@@ -17,15 +17,19 @@ from livecc_hf.assets import demo_clip_path
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name, *args):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *map(str, args)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A function that runs an example in this process, where PyTorch is loaded already, and returns what it prints."""
+
+    def ran(name, *args):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return ran
 
 
-def test_the_demo_comments_beside_the_events_and_writes_its_files(tmp_path):
+def test_the_demo_comments_beside_the_events_and_writes_its_files(run, tmp_path):
     out = run("demo.py", "--fast", "--output", tmp_path)
     rows = [line for line in out.splitlines() if " s  " in line and " to " in line]
     said = {line[13:49].strip() for line in rows} - {"..."}
@@ -38,24 +42,27 @@ def test_the_demo_comments_beside_the_events_and_writes_its_files(tmp_path):
     assert len(sheet.convert("RGB").getcolors(maxcolors=2**24)) > 1000
 
 
-def test_commenting_on_a_file(tmp_path):
-    assert " s  " in run("commentate_file.py", demo_clip_path())
+def test_commenting_on_a_file_in_a_process_of_its_own():
+    command = [sys.executable, EXAMPLES / "commentate_file.py", demo_clip_path()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert " s  " in done.stdout
 
 
-def test_pushing_frames(tmp_path):
+def test_pushing_frames(run):
     out = run("push_frames.py")
     assert "Question:" in out
     assert out.count(" s  ") == 6
 
 
-def test_commenting_on_a_live_source():
+def test_commenting_on_a_live_source(run):
     """A test pattern, at the clock's pace, stands in for a camera."""
     out = run("live_source.py", "lavfi:testsrc=size=160x120:rate=10:duration=5,realtime")
     assert out.count(" s behind]") >= 2
     assert "The stream has ended." in out
 
 
-def test_a_live_source_that_fails():
+def test_a_live_source_that_fails(run):
     """The message is one line, and no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -100,7 +107,7 @@ def test_every_example_is_tested():
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
 
 
-def test_the_animation_shows_the_words_and_is_small(tmp_path):
+def test_the_animation_shows_the_words_and_is_small(run, tmp_path):
     from livecc_hf.tiny.rendering import write_video
     from livecc_hf.tiny.world import simulate
 

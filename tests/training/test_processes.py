@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from livecc_hf.training.script import main
+
 
 def losses(folder) -> list[float]:
     state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-def run(n_processes: int, arguments: list[str]) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_processes)]
+def run_on_two(arguments: list[str]) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "livecc_hf.training.script", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=300)
@@ -50,8 +52,8 @@ def test_the_losses_are_those_of_one_process(recipe, tmp_path, changes):
     measured = {"eval_strategy": "steps", "eval_steps": 4, "per_device_eval_batch_size": 2, "commentary_clips": 0}
     recipe_keys = yaml.safe_load(Path(path).read_text())
     Path(path).write_text(yaml.safe_dump(recipe_keys | held_out | measured))
-    run(1, ["--config", path, f"output_dir={tmp_path / 'one'}"])
-    run(2, ["--config", path, f"output_dir={tmp_path / 'two'}", "per_device_train_batch_size=2"])
+    main(["--config", path, f"output_dir={tmp_path / 'one'}"])
+    run_on_two(["--config", path, f"output_dir={tmp_path / 'two'}", "per_device_train_batch_size=2"])
     evaluated = [
         json.loads((tmp_path / name / "checkpoint-4/trainer_state.json").read_text())["log_history"][-1]
         for name in ("one", "two")
