@@ -21,7 +21,10 @@ from stand_ins import ENVIRONMENT, MADE_BY, NO_CODE, NOT_RUN, OPTIONS, SERVERS, 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 # What takes long, by what stands in a block.
-_SLOW = r"livecc (train|data|push|merge|serve|convert|demo)|my_filters:|rtsp:|--realtime|make demo|source: |new WebSocket|examples/"
+_SLOW = (
+    r"livecc (train|data|push|merge|serve|convert|demo)|my_filters:|rtsp:|--realtime|make demo|source: |new WebSocket|"
+    r"examples/"
+)
 
 
 def run_bash(block: Block, folder: Path) -> str:

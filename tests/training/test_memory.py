@@ -18,7 +18,7 @@ torch.ones(64, 64) @ torch.ones(64, 64)
 original = trainer.LiveCCTrainer.train
 def train(self, *args, **keywords):
     in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (in_use + 200_000_000, -1))
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 100_000_000, -1))
     return original(self, *args, **keywords)
 trainer.LiveCCTrainer.train = train
 from livecc_hf.cli.main import main as livecc
@@ -27,8 +27,8 @@ sys.exit(livecc(["train", *sys.argv[1:]]))
 
 
 def test_the_error_is_one_line_that_names_the_knobs(recipe):
-    entry = {"source": "tiny", "length": [60, 60], "samples": 64}
-    path = recipe(data=[entry], per_device_train_batch_size=64, optimizer="trainer")
+    entry = {"source": "tiny", "length": [30, 30], "samples": 16}
+    path = recipe(data=[entry], per_device_train_batch_size=16, optimizer="trainer")
     result = subprocess.run(
         [sys.executable, "-c", SMALL_ROOM, "--config", path], capture_output=True, text=True, check=False
     )
@@ -36,7 +36,7 @@ def test_the_error_is_one_line_that_names_the_knobs(recipe):
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("livecc: error: out of memory")
     for knob in (
-        "per_device_train_batch_size=64",
+        "per_device_train_batch_size=16",
         "activation_checkpointing=true",
         "max_length",
         "use_peft",

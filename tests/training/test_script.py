@@ -238,7 +238,7 @@ def test_packing_skips_what_no_row_can_hold(recipe, tmp_path):
     long = [user(), {"role": "assistant", "content": "Red ball moves. " * 200}]
     write_chats(tmp_path / "long.jsonl", [[user(), ANSWER], long])
     entry = {"source": "jsonl", "path": str(tmp_path / "long.jsonl")}
-    main(["--config", recipe(data=[ENTRY, entry], packing=True, max_length=300, max_steps=40, max_skipped=1)])
+    main(["--config", recipe(data=[ENTRY, entry], packing=True, max_length=300, max_steps=10, max_skipped=1)])
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert {(line["origin"], line["reason"]) for line in lines} == {("long.jsonl:2", "too_many_tokens")}
 
