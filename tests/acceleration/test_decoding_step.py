@@ -229,3 +229,31 @@ def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model,
     assert [s.token_ids for s in got] == [s.token_ids for s in expected]
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a.logits, b.logits, atol=1e-3, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, make_model, processor, monkeypatch):
+    """The first token is chosen, and the step after it made ready, while the device still computes."""
+    model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
+    stream = model.start_stream(processor, OPTIONS, do_sample=True, seed=0, output_logits=False)
+    stream.push(frames[:6])  # the step is captured
+    prefill, to_host, turns = generation.read, generation.to_host, []
+
+    def strict_after(*args):
+        logits = prefill(*args)
+        torch.cuda.set_sync_debug_mode("error")
+        turns.append(1)
+        return logits
+
+    def lenient(tokens):
+        torch.cuda.set_sync_debug_mode("default")
+        return to_host(tokens)
+
+    monkeypatch.setattr(generation, "read", strict_after)
+    monkeypatch.setattr(generation, "to_host", lenient)
+    try:
+        stream.push(frames[6:10])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(turns) == 2

@@ -93,7 +93,7 @@ class DecodeStep:
         self.graphed = CUDAGraphed(self._step, self._modules, self._slots.counts, capture)
         self._device = model.get_input_embeddings().weight.device
         self._chosen_slots: list[int] = []
-        self._chosen: torch.Tensor | None = None
+        self._chosen = torch.zeros(0, dtype=torch.long, device=self._device)
 
     def check(self) -> bool:
         """Look at the model's modules again, and return whether steps will be replayed as a graph."""
@@ -153,8 +153,7 @@ class _Slots:
         self._layers = [memory.of_layer(layer) for layer in range(memory.n_layers)]
         self._n_places, self._capacity = memory.n_places, memory.capacity
         self.n_used = self._n_places
-        devices = dict.fromkeys(keys.device for keys, _ in self._layers)
-        self._on = {device: _SlotCounts(self._n_places, device) for device in devices}
+        self._on = {keys.device: _SlotCounts(keys) for keys, _ in self._layers}
         self._n_keys = self._capacity
 
     @property
@@ -176,13 +175,8 @@ class _Slots:
 
     def look(self, n: int) -> None:
         """Make the masks of a step of the first n slots."""
-        for keys, _ in self._layers:
-            counts = self._on[keys.device]
-            counts.mask = None
-        for keys, _ in self._layers:
-            counts = self._on[keys.device]
-            if counts.mask is None:
-                counts.mask = split_mask(counts.at[:n], self._n_keys, keys.shape[1], keys.dtype)
+        for counts in self._on.values():
+            counts.mask = split_mask(counts.at[:n], self._n_keys, counts.n_heads, counts.dtype)
 
     def advance(self) -> None:
         """Go to the next tokens."""
@@ -206,8 +200,8 @@ class _Slots:
 class _SlotCounts:
     """Where the slots' new tokens go, on one device, and what these see."""
 
-    def __init__(self, n: int, device: torch.device):
-        self.all = torch.arange(n, device=device)
-        self.at = torch.zeros(n, dtype=torch.long, device=device)
-        self.moves = torch.zeros(n, dtype=torch.long, device=device)
-        self.mask: torch.Tensor | None = None
+    def __init__(self, keys: torch.Tensor):
+        n, self.n_heads, self.dtype = len(keys), keys.shape[1], keys.dtype
+        self.all = torch.arange(n, device=keys.device)
+        self.at, self.moves = torch.zeros_like(self.all), torch.zeros_like(self.all)
+        self.mask = keys.new_zeros(0)

@@ -41,7 +41,7 @@ _KNOWS_POSITIONS = (
 PICTURE_SDPA = "picture_sdpa"
 
 
-def use_lean_vision(visual: nn.Module) -> None:
+def use_lean_vision(visual: Any) -> None:
     """Let Qwen2-VL's vision tower compute the same with fewer and larger operations; parameters and names stay.
 
     Attention implementations other than ``sdpa`` are left alone: flash attention takes all pictures at once.
@@ -72,7 +72,7 @@ class PatchProjection(nn.Conv3d):
         return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
-def _lean_forward(visual: nn.Module, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
+def _lean_forward(visual: Any, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
     """Run the tower's own forward pass: attention is told of the grids, and no gradients are kept if it is frozen."""
     if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
         grids = grid_thw.tolist()
