@@ -82,29 +82,8 @@ def measure(path: Path, seconds: int, rounds: int) -> dict:
         "cpu_ratio": best["every_frame"][1] / best["only_needed"][1],
         "equal_frames": given["only_needed"] == given["every_frame"],
         "n_frames_kept": len(given["only_needed"]),
-        "n_packets_decoded": n_packets_decoded(path),
-        "n_packets": seconds * FPS,
         "megabits_per_s": path.stat().st_size * 8e-6 / seconds,
     }
-
-
-def n_packets_decoded(path: Path) -> int:
-    """Return how many of a file's packets the reader decodes for its frames."""
-    from unittest.mock import patch
-
-    from livecc_hf.acceleration.video_packets import PacketFilter
-
-    count, needed = 0, PacketFilter.needed
-
-    def counting(self, packets):
-        nonlocal count
-        for packet in needed(self, packets):
-            count += packet is not None and packet.size > 0
-            yield packet
-
-    with patch.object(PacketFilter, "needed", counting):
-        deque(only_needed(path), maxlen=0)
-    return count
 
 
 def main() -> int:

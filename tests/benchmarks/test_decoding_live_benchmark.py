@@ -28,7 +28,6 @@ def test_both_ways_give_the_same_frames(tmp_path):
     for file in result["files"].values():
         assert file["equal_frames"]
         assert file["n_frames_kept"] == 4
-        assert file["n_packets_decoded"] < 35 < file["n_packets"] == 60
         for way in ("only_needed", "every_frame"):
             assert file[way]["times_real_time"] == pytest.approx(2 / file[way]["wall_s"], rel=0.2)
 
