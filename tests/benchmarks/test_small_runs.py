@@ -15,7 +15,6 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.mark.parametrize(
     ("script", "figures"),
     [
-        ("data/text_loss.py", {"n_clips": 4, "vocabulary": 2000}),
         ("data/model_stages.py", {"targets_met": True}),
         ("decoding/decoding.py", {"equal_frames": True, "threads": 1}),
         ("quality/tiny_commentary.py", {"clips": 1, "dtype": "float32"}),
