@@ -14,6 +14,9 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 17
 from transformers import Qwen2VLConfig
 from transformers.utils import logging
 
+from .backbone import Backbone
+from .backbones import DEFAULT_BACKBONE, backbone_of_values, check_backbone, find_backbone
+
 logger = logging.get_logger(__name__)
 
 POSITION_SCHEMES = ("mrope", "sequential", "reference")
@@ -35,32 +38,70 @@ def check_position_scheme(scheme: str) -> None:
 
 
 class LiveCCConfig(Qwen2VLConfig):
-    """Configuration of :class:`LiveCCForConditionalGeneration`: Qwen2-VL's, and the position scheme.
+    """Configuration of :class:`LiveCCForConditionalGeneration`: its backbone's, and the position scheme.
 
     Args:
+        backbone: the family of models that the weights are of: ``qwen2_vl``, ``qwen2_5_vl`` or ``qwen3_vl``;
+            `text_config` and `vision_config` are that family's.
         position_scheme: how tokens of a stream are numbered for the rotary embedding, saved with the
             checkpoint because the weights depend on it: ``mrope`` (3-D positions in every turn),
             ``sequential`` (1-D positions for every token) or ``reference`` (3-D in the first turn, 1-D
-            after it; inference only).
+            after it; inference only). Only Qwen2-VL knows the last two, as whose weights LiveCC was released.
         message_end_token_id: the id of `<|im_end|>`, where scheme ``reference`` looks for the end of the first
             turn; `None`: the language model's `eos_token_id`.
 
     Raises:
-        ValueError: if `position_scheme` is none of these.
+        ValueError: if the backbone is unknown, or does not know the `position_scheme`.
     """
 
     model_type = "livecc"
 
+    backbone: str = DEFAULT_BACKBONE
     position_scheme: str = "mrope"
     message_end_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
+        check_backbone(self.backbone)
+        if self.backbone != DEFAULT_BACKBONE:  # Qwen2-VL's is the base class
+            kwargs = self._take_from_backbone(kwargs)
         super().__post_init__(**kwargs)
+        self.check_scheme()
+
+    def _take_from_backbone(self, values: dict) -> dict:
+        """Let the backbone's own config class read what is written for it; return the values that are left."""
+        own = {"tie_word_embeddings": self.tie_word_embeddings}
+        config_class = self.find_backbone().config_class()
+        taken = config_class(text_config=self.text_config, vision_config=self.vision_config, **own, **values)
+        self.text_config, self.vision_config = taken.text_config, taken.vision_config
+        self.tie_word_embeddings = taken.tie_word_embeddings
+        flat = vars(self.text_config) if self.text_config is not None else {}
+        return {name: value for name, value in values.items() if name not in flat or hasattr(type(self), name)}
+
+    def find_backbone(self) -> Backbone:
+        """Return what differs between backbones, for this one."""
+        return find_backbone(self.backbone)
+
+    def check_scheme(self) -> None:
+        """Raise `ValueError` if the position scheme is unknown, or its backbone cannot run with it."""
         check_position_scheme(self.position_scheme)
+        known = self.find_backbone().position_schemes
+        if self.position_scheme not in known:
+            raise ValueError(
+                f"position_scheme={self.position_scheme!r} is only for qwen2_vl, whose released LiveCC weights need "
+                f"it; this model is a {self.backbone}: expected {' or '.join(map(repr, known))}"
+            )
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As `PreTrainedConfig.from_dict`; says so where a published config leaves the position scheme open."""
+        """As `PreTrainedConfig.from_dict`, also for a published checkpoint of a backbone.
+
+        Says so where a published config leaves the position scheme open.
+
+        Raises:
+            ValueError: if it is of another family of models.
+        """
+        if "backbone" not in kwargs:
+            config_dict = {**config_dict, "backbone": backbone_of_values(config_dict)}
         is_open = "position_scheme" not in config_dict and "position_scheme" not in kwargs
         if config_dict.get("model_type") == "qwen2_vl" and is_open:
             logger.warning(

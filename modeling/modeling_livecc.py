@@ -1,4 +1,8 @@
-"""The LiveCC model: Qwen2-VL with a position scheme, and the streaming commentary on top of it."""
+"""The LiveCC model: a backbone with a position scheme, and the streaming commentary on top of it.
+
+`LiveCCForConditionalGeneration` is the class for users. What it makes is of a class that also has the backbone's stock
+class for a base: one for each backbone, made here when it is first needed.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,20 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
+
+from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig  # first: checks transformers' version # isort: skip
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
 
-from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig, check_position_scheme
+from .backbones import BACKBONES, find_backbone
 from .positions import PositionState, extend_positions
 from .streaming_mixin import StreamingMixin
 
-# Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`); without a mapping
-# for this class they would load with the language model left at random.
+# Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`), those of Qwen2.5-VL too;
+# without a mapping for this class they would load with the language model left at random. It leaves others as they are.
 register_checkpoint_conversion_mapping(
     "LiveCCForConditionalGeneration",
     get_checkpoint_conversion_mapping("Qwen2VLForConditionalGeneration"),
@@ -29,13 +35,13 @@ register_checkpoint_conversion_mapping(
 _HUB_OPTIONS = ("repo_id", "commit_message", "create_pr", "private", "revision", "tags")
 
 
-class LiveCCModel(Qwen2VLModel):
-    """Qwen2-VL's body whose positions follow `config.position_scheme`."""
+class LiveCCModel(PreTrainedModel):
+    """A backbone's body whose positions follow `config.position_scheme`; see `model_class`."""
 
     config_class = LiveCCConfig
 
     def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
-        """As `Qwen2VLModel.forward`.
+        """As the backbone's own body.
 
         Args:
             kept_positions: (batch, length); `last_hidden_state` then holds these positions only, row after row, in
@@ -63,12 +69,13 @@ class LiveCCModel(Qwen2VLModel):
         image_grid_thw: torch.Tensor | None = None,
         video_grid_thw: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        second_per_grid_ts: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rotary positions of a batch, in the config's scheme.
 
         Unlike the stock method, what follows a video continues from the largest position used plus one,
-        as Qwen2-VL was trained: the two differ where a clip has more temporal than spatial steps.
+        as the backbones were trained: the two differ where a clip has more temporal than spatial steps.
 
         Args:
             input_ids: (batch, length).
@@ -76,15 +83,13 @@ class LiveCCModel(Qwen2VLModel):
             image_grid_thw: (images, 3) in patches.
             video_grid_thw: (videos, 3) in patches.
             attention_mask: (batch, length); padding gets position 0.
+            second_per_grid_ts: (videos,) seconds from one frame pair to the next, default 1; only Qwen2.5-VL asks.
 
         Returns:
             positions of shape (3, batch, length), and (batch, 1) deltas: next position minus the
             number of tokens.
         """
-        grids = {
-            1: [] if image_grid_thw is None else image_grid_thw.tolist(),
-            2: [] if video_grid_thw is None else video_grid_thw.tolist(),
-        }
+        grids = self._blocks(image_grid_thw, video_grid_thw, second_per_grid_ts)
         merge_size = self.config.vision_config.spatial_merge_size
         positions = torch.zeros(3, *input_ids.shape, dtype=torch.long)
         deltas = []
@@ -94,17 +99,30 @@ class LiveCCModel(Qwen2VLModel):
                 kept = attention_mask[row].cpu().bool()
             ids, types = ids[kept], types[kept]
             state = PositionState()
+            taken = _take_grids(types, grids, merge_size)
             positions[:, row, kept] = extend_positions(
                 types,
-                _take_grids(types, grids, merge_size),
+                [grid for grid, _ in taken],
                 state,
                 self.config.position_scheme,
                 message_ends=torch.isin(ids, self._message_end_ids()),
                 merge_size=merge_size,
+                temporal_steps=[step for _, step in taken],
             )
             deltas.append([state.next_position - len(ids)])
         device = input_ids.device
         return positions.to(device), torch.tensor(deltas, device=device)
+
+    def _blocks(self, image_grids, video_grids, patches_s) -> dict[int, list[tuple[list[int], float]]]:
+        """Return the grids of all vision blocks with their temporal steps, by type; see :meth:`get_rope_index`."""
+        backbone, blocks = self.config.find_backbone(), {1: [], 2: []}
+        for grid in [] if image_grids is None else image_grids.tolist():
+            blocks[1].append((grid, 1))
+        for i, grid in enumerate([] if video_grids is None else video_grids.tolist()):
+            patch_s = 1.0 if patches_s is None else float(patches_s[i])
+            step = backbone.temporal_step(self.config.vision_config, patch_s)
+            blocks[2] += [(list(block), step) for block in backbone.block_grids(grid)]
+        return blocks
 
     def _message_end_ids(self) -> torch.Tensor:
         """Return the ids that close a message (`<|im_end|>` in Qwen2-VL's chat format)."""
@@ -114,8 +132,8 @@ class LiveCCModel(Qwen2VLModel):
         return torch.tensor([ids] if isinstance(ids, int) else list(ids or []), dtype=torch.long)
 
 
-def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list[int]]:
-    """Take from `grids` (by type, changed in place) those of one sequence's vision tokens, in order."""
+def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[tuple[list[int], float]]:
+    """Take from `grids` (with steps, by type, changed in place) those of one sequence's vision tokens, in order."""
     taken = []
     i = 0
     kinds = types.tolist()
@@ -128,26 +146,34 @@ def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) ->
                 f"token {i} is a vision token of type {kinds[i]} (1 image, 2 video), but no grid is left for it: pass "
                 "the image_grid_thw / video_grid_thw that the processor returned"
             )
-        grid = grids[kinds[i]].pop(0)
-        taken.append(grid)
+        grid, step = grids[kinds[i]].pop(0)
+        taken.append((grid, step))
         i += grid[0] * (grid[1] // merge_size) * (grid[2] // merge_size)
     return taken
 
 
-class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGeneration):
-    """Qwen2-VL that comments on video while it plays.
+class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, GenerationMixin):
+    """A vision-language model that comments on video while it plays: Qwen2-VL, Qwen2.5-VL or Qwen3-VL.
 
-    `generate` answers image and video questions as with Qwen2-VL; :meth:`start_stream` and
+    `generate` answers image and video questions as the backbone does; :meth:`start_stream` and
     :meth:`stream_generate` comment in real time.
+
+    Args:
+        config: its `backbone` says which stock class the model is an instance of, beside this one.
     """
 
     config_class = LiveCCConfig
 
+    def __new__(cls, config: LiveCCConfig | None = None, *args, **kwargs):
+        """Return an object of the class for `config.backbone`; without one, as copies are made, of this class."""
+        return super().__new__(cls if cls is not LiveCCForConditionalGeneration else model_class(config.backbone))
+
     def __init__(self, config: LiveCCConfig):
-        check_position_scheme(config.position_scheme)  # may have been set after the config was made
-        # Past Qwen2-VL's own constructor, which would build and initialise a second body.
-        super(Qwen2VLForConditionalGeneration, self).__init__(config)
-        self.model = LiveCCModel(config)
+        config.check_scheme()  # may have been set after the config was made
+        stock_class, body_class = config.find_backbone().model_classes()
+        # Past the stock class's own constructor, which would build and initialise a second body.
+        super(stock_class, self).__init__(config)
+        self.model = _beside(LiveCCModel, body_class, config.backbone)(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
@@ -169,13 +195,13 @@ class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGenera
     ):
         """As `PreTrainedModel.save_pretrained`, in the key layout of the modules.
 
-        With `save_original_format=True` the keys go back to Qwen2-VL's published layout; a full
+        With `save_original_format=True` the keys go back to the backbone's published layout; a full
         fine-tune resumed from such a folder by `Trainer` would drop every renamed weight.
 
         Of a model that was loaded from an adapter, the adapter alone is saved, as transformers does; what it needs
         stands beside it: `config.json` with its position scheme, which may not be its base's, and its processor.
         """
-        kwargs["save_original_format"] = save_original_format
+        kwargs["save_original_format"] = save_original_format and self.config.find_backbone().renames_weights
         if not getattr(self, "_hf_peft_config_loaded", False):
             return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
         hub = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
@@ -199,3 +225,31 @@ class LiveCCForConditionalGeneration(StreamingMixin, Qwen2VLForConditionalGenera
 
 
 LiveCCForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+
+def model_class(backbone: str) -> type[LiveCCForConditionalGeneration]:
+    """Return the class of models with this backbone.
+
+    Raises:
+        ValueError: if there is no such backbone.
+    """
+    return _beside(LiveCCForConditionalGeneration, find_backbone(backbone).model_classes()[0], backbone)
+
+
+def _beside(ours: type, stock: type, backbone: str) -> type:
+    """Return the class that has one of ours and a stock class for bases; made once."""
+    place = f"{ours.__name__}_{backbone}"
+    if place not in globals():
+        # Ours by name, by which transformers looks up key layouts and writes configs; pickles find it by its place.
+        names = {"__module__": __name__, "__qualname__": place, "__doc__": ours.__doc__}
+        globals()[place] = type(ours.__name__, (ours, stock), names)
+    return globals()[place]
+
+
+def __getattr__(name: str) -> type:
+    """Return the class of a model in a pickle, from a process in which it was not made yet."""
+    for ours in (LiveCCForConditionalGeneration, LiveCCModel):
+        backbone = name.removeprefix(f"{ours.__name__}_")
+        if backbone in BACKBONES and backbone != name:
+            return _beside(ours, find_backbone(backbone).model_classes()[ours is LiveCCModel], backbone)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,9 @@
 """Rotary position schemes: which (temporal, height, width) position each token of a stream has.
 
-Qwen2-VL rotates queries and keys by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the
-same number three times; a vision token has its place in the video's grid; what follows a video goes on from
-the largest position used so far, plus one.
+Queries and keys are rotated by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the
+same number three times; a vision token has its place in the grid of its vision block; what follows a block goes on from
+the largest position used so far, plus one. Qwen2.5-VL's temporal positions grow by more than 1; Qwen3-VL's blocks have
+one temporal position each.
 
 ==============  =========================================================================
 ``mrope``       3-D positions in every turn
@@ -43,25 +44,29 @@ class PositionState:
     flat: bool = False
 
 
-def vision_positions(grid_thw: Sequence[int], start: int, merge_size: int = 2) -> torch.Tensor:
+def vision_positions(
+    grid_thw: Sequence[int], start: int, merge_size: int = 2, temporal_step: float = 1
+) -> torch.Tensor:
     """Return the positions of one image's or video's tokens.
 
     Args:
         grid_thw: patches in time, height and width, before merging.
         start: the position at the grid's origin.
         merge_size: patches merged to one token along height and width.
+        temporal_step: how far two temporal patches are apart, see `Backbone.temporal_step`.
 
     Returns:
         `torch.LongTensor` of shape (3, t * h/merge * w/merge).
     """
     t, h, w = (int(n) for n in grid_thw)
-    return _grid_positions(t, h // merge_size, w // merge_size) + start
+    return _grid_positions(t, h // merge_size, w // merge_size, temporal_step) + start
 
 
 @lru_cache(maxsize=8)  # the turns of a stream have the same grid
 @torch.inference_mode(False)  # it outlives the caller's mode
-def _grid_positions(t: int, h: int, w: int) -> torch.Tensor:
-    return torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w)).T
+def _grid_positions(t: int, h: int, w: int, temporal_step: float) -> torch.Tensor:
+    times = (torch.arange(t) * temporal_step).long()
+    return torch.cartesian_prod(times, torch.arange(h), torch.arange(w)).T
 
 
 def extend_positions(
@@ -71,6 +76,7 @@ def extend_positions(
     scheme: str,
     message_ends: Sequence[bool] | torch.Tensor | None = None,
     merge_size: int = 2,
+    temporal_steps: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """Return the positions of the next tokens of a sequence and move `state` past them.
 
@@ -81,6 +87,7 @@ def extend_positions(
         scheme: one of `POSITION_SCHEMES`.
         message_ends: which tokens end a message; only scheme ``reference`` asks.
         merge_size: patches merged to one token along height and width.
+        temporal_steps: one for each grid, see `Backbone.temporal_step`; default 1.
 
     Returns:
         `torch.LongTensor` of shape (3, L).
@@ -98,7 +105,8 @@ def extend_positions(
     if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):  # one by one
         return _one_by_one(len(types), state)
     ends = None if message_ends is None or scheme != "reference" else _plain(message_ends)
-    return _extend_3d(types, list(zip(grids, lengths)), state, ends, merge_size)
+    steps = [1] * len(grids) if temporal_steps is None else temporal_steps
+    return _extend_3d(types, list(zip(grids, lengths, steps, strict=True)), state, ends, merge_size)
 
 
 def _plain(values: Sequence | torch.Tensor) -> list:
@@ -112,10 +120,10 @@ def _one_by_one(n_tokens: int, state: PositionState) -> torch.Tensor:
     return torch.arange(first, state.next_position).expand(3, -1)
 
 
-def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
+def _extend_3d(types, blocks_of_vision, state, ends, merge_size):
     """Walk the runs of text and vision tokens; see :func:`extend_positions`."""
     blocks = []
-    remaining = iter(grids_and_lengths)
+    remaining = iter(blocks_of_vision)
     i = 0
     while i < len(types):
         if types[i] == TEXT_TYPE:
@@ -126,13 +134,14 @@ def _extend_3d(types, grids_and_lengths, state, ends, merge_size):
                 state.flat = True
             block = _one_by_one(n, state)
         else:
-            grid, n = next(remaining)
+            grid, n, step = next(remaining)
             state.seen_vision = True
             if state.flat:
                 block = _one_by_one(n, state)
             else:
-                block = vision_positions(grid, state.next_position, merge_size)
-                state.next_position += max(grid[0], grid[1] // merge_size, grid[2] // merge_size)
+                block = vision_positions(grid, state.next_position, merge_size, step)
+                n_temporal = int((grid[0] - 1) * step) + 1
+                state.next_position += max(n_temporal, grid[1] // merge_size, grid[2] // merge_size)
         blocks.append(block)
         i += n
     return torch.cat(blocks, dim=1) if blocks else torch.zeros(3, 0, dtype=torch.long)

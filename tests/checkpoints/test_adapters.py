@@ -94,7 +94,7 @@ def logits(model, processor) -> torch.Tensor:
 def test_loaded_adapter_equals_the_trained_model_and_switches_off(trained, base):
     folder, expected = trained
     model, processor, info = load_model_and_processor(folder)
-    assert type(model) is LiveCCForConditionalGeneration
+    assert isinstance(model, LiveCCForConditionalGeneration)
     assert not model.training
     torch.testing.assert_close(logits(model, processor), expected, atol=1e-6, rtol=0)
     plain, _ = load_model(base, position_scheme="sequential")

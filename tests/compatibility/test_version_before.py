@@ -72,7 +72,7 @@ def test_auto_classes_load_the_checkpoint_with_the_packages_code(home):
 
     model = AutoModelForImageTextToText.from_pretrained("checkpoint").eval()
     processor = AutoProcessor.from_pretrained("checkpoint")
-    assert type(model) is livecc_hf.modeling.LiveCCForConditionalGeneration
+    assert isinstance(model, livecc_hf.modeling.LiveCCForConditionalGeneration)
     assert commentary(model, processor) == EXPECTED["checkpoint"]  # noqa: F821
 
 

@@ -1,0 +1,62 @@
+"""Qwen3-VL (arXiv 2511.21631): every frame pair is a vision block of its own, and its time stands before it as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from .backbone import Backbone, VisionBlock
+from .grammar import FRAME_STEP_S, VIDEO_PAD, VISION_END, VISION_START
+
+
+class Qwen3VLBackbone(Backbone):
+    """Qwen3-VL.
+
+    A turn reads `Time=3.0-4.0s` as in LiveCC and then, before each frame pair, `<3.2 seconds>`: the middle of the
+    pair, from which this backbone learned when something is shown. Temporal positions say nothing of it here.
+    """
+
+    name: ClassVar[str] = "qwen3_vl"
+    patch_size: ClassVar[int] = 16
+    image_mean: ClassVar = [0.5, 0.5, 0.5]
+    image_std: ClassVar = [0.5, 0.5, 0.5]
+    system_prompt: ClassVar = None
+    limits_whole_videos: ClassVar[bool] = True
+    needs_video_metadata: ClassVar[bool] = True
+
+    def config_class(self) -> type:
+        """Return transformers' config class."""
+        from transformers import Qwen3VLConfig
+
+        return Qwen3VLConfig
+
+    def model_classes(self) -> tuple[type, type]:
+        """Return transformers' classes, with the head and without."""
+        from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel
+
+        return Qwen3VLForConditionalGeneration, Qwen3VLModel
+
+    def vision_blocks(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[VisionBlock]:
+        """Return one block for each frame pair, labelled with the time in its middle."""
+        middle_s = start_s + FRAME_STEP_S / 2 * patch_s
+        return [VisionBlock(_time_text(middle_s + n * patch_s), 1) for n in range(n_patches)]
+
+    def join_vision(self, text: str) -> str:
+        """Return a text whose videos are single placeholders: each block brings markers of its own."""
+        return text.replace(f"{VISION_START}{VIDEO_PAD}{VISION_END}", VIDEO_PAD)
+
+    def video_text(self, video_token: str, grid_thw: Sequence[int], fps: float, frames_indices: Sequence[int]) -> str:
+        """Return the blocks of a video, each behind its time."""
+        t, h, w = (int(n) for n in grid_thw)
+        times_s = [int(index) / fps for index in frames_indices]
+        times_s += times_s[-1:] * (2 * t - len(times_s))
+        pads = video_token * (h * w // self.merge_size**2)
+        pairs = zip(times_s[: 2 * t : 2], times_s[1 : 2 * t : 2], strict=True)
+        return "".join(f"{_time_text((a + b) / 2)}{VISION_START}{pads}{VISION_END}" for a, b in pairs)
+
+
+def _time_text(time_s: float) -> str:
+    return f"<{time_s:.1f} seconds>"
+
+
+BACKBONE = Qwen3VLBackbone()
