@@ -89,7 +89,7 @@ class LiveCCModel(PreTrainedModel):
             positions of shape (3, batch, length), and (batch, 1) deltas: next position minus the
             number of tokens.
         """
-        grids = self._blocks(image_grid_thw, video_grid_thw, second_per_grid_ts)
+        blocks = vision_blocks(self.config, image_grid_thw, video_grid_thw, second_per_grid_ts)
         merge_size = self.config.vision_config.spatial_merge_size
         positions = torch.zeros(3, *input_ids.shape, dtype=torch.long)
         deltas = []
@@ -99,30 +99,19 @@ class LiveCCModel(PreTrainedModel):
                 kept = attention_mask[row].cpu().bool()
             ids, types = ids[kept], types[kept]
             state = PositionState()
-            taken = _take_grids(types, grids, merge_size)
+            taken = _take_grids(types, blocks, merge_size)
             positions[:, row, kept] = extend_positions(
                 types,
-                [grid for grid, _ in taken],
+                [block[:3] for block in taken],
                 state,
                 self.config.position_scheme,
                 message_ends=torch.isin(ids, self._message_end_ids()),
                 merge_size=merge_size,
-                temporal_steps=[step for _, step in taken],
+                temporal_steps=[block[3] for block in taken],
             )
             deltas.append([state.next_position - len(ids)])
         device = input_ids.device
         return positions.to(device), torch.tensor(deltas, device=device)
-
-    def _blocks(self, image_grids, video_grids, patches_s) -> dict[int, list[tuple[list[int], float]]]:
-        """Return the grids of all vision blocks with their temporal steps, by type; see :meth:`get_rope_index`."""
-        backbone, blocks = self.config.find_backbone(), {1: [], 2: []}
-        for grid in [] if image_grids is None else image_grids.tolist():
-            blocks[1].append((grid, 1))
-        for i, grid in enumerate([] if video_grids is None else video_grids.tolist()):
-            patch_s = 1.0 if patches_s is None else float(patches_s[i])
-            step = backbone.temporal_step(self.config.vision_config, patch_s)
-            blocks[2] += [(list(block), step) for block in backbone.block_grids(grid)]
-        return blocks
 
     def _message_end_ids(self) -> torch.Tensor:
         """Return the ids that close a message (`<|im_end|>` in Qwen2-VL's chat format)."""
@@ -132,8 +121,27 @@ class LiveCCModel(PreTrainedModel):
         return torch.tensor([ids] if isinstance(ids, int) else list(ids or []), dtype=torch.long)
 
 
-def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[tuple[list[int], float]]:
-    """Take from `grids` (with steps, by type, changed in place) those of one sequence's vision tokens, in order."""
+def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None) -> dict[int, list[list]]:
+    """Return what `extend_positions` needs of all vision blocks: t, h, w and the temporal step, by token type.
+
+    Args:
+        config: the model's.
+        image_grids: (images, 3) in patches, or `None`.
+        video_grids: (videos, 3) in patches, or `None`.
+        patches_s: (videos,) seconds from one frame pair to the next, default 1.
+    """
+    backbone = config.find_backbone()
+    blocks: dict[int, list[list]] = {1: [], 2: []}
+    for grid in [] if image_grids is None else image_grids.tolist():
+        blocks[1].append([*grid, 1])
+    for i, grid in enumerate([] if video_grids is None else video_grids.tolist()):
+        step = backbone.temporal_step(config.vision_config, 1.0 if patches_s is None else float(patches_s[i]))
+        blocks[2] += [[*block, step] for block in backbone.block_grids(grid)]
+    return blocks
+
+
+def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list]:
+    """Take from `grids` (by type, changed in place) those of one sequence's vision tokens, in order."""
     taken = []
     i = 0
     kinds = types.tolist()
@@ -146,8 +154,8 @@ def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) ->
                 f"token {i} is a vision token of type {kinds[i]} (1 image, 2 video), but no grid is left for it: pass "
                 "the image_grid_thw / video_grid_thw that the processor returned"
             )
-        grid, step = grids[kinds[i]].pop(0)
-        taken.append((grid, step))
+        grid = grids[kinds[i]].pop(0)
+        taken.append(grid)
         i += grid[0] * (grid[1] // merge_size) * (grid[2] // merge_size)
     return taken
 

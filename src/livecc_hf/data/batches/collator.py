@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.modeling.modeling_livecc import _take_grids
+from livecc_hf.modeling.modeling_livecc import _take_grids, vision_blocks
 from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
@@ -124,13 +124,16 @@ class CommentaryCollator:
         end_ids = self.config.message_end_token_id
         if end_ids is None:
             end_ids = self.config.text_config.eos_token_id
+        grids = vision_blocks(self.config, sample.get("image_grid_thw"), sample.get("video_grid_thw"))
+        blocks = _take_grids(types, grids, merge_size)
         return extend_positions(
             types,
-            _take_grids(types, _grids_by_type(sample), merge_size),
+            [block[:3] for block in blocks],
             PositionState(),
             self.config.position_scheme,
             message_ends=torch.isin(sample["input_ids"], torch.tensor(end_ids if end_ids is not None else [])),
             merge_size=merge_size,
+            temporal_steps=[block[3] for block in blocks],
         )
 
     def _checked(self, sample: Sample) -> dict[str, torch.Tensor]:
