@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .batch_sampling import NO_TOKEN, ChoiceOfEach
+from .interfaces import ModelForStreams
 from .model_runner import NextTokens, Reading, read
 from .sampling import TokenChooser
 from .transfer import to_host
@@ -44,7 +45,9 @@ class TurnJob:
         return bool(done) or len(self.token_ids) == self.max_new_tokens or self.error is not None
 
 
-def generate(model, jobs: Sequence[TurnJob], trace: Callable[[str, Callable], Callable] | None = None) -> None:
+def generate(
+    model: ModelForStreams, jobs: Sequence[TurnJob], trace: Callable[[str, Callable], Callable] | None = None
+) -> None:
     """Generate turns of different streams: one pass reads all, then each step adds a token to all that still speak.
 
     The states end before the last generated token of each turn, which is not read. A failure in choosing a token ends

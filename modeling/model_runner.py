@@ -10,6 +10,7 @@ import torch
 
 from .attention import PackedCaches, run, use_stream_attention
 from .context import ContextFullError, StreamState
+from .interfaces import ModelForStreams
 from .kv_cache import CacheMemory, StreamCache
 from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from .transfer import to_device
@@ -59,14 +60,14 @@ class _Plan:
     spans: list[Span]
 
 
-def new_memory(model, is_movable: bool = False, n_expected: int = 1) -> CacheMemory:
+def new_memory(model: ModelForStreams, is_movable: bool = False, n_expected: int = 1) -> CacheMemory:
     """Return memory for the caches of streams; see `CacheMemory`."""
     layers = model.model.language_model.layers
     return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable, n_expected)
 
 
 @torch.no_grad()
-def read(model, readings: Sequence[Reading]) -> torch.Tensor:
+def read(model: ModelForStreams, readings: Sequence[Reading]) -> torch.Tensor:
     """Read what each stream reads next, all in one pass.
 
     Args:
@@ -100,7 +101,7 @@ def read(model, readings: Sequence[Reading]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def read_again(model, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
+def read_again(model: ModelForStreams, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
     """Return a new state whose context is the kept spans of text, read anew.
 
     Args:
@@ -131,7 +132,7 @@ class NextTokens:
         n_steps: how many tokens will be read of each stream, at most.
     """
 
-    def __init__(self, model, states: Sequence[StreamState], n_steps: int):
+    def __init__(self, model: ModelForStreams, states: Sequence[StreamState], n_steps: int):
         self._language_model, self._head = model.model.language_model, model.lm_head
         self._states = states
         start = torch.tensor([state.positions.next_position for state in states])
@@ -174,7 +175,7 @@ class NextTokens:
         self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
 
 
-def _plan(model, reading: Reading) -> _Plan:
+def _plan(model: ModelForStreams, reading: Reading) -> _Plan:
     """Return what a reading will do to its stream; changes nothing."""
     config, state = model.config, reading.state
     token_ids = state.pending_ids + reading.token_ids
@@ -213,7 +214,7 @@ def _parts(types: list[int], n_closing: int) -> list[tuple[str, int, int]]:
     return [part for part in parts if part[1] < part[2]]
 
 
-def _check_room(model, state: StreamState, positions: PositionState, n_new_tokens: int) -> None:
+def _check_room(model: ModelForStreams, state: StreamState, positions: PositionState, n_new_tokens: int) -> None:
     limit = model.config.text_config.max_position_embeddings
     needed = positions.next_position + n_new_tokens
     if needed > limit:
@@ -225,7 +226,7 @@ def _check_room(model, state: StreamState, positions: PositionState, n_new_token
         )
 
 
-def _video_inputs(model, readings: Sequence[Reading]) -> dict[str, torch.Tensor]:
+def _video_inputs(model: ModelForStreams, readings: Sequence[Reading]) -> dict[str, torch.Tensor]:
     """Return what the model's body takes beside tokens: the patches and grids of those that bring frames."""
     videos = [(reading.frames, reading.video_processor) for reading in readings]
     with_frames = [(frames, by) for frames, by in videos if frames is not None and by is not None]

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,16 +16,13 @@ from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
 from .generation import TurnJob, generate
 from .grammar import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
+from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import CacheMemory, StreamCache
 from .model_runner import Reading, new_memory, read_again
 from .sampling import TokenChooser
 from .stream_options import LIVE_MAX_PIXELS, StreamOptions, check_number
 from .video_processing_livecc import resize_limits
 from .window import REPREFILL_S
-
-if TYPE_CHECKING:
-    from .processing_livecc import StreamingProcessor
-
 
 LARGE_FRAME_PX = 728, 1288  # (H, W): as many tokens a frame as there may be
 
@@ -96,7 +93,13 @@ class CommentaryStream:
             contradict each other, or a text holds a control token.
     """
 
-    def __init__(self, model, processor: StreamingProcessor, options: StreamOptions, memory: CacheMemory | None = None):
+    def __init__(
+        self,
+        model: ModelForStreams,
+        processor: ProcessorForStreams,
+        options: StreamOptions,
+        memory: CacheMemory | None = None,
+    ):
         if model.training:
             raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
         _check_placed(model)
@@ -461,7 +464,7 @@ class CommentaryStream:
             raise StreamFinishedError(f"{action}() after finish(): call reset() to start again, or start a new stream")
 
 
-def _check_placed(model) -> None:
+def _check_placed(model: ModelForStreams) -> None:
     """Refuse a model whose embeddings, vision tower or head were offloaded; decoder layers may be."""
     parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
     for name, part in parts.items():

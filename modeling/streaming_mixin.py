@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .context import ContextFullError
 from .frames import frame_batches
+from .interfaces import ModelForStreams, ProcessorForStreams
 from .prefetch import read_ahead
-from .processing_livecc import StreamingProcessor
 from .stream import CommentarySegment, CommentaryStream
 from .stream_options import StreamOptions, stream_options
 from .video_reader import iter_chunks, probe_video
@@ -25,7 +25,10 @@ class StreamingMixin:
     decode_step: Callable | None = None
 
     def start_stream(
-        self, processor: StreamingProcessor, options: StreamOptions | None = None, **keywords
+        self: ModelForStreams,
+        processor: ProcessorForStreams,
+        options: StreamOptions | None = None,
+        **keywords,
     ) -> CommentaryStream:
         """Start a commentary.
 
@@ -40,8 +43,8 @@ class StreamingMixin:
         return CommentaryStream(self, processor, stream_options(options, keywords))
 
     def stream_generate(
-        self,
-        processor: StreamingProcessor,
+        self: ModelForStreams,
+        processor: ProcessorForStreams,
         video: str | os.PathLike | Iterable,
         start_s: float | None = None,
         end_s: float | None = None,
@@ -65,7 +68,7 @@ class StreamingMixin:
         Raises:
             ValueError: if an option or the source is not valid; the file's content is checked while it is read.
         """
-        stream = self.start_stream(processor, options, **keywords)
+        stream = CommentaryStream(self, processor, stream_options(options, keywords))
         if isinstance(video, str | os.PathLike):
             in_file = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
             chunks: Iterable = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in in_file)

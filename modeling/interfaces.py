@@ -1,0 +1,72 @@
+"""What streams ask of a model and of a processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from .video_processing_livecc import LiveCCVideoProcessor
+
+
+class ModelForStreams(Protocol):
+    """What streams ask of a model, such as `LiveCCForConditionalGeneration`.
+
+    Attributes:
+        config: with `position_scheme`, `text_config`, `vision_config` and the ids of vision tokens.
+        generation_config: how tokens are chosen where a stream's options do not say.
+        training: whether it is in training mode.
+        model: the body, which has a `language_model` and a vision tower, `visual`.
+        lm_head: makes logits of hidden states.
+        decode_step: see `StreamingMixin`.
+    """
+
+    config: Any
+    generation_config: Any
+    training: bool
+    model: Any
+    lm_head: torch.nn.Module
+    decode_step: Callable | None
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        """Return the embeddings of tokens."""
+
+
+class ProcessorForStreams(Protocol):
+    """What streams ask of a processor, such as `StreamingProcessor`.
+
+    Attributes:
+        video_processor: resizes frames and cuts them into patches.
+        default_query: what is asked where a stream's options do not say.
+    """
+
+    video_processor: LiveCCVideoProcessor
+    default_query: str
+
+    @property
+    def end_id(self) -> int:
+        """The id of the token that ends a message."""
+
+    @property
+    def continuation_id(self) -> int | None:
+        """The id of `` ...``; `None` where the tokenizer has no such token."""
+
+    @property
+    def n_joint_tokens(self) -> int:
+        """How many tokens stand between an answer and the next message."""
+
+    def checked_text(self, text: str) -> str:
+        """Return a text of a user's, or raise `ValueError` where it holds a control token."""
+
+    def turn_ids(self, start_s: float, end_s: float, n_video_tokens: int, query: str, is_first: bool) -> list[int]:
+        """Return the tokens of a turn up to the model's words."""
+
+    def question_ids(self, question: str) -> list[int]:
+        """Return the tokens of a question up to its answer."""
+
+    def decode_turn(self, token_ids: Sequence[int]) -> str:
+        """Return the words that a turn's tokens say."""
+
+    def decode_answer(self, token_ids: Sequence[int]) -> str:
+        """Return the text of an answer."""
