@@ -10,7 +10,7 @@ import functools
 import importlib
 import sys
 from importlib.abc import MetaPathFinder
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
@@ -99,7 +99,8 @@ class _Registration(MetaPathFinder):
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = functools.partial(self._run, spec.loader.exec_module)
+            loader: Any = spec.loader
+            loader.exec_module = functools.partial(self._run, loader.exec_module)
         return spec
 
     def _run(self, exec_module, module) -> None:
@@ -119,5 +120,6 @@ class _Registration(MetaPathFinder):
             _register()
 
 
-sys.meta_path.insert(0, _Registration())
-sys.meta_path[0].try_now()
+_registration = _Registration()
+sys.meta_path.insert(0, _registration)
+_registration.try_now()
