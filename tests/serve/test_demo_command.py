@@ -101,6 +101,7 @@ def test_demo_with_what_is_no_model_is_one_line(capsys):
     assert len(said) == 1 and "model folder nowhere does not exist: expected a folder or a Hub id" in said[0]
 
 
+@pytest.mark.slow
 def test_demo_with_a_model_that_does_not_load_says_so_in_a_line_and_on_the_page(tmp_path):
     (tmp_path / "config.json").write_text("{")
     process = subprocess.Popen(

@@ -187,6 +187,7 @@ def test_a_question_is_answered_beside_the_commentary(watcher):
     assert watcher.session == session and watcher.state == "live"
 
 
+@pytest.mark.slow
 def test_two_tabs_at_once(browser, served, watcher):
     with Watcher(browser, address(served)) as other:
         for tab in (watcher, other):
@@ -274,6 +275,7 @@ def test_a_model_that_loads_or_died_is_said_in_words(watcher, served):
     watcher.complaints.clear()  # the browser's own lines about refusals
 
 
+@pytest.mark.slow
 def test_a_paused_page_keeps_its_place_and_is_answered(browser, tiny):
     with (
         serving(*tiny, GREEDY, max_messages_per_s=60.0, idle_timeout_s=2.0) as served,

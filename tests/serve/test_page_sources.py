@@ -47,6 +47,7 @@ def watcher(browser, served, url):
     wait_for(lambda: served.service.n_connected == 0 and len(served.service.pool) == 0)
 
 
+@pytest.mark.slow
 def test_a_shared_screen_is_commented_on_until_sharing_ends(watcher, served):
     """The browser shares a screen that it makes up, through its own `getDisplayMedia`."""
     before = served.metric("livecc_turns_total")
@@ -138,6 +139,7 @@ def speaking_browser(browser, tmp_path):
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_the_words_are_spoken_over_a_quieter_video(speaking_browser, url):
     with Watcher(speaking_browser, url) as watcher:
         watcher.wait_for(lambda: watcher.page.evaluate("speechSynthesis.getVoices().length"))
