@@ -21,6 +21,11 @@ DATA = Path(__file__).parent / "data" / "reference"
 TINY_RECIPE = Path(__file__).parents[1] / "recipes/livecc-tiny"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores: many tests wait for a clock, a browser or another process."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def same_threads():
     """What a test sets for PyTorch is not left to the next: sums depend on it to the last bit."""
