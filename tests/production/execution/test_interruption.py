@@ -181,7 +181,7 @@ def units_of(out) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (Path(out) / "units").glob("0*")}
 
 
-@pytest.mark.parametrize(("first", "n_kept"), [(8, 2), (10, 2), (99, 4)])
+@pytest.mark.parametrize(("first", "n_kept"), [(8, 2), pytest.param(10, 2, marks=pytest.mark.slow), (99, 4)])
 def test_a_trial_becomes_the_whole(tmp_path, first, n_kept):
     """Its whole units stay; the one that the limit cut is done anew."""
     trial = quiet_build(options_for(tmp_path, ["a"] * 14, stages=CLIPS, limit=first))

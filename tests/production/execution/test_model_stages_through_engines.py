@@ -22,6 +22,7 @@ from livecc_hf.tiny.world import simulate
 
 LENGTH_S = 16
 ALL = ("category", "asr", "pretrain_clips", "text_loss", "talking_head", "active_speaker")
+WITH_ASR = ("category", "asr", "pretrain_clips")  # PyTorch takes its time to load in each process
 SCORES = ("text_loss", "p_talking_head", "speaker_ratio")
 _STORE = 80 * 1024 * 1024
 
@@ -116,11 +117,12 @@ def without(rows: list[dict], *names: str) -> dict[str, dict]:
 @pytest.mark.parametrize(
     ("engine", "names"),
     [
-        ("local", ALL),
+        ("local", WITH_ASR),
+        ("ray", WITH_ASR),
+        pytest.param("local", ALL, marks=pytest.mark.slow),
         pytest.param("ray", ALL, marks=pytest.mark.slow),
-        ("ray", ("category", "asr", "pretrain_clips")),  # PyTorch takes its time to load in each process
     ],
-    ids=["local", "ray", "ray-asr"],
+    ids=["local-asr", "ray-asr", "local", "ray"],
 )
 def test_an_engine_makes_what_the_stages_make(manifest, stages, engine, names, use_engine, tmp_path):
     use_engine(engine)

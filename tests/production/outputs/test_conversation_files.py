@@ -170,7 +170,7 @@ def test_a_frame_is_sampled_after_the_last_word(end_s):
     assert assign_words(words, [sampled_s[-1]])[1] == 0
 
 
-@pytest.mark.parametrize("word_s", [0.5, 0.34])
+@pytest.mark.parametrize("word_s", [0.5, pytest.param(0.34, marks=pytest.mark.slow)])
 def test_training_cuts_no_word_of_the_longest_clips(tmp_path, processor, word_s):
     """Decoded, sampled and encoded: the words of a clip as long as 480 frames are all spoken."""
     write_video(tmp_path / "a.mp4", n_frames=1000, fps=2, size_px=(56, 56))
