@@ -157,6 +157,7 @@ def test_recipes_are_found_by_name_in_the_wheel(wheel, tmp_path):
     assert done.stderr.startswith("livecc: error: input my-videos does not exist"), done.stderr
 
 
+@pytest.mark.slow
 def test_generation_code_is_written_from_the_wheel(wheel, tmp_path):
     done = run_installed(wheel, "generate-repo", "live", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -349,6 +349,7 @@ class TestInterruption:
         assert cues[-1].end.total_seconds() < 590  # not the whole
         assert probe_video(overlay).duration_s == pytest.approx(cues[-1].end.total_seconds(), abs=1.5)
 
+    @pytest.mark.slow
     def test_a_reader_that_leaves_ends_it_quietly(self, published_checkpoint, long_clip):
         process = self.start(published_checkpoint, long_clip)
         process.stdout.readline()
