@@ -75,11 +75,15 @@ class PackedCaches:
     Args:
         caches: one a stream.
         n_new: how many tokens of the sequence are of each stream.
+
+    Attributes:
+        last: (B,) each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
     def __init__(self, caches: Sequence[StreamCache], n_new: Sequence[int]):
         self.caches = caches
         self.n_new = n_new
+        self.last = torch.tensor(n_new).cumsum(0) - 1
         self._masks: dict[tuple, torch.Tensor] = {}
         # Streams of one token each that share their memory, by their places in the row.
         of_memory: dict[int, list[int]] = {}
@@ -101,7 +105,7 @@ class PackedCaches:
 
         Args:
             layer: the layer's index.
-            query: (new tokens, heads, head size), rotated.
+            query: (new tokens, heads, head size), rotated; or of the tokens `last` only.
             key: (new tokens, key-value heads, head size), rotated.
             value: of the shape of `key`.
             scale: factor of the scores.
@@ -116,8 +120,10 @@ class PackedCaches:
         attended = torch.empty_like(query)
         for rows, together in self._together:
             attended[rows] = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
+        is_of_last = len(query) == len(self.caches)
         for i, new in self._apart:
-            attended[new] = self._attend_one(self.caches[i], layer, query[new], key[new], value[new], scale)
+            rows = slice(i, i + 1) if is_of_last else new
+            attended[rows] = self._attend_one(self.caches[i], layer, query[rows], key[new], value[new], scale)
         return attended
 
     def advance(self) -> None:
@@ -128,19 +134,19 @@ class PackedCaches:
             together.move_on()
 
     def _attend_one(self, cache, layer, query, key, value, scale):
-        """Attend from the new tokens of one stream."""
+        """Attend from the new tokens of one stream, or the last of them."""
         n, n_heads, size = query.shape
         keys, values = cache.append(layer, key, value)
-        n_kv_heads, length, _ = keys.shape
+        _, n_kv_heads, length, _ = keys.shape
         if n == 1 and query.device.type != "cuda":
             # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA,
             # where this may go to cuDNN, which makes a plan for each length.
-            grouped = query.reshape(1, n_kv_heads, n_heads // n_kv_heads, size)
-            return scaled_dot_product_attention(grouped, keys[None], values[None], scale=scale).view(1, n_heads, size)
+            grouped = query.reshape(1, n_kv_heads, -1, size)
+            return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, n_heads, size)
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
-            keys[None],
-            values[None],
+            keys,
+            values,
             attn_mask=self._mask(n, length, query),
             scale=scale,
             enable_gqa=n_heads > n_kv_heads,
@@ -168,7 +174,8 @@ class PackedCaches:
             return causal_lower_right(n_new, n_all)
         key = n_new, n_all, like.device
         if key not in self._masks:  # the same in all layers; numbers, as attention would make of truth values
-            self._masks[key] = like.new_full((n_new, n_all), -torch.inf).triu(n_all - n_new + 1)
+            mask = self._masks[key] = like.new_full((n_new, n_all), 0.0)
+            mask[:, n_all - n_new :] = like.new_full((n_new, n_new), -torch.inf).triu_(1)
         return self._masks[key]
 
 

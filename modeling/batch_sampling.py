@@ -110,7 +110,7 @@ class _Alike:
         if self._ids is not None:
             self._ids[:, self._n_ids] = tokens
             self._n_ids += 1
-        return tokens.masked_fill(~best.isfinite(), NO_TOKEN)
+        return tokens.where(best - best == 0, NO_TOKEN)  # which infinity and NaN are not
 
     def _drawn(
         self,

@@ -199,6 +199,7 @@ class StreamCache:
         self.memory = memory
         self.slot = memory.take_slot()
         self.length = 0
+        self._views: dict[int, tuple] = {}  # by layer: the memory, and the slot's keys and values in it
         self._moved_back = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
 
     @property
@@ -215,14 +216,19 @@ class StreamCache:
             values: of the same shape.
 
         Returns:
-            Views of keys and values, old and new, of shape (key-value heads, `length` + new tokens, head size).
+            Views of keys and values, old and new, of shape (1, key-value heads, `length` + new tokens, head size).
         """
-        end = self.length + keys.shape[0]
+        n = keys.shape[0]
+        end = self.length + n
         held = self.memory.reserve(layer, end, keys)
-        held_keys, held_values = held[0][self.slot], held[1][self.slot]
-        held_keys[:, self.length : end] = keys.transpose(0, 1)
-        held_values[:, self.length : end] = values.transpose(0, 1)
-        return held_keys[:, :end], held_values[:, :end]
+        known = self._views.get(layer)
+        if known is None or known[0] is not held:  # the memory has grown
+            slot = slice(self.slot, self.slot + 1)
+            known = self._views[layer] = held, held[0][slot], held[1][slot]
+        _, held_keys, held_values = known
+        held_keys.narrow(2, self.length, n).copy_(keys.transpose(0, 1))
+        held_values.narrow(2, self.length, n).copy_(values.transpose(0, 1))
+        return held_keys.narrow(2, 0, end), held_values.narrow(2, 0, end)
 
     def advance(self, n_tokens: int) -> None:
         """Count tokens that every layer has appended."""

@@ -90,8 +90,7 @@ def read(model: ModelForStreams, readings: Sequence[Reading]) -> torch.Tensor:
     token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
     positions = torch.cat([plan.rows for plan in plans], dim=1)
     hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, readings))
-    last = torch.tensor(lengths).cumsum(0) - 1
-    logits = model.lm_head(hidden[to_device(last, hidden.device)])
+    logits = model.lm_head(hidden[to_device(caches.last, hidden.device)])
     caches.advance()
     for reading, plan in zip(readings, plans):
         state = reading.state

@@ -42,8 +42,9 @@ def test_recorded_positions(reference, make_model, processor, load_frames):
     recorded = reference["live_cc"]
     model = make_model("reference")
     calls = []
-    rotary = model.model.language_model.rotary_emb
-    hook = rotary.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[1][:, 0]))
+    hook = model.model.language_model.register_forward_pre_hook(
+        lambda module, inputs, keywords: calls.append(keywords["position_ids"][:, 0]), with_kwargs=True
+    )
     stream = model.start_stream(
         processor,
         query=recorded["args"]["query"],

@@ -12,16 +12,20 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
     """Return a model that streams, with shorter forward passes where they pay.
 
     On a GPU the vision tower runs in few large operations, decoding is replayed as a graph, and from here on PyTorch
-    leaves no attention to cuDNN in this process (see `avoid_cudnn_attention`); a CPU gains next to nothing by that.
+    leaves no attention to cuDNN in this process (see `avoid_cudnn_attention`). On a CPU, which gains next to nothing by
+    that, there is less around the language model's layers.
 
     Args:
         model: a `LiveCCForConditionalGeneration`; changed in place.
     """
     from .decoding import FixedDecoding
+    from .layers import use_lean_layers
     from .vision import use_lean_vision
 
     visual = model.model.visual
-    if visual.device.type != "cpu":
+    if visual.device.type == "cpu":
+        use_lean_layers(model.model.language_model)
+    else:
         use_lean_vision(visual)
         model.decode_step = FixedDecoding()
     return model

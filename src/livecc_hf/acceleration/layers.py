@@ -1,0 +1,293 @@
+"""Qwen2-VL's language model as streams run it on a CPU: its own linear layers and MLPs, with less around each.
+
+A step of a small model spends most of its time between the matrix products: in decorators, in rotations and norms of
+eight operations. And of the last layer a turn needs no more than each stream's last token. Every linear layer and MLP
+is called as a module, so that adapters, hooks and quantisation go on working; a layer of which another part is not
+what it was when this was checked runs by itself, and so does every pass that is not a stream's.
+"""
+
+from __future__ import annotations
+
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VLAttention,
+    Qwen2VLDecoderLayer,
+    Qwen2VLRMSNorm,
+    Qwen2VLTextModel,
+)
+
+from livecc_hf.modeling.attention import PackedCaches, use_stream_attention
+from livecc_hf.modeling.kv_cache import CacheMemory, StreamCache, rotate
+
+# The forward passes that are written out here, as they were when the numbers were compared.
+_FORWARD: dict[type, Callable] = {
+    kind: kind.forward for kind in (Qwen2VLTextModel, Qwen2VLDecoderLayer, Qwen2VLAttention, Qwen2VLRMSNorm)
+}
+
+# What was worked out for passes over the same caches; gone with them.
+_LEAN: weakref.WeakKeyDictionary[PackedCaches, _LeanModel] = weakref.WeakKeyDictionary()
+_STEPS_AHEAD = 16  # positions of so many steps are turned into angles at once
+
+
+def use_lean_layers(language_model: nn.Module) -> None:
+    """Let Qwen2-VL's language model read streams' tokens with fewer operations; parameters and names stay.
+
+    Nothing is changed where the installed transformers computes something else than what is written out here: the
+    numbers of both are compared on a tiny model first.
+
+    Args:
+        language_model: `model.model.language_model`.
+    """
+    if type(language_model) is Qwen2VLTextModel and _is_as_checked(language_model) and _computes_the_same():
+        language_model.forward = types.MethodType(_lean_forward, language_model)  # a copy of the model has its own
+
+
+def _lean_forward(
+    model: Qwen2VLTextModel, *arguments, stream_cache: PackedCaches | None = None, **keywords
+) -> BaseModelOutputWithPast:
+    """As `Qwen2VLTextModel.forward`; of a stream's pass only the hidden states that are read are more than zeros."""
+    if not isinstance(stream_cache, PackedCaches) or arguments or not _takes(model, **keywords):
+        if stream_cache is not None:
+            keywords["stream_cache"] = stream_cache
+        return type(model).forward(model, *arguments, **keywords)
+    lean = _LEAN.get(stream_cache)
+    if lean is None:
+        lean = _LEAN[stream_cache] = _LeanModel(model)
+    embeds = keywords.get("inputs_embeds")
+    if embeds is None:
+        embeds = model.embed_tokens(keywords["input_ids"])
+    hidden = lean.run(embeds, keywords["position_ids"], stream_cache)
+    return BaseModelOutputWithPast(last_hidden_state=hidden[None])
+
+
+def _takes(
+    model: Qwen2VLTextModel,
+    input_ids: torch.Tensor | None = None,
+    inputs_embeds: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    use_cache: bool | None = None,
+    **others,
+) -> bool:
+    """Return whether a pass is like those that streams ask for, and nobody has changed the model's class since."""
+    return (
+        position_ids is not None
+        and position_ids.device.type == "cpu"
+        and position_ids.shape[0] == 3
+        and past_key_values is None
+        and not use_cache
+        and not any(value is not None for value in others.values())
+        and type(model).forward is _FORWARD[Qwen2VLTextModel]
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _is_known(layer: nn.Module) -> bool:
+    """Return whether a layer, its attention and its norms are those that are written out here, with no hooks."""
+    if type(layer) is not Qwen2VLDecoderLayer or type(layer.self_attn) is not Qwen2VLAttention:
+        return False
+    parts = layer, layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm
+    return all(map(_is_as_checked, parts))
+
+
+def _is_as_checked(module: nn.Module) -> bool:
+    """Return whether calling a module is its class's forward pass, as it was when it was checked."""
+    kind = type(module)
+    return kind.forward is _FORWARD.get(kind) and not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in module.__dict__
+        or module._compiled_call_impl is not None
+    )
+
+
+class _LeanModel:
+    """The layers as they are for the passes over one `PackedCaches`: a turn, or the steps after it.
+
+    Args:
+        model: the language model.
+    """
+
+    def __init__(self, model: Qwen2VLTextModel):
+        self._layers = [_LeanLayer(layer) if _is_known(layer) else layer for layer in model.layers]
+        self._norm = _norm(model.norm)
+        self._rotary = model.rotary_emb
+        self._n_ahead = _STEPS_AHEAD if getattr(model.rotary_emb, "rope_type", None) == "default" else 1
+        self._ahead: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
+        self._next_positions: list[list[int]] = []
+
+    def run(self, embeds: torch.Tensor, position_ids: torch.LongTensor, caches: PackedCaches) -> torch.Tensor:
+        """Return hidden states (tokens, hidden); zeros for tokens that are not read, where there are such.
+
+        Args:
+            embeds: (1, tokens, hidden).
+            position_ids: (3, 1, tokens).
+            caches: of the B streams.
+        """
+        hidden, read = embeds[0], caches.last
+        is_step = len(hidden) == len(read)
+        cos, sin = self._step_tables(embeds, position_ids) if is_step else self._tables(embeds, position_ids)
+        for layer in self._layers[:-1]:
+            hidden = _run(layer, hidden, cos, sin, caches)
+        last = self._layers[-1]
+        is_cut = not is_step and isinstance(last, _LeanLayer)  # to the tokens that are read
+        hidden = last(hidden, cos, sin, caches, read) if is_cut else _run(last, hidden, cos, sin, caches)
+        hidden = self._norm(hidden)
+        return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
+
+    def _tables(self, embeds: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cosine and sine as `rotate` takes them, (tokens, 1, head size) each."""
+        cos, sin = self._rotary(embeds, position_ids)
+        half = sin.shape[-1] // 2
+        return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)[:, None]
+
+    def _step_tables(self, embeds: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_tables` of one token of each stream; made for some steps at once, each a position further."""
+        positions = position_ids[:, 0].tolist()
+        tables = next(self._ahead, None) if positions == self._next_positions else None
+        if tables is None:
+            steps = position_ids[..., None] + torch.arange(self._n_ahead)
+            ahead = (table.unflatten(0, (-1, self._n_ahead)) for table in self._tables(embeds, steps.flatten(2)))
+            self._ahead = zip(*(table.unbind(1) for table in ahead), strict=True)
+            tables = next(self._ahead)
+        self._next_positions = [[position + 1 for position in row] for row in positions]
+        return tables
+
+
+class _LeanLayer:
+    """`Qwen2VLDecoderLayer.forward` over a row of tokens, by the layer's own linear layers and MLP."""
+
+    def __init__(self, layer: Qwen2VLDecoderLayer):
+        attention = layer.self_attn
+        self.index, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
+        self.norm, self.mlp_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+        self.q, self.k, self.v, self.o = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+        self.mlp = layer.mlp
+
+    def __call__(
+        self,
+        hidden: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        caches: PackedCaches,
+        read: torch.LongTensor | None = None,
+    ) -> torch.Tensor:
+        """Return (tokens or B, hidden).
+
+        Args:
+            hidden: (tokens, hidden).
+            cos, sin: as `rotate` takes them, (tokens, 1, head size).
+            caches: of the streams.
+            read: (B,) the tokens whose hidden states are wanted; `None`: all.
+        """
+        n, size = len(hidden), self.size
+        normed = self.norm(hidden)
+        key, value = self.k(normed), self.v(normed).view(n, -1, size)
+        if read is None:  # queries and keys turn together
+            turned = rotate(torch.cat([self.q(normed), key], dim=-1).view(n, -1, size), cos, sin)
+            n_kv_heads = value.shape[1]
+            query, key = turned.split_with_sizes([turned.shape[1] - n_kv_heads, n_kv_heads], dim=1)
+        else:
+            query = rotate(self.q(normed[read]).view(len(read), -1, size), cos[read], sin[read])
+            key = rotate(key.view(n, -1, size), cos, sin)
+            hidden = hidden[read]
+        attended = caches.attend(self.index, query, key, value, self.scale)
+        hidden = hidden + self.o(attended.reshape(len(hidden), -1))
+        return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+def _run(layer: nn.Module | _LeanLayer, hidden, cos, sin, caches: PackedCaches) -> torch.Tensor:
+    """Run a lean layer, or another by itself; arguments as of `_LeanLayer.__call__`."""
+    if isinstance(layer, _LeanLayer):
+        return layer(hidden, cos, sin, caches)
+    half = sin.shape[-1] // 2
+    tables = cos[:, 0], torch.cat([-sin[:, 0, :half], sin[:, 0, half:]], dim=-1)
+    return layer(
+        hidden[None],
+        attention_mask=None,
+        position_embeddings=tuple(table[None] for table in tables),
+        position_ids=None,
+        past_key_values=None,
+        use_cache=False,
+        stream_cache=caches,
+    )[0]
+
+
+def _norm(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what applies a norm: itself, or in float32 half as many operations."""
+    if type(norm) is not Qwen2VLRMSNorm or not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
+        return norm  # which rounds once more in between
+    size = norm.weight.shape[0]
+    weight, least = norm.weight * size**0.5, torch.tensor((size * norm.variance_epsilon) ** 0.5)
+
+    def normed(hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.dtype != torch.float32:
+            return norm(hidden)
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        return (hidden / torch.hypot(length, least)).mul_(weight)
+
+    return normed
+
+
+@cache
+def _computes_the_same() -> bool:
+    """Return whether the lean pass gives the numbers of transformers' own, over a turn and a step of two streams."""
+    try:
+        model = _tiny_model()
+        passes = ((torch.arange(12) % 7, [7, 5]), (torch.tensor([3, 4]), [1, 1]))
+        found = []
+        with torch.no_grad():
+            for forward in (_FORWARD[Qwen2VLTextModel], _lean_forward):
+                caches = [StreamCache(CacheMemory([torch.device("cpu")] * 2)) for _ in range(2)]
+                for ids, lengths in passes:
+                    packed = PackedCaches(caches, lengths)
+                    rows = torch.stack([torch.arange(len(ids)) * step for step in (1, 2, 3)])
+                    hidden = forward(
+                        model,
+                        input_ids=ids[None],
+                        position_ids=rows[:, None],
+                        attention_mask=torch.zeros(1, 1, 1, 1),
+                        use_cache=False,
+                        stream_cache=packed,
+                    ).last_hidden_state[0]
+                    found.append(hidden[packed.last])
+                    packed.advance()
+    except Exception:  # of another release: that one is left alone
+        return False
+    return all(
+        torch.allclose(stock, lean, atol=1e-5, rtol=1e-5) for stock, lean in zip(found[:2], found[2:], strict=True)
+    )
+
+
+@torch.inference_mode(False)
+def _tiny_model() -> Qwen2VLTextModel:
+    config = Qwen2VLTextConfig(
+        vocab_size=8,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]},
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(0)
+        model = Qwen2VLTextModel._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.3)
+    use_stream_attention(model)
+    return model

@@ -1,0 +1,128 @@
+"""On a CPU a model that was loaded runs its layers with less around each, and says the same."""
+
+import copy
+
+import pytest
+import torch
+from pooled import OPTIONS, assert_same
+from torch import nn
+from transformers.models.qwen2_vl import modeling_qwen2_vl
+
+from livecc_hf.acceleration import layers as lean
+from livecc_hf.modeling.generation import generate
+
+
+@pytest.fixture(scope="module")
+def frames(load_frames):
+    return load_frames("live_cc")[:14, :, :84, :112]
+
+
+@pytest.fixture
+def model(make_model):
+    return copy.deepcopy(make_model("mrope"))
+
+
+@pytest.fixture
+def stock(model):
+    plain = copy.deepcopy(model)
+    del plain.model.language_model.forward
+    return plain
+
+
+@pytest.fixture
+def n_lean(monkeypatch):
+    """Counts calls of lean layers."""
+    calls = []
+    run = lean._LeanLayer.__call__
+    monkeypatch.setattr(lean._LeanLayer, "__call__", lambda self, *args: calls.append(self.index) or run(self, *args))
+    return calls
+
+
+def said(model, processor, frames, **options):
+    return model.start_stream(processor, **(vars(OPTIONS) | options)).push(frames)
+
+
+@pytest.mark.parametrize("window", ["sliding", "none"])
+def test_the_same_is_said_as_by_the_stock_layers(model, stock, processor, frames, n_lean, window):
+    expected = said(stock, processor, frames, window=window)
+    assert not n_lean
+    assert_same(said(model, processor, frames, window=window), expected)
+    assert n_lean
+
+
+def test_several_streams_at_once_say_the_same(model, stock, processor, frames, n_lean):
+    def side_by_side(which):
+        streams = [which.start_stream(processor, **vars(OPTIONS)) for _ in range(2)]
+        segments = []
+        for stream, part in zip(streams, (frames[:10], frames[4:14]), strict=True):
+            stream.feed(part)
+        for _ in range(3):
+            turns = [stream.begin_turn() for stream in streams]
+            generate(which, [turn.job for turn in turns])
+            segments += [stream.end_turn(turn) for stream, turn in zip(streams, turns, strict=True)]
+        return segments
+
+    assert_same(side_by_side(model), side_by_side(stock))
+    assert n_lean
+
+
+class Louder(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, hidden):
+        return 1.3 * self.norm(hidden)
+
+
+def changes(layer, how):
+    if how == "hook":
+        layer.self_attn.register_forward_hook(lambda module, args, output: (1.2 * output[0], output[1]))
+    elif how == "norm":
+        layer.input_layernorm = Louder(layer.input_layernorm)
+    elif how == "linear":
+        layer.self_attn.v_proj.register_forward_hook(lambda module, args, output: 1.2 * output)
+    else:
+        layer.mlp.register_forward_hook(lambda module, args, output: 0.7 * output)
+
+
+@pytest.mark.parametrize("how", ["hook", "norm", "linear", "mlp"])
+@pytest.mark.parametrize("index", [0, -1])
+def test_what_is_changed_is_followed(model, stock, processor, frames, how, index):
+    before = said(model, processor, frames[:8])
+    for one in (model, stock):
+        changes(one.model.language_model.layers[index], how)
+    after = said(model, processor, frames[:8])
+    assert not torch.allclose(after[0].logits[0], before[0].logits[0], atol=1e-3)
+    assert_same(after, said(stock, processor, frames[:8]))
+
+
+@pytest.mark.parametrize("name", ["Qwen2VLDecoderLayer", "Qwen2VLAttention", "Qwen2VLRMSNorm", "Qwen2VLTextModel"])
+def test_a_class_that_changes_later_runs_by_itself(model, stock, processor, frames, monkeypatch, name):
+    kind = getattr(modeling_qwen2_vl, name)
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *args, **keywords: forward(self, *args, **keywords))
+    expected = said(stock, processor, frames[:8])
+    assert_same(said(model, processor, frames[:8]), expected)
+
+
+def test_another_release_is_left_alone(stock, monkeypatch):
+    kind = modeling_qwen2_vl.Qwen2VLDecoderLayer
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, hidden, **keywords: 1.1 * forward(self, hidden, **keywords))
+    monkeypatch.setitem(lean._FORWARD, kind, kind.forward)
+    lean._computes_the_same.cache_clear()
+    try:
+        lean.use_lean_layers(stock.model.language_model)
+    finally:
+        lean._computes_the_same.cache_clear()
+    assert "forward" not in vars(stock.model.language_model)
+
+
+def test_other_calls_are_transformers_own(model, stock, n_lean):
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        outputs = [one(input_ids=ids, output_hidden_states=True) for one in (model, stock)]
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    assert len(outputs[0].hidden_states) == len(outputs[1].hidden_states)
+    assert not n_lean
