@@ -10,6 +10,8 @@ from livecc_hf.modeling import StreamOptions, batch_sampling
 from livecc_hf.modeling.batch_sampling import NO_TOKEN, ChoiceOfEach
 from livecc_hf.modeling.sampling import TokenChooser
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
 def frames(load_frames):
@@ -50,7 +52,7 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
 
 def test_a_context_counts_for_its_stream_only():
     logits = torch.tensor([[1.0, 2.0, 1.9]]).repeat(3, 1)
-    choice = ChoiceOfEach([chooser(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, "cpu")
+    choice = ChoiceOfEach([chooser(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, CPU)
     assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
     assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [2, 0, 1]
     assert choice.choose(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context by now
@@ -74,7 +76,7 @@ def test_draws_are_by_probability_and_by_seed():
 def test_scores_that_are_not_finite_are_told_apart(do_sample):
     inf = float("inf")
     logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, -inf], [-inf, -inf], [1.0, inf]])
-    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, "cpu")
+    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, CPU)
     tokens, failures = choice.choose(logits, range(5), range(5))
     assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0, NO_TOKEN, NO_TOKEN], {})
 
@@ -82,7 +84,7 @@ def test_scores_that_are_not_finite_are_told_apart(do_sample):
 def test_a_draw_that_fails_harms_its_stream_only():
     choosers = [chooser(do_sample=True, seed=n, top_k=1) for n in range(3)]
     choosers[1].draw = lambda probabilities: 1 / 0
-    tokens, failures = ChoiceOfEach(choosers, [[0]] * 3, 1, "cpu").choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
+    tokens, failures = ChoiceOfEach(choosers, [[0]] * 3, 1, CPU).choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
     assert (tokens[0], tokens[2], list(failures), type(failures[1])) == (0, 2, [1], ZeroDivisionError)
 
 
@@ -118,7 +120,7 @@ def test_who_failed_of_those_that_choose_alike_is_found():
     alike = [chooser(do_sample=False, repetition_penalty=1.0) for _ in range(3)]
     for one in alike:
         one.processors.append(Picky(7))
-    choice = ChoiceOfEach(alike, [[1], [7], [2]], 2, "cpu")
+    choice = ChoiceOfEach(alike, [[1], [7], [2]], 2, CPU)
     tokens, failures = choice.choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
     assert (tokens[0], tokens[2]) == (0, 2)
     assert {i: str(error) for i, error in failures.items()} == {1: "token 7"}
