@@ -17,9 +17,8 @@ class Case:
 
     Attributes:
         name: of the model.
-        turns: of all sides but `reencode`.
+        turns: of all sides but the windowed engine.
         windowed_turns: of the windowed engine.
-        reencode_turns: turns, counted from 1, at which everything is read again.
         frame_px: height and width of the video; `None`: the bundled clip.
         max_pixels: most pixels of a resized frame.
         new_tokens: generated in every turn.
@@ -30,7 +29,6 @@ class Case:
     name: str
     turns: int
     windowed_turns: int
-    reencode_turns: tuple[int, ...] = ()
     frame_px: tuple[int, int] | None = None
     max_pixels: int = 384 * 28 * 28
     new_tokens: int = 10
@@ -41,16 +39,16 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("livecc-tiny", 60, 240, (10, 30, 60), max_pixels=84 * 84),
-        Case("mid-size", 60, 60, (10, 30, 60), frame_px=(720, 1080), video_s=12),
-        Case("livecc-7b", 60, 240, (10,), frame_px=(720, 1080), video_s=12, bf16=True),
+        Case("livecc-tiny", 60, 240, max_pixels=84 * 84),
+        Case("mid-size", 60, 60, frame_px=(720, 1080), video_s=12),
+        Case("livecc-7b", 60, 240, frame_px=(720, 1080), video_s=12, bf16=True),
     )
 }
 
 
 def small(case: Case) -> Case:
     """Return the case with few turns and small frames."""
-    turns = {"turns": 4, "windowed_turns": 6, "reencode_turns": (3,), "new_tokens": 3, "video_s": 2}
+    turns = {"turns": 4, "windowed_turns": 6, "new_tokens": 3, "video_s": 2}
     frames = {} if case.frame_px is None else {"frame_px": (112, 168), "max_pixels": 24 * 28 * 28}
     return replace(case, **turns, **frames)
 

@@ -1,15 +1,14 @@
-"""Measures commentary turn by turn: this engine against the reference's way, and against reading everything again.
+"""Measures commentary turn by turn: this engine against the reference's way.
 
     python benchmarks/streaming/streaming.py [--models livecc-tiny mid-size livecc-7b] [--threads 2] [--output FILE]
 
-Four sides get the same weights, frames and number of generated tokens a turn, turn by turn and in changing order, so
+Three sides get the same weights, frames and number of generated tokens a turn, turn by turn and in changing order, so
 that other work on the machine slows all of them:
 
 - `engine`: our stream with nothing evicted; `engine_windowed`: with the default sliding window;
 - `generate`: the way of LiveCC's demonstration, on the installed transformers: Qwen2-VL's own model and processor, one
   processor call and one `generate` a turn over a carried `DynamicCache`, in the demonstration's positions. Ours run
-  in the position scheme ``reference``, which has the same, so that both must say the same;
-- `reencode`: Qwen2-VL's own model reads all frames and text anew; at few turns only.
+  in the position scheme ``reference``, which has the same, so that both must say the same.
 
 Generation is greedy with a repetition penalty of 1.05. A turn's time begins with its decoded frames, 2 a second, and
 ends with its last token; decoding the video is the same for all and is given beside it. Its parts: `resize` (to size,
@@ -42,8 +41,6 @@ from models import CASES, Case, Video, build_model, bundled_processor, small, we
 
 QUERY = "Please describe the video."
 WINDOW_TURNS = 10  # figures of a stretch of a stream are medians over as many turns
-SIDES = ("engine", "engine_windowed", "generate", "reencode")
-
 
 # What must hold, by model: (name, side or sides, limit). Ratios are to `generate`.
 # Of livecc-tiny a turn is 20 ms and mostly calls of Python, as many for the model's own modules on both sides.
@@ -68,7 +65,6 @@ def measure(case: Case, device: str, is_small: bool, tell: Callable[[dict[str, A
         "engine_windowed": ways.EngineSide(work, clock),
         # Each has its own modules over the same weights: Qwen2-VL keeps the place of its positions on the module.
         "generate": ways.StockSide(work, clock, ways.stock_model(model), stock_processor),
-        "reencode": ways.ReencodingSide(work, clock, ways.stock_model(model), stock_processor),
     }
     times: dict[str, dict[int, ways.TurnTimes]] = {name: {} for name in sides}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,11 +75,6 @@ def measure(case: Case, device: str, is_small: bool, tell: Callable[[dict[str, A
             side = sides[name]
             with side.timed():
                 times[name][turn] = clock.measure(partial(side.turn, video.clip(turn)))
-        if turn in case_turns(case.reencode_turns):
-            side = sides["reencode"]
-            side.prepare([video.clip(n) for n in range(turn + 1)], sides["engine"], times["engine"][turn].token_ids)
-            with side.timed():
-                times["reencode"][turn] = clock.measure(side.again)
         if turn % 20 == 19:
             print(f"  turn {turn + 1}", flush=True)
             tell({name: side_figures(turns) for name, turns in times.items() if len(turns) > 1})
@@ -91,11 +82,6 @@ def measure(case: Case, device: str, is_small: bool, tell: Callable[[dict[str, A
         "video_decode_s": spread(video.decode_s),
         "video_tokens_per_turn": sides["engine"].n_video_tokens,
     }
-
-
-def case_turns(turns: tuple[int, ...]) -> set[int]:
-    """Return turns counted from 1 as counted from 0."""
-    return {turn - 1 for turn in turns}
 
 
 def order(case: Case, turn: int) -> list[str]:
@@ -255,12 +241,10 @@ def main() -> int:
                 print("livecc-7b: skipped, no CUDA device is used; --small runs the same code with a tiny model")
                 continue
             if arguments.turns:
-                turns = tuple(turn for turn in case.reencode_turns if turn <= arguments.turns)
                 case = replace(
                     case,
                     turns=min(case.turns, arguments.turns),
                     windowed_turns=min(case.windowed_turns, arguments.turns),
-                    reencode_turns=turns,
                 )
             print(f"{name}:", flush=True)
             tell = partial(_keep_sides, arguments, results, name)

@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -284,36 +284,6 @@ class StockSide:
             del video_processor.preprocess
             for handle in handles:
                 handle.remove()
-
-
-@dataclass
-class ReencodingSide(StockSide):
-    """Resizes, encodes and reads the whole stream for each turn, with nothing carried from the turn before."""
-
-    _clips: list[torch.Tensor] = field(default_factory=list)
-    _context_ids: list[int] = field(default_factory=list)
-
-    def prepare(self, clips: list[torch.Tensor], stream, said: list[int]) -> None:
-        """Take what :meth:`again` reads.
-
-        Args:
-            clips: the frames of each turn.
-            stream: a side that has had the same turns and forgets nothing.
-            said: what it said in the last of them.
-        """
-        ids = stream.stream.state.token_ids
-        self._clips, self._context_ids = clips, ids[: len(ids) - len(said) + 1]
-
-    def again(self) -> list[int]:
-        """Comment on the last of the clips."""
-        videos = self.processor.video_processor(videos=self._clips, return_tensors="pt", do_sample_frames=False)
-        input_ids = torch.tensor([self._context_ids])
-        types = (input_ids == self.model.config.video_token_id).long() * 2
-        inputs = {**videos, "input_ids": input_ids, "mm_token_type_ids": types}
-        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
-        self._n_forward = 0
-        ids = generated(self.model, inputs, self.work.new_tokens)
-        return ids[0, len(self._context_ids) :].tolist()
 
 
 def generated(model, inputs: dict[str, torch.Tensor], n_tokens: int, **keywords) -> torch.LongTensor:
