@@ -30,7 +30,7 @@ _N_WARM_UP_CALLS = 2  # what libraries set up at their first call cannot be capt
 # Of modules from these packages nothing is asked but weights and hooks: their forward passes have no switches.
 _WITHOUT_SWITCHES = ("torch", "transformers")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
-_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
+_PLAIN = frozenset([bool, int, float, str, bytes, type(None), torch.dtype, torch.device])
 
 
 @contextlib.contextmanager
@@ -150,9 +150,16 @@ def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
             return None
         key += [tensor.data_ptr() for tensor in module._parameters.values() if tensor is not None]
         key += [tensor.data_ptr() for tensor in module._buffers.values() if tensor is not None]
-        if type(module).__module__.partition(".")[0] not in _WITHOUT_SWITCHES:
-            key += [(name, _frozen(value)) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE]
+        if _may_be_switched(type(module)):
+            values = ((name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE)
+            key += [(name, value if type(value) in _PLAIN else _frozen(value)) for name, value in values]
     return tuple(key)
+
+
+@lru_cache
+def _may_be_switched(kind: type[nn.Module]) -> bool:
+    """Return whether modules of a class may remember what their forward passes depend on."""
+    return kind.__module__.partition(".")[0] not in _WITHOUT_SWITCHES
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -167,10 +174,10 @@ def has_hooks(module: nn.Module) -> bool:
 
 def _frozen(value: object) -> Hashable:
     """Return plain values as they are, within collections too, and anything else by its identity."""
-    if isinstance(value, _PLAIN):
-        return value
+    if type(value) in _PLAIN:
+        return value  # type: ignore[return-value]
     if isinstance(value, dict):
-        return tuple((name, _frozen(item)) for name, item in value.items())
+        return tuple([(name, _frozen(item)) for name, item in value.items()])
     if isinstance(value, list | tuple):
         return tuple(map(_frozen, value))
     if isinstance(value, set | frozenset):
