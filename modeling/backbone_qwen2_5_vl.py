@@ -36,4 +36,4 @@ class Qwen25VLBackbone(Backbone):
         return {"second_per_grid_ts": [float(patch_s) for patch_s in patches_s]}
 
 
-BACKBONE = Qwen25VLBackbone()
+BACKBONE: Backbone = Qwen25VLBackbone()

@@ -27,4 +27,4 @@ class Qwen2VLBackbone(Backbone):
         return Qwen2VLForConditionalGeneration, Qwen2VLModel
 
 
-BACKBONE = Qwen2VLBackbone()
+BACKBONE: Backbone = Qwen2VLBackbone()

@@ -59,4 +59,4 @@ def _time_text(time_s: float) -> str:
     return f"<{time_s:.1f} seconds>"
 
 
-BACKBONE = Qwen3VLBackbone()
+BACKBONE: Backbone = Qwen3VLBackbone()

@@ -69,9 +69,8 @@ class LiveCCConfig(Qwen2VLConfig):
 
     def _take_from_backbone(self, values: dict) -> dict:
         """Let the backbone's own config class read what is written for it; return the values that are left."""
-        own = {"tie_word_embeddings": self.tie_word_embeddings}
-        config_class = self.find_backbone().config_class()
-        taken = config_class(text_config=self.text_config, vision_config=self.vision_config, **own, **values)
+        own = {name: getattr(self, name) for name in ("text_config", "vision_config", "tie_word_embeddings")}
+        taken = self.find_backbone().config_class()(**own, **values)
         self.text_config, self.vision_config = taken.text_config, taken.vision_config
         self.tie_word_embeddings = taken.tie_word_embeddings
         flat = vars(self.text_config) if self.text_config is not None else {}

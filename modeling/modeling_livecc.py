@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -174,10 +175,13 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
 
     def __new__(cls, config: LiveCCConfig | None = None, *args, **kwargs):
         """Return an object of the class for `config.backbone`; without one, as copies are made, of this class."""
-        return super().__new__(cls if cls is not LiveCCForConditionalGeneration else model_class(config.backbone))
+        if cls is LiveCCForConditionalGeneration and config is not None:
+            return super().__new__(model_class(config.backbone))
+        return super().__new__(cls)
 
     def __init__(self, config: LiveCCConfig):
         config.check_scheme()  # may have been set after the config was made
+        stock_class: Any
         stock_class, body_class = config.find_backbone().model_classes()
         # Past the stock class's own constructor, which would build and initialise a second body.
         super(stock_class, self).__init__(config)
