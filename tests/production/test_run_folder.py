@@ -45,24 +45,27 @@ def test_a_run_from_before_an_option_goes_on_with_its_default(tmp_path):
         quiet_build(options_for(tmp_path, [], stages={"pretrain_clips": {"min_s": 20.0, "max_chars_per_s": 9.0}}))
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 3}', ""])
-def test_damaged_settings_name_the_way_out(tmp_path, text):
+def test_damaged_settings_name_the_way_out(tmp_path):
     quiet_build(options_for(tmp_path, ["a"] * 3, stages=CLIPS))
-    (tmp_path / "out" / "build.json").write_text(text)
-    with pytest.raises(ValueError, match=r"build\.json is damaged .* choose another out, or --restart"):
-        quiet_build(options_for(tmp_path, [], stages=CLIPS))
+    for text in ("{", "[]", "{}", '{"settings": 3}', ""):
+        (tmp_path / "out" / "build.json").write_text(text)
+        with pytest.raises(ValueError, match=r"build\.json is damaged .* choose another out, or --restart"):
+            quiet_build(options_for(tmp_path, [], stages=CLIPS))
     assert quiet_build(options_for(tmp_path, [], stages=CLIPS, restart=True)).n_clips == 4
 
 
-@pytest.mark.parametrize("name", ["clips.parquet", "dropped.parquet", "stats.json"])
-def test_a_damaged_unit_names_the_way_out(tmp_path, name):
+def test_a_damaged_unit_names_the_way_out(tmp_path):
     options = options_for(tmp_path, ["a"] * 6, stages=CLIPS, unit_videos=3)
     rows = quiet_build(options) and dataset_rows(tmp_path / "out")
     unit = tmp_path / "out" / "units" / "000001"
-    (unit / name).write_bytes(b"cut off")
     (tmp_path / "out" / "dropped.parquet").unlink()
-    with pytest.raises(ValueError, match=r"units/000001 is damaged .*: remove this folder and run the same command"):
-        quiet_build(options)
+    for name in ("clips.parquet", "dropped.parquet", "stats.json"):
+        whole = (unit / name).read_bytes()
+        (unit / name).write_bytes(b"cut off")
+        damaged = r"units/000001 is damaged .*: remove this folder and run the same command"
+        with pytest.raises(ValueError, match=damaged):
+            quiet_build(options)
+        (unit / name).write_bytes(whole)
     shutil.rmtree(unit)
     quiet_build(options)
     assert dataset_rows(tmp_path / "out") == rows
