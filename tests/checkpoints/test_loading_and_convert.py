@@ -157,7 +157,7 @@ def test_bad_sources_are_one_clear_line(named, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    fails(other, "holds a model of type 'bert': expected livecc or qwen2_vl")
+    fails(other, "holds a model of type 'bert': .*expected one of qwen2_vl, qwen2_5_vl, qwen3_vl, or livecc")
     broken = named("broken-livecc")
     (broken / "config.json").write_text("{")
     fails(broken, "config.json cannot be read")

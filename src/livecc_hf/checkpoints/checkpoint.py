@@ -11,7 +11,7 @@ from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..utils.text import one_line
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
-from .config import PUBLISHED_TYPE, make_config, published_scheme, read_config_dict
+from .config import is_published, make_config, only_scheme, published_scheme, read_config_dict
 from .errors import ModelLoadError, check_report
 from .names import expand_home
 from .placement import (
@@ -177,8 +177,8 @@ def open_checkpoint(
     """Find a model or an adapter, and read its config; an adapter gets that of its base, in its own position scheme.
 
     Args:
-        source: a folder or Hub id with a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint in the published layout,
-            or an adapter on one of them.
+        source: a folder or Hub id with a LiveCC model of ours, a published checkpoint of LiveCC or of one of its
+            backbones, or an adapter on one of them.
         position_scheme: overrides what the files say or suggest.
         base: for an adapter: where its base model is, if not where the adapter says.
         revision: that of the whole model on the Hub; default: its newest, or what the adapter says.
@@ -231,8 +231,10 @@ def _own_scheme(
         notes.append(
             f"{adapter.source} does not say in which position scheme it was trained: assuming its base's {_CHOOSE}"
         )
-    if values["model_type"] != PUBLISHED_TYPE:
+    if not is_published(values):
         return values.get("position_scheme", LiveCCConfig.position_scheme), False, notes
+    if (only := only_scheme(values)) is not None:
+        return only, False, notes
     suggested = published_scheme(whole, values)
     scheme = suggested or LiveCCConfig.position_scheme
     if chosen is None:

@@ -1,4 +1,4 @@
-"""What the `config.json` of a whole model says: ours, or that of a published Qwen2-VL / LiveCC checkpoint."""
+"""What the `config.json` of a whole model says: ours, or that of a published checkpoint of a backbone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ..modeling import LiveCCConfig
+from ..modeling.backbones import BACKBONES, backbone_of_values, check_backbone, find_backbone
 from ..utils.text import one_line
 from .errors import ModelLoadError, hub_message
 from .names import CONFIG_FILE, check_model_name, expand_home
 
-PUBLISHED_TYPE = "qwen2_vl"
-READABLE_TYPES = ("livecc", PUBLISHED_TYPE)
+OWN_TYPE = LiveCCConfig.model_type
 
 
 def read_config_dict(source: str, revision: str | None = None) -> dict[str, Any]:
@@ -35,9 +35,17 @@ def read_config_dict(source: str, revision: str | None = None) -> dict[str, Any]
             raise ModelLoadError(f"{source}: config.json cannot be read: {one_line(error)}") from error
         raise ModelLoadError(hub_message(source, error)) from error
     model_type = values.get("model_type") if isinstance(values, dict) else None
-    if model_type not in READABLE_TYPES:
-        raise ModelLoadError(f"{source} holds a model of type {model_type!r}: expected {' or '.join(READABLE_TYPES)}")
+    if model_type not in (OWN_TYPE, *BACKBONES):
+        try:
+            check_backbone(model_type)
+        except ValueError as error:
+            raise ModelLoadError(f"{source} holds a model of type {model_type!r}: {error}, or {OWN_TYPE}") from None
     return values
+
+
+def is_published(values: dict[str, Any]) -> bool:
+    """Return whether a `config.json` is that of a published checkpoint of a backbone, and none of ours."""
+    return values["model_type"] != OWN_TYPE
 
 
 def published_scheme(source: str, values: dict[str, Any]) -> str | None:
@@ -56,14 +64,21 @@ def published_scheme(source: str, values: dict[str, Any]) -> str | None:
     return "reference" if any("livecc" in name.lower() for name in names) else None
 
 
+def only_scheme(values: dict[str, Any]) -> str | None:
+    """Return the one position scheme that a config's backbone knows; `None`: it knows several."""
+    known = find_backbone(backbone_of_values(values)).position_schemes
+    return known[0] if len(known) == 1 else None
+
+
 def make_config(source: str, values: dict[str, Any]) -> LiveCCConfig:
     """Return a config of ours with the values of a `config.json`.
 
     Raises:
         ModelLoadError: if they are not valid; the message names `source`.
     """
-    if values["model_type"] == PUBLISHED_TYPE:
-        values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
+    if is_published(values):
+        backbone = {"backbone": backbone_of_values(values)}
+        values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")} | backbone
     try:
         return LiveCCConfig.from_dict(values)
     except Exception as error:  # transformers validates configs with several error types

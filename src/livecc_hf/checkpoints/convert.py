@@ -1,4 +1,4 @@
-"""Turns a published Qwen2-VL / LiveCC checkpoint into a model folder of ours, code included."""
+"""Turns a published checkpoint of LiveCC or of a backbone into a model folder of ours, code included."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def convert_checkpoint(
     The weights are held in memory once, and one shard of them on its way to the disk.
 
     Args:
-        source: a folder or Hub id with a Qwen2-VL or LiveCC checkpoint.
+        source: a folder or Hub id with a checkpoint of LiveCC, Qwen2-VL, Qwen2.5-VL or Qwen3-VL.
         out: the folder to write; must not exist, or be empty.
         position_scheme: the scheme to save. May be left out where the source names LiveCC (`reference`)
             or is a folder of ours (kept).

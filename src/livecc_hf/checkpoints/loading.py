@@ -1,4 +1,4 @@
-"""Loads a model and its processor: ours, or a published Qwen2-VL / LiveCC checkpoint, by folder or Hub id."""
+"""Loads a model and its processor: ours, or a published checkpoint of LiveCC or a backbone, by folder or Hub id."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def load_model_and_processor(
     """Load a model and its processor, ready to stream.
 
     Args:
-        name_or_path: a folder or a Hub id that holds a LiveCC model of ours, a Qwen2-VL / LiveCC checkpoint
-            in the published layout, or an adapter, which is put on the base it names. Such a model runs in the
+        name_or_path: a folder or a Hub id that holds a LiveCC model of ours, a published checkpoint of LiveCC,
+            Qwen2-VL, Qwen2.5-VL or Qwen3-VL, or an adapter, which is put on the base it names. Such a model runs in the
             position scheme of the adapter, and `livecc_hf.checkpoints.adapters.switch_adapter` gives the base's
             outputs.
         device: such as `cuda:0` or `cpu`, or a `torch.device`; default: CUDA if there is any.

@@ -8,7 +8,9 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("source", metavar="SOURCE", help="folder or Hub id of a Qwen2-VL or LiveCC checkpoint")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="folder or Hub id of a LiveCC, Qwen2-VL, Qwen2.5-VL or Qwen3-VL"
+    )
     parser.add_argument("out", metavar="OUT", help="folder to write; must not exist, or be empty")
     parser.add_argument(
         "--position-scheme",

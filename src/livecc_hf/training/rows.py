@@ -15,7 +15,7 @@ from livecc_hf.data.batches.packing import Packs, plan_packs, plan_singles, toke
 from livecc_hf.data.dataset import TrainingData, open_data
 from livecc_hf.data.formats.jsonl import default_cache
 from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS
-from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, PIXELS_PER_TOKEN, TURN_FRAMES
+from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, TURN_FRAMES
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
@@ -88,7 +88,8 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
     pixels = recipe.ours.min_pixels or processor.video_processor.size["shortest_edge"]
     if recipe.ours.max_pixels is not None:
         pixels = min(pixels, recipe.ours.max_pixels)
-    least = FIRST_TURN_FRAMES // TURN_FRAMES * (pixels // PIXELS_PER_TOKEN) + _TURN_TEXT_TOKENS
+    side_px = processor.video_processor.patch_size * processor.video_processor.merge_size
+    least = FIRST_TURN_FRAMES // TURN_FRAMES * (pixels // side_px**2) + _TURN_TEXT_TOKENS
     if limit < least:
         raise ValueError(
             f"max_length is {limit} tokens, but the first turn of a clip alone takes about {least} "

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.modeling.grammar import IM_END, IM_START, PROMPT_START, VISION_END, VISION_START
+from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
+from ..backbone import backbone_of, prompt_start
 from ..formats.chat import Conversation
 from ..unusable import UnusableSample
 from .chat_media import Medium, plan_media
@@ -52,16 +54,20 @@ def encode_chat(
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
-    input_ids, labels, n_words = _tokenise(conversation, processor)
-    n_tokens = _n_expanded(input_ids, media)
+    n_pairs = [medium.n_pairs for medium in media]
+    input_ids, labels, n_words = _tokenise(conversation, processor, media, n_pairs)
+    n_tokens = _n_expanded(input_ids, media, processor)
     if options.max_tokens is not None and n_tokens > options.max_tokens:
         raise UnusableSample(
             "too_many_tokens",
             f"the conversation has {n_tokens} tokens, more than max_tokens={options.max_tokens}; conversations are not "
             "cut: raise the limit or lower max_pixels or max_frames",
         )
-    pixels, n_media_tokens = _pixels_of(media, processor)
-    input_ids, labels = _expanded(input_ids, labels, n_media_tokens, processor)
+    pixels, grids = _pixels_of(media, processor)
+    n_decoded = [grid[0] if medium.kind == "video" else 0 for grid, medium in zip(grids, media, strict=True)]
+    if n_decoded != n_pairs:  # a header promised more
+        input_ids, labels, n_words = _tokenise(conversation, processor, media, n_decoded)
+    input_ids, labels = _expanded(input_ids, labels, _block_tokens(media, grids, processor), processor)
     ids = torch.tensor(input_ids)
     model_inputs = {
         "input_ids": ids,
@@ -89,13 +95,22 @@ def count_chat_tokens(
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
-    return _n_expanded(_tokenise(conversation, processor)[0], media)
+    n_pairs = [medium.n_pairs for medium in media]
+    return _n_expanded(_tokenise(conversation, processor, media, n_pairs)[0], media, processor)
 
 
-def _tokenise(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[int], list[int], int]:
-    """Return ids with one token for each medium, labels, and the number of supervised words.
+def _tokenise(
+    conversation: Conversation, processor: StreamingProcessor, media: Sequence[Medium], n_pairs: Sequence[int]
+) -> tuple[list[int], list[int], int]:
+    """Return ids with one token for each vision block, labels, and the number of supervised words.
 
     Answers are tokenised apart from what stands before them, as they are when the model is asked.
+
+    Args:
+        conversation: what was said and shown.
+        processor: whose chat template and tokens hold.
+        media: of the conversation.
+        n_pairs: the frame pairs of each medium, 0 for an image.
     """
     pieces, n_words = _pieces(conversation, processor)
     rendered = processor.apply_chat_template(_bare(conversation), tokenize=False)
@@ -104,8 +119,12 @@ def _tokenise(conversation: Conversation, processor: StreamingProcessor) -> tupl
             f"the processor's chat template renders a conversation as {rendered[:120]!r}...: expected Qwen2-VL's form, "
             f"{''.join(text for text, _ in pieces)[:120]!r}...; use Qwen2-VL's chat template"
         )
+    backbone = backbone_of(processor)
+    pairs = ((medium.fps, n) for medium, n in zip(media, n_pairs, strict=True) if medium.kind == "video")
+    videos = (_video_text(processor, fps, n) for fps, n in pairs)
     input_ids, labels = [], []
     for text, is_supervised in pieces:
+        text = re.sub(re.escape(processor.video_token), lambda _: next(videos), backbone.join_vision(text))
         ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
         input_ids += ids
         labels += ids if is_supervised else [IGNORE_INDEX] * len(ids)
@@ -119,7 +138,8 @@ def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[
         "video": f"{VISION_START}{processor.video_token}{VISION_END}",
     }
     pieces, n_words = [], 0
-    opening = "" if conversation.messages[0]["role"] == "system" else PROMPT_START
+    has_system = conversation.messages[0]["role"] == "system"
+    opening = "" if has_system else prompt_start(backbone_of(processor))
     for message in conversation.messages:
         texts = "".join(part["text"] for part in message["content"] if part["type"] == "text")
         try:
@@ -148,15 +168,37 @@ def _bare(conversation: Conversation) -> list[dict[str, Any]]:
     ]
 
 
-def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium]) -> int:
-    return len(input_ids) + sum(medium.n_tokens - 1 for medium in media)
+def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
+    """Return what stands for a video, with one placeholder for each of its vision blocks."""
+    video_processor, token = processor.video_processor, processor.video_token
+    grid = (n_pairs, video_processor.merge_size, video_processor.merge_size)
+    frames = range(n_pairs * video_processor.temporal_patch_size)
+    text = backbone_of(processor).video_text(token, grid, fps, frames)
+    return re.sub(f"(?:{re.escape(token)})+", token, text)
+
+
+def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
+    backbone = backbone_of(processor)
+    n_blocks = (len(backbone.vision_blocks(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
+    return len(input_ids) + sum(medium.n_tokens - n for medium, n in zip(media, n_blocks, strict=True))
+
+
+def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], processor: StreamingProcessor) -> list[int]:
+    """Return the tokens of each vision block, in order."""
+    backbone, n_tokens = backbone_of(processor), []
+    for medium, grid in zip(media, grids, strict=True):
+        is_video = medium.kind == "video"
+        merge = (processor.video_processor if is_video else processor.image_processor).merge_size
+        blocks = backbone.block_grids(grid) if is_video else [grid]
+        n_tokens += [t * (h // merge) * (w // merge) for t, h, w in blocks]
+    return n_tokens
 
 
 def _expanded(
-    input_ids: Sequence[int], labels: Sequence[int], n_media_tokens: Sequence[int], processor: StreamingProcessor
+    input_ids: Sequence[int], labels: Sequence[int], n_block_tokens: Sequence[int], processor: StreamingProcessor
 ) -> tuple[list[int], list[int]]:
-    """Repeat each medium's placeholder as often as it has tokens."""
-    remaining = iter(n_media_tokens)
+    """Repeat each vision block's placeholder as often as it has tokens."""
+    remaining = iter(n_block_tokens)
     placeholders = (processor.image_token_id, processor.video_token_id)
     ids, targets = [], []
     for token, target in zip(input_ids, labels, strict=True):
@@ -166,23 +208,28 @@ def _expanded(
     return ids, targets
 
 
-def _pixels_of(media: Sequence[Medium], processor: StreamingProcessor) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """Decode the media into the vision tower's inputs, and count the tokens of each in order."""
-    images, patches, grids = [], [], []
+def _pixels_of(
+    media: Sequence[Medium], processor: StreamingProcessor
+) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+    """Decode the media into the vision tower's inputs; return these, and the grid of each medium in order."""
+    images, patches, video_grids, patches_s = [], [], [], []
+    video_processor = processor.video_processor
     for medium in media:
         if medium.kind == "image":
             images.append(medium.read())
         else:
-            video_patches, grid = processor.video_processor.frames_to_patches(medium.read(), do_resize=False)
+            video_patches, grid = video_processor.frames_to_patches(medium.read(), do_resize=False)
             patches.append(video_patches)
-            grids.append(grid)
-    pixels, n_tokens = {}, {"image": iter(()), "video": iter(())}
+            video_grids.append(grid)
+            patches_s.append(video_processor.temporal_patch_size / medium.fps)
+    pixels: dict[str, torch.Tensor] = {}
+    grids = {"image": iter(()), "video": iter(())}
     if images:
         pixels |= processor.image_processor(images=images, do_resize=False, return_tensors="pt")
-        merge = processor.image_processor.merge_size**2
-        n_tokens["image"] = iter((pixels["image_grid_thw"].prod(1) // merge).tolist())
+        grids["image"] = iter(pixels["image_grid_thw"].tolist())
     if patches:
-        pixels |= {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.cat(grids)}
-        merge = processor.video_processor.merge_size**2
-        n_tokens["video"] = iter((pixels["video_grid_thw"].prod(1) // merge).tolist())
-    return pixels, [next(n_tokens[medium.kind]) for medium in media]
+        pixels |= {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.cat(video_grids)}
+        beside = backbone_of(processor).video_inputs(patches_s)
+        pixels |= {name: torch.tensor(values) for name, values in beside.items()}
+        grids["video"] = iter(pixels["video_grid_thw"].tolist())
+    return pixels, [next(grids[medium.kind]) for medium in media]

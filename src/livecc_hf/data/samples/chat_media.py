@@ -42,11 +42,15 @@ class Medium:
         kind: `image` or `video`.
         n_tokens: what it becomes; for a video whose header promises more frames than it has, the most.
         read: decodes it: an image to uint8 (3, H, W), a video to uint8 (T, 3, H, W), both at their final size.
+        n_pairs: frame pairs of a video, by its header; 0 for an image.
+        fps: frames a second of a video.
     """
 
     kind: str
     n_tokens: int
     read: Callable[[], Any]
+    n_pairs: int = 0
+    fps: float = FRAMES_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
                     next(others)  # a file that shows nothing at all is unreadable
                 raise UnusableSample("no_frames", str(error)) from error
 
-    return Medium("video", _even(n_frames) // 2 * size.n_pair_tokens, read)
+    n_pairs = _even(n_frames) // 2
+    return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs, fps)
 
 
 def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encoder: _Encoder) -> Medium:
@@ -222,7 +227,8 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
         with _reading(what):
             return torch.stack([_resized(picture_at(picture, size_px), size, encoder) for picture in chosen])
 
-    return Medium("video", _even(n_frames) // 2 * size.n_pair_tokens, read)
+    n_pairs = _even(n_frames) // 2
+    return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FIRST_TURN_FRAMES,
     FRAME_STEP_S,
-    PIXELS_PER_TOKEN,
-    PROMPT_START,
     TURN_FRAMES,
     TURN_JOINT,
     TurnSpan,
@@ -26,9 +24,9 @@ from livecc_hf.modeling.grammar import (
     query_text,
     split_turns,
     spoken_text,
-    user_turn,
 )
 
+from ..backbone import backbone_of, turn_prompt
 from ..formats.conversations import NarratedVideo
 from ..media.clip_frames import ClipPlan, plan_clip, plan_frame_size, read_clip
 from ..media.paths import resolve_media
@@ -163,7 +161,8 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
     n_even = n_frames + -n_frames % TURN_FRAMES
     if clip.is_resized:
         limits = {"do_resize": False}
-        n_pair_tokens = math.prod(clip.frames.shape[-2:]) // PIXELS_PER_TOKEN
+        side_px = processor.video_processor.patch_size * processor.video_processor.merge_size
+        n_pair_tokens = math.prod(clip.frames.shape[-2:]) // side_px**2
     else:
         size = plan_frame_size(
             *clip.frames.shape[-2:], n_even, processor.video_processor, options.min_pixels, options.max_pixels
@@ -313,14 +312,12 @@ def _checked_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
 
 def _prompt_lengths(spans: list[TurnSpan], n_pair_tokens: int, text: str, processor: StreamingProcessor) -> list[int]:
     """Return the tokens of each user turn, with the joint before it and its frames."""
-    prompts = [
-        (TURN_JOINT if span.first_frame else PROMPT_START)
-        + user_turn(span.start_s, span.end_s, "" if span.first_frame else text)
-        for span in spans
-    ]
+    backbone = backbone_of(processor)
+    prompts = [turn_prompt(backbone, span, "" if span.first_frame else text) for span in spans]
+    n_pairs = [span.n_frames // TURN_FRAMES for span in spans]
     return [
-        len(ids) - 1 + span.n_frames // TURN_FRAMES * n_pair_tokens
-        for ids, span in zip(_encoded(prompts, processor), spans, strict=True)
+        len(ids) - len(backbone.vision_blocks(n)) + n * n_pair_tokens
+        for ids, n in zip(_encoded(prompts, processor), n_pairs, strict=True)
     ]
 
 

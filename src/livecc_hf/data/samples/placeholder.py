@@ -20,13 +20,13 @@ N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
 
 
 def placeholder_sample(processor: StreamingProcessor) -> Sample:
-    """Return a sample that teaches nothing: one black video of two frames, 28x28 pixels, and no supervised token.
+    """Return a sample that teaches nothing: one black video of two frames, one token large, and no supervised token.
 
     Args:
         processor: whose tokens and patches it is made of.
 
     Returns:
-        A sample of `N_PLACEHOLDER_TOKENS` tokens with patches of shape (4, 1176).
+        A sample of `N_PLACEHOLDER_TOKENS` tokens with patches of shape (4, values).
     """
     video_processor = processor.video_processor
     side_px = video_processor.patch_size * video_processor.merge_size

@@ -36,8 +36,8 @@ class Sample:
 
     Attributes:
         model_inputs: `input_ids`, `labels`, `mm_token_type_ids` of shape (L,); where there is video,
-            `pixel_values_videos` (patches, 1176) and `video_grid_thw` (videos, 3); where there are images,
-            `pixel_values` (patches, 1176) and `image_grid_thw` (images, 3).
+            `pixel_values_videos` (patches, values) and `video_grid_thw` (videos, 3); where there are images,
+            `pixel_values` (patches, values) and `image_grid_thw` (images, 3).
         n_words: supervised words.
         n_cut_words: words left out because they end after the last frame kept.
         n_cut_turns: turns left out to fit the frame or token limit.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.data.backbone import backbone_of
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
 from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
@@ -143,17 +145,29 @@ def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message
                 text = processor.tokenizer.decode([ids[i] for i in run], clean_up_tokenization_spaces=False)
                 message.parts.append(TextRun(text, is_supervised))
         _take_marks(message)
+        _join_blocks(message)
         messages.append(message)
     return messages
 
 
-def turn_of(messages: Sequence[Message], at: int) -> SampleTurn | None:
-    """Return the commentary turn that begins with message `at`, or `None` if it is an ordinary message."""
+def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor) -> SampleTurn | None:
+    """Return the commentary turn that begins with message `at`, or `None` if it is an ordinary message.
+
+    Args:
+        messages: of the conversation.
+        at: number of the message.
+        processor: the processor that made them.
+    """
     parts = messages[at].parts
     if messages[at].role != "user" or len(parts) < 2 or not isinstance(parts[0], TextRun):
         return None
-    time = _TIME.fullmatch(parts[0].text)
-    if not time or not isinstance(parts[1], Media) or parts[1].kind != "video":
+    if not isinstance(parts[1], Media) or parts[1].kind != "video":
+        return None
+    time = _TIME.match(parts[0].text)
+    if not time:
+        return None
+    [first, *_] = backbone_of(processor).vision_blocks(parts[1].grid_thw[0], float(time[1]))
+    if parts[0].text != time[0] + first.label:
         return None
     own = [messages[at]]
     own += [message for message in messages[at + 1 : at + 2] if message.role == "assistant"]
@@ -199,8 +213,11 @@ def _media_errors(inputs: dict, kind: str, places: torch.Tensor, processor: Stre
     grids = inputs[grid_name].prod(1).tolist() if grid_name in inputs else []
     n_patches = len(inputs[pixels_name]) if pixels_name in inputs else 0
     merged = _maker(processor, kind).merge_size ** 2
+    blocks = inputs[grid_name].tolist() if grid_name in inputs else []
+    if kind == "video":
+        blocks = [block for grid in blocks for block in backbone_of(processor).block_grids(grid)]
     runs = [len(list(run)) for is_vision, run in groupby(places.tolist()) if is_vision]
-    wanted = [n // merged for n in grids]
+    wanted = [math.prod(block) // merged for block in blocks]
     errors = []
     if runs != wanted:
         errors.append(f"{kind} tokens come in runs of {_listed(runs)} but {grid_name} asks for {_listed(wanted)}")
@@ -231,16 +248,17 @@ def _maker(processor: StreamingProcessor, kind: str):
 
 
 def _media_of(inputs: dict, processor: StreamingProcessor) -> dict[str, list[Media]]:
-    """List the sample's images and videos in order, without their tokens."""
-    media = {}
+    """List the vision blocks of the sample's images and videos in order, without their tokens."""
+    media: dict[str, list[Media]] = {}
     for kind, (_, grid_name) in _INPUTS.items():
         maker, first_patch, media[kind] = _maker(processor, kind), 0, []
         grids = inputs[grid_name].tolist() if grid_name in inputs else []
-        for number, (t, h, w) in enumerate(grids, 1):
-            n_frames = t * maker.temporal_patch_size if kind == "video" else 1
-            size_px = (w * maker.patch_size, h * maker.patch_size)
-            media[kind].append(Media(kind, number, (t, h, w), 0, first_patch, n_frames, *size_px))
-            first_patch += t * h * w
+        for number, grid in enumerate(grids, 1):
+            for t, h, w in backbone_of(processor).block_grids(grid) if kind == "video" else [grid]:
+                n_frames = t * maker.temporal_patch_size if kind == "video" else 1
+                size_px = (w * maker.patch_size, h * maker.patch_size)
+                media[kind].append(Media(kind, number, (t, h, w), 0, first_patch, n_frames, *size_px))
+                first_patch += t * h * w
     return media
 
 
@@ -260,4 +278,20 @@ def _take_marks(message: Message) -> None:
             part = TextRun(text, False)
         if isinstance(part, Media) or part.is_supervised or part.text.strip("\n"):
             parts.append(part)
+    message.parts = parts
+
+
+def _join_blocks(message: Message) -> None:
+    """Make one medium of the vision blocks of a video, and leave out the texts that label all but the first."""
+    parts: list[TextRun | Media] = []
+    for part in message.parts:
+        last = next((other for other in reversed(parts[-2:]) if isinstance(other, Media)), None)
+        if not isinstance(part, Media) or last is None or (part.kind, part.number) != (last.kind, last.number):
+            parts.append(part)
+            continue
+        if isinstance(parts[-1], TextRun):
+            parts.pop()
+        t, h, w = last.grid_thw
+        more = {"grid_thw": (t + part.grid_thw[0], h, w), "n_tokens": last.n_tokens + part.n_tokens}
+        parts[-1] = replace(last, n_frames=last.n_frames + part.n_frames, **more)
     message.parts = parts

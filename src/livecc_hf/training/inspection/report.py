@@ -59,7 +59,7 @@ def describe_sample(
     lines += [f"  ERROR: {error}" for error in sample_errors(sample, processor)]
     messages, at = read_messages(sample, processor), 0
     while at < len(messages):
-        turn = turn_of(messages, at)
+        turn = turn_of(messages, at, processor)
         if turn:
             lines += _turn_lines(turn, width)
         else:
@@ -234,7 +234,7 @@ class _Summary:
             self.reasons[sample.reason] += 1
             return
         messages = read_messages(sample, processor)
-        frames = sum(turn.media.n_frames for at in range(len(messages)) if (turn := turn_of(messages, at)))
+        frames = sum(turn.media.n_frames for at in range(len(messages)) if (turn := turn_of(messages, at, processor)))
         self.n_tokens.append(sample.n_tokens)
         self.totals.update(
             supervised=int((sample.model_inputs["labels"] != -100).sum()),
@@ -273,7 +273,7 @@ def _section(origin: str, sample: Sample, processor: StreamingProcessor) -> Shee
     messages, shown, texts = read_messages(sample, processor), [], []
     n_frames, at = 0, 0
     while at < len(messages):
-        turn = turn_of(messages, at)
+        turn = turn_of(messages, at, processor)
         if turn:
             listed = [(turn.media, _turn_frames(turn))]
             texts += [run.shown for run in turn.texts if not run.is_supervised]
