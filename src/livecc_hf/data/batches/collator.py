@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 # type of a token -> names of its patches and grids
 VISION_INPUTS = {IMAGE_TYPE: ("pixel_values", "image_grid_thw"), VIDEO_TYPE: ("pixel_values_videos", "video_grid_thw")}
+_GRIDS = tuple(grids for _, grids in VISION_INPUTS.values())  # images, videos
+# Of each video: seconds from one frame pair to the next, where a sample says it; in a commentary it is 1. Positions
+# depend on it in some backbones; the model needs it not, since it is given positions.
+PATCH_SECONDS = "second_per_grid_ts"
 
 
 class CommentaryCollator:
@@ -69,8 +73,8 @@ class CommentaryCollator:
 
         Returns:
             `input_ids`, `labels`, `mm_token_type_ids` of shape (rows, longest); `position_ids` (4, rows, longest);
-            where there are any, `pixel_values_videos` (patches, 1176) and `video_grid_thw` (videos, 3),
-            `pixel_values` (patches, 1176) and `image_grid_thw` (images, 3), in the order of their tokens;
+            where there are any, `pixel_values_videos` (patches, values) and `video_grid_thw` (videos, 3),
+            `pixel_values` (patches, values) and `image_grid_thw` (images, 3), in the order of their tokens;
             `n_words`, the supervised words. If a row holds several samples also `cu_seq_lens_q`, `cu_seq_lens_k`
             int32 (samples + 1), where each begins in the rows laid end to end, and `max_length_q`, `max_length_k`.
 
@@ -113,7 +117,7 @@ class CommentaryCollator:
             # Predicted from the sample before it otherwise; alone, nothing predicts it.
             batch["labels"][row, start] = IGNORE_INDEX
             batch["position_ids"][0, row, start:] = torch.arange(batch["input_ids"].shape[1] - start)
-            batch["position_ids"][1:, row, start:end] = self._rotary_positions(sample)
+            batch["position_ids"][1:, row, start:end] = sample["position_ids"]
             starts.append(start)
         return starts
 
@@ -124,7 +128,7 @@ class CommentaryCollator:
         end_ids = self.config.message_end_token_id
         if end_ids is None:
             end_ids = self.config.text_config.eos_token_id
-        grids = vision_blocks(self.config, sample.get("image_grid_thw"), sample.get("video_grid_thw"))
+        grids = vision_blocks(self.config, *(sample.get(name) for name in (*_GRIDS, PATCH_SECONDS)))
         blocks = _take_grids(types, grids, merge_size)
         return extend_positions(
             types,
@@ -137,7 +141,7 @@ class CommentaryCollator:
         )
 
     def _checked(self, sample: Sample) -> dict[str, torch.Tensor]:
-        """Return a sample's inputs, with images as videos if asked for.
+        """Return a sample's inputs with its rotary positions, and with images as videos if asked for.
 
         Raises:
             ValueError: if their sizes do not fit each other.
@@ -156,13 +160,17 @@ class CommentaryCollator:
                     f"a sample has {n_patches} patches in {patches}, {n_in_grids} in {grids} and {n_tokens} tokens of "
                     f"type {kind}: expected {merged} patches a token; encode it with the processor of this model"
                 )
-        return self._merged(inputs) if self.images_as_videos and "image_grid_thw" in inputs else inputs
+        positions = {"position_ids": self._rotary_positions(inputs)}
+        is_merged = self.images_as_videos and "image_grid_thw" in inputs
+        return (self._merged(inputs) if is_merged else inputs) | positions
 
     def _merged(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return inputs whose images are videos, their patches and grids in the order of the tokens."""
         types = inputs["mm_token_type_ids"]
         is_image = types == IMAGE_TYPE
         merge_size = self.config.vision_config.spatial_merge_size
+        grids = vision_blocks(self.config, *(inputs.get(name) for name in _GRIDS))
+        blocks = _take_grids(types, grids, merge_size)
         patches = inputs["pixel_values"]
         if "pixel_values_videos" in inputs:
             kinds = types[types != TEXT_TYPE].repeat_interleave(merge_size**2)  # of each patch, in order
@@ -174,12 +182,8 @@ class CommentaryCollator:
             "labels": inputs["labels"],
             "mm_token_type_ids": torch.where(is_image, VIDEO_TYPE, types),
             "pixel_values_videos": patches,
-            "video_grid_thw": torch.tensor(_take_grids(types, _grids_by_type(inputs), merge_size)),
+            "video_grid_thw": torch.tensor([block[:3] for block in blocks]),
         }
-
-
-def _grids_by_type(inputs: dict[str, torch.Tensor]) -> dict[int, list[list[int]]]:
-    return {kind: inputs[grids].tolist() if grids in inputs else [] for kind, (_, grids) in VISION_INPUTS.items()}
 
 
 def _varlen_inputs(starts: list[int], total: int) -> dict[str, torch.Tensor | int]:
