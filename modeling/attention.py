@@ -16,15 +16,15 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from .kv_cache import StreamCache
-from .stream_together import TokenOfEach
+from .decode_slots import DecodeSlots
+from .kv_cache import KVCache
 from .transfer import to_device
 
 _PREFIX = "stream_"
 
 
 def use_stream_attention(language_model: PreTrainedModel) -> None:
-    """Let a language model attend to streams' caches where its forward pass is given `stream_cache=PackedCaches(...)`.
+    """Let a language model attend to streams' caches where its forward pass is given `stream_cache=PackedBatch(...)`.
 
     Without that keyword nothing changes: attention and masks are those that the model had.
 
@@ -69,7 +69,7 @@ def _eager_attention(attention_class: type) -> Callable:
     )
 
 
-class PackedCaches:
+class PackedBatch:
     """The caches of the streams in a packed sequence, passed through the layers as `stream_cache`.
 
     Args:
@@ -80,23 +80,23 @@ class PackedCaches:
         last: (B,) each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
-    def __init__(self, caches: Sequence[StreamCache], n_new: Sequence[int]):
+    def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int]):
         self.caches = caches
         self.n_new = n_new
         self.last = torch.tensor(n_new).cumsum(0) - 1
         self._masks: dict[tuple, torch.Tensor] = {}
-        # Streams of one token each that share their memory, by their places in the row.
+        # Streams of one token each that share their memory, by their indices in the batch.
         of_memory: dict[int, list[int]] = {}
         if len(caches) > 1 and all(n == 1 for n in n_new):
             for i, cache in enumerate(caches):
                 of_memory.setdefault(id(cache.memory), []).append(i)
         shared = [rows for rows in of_memory.values() if len(rows) > 1]
-        self._together = [(rows, TokenOfEach([caches[i] for i in rows])) for rows in shared]
-        # The others: where in the row they are, and which of its tokens are theirs.
+        self._batched = [(rows, DecodeSlots([caches[i] for i in rows])) for rows in shared]
+        # The others: their indices in the batch, and which of its tokens are theirs.
         first = itertools.accumulate(n_new, initial=0)
         spans = [(i, slice(at, at + n)) for i, (at, n) in enumerate(zip(first, n_new))]
         in_company = set(itertools.chain(*shared))
-        self._apart = [(i, new) for i, new in spans if i not in in_company]
+        self._ragged = [(i, new) for i, new in spans if i not in in_company]
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
@@ -115,13 +115,13 @@ class PackedCaches:
         """
         if len(self.caches) == 1:
             return self._attend_one(self.caches[0], layer, query, key, value, scale)
-        if len(self._together) == 1 and not self._apart:
-            return self._attend_together(self._together[0][1], layer, query, key, value, scale)
+        if len(self._batched) == 1 and not self._ragged:
+            return self._attend_batched(self._batched[0][1], layer, query, key, value, scale)
         attended = torch.empty_like(query)
-        for rows, together in self._together:
-            attended[rows] = self._attend_together(together, layer, query[rows], key[rows], value[rows], scale)
+        for rows, slots in self._batched:
+            attended[rows] = self._attend_batched(slots, layer, query[rows], key[rows], value[rows], scale)
         is_of_last = len(query) == len(self.caches)
-        for i, new in self._apart:
+        for i, new in self._ragged:
             rows = slice(i, i + 1) if is_of_last else new
             attended[rows] = self._attend_one(self.caches[i], layer, query[rows], key[new], value[new], scale)
         return attended
@@ -130,8 +130,8 @@ class PackedCaches:
         """Make the caches count what all layers have added; with one token each, they may take the next then."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
-        for _, together in self._together:
-            together.move_on()
+        for _, slots in self._batched:
+            slots.advance()
 
     def _attend_one(self, cache, layer, query, key, value, scale):
         """Attend from the new tokens of one stream, or the last of them."""
@@ -153,19 +153,19 @@ class PackedCaches:
         )
         return attended[0].transpose(0, 1)
 
-    def _attend_together(self, together, layer, query, key, value, scale):
+    def _attend_batched(self, slots, layer, query, key, value, scale):
         """Attend from a token of each stream, in one operation over the memory that they share."""
-        keys, values, mask = together.append(layer, key, value)
+        keys, values, mask = slots.append(layer, key, value)
         n_heads, size = query.shape[1:]
         n_kv_heads = keys.shape[1]
-        grouped = together.to_places(query).reshape(-1, n_kv_heads, n_heads // n_kv_heads, size)
+        grouped = slots.to_slots(query).reshape(-1, n_kv_heads, n_heads // n_kv_heads, size)
         if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
             grouped, keys, values, mask = (t.flatten(0, 1) for t in (grouped, keys, values, mask))
             scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
             attended = torch.bmm(scores.softmax(-1), values)
         else:
             attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
-        return together.of_streams(attended.reshape(-1, n_heads, size))
+        return slots.from_slots(attended.reshape(-1, n_heads, size))
 
     def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
         """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
@@ -188,7 +188,7 @@ def run(
         module: the model's body, or its language model where there is nothing to see.
         token_ids: (tokens,).
         positions: (3, tokens).
-        stream_cache: what the layers attend to, such as `PackedCaches`.
+        stream_cache: what the layers attend to, such as `PackedBatch`.
         **inputs: patches and grids, as the body takes them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The choice of the next token of several streams: those that choose alike do it in one go."""
+"""Samples the next tokens of several streams: those that sample alike do it in one operation."""
 
 from __future__ import annotations
 
@@ -6,57 +6,59 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 
-from .sampling import TokenChooser
+from .sampling import Sampler
 from .transfer import to_device
 
 NO_TOKEN = -1
 
 
-class ChoiceOfEach:
-    """Chooses the next tokens of B streams, one of each at a time.
+class BatchSampler:
+    """Samples the next tokens of B streams, one of each at a time.
 
     Args:
-        choosers: of the streams.
+        samplers: of the streams.
         contexts: all tokens read and said in each.
-        n_new_tokens: how many tokens will be chosen for a stream, at most.
+        n_new_tokens: how many tokens will be sampled for a stream, at most.
         device: of the logits.
     """
 
     def __init__(
         self,
-        choosers: Sequence[TokenChooser],
+        samplers: Sequence[Sampler],
         contexts: Sequence[Sequence[int]],
         n_new_tokens: int,
         device: torch.device,
     ):
-        kinds: dict[Hashable, dict[int, TokenChooser]] = {}
-        for i, chooser in enumerate(choosers):
-            kinds.setdefault(chooser.kind, {})[i] = chooser
-        self._groups = [_Alike(alike, [contexts[i] for i in alike], n_new_tokens, device) for alike in kinds.values()]
+        by_key: dict[Hashable, dict[int, Sampler]] = {}
+        for i, sampler in enumerate(samplers):
+            by_key.setdefault(sampler.batch_key, {})[i] = sampler
+        self._groups = [
+            _SamplerGroup(alike, [contexts[i] for i in alike], n_new_tokens, device) for alike in by_key.values()
+        ]
         self._device = device
         self._orders: dict[tuple, torch.Tensor] = {}
 
-    def choose(
-        self, logits: torch.Tensor, held: Sequence[int], speaking: Sequence[int]
+    def sample(
+        self, logits: torch.Tensor, held: Sequence[int], active: Sequence[int]
     ) -> tuple[torch.Tensor, dict[int, Exception]]:
-        """Choose a token for each stream that speaks.
+        """Sample a token for each active stream.
 
         Args:
             logits: (b, vocabulary).
             held: (b,) the stream of each row, increasing; each was among those of the call before.
-            speaking: those of them that get a token.
+            active: those of them that get a token.
 
         Returns:
-            (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that do not speak; and what
+            (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that are not active; and what
             failed for a stream, whose token is any too.
         """
         held, chosen, order = list(held), [], []
         failures: dict[int, Exception] = {}
         for group in self._groups:
-            members = [i for i in held if i in group.choosers]
+            members = [i for i in held if i in group.samplers]
             if members:
                 rows = logits if members == held else logits[self._order(members, held)]
-                chosen.append(group.choose(rows, members, speaking, failures))
+                chosen.append(group.sample(rows, members, active, failures))
                 order += members
         tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
         return tokens if order == held else tokens[self._order(held, order)], failures
@@ -68,20 +70,20 @@ class ChoiceOfEach:
         return self._orders[key]
 
 
-class _Alike:
-    """Streams whose tokens are chosen by the same rules."""
+class _SamplerGroup:
+    """Streams whose tokens are sampled by the same rules."""
 
     def __init__(
         self,
-        choosers: Mapping[int, TokenChooser],
+        samplers: Mapping[int, Sampler],
         contexts: Sequence[Sequence[int]],
         n_new_tokens: int,
         device: torch.device,
     ):
-        self.choosers = choosers
-        self._members = list(choosers)
-        first = choosers[self._members[0]]
-        self._processors, self._samples = list(first.processors), first.do_sample
+        self.samplers = samplers
+        self._members = list(samplers)
+        first = samplers[self._members[0]]
+        self._processors, self._do_sample = list(first.processors), first.do_sample
         self._ids: torch.Tensor | None = None
         if self._processors:
             # All that processors ask of a context is which tokens are in it: one stands in where another has more.
@@ -91,40 +93,40 @@ class _Alike:
             ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known])
             self._ids = to_device(ids, device)
 
-    def choose(
+    def sample(
         self,
         logits: torch.Tensor,
         members: list[int],
-        speaking: Sequence[int],
+        active: Sequence[int],
         failures: dict[int, Exception],
     ) -> torch.Tensor:
-        """Choose for those members that speak; see `ChoiceOfEach.choose`."""
+        """Sample for the active members; see `BatchSampler.sample`."""
         if members != self._members:
             if self._ids is not None:
                 self._ids = self._ids[[self._members.index(i) for i in members]]
             self._members = members
         scores = self._scores(logits, failures)
         best, tokens = scores.max(dim=-1)
-        if self._samples:
-            tokens = self._drawn(scores.softmax(dim=-1), tokens, speaking, failures)
+        if self._do_sample:
+            tokens = self._sampled(scores.softmax(dim=-1), tokens, active, failures)
         if self._ids is not None:
             self._ids[:, self._n_ids] = tokens
             self._n_ids += 1
         return tokens.where(best - best == 0, NO_TOKEN)  # which infinity and NaN are not
 
-    def _drawn(
+    def _sampled(
         self,
         probabilities: torch.Tensor,
         best: torch.Tensor,
-        speaking: Sequence[int],
+        active: Sequence[int],
         failures: dict[int, Exception],
     ) -> torch.Tensor:
-        """Return a token drawn for each member that speaks, the best for others."""
+        """Return a sampled token for each active member, the best for others."""
         tokens = list(best)
         for row, i in enumerate(self._members):
-            if i in speaking and i not in failures:
+            if i in active and i not in failures:
                 try:
-                    tokens[row] = self.choosers[i].draw(probabilities[row])
+                    tokens[row] = self.samplers[i].sample(probabilities[row])
                 except Exception as error:
                     failures[i] = error
         return torch.stack(tokens)

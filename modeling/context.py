@@ -1,6 +1,6 @@
-"""The explicit state of one stream: what its context holds, where its positions are, and how it is thinned out.
+"""The explicit state of one stream: what its context holds, where its positions are, and how it evicts.
 
-Nothing of a stream lives on the model, so any number of them can take turns on it, or read together.
+Nothing of a stream lives on the model, so any number of them can take turns on it, or run in one batch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .kv_cache import Run, StreamCache
+from .kv_cache import KeptRun, KVCache
 from .positions import PositionState
 from .window import Span
 
@@ -27,53 +27,53 @@ class ContextFullError(ValueError):
 
 @dataclass
 class StreamState:
-    """What the model has read and said in one stream, as far as it remembers.
+    """What the model has prefilled and decoded in one stream, less what was evicted.
 
     Attributes:
         cache: keys and values of `token_ids`.
         token_ids: every token in the cache, in order.
         spans: which turn and what kind the tokens are of, in order.
         positions: where the rotary positions have got to.
-        pending_ids: generated tokens that are not in the cache yet; they open the next reading.
+        pending_ids: generated tokens that are not in the cache yet; they open the next prefill.
         seen_from_s: where the oldest vision of the context began, where it is dropped all at once; in seconds from
             the stream's start.
-        n_dropped: tokens dropped from the context so far.
+        n_evicted: tokens evicted from the context so far.
     """
 
-    cache: StreamCache
+    cache: KVCache
     token_ids: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     positions: PositionState = field(default_factory=PositionState)
     pending_ids: list[int] = field(default_factory=list)
     seen_from_s: float = 0.0
-    n_dropped: int = 0
+    n_evicted: int = 0
 
     def snapshot(self) -> tuple:
-        """Return what :meth:`restore` needs to undo everything read after."""
+        """Return what :meth:`restore` needs to undo everything that follows."""
         return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids), list(self.spans)
 
     def restore(self, snapshot: tuple) -> None:
-        """Go back to a snapshot taken of this state since the last :meth:`drop`."""
+        """Go back to a snapshot taken of this state since the last :meth:`evict`."""
         n_tokens, positions, pending_ids, spans = snapshot
         self.cache.truncate(n_tokens)
         del self.token_ids[n_tokens:]
         self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), list(spans)
 
     def check(self) -> None:
-        """Raise `RuntimeError` if a drop was interrupted half-way."""
+        """Raise `RuntimeError` if an eviction was interrupted half-way."""
         if self.cache.length != len(self.token_ids):
             raise RuntimeError(
-                "the stream was interrupted while it forgot, and its memory is in disorder: call reset()"
+                "the stream was interrupted while it evicted tokens, and its cache is in disorder: call reset()"
             )
 
-    def note_said(self, token_id: int) -> None:
-        """Count a generated token that was read into the cache."""
+    def append_token(self, token_id: int) -> None:
+        """Append a generated token whose keys and values are in the cache."""
         self.token_ids.append(token_id)
         self.positions.next_position += 1
         self.spans[-1] = self.spans[-1].longer(1, 1)
 
-    def drop(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
-        """Drop spans from the context; what stays keeps its order and moves up to contiguous positions.
+    def evict(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
+        """Evict spans from the context; what stays keeps its order and shifts to contiguous positions.
 
         Args:
             kept: which of `spans` stay.
@@ -82,23 +82,23 @@ class StreamState:
         self.check()
         if all(kept):
             return
-        runs: list[Run] = []
-        at = dropped_extent = 0
+        runs: list[KeptRun] = []
+        at = n_evicted_positions = 0
         for span, stays in zip(self.spans, kept):
             end = at + span.n_tokens
             if stays:
                 if runs and runs[-1].end == at:
                     runs[-1] = runs[-1]._replace(end=end)
                 else:
-                    runs.append(Run(at, end, dropped_extent))
+                    runs.append(KeptRun(at, end, n_evicted_positions))
             else:
-                dropped_extent += span.extent
+                n_evicted_positions += span.n_positions
             at = end
-        self.cache.keep(runs, inv_freq)
+        self.cache.evict(runs, inv_freq)
         token_ids: list[int] = []
         for run in runs:
             token_ids += self.token_ids[run.first : run.end]
-        self.n_dropped += len(self.token_ids) - len(token_ids)
+        self.n_evicted += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]
-        self.positions.next_position -= dropped_extent
+        self.positions.next_position -= n_evicted_positions

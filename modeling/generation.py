@@ -1,4 +1,4 @@
-"""Generates turns: of one stream, or of several side by side, with one loop."""
+"""Generates turns: prefill, then decode and sample token by token, for one stream or a batch of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .batch_sampling import NO_TOKEN, ChoiceOfEach
+from .batch_sampling import NO_TOKEN, BatchSampler
 from .interfaces import ModelForStreams
-from .model_runner import NextTokens, Reading, read
-from .sampling import TokenChooser
+from .model_runner import DecodeBatch, PrefillInput, prefill
+from .sampling import Sampler
 from .transfer import to_host
 
 
 @dataclass
-class TurnJob:
-    """One turn to generate, and what came of it.
+class TurnRequest:
+    """One turn to generate, and what was generated.
 
     Attributes:
-        reading: what the model reads first.
-        chooser: how tokens are chosen.
+        prefill_input: the turn's prompt.
+        sampler: samples its tokens.
         stop_ids: tokens after which the turn is over.
         max_new_tokens: most tokens to generate.
         keep_logits: whether to keep the logits.
-        token_ids: what was generated; the last token was not read.
+        token_ids: what was generated; the last token is not in the cache.
         logits: of each, (vocabulary,) in float32 on the CPU.
         error: what ended this turn alone.
     """
 
-    reading: Reading
-    chooser: TokenChooser
+    prefill_input: PrefillInput
+    sampler: Sampler
     stop_ids: frozenset[int]
     max_new_tokens: int
     keep_logits: bool = False
@@ -46,94 +46,100 @@ class TurnJob:
 
 
 def generate(
-    model: ModelForStreams, jobs: Sequence[TurnJob], trace: Callable[[str, Callable], Callable] | None = None
+    model: ModelForStreams, requests: Sequence[TurnRequest], trace: Callable[[str, Callable], Callable] | None = None
 ) -> None:
-    """Generate turns of different streams: one pass reads all, then each step adds a token to all that still speak.
+    """Generate turns of different streams: one prefill of all, then steps that decode a token of each active stream.
 
-    The states end before the last generated token of each turn, which is not read. A failure in choosing a token ends
-    that turn alone (`TurnJob.error`; its state is undefined, restore a snapshot). Any other failure is raised, and all
+    The states end before the last generated token of each turn, which is not decoded. A failure in sampling ends that
+    turn alone (`TurnRequest.error`; its state is undefined, restore a snapshot). Any other failure is raised, and all
     states are undefined.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        jobs: the turns.
+        requests: the turns.
         trace: for measuring: takes `"prefill"` or `"decode"` and the function that does it, and returns what is called
             in its place.
 
     Raises:
         ContextFullError: if a turn does not fit into the model's positions; no state has changed.
     """
-    prefill = read if trace is None else trace("prefill", read)
-    logits = prefill(model, [job.reading for job in jobs])
-    states = [job.reading.state for job in jobs]
-    n_steps = max(job.max_new_tokens for job in jobs)
-    steps = NextTokens(model, states, n_steps)
-    decode = steps.read if trace is None else trace("decode", steps.read)
-    choice = ChoiceOfEach([job.chooser for job in jobs], [s.token_ids for s in states], n_steps, logits.device)
-    (_speak_ahead if _steps_ahead(logits.device) else _speak)(jobs, decode, choice, logits)
+    run_prefill = prefill if trace is None else trace("prefill", prefill)
+    logits = run_prefill(model, [request.prefill_input for request in requests])
+    states = [request.prefill_input.state for request in requests]
+    n_steps = max(request.max_new_tokens for request in requests)
+    batch = DecodeBatch(model, states, n_steps)
+    decode = batch.step if trace is None else trace("decode", batch.step)
+    sampler = BatchSampler(
+        [request.sampler for request in requests], [s.token_ids for s in states], n_steps, logits.device
+    )
+    (_decode_loop_async if _runs_async(logits.device) else _decode_loop)(requests, decode, sampler, logits)
 
 
-def _speak(jobs: Sequence[TurnJob], decode: Callable, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
-    """Add token after token; each step reads those of the streams that still speak."""
-    speaking, step = list(range(len(jobs))), 0
-    while speaking:
-        tokens, failures = choice.choose(logits, speaking, speaking)
-        _take(jobs, speaking, speaking, logits, tokens.tolist(), failures)
-        going_on = [i for i in speaking if not jobs[i].is_over]
-        if going_on:
-            if going_on != speaking:
-                tokens = tokens[[speaking.index(i) for i in going_on]]
-            logits = decode(tokens, going_on, step)
-        for i in going_on:
-            jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
-        speaking, step = going_on, step + 1
+def _decode_loop(
+    requests: Sequence[TurnRequest], decode: Callable, sampler: BatchSampler, logits: torch.Tensor
+) -> None:
+    """Sample and decode token after token; each step takes the active streams alone."""
+    active, step = list(range(len(requests))), 0
+    while active:
+        tokens, failures = sampler.sample(logits, active, active)
+        _accept_tokens(requests, active, active, logits, tokens.tolist(), failures)
+        still_active = [i for i in active if not requests[i].is_over]
+        if still_active:
+            if still_active != active:
+                tokens = tokens[[active.index(i) for i in still_active]]
+            logits = decode(tokens, still_active, step)
+        for i in still_active:
+            requests[i].prefill_input.state.append_token(requests[i].token_ids[-1])
+        active, step = still_active, step + 1
 
 
-def _speak_ahead(jobs: Sequence[TurnJob], decode: Callable, choice: ChoiceOfEach, logits: torch.Tensor) -> None:
-    """Add token after token; the next step is launched before the tokens of this one are known here.
+def _decode_loop_async(
+    requests: Sequence[TurnRequest], decode: Callable, sampler: BatchSampler, logits: torch.Tensor
+) -> None:
+    """Sample and decode; the next step is launched before the tokens of this one are known here.
 
-    A device of its own then never waits for this process. Streams that have fallen silent are read along, into memory
-    that is not counted, so that no step has to be told who speaks.
+    A device of its own then never waits for this process. Streams whose turn is over are decoded along, into memory
+    that is not counted, so that every step has the same streams.
     """
-    everyone = list(range(len(jobs)))
-    speaking, step = everyone, 0
-    while speaking:
-        tokens, failures = choice.choose(logits, everyone, speaking)
+    everyone = list(range(len(requests)))
+    active, step = everyone, 0
+    while active:
+        tokens, failures = sampler.sample(logits, everyone, active)
         values, those_before = to_host(tokens), logits
-        is_launched = any(len(jobs[i].token_ids) + 1 < jobs[i].max_new_tokens for i in speaking)
+        is_launched = any(len(requests[i].token_ids) + 1 < requests[i].max_new_tokens for i in active)
         if is_launched:
             logits = decode(tokens.clamp(min=0), everyone, step)
-        _take(jobs, speaking, everyone, those_before, values(), failures)
-        going_on = [i for i in speaking if not jobs[i].is_over]
-        for i in set(everyone) - set(going_on) if is_launched else ():
-            cache = jobs[i].reading.state.cache
+        _accept_tokens(requests, active, everyone, those_before, values(), failures)
+        still_active = [i for i in active if not requests[i].is_over]
+        for i in set(everyone) - set(still_active) if is_launched else ():
+            cache = requests[i].prefill_input.state.cache
             cache.truncate(cache.length - 1)
-        for i in going_on:
-            jobs[i].reading.state.note_said(jobs[i].token_ids[-1])
-        speaking, step = going_on, step + 1
+        for i in still_active:
+            requests[i].prefill_input.state.append_token(requests[i].token_ids[-1])
+        active, step = still_active, step + 1
 
 
-def _take(
-    jobs: Sequence[TurnJob],
-    speaking: Sequence[int],
+def _accept_tokens(
+    requests: Sequence[TurnRequest],
+    active: Sequence[int],
     held: Sequence[int],
     logits: torch.Tensor,
     tokens: Sequence[int],
     failures: dict[int, Exception],
 ) -> None:
-    """Give its new token to each stream that speaks, or the error that ends its turn.
+    """Append the new token of each active stream, or note the error that ends its turn.
 
     Args:
-        jobs: the turns.
-        speaking: the streams that speak.
+        requests: the turns.
+        active: the streams whose turn goes on.
         held: the stream of each row.
         logits: (rows, vocabulary).
         tokens: (rows,).
         failures: what failed, by stream.
     """
     for row, i in enumerate(held):
-        job = jobs[i]
-        if i not in speaking:
+        request = requests[i]
+        if i not in active:
             continue
         if tokens[row] == NO_TOKEN and i not in failures:
             failures[i] = RuntimeError(
@@ -141,15 +147,15 @@ def _take(
                 "large for its dtype; load it with dtype='bfloat16' or 'float32'"
             )
         if i in failures:
-            if len(jobs) == 1:
+            if len(requests) == 1:
                 raise failures[i]
-            job.error = failures[i]
+            request.error = failures[i]
             continue
-        if job.keep_logits:
-            job.logits.append(logits[row].float().cpu())
-        job.token_ids.append(tokens[row])
+        if request.keep_logits:
+            request.logits.append(logits[row].float().cpu())
+        request.token_ids.append(tokens[row])
 
 
-def _steps_ahead(device: torch.device) -> bool:
-    """Return whether steps are launched ahead; see `_speak_ahead`."""
+def _runs_async(device: torch.device) -> bool:
+    """Return whether steps are launched ahead; see `_decode_loop_async`."""
     return device.type == "cuda"

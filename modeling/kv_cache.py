@@ -1,8 +1,8 @@
-"""The keys and values of streams: preallocated, cut at the end, thinned out in the middle.
+"""The KV caches of streams: preallocated, truncated at the end, evicted from in the middle.
 
-Nothing is concatenated per token: what is read is written into memory that is there. Where a window bounds the context
-it is reserved at once, else it grows in steps. Streams that speak together may share the memory, so that one operation
-serves all of them.
+Nothing is concatenated per token: keys and values are written into memory that is reserved. Where a window bounds the
+context it is reserved at once, else it grows in steps. Streams that are decoded together may share a pool, so that
+one operation serves all of them.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ import torch
 _STEP = 256
 _GROWTH = 1.5
 _MOST_EXPECTED = 16_384  # more is reserved only as it is needed
-# Of keys that move together: as many as a processor's cache holds, or few enough for memory elsewhere.
+# Of keys that move together: as many as a CPU's cache holds, or few enough for memory elsewhere.
 _ELEMENTS_ON_CPU = 1 << 19
 _ELEMENTS_ELSEWHERE = 1 << 24
 
 
-class CacheMemory:
-    """Memory for the keys and values of some streams; grows as they do.
+class KVCachePool:
+    """Memory for the KV caches of some streams, one slot each; grows as they do.
 
     Args:
         devices: of each layer of the language model; consecutive layers on one device lie in one tensor.
-        is_movable: whether tokens may be dropped from the middle (`StreamCache.keep`).
-        n_expected: how many streams will share it. On CUDA there is memory for them all from the start, since a place
-            more would copy all others.
+        is_evictable: whether tokens may be dropped from the middle (`KVCache.evict`).
+        n_expected: how many streams will share it. On CUDA there is memory for them all from the start, since one
+            more slot would copy all others.
 
     Attributes:
         step: a faster way to decode that is bound to these addresses, and what must stay the same for it.
     """
 
-    def __init__(self, devices: Sequence[torch.device], is_movable: bool = False, n_expected: int = 1):
-        self.is_movable = is_movable
+    def __init__(self, devices: Sequence[torch.device], is_evictable: bool = False, n_expected: int = 1):
+        self.is_evictable = is_evictable
         self._n_expected = n_expected
         self._n_tokens_expected = 0
-        self._groups = [_LayerGroup(len(list(run)), is_movable) for _, run in itertools.groupby(devices)]
+        self._groups = [_LayerGroup(len(list(run)), is_evictable) for _, run in itertools.groupby(devices)]
         self._group_of = [(group, i) for group in self._groups for i in range(group.n_layers)]
         self._free: list[int] = []
         self._n_slots = 0
@@ -64,8 +64,8 @@ class CacheMemory:
         return len(self._group_of)
 
     @property
-    def n_places(self) -> int:
-        """Places for which there is memory."""
+    def n_reserved_slots(self) -> int:
+        """Slots for which there is memory."""
         return min(group.n_slots for group in self._groups)
 
     @property
@@ -74,7 +74,7 @@ class CacheMemory:
         return tuple(held.data_ptr() for group in self._groups for held in group.held)
 
     def take_slot(self) -> int:
-        """Return the number of a stream's place, the lowest that is free."""
+        """Take the lowest free slot for a stream, and return its number."""
         with self._lock:
             if self._free:
                 slot = min(self._free)
@@ -84,7 +84,7 @@ class CacheMemory:
             return self._n_slots - 1
 
     def free_slot(self, slot: int) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         with self._lock:
             self._free.append(slot)
 
@@ -96,7 +96,7 @@ class CacheMemory:
         """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
 
         Returns:
-            Keys, values and, where they are held, keys as they were first read, of all places in a layer: (places,
+            Keys, values and, where they are held, keys as they were first read, of all slots in a layer: (slots,
             key-value heads, capacity + 1, head size) each.
         """
         group, i = self._group_of[layer]
@@ -124,8 +124,8 @@ class CacheMemory:
         for layer, (group, _) in enumerate(self._group_of):
             self.reserve(layer, n_tokens, group.held[0][0, 0].transpose(0, 1))
 
-    def of_layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of all places, (places, key-value heads, `capacity` + 1, head size) each.
+    def layer_tensors(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of all slots, (slots, key-value heads, `capacity` + 1, head size) each.
 
         What is written behind the capacity is never read.
         """
@@ -133,19 +133,19 @@ class CacheMemory:
         keys, values, *_ = group.layers[i]
         return keys, values
 
-    def clear_place(self, slot: int, first: int = 0) -> None:
-        """Make what a place holds 0, from a token on.
+    def clear_slot(self, slot: int, first: int = 0) -> None:
+        """Zero a slot from a token on.
 
         What is masked still counts 0 times itself, which is no number where it is none (NaN).
         """
         with self._lock:
-            if slot < self.n_places:
-                for parts in self.of_place(slot):
+            if slot < self.n_reserved_slots:
+                for parts in self.slot_tensors(slot):
                     for held in parts:
                         held[:, :, first:].zero_()
 
-    def of_place(self, slot: int) -> Iterator[list[torch.Tensor]]:
-        """Yield keys, values and, where held, keys as first read of a place.
+    def slot_tensors(self, slot: int) -> Iterator[list[torch.Tensor]]:
+        """Yield keys, values and, where held, keys as first read of a slot.
 
         Each is of shape (layers, key-value heads, capacity + 1, head size), a few layers at a time, so that what is
         made of them stays small.
@@ -161,20 +161,20 @@ class CacheMemory:
 class _LayerGroup:
     """Consecutive layers on one device."""
 
-    def __init__(self, n_layers: int, is_movable: bool):
+    def __init__(self, n_layers: int, is_evictable: bool):
         self.n_layers = n_layers
         self.n_slots = self.capacity = 0
-        self._is_movable = is_movable
-        # Keys, values, keys as first read: (layers, places, key-value heads, capacity, head size); none at first.
+        self._is_evictable = is_evictable
+        # Keys, values, keys as first read: (layers, slots, key-value heads, capacity, head size); none at first.
         self.held: list[torch.Tensor] = []
         self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
 
     @torch.inference_mode(False)  # the memory outlives the mode in which it was needed
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
-        shape = self.n_layers, n_slots, like.shape[1], capacity + 1, like.shape[2]  # one more: see `of_layer`
+        shape = self.n_layers, n_slots, like.shape[1], capacity + 1, like.shape[2]  # one more: see `layer_tensors`
         # In float32 a key may be rotated each time it moves: after a hundred times it is off by 1e-6.
-        n_kinds = 3 if self._is_movable and like.dtype.itemsize < 4 else 2
-        # Zeros: places where nothing was written take part in operations over all places, at weight 0.
+        n_kinds = 3 if self._is_evictable and like.dtype.itemsize < 4 else 2
+        # Zeros: slots where nothing was written take part in operations over all slots, at weight 0.
         grown = [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(n_kinds)]
         for new, old in zip(grown, self.held):
             new[:, : self.n_slots, :, : self.capacity + 1] = old
@@ -182,25 +182,25 @@ class _LayerGroup:
         self.layers = list(zip(*(tensor.unbind() for tensor in grown)))
 
 
-class StreamCache:
+class KVCache:
     """Keys and values of the first `length` tokens of a stream, layer by layer.
 
     Args:
-        memory: where they are. If tokens are dropped from the middle (:meth:`keep`), keys of less than 32 bits are
+        memory: where they are. If tokens are dropped from the middle (:meth:`evict`), keys of less than 32 bits are
             also kept as they were first read: each move starts from these, so that no rounding adds up however often a
             key moves.
 
     Attributes:
         length: tokens held; every layer holds as many once a forward pass is complete.
-        slot: the stream's place in the memory.
+        slot: the stream's slot in the pool.
     """
 
-    def __init__(self, memory: CacheMemory):
+    def __init__(self, memory: KVCachePool):
         self.memory = memory
         self.slot = memory.take_slot()
         self.length = 0
         self._views: dict[int, tuple] = {}  # by layer: the memory, and the slot's keys and values in it
-        self._moved_back = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
+        self._shift = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
 
     @property
     def n_bytes(self) -> int:
@@ -237,83 +237,83 @@ class StreamCache:
     def truncate(self, length: int) -> None:
         """Forget all tokens from index `length` on."""
         self.length = min(self.length, length)
-        self._moved_back = self._moved_back[: self.length]
+        self._shift = self._shift[: self.length]
 
     def release(self) -> None:
-        """Give the stream's place back, empty; the cache cannot be used after it."""
+        """Give the slot back, empty; the cache cannot be used after it."""
         self.truncate(0)
-        self.memory.clear_place(self.slot)  # numbers that are none would spoil what the next stream there hears
+        self.memory.clear_slot(self.slot)  # NaN there would spoil what the next stream in the slot attends to
         self.memory.free_slot(self.slot)
 
-    def keep(self, runs: Sequence[Run], inv_freq: torch.Tensor) -> None:
-        """Keep some tokens, in order, and move their keys back to earlier positions.
+    def evict(self, kept: Sequence[KeptRun], inv_freq: torch.Tensor) -> None:
+        """Evict all tokens but some, and shift the keys of those to earlier positions.
 
         Keys are held rotated; rotations compose, so a key at position p becomes the key at p - d by one more rotation
         by -d (RoFormer, arXiv 2104.09864, section 3.2.2; with Qwen2-VL's three positions, by -d in each of them).
 
         Args:
-            runs: the tokens to keep, in order; those before the first dropped one move back by 0.
+            kept: the tokens to keep, in order; those before the first dropped one move back by 0.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
         """
-        if not self.memory.is_movable:
-            raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_movable")
-        parts = list(self.memory.of_place(self.slot))
+        if not self.memory.is_evictable:
+            raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_evictable")
+        parts = list(self.memory.slot_tensors(self.slot))
         frequencies, n_kept = tuple(inv_freq.tolist()), 0
-        moved_back = self._hold_first_keys(parts)
-        self.length = 0  # until all is in its place
+        shift = self._save_original_keys(parts)
+        self.length = 0  # until every token has moved
         devices = {part[0].device for part in parts}  # layers may be on several
-        for run in runs:  # each to a place before its own, in which nothing is left that others need
+        for run in kept:  # each moves forward, over tokens that are evicted or have moved already
             source, to = slice(run.first, run.end), slice(n_kept, n_kept + run.end - run.first)
-            if moved_back is not None:
-                moved_back[to] = moved_back[source] + run.moved_back
+            if shift is not None:
+                shift[to] = shift[source] + run.shift
             if run.first > n_kept:
-                if moved_back is None:
-                    turn = _turned_back(run.moved_back, frequencies)
+                if shift is None:
+                    angles = _shift_rotation(run.shift, frequencies)
                 else:  # from where they were first read
-                    turn = rotation(-moved_back[to, None] * torch.tensor(frequencies))
-                turns = {device: tuple(t.to(device) for t in turn) for device in devices}
+                    angles = rotation(-shift[to, None] * torch.tensor(frequencies))
+                rotations = {device: tuple(t.to(device) for t in angles) for device in devices}
                 for part in parts:
-                    _move(part, source, to, *turns[part[0].device])
+                    _move(part, source, to, *rotations[part[0].device])
             n_kept = to.stop
         self.length = n_kept
-        if moved_back is not None:
-            self._moved_back = moved_back[:n_kept]
+        if shift is not None:
+            self._shift = shift[:n_kept]
 
-    def _hold_first_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
+    def _save_original_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
         """Note keys that have not moved yet; return how far each has, or `None` where keys are held once."""
         if all(len(part) == 2 for part in parts):
             return None
-        new = slice(len(self._moved_back), self.length)
-        for keys, _, first_keys in parts:
-            first_keys[:, :, new] = keys[:, :, new]
-        return torch.cat([self._moved_back, torch.zeros(new.stop - new.start, dtype=torch.long)])
+        new = slice(len(self._shift), self.length)
+        for keys, _, original_keys in parts:
+            original_keys[:, :, new] = keys[:, :, new]
+        return torch.cat([self._shift, torch.zeros(new.stop - new.start, dtype=torch.long)])
 
 
-class Run(NamedTuple):
+class KeptRun(NamedTuple):
     """Consecutive tokens of a cache that stay.
 
     Attributes:
         first, end: which.
-        moved_back: how far the position of each goes back.
+        shift: how far the position of each goes back.
     """
 
     first: int
     end: int
-    moved_back: int
+    shift: int
 
 
 @lru_cache(maxsize=256)  # turns have few lengths
 @torch.inference_mode(False)  # it outlives the caller's mode
-def _turned_back(moved_back: int, inv_freq: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    return rotation(-moved_back * torch.tensor(inv_freq))
+def _shift_rotation(shift: int, inv_freq: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    return rotation(-shift * torch.tensor(inv_freq))
 
 
 def _move(part: Sequence[torch.Tensor], source: slice, to: slice, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Move tokens of some layers, see `CacheMemory.of_place`, and turn their keys."""
-    keys, values, *first_keys = part
-    if first_keys:
-        moved = first_keys[0][:, :, source].clone()
-        first_keys[0][:, :, to] = moved
+    """Move tokens of some layers, see `KVCachePool.slot_tensors`, and rotate their keys."""
+    keys, values, *original_keys = part
+    if original_keys:
+        moved = original_keys[0][:, :, source].clone()
+        original_keys[0][:, :, to] = moved
         keys[:, :, to] = rotate(moved.float(), cos, sin)
     else:
         rotate(keys[:, :, source], cos, sin, out=keys[:, :, to])

@@ -1,4 +1,4 @@
-"""The two steps that move streams: read a turn, read a generated token; of one stream or of several at once."""
+"""Prefill and decode: the two forward passes of streams, for one stream or a batch of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .attention import PackedCaches, run, use_stream_attention
+from .attention import PackedBatch, run, use_stream_attention
 from .context import ContextFullError, StreamState
 from .interfaces import ModelForStreams
-from .kv_cache import CacheMemory, StreamCache
+from .kv_cache import KVCache, KVCachePool
 from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 from .transfer import to_device
 from .video_processing_livecc import LiveCCVideoProcessor
@@ -19,11 +19,11 @@ from .window import TEXT, VISION, Span
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a stream reads next.
+class PrefillInput:
+    """What a stream prefills: the tokens of its next turn, with their frames.
 
     Attributes:
-        state: the stream's state, moved on by :func:`read`.
+        state: the stream's state, advanced by :func:`prefill`.
         token_ids: the new tokens; `state.pending_ids` go before them.
         turn: number of the turn.
         end_s: where the turn ends, in seconds from the stream's start.
@@ -51,8 +51,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A reading's tokens with their positions, and what the state becomes."""
+class _PrefillPlan:
+    """The tokens of a prefill with their positions, and what the state becomes."""
 
     token_ids: list[int]
     rows: torch.Tensor  # (3, tokens)
@@ -60,48 +60,48 @@ class _Plan:
     spans: list[Span]
 
 
-def new_memory(model: ModelForStreams, is_movable: bool = False, n_expected: int = 1) -> CacheMemory:
-    """Return memory for the caches of streams; see `CacheMemory`."""
+def new_kv_cache_pool(model: ModelForStreams, is_evictable: bool = False, n_expected: int = 1) -> KVCachePool:
+    """Return a pool for the KV caches of streams; see `KVCachePool`."""
     layers = model.model.language_model.layers
-    return CacheMemory([next(layer.parameters()).device for layer in layers], is_movable, n_expected)
+    return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
 
 @torch.no_grad()
-def read(model: ModelForStreams, readings: Sequence[Reading]) -> torch.Tensor:
-    """Read what each stream reads next, all in one pass.
+def prefill(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> torch.Tensor:
+    """Prefill a batch of streams in one forward pass.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        readings: of B different streams; their states are moved on together, or on any failure not at all.
+        inputs: of B different streams; their states advance together, or on any failure not at all.
 
     Returns:
         Logits of the tokens that follow, of shape (B, vocabulary).
 
     Raises:
         ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
-        RuntimeError: if a drop from a state was interrupted.
+        RuntimeError: if an eviction was interrupted.
     """
-    for reading in readings:
-        reading.state.check()
+    for prefill_input in inputs:
+        prefill_input.state.check()
     use_stream_attention(model.model.language_model)
-    plans = [_plan(model, reading) for reading in readings]
+    plans = [_plan(model, prefill_input) for prefill_input in inputs]
     lengths = [len(plan.token_ids) for plan in plans]
-    caches = PackedCaches([reading.state.cache for reading in readings], lengths)
+    caches = PackedBatch([prefill_input.state.cache for prefill_input in inputs], lengths)
     token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
     positions = torch.cat([plan.rows for plan in plans], dim=1)
-    hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, readings))
+    hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, inputs))
     logits = model.lm_head(hidden[to_device(caches.last, hidden.device)])
     caches.advance()
-    for reading, plan in zip(readings, plans):
-        state = reading.state
+    for prefill_input, plan in zip(inputs, plans):
+        state = prefill_input.state
         state.token_ids += plan.token_ids
         state.positions, state.spans, state.pending_ids = plan.positions, plan.spans, []
     return logits
 
 
 @torch.no_grad()
-def read_again(model: ModelForStreams, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
-    """Return a new state whose context is the kept spans of text, read anew.
+def reprefill(model: ModelForStreams, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
+    """Return a new state whose context is the kept spans of text, prefilled anew.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
@@ -113,22 +113,22 @@ def read_again(model: ModelForStreams, state: StreamState, kept: Sequence[bool],
     for span, stays in zip(state.spans, kept):
         token_ids += state.token_ids[at : at + span.n_tokens] if stays else []
         at += span.n_tokens
-    again = StreamState(StreamCache(new_memory(model)))
+    again = StreamState(KVCache(new_kv_cache_pool(model)))
     again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
-    read(model, [Reading(again, token_ids, 0, 0.0, message_end_id)])
+    prefill(model, [PrefillInput(again, token_ids, 0, 0.0, message_end_id)])
     again.spans = [span for span, stays in zip(state.spans, kept) if stays]
     again.pending_ids = list(state.pending_ids)
-    again.n_dropped = state.n_dropped + at - len(token_ids)
+    again.n_evicted = state.n_evicted + at - len(token_ids)
     return again
 
 
-class NextTokens:
-    """Reads generated tokens, one of each stream at a time.
+class DecodeBatch:
+    """A batch of streams that are decoded side by side, a token of each at a time.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
         states: of the B streams.
-        n_steps: how many tokens will be read of each stream, at most.
+        n_steps: how many tokens will be decoded of each stream, at most.
     """
 
     def __init__(self, model: ModelForStreams, states: Sequence[StreamState], n_steps: int):
@@ -140,50 +140,50 @@ class NextTokens:
         self._positions = to_device(start + torch.arange(n_steps)[:, None], device)
         caches = [state.cache for state in states]
         self._faster = None if model.decode_step is None else model.decode_step(model, caches, n_steps)
-        self._speak(range(len(states)))
+        self._select(range(len(states)))
 
     @torch.no_grad()
-    def read(self, token_ids: torch.Tensor, streams: Sequence[int], step: int) -> torch.Tensor:
-        """Read one token of some streams; the caches count it, the rest of the state with `StreamState.note_said`.
+    def step(self, token_ids: torch.Tensor, streams: Sequence[int], step: int) -> torch.Tensor:
+        """Run one token of some streams; the caches count it, `StreamState.append_token` does the rest.
 
         Args:
             token_ids: (b,) the tokens, on the model's device.
             streams: (b,) indices of the streams, each of which was among those of the step before.
-            step: how many tokens of these streams were read by this object.
+            step: how many steps came before this one.
 
         Returns:
             Logits of the tokens that follow, of shape (b, vocabulary).
         """
-        if list(streams) != self._streams:  # some have fallen silent
-            self._speak(streams)
+        if list(streams) != self._streams:  # some have ended their turn
+            self._select(streams)
         positions = self._positions[step]
-        if self._chosen is not None:
-            positions = positions[self._chosen]
+        if self._selected is not None:
+            positions = positions[self._selected]
         if self._faster is None:
             logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._packed))
         else:
-            logits = self._faster.read(token_ids, positions, [cache.slot for cache in self._packed.caches])
+            logits = self._faster.step(token_ids, positions, [cache.slot for cache in self._packed.caches])
         self._packed.advance()
         return logits
 
-    def _speak(self, streams: Sequence[int]) -> None:
-        """Prepare for steps of these streams."""
-        self._streams, self._chosen = list(streams), None
+    def _select(self, streams: Sequence[int]) -> None:
+        """Select the streams of the next steps."""
+        self._streams, self._selected = list(streams), None
         if len(streams) < len(self._states):
-            self._chosen = to_device(torch.tensor(self._streams), self._positions.device)
-        self._packed = PackedCaches([self._states[i].cache for i in streams], [1] * len(streams))
+            self._selected = to_device(torch.tensor(self._streams), self._positions.device)
+        self._packed = PackedBatch([self._states[i].cache for i in streams], [1] * len(streams))
 
 
-def _plan(model: ModelForStreams, reading: Reading) -> _Plan:
-    """Return what a reading will do to its stream; changes nothing."""
-    config, state = model.config, reading.state
-    token_ids = state.pending_ids + reading.token_ids
+def _plan(model: ModelForStreams, prefill_input: PrefillInput) -> _PrefillPlan:
+    """Return what a prefill will do to its stream; change nothing."""
+    config, state = model.config, prefill_input.state
+    token_ids = state.pending_ids + prefill_input.token_ids
     positions, spans = copy.copy(state.positions), list(state.spans)
     types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
-    ends = [token == reading.message_end_id for token in token_ids]
-    grids = [] if reading.grid_thw is None else [reading.grid_thw]
+    ends = [token == prefill_input.message_end_id for token in token_ids]
+    grids = [] if prefill_input.grid_thw is None else [prefill_input.grid_thw]
     rows = []
-    for kind, first, last in _parts(types, len(state.pending_ids) + reading.n_closing if spans else 0):
+    for kind, first, last in _parts(types, len(state.pending_ids) + prefill_input.n_closing if spans else 0):
         before = positions.next_position
         in_part = slice(first, last)
         rows.append(
@@ -199,9 +199,11 @@ def _plan(model: ModelForStreams, reading: Reading) -> _Plan:
         if first == 0 and spans:
             spans[-1] = spans[-1].longer(last, positions.next_position - before)
         else:
-            spans.append(Span(kind, reading.turn, reading.end_s, last - first, positions.next_position - before))
-    _check_room(model, state, positions, reading.n_new_tokens)
-    return _Plan(token_ids, torch.cat(rows, dim=1), positions, spans)
+            spans.append(
+                Span(kind, prefill_input.turn, prefill_input.end_s, last - first, positions.next_position - before)
+            )
+    _check_room(model, state, positions, prefill_input.n_new_tokens)
+    return _PrefillPlan(token_ids, torch.cat(rows, dim=1), positions, spans)
 
 
 def _parts(types: list[int], n_closing: int) -> list[tuple[str, int, int]]:
@@ -225,9 +227,9 @@ def _check_room(model: ModelForStreams, state: StreamState, positions: PositionS
         )
 
 
-def _video_inputs(model: ModelForStreams, readings: Sequence[Reading]) -> dict[str, torch.Tensor]:
+def _video_inputs(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> dict[str, torch.Tensor]:
     """Return what the model's body takes beside tokens: the patches and grids of those that bring frames."""
-    videos = [(reading.frames, reading.video_processor) for reading in readings]
+    videos = [(prefill_input.frames, prefill_input.video_processor) for prefill_input in inputs]
     with_frames = [(frames, by) for frames, by in videos if frames is not None and by is not None]
     if not with_frames:
         return {}
@@ -242,7 +244,7 @@ def _patches(videos: Sequence[tuple[torch.Tensor, LiveCCVideoProcessor]], device
     for i, (frames, by) in enumerate(videos):
         alike.setdefault((id(by), frames.shape, frames.device), []).append(i)
     of_each: dict[int, torch.Tensor] = {}
-    for places in alike.values():
-        stacked = to_device(torch.stack([videos[i][0] for i in places]), device)
-        of_each |= zip(places, videos[places[0]][1].cut(stacked))
+    for alike_ones in alike.values():
+        stacked = to_device(torch.stack([videos[i][0] for i in alike_ones]), device)
+        of_each |= zip(alike_ones, videos[alike_ones[0]][1].cut(stacked))
     return torch.cat([of_each[i] for i in range(len(videos))])

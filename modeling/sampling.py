@@ -1,4 +1,4 @@
-"""How the next token is chosen: by transformers' logits processors, as a stream's options say."""
+"""How the next token is sampled: by transformers' logits processors, as a stream's options say."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SilenceThresholdLogitsProcessor(LogitsProcessor):
         return scores
 
 
-class TokenChooser:
-    """How the tokens of a stream are chosen, as options, generation config and live defaults say.
+class Sampler:
+    """Samples the tokens of a stream as options, generation config and live defaults say.
 
     Args:
         options: the stream's options.
@@ -74,14 +74,14 @@ class TokenChooser:
         self._generator: torch.Generator | None = None
 
     @property
-    def kind(self) -> Hashable:
-        """What is the same for choosers that choose alike, but for what they draw."""
-        return self.do_sample, *map(_kind, self.processors)
+    def batch_key(self) -> Hashable:
+        """The same for samplers that differ by their generators alone, so that one operation serves them."""
+        return self.do_sample, *map(_processor_key, self.processors)
 
-    def draw(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """Return a token drawn by its probability, of shape ().
+    def sample(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Sample a token by its probability; return it, of shape ().
 
-        As `torch.multinomial` draws one, but without its checks, by which one stream would fail all others on CUDA.
+        As `torch.multinomial` does, but without its checks, by which one stream would fail all others on CUDA.
 
         Args:
             probabilities: (vocabulary,).
@@ -103,7 +103,7 @@ class TokenChooser:
             self._generator.set_state(snapshot)
 
 
-def _kind(processor) -> Hashable:
+def _processor_key(processor) -> Hashable:
     if isinstance(processor, LogitsProcessor):
         return type(processor), repr(sorted(vars(processor).items()))
     return id(processor)

@@ -14,12 +14,12 @@ from .answer import Answer
 from .context import ContextFullError, StreamState
 from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
-from .generation import TurnJob, generate
+from .generation import TurnRequest, generate
 from .grammar import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
 from .interfaces import ModelForStreams, ProcessorForStreams
-from .kv_cache import CacheMemory, StreamCache
-from .model_runner import Reading, new_memory, read_again
-from .sampling import TokenChooser
+from .kv_cache import KVCache, KVCachePool
+from .model_runner import PrefillInput, new_kv_cache_pool, reprefill
+from .sampling import Sampler
 from .stream_options import LIVE_MAX_PIXELS, StreamOptions, check_number
 from .video_processing_livecc import resize_limits
 from .window import REPREFILL_S
@@ -64,8 +64,8 @@ class Turn:
 
     Attributes:
         n_frames: waiting frames that it takes.
-        start_s, end_s: its place, in seconds from the stream's start.
-        job: what `generate` takes.
+        start_s, end_s: when it is, in seconds from the stream's start.
+        request: what `generate` takes.
         asked: the query that counts from this turn on.
         before: what undoes it.
     """
@@ -73,7 +73,7 @@ class Turn:
     n_frames: int
     start_s: float
     end_s: float
-    job: TurnJob
+    request: TurnRequest
     asked: str
     before: tuple
 
@@ -85,7 +85,7 @@ class CommentaryStream:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
         options: what to comment on and how to choose words.
-        memory: where its cache is, shared with other streams; it must be movable, and is taken where the window is
+        memory: where its cache is, shared with other streams; it must be evictable, and is taken where the window is
             ``sliding``. Call :meth:`release` at the stream's end.
 
     Raises:
@@ -98,7 +98,7 @@ class CommentaryStream:
         model: ModelForStreams,
         processor: ProcessorForStreams,
         options: StreamOptions,
-        memory: CacheMemory | None = None,
+        memory: KVCachePool | None = None,
     ):
         if model.training:
             raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
@@ -130,15 +130,15 @@ class CommentaryStream:
     def reset(self) -> None:
         """Forget everything seen and said, and start again with the first query."""
         options, processor = self.options, self._processor
-        chooser = self._make_chooser(options)  # may fail; nothing is taken before it
+        sampler = self._make_sampler(options)  # may fail; nothing is taken before it
         memory = self._memory
         if memory is None and self._state is not None:
             memory = self._state.cache.memory
         elif memory is None:
-            memory = new_memory(self._model, is_movable=self._window.kind == "sliding")
+            memory = new_kv_cache_pool(self._model, is_evictable=self._window.kind == "sliding")
         self.release()
-        self._state = StreamState(StreamCache(memory))
-        self._chooser = chooser
+        self._state = StreamState(KVCache(memory))
+        self._sampler = sampler
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
         self.waiting = FrameQueue(processor.video_processor, self._frame_options)
@@ -273,12 +273,12 @@ class CommentaryStream:
         """
         answer = self.begin_answer(question, max_new_tokens)
         try:
-            job = answer.next_job()
-            generate(self._model, [job])
+            request = answer.next_request()
+            generate(self._model, [request])
         except BaseException:
             self._restore(answer.before)
             raise
-        answer.take(job)
+        answer.take(request)
         return self.end_answer(answer)
 
     def begin_answer(self, question: str, max_new_tokens: int = 512) -> Answer:
@@ -290,9 +290,9 @@ class CommentaryStream:
         if self.waiting.n_turns == 0:
             raise ValueError("nothing has been seen yet: push frames until a first turn is complete, then ask")
         self.check_question(question, max_new_tokens)
-        chooser = self._make_chooser(dataclasses.replace(self.options, silence_threshold=None))
+        sampler = self._make_sampler(dataclasses.replace(self.options, silence_threshold=None))
         return Answer(
-            self._reading(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens), chooser
+            self._prefill_input(self._processor.question_ids(question), self.waiting.end_s, max_new_tokens), sampler
         )
 
     def check_question(self, question: str, max_new_tokens: int = 512) -> None:
@@ -308,7 +308,7 @@ class CommentaryStream:
         check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
 
     def undo_answer(self, answer: Answer) -> None:
-        """Put the stream back to before the part of an answer that failed; its next job generates that part again."""
+        """Put the stream back to before the part of an answer that failed; its next request repeats that part."""
         self._restore(answer.undo())
 
     def end_answer(self, answer: Answer) -> str:
@@ -335,7 +335,7 @@ class CommentaryStream:
     @property
     def turn_tokens(self) -> int:
         """How many tokens a turn has at most."""
-        return self._chooser.max_new_tokens
+        return self._sampler.max_new_tokens
 
     def begin_turn(self, is_last: bool = False) -> Turn | None:
         """Prepare the next turn, of frames that wait.
@@ -364,22 +364,22 @@ class CommentaryStream:
         else:
             query = "" if asked == self._query else asked
         prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, query, is_first)
-        chooser = self._chooser
+        sampler = self._sampler
         if is_first and self._window.kind == "sliding":  # memory that grew would be copied, on CUDA captured again too
             n_vision = n_video_tokens * TURN_FRAMES // len(frames) + 2
-            n_text = len(prompt_ids) - n_video_tokens + chooser.max_new_tokens
+            n_text = len(prompt_ids) - n_video_tokens + sampler.max_new_tokens
             self.state.cache.memory.expect(self._window.expected_tokens(len(prompt_ids), n_vision, n_text))
-        self._forget(start_s, end_s, len(prompt_ids) + chooser.max_new_tokens)
-        reading = self._reading(prompt_ids, end_s, chooser.max_new_tokens, frames)
-        stop_ids = chooser.end_ids | self._continuation_ids()
-        job = TurnJob(reading, chooser, stop_ids, chooser.max_new_tokens, self.options.output_logits)
-        return Turn(n_frames, start_s, end_s, job, asked, (self.state.snapshot(), chooser.snapshot()))
+        self._evict(start_s, end_s, len(prompt_ids) + sampler.max_new_tokens)
+        prefill_input = self._prefill_input(prompt_ids, end_s, sampler.max_new_tokens, frames)
+        stop_ids = sampler.end_ids | self._continuation_ids()
+        request = TurnRequest(prefill_input, sampler, stop_ids, sampler.max_new_tokens, self.options.output_logits)
+        return Turn(n_frames, start_s, end_s, request, asked, (self.state.snapshot(), sampler.snapshot()))
 
     def end_turn(self, turn: Turn) -> CommentarySegment:
         """Take what was generated in a turn into the stream's state."""
-        job = turn.job
-        last = job.token_ids[-1]
-        if last not in self._chooser.end_ids:
+        request = turn.request
+        last = request.token_ids[-1]
+        if last not in self._sampler.end_ids:
             self.state.pending_ids = [last]
         self.waiting.take(turn.n_frames)
         self._query = turn.asked
@@ -387,28 +387,28 @@ class CommentaryStream:
         return CommentarySegment(
             offset_s + turn.start_s,
             offset_s + turn.end_s,
-            self._processor.decode_turn(job.token_ids),
-            tuple(job.token_ids),
-            last not in job.stop_ids,
-            torch.stack(job.logits) if job.logits else None,
+            self._processor.decode_turn(request.token_ids),
+            tuple(request.token_ids),
+            last not in request.stop_ids,
+            torch.stack(request.logits) if request.logits else None,
         )
 
     def undo_turn(self, turn: Turn) -> None:
         """Put the stream back to where it was before a turn that failed; its frames wait."""
-        state, drawn = turn.before
+        state, sampler_snapshot = turn.before
         self._restore(state)
-        self._chooser.restore(drawn)
+        self._sampler.restore(sampler_snapshot)
 
     def _restore(self, snapshot: tuple) -> None:
         """Go back to before what failed; nothing of it is left in memory."""
         self.state.restore(snapshot)
         cache = self.state.cache
-        cache.memory.clear_place(cache.slot, cache.length)
+        cache.memory.clear_slot(cache.slot, cache.length)
 
     def _run_turn(self, turn: Turn) -> CommentarySegment:
         """Generate a turn; on any failure the stream is as before."""
         try:
-            generate(self._model, [turn.job])
+            generate(self._model, [turn.request])
         except BaseException as error:
             self.undo_turn(turn)
             if isinstance(error, ContextFullError):
@@ -417,8 +417,8 @@ class CommentaryStream:
             raise
         return self.end_turn(turn)
 
-    def _reading(self, token_ids, end_s, n_new_tokens, frames=None) -> Reading:
-        return Reading(
+    def _prefill_input(self, token_ids, end_s, n_new_tokens, frames=None) -> PrefillInput:
+        return PrefillInput(
             self.state,
             token_ids,
             self.waiting.n_turns,
@@ -430,22 +430,22 @@ class CommentaryStream:
             n_new_tokens=n_new_tokens,
         )
 
-    def _forget(self, start_s: float, end_s: float, n_tokens: int) -> None:
+    def _evict(self, start_s: float, end_s: float, n_tokens: int) -> None:
         """Drop from the context what a turn of `n_tokens` from `start_s` to `end_s` must not see any more."""
         window, state = self._window, self.state
         limit = self._model.config.text_config.max_position_embeddings
         if window.kind == "sliding":
-            state.drop(window.kept(state.spans, end_s), self._model.model.language_model.rotary_emb.inv_freq)
+            state.evict(window.kept(state.spans, end_s), self._model.model.language_model.rotary_emb.inv_freq)
         elif window.kind == "reprefill" and (
             end_s - state.seen_from_s > REPREFILL_S
             or state.positions.next_position + len(state.pending_ids) + n_tokens > limit
         ):
-            self._state = read_again(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
+            self._state = reprefill(self._model, state, window.kept_as_text(state.spans), self._processor.end_id)
             self._state.seen_from_s = start_s
 
-    def _make_chooser(self, options: StreamOptions) -> TokenChooser:
+    def _make_sampler(self, options: StreamOptions) -> Sampler:
         processor = self._processor
-        return TokenChooser(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
+        return Sampler(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
 
     def _continuation_ids(self) -> set[int]:
         """Return what ends a turn although the model might add to it."""

@@ -25,18 +25,18 @@ class Span(NamedTuple):
         turn: number of the turn they belong to.
         end_s: where that turn ends, in seconds from the stream's start.
         n_tokens: how many tokens.
-        extent: how many positions they take; what follows comes that much later.
+        n_positions: how many positions they take; what follows comes that much later.
     """
 
     kind: str
     turn: int
     end_s: float
     n_tokens: int
-    extent: int
+    n_positions: int
 
-    def longer(self, n_tokens: int, extent: int) -> Span:
+    def longer(self, n_tokens: int, n_positions: int) -> Span:
         """Return the span with more tokens at its end, and the positions these take."""
-        return self._replace(n_tokens=self.n_tokens + n_tokens, extent=self.extent + extent)
+        return self._replace(n_tokens=self.n_tokens + n_tokens, n_positions=self.n_positions + n_positions)
 
 
 @dataclass(frozen=True)

@@ -34,16 +34,16 @@ def filled_states(model, n_streams: int, n_tokens: int, capacity: int) -> list:
     import torch
 
     from livecc_hf.modeling.context import StreamState
-    from livecc_hf.modeling.kv_cache import StreamCache
-    from livecc_hf.modeling.model_runner import new_memory
+    from livecc_hf.modeling.kv_cache import KVCache
+    from livecc_hf.modeling.model_runner import new_kv_cache_pool
     from livecc_hf.modeling.window import TEXT, Span
 
     config = model.config.text_config
     shape = 1, config.num_key_value_heads, config.hidden_size // config.num_attention_heads
     like = torch.zeros(shape, dtype=model.dtype, device=model.device)
-    memory = new_memory(model, is_movable=True, n_expected=n_streams)
+    memory = new_kv_cache_pool(model, is_evictable=True, n_expected=n_streams)
     memory.expect(capacity)
-    states = [StreamState(StreamCache(memory)) for _ in range(n_streams)]
+    states = [StreamState(KVCache(memory)) for _ in range(n_streams)]
     for layer in range(memory.n_layers):
         for held in memory.reserve(layer, n_tokens + 1, like)[:2]:
             held.normal_()
@@ -90,7 +90,7 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
     import torch
 
     from livecc_hf.acceleration.graph import graphs_disabled
-    from livecc_hf.modeling.model_runner import NextTokens
+    from livecc_hf.modeling.model_runner import DecodeBatch
 
     found: dict[str, Any] = {}
     logits = {}
@@ -100,8 +100,8 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
         with context():
             for state in states:
                 state.cache.truncate(n_tokens)
-            steps, done = NextTokens(model, states, N_STEPS + N_PROFILED + 2), iter(range(1000))
-            step = lambda steps=steps, done=done: steps.read(token_ids, range(n_streams), next(done))  # noqa: E731
+            steps, done = DecodeBatch(model, states, N_STEPS + N_PROFILED + 2), iter(range(1000))
+            step = lambda steps=steps, done=done: steps.step(token_ids, range(n_streams), next(done))  # noqa: E731
             first_ms = timed_ms(lambda way=way, step=step: logits.update({way: step().float()}), device)
             times = [timed_ms(step, device) for _ in range(N_STEPS)]
             found[way] = {"first_ms": first_ms, "median_ms": statistics.median(times), "most_ms": max(times)}

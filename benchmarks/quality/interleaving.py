@@ -29,7 +29,7 @@ from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.data.sources.tiny import caption_prompt_ids
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, held_out_clips, play, turns_of
 from livecc_hf.evaluation.tiny.scoring import WINDOW_S as IN_TIME_S
-from livecc_hf.evaluation.tiny.scoring import Score, Turn, score_clip
+from livecc_hf.evaluation.tiny.scoring import NarrationScore, SpokenTurn, score_clip
 from livecc_hf.modeling.grammar import FRAME_STEP_S, assign_words, split_turns
 from livecc_hf.tiny.narration import narrate
 
@@ -90,12 +90,12 @@ STREAMED = ("interleaved", "captioned")
 class Measured:
     """One way to comment live: the same phrases scored with and without a time limit, and the time it took."""
 
-    in_time: Score = field(default_factory=Score)
-    any_time: Score = field(default_factory=Score)
+    in_time: NarrationScore = field(default_factory=NarrationScore)
+    any_time: NarrationScore = field(default_factory=NarrationScore)
     model_s: float = 0.0
     video_s: float = 0.0
 
-    def add(self, turns: list[Turn], events: list, model_s: float) -> None:
+    def add(self, turns: list[SpokenTurn], events: list, model_s: float) -> None:
         """Score one clip."""
         self.in_time.add(score_clip(turns, events))
         self.any_time.add(score_clip(turns, events, window_s=float("inf")))
@@ -171,7 +171,7 @@ def caption(model, processor, frames: torch.Tensor) -> str:
     return processor.decode_turn(answer[0, ids.shape[1] :].tolist())
 
 
-def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s: int) -> list[Turn]:
+def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s: int) -> list[SpokenTurn]:
     """Use a captioning model live: every so often, it captions the last seconds.
 
     Args:
@@ -195,15 +195,17 @@ def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s
             else:
                 fresh.append(sentence + ".")
         before = Counter(sentences)
-        turns.append(Turn((end - 1) * FRAME_STEP_S, " ".join(fresh)))
+        turns.append(SpokenTurn((end - 1) * FRAME_STEP_S, " ".join(fresh)))
     return turns
 
 
-def narrator_turns(events: list) -> list[Turn]:
+def narrator_turns(events: list) -> list[SpokenTurn]:
     """Return what the narrator itself says, heard in turns as a stream's words are: the best that a model can learn."""
     words = narrate(events, CLIP_S)
     ends_s = [span.end_s - FRAME_STEP_S for span in split_turns(round(CLIP_S / FRAME_STEP_S))]
-    return [Turn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, assign_words(words, ends_s)[0], strict=True)]
+    return [
+        SpokenTurn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, assign_words(words, ends_s)[0], strict=True)
+    ]
 
 
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:

@@ -18,7 +18,7 @@ from harness import ROOT, at_least, at_most, finish, machine, parser
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
-from livecc_hf.evaluation.tiny.scoring import Score
+from livecc_hf.evaluation.tiny.scoring import NarrationScore
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, NARRATORS
 
 NARRATOR = "other"
@@ -27,7 +27,7 @@ RECALL_TARGET = 0.8
 BASE_TOLERANCE = 0.05
 
 
-def rates(score: Score) -> dict[str, Any]:
+def rates(score: NarrationScore) -> dict[str, Any]:
     """Return a score as it is written."""
     shares = {name: getattr(score, name) for name in ("recall", "precision", "silence")}
     return {**shares, "by_verb": score.by_verb()}

@@ -156,9 +156,9 @@ class EngineSide:
         self.stream.feed(frames)
         turn = self.stream.begin_turn()
         merge_size = self._work.processor.video_processor.merge_size
-        self.n_video_tokens = math.prod(turn.job.reading.grid_thw) // merge_size**2
-        turn.job.stop_ids = frozenset()
-        generate(self._work.model, [turn.job], self._trace)
+        self.n_video_tokens = math.prod(turn.request.prefill_input.grid_thw) // merge_size**2
+        turn.request.stop_ids = frozenset()
+        generate(self._work.model, [turn.request], self._trace)
         return list(self.stream.end_turn(turn).token_ids)
 
     @contextlib.contextmanager

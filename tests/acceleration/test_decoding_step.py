@@ -24,13 +24,13 @@ def frames(load_frames):
 @pytest.fixture
 def n_reads(monkeypatch):
     """The steps of the reads so far."""
-    reads, read = [], DecodeStep.read
+    reads, read = [], DecodeStep.step
 
     def counted(step, *args):
         reads.append(step)
         return read(step, *args)
 
-    monkeypatch.setattr(DecodeStep, "read", counted)
+    monkeypatch.setattr(DecodeStep, "step", counted)
     return reads
 
 
@@ -52,7 +52,7 @@ def fixed(make_model):
 def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, processor, n_reads, monkeypatch):
     expected = make_model("mrope").start_stream(processor, OPTIONS, window=window).push(frames)
     assert not n_reads
-    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
+    monkeypatch.setattr(generation, "_runs_async", lambda device: is_ahead)
     assert_same(fixed().start_stream(processor, OPTIONS, window=window).push(frames), expected)
     assert len(n_reads) > 3 * len(expected)
     assert all(len(step.graphed.graphs) == 1 for step in n_reads)
@@ -68,7 +68,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
     alone = []
     for video, length in zip(shown, lengths):
         alone.append(make_model("sequential").start_stream(processor, OPTIONS, max_new_tokens=length).push(video))
-    monkeypatch.setattr(generation, "_steps_ahead", lambda device: is_ahead)
+    monkeypatch.setattr(generation, "_runs_async", lambda device: is_ahead)
     model = fixed("sequential")
     pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
     streams = [pool.join(OPTIONS, max_new_tokens=length) for length in lengths]

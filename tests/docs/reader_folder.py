@@ -88,11 +88,11 @@ def write_predictions(folder: Path) -> None:
 
 def write_game(path: Path, sentences: Sequence[str]) -> None:
     """Write a commentary of 200 seconds with what a person said, a sentence a second."""
-    from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span
+    from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan
     from livecc_hf.evaluation.predictions.file import write_rows
 
     said, people = (
-        [Span(second, second + 1, texts[second % len(texts)]) for second in range(200)]
+        [SpokenSpan(second, second + 1, texts[second % len(texts)]) for second in range(200)]
         for texts in (sentences, SENTENCES)
     )
     row = CommentaryRow("game", "game.mp4", 0, 200, " ".join(span.text for span in said), said, people)

@@ -13,16 +13,16 @@ from chat_server import Reply, serve_chat
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import JudgeOptions, export, judge, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
-from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span, read_rows
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan, read_rows
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
 from livecc_hf.evaluation.predictions.inf_streams import in_window, read_references, windows_named, windows_of
 from livecc_hf.evaluation.predictions.proact_vl import record_of, seconds_of
 
-PEOPLE = [Span(second, second + 1, "one two three") for second in range(230)]
+PEOPLE = [SpokenSpan(second, second + 1, "one two three") for second in range(230)]
 
 
 def commentary(words, n_seconds=230, key="game"):
-    turns = [Span(second, second + 1, f"{words} {second}") for second in range(n_seconds)]
+    turns = [SpokenSpan(second, second + 1, f"{words} {second}") for second in range(n_seconds)]
     return CommentaryRow(key, f"{key}.mp4", 0, 230, " ".join(turn.text for turn in turns), turns, PEOPLE)
 
 
@@ -37,14 +37,21 @@ def lines(path):
 
 class TestSeconds:
     def test_a_turn_is_in_the_second_in_which_it_begins(self):
-        turns = [Span(10, 13, "Off they go"), Span(13, 14, ""), Span(14.5, 15.5, "A goal "), Span(14.9, 16, "again")]
+        turns = [
+            SpokenSpan(10, 13, "Off they go"),
+            SpokenSpan(13, 14, ""),
+            SpokenSpan(14.5, 15.5, "A goal "),
+            SpokenSpan(14.9, 16, "again"),
+        ]
         assert seconds_of(CommentaryRow("k", "v", 10, 20, "", turns)) == {"10": "Off they go", "14": "A goal again"}
 
     def test_rounding_moves_no_turn_into_the_second_before(self):
-        assert seconds_of(CommentaryRow("k", "v", 0, 9, "", [Span(0.1 + 0.2 + 2.7 - 1e-9, 4, "x")])) == {"3": "x"}
+        assert seconds_of(CommentaryRow("k", "v", 0, 9, "", [SpokenSpan(0.1 + 0.2 + 2.7 - 1e-9, 4, "x")])) == {"3": "x"}
 
     def test_every_second_lies_in_the_whole_seconds_of_its_clip(self):
-        found = record_of(CommentaryRow("k", "v", 9.6, 20.2, "", [Span(9.6, 12, "a"), Span(20, 20.2, "b")]), 0, "", "")
+        found = record_of(
+            CommentaryRow("k", "v", 9.6, 20.2, "", [SpokenSpan(9.6, 12, "a"), SpokenSpan(20, 20.2, "b")]), 0, "", ""
+        )
         assert (found["begin"], found["end"], found["pred"]) == (9, 21, {"9": "a", "20": "b"})
 
     def test_the_file(self, tmp_path):
@@ -65,7 +72,12 @@ class TestSeconds:
 
 class TestWindows:
     def test_what_ends_in_a_window_is_in_it(self):
-        spans = [Span(98, 100.9, "a"), Span(99, 101, "b"), Span(199, 200.5, "c"), Span(200, 201, "d")]
+        spans = [
+            SpokenSpan(98, 100.9, "a"),
+            SpokenSpan(99, 101, "b"),
+            SpokenSpan(199, 200.5, "c"),
+            SpokenSpan(200, 201, "d"),
+        ]
         assert [span.text for span in in_window(spans, 100, 200)] == ["b", "c"]
         assert [span.text for span in in_window(spans, 0, 100)] == ["a"]
 
@@ -77,14 +89,18 @@ class TestWindows:
             ("game 100-200", 100, 200),
         ]
         assert found.rows[0].pred == " ".join(f"said {second}" for second in range(100))
-        few = replace(commentary("said"), reference=[Span(*span[:2], "one") for span in PEOPLE])
+        few = replace(commentary("said"), reference=[SpokenSpan(*span[:2], "one") for span in PEOPLE])
         assert windows_of(RowSet(Header("commentary"), [few], "f")).rows == []
         # A silent window is a window: who says nothing does not get out of being judged.
         silent = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
         assert [(row.key, row.pred != "") for row in silent.rows] == [("game 0-100", True), ("game 100-200", False)]
 
     def test_the_file(self, tmp_path):
-        turns = [Span(1000, 1003, "Off they go"), Span(1003, 1004, ""), Span(1100.2, 1101.2, "A goal ")]
+        turns = [
+            SpokenSpan(1000, 1003, "Off they go"),
+            SpokenSpan(1003, 1004, ""),
+            SpokenSpan(1100.2, 1101.2, "A goal "),
+        ]
         path = write(tmp_path / "mine.jsonl", CommentaryRow("game", "NBA/game.mp4", 1000, 1130, "", turns))
         out = tmp_path / "parts.jsonl"
         assert main(["evaluate", "export", str(path), "--format", "inf-streams", "--out", str(out)]) == 0
@@ -112,7 +128,7 @@ class TestWindows:
     @pytest.mark.parametrize("video", ["game.mp4", "game", "elsewhere/game.mkv"])
     def test_windows_of_the_benchmark_are_taken_as_they_are(self, video, tmp_path):
         # Two commentaries, each on a part of the game, as of a model that begins again.
-        turns = [Span(second, second + 1, f"said {second}") for second in range(200)]
+        turns = [SpokenSpan(second, second + 1, f"said {second}") for second in range(200)]
         parts = [
             CommentaryRow(str(begin), video, begin, begin + 100, "", turns[begin : begin + 100]) for begin in (0, 100)
         ]

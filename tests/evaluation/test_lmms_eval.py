@@ -15,7 +15,7 @@ from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import score
-from livecc_hf.evaluation.running.commentary import Clip, Commentator
+from livecc_hf.evaluation.running.commentary import Commentator, VideoSpan
 from livecc_hf.evaluation.tasks.livesports_cc import query_of, read_event
 from livecc_hf.evaluation.tasks.questions import FrameRule
 from livecc_hf.questions.asking import answer
@@ -170,7 +170,7 @@ def test_lmms_eval_runs_it(environment, videos, tmp_path):
     commentator = Commentator(model, processor, "live")
     wanted = [
         commentator.comment_clip(
-            Clip(videos / "shapes.mp4", event.row.begin_s, event.row.end_s, query_of(event)), FrameRule()
+            VideoSpan(videos / "shapes.mp4", event.row.begin_s, event.row.end_s, query_of(event)), FrameRule()
         ).text
         for event in map(read_event, rows())
     ]

@@ -18,7 +18,7 @@ from chat_server import Reply, serve_chat
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import report, score
-from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan
 from livecc_hf.evaluation.predictions.file import write_rows
 
 pytest.importorskip("matplotlib")
@@ -90,7 +90,7 @@ def test_texts_cannot_break_out_of_the_page(tmp_path):
         write_lines(tmp_path / "Mine.jsonl", rows),
         write_lines(tmp_path / "Base.jsonl", rows),
     ]
-    row = CommentaryRow("k", "v", 0, 5, bad, turns=[Span(0, 3, bad)], reference=[Span(0, 3, bad)])
+    row = CommentaryRow("k", "v", 0, 5, bad, turns=[SpokenSpan(0, 3, bad)], reference=[SpokenSpan(0, 3, bad)])
     write_rows(tmp_path / "t.jsonl", Header("commentary", suite="livesports3k-cc", model=bad, n_rows=1), [row])
     report([*files, tmp_path / "t.jsonl"], tmp_path / "r.html", incomplete=True)
     page = Page(tmp_path / "r.html")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from livecc_hf.evaluation import compare, score
-from livecc_hf.evaluation.predictions import CommentaryRow, Header, Span
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
 from livecc_hf.evaluation.scorers.commentary import score_commentaries
 from livecc_hf.evaluation.scorers.livestar import livestar_timing, mean_timing, parse_time_s
@@ -22,7 +22,7 @@ from livecc_hf.evaluation.scorers.timing import (
 
 
 def spans(*items):
-    return [Span(*item) for item in items]
+    return [SpokenSpan(*item) for item in items]
 
 
 class TestSpeaking:
@@ -74,7 +74,7 @@ def test_lags():
 def test_repeated_turns():
     turns = spans((0, 1, "Goal!"), (1, 2, ""), (2, 3, "goal"), (3, 4, "a b c d e f g h"), (4, 5, "x a b c d e f g h"))
     assert repeated_turns(turns) == (1, 4)  # 3 of the last turn's 4 runs of six words were said
-    assert repeated_turns([*turns, Span(5, 6, "b c d e f g h")]) == (2, 5)
+    assert repeated_turns([*turns, SpokenSpan(5, 6, "b c d e f g h")]) == (2, 5)
 
 
 def commentary(turns, reference, key="k", video="v", end_s=10.0, **others):

@@ -3,7 +3,7 @@
 import pytest
 
 from livecc_hf.evaluation.tiny.commentary import Evaluation
-from livecc_hf.evaluation.tiny.scoring import Score, Turn, score_clip, spoken_phrases
+from livecc_hf.evaluation.tiny.scoring import NarrationScore, SpokenTurn, score_clip, spoken_phrases
 from livecc_hf.tiny.narration import NARRATORS, narrate
 from livecc_hf.tiny.scene import Event
 from livecc_hf.tiny.world import simulate
@@ -11,8 +11,8 @@ from livecc_hf.tiny.world import simulate
 MOVES = Event(4.0, "moves", "red", "ball")
 
 
-def score(said: dict[float, str], events: list[Event], until_s: int = 20) -> Score:
-    return score_clip([Turn(k + 0.5, said.get(k + 0.5, "")) for k in range(2, until_s)], events)
+def score(said: dict[float, str], events: list[Event], until_s: int = 20) -> NarrationScore:
+    return score_clip([SpokenTurn(k + 0.5, said.get(k + 0.5, "")) for k in range(2, until_s)], events)
 
 
 def test_told_in_time():
@@ -49,7 +49,7 @@ def test_two_events_need_two_phrases():
 
 
 def test_a_phrase_may_run_over_a_turn_and_counts_where_it_ends():
-    turns = [Turn(5.5, "Red ball"), Turn(6.5, ""), Turn(7.5, "moves. Blue")]
+    turns = [SpokenTurn(5.5, "Red ball"), SpokenTurn(6.5, ""), SpokenTurn(7.5, "moves. Blue")]
     assert spoken_phrases(turns) == [(7.5, "red", "ball", "moves")]
 
 
@@ -73,13 +73,13 @@ def test_scores_add_up():
     ("Red ball glides.", "plain", 0.0),
 ])  # fmt: skip
 def test_only_the_narrators_own_verbs_count(text, narrator, recall):
-    result = score_clip([Turn(5.5, text)], [MOVES], narrator)
+    result = score_clip([SpokenTurn(5.5, text)], [MOVES], narrator)
     assert result.recall == recall
     assert result.told.total() == result.told["moves"]
 
 
 def test_without_a_time_limit_late_phrases_count_and_their_delay_is_kept():
-    turns = [Turn(3.5, "Red ball moves."), Turn(19.5, "Red ball moves.")]
+    turns = [SpokenTurn(3.5, "Red ball moves."), SpokenTurn(19.5, "Red ball moves.")]
     assert score_clip(turns, [MOVES]).delays_s == []
     result = score_clip(turns, [MOVES], window_s=float("inf"))
     assert (result.recall, result.precision, result.delays_s) == (1.0, 0.5, [15.5])
@@ -89,14 +89,14 @@ def test_without_a_time_limit_late_phrases_count_and_their_delay_is_kept():
 
 @pytest.mark.parametrize("narrator", NARRATORS)
 def test_the_narrator_itself_is_perfect(narrator):
-    total = Score()
+    total = NarrationScore()
     for seed in range(30):
         scene = simulate(seed, 20)
         words = narrate(scene.events, 20, narrator)
         turns, before_s = [], -1.0
         for k in range(2, 20):
             spoken = [word for _, end_s, word in words if before_s < end_s <= k + 0.5]
-            turns.append(Turn(k + 0.5, " ".join(spoken)))
+            turns.append(SpokenTurn(k + 0.5, " ".join(spoken)))
             before_s = k + 0.5
         total.add(score_clip(turns, scene.events, narrator))
     assert (total.recall, total.precision, total.silence) == (1.0, 1.0, 1.0)

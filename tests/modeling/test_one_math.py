@@ -10,7 +10,7 @@ from pooled import OPTIONS, assert_same
 from torch import nn
 from torch.nn.attention.bias import CausalBias
 
-from livecc_hf.modeling.attention import PackedCaches
+from livecc_hf.modeling.attention import PackedBatch
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 MODELING = Path(__file__).parents[2] / "modeling"
@@ -114,7 +114,7 @@ class OnCuda:
 
 def test_on_an_amd_gpu_the_newest_keys_are_seen_by_a_table(monkeypatch):
     """PyTorch calls it "cuda" too, but its causal attention may be aligned with the oldest keys."""
-    caches = PackedCaches([], [])
+    caches = PackedBatch([], [])
     monkeypatch.setattr(torch.version, "hip", None)
     assert isinstance(caches._mask(2, 4, OnCuda), CausalBias)
     monkeypatch.setattr(torch.version, "hip", "6.4")

@@ -49,7 +49,7 @@ def test_a_turn_that_fails_leaves_the_stream_as_it_was(frames, make_model, proce
             raise KeyboardInterrupt
         return scores
 
-    stream._chooser.processors.append(interrupted)
+    stream._sampler.processors.append(interrupted)
     with pytest.raises(KeyboardInterrupt):
         stream.push(frames[6:12])
     assert stream.push(frames[12:14]) == whole[1:]

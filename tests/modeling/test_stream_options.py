@@ -31,14 +31,14 @@ def test_sampling_is_reproducible_by_seed(frames, make_model, processor):
 
 def test_options_win_over_generation_config_over_live_defaults(make_model, processor):
     model = make_model("mrope")
-    live = model.start_stream(processor)._chooser
+    live = model.start_stream(processor)._sampler
     assert (live.do_sample, live.max_new_tokens) == (True, 16)
     config = model.generation_config
     try:
         config.do_sample, config.max_new_tokens = False, 7
-        configured = model.start_stream(processor)._chooser
+        configured = model.start_stream(processor)._sampler
         assert (configured.do_sample, configured.max_new_tokens) == (False, 7)
-        assert model.start_stream(processor, max_new_tokens=3)._chooser.max_new_tokens == 3
+        assert model.start_stream(processor, max_new_tokens=3)._sampler.max_new_tokens == 3
     finally:
         config.do_sample, config.max_new_tokens = None, None
 

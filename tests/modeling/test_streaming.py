@@ -118,7 +118,7 @@ def test_interleaved_streams_do_not_touch_each_other(frames, make_model, process
 
 def test_a_turn_cut_by_the_token_limit_keeps_its_last_token(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **(GREEDY | {"max_new_tokens": 1, "repetition_penalty": 1.0}))
-    stream._chooser.end_ids = frozenset()
+    stream._sampler.end_ids = frozenset()
     segments = stream.push(frames[:8])
     assert [segment.was_cut for segment in segments] == [True, True]
     said = segments[0].token_ids[0]
@@ -201,7 +201,7 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
         stream.feed(shown)
         turn = stream.begin_turn()
         stream.ask("Second.")
-        generation.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.request])
         stream.end_turn(turn)
     assert n_asked() == 1  # with the second turn, and not again
     stream.push(frames[8:10])
@@ -248,13 +248,13 @@ def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor
     stream.feed(frames)
     said = []
     while (turn := stream.begin_turn()) is not None:
-        generation.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.request])
         cache = stream.state.cache
         for held in cache.memory._groups[0].held:
             held[:, :, :, turn.before[0][0] :] = torch.nan  # what it wrote
         stream.undo_turn(turn)
         turn = stream.begin_turn()
-        generation.generate(stream._model, [turn.job])
+        generation.generate(stream._model, [turn.request])
         said.append(stream.end_turn(turn))
         assert all(held.isfinite().all() for held in cache.memory._groups[0].held)
     assert said == expected
@@ -356,7 +356,7 @@ def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, 
     expected = model.start_stream(processor, options)
     segments = expected.push(frames)
     assert len({len(segment.token_ids) for segment in segments}) > 1  # some end early, some at the limit
-    monkeypatch.setattr(generation, "_steps_ahead", lambda device: True)
+    monkeypatch.setattr(generation, "_runs_async", lambda device: True)
     stream = model.start_stream(processor, options)
     got = stream.push(frames)
     assert got == segments

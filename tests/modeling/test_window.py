@@ -5,7 +5,7 @@ import torch
 from replay import Item, Replay
 
 from livecc_hf.modeling import StreamOptions, kv_cache
-from livecc_hf.modeling.kv_cache import CacheMemory, Run, StreamCache, rotate, rotation
+from livecc_hf.modeling.kv_cache import KeptRun, KVCache, KVCachePool, rotate, rotation
 from livecc_hf.modeling.window import TEXT, VISION, Span, Window
 
 SCHEMES = ["mrope", "sequential", "reference"]
@@ -94,7 +94,7 @@ def test_a_sliding_window_equals_its_replay(scheme, window, frames, make_model, 
     segments = stream.push(frames)
     expected, replay = expected_logits(model, processor, scheme, window, frames, segments)
     assert len(segments) == 15
-    assert stream.state.n_dropped > 100
+    assert stream.state.n_evicted > 100
     for segment, logits in zip(segments, expected, strict=True):
         torch.testing.assert_close(segment.logits, logits, atol=1e-3, rtol=0)
     assert stream.state.token_ids == [item.token_id for item in replay.items]
@@ -109,7 +109,7 @@ def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, 
     stream = model.start_stream(processor, **OPTIONS, **window, window="reprefill")
     segments = stream.push(frames)
     expected, replay = expected_logits(model, processor, scheme, window, frames, segments, reprefill_s=6.0)
-    assert stream.state.n_dropped > 0
+    assert stream.state.n_evicted > 0
     for segment, logits in zip(segments, expected, strict=True):
         torch.testing.assert_close(segment.logits, logits, atol=1e-3, rtol=0)
     assert stream.state.token_ids == [item.token_id for item in replay.items]
@@ -146,10 +146,10 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
     stream = model.start_stream(processor, options)
     got = stream.push(frames[:20])
     stream.answer("What was it?", max_new_tokens=5)
-    stream._chooser.processors.append(lambda *args: 1 / 0)
+    stream._sampler.processors.append(lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stream.push(frames[20:22])
-    stream._chooser.processors.pop()
+    stream._sampler.processors.pop()
     got += stream.push(frames[22:])
     assert got == whole
     for a, b in zip(got, whole, strict=True):
@@ -176,11 +176,11 @@ def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, l
     torch.manual_seed(0)
     inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
     keys = torch.randn(200, 2, 64).to(dtype)
-    cache = StreamCache(CacheMemory(["cpu"], is_movable=True))
+    cache = KVCache(KVCachePool(["cpu"], is_evictable=True))
     cache.append(0, keys, keys)
     cache.advance(200)
     for n in range(64):  # one token leaves a turn
-        cache.keep([Run(0, 1, 0), Run(2, 200 - n, 7)], inv_freq)
+        cache.evict([KeptRun(0, 1, 0), KeptRun(2, 200 - n, 7)], inv_freq)
     moved = cache.append(0, keys[:0], keys[:0])[0]
     cos, sin = rotation(-64 * 7 * inv_freq)
     exact = rotate(keys[65:].transpose(0, 1).double(), cos.double(), sin.double())
@@ -260,7 +260,7 @@ def test_a_drop_that_is_interrupted_is_told(frames, make_model, processor, monke
         with pytest.raises(KeyboardInterrupt):
             stream.push(frames[20:22])
     for use in (lambda: stream.push(frames[22:24]), lambda: stream.answer("What?"), stream.finish):
-        with pytest.raises(RuntimeError, match=r"its memory is in disorder: call reset\(\)"):
+        with pytest.raises(RuntimeError, match=r"its cache is in disorder: call reset\(\)"):
             use()
     stream.reset()
     assert stream.push(frames[:20]) == expected
@@ -272,5 +272,5 @@ def test_memory_of_a_sliding_window_does_not_grow(frames, make_model, processor)
     addresses = stream.state.cache.memory.addresses
     for chunk in frames[6:].repeat(4, 1, 1, 1).split(2):
         stream.push(chunk)
-    assert stream.state.n_dropped > 500
+    assert stream.state.n_evicted > 500
     assert stream.state.cache.memory.addresses == addresses

@@ -7,7 +7,7 @@ import pytest
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling.attention import PackedCaches
+from livecc_hf.modeling.attention import PackedBatch
 from livecc_hf.pool import OverloadedError, PoolFullError
 
 
@@ -55,9 +55,9 @@ def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, process
 def test_streams_with_other_windows_leave_the_rest_together(frames, model, processor, monkeypatch):
     windows, calls = ["sliding", "none", "sliding", "reprefill"], []
     alone = [model.start_stream(processor, OPTIONS, window=window).push(frames) for window in windows]
-    together = PackedCaches._attend_together
+    together = PackedBatch._attend_batched
     monkeypatch.setattr(
-        PackedCaches, "_attend_together", lambda self, group, *a: calls.append(group) or together(self, group, *a)
+        PackedBatch, "_attend_batched", lambda self, group, *a: calls.append(group) or together(self, group, *a)
     )
     pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
     streams = [pool.join(OPTIONS, window=window) for window in windows]
@@ -198,7 +198,7 @@ def test_closing_has_an_end(frames, model, processor, monkeypatch, caplog):
     go_on = threading.Event()
     pool = CommentaryPool(model, processor, max_streams=1, max_lag_s=60).start()
     stream = pool.join(OPTIONS)
-    stream._stream._chooser.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
+    stream._stream._sampler.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
     stream.push(frames[:10])
     try:
         assert pool.close(timeout_s=0.2) == 10

@@ -39,7 +39,7 @@ def test_a_stream_that_fails_ends_alone(frames, model, processor):
             raise RuntimeError("device trouble")
         return scores
 
-    streams[1]._stream._chooser.processors.append(fails_late)
+    streams[1]._stream._sampler.processors.append(fails_late)
     for stream in streams:
         stream.push(frames[6:12])
     run_all(pool)
@@ -133,7 +133,7 @@ def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
         if n % 5 == 1:  # with frames that wait
             stream.leave()
             return
-        processors = stream._stream._chooser.processors
+        processors = stream._stream._sampler.processors
 
         def leaves_in_mid_turn(token_ids, scores):
             stream.leave()
@@ -170,7 +170,7 @@ def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
     stays.push(frames[:8])
     ill.push(frames[:12])
     pool.step()
-    for parts in pool._memory.of_place(ill._stream.state.cache.slot):
+    for parts in pool._memory.slot_tensors(ill._stream.state.cache.slot):
         for part in parts:
             part.fill_(torch.nan)  # as of numbers too large for half precision
     ill.leave()

@@ -194,7 +194,7 @@ def test_a_generation_that_fails_ends_its_session_only(server, model, processor,
             second.show(n / 2, frames[n])
         said = [first.hear_until("segment"), second.hear_until("segment")]
         pool = server.service.pool
-        failing._stream._chooser.processors.append(lambda *args: 1 / 0)
+        failing._stream._sampler.processors.append(lambda *args: 1 / 0)
         n_rounds = pool.stats.n_rounds
         with pool.paused():  # so that both speak in one batch
             for n in (6, 7):

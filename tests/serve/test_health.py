@@ -60,8 +60,8 @@ def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypa
     go_on = threading.Event()
     try:
         with serving(model, processor, max_round_s=0.4) as server, server.client() as client:
-            chooser = client.show_a_first(frames[0], server)._stream._chooser
-            chooser.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
+            sampler = client.show_a_first(frames[0], server)._stream._sampler
+            sampler.processors.append(lambda token_ids, scores: scores if go_on.wait(20) else None)
             show_a_turn(client, frames, 1)
             heard, code, _ = client.hear_all()
             assert ([m["code"] for m in heard], code) == (["generation_failed"], 1011)
@@ -83,7 +83,7 @@ def test_failures_in_a_row_are_told_and_forgotten(server, frames):
     for _ in range(3):
         assert health(server)[0] == 200
         with server.client() as client:
-            client.show_a_first(frames[0], server)._stream._chooser.processors.append(lambda *args: 1 / 0)
+            client.show_a_first(frames[0], server)._stream._sampler.processors.append(lambda *args: 1 / 0)
             show_a_turn(client, frames, 1)
             assert client.hear_all()[1] == 1011
     status, told = health(server)
@@ -111,11 +111,11 @@ def test_what_a_client_brought_on_itself_is_no_illness(server, frames, monkeypat
 def test_the_warm_up_tries_a_full_house(model, processor, monkeypatch, caplog):
     sizes, generate = [], livecc_hf.pool.rounds.generate
 
-    def no_memory_for_five(model, jobs):
-        sizes.append(len(jobs))
-        if len(jobs) == 5:
+    def no_memory_for_five(model, requests):
+        sizes.append(len(requests))
+        if len(requests) == 5:
             raise torch.OutOfMemoryError("no memory")
-        generate(model, jobs)
+        generate(model, requests)
 
     monkeypatch.setattr(livecc_hf.pool.rounds, "generate", no_memory_for_five)
     for n_sessions, expected in ((3, [1, 2, 3]), (5, [1, 2, 4, 5])):

@@ -6,7 +6,7 @@ import av
 import pytest
 from media import number_of, numbered_picture
 
-from livecc_hf.sources.timeline import ArrivedFrame, FrameSampler, LiveChunk, StreamClock
+from livecc_hf.sources.timeline import ArrivedFrame, LiveChunk, LiveFrameSampler, StreamClock
 
 
 def arrive(number, pts, arrived_s, size_px=(96, 64), rate=10):
@@ -29,7 +29,7 @@ def shown(chunks):
 
 
 def live():
-    return FrameSampler(StreamClock(is_live=True))
+    return LiveFrameSampler(StreamClock(is_live=True))
 
 
 def steady(first, count, pts=0.0, arrived_s=100.0, rate=10):
@@ -75,7 +75,7 @@ def test_a_pause_of_the_same_connection_is_left_out():
 
 
 def test_a_recording_repeats_a_picture_that_stays():
-    chunks = play(FrameSampler(StreamClock(is_live=False)), [(1, 0, 0), (2, 6, 0.1), (3, 6.1, 0.2)])
+    chunks = play(LiveFrameSampler(StreamClock(is_live=False)), [(1, 0, 0), (2, 6, 0.1), (3, 6.1, 0.2)])
     assert [t for t, _ in shown(chunks)] == [n / 2 for n in range(12)]
     assert not any(isinstance(chunk, LiveChunk) for chunk in chunks)
 
@@ -140,11 +140,11 @@ def test_the_end_gives_out_the_rest():
 
 def test_a_jump_of_a_recording_that_no_picture_can_fill_is_damage():
     """A damaged entry of a time table would else be a picture that stays for hours."""
-    sampler = FrameSampler(StreamClock(is_live=False))
+    sampler = LiveFrameSampler(StreamClock(is_live=False))
     far_s = 100_000
     chunks = play(sampler, [*steady(0, 15), *steady(15, 26, pts=far_s + 1.5)])
     assert shown(chunks) == [(n / 2, max(0, 5 * n - 1)) for n in range(8)]
     assert sampler.clock.n_jumps == 1
-    sampler = FrameSampler(StreamClock(is_live=False, max_gap_s=20))
+    sampler = LiveFrameSampler(StreamClock(is_live=False, max_gap_s=20))
     chunks = play(sampler, [*steady(0, 15), *steady(15, 26, pts=19)])
     assert chunks[-1].timestamps_s == [21, 21.5]

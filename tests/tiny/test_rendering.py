@@ -7,12 +7,12 @@ import torch
 from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.rendering import VIDEO_FPS, draw_frame, draw_frames, write_video
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, LIST_QUERY, list_clip, narration_clip
-from livecc_hf.tiny.scene import COLOURS, SHAPES, Scene, Track
+from livecc_hf.tiny.scene import COLOURS, SHAPES, ObjectTrack, Scene
 from livecc_hf.tiny.world import simulate
 
 
 def one_object(shape: str, colour: str, x: float = 0.5) -> Scene:
-    track = Track(shape, 0.0, pieces=[(0.0, x, 0.5, 0.0, 0.0)], colours=[(0.0, colour)])
+    track = ObjectTrack(shape, 0.0, pieces=[(0.0, x, 0.5, 0.0, 0.0)], colours=[(0.0, colour)])
     return Scene(4.0, [track], [], [])
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from livecc_hf.acceleration.graph import Capture, CUDAGraphed
 from livecc_hf.acceleration.split_attention import attend_in_parts, split_mask
 from livecc_hf.modeling.attention import run
-from livecc_hf.modeling.kv_cache import CacheMemory, StreamCache
+from livecc_hf.modeling.kv_cache import KVCache, KVCachePool
 from livecc_hf.modeling.transfer import to_device
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class FixedDecoding:
         self._devices, self._capture = tuple(devices), capture
 
     def __call__(
-        self, model: LiveCCForConditionalGeneration, caches: Sequence[StreamCache], n_steps: int
+        self, model: LiveCCForConditionalGeneration, caches: Sequence[KVCache], n_steps: int
     ) -> DecodeStep | None:
         """Return a step for some streams, made before where one still fits their memory.
 
@@ -55,7 +55,7 @@ class FixedDecoding:
             return None
         longest = max(cache.length for cache in caches) + n_steps
         memory.reserve_all(longest)
-        key = memory.addresses, memory.n_places, memory.capacity
+        key = memory.addresses, memory.n_reserved_slots, memory.capacity
         if memory.step is None or memory.step[0] != key or memory.step[1].model is not model:
             memory.step = None  # before the next one is captured: its memory is free then
             memory.step = key, DecodeStep(model, memory, self._capture)
@@ -84,7 +84,7 @@ class DecodeStep:
     """
 
     @torch.inference_mode(False)  # it outlives the caller's mode
-    def __init__(self, model: LiveCCForConditionalGeneration, memory: CacheMemory, capture: Capture | None = None):
+    def __init__(self, model: LiveCCForConditionalGeneration, memory: KVCachePool, capture: Capture | None = None):
         self.model = model
         self._language_model, self._head = model.model.language_model, model.lm_head
         self._slots = _Slots(memory)
@@ -107,7 +107,7 @@ class DecodeStep:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def read(self, token_ids: torch.Tensor, positions: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
+    def step(self, token_ids: torch.Tensor, positions: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
         """Read a token of each of some streams that speak.
 
         Args:
@@ -146,13 +146,13 @@ class DecodeStep:
 
 
 class _Slots:
-    """The first slots of a memory as the layers see them in a step; takes the place of `PackedCaches`."""
+    """The first slots of a memory as the layers see them in a step; takes the place of `PackedBatch`."""
 
-    def __init__(self, memory: CacheMemory):
+    def __init__(self, memory: KVCachePool):
         # Not the memory itself, which holds the step: together they would stay until garbage is collected.
-        self._layers = [memory.of_layer(layer) for layer in range(memory.n_layers)]
-        self._n_places, self._capacity = memory.n_places, memory.capacity
-        self.n_used = self._n_places
+        self._layers = [memory.layer_tensors(layer) for layer in range(memory.n_layers)]
+        self._n_reserved_slots, self._capacity = memory.n_reserved_slots, memory.capacity
+        self.n_used = self._n_reserved_slots
         self._on = {keys.device: _SlotCounts(keys) for keys, _ in self._layers}
         self._n_keys = self._capacity
 
@@ -163,11 +163,11 @@ class _Slots:
 
     def begin(self, slots: Sequence[int], lengths: Sequence[int], longest: int | None) -> None:
         """As `DecodeStep.begin`; `longest` is `None` where a graph wants all memory attended to."""
-        self.n_used = min(1 << max(slots).bit_length(), self._n_places)
+        self.n_used = min(1 << max(slots).bit_length(), self._n_reserved_slots)
         self._n_keys = self._capacity
         if longest is not None:
             self._n_keys = min(-(-longest // _KEYS_STEP) * _KEYS_STEP, self._capacity)
-        at = torch.full((self._n_places,), self._capacity)  # behind all tokens: what nobody reads
+        at = torch.full((self._n_reserved_slots,), self._capacity)  # behind all tokens: what nobody reads
         at[list(slots)] = torch.tensor(lengths)
         for counts in self._on.values():
             counts.at.copy_(to_device(at, counts.at.device))
@@ -187,7 +187,7 @@ class _Slots:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Add the new tokens of a layer and attend from each to its slot up to itself; as `PackedCaches.attend`."""
+        """Add the new tokens of a layer and attend from each to its slot up to itself; as `PackedBatch.attend`."""
         n = len(query)
         counts = self._on[query.device]
         keys, values = (held[:n] for held in self._layers[layer])

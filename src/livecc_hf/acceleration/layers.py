@@ -25,8 +25,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLTextModel,
 )
 
-from livecc_hf.modeling.attention import PackedCaches, use_stream_attention
-from livecc_hf.modeling.kv_cache import CacheMemory, StreamCache, rotate
+from livecc_hf.modeling.attention import PackedBatch, use_stream_attention
+from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate
 
 # The forward passes that are written out here, as they were when the numbers were compared.
 _FORWARD: dict[type, Callable] = {
@@ -34,7 +34,7 @@ _FORWARD: dict[type, Callable] = {
 }
 
 # What was worked out for passes over the same caches; gone with them.
-_LEAN: weakref.WeakKeyDictionary[PackedCaches, _LeanModel] = weakref.WeakKeyDictionary()
+_LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()
 _STEPS_AHEAD = 16  # positions of so many steps are turned into angles at once
 
 
@@ -52,10 +52,10 @@ def use_lean_layers(language_model: nn.Module) -> None:
 
 
 def _lean_forward(
-    model: Qwen2VLTextModel, *arguments, stream_cache: PackedCaches | None = None, **keywords
+    model: Qwen2VLTextModel, *arguments, stream_cache: PackedBatch | None = None, **keywords
 ) -> BaseModelOutputWithPast:
     """As `Qwen2VLTextModel.forward`; of a stream's pass only the hidden states that are read are more than zeros."""
-    if not isinstance(stream_cache, PackedCaches) or arguments or not _takes(model, **keywords):
+    if not isinstance(stream_cache, PackedBatch) or arguments or not _takes(model, **keywords):
         if stream_cache is not None:
             keywords["stream_cache"] = stream_cache
         return type(model).forward(model, *arguments, **keywords)
@@ -112,7 +112,7 @@ def _is_as_checked(module: nn.Module) -> bool:
 
 
 class _LeanModel:
-    """The layers as they are for the passes over one `PackedCaches`: a turn, or the steps after it.
+    """The layers as they are for the passes over one `PackedBatch`: a turn, or the steps after it.
 
     Args:
         model: the language model.
@@ -126,7 +126,7 @@ class _LeanModel:
         self._ahead: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
         self._next_positions: list[list[int]] = []
 
-    def run(self, embeds: torch.Tensor, position_ids: torch.LongTensor, caches: PackedCaches) -> torch.Tensor:
+    def run(self, embeds: torch.Tensor, position_ids: torch.LongTensor, caches: PackedBatch) -> torch.Tensor:
         """Return hidden states (tokens, hidden); zeros for tokens that are not read, where there are such.
 
         Args:
@@ -179,7 +179,7 @@ class _LeanLayer:
         hidden: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        caches: PackedCaches,
+        caches: PackedBatch,
         read: torch.LongTensor | None = None,
     ) -> torch.Tensor:
         """Return (tokens or B, hidden).
@@ -206,7 +206,7 @@ class _LeanLayer:
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
-def _run(layer: nn.Module | _LeanLayer, hidden, cos, sin, caches: PackedCaches) -> torch.Tensor:
+def _run(layer: nn.Module | _LeanLayer, hidden, cos, sin, caches: PackedBatch) -> torch.Tensor:
     """Run a lean layer, or another by itself; arguments as of `_LeanLayer.__call__`."""
     if isinstance(layer, _LeanLayer):
         return layer(hidden, cos, sin, caches)
@@ -248,9 +248,9 @@ def _computes_the_same() -> bool:
         found = []
         with torch.no_grad():
             for forward in (_FORWARD[Qwen2VLTextModel], _lean_forward):
-                caches = [StreamCache(CacheMemory([torch.device("cpu")] * 2)) for _ in range(2)]
+                caches = [KVCache(KVCachePool([torch.device("cpu")] * 2)) for _ in range(2)]
                 for ids, lengths in passes:
-                    packed = PackedCaches(caches, lengths)
+                    packed = PackedBatch(caches, lengths)
                     rows = torch.stack([torch.arange(len(ids)) * step for step in (1, 2, 3)])
                     hidden = forward(
                         model,

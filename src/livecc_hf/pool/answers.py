@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentaryStream
     from livecc_hf.modeling.answer import Answer
-    from livecc_hf.modeling.generation import TurnJob
+    from livecc_hf.modeling.generation import TurnRequest
 
 MAX_WAITING = 8  # questions of one stream
 
@@ -20,10 +20,10 @@ class AnswerPart:
     """What a round adds to an answer; a pool treats it as it does a turn.
 
     Attributes:
-        job: what `generate` takes.
+        request: what `generate` takes.
     """
 
-    job: TurnJob
+    request: TurnRequest
 
 
 class PooledAnswers:
@@ -53,7 +53,7 @@ class PooledAnswers:
                 self._answer, self._future = stream.begin_answer(question, max_new_tokens), future
             except Exception as error:
                 future.set_exception(error)
-        return None if self._answer is None else AnswerPart(self._answer.next_job(stream.turn_tokens))
+        return None if self._answer is None else AnswerPart(self._answer.next_request(stream.turn_tokens))
 
     def undo(self, stream: CommentaryStream) -> None:
         """Put the stream back to before the part."""
@@ -67,7 +67,7 @@ class PooledAnswers:
 
     def take(self, stream: CommentaryStream, part: AnswerPart) -> tuple[Future[str], str] | None:
         """Take what a part has added; return the answer and who waits for it, if that was the last."""
-        self._answer.take(part.job)
+        self._answer.take(part.request)
         if not self._answer.is_over:
             return None
         text = stream.end_answer(self._answer)

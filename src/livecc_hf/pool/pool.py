@@ -18,7 +18,7 @@ import torch
 
 from livecc_hf.modeling.frames import gray_frames
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
-from livecc_hf.modeling.model_runner import new_memory
+from livecc_hf.modeling.model_runner import new_kv_cache_pool
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool.overload import OverloadPolicy
@@ -80,7 +80,7 @@ class CommentaryPool:
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)
         # One memory for the caches of all: a step of all streams is then one operation a layer.
-        self._memory = new_memory(model, is_movable=True, n_expected=max_streams)
+        self._memory = new_kv_cache_pool(model, is_evictable=True, n_expected=max_streams)
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
         self._changed = threading.Condition()  # guards the three above, and tells the thread of work

@@ -96,7 +96,7 @@ class Rounds:
         """Generate turns and return those that succeeded; a stream that fails ends, the others continue."""
         failure = None
         try:
-            generate(self._model, [turn.job for _, turn in begun])
+            generate(self._model, [turn.request for _, turn in begun])
         except BaseException as error:
             for stream, turn in begun:
                 stream.undo(turn)
@@ -116,10 +116,10 @@ class Rounds:
                     done += self._generate([(stream, turn)])
             return done
         for stream, turn in begun:
-            if turn.job.error is not None:
+            if turn.request.error is not None:
                 stream.undo(turn)
-                self._fail(stream, turn, turn.job.error)
-        return [(stream, turn) for stream, turn in begun if turn.job.error is None]
+                self._fail(stream, turn, turn.request.error)
+        return [(stream, turn) for stream, turn in begun if turn.request.error is None]
 
     def _fail(self, stream: PooledStream, turn: Turn | AnswerPart, error: Exception) -> None:
         """End a stream whose turn failed and was undone; an answer that fails ends alone."""
@@ -135,9 +135,9 @@ class Rounds:
             self._end(stream, error)
             return
         if isinstance(turn, AnswerPart):
-            self.stats.n_tokens += len(turn.job.token_ids)
+            self.stats.n_tokens += len(turn.request.token_ids)
         if latency_s is None:  # the stream has left meanwhile, or this was part of an answer
             return
         self.stats.n_turns += 1
-        self.stats.n_tokens += len(turn.job.token_ids)
+        self.stats.n_tokens += len(turn.request.token_ids)
         self.stats.latencies_s.append(latency_s)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.pool import OverloadedError, PoolFullError, PoolStoppedError
 from livecc_hf.serve.images import FrameFitter
-from livecc_hf.serve.messages import CLOSE_POLICY, CLOSE_RESTART, Ask, ClientError, Question, Start
+from livecc_hf.serve.messages import CLOSE_POLICY, CLOSE_RESTART, Ask, ClientError, QuestionMessage, Start
 from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ClientStream:
         except ValueError as error:
             raise ClientError("bad_query", one_line(error)) from None
 
-    def answer(self, item: Question) -> Future[str]:
+    def answer(self, item: QuestionMessage) -> Future[str]:
         """Ask a question beside the commentary; return the answer to come."""
         limit = self._service.settings.max_answer_tokens
         if (item.max_new_tokens or 0) > limit:

@@ -16,7 +16,7 @@ from livecc_hf.serve.messages import (
     ClientError,
     Finish,
     Pause,
-    Question,
+    QuestionMessage,
     Start,
     read_message,
     unpack_frame,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from livecc_hf.serve.settings import ServeSettings
 
 _MAX_WAITING_ASKS = 8
-Request = Start | Ask | Question | Finish | Frame
+Request = Start | Ask | QuestionMessage | Finish | Frame
 
 
 class Inbox:
@@ -100,7 +100,7 @@ class Inbox:
         if isinstance(received, Pause):
             self._held_s = math.inf
             return
-        if isinstance(received, Ask | Question):
+        if isinstance(received, Ask | QuestionMessage):
             self._check_waiting(received)
         if isinstance(received, Start):
             self._active_s = time.monotonic()
@@ -127,11 +127,11 @@ class Inbox:
         self._requests.append(request)
         self._has_news.set()
 
-    def _check_waiting(self, received: Ask | Question) -> None:
+    def _check_waiting(self, received: Ask | QuestionMessage) -> None:
         if sum(isinstance(item, type(received)) for item in self._requests) >= _MAX_WAITING_ASKS:
             id = getattr(received, "id", None)
             raise ClientError("too_fast", f"too many wait: this {received.type} was not taken", id=id)
-        if isinstance(received, Question):
+        if isinstance(received, QuestionMessage):
             self._held_s = max(self._held_s, time.monotonic() + self._settings.idle_timeout_s)
 
     def _unpacked(self, data: bytes) -> Frame:

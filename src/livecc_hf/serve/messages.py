@@ -97,7 +97,7 @@ class Ask(_Message):
     query: _Text
 
 
-class Question(_Message):
+class QuestionMessage(_Message):
     """A question beside the commentary, which continues as if nothing had been asked."""
 
     type: Literal["question"]
@@ -118,7 +118,7 @@ class Finish(_Message):
     type: Literal["finish"]
 
 
-ClientMessage = Start | Ask | Question | Pause | Finish
+ClientMessage = Start | Ask | QuestionMessage | Pause | Finish
 _CLIENT_MESSAGE = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type")])
 
 
@@ -239,7 +239,7 @@ def segment_message(segment: CommentarySegment, latency_s: float, turn_s: float,
     }
 
 
-def answer_message(item: Question, text: str) -> dict:
+def answer_message(item: QuestionMessage, text: str) -> dict:
     """Return the answer to a question."""
     named = {} if item.id is None else {"id": item.id}
     return {"type": "answer", **named, "question": item.question, "text": text}

@@ -22,7 +22,7 @@ from livecc_hf.serve.messages import (
     CLOSE_RESTART,
     Ask,
     ClientError,
-    Question,
+    QuestionMessage,
     Start,
     answer_message,
     error_message,
@@ -166,7 +166,7 @@ class Session:
             self._tell(started_message(self._number, service.settings, service.model_name, max_pixels))
         elif isinstance(request, Ask):
             await self._in_thread(self._stream.ask, request)
-        elif isinstance(request, Question):
+        elif isinstance(request, QuestionMessage):
             asked_s, future = time.monotonic(), await self._in_thread(self._stream.answer, request)
             future.add_done_callback(
                 lambda answered: self._loop.call_soon_threadsafe(
@@ -228,7 +228,7 @@ class Session:
         self._n_turns += 1
         self._tell(segment_message(segment, latency_s, turn_s, self._n_dropped))
 
-    def _tell_answer(self, item: Question, answered: concurrent.futures.Future[str], took_s: float) -> None:
+    def _tell_answer(self, item: QuestionMessage, answered: concurrent.futures.Future[str], took_s: float) -> None:
         error = answered.exception()
         if error is None:
             self._service.metrics.answer_s.observe(took_s)

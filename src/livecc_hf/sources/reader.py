@@ -16,7 +16,7 @@ from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.diagnosis import has_ranges
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
 from livecc_hf.sources.spec import SourceSpec
-from livecc_hf.sources.timeline import FrameSampler, StreamClock
+from livecc_hf.sources.timeline import LiveFrameSampler, StreamClock
 from livecc_hf.video.reader import FrameChunk, exact_number
 
 # A connection that lasted this long was a good one: the next failure is the first again.
@@ -98,7 +98,7 @@ class StreamReader:
         self.messages: deque[str] = deque(maxlen=100)
         self.n_reconnects = 0
         self.counts = DecodeCounts()
-        self.sampler: FrameSampler | None = None
+        self.sampler: LiveFrameSampler | None = None
         self._stdin_fd = stdin_fd
         self._start = None if start_s is None else exact_number("start_s", start_s)
         self._end_s = math.inf if end_s is None else end_s
@@ -164,7 +164,7 @@ class StreamReader:
             if self._start is not None:
                 connection = self._at_start(connection)
                 origin = connection.clock_start + self._start
-            self.sampler = FrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
+            self.sampler = LiveFrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
         elif connection.is_recording and self.sampler.clock.is_live:
             connection.close()  # a playlist that is complete now: no more will come
             return None

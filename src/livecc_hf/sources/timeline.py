@@ -167,7 +167,7 @@ class StreamClock:
         return max(usual, arrived.came - self._delay) if self.is_live else usual
 
 
-class FrameSampler:
+class LiveFrameSampler:
     """Samples two frames a second in whole-second pairs, by the file reader's rule.
 
     Sample time `n / 2` takes the picture on screen just before it. Only those are converted to RGB, resized to the

@@ -60,7 +60,7 @@ class Mark:
 
 
 @dataclass
-class Track:
+class ObjectTrack:
     """One object's life: straight pieces of motion and colours over time.
 
     ``pieces`` holds (start_s, x, y, velocity_x, velocity_y), ``colours`` (start_s, colour); the object
@@ -102,6 +102,6 @@ class Scene:
     """A finished simulation: ``duration_s`` seconds of tracks, marks and events in time order."""
 
     duration_s: float
-    tracks: list[Track]
+    tracks: list[ObjectTrack]
     marks: list[Mark]
     events: list[Event]

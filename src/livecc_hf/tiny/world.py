@@ -10,7 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from .scene import COLOURS, RADIUS, SHAPES, Event, Mark, Scene, Track
+from .scene import COLOURS, RADIUS, SHAPES, Event, Mark, ObjectTrack, Scene
 
 STEP_S = 0.05
 # The director acts midway between two frames of a 2-fps stream: what falls on a frame is undecidable in it.
@@ -39,7 +39,7 @@ class WorldOptions:
 
 @dataclass
 class _Body:
-    track: Track
+    track: ObjectTrack
     x: float
     y: float
     vx: float = 0.0
@@ -84,7 +84,7 @@ class _Simulation:
         self.duration_s = duration_s
         self.now_s = 0.0
         self.bodies: list[_Body] = []
-        self.tracks: list[Track] = []
+        self.tracks: list[ObjectTrack] = []
         self.marks: list[Mark] = []
         self.events: list[Event] = []
         self.next_action_s = self._gap_s()
@@ -302,7 +302,7 @@ class _Simulation:
         taken = {(b.track.shape, b.track.colours[-1][1]) for b in self.bodies}
         pairs = [(s, c) for s in SHAPES for c in COLOURS if (s, c) not in taken]
         shape, colour = self.random.choice(pairs)
-        track = Track(shape, self.now_s, pieces=[(self.now_s, x, y, 0.0, 0.0)])
+        track = ObjectTrack(shape, self.now_s, pieces=[(self.now_s, x, y, 0.0, 0.0)])
         track.colours.append((self.now_s, colour))
         body = _Body(track, x, y)
         self.bodies.append(body)

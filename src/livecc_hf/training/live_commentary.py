@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from livecc_hf.data.media.clip_frames import plan_frame_size
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
+from livecc_hf.evaluation.predictions.rows import CommentaryRow, SpokenSpan
 from livecc_hf.evaluation.scorers.timing import timing_figures
 from livecc_hf.modeling.context import ContextFullError
 from livecc_hf.modeling.grammar import TURN_FRAMES, assign_words, join_words, split_turns
@@ -242,8 +242,10 @@ def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[Commented
 def _as_row(clip: GroundTruthClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
     """Return a commented clip as the scorers take it; times count from the clip's start."""
     first_s, end_s = float(clip.frame_times_s[0]), turns[-1].end_s
-    words = [Span(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s]
-    spans = [Span(turn.start_s, turn.end_s, turn.model) for turn in turns]
+    words = [
+        SpokenSpan(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s
+    ]
+    spans = [SpokenSpan(turn.start_s, turn.end_s, turn.model) for turn in turns]
     return CommentaryRow(clip.name, clip.name, 0.0, end_s, None, turns=spans, reference=words)
 
 

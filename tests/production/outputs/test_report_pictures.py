@@ -20,7 +20,7 @@ from livecc_hf.production.execution.units import StageStats
 from livecc_hf.production.outputs.report import pictures
 from livecc_hf.production.outputs.report.options import ReportOptions
 from livecc_hf.production.outputs.report.pictures import Photographer, choose_times, link_to
-from livecc_hf.production.outputs.report.samples import Sample, read_sample
+from livecc_hf.production.outputs.report.samples import ReportSample, read_sample
 from livecc_hf.production.outputs.report.write import write_report
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from livecc_hf.production.stages.clips import PretrainClips
@@ -51,7 +51,7 @@ def clip(video: Path | str, start_s=2.0, end_s=10.0, **row) -> dict:
     return {"id": "v#0", "video": str(video), "start_s": start_s, "end_s": end_s, "words": words(start_s, 8)} | row
 
 
-def sample_of(row: dict, schema: pa.Schema = CLIP_SCHEMA) -> Sample:
+def sample_of(row: dict, schema: pa.Schema = CLIP_SCHEMA) -> ReportSample:
     return read_sample(pa.Table.from_pylist([row], schema), 0)
 
 

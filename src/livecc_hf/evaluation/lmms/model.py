@@ -9,7 +9,7 @@ from lmms_eval.protocol import ChatMessages
 from tqdm import tqdm
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
-from livecc_hf.evaluation.running.commentary import Clip, Commentator
+from livecc_hf.evaluation.running.commentary import Commentator, VideoSpan
 from livecc_hf.evaluation.suites import LIVE, LIVECC
 from livecc_hf.evaluation.tasks.questions import FrameRule
 from livecc_hf.modeling.video_loading import LoadOptions
@@ -82,7 +82,7 @@ class LiveCC(lmms):
         query = "".join(part.text for part in parts if part.type == "text")
         options = {name: settings[name] for name in ("repetition_penalty",) if name in settings}
         commentator = Commentator(self._model, self._processor, protocol, options=options)
-        clip = Clip(videos[0].url, videos[0].start_time, videos[0].end_time, query)
+        clip = VideoSpan(videos[0].url, videos[0].start_time, videos[0].end_time, query)
         return commentator.comment_clip(clip, FrameRule(max_pixels=self._max_pixels)).text
 
     def _answer(self, messages: ChatMessages, settings: dict[str, Any]) -> str:

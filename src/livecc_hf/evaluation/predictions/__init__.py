@@ -3,7 +3,7 @@
 from .file import DuplicateRowError, RowFile, RowSet, read_rows, write_rows
 from .header import Header
 from .published import read_predictions
-from .rows import ChoiceRow, CommentaryRow, Span, VerdictRow, text_hash
+from .rows import ChoiceRow, CommentaryRow, SpokenSpan, VerdictRow, text_hash
 
 __all__ = [
     "ChoiceRow",
@@ -12,7 +12,7 @@ __all__ = [
     "Header",
     "RowFile",
     "RowSet",
-    "Span",
+    "SpokenSpan",
     "VerdictRow",
     "read_predictions",
     "read_rows",

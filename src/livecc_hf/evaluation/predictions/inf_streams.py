@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .file import RowSet, open_text, read_lines
-from .rows import CommentaryRow, Span
+from .rows import CommentaryRow, SpokenSpan
 
 SUITE = "inf-streams"
 WINDOW_S, MIN_REFERENCE_WORDS = 100, 200
@@ -33,7 +33,7 @@ class Reference:
     """
 
     video: str
-    spans: list[Span]
+    spans: list[SpokenSpan]
 
     @property
     def bounds_s(self) -> tuple[int, int]:
@@ -47,12 +47,12 @@ class Reference:
         return end_s - begin_s <= 2 * WINDOW_S
 
 
-def in_window(spans: Sequence[Span], begin_s: int, end_s: int) -> list[Span]:
+def in_window(spans: Sequence[SpokenSpan], begin_s: int, end_s: int) -> list[SpokenSpan]:
     """Return what ends within (begin_s, end_s], its end taken in whole seconds."""
     return [span for span in spans if begin_s < int(span.end_s) <= end_s]
 
 
-def reference_text(spans: Sequence[Span]) -> str:
+def reference_text(spans: Sequence[SpokenSpan]) -> str:
     """Return what people said in a window as the judge is shown it: a line each."""
     return "\n".join(span.text for span in spans)
 
@@ -124,7 +124,7 @@ def read_references(path: str | os.PathLike) -> list[Reference]:
     found = []
     for number, value in zip(lines.numbers, lines.values, strict=True):
         try:
-            spans = [Span(float(start), float(end), str(text)) for start, end, text in value["content"]]
+            spans = [SpokenSpan(float(start), float(end), str(text)) for start, end, text in value["content"]]
             item = Reference(video_name(value["video"]), spans)
             has_words = bool(spans) and item.bounds_s[0] <= item.bounds_s[1]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -173,7 +173,7 @@ def write_chunks(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
 
 
 def _window(
-    rows: Sequence[CommentaryRow], name: str, video: str, begin_s: int, end_s: int, people: list[Span]
+    rows: Sequence[CommentaryRow], name: str, video: str, begin_s: int, end_s: int, people: list[SpokenSpan]
 ) -> CommentaryRow | None:
     """Return a window of one video's commentaries; `None` where they do not reach over the whole of it."""
     if not rows or int(min(row.begin_s for row in rows)) > begin_s or end_s > max(row.end_s for row in rows):

@@ -11,7 +11,7 @@ MODEL, OPPONENT, TIE = "model", "opponent", "tie"
 ORDERS = ("ab", "ba")  # the model's text is shown first; the opponent's is
 
 
-class Span(NamedTuple):
+class SpokenSpan(NamedTuple):
     """Something said, on the video's clock.
 
     Attributes:
@@ -87,8 +87,8 @@ class CommentaryRow:
     begin_s: float
     end_s: float
     pred: str | None
-    turns: list[Span] = field(default_factory=list)
-    reference: list[Span] = field(default_factory=list)
+    turns: list[SpokenSpan] = field(default_factory=list)
+    reference: list[SpokenSpan] = field(default_factory=list)
     groups: dict[str, str] = field(default_factory=dict)
     latencies_s: list[float] = field(default_factory=list)
     work_s: float | None = None
@@ -104,7 +104,7 @@ class CommentaryRow:
             if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int | float):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: expected seconds")
         for name in ("turns", "reference"):
-            object.__setattr__(self, name, [Span(*span) for span in getattr(self, name)])
+            object.__setattr__(self, name, [SpokenSpan(*span) for span in getattr(self, name)])
 
 
 @dataclass(frozen=True)

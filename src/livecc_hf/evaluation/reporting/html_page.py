@@ -15,7 +15,7 @@ from livecc_hf.utils.atomic import replaced_when_done
 from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
-from ..predictions.rows import CommentaryRow, Row, Span, VerdictRow
+from ..predictions.rows import CommentaryRow, Row, SpokenSpan, VerdictRow
 from ..scorers.figures import PERCENT, Figure, Score
 from ..scorers.win_rate import both_orders
 from ..suites import SUITES
@@ -130,7 +130,7 @@ def _timeline(row: CommentaryRow, frames: Sequence[Thumbnail]) -> str:
     def left(time_s: float) -> str:
         return f"{max(time_s - row.begin_s, 0) * _SECOND_PX:.0f}px"
 
-    def said(spans: Iterable[Span], kind: str) -> str:
+    def said(spans: Iterable[SpokenSpan], kind: str) -> str:
         return "".join(
             f'<div class="said {kind}" title="{_text(f"{span.start_s:.1f} to {span.end_s:.1f} s: {span.text}")}" '
             f'style="left:{left(span.start_s)};width:{max(span.end_s - span.start_s, 0.2) * _SECOND_PX:.0f}px">'

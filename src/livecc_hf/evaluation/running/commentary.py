@@ -11,9 +11,9 @@ from livecc_hf.modeling.grammar import CONTINUATION, split_turns
 from livecc_hf.modeling.video_file import probe_video
 from livecc_hf.video.reader import iter_chunks
 
-from ..predictions.rows import CommentaryRow, Span
+from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..scorers.answers import LIVECC
-from ..tasks.livesports_cc import INSTRUCT, Event, query_of
+from ..tasks.livesports_cc import INSTRUCT, SportsEvent, query_of
 from ..tasks.questions import FrameRule
 from .frames import Resize, read_clip
 
@@ -34,7 +34,7 @@ LIVE_OPTIONS: dict[str, Any] = {"do_sample": False}
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoSpan:
     """A part of a video to comment on.
 
     Attributes:
@@ -61,7 +61,7 @@ class Said:
     """
 
     text: str
-    turns: list[Span]
+    turns: list[SpokenSpan]
     latencies_s: list[float]
 
 
@@ -88,7 +88,7 @@ class Commentator:
         """Return the stream's options."""
         return (LIVECC_OPTIONS if self.protocol == LIVECC else LIVE_OPTIONS) | self.options
 
-    def comment(self, event: Event, path: str | os.PathLike, rule: FrameRule) -> CommentaryRow:
+    def comment(self, event: SportsEvent, path: str | os.PathLike, rule: FrameRule) -> CommentaryRow:
         """Return the commentary on an event.
 
         Args:
@@ -102,7 +102,7 @@ class Commentator:
             RuntimeError: if the model's scores are not finite.
         """
         began_s = time.perf_counter()
-        clip = Clip(path, event.row.begin_s, event.row.end_s, query_of(event, self.query_form))
+        clip = VideoSpan(path, event.row.begin_s, event.row.end_s, query_of(event, self.query_form))
         said = self.comment_clip(clip, rule)
         return replace(
             event.row,
@@ -112,19 +112,19 @@ class Commentator:
             work_s=round(time.perf_counter() - began_s, 4),
         )
 
-    def comment_clip(self, clip: Clip, rule: FrameRule) -> Said:
+    def comment_clip(self, clip: VideoSpan, rule: FrameRule) -> Said:
         """Return what is said about a clip; raises as `comment` does."""
         spreads = self.protocol == LIVECC
         segments, latencies_s = (self._spread if spreads else self._live)(clip, rule)
         shift_s = (clip.begin_s or 0.0) if spreads else 0.0
-        turns = [Span(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
+        turns = [SpokenSpan(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
         text = assembled(segments) if spreads else " ".join(turn.text for turn in turns if turn.text)
         return Said(text, turns, latencies_s)
 
-    def _start(self, clip: Clip, **others: Any) -> CommentaryStream:
+    def _start(self, clip: VideoSpan, **others: Any) -> CommentaryStream:
         return self.model.start_stream(self.processor, **{"query": clip.query} | self.settings() | others)
 
-    def _spread(self, clip: Clip, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
+    def _spread(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames that are spread over the clip; their nominal times begin at 0."""
         frames = read_clip(clip.path, clip.begin_s, clip.end_s, rule, resizer(self.processor)).frames
         stream = self._start(clip, do_resize=False)
@@ -135,7 +135,7 @@ class Commentator:
             latencies_s.append(time.perf_counter() - shown_s)
         return segments + stream.finish(), latencies_s
 
-    def _live(self, clip: Clip, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
+    def _live(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames at their own times."""
         stream = self._start(clip, **({} if rule.max_pixels is None else {"max_pixels": rule.max_pixels}))
         origin_s = probe_video(clip.path).clock_start_s

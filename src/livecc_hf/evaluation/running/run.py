@@ -14,7 +14,7 @@ from ..predictions.file import RowFile, RowSet, read_rows, write_rows
 from ..predictions.rows import ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..progress import RowProgress, Say, say_to_stderr
 from ..suites import SUITES
-from ..tasks.livesports_cc import Event
+from ..tasks.livesports_cc import SportsEvent
 from ..tasks.questions import FrameRule, Question
 from ..tasks.videos import VideoFolder
 from .plan import Plan, RunOptions, Task, make_plans, media_of, model_name, model_revision
@@ -276,12 +276,12 @@ class _Runner:
                 yield number, replace(task.row, error=f"video {unit.media[0]} is missing")
             return
         for number, task in tasks:
-            if isinstance(task, Event):
+            if isinstance(task, SportsEvent):
                 yield number, self._comment(task, path, self.plans[number].protocol)
         if questions := [(number, task) for number, task in tasks if isinstance(task, Question)]:
             yield from self._answer(questions, path)
 
-    def _comment(self, event: Event, path: Path, protocol: str) -> CommentaryRow:
+    def _comment(self, event: SportsEvent, path: Path, protocol: str) -> CommentaryRow:
         from livecc_hf.modeling.context import ContextFullError
 
         try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..predictions.rows import Span
+from ..predictions.rows import SpokenSpan
 from .ratios import Ratio
 
 
@@ -63,7 +63,7 @@ def match_mentions(phrases: Sequence[Mention], events: Sequence[Mention], window
     return pairs
 
 
-def quiet_turns(turns: Sequence[Span], events: Sequence[Mention], after_s: float) -> tuple[int, int]:
+def quiet_turns(turns: Sequence[SpokenSpan], events: Sequence[Mention], after_s: float) -> tuple[int, int]:
     """Return how many turns end with no event in the last `after_s` seconds, and how many of these are silent.
 
     Args:

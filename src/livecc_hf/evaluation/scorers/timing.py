@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..predictions.rows import CommentaryRow, Span
+from ..predictions.rows import CommentaryRow, SpokenSpan
 from .figures import Figure
 from .ratios import Ratio, figure_of
 from .statistics import ratio_of_sums
@@ -42,7 +42,7 @@ class SpeakingCounts:
     neither: int
 
 
-def speaking_seconds(spans: Sequence[Span], begin_s: float, end_s: float) -> np.ndarray:
+def speaking_seconds(spans: Sequence[SpokenSpan], begin_s: float, end_s: float) -> np.ndarray:
     """Return in which seconds of a clip something is said.
 
     Args:
@@ -77,14 +77,14 @@ def speaking_counts(row: CommentaryRow) -> SpeakingCounts:
     )
 
 
-def utterances(spans: Sequence[Span], at_sentences: bool = False) -> list[Span]:
+def utterances(spans: Sequence[SpokenSpan], at_sentences: bool = False) -> list[SpokenSpan]:
     """Return what is said without a pause of more than `PAUSE_S`, joined.
 
     Args:
         spans: in the order of time.
         at_sentences: end an utterance also after ".", "?" or "!".
     """
-    joined: list[Span] = []
+    joined: list[SpokenSpan] = []
     for span in spans:
         if not span.text.strip():
             continue
@@ -92,20 +92,20 @@ def utterances(spans: Sequence[Span], at_sentences: bool = False) -> list[Span]:
         ends = at_sentences and last is not None and last.text.endswith(_SENTENCE_ENDS)
         if last is not None and span.start_s - last.end_s <= PAUSE_S and not ends:
             end_s = max(last.end_s, span.end_s)
-            joined[-1] = Span(last.start_s, end_s, f"{last.text} {span.text.strip()}")
+            joined[-1] = SpokenSpan(last.start_s, end_s, f"{last.text} {span.text.strip()}")
         else:
-            joined.append(Span(span.start_s, span.end_s, span.text.strip()))
+            joined.append(SpokenSpan(span.start_s, span.end_s, span.text.strip()))
     return joined
 
 
-def onset_errors(turns: Sequence[Span], reference: Sequence[Span]) -> list[float]:
+def onset_errors(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[float]:
     """Return for each utterance of the reference how far the model's nearest begin is, in seconds, at most 10."""
     ours = np.array([item.start_s for item in utterances(turns)])
     starts = [item.start_s for item in utterances(reference)]
     return [float(min(np.abs(ours - start).min(initial=MAX_ONSET_ERROR_S), MAX_ONSET_ERROR_S)) for start in starts]
 
 
-def lags(turns: Sequence[Span], reference: Sequence[Span]) -> list[float | None]:
+def lags(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[float | None]:
     """Return how much later than the person the model says the same, in seconds, for each of its sentences.
 
     A sentence of the model's is compared with the reference's within 15 s by F1 of their words; the best counts from
@@ -135,7 +135,7 @@ def _word_f1(a: Counter[str], b: Counter[str]) -> float:
     return 2 * (a & b).total() / total if total else 0.0
 
 
-def repeated_turns(turns: Sequence[Span]) -> tuple[int, int]:
+def repeated_turns(turns: Sequence[SpokenSpan]) -> tuple[int, int]:
     """Return how many spoken turns say again what an earlier one said, and how many are spoken.
 
     The same words without case and punctuation; or, of turns with at least six words, at least 0.8 of their runs of
@@ -201,7 +201,7 @@ def _known(found: Sequence[Sequence[float | None]]) -> list[list[float]]:
     return [[value for value in values if value is not None] for values in found]
 
 
-def _total_words(texts: Sequence[Sequence[Span]]) -> np.ndarray:
+def _total_words(texts: Sequence[Sequence[SpokenSpan]]) -> np.ndarray:
     return np.array([sum(n_words(span.text) for span in spans) for spans in texts], dtype=float)
 
 
@@ -224,7 +224,7 @@ def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 
 def _always_speaking(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> dict[str, float | None]:
     """Return what a commentary that never stops gets."""
-    constant = [replace(row, turns=[Span(row.begin_s, row.end_s, "x")]) for row in rows]
+    constant = [replace(row, turns=[SpokenSpan(row.begin_s, row.end_s, "x")]) for row in rows]
     figures = [figure_of(item, clusters) for item in (*_speaking_ratios(constant), _onset_ratio(constant))]
     return {item.name: item.value for item in figures if item.name != "silence kept"}
 

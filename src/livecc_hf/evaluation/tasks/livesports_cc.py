@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..predictions.published_commentary import event_key
-from ..predictions.rows import CommentaryRow, Span
+from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..prompt_files import Prompts, load_prompts
 from .annotations import Annotations, column
 
@@ -15,7 +15,7 @@ INSTRUCT, BASE = "instruct", "base"
 
 
 @dataclass(frozen=True)
-class Event:
+class SportsEvent:
     """One event of a video.
 
     Attributes:
@@ -33,7 +33,7 @@ class Event:
     reference: str
 
 
-def read_events(annotations: Annotations) -> list[Event]:
+def read_events(annotations: Annotations) -> list[SportsEvent]:
     """Return the events of LiveSports-3K CC.
 
     Raises:
@@ -42,7 +42,7 @@ def read_events(annotations: Annotations) -> list[Event]:
     return [read_event(row, number) for number, row in enumerate(annotations.rows)]
 
 
-def read_event(row: dict[str, Any], number: int = 0) -> Event:
+def read_event(row: dict[str, Any], number: int = 0) -> SportsEvent:
     """Return the event that a row holds.
 
     Args:
@@ -69,19 +69,19 @@ def read_event(row: dict[str, Any], number: int = 0) -> Event:
         raise ValueError(f"row {number} of the annotations ({key}) cannot be used: {error}") from error
     text = row.get("event_asr_text") or " ".join(span.text for span in spans)
     media = str(row.get("video") or f"{video_id}.mp4")
-    return Event(commentary, media, str(row.get("event_title") or ""), str(row.get("preasr_text") or ""), text)
+    return SportsEvent(commentary, media, str(row.get("event_title") or ""), str(row.get("preasr_text") or ""), text)
 
 
-def _spans(value: Any, key: str) -> list[Span]:
+def _spans(value: Any, key: str) -> list[SpokenSpan]:
     """Return sentences with times: a list, or JSON in a text."""
     try:
         items = json.loads(value) if isinstance(value, str) and value.strip() else value or []
-        return [Span(float(start), float(end), str(text)) for start, end, text in items]
+        return [SpokenSpan(float(start), float(end), str(text)) for start, end, text in items]
     except (ValueError, TypeError) as error:
         raise ValueError(f"event_asr of {key} is {str(value)[:80]!r}: expected [[start, end, text], ...]") from error
 
 
-def query_of(event: Event, form: str = INSTRUCT, prompts: Prompts | None = None) -> str:
+def query_of(event: SportsEvent, form: str = INSTRUCT, prompts: Prompts | None = None) -> str:
     """Return what the reference asks for an event.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..predictions.published_choice import without_letters
-from ..predictions.rows import ChoiceRow, Span
+from ..predictions.rows import ChoiceRow, SpokenSpan
 
 ALL_LINES, SAMPLED_LINES = "all", "sampled"
 
@@ -62,7 +62,7 @@ class Question:
     candidate_lead: str = ""
     system: str | None = None
     frames: FrameRule = FrameRule()
-    subtitles: tuple[Span, ...] | None = None
+    subtitles: tuple[SpokenSpan, ...] | None = None
     subtitle_rule: str = ALL_LINES
     subtitle_template: str = ""
     max_new_tokens: int = 128
@@ -72,7 +72,7 @@ class Question:
         """Return the user's text, with the subtitles that go with these frames."""
         if self.subtitles is None:
             return self.prompt
-        lines: Sequence[Span] = self.subtitles
+        lines: Sequence[SpokenSpan] = self.subtitles
         if self.subtitle_rule == SAMPLED_LINES:
             lines = [line for line in lines if any(line.start_s <= time <= line.end_s for time in frame_times_s)]
         said = " ".join(line.text for line in lines)

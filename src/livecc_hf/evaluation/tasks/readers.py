@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from ..prompt_files import Prompts
 from . import livesports_qa, mvbench, ovobench, videomme
 from .annotations import Annotations
-from .livesports_cc import Event, cc_prompts, read_events
+from .livesports_cc import SportsEvent, cc_prompts, read_events
 from .questions import Question
 
-Task = Question | Event
+Task = Question | SportsEvent
 _SUBTITLES = "videomme-subtitles"
 _READERS: dict[str, tuple[Callable[[Annotations, str], Sequence[Task]], Callable[[str], Prompts]]] = {
     "livesports3k-cc": (lambda annotations, _: read_events(annotations), lambda _: cc_prompts()),

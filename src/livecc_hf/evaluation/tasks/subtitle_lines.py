@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..predictions.rows import Span
+from ..predictions.rows import SpokenSpan
 
 _TIMES = re.compile(r"(\d+):(\d+):(\d+)[,.](\d+)\s*-->\s*(\d+):(\d+):(\d+)[,.](\d+)")
 _TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 
 
-def read_subtitle_lines(path: Path) -> tuple[Span, ...]:
+def read_subtitle_lines(path: Path) -> tuple[SpokenSpan, ...]:
     """Return a file's lines in order.
 
     Raises:
@@ -25,7 +25,7 @@ def read_subtitle_lines(path: Path) -> tuple[Span, ...]:
         text = " ".join(_TAGS.sub("", block[match.end() :]).split())
         if text:
             numbers = [float(number) for number in match.groups()]
-            lines.append(Span(_seconds(numbers[:4], match[4]), _seconds(numbers[4:], match[8]), text))
+            lines.append(SpokenSpan(_seconds(numbers[:4], match[4]), _seconds(numbers[4:], match[8]), text))
     return tuple(lines)
 
 

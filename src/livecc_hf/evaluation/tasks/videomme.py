@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..predictions.published_choice import without_letters
-from ..predictions.rows import ChoiceRow, Span
+from ..predictions.rows import ChoiceRow, SpokenSpan
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, OFFICIAL
 from .annotations import Annotations, column, options_of
@@ -44,12 +44,12 @@ def read_questions(
             raise FileNotFoundError(
                 f"subtitles {subtitles} are no folder: expected one with VIDEO.srt files (--subtitles)"
             )
-    lines: dict[str, tuple[Span, ...]] = {}
+    lines: dict[str, tuple[SpokenSpan, ...]] = {}
     return [_question(row, number, protocol, folder, lines) for number, row in enumerate(annotations.rows)]
 
 
 def _question(
-    row: dict[str, Any], number: int, protocol: str, folder: Path | None, lines: dict[str, tuple[Span, ...]]
+    row: dict[str, Any], number: int, protocol: str, folder: Path | None, lines: dict[str, tuple[SpokenSpan, ...]]
 ) -> Question:
     prompts = prompts_of(protocol)
     listed = options_of(row, number)
@@ -79,7 +79,7 @@ def _question(
     )
 
 
-def _lines_of(folder: Path, video: str, known: dict[str, tuple[Span, ...]]) -> tuple[Span, ...]:
+def _lines_of(folder: Path, video: str, known: dict[str, tuple[SpokenSpan, ...]]) -> tuple[SpokenSpan, ...]:
     if video not in known:
         file = folder / f"{video}.srt"
         known[video] = read_subtitle_lines(file) if file.is_file() else ()

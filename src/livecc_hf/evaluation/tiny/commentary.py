@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.evaluation.predictions.rows import CommentaryRow, Span
+from livecc_hf.evaluation.predictions.rows import CommentaryRow, SpokenSpan
 from livecc_hf.evaluation.scorers.events import event_ratios
 from livecc_hf.evaluation.scorers.figures import Figure
 from livecc_hf.evaluation.scorers.ratios import figure_of
@@ -22,7 +22,7 @@ from livecc_hf.tiny.scene import Scene
 from livecc_hf.tiny.world import simulate
 from livecc_hf.video.reader import iter_chunks
 
-from .scoring import Score, Turn, score_clip
+from .scoring import NarrationScore, SpokenTurn, score_clip
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -46,10 +46,10 @@ class Evaluation:
         model_s: seconds spent in the streaming loop.
     """
 
-    score: Score = field(default_factory=Score)
-    by_clip: list[Score] = field(default_factory=list)
+    score: NarrationScore = field(default_factory=NarrationScore)
+    by_clip: list[NarrationScore] = field(default_factory=list)
     rows: list[CommentaryRow] = field(default_factory=list)
-    blanked: Score = field(default_factory=Score)
+    blanked: NarrationScore = field(default_factory=NarrationScore)
     video_s: float = 0.0
     decoding_s: float = 0.0
     model_s: float = 0.0
@@ -145,15 +145,15 @@ def evaluate(
 def _row(
     name: str, segments: Sequence[CommentarySegment], clip: HeldOutClip, work_s: float, narrator: str
 ) -> CommentaryRow:
-    turns = [Span(segment.start_s, segment.end_s, segment.text) for segment in segments]
-    said = [Span(*word) for word in narrate(clip.scene.events, CLIP_S, narrator)]
+    turns = [SpokenSpan(segment.start_s, segment.end_s, segment.text) for segment in segments]
+    said = [SpokenSpan(*word) for word in narrate(clip.scene.events, CLIP_S, narrator)]
     pred = " ".join(turn.text for turn in turns if turn.text)
     return CommentaryRow(name, name, 0.0, float(CLIP_S), pred, turns, said, work_s=work_s)
 
 
-def turns_of(segments: list[CommentarySegment]) -> list[Turn]:
+def turns_of(segments: list[CommentarySegment]) -> list[SpokenTurn]:
     """Segments as the scorer wants them: a turn's last frame is shown one step before the turn's end."""
-    return [Turn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
+    return [SpokenTurn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
 
 
 def play(

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from livecc_hf.evaluation.predictions.rows import Span
+from livecc_hf.evaluation.predictions.rows import SpokenSpan
 from livecc_hf.evaluation.scorers.events import EventCounts, Mention, match_mentions, quiet_turns
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
 from livecc_hf.tiny.scene import COLOURS, SHAPES, VERBS, Event
@@ -16,7 +16,7 @@ SILENCE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Turn:
+class SpokenTurn:
     """What was said in one turn.
 
     Args:
@@ -29,7 +29,7 @@ class Turn:
 
 
 @dataclass
-class Score:
+class NarrationScore:
     """Counts that add up over clips; the rates are properties (1.0 where there is nothing to count)."""
 
     events: Counter = field(default_factory=Counter)
@@ -55,7 +55,7 @@ class Score:
         """Share of turns without an event in the last `SILENCE_S` that were kept silent."""
         return _rate(self.silent_turns, self.quiet_turns)
 
-    def add(self, other: Score) -> None:
+    def add(self, other: NarrationScore) -> None:
         """Adds another clip's counts."""
         for name in ("events", "told", "phrases", "right"):
             getattr(self, name).update(getattr(other, name))
@@ -82,8 +82,8 @@ class Score:
 
 
 def score_clip(
-    turns: list[Turn], events: list[Event], narrator: str = DEFAULT_NARRATOR, window_s: float = WINDOW_S
-) -> Score:
+    turns: list[SpokenTurn], events: list[Event], narrator: str = DEFAULT_NARRATOR, window_s: float = WINDOW_S
+) -> NarrationScore:
     """Scores one clip.
 
     A phrase is colour, shape and verb in a row; it may run over a turn's end and counts at the time of
@@ -101,18 +101,18 @@ def score_clip(
     spoken = spoken_phrases(turns, narrator)
     phrases = [Mention(seen_s, tuple(what)) for seen_s, *what in spoken]
     happened = [Mention(event.time_s, (event.colour, event.shape, event.verb)) for event in events]
-    score = Score(Counter(event.verb for event in events), phrases=Counter(verb for *_, verb in spoken))
+    score = NarrationScore(Counter(event.verb for event in events), phrases=Counter(verb for *_, verb in spoken))
     for number, index in match_mentions(phrases, happened, window_s):
         verb = events[index].verb
         score.right[verb] += 1
         score.told[verb] += 1
         score.delays_s.append(phrases[number].time_s - happened[index].time_s)
-    spans = [Span(turn.seen_s, turn.seen_s, turn.text) for turn in turns]
+    spans = [SpokenSpan(turn.seen_s, turn.seen_s, turn.text) for turn in turns]
     score.quiet_turns, score.silent_turns = quiet_turns(spans, happened, SILENCE_S)
     return score
 
 
-def spoken_phrases(turns: list[Turn], narrator: str = DEFAULT_NARRATOR) -> list[tuple[float, str, str, str]]:
+def spoken_phrases(turns: list[SpokenTurn], narrator: str = DEFAULT_NARRATOR) -> list[tuple[float, str, str, str]]:
     """Every (seen_s, colour, shape, verb) that was spoken, in order; ``verb`` is the world's.
 
     Raises:

@@ -13,7 +13,7 @@ from ...stages.registry import HOW_KEYS
 from .charts import BINS, Distribution, thresholds_of
 from .html import anchor, code, number, plain_value, table, text
 from .pictures import Photographer
-from .samples import Sample
+from .samples import ReportSample
 from .strips import measures_of, show_sample
 
 
@@ -29,9 +29,9 @@ class Findings:
     """
 
     distributions: Sequence[Distribution]
-    kept: Sequence[Sample]
+    kept: Sequence[ReportSample]
     reasons: Mapping[tuple[str, str], int]
-    dropped: Mapping[tuple[str, str], Sequence[Sample]]
+    dropped: Mapping[tuple[str, str], Sequence[ReportSample]]
 
     def reasons_of(self, stage: str) -> list[str]:
         """Return the reasons of a stage, the most frequent first."""
@@ -139,7 +139,7 @@ class _Writer:
             f'<div id="{anchor(stage, reason)}">{"".join(shown)}</div></details>'
         )
 
-    def sample(self, sample: Sample, values: Mapping[str, object]) -> str:
+    def sample(self, sample: ReportSample, values: Mapping[str, object]) -> str:
         """Return a sample with its pictures, and those of the numbers that can be drawn."""
         measures = measures_of(values, self._items)
         if measures and "value" in sample.others:

@@ -20,7 +20,7 @@ from ....utils.text import one_line
 from ...execution.workers import Worker, WorkerDiedError
 from ..video_check import why_no_video
 from .options import ReportOptions
-from .samples import Sample
+from .samples import ReportSample
 
 _QUALITY = 70
 _LIMIT_S = 60.0  # for the pictures of a sample
@@ -126,7 +126,7 @@ class Photographer:
         if self._worker is not None:
             self._worker.close()
 
-    def strip_of(self, sample: Sample) -> Strip:
+    def strip_of(self, sample: ReportSample) -> Strip:
         """Return the pictures of a sample, or why there are none."""
         none = Strip(sample.start_s, sample.end_s)
         if not self.options.frames:

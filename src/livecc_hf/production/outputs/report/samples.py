@@ -17,7 +17,7 @@ _APART = ("id", "video", "start_s", "end_s", "words", "faces", "text", "stage", 
 
 
 @dataclass(frozen=True)
-class Sample:
+class ReportSample:
     """A clip, or a video.
 
     Attributes:
@@ -53,7 +53,7 @@ class Samples:
 
     def __init__(self, size: int, most_words: int = _MOST_WORDS):
         self.size, self._most_words = size, most_words
-        self._chosen: list[tuple[int, Sample]] = []
+        self._chosen: list[tuple[int, ReportSample]] = []
 
     def add(self, table: pa.Table) -> None:
         """Consider the rows of a table."""
@@ -67,12 +67,12 @@ class Samples:
             self._chosen.append((int(hashes[index]), read_sample(table, int(index), self._most_words)))
         self._chosen = sorted(self._chosen, key=lambda item: item[0])[: self.size]
 
-    def rows(self) -> list[Sample]:
+    def rows(self) -> list[ReportSample]:
         """Return what was drawn."""
         return [sample for _, sample in self._chosen]
 
 
-def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> Sample:
+def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> ReportSample:
     """Return a row in `VIDEO_SCHEMA`, `CLIP_SCHEMA` or `DROPPED_SCHEMA` as a sample."""
     row = table.slice(index, 1)
     columns = {name: row[name][0].as_py() for name in row.column_names if name not in ("words", "previous")}
@@ -85,7 +85,7 @@ def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> S
     if not is_clip:
         hours = columns.get("hours")
         start_s, end_s = 0.0, columns.get("duration_s") or (3600 * hours if hours else None)
-    return Sample(
+    return ReportSample(
         columns["id"] or "",
         columns["video"] or "",
         start_s,

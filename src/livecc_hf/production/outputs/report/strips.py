@@ -9,7 +9,7 @@ from typing import Any
 from .charts import Distribution
 from .html import clock, number, text
 from .pictures import Picture, Strip, link_to
-from .samples import Sample
+from .samples import ReportSample
 
 _FACE_S = 0.48  # from one score of a face to the next
 _NEAR_S = 0.02  # between a picture and the faces on it
@@ -17,7 +17,10 @@ _LEAST_SCORE = 2.0  # that reaches the edge of a chart, or the greatest that the
 
 
 def show_sample(
-    sample: Sample, strip: Strip, folder: Path, measures: Sequence[tuple[str, float, Distribution, Mapping[str, float]]]
+    sample: ReportSample,
+    strip: Strip,
+    folder: Path,
+    measures: Sequence[tuple[str, float, Distribution, Mapping[str, float]]],
 ) -> str:
     """Return a sample as HTML.
 
@@ -63,7 +66,7 @@ def _measure(name: str, value: float, item: Distribution, thresholds: Mapping[st
     )
 
 
-def _timeline(sample: Sample, strip: Strip, end_s: float, folder: Path) -> str:
+def _timeline(sample: ReportSample, strip: Strip, end_s: float, folder: Path) -> str:
     n = max(len(strip.pictures), 1)
     if not strip.pictures:
         n = 8
@@ -88,7 +91,7 @@ def _timeline(sample: Sample, strip: Strip, end_s: float, folder: Path) -> str:
     return f'<div class="scroll"><div class="strip" style="--n:{n}">{"".join(parts)}</div></div>{below}'
 
 
-def _frame(sample: Sample, picture: Picture, end_s: float, folder: Path) -> str:
+def _frame(sample: ReportSample, picture: Picture, end_s: float, folder: Path) -> str:
     time = f"<time>{clock(picture.time_s)}</time>"
     if picture.source is None:
         return f'<span class="frame none">no picture{time}</span>'
@@ -112,7 +115,7 @@ def _frame(sample: Sample, picture: Picture, end_s: float, folder: Path) -> str:
     return f'<a class="frame" href="{text(link)}">{inner}</a>' if link else f'<span class="frame">{inner}</span>'
 
 
-def _speech(sample: Sample, end_s: float) -> str:
+def _speech(sample: ReportSample, end_s: float) -> str:
     """Return a band that is dark where words are spoken."""
     length_s = end_s - sample.start_s
     path = "".join(
@@ -128,7 +131,7 @@ def _speech(sample: Sample, end_s: float) -> str:
     )
 
 
-def _scores(sample: Sample, end_s: float) -> str:
+def _scores(sample: ReportSample, end_s: float) -> str:
     """Return bars up where a face speaks, and down where it does not."""
     length_s = end_s - sample.start_s
     most = max(_LEAST_SCORE, *(abs(face["score"]) for face in sample.faces))
@@ -147,7 +150,7 @@ def _scores(sample: Sample, end_s: float) -> str:
     )
 
 
-def _said(sample: Sample, end_s: float, n: int) -> list[str]:
+def _said(sample: ReportSample, end_s: float, n: int) -> list[str]:
     """Return the words below each picture: those that begin in its part of the time."""
     parts: list[list[str]] = [[] for _ in range(n)]
     for word in sample.words:

@@ -10,7 +10,7 @@ from typing import Any
 
 from livecc_hf.evaluation.predictions.rows import CommentaryRow
 from livecc_hf.evaluation.scorers.text_measures import text_ratios
-from livecc_hf.evaluation.tasks.livesports_cc import Event, query_of, read_event
+from livecc_hf.evaluation.tasks.livesports_cc import SportsEvent, query_of, read_event
 from livecc_hf.evaluation.tasks.videos import VideoFolder
 
 VIDEOS = "LIVESPORTS3K_VIDEOS"
@@ -82,7 +82,7 @@ def _ratio(rows: list[dict[str, Any]], name: str) -> float:
     return float(ratio.parts.sum() / ratio.wholes.sum())
 
 
-def _path(event: Event) -> Path:
+def _path(event: SportsEvent) -> Path:
     found = _videos(os.environ.get(VIDEOS)).find([event.media])
     if found is None:
         raise FileNotFoundError(f"{event.media} is not in {os.environ[VIDEOS]}, the folder that {VIDEOS} names")

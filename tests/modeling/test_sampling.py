@@ -7,8 +7,8 @@ from transformers import LogitsProcessor
 
 from livecc_hf import CommentaryPool
 from livecc_hf.modeling import StreamOptions, batch_sampling
-from livecc_hf.modeling.batch_sampling import NO_TOKEN, ChoiceOfEach
-from livecc_hf.modeling.sampling import TokenChooser
+from livecc_hf.modeling.batch_sampling import NO_TOKEN, BatchSampler
+from livecc_hf.modeling.sampling import Sampler
 
 CPU = torch.device("cpu")
 
@@ -18,8 +18,8 @@ def frames(load_frames):
     return load_frames("live_cc")[:14, :, :84, :112]
 
 
-def chooser(**options):
-    return TokenChooser(StreamOptions(**options), generation_config=None, end_ids=[0], continuation_id=1)
+def make_sampler(**options):
+    return Sampler(StreamOptions(**options), generation_config=None, end_ids=[0], continuation_id=1)
 
 
 def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
@@ -34,11 +34,11 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
         {"do_sample": True, "seed": 3, "temperature": 0.5, "top_p": 0.9},
     ]
     alone = [model.start_stream(processor, OPTIONS, **way).push(frames) for way in ways]
-    sizes, choose = set(), batch_sampling._Alike.choose
+    sizes, sample = set(), batch_sampling._SamplerGroup.sample
     monkeypatch.setattr(
-        batch_sampling._Alike,
-        "choose",
-        lambda self, logits, members, *args: sizes.add(len(members)) or choose(self, logits, members, *args),
+        batch_sampling._SamplerGroup,
+        "sample",
+        lambda self, logits, members, *args: sizes.add(len(members)) or sample(self, logits, members, *args),
     )
     pool = CommentaryPool(model, processor, max_streams=5, max_lag_s=60)
     streams = [pool.join(OPTIONS, **way) for way in ways]
@@ -52,19 +52,23 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
 
 def test_a_context_counts_for_its_stream_only():
     logits = torch.tensor([[1.0, 2.0, 1.9]]).repeat(3, 1)
-    choice = ChoiceOfEach([chooser(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, CPU)
-    assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
-    assert choice.choose(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [2, 0, 1]
-    assert choice.choose(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context by now
+    sampler = BatchSampler([make_sampler(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, CPU)
+    assert sampler.sample(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
+    assert sampler.sample(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [2, 0, 1]
+    assert sampler.sample(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context by now
 
 
 def test_draws_are_by_probability_and_by_seed():
     sampling = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
     probabilities = torch.tensor([0.5, 0.3, 0.2])
-    first, again, other = chooser(seed=1, **sampling), chooser(seed=1, **sampling), chooser(seed=2, **sampling)
-    drawn = [int(first.draw(probabilities)) for _ in range(4000)]
-    assert [int(again.draw(probabilities)) for _ in range(4000)] == drawn
-    assert [int(other.draw(probabilities)) for _ in range(4000)] != drawn
+    first, again, other = (
+        make_sampler(seed=1, **sampling),
+        make_sampler(seed=1, **sampling),
+        make_sampler(seed=2, **sampling),
+    )
+    drawn = [int(first.sample(probabilities)) for _ in range(4000)]
+    assert [int(again.sample(probabilities)) for _ in range(4000)] == drawn
+    assert [int(other.sample(probabilities)) for _ in range(4000)] != drawn
     shares = torch.bincount(torch.tensor(drawn)) / 4000
     torch.testing.assert_close(shares, probabilities, atol=0.03, rtol=0)
     torch.manual_seed(1)
@@ -76,15 +80,15 @@ def test_draws_are_by_probability_and_by_seed():
 def test_scores_that_are_not_finite_are_told_apart(do_sample):
     inf = float("inf")
     logits = torch.tensor([[1.0, 2.0], [float("nan"), 2.0], [3.0, -inf], [-inf, -inf], [1.0, inf]])
-    choice = ChoiceOfEach([chooser(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, CPU)
-    tokens, failures = choice.choose(logits, range(5), range(5))
+    sampler = BatchSampler([make_sampler(do_sample=do_sample, seed=0, top_k=1)] * 5, [[0]] * 5, 1, CPU)
+    tokens, failures = sampler.sample(logits, range(5), range(5))
     assert (tokens.tolist(), failures) == ([1, NO_TOKEN, 0, NO_TOKEN, NO_TOKEN], {})
 
 
 def test_a_draw_that_fails_harms_its_stream_only():
-    choosers = [chooser(do_sample=True, seed=n, top_k=1) for n in range(3)]
-    choosers[1].draw = lambda probabilities: 1 / 0
-    tokens, failures = ChoiceOfEach(choosers, [[0]] * 3, 1, CPU).choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
+    samplers = [make_sampler(do_sample=True, seed=n, top_k=1) for n in range(3)]
+    samplers[1].sample = lambda probabilities: 1 / 0
+    tokens, failures = BatchSampler(samplers, [[0]] * 3, 1, CPU).sample(torch.eye(3), [0, 1, 2], [0, 1, 2])
     assert (tokens[0], tokens[2], list(failures), type(failures[1])) == (0, 2, [1], ZeroDivisionError)
 
 
@@ -95,7 +99,7 @@ def test_a_stream_with_scores_that_are_no_numbers_ends_alone(do_sample, frames, 
     expected = model.start_stream(processor, OPTIONS, **options).push(frames)
     pool = CommentaryPool(model, processor, max_streams=2, max_lag_s=60)
     good, bad = pool.join(OPTIONS, **options), pool.join(OPTIONS, **options)
-    bad._stream._chooser.processors.append(lambda token_ids, scores: scores * float("nan"))
+    bad._stream._sampler.processors.append(lambda token_ids, scores: scores * float("nan"))
     for stream in (good, bad):
         stream.push(frames)
     run_all(pool)
@@ -117,10 +121,10 @@ class Picky(LogitsProcessor):
 
 
 def test_who_failed_of_those_that_choose_alike_is_found():
-    alike = [chooser(do_sample=False, repetition_penalty=1.0) for _ in range(3)]
+    alike = [make_sampler(do_sample=False, repetition_penalty=1.0) for _ in range(3)]
     for one in alike:
         one.processors.append(Picky(7))
-    choice = ChoiceOfEach(alike, [[1], [7], [2]], 2, CPU)
-    tokens, failures = choice.choose(torch.eye(3), [0, 1, 2], [0, 1, 2])
+    sampler = BatchSampler(alike, [[1], [7], [2]], 2, CPU)
+    tokens, failures = sampler.sample(torch.eye(3), [0, 1, 2], [0, 1, 2])
     assert (tokens[0], tokens[2]) == (0, 2)
     assert {i: str(error) for i, error in failures.items()} == {1: "token 7"}

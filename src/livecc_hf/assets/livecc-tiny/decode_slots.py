@@ -1,0 +1,1 @@
+../../../../modeling/decode_slots.py

@@ -1,1 +1,0 @@
-../../../../modeling/stream_together.py
