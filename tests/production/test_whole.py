@@ -160,6 +160,7 @@ def train(folder: Path, *datasets: Path) -> list[float]:
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
+@pytest.mark.slow
 @needs_espeak
 def test_narrated_videos_become_datasets_then_a_model_then_commentary(tmp_path, published_checkpoint, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
