@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,14 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run_small(script, output):
+    command = [sys.executable, str(BENCHMARKS / script), "--small", "--output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return json.loads(output.read_text())
 
 
 @pytest.mark.slow
@@ -22,13 +31,22 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
     ],
 )
 def test_a_small_run_works(script, figures, tmp_path):
-    output = tmp_path / "result.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--small", "--output", str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    result = json.loads(output.read_text())
+    result = run_small(script, tmp_path / "result.json")
     assert {name: result[name] for name in figures} == figures
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_pages_overhead_make_it(tmp_path):
+    pytest.importorskip("playwright")
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        pytest.skip("needs chromium")
+    result = run_small("serving/page.py", tmp_path / "result.json")
+    [found] = result["results"]
+    assert found["pages"] == 1 and found["turns"] > 15
+    parts = [found[f"{name}_ms"]["median"] for name in ("grab", "network", "decode", "paint")]
+    assert min(parts) > 0
+    assert 0.5 * found["overhead_ms"]["median"] < sum(parts) < 2 * found["overhead_ms"]["median"]  # medians
+    assert min(found["computing_s"].values()) > 0
 
 
 def test_every_benchmark_is_in_the_list_and_says_how_to_run_it():
