@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from .configuration_livecc import POSITION_SCHEMES, LiveCCConfig
     from .context import ContextFullError
     from .modeling_livecc import LiveCCForConditionalGeneration, LiveCCModel
-    from .processing_livecc import CommentarySample, StreamingProcessor
+    from .processing_livecc import StreamingProcessor
     from .stream import CommentarySegment, CommentaryStream, StreamFinishedError
     from .stream_options import StreamOptions
     from .video_processing_livecc import LiveCCVideoProcessor
 
 __all__ = [
     "POSITION_SCHEMES",
-    "CommentarySample",
     "CommentarySegment",
     "CommentaryStream",
     "ContextFullError",
@@ -38,7 +37,6 @@ __all__ = [
 
 _MODULES = {
     "POSITION_SCHEMES": "configuration_livecc",
-    "CommentarySample": "processing_livecc",
     "CommentarySegment": "stream",
     "CommentaryStream": "stream",
     "ContextFullError": "context",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-Item = TypeVar("Item")
-
-_END = object()
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 
-def read_ahead(items: Iterable[Item], n_items: int = 4) -> Iterator[Item]:
+def read_ahead(items: Iterable, n_items: int = 4) -> Iterator:
     """Yield the items of an iterable that a thread walks through, a bounded number ahead.
 
     Args:
@@ -22,42 +18,19 @@ def read_ahead(items: Iterable[Item], n_items: int = 4) -> Iterator[Item]:
     Raises:
         Exception: what the iterable raised, after the items before it.
     """
-    ready: queue.Queue = queue.Queue(maxsize=n_items)
-    stop = threading.Event()
+    end, iterator = object(), iter(items)
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
 
-    def put(value) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(value, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+        def read_next() -> Future[Any]:
+            return reader.submit(next, iterator, end)
 
-    def walk() -> None:
-        iterator = iter(items)
+        waiting = deque(read_next() for _ in range(n_items))
         try:
-            for item in iterator:
-                if not put((item, None)):
-                    break
-            else:
-                put((_END, None))
-        except BaseException as error:
-            put((_END, error))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(read_next())
+                yield item
         finally:
+            for each in waiting:
+                each.cancel()
             if hasattr(iterator, "close"):
-                iterator.close()  # here, where it ran
-
-    thread = threading.Thread(target=walk, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is _END:
-                return
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+                reader.submit(iterator.close)  # there, where it ran

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-import torch
 
 from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
 from transformers import Qwen2VLProcessor
@@ -20,44 +17,19 @@ from .grammar import (
     DEFAULT_QUERY,
     IM_END,
     IM_START,
-    MAX_FRAMES,
     PROMPT_START,
-    TURN_FRAMES,
     TURN_JOINT,
     VISION_START,
-    assign_words,
-    query_text,
     question_turn,
-    split_turns,
-    spoken_text,
     strip_continuation,
     user_turn,
 )
 from .video_loading import read_picture
 from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
 
-IGNORE_INDEX = -100
 MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
 _CUT_CHARACTER = re.compile(rf"\N{{REPLACEMENT CHARACTER}}+(?=({re.escape(CONTINUATION)})?\s*$)")
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-@dataclass
-class CommentarySample:
-    """One commentary as the model is trained on it.
-
-    Attributes:
-        model_inputs: `input_ids`, `labels` and `mm_token_type_ids` of shape (L,), `pixel_values_videos`
-            of shape (patches, 1176) and `video_grid_thw` of shape (turns, 3).
-        turn_words: the words of each turn that was kept.
-        n_cut_words: words that end after the last frame.
-        n_dropped_turns: silent turns dropped at the end.
-    """
-
-    model_inputs: dict[str, torch.Tensor]
-    turn_words: list[list[str]] = field(default_factory=list)
-    n_cut_words: int = 0
-    n_dropped_turns: int = 0
 
 
 class StreamingProcessor(Qwen2VLProcessor):
@@ -181,92 +153,6 @@ class StreamingProcessor(Qwen2VLProcessor):
             text = f" {text}" if text else ""
         return text.strip()
 
-    def encode_commentary(
-        self,
-        frames: torch.Tensor,
-        frame_times_s: Sequence[float],
-        words: Sequence[Sequence],
-        query: str | None = None,
-        title: str | None = None,
-        previous: str | None = None,
-        keep_trailing_silence: bool = False,
-        **frame_options,
-    ) -> CommentarySample:
-        """Turn a narrated clip into one training sample in the streaming grammar.
-
-        Args:
-            frames: uint8 (T, 3, H, W) at 2 frames per second; an odd count repeats the last frame.
-            frame_times_s: presentation times of the T frames in seconds.
-            words: `[start_s, end_s, word]` in the order spoken, on the same clock.
-            query: the request, default `default_query`.
-            title: the video's title, given to the model if there is no `previous`.
-            previous: what was said before the clip.
-            keep_trailing_silence: keep silent turns at the end, for a model that must learn to stop.
-            frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within
-                the processor's limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
-
-        Returns:
-            The sample; only the words and what ends each turn are supervised.
-
-        Raises:
-            ValueError: if there are no frames, more than 480, of another form, times that do not match, no word
-                to learn, or a word that is a control token.
-        """
-        self.video_processor.check_frames(frames, frame_options.get("do_resize", True))
-        frames, times_s = _even(frames, frame_times_s)
-        spans = split_turns(len(frames))
-        turn_words, n_cut = assign_words(
-            _clean_words(words), [times_s[span.first_frame + span.n_frames - 1] for span in spans]
-        )
-        n_turns = len(spans)
-        if not keep_trailing_silence:
-            while n_turns and not turn_words[n_turns - 1]:
-                n_turns -= 1
-        if n_turns == 0:
-            raise ValueError(
-                f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its "
-                f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
-            )
-        limits = {"max_pixels": self._clip_max_pixels(len(frames))} | frame_options
-        text = query_text(self.default_query if query is None else query, title, previous)
-        inputs = self._encode_turns(frames, spans[:n_turns], turn_words, text, limits)
-        return CommentarySample(inputs, turn_words[:n_turns], n_cut, len(spans) - n_turns)
-
-    def _encode_turns(self, frames, spans, turn_words, query, frame_options) -> dict[str, torch.Tensor]:
-        """Tokenise the turns and cut the frames into patches; see :meth:`encode_commentary`."""
-        input_ids: list[int] = []
-        labels: list[int] = []
-        patches, grids = [], []
-        merge = self.video_processor.merge_size**2
-        for span, words in zip(spans, turn_words):
-            turn_frames = frames[span.first_frame : span.first_frame + span.n_frames]
-            turn_patches, grid = self.video_processor.frames_to_patches(turn_frames, **frame_options)
-            is_first = span.first_frame == 0
-            prompt = self.turn_ids(
-                span.start_s, span.end_s, len(turn_patches) // merge, query if is_first else "", is_first
-            )
-            if labels:
-                # The joint begins with the <|im_end|> of the words before it: supervised there, once.
-                prompt = prompt[1:]
-            spoken = [*self._encode(self.checked_text(spoken_text(words))), self.end_id]
-            input_ids += prompt + spoken
-            labels += [IGNORE_INDEX] * len(prompt) + spoken
-            patches.append(turn_patches)
-            grids.append(grid)
-        newline = self._encode(TURN_JOINT)[1:]
-        all_ids = torch.tensor(input_ids + newline)
-        return {
-            "input_ids": all_ids,
-            "labels": torch.tensor(labels + [IGNORE_INDEX] * len(newline)),
-            "mm_token_type_ids": torch.tensor(self.create_mm_token_type_ids([all_ids])[0]),
-            "pixel_values_videos": torch.cat(patches),
-            "video_grid_thw": torch.cat(grids),
-        }
-
-    def _clip_max_pixels(self, n_frames: int) -> int:
-        """Return the pixel limit of a frame in a clip of `n_frames`, within the processor's own limits."""
-        return self.video_processor.clip_limits(n_frames).longest_edge
-
     def _decode(self, token_ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
         # What a limit of tokens cut inside of a character: its first bytes are no text. Elsewhere nothing was cut.
@@ -335,26 +221,6 @@ def _as_livecc(video_processor) -> LiveCCVideoProcessor:
     settings.pop("video_processor_type", None)
     settings.pop("cap_pixels_per_frame", None)
     return LiveCCVideoProcessor(**settings)
-
-
-def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:
-    """Return frames and times with the last repeated where the count is odd."""
-    times_s = [float(t) for t in frame_times_s]
-    if len(frames) != len(times_s):
-        raise ValueError(f"got {len(frames)} frames but {len(times_s)} frame times: expected one time for each frame")
-    if not 0 < len(frames) <= MAX_FRAMES:
-        raise ValueError(f"got {len(frames)} frames: expected 1 to {MAX_FRAMES} (240 s at 2 frames per second)")
-    if len(frames) % TURN_FRAMES:
-        frames, times_s = torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]]
-    return frames, times_s
-
-
-def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
-    """Return the words without outer white space, and without those that are nothing else."""
-    for number, item in enumerate(words):
-        if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
-            raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")
-    return [(start, end, word.strip()) for start, end, word in words if word.strip()]
 
 
 StreamingProcessor.register_for_auto_class()

@@ -11,6 +11,8 @@ from reader_folder import CHECKPOINT, SENTENCES, write_captions
 from servers import Servers
 from shell import Shell
 
+from livecc_hf.data.samples.commentary import encode_commentary
+
 
 def run_json(block: Block, folder: Path) -> str:
     """Read the block as what it is: a narrated clip to train on, or a row of a manifest."""
@@ -131,7 +133,7 @@ def run_grammar(block: Block, folder: Path) -> str:
     words = [[n / 4, n / 4 + 0.2, word] for n, word in enumerate(spoken.split())]
     frames = torch.zeros(8, 3, 56, 56, dtype=torch.uint8)
     times_s = [n / 2 for n in range(8)]
-    inputs = processor.encode_commentary(frames, times_s, words, query=query, keep_trailing_silence=True).model_inputs
+    inputs = encode_commentary(processor, frames, times_s, words, query=query, keep_trailing_silence=True).model_inputs
     text = processor.tokenizer.decode(inputs["input_ids"])
     n_pads = inputs["video_grid_thw"].prod(1) // processor.video_processor.merge_size**2
     for (n_frames, *_), n in zip(inputs["video_grid_thw"].tolist(), n_pads.tolist()):

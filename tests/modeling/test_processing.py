@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.modeling.grammar import query_text, split_turns, spoken_text, time_label
 from livecc_hf.modeling.model_runner import PrefillInput, _patches
@@ -17,7 +18,7 @@ def clip(n_frames, start_s=0.0):
 
 def test_a_sample_is_the_chat_templates_conversation(processor):
     frames, times_s = clip(14)
-    sample = processor.encode_commentary(frames, times_s, WORDS, query="Say.", title="Balls", max_pixels=12544)
+    sample = encode_commentary(processor, frames, times_s, WORDS, query="Say.", title="Balls", max_pixels=12544)
     messages = []
     for span, words in zip(split_turns(14), sample.turn_words, strict=False):
         content = [{"type": "text", "text": time_label(span.start_s, span.end_s)}, {"type": "video"}]
@@ -40,7 +41,7 @@ def test_a_sample_is_the_chat_templates_conversation(processor):
 
 def test_only_words_and_turn_ends_are_supervised(processor):
     frames, times_s = clip(14)
-    sample = processor.encode_commentary(frames, times_s, WORDS)
+    sample = encode_commentary(processor, frames, times_s, WORDS)
     labels = sample.model_inputs["labels"]
     kept = labels != -100
     assert torch.equal(labels[kept], sample.model_inputs["input_ids"][kept])
@@ -53,8 +54,8 @@ def test_only_words_and_turn_ends_are_supervised(processor):
 def test_trailing_silence_is_dropped_with_its_frames_unless_kept(processor):
     frames, times_s = clip(14)
     early = WORDS[:2]
-    dropped = processor.encode_commentary(frames, times_s, early)
-    kept = processor.encode_commentary(frames, times_s, early, keep_trailing_silence=True)
+    dropped = encode_commentary(processor, frames, times_s, early)
+    kept = encode_commentary(processor, frames, times_s, early, keep_trailing_silence=True)
     assert (len(dropped.turn_words), dropped.n_dropped_turns) == (1, 4)
     assert (len(kept.turn_words), kept.n_dropped_turns) == (5, 0)
     assert len(kept.model_inputs["video_grid_thw"]) == 5
@@ -63,15 +64,15 @@ def test_trailing_silence_is_dropped_with_its_frames_unless_kept(processor):
 def test_a_sample_follows_the_clock_of_its_words(processor):
     frames, times_s = clip(14)
     shifted = [(start + 90, end + 90, word) for start, end, word in WORDS]
-    here = processor.encode_commentary(frames, times_s, WORDS).model_inputs
-    there = processor.encode_commentary(frames, [t + 90 for t in times_s], shifted).model_inputs
+    here = encode_commentary(processor, frames, times_s, WORDS).model_inputs
+    there = encode_commentary(processor, frames, [t + 90 for t in times_s], shifted).model_inputs
     assert all(torch.equal(here[k], there[k]) for k in here)
 
 
 def test_an_odd_clip_repeats_its_last_frame(processor):
     frames, times_s = clip(13)
-    odd = processor.encode_commentary(frames, times_s, WORDS).model_inputs
-    even = processor.encode_commentary(torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]], WORDS).model_inputs
+    odd = encode_commentary(processor, frames, times_s, WORDS).model_inputs
+    even = encode_commentary(processor, torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]], WORDS).model_inputs
     assert all(torch.equal(odd[k], even[k]) for k in odd)
 
 
@@ -87,8 +88,8 @@ def test_an_odd_clip_repeats_its_last_frame(processor):
 )
 def test_clips_that_make_no_sample(n_frames, n_times, words, message, processor):
     with pytest.raises(ValueError, match=message):
-        processor.encode_commentary(
-            torch.zeros(n_frames, 3, 28, 28, dtype=torch.uint8), [n / 2 for n in range(n_times)], words
+        encode_commentary(
+            processor, torch.zeros(n_frames, 3, 28, 28, dtype=torch.uint8), [n / 2 for n in range(n_times)], words
         )
 
 
@@ -119,7 +120,7 @@ def test_special_tokens_in_a_query_are_refused(processor):
 )
 def test_frames_and_words_of_another_form(frames, words, message, processor):
     with pytest.raises(ValueError, match=message):
-        processor.encode_commentary(frames, [n / 2 for n in range(6)], words)
+        encode_commentary(processor, frames, [n / 2 for n in range(6)], words)
 
 
 def test_pixel_limits_given_at_loading_hold_for_video(published_checkpoint):

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 
+from livecc_hf.data.samples.commentary import encode_commentary
+
 
 @pytest.mark.parametrize("entry", ["live_cc", "once"])
 def test_recorded_stream_is_reproduced_token_for_token(entry, reference, load_frames, make_model, processor):
@@ -97,7 +99,7 @@ def test_training_sample_equals_the_recorded_one(context, reference_dir, process
     times_s = recorded["frame_pts"]
     frames = torch.zeros(len(times_s), 3, 240, 320, dtype=torch.uint8)
     extra = {"title": text["title"], "previous": text["previous"]} if context == "with_context" else {}
-    sample = processor.encode_commentary(frames, times_s, words, query=text["text"], **extra)
+    sample = encode_commentary(processor, frames, times_s, words, query=text["text"], **extra)
     assert sample.model_inputs["input_ids"].tolist() == recorded["input_ids"]
     assert sample.model_inputs["labels"].tolist() == recorded["labels"]
     assert sample.model_inputs["video_grid_thw"].tolist() == recorded["video_grid_thw"]

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from livecc_hf.data.samples.commentary import encode_commentary
+
 HALF = "great \ud83d"
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0, "max_pixels": 50176}
 
@@ -45,9 +47,9 @@ def test_a_sample_with_half_a_character_is_refused(frames, processor):
     times_s = [n / 2 for n in range(10)]
     for keys in ({"query": HALF}, {"title": HALF}, {"previous": HALF}):
         with pytest.raises(ValueError, match=r"half of a character \('\\ud83d'"):
-            processor.encode_commentary(frames, times_s, [(0, 1, "a")], **keys)
+            encode_commentary(processor, frames, times_s, [(0, 1, "a")], **keys)
     with pytest.raises(ValueError, match="half of a character"):
-        processor.encode_commentary(frames, times_s, [(0, 1, HALF)])
+        encode_commentary(processor, frames, times_s, [(0, 1, HALF)])
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), 5, b"what", ["what"]])
@@ -55,9 +57,9 @@ def test_a_sample_of_what_is_no_text_is_refused(wrong, frames, processor):
     times_s = [n / 2 for n in range(10)]
     for name in ("query", "title", "previous"):
         with pytest.raises(ValueError, match=f"{name}=.*: expected a string"):
-            processor.encode_commentary(frames, times_s, [(0, 1, "a")], **{name: wrong})
+            encode_commentary(processor, frames, times_s, [(0, 1, "a")], **{name: wrong})
     with pytest.raises(ValueError, match=r"word 1 is .*: expected \[start_s, end_s, word\]"):
-        processor.encode_commentary(frames, times_s, [(0, 1, "a"), (1, 2, wrong)])
+        encode_commentary(processor, frames, times_s, [(0, 1, "a"), (1, 2, wrong)])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from livecc_hf.captions.words import Word
 from livecc_hf.data.formats.conversations import NarratedVideo
+from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.data.samples.narration import NarratedClip, encode_clip
 from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.data.sources.narrated import NarrationItem
@@ -44,8 +45,13 @@ def clip():
 def samples(tiny_processor):
     clips = [narration_clip(seed, 6) for seed in range(10, 14)]
     return [
-        tiny_processor.encode_commentary(
-            torch.from_numpy(clip.frames), clip.timestamps_s, clip.words, clip.query, keep_trailing_silence=True
+        encode_commentary(
+            tiny_processor,
+            torch.from_numpy(clip.frames),
+            clip.timestamps_s,
+            clip.words,
+            clip.query,
+            keep_trailing_silence=True,
         ).model_inputs
         for clip in clips
     ]
@@ -328,7 +334,7 @@ def test_a_failing_tracker_is_one_warning(model, samples, tiny_processor, clip, 
 def test_frames_are_as_large_as_in_training(processor, make_model):
     frames = torch.randint(0, 256, (6, 3, 672, 896), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     times_s = [n / 2 for n in range(6)]
-    trained = processor.encode_commentary(frames, times_s, [(0.1, 0.2, "word")]).model_inputs["video_grid_thw"]
+    trained = encode_commentary(processor, frames, times_s, [(0.1, 0.2, "word")]).model_inputs["video_grid_thw"]
     seen = []
     model = make_model("mrope")
     hook = model.model.visual.register_forward_hook(lambda _, a, kw, __: seen.append(kw["grid_thw"]), with_kwargs=True)

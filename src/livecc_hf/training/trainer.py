@@ -16,7 +16,7 @@ from trl import SFTTrainer
 from livecc_hf.checkpoints.cards import kept_card
 from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
 from livecc_hf.data.samples.pixels import normalise_pixels
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
+from livecc_hf.data.samples.sample import IGNORE_INDEX
 
 from .model.packed_attention import packed_batch, sample_lengths
 from .model.sharding import reduced_head_gradient

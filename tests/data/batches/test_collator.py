@@ -11,6 +11,7 @@ from transformers.masking_utils import find_packed_sequence_indices
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from livecc_hf.data.batches.collator import IGNORE_INDEX, CommentaryCollator
+from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS, placeholder_sample, with_vision
 from livecc_hf.data.samples.sample import Sample
 from livecc_hf.modeling.configuration_livecc import POSITION_SCHEMES
@@ -196,7 +197,7 @@ def test_real_commentary_packs_too(fresh_model, processor):
         frames = torch.randint(0, 256, (n_frames, 3, side_px, side_px), generator=rng, dtype=torch.uint8)
         words = [[i / 2, i / 2 + 0.4, f"word{i}"] for i in range(n_frames - 1)]
         times_s = [i / 2 for i in range(n_frames)]
-        encoded = processor.encode_commentary(frames, times_s, words, min_pixels=28 * 28, max_pixels=112 * 112)
+        encoded = encode_commentary(processor, frames, times_s, words, min_pixels=28 * 28, max_pixels=112 * 112)
         samples.append(Sample(encoded.model_inputs, n_words=n_frames - 1))
     samples.append(placeholder_sample(processor))
     rows = [samples[:2], samples[2:]]

@@ -86,7 +86,7 @@ def test_resizing_while_decoding_equals_resizing_at_the_end(folder, video_proces
 def test_the_planned_size_is_that_of_the_processor(processor, height, width, n_frames):
     size = plan_frame_size(height, width, n_frames, processor.video_processor)
     frames = torch.zeros(2, 3, height, width, dtype=torch.uint8)
-    limit = processor._clip_max_pixels(n_frames)
+    limit = processor.video_processor.clip_limits(n_frames).longest_edge
     _patches, grid = processor.video_processor.frames_to_patches(frames, max_pixels=limit)
     assert [1, size.height_px // 14, size.width_px // 14] == grid[0].tolist()
     assert size.n_pair_tokens == grid.prod().item() // 4

@@ -16,10 +16,9 @@ from PIL import Image
 
 from livecc_hf.data.formats.chat import Conversation, parse_chat
 from livecc_hf.data.samples.chat import count_chat_tokens, encode_chat
-from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.samples.sample import IGNORE_INDEX, EncodeOptions
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar import frame_pixel_budget
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 OPTIONS = EncodeOptions()
 SMALL = EncodeOptions(min_pixels=28 * 28, max_pixels=4 * 28 * 28)

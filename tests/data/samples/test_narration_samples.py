@@ -14,9 +14,8 @@ from livecc_hf.captions.words import Word
 from livecc_hf.data.formats.clip_spans import split_into_clips
 from livecc_hf.data.formats.conversations import NarratedVideo, parse_narration
 from livecc_hf.data.samples.narration import NarratedClip, count_narration_tokens, encode_clip, encode_narration
-from livecc_hf.data.samples.sample import EncodeOptions
+from livecc_hf.data.samples.sample import IGNORE_INDEX, EncodeOptions
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 MAX_PIXELS = 56 * 84
 SMALL = {"min_pixels": 28 * 28, "max_pixels": MAX_PIXELS}

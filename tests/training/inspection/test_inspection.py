@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.data.samples.sample import Sample
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.video_reader import iter_chunks
@@ -34,7 +35,7 @@ def tiny(tiny_processor):
     clip = narration_clip(1, 12, "calm")
     frames = torch.from_numpy(clip.frames)
     return as_sample(
-        tiny_processor.encode_commentary(frames, clip.timestamps_s, clip.words, clip.query, keep_trailing_silence=True)
+        encode_commentary(tiny_processor, frames, clip.timestamps_s, clip.words, clip.query, keep_trailing_silence=True)
     )
 
 
@@ -44,7 +45,9 @@ def big(processor, reference_dir):
     chunks = list(iter_chunks(reference_dir / "clip.mp4", end_s=6.5))
     frames, times_s = torch.cat([c.frames for c in chunks]), [t for c in chunks for t in c.timestamps_s]
     words = [*WORDS, (60.0, 60.5, "late")]
-    return as_sample(processor.encode_commentary(frames, times_s, words, "Comment on it.", previous="So far, so good."))
+    return as_sample(
+        encode_commentary(processor, frames, times_s, words, "Comment on it.", previous="So far, so good.")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +129,7 @@ def test_long_texts_are_wrapped_and_whole(processor):
     words = [(n / 30, (n + 1) / 30, f"word{n}") for n in range(80)]
     frames = torch.zeros(6, 3, 56, 56, dtype=torch.uint8)
     query = " ".join(f"query{n}" for n in range(60))
-    encoded = processor.encode_commentary(frames, [n / 2 for n in range(6)], words, query)
+    encoded = encode_commentary(processor, frames, [n / 2 for n in range(6)], words, query)
     text = describe_sample(as_sample(encoded), processor, width=100)
     assert max(map(len, text.split("\n"))) <= 100
     flat = " ".join(text.split())
@@ -175,7 +178,7 @@ def test_bold_marks_for_a_terminal(big, processor):
 def test_control_characters_are_printed_escaped(processor):
     frames = torch.zeros(6, 3, 56, 56, dtype=torch.uint8)
     words = [(0.1, 0.2, "a\x1b[2Jb")]
-    text = describe_sample(as_sample(processor.encode_commentary(frames, range(6), words)), processor)
+    text = describe_sample(as_sample(encode_commentary(processor, frames, range(6), words)), processor)
     assert r"a\x1b[2Jb" in text and "\x1b" not in text
 
 
@@ -213,7 +216,7 @@ def test_tensors_that_do_not_belong_together_are_called_out(big, chat, processor
 def test_the_sheet_shows_what_the_model_gets(processor):
     grey = torch.arange(0, 250, 25, dtype=torch.uint8)[:, None, None, None]
     frames = grey.expand(-1, 3, 280, 280).contiguous()
-    sample = as_sample(processor.encode_commentary(frames, [n / 2 for n in range(10)], WORDS))
+    sample = as_sample(encode_commentary(processor, frames, [n / 2 for n in range(10)], WORDS))
     sheet = sample_sheet([("clip", sample)], processor)
     # Frames 0, 1, 2 and 5 of the first turn, two each of the next two, in one row of eight.
     middles = [sheet.getpixel((10 + 230 * column + 110, 160))[0] for column in range(8)]
@@ -224,7 +227,7 @@ def test_long_samples_are_shortened_on_the_sheet_and_say_so(processor, tmp_path,
     frames = torch.zeros(80, 3, 280, 280, dtype=torch.uint8)
     words = [(n / 2, n / 2 + 0.1, f"w{n}") for n in range(78)]
     sample = as_sample(
-        processor.encode_commentary(frames, [n / 2 for n in range(80)], words, max_pixels=56 * 56, min_pixels=56 * 56)
+        encode_commentary(processor, frames, [n / 2 for n in range(80)], words, max_pixels=56 * 56, min_pixels=56 * 56)
     )
     section = report._section("long", sample, processor)
     assert len(section.cells) == report.SHEET_FRAMES

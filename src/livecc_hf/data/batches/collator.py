@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.modeling_livecc import _take_grids, vision_blocks
 from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from ..samples.sample import Sample
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 from ..backbone import backbone_of, prompt_start
 from ..formats.chat import Conversation

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FIRST_TURN_FRAMES,
@@ -265,7 +266,8 @@ def _encode(
     n_cut_turns = len(spoken) - len(kept) + (n_unseen if is_lost else 0)
     last = ends[len(kept) - 1]
     context = {"title": clip.title, "previous": clip.previous} if options.use_context else {}
-    sample = processor.encode_commentary(
+    sample = encode_commentary(
+        processor,
         shown.frames[:last],
         shown.times_s[:last],
         words[:n_words],

@@ -12,9 +12,9 @@ import torch
 
 from livecc_hf.modeling.grammar import TURN_FRAMES, VISION_END, VISION_START
 from livecc_hf.modeling.positions import TEXT_TYPE, VIDEO_TYPE
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX, StreamingProcessor
+from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
-from .sample import Sample
+from .sample import IGNORE_INDEX, Sample
 
 N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
 

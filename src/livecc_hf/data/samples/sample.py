@@ -8,6 +8,8 @@ import torch
 
 from livecc_hf.modeling.grammar import MAX_FRAMES
 
+IGNORE_INDEX = -100  # the label of a token that is not supervised
+
 
 @dataclass(frozen=True)
 class EncodeOptions:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
 from livecc_hf.tiny.samples import MOODS, cut_window, list_clip, narration_clip
 

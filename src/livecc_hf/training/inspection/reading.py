@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from livecc_hf.data.backbone import backbone_of
+from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
-from livecc_hf.modeling.processing_livecc import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from livecc_hf.data.samples.sample import Sample

@@ -1,0 +1,159 @@
+"""A narrated clip as one training sample in the streaming grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from livecc_hf.modeling.grammar import (
+    MAX_FRAMES,
+    TURN_FRAMES,
+    TURN_JOINT,
+    TurnSpan,
+    assign_words,
+    query_text,
+    split_turns,
+    spoken_text,
+)
+
+from .sample import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from livecc_hf.modeling import StreamingProcessor
+
+
+@dataclass
+class CommentarySample:
+    """One commentary as the model is trained on it.
+
+    Attributes:
+        model_inputs: `input_ids`, `labels` and `mm_token_type_ids` of shape (L,), `pixel_values_videos`
+            of shape (patches, 1176) and `video_grid_thw` of shape (turns, 3).
+        turn_words: the words of each turn that was kept.
+        n_cut_words: words that end after the last frame.
+        n_dropped_turns: silent turns dropped at the end.
+    """
+
+    model_inputs: dict[str, torch.Tensor]
+    turn_words: list[list[str]] = field(default_factory=list)
+    n_cut_words: int = 0
+    n_dropped_turns: int = 0
+
+
+def encode_commentary(
+    processor: StreamingProcessor,
+    frames: torch.Tensor,
+    frame_times_s: Sequence[float],
+    words: Sequence[Sequence],
+    query: str | None = None,
+    title: str | None = None,
+    previous: str | None = None,
+    keep_trailing_silence: bool = False,
+    **frame_options,
+) -> CommentarySample:
+    """Turn a narrated clip into one training sample in the streaming grammar.
+
+    Args:
+        processor: the model's.
+        frames: uint8 (T, 3, H, W) at 2 frames per second; an odd count repeats the last frame.
+        frame_times_s: presentation times of the T frames in seconds.
+        words: `[start_s, end_s, word]` in the order spoken, on the same clock.
+        query: the request, default the processor's `default_query`.
+        title: the video's title, given to the model if there is no `previous`.
+        previous: what was said before the clip.
+        keep_trailing_silence: keep silent turns at the end, for a model that must learn to stop.
+        frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within
+            the processor's limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
+
+    Returns:
+        The sample; only the words and what ends each turn are supervised.
+
+    Raises:
+        ValueError: if there are no frames, more than 480, of another form, times that do not match, no word
+            to learn, or a word that is a control token.
+    """
+    processor.video_processor.check_frames(frames, frame_options.get("do_resize", True))
+    frames, times_s = _even(frames, frame_times_s)
+    spans = split_turns(len(frames))
+    turn_words, n_cut = assign_words(
+        _clean_words(words), [times_s[span.first_frame + span.n_frames - 1] for span in spans]
+    )
+    n_turns = len(spans)
+    if not keep_trailing_silence:
+        while n_turns and not turn_words[n_turns - 1]:
+            n_turns -= 1
+    if n_turns == 0:
+        raise ValueError(
+            f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its "
+            f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
+        )
+    limits = {"max_pixels": processor.video_processor.clip_limits(len(frames)).longest_edge} | frame_options
+    text = query_text(processor.default_query if query is None else query, title, previous)
+    inputs = _encode_turns(processor, frames, spans[:n_turns], turn_words[:n_turns], text, limits)
+    return CommentarySample(inputs, turn_words[:n_turns], n_cut, len(spans) - n_turns)
+
+
+def _encode_turns(
+    processor: StreamingProcessor,
+    frames: torch.Tensor,
+    spans: list[TurnSpan],
+    turn_words: list[list[str]],
+    query: str,
+    frame_options: dict[str, Any],
+) -> dict[str, torch.Tensor]:
+    """Tokenise the turns and cut the frames into patches; see `encode_commentary`."""
+    input_ids: list[int] = []
+    labels: list[int] = []
+    patches, grids = [], []
+    merge = processor.video_processor.merge_size**2
+    for span, words in zip(spans, turn_words, strict=True):
+        turn_frames = frames[span.first_frame : span.first_frame + span.n_frames]
+        turn_patches, grid = processor.video_processor.frames_to_patches(turn_frames, **frame_options)
+        is_first = span.first_frame == 0
+        prompt = processor.turn_ids(
+            span.start_s, span.end_s, len(turn_patches) // merge, query if is_first else "", is_first
+        )
+        if labels:
+            # The joint begins with the <|im_end|> of the words before it: supervised there, once.
+            prompt = prompt[1:]
+        spoken = [*_tokens(processor, processor.checked_text(spoken_text(words))), processor.end_id]
+        input_ids += prompt + spoken
+        labels += [IGNORE_INDEX] * len(prompt) + spoken
+        patches.append(turn_patches)
+        grids.append(grid)
+    newline = _tokens(processor, TURN_JOINT)[1:]
+    all_ids = torch.tensor(input_ids + newline)
+    return {
+        "input_ids": all_ids,
+        "labels": torch.tensor(labels + [IGNORE_INDEX] * len(newline)),
+        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids([all_ids])[0]),
+        "pixel_values_videos": torch.cat(patches),
+        "video_grid_thw": torch.cat(grids),
+    }
+
+
+def _tokens(processor: StreamingProcessor, text: str) -> list[int]:
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:
+    """Return frames and times with the last repeated where the count is odd."""
+    times_s = [float(t) for t in frame_times_s]
+    if len(frames) != len(times_s):
+        raise ValueError(f"got {len(frames)} frames but {len(times_s)} frame times: expected one time for each frame")
+    if not 0 < len(frames) <= MAX_FRAMES:
+        raise ValueError(f"got {len(frames)} frames: expected 1 to {MAX_FRAMES} (240 s at 2 frames per second)")
+    if len(frames) % TURN_FRAMES:
+        frames, times_s = torch.cat([frames, frames[-1:]]), [*times_s, times_s[-1]]
+    return frames, times_s
+
+
+def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
+    """Return the words without outer white space, and without those that are nothing else."""
+    for number, item in enumerate(words):
+        if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
+            raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")
+    return [(start, end, word.strip()) for start, end, word in words if word.strip()]
