@@ -44,7 +44,14 @@ def piped(sender, clock, monkeypatch, stall_s=60.0):
 
 @pytest.mark.parametrize("muxer", MUXERS)
 @pytest.mark.parametrize(
-    ("stall_s", "loses"), [(0, True), (3, True), (5, True), (7, True), (12, True), (30, True), (7, False), (30, False)]
+    ("stall_s", "loses"),
+    [
+        (0, True),
+        (5, True),
+        (12, True),
+        (7, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, True), (7, True), (30, True), (30, False))),
+    ],
 )
 def test_a_pause(clock, monkeypatch, muxer, loses, stall_s):
     sender = Sender(clock, muxer, (6.0, 6.0 + stall_s), loses, end_s=12.0 + stall_s)
@@ -77,7 +84,7 @@ def reconnected(sender, clock, monkeypatch, joins_s, cuts_s):
 
 @pytest.mark.parametrize("muxer", ["mpegts", "flv", "matroska, live"])
 @pytest.mark.parametrize("restarts", [False, True], ids=["same clock", "new clock"])
-@pytest.mark.parametrize(("away_s", "key_frames_s"), [(1, 4), (8, 0.5), (30, 4)])
+@pytest.mark.parametrize(("away_s", "key_frames_s"), [(1, 4), (8, 0.5), pytest.param(30, 4, marks=pytest.mark.slow)])
 def test_a_cut(clock, monkeypatch, muxer, restarts, key_frames_s, away_s):
     sender = Sender(clock, muxer, restarts=restarts, key_frames_s=key_frames_s, end_s=45.0)
     joins_s, cuts_s = (2.3, 7.0 + away_s), (7.0, 44.0)
