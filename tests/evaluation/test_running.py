@@ -19,13 +19,13 @@ from livecc_hf.evaluation.predictions import CommentaryRow, read_rows
 from livecc_hf.evaluation.running.commentary import Commentator, assembled, resizer
 from livecc_hf.evaluation.running.frames import read_clip
 from livecc_hf.evaluation.running.shared_vision import CandidateError, candidate_ids
-from livecc_hf.evaluation.tasks.livesports_cc import Event
+from livecc_hf.evaluation.tasks.livesports_cc import SportsEvent
 from livecc_hf.evaluation.tasks.questions import FrameRule
 
 
 def test_a_commentary_as_the_reference_makes_it(reference, reference_dir, make_model, processor):
     recorded = reference["once"]
-    event = Event(CommentaryRow("k", "v", 2.0, 9.0, None), "clip.mp4", "", "", "")
+    event = SportsEvent(CommentaryRow("k", "v", 2.0, 9.0, None), "clip.mp4", "", "", "")
     commentator = Commentator(make_model("reference"), processor, options={"query": recorded["args"]["query"]})
     row = commentator.comment(event, reference_dir / "clip.mp4", FrameRule())
     assert [(turn.start_s, turn.end_s, turn.text) for turn in row.turns] == [

@@ -19,7 +19,7 @@ from media import write_video
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.cli.main import main
-from livecc_hf.evaluation.tiny.scoring import Turn, score_clip
+from livecc_hf.evaluation.tiny.scoring import SpokenTurn, score_clip
 from livecc_hf.production.schemas import words_array
 from livecc_hf.tiny.narration import QUERY, Word, narrate
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS
@@ -213,5 +213,5 @@ def test_narrated_videos_become_datasets_then_a_model_then_commentary(tmp_path, 
     video, model = str(world.folder / "good.mkv"), str(tmp_path / "model")
     assert main(["commentate", video, "--model", model, "--greedy", "--output", str(said)]) == 0
     turns = [json.loads(line) for line in said.read_text().splitlines()]
-    score = score_clip([Turn(turn["end_s"], turn["text"]) for turn in turns], world.events["good"])
+    score = score_clip([SpokenTurn(turn["end_s"], turn["text"]) for turn in turns], world.events["good"])
     assert score.recall > 0.4 and score.precision > 0.5
