@@ -114,7 +114,7 @@ def _plain(values: Sequence | torch.Tensor) -> list:
 
 
 def _one_by_one(n_tokens: int, state: PositionState) -> torch.Tensor:
-    """Number tokens as text is, and move `state` past them."""
+    """Give tokens the positions of text, and advance `state` past them."""
     first = state.next_position
     state.next_position += n_tokens
     return torch.arange(first, state.next_position).expand(3, -1)

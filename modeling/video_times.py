@@ -42,7 +42,7 @@ class BestEffort:
         self._faulty_pts = self._faulty_dts = 0
 
     def ticks_of(self, pts: int | None, dts: int | None) -> int | None:
-        """The time of the next frame, in the unit of the given times; `None` if both are."""
+        """Return the time of the next frame, in the unit of the given times; `None` if both are."""
         if dts is not None:
             self._faulty_dts += dts <= self._last_dts
             self._last_dts = dts
@@ -123,7 +123,7 @@ class SteadyClock(Generic[TimeT]):
         return sorted(self._steps)[len(self._steps) // 2] if len(self._steps) == _RECENT_STEPS else self._usual
 
     def faults(self) -> list[str]:
-        """What was wrong with the times, for a message."""
+        """Return what was wrong with the times, for a message."""
         after = "what follows was put after what came before"
         faults = (
             (self.n_restarts, f"its clock begins anew {{}} time(s), as in recordings joined end to end; {after}"),

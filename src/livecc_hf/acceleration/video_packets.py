@@ -225,7 +225,7 @@ class PacketFilter:
 
 
 def _kinds_of(codec: Any) -> Callable[[Any], PictureKind] | None:
-    """What tells the kinds of a codec's pictures from their packets; `None`: nothing here."""
+    """Return what tells the kinds of a codec's pictures from their packets; `None`: nothing here."""
     if codec.codec is not None and codec.codec.intra_only:
         return lambda _packet: PictureKind.START
     if codec.name != "h264" or not codec.extradata:
@@ -244,7 +244,7 @@ def _kinds_of(codec: Any) -> Callable[[Any], PictureKind] | None:
 
 
 def _h264_kind(data: bytes, length_size: int, parameters: bytes) -> PictureKind:
-    """The kind of the picture in a packet: that of its first slice."""
+    """Return the kind of the picture in a packet: that of its first slice."""
     extras = False
     for at in _after_lengths(data, length_size) if length_size else _start_codes(data):
         unit = data[at] & 31

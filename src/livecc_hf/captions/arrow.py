@@ -37,11 +37,11 @@ class FlatTimes:
     is_sound: np.ndarray
 
     def without(self, rows: Collection[int]) -> FlatTimes:
-        """Returns the words of the other rows."""
+        """Return the words of the other rows."""
         return self.only(~np.isin(self.row_of, list(rows))) if rows else self
 
     def only(self, mask: np.ndarray) -> FlatTimes:
-        """Returns the words that are marked; bool, shape (words,)."""
+        """Return which words are marked; bool, shape (words,)."""
         if mask.all():
             return self
         row_of, start_s, end_s = (values[mask] for values in (self.row_of, self.start_s, self.end_s))

@@ -198,7 +198,7 @@ def _content(response) -> str:
 
 
 def _retry_after_s(response) -> float | None:
-    """What the Retry-After header asks for: seconds, or a date."""
+    """Return how long the Retry-After header asks to wait: it gives seconds, or a date."""
     value = response.headers.get("retry-after")
     if not value:
         return None

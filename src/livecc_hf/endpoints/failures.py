@@ -26,7 +26,7 @@ class EndpointFailures:
         self._fatal: EndpointError | None = None
 
     def add(self, error: EndpointError) -> None:
-        """Counts a question that got no usable answer within its tries."""
+        """Count a question that got no usable answer within its tries."""
         with self._lock:
             self._in_a_row += 1
             self._n_failed += 1
@@ -37,19 +37,19 @@ class EndpointFailures:
                 self.stop.set()
 
     def reset(self) -> None:
-        """Counts an answer."""
+        """Count an answer."""
         with self._lock:
             self._in_a_row = 0
 
     def check(self, base_url: str) -> None:
-        """Raises an EndpointError if the questions were not worth going on with."""
+        """Raise an EndpointError if too many questions failed to go on."""
         if self._fatal is not None:
             raise self._fatal
         if self.stop.is_set():
             raise self.stopped(base_url)
 
     def stopped(self, base_url: str) -> EndpointError:
-        """Returns the error that ends the run: nothing of the batch is dropped, and what was answered is cached."""
+        """Return the error that ends the run: nothing of the batch is dropped, and what was answered is cached."""
         return EndpointError(
             f"the prompt stage stops: {self._n_failed} clips in this batch got no usable answer from {base_url}, "
             f"the last because {self._last}. Check the endpoint and the model, and start again: answers that came are "

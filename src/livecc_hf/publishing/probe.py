@@ -52,7 +52,8 @@ def say(cls, config, processor, source, revision, base):
     return " ".join(segment.text for segment in segments)
 
 
-def main():
+def main() -> None:
+    """Load as the arguments say, and print what was found as JSON."""
     sys.meta_path.insert(0, _Blocked)
     try:
         told = load(**json.loads(sys.argv[1]))

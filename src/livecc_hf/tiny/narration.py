@@ -34,7 +34,7 @@ NARRATORS: dict[str, dict[str, str]] = {
 
 
 def narrator_verbs(narrator: str) -> dict[str, str]:
-    """A narrator's verb for each verb of the world.
+    """Return a narrator's verb for each verb of the world.
 
     Raises:
         ValueError: if there is no such narrator.
@@ -45,7 +45,7 @@ def narrator_verbs(narrator: str) -> dict[str, str]:
 
 
 def sentence(event: Event, narrator: str = DEFAULT_NARRATOR) -> str:
-    """What a narrator says, e.g. ``Red ball hits square.``
+    """Return what a narrator says, e.g. ``Red ball hits square.``
 
     Raises:
         ValueError: if there is no such narrator.
@@ -55,7 +55,7 @@ def sentence(event: Event, narrator: str = DEFAULT_NARRATOR) -> str:
 
 
 def narrate(events: list[Event], duration_s: float, narrator: str = DEFAULT_NARRATOR) -> list[Word]:
-    """The spoken words of a clip.
+    """Return the spoken words of a clip.
 
     A narrator speaks one sentence a beat; beats start at 0.5 s, 1.5 s ..., so that a sentence of four
     words ends with the last frame of the one-second turn it belongs to. An event that finds the

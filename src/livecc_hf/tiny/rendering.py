@@ -62,7 +62,7 @@ def draw_frame(scene: Scene, time_s: float, size_px: int) -> np.ndarray:
 
 
 def write_video(scene: Scene, path: str | Path, size_px: int = VIDEO_SIZE_PX, fps: int = VIDEO_FPS) -> None:
-    """Writes a scene as an H.264 mp4 of ``round(duration_s * fps)`` frames."""
+    """Write a scene as an H.264 mp4 of ``round(duration_s * fps)`` frames."""
     import av
 
     with av.open(f"file:{path}", "w") as container:  # a name may hold a colon
@@ -152,7 +152,7 @@ def _outline(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _mark(kind: str, step: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """A white sign around an object: a ring after a change of colour, dashes after a hit, an arc after a turn,
+    """Draw a white sign around an object: a ring after a change of colour, dashes after a hit, an arc after a turn,
     four sparks when it appears."""
     growth = (step + 0.5) / _MARK_STEPS
     distance = np.hypot(u, v)
@@ -170,7 +170,7 @@ def _mark(kind: str, step: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _ghost(shape: str, colour: str, step: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The fading outline of an object that disappeared."""
+    """Draw the fading outline of an object that disappeared."""
     growth = (step + 0.5) / _MARK_STEPS
     inside = np.abs(_outline(shape, u, v) + 0.13) < 0.13
     alpha = np.where(inside, 1 - 0.5 * growth, 0)[..., None].astype(np.float32)
@@ -183,7 +183,7 @@ def _cover(distance: np.ndarray, soft: float) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _background(size_px: int) -> np.ndarray:
-    """A dark blue floor, lighter in the middle, with a thin frame; float32 (size_px, size_px, 3)."""
+    """Return a dark blue floor, lighter in the middle, with a thin frame; float32 (size_px, size_px, 3)."""
     side_px = size_px * _DETAIL
     axis = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px - 0.5
     glow = np.clip(1 - 1.3 * np.hypot(axis[None, :], axis[:, None]), 0, 1)[..., None]

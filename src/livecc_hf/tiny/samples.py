@@ -47,7 +47,7 @@ class Clip:
 
 
 def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str = DEFAULT_NARRATOR) -> Clip:
-    """A scene of ``duration_s`` seconds in one of `MOODS`, told by one of `NARRATORS`.
+    """Return a scene of ``duration_s`` seconds in one of `MOODS`, told by one of `NARRATORS`.
 
     Raises:
         ValueError: if the mood or the narrator is unknown.
@@ -64,7 +64,7 @@ def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str
 
 
 def cut_window(clip: Clip, window_s: int, seed: int) -> Clip:
-    """A part of a clip that starts on a whole second: its frames, and the words heard while they were shown.
+    """Return a part of a clip that starts on a whole second: its frames, and the words heard while they were shown.
 
     Raises:
         ValueError: if the clip is shorter than the window.
@@ -118,7 +118,7 @@ def list_words(scene: Scene, start_s: float, end_s: float) -> list[str]:
 
 
 def like_decoded(frames: np.ndarray, seed: int) -> np.ndarray:
-    """Adds what an mp4 adds: a small shift of brightness and noise."""
+    """Add what an mp4 adds: a small shift of brightness and noise."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(-4, 4, frames.shape, dtype=np.int16)
     noise += rng.integers(-3, 2, (len(frames), 1, 1, 1), dtype=np.int16)

@@ -84,7 +84,7 @@ class ObjectTrack:
         return x + vx * (time_s - start_s), y + vy * (time_s - start_s), vx, vy
 
     def colour_at(self, time_s: float) -> str:
-        """The colour at a time."""
+        """Return the colour at a time."""
         colour = self.colours[0][1]
         for start_s, name in self.colours:
             if start_s > time_s:

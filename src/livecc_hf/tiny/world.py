@@ -57,7 +57,7 @@ class _RejectedError(Exception):
 
 
 def simulate(seed: int, duration_s: float, options: WorldOptions | None = None) -> Scene:
-    """Simulates one clip.
+    """Simulate one clip.
 
     Args:
         seed: fixes every choice.

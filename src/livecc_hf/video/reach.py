@@ -105,7 +105,7 @@ class _StreamReach:
 def _common(
     some: list[tuple[Fraction, Fraction]], others: list[tuple[Fraction, Fraction]]
 ) -> Iterator[tuple[Fraction, Fraction]]:
-    """The stretches of time that lie in both of two lists, where they are long enough."""
+    """Return the stretches of time that lie in both of two lists, where they are long enough."""
     for begin, end in some:
         for other_begin, other_end in others:
             common = max(begin, other_begin), min(end, other_end)

@@ -82,7 +82,7 @@ class HeldOutClip:
 
 
 def held_out_seed(index: int) -> int:
-    """The seed of an evaluation clip: negative, which no training clip is."""
+    """Return the seed of an evaluation clip: negative, which no training clip is."""
     return -1 - index
 
 

@@ -56,7 +56,7 @@ class NarrationScore:
         return _rate(self.silent_turns, self.quiet_turns)
 
     def add(self, other: NarrationScore) -> None:
-        """Adds another clip's counts."""
+        """Add another clip's counts."""
         for name in ("events", "told", "phrases", "right"):
             getattr(self, name).update(getattr(other, name))
         self.delays_s += other.delays_s
