@@ -22,16 +22,16 @@ def frames(load_frames):
 
 
 @pytest.fixture
-def n_reads(monkeypatch):
-    """The steps of the reads so far."""
-    reads, read = [], DecodeStep.step
+def steps_run(monkeypatch):
+    """The steps so far: the object, once for each token."""
+    run, step_of = [], DecodeStep.step
 
     def counted(step, *args):
-        reads.append(step)
-        return read(step, *args)
+        run.append(step)
+        return step_of(step, *args)
 
     monkeypatch.setattr(DecodeStep, "step", counted)
-    return reads
+    return run
 
 
 @pytest.fixture
@@ -49,19 +49,19 @@ def fixed(make_model):
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
 @pytest.mark.parametrize("window", ["sliding", "none", "reprefill"])
-def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, processor, n_reads, monkeypatch):
+def test_a_stream_says_the_same(window, is_ahead, frames, make_model, fixed, processor, steps_run, monkeypatch):
     expected = make_model("mrope").start_stream(processor, OPTIONS, window=window).push(frames)
-    assert not n_reads
+    assert not steps_run
     monkeypatch.setattr(generation, "_runs_async", lambda device: is_ahead)
     assert_same(fixed().start_stream(processor, OPTIONS, window=window).push(frames), expected)
-    assert len(n_reads) > 3 * len(expected)
-    assert all(len(step.graphed.graphs) == 1 for step in n_reads)
+    assert len(steps_run) > 3 * len(expected)
+    assert all(len(step.graphed.graphs) == 1 for step in steps_run)
 
 
 @pytest.mark.parametrize("is_replayed", [True, False], ids=["replayed", "called"])
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["waiting", "ahead"])
 def test_streams_of_a_pool_say_the_same_whoever_speaks(
-    is_ahead, is_replayed, frames, make_model, fixed, processor, n_reads, monkeypatch
+    is_ahead, is_replayed, frames, make_model, fixed, processor, steps_run, monkeypatch
 ):
     shown = [frames, frames.flip(0)[:12], frames.flip(3)[:18]]
     lengths = [6, 1, 3]  # so that some are silent in each step
@@ -83,58 +83,58 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
             hook.remove()
     for stream, expected in zip(streams, alone):
         assert_same(taken(stream), expected)
-    assert n_reads
-    assert bool(len(n_reads[-1].graphed.graphs)) is is_replayed
+    assert steps_run
+    assert bool(len(steps_run[-1].graphed.graphs)) is is_replayed
 
 
-def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, n_reads):
+def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, steps_run):
     """Those up to the last that speaks, rounded up to a power of two, or to all there are."""
     pool = CommentaryPool(fixed(), processor, max_streams=6)
     sizes = []
     for stream in [pool.join(OPTIONS) for _ in range(6)]:
         stream.push(frames[:6])
         run_all(pool)
-        sizes.append([len(graph.inputs[0]) for graph in n_reads[-1].graphed.graphs])
+        sizes.append([len(graph.inputs[0]) for graph in steps_run[-1].graphed.graphs])
     assert sizes == [[1], [1, 2], [1, 2, 4], [1, 2, 4], [1, 2, 4, 6], [1, 2, 4, 6]]
 
 
-def test_a_step_is_kept_until_the_memory_grows(frames, fixed, processor, n_reads):
+def test_a_step_is_kept_until_the_memory_grows(frames, fixed, processor, steps_run):
     stream = fixed().start_stream(processor, OPTIONS, window="none")
     stream.push(frames[:12])
-    assert len(set(map(id, n_reads))) == 1  # 4 turns
+    assert len(set(map(id, steps_run))) == 1  # 4 turns
     capacity = stream.state.cache.memory.capacity
     while stream.state.cache.memory.capacity == capacity:
         stream.push(frames[:2])
     stream.push(frames[:2])
-    assert len(set(map(id, n_reads))) == 2
+    assert len(set(map(id, steps_run))) == 2
 
 
-def test_it_goes_with_its_stream(frames, fixed, processor, n_reads):
+def test_it_goes_with_its_stream(frames, fixed, processor, steps_run):
     stream = fixed().start_stream(processor, OPTIONS)
     stream.push(frames[:12])
     memory = weakref.ref(stream.state.cache.memory)
     assert memory().step is not None
     gc.disable()  # on a GPU it would keep gigabytes until garbage is collected
     try:
-        n_reads.clear()
+        steps_run.clear()
         del stream
         assert memory() is None
     finally:
         gc.enable()
 
 
-def test_one_stream_has_none_where_something_hangs_on_a_module(frames, fixed, processor, n_reads):
+def test_one_stream_has_none_where_something_hangs_on_a_module(frames, fixed, processor, steps_run):
     model = fixed()
     for module in (model.model.language_model.layers[0].mlp.up_proj, model.lm_head, model.get_input_embeddings()):
         calls = []
         hook = module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         segment = model.start_stream(processor, OPTIONS).push(frames[:6])[0]
         hook.remove()
-        assert not n_reads
+        assert not steps_run
         assert len(calls) >= len(segment.token_ids)
     with graphs_disabled():
         model.start_stream(processor, OPTIONS).push(frames[:6])
-    assert not n_reads
+    assert not steps_run
 
 
 def test_on_a_cpu_there_is_none(make_model):
@@ -143,7 +143,7 @@ def test_on_a_cpu_there_is_none(make_model):
     assert accelerate(copy.deepcopy(model).to("meta")).decode_step is not None
 
 
-def test_it_runs_under_autocast(frames, fixed, processor, n_reads):
+def test_it_runs_under_autocast(frames, fixed, processor, steps_run):
     """As live commentary does on a float32 model that trains in bfloat16; the graphs of before stay."""
     model = fixed()
     pool = CommentaryPool(model, processor, max_streams=2)
@@ -153,7 +153,7 @@ def test_it_runs_under_autocast(frames, fixed, processor, n_reads):
             stream.push(frames[:6] if not autocast else frames[6:8])
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             run_all(pool)
-    assert len(n_reads[-1].graphed.graphs) == 1
+    assert len(steps_run[-1].graphed.graphs) == 1
     assert all(len(taken(stream)) == 2 for stream in streams)
 
 
@@ -184,18 +184,18 @@ def four_bit_model(model):
 
 
 @pytest.mark.parametrize("make", [lora_model, four_bit_model])
-def test_adapters_and_four_bits_are_replayed_too(make, frames, make_model, processor, n_reads):
+def test_adapters_and_four_bits_are_replayed_too(make, frames, make_model, processor, steps_run):
     model = make(copy.deepcopy(make_model("mrope")))
     plain = make_model("mrope").start_stream(processor, OPTIONS).push(frames[:10])
     expected = model.start_stream(processor, OPTIONS).push(frames[:10])
     assert not torch.allclose(plain[0].logits[0], expected[0].logits[0], atol=1e-3)
-    assert not n_reads
+    assert not steps_run
     model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
     assert_same(model.start_stream(processor, OPTIONS).push(frames[:10]), expected)
-    assert all(len(step.graphed.graphs) == 1 for step in n_reads)
+    assert all(len(step.graphed.graphs) == 1 for step in steps_run)
 
 
-def test_an_adapter_that_is_switched_is_heard(frames, fixed, processor, n_reads):
+def test_an_adapter_that_is_switched_is_heard(frames, fixed, processor, steps_run):
     model = lora_model(fixed("mrope"))
     said = []
     for decode_step in (None, FixedDecoding(devices=["cpu"], capture=capture_eagerly)):
@@ -206,7 +206,7 @@ def test_an_adapter_that_is_switched_is_heard(frames, fixed, processor, n_reads)
             segments += stream.push(clip)
         said.append(segments)
     assert_same(*said)
-    assert len({id(step) for step in n_reads}) == 1
+    assert len({id(step) for step in steps_run}) == 1
 
 
 @pytest.mark.gpu
@@ -234,27 +234,25 @@ def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model,
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, make_model, processor, monkeypatch):
+def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, make_model, processor):
     """The first token is chosen, and the step after it made ready, while the device still computes."""
     model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
     stream = model.start_stream(processor, OPTIONS, do_sample=True, seed=0, output_logits=False)
     stream.push(frames[:6])  # the step is captured
-    prefill, to_host, turns = generation.read, generation.to_host, []
+    stream.feed(frames[6:8])
+    turn = stream.begin_turn()
 
-    def strict_after(*args):
-        logits = prefill(*args)
-        torch.cuda.set_sync_debug_mode("error")
-        turns.append(1)
-        return logits
+    def strict_in_between(part, run):
+        def traced(*args):
+            torch.cuda.set_sync_debug_mode("default")
+            found = run(*args)
+            torch.cuda.set_sync_debug_mode("error" if part == "prefill" else "default")
+            return found
 
-    def lenient(tokens):
-        torch.cuda.set_sync_debug_mode("default")
-        return to_host(tokens)
+        return traced
 
-    monkeypatch.setattr(generation, "read", strict_after)
-    monkeypatch.setattr(generation, "to_host", lenient)
     try:
-        stream.push(frames[6:10])
+        generation.generate(model, [turn.request], strict_in_between)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(turns) == 2
+    assert stream.end_turn(turn).token_ids
