@@ -169,6 +169,7 @@ def test_an_older_transformers_is_one_clear_line(tmp_path):
     assert done.stdout.splitlines() == [line] * 4
 
 
+@pytest.mark.slow
 def test_without_pyav_frames_still_stream_and_files_say_what_to_install(hub_folder, tmp_path):
     code = """
         import sys, torch
@@ -189,6 +190,7 @@ def test_without_pyav_frames_still_stream_and_files_say_what_to_install(hub_fold
     assert "pip install av" in done.stdout
 
 
+@pytest.mark.slow
 def test_is_refused_without_trust(hub_folder, tmp_path):
     code = """
         import sys
