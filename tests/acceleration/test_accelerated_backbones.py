@@ -1,0 +1,22 @@
+"""What makes a model faster on a GPU changes no numbers, whatever its backbone."""
+
+import pytest
+from backbones import BACKBONES, write_published
+from eager_graph import capture_eagerly
+from pooled import OPTIONS, assert_same
+
+from livecc_hf.acceleration.decoding import FixedDecoding
+from livecc_hf.acceleration.vision import use_lean_vision
+from livecc_hf.checkpoints.loading import load_model_and_processor
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_stream_says_the_same(name, load_frames, tmp_path):
+    folder, frames = write_published(name, tmp_path / name), load_frames("live_cc")[:10, :, :84, :112]
+    model, processor, _ = load_model_and_processor(folder, device="cpu", position_scheme="mrope")
+    expected = model.start_stream(processor, OPTIONS).push(frames)
+    use_lean_vision(model.model.visual)
+    model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
+    stream = model.start_stream(processor, OPTIONS)
+    assert_same(stream.push(frames), expected)
+    assert len(stream.state.cache.memory.step[1].graphed.graphs) == 1
