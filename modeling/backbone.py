@@ -115,7 +115,7 @@ class Backbone:
         return text
 
     def video_text(self, video_token: str, grid_thw: Sequence[int], fps: float, frames_indices: Sequence[int]) -> str:
-        """Return what stands for a video in a processor's call, in place of one `video_token`.
+        """Return what stands for a video in a processor's call, instead of one `video_token`.
 
         Args:
             video_token: the placeholder of one vision token.

@@ -62,12 +62,12 @@ class DecodeSlots:
         """Return what streams have (B, ...) at their slots, (slots, ...); zeros elsewhere."""
         if self._is_all:
             return rows
-        placed = rows.new_zeros(self._n_slots, *rows.shape[1:])
-        return placed.index_copy_(0, self._index(rows.device), rows)
+        in_slots = rows.new_zeros(self._n_slots, *rows.shape[1:])
+        return in_slots.index_copy_(0, self._index(rows.device), rows)
 
-    def from_slots(self, placed: torch.Tensor) -> torch.Tensor:
+    def from_slots(self, in_slots: torch.Tensor) -> torch.Tensor:
         """Return what the streams have (B, ...) from what all slots have, (slots, ...)."""
-        return placed if self._is_all else placed[self._index(placed.device)]
+        return in_slots if self._is_all else in_slots[self._index(in_slots.device)]
 
     def _index(self, device: torch.device) -> torch.Tensor:
         if device not in self._on_device:

@@ -86,7 +86,7 @@ class FrameQueue:
         """Return frames in the size in which the model sees them; :meth:`add` takes them as they are then.
 
         Where limits leave no whole number of patches between them, resizing what is resized gives another size. So this
-        is the one place where a stream's frames are resized, and what it returns is not resized again.
+        alone resizes a stream's frames, and what it returns is not resized again.
 
         Raises:
             ValueError: if the frames have another form.

@@ -58,7 +58,7 @@ def generate(
         model: a `LiveCCForConditionalGeneration`.
         requests: the turns.
         trace: for measuring: takes `"prefill"` or `"decode"` and the function that does it, and returns what is called
-            in its place.
+            instead.
 
     Raises:
         ContextFullError: if a turn does not fit into the model's positions; no state has changed.

@@ -49,7 +49,7 @@ ANSWER_START = f"{IM_START}assistant\n"
 
 @dataclass(frozen=True)
 class TurnSpan:
-    """The place of one turn in a stream.
+    """Where one turn stands in a stream.
 
     Attributes:
         first_frame: index of the turn's first frame.

@@ -142,7 +142,7 @@ def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None
 
 
 def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list]:
-    """Take from `grids` (by type, changed in place) those of one sequence's vision tokens, in order."""
+    """Take from `grids` (by type, which is changed) those of one sequence's vision tokens, in order."""
     taken = []
     i = 0
     kinds = types.tolist()
@@ -250,12 +250,12 @@ def model_class(backbone: str) -> type[LiveCCForConditionalGeneration]:
 
 def _beside(ours: type, stock: type, backbone: str) -> type:
     """Return the class that has one of ours and a stock class for bases; made once."""
-    place = f"{ours.__name__}_{backbone}"
-    if place not in globals():
-        # Ours by name, by which transformers looks up key layouts and writes configs; pickles find it by its place.
-        names = {"__module__": __name__, "__qualname__": place, "__doc__": ours.__doc__}
-        globals()[place] = type(ours.__name__, (ours, stock), names)
-    return globals()[place]
+    name = f"{ours.__name__}_{backbone}"
+    if name not in globals():
+        # Ours by name, by which transformers looks up key layouts and writes configs; pickles find it by that name.
+        names = {"__module__": __name__, "__qualname__": name, "__doc__": ours.__doc__}
+        globals()[name] = type(ours.__name__, (ours, stock), names)
+    return globals()[name]
 
 
 def __getattr__(name: str) -> type:

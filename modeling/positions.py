@@ -1,7 +1,7 @@
 """Rotary position schemes: which (temporal, height, width) position each token of a stream has.
 
 Queries and keys are rotated by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the
-same number three times; a vision token has its place in the grid of its vision block; what follows a block goes on from
+same number three times; a vision token has one in the grid of its vision block; what follows a block goes on from
 the largest position used so far, plus one. Qwen2.5-VL's temporal positions grow by more than 1; Qwen3-VL's blocks have
 one temporal position each.
 
@@ -83,7 +83,7 @@ def extend_positions(
     Args:
         token_types: 0 text, 1 image, 2 video for each of the L new tokens; a vision token run is split by `grids_thw`.
         grids_thw: (t, h, w) in patches of the images and videos among them, in order.
-        state: how far the sequence has come; changed in place.
+        state: how far the sequence has come; it is changed.
         scheme: one of `POSITION_SCHEMES`.
         message_ends: which tokens end a message; only scheme ``reference`` asks.
         merge_size: patches merged to one token along height and width.

@@ -232,7 +232,7 @@ class VideoSource:
         return clock_start(self.container, default)
 
     def may_seek(self) -> bool:
-        """Return whether a time leads to one place of the file: where its index names all of its pictures."""
+        """Return whether a time leads to one position in the file: where its index names all of its pictures."""
         name = self.container.format.name
         return self.stream.frames > 0 and (name == "avi" or "mp4" in name)
 
@@ -290,7 +290,7 @@ class VideoSource:
         """Seek to `margin_s` before `start` (seconds), and return the frames from a key frame before `start` on.
 
         Returns:
-            `None` if the file did not go to such a place: use another source then.
+            `None` if the file did not go to such a position: use another source then.
         """
         try:
             ticks = math.floor((start - margin_s) / self.stream.time_base)

@@ -81,7 +81,7 @@ class SteadyClock(Generic[TimeT]):
         if usual > self._max_gap:  # the rate by the header is damage, too
             self._usual = max(1, second // 25) if isinstance(usual, int) else FALLBACK_DURATION_S * second
         # A damaged time table makes a wrong rate, too.
-        self._going_on = max(_MIN_RESTART_S * second, MIN_RESTART_FRAMES * min(self._usual, second))
+        self._longest_step = max(_MIN_RESTART_S * second, MIN_RESTART_FRAMES * min(self._usual, second))
         self._steps: deque[Any] = deque(maxlen=_RECENT_STEPS)
         self._offsets: list[Any] = [0]
         self.last: TimeT | None = None
@@ -102,7 +102,7 @@ class SteadyClock(Generic[TimeT]):
             self.last = time if time is not None else 0 * self._usual
         elif time is None:
             self.last = last + self._usual
-        elif 0 <= (step := time - self._offsets[0] - last) <= self._going_on:
+        elif 0 <= (step := time - self._offsets[0] - last) <= self._longest_step:
             self._steps.append(step)
             self.last = last + step
         else:
@@ -135,7 +135,7 @@ class SteadyClock(Generic[TimeT]):
     def _settled(self, time: Any, last: Any, reached: Any) -> Any | None:
         steps = {offset: time - offset - last for offset in self._offsets}
         # What goes on where a past clock stopped ends damage to a few times; else the clock is as it was.
-        fitting = [offset for offset, step in steps.items() if 0 <= step <= self._going_on]
+        fitting = [offset for offset, step in steps.items() if 0 <= step <= self._longest_step]
         limit = reached - last + self._max_gap
         fitting += [offset for offset, step in steps.items() if 0 <= step <= limit]
         if fitting:
@@ -143,7 +143,7 @@ class SteadyClock(Generic[TimeT]):
             self._offsets.remove(offset)
         else:
             behind = -steps[self._offsets[0]]
-            if 0 < behind <= self._going_on:
+            if 0 < behind <= self._longest_step:
                 return None
             self.n_restarts += behind > 0
             self.n_jumps += behind < 0

@@ -1,6 +1,6 @@
-"""What a stream remembers: which spans of its context stay when time goes on.
+"""What a stream remembers: which spans of its context stay, and which are evicted.
 
-A context is a row of spans, each the text or the vision of one turn. As in StreamingVLM (arXiv 2510.09608) vision
+A context is a list of spans, each the text or the vision of one turn. As in StreamingVLM (arXiv 2510.09608) vision
 stays for some seconds, text for some hundred tokens, and the beginning (the attention sink) for ever.
 """
 

@@ -6,7 +6,7 @@ About 15 minutes on 2 quiet cores. Writes benchmarks/results/data.json: the whol
 its two model stages on a million caption lines, a profile of it, the engines local and ray with 1 and 2 workers, and
 from the measured rates what 10 million videos take.
 Every run is a process of its own, with all that it starts; each is repeated and the fastest counts. Rates a core are
-those of processor time, which other work on the machine disturbs least; --small is for trying the script.
+those of CPU time, which other work on the machine disturbs least; --small is for trying the script.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ RECIPE = ROOT / "recipes/data/pretrain.yaml"
 STAGES = "metadata,captions,language,pretrain_clips"  # those of the recipe that run no model of ours
 PACKAGE = str(ROOT / "src" / "livecc_hf")
 _SAMPLE_S = 0.1  # between two looks at the processes
-_PROFILE_S = 0.002  # of processor time, between two samples of the profile
+_PROFILE_S = 0.002  # of CPU time, between two samples of the profile
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 _ASSEMBLY = "writing the dataset"  # what the build says when all units are done
 
@@ -35,7 +35,7 @@ class Run:
     Attributes:
         wall_s: from its start to its end, imports included.
         units_s: of that, until the last unit was done.
-        cpu_s: processor time of it and all processes it started.
+        cpu_s: CPU time of it and all processes it started.
         peak_mb: most resident memory of all of them at a time, 1e6 bytes; what they share counts in each.
         clips: in the dataset.
         stages: statistics of each stage, as in funnel.json.
@@ -80,7 +80,7 @@ def run_profile(manifest: Path, out: Path) -> dict[str, Any]:
 
 
 def best(runs: Sequence[Run]) -> Run:
-    """Return the fastest of repeated runs: least wall, units' and processor time, each by itself, and most memory."""
+    """Return the fastest of repeated runs: least wall, units' and CPU time, each by itself, and most memory."""
     least = {key: min(getattr(run, key) for run in runs) for key in ("wall_s", "units_s", "cpu_s")}
     fastest = min(runs, key=lambda run: run.cpu_s)
     return replace(fastest, peak_mb=max(run.peak_mb for run in runs), **least)
@@ -127,7 +127,7 @@ class _TreeWatch:
 
     @property
     def cpu_s(self) -> float:
-        """Processor time of all processes, but for what each did after it was last looked at."""
+        """CPU time of all processes, but for what each did after it was last looked at."""
         return sum(self._cpu_of.values())
 
     def stop(self) -> None:

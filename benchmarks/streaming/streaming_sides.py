@@ -35,7 +35,7 @@ class TurnTimes:
 
     Attributes:
         turn_s: all of it.
-        cpu_s: processor time of this process; other work on the machine lengthens it less.
+        cpu_s: CPU time of this process; other work on the machine lengthens it less.
         first_token_s: up to the first token.
         parts_s: its split, by `PARTS`; what is in two of them counts for the inner one.
         token_ids: what was generated.
