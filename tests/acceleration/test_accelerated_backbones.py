@@ -7,13 +7,14 @@ from pooled import OPTIONS, assert_same
 
 from livecc_hf.acceleration.decoding import FixedDecoding
 from livecc_hf.acceleration.vision import use_lean_vision
-from livecc_hf.checkpoints.loading import load_model_and_processor
+from livecc_hf.checkpoints.checkpoint import open_checkpoint
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_stream_says_the_same(name, load_frames, tmp_path):
     folder, frames = write_published(name, tmp_path / name), load_frames("live_cc")[:10, :, :84, :112]
-    model, processor, _ = load_model_and_processor(folder, device="cpu", position_scheme="mrope")
+    checkpoint = open_checkpoint(folder, position_scheme="mrope")
+    model, processor = checkpoint.load_base(device="cpu").eval(), checkpoint.load_processor()
     expected = model.start_stream(processor, OPTIONS).push(frames)
     use_lean_vision(model.model.visual)
     model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
