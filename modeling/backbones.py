@@ -63,11 +63,12 @@ def backbone_of_patches(patch_size: int | None) -> str:
     Raises:
         ValueError: if none has.
     """
-    sizes = {name: find_backbone(name).patch_size for name in BACKBONES}
-    for name, size in sizes.items():
-        if patch_size in (None, size):
+    sizes = []
+    for name in BACKBONES:
+        sizes.append(find_backbone(name).patch_size)
+        if patch_size in (None, sizes[-1]):
             return name
     raise ValueError(
-        f"the video processor's patch_size is {patch_size!r:.80}: expected one of {sorted(set(sizes.values()))}, such "
-        "as the model's own processor has"
+        f"the video processor's patch_size is {patch_size!r:.80}: expected one of {sorted(set(sizes))}, as the "
+        "model's own processor has"
     )

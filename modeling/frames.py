@@ -22,7 +22,7 @@ class PreparedFrames:
     """Frames in the size in which the model sees them: nothing resizes them again.
 
     Attributes:
-        pixels: uint8 (T, 3, H, W), RGB; H and W are multiples of 28.
+        pixels: uint8 (T, 3, H, W), RGB; H and W are multiples of the backbone's factor, 28 or 32.
         source_px: (height, width) that they had before.
     """
 

@@ -21,8 +21,9 @@ FRAME_STEP_S = 1 / FRAMES_PER_SECOND
 
 MAX_FRAMES = 480  # 240 s
 PIXELS_PER_TOKEN = 28 * 28  # a merged 2x2 block of 14-pixel patches
-MIN_FRAME_PIXELS = 100 * PIXELS_PER_TOKEN
-MAX_FRAME_PIXELS = 768 * PIXELS_PER_TOKEN
+MIN_FRAME_TOKENS, MAX_FRAME_TOKENS = 100, 768  # of a frame pair
+MIN_FRAME_PIXELS = MIN_FRAME_TOKENS * PIXELS_PER_TOKEN
+MAX_FRAME_PIXELS = MAX_FRAME_TOKENS * PIXELS_PER_TOKEN
 VIDEO_TOKEN_BUDGET = 24576
 
 CONTINUATION = " ..."
@@ -42,7 +43,7 @@ UNSPACED = (
 )
 _NEEDLESS_SPACE = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
-PROMPT_START = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"
+PROMPT_START = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"  # see `prompt_start`
 TURN_JOINT = f"{IM_END}\n"
 ANSWER_START = f"{IM_START}assistant\n"
 
@@ -133,7 +134,19 @@ def query_text(query: str, title: str | None = None, previous: str | None = None
     return f"{query}\n{title_line}\n{previous or ''}".strip()
 
 
-def user_turn(start_s: float, end_s: float, query: str = "", video: str = VIDEO_PAD) -> str:
+def prompt_start(system_prompt: str | None) -> str:
+    """Return what opens a conversation: a system message, or nothing where there is none."""
+    return "" if system_prompt is None else f"{IM_START}system\n{system_prompt}{IM_END}\n"
+
+
+def vision_text(labels: Sequence[str] = ("",), video: str = VIDEO_PAD) -> str:
+    """Return vision blocks, each behind the text of its own that the backbone puts there; see `Backbone`."""
+    return "".join(f"{label}{VISION_START}{video}{VISION_END}" for label in labels)
+
+
+def user_turn(
+    start_s: float, end_s: float, query: str = "", video: str = VIDEO_PAD, labels: Sequence[str] = ("",)
+) -> str:
     """Return one user turn up to where the assistant's words begin, without what stands before it.
 
     Args:
@@ -141,8 +154,9 @@ def user_turn(start_s: float, end_s: float, query: str = "", video: str = VIDEO_
         end_s: end in seconds from the stream's start.
         query: the query's text where this turn carries one (see :func:`query_text`).
         video: the placeholder between the vision tokens.
+        labels: the text before each vision block (see `Backbone.vision_blocks`).
     """
-    content = f"{time_label(start_s, end_s)}{VISION_START}{video}{VISION_END}{query}"
+    content = f"{time_label(start_s, end_s)}{vision_text(labels, video)}{query}"
     return f"{IM_START}user\n{content}{IM_END}\n{ANSWER_START}"
 
 
@@ -190,7 +204,7 @@ def assign_words(words: Sequence[Sequence], last_frame_times_s: Sequence[float])
     return turns, len(words) - i
 
 
-def frame_pixel_budget(n_frames: int) -> int:
+def frame_pixel_budget(n_frames: int, pixels_per_token: int = PIXELS_PER_TOKEN) -> int:
     """Return the most pixels one frame of a clip may have, so that a clip stays within the token budget.
 
     max(min(768, 24576 * 2 / n_frames), 105) * 28 * 28, from LiveCC's video reader (a frame pair makes one
@@ -198,6 +212,7 @@ def frame_pixel_budget(n_frames: int) -> int:
 
     Args:
         n_frames: frames in the clip.
+        pixels_per_token: pixels of a frame for each token: 28 * 28, or what the backbone has.
     """
-    share = VIDEO_TOKEN_BUDGET * 2 / n_frames * PIXELS_PER_TOKEN
-    return int(max(min(MAX_FRAME_PIXELS, share), MIN_FRAME_PIXELS * 1.05))
+    share = VIDEO_TOKEN_BUDGET * 2 / n_frames
+    return int(max(min(MAX_FRAME_TOKENS, share), MIN_FRAME_TOKENS * 1.05) * pixels_per_token)

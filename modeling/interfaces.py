@@ -39,10 +39,12 @@ class ProcessorForStreams(Protocol):
     Attributes:
         video_processor: resizes frames and cuts them into patches.
         default_query: what is asked where a stream's options do not say.
+        backbone: of the model that it is for.
     """
 
     video_processor: LiveCCVideoProcessor
     default_query: str
+    backbone: str
 
     @property
     def end_id(self) -> int:
@@ -59,8 +61,16 @@ class ProcessorForStreams(Protocol):
     def checked_text(self, text: str) -> str:
         """Return a text of a user's, or raise `ValueError` where it holds a control token."""
 
-    def turn_ids(self, start_s: float, end_s: float, n_video_tokens: int, query: str, is_first: bool) -> list[int]:
-        """Return the tokens of a turn up to the model's words."""
+    def turn_prompt(
+        self,
+        start_s: float,
+        end_s: float,
+        n_video_tokens: int,
+        query: str = "",
+        is_first: bool = False,
+        n_patches: int | None = None,
+    ) -> Any:
+        """Return the tokens of a turn up to the model's words (`token_ids`), and where its vision begins in them."""
 
     def question_ids(self, question: str) -> list[int]:
         """Return the tokens of a question up to its answer."""

@@ -32,6 +32,8 @@ class PrefillInput:
         frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
         video_processor: the :class:`LiveCCVideoProcessor` that cuts them.
         n_new_tokens: how many tokens will be generated after this, at most.
+        vision_first: where in `token_ids` begins what is forgotten with the frames; default: with the marker before
+            the first vision token.
     """
 
     state: StreamState
@@ -43,6 +45,7 @@ class PrefillInput:
     frames: torch.Tensor | None = None
     video_processor: LiveCCVideoProcessor | None = None
     n_new_tokens: int = 1
+    vision_first: int | None = None
 
     @property
     def grid_thw(self) -> tuple[int, int, int] | None:
@@ -181,19 +184,26 @@ def _plan(model: ModelForStreams, prefill_input: PrefillInput) -> _PrefillPlan:
     positions, spans = copy.copy(state.positions), list(state.spans)
     types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
     ends = [token == prefill_input.message_end_id for token in token_ids]
-    grids = [] if prefill_input.grid_thw is None else [prefill_input.grid_thw]
+    backbone = config.find_backbone()
+    grids = [] if prefill_input.grid_thw is None else backbone.block_grids(prefill_input.grid_thw)
+    step = backbone.temporal_step(config.vision_config)
     rows = []
-    for kind, first, last in _parts(types, len(state.pending_ids) + prefill_input.n_closing if spans else 0):
+    n_pending = len(state.pending_ids)
+    n_closing = n_pending + prefill_input.n_closing if spans else 0
+    vision_first = None if prefill_input.vision_first is None else n_pending + prefill_input.vision_first
+    for kind, first, last in _parts(types, n_closing, vision_first):
         before = positions.next_position
         in_part = slice(first, last)
+        in_vision = grids if kind == VISION else []
         rows.append(
             extend_positions(
                 types[in_part],
-                grids if kind == VISION else [],
+                in_vision,
                 positions,
                 config.position_scheme,
                 message_ends=ends[in_part],
                 merge_size=config.vision_config.spatial_merge_size,
+                temporal_steps=[step] * len(in_vision),
             )
         )
         if first == 0 and spans:
@@ -206,11 +216,12 @@ def _plan(model: ModelForStreams, prefill_input: PrefillInput) -> _PrefillPlan:
     return _PrefillPlan(token_ids, torch.cat(rows, dim=1), positions, spans)
 
 
-def _parts(types: list[int], n_closing: int) -> list[tuple[str, int, int]]:
+def _parts(types: list[int], n_closing: int, vision_first: int | None) -> list[tuple[str, int, int]]:
     """Split new tokens into (kind, first, end): what closes the turn before, text, vision with its markers, text."""
     parts = [(TEXT, 0, n_closing), (TEXT, n_closing, len(types))]
     if VIDEO_TYPE in types:
-        first, end = types.index(VIDEO_TYPE) - 1, len(types) - types[::-1].index(VIDEO_TYPE) + 1
+        first = types.index(VIDEO_TYPE) - 1 if vision_first is None else vision_first
+        end = len(types) - types[::-1].index(VIDEO_TYPE) + 1
         parts[1:] = [(TEXT, n_closing, first), (VISION, first, end), (TEXT, end, len(types))]
     return [part for part in parts if part[1] < part[2]]
 
@@ -239,7 +250,10 @@ def _video_inputs(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> dic
 
 
 def _patches(videos: Sequence[tuple[torch.Tensor, LiveCCVideoProcessor]], device: torch.device) -> torch.Tensor:
-    """Return the patches (patches, 1176) of all frames; those of videos of one size are cut together, on the device."""
+    """Return the patches (patches, 3 * 2 * patch size²) of all frames.
+
+    Those of videos of one size are cut together, on the device.
+    """
     alike: dict[tuple, list[int]] = {}
     for i, (frames, by) in enumerate(videos):
         alike.setdefault((id(by), frames.shape, frames.device), []).append(i)

@@ -5,42 +5,73 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
+from .configuration_livecc import LiveCCConfig  # first: checks transformers' version # isort: skip
 from transformers import Qwen2VLProcessor
 from transformers.image_utils import SizeDict
 
+from .backbone import Backbone
+from .backbones import BACKBONES, backbone_of_patches, check_backbone, find_backbone
 from .frames import is_picture, rgb_picture
 from .grammar import (
+    ANSWER_START,
     CONTINUATION,
     DEFAULT_QUERY,
+    FRAMES_PER_SECOND,
     IM_END,
     IM_START,
-    PROMPT_START,
+    TURN_FRAMES,
     TURN_JOINT,
-    VISION_START,
+    VIDEO_PAD,
+    prompt_start,
     question_turn,
     strip_continuation,
-    user_turn,
+    time_label,
+    vision_text,
 )
 from .video_loading import read_picture
-from .video_processing_livecc import LiveCCVideoProcessor, is_image_file, resize_limits
+from .video_processing_livecc import (
+    LiveCCVideoProcessor,
+    counts_whole_videos,
+    frame_limits,
+    is_image_file,
+    resize_limits,
+)
 
 MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
 _CUT_CHARACTER = re.compile(rf"\N{{REPLACEMENT CHARACTER}}+(?=({re.escape(CONTINUATION)})?\s*$)")
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
+@dataclass(frozen=True)
+class TurnPrompt:
+    """The tokens of a user turn.
+
+    Attributes:
+        token_ids: from the end of the turn before to where the words begin.
+        vision_first: where in them begins what is forgotten with the turn's vision.
+    """
+
+    token_ids: list[int]
+    vision_first: int
+
+
 class StreamingProcessor(Qwen2VLProcessor):
-    """Qwen2-VL's processor that also speaks LiveCC's streaming grammar.
+    """A backbone's processor that also speaks LiveCC's streaming grammar.
 
     Args:
         image_processor: as in Qwen2-VL.
         tokenizer: Qwen2's, or another with its special tokens.
-        video_processor: a :class:`LiveCCVideoProcessor`; Qwen2-VL's own is replaced by one.
-        chat_template: Qwen2-VL's chat template.
+        video_processor: a :class:`LiveCCVideoProcessor`; the backbone's own is replaced by one.
+        chat_template: the backbone's chat template.
         default_query: what a stream without a query asks for; saved with the processor.
+        backbone: of the model, saved with the processor; default: what the video processor's patches tell, Qwen2-VL
+            where they are 14 pixels wide.
+
+    Raises:
+        ValueError: if the backbone is unknown, or the video processor's patches are not its.
     """
 
     def __init__(
@@ -50,6 +81,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         video_processor=None,
         chat_template=None,
         default_query: str = DEFAULT_QUERY,
+        backbone: str | None = None,
         **kwargs,
     ):
         if video_processor is not None and not hasattr(video_processor, "cut"):
@@ -58,6 +90,25 @@ class StreamingProcessor(Qwen2VLProcessor):
         if tokenizer is not None:
             tokenizer.padding_side = "left"  # what is generated follows what is asked, in a batch too
         self.default_query = default_query
+        self.backbone = (
+            backbone_of_patches(getattr(video_processor, "patch_size", None)) if backbone is None else backbone
+        )
+        self._check_backbone()
+
+    def find_backbone(self) -> Backbone:
+        """Return what differs between backbones, for this processor's."""
+        return find_backbone(self.backbone)
+
+    def _check_backbone(self) -> None:
+        check_backbone(self.backbone)
+        if self.video_processor is None:
+            return
+        given, expected = self.video_processor.patch_size, self.find_backbone().patch_size
+        if given != expected:
+            raise ValueError(
+                f"the video processor's patch_size is {given}, but a {self.backbone} has patches of {expected} pixels: "
+                "load the video processor from the model's own folder"
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -78,13 +129,28 @@ class StreamingProcessor(Qwen2VLProcessor):
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
         settings, _ = LiveCCVideoProcessor.get_video_processor_dict(pretrained_model_name_or_path, **source)
+        if "backbone" not in kwargs:
+            processor._follow_model(pretrained_model_name_or_path, source)
         if is_image_file(settings):
-            processor.video_processor.size = LiveCCVideoProcessor().size
+            processor.video_processor.size = SizeDict(**frame_limits(processor.find_backbone()))
         if low is not None or high is not None:
             for part in (processor.image_processor, processor.video_processor):
                 limits = resize_limits(part, low, high)
                 part.size = SizeDict(shortest_edge=limits.shortest_edge, longest_edge=limits.longest_edge)
         return processor
+
+    def _follow_model(self, name: str | os.PathLike, source: dict) -> None:
+        """Take the backbone from the `config.json` beside a processor that was saved without one."""
+        try:
+            if "backbone" in self.get_processor_dict(name, **source)[0]:
+                return
+            values, _ = LiveCCConfig.get_config_dict(name, **source)
+        except OSError:  # a processor alone
+            return
+        backbone = values.get("backbone") or values.get("model_type")
+        if backbone in BACKBONES:
+            self.backbone = backbone
+            self._check_backbone()
 
     def __call__(self, images=None, text=None, videos=None, *args, **kwargs):
         """As `Qwen2VLProcessor.__call__`, but for what is shown and what is asked.
@@ -98,7 +164,34 @@ class StreamingProcessor(Qwen2VLProcessor):
         for each in [text] if isinstance(text, str) else text or ():
             if isinstance(each, str):
                 _check_encodable(each)
+        if text is not None:
+            join = self.find_backbone().join_vision
+            text = join(text) if isinstance(text, str) else [join(t) if isinstance(t, str) else t for t in text]
         return super().__call__(_as_seen(images, True), text, _as_seen(videos, False), *args, **kwargs)
+
+    @property
+    def videos_kwargs(self) -> dict[str, Any]:
+        """What a video processor's call is given by default."""
+        return {"return_metadata": True} if self.find_backbone().needs_video_metadata else {}
+
+    def _process_videos(self, videos, **kwargs):
+        """As the base class, with what the backbone needs to know of time."""
+        processed, replacements = super()._process_videos(videos, **kwargs)
+        grids, metadata = processed["video_grid_thw"], processed.get("video_metadata") or []
+        known = [one.sampled_fps if getattr(one, "fps", None) else FRAMES_PER_SECOND for one in metadata]
+        patches_s = [TURN_FRAMES / fps for fps in known] or [TURN_FRAMES / FRAMES_PER_SECOND] * len(grids)
+        processed.update(self.find_backbone().video_inputs(patches_s))
+        return processed, replacements
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        """Return what stands for a video in a text; see `Backbone.video_text`."""
+        grid = video_inputs["video_grid_thw"][video_idx].tolist()
+        metadata = video_inputs.get("video_metadata")
+        one = metadata[video_idx] if metadata else None
+        fps = getattr(one, "fps", None)
+        indices = getattr(one, "frames_indices", None) if fps else None
+        indices = range(TURN_FRAMES * grid[0]) if indices is None else indices
+        return self.find_backbone().video_text(self.video_token, grid, fps or FRAMES_PER_SECOND, list(indices))
 
     @property
     def end_id(self) -> int:
@@ -117,7 +210,13 @@ class StreamingProcessor(Qwen2VLProcessor):
         return len(self._encode_fixed(TURN_JOINT))
 
     def turn_ids(
-        self, start_s: float, end_s: float, n_video_tokens: int, query: str = "", is_first: bool = False
+        self,
+        start_s: float,
+        end_s: float,
+        n_video_tokens: int,
+        query: str = "",
+        is_first: bool = False,
+        n_patches: int | None = None,
     ) -> list[int]:
         """Return the tokens of a user turn, from the end of the turn before it to where the words begin.
 
@@ -127,15 +226,37 @@ class StreamingProcessor(Qwen2VLProcessor):
             n_video_tokens: tokens that the turn's frames make.
             query: the query's text if this turn carries one.
             is_first: whether this is the stream's first turn (which opens with the system prompt).
+            n_patches: frame pairs of the turn; default: those of a whole turn.
         """
-        opening = PROMPT_START if is_first else TURN_JOINT
-        text = opening + user_turn(start_s, end_s, self.checked_text(query))
+        return self.turn_prompt(start_s, end_s, n_video_tokens, query, is_first, n_patches).token_ids
+
+    def turn_prompt(
+        self,
+        start_s: float,
+        end_s: float,
+        n_video_tokens: int,
+        query: str = "",
+        is_first: bool = False,
+        n_patches: int | None = None,
+    ) -> TurnPrompt:
+        """Return the tokens of a user turn and where its vision begins; arguments as in :meth:`turn_ids`."""
+        backbone = self.find_backbone()
+        opening = prompt_start(backbone.system_prompt) if is_first else TURN_JOINT
+        n_patches = n_patches or max(round((end_s - start_s) * FRAMES_PER_SECOND / TURN_FRAMES), 1)
+        blocks = backbone.vision_blocks(n_patches, start_s)
         # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
-        label_at, vision_at = len(opening + IM_START), text.index(VISION_START)
-        ids = self._encode_fixed(text[:label_at]) + self._encode_fixed(text[label_at:vision_at])
-        ids += (self._encode if query else self._encode_fixed)(text[vision_at:])
-        at = ids.index(self.video_token_id)
-        return ids[:at] + [self.video_token_id] * n_video_tokens + ids[at + 1 :]
+        ids = self._encode_fixed(opening + IM_START) + self._encode_fixed(f"user\n{time_label(start_s, end_s)}")
+        vision_first = len(ids)
+        rest = self.checked_text(query) + IM_END + "\n" + ANSWER_START
+        for number, block in enumerate(blocks):
+            ids = ids + (self._encode_fixed(block.label) if block.label else [])
+            is_last = number == len(blocks) - 1
+            part = vision_text(video=VIDEO_PAD) + (rest if is_last else "")
+            part_ids = (self._encode if query and is_last else self._encode_fixed)(part)
+            at = part_ids.index(self.video_token_id)
+            n_tokens = n_video_tokens * block.n_patches // n_patches
+            ids = ids + part_ids[:at] + [self.video_token_id] * n_tokens + part_ids[at + 1 :]
+        return TurnPrompt(ids, vision_first)
 
     def question_ids(self, question: str) -> list[int]:
         """Return the tokens of a question without video, put after what was said so far."""
@@ -216,8 +337,10 @@ def _as_seen(media: Any, are_pictures: bool) -> Any:
 
 
 def _as_livecc(video_processor) -> LiveCCVideoProcessor:
-    """Return Qwen2-VL's video processor as LiveCC's, with its settings."""
+    """Return a backbone's own video processor as LiveCC's, with its settings."""
     settings = video_processor.to_dict()
+    if counts_whole_videos(settings | {"video_processor_type": type(video_processor).__name__}):
+        settings.pop("size", None)
     settings.pop("video_processor_type", None)
     settings.pop("cap_pixels_per_frame", None)
     return LiveCCVideoProcessor(**settings)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from .answer import Answer
+from .backbone import Backbone
 from .context import ContextFullError, StreamState
 from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
 from .generation import TurnRequest, generate
-from .grammar import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
+from .grammar import FIRST_TURN_FRAMES, PIXELS_PER_TOKEN, TURN_FRAMES, query_text
 from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import KVCache, KVCachePool
 from .model_runner import PrefillInput, new_kv_cache_pool, reprefill
@@ -108,6 +109,7 @@ class CommentaryStream:
                 f"the processor is a {type(processor).__name__}: expected a StreamingProcessor, which AutoProcessor "
                 "loads from the model's folder with trust_remote_code=True"
             )
+        self._backbone = _checked_backbone(model, processor, options)
         for text in (options.query, options.title, options.previous):
             processor.checked_text("" if text is None else text)
         self.options = options
@@ -116,8 +118,9 @@ class CommentaryStream:
         self._state: StreamState | None = None
         self._model = model
         self._processor = processor
+        live = LIVE_MAX_PIXELS * processor.video_processor.pixels_per_token // PIXELS_PER_TOKEN
         limit = resize_limits(processor.video_processor).longest_edge
-        max_pixels = options.max_pixels or max(min(LIVE_MAX_PIXELS, limit), options.min_pixels or 0)
+        max_pixels = options.max_pixels or max(min(live, limit), options.min_pixels or 0)
         resize_limits(processor.video_processor, options.min_pixels, max_pixels)
         self._max_pixels = max_pixels
         self._frame_options = {
@@ -363,14 +366,17 @@ class CommentaryStream:
             query = query_text(asked, self.options.title, self.options.previous)
         else:
             query = "" if asked == self._query else asked
-        prompt_ids = self._processor.turn_ids(start_s, end_s, n_video_tokens, query, is_first)
+        prompt = self._processor.turn_prompt(
+            start_s, end_s, n_video_tokens, query, is_first, n_patches=len(frames) // TURN_FRAMES
+        )
+        prompt_ids = prompt.token_ids
         sampler = self._sampler
         if is_first and self._window.kind == "sliding":  # memory that grew would be copied, on CUDA captured again too
             n_vision = n_video_tokens * TURN_FRAMES // len(frames) + 2
             n_text = len(prompt_ids) - n_video_tokens + sampler.max_new_tokens
             self.state.cache.memory.expect(self._window.expected_tokens(len(prompt_ids), n_vision, n_text))
         self._evict(start_s, end_s, len(prompt_ids) + sampler.max_new_tokens)
-        prefill_input = self._prefill_input(prompt_ids, end_s, sampler.max_new_tokens, frames)
+        prefill_input = self._prefill_input(prompt_ids, end_s, sampler.max_new_tokens, frames, prompt.vision_first)
         stop_ids = sampler.end_ids | self._continuation_ids()
         request = TurnRequest(prefill_input, sampler, stop_ids, sampler.max_new_tokens, self.options.output_logits)
         return Turn(n_frames, start_s, end_s, request, asked, (self.state.snapshot(), sampler.snapshot()))
@@ -417,7 +423,7 @@ class CommentaryStream:
             raise
         return self.end_turn(turn)
 
-    def _prefill_input(self, token_ids, end_s, n_new_tokens, frames=None) -> PrefillInput:
+    def _prefill_input(self, token_ids, end_s, n_new_tokens, frames=None, vision_first=None) -> PrefillInput:
         return PrefillInput(
             self.state,
             token_ids,
@@ -428,6 +434,7 @@ class CommentaryStream:
             frames=frames,
             video_processor=self._processor.video_processor,
             n_new_tokens=n_new_tokens,
+            vision_first=vision_first,
         )
 
     def _evict(self, start_s: float, end_s: float, n_tokens: int) -> None:
@@ -435,7 +442,8 @@ class CommentaryStream:
         window, state = self._window, self.state
         limit = self._model.config.text_config.max_position_embeddings
         if window.kind == "sliding":
-            state.evict(window.kept(state.spans, end_s), self._model.model.language_model.rotary_emb.inv_freq)
+            inv_freq = self._backbone.shift_frequencies(self._model.model.language_model)
+            state.evict(window.kept(state.spans, end_s), inv_freq)
         elif window.kind == "reprefill" and (
             end_s - state.seen_from_s > REPREFILL_S
             or state.positions.next_position + len(state.pending_ids) + n_tokens > limit
@@ -462,6 +470,23 @@ class CommentaryStream:
     def _check_running(self, action: str) -> None:
         if self._is_finished:
             raise StreamFinishedError(f"{action}() after finish(): call reset() to start again, or start a new stream")
+
+
+def _checked_backbone(model: ModelForStreams, processor: ProcessorForStreams, options: StreamOptions) -> Backbone:
+    """Return a model's backbone.
+
+    Raises:
+        ValueError: if the processor is of another one, or the window asks it to forget what it cannot.
+    """
+    backbone = model.config.find_backbone()
+    if processor.backbone != backbone.name:
+        raise ValueError(
+            f"the processor is made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
+            "from the model's own folder"
+        )
+    if options.window == "sliding" and not backbone.can_forget:
+        raise ValueError(f"a {backbone.name} cannot forget a span of its context: use window='reprefill'")
+    return backbone
 
 
 def _check_placed(model: ModelForStreams) -> None:

@@ -9,8 +9,10 @@ from transformers import Qwen2VLVideoProcessor
 from transformers.image_utils import SizeDict
 from transformers.video_utils import make_batched_videos
 
+from .backbone import Backbone
+from .backbones import backbone_of_patches, find_backbone
 from .frames import EXPECTED, as_tensor
-from .grammar import FRAMES_PER_SECOND, MAX_FRAME_PIXELS, MIN_FRAME_PIXELS, frame_pixel_budget
+from .grammar import FRAMES_PER_SECOND, MAX_FRAME_TOKENS, MIN_FRAME_TOKENS, PIXELS_PER_TOKEN, frame_pixel_budget
 from .video_loading import LoadedVideo, LoadOptions, load_pictures, load_video
 
 MAX_ASPECT_RATIO = 200  # beyond it Qwen2-VL's resizing refuses
@@ -22,31 +24,41 @@ def is_image_file(settings: dict) -> bool:
 
 
 class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
-    """Qwen2-VL's video processor with LiveCC's limits: 100 to 768 tokens a frame pair (pixels a frame / 28²).
+    """Qwen2-VL's video processor with LiveCC's limits: 100 to 768 tokens a frame pair, for the patches of any backbone.
 
-    Resizing is bicubic with antialiasing on uint8, as LiveCC was trained.
+    Resizing is bicubic with antialiasing on uint8, as LiveCC was trained. Limits are pixels of a frame.
+
+    Args:
+        **kwargs: as in the base class. Limits, mean and deviation that are not given are those of the backbone that has
+            this `patch_size` (14: Qwen2-VL and Qwen2.5-VL, 16: Qwen3-VL).
+
+    Raises:
+        ValueError: if no backbone has patches of this size.
     """
 
     size = {  # noqa: RUF012 (read by the base class, which copies it)
-        "shortest_edge": MIN_FRAME_PIXELS,
-        "longest_edge": MAX_FRAME_PIXELS,
+        "shortest_edge": MIN_FRAME_TOKENS * PIXELS_PER_TOKEN,
+        "longest_edge": MAX_FRAME_TOKENS * PIXELS_PER_TOKEN,
     }
     # Per-frame limits only: the budget of a whole clip is the caller's (grammar.frame_pixel_budget).
     cap_pixels_per_frame = False
 
     def __init__(self, **kwargs):
+        backbone = find_backbone(backbone_of_patches(kwargs.get("patch_size")))
         # A copy: transformers before 5.23 writes given limits into the class's own dictionary.
-        kwargs["size"] = dict(kwargs.get("size") or type(self).size)
+        kwargs["size"] = dict(kwargs.get("size") or frame_limits(backbone))
+        for name, value in (("image_mean", backbone.image_mean), ("image_std", backbone.image_std)):
+            kwargs[name] = list(value) if kwargs.get(name) is None else kwargs[name]
         super().__init__(**kwargs)
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict, **kwargs):
-        """As the base class; the limits of an image preprocessor file are not taken for the video's.
+        """As the base class; limits of still images, or of whole videos (Qwen3-VL's), are not taken for a frame's.
 
         Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
         12.8 megapixel limit is meant for still images.
         """
-        if is_image_file(video_processor_dict):
+        if is_image_file(video_processor_dict) or counts_whole_videos(video_processor_dict):
             limits = ("size", "min_pixels", "max_pixels")
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in limits}
         return super().from_dict(video_processor_dict, **kwargs)
@@ -67,10 +79,10 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             min_pixels: fewest pixels of a resized frame, default `size["shortest_edge"]`.
             max_pixels: most pixels of a resized frame, default `size["longest_edge"]`; it wins over the default
                 `min_pixels`.
-            do_resize: `False` for frames whose sides are multiples of 28 already.
+            do_resize: `False` for frames whose sides are multiples of `factor` already.
 
         Returns:
-            patches of shape (t * h * w, 3 * 2 * 14 * 14) in float32, and the grid (1, 3) of t, h, w in patches.
+            patches of shape (t * h * w, 3 * 2 * `patch_size`²) in float32, and the grid (1, 3) of t, h, w in patches.
 
         Raises:
             ValueError: if the limits contradict each other, or unresized frames have other sides.
@@ -78,14 +90,24 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         frames = self.resized(frames, min_pixels, max_pixels, do_resize)
         return self.cut(frames[None])[0], torch.tensor([self.grid(frames)])
 
+    @property
+    def factor(self) -> int:
+        """Pixels along a token's side, of which a frame's sides are multiples: 28, or 32 with Qwen3-VL."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Pixels of a frame for each token."""
+        return self.factor**2
+
     def cut(self, videos: torch.Tensor) -> torch.Tensor:
         """Return the patches of some videos, on their device.
 
         Args:
-            videos: uint8 (videos, T, 3, H, W), sides multiples of 28.
+            videos: uint8 (videos, T, 3, H, W), sides multiples of `factor`.
 
         Returns:
-            (videos, t * h * w, 3 * 2 * 14 * 14).
+            (videos, t * h * w, 3 * 2 * `patch_size`²).
         """
         frames = self.rescale_and_normalize(
             videos, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
@@ -107,14 +129,13 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         """Return frames in the size in which they are cut into patches; arguments as :meth:`frames_to_patches`.
 
         Returns:
-            uint8 (T, 3, H, W), H and W multiples of 28; frames that have that size already as they are.
+            uint8 (T, 3, H, W), H and W multiples of `factor`; frames that have that size already as they are.
         """
         if not do_resize:
             self.check_unresized(frames)
             return frames
         size = resize_limits(self, min_pixels, max_pixels)
-        factor = self.patch_size * self.merge_size
-        return self.resize(frames[None], size=size, resample=self.resample, factor=factor)[0]
+        return self.resize(frames[None], size=size, resample=self.resample, factor=self.factor)[0]
 
     def preprocess(self, videos, **kwargs):
         """As the base class, but that files are read by LiveCC's reader, at 2 frames a second, within a clip's budget.
@@ -187,12 +208,25 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
 
     def check_unresized(self, frames: torch.Tensor) -> None:
         """Raise `ValueError` if frames (T, 3, H, W) cannot be cut into patches as they are."""
-        factor = self.patch_size * self.merge_size
+        factor = self.factor
         if any(side % factor for side in frames.shape[-2:]):
             raise ValueError(
                 f"frames are {frames.shape[-1]}x{frames.shape[-2]} pixels, but with do_resize=False both sides must be "
                 f"multiples of {factor}: resize them first, or leave do_resize on"
             )
+
+
+def frame_limits(backbone: Backbone) -> dict[str, int]:
+    """Return a backbone's default limits of a frame in pixels, as a video processor's `size`."""
+    per_token = backbone.pixels_per_token
+    return {"shortest_edge": MIN_FRAME_TOKENS * per_token, "longest_edge": MAX_FRAME_TOKENS * per_token}
+
+
+def counts_whole_videos(settings: dict) -> bool:
+    """Return whether a video processor's settings limit the pixels of whole videos, as Qwen3-VL's published ones do."""
+    if settings.get("video_processor_type") == LiveCCVideoProcessor.__name__ or settings.get("patch_size") is None:
+        return False
+    return find_backbone(backbone_of_patches(settings["patch_size"])).limits_whole_videos
 
 
 def _is_file(video) -> bool:
@@ -208,12 +242,15 @@ def resize_limits(
     """Return the pixel limits of a frame: what is given, else the processor's.
 
     Raises:
-        ValueError: if a limit is not positive, or both are given and the lower is above the upper.
+        ValueError: if a limit is not positive or leaves no token, or both are given and the lower is above the upper.
     """
     for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and (not is_number or not value > 0):
             raise ValueError(f"{name}={value!r:.80}: expected a positive number of pixels a frame")
+    least = _per_token(video_processor)
+    if max_pixels is not None and max_pixels < least:
+        raise ValueError(f"max_pixels={max_pixels} is less than a token: expected at least {least} pixels a frame")
     if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
         raise ValueError(f"min_pixels={min_pixels} is above max_pixels={max_pixels}: lower one or raise the other")
     low = min_pixels or video_processor.size["shortest_edge"]
@@ -223,6 +260,10 @@ def resize_limits(
     else:
         low = min(low, high)
     return SizeDict(shortest_edge=low, longest_edge=high)
+
+
+def _per_token(video_processor: Qwen2VLVideoProcessor) -> int:
+    return (video_processor.patch_size * video_processor.merge_size) ** 2
 
 
 def clip_limits(
@@ -240,7 +281,7 @@ def clip_limits(
     """
     if max_pixels is None:
         own = resize_limits(video_processor)
-        share = max(min(frame_pixel_budget(n_frames), own.longest_edge), own.shortest_edge)
+        share = max(min(frame_pixel_budget(n_frames, _per_token(video_processor)), own.longest_edge), own.shortest_edge)
         max_pixels = max(share, min_pixels or 0)
     return resize_limits(video_processor, min_pixels, max_pixels)
 

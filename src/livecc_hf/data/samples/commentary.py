@@ -114,7 +114,12 @@ def _encode_turns(
         turn_patches, grid = processor.video_processor.frames_to_patches(turn_frames, **frame_options)
         is_first = span.first_frame == 0
         prompt = processor.turn_ids(
-            span.start_s, span.end_s, len(turn_patches) // merge, query if is_first else "", is_first
+            span.start_s,
+            span.end_s,
+            len(turn_patches) // merge,
+            query if is_first else "",
+            is_first,
+            span.n_frames // TURN_FRAMES,
         )
         if labels:
             # The joint begins with the <|im_end|> of the words before it: supervised there, once.

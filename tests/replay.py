@@ -3,9 +3,11 @@
 It shares nothing with the engine but the model's modules: it decides itself what is kept and numbers it itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Replay:
 
     def __init__(self, model, scheme: str):
         self.model, self.scheme = model, scheme
+        self.temporal_step = getattr(model.config.vision_config, "tokens_per_second", 1)
         self.items: list[Item] = []
         text = model.model.language_model
         self.keys = [[] for _ in text.layers]
@@ -41,14 +44,13 @@ class Replay:
                 continue
             if item.grid is not None:
                 t, h, w = item.grid
-                sides = (t, h // merge, w // merge)
                 block = [
-                    (following + a, following + b, following + c)
-                    for a in range(sides[0])
-                    for b in range(sides[1])
-                    for c in range(sides[2])
+                    (following + int(a * self.temporal_step), following + b, following + c)
+                    for a in range(t)
+                    for b in range(h // merge)
+                    for c in range(w // merge)
                 ]
-                following += max(sides)
+                following = max(max(position) for position in block) + 1
             rows.append(block.pop(0))
         return torch.tensor(rows).T
 
@@ -67,22 +69,30 @@ class Replay:
         self.read(items)
 
     @torch.no_grad()
-    def read(self, items: list[Item], features: torch.Tensor | None = None) -> torch.Tensor:
-        """Read tokens and return the logits (vocabulary,) of what follows."""
+    def read(self, items: list[Item], features: torch.Tensor | None = None, deep: Sequence = ()) -> torch.Tensor:
+        """Read tokens and return the logits (vocabulary,) of what follows.
+
+        Args:
+            items: the tokens.
+            features: of the vision tokens among them.
+            deep: what is added to the hidden states of these after the first layers (DeepStack).
+        """
         model, text = self.model, self.model.model.language_model
         self.items += items
         hidden = text.embed_tokens(torch.tensor([item.token_id for item in items]))
+        shown = [i for i, item in enumerate(items) if item.token_id == model.config.video_token_id]
         if features is not None:
-            hidden[[i for i, item in enumerate(items) if item.token_id == model.config.video_token_id]] = features
+            hidden[shown] = features
         rows = self.positions()
         n = len(items)
-        for layer, (keys, values) in zip(text.layers, zip(self.keys, self.values)):
+        for number, (layer, keys, values) in enumerate(zip(text.layers, self.keys, self.values)):
             attention = layer.self_attn
+            q_norm, k_norm = (getattr(attention, name, nn.Identity()) for name in ("q_norm", "k_norm"))
             x = layer.input_layernorm(hidden)
             size = attention.head_dim
-            keys += attention.k_proj(x).view(n, -1, size)
+            keys += k_norm(attention.k_proj(x).view(n, -1, size))
             values += attention.v_proj(x).view(n, -1, size)
-            query = self.rotated(attention.q_proj(x).view(n, -1, size), rows[:, -n:])
+            query = self.rotated(q_norm(attention.q_proj(x).view(n, -1, size)), rows[:, -n:])
             key, value = self.rotated(torch.stack(keys), rows), torch.stack(values)
             outs = []
             for i in range(n):
@@ -95,12 +105,17 @@ class Replay:
                 outs.append(torch.cat(heads))
             hidden = hidden + attention.o_proj(torch.stack(outs))
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            if number < len(deep):
+                hidden[shown] += deep[number]
         return model.lm_head(text.norm(hidden[-1]))
 
     def rotated(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Rotate (n, heads, size) by positions (3, n): frequency j with the row that its section says."""
         embedding = self.model.model.language_model.rotary_emb
-        of_row = [i % 3 for i, count in enumerate(embedding.mrope_section) for _ in range(count)]
+        sections = embedding.mrope_section
+        of_row = [i % 3 for i, count in enumerate(sections) for _ in range(count)]
+        if embedding.config.rope_parameters.get("mrope_interleaved"):  # thw, thw, ... and the rest by time
+            of_row = [j % 3 if j < 3 * sections[j % 3] else 0 for j in range(len(embedding.inv_freq))]
         angles = torch.stack([rows[row].float() * f for row, f in zip(of_row, embedding.inv_freq)], dim=-1)[:, None]
         a, b = x.split(x.shape[-1] // 2, dim=-1)
         return torch.cat([a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], dim=-1)
