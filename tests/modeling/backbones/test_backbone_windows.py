@@ -64,6 +64,6 @@ def test_a_sliding_window_equals_its_replay(window, backbone_model, backbone_pro
         logits += [replay.read([Item(token, turn, "text", end_s)]) for token in said[:-1]]
         torch.testing.assert_close(segment.logits, torch.stack(logits), atol=1e-3, rtol=0)
         pending = [] if said[-1] == processor.end_id else said[-1:]
-    assert stream.state.n_dropped > 50
+    assert stream.state.n_evicted > 50
     assert stream.state.token_ids == [item.token_id for item in replay.items]
     assert stream.state.positions.next_position == replay.positions().max() + 1
