@@ -27,6 +27,9 @@ EXPECTED = {
     "livecc-tiny": {"1-lists", "2-narration", "3-polish"},
     "livecc-7b": {"pretrain", "sft", "sft_lora", "sft_qlora"},
     "qwen2-vl-2b": {"sft", "sft_lora"},
+    "qwen2.5-vl-7b": {"sft", "sft_lora", "sft_qlora"},
+    "qwen3-vl-4b": {"sft", "sft_lora", "sft_qlora"},
+    "qwen3-vl-2b": {"sft", "sft_lora"},
     "own-videos": {"lora", "tiny-cpu"},
 }
 SFT_MIX = [
@@ -36,7 +39,9 @@ SFT_MIX = [
     "llava_hound_video_with_seeks.jsonl",
     "llava_video_178k_with_seeks.jsonl",
 ]
-TURN_TOKENS = 30  # of a turn besides its frames: its time, the template, a second of speech
+# Of a turn besides its frames: its time, the template, a second of speech; Qwen3-VL says the time once more.
+TURN_TOKENS = {"qwen3": 40, "": 30}
+PIXELS_A_TOKEN = {"qwen3": 32 * 32, "": PIXELS_PER_TOKEN}
 
 
 def name_of(path: Path) -> str:
@@ -177,8 +182,8 @@ def test_the_longest_clip_of_an_adapter_recipe_fits_its_row(path):
     assert recipe.model.dtype == "bfloat16"
     assert (recipe.model.load_in_4bit, recipe.model.use_bnb_nested_quant) == (("qlora" in path.stem),) * 2
     assert ours.held_out > 0 and training.eval_strategy != "no"
-    pairs = ours.max_frames // 2
-    n_tokens = pairs * (ours.max_pixels // PIXELS_PER_TOKEN) + (pairs - 2) * TURN_TOKENS
+    pairs, family = ours.max_frames // 2, "qwen3" if path.parent.name.startswith("qwen3") else ""
+    n_tokens = pairs * (ours.max_pixels // PIXELS_A_TOKEN[family]) + (pairs - 2) * TURN_TOKENS[family]
     assert 0.9 * training.max_length < n_tokens <= training.max_length
     for entry in recipe.data:
         assert entry["source"] != "folder" or entry["max_clip_s"] * 2 <= ours.max_frames
