@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 REFERENCE = Path(__file__).parent / "data/reference/checkpoint"
 BACKBONES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+_DEFAULT_SYSTEM = re.compile(r"\{%[^%]*loop\.first[^%]*%\}.*?\{% endif %\}", re.DOTALL)
 _IDS = {
     "image_token_id": 1998,
     "video_token_id": 1999,
@@ -40,9 +43,13 @@ def write_published(name: str, folder: Path) -> Path:
     model = _MAKERS[name]()
     model.generation_config.eos_token_id = 1988
     model.save_pretrained(folder)
-    for file in (*_TOKENIZER, "merges.txt", "chat_template.json"):
+    for file in (*_TOKENIZER, "merges.txt"):
         shutil.copy(REFERENCE / file, folder / file)
-    _processor(name).save_pretrained(folder)
+    template = json.loads((REFERENCE / "chat_template.json").read_text())["chat_template"]
+    processor = _processor(name)
+    # Qwen3-VL's own opens a conversation with nothing.
+    processor.chat_template = _DEFAULT_SYSTEM.sub("", template) if name == "qwen3_vl" else template
+    processor.save_pretrained(folder)
     return folder
 
 
