@@ -22,6 +22,7 @@ from typing import Any
 
 # Packets read ahead at most; H.264 displays a picture at most 16 later than it decodes it.
 _MAX_AHEAD = 96
+_END = object()  # of packets
 # H.264's network abstraction layer unit types.
 _NAL_SLICE, _NAL_IDR, _NAL_SEI, _NAL_SPS, _NAL_PPS, _NAL_DELIMITER, _NAL_FILLER = 1, 5, 6, 7, 8, 9, 12
 # Those that may precede a picture's slice without mattering to other pictures.
@@ -63,8 +64,9 @@ class PacketFilter:
 
     def __init__(self, stream: Any):
         self._time_base = stream.time_base
-        self._kind_of = _kinds_of(stream.codec_context)
-        self._given_up = self._kind_of is None
+        kind_of = _kinds_of(stream.codec_context)
+        self._given_up = kind_of is None
+        self._kind_of = kind_of or _unknown
         self._wanted: Callable[[Fraction, Fraction], bool] | None = None
         self._ahead: deque[_Entry] = deque()
         self._n_read = 0
@@ -100,8 +102,8 @@ class PacketFilter:
             entry = self._ahead[0]
             skip = self._may_skip() and not self._is_needed(entry, packets)
             self._ahead.popleft()
-            if skip:
-                self._skip(entry)
+            if skip and entry.pts is not None:
+                self._skip(entry.pts)
             else:
                 self._started |= entry.kind is PictureKind.START
                 if entry.pts is not None:
@@ -138,8 +140,8 @@ class PacketFilter:
 
     def _read(self, packets: Iterator[Any]) -> bool:
         """Read one packet ahead; False at the end."""
-        packet = next(packets, self)
-        if packet is self:
+        packet: Any = next(packets, _END)
+        if packet is _END:
             self._at_end = True
             return False
         self._n_read += 1
@@ -194,18 +196,19 @@ class PacketFilter:
 
     def _is_wanted(self, entry: _Entry, packets: Iterator[Any]) -> bool:
         if entry.wanted is None:
-            if entry.kind is PictureKind.UNKNOWN:
+            pts = entry.pts
+            is_unknown = entry.kind is PictureKind.UNKNOWN
+            leaves = None if pts is None or is_unknown else self._leaves(pts, packets)
+            if pts is None or leaves is None or self._wanted is None or self._given_up:
                 entry.wanted = True
             else:
-                leaves = self._leaves(entry, packets)
-                known = leaves is not None and not self._given_up
-                entry.wanted = not known or self._wanted(entry.pts * self._time_base, leaves * self._time_base)
+                entry.wanted = self._wanted(pts * self._time_base, leaves * self._time_base)
         return entry.wanted
 
-    def _leaves(self, entry: _Entry, packets: Iterator[Any]) -> int | None:
+    def _leaves(self, pts: int, packets: Iterator[Any]) -> int | None:
         """When the next picture appears; `None` if it is the last, or that is too far ahead."""
         while not self._given_up:
-            place = bisect_right(self._times, entry.pts)
+            place = bisect_right(self._times, pts)
             following = self._times[place] if place < len(self._times) else None
             # What is yet to come appears after it is decoded, thus after the last decoding time read.
             if following is not None and self._reached(following):
@@ -217,11 +220,15 @@ class PacketFilter:
     def _reached(self, time: int) -> bool:
         return self._at_end or (self._last_dts is not None and self._last_dts >= time)
 
-    def _skip(self, entry: _Entry) -> None:
-        if self._last_shown is not None and entry.pts < self._last_shown:
+    def _skip(self, pts: int) -> None:
+        if self._last_shown is not None and pts < self._last_shown:
             self.give_up()
         self._n_skipped += 1
-        heapq.heappush(self._skipped, entry.pts)
+        heapq.heappush(self._skipped, pts)
+
+
+def _unknown(_packet: Any) -> PictureKind:
+    return PictureKind.UNKNOWN
 
 
 def _kinds_of(codec: Any) -> Callable[[Any], PictureKind] | None:

@@ -212,11 +212,11 @@ class CommentaryPool:
         """Run some turns of some streams together, and return how long that may take again, in seconds."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
-            frame = streams[0].prepare(frame)
+            prepared = streams[0].prepare(frame)
             for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
                 with self.paused():
                     for stream in streams:
-                        stream.push(frame.expand(n_frames))
+                        stream.push(prepared.expand(n_frames))
                 began_s = time.monotonic()
                 if self._thread is None:
                     self.step()

@@ -110,10 +110,10 @@ class Rounds:
         if failure is not None:  # whose fault it was shows when each is tried alone
             _log.warning("%d turns at once failed (%s): each is tried alone", len(begun), failure)
             self.stats.n_rounds_apart += 1
-            done = []
+            done: list[_Begun] = []
             for stream, _ in begun:
-                if (turn := self._begin(stream)) is not None:
-                    done += self._generate([(stream, turn)])
+                if (again := self._begin(stream)) is not None:
+                    done += self._generate([(stream, again)])
             return done
         for stream, turn in begun:
             if turn.request.error is not None:

@@ -342,11 +342,11 @@ class PooledStream:
         with self._lock:
             self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
-            n_unsaid = len(stream.waiting)
+            n_unsaid = 0 if stream is None else len(stream.waiting)
             unanswered = self._answers.close()
             if self._n_in_turn or self._is_in_part:
                 self._leaving = stream  # its memory is in use until the round is over
-            else:
+            elif stream is not None:
                 stream.release()
             self._arrivals_s.clear()
         with self._news:

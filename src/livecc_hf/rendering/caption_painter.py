@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -122,7 +123,9 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, room_px: float) -> list[str]:
 def _load_font(path: str | Path | None, size_px: int) -> ImageFont.FreeTypeFont:
     if path is None:
         name = _system_font()
-        return ImageFont.truetype(name, size_px) if name else ImageFont.load_default(size_px)
+        if name:
+            return ImageFont.truetype(name, size_px)
+        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))  # which it is where a size is given
     try:
         return ImageFont.truetype(str(path), size_px)
     except OSError as error:

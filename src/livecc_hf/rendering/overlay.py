@@ -267,7 +267,7 @@ def _square_size_px(width: int, height: int, pixel_aspect: Fraction | None) -> t
     """Return the size of a picture with square pixels, as players show it, large enough for letters."""
     if pixel_aspect and Fraction(1, _MAX_PIXEL_ASPECT) <= pixel_aspect <= _MAX_PIXEL_ASPECT:
         # The shorter side of a pixel is stretched, so that nothing is lost.
-        width, height = round(width * max(pixel_aspect, 1)), round(height / min(pixel_aspect, 1))
+        width, height = round(width * max(pixel_aspect, Fraction(1))), round(height / min(pixel_aspect, Fraction(1)))
     scale = max(1, -(-_MIN_WIDTH_PX // width))
     return width * scale, height * scale
 

@@ -159,8 +159,8 @@ for turn in Client("USER/SPACE").submit(handle_file("match.mp4"), "Commentate th
 
 def _copy_package(target: Path) -> None:
     """Copy what the Space runs; the folders of a clone lie apart and hold links, those of the copy do not."""
-    root = Path(importlib.import_module(PACKAGE).__file__).parent
-    modeling = Path(importlib.import_module(f"{PACKAGE}.modeling").__file__).parent
+    packages = map(importlib.import_module, (PACKAGE, f"{PACKAGE}.modeling"))
+    root, modeling = (Path(str(package.__file__)).parent for package in packages)
 
     def unneeded(folder: str, names: list[str]) -> set[str]:
         at_top = _LEFT_OUT if Path(folder) == root else ()

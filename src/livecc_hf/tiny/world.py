@@ -198,7 +198,7 @@ class _Simulation:
         room = len(self.bodies) < self.options.max_objects
         free = len(movers) < self.options.max_movers
         inner = [b for b in movers if self._contact_s(b, b.vx, b.vy) > 0.9]
-        choices = {
+        choices: dict[str, tuple[float, list]] = {
             "appears": (0.8, [None] if room else []),
             "enters": (2.0, [None] if room and free else []),
             "moves": (1.0 if movers else 2.5, still if free else []),

@@ -24,8 +24,7 @@ server = gr.Server(title="LiveCC")
 @spaces.GPU(duration=120)
 def commentate(video: FileData, query: str = "") -> Iterator[dict]:
     """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, empty where the model is silent."""
-    options = {"query": query} if query else {}
-    for segment in model.stream_generate(processor, video["path"], **options):
+    for segment in model.stream_generate(processor, video["path"], query=query or None):
         yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
 
 
