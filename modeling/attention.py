@@ -122,8 +122,8 @@ class PackedBatch:
             attended[rows] = self._attend_batched(slots, layer, query[rows], key[rows], value[rows], scale)
         is_of_last = len(query) == len(self.caches)
         for i, new in self._ragged:
-            rows = slice(i, i + 1) if is_of_last else new
-            attended[rows] = self._attend_one(self.caches[i], layer, query[rows], key[new], value[new], scale)
+            of_query = slice(i, i + 1) if is_of_last else new
+            attended[of_query] = self._attend_one(self.caches[i], layer, query[of_query], key[new], value[new], scale)
         return attended
 
     def advance(self) -> None:
