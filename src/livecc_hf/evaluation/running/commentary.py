@@ -126,7 +126,8 @@ class Commentator:
 
     def _spread(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames that are spread over the clip; their nominal times begin at 0."""
-        frames = read_clip(clip.path, clip.begin_s, clip.end_s, rule, resizer(self.processor)).frames
+        per_token = self.processor.video_processor.pixels_per_token
+        frames = read_clip(clip.path, clip.begin_s, clip.end_s, rule, resizer(self.processor), per_token).frames
         stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
         for span in split_turns(len(frames)):

@@ -16,7 +16,7 @@ import torch
 
 from livecc_hf.acceleration.video_packets import SkippedFramesError
 from livecc_hf.modeling.frames import picture_tensor, rgb_picture
-from livecc_hf.modeling.grammar import frame_pixel_budget
+from livecc_hf.modeling.grammar import PIXELS_PER_TOKEN, frame_pixel_budget
 from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
 from livecc_hf.modeling.video_open import VideoReadError, clock_start, demuxed, find_video_stream, open_video
 from livecc_hf.modeling.video_reader import on_screen
@@ -70,7 +70,12 @@ def spread(total: int, n: int) -> list[int]:
 
 
 def read_clip(
-    path: str | os.PathLike, start_s: float | None, end_s: float | None, rule: FrameRule, resize: Resize
+    path: str | os.PathLike,
+    start_s: float | None,
+    end_s: float | None,
+    rule: FrameRule,
+    resize: Resize,
+    pixels_per_token: int = PIXELS_PER_TOKEN,
 ) -> ClipFrames:
     """Read the frames of a clip that a rule asks for.
 
@@ -82,18 +87,19 @@ def read_clip(
         end_s: where it ends; `None`: at the end.
         rule: which frames.
         resize: takes uint8 (1, 3, H, W) and the most pixels of a frame.
+        pixels_per_token: pixels of a frame for each token, see `frame_pixel_budget`.
 
     Raises:
         VideoReadError: (a ValueError) if the file cannot be read, or has no frame in the clip.
     """
     if Path(path).is_dir():
-        return _read_folder(Path(path), start_s, end_s, rule, resize)
+        return _read_folder(Path(path), start_s, end_s, rule, resize, pixels_per_token)
     stat = Path(path).stat()
     ends, fps, origin = _frame_ends(str(path), stat.st_size, stat.st_mtime_ns)
     first, stop = _range(ends, start_s, end_s, path)
     n = n_frames_of(rule, stop - first, fps)
     chosen = [ends[first + number] for number in spread(stop - first, n)]
-    max_pixels = rule.max_pixels or frame_pixel_budget(n)
+    max_pixels = rule.max_pixels or frame_pixel_budget(n, pixels_per_token)
     frames = _decode(path, chosen, origin, lambda frame: resize(frame[None], max_pixels)[0])
     return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels)
 
@@ -175,7 +181,12 @@ def _is_between(wanted: list[Fraction], appears: Fraction, leaves: Fraction) -> 
 
 
 def _read_folder(
-    folder: Path, start_s: float | None, end_s: float | None, rule: FrameRule, resize: Resize
+    folder: Path,
+    start_s: float | None,
+    end_s: float | None,
+    rule: FrameRule,
+    resize: Resize,
+    pixels_per_token: int,
 ) -> ClipFrames:
     """Read a clip from pictures of which there are three a second; without bounds, as if there were two."""
     from PIL import Image
@@ -187,7 +198,7 @@ def _read_folder(
         raise VideoReadError(f"{folder} has {len(pictures)} pictures, and none between {start_s} and {end_s} s")
     fps = rule.fps if start_s is None and end_s is None else FRAME_FOLDER_FPS
     n = n_frames_of(rule, stop - first, fps)
-    max_pixels = rule.max_pixels or frame_pixel_budget(n)
+    max_pixels = rule.max_pixels or frame_pixel_budget(n, pixels_per_token)
     numbers = [first + number for number in spread(stop - first, n)]
     frames = []
     for number in numbers:

@@ -301,12 +301,13 @@ class _Runner:
 
         first = tasks[0][1]
         try:
-            clip = read_clip(path, first.start_s, first.end_s, first.frames, resizer(self.processor))
+            per_token = self.processor.video_processor.pixels_per_token
+            clip = read_clip(path, first.start_s, first.end_s, first.frames, resizer(self.processor), per_token)
         except (ValueError, OSError) as error:
             for number, task in tasks:
                 yield number, replace(task.row, error=one_line(error))
             return
-        vision = SharedVision(self.model, self.processor, clip.frames, first.system)
+        vision = SharedVision(self.model, self.processor, clip.frames, first.system, clip.times_s)
         for number, task in tasks:
             yield number, _ask(vision, task, clip.times_s)
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
+from livecc_hf.data.backbone import prompt_start
 from livecc_hf.modeling.grammar import (
     ANSWER_START,
+    FRAMES_PER_SECOND,
     IM_START,
-    SYSTEM_PROMPT,
+    TURN_FRAMES,
     TURN_JOINT,
     VIDEO_PAD,
     VISION_END,
@@ -75,6 +77,7 @@ class SharedVision:
         processor: its processor.
         frames: uint8 (T, 3, H, W), T even, in the size in which the model sees them.
         system: another system prompt than the chat template's.
+        times_s: of the T frames, in seconds; default: two frames a second, from 0 on.
     """
 
     @torch.inference_mode()
@@ -84,15 +87,22 @@ class SharedVision:
         processor: StreamingProcessor,
         frames: torch.Tensor,
         system: str | None = None,
+        times_s: Sequence[float] | None = None,
     ):
         self._model, self._processor = model, processor
+        self._backbone = processor.find_backbone()
         self._scheme = model.config.position_scheme
         self._merge = model.config.vision_config.spatial_merge_size
+        if times_s is None:
+            times_s = [number / FRAMES_PER_SECOND for number in range(len(frames))]
         patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
-        ids = self._prefix_ids(int(grid.prod()) // self._merge**2, system)
+        [video_grid] = grid.tolist()
+        ids = self._prefix_ids(video_grid, times_s, system)
         types = [2 * (token == processor.video_token_id) for token in ids]
         self._state = PositionState()
-        positions = self._positions(types, grid.tolist(), self._state, ids)
+        grids = self._backbone.block_grids(video_grid)
+        step = self._backbone.temporal_step(model.config.vision_config, _patch_seconds(times_s))
+        positions = self._positions(types, grids, self._state, ids, step)
         self._cache = DynamicCache(config=model.config.text_config)
         device = model.device
         model(
@@ -108,13 +118,13 @@ class SharedVision:
         self.n_tokens = len(ids)
         self._asked: list[int] = []  # tokens after the video that are in the cache
 
-    def _prefix_ids(self, n_video_tokens: int, system: str | None) -> list[int]:
-        text = (
-            f"{IM_START}system\n{SYSTEM_PROMPT if system is None else system}{TURN_JOINT}{IM_START}user\n{VISION_START}"
-        )
-        ids = self._encode(f"{text}{VIDEO_PAD}{VISION_END}")
-        at = ids.index(self._processor.video_token_id)
-        return ids[:at] + [self._processor.video_token_id] * n_video_tokens + ids[at + 1 :]
+    def _prefix_ids(self, grid: Sequence[int], times_s: Sequence[float], system: str | None) -> list[int]:
+        """Return the tokens up to the end of the video, as a processor's call makes them for a conversation."""
+        opening = prompt_start(self._backbone) if system is None else f"{IM_START}system\n{system}{TURN_JOINT}"
+        # What counts frames by number takes milliseconds just as well.
+        video = self._backbone.video_text(VIDEO_PAD, grid, 1000, [round(1000 * time) for time in times_s])
+        joined = self._backbone.join_vision(f"{VISION_START}{VIDEO_PAD}{VISION_END}")
+        return self._encode(f"{opening}{IM_START}user\n{joined.replace(VIDEO_PAD, video)}")
 
     def choose(self, text: str, answer_prefix: str, candidates: Sequence[str], lead: str) -> Choice | None:
         """Return which candidate the answer would go on with; `None` if the model's scores are not finite.
@@ -196,10 +206,18 @@ class SharedVision:
         return self._encode(f"{self._processor.checked_text(text)}{TURN_JOINT}{ANSWER_START}{answer_prefix}")
 
     def _positions(
-        self, types: list[int], grids: list[list[int]], state: PositionState, ids: list[int]
+        self,
+        types: list[int],
+        grids: Sequence[Sequence[int]],
+        state: PositionState,
+        ids: list[int],
+        temporal_step: float = 1,
     ) -> torch.Tensor:
         ends = [token == self._processor.end_id for token in ids]
-        return extend_positions(types, grids, state, self._scheme, message_ends=ends, merge_size=self._merge)
+        steps = [temporal_step] * len(grids)
+        return extend_positions(
+            types, grids, state, self._scheme, message_ends=ends, merge_size=self._merge, temporal_steps=steps
+        )
 
     @staticmethod
     def _with_text_row(positions: torch.Tensor, n_before: int) -> torch.Tensor:
@@ -209,3 +227,10 @@ class SharedVision:
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _patch_seconds(times_s: Sequence[float]) -> float:
+    """Return the seconds from one frame pair to the next, of frames evenly spread."""
+    if len(times_s) < 2:
+        return TURN_FRAMES / FRAMES_PER_SECOND
+    return TURN_FRAMES * (times_s[-1] - times_s[0]) / (len(times_s) - 1)
