@@ -5,6 +5,7 @@ LIVECC_MODEL: another model than the Space's own, a Hub id or a folder.
 
 import os
 from collections.abc import Iterator
+from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
@@ -24,7 +25,8 @@ server = gr.Server(title="LiveCC")
 @spaces.GPU(duration=120)
 def commentate(video: FileData, query: str = "") -> Iterator[dict]:
     """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, empty where the model is silent."""
-    for segment in model.stream_generate(processor, video["path"], query=query or None):
+    path = cast(dict[str, Any], video)["path"]  # Gradio hands over what a `FileData` is made from
+    for segment in model.stream_generate(processor, path, query=query or None):
         yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
 
 
