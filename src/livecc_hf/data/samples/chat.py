@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from livecc_hf.data.samples.sample import IGNORE_INDEX
-from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
+from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START, prompt_start
 
-from ..backbone import backbone_of, prompt_start
 from ..formats.chat import Conversation
 from ..unusable import UnusableSample
 from .chat_media import Medium, plan_media
@@ -119,7 +118,7 @@ def _tokenise(
             f"the processor's chat template renders a conversation as {rendered[:120]!r}...: expected Qwen2-VL's form, "
             f"{''.join(text for text, _ in pieces)[:120]!r}...; use Qwen2-VL's chat template"
         )
-    backbone = backbone_of(processor)
+    backbone = processor.find_backbone()
     pairs = ((medium.fps, n) for medium, n in zip(media, n_pairs, strict=True) if medium.kind == "video")
     videos = (_video_text(processor, fps, n) for fps, n in pairs)
     input_ids, labels = [], []
@@ -139,7 +138,7 @@ def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[
     }
     pieces, n_words = [], 0
     has_system = conversation.messages[0]["role"] == "system"
-    opening = "" if has_system else prompt_start(backbone_of(processor))
+    opening = "" if has_system else prompt_start(processor.find_backbone().system_prompt)
     for message in conversation.messages:
         texts = "".join(part["text"] for part in message["content"] if part["type"] == "text")
         try:
@@ -173,19 +172,19 @@ def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
     video_processor, token = processor.video_processor, processor.video_token
     grid = (n_pairs, video_processor.merge_size, video_processor.merge_size)
     frames = range(n_pairs * video_processor.temporal_patch_size)
-    text = backbone_of(processor).video_text(token, grid, fps, frames)
+    text = processor.find_backbone().video_text(token, grid, fps, frames)
     return re.sub(f"(?:{re.escape(token)})+", token, text)
 
 
 def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
-    backbone = backbone_of(processor)
+    backbone = processor.find_backbone()
     n_blocks = (len(backbone.vision_blocks(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
     return len(input_ids) + sum(medium.n_tokens - n for medium, n in zip(media, n_blocks, strict=True))
 
 
 def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], processor: StreamingProcessor) -> list[int]:
     """Return the tokens of each vision block, in order."""
-    backbone, n_tokens = backbone_of(processor), []
+    backbone, n_tokens = processor.find_backbone(), []
     for medium, grid in zip(media, grids, strict=True):
         is_video = medium.kind == "video"
         merge = (processor.video_processor if is_video else processor.image_processor).merge_size
@@ -229,7 +228,7 @@ def _pixels_of(
         grids["image"] = iter(pixels["image_grid_thw"].tolist())
     if patches:
         pixels |= {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.cat(video_grids)}
-        beside = backbone_of(processor).video_inputs(patches_s)
+        beside = processor.find_backbone().video_inputs(patches_s)
         pixels |= {name: torch.tensor(values) for name, values in beside.items()}
         grids["video"] = iter(pixels["video_grid_thw"].tolist())
     return pixels, [next(grids[medium.kind]) for medium in media]

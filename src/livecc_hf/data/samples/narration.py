@@ -27,7 +27,6 @@ from livecc_hf.modeling.grammar import (
     spoken_text,
 )
 
-from ..backbone import backbone_of, turn_prompt
 from ..formats.conversations import NarratedVideo
 from ..media.clip_frames import ClipPlan, plan_clip, plan_frame_size, read_clip
 from ..media.paths import resolve_media
@@ -314,13 +313,12 @@ def _checked_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
 
 def _prompt_lengths(spans: list[TurnSpan], n_pair_tokens: int, text: str, processor: StreamingProcessor) -> list[int]:
     """Return the tokens of each user turn, with the joint before it and its frames."""
-    backbone = backbone_of(processor)
-    prompts = [turn_prompt(backbone, span, "" if span.first_frame else text) for span in spans]
-    n_pairs = [span.n_frames // TURN_FRAMES for span in spans]
-    return [
-        len(ids) - len(backbone.vision_blocks(n)) + n * n_pair_tokens
-        for ids, n in zip(_encoded(prompts, processor), n_pairs, strict=True)
-    ]
+    lengths = []
+    for span in spans:
+        is_first, n_pairs = span.first_frame == 0, span.n_frames // TURN_FRAMES
+        ids = processor.turn_ids(span.start_s, span.end_s, 0, text if is_first else "", is_first, n_pairs)
+        lengths.append(len(ids) + n_pairs * n_pair_tokens)
+    return lengths
 
 
 def _encoded(texts: list[str], processor: StreamingProcessor) -> list[list[int]]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import DynamicCache
 
-from livecc_hf.data.backbone import prompt_start
 from livecc_hf.modeling.grammar import (
     ANSWER_START,
     FRAMES_PER_SECOND,
@@ -23,6 +22,7 @@ from livecc_hf.modeling.grammar import (
     VIDEO_PAD,
     VISION_END,
     VISION_START,
+    prompt_start,
 )
 from livecc_hf.modeling.positions import PositionState, extend_positions
 
@@ -120,7 +120,7 @@ class SharedVision:
 
     def _prefix_ids(self, grid: Sequence[int], times_s: Sequence[float], system: str | None) -> list[int]:
         """Return the tokens up to the end of the video, as a processor's call makes them for a conversation."""
-        opening = prompt_start(self._backbone) if system is None else f"{IM_START}system\n{system}{TURN_JOINT}"
+        opening = prompt_start(self._backbone.system_prompt if system is None else system)
         # What counts frames by number takes milliseconds just as well.
         video = self._backbone.video_text(VIDEO_PAD, grid, 1000, [round(1000 * time) for time in times_s])
         joined = self._backbone.join_vision(f"{VISION_START}{VIDEO_PAD}{VISION_END}")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.data.backbone import backbone_of
 from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
 
@@ -166,7 +165,7 @@ def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor)
     time = _TIME.match(parts[0].text)
     if not time:
         return None
-    [first, *_] = backbone_of(processor).vision_blocks(parts[1].grid_thw[0], float(time[1]))
+    [first, *_] = processor.find_backbone().vision_blocks(parts[1].grid_thw[0], float(time[1]))
     if parts[0].text != time[0] + first.label:
         return None
     own = [messages[at]]
@@ -215,7 +214,7 @@ def _media_errors(inputs: dict, kind: str, places: torch.Tensor, processor: Stre
     merged = _maker(processor, kind).merge_size ** 2
     blocks = inputs[grid_name].tolist() if grid_name in inputs else []
     if kind == "video":
-        blocks = [block for grid in blocks for block in backbone_of(processor).block_grids(grid)]
+        blocks = [block for grid in blocks for block in processor.find_backbone().block_grids(grid)]
     runs = [len(list(run)) for is_vision, run in groupby(places.tolist()) if is_vision]
     wanted = [math.prod(block) // merged for block in blocks]
     errors = []
@@ -254,7 +253,7 @@ def _media_of(inputs: dict, processor: StreamingProcessor) -> dict[str, list[Med
         maker, first_patch, media[kind] = _maker(processor, kind), 0, []
         grids = inputs[grid_name].tolist() if grid_name in inputs else []
         for number, grid in enumerate(grids, 1):
-            for t, h, w in backbone_of(processor).block_grids(grid) if kind == "video" else [grid]:
+            for t, h, w in processor.find_backbone().block_grids(grid) if kind == "video" else [grid]:
                 n_frames = t * maker.temporal_patch_size if kind == "video" else 1
                 size_px = (w * maker.patch_size, h * maker.patch_size)
                 media[kind].append(Media(kind, number, (t, h, w), 0, first_patch, n_frames, *size_px))
