@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from backbones import BACKBONES, write_published
 from safetensors.torch import load_file
 
 from livecc_hf.data.dataset import SOURCES, register_source
@@ -83,12 +84,23 @@ def watched():
     del SOURCES["watched"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, kind):
+def published(backbone: str | None, tmp_path: Path) -> dict[str, str]:
+    """What a recipe changes to start from a published checkpoint of a backbone; `None`: from livecc-tiny."""
+    if backbone is None:
+        return {}
+    folder = write_published(backbone, tmp_path / backbone)
+    return {"model_name_or_path": str(folder), "position_scheme": "mrope"}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [(None, kind) for kind in KINDS] + [(backbone, kind) for backbone in BACKBONES for kind in ("full", "lora")],
+)
+def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, backbone, kind):
     # 18 samples, 4 a step: the checkpoint lies in the first epoch, the end in the second
     samples = 18 if kind != "packed" else 48
     entry = {"source": "watched", "task": "list", "length": [1, 1], "samples": samples}
-    path = recipe(**STEPS | SHUFFLED | KINDS[kind], data=[entry])
+    path = recipe(**STEPS | SHUFFLED | KINDS[kind] | published(backbone, tmp_path), data=[entry])
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     main(["--config", path, f"output_dir={whole}"])
     whole_order = list(watched)
