@@ -90,6 +90,18 @@ class LoadedVideo:
     times_s: list[float]
     fps: float
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a processor's call is told of the frames as `video_metadata`: some backbones read when they are."""
+        n_frames = len(self.frames)
+        return {
+            "total_num_frames": n_frames,
+            "fps": self.fps,
+            "frames_indices": list(range(n_frames)),
+            "duration": n_frames / self.fps,
+            "video_backend": "pyav",
+        }
+
 
 def load_video(
     path: str | os.PathLike,

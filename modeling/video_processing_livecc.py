@@ -161,16 +161,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             do_resize=self.do_resize if do_resize is None else do_resize,
         )
         loaded = [self._loaded(video, options) for video in listed]
-        metadata = [
-            {
-                "total_num_frames": len(video.frames),
-                "fps": video.fps,
-                "frames_indices": list(range(len(video.frames))),
-                "duration": len(video.frames) / video.fps,
-                "video_backend": "pyav",
-            }
-            for video in loaded
-        ]
+        metadata = [video.metadata for video in loaded]
         own = {"do_resize": False, "do_sample_frames": False, "video_metadata": metadata}
         return super().preprocess([video.frames for video in loaded], **(kwargs | own))
 

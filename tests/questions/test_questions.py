@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from backbones import BACKBONES, write_published
 from media import write_audio, write_video
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
@@ -169,3 +170,23 @@ def test_what_moves_is_a_video(media, tmp_path):
     frames[0].save(tmp_path / "still.gif")
     assert is_picture_file(tmp_path / "still.gif") and is_picture_file(media / "a.png")
     assert not is_picture_file(tmp_path / "moves.gif") and not is_picture_file(media / "v.mp4")
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("fps", [1, 2])
+def test_the_time_of_frames_is_what_it_is_in_the_file(name, fps, media, tmp_path):
+    """As a processor's call on the file says it: to Qwen2.5-VL in positions, to Qwen3-VL as text."""
+    folder = write_published(name, tmp_path / name)
+    model, processor = load_model_and_processor(folder, device="cpu", position_scheme="mrope")[:2]
+    seen = []
+    model.register_forward_pre_hook(lambda _module, _args, inputs: seen.append(inputs), with_kwargs=True)
+    answer(model, processor, media / "v.mp4", QUESTION, LoadOptions(fps=fps), max_new_tokens=1, do_sample=False)
+    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    expected = processor(text=[text], videos=[str(media / "v.mp4")], fps=fps, return_tensors="pt")
+    assert expected["video_grid_thw"][0, 0] == 2 * fps
+    assert torch.equal(seen[0]["input_ids"], expected["input_ids"])
+    assert list(seen[0].get("second_per_grid_ts", [])) == list(expected.get("second_per_grid_ts", []))
+    assert list(expected.get("second_per_grid_ts", [])) == ([2 / fps] if name == "qwen2_5_vl" else [])
+    said = processor.tokenizer.decode(seen[0]["input_ids"][0])
+    assert (f"<{1 / fps / 2 + 2 / fps:.1f} seconds>" in said) == (name == "qwen3_vl")

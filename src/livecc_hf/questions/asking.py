@@ -100,8 +100,9 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
         if not _is_address(shown) and not Path(shown).exists():
             raise FileNotFoundError(f"no such file: {shown}")
         if not is_picture_file(shown):
-            frames = load_video(shown, video_processor, reading).frames
-            return {"type": "video", "video": frames}, {"videos_kwargs": {"do_resize": False}}
+            video = load_video(shown, video_processor, reading)
+            limits = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
+            return {"type": "video", "video": video.frames}, {"videos_kwargs": limits}
         shown = read_picture(shown)
     if is_picture(shown):
         from livecc_hf.modeling.video_processing_livecc import resize_limits

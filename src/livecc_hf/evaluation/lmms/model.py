@@ -12,7 +12,7 @@ from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.running.commentary import Commentator, VideoSpan
 from livecc_hf.evaluation.suites import LIVE, LIVECC
 from livecc_hf.evaluation.tasks.questions import FrameRule
-from livecc_hf.modeling.video_loading import LoadOptions
+from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions
 from livecc_hf.video.loading import load_video
 
 COMMENTARY = "commentary"  # the setting of `generation_kwargs` by which a task asks for one; its value is the protocol
@@ -20,7 +20,7 @@ _SETTINGS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "nu
 
 
 class LiveCC(lmms):
-    """A LiveCC model, or a published Qwen2-VL one, as lmms-eval drives it.
+    """A LiveCC model, or a published one of its backbones, as lmms-eval drives it.
 
     Tasks whose `generation_kwargs` have `commentary` get a live commentary on their video, turn by turn; of others the
     messages go through the chat template, and the answer is generated.
@@ -88,18 +88,20 @@ class LiveCC(lmms):
     def _answer(self, messages: ChatMessages, settings: dict[str, Any]) -> str:
         import torch
 
+        videos: list[LoadedVideo] = []
         chat = [
-            {"role": message.role, "content": [self._part(part) for part in message.content]}
+            {"role": message.role, "content": [self._part(part, videos) for part in message.content]}
             for message in messages.messages
         ]
-        shows_video = any(part["type"] == "video" for message in chat for part in message["content"])
+        about_videos = {"do_resize": False, "do_sample_frames": False}
+        about_videos |= {"video_metadata": [video.metadata for video in videos]}
         inputs = self._processor.apply_chat_template(
             chat,
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,
             return_tensors="pt",
-            processor_kwargs={"videos_kwargs": {"do_resize": False}} if shows_video else {},
+            processor_kwargs={"videos_kwargs": about_videos} if videos else {},
         ).to(self._model.device)
         chosen = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
         chosen.setdefault("max_new_tokens", 512)
@@ -112,13 +114,14 @@ class LiveCC(lmms):
             said = self._model.generate(**inputs, **chosen)
         return self._processor.decode_answer(said[0, inputs["input_ids"].shape[1] :].tolist())
 
-    def _part(self, part: Any) -> dict[str, Any]:
-        """Return a part of a message as the chat template takes it; videos are read and resized here."""
+    def _part(self, part: Any, videos: list[LoadedVideo]) -> dict[str, Any]:
+        """Return a part of a message as the chat template takes it; videos are read, resized and added to a list."""
         if part.type == "text":
             return {"type": "text", "text": part.text}
         if part.type == "video":
             reading = LoadOptions(start_s=part.start_time, end_s=part.end_time, max_pixels=self._max_pixels)
-            return {"type": "video", "video": load_video(part.url, self._processor.video_processor, reading).frames}
+            videos.append(load_video(part.url, self._processor.video_processor, reading))
+            return {"type": "video", "video": videos[-1].frames}
         if part.type == "image":
             return {"type": "image", "image": part.url}
         raise ValueError(f"a message holds {part.type}: livecc sees images and videos, and reads text")
