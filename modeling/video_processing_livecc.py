@@ -149,6 +149,8 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         """
         listed = make_batched_videos(videos)
         if not any(map(_is_file, listed)):
+            if kwargs.get("video_metadata") is None and kwargs.get("do_sample_frames") is None:
+                kwargs["do_sample_frames"] = False  # nothing says their rate; Qwen3-VL's published settings sample
             return super().preprocess(videos, **kwargs)
         size = dict(kwargs.pop("size", None) or {})
         do_resize = kwargs.pop("do_resize", None)

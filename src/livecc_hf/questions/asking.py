@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
-    from livecc_hf.modeling.video_loading import LoadOptions
+    from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions
 
 # Formats of pictures; Pillow also opens some videos. JPEG stands for those of phones (MPO), too.
 _PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF")
@@ -92,7 +92,8 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return what is shown as a part of a message, and what the processor is told about it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
-    from livecc_hf.modeling.video_loading import LoadOptions, read_picture
+    from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
+    from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions, read_picture
     from livecc_hf.video.loading import load_video
 
     reading, video_processor = reading or LoadOptions(), processor.video_processor
@@ -100,9 +101,7 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
         if not _is_address(shown) and not Path(shown).exists():
             raise FileNotFoundError(f"no such file: {shown}")
         if not is_picture_file(shown):
-            video = load_video(shown, video_processor, reading)
-            limits = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
-            return {"type": "video", "video": video.frames}, {"videos_kwargs": limits}
+            return _video_part(load_video(shown, video_processor, reading))
         shown = read_picture(shown)
     if is_picture(shown):
         from livecc_hf.modeling.video_processing_livecc import resize_limits
@@ -116,7 +115,12 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
         raise ValueError("the video is empty (T = 0): expected at least one frame")
     limits = video_processor.clip_limits(len(frames), reading.min_pixels, reading.max_pixels)
     frames = video_processor.resized(frames, limits.shortest_edge, limits.longest_edge, reading.do_resize)
-    return {"type": "video", "video": frames}, {"videos_kwargs": {"do_resize": False}}
+    return _video_part(LoadedVideo(frames, [n / FRAMES_PER_SECOND for n in range(len(frames))], FRAMES_PER_SECOND))
+
+
+def _video_part(video: LoadedVideo) -> tuple[dict[str, Any], dict]:
+    about = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
+    return {"type": "video", "video": video.frames}, {"videos_kwargs": about}
 
 
 def _is_address(path: str | os.PathLike) -> bool:
