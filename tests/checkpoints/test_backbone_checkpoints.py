@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from backbones import BACKBONES, write_published
+from PIL import Image
 
 from livecc_hf.checkpoints.convert import convert_checkpoint
 from livecc_hf.checkpoints.errors import ModelLoadError
-from livecc_hf.checkpoints.loading import load_model, load_model_and_processor
+from livecc_hf.checkpoints.loading import load_model, load_model_and_processor, load_processor
 
 
 @pytest.fixture(scope="module", params=BACKBONES)
@@ -42,3 +43,77 @@ def test_recurrent_families_are_refused_with_the_reason(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_5"}')
     with pytest.raises(ModelLoadError, match="'qwen3_5'.*recurrent state, which cannot forget a span"):
         load_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def converted(published, tmp_path_factory):
+    """A converted folder, with code of its own."""
+    name, source = published
+    return convert_checkpoint(source, tmp_path_factory.mktemp("converted") / name, position_scheme="mrope")
+
+
+def shown_to(processor, seed: int) -> tuple[Image.Image, torch.Tensor]:
+    """A picture and a video for which nothing is resized."""
+    side_px = 12 * processor.video_processor.factor
+    rng = torch.Generator().manual_seed(seed)
+    picture = torch.randint(0, 256, (side_px, side_px, 3), dtype=torch.uint8, generator=rng)
+    video = torch.randint(0, 256, (4, 3, side_px, side_px), dtype=torch.uint8, generator=rng)
+    return Image.fromarray(picture.numpy()), video
+
+
+def test_a_row_of_a_batch_with_pictures_and_videos_is_what_it_is_alone(converted):
+    model, processor, _ = load_model_and_processor(converted)
+    picture, first = shown_to(processor, 1)
+    _, second = shown_to(processor, 2)
+    image, video = {"type": "image"}, {"type": "video"}
+    contents = [[image, video, {"type": "text", "text": "What?"}], [video, {"type": "text", "text": "Who?"}, video]]
+    chats = [[{"role": "user", "content": content}] for content in contents]
+    texts = [processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    batch = processor(
+        text=texts, images=[picture], videos=[first, second[:2], first], padding=True, return_tensors="pt"
+    )
+    alone = [
+        processor(text=[texts[0]], images=[picture], videos=[first], return_tensors="pt"),
+        processor(text=[texts[1]], videos=[second[:2], first], return_tensors="pt"),
+    ]
+    with torch.no_grad():
+        together = model(**batch).logits
+        for row, inputs in enumerate(alone):
+            n_tokens = inputs["input_ids"].shape[1]
+            assert torch.equal(batch["input_ids"][row, -n_tokens:], inputs["input_ids"][0])
+            assert (together[row, -n_tokens:] - model(**inputs).logits[0]).abs().max() < 1e-4
+
+
+def test_a_converted_folder_streams_in_4_bit(converted):
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    how = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["model.visual", "lm_head"])
+    model = AutoModelForImageTextToText.from_pretrained(
+        converted, quantization_config=how, dtype="float32", trust_remote_code=True
+    ).eval()
+    processor = load_processor(converted)
+    names = [name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    n_layers = model.config.text_config.num_hidden_layers
+    assert len(names) == 7 * n_layers and all(".language_model.layers." in name for name in names)
+    frames = shown_to(processor, 1)[1].repeat(2, 1, 1, 1)
+    segments = model.start_stream(processor, do_sample=False, max_new_tokens=4).push(frames)
+    assert [(segment.start_s, segment.end_s) for segment in segments] == [(0, 3), (3, 4)]
+    assert all(torch.isfinite(segment.logits).all() for segment in segments if segment.logits is not None)
+
+
+def test_a_model_is_made_from_a_config_alone(converted):
+    """Whichever way it is asked for: with the weights of another it is that."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    whole, processor, _ = load_model_and_processor(converted)
+    config = AutoConfig.from_pretrained(converted, trust_remote_code=True)
+    model = AutoModelForImageTextToText.from_config(config, trust_remote_code=True).eval()
+    assert model.config.backbone == whole.config.backbone
+    assert model.load_state_dict(whole.state_dict()) and model.dtype == whole.dtype
+    frames = shown_to(processor, 1)[1].repeat(2, 1, 1, 1)
+    said = [
+        [list(s.token_ids) for s in each.start_stream(processor, do_sample=False, max_new_tokens=4).push(frames)]
+        for each in (model, whole)
+    ]
+    assert said[0] == said[1] and len(said[0]) == 2
