@@ -1,9 +1,8 @@
-"""Generation code for a stock Qwen2-VL: what is written, and what it says where livecc-hf is not installed."""
+"""Generation code for stock models: what is written, and what it says where livecc-hf is not installed."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 for _folder in (Path(__file__).parent, Path(__file__).parents[1]):
     sys.path.insert(0, str(_folder))
+from backbones import BACKBONES, write_published
 from hub_client import hub_environment, livecc
 from hub_server import serve_hub
 
@@ -31,9 +31,9 @@ sys.meta_path.insert(0, _Blocked())
 """
 COMPARE = """
 import torch
-from transformers import AutoModelForCausalLM, AutoProcessor, Qwen2Config, Qwen2VLForConditionalGeneration
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, Qwen2Config
 repo, folder, clip, frames, options = sys.argv[1:]
-model = Qwen2VLForConditionalGeneration.from_pretrained(folder).eval()
+model = AutoModelForImageTextToText.from_pretrained(folder).eval()
 processor = AutoProcessor.from_pretrained(folder)
 options = json.loads(options)
 custom = {"custom_generate": repo, "trust_remote_code": True}
@@ -46,7 +46,8 @@ plain = {"do_sample": False, "max_new_tokens": 5}
 before = model.generate(**text, **plain)
 told["file"] = said(clip, **options)
 told["small"] = said(torch.load(frames), **options)
-told["sequential"] = said(clip, position_scheme="sequential", start_s=1.0, **options)
+if model.config.model_type == "qwen2_vl":
+    told["sequential"] = said(clip, position_scheme="sequential", start_s=1.0, **options)
 told["sampled"] = said(clip, do_sample=True, temperature=1.5, seed=7, max_new_tokens=6)
 after = model.generate(**text, **plain, **custom, processor=processor)
 told["plain"] = [before.tolist(), after.tolist(), model.generate(**text, **plain).tolist()]
@@ -64,7 +65,7 @@ other = AutoModelForCausalLM.from_config(Qwen2Config(vocab_size=32, num_key_valu
 refused("other model", other)
 refused("option", tempo=1)
 refused("streamer", stopping_criteria=[lambda ids, scores: True])
-refused("scheme", position_scheme="flat")
+refused("scheme", position_scheme="flat" if model.config.model_type == "qwen2_vl" else "reference")
 refused("video", video="nowhere.mp4")
 refused("training", model.train())
 print(json.dumps(told))
@@ -88,10 +89,12 @@ def repo(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen", "tiny-livecc"])
-def test_a_stock_model_says_what_ours_says(repo, name, tmp_path):
+@pytest.mark.parametrize(
+    ("backbone", "name"), [(name, "qwen") for name in BACKBONES] + [(name, "tiny-livecc") for name in BACKBONES[:2]]
+)
+def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
     """The name decides the position scheme where none is given; frames below the smallest size are made larger."""
-    folder = shutil.copytree(REFERENCE / "checkpoint", tmp_path / name)
+    folder = write_published(backbone, tmp_path / name)
     clip = REFERENCE / "clip.mp4"
     frames = torch.randint(0, 256, (9, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     torch.save(frames, tmp_path / "frames.pt")
@@ -101,28 +104,31 @@ def test_a_stock_model_says_what_ours_says(repo, name, tmp_path):
 
     def said(video, scheme=None, **options):
         model, processor, info = load_model_and_processor(folder, device="cpu", position_scheme=scheme)
-        assert scheme or info.position_scheme == ("mrope" if name == "qwen" else "reference")
+        known = "reference" if (backbone, name) == ("qwen2_vl", "tiny-livecc") else "mrope"
+        assert scheme or info.position_scheme == known
         segments = model.stream_generate(processor, video, **options)
         return [[s.start_s, s.end_s, list(s.token_ids)] for s in segments]
 
     expected = {
         "file": said(clip, **OPTIONS),
         "small": said(frames, **OPTIONS),
-        "sequential": said(clip, "sequential", start_s=1.0, **OPTIONS),
         "sampled": said(clip, do_sample=True, temperature=1.5, seed=7, max_new_tokens=6),
     }
+    if backbone == "qwen2_vl":
+        expected["sequential"] = said(clip, "sequential", start_s=1.0, **OPTIONS)
     assert {key: told[key] for key in expected} == expected
-    assert len({json.dumps([s[2] for s in segments]) for segments in expected.values()}) == 4  # they can differ
+    different = {json.dumps([s[2] for s in segments]) for segments in expected.values()}
+    assert len(different) == len(expected)  # they can differ
     before, after, stock = told["plain"]
     assert before == after == stock
     assert told["side"] == "right"
     for key, part in {
-        "no processor": "processor is missing: give the model's Qwen2VLProcessor",
+        "no processor": "processor is missing: give the model's own",
         "tokenizer": "processor is a Qwen2",
         "other model": "the model is a Qwen2ForCausalLM: live commentary needs a Qwen2VLForConditionalGeneration",
         "option": "unknown stream option 'tempo'",
         "streamer": "stopping_criteria cannot be had with video=: leave it out",
-        "scheme": "position_scheme='flat' is unknown",
+        "scheme": f"position_scheme={'flat' if backbone == 'qwen2_vl' else 'reference'!r} is ",
         "video": "nowhere.mp4",
         "training": "the model is in training mode",
     }.items():

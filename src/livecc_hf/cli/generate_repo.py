@@ -1,4 +1,4 @@
-"""`livecc generate-repo`: generation code with which a stock Qwen2-VL comments on videos."""
+"""`livecc generate-repo`: generation code with which a stock model of a backbone comments on videos."""
 
 from __future__ import annotations
 

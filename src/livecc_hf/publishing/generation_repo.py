@@ -1,4 +1,4 @@
-"""Writes the folder of a repository with generation code: live commentary from a stock Qwen2-VL by `generate`."""
+"""Writes the folder of a repository with generation code: live commentary from stock models by `generate`."""
 
 from __future__ import annotations
 

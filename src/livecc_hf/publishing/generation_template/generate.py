@@ -1,4 +1,4 @@
-"""Live commentary from a stock Qwen2-VL: `model.generate(custom_generate=..., video=..., processor=...)`."""
+"""Live commentary from a stock model of a backbone: `model.generate(custom_generate=..., video=..., processor=...)`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import copy
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
-
+from .backbones import BACKBONES, find_backbone
 from .configuration_livecc import LiveCCConfig
 from .processing_livecc import StreamingProcessor
 from .stream import CommentarySegment
@@ -27,12 +26,13 @@ def generate(
     """Comment on a video, segment by segment, while it is read; without a video generate as the model itself does.
 
     Args:
-        model: a `Qwen2VLForConditionalGeneration` in evaluation mode.
+        model: a stock Qwen2-VL, Qwen2.5-VL or Qwen3-VL, such as a `Qwen2VLForConditionalGeneration`, in evaluation
+            mode.
         video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W) as a tensor or NumPy array, a
             list of PIL images, or an iterable of such parts.
-        processor: the model's `Qwen2VLProcessor`.
+        processor: the model's own, such as a `Qwen2VLProcessor`.
         position_scheme: `mrope`, `sequential` or `reference`; default: what the model's config says, else `reference`
-            where the name it was loaded by holds "livecc", else `mrope`.
+            where the name it was loaded by holds "livecc", else `mrope`; all but Qwen2-VL know `mrope` alone.
         generation_config: takes the place of the model's.
         **kwargs: `start_s` and `end_s` of a file, in seconds, and the options of a stream, such as `query`,
             `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `stream_options.py`.
@@ -42,7 +42,7 @@ def generate(
         `model.generate` returns.
 
     Raises:
-        ValueError: if the model is no Qwen2-VL, there is no processor of it, or an option is not valid.
+        ValueError: if the model is of no backbone, there is no processor of it, or an option is not valid.
     """
     kwargs = {name: value for name, value in kwargs.items() if name not in _SOURCE_OPTIONS}
     if video is None:
@@ -52,7 +52,7 @@ def generate(
         raise ValueError(f"generation_config is a {type(generation_config).__name__}: expected a GenerationConfig")
     kwargs = _without_unset(kwargs)
     live = _LiveView(model, position_scheme, generation_config)
-    return live.stream_generate(_streaming_processor(processor), video, **kwargs)
+    return live.stream_generate(_streaming_processor(processor, model.config.model_type), video, **kwargs)
 
 
 class _LiveView(StreamingMixin):
@@ -63,13 +63,17 @@ class _LiveView(StreamingMixin):
         self.get_input_embeddings = model.get_input_embeddings
         self.generation_config = model.generation_config if generation_config is None else generation_config
         values = model.config.to_dict()
-        scheme = position_scheme or values.get("position_scheme") or _assumed_scheme(model.config.name_or_path)
+        backbone = model.config.model_type
+        scheme = position_scheme or values.get("position_scheme") or _assumed_scheme(model.config)
         values = {k: v for k, v in values.items() if k not in ("model_type", "architectures", "auto_map")}
-        self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme})
+        self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme, "backbone": backbone})
 
 
-def _assumed_scheme(name: str) -> str:
+def _assumed_scheme(config) -> str:
     """Return how positions are counted in published weights, which do not say: as the package livecc-hf assumes it."""
+    if "reference" not in find_backbone(config.model_type).position_schemes:
+        return "mrope"
+    name = config.name_or_path
     path = Path(name or "").expanduser()
     names = [str(name)]
     if path.is_dir():  # a folder of the Hub's cache is called by its commit; the repository's name stands above it
@@ -79,10 +83,11 @@ def _assumed_scheme(name: str) -> str:
 
 def _check_model(model) -> None:
     """Raise `ValueError` if streams cannot run on a model."""
-    if not isinstance(model, Qwen2VLForConditionalGeneration):
+    backbone = model.config.model_type
+    if backbone not in BACKBONES or not isinstance(model, find_backbone(backbone).model_classes()[0]):
         raise ValueError(
             f"the model is a {type(model).__name__}: live commentary needs a Qwen2VLForConditionalGeneration, such as "
-            "of chenjoya/LiveCC-7B-Instruct"
+            f"of chenjoya/LiveCC-7B-Instruct, or that of another of {', '.join(BACKBONES)}"
         )
     if any(hasattr(layer.self_attn, "_hf_hook") for layer in model.model.language_model.layers):
         raise ValueError(
@@ -103,22 +108,21 @@ def _without_unset(kwargs: dict) -> dict:
     return {name: value for name, value in kwargs.items() if name not in stock}
 
 
-def _streaming_processor(processor) -> StreamingProcessor:
+def _streaming_processor(processor, backbone: str) -> StreamingProcessor:
     """Return a stock processor as one that speaks in turns; its own parts stay as they are."""
     if hasattr(processor, "turn_ids"):
         return processor
-    if not isinstance(processor, Qwen2VLProcessor):
+    if not all(hasattr(processor, part) for part in ("image_processor", "tokenizer", "video_processor")):
         given = "is missing" if processor is None else f"is a {type(processor).__name__}"
-        raise ValueError(
-            f"processor {given}: give the model's Qwen2VLProcessor, as processor=AutoProcessor.from_pretrained(MODEL)"
-        )
+        raise ValueError(f"processor {given}: give the model's own, as processor=AutoProcessor.from_pretrained(MODEL)")
     streaming = StreamingProcessor(
         processor.image_processor,
         copy.copy(processor.tokenizer),  # padding changes side
         processor.video_processor,
         chat_template=processor.chat_template,
+        backbone=backbone,
     )
     # Checkpoints older than video processors have limits of still images alone, which are not meant for a video.
     if streaming.video_processor.size == processor.image_processor.size:
-        streaming.video_processor.size = LiveCCVideoProcessor().size
+        streaming.video_processor.size = LiveCCVideoProcessor(patch_size=streaming.video_processor.patch_size).size
     return streaming
