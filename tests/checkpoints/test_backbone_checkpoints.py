@@ -21,6 +21,7 @@ def test_a_converted_folder_is_the_same_model(published, tmp_path):
     name, source = published
     out = convert_checkpoint(source, tmp_path / "out", position_scheme="mrope")
     assert json.loads((out / "config.json").read_text())["backbone"] == name
+    assert f"Backbone: `{name}`. Position scheme: `mrope`" in (out / "README.md").read_text()
     model, processor, info = load_model_and_processor(out)
     before = load_model(source, position_scheme="mrope")[0]
     assert (model.config.backbone, processor.backbone, info.notes) == (name, name, [])

@@ -112,6 +112,8 @@ def test_resuming_is_exact_and_decodes_nothing_twice(recipe, tmp_path, watched, 
     assert watched == whole_order[done:]
     assert json.loads((resumed / "checkpoint-6" / RUN_STATE_FILE).read_text()) == states[1]
     assert_same_run(whole, resumed)
+    card = (whole / "README.md").read_text()
+    assert f"Backbone: `{backbone or 'qwen2_vl'}`" in card
 
 
 def killed(stage: str, nth: int, folder: Path, arguments: list[str]) -> None:

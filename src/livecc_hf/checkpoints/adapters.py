@@ -248,6 +248,7 @@ def save_adapter_files(
             f"Adapter on {name}, for live commentary",
             f"Trained with livecc-hf on `{name}`.",
             config.position_scheme,
+            config.backbone,
             source=base,
             relation="adapter",
             source_revision=None if is_folder else base_revision,

@@ -31,6 +31,7 @@ class CardFacts:
         title: its heading.
         summary: one or more sentences on what the model is and comes from.
         position_scheme: the scheme it runs in.
+        backbone: of the model, which is said in the text.
         source: folder or Hub id of the model it was made from; `None`: from nothing.
         relation: to the source, `finetune` or `adapter`; `None` where it is the same model in another form.
         source_revision: the source's revision on the Hub.
@@ -44,6 +45,7 @@ class CardFacts:
     title: str
     summary: str
     position_scheme: str
+    backbone: str | None = None
     source: str | None = None
     relation: str | None = None
     source_revision: str | None = None
@@ -74,6 +76,7 @@ def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
         "title": facts.title,
         "summary": facts.summary,
         "position_scheme": facts.position_scheme,
+        "backbone": facts.backbone,
         "kind": "adapter" if is_adapter else "model",
         "base": _named(facts.source) if facts.source else None,
         "base_revision": facts.source_revision,

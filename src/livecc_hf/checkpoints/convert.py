@@ -49,5 +49,6 @@ def convert_checkpoint(
     processor.save_pretrained(out)
     name, scheme = short_name(checkpoint.source), checkpoint.config.position_scheme
     summary = f"Converted from `{name}` by livecc-hf."
-    write_card(out, CardFacts(f"{name}, for live commentary", summary, scheme, source=checkpoint.source))
+    facts = CardFacts(f"{name}, for live commentary", summary, scheme, model.config.backbone, checkpoint.source)
+    write_card(out, facts)
     return out

@@ -68,6 +68,7 @@ def merge_adapter(
         f"{name}, for live commentary",
         summary,
         model.config.position_scheme,
+        model.config.backbone,
         source=checkpoint.base,
         relation="finetune",
         source_revision=checkpoint.revision,

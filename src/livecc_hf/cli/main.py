@@ -25,7 +25,7 @@ COMMANDS = {
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
     "demo": ("show a model commenting, in the browser", "livecc_hf.cli.demo"),
     "evaluate": ("score commentaries and answers on benchmarks", "livecc_hf.cli.evaluate"),
-    "generate-repo": ("write code with which a stock Qwen2-VL comments", "livecc_hf.cli.generate_repo"),
+    "generate-repo": ("write code with which a stock model comments", "livecc_hf.cli.generate_repo"),
     "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "push": ("publish a model, an adapter or a Space on the Hub", "livecc_hf.cli.push"),
     "serve": ("comment for clients that send frames over the network", "livecc_hf.cli.serve"),

@@ -68,6 +68,7 @@ class ModelFinisher(AdapterFinisher):
             f"{name}, for live commentary",
             f"Fine-tuned from `{name}` by livecc-hf.",
             self.config.position_scheme,
+            self.config.backbone,
             source=source,
             relation="finetune",
             source_revision=self.model.model_revision,
