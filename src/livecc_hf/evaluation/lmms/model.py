@@ -93,7 +93,7 @@ class LiveCC(lmms):
             {"role": message.role, "content": [self._part(part, videos) for part in message.content]}
             for message in messages.messages
         ]
-        about_videos = {"do_resize": False, "do_sample_frames": False}
+        about_videos: dict[str, Any] = {"do_resize": False, "do_sample_frames": False}
         about_videos |= {"video_metadata": [video.metadata for video in videos]}
         inputs = self._processor.apply_chat_template(
             chat,
