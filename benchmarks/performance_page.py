@@ -37,6 +37,7 @@ SCRIPTS = {
     "data": "data/data.py",
     "data_models": "data/model_stages.py",
     "evaluation": "evaluation/shared_vision.py",
+    "page": "serving/page.py",
 }
 
 
