@@ -24,6 +24,7 @@ class Case:
         new_tokens: generated in every turn.
         video_s: length of the video, which is repeated.
         bf16: whether the weights are in bfloat16 (else float32).
+        backbone: of the model, in its position scheme that is nearest to the reference's.
     """
 
     name: str
@@ -34,6 +35,12 @@ class Case:
     new_tokens: int = 10
     video_s: int = 24
     bf16: bool = False
+    backbone: str = "qwen2_vl"
+
+    @property
+    def scheme(self) -> str:
+        """Its position scheme: the reference's where the backbone knows it."""
+        return "reference" if self.backbone == "qwen2_vl" else "mrope"
 
 
 CASES = {
@@ -44,6 +51,14 @@ CASES = {
         Case("livecc-7b", 60, 240, frame_px=(720, 1080), video_s=12, bf16=True),
     )
 }
+
+
+def backbone_case(name: str) -> Case:
+    """Return the mid-size case on a backbone, with as many vision tokens a frame pair on each."""
+    from livecc_hf.modeling.backbones import find_backbone
+
+    max_pixels = 384 * find_backbone(name).pixels_per_token
+    return replace(CASES["mid-size"], name=f"mid-size-{name}", backbone=name, max_pixels=max_pixels)
 
 
 def small(case: Case) -> Case:
@@ -88,12 +103,27 @@ QWEN2_IDS = {
 }
 
 
-def bundled_processor():
-    """Return livecc-tiny's processor, whose special tokens all models here use."""
+def bundled_processor(backbone: str = "qwen2_vl"):
+    """Return livecc-tiny's processor, whose special tokens all models here use, for a backbone."""
     from livecc_hf.assets import bundled_model_path
     from livecc_hf.checkpoints.loading import load_processor
+    from livecc_hf.modeling.backbones import find_backbone
+    from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor, frame_limits
 
-    return load_processor(bundled_model_path())
+    processor = load_processor(bundled_model_path())
+    if backbone == processor.backbone:
+        return processor
+    of = find_backbone(backbone)
+    videos = LiveCCVideoProcessor(
+        patch_size=of.patch_size,
+        merge_size=of.merge_size,
+        image_mean=of.image_mean,
+        image_std=of.image_std,
+        size=frame_limits(of),
+    )
+    return type(processor)(
+        processor.image_processor, processor.tokenizer, videos, processor.chat_template, backbone=backbone
+    )
 
 
 def ids_of(processor) -> dict[str, int]:
@@ -109,8 +139,8 @@ def ids_of(processor) -> dict[str, int]:
     }
 
 
-def random_config(shape: Shape, ids: dict[str, int], **values):
-    """Return a config of Qwen2-VL's kind."""
+def random_config(shape: Shape, ids: dict[str, int], backbone: str = "qwen2_vl", **values):
+    """Return a config of a backbone's kind."""
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
 
     text = {
@@ -127,10 +157,25 @@ def random_config(shape: Shape, ids: dict[str, int], **values):
         "pad_token_id": ids["pad_token_id"],
         "tie_word_embeddings": shape.is_tied,
     }
-    vision = {"depth": shape.depth, "embed_dim": shape.vision_dim, "num_heads": shape.vision_heads}
-    vision |= {"mlp_ratio": 4, "hidden_size": shape.hidden}
+    vision: dict = {"depth": shape.depth, "num_heads": shape.vision_heads}
+    if backbone == "qwen2_vl":
+        vision |= {"embed_dim": shape.vision_dim, "mlp_ratio": 4, "hidden_size": shape.hidden}
+    else:
+        vision |= {"hidden_size": shape.vision_dim, "out_hidden_size": shape.hidden}
+    if backbone == "qwen2_5_vl":  # one full layer in eight in the published ones, the last among them
+        vision |= {"intermediate_size": 8 * shape.vision_dim // 3, "fullatt_block_indexes": [shape.depth - 1]}
+        vision |= {"tokens_per_second": 2}
+    if backbone == "qwen3_vl":
+        vision |= {"intermediate_size": 4 * shape.vision_dim, "deepstack_visual_indexes": [*range(shape.depth)][-3:]}
+        text["head_dim"] = shape.hidden // shape.heads
+        side = 5 * sum(shape.sections) // 16  # 20 of 64 in the published ones
+        text["rope_parameters"] |= {
+            "mrope_interleaved": True,
+            "mrope_section": [sum(shape.sections) - 2 * side, side, side],
+        }
     special = {name: value for name, value in ids.items() if name != "pad_token_id"}
-    return LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=shape.is_tied, **special, **values)
+    values |= {"backbone": backbone, "tie_word_embeddings": shape.is_tied}
+    return LiveCCConfig(text_config=text, vision_config=vision, **special, **values)
 
 
 def random_bf16_model(config, device: str, attention: str = "sdpa", replaced: Callable | None = None):
@@ -164,7 +209,7 @@ def random_bf16_model(config, device: str, attention: str = "sdpa", replaced: Ca
 
 
 def build_model(case: Case, processor, device: str, is_small: bool):
-    """Return the model of a case in evaluation mode, in the position scheme ``reference``."""
+    """Return the model of a case in evaluation mode, in the case's position scheme."""
     import torch
 
     from livecc_hf.acceleration import accelerate
@@ -175,8 +220,8 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     if case.name == "livecc-tiny":
         return load_model(bundled_model_path(), device=device, dtype="float32", position_scheme="reference")[0]
     torch.manual_seed(0)
-    shape = SHAPES["small" if is_small else case.name]
-    config = random_config(shape, ids_of(processor), position_scheme="reference")
+    shape = SHAPES["small" if is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
+    config = random_config(shape, ids_of(processor), case.backbone, position_scheme=case.scheme)
     if case.bf16:
         return accelerate(random_bf16_model(config, device).eval())
     return LiveCCForConditionalGeneration(config).to(device).eval()

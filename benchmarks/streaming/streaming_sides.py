@@ -14,19 +14,27 @@ import torch
 from transformers import (
     DynamicCache,
     GenerationConfig,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
 from livecc_hf.modeling.generation import generate
-from livecc_hf.modeling.grammar import TURN_JOINT, time_label
+from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAMES_PER_SECOND, TURN_FRAMES, TURN_JOINT, time_label
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_processing_livecc import resize_limits
 
 PARTS = ("resize", "vision", "prefill", "decode_tokens", "rest")
 REPETITION_PENALTY = 1.05
+STOCK_PROCESSORS = {
+    "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, Qwen2VLVideoProcessor),
+    "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+}
 
 
 @dataclass
@@ -122,7 +130,7 @@ class Work:
     """What all sides are given.
 
     Attributes:
-        model: our model, in evaluation mode and scheme ``reference``.
+        model: our model, in evaluation mode and, where its backbone knows it, scheme ``reference``.
         processor: its `StreamingProcessor`.
         query: what the first turn asks for.
         new_tokens: generated in every turn, whatever they are.
@@ -179,12 +187,14 @@ class EngineSide:
                 delattr(video_processor, name)
 
 
-def stock_model(model) -> Qwen2VLForConditionalGeneration:
-    """Return transformers' own Qwen2-VL over the very same weights."""
-    ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
+def stock_model(model) -> PreTrainedModel:
+    """Return the backbone's own model of transformers over the very same weights."""
+    ours_only = ("model_type", "backbone", "position_scheme", "message_end_token_id", "auto_map", "architectures")
+    backbone = model.config.find_backbone()
     described = {name: value for name, value in model.config.to_dict().items() if name not in ours_only}
     with torch.device("meta"):
-        stock = Qwen2VLForConditionalGeneration._from_config(Qwen2VLConfig(**described), attn_implementation="sdpa")
+        config = backbone.config_class()(**described)
+        stock = backbone.model_classes()[0]._from_config(config, attn_implementation="sdpa")
     stock.load_state_dict(model.state_dict(), assign=True)
     stock.tie_weights()
     for name, buffer in model.named_buffers():  # those that no checkpoint holds
@@ -194,17 +204,18 @@ def stock_model(model) -> Qwen2VLForConditionalGeneration:
     return stock.eval()
 
 
-def stock_processor(processor, max_pixels: int) -> Qwen2VLProcessor:
-    """Return transformers' own processor with the same settings and limits."""
+def stock_processor(processor, max_pixels: int) -> ProcessorMixin:
+    """Return the backbone's own processor of transformers with the same settings and limits."""
     settings = processor.video_processor.to_dict()
     limits = resize_limits(processor.video_processor, None, max_pixels)
     settings["size"] = {"shortest_edge": limits.shortest_edge, "longest_edge": limits.longest_edge}
     for name in ("video_processor_type", "auto_map", "processor_class"):
         settings.pop(name, None)
-    return Qwen2VLProcessor(
+    whole, videos = STOCK_PROCESSORS[processor.backbone]
+    return whole(
         processor.image_processor,
         processor.tokenizer,
-        Qwen2VLVideoProcessor(**settings),
+        videos(**settings),
         chat_template=processor.chat_template,
     )
 
@@ -213,8 +224,8 @@ def stock_processor(processor, max_pixels: int) -> Qwen2VLProcessor:
 class StockSide:
     """The per-turn way of LiveCC's demonstration: a processor call and a `generate` a turn, over a carried cache.
 
-    Positions are those that the demonstration has: Qwen2-VL's in the first turn, one number a token after it. One thing
-    is done as we do it: the last token of a turn, which no cache holds yet, is read with the next turn.
+    Positions are those that the demonstration has: the backbone's in the first turn, one number a token after it. One
+    thing is done as we do it: the last token of a turn, which no cache holds yet, is read with the next turn.
     """
 
     work: Work
@@ -234,12 +245,13 @@ class StockSide:
         """Comment on the frames of one turn."""
         inputs = self.inputs(frames)
         device = self.model.device
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        inputs = {name: value.to(device) if hasattr(value, "to") else value for name, value in inputs.items()}
         if self.past_ids is None:
             self.cache = DynamicCache(config=self.model.config.get_text_config())
         else:
             # New positions are counted from the end of the first turn's, as in the demonstration.
-            del inputs["mm_token_type_ids"]
+            for name in ("mm_token_type_ids", "second_per_grid_ts"):
+                inputs.pop(name, None)
             inputs["input_ids"] = torch.cat([self.past_ids, inputs["input_ids"]], dim=1)
         self._n_forward = 0
         ids = generated(self.model, inputs, self.work.new_tokens, past_key_values=self.cache)
@@ -250,8 +262,9 @@ class StockSide:
         self.processor.tokenizer.decode(spoken, skip_special_tokens=True)
         return spoken
 
-    def inputs(self, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+    def inputs(self, frames: torch.Tensor) -> dict[str, Any]:
         """Return what the processor makes of a turn."""
+        backbone = self.work.processor.find_backbone()
         start_s = self.n_turns + 2.0 if self.n_turns else 0.0
         content = [
             {"type": "text", "text": time_label(start_s, self.n_turns + 3.0)},
@@ -261,11 +274,23 @@ class StockSide:
             content.append({"type": "text", "text": self.work.query})
         message = {"role": "user", "content": content}
         text = self.processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        if self.n_turns:
-            text = TURN_JOINT + text[text.index("<|im_start|>user") :]
-        inputs = self.processor(text=[text], videos=[frames], return_tensors="pt", do_sample_frames=False)
+        if self.n_turns or backbone.system_prompt is None:
+            text = (TURN_JOINT if self.n_turns else "") + text[text.index("<|im_start|>user") :]
+        options: dict[str, Any] = {"return_tensors": "pt", "do_sample_frames": False}
+        if backbone.needs_video_metadata:
+            options["video_metadata"] = [self._times(len(frames))]
+        if backbone.limits_whole_videos:
+            limits = self.processor.video_processor.size
+            options["size"] = {name: limits[name] * len(frames) for name in ("shortest_edge", "longest_edge")}
+        inputs = self.processor(text=[backbone.join_vision(text)], videos=[frames], **options)
         inputs.pop("attention_mask")
         return dict(inputs)
+
+    def _times(self, n_frames: int) -> dict[str, Any]:
+        """Return when the frames of this turn are, as processors take it."""
+        first = FIRST_TURN_FRAMES + TURN_FRAMES * (self.n_turns - 1) if self.n_turns else 0
+        indices = list(range(first, first + n_frames))
+        return {"total_num_frames": n_frames, "fps": FRAMES_PER_SECOND, "frames_indices": indices}
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
