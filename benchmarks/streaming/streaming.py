@@ -277,9 +277,10 @@ def main() -> int:
         "load_average": [round(load, 2) for load in (load_before[0], os.getloadavg()[0])],
         "took_s": round(time.perf_counter() - started_s),
     }
-    parts = ["streaming", *(["backbones"] if arguments.backbones else [])]
-    parts += [] if around["device"] == "cpu" else [slug(around["device"])]
-    return finish(arguments, report, asked, f"{'-'.join(parts)}.json")
+    file = "streaming-backbones.json" if arguments.backbones else "streaming.json"
+    if around["device"] != "cpu":
+        file = f"{file.removesuffix('.json')}-{slug(around['device'])}.json"
+    return finish(arguments, report, asked, file)
 
 
 if __name__ == "__main__":
