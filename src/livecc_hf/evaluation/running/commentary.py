@@ -15,7 +15,7 @@ from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..scorers.answers import LIVECC
 from ..tasks.livesports_cc import INSTRUCT, SportsEvent, query_of
 from ..tasks.questions import FrameRule
-from .frames import Resize, read_clip
+from .frames import ClipFrames, Resize, read_clip
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -126,8 +126,7 @@ class Commentator:
 
     def _spread(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
         """Show frames that are spread over the clip; their nominal times begin at 0."""
-        per_token = self.processor.video_processor.pixels_per_token
-        frames = read_clip(clip.path, clip.begin_s, clip.end_s, rule, resizer(self.processor), per_token).frames
+        frames = read_for(self.processor, clip.path, clip.begin_s, clip.end_s, rule).frames
         stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
         for span in split_turns(len(frames)):
@@ -156,6 +155,17 @@ class Commentator:
 def assembled(segments: list[CommentarySegment]) -> str:
     """Return a commentary as the reference puts it together: silent turns leave their spaces, and "..." ends it."""
     return " ".join(segment.text.replace(CONTINUATION, "") for segment in segments).strip() + "..."
+
+
+def read_for(
+    processor: StreamingProcessor,
+    path: str | os.PathLike,
+    start_s: float | None,
+    end_s: float | None,
+    rule: FrameRule,
+) -> ClipFrames:
+    """Read the frames of a clip as `read_clip`, in the size in which a processor's model sees them."""
+    return read_clip(path, start_s, end_s, rule, resizer(processor), processor.video_processor.pixels_per_token)
 
 
 def resizer(processor: StreamingProcessor) -> Resize:

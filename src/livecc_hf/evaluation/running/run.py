@@ -295,14 +295,12 @@ class _Runner:
             return replace(event.row, error=one_line(error))
 
     def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Asked]]:
-        from .commentary import resizer
-        from .frames import read_clip
+        from .commentary import read_for
         from .shared_vision import SharedVision
 
         first = tasks[0][1]
         try:
-            per_token = self.processor.video_processor.pixels_per_token
-            clip = read_clip(path, first.start_s, first.end_s, first.frames, resizer(self.processor), per_token)
+            clip = read_for(self.processor, path, first.start_s, first.end_s, first.frames)
         except (ValueError, OSError) as error:
             for number, task in tasks:
                 yield number, replace(task.row, error=one_line(error))
