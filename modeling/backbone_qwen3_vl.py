@@ -13,7 +13,8 @@ class Qwen3VLBackbone(Backbone):
     """Qwen3-VL.
 
     A turn reads `Time=3.0-4.0s` as in LiveCC and then, before each frame pair, `<3.2 seconds>`: the middle of the
-    pair, from which this backbone learned when something is shown. Temporal positions say nothing of it here.
+    pair, from which this backbone learned when something is shown. Temporal positions say nothing of it here. Its
+    published chat template opens with a system message only where a conversation brings one.
     """
 
     name: ClassVar[str] = "qwen3_vl"

@@ -53,7 +53,8 @@ _QWEN2_5_VISION = {
     "num_heads": 16,
     "out_hidden_size": 3584,
 }
-# name -> transformers' class, published sizes of text and vision, whether embeddings and head are one
+# name -> transformers' class, sizes of text and vision, whether embeddings and head are one. The sizes are those of the
+# config.json that each is published with; what is not named (heads of 128 in Qwen3-VL) is transformers' default there.
 SHAPES: dict[str, tuple[str, dict, dict, bool]] = {
     "Qwen2-VL-7B": ("Qwen2VL", _7B, _qwen2_vision(3584), False),
     "Qwen2-VL-2B": ("Qwen2VL", _text(1536, 28, 12, 2, 8960), _qwen2_vision(1536), True),
