@@ -150,16 +150,16 @@ def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
             return None
         key += [tensor.data_ptr() for tensor in module._parameters.values() if tensor is not None]
         key += [tensor.data_ptr() for tensor in module._buffers.values() if tensor is not None]
-        if _may_be_switched(type(module)):
+        if _may_be_switched(type(module).__module__):
             values = ((name, value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE)
             key += [(name, value if type(value) in _PLAIN else _frozen(value)) for name, value in values]
     return tuple(key)
 
 
 @lru_cache
-def _may_be_switched(kind: type[nn.Module]) -> bool:
-    """Return whether modules of a class may remember what their forward passes depend on."""
-    return kind.__module__.partition(".")[0] not in _WITHOUT_SWITCHES
+def _may_be_switched(place: str) -> bool:
+    """Return whether modules of a class that is defined there may remember what their forward passes depend on."""
+    return place.partition(".")[0] not in _WITHOUT_SWITCHES
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -174,8 +174,8 @@ def has_hooks(module: nn.Module) -> bool:
 
 def _frozen(value: object) -> Hashable:
     """Return plain values as they are, within collections too, and anything else by its identity."""
-    if type(value) in _PLAIN:
-        return value  # type: ignore[return-value]
+    if type(value) in _PLAIN and isinstance(value, Hashable):
+        return value
     if isinstance(value, dict):
         return tuple([(name, _frozen(item)) for name, item in value.items()])
     if isinstance(value, list | tuple):

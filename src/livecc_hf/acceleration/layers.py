@@ -52,7 +52,7 @@ def use_lean_layers(language_model: nn.Module) -> None:
 
 
 def _lean_forward(
-    model: Qwen2VLTextModel, *arguments, stream_cache: PackedBatch | None = None, **keywords
+    model: Qwen2VLTextModel, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
 ) -> BaseModelOutputWithPast:
     """As `Qwen2VLTextModel.forward`; of a stream's pass only the hidden states that are read are more than zeros."""
     if not isinstance(stream_cache, PackedBatch) or arguments or not _takes(model, **keywords):
@@ -77,7 +77,7 @@ def _takes(
     attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None,
     use_cache: bool | None = None,
-    **others,
+    **others: Any,
 ) -> bool:
     """Return whether a pass is like those that streams ask for, and nobody has changed the model's class since."""
     return (
@@ -97,7 +97,7 @@ def _is_known(layer: nn.Module) -> bool:
     if type(layer) is not Qwen2VLDecoderLayer or type(layer.self_attn) is not Qwen2VLAttention:
         return False
     parts = layer, layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm
-    return all(map(_is_as_checked, parts))
+    return all(isinstance(part, nn.Module) and _is_as_checked(part) for part in parts)
 
 
 def _is_as_checked(module: nn.Module) -> bool:
@@ -126,7 +126,7 @@ class _LeanModel:
         self._ahead: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
         self._next_positions: list[list[int]] = []
 
-    def run(self, embeds: torch.Tensor, position_ids: torch.LongTensor, caches: PackedBatch) -> torch.Tensor:
+    def run(self, embeds: torch.Tensor, position_ids: torch.Tensor, caches: PackedBatch) -> torch.Tensor:
         """Return hidden states (tokens, hidden); zeros for tokens that are not read, where there are such.
 
         Args:
@@ -145,13 +145,13 @@ class _LeanModel:
         hidden = self._norm(hidden)
         return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
 
-    def _tables(self, embeds: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosine and sine as `rotate` takes them, (tokens, 1, head size) each."""
         cos, sin = self._rotary(embeds, position_ids)
         half = sin.shape[-1] // 2
         return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)[:, None]
 
-    def _step_tables(self, embeds: torch.Tensor, position_ids: torch.LongTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step_tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `_tables` of one token of each stream; made for some steps at once, each a position further."""
         positions = position_ids[:, 0].tolist()
         tables = next(self._ahead, None) if positions == self._next_positions else None
@@ -180,7 +180,7 @@ class _LeanLayer:
         cos: torch.Tensor,
         sin: torch.Tensor,
         caches: PackedBatch,
-        read: torch.LongTensor | None = None,
+        read: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return (tokens or B, hidden).
 
@@ -206,7 +206,9 @@ class _LeanLayer:
         return hidden + self.mlp(self.mlp_norm(hidden))
 
 
-def _run(layer: nn.Module | _LeanLayer, hidden, cos, sin, caches: PackedBatch) -> torch.Tensor:
+def _run(
+    layer: nn.Module | _LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, caches: PackedBatch
+) -> torch.Tensor:
     """Run a lean layer, or another by itself; arguments as of `_LeanLayer.__call__`."""
     if isinstance(layer, _LeanLayer):
         return layer(hidden, cos, sin, caches)
@@ -223,7 +225,7 @@ def _run(layer: nn.Module | _LeanLayer, hidden, cos, sin, caches: PackedBatch) -
     )[0]
 
 
-def _norm(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _norm(norm: Qwen2VLRMSNorm) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a norm: itself, or in float32 half as many operations."""
     if type(norm) is not Qwen2VLRMSNorm or not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
         return norm  # which rounds once more in between

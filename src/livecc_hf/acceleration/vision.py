@@ -72,7 +72,7 @@ class PatchProjection(nn.Conv3d):
         return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
-def _lean_forward(visual: Any, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords) -> Any:
+def _lean_forward(visual: Any, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords: Any) -> Any:
     """Run the tower's own forward pass: attention is told of the grids, and no gradients are kept if it is frozen."""
     if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
         grids = grid_thw.tolist()
@@ -132,7 +132,7 @@ def _attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     pictures: tuple[PictureGroup, ...] | None = None,
-    **keywords,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each picture; all of shape (1, heads, patches, head size), pictures one after the other."""
     if pictures is None:
