@@ -6,6 +6,10 @@ import time
 import pytest
 
 pytest.importorskip("fastapi")
+from prometheus_client import Gauge
+
+from livecc_hf.serve.admission import Admission
+from livecc_hf.serve.failures import FailureRow
 from livecc_hf.serve.messages import ClientError, close_reason
 from livecc_hf.serve.sampling import ClientFrameSampler, RateLimit
 from livecc_hf.serve.settings import ServeSettings, settings_from
@@ -83,6 +87,34 @@ def test_settings_are_checked(monkeypatch):
     with pytest.raises(ValueError, match="token is empty"):
         settings_from({})
     assert all(f.metadata["help"] for f in dataclasses.fields(ServeSettings))
+
+
+def test_clients_are_counted_in_and_out():
+    gauge = Gauge("clients", "Clients", registry=None)
+    admission = Admission(ServeSettings(max_sessions=2, max_sessions_per_address=1), gauge)
+    assert admission.enter("a", 0) == 1 and admission.enter("b", 1) == 2
+    for address, n_streams, code in (("a", 1, "full_for_address"), ("c", 2, "full")):
+        with pytest.raises(ClientError) as refused:
+            admission.enter(address, n_streams)
+        assert refused.value.code == code
+    assert admission.n_connected == gauge._value.get() == 2
+    admission.leave("a")
+    assert admission.enter("a", 1) == 3  # its number is new
+    admission.leave("a")
+    admission.leave("b")
+    assert admission.n_connected == gauge._value.get() == 0
+
+
+def test_failures_in_a_row_are_told_for_a_while():
+    for told_for_s in (60.0, 0.0):
+        failures = FailureRow(told_for_s)
+        for error in (RuntimeError(), KeyError(), ValueError(), None, OSError()):
+            assert failures.reason is None
+            failures.count(error)
+        assert failures.reason == ("the generation failed in 3 sessions in a row (OSError)" if told_for_s else None)
+        failures.clear()
+        failures.count(OSError())
+        assert failures.reason is None
 
 
 def test_a_close_reason_fits_its_frame():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from livecc_hf.modeling import CommentaryStream, StreamOptions
 from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool import CommentaryPool
-from livecc_hf.serve.messages import CLOSE_RESTART, CLOSE_TRY_LATER, ClientError
+from livecc_hf.serve.admission import Admission
+from livecc_hf.serve.failures import FailureRow
+from livecc_hf.serve.messages import CLOSE_RESTART, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
 from livecc_hf.utils.text import one_line
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from livecc_hf.serve.settings import ServeSettings
 
 _log = logging.getLogger(__name__)
-_MANY_FAILURES = 3  # sessions in a row: the matter is not with one of them,
-_FAILURES_FOR_S = 60.0  # for as long, after which clients may try whether it has passed
 
 
 class ClientSession(Protocol):
@@ -82,10 +81,8 @@ class CommentaryService:
         self.state = "starting"
         self.sessions: set[ClientSession] = set()
         self.warm_up_s, self.warm_up_streams = 0.0, 0
-        self.n_connected = 0
-        self._n_admitted = 0
-        self._of_address: Counter[str] = Counter()
-        self._failures: tuple[int, float, str] = (0, 0.0, "")  # in a row, when the last was, and what
+        self._admission = Admission(settings, self.metrics.sessions)
+        self._failures = FailureRow()
         self._told: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
@@ -176,52 +173,41 @@ class CommentaryService:
             _log.warning("serving again")
         self._told = trouble
 
+    @property
+    def n_connected(self) -> int:
+        """How many clients are connected."""
+        return self._admission.n_connected
+
     def admit(self, address: str) -> int:
         """Count a client in, and return its number; :meth:`discharge` it later.
-
-        It has no slot of the pool yet: :meth:`join` takes one with its first frame, so a silent client holds none.
 
         Args:
             address: what stands for the client; see `network_of`.
 
         Raises:
-            ClientError: if there is no room.
+            ClientError: if the model does not generate, or there is no room.
         """
-        if self.state == "starting":
-            raise ClientError("loading", "the model is still loading: try again in a moment", CLOSE_RESTART)
-        if self.state == "failed":
-            raise ClientError("not_ready", f"{self._load_failure}: start the server again", CLOSE_RESTART)
-        if self.state != "ready":
-            raise ClientError("not_ready", f"the server is {self.state}: try again later", CLOSE_RESTART)
-        if (trouble := self.trouble) is not None:
-            raise ClientError("not_ready", f"{trouble}: try again later", CLOSE_RESTART)
-        if len(self.pool) >= self.settings.max_sessions:
-            raise self.full()
-        limit = self.settings.max_sessions_per_address
-        if limit is not None and self._of_address[address] >= limit:
-            raise ClientError(
-                "full_for_address",
-                f"{limit} clients come from your address, as many as may: close one, or try again later",
-                CLOSE_TRY_LATER,
-            )
-        self.n_connected += 1
-        self._n_admitted += 1
-        self._of_address[address] += 1
-        self.metrics.sessions.set(self.n_connected)
-        return self._n_admitted
+        if (refusal := self._refusal()) is not None:
+            raise ClientError(*refusal, CLOSE_RESTART)
+        return self._admission.enter(address, len(self.pool))
 
     def discharge(self, address: str) -> None:
         """Count a client out."""
-        self.n_connected -= 1
-        self._of_address -= Counter([address])  # keeps none at 0
-        self.metrics.sessions.set(self.n_connected)
+        self._admission.leave(address)
+
+    def _refusal(self) -> tuple[str, str] | None:
+        """Return code and message for clients that come while the model generates for nobody."""
+        if self.state == "starting":
+            return "loading", "the model is still loading: try again in a moment"
+        if self.state == "failed":
+            return "not_ready", f"{self._load_failure}: start the server again"
+        if self.state != "ready":
+            return "not_ready", f"the server is {self.state}: try again later"
+        return None if (trouble := self.trouble) is None else ("not_ready", f"{trouble}: try again later")
 
     def full(self) -> ClientError:
         """Return the error for a client for which there is no slot."""
-        n_clients = self.settings.max_sessions
-        return ClientError(
-            "full", f"the server has {n_clients} clients, as many as it may: try again later", CLOSE_TRY_LATER
-        )
+        return self._admission.full()
 
     def trial_stream(self, start: Start) -> CommentaryStream:
         """Return a stream as :meth:`join` would start it, which takes no slot: it shows what is wrong with a start.
@@ -251,12 +237,11 @@ class CommentaryService:
         """
 
         def delivered(segment: CommentarySegment) -> None:
-            self._failures = (0, 0.0, "")
+            self._failures.clear()
             on_segment(segment)
 
         def ended(error: Exception | None) -> None:
-            if error is not None and not isinstance(error, ValueError):  # such as a context that is full
-                self._failures = (self._failures[0] + 1, time.monotonic(), type(error).__name__)
+            self._failures.count(error)
             on_end(error)
 
         return self.pool.join(self._chosen(start), delivered, ended)
@@ -283,10 +268,8 @@ class CommentaryService:
 
     def health(self) -> dict:
         """Return what a load balancer wants to know: `status`, with a `reason` where that is ``failed``."""
-        n_failures, last_s, what = self._failures
-        reason = self.trouble
-        if reason is None and n_failures >= _MANY_FAILURES and time.monotonic() - last_s < _FAILURES_FOR_S:
-            reason = f"the generation failed in {n_failures} sessions in a row ({what})"
+        trouble = self.trouble
+        reason = self._failures.reason if trouble is None else trouble
         has_failed = self.state in ("ready", "failed") and reason is not None
         return {
             "status": "failed" if has_failed else self.state,
