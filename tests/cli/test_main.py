@@ -8,7 +8,8 @@ import types
 import pytest
 
 from livecc_hf import __version__
-from livecc_hf.cli.main import describe, main
+from livecc_hf.cli.exits import describe
+from livecc_hf.cli.main import main
 
 
 def run_cli(*argv, **options):

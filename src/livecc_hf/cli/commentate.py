@@ -15,7 +15,7 @@ from livecc_hf.captions.writers import FORMATS, CaptionWriter, clock, open_write
 from livecc_hf.checkpoints.names import check_model_name
 from livecc_hf.cli.commentate_plan import Job, plan
 from livecc_hf.cli.commentate_run import Run
-from livecc_hf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, describe
+from livecc_hf.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, describe
 from livecc_hf.cli.model_arguments import (
     add_model_arguments,
     check_stream_options,

@@ -6,17 +6,16 @@ Exit codes: 0 done, 2 an error of input or environment, 130 interrupted with Ctr
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from livecc_hf import __version__
+from livecc_hf.cli.exits import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, describe
+from livecc_hf.cli.parser import OneLineParser, add_commands, add_debug
 
-# Name of a command: what it does, and the module with its `add_arguments` and `run`.
+# By name what a command does, and its module; see `add_commands`.
 COMMANDS = {
     "ask": ("answer a question about a video or an image", "livecc_hf.cli.ask"),
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
@@ -32,49 +31,6 @@ COMMANDS = {
     "space": ("write a Space where anybody can watch a model comment", "livecc_hf.cli.space"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),
 }
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
-_MAX_MESSAGE = 600
-_ALIKE = 0.7  # how like two words must be for one to be offered for the other, from 0 to 1
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line; a command's parser itself refuses what it does not know."""
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
-        """Parse, where nothing may be left: argparse would have the parser above a command speak of what is."""
-        self._words = list(sys.argv[1:] if args is None else args)
-        known, left = super().parse_known_args(args, namespace)
-        if left:
-            self.error(f"unrecognized arguments: {' '.join(left)}{self._meant(left)}")
-        return known, left
-
-    def _meant(self, words: Sequence[str]) -> str:
-        """Return a suggestion for the first of the words that is nearly an option."""
-        options = [option for option in self._option_string_actions if option.startswith("--")]
-        for name in (word.partition("=")[0] for word in words if word.startswith("--")):
-            if name not in options and (close := difflib.get_close_matches(name, options, 1, _ALIKE)):
-                return f"; did you mean {close[0]} for {name}?"
-        return ""
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            names = [str(choice) for choice in action.choices or ()]
-            if close := difflib.get_close_matches(str(value), names, 1, _ALIKE):
-                error.message += f"; did you mean {close[0]}?"
-            raise
-
-    def error(self, message: str) -> NoReturn:
-        if "are required" in message:  # a value of the mistyped option may have been taken for one, or be missing
-            message += self._meant(self._words)
-        if "://" in message:  # an argument in the wrong place may hold a password
-            from livecc_hf.sources.spec import redact
-
-            message = re.sub(r"[^\s'\"=]+://[^\s'\"]+", lambda address: redact(address[0]), message)
-        self.exit(EXIT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             make_parser().print_help()
             return EXIT_ERROR
-        return importlib.import_module(COMMANDS[args.command][1]).run(args)
+        return args.run(args)
     except KeyboardInterrupt:
         if debug:
             raise
@@ -129,29 +85,10 @@ def _library_errors() -> tuple[type[Exception], ...]:
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the whole program, with the arguments of `command` alone, so that help stays fast."""
     parser = OneLineParser(prog="livecc", description="Live video commentary with LiveCC.", allow_abbrev=False)
-    _add_debug(parser, default=False)
+    add_debug(parser, default=False)
     parser.add_argument("--version", action="version", version=f"livecc-hf {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=OneLineParser)
-    for name, (summary, module) in COMMANDS.items():
-        description = f"{summary[0].upper()}{summary[1:]}."
-        subparser = subparsers.add_parser(name, help=summary, description=description, allow_abbrev=False)
-        _add_debug(subparser, default=argparse.SUPPRESS)  # a default would undo `livecc --debug COMMAND`
-        if name == command:
-            importlib.import_module(module).add_arguments(subparser)
+    add_commands(parser, COMMANDS, "command", declared=() if command is None else (command,))
     return parser
-
-
-def _add_debug(parser: argparse.ArgumentParser, default: bool | str) -> None:
-    parser.add_argument("--debug", action="store_true", default=default, help="show the full traceback of an error")
-
-
-def describe(error: BaseException) -> str:
-    """Return an error as one line that says which file, if it was about one."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        message = f"{error.filename}: {error.strerror}"
-    else:
-        message = " ".join(str(error).split()) or type(error).__name__
-    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " ..."
 
 
 if __name__ == "__main__":

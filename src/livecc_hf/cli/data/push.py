@@ -1,0 +1,31 @@
+"""`livecc data push`: a dataset folder goes to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from livecc_hf.utils.extras import require_extra
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the task's arguments."""
+    parser.description = "Upload a dataset folder to the Hub in parts. Started again, it goes on."
+    parser.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
+    parser.add_argument("repo", metavar="REPO", help="USER/NAME; made if it does not exist")
+    parser.add_argument(
+        "--public", action="store_true", help="a repository that is made is public, and one that is may be pushed to"
+    )
+    parser.add_argument("--revision", metavar="BRANCH", help="branch, made if it does not exist (default: main)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Push the folder, and print its address."""
+    require_extra("data", "livecc data push", "datasets")
+    from livecc_hf.production.outputs.push import push_dataset
+
+    folder = Path(args.folder).expanduser()
+    inside = folder / "dataset"
+    folder = inside if (inside / "README.md").is_file() else folder
+    print(push_dataset(folder, args.repo, private=not args.public, revision=args.revision))
+    return 0

@@ -1,0 +1,65 @@
+"""`livecc evaluate run`: a benchmark is put to a model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from livecc_hf.cli.model_arguments import add_model_arguments
+from livecc_hf.cli.status import quiet_libraries
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the task's arguments."""
+    parser.description = (
+        "Put a benchmark to a model and write what it answers. Started again after an interruption, it "
+        "goes on. Under accelerate launch several GPUs share it."
+    )
+    parser.add_argument(
+        "suite", metavar="SUITE", help="a benchmark, see livecc evaluate list; A,B: about the same videos"
+    )
+    parser.add_argument("--videos", required=True, type=Path, metavar="DIR", help="folder with the benchmark's videos")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where predictions go")
+    parser.add_argument("--protocol", help="how the benchmark is put; default: the first that list shows")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows, for a trial")
+    parser.add_argument("--annotations", metavar="FILE", help="the benchmark's rows; default: from the Hub")
+    parser.add_argument("--dataset-revision", metavar="REVISION", help="of the rows on the Hub")
+    parser.add_argument("--subtitles", type=Path, metavar="DIR", help="Video-MME's VIDEO.srt files")
+    parser.add_argument(
+        "--query-form",
+        choices=("instruct", "base"),
+        default="instruct",
+        help="of commentary: what the model was trained on",
+    )
+    add_model_arguments(parser.add_argument_group("model"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer the rows that are not answered yet, and say where they are; return 1 if some failed."""
+    if args.model is None:
+        raise ValueError("no model is named: expected --model FOLDER_OR_HUB_ID")
+    if args.min_pixels is not None:
+        raise ValueError("--min-pixels is given: the fewest pixels of a frame are the protocol's; leave it out")
+    from livecc_hf.checkpoints.names import check_model_name
+    from livecc_hf.evaluation.running.plan import RunOptions
+    from livecc_hf.evaluation.running.run import ModelSource
+    from livecc_hf.evaluation.running.run import run as run_suites
+
+    check_model_name(args.model)
+    quiet_libraries(args.debug)
+    options = RunOptions(
+        protocol=args.protocol,
+        limit=args.limit,
+        annotations=args.annotations,
+        dataset_revision=args.dataset_revision,
+        subtitles=args.subtitles,
+        query_form=args.query_form,
+        max_pixels=args.max_pixels,
+    )
+    names = ("device", "dtype", "load_in_4bit", "position_scheme", "base", "merge")
+    source = ModelSource(args.model, **{name: getattr(args, name) for name in names})
+    result = run_suites(args.suite, source, args.videos, args.out, options)
+    done = f"{result.n_done:,} of {result.n_rows:,} rows answered"
+    print(f"{done}; wrote {', '.join(map(str, result.files))}", file=sys.stderr)
+    return 1 if result.failures else 0
