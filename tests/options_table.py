@@ -12,9 +12,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "stream-options.md"
 _HEAD = "| option | command line | default | range | clients of a server | what it does |\n|---|---|---|---|---|---|\n"
 
 
-def table() -> str:
+def table(options: type = StreamOptions) -> str:
     """Return the table, a row for each option."""
-    return _HEAD + "".join(_row(option) for option in dataclasses.fields(StreamOptions))
+    return _HEAD + "".join(_row(option) for option in dataclasses.fields(options))
 
 
 def _row(option: dataclasses.Field) -> str:

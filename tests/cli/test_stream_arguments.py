@@ -1,6 +1,8 @@
 """The options of a stream are declared once: arguments, messages and documentation are made from that."""
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -31,16 +33,41 @@ def test_each_is_an_argument_and_arrives():
     assert stream_options_of(make_parser("serve").parse_args(["serve", "--greedy"])) == {"do_sample": False}
 
 
-def test_a_new_one_is_one_line(monkeypatch):
-    new = stream_options._option(None, "how loud, at 100%", from_=0, up_to=2)
+@pytest.fixture
+def more_options(monkeypatch):
+    """Stream options with one more, declared as all are: in one line."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("livecc_hf.serve.messages")  # made from the options as they are
+    new = stream_options._option(None, "how loud, at 100%", from_=0, up_to=2, by_client=(0.5, 1.5))
     more = dataclasses.make_dataclass("More", [("loudness", "float | None", new)], bases=(StreamOptions,), frozen=True)
     monkeypatch.setattr(stream_options, "StreamOptions", more)
+    return more
+
+
+def test_a_new_one_is_an_argument_of_commands(more_options, capsys):
     for command in ("commentate", "serve", "demo"):
         argv = [command, "a.mp4"] if command == "commentate" else [command]
         parser = make_parser(command)
         assert stream_options_of(parser.parse_args([*argv, "--loudness", "1.5"])) == {"loudness": 1.5}
+        with pytest.raises(SystemExit):
+            parser.parse_args([command, "--help"])
+        assert "--loudness X how loud, at 100%" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(ValueError, match="loudness=3: expected a number at least 0 and at most 2"):
-        more(loudness=3)
+        more_options(loudness=3)
+
+
+def test_a_new_one_is_what_a_server_lets_clients_choose(more_options):
+    messages = pytest.importorskip("livecc_hf.serve.messages")
+    client_options = messages.make_client_options(more_options)
+    assert client_options.model_validate({"loudness": 1.5, "top_k": 3}).loudness == 1.5
+    for wrong in (0, 2, "loud"):
+        with pytest.raises(ValueError, match="loudness"):
+            client_options.model_validate({"loudness": wrong})
+
+
+def test_a_new_one_is_a_row_of_the_documentation(more_options):
+    row = "| `loudness` | `--loudness` | | from 0 to 2 | 0.5 to 1.5 | how loud, at 100% |\n"
+    assert table(more_options) == table() + row
 
 
 def test_help_needs_no_model():

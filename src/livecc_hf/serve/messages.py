@@ -72,12 +72,13 @@ def _client_field(option: dataclasses.Field) -> tuple[Any, None]:
     return Annotated[kind, Field(description=said["help"], **bounds)] | None, None
 
 
-# What a client may choose of `StreamOptions`; what it leaves out is the server's.
-ClientOptions = create_model(
-    "ClientOptions",
-    __base__=_Message,
-    **{option.name: _client_field(option) for option in fields(StreamOptions) if option.metadata["by_client"]},
-)
+def make_client_options(options: type) -> type[BaseModel]:
+    """Return the model of what a client may choose of `StreamOptions`; what it leaves out is the server's."""
+    chosen = {option.name: _client_field(option) for option in fields(options) if option.metadata["by_client"]}
+    return create_model("ClientOptions", __base__=_Message, **chosen)
+
+
+ClientOptions = make_client_options(StreamOptions)
 
 
 class Start(_Message):
