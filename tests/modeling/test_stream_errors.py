@@ -8,11 +8,6 @@ from livecc_hf.modeling import ContextFullError, StreamFinishedError
 GREEDY = {"do_sample": False, "max_new_tokens": 6, "output_logits": True, "max_pixels": 50176}
 
 
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:16, :, :96, :130]
-
-
 def test_the_end_of_the_context_is_one_clear_error(frames, make_model, processor):
     model = make_model("mrope")
     text_config = model.config.text_config

@@ -2,20 +2,7 @@
 
 import pytest
 import torch
-
-GREEDY = {
-    "do_sample": False,
-    "max_new_tokens": 6,
-    "repetition_penalty": 1.1,
-    "output_logits": True,
-    "max_pixels": 50176,
-    "stop_at_continuation": False,
-}
-
-
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:16, :, :96, :130]
+from greedy import GREEDY
 
 
 def test_sampling_is_reproducible_by_seed(frames, make_model, processor):

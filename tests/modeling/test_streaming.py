@@ -6,23 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from greedy import GREEDY
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.modeling import ContextFullError, StreamOptions, generation
-
-GREEDY = {
-    "do_sample": False,
-    "max_new_tokens": 6,
-    "repetition_penalty": 1.1,
-    "output_logits": True,
-    "max_pixels": 50176,
-    "stop_at_continuation": False,
-}
-
-
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:16, :, :96, :130]
 
 
 def run(stream, frames, portions):

@@ -11,16 +11,6 @@ from livecc_hf.modeling.attention import PackedBatch
 from livecc_hf.pool import OverloadedError, PoolFullError
 
 
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:28, :, :96, :130]
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model("mrope")
-
-
 @pytest.mark.parametrize("scheme", ["mrope", "sequential", "reference"])
 def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, processor):
     model = make_model(scheme)

@@ -14,16 +14,6 @@ from livecc_hf.pool import PoolFullError, PoolStoppedError
 from livecc_hf.pool.stream import StreamEndedError
 
 
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:28, :, :96, :130]
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model("mrope")
-
-
 def test_a_stream_that_fails_ends_alone(frames, model, processor):
     expected = model.start_stream(processor, OPTIONS).push(frames[:12])
     pool = CommentaryPool(model, processor, max_streams=3)

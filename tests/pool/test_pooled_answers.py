@@ -15,16 +15,6 @@ QUESTION = "What is shown?"
 OPTIONS = dataclasses.replace(LONG_TURNS, max_new_tokens=2)
 
 
-@pytest.fixture(scope="module")
-def frames(load_frames):
-    return load_frames("live_cc")[:28, :, :96, :130]
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model("mrope")
-
-
 @pytest.mark.parametrize("scheme", ["mrope", "reference"])
 def test_an_answer_is_a_streams_own_and_disturbs_nobody(scheme, frames, make_model, processor):
     model = make_model(scheme)

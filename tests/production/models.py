@@ -93,7 +93,9 @@ _CHAT_TEMPLATE = (
 )
 
 
-def write_language_model(folder: Path, tokenizer_folder: Path, kind: str = "qwen2", context: int = 1024) -> Path:
+def write_language_model(
+    folder: Path, tokenizer_folder: Path, kind: str = "qwen2", context: int = 1024, vocabulary: int | None = None
+) -> Path:
     """Write a causal language model with random weights.
 
     Args:
@@ -101,13 +103,14 @@ def write_language_model(folder: Path, tokenizer_folder: Path, kind: str = "qwen
         tokenizer_folder: a checkpoint whose tokenizer it takes; it gets Qwen2's chat template.
         kind: "qwen2", or "granite", which scales its logits.
         context: most tokens it takes.
+        vocabulary: tokens that it tells apart; default: those of the tokenizer.
     """
     from transformers import AutoTokenizer, GraniteConfig, GraniteForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     tokenizer.chat_template = _CHAT_TEMPLATE
     sizes = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary or len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,

@@ -1,15 +1,12 @@
-"""Clips for tests of the stage text_loss, a model that scores them, and their losses one at a time."""
+"""Clips for tests of the stage text_loss, and their losses one at a time."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from livecc_hf.production.stages.text_loss import TextLoss, encode_clips
 
-_TOKENIZER = Path(__file__).parents[1] / "data/reference/checkpoint"
-_VOCABULARY = 151_936  # Qwen2-1.5B-Instruct's
 _TEXT = "the a red blue circle square moves stops left right up slowly then again player ball and now over it is"
 _WORDS = _TEXT.split()
 
@@ -26,30 +23,6 @@ def times_faster(stage: TextLoss, n_clips: int, repeats: int) -> float:
             run()
             seconds[i] = min(seconds[i], time.process_time() - began_s)
     return seconds[1] / seconds[0]
-
-
-def write_tiny_model(folder: Path) -> str:
-    """Write a causal language model with random weights and the vocabulary of Qwen2; return its folder."""
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(_TOKENIZER)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=_VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        initializer_range=0.2,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def one_at_a_time(stage: TextLoss, spoken: list[str], titles: list[str], previous: list[str]) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from caption_samples import clock
 from chat_server import serve_chat, verdict
 from models import KEEP_NONSENSE, write_language_model, write_whisper
+from runs import train_losses
 from speech import needs_espeak, write_narrated_video
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -134,7 +134,6 @@ def train(folder: Path, *datasets: Path) -> list[float]:
     """Run the command on datasets, from the bundled model; returns the loss of each step."""
     recipe = {
         "model_name_or_path": str(bundled_model_path()),
-        "output_dir": str(folder / "model"),
         # The videos were left where they are, beside the datasets.
         "data": [{"source": "dataset", "path": str(path), "media_root": str(folder)} for path in datasets],
         "train_parts": ["vision", "merger", "language_model"],
@@ -144,20 +143,13 @@ def train(folder: Path, *datasets: Path) -> list[float]:
         "optimizer": "trainer",
         "learning_rate": 1e-4,
         "per_device_train_batch_size": 2,
-        "max_steps": N_STEPS,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": N_STEPS,
         "bf16": False,
         "use_cpu": True,
         "activation_checkpointing": False,
         "report_to": "none",
         "disable_tqdm": True,
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["train", "--config", str(folder / "recipe.yaml")]) == 0
-    state = json.loads((folder / "model" / f"checkpoint-{N_STEPS}" / "trainer_state.json").read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    return train_losses(folder, recipe, N_STEPS)
 
 
 @pytest.mark.slow

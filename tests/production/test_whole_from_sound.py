@@ -16,6 +16,7 @@ import torch
 import yaml
 from face_detectors import YuNetLayout, write_detector
 from real_weights import LIGHT_ASD, needs_whisper, whisper_folder
+from runs import train_losses
 from speech import RATE_HZ, needs_espeak, speak_timed, write_scene
 from talking_videos import Face, write_talking_video
 
@@ -131,20 +132,12 @@ def train(folder: Path, dataset: Path) -> list[float]:
     """Run the recipe for a CPU on a dataset; return the loss of each step."""
     recipe = yaml.safe_load((RECIPES / "own-videos/tiny-cpu.yaml").read_text())
     recipe |= {
-        "output_dir": str(folder / "model"),
         "data": [{"source": "dataset", "path": str(dataset), "media_root": str(folder)}],
         "held_out": 0,
         "eval_strategy": "no",
-        "max_steps": N_STEPS,
-        "logging_steps": 1,
-        "save_strategy": "steps",
-        "save_steps": N_STEPS,
         "per_device_train_batch_size": 2,
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["train", "--config", str(folder / "recipe.yaml")]) == 0
-    state = json.loads((folder / "model" / f"checkpoint-{N_STEPS}" / "trainer_state.json").read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    return train_losses(folder, recipe, N_STEPS)
 
 
 @pytest.mark.slow

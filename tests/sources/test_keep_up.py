@@ -55,16 +55,23 @@ def test_key_frames_only_until_caught_up(video):
     assert n_frames < 200
 
 
-def test_ever_more_is_left_out_while_it_is_not_enough(video):
+def note_all(video, work_s, pause_s):
+    """Note packets that are all there already, each of which takes its time after a pause that is told."""
     stream = video.streams.video[0]
-    keep_up = KeepUp(stream.codec_context)
-    now_s = 0.0
+    keep_up, now_s = KeepUp(stream.codec_context), 0.0
     for packet in video.demux(stream):
         if packet.size:
             keep_up.note(packet, now_s, now_s)
-            now_s += 0.3
-    assert keep_up.level == 2
-    assert stream.codec_context.skip_frame == "NONKEY"
+            now_s += work_s
+            if pause_s:
+                keep_up.note_pause(pause_s)
+                now_s += pause_s
+    return keep_up
+
+
+def test_ever_more_is_left_out_while_it_is_not_enough(video):
+    assert note_all(video, work_s=0.3, pause_s=0.0).level == 2
+    assert video.streams.video[0].codec_context.skip_frame == "NONKEY"
 
 
 def test_what_is_left_out_is_counted(tmp_path):
@@ -81,13 +88,4 @@ def test_what_is_left_out_is_counted(tmp_path):
 
 def test_time_in_which_nothing_was_to_be_decoded_does_not_count(video):
     """As while a model is loaded, or a sender is made to wait."""
-    stream = video.streams.video[0]
-    keep_up = KeepUp(stream.codec_context)
-    now_s = 0.0
-    for packet in video.demux(stream):
-        if packet.size:
-            keep_up.note(packet, now_s, now_s)
-            now_s += 0.02  # decoding
-            keep_up.note_pause(0.3)
-            now_s += 0.3
-    assert keep_up.level == 0
+    assert note_all(video, work_s=0.02, pause_s=0.3).level == 0

@@ -1,7 +1,6 @@
 """Takers who come late or take their time, as a model that is loaded or slow: what waits for them is there."""
 
 import contextlib
-import os
 import threading
 import time
 
@@ -11,15 +10,6 @@ from media import number_of, write_video
 from senders import LiveEncoder, recording
 
 from livecc_hf.sources import open_source
-
-
-@pytest.fixture
-def pipe():
-    read_fd, write_fd = os.pipe()
-    writer = os.fdopen(write_fd, "wb", buffering=0)
-    yield read_fd, writer
-    writer.close()
-    os.close(read_fd)
 
 
 def in_thread(function):

@@ -16,16 +16,6 @@ from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.sources import SourceLostError, SourceOpenError, open_source
 
 
-@pytest.fixture
-def pipe():
-    """A pipe as (file descriptor to read, file to write); what reads may be slow, so writing is done in threads."""
-    read_fd, write_fd = os.pipe()
-    writer = os.fdopen(write_fd, "wb", buffering=0)
-    yield read_fd, writer
-    writer.close()
-    os.close(read_fd)
-
-
 def send(writer, data):
     """Write in a thread, and close."""
 

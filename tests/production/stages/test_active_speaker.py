@@ -3,9 +3,9 @@
 import pickle
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from clip_tables import clips
 from face_detectors import YuNetLayout, write_detector
 from real_weights import LIGHT_ASD, needs_light_asd
 from talking_videos import RATE_HZ, Face, write_talking_video
@@ -46,16 +46,6 @@ def folder(tmp_path_factory):
 def make(folder, model="light.model", **options) -> ActiveSpeaker:
     options = {"model": str(folder / model), "detector": str(folder / "yunet.onnx"), "device": "cpu"} | options
     return make_stage("active_speaker", options)
-
-
-def clips(*rows) -> pa.Table:
-    columns = {
-        "id": [f"v#{i}" for i in range(len(rows))],
-        "video": [str(row[0]) for row in rows],
-        "start_s": [row[1] for row in rows],
-        "end_s": [row[2] for row in rows],
-    }
-    return pa.table({name: columns.get(name, [None] * len(rows)) for name in CLIP_SCHEMA.names}, schema=CLIP_SCHEMA)
 
 
 def scored(stage: ActiveSpeaker, *rows) -> list[dict]:

@@ -1,9 +1,9 @@
 """The talking-head stage runs for real, on a Qwen2-VL with random weights and synthetic videos."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from clip_tables import clips
 from media import number_of, write_video
 
 from livecc_hf.production.schemas import CLIP_SCHEMA, DROPPED_SCHEMA
@@ -25,16 +25,6 @@ def video(tmp_path_factory):
     """Frame n of this video appears at n / 4 s and shows its number."""
     path = tmp_path_factory.mktemp("video") / "v.mp4"
     return write_video(path, n_frames=LENGTH_S * 4, fps=4, size_px=(320, 180), codec_options={"g": "8"})
-
-
-def clips(*rows) -> pa.Table:
-    columns = {
-        "id": [f"v#{i}" for i in range(len(rows))],
-        "video": [str(row[0]) for row in rows],
-        "start_s": [row[1] for row in rows],
-        "end_s": [row[2] for row in rows],
-    }
-    return pa.table({name: columns.get(name, [None] * len(rows)) for name in CLIP_SCHEMA.names}, schema=CLIP_SCHEMA)
 
 
 @pytest.mark.parametrize("seek_from_s", [0.1, 100.0], ids=["seeking", "decoding"])
