@@ -17,10 +17,7 @@ from livecc_hf.captions.writers import open_writer
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.serve.server import listen
 
-pytestmark = [
-    pytest.mark.skipif(chromium_path() is None, reason="needs chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs chromium")
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,7 @@ from browsing import GREEDY, Watcher, another_chromium, chromium, chromium_path
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 
-pytestmark = [
-    pytest.mark.skipif(chromium_path() is None, reason="needs chromium"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(chromium_path() is None, reason="needs chromium")
 SPEECH_MODULES = Path("/usr/lib/speech-dispatcher-modules")
 
 
