@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +130,6 @@ def judge(
             kept.
     """
     model_rows, opponent_rows = read_commentary_file(predictions), read_commentary_file(opponent)
-    protocol = judge_protocol(options.protocol)
     if options.protocol == INF_STREAMS:
         people = None if references is None else read_references(references)
         model_rows, opponent_rows = (windows_of(rows, people) for rows in (model_rows, opponent_rows))
@@ -141,23 +140,13 @@ def judge(
         texts, source, dataset_revision = _references(model_rows, references, revision)
     result = JudgeResult(Path(out))
     calls = list(_calls(model_rows, opponent_rows, texts, options, result))
-    suite = suite_of(model_rows.header.suite)
-    header = Header(
-        layout="verdict",
-        suite=suite.name,
-        protocol=protocol.name,
-        model=model_rows.header.model,
-        model_revision=model_rows.header.model_revision,
-        opponent=opponent_rows.header.model,
-        judge=options.model,
+    header = replace(
+        _header(model_rows.header, opponent_rows.header, options),
         dataset=source,
         dataset_revision=dataset_revision,
-        prompt_hash=protocol.prompts.hash,
-        generation={"temperature": 0, "seed": protocol.seed},
         n_rows=len(texts),
-        limit=options.limit,
     )
-    asker = _Asker(options, protocol, result.out)
+    asker = _Asker(options, judge_protocol(options.protocol), result.out)
     try:
         with RowFile(result.out, header) as file:
             kept = [row for row in file.rows if isinstance(row, VerdictRow)]
@@ -167,6 +156,23 @@ def judge(
         asker.close()
     result.n_invalid += sum(not row.is_valid for row in kept)
     return result
+
+
+def _header(model: Header, opponent: Header, options: JudgeOptions) -> Header:
+    """Return what the file of verdicts says of the texts and of the judge."""
+    protocol = judge_protocol(options.protocol)
+    return Header(
+        layout="verdict",
+        suite=suite_of(model.suite).name,
+        protocol=protocol.name,
+        model=model.model,
+        model_revision=model.model_revision,
+        opponent=opponent.model,
+        judge=options.model,
+        prompt_hash=protocol.prompts.hash,
+        generation={"temperature": 0, "seed": protocol.seed},
+        limit=options.limit,
+    )
 
 
 def _row_id(call: _Call) -> str:

@@ -82,7 +82,6 @@ def score_verdicts(
     judged = both_orders(verdicts.rows)
     if not judged:
         raise ValueError(f"{verdicts.source}: no row was judged in both orders, so there is no win rate")
-    n_keys = len({row.key for row in verdicts.rows})
     n_expected = verdicts.header.n_rows or suite_of(verdicts.header.suite).n_rows
     figures = _verdict_figures(verdicts, judged)
     texts = {row.key: row for row in model.rows} if model else {}
@@ -92,20 +91,10 @@ def score_verdicts(
         figures += _empty_wins(judged, texts) + text_figures(model.rows)
     if opponent and opponent_texts:
         figures += [replace(item, name=f"opponent's {item.name}") for item in text_figures(opponent.rows)]
-    notes = list(verdicts.notes)
-    if len(judged) < n_keys:
-        notes.append(f"{n_keys - len(judged):,} rows were judged in one order only and are left out")
     is_complete = len(judged) == n_expected
     if not is_complete:
-        notes.append(incomplete_note(verdicts.source, len(judged), n_expected))
         figures[0] = incomplete_headline(figures[0], len(judged), n_expected, incomplete)
-    has_hashes = all(row.model_hash and row.opponent_hash for row in verdicts.rows)
-    if not has_hashes:
-        notes.append(
-            f"{verdicts.source} carries no hashes of the texts that were judged: nobody can tell whether its verdicts "
-            "belong to them"
-        )
-    notes += suspicions(Pair(verdicts, model), others)
+    notes = _verdict_notes(verdicts, len(judged), n_expected) + suspicions(Pair(verdicts, model), others)
     return Score(
         *(
             verdicts.header.suite or "verdicts",
@@ -121,6 +110,22 @@ def score_verdicts(
         series=_length_series(figures),
         details=asdict(verdicts.header),
     )
+
+
+def _verdict_notes(verdicts: RowSet[VerdictRow], n_judged: int, n_expected: int) -> list[str]:
+    """Return what a user should know of the verdicts themselves, one line each."""
+    notes = list(verdicts.notes)
+    n_keys = len({row.key for row in verdicts.rows})
+    if n_judged < n_keys:
+        notes.append(f"{n_keys - n_judged:,} rows were judged in one order only and are left out")
+    if n_judged != n_expected:
+        notes.append(incomplete_note(verdicts.source, n_judged, n_expected))
+    if not all(row.model_hash and row.opponent_hash for row in verdicts.rows):
+        notes.append(
+            f"{verdicts.source} carries no hashes of the texts that were judged: nobody can tell whether its verdicts "
+            "belong to them"
+        )
+    return notes
 
 
 def check_texts(verdicts: RowSet[VerdictRow], texts: RowSet[CommentaryRow] | None, whose: str) -> None:
