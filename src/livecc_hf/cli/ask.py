@@ -12,6 +12,7 @@ from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, whole_text
+from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.sources.early_check import check_is_video
 
 _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_tokens")
@@ -51,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
         check_model_name(args.model)
     import torch
 
-    from livecc_hf.modeling.stream_options import StreamOptions
     from livecc_hf.modeling.video_loading import LoadOptions
     from livecc_hf.questions.asking import answer
     from livecc_hf.video.reader import VideoReadWarning

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from livecc_hf.cli.status import quiet_libraries
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -27,7 +29,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: as `complete_card` does.
     """
-    from livecc_hf.cli.status import quiet_libraries
     from livecc_hf.publishing.gallery import complete_card
 
     quiet_libraries(args.debug)

@@ -13,6 +13,7 @@ from livecc_hf.captions.writers import Caption, CaptionWriter, clock
 from livecc_hf.cli.commentate_plan import Job
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import stream_options_of
+from livecc_hf.modeling.grammar import FRAME_STEP_S
 
 if TYPE_CHECKING:
     from livecc_hf.sources import Source
@@ -137,8 +138,6 @@ class Run:
                 writer.write(Caption(segment.start_s - origin_s, segment.end_s - origin_s, segment.text))
 
     def _note_progress(self, chunk: FrameChunk, took_s: float) -> None:
-        from livecc_hf.modeling.grammar import FRAME_STEP_S
-
         self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
         text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)
         if self.info is not None and self.info.duration_s:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.cli.status import quiet_libraries
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -23,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say where the folder is."""
     from livecc_hf.checkpoints.convert import convert_checkpoint
-    from livecc_hf.cli.status import quiet_libraries
 
     quiet_libraries(args.debug)
     out = convert_checkpoint(args.source, args.out, args.position_scheme, args.max_shard_size)

@@ -15,6 +15,7 @@ from livecc_hf.cli.model_arguments import (
 )
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import add_option_arguments
+from livecc_hf.serve.settings import ServeSettings
 from livecc_hf.utils.extras import require_extra
 
 _HOST = "127.0.0.1"
@@ -41,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.video} is no file: give a video that browsers play, such as an MP4, or none")
     from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
-    from livecc_hf.serve.settings import ServeSettings
 
     if args.model is not None:
         check_model_name(args.model)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from livecc_hf.cli.model_arguments import load_model_of
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import stream_options_of
+from livecc_hf.modeling import StreamOptions
+from livecc_hf.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from livecc_hf.serve.service import CommentaryService
-    from livecc_hf.serve.settings import ServeSettings
 
 
 def lazy_service(
@@ -30,7 +31,6 @@ def lazy_service(
         status: shows what is loaded.
         on_start: as of `CommentaryService`.
     """
-    from livecc_hf.modeling import StreamOptions
     from livecc_hf.serve.service import CommentaryService
 
     return CommentaryService(
@@ -46,8 +46,6 @@ def lazy_service(
 
 def token_limit(args: argparse.Namespace) -> dict[str, int]:
     """Return the setting that allows as many tokens a turn as the arguments ask for; empty if they do not."""
-    from livecc_hf.serve.settings import ServeSettings
-
     if args.max_new_tokens is None:
         return {}
     return {"max_new_tokens": max(args.max_new_tokens, ServeSettings.max_new_tokens)}

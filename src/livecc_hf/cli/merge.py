@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.cli.status import quiet_libraries
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -20,7 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge, and say where the folder is."""
     from livecc_hf.checkpoints.merge import merge_adapter
-    from livecc_hf.cli.status import quiet_libraries
 
     quiet_libraries(args.debug)
     out = merge_adapter(args.adapter, args.out, args.base, args.dtype, args.max_shard_size)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.assets import bundled_model_path
 from livecc_hf.cli.status import Status, quiet_libraries
 from livecc_hf.cli.stream_arguments import FRAME_OPTIONS, add_option_arguments, flag_of, stream_options_of
+from livecc_hf.modeling import StreamOptions
 
 if TYPE_CHECKING:
     from livecc_hf.checkpoints.checkpoint import Checkpoint
@@ -52,8 +54,6 @@ def check_stream_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: if there are such.
     """
-    from livecc_hf.modeling import StreamOptions
-
     StreamOptions(**stream_options_of(args))
     names = ("temperature", "top_p", "top_k") if args.do_sample is False else ()
     given = [flag_of(name) for name in names if getattr(args, name) is not None]
@@ -63,7 +63,6 @@ def check_stream_options(args: argparse.Namespace) -> None:
 
 def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
     """Load the model and its processor, and say which."""
-    from livecc_hf.assets import bundled_model_path
     from livecc_hf.checkpoints.checkpoint import device_notes, open_checkpoint
 
     quiet_libraries(args.debug)

@@ -11,6 +11,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any, NoReturn
 
 from livecc_hf.cli.exits import EXIT_ERROR
+from livecc_hf.sources.spec import redact
 
 _ALIKE = 0.7  # how like two words must be for one to be offered for the other, from 0 to 1
 _OVERRIDE = re.compile(r"[\w.:]+=")
@@ -65,8 +66,6 @@ class OneLineParser(argparse.ArgumentParser):
         if "are required" in message:  # a value of the mistyped option may have been taken for one, or be missing
             message += self._meant(self._words)
         if "://" in message:  # an argument in the wrong place may hold a password
-            from livecc_hf.sources.spec import redact
-
             message = re.sub(r"[^\s'\"=]+://[^\s'\"]+", lambda address: redact(address[0]), message)
         self.exit(EXIT_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from livecc_hf.cli.status import quiet_libraries
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -40,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError, OSError: as `push_folder` does.
     """
-    from livecc_hf.cli.status import quiet_libraries
     from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push, send
 
     quiet_libraries(args.debug)

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..captions.writers import Caption
 from ..checkpoints.card_sections import set_section
 from ..checkpoints.cards import CARD_FILE, parse_card
+from ..checkpoints.loading import load_model_and_processor
+from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
+from ..rendering.overlay import OverlayWriter, check_output
+from ..utils.atomic import replaced_when_done
 
 if TYPE_CHECKING:
     import torch
@@ -98,9 +102,6 @@ def _comment(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float | None, query: str | None
 ) -> list[Caption]:
     """Let the folder's model comment on a clip; write the copy with its words and the sheet."""
-    from ..rendering.overlay import OverlayWriter, check_output
-    from ..utils.atomic import replaced_when_done
-
     begin_s = start_s or 0.0
     if end_s is not None and end_s <= begin_s:
         raise ValueError(f"--start {begin_s:g} --end {end_s:g}: the range is empty; expected an end after the start")
@@ -118,7 +119,6 @@ def _comment(
 def _turns(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float, query: str | None
 ) -> list[_Turn]:
-    from ..checkpoints.loading import load_model_and_processor
     from ..video.reader import iter_chunks, probe_video
 
     origin_s = probe_video(clip).clock_start_s  # before the model is loaded: a clip that cannot be read ends it here
@@ -140,8 +140,6 @@ def _turns(
 
 
 def _sheet(turns: list[_Turn]) -> Any:
-    from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
-
     step = max(1, -(-len(turns) // _SHEET_FRAMES))
     cells = []
     for at in range(0, len(turns), step):

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
+from livecc_hf.modeling.stream_options import check_number
+
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
     from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions
@@ -47,8 +50,6 @@ def answer(
             mode.
     """
     import torch
-
-    from livecc_hf.modeling.stream_options import check_number
 
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() first")
@@ -92,7 +93,6 @@ def is_picture_file(path: str | os.PathLike) -> bool:
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
     """Return what is shown as a part of a message, and what the processor is told about it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
-    from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
     from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions, read_picture
     from livecc_hf.video.loading import load_video
 

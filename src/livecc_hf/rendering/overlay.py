@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import CaptionLike
+from ..modeling.video_open import file_url
+from ..modeling.video_times import SteadyClock
 from ..utils.text import one_line
 
 if TYPE_CHECKING:
@@ -134,7 +136,6 @@ class OverlayWriter:
         import av
 
         from ..modeling.video_file import display_orientation
-        from ..modeling.video_open import file_url
         from .caption_painter import CaptionPainter
 
         frame, stream = self._next[2], self._source.stream
@@ -232,8 +233,6 @@ class _SoundCopy:
     def copy(self, packets: list[Any], origin: Fraction, begin: Fraction | None, end: Fraction | None) -> None:
         """Copy those from `begin` to `end`, in seconds; `None`: from the first, to the last. `origin` becomes 0."""
         import av
-
-        from ..modeling.video_times import SteadyClock
 
         for packet in packets:
             if packet.pts is None or packet.dts is None or not packet.time_base:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.util.metrics import Gauge
 
+from livecc_hf.assets import bundled_model_path
+from livecc_hf.modeling import StreamOptions
 from livecc_hf.serve.settings import TOKEN_VARIABLE, settings_from
 
 # Beside its sessions a replica answers health checks and refuses clients that it has no room for.
@@ -45,9 +47,7 @@ class CommentaryDeployment:
         if insecure == (chosen.token is not None):
             what = "insecure: true asks for no token, but there is one" if insecure else "there is no token"
             raise ValueError(f"{what}: either set {TOKEN_VARIABLE} on every node, or say insecure: true")
-        from livecc_hf.assets import bundled_model_path
         from livecc_hf.checkpoints.loading import load_model_and_processor
-        from livecc_hf.modeling import StreamOptions
         from livecc_hf.serve.service import CommentaryService
 
         found, processor, _ = load_model_and_processor(model or bundled_model_path(), **(loading or {}))

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.modeling.grammar import TURN_FRAMES
 from livecc_hf.sources.feed import LagMeter, PlayoutClock, RealTimeFeed
 from livecc_hf.sources.reader import ReconnectOptions, StreamReader
 from livecc_hf.sources.spec import SourceSpec, parse_spec
+from livecc_hf.video.reader import iter_chunks, probe_video
 
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
@@ -224,9 +226,6 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
 
 def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
-    from livecc_hf.modeling.grammar import TURN_FRAMES
-    from livecc_hf.video.reader import iter_chunks, probe_video
-
     if spec.kind == "file":
         limits = {"max_gap_s": options.max_gap_s}
         limits["origin_s"] = probe_video(spec.url).clock_start_s

@@ -15,6 +15,7 @@ from livecc_hf.data.batches.packing import Packs, plan_packs, plan_singles, toke
 from livecc_hf.data.dataset import TrainingData, open_data
 from livecc_hf.data.formats.jsonl import default_cache
 from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS
+from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, TURN_FRAMES
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
         ValueError: if an entry is malformed, nothing is in it, or the smallest clip does not fit a row.
         FileNotFoundError: if a dataset is missing.
     """
-    from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
-
     ours, training = recipe.ours, recipe.training
     _check_token_limit(recipe, processor)
     options = ours.encode_options(training.max_length)

@@ -9,6 +9,7 @@ from livecc_hf.data.batches.collator import CommentaryCollator
 from livecc_hf.data.batches.loader import BatchLoader
 from livecc_hf.data.batches.packing import plan_singles
 
+from .live_commentary import LiveCommentaryCallback
 from .model.loading import load_recipe_processor, load_trainable_model
 from .model.parts import lora_config
 from .optim import MuonAdamW, muon_groups
@@ -36,7 +37,6 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     """
     from transformers import set_seed
 
-    from .live_commentary import LiveCommentaryCallback
     from .trainer import LiveCCTrainer
 
     ours, training = recipe.ours, recipe.training

@@ -21,6 +21,7 @@ from ..formats.jsonl import JsonLines
 from ..formats.rows import parse_row
 from ..media.clip_frames import read_clip
 from ..media.paths import resolve_media
+from ..samples.chat import count_chat_tokens, encode_chat
 from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip
 from ..samples.placeholder import N_PLACEHOLDER_TOKENS
 from ..samples.sample import EncodeOptions, Sample
@@ -66,14 +67,10 @@ class ChatItem:
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
         """Read the media and tokenises the conversation."""
-        from ..samples.chat import encode_chat
-
         return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
         """Return the tokens from the media's headers and the text."""
-        from ..samples.chat import count_chat_tokens
-
         n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
         # A text-only sample is given a tiny video when it is batched.
         return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS

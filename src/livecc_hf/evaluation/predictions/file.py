@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
+from livecc_hf.utils.atomic import replaced_when_done
+
 from .header import Header, is_header
 from .rows import Row, row_from_json, row_to_json
 
@@ -225,8 +227,6 @@ def open_text(path: Path) -> IO[str]:
 
 def write_rows(path: str | os.PathLike, header: Header, rows: Iterable[Row]) -> None:
     """Write a whole file in one step: it is there whole or not at all."""
-    from livecc_hf.utils.atomic import replaced_when_done
-
     with replaced_when_done(path) as partial, open_text(partial) as file:
         for value in (header.to_json(), *map(row_to_json, rows)):
             file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 LETTER, YES_NO, COUNT = "letter", "yes_no", "count"
@@ -193,14 +193,10 @@ def _check_type(row: Any, name: str, kind: type) -> None:
 
 
 def _has_no_default(item: Any) -> bool:
-    from dataclasses import MISSING
-
     return item.default is MISSING and item.default_factory is MISSING
 
 
 def _is_default(item: Any, value: Any) -> bool:
-    from dataclasses import MISSING
-
     if item.default_factory is not MISSING:
         return value == item.default_factory()
     return item.default is not MISSING and value == item.default

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..predictions.rows import CommentaryRow
+from ..tasks.questions import FrameRule
 from ..tasks.videos import VideoFolder
 
 _HEIGHT_PX, _QUALITY = 72, 60
@@ -39,8 +40,6 @@ def thumbnails_from(folder: VideoFolder) -> Thumbnails:
 
     def of(row: CommentaryRow, n: int) -> list[Thumbnail]:
         from livecc_hf.evaluation.running.frames import read_clip
-
-        from ..tasks.questions import FrameRule
 
         path = folder.find([f"{row.video}.mp4"])
         if path is None:

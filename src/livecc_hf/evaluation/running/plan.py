@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -148,8 +149,6 @@ def model_name(name: str | os.PathLike) -> str:
 
 def model_revision(name: str | os.PathLike) -> str:
     """Return what tells a model's weights: the commit on the Hub, or a hash of a folder's configuration and sizes."""
-    import hashlib
-
     folder = Path(name).expanduser()
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .parts import prepare_quantized, quantization_config, set_trainable
+
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -57,7 +59,6 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
 
     from .liger import apply_liger
     from .packed_attention import use_packed_attention
-    from .parts import prepare_quantized, quantization_config, set_trainable
 
     ours, model_config = recipe.ours, recipe.model
     quantization = quantization_config(model_config, ours.train_parts)

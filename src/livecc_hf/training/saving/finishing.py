@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from livecc_hf.checkpoints.adapters import save_adapter_files
 from livecc_hf.checkpoints.cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 
 from ..options.recipe import Recipe
@@ -42,8 +43,6 @@ class AdapterFinisher:
         self.trainer: LiveCCTrainer | None = None
 
     def __call__(self, folder: str | Path) -> None:
-        from livecc_hf.checkpoints.adapters import save_adapter_files
-
         base = self.model.model_name_or_path
         save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision, **self.about())
 

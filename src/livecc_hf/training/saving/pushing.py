@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.publishing.cards import license_of
 from livecc_hf.publishing.checks import Checked, check_folder
 from livecc_hf.publishing.hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
@@ -135,8 +136,6 @@ class RunPush:
         return pushed
 
     def _merge(self, folder: Path) -> Path:
-        from livecc_hf.checkpoints.merge import merge_adapter
-
         out = folder / MERGED
         if (out / "config.json").is_file():
             shutil.rmtree(out)  # of an earlier end of this run
