@@ -148,7 +148,7 @@ class TestOutput:
         assert float(lag[1]) >= 1.5
 
     def test_the_default_model_is_introduced_first(self, commentate, clip, published_checkpoint, monkeypatch):
-        monkeypatch.setattr("livecc_hf.assets.bundled_model_path", lambda: published_checkpoint)
+        monkeypatch.setattr("livecc_hf.cli.model_arguments.bundled_model_path", lambda: published_checkpoint)
         code, _, err = commentate(clip, "--end", "3", model=None)
         assert code == 0
         assert "livecc-tiny" in err.splitlines()[0]

@@ -12,6 +12,7 @@ from ..utils.extras import require_extra
 from .assembly import assemble
 from .execution.local import LocalEngine
 from .execution.pipeline import RunPlan, check_order, group_stages
+from .execution.ray import RayEngine
 from .execution.unit_folder import UnitFolder
 from .execution.units import StageStats
 from .inputs.videos import UnitRef, VideoInput, open_input
@@ -129,8 +130,6 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
 
 def _run_engine(options: BuildOptions, plan: RunPlan, pending: Iterator[UnitRef], progress: Progress) -> None:
     if options.engine == "ray":
-        from .execution.ray import RayEngine
-
         engine = RayEngine(plan, options.ray_address, options.workers, options.gpus)
     else:
         engine = LocalEngine(plan, options.workers, options.gpus)

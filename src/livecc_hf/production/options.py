@@ -8,16 +8,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .inputs.videos import UNIT_VIDEOS
+from .outputs.card import DatasetAbout
+from .outputs.dataset_folder import FolderOptions
+from .outputs.report.options import ReportOptions
 from .stages.base import Stage
-from .stages.registry import convert_value, make_stage
-
-if TYPE_CHECKING:
-    from .outputs.card import DatasetAbout
-    from .outputs.dataset_folder import FolderOptions
-    from .outputs.report.options import ReportOptions
+from .stages.registry import convert_value, find_stage, make_stage
 
 ENGINES = ("local", "ray")
 _ABOUT_KEYS = ("name", "sources", "language", "license", "license_name", "license_link", "notes")
@@ -113,15 +111,11 @@ class BuildOptions:
 
     def folder_options(self) -> FolderOptions:
         """Return how the dataset folder is written."""
-        from .outputs.dataset_folder import FolderOptions
-
         chosen = {key: value for key, value in self.dataset.items() if key in _FOLDER_KEYS}
         return FolderOptions(**chosen, overwrite=True)
 
     def report_options(self) -> ReportOptions:
         """Return how much the report shows."""
-        from .outputs.report.options import ReportOptions
-
         known = {item.name: item for item in fields(ReportOptions)}
         _check_keys(self.report, known, "report key")
         chosen = {key: convert_value(value, known[key], f"report.{key}") for key, value in self.report.items()}
@@ -129,8 +123,6 @@ class BuildOptions:
 
     def about(self, stages: Sequence[Stage], funnel: Mapping[str, Mapping[str, float | None]]) -> DatasetAbout:
         """Return what the dataset's card says."""
-        from .outputs.card import DatasetAbout
-
         chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}
         chosen.setdefault("name", Path(self.out).expanduser().absolute().name)
         # Whose words a dataset holds, nobody knows that did not look.
@@ -227,8 +219,6 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _by_class_name(stages: Mapping[str, Any]) -> dict[str, str]:
     """Return the keys of a user's own stages by the name that each gives itself."""
-    from .stages.registry import find_stage
-
     return {find_stage(key).name: key for key in stages if ":" in key}
 
 
@@ -243,9 +233,6 @@ def _chosen(stages: dict[str, dict[str, Any]], names: str) -> dict[str, dict[str
 
 
 def _check_dataset(values: Mapping[str, Any]) -> None:
-    from .outputs.card import DatasetAbout
-    from .outputs.dataset_folder import FolderOptions
-
     _check_keys(values, _ABOUT_KEYS + _FOLDER_KEYS, "dataset key")
     known = {item.name: item for cls in (DatasetAbout, FolderOptions) for item in fields(cls)}
     for key, value in values.items():

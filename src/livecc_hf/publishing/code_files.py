@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 
+from livecc_hf import modeling
+
 from .hub import PushError
 
 # The modules that an `auto_map` names; earlier versions ended the names of all their files so.
@@ -31,7 +33,5 @@ def find_code_files(folder: Path) -> set[str]:
 
 def may_be_stale_code(name: str) -> bool:
     """Return whether a file at the top of a repository has a name that this project gives to a model's code."""
-    from livecc_hf import modeling
-
     ours = {path.name for path in Path(modeling.__file__).parent.glob("*.py")} - {"__init__.py"}
     return name in ours or ("/" not in name and fnmatch.fnmatchcase(name, ENTRY_POINTS))

@@ -17,6 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ...modeling.video_open import VideoReadWarning, choose_video, clock_start, open_video
+from ...modeling.video_times import SteadyClock
+from ...video.sound import choose_sound
+
 SPEECH_RATE_HZ = 16_000
 # A longer jump of the sound's times is damage, as in `iter_frames`.
 MAX_SILENCE_S = 3600.0
@@ -82,8 +86,6 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
     Warns:
         VideoReadWarning: part of the sound is damaged; says what.
     """
-    from ...modeling.video_open import VideoReadWarning, clock_start, open_video
-
     with open_video(path) as container:
         stream = find_audio_stream(container, path)
         zero = clock_start(container)
@@ -106,9 +108,6 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
         NoAudioError: if there is none.
         ValueError: if there is no decoder for any.
     """
-    from ...modeling.video_open import choose_video
-    from ...video.sound import choose_sound
-
     stream = choose_sound(container, choose_video(container))
     if stream is not None:
         return stream
@@ -249,8 +248,6 @@ class _Layout:
     """
 
     def __init__(self, max_silence_s: float):
-        from ...modeling.video_times import SteadyClock
-
         # Its last time is how far the sound has come, less what times may be off, so that a run may begin that early.
         self._clock = SteadyClock(_JITTER_S, max_silence_s)
         self._shift = Fraction(0)  # by how much the file's times run ahead now

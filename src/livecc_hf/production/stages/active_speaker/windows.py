@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ....data.media.paths import resolve_media
 from ...backends.speech_audio import SPEECH_RATE_HZ, SpeechAudio
 
 FPS = 25
@@ -67,7 +68,6 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     import torch
     from torchvision.transforms.v2.functional import resize
 
-    from ....data.media.paths import resolve_media
     from ....video.reader import iter_frames, probe_video
 
     path = resolve_media(video)
