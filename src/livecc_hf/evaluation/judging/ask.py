@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from livecc_hf.endpoints.answer_cache import AnswerCache
 from livecc_hf.endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
+from livecc_hf.utils.counts import check_counts
 
 from ..predictions.file import RowFile, RowSet
 from ..predictions.header import Header
@@ -58,11 +59,7 @@ class JudgeOptions:
         judge_protocol(self.protocol)
         if not self.model:
             raise ValueError("no judge is named: give the model as the endpoint names it")
-        for name in ("repeat", "concurrency", "give_up_after"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}: expected at least 1")
+        check_counts(self, "repeat", "concurrency", "give_up_after", "limit")
 
 
 @dataclass

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from livecc_hf.utils.counts import check_counts
+
 from ..predictions.header import Header
 from ..prompt_files import Prompts
 from ..suites import Suite, suite_of
@@ -43,8 +45,7 @@ class RunOptions:
     stream_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}: expected at least 1")
+        check_counts(self, "limit")
 
 
 @dataclass(frozen=True)

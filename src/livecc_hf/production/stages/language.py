@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from ...utils.counts import check_counts
 from ...utils.extras import require_extra
 from ..columns import scores_array, spoken_text, with_column
 from .base import StageResult, split
@@ -61,8 +62,7 @@ class Language(ModelStage):
             )
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is {self.min_score}: expected a probability from 0 to 1, such as 0.9")
-        if self.max_pieces < 1:
-            raise ValueError(f"max_pieces is {self.max_pieces}: expected at least 1")
+        check_counts(self, "max_pieces")
 
     @property
     def _code(self) -> str:

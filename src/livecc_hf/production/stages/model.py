@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def load_pretrained(load: Callable[..., Any], source: str, **options: Any) -> An
         ) from error
 
 
+def device_option() -> Any:
+    """Return the field of a stage that is its device."""
+    return field(default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."})
+
+
 def choose_device(device: str | None) -> str:
     """Return `device`, or CUDA if there is any; a ValueError if it cannot be used."""
     import torch
@@ -72,6 +78,11 @@ def choose_device(device: str | None) -> str:
             f"device {chosen!r} cannot be used: {one_line(error)}; expected cpu, cuda or cuda:0"
         ) from error
     return chosen
+
+
+def dtype_option() -> Any:
+    """Return the field of a stage that is the type of its model's numbers."""
+    return field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
 
 
 def choose_dtype(dtype: str | None, device: str) -> Any:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ...endpoints.answer_cache import AnswerCache
 from ...endpoints.chat import ChatEndpoint, EndpointError, RetryLimits
 from ...endpoints.failures import EndpointFailures
+from ...utils.counts import check_counts
 from ..columns import spoken_text, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split
@@ -114,9 +115,7 @@ class Prompt(ModelStage):
     def __post_init__(self):
         if not self.model:
             raise ValueError("prompt.model is not given: name the model as the endpoint at prompt.base_url does")
-        for name in ("concurrency", "max_attempts", "max_answers", "give_up_after"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_counts(self, "concurrency", "max_attempts", "max_answers", "give_up_after")
         for name in ("timeout_s", "max_wait_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from ...data.media.paths import resolve_media
+from ...utils.counts import check_counts
 from ...utils.text import one_line
 from ..columns import scores_array, with_column
 from ..watchdog import items_done
 from .base import StageResult, split
-from .model import ModelStage, choose_device, choose_dtype, load_pretrained
+from .model import ModelStage, choose_device, choose_dtype, device_option, dtype_option, load_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -65,17 +66,13 @@ class TalkingHead(ModelStage):
         default=16, metadata={"help": "Clips run at once, about 600 tokens each; lower it if memory runs out."}
     )
     decoders: int = field(default=4, metadata={"help": "Clips decoded at the same time."})
-    device: str | None = field(
-        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
-    )
-    dtype: str | None = field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
+    device: str | None = device_option()
+    dtype: str | None = dtype_option()
 
     def __post_init__(self):
         if not 0 < self.max_probability <= 1:
             raise ValueError(f"max_probability is {self.max_probability}: expected a probability, such as 0.3")
-        for name in ("clips_per_batch", "decoders"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_counts(self, "clips_per_batch", "decoders")
 
     def load(self) -> _Model:
         """Return the model, its processor, and the token that starts "Yes".

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from ...captions.segmentation import word_pieces
+from ...utils.counts import check_counts
 from ...utils.text import one_line
 from ..columns import scores_array, spoken_text, texts, with_column
 from ..watchdog import items_done
 from .base import StageResult, split
-from .model import ModelStage, choose_device, choose_dtype, load_pretrained
+from .model import ModelStage, choose_device, choose_dtype, device_option, dtype_option, load_pretrained
 
 # Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
 _CPU_TOKENS_PER_BATCH = 4096  # longer ones gain nothing where no kernel has to be started
@@ -88,20 +89,15 @@ class TextLoss(ModelStage):
     max_tokens: int | None = field(
         default=None, metadata={"help": "Most tokens of prompt and words; default: the model's context."}
     )
-    device: str | None = field(
-        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
-    )
-    dtype: str | None = field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
+    device: str | None = device_option()
+    dtype: str | None = dtype_option()
 
     def __post_init__(self):
         if not self.min_loss < self.max_loss:
             raise ValueError(
                 f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected such as 1.5, 6.5"
             )
-        for name in ("tokens_per_batch", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: expected at least 1")
+        check_counts(self, "tokens_per_batch", "max_tokens")
 
     def load(self) -> _Model:
         """Return the model and its tokenizer.

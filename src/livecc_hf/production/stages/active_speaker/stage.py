@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ....data.media.paths import resolve_media
+from ....utils.counts import check_counts
 from ....utils.text import one_line
 from ...backends.speech_audio import NoAudioError, SpeechAudio, decode_speech
 from ...columns import scores_array, with_column
@@ -19,7 +20,7 @@ from ...errors import DeviceError
 from ...schemas import FACES
 from ...watchdog import items_done
 from ..base import StageResult, split
-from ..model import ModelStage, choose_device
+from ..model import ModelStage, choose_device, device_option
 from .scoring import ScoredTrack, find_tracks, score_tracks, speaking_frames
 from .windows import FPS, Pictures, clip_sound, read_pictures, windows_of
 
@@ -104,9 +105,7 @@ class ActiveSpeaker(ModelStage):
     )
     batch: int = field(default=16, metadata={"help": "Faces scored at once; lower it if memory runs out."})
     decoders: int = field(default=2, metadata={"help": "Windows decoded ahead."})
-    device: str | None = field(
-        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
-    )
+    device: str | None = device_option()
 
     def __post_init__(self):
         for name, what in (("model", "Light-ASD's weights"), ("detector", "a face detector, as YuNet's .onnx file")):
@@ -123,9 +122,7 @@ class ActiveSpeaker(ModelStage):
             raise ValueError(f"min_face_px is {self.min_face_px}: expected pixels, 0 or more")
         if self.side_px < 32:
             raise ValueError(f"side_px is {self.side_px}: expected at least 32")
-        for name in ("batch", "decoders"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_counts(self, "batch", "decoders")
 
     def load(self) -> _Loaded:
         """Return the network and the detector of faces.

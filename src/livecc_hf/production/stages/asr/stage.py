@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....data.media.paths import resolve_media
+from ....utils.counts import check_counts
 from ....utils.extras import require_extra
 from ....utils.text import one_line
 from ...backends.speech_audio import MAX_SILENCE_S, SPEECH_RATE_HZ, NoAudioError, SpeechAudio, decode_speech
@@ -23,7 +24,7 @@ from ...errors import DeviceError
 from ...schemas import WORDS, words_array
 from ...watchdog import items_done
 from ..base import LostPart, StageResult, lost_parts, split
-from ..model import ModelStage, load_pretrained
+from ..model import ModelStage, device_option, load_pretrained
 from .hallucinations import HallucinationRules, HeardWord, LostWords, Stretch
 
 TimedWord = tuple[float, float, str]
@@ -88,9 +89,7 @@ class Asr(ModelStage, HallucinationRules):
     multilingual: bool = field(
         default=False, metadata={"help": "Detect the language anew in each stretch, for videos in several languages."}
     )
-    device: str | None = field(
-        default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."}
-    )
+    device: str | None = device_option()
     compute_type: str = field(
         default="default",
         metadata={
@@ -118,9 +117,7 @@ class Asr(ModelStage, HallucinationRules):
             )
         if not 0 < self.max_silence_s < math.inf:
             raise ValueError(f"max_silence_s is {self.max_silence_s}: expected seconds above 0, such as 3600")
-        for name in ("chunks_per_batch", "beam_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        check_counts(self, "chunks_per_batch", "beam_size")
         if self.multilingual and self.language is not None:
             raise ValueError(
                 f"language is {self.language!r} and multilingual is set: expected one of the two, since multilingual "
