@@ -65,7 +65,7 @@ def test_a_start_is_answered_with_the_model_and_the_limits(server):
         client.say({"type": "start"})
         started = client.hear()
     assert started["type"] == "started" and started["frames_per_s"] == 2
-    assert started["model"] == server.service.model_name
+    assert started["model"] == server.service.model.name
     assert started["max_pixels"] == OPTIONS.max_pixels
     assert started["max_pause_s"] == 600 and started["max_answer_tokens"] == 128
 

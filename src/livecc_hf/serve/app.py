@@ -52,7 +52,7 @@ def create_app(service: CommentaryService, has_page: bool = True, clip: Path | N
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = None
         try:
-            if service.loads:  # the page is there meanwhile
+            if service.model.loads_later:  # the page is there meanwhile
                 loading = asyncio.create_task(asyncio.to_thread(service.start_or_tell))
             elif service.state == "starting":
                 await asyncio.to_thread(service.start)

@@ -60,7 +60,7 @@ class ClientStream:
     def start(self, start: Start) -> int:
         """Take the options of a client; return how many pixels of a frame the model sees at most."""
         try:
-            self._start, self._trial = start, self._service.trial_stream(start)
+            self._start, self._trial = start, self._service.model.trial_stream(start)
         except ValueError as error:
             raise ClientError("bad_start", one_line(error), CLOSE_POLICY) from None
         return self._trial.max_pixels
@@ -68,7 +68,7 @@ class ClientStream:
     def ask(self, item: Ask) -> None:
         """Change the query."""
         try:
-            self._service.check_length(item.query)
+            self._service.model.check_length(item.query)
             (self._stream or self._trial).ask(item.query)
             self._query = item.query
         except ValueError as error:
@@ -84,7 +84,7 @@ class ClientStream:
             what = "nothing has been seen yet: ask when the first words have come"
             raise ClientError("bad_question", what, id=item.id)
         try:
-            self._service.check_length(item.question, "the question has")
+            self._service.model.check_length(item.question, "the question has")
             return self._stream.answer(item.question, item.max_new_tokens or limit)
         except ValueError as error:
             raise ClientError("bad_question", one_line(error), id=item.id) from None

@@ -53,10 +53,10 @@ def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None)
 
     @app.get(CONFIG_PATH)
     async def config(request: Request) -> Response:
-        options = service.options
+        options = service.model.options
         answer = {
             "version": __version__,
-            "model": service.model_name,
+            "model": service.model.name,
             "query": options.query if options else None,
             "max_pixels": (options.max_pixels if options else None) or LIVE_MAX_PIXELS,
             "max_sessions": service.settings.max_sessions,

@@ -5,16 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from livecc_hf.modeling import CommentaryStream, StreamOptions
-from livecc_hf.modeling.stream_options import stream_options
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.admission import Admission
 from livecc_hf.serve.failures import FailureRow
 from livecc_hf.serve.messages import CLOSE_RESTART, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
+from livecc_hf.serve.served_model import ServedModel
 from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
         CommentarySegment,
         LiveCCForConditionalGeneration,
         StreamingProcessor,
+        StreamOptions,
     )
     from livecc_hf.pool.stream import PooledStream
     from livecc_hf.serve.messages import Start
@@ -41,7 +40,7 @@ class ClientSession(Protocol):
 
 
 class CommentaryService:
-    """A model that is ready to serve.
+    """A model on which clients have streams, from its loading to the end of the last.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode; `None`: :meth:`start` loads it.
@@ -53,6 +52,8 @@ class CommentaryService:
         on_start: called from another thread, where the model was loaded, with what kept it from generating, or `None`.
 
     Attributes:
+        model: the model as it is served, a `ServedModel`.
+        pool: the streams on it; `None` until it is loaded.
         state: ``starting``, ``ready``, ``failed`` (the model was not loaded) or ``stopping``.
         sessions: the open ones.
         warm_up_s: how long the first turns took, in seconds.
@@ -69,12 +70,13 @@ class CommentaryService:
         name: str = "",
         on_start: Callable[[Exception | None], None] | None = None,
     ):
-        self.settings, self.options = settings, options
+        self.settings = settings
+        loaded = None if model is None or processor is None else (model, processor)
+        self.model = ServedModel(loaded, settings, options, load, name)
         self.pool: CommentaryPool | None = None
-        self._model, self._processor, self._load, self._name = model, processor, load, name
         self._load_failure: str | None = None
         self._on_start = on_start
-        if model is not None:
+        if self.model.is_there:
             self._make_pool()
         self.metrics = ServeMetrics(lambda: self.pool)
         self.threads = concurrent.futures.ThreadPoolExecutor(settings.decode_threads, "livecc-decode")
@@ -86,15 +88,6 @@ class CommentaryService:
         self._told: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
-    @property
-    def model_name(self) -> str:
-        """The model's name for people: an id on the Hub, or a folder's name."""
-        path = Path(self._name if self._model is None else self._model.name_or_path)
-        for part in path.parts:
-            if part.startswith("models--"):  # of the Hub's cache
-                return part.removeprefix("models--").replace("--", "/", 1)
-        return path.resolve().name if path.is_dir() else str(path)
-
     def start(self) -> None:
         """Load the model if that was not done, and warm the pool up, so that the first client does not wait for it.
 
@@ -102,19 +95,13 @@ class CommentaryService:
             Exception: whatever keeps the model from generating.
         """
         began_s = time.monotonic()
-        if self.pool is None:
-            self._model, self._processor = self._load()
-            self._make_pool()
-        self.pool.start()
-        self.warm_up_streams = self.pool.warm_up(self.options)
+        self.model.load()
+        pool = self._make_pool() if self.pool is None else self.pool
+        pool.start()
+        self.warm_up_streams = pool.warm_up(self.model.options)
         self.warm_up_s = time.monotonic() - began_s
         if self.state == "starting":
             self.state = "ready"
-
-    @property
-    def loads(self) -> bool:
-        """Whether :meth:`start` loads the model, beside an application that listens already."""
-        return self._load is not None
 
     def start_or_tell(self) -> None:
         """Start; a failure is told to clients, and to `on_start` or the log."""
@@ -130,11 +117,15 @@ class CommentaryService:
         if self._on_start is not None:
             self._on_start(failure)
 
-    def _make_pool(self) -> None:
-        settings = self.settings
-        self.pool = CommentaryPool(
-            self._model, self._processor, settings.max_sessions, settings.overload, settings.max_lag_s
-        )
+    def _make_pool(self) -> CommentaryPool:
+        limits = self.settings.max_sessions, self.settings.overload, self.settings.max_lag_s
+        self.pool = CommentaryPool(*self.model.loaded, *limits)
+        return self.pool
+
+    def _running_pool(self) -> CommentaryPool:
+        if self.pool is None:
+            raise RuntimeError("the model is not loaded yet: call start first")
+        return self.pool
 
     def stop(self) -> None:
         """End all streams and threads."""
@@ -189,7 +180,7 @@ class CommentaryService:
         """
         if (refusal := self._refusal()) is not None:
             raise ClientError(*refusal, CLOSE_RESTART)
-        return self._admission.enter(address, len(self.pool))
+        return self._admission.enter(address, len(self._running_pool()))
 
     def discharge(self, address: str) -> None:
         """Count a client out."""
@@ -208,14 +199,6 @@ class CommentaryService:
     def full(self) -> ClientError:
         """Return the error for a client for which there is no slot."""
         return self._admission.full()
-
-    def trial_stream(self, start: Start) -> CommentaryStream:
-        """Return a stream as :meth:`join` would start it, which takes no slot: it shows what is wrong with a start.
-
-        Raises:
-            ValueError: if an option or text is not valid.
-        """
-        return CommentaryStream(self._model, self._processor, self._chosen(start))
 
     def join(
         self,
@@ -244,27 +227,7 @@ class CommentaryService:
             self._failures.count(error)
             on_end(error)
 
-        return self.pool.join(self._chosen(start), delivered, ended)
-
-    def _chosen(self, start: Start) -> StreamOptions:
-        chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
-        self.check_length("\n".join(chosen.values()))
-        chosen |= start.options.model_dump(exclude_none=True)
-        limit = self.settings.max_new_tokens
-        if chosen.get("max_new_tokens", 0) > limit:
-            raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
-        return stream_options(self.options, chosen)
-
-    def check_length(self, text: str, what: str = "query, title and previous text have") -> None:
-        """Check that a client's text is not too long: the memory of all streams is as long as the longest.
-
-        Raises:
-            ValueError: if it is.
-        """
-        n_tokens = len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-        limit = self.settings.max_text_tokens
-        if n_tokens > limit:
-            raise ValueError(f"{what} {n_tokens} tokens: expected at most {limit}")
+        return self._running_pool().join(self.model.options_of(start), delivered, ended)
 
     def health(self) -> dict:
         """Return what a load balancer wants to know: `status`, with a `reason` where that is ``failed``."""

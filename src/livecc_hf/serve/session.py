@@ -163,7 +163,7 @@ class Session:
         elif isinstance(request, Start):
             max_pixels = await self._in_thread(self._stream.start, request)
             service = self._service
-            self._tell(started_message(self._number, service.settings, service.model_name, max_pixels))
+            self._tell(started_message(self._number, service.settings, service.model.name, max_pixels))
         elif isinstance(request, Ask):
             await self._in_thread(self._stream.ask, request)
         elif isinstance(request, QuestionMessage):

@@ -1,0 +1,114 @@
+"""The model of a server: there from the start, or loaded later; and what clients may ask of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from livecc_hf.modeling import CommentaryStream, StreamOptions
+from livecc_hf.modeling.stream_options import stream_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
+    from livecc_hf.serve.messages import Start
+    from livecc_hf.serve.settings import ServeSettings
+
+    Loaded = tuple[LiveCCForConditionalGeneration, StreamingProcessor]
+
+
+class ServedModel:
+    """A model with its processor, and the options of a server's streams.
+
+    Args:
+        loaded: both, if they are there already.
+        settings: what clients may ask for at most.
+        options: of streams, where clients do not choose.
+        load: returns both, where they are not there.
+        name: what the model is called until it is there.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded | None,
+        settings: ServeSettings,
+        options: StreamOptions | None = None,
+        load: Callable[[], Loaded] | None = None,
+        name: str = "",
+    ):
+        self.options = options
+        self._loaded, self._settings, self._load, self._name = loaded, settings, load, name
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the model is loaded."""
+        return self._loaded is not None
+
+    @property
+    def loads_later(self) -> bool:
+        """Whether :meth:`load` has, or had, something to load."""
+        return self._load is not None
+
+    @property
+    def loaded(self) -> Loaded:
+        """Model and processor.
+
+        Raises:
+            RuntimeError: if they are not there yet.
+        """
+        if self._loaded is None:
+            raise RuntimeError("the model is not loaded yet: call load first")
+        return self._loaded
+
+    def load(self) -> None:
+        """Load the model, if that was not done.
+
+        Raises:
+            Exception: whatever keeps it from being loaded.
+        """
+        if self._loaded is None and self._load is not None:
+            self._loaded = self._load()
+
+    @property
+    def name(self) -> str:
+        """The model's name for people: an id on the Hub, or a folder's name."""
+        path = Path(self._name if self._loaded is None else self._loaded[0].name_or_path)
+        for part in path.parts:
+            if part.startswith("models--"):  # of the Hub's cache
+                return part.removeprefix("models--").replace("--", "/", 1)
+        return path.resolve().name if path.is_dir() else str(path)
+
+    def trial_stream(self, start: Start) -> CommentaryStream:
+        """Return a stream as a client would have it, which takes no slot: it shows what is wrong with a start.
+
+        Raises:
+            ValueError: if an option or text is not valid.
+        """
+        return CommentaryStream(*self.loaded, self.options_of(start))
+
+    def options_of(self, start: Start) -> StreamOptions:
+        """Return the options of a client's stream: what it chose, over the server's.
+
+        Raises:
+            ValueError: if an option or text is not valid.
+        """
+        chosen = start.model_dump(include={"query", "title", "previous"}, exclude_none=True)
+        self.check_length("\n".join(chosen.values()))
+        chosen |= start.options.model_dump(exclude_none=True)
+        limit = self._settings.max_new_tokens
+        if chosen.get("max_new_tokens", 0) > limit:
+            raise ValueError(f"max_new_tokens={chosen['max_new_tokens']}: expected at most {limit} on this server")
+        return stream_options(self.options, chosen)
+
+    def check_length(self, text: str, what: str = "query, title and previous text have") -> None:
+        """Check that a client's text is not too long: the memory of all streams is as long as the longest.
+
+        Raises:
+            ValueError: if it is.
+        """
+        _, processor = self.loaded
+        n_tokens = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        limit = self._settings.max_text_tokens
+        if n_tokens > limit:
+            raise ValueError(f"{what} {n_tokens} tokens: expected at most {limit}")
