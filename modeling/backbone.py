@@ -7,23 +7,11 @@ else in this package asks it and never looks at its name; `backbones.py` finds i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from .grammar import SYSTEM_PROMPT
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-
-
-class VisionBlock(NamedTuple):
-    """A run of vision tokens between `<|vision_start|>` and `<|vision_end|>`.
-
-    Attributes:
-        label: the text before its `<|vision_start|>` that belongs to it; leaves the context with it.
-        n_patches: its temporal patches (frame pairs).
-    """
-
-    label: str
-    n_patches: int
 
 
 class Backbone:
@@ -77,20 +65,24 @@ class Backbone:
         """Return transformers' classes: with the head (`...ForConditionalGeneration`), and its body (`...Model`)."""
         raise NotImplementedError
 
-    def vision_blocks(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[VisionBlock]:
-        """Return the vision blocks that consecutive frames become, in order.
+    def vision_labels(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[str]:
+        """Return the text before each vision block that consecutive frames become, in order.
+
+        A block is a run of vision tokens between `<|vision_start|>` and `<|vision_end|>`; all have as many patches. A
+        label belongs to its block, and leaves the context with it.
 
         Args:
             n_patches: temporal patches (frame pairs).
             start_s: time of the first frame, in seconds from the stream's or the video's start.
             patch_s: seconds from one frame pair to the next.
         """
-        return [VisionBlock("", n_patches)]
+        return [""]
 
     def block_grids(self, grid_thw: Sequence[int]) -> list[tuple[int, int, int]]:
         """Return the grids (t, h, w) in patches of the blocks that a video of grid (t, h, w) becomes."""
         t, h, w = (int(n) for n in grid_thw)
-        return [(block.n_patches, h, w) for block in self.vision_blocks(t)]
+        n_blocks = len(self.vision_labels(t))
+        return [(t // n_blocks, h, w)] * n_blocks
 
     def temporal_step(self, vision_config: Any, patch_s: float = 1.0) -> float:
         """Return by how much the temporal position grows from one frame pair of a block to the next.

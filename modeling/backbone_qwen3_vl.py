@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .backbone import Backbone, VisionBlock
+from .backbone import Backbone
 from .grammar import FRAME_STEP_S, VIDEO_PAD, VISION_END, VISION_START
 
 
@@ -37,10 +37,10 @@ class Qwen3VLBackbone(Backbone):
 
         return Qwen3VLForConditionalGeneration, Qwen3VLModel
 
-    def vision_blocks(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[VisionBlock]:
-        """Return one block for each frame pair, labelled with the time in its middle."""
+    def vision_labels(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[str]:
+        """Return the time in the middle of each frame pair, which is a block of its own."""
         middle_s = start_s + FRAME_STEP_S / 2 * patch_s
-        return [VisionBlock(_time_text(middle_s + n * patch_s), 1) for n in range(n_patches)]
+        return [_time_text(middle_s + n * patch_s) for n in range(n_patches)]
 
     def join_vision(self, text: str) -> str:
         """Return a text whose videos are single placeholders: each block brings markers of its own."""

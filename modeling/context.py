@@ -1,18 +1,25 @@
-"""The explicit state of one stream: what its context holds, where its positions are, and how it evicts.
+"""The explicit state of one stream: what its context holds, where its positions are, and what leaves its window.
 
-Nothing of a stream lives on the model, so any number of them can take turns on it, or run in one batch.
+Nothing of a stream lives on the model, so any number of them can take turns on it, or run in one batch. A context is a
+list of spans, each the text or the vision of one turn. As in StreamingVLM (arXiv 2510.09608) vision stays for some
+seconds, text for some hundred tokens, and the beginning (the attention sink) for ever.
 """
 
 from __future__ import annotations
 
-import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from .kv_cache import KeptRun, KVCache
 from .positions import PositionState
-from .window import Span
+from .stream_options import StreamOptions
+
+REPREFILL_S = 240.0  # the longest clip that LiveCC was trained on
+TEXT, VISION = "text", "vision"
 
 
 class ContextFullError(ValueError):
@@ -25,39 +32,61 @@ class ContextFullError(ValueError):
     segments: tuple = ()
 
 
+class Span(NamedTuple):
+    """Consecutive tokens of a context.
+
+    Attributes:
+        kind: ``text``, or ``vision``: a turn's vision tokens with the markers around them.
+        turn: number of the turn they belong to.
+        end_s: where that turn ends, in seconds from the stream's start.
+        n_tokens: how many tokens.
+        n_positions: how many positions they take; what follows comes that much later.
+    """
+
+    kind: str
+    turn: int
+    end_s: float
+    n_tokens: int
+    n_positions: int
+
+    def longer(self, n_tokens: int, n_positions: int) -> Span:
+        """Return the span with more tokens at its end, and the positions these take."""
+        return self._replace(n_tokens=self.n_tokens + n_tokens, n_positions=self.n_positions + n_positions)
+
+
 @dataclass
-class StreamState:
-    """What the model has prefilled and decoded in one stream, less what was evicted.
+class StreamState(PositionState):
+    """What the model has prefilled and decoded in one stream, less what was evicted, and where its positions are.
 
     Attributes:
         cache: keys and values of `token_ids`.
         token_ids: every token in the cache, in order.
         spans: which turn and what kind the tokens are of, in order.
-        positions: where the rotary positions have got to.
         pending_ids: generated tokens that are not in the cache yet; they open the next prefill.
         seen_from_s: where the oldest vision of the context began, where it is dropped all at once; in seconds from
             the stream's start.
         n_evicted: tokens evicted from the context so far.
     """
 
-    cache: KVCache
+    cache: KVCache = field(kw_only=True)
     token_ids: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
-    positions: PositionState = field(default_factory=PositionState)
     pending_ids: list[int] = field(default_factory=list)
     seen_from_s: float = 0.0
     n_evicted: int = 0
 
     def snapshot(self) -> tuple:
         """Return what :meth:`restore` needs to undo everything that follows."""
-        return len(self.token_ids), copy.copy(self.positions), list(self.pending_ids), list(self.spans)
+        positions = self.next_position, self.seen_vision, self.flat
+        return len(self.token_ids), positions, list(self.pending_ids), list(self.spans)
 
     def restore(self, snapshot: tuple) -> None:
         """Go back to a snapshot taken of this state since the last :meth:`evict`."""
         n_tokens, positions, pending_ids, spans = snapshot
         self.cache.truncate(n_tokens)
         del self.token_ids[n_tokens:]
-        self.positions, self.pending_ids, self.spans = copy.copy(positions), list(pending_ids), list(spans)
+        self.next_position, self.seen_vision, self.flat = positions
+        self.pending_ids, self.spans = list(pending_ids), list(spans)
 
     def check(self) -> None:
         """Raise `RuntimeError` if an eviction was interrupted half-way."""
@@ -69,7 +98,7 @@ class StreamState:
     def append_token(self, token_id: int) -> None:
         """Append a generated token whose keys and values are in the cache."""
         self.token_ids.append(token_id)
-        self.positions.next_position += 1
+        self.next_position += 1
         self.spans[-1] = self.spans[-1].longer(1, 1)
 
     def evict(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
@@ -101,4 +130,42 @@ class StreamState:
         self.n_evicted += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]
-        self.positions.next_position -= n_evicted_positions
+        self.next_position -= n_evicted_positions
+
+
+def kept_spans(spans: Sequence[Span], options: StreamOptions, oldest_s: float) -> list[bool]:
+    """Return which spans of a context stay in the window.
+
+    Args:
+        spans: the context, in order.
+        options: of the stream.
+        oldest_s: vision of turns that end at this time or before leaves, in seconds from the stream's start.
+    """
+    n_tokens: dict[int, int] = {}  # of text, by turn
+    for span in spans:
+        if span.kind == TEXT:
+            n_tokens[span.turn] = n_tokens.get(span.turn, 0) + span.n_tokens
+    turns = list(n_tokens)
+    # The first turn holds the query; the last one ends with the words that the next token may continue.
+    kept = {*turns[:1], *turns[-1:]}
+    for order, limit in ((turns, options.text_sink), (turns[::-1], options.text_window)):
+        total = 0
+        for turn in order:
+            total += n_tokens[turn]
+            if total > limit:
+                break
+            kept.add(turn)
+    return [span.turn in kept if span.kind == TEXT else span.end_s > oldest_s for span in spans]
+
+
+def expected_tokens(options: StreamOptions, n_first: int, n_vision: int, n_text: int) -> int:
+    """Return about how many tokens a sliding window lets a context have; of vision, 240 s at most.
+
+    Args:
+        options: of the stream.
+        n_first: tokens of the first turn, vision and all.
+        n_vision: vision tokens of a later turn, with the markers around them.
+        n_text: tokens of its text, what is said included.
+    """
+    n_turns = math.ceil(min(options.vision_window_s, REPREFILL_S)) + 1
+    return n_first + options.text_sink + options.text_window + n_turns * n_vision + 2 * n_text

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from .frames import PreparedFrames, as_tensor
-from .grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
-from .video_processing_livecc import LiveCCVideoProcessor
+from .grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, PIXELS_PER_TOKEN, TURN_FRAMES
+from .stream_options import LIVE_MAX_PIXELS, StreamOptions
+from .video_processing_livecc import LiveCCVideoProcessor, resize_limits
 
 TURN_S = TURN_FRAMES * FRAME_STEP_S
 
@@ -20,23 +21,30 @@ class FrameQueue:
 
     Args:
         video_processor: a :class:`LiveCCVideoProcessor`.
-        frame_options: `min_pixels`, `max_pixels` and `do_resize` of `LiveCCVideoProcessor.frames_to_patches`.
+        options: of the stream; its pixel limits are those of the live setting where it has none.
+
+    Raises:
+        ValueError: if the limits contradict each other.
 
     Attributes:
+        max_pixels: how many pixels of a frame are seen at most.
         n_turns: how many turns were taken.
         clock_start_s: time of the first frame, where times were given.
     """
 
-    def __init__(self, video_processor: LiveCCVideoProcessor, frame_options: dict):
-        self._video_processor = video_processor
-        self._frame_options = frame_options
+    def __init__(self, video_processor: LiveCCVideoProcessor, options: StreamOptions):
+        self._video_processor, self._options = video_processor, options
+        live = LIVE_MAX_PIXELS * video_processor.pixels_per_token // PIXELS_PER_TOKEN
+        most = max(min(live, resize_limits(video_processor).longest_edge), options.min_pixels or 0)
+        self.max_pixels = options.max_pixels or most
+        resize_limits(video_processor, options.min_pixels, self.max_pixels)  # checks them
         self.n_turns = 0
         self.clock_start_s: float | None = None
         self._next_start_s = 0.0  # where the last turn ended, from the stream's start
         self._last_time_s: float | None = None
         self._frames: list[torch.Tensor] = []  # each (3, H, W), resized
         self._times_s: list[float | None] = []
-        self._size_px: tuple[int, ...] = ()  # (H, W) as they came
+        self._size_px = 0, 0  # (H, W) as they came
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -45,6 +53,11 @@ class FrameQueue:
     def turn_frames(self) -> int:
         """How many frames the next turn takes."""
         return FIRST_TURN_FRAMES if self.n_turns == 0 else TURN_FRAMES
+
+    def n_ready(self, is_last: bool = False) -> int:
+        """Return how many of the waiting frames the next turn takes; 0 where too few wait, unless it is the last."""
+        n_waiting = len(self._frames)
+        return self.turn_frames if n_waiting >= self.turn_frames else n_waiting * is_last
 
     @property
     def next_span_s(self) -> tuple[float, float]:
@@ -64,15 +77,13 @@ class FrameQueue:
 
     def add(self, frames: Any, timestamps_s: Sequence[float] | None) -> None:
         """Let frames wait; arguments and errors as in `CommentaryStream.push`."""
-        frames = self._checked(frames)
-        size_px = frames.source_px if isinstance(frames, PreparedFrames) else tuple(frames.shape[2:])
+        pixels, size_px = self._prepared(frames)
         if self._frames and size_px != self._size_px:
             raise ValueError(
                 f"frames are {size_px[1]}x{size_px[0]} pixels, but the waiting frames of the same turn are "
                 f"{self._size_px[1]}x{self._size_px[0]}: sizes may change between turns only"
             )
-        clock_start_s, times_s = self._checked_times(timestamps_s, len(frames))
-        pixels = self.prepare(frames).pixels
+        clock_start_s, times_s = self._checked_times(timestamps_s, len(pixels))
         if self._frames:
             if pixels.shape[1:] != self._frames[0].shape:
                 raise ValueError("these frames were prepared by a stream with other pixel limits: prepare them here")
@@ -91,23 +102,23 @@ class FrameQueue:
         Raises:
             ValueError: if the frames have another form.
         """
-        frames = self._checked(frames)
-        if isinstance(frames, PreparedFrames):
-            return frames
-        resized = self._video_processor.resized(frames, **self._frame_options)
-        if resized.data_ptr() == frames.data_ptr():
-            resized = resized.clone()  # the caller may write its next frame into the same memory
-        return PreparedFrames(resized, tuple(frames.shape[2:]))
+        return frames if isinstance(frames, PreparedFrames) else PreparedFrames(*self._prepared(frames))
 
-    def _checked(self, frames: Any) -> torch.Tensor | PreparedFrames:
+    def _prepared(self, frames: Any) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Return frames (T, 3, H, W) in the size in which the model sees them, and the (H, W) that they had before."""
         frames = as_tensor(frames)
-        if isinstance(frames, PreparedFrames):
-            self._video_processor.check_frames(frames.pixels, do_resize=False)
-        else:
-            self._video_processor.check_frames(frames, self._frame_options["do_resize"])
-        if len(frames) == 0:
+        is_prepared = isinstance(frames, PreparedFrames)
+        pixels = frames.pixels if is_prepared else frames
+        self._video_processor.check_frames(pixels, self._options.do_resize and not is_prepared)
+        if len(pixels) == 0:
             raise ValueError("the push is empty (T = 0): expected at least one frame")
-        return frames
+        if is_prepared:
+            return pixels, frames.source_px
+        options = self._options
+        resized = self._video_processor.resized(pixels, options.min_pixels, self.max_pixels, options.do_resize)
+        if resized.data_ptr() == pixels.data_ptr():
+            resized = resized.clone()  # the caller may write its next frame into the same memory
+        return resized, (pixels.shape[2], pixels.shape[3])
 
     def peek(self, n_frames: int) -> torch.Tensor:
         """Return the first `n_frames` waiting frames (T, 3, H, W), the last of an odd count repeated."""
@@ -120,16 +131,20 @@ class FrameQueue:
         self.n_turns += 1
         self.drop(n_frames)
 
-    def drop(self, n_frames: int, behind: int = 0) -> None:
+    def drop(self, n_frames: int, behind: int = 0) -> int:
         """Forget waiting frames; where they have times, the turn of those that follow stands that much later.
 
         Args:
             n_frames: how many to forget.
             behind: after how many that stay, such as those of a turn that is being generated.
+
+        Returns:
+            `n_frames`.
         """
         del self._frames[behind : behind + n_frames], self._times_s[behind : behind + n_frames]
         if self.n_turns == 0 and self._frames and self._times_s[0] is not None:
             self.clock_start_s = self._times_s[0]  # nothing was seen yet: the stream begins here
+        return n_frames
 
     def _checked_times(
         self, timestamps_s: Sequence[float] | None, n_frames: int

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
+from .attention import PackedBatch
 from .batch_sampling import NO_TOKEN, BatchSampler
 from .interfaces import ModelForStreams
-from .model_runner import DecodeBatch, PrefillInput, prefill
-from .sampling import Sampler
-from .transfer import to_host
-
-
-@dataclass
-class TurnRequest:
-    """One turn to generate, and what was generated.
-
-    Attributes:
-        prefill_input: the turn's prompt.
-        sampler: samples its tokens.
-        stop_ids: tokens after which the turn is over.
-        max_new_tokens: most tokens to generate.
-        keep_logits: whether to keep the logits.
-        token_ids: what was generated; the last token is not in the cache.
-        logits: of each, (vocabulary,) in float32 on the CPU.
-        error: what ended this turn alone.
-    """
-
-    prefill_input: PrefillInput
-    sampler: Sampler
-    stop_ids: frozenset[int]
-    max_new_tokens: int
-    keep_logits: bool = False
-    token_ids: list[int] = field(default_factory=list)
-    logits: list[torch.Tensor] = field(default_factory=list)
-    error: Exception | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more is generated."""
-        done = self.token_ids and self.token_ids[-1] in self.stop_ids
-        return bool(done) or len(self.token_ids) == self.max_new_tokens or self.error is not None
+from .model_runner import decode, prefill
+from .transfer import to_device, to_host
+from .turn import TurnRequest
 
 
 def generate(
@@ -51,8 +21,8 @@ def generate(
     """Generate turns of different streams: one prefill of all, then steps that decode a token of each active stream.
 
     The states end before the last generated token of each turn, which is not decoded. A failure in sampling ends that
-    turn alone (`TurnRequest.error`; its state is undefined, restore a snapshot). Any other failure is raised, and all
-    states are undefined.
+    turn alone (`TurnRequest.error`; its state is undefined). Any other failure is raised, and all states are undefined.
+    `TurnRequest.undo` puts a stream back.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
@@ -61,62 +31,85 @@ def generate(
             instead.
 
     Raises:
-        ContextFullError: if a turn does not fit into the model's positions; no state has changed.
+        ContextFullError: if a turn does not fit into the model's positions.
     """
-    run_prefill = prefill if trace is None else trace("prefill", prefill)
-    logits = run_prefill(model, [request.prefill_input for request in requests])
-    states = [request.prefill_input.state for request in requests]
-    n_steps = max(request.max_new_tokens for request in requests)
-    batch = DecodeBatch(model, states, n_steps)
-    decode = batch.step if trace is None else trace("decode", batch.step)
-    sampler = BatchSampler(
-        [request.sampler for request in requests], [s.token_ids for s in states], n_steps, logits.device
+    run = (lambda _, function: function) if trace is None else trace
+    for request in requests:
+        request.begin()
+    logits = run("prefill", prefill)(model, requests)
+    states = [request.state for request in requests]
+    n_steps = max(request.n_left for request in requests)
+    device = model.get_input_embeddings().weight.device
+    positions = to_device(torch.tensor([state.next_position for state in states]), device)
+    batch = _batch(requests)
+    faster = None if model.decode_step is None else model.decode_step(model, batch.caches, n_steps)
+    step = functools.partial(run("decode", decode), model, faster=faster)
+    samplers, contexts = [request.sampler for request in requests], [state.token_ids for state in states]
+    sampler = BatchSampler(samplers, contexts, n_steps, logits.device)
+    (_decode_loop_async if _runs_async(logits.device) else _decode_loop)(
+        requests, step, batch, positions, sampler, logits
     )
-    (_decode_loop_async if _runs_async(logits.device) else _decode_loop)(requests, decode, sampler, logits)
+
+
+def _batch(requests: Sequence[TurnRequest]) -> PackedBatch:
+    """Return the batch of a step that decodes a token of each turn."""
+    return PackedBatch([request.state.cache for request in requests], [1] * len(requests))
 
 
 def _decode_loop(
-    requests: Sequence[TurnRequest], decode: Callable, sampler: BatchSampler, logits: torch.Tensor
+    requests: Sequence[TurnRequest],
+    step: Callable,
+    batch: PackedBatch,
+    positions: torch.Tensor,
+    sampler: BatchSampler,
+    logits: torch.Tensor,
 ) -> None:
     """Sample and decode token after token; each step takes the active streams alone."""
-    active, step = list(range(len(requests))), 0
+    active = list(range(len(requests)))
     while active:
         tokens, failures = sampler.sample(logits, active, active)
         _accept_tokens(requests, active, active, logits, tokens.tolist(), failures)
-        still_active = [i for i in active if not requests[i].is_over]
+        still_active = [i for i in active if requests[i].n_left]
+        if still_active and still_active != active:
+            rows = [active.index(i) for i in still_active]
+            tokens, positions, batch = tokens[rows], positions[rows], _batch([requests[i] for i in still_active])
         if still_active:
-            if still_active != active:
-                tokens = tokens[[active.index(i) for i in still_active]]
-            logits = decode(tokens, still_active, step)
+            logits = step(batch, tokens, positions)
+            positions = positions + 1
         for i in still_active:
-            requests[i].prefill_input.state.append_token(requests[i].token_ids[-1])
-        active, step = still_active, step + 1
+            requests[i].state.append_token(requests[i].token_ids[-1])
+        active = still_active
 
 
 def _decode_loop_async(
-    requests: Sequence[TurnRequest], decode: Callable, sampler: BatchSampler, logits: torch.Tensor
+    requests: Sequence[TurnRequest],
+    step: Callable,
+    batch: PackedBatch,
+    positions: torch.Tensor,
+    sampler: BatchSampler,
+    logits: torch.Tensor,
 ) -> None:
     """Sample and decode; the next step is launched before the tokens of this one are known here.
 
     A device of its own then never waits for this process. Streams whose turn is over are decoded along, into memory
     that is not counted, so that every step has the same streams.
     """
-    everyone = list(range(len(requests)))
-    active, step = everyone, 0
+    active = everyone = list(range(len(requests)))
     while active:
         tokens, failures = sampler.sample(logits, everyone, active)
         values, those_before = to_host(tokens), logits
-        is_launched = any(len(requests[i].token_ids) + 1 < requests[i].max_new_tokens for i in active)
+        is_launched = any(requests[i].n_left > 1 for i in active)
         if is_launched:
-            logits = decode(tokens.clamp(min=0), everyone, step)
+            logits = step(batch, tokens.clamp(min=0), positions)
+            positions = positions + 1
         _accept_tokens(requests, active, everyone, those_before, values(), failures)
-        still_active = [i for i in active if not requests[i].is_over]
+        still_active = [i for i in active if requests[i].n_left]
         for i in set(everyone) - set(still_active) if is_launched else ():
-            cache = requests[i].prefill_input.state.cache
+            cache = requests[i].state.cache
             cache.truncate(cache.length - 1)
         for i in still_active:
-            requests[i].prefill_input.state.append_token(requests[i].token_ids[-1])
-        active, step = still_active, step + 1
+            requests[i].state.append_token(requests[i].token_ids[-1])
+        active = still_active
 
 
 def _accept_tokens(

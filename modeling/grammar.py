@@ -154,7 +154,7 @@ def user_turn(
         end_s: end in seconds from the stream's start.
         query: the query's text where this turn carries one (see :func:`query_text`).
         video: the placeholder between the vision tokens.
-        labels: the text before each vision block (see `Backbone.vision_blocks`).
+        labels: the text before each vision block (see `Backbone.vision_labels`).
     """
     content = f"{time_label(start_s, end_s)}{vision_text(labels, video)}{query}"
     return f"{IM_START}user\n{content}{IM_END}\n{ANSWER_START}"

@@ -61,16 +61,9 @@ class ProcessorForStreams(Protocol):
     def checked_text(self, text: str) -> str:
         """Return a text of a user's, or raise `ValueError` where it holds a control token."""
 
-    def turn_prompt(
-        self,
-        start_s: float,
-        end_s: float,
-        n_video_tokens: int,
-        query: str = "",
-        is_first: bool = False,
-        n_patches: int | None = None,
-    ) -> Any:
-        """Return the tokens of a turn up to the model's words (`token_ids`), and where its vision begins in them."""
+    @property
+    def turn_prompt(self) -> Callable[..., tuple[list[int], int]]:
+        """As `StreamingProcessor.turn_prompt`."""
 
     def question_ids(self, question: str) -> list[int]:
         """Return the tokens of a question up to its answer."""

@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .attention import PackedBatch, run, use_stream_attention
-from .context import ContextFullError, StreamState
-from .interfaces import ModelForStreams
+from .backbones import find_backbone
+from .context import (
+    REPREFILL_S,
+    TEXT,
+    VISION,
+    ContextFullError,
+    Span,
+    StreamState,
+    expected_tokens,
+    kept_spans,
+)
+from .grammar import TURN_FRAMES
+from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import KVCache, KVCachePool
-from .positions import TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from .positions import TEXT_TYPE, VIDEO_TYPE, extend_positions
+from .stream_options import StreamOptions
 from .transfer import to_device
+from .turn import TurnRequest
 from .video_processing_livecc import LiveCCVideoProcessor
-from .window import TEXT, VISION, Span
-
-
-@dataclass(frozen=True)
-class PrefillInput:
-    """What a stream prefills: the tokens of its next turn, with their frames.
-
-    Attributes:
-        state: the stream's state, advanced by :func:`prefill`.
-        token_ids: the new tokens; `state.pending_ids` go before them.
-        turn: number of the turn.
-        end_s: where the turn ends, in seconds from the stream's start.
-        message_end_id: the id of `<|im_end|>`.
-        n_closing: how many of `token_ids` close the turn before.
-        frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
-        video_processor: the :class:`LiveCCVideoProcessor` that cuts them.
-        n_new_tokens: how many tokens will be generated after this, at most.
-        vision_first: where in `token_ids` begins what is forgotten with the frames; default: with the marker before
-            the first vision token.
-    """
-
-    state: StreamState
-    token_ids: list[int]
-    turn: int
-    end_s: float
-    message_end_id: int
-    n_closing: int = 0
-    frames: torch.Tensor | None = None
-    video_processor: LiveCCVideoProcessor | None = None
-    n_new_tokens: int = 1
-    vision_first: int | None = None
-
-    @property
-    def grid_thw(self) -> tuple[int, int, int] | None:
-        """How many patches there are in time, height and width; `None` without frames."""
-        return None if self.frames is None or self.video_processor is None else self.video_processor.grid(self.frames)
-
-
-@dataclass(frozen=True)
-class _PrefillPlan:
-    """The tokens of a prefill with their positions, and what the state becomes."""
-
-    token_ids: list[int]
-    rows: torch.Tensor  # (3, tokens)
-    positions: PositionState
-    spans: list[Span]
 
 
 def new_kv_cache_pool(model: ModelForStreams, is_evictable: bool = False, n_expected: int = 1) -> KVCachePool:
@@ -69,13 +36,39 @@ def new_kv_cache_pool(model: ModelForStreams, is_evictable: bool = False, n_expe
     return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
 
+def check_streamable(model: ModelForStreams, processor: ProcessorForStreams, options: StreamOptions) -> None:
+    """Raise `ValueError` if no stream with these options can run on a model."""
+    if model.training:
+        raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
+    parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
+    for name, part in parts.items():  # decoder layers may be offloaded
+        if any(parameter.is_meta for parameter in part.parameters()):
+            raise ValueError(
+                f"the model's {name} is offloaded to the CPU or the disk, from where no stream runs: load it on a "
+                "device, such as with device_map={'': 0}, and in 4-bit if it does not fit"
+            )
+    if not hasattr(processor, "turn_ids"):
+        raise ValueError(
+            f"the processor is a {type(processor).__name__}: expected a StreamingProcessor, which AutoProcessor "
+            "loads from the model's folder with trust_remote_code=True"
+        )
+    backbone = model.config.find_backbone()
+    if processor.backbone != backbone.name:
+        raise ValueError(
+            f"the processor is made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
+            "from the model's own folder"
+        )
+    if options.window == "sliding" and not backbone.can_forget:
+        raise ValueError(f"a {backbone.name} cannot forget a span of its context: use window='reprefill'")
+
+
 @torch.no_grad()
-def prefill(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> torch.Tensor:
+def prefill(model: ModelForStreams, requests: Sequence[TurnRequest]) -> torch.Tensor:
     """Prefill a batch of streams in one forward pass.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        inputs: of B different streams; their states advance together, or on any failure not at all.
+        requests: of B different streams; their states advance. On a failure they are undefined (`TurnRequest.undo`).
 
     Returns:
         Logits of the tokens that follow, of shape (B, vocabulary).
@@ -84,136 +77,125 @@ def prefill(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> torch.Ten
         ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
         RuntimeError: if an eviction was interrupted.
     """
-    for prefill_input in inputs:
-        prefill_input.state.check()
+    for request in requests:
+        request.state.check()
     use_stream_attention(model.model.language_model)
-    plans = [_plan(model, prefill_input) for prefill_input in inputs]
-    lengths = [len(plan.token_ids) for plan in plans]
-    caches = PackedBatch([prefill_input.state.cache for prefill_input in inputs], lengths)
-    token_ids = torch.tensor([token for plan in plans for token in plan.token_ids])
-    positions = torch.cat([plan.rows for plan in plans], dim=1)
-    hidden = run(model.model, token_ids, positions, caches, **_video_inputs(model, inputs))
-    logits = model.lm_head(hidden[to_device(caches.last, hidden.device)])
-    caches.advance()
-    for prefill_input, plan in zip(inputs, plans):
-        state = prefill_input.state
-        state.token_ids += plan.token_ids
-        state.positions, state.spans, state.pending_ids = plan.positions, plan.spans, []
+    new = [_extend(model, request) for request in requests]
+    batch = PackedBatch([request.state.cache for request in requests], [len(token_ids) for token_ids, _ in new])
+    token_ids = torch.tensor([token for token_ids, _ in new for token in token_ids])
+    positions = torch.cat([positions for _, positions in new], dim=1)
+    hidden = run(model.model, token_ids, positions, batch, **_video_inputs(model, requests))
+    logits = model.lm_head(hidden[to_device(batch.last, hidden.device)])
+    batch.advance()
+    for request, (added, _) in zip(requests, new):
+        request.state.token_ids += added
     return logits
 
 
 @torch.no_grad()
-def reprefill(model: ModelForStreams, state: StreamState, kept: Sequence[bool], message_end_id: int) -> StreamState:
-    """Return a new state whose context is the kept spans of text, prefilled anew.
+def decode(
+    model: ModelForStreams, batch: PackedBatch, token_ids: torch.Tensor, positions: torch.Tensor, faster: Any = None
+) -> torch.Tensor:
+    """Run a token of each stream of a batch; the caches count it, `StreamState.append_token` does the rest.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        state: the stream's state; stays as it is.
-        kept: which of its spans stay, none of vision.
-        message_end_id: the id of `<|im_end|>`.
+        batch: of B streams, one token each.
+        token_ids: (B,) the tokens, on the model's device.
+        positions: (B,) theirs, there too.
+        faster: what `model.decode_step` returned for these streams, or more.
+
+    Returns:
+        Logits of the tokens that follow, of shape (B, vocabulary).
     """
-    token_ids, at = [], 0
+    if faster is None:
+        logits = model.lm_head(run(model.model.language_model, token_ids, positions.expand(3, -1), batch))
+    else:
+        logits = faster.step(token_ids, positions, [cache.slot for cache in batch.caches])
+    batch.advance()
+    return logits
+
+
+def make_room(model: ModelForStreams, request: TurnRequest, options: StreamOptions) -> None:
+    """Evict from a stream's context what its next turn must not see any more, as its window says.
+
+    Args:
+        model: a `LiveCCForConditionalGeneration`.
+        request: the turn; has a new state where vision is dropped all at once and the text prefilled anew.
+        options: of the stream.
+    """
+    state, backbone = request.state, find_backbone(request.processor.backbone)
+    if options.window == "sliding":
+        if request.frames is not None and request.turn == 0:
+            # Memory that grew would be copied, on CUDA captured again too.
+            n_first, n_vision = len(request.prompt_ids), request.prompt_ids.count(model.config.video_token_id)
+            n_text = n_first - n_vision + request.max_new_tokens
+            n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn
+            state.cache.memory.expect(expected_tokens(options, n_first, n_vision, n_text))
+        kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
+        state.evict(kept, backbone.shift_frequencies(model.model.language_model))
+    elif options.window == "reprefill":
+        needed = state.next_position + len(state.pending_ids) + len(request.prompt_ids) + request.max_new_tokens
+        is_full = needed > model.config.text_config.max_position_embeddings
+        if is_full or request.end_s - state.seen_from_s > REPREFILL_S:
+            request.state = _reprefilled(model, request, kept_spans(state.spans, options, math.inf))
+            request.state.seen_from_s = request.start_s
+    request.begin()
+
+
+def _reprefilled(model: ModelForStreams, request: TurnRequest, kept: Sequence[bool]) -> StreamState:
+    """Return a new state whose context is the kept spans of text, prefilled anew; the old one stays as it is."""
+    state, at = request.state, 0
+    token_ids: list[int] = []
     for span, stays in zip(state.spans, kept):
         token_ids += state.token_ids[at : at + span.n_tokens] if stays else []
         at += span.n_tokens
-    again = StreamState(KVCache(new_kv_cache_pool(model)))
-    again.positions = PositionState(0, state.positions.seen_vision, state.positions.flat)
-    prefill(model, [PrefillInput(again, token_ids, 0, 0.0, message_end_id)])
+    again = StreamState(0, state.seen_vision, state.flat, cache=KVCache(new_kv_cache_pool(model)))
+    prefill(model, [TurnRequest(again, request.processor, request.sampler, token_ids)])
     again.spans = [span for span, stays in zip(state.spans, kept) if stays]
     again.pending_ids = list(state.pending_ids)
     again.n_evicted = state.n_evicted + at - len(token_ids)
     return again
 
 
-class DecodeBatch:
-    """A batch of streams that are decoded side by side, a token of each at a time.
-
-    Args:
-        model: a `LiveCCForConditionalGeneration`.
-        states: of the B streams.
-        n_steps: how many tokens will be decoded of each stream, at most.
-    """
-
-    def __init__(self, model: ModelForStreams, states: Sequence[StreamState], n_steps: int):
-        self._language_model, self._head = model.model.language_model, model.lm_head
-        self._states = states
-        start = torch.tensor([state.positions.next_position for state in states])
-        # All steps' positions at once: a step then copies nothing to the device.
-        device = model.get_input_embeddings().weight.device
-        self._positions = to_device(start + torch.arange(n_steps)[:, None], device)
-        caches = [state.cache for state in states]
-        self._faster = None if model.decode_step is None else model.decode_step(model, caches, n_steps)
-        self._select(range(len(states)))
-
-    @torch.no_grad()
-    def step(self, token_ids: torch.Tensor, streams: Sequence[int], step: int) -> torch.Tensor:
-        """Run one token of some streams; the caches count it, `StreamState.append_token` does the rest.
-
-        Args:
-            token_ids: (b,) the tokens, on the model's device.
-            streams: (b,) indices of the streams, each of which was among those of the step before.
-            step: how many steps came before this one.
-
-        Returns:
-            Logits of the tokens that follow, of shape (b, vocabulary).
-        """
-        if list(streams) != self._streams:  # some have ended their turn
-            self._select(streams)
-        positions = self._positions[step]
-        if self._selected is not None:
-            positions = positions[self._selected]
-        if self._faster is None:
-            logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._packed))
-        else:
-            logits = self._faster.step(token_ids, positions, [cache.slot for cache in self._packed.caches])
-        self._packed.advance()
-        return logits
-
-    def _select(self, streams: Sequence[int]) -> None:
-        """Select the streams of the next steps."""
-        self._streams, self._selected = list(streams), None
-        if len(streams) < len(self._states):
-            self._selected = to_device(torch.tensor(self._streams), self._positions.device)
-        self._packed = PackedBatch([self._states[i].cache for i in streams], [1] * len(streams))
-
-
-def _plan(model: ModelForStreams, prefill_input: PrefillInput) -> _PrefillPlan:
-    """Return what a prefill will do to its stream; change nothing."""
-    config, state = model.config, prefill_input.state
-    token_ids = state.pending_ids + prefill_input.token_ids
-    positions, spans = copy.copy(state.positions), list(state.spans)
+def _extend(model: ModelForStreams, request: TurnRequest) -> tuple[list[int], torch.Tensor]:
+    """Advance positions and spans of a state by what is prefilled; return that: tokens and positions (3, tokens)."""
+    config, state, processor = model.config, request.state, request.processor
+    token_ids, n_closing = state.pending_ids + request.prompt_ids, len(state.pending_ids) + processor.n_joint_tokens
+    if request.token_ids:  # an answer goes on: the last of them was not prefilled yet
+        token_ids, n_closing = request.token_ids[-1:], 1
+    elif not state.spans:
+        n_closing = 0
+    before = state.next_position
+    backbone, end_id = find_backbone(processor.backbone), processor.end_id
+    grids: list = []
+    if request.frames is not None:
+        grids = backbone.block_grids(processor.video_processor.grid(request.frames))
     types = [VIDEO_TYPE if token == config.video_token_id else TEXT_TYPE for token in token_ids]
-    ends = [token == prefill_input.message_end_id for token in token_ids]
-    backbone = config.find_backbone()
-    grids = [] if prefill_input.grid_thw is None else backbone.block_grids(prefill_input.grid_thw)
-    step = backbone.temporal_step(config.vision_config)
+    vision_first = None if request.vision_first is None else len(state.pending_ids) + request.vision_first
     rows = []
-    n_pending = len(state.pending_ids)
-    n_closing = n_pending + prefill_input.n_closing if spans else 0
-    vision_first = None if prefill_input.vision_first is None else n_pending + prefill_input.vision_first
-    for kind, first, last in _parts(types, n_closing, vision_first):
-        before = positions.next_position
-        in_part = slice(first, last)
+    for kind, first, end in _parts(types, n_closing, vision_first):
+        start = state.next_position
         in_vision = grids if kind == VISION else []
         rows.append(
             extend_positions(
-                types[in_part],
+                types[first:end],
                 in_vision,
-                positions,
+                state,
                 config.position_scheme,
-                message_ends=ends[in_part],
+                message_ends=[token == end_id for token in token_ids[first:end]],
                 merge_size=config.vision_config.spatial_merge_size,
-                temporal_steps=[step] * len(in_vision),
+                temporal_steps=[backbone.temporal_step(config.vision_config)] * len(in_vision),
             )
         )
-        if first == 0 and spans:
-            spans[-1] = spans[-1].longer(last, positions.next_position - before)
+        n_positions = state.next_position - start
+        if first == 0 and state.spans:
+            state.spans[-1] = state.spans[-1].longer(end, n_positions)
         else:
-            spans.append(
-                Span(kind, prefill_input.turn, prefill_input.end_s, last - first, positions.next_position - before)
-            )
-    _check_room(model, state, positions, prefill_input.n_new_tokens)
-    return _PrefillPlan(token_ids, torch.cat(rows, dim=1), positions, spans)
+            state.spans.append(Span(kind, request.turn, request.end_s, end - first, n_positions))
+    state.pending_ids = []
+    _check_room(model, before, state.next_position + request.max_new_tokens - len(request.token_ids))
+    return token_ids, torch.cat(rows, dim=1)
 
 
 def _parts(types: list[int], n_closing: int, vision_first: int | None) -> list[tuple[str, int, int]]:
@@ -226,27 +208,24 @@ def _parts(types: list[int], n_closing: int, vision_first: int | None) -> list[t
     return [part for part in parts if part[1] < part[2]]
 
 
-def _check_room(model: ModelForStreams, state: StreamState, positions: PositionState, n_new_tokens: int) -> None:
+def _check_room(model: ModelForStreams, at: int, needed: int) -> None:
     limit = model.config.text_config.max_position_embeddings
-    needed = positions.next_position + n_new_tokens
     if needed > limit:
         raise ContextFullError(
-            f"the stream is at position {state.positions.next_position} and its next turn needs "
-            f"{needed - state.positions.next_position} more, but the model knows {limit} (max_position_embeddings): "
-            "call reset() to go on with an empty memory, use smaller frames (max_pixels) to get further, or a window "
-            "(window='sliding') to go on for ever"
+            f"the stream is at position {at} and its next turn needs {needed - at} more, but the model knows {limit} "
+            "(max_position_embeddings): call reset() to go on with an empty memory, use smaller frames (max_pixels) to "
+            "get further, or a window (window='sliding') to go on for ever"
         )
 
 
-def _video_inputs(model: ModelForStreams, inputs: Sequence[PrefillInput]) -> dict[str, torch.Tensor]:
-    """Return what the model's body takes beside tokens: the patches and grids of those that bring frames."""
-    videos = [(prefill_input.frames, prefill_input.video_processor) for prefill_input in inputs]
-    with_frames = [(frames, by) for frames, by in videos if frames is not None and by is not None]
-    if not with_frames:
+def _video_inputs(model: ModelForStreams, requests: Sequence[TurnRequest]) -> dict[str, torch.Tensor]:
+    """Return what the model's body takes beside tokens: the patches and grids of the requests with frames."""
+    videos = [(each.frames, each.processor.video_processor) for each in requests if each.frames is not None]
+    if not videos:
         return {}
     device = model.model.visual.device
-    grids = to_device(torch.tensor([by.grid(frames) for frames, by in with_frames]), device)
-    return {"pixel_values_videos": _patches(with_frames, device), "video_grid_thw": grids}
+    grids = to_device(torch.tensor([by.grid(frames) for frames, by in videos]), device)
+    return {"pixel_values_videos": _patches(videos, device), "video_grid_thw": grids}
 
 
 def _patches(videos: Sequence[tuple[torch.Tensor, LiveCCVideoProcessor]], device: torch.device) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from .configuration_livecc import LiveCCConfig  # first: checks transformers' version # isort: skip
@@ -43,19 +42,6 @@ from .video_processing_livecc import (
 MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
 _CUT_CHARACTER = re.compile(rf"\N{{REPLACEMENT CHARACTER}}+(?=({re.escape(CONTINUATION)})?\s*$)")
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-
-
-@dataclass(frozen=True)
-class TurnPrompt:
-    """The tokens of a user turn.
-
-    Attributes:
-        token_ids: from the end of the turn before to where the words begin.
-        vision_first: where in them begins what is forgotten with the turn's vision.
-    """
-
-    token_ids: list[int]
-    vision_first: int
 
 
 class StreamingProcessor(Qwen2VLProcessor):
@@ -209,26 +195,9 @@ class StreamingProcessor(Qwen2VLProcessor):
         """How many tokens of a later turn close the one before it."""
         return len(self._encode_fixed(TURN_JOINT))
 
-    def turn_ids(
-        self,
-        start_s: float,
-        end_s: float,
-        n_video_tokens: int,
-        query: str = "",
-        is_first: bool = False,
-        n_patches: int | None = None,
-    ) -> list[int]:
-        """Return the tokens of a user turn, from the end of the turn before it to where the words begin.
-
-        Args:
-            start_s: start in seconds from the stream's start.
-            end_s: end in seconds from the stream's start.
-            n_video_tokens: tokens that the turn's frames make.
-            query: the query's text if this turn carries one.
-            is_first: whether this is the stream's first turn (which opens with the system prompt).
-            n_patches: frame pairs of the turn; default: those of a whole turn.
-        """
-        return self.turn_prompt(start_s, end_s, n_video_tokens, query, is_first, n_patches).token_ids
+    def turn_ids(self, *turn: Any, **keywords: Any) -> list[int]:
+        """Return the tokens of :meth:`turn_prompt` alone; arguments as there."""
+        return self.turn_prompt(*turn, **keywords)[0]
 
     def turn_prompt(
         self,
@@ -238,25 +207,35 @@ class StreamingProcessor(Qwen2VLProcessor):
         query: str = "",
         is_first: bool = False,
         n_patches: int | None = None,
-    ) -> TurnPrompt:
-        """Return the tokens of a user turn and where its vision begins; arguments as in :meth:`turn_ids`."""
+    ) -> tuple[list[int], int]:
+        """Return the tokens of a user turn, and where in them begins what leaves the context with the turn's vision.
+
+        They go from the end of the turn before to where the words begin.
+
+        Args:
+            start_s: start in seconds from the stream's start.
+            end_s: end in seconds from the stream's start.
+            n_video_tokens: tokens that the turn's frames make.
+            query: the query's text if this turn carries one.
+            is_first: whether this is the stream's first turn (which opens with the system prompt).
+            n_patches: frame pairs of the turn; default: those of a whole turn.
+        """
         backbone = self.find_backbone()
         opening = prompt_start(backbone.system_prompt) if is_first else TURN_JOINT
         n_patches = n_patches or max(round((end_s - start_s) * FRAMES_PER_SECOND / TURN_FRAMES), 1)
-        blocks = backbone.vision_blocks(n_patches, start_s)
+        labels = backbone.vision_labels(n_patches, start_s)
         # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
         ids = self._encode_fixed(opening + IM_START) + self._encode_fixed(f"user\n{time_label(start_s, end_s)}")
         vision_first = len(ids)
         rest = self.checked_text(query) + IM_END + "\n" + ANSWER_START
-        for number, block in enumerate(blocks):
-            ids = ids + (self._encode_fixed(block.label) if block.label else [])
-            is_last = number == len(blocks) - 1
+        for number, label in enumerate(labels, 1):
+            ids = ids + (self._encode_fixed(label) if label else [])
+            is_last = number == len(labels)
             part = vision_text(video=VIDEO_PAD) + (rest if is_last else "")
             part_ids = (self._encode if query and is_last else self._encode_fixed)(part)
             at = part_ids.index(self.video_token_id)
-            n_tokens = n_video_tokens * block.n_patches // n_patches
-            ids = ids + part_ids[:at] + [self.video_token_id] * n_tokens + part_ids[at + 1 :]
-        return TurnPrompt(ids, vision_first)
+            ids = ids + part_ids[:at] + [self.video_token_id] * (n_video_tokens // len(labels)) + part_ids[at + 1 :]
+        return ids, vision_first
 
     def question_ids(self, question: str) -> list[int]:
         """Return the tokens of a question without video, put after what was said so far."""

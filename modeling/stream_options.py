@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
-
-from .window import WINDOWS, Window
 
 # LiveCC's live demonstration: short turns, a little variety, mild pressure against repetition.
 LIVE_DEFAULTS = {
@@ -21,6 +18,7 @@ LIVE_DEFAULTS = {
     "max_new_tokens": 16,
 }
 LIVE_MAX_PIXELS = 384 * 28 * 28
+WINDOWS = ("sliding", "reprefill", "none")
 
 
 def _option(default, help: str, *, by_client: bool | tuple[float, float] = False, in_commands: bool = True, **limits):
@@ -90,20 +88,18 @@ class StreamOptions:
 
     def __post_init__(self):
         for option in dataclasses.fields(self):
-            value, kind = getattr(self, option.name), option_type(option)
-            if kind is bool:
-                _check_switch(option.name, value, option.default)
-            elif kind is str and option.name != "window":
-                if value is not None and not isinstance(value, str):
-                    raise ValueError(f"{option.name}={value!r:.80}: expected a string")
-            elif option.default is None:  # the others the window checks
+            value, kind, choices = getattr(self, option.name), option_type(option), option.metadata.get("choices")
+            if value is None and option.default is None:
+                continue
+            if choices is not None:
+                if value not in choices:
+                    raise ValueError(f"{option.name}={value!r:.80}: expected one of {', '.join(choices)}")
+            elif kind in (int, float):
                 limits = {name: option.metadata.get(name) for name in ("above", "from_", "up_to")}
                 check_number(option.name, value, **limits, kind=int if kind is int else (int, float))
-        self.make_window()  # checks the values
-
-    def make_window(self) -> Window:
-        """Return the window that these options describe."""
-        return Window(self.window, self.vision_window_s, self.text_window, self.text_sink)
+            elif not isinstance(value, kind):
+                expected = "True or False" if kind is bool else "a string"
+                raise ValueError(f"{option.name}={value!r:.80}: expected {expected}")
 
 
 def option_type(option: dataclasses.Field) -> type:
@@ -111,15 +107,8 @@ def option_type(option: dataclasses.Field) -> type:
     return {"bool": bool, "int": int, "float": float, "str": str}[option.type.removesuffix(" | None")]
 
 
-def _check_switch(name: str, value: Any, default: Any) -> None:
-    if not isinstance(value, bool) and not (value is None and default is None):
-        raise ValueError(f"{name}={value!r:.80}: expected True or False")
-
-
 def check_number(name, value, above=None, from_=None, up_to=None, kind=(int, float)) -> None:
-    """Raise `ValueError` if an option is neither `None` nor a number of this kind and range."""
-    if value is None:
-        return
+    """Raise `ValueError` if an option is not a number of this kind and range."""
     wanted = [f"above {above}"] if above is not None else []
     wanted += [f"at least {from_}"] if from_ is not None else []
     wanted += [f"at most {up_to}"] if up_to is not None else []
@@ -136,7 +125,7 @@ def stream_options(options: StreamOptions | None, keywords: dict) -> StreamOptio
     Raises:
         ValueError: if a keyword is not the name of an option, or `options` are none.
     """
-    if options is not None and not hasattr(options, "make_window"):  # by what it does: it may be remote code's
+    if options is not None and not hasattr(options, "text_sink"):  # by what it has: it may be remote code's
         raise ValueError(f"options are of type {type(options).__name__}: expected StreamOptions, or keywords")
     names = [f.name for f in dataclasses.fields(StreamOptions)]
     unknown = sorted(set(keywords) - set(names))

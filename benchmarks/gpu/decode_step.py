@@ -33,22 +33,21 @@ def filled_states(model, n_streams: int, n_tokens: int, capacity: int) -> list:
     """Return the states of streams that share memory and hold so many tokens of random numbers."""
     import torch
 
-    from livecc_hf.modeling.context import StreamState
+    from livecc_hf.modeling.context import TEXT, Span, StreamState
     from livecc_hf.modeling.kv_cache import KVCache
     from livecc_hf.modeling.model_runner import new_kv_cache_pool
-    from livecc_hf.modeling.window import TEXT, Span
 
     config = model.config.text_config
     shape = 1, config.num_key_value_heads, config.hidden_size // config.num_attention_heads
     like = torch.zeros(shape, dtype=model.dtype, device=model.device)
     memory = new_kv_cache_pool(model, is_evictable=True, n_expected=n_streams)
     memory.expect(capacity)
-    states = [StreamState(KVCache(memory)) for _ in range(n_streams)]
+    states = [StreamState(cache=KVCache(memory)) for _ in range(n_streams)]
     for layer in range(memory.n_layers):
         for held in memory.reserve(layer, n_tokens + 1, like)[:2]:
             held.normal_()
     for state in states:
-        state.cache.length = state.positions.next_position = n_tokens
+        state.cache.length = state.next_position = n_tokens
         state.token_ids, state.spans = [1] * n_tokens, [Span(TEXT, 0, 0.0, n_tokens, n_tokens)]
     return states
 
@@ -90,7 +89,8 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
     import torch
 
     from livecc_hf.acceleration.graph import graphs_disabled
-    from livecc_hf.modeling.model_runner import DecodeBatch
+    from livecc_hf.modeling.attention import PackedBatch
+    from livecc_hf.modeling.model_runner import decode
 
     found: dict[str, Any] = {}
     logits = {}
@@ -100,8 +100,12 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
         with context():
             for state in states:
                 state.cache.truncate(n_tokens)
-            steps, done = DecodeBatch(model, states, N_STEPS + N_PROFILED + 2), iter(range(1000))
-            step = lambda steps=steps, done=done: steps.step(token_ids, range(n_streams), next(done))  # noqa: E731
+            batch = PackedBatch([state.cache for state in states], [1] * n_streams)
+            faster = model.decode_step and model.decode_step(model, batch.caches, N_STEPS + N_PROFILED + 2)
+            positions, done = torch.full((n_streams,), n_tokens, device=device), iter(range(1000))
+            step = lambda batch=batch, faster=faster, positions=positions, done=done: decode(  # noqa: E731
+                model, batch, token_ids, positions + next(done), faster
+            )
             first_ms = timed_ms(lambda way=way, step=step: logits.update({way: step().float()}), device)
             times = [timed_ms(step, device) for _ in range(N_STEPS)]
             found[way] = {"first_ms": first_ms, "median_ms": statistics.median(times), "most_ms": max(times)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -163,10 +162,9 @@ class EngineSide:
         """Comment on the frames of one turn, with as many tokens as all sides generate."""
         self.stream.feed(frames)
         turn = self.stream.begin_turn()
-        merge_size = self._work.processor.video_processor.merge_size
-        self.n_video_tokens = math.prod(turn.request.prefill_input.grid_thw) // merge_size**2
-        turn.request.stop_ids = frozenset()
-        generate(self._work.model, [turn.request], self._trace)
+        self.n_video_tokens = turn.prompt_ids.count(self._work.processor.video_token_id)
+        turn.stop_ids = frozenset()
+        generate(self._work.model, [turn], self._trace)
         return list(self.stream.end_turn(turn).token_ids)
 
     @contextlib.contextmanager

@@ -260,7 +260,7 @@ def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, ma
         return traced
 
     try:
-        generation.generate(model, [turn.request], strict_in_between)
+        generation.generate(model, [turn], strict_in_between)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert stream.end_turn(turn).token_ids

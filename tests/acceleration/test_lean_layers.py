@@ -58,7 +58,7 @@ def test_several_streams_at_once_say_the_same(model, stock, processor, frames, n
             stream.feed(part)
         for _ in range(3):
             turns = [stream.begin_turn() for stream in streams]
-            generate(which, [turn.request for turn in turns])
+            generate(which, turns)
             segments += [stream.end_turn(turn) for stream, turn in zip(streams, turns, strict=True)]
         return segments
 

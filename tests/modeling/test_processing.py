@@ -6,7 +6,7 @@ import torch
 from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.modeling.grammar import query_text, split_turns, spoken_text, time_label
-from livecc_hf.modeling.model_runner import PrefillInput, _patches
+from livecc_hf.modeling.model_runner import _patches
 
 WORDS = [(0.2, 0.6, "red"), (0.7, 2.4, "ball"), (2.6, 3.4, "goes"), (5.2, 6.0, "left"), (9.0, 9.5, "late")]
 
@@ -155,8 +155,7 @@ def test_frames_of_several_sizes_are_cut_as_each_alone(processor):
     videos = [
         torch.randint(0, 256, (t, 3, h, w), dtype=torch.uint8) for t, h, w in ((2, 56, 84), (6, 28, 28), (2, 56, 84))
     ]
-    readings = [PrefillInput(None, [], 0, 0.0, 0, frames=video, video_processor=video_processor) for video in videos]
     alone = [video_processor.frames_to_patches(video, do_resize=False) for video in videos]
     pairs = [(video, video_processor) for video in videos]
     assert torch.equal(_patches(pairs, torch.device("cpu")), torch.cat([patches for patches, _ in alone]))
-    assert [list(reading.grid_thw) for reading in readings] == [grid[0].tolist() for _, grid in alone]
+    assert [list(video_processor.grid(video)) for video in videos] == [grid[0].tolist() for _, grid in alone]

@@ -188,7 +188,7 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
         stream.feed(shown)
         turn = stream.begin_turn()
         stream.ask("Second.")
-        generation.generate(stream._model, [turn.request])
+        generation.generate(stream._model, [turn])
         stream.end_turn(turn)
     assert n_asked() == 1  # with the second turn, and not again
     stream.push(frames[8:10])
@@ -235,13 +235,13 @@ def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor
     stream.feed(frames)
     said = []
     while (turn := stream.begin_turn()) is not None:
-        generation.generate(stream._model, [turn.request])
+        generation.generate(stream._model, [turn])
         cache = stream.state.cache
         for held in cache.memory._groups[0].held:
-            held[:, :, :, turn.before[0][0] :] = torch.nan  # what it wrote
-        stream.undo_turn(turn)
+            held[:, :, :, turn.before[0] :] = torch.nan  # what it wrote
+        turn.undo()
         turn = stream.begin_turn()
-        generation.generate(stream._model, [turn.request])
+        generation.generate(stream._model, [turn])
         said.append(stream.end_turn(turn))
         assert all(held.isfinite().all() for held in cache.memory._groups[0].held)
     assert said == expected
@@ -381,7 +381,7 @@ def test_two_hours_cost_a_turn_what_they_cost_at_the_beginning(frames, make_mode
         latencies_s.append(time.perf_counter() - began_s)
         if turn % 60 == 0:
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
-        positions.append(stream.state.positions.next_position)
+        positions.append(stream.state.next_position)
     assert statistics.median(latencies_s[-600:]) <= 1.1 * statistics.median(latencies_s[600:1200])
     assert resident[-1] <= 1.02 * resident[10]
     assert max(positions[600:]) <= max(positions[300:600]) + 32

@@ -5,8 +5,8 @@ import torch
 from replay import Item, Replay
 
 from livecc_hf.modeling import StreamOptions, kv_cache
+from livecc_hf.modeling.context import TEXT, VISION, Span, kept_spans
 from livecc_hf.modeling.kv_cache import KeptRun, KVCache, KVCachePool, rotate, rotation
-from livecc_hf.modeling.window import TEXT, VISION, Span, Window
 
 SCHEMES = ["mrope", "sequential", "reference"]
 OPTIONS = {
@@ -98,12 +98,12 @@ def test_a_sliding_window_equals_its_replay(scheme, window, frames, make_model, 
     for segment, logits in zip(segments, expected, strict=True):
         torch.testing.assert_close(segment.logits, logits, atol=1e-3, rtol=0)
     assert stream.state.token_ids == [item.token_id for item in replay.items]
-    assert stream.state.positions.next_position == replay.positions().max() + 1
+    assert stream.state.next_position == replay.positions().max() + 1
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_reading_again_equals_its_replay(scheme, frames, make_model, processor, monkeypatch):
-    monkeypatch.setattr("livecc_hf.modeling.stream.REPREFILL_S", 6.0)
+    monkeypatch.setattr("livecc_hf.modeling.model_runner.REPREFILL_S", 6.0)
     window = {"text_window": 60, "text_sink": 50}
     model = make_model(scheme)
     stream = model.start_stream(processor, **OPTIONS, **window, window="reprefill")
@@ -133,7 +133,7 @@ def test_memory_and_positions_of_a_long_stream_stay_where_they_are(frames, make_
     seen = []
     for n in range(120):
         stream.push(frames[n % 30 : n % 30 + 2])
-        seen.append((stream.state.cache.n_bytes, stream.state.positions.next_position, len(stream.state.spans)))
+        seen.append((stream.state.cache.n_bytes, stream.state.next_position, len(stream.state.spans)))
     assert len({n_bytes for n_bytes, _, _ in seen[40:]}) == 1
     assert max(position for _, position, _ in seen[60:]) <= max(position for _, position, _ in seen[20:60]) + 8
     assert max(n for _, _, n in seen) < 60
@@ -197,7 +197,7 @@ def test_what_a_window_keeps():
             Span(VISION, turn, 3.0 + turn, 8, 4),
             Span(TEXT, turn, 3.0 + turn, 5, 5),
         ]
-    kept = Window(vision_window_s=3, text_window=30, text_sink=15).kept(spans, now_s=9.0)
+    kept = kept_spans(spans, StreamOptions(text_window=30, text_sink=15), oldest_s=6.0)
     text = [stays for span, stays in zip(spans, kept) if span.kind == TEXT]
     vision = [stays for span, stays in zip(spans, kept) if span.kind == VISION]
     assert text == [turn in (0, 4, 5) for turn in range(6) for _ in range(2)]
@@ -208,10 +208,10 @@ def test_what_a_window_keeps():
     ("option", "message"),
     [
         ({"window": "slide"}, "window='slide': expected one of sliding, reprefill, none"),
-        ({"vision_window_s": 0.5}, "vision_window_s=0.5: expected a number of seconds, at least 1"),
+        ({"vision_window_s": 0.5}, "vision_window_s=0.5: expected a number at least 1"),
         ({"vision_window_s": float("nan")}, "vision_window_s=nan"),
-        ({"text_window": -1}, "text_window=-1: expected a whole number of tokens"),
-        ({"text_sink": 1.5}, "text_sink=1.5: expected a whole number of tokens"),
+        ({"text_window": -1}, "text_window=-1: expected a whole number at least 0"),
+        ({"text_sink": 1.5}, "text_sink=1.5: expected a whole number at least 0"),
     ],
 )
 def test_bad_windows(option, message, make_model, processor):

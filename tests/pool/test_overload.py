@@ -3,21 +3,38 @@
 import pytest
 
 from livecc_hf.pool import OverloadedError, OverloadPolicy
+from livecc_hf.pool.overload import Backlog
 
 
-def test_surplus_is_what_lies_beyond_the_next_turn_and_the_lag():
-    policy = OverloadPolicy("drop", max_lag_s=2.0)  # 4 frames
-    assert [policy.surplus(n, n_next=2) for n in (0, 6, 7, 10)] == [-6, 0, 1, 4]
-    assert policy.surplus(10, n_next=6) == 0
-    policy.check(100, 2, 2, "stream 1")  # this one drops, and refuses nothing
+def backlog(n_waiting, *policy):
+    """The backlog of a stream of which so many frames wait."""
+    made = Backlog(OverloadPolicy(*policy), "stream 1")
+    made.add(n_waiting)
+    return made
+
+
+def test_what_lies_beyond_the_next_turn_and_the_lag_is_dropped_in_whole_turns():
+    assert [backlog(n, "drop", 2.0).drop_surplus(2) for n in (0, 6, 7, 10)] == [0, 0, 2, 4]  # a lag of 4 frames
+    assert backlog(10, "drop", 2.0).drop_surplus(6) == 0
+    assert backlog(10, "refuse", 2.0).drop_surplus(2) == 0
+    backlog(100, "drop", 2.0).check(2, 2)  # this one drops, and refuses nothing
+
+
+def test_frames_of_the_turn_that_is_generated_are_not_dropped():
+    waiting = backlog(12, "drop", 2.0)
+    waiting.n_in_turn = 6
+    assert waiting.drop_surplus(2) == 0
+    waiting.add(4)
+    assert (waiting.drop_surplus(2), len(waiting)) == (4, 12)
+    waiting.complete_turn()
+    assert (len(waiting), waiting.n_in_turn) == (6, 0)
 
 
 def test_refusing_lets_the_first_frames_in_however_many_come():
-    policy = OverloadPolicy("refuse", max_lag_s=1.0)
-    policy.check(0, 6, 600, "stream 1")
-    policy.check(2, 2, 2, "stream 1")
+    backlog(0, "refuse", 1.0).check(6, 600)
+    backlog(2, "refuse", 1.0).check(2, 2)
     with pytest.raises(OverloadedError, match=r"^stream 1 has 1 s of video waiting, with 1 s allowed"):
-        policy.check(2, 2, 3, "stream 1")
+        backlog(2, "refuse", 1.0).check(2, 3)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_a_turn_that_does_not_fit_harms_its_stream_only(frames, model, processor
         said[window], reached[window] = [], 0
         for chunk in frames.split(2):
             said[window] += stream.push(chunk)
-            reached[window] = max(reached[window], stream.state.positions.next_position)
+            reached[window] = max(reached[window], stream.state.next_position)
     assert reached["none"] > reached["sliding"] + 50
     config = model.config.text_config
     limit = config.max_position_embeddings

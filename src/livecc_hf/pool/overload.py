@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass
 
-from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 
 OVERLOAD_POLICIES = ("refuse", "drop")
 
@@ -40,29 +42,72 @@ class OverloadPolicy:
         """Whether frames are dropped, and not refused."""
         return self.kind == "drop"
 
-    def surplus(self, n_waiting: int, n_next: int) -> int:
-        """Return how many frames wait beyond the next turn and the lag allowed; below 0 where there is room.
 
-        Args:
-            n_waiting: frames that wait, without those of a turn that is being generated.
-            n_next: how many frames the next turn takes.
-        """
-        return n_waiting - n_next - int(self.max_lag_s / FRAME_STEP_S)
+class Backlog:
+    """The frames of a stream that wait for their words: how many they are, and since when. Its owner holds a lock.
 
-    def check(self, n_waiting: int, n_next: int, n_coming: int, name: str) -> None:
+    Args:
+        policy: how much may wait.
+        name: of the stream, for messages.
+    """
+
+    def __init__(self, policy: OverloadPolicy, name: str):
+        self._policy, self._name = policy, name
+        self._arrivals_s: deque[float] = deque()  # of each frame, on the clock of time.monotonic
+        self.n_in_turn = 0  # those of the turn that is being generated, the first ones; they wait until it is complete
+
+    def __len__(self) -> int:
+        return len(self._arrivals_s)
+
+    def check(self, n_next: int, n_coming: int) -> None:
         """Check that frames may come, if the policy is to refuse; where none wait, any number may.
 
         Args:
-            n_waiting: as in :meth:`surplus`.
-            n_next: as there.
+            n_next: how many frames the next turn takes.
             n_coming: how many come.
-            name: of the stream, for the message.
 
         Raises:
             OverloadedError: if there is no room for them.
         """
-        if not self.drops and n_waiting and self.surplus(n_waiting, n_next) + n_coming > 0:
+        n_waiting = len(self) - self.n_in_turn
+        if not self._policy.drops and n_waiting and self._surplus(n_next) + n_coming > 0:
             raise OverloadedError(
-                f"{name} has {n_waiting * FRAME_STEP_S:g} s of video waiting, with {self.max_lag_s:g} s allowed beside "
-                "the next turn (max_lag_s): push slower, let fewer streams join, or choose overload='drop'"
+                f"{self._name} has {n_waiting * FRAME_STEP_S:g} s of video waiting, with {self._policy.max_lag_s:g} s "
+                "allowed beside the next turn (max_lag_s): push slower, let fewer streams join, or choose "
+                "overload='drop'"
             )
+
+    def add(self, n_frames: int) -> None:
+        """Count frames that have come."""
+        self._arrivals_s.extend([time.monotonic()] * n_frames)
+
+    def drop_surplus(self, n_next: int) -> int:
+        """Drop the oldest frames behind the turn that is being generated, in whole turns, if the policy is to drop.
+
+        Args:
+            n_next: how many frames the next turn takes.
+
+        Returns:
+            How many were dropped.
+        """
+        surplus = self._surplus(n_next)
+        if not self._policy.drops or surplus <= 0:
+            return 0
+        n_dropped = min(-(-surplus // TURN_FRAMES) * TURN_FRAMES, len(self) - self.n_in_turn)
+        for _ in range(n_dropped):
+            del self._arrivals_s[self.n_in_turn]
+        return n_dropped
+
+    def complete_turn(self) -> float:
+        """Take away the frames of the turn that was generated, and return when the last of them came."""
+        arrived_s = [self._arrivals_s.popleft() for _ in range(self.n_in_turn)]
+        self.n_in_turn = 0
+        return arrived_s[-1]
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._arrivals_s.clear()
+
+    def _surplus(self, n_next: int) -> int:
+        """Return how many frames wait beyond the next turn and the lag allowed; below 0 where there is room."""
+        return len(self) - self.n_in_turn - n_next - int(self._policy.max_lag_s / FRAME_STEP_S)

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from livecc_hf.modeling.generation import generate
-from livecc_hf.pool.answers import AnswerPart
 from livecc_hf.pool.stats import PoolStats
 from livecc_hf.utils.text import one_line
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration
-    from livecc_hf.modeling.stream import Turn
+    from livecc_hf.modeling.turn import TurnRequest
     from livecc_hf.pool.stream import PooledStream
 
-    _Begun = tuple[PooledStream, Turn | AnswerPart]
+    _Begun = tuple[PooledStream, TurnRequest]
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ class Rounds:
                     stream.settle()
                 self._began_s = None
 
-    def _begin(self, stream: PooledStream) -> Turn | AnswerPart | None:
+    def _begin(self, stream: PooledStream) -> TurnRequest | None:
         try:
             turn = stream.begin()
         except Exception as error:
@@ -96,7 +95,7 @@ class Rounds:
         """Generate turns and return those that succeeded; a stream that fails ends, the others continue."""
         failure = None
         try:
-            generate(self._model, [turn.request for _, turn in begun])
+            generate(self._model, [turn for _, turn in begun])
         except BaseException as error:
             for stream, turn in begun:
                 stream.undo(turn)
@@ -115,29 +114,29 @@ class Rounds:
                 if (again := self._begin(stream)) is not None:
                     done += self._generate([(stream, again)])
             return done
+        done = [(stream, turn) for stream, turn in begun if turn.error is None]
         for stream, turn in begun:
-            if turn.request.error is not None:
+            if (cause := turn.error) is not None:
                 stream.undo(turn)
-                self._fail(stream, turn, turn.request.error)
-        return [(stream, turn) for stream, turn in begun if turn.request.error is None]
+                self._fail(stream, turn, cause)
+        return done
 
-    def _fail(self, stream: PooledStream, turn: Turn | AnswerPart, error: Exception) -> None:
+    def _fail(self, stream: PooledStream, turn: TurnRequest, error: Exception) -> None:
         """End a stream whose turn failed and was undone; an answer that fails ends alone."""
-        if isinstance(turn, AnswerPart):
+        if turn.is_answer:
             stream.fail_answer(error)
         else:
             self._end(stream, error)
 
-    def _deliver(self, stream: PooledStream, turn: Turn | AnswerPart) -> None:
+    def _deliver(self, stream: PooledStream, turn: TurnRequest) -> None:
         try:
             latency_s = stream.complete(turn)
         except Exception as error:
             self._end(stream, error)
             return
-        if isinstance(turn, AnswerPart):
-            self.stats.n_tokens += len(turn.request.token_ids)
-        if latency_s is None:  # the stream has left meanwhile, or this was part of an answer
+        if latency_s is None and not turn.is_answer:  # the stream has left meanwhile
             return
-        self.stats.n_turns += 1
-        self.stats.n_tokens += len(turn.request.token_ids)
-        self.stats.latencies_s.append(latency_s)
+        self.stats.n_tokens += len(turn.new_ids)
+        if latency_s is not None:
+            self.stats.n_turns += 1
+            self.stats.latencies_s.append(latency_s)

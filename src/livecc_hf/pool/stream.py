@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from livecc_hf.modeling.frames import PreparedFrames, as_tensor
-from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
-from livecc_hf.pool.answers import MAX_WAITING, AnswerPart, PooledAnswers
-from livecc_hf.pool.overload import OverloadedError, OverloadPolicy
+from livecc_hf.modeling.grammar import FRAME_STEP_S
+from livecc_hf.pool.answers import MAX_WAITING, PooledAnswers
+from livecc_hf.pool.overload import Backlog, OverloadedError, OverloadPolicy
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment, CommentaryStream
-    from livecc_hf.modeling.stream import Turn
+    from livecc_hf.modeling.turn import TurnRequest
     from livecc_hf.pool.stats import PoolStats
 
 OnSegment = Callable[["CommentarySegment"], None]
@@ -57,6 +57,7 @@ class PooledStream:
     Attributes:
         number: of the stream in its pool.
         n_dropped_frames: frames dropped so far.
+        is_finished: whether :meth:`finish` was called.
         error: what ended it, if an error did.
     """
 
@@ -73,16 +74,15 @@ class PooledStream:
         self.n_dropped_frames = 0
         self.error: Exception | None = None
         self._scheduler, self._policy = scheduler, policy
+        self._backlog = Backlog(policy, f"stream {number}")
         self._on_segment, self._on_end = on_segment, on_end
         # Pushes go on while a turn is generated: this guards what waits, not the generation.
         self._lock = threading.Lock()
         self._stream: CommentaryStream | None = stream  # `None` after the end, so that its memory is free
-        self._arrivals_s: deque[float] = deque()  # of the frames that wait, on the clock of time.monotonic
         self._n_pushed = 0
-        self._n_in_turn = 0  # frames of the turn that is being generated; they wait until it is complete
-        self._is_in_part = False  # whether part of an answer is being generated
-        self._leaving: CommentaryStream | None = None  # ended while its turn is being generated
-        self._is_finished = False
+        self._is_in_round = False  # whether a turn, or part of an answer, is being generated
+        self._leaving: CommentaryStream | None = None  # ended meanwhile
+        self.is_finished = False
         self._answers = PooledAnswers()
         self._segments: deque[CommentarySegment] = deque()
         self._news = threading.Condition()  # guards the segments and the error
@@ -93,34 +93,22 @@ class PooledStream:
         return self._stream is None
 
     @property
-    def is_finished(self) -> bool:
-        """Whether :meth:`finish` was called."""
-        return self._is_finished
-
-    @property
     def is_ready(self) -> bool:
         """Whether a round has something to do for it."""
         with self._lock:
-            if self._stream is None:
-                return False
-            return (
-                self._is_finished
-                or bool(self._answers)
-                or len(self._stream.waiting) >= self._stream.waiting.turn_frames
-            )
+            has_work = self.is_finished or bool(self._answers)
+            return self._stream is not None and (has_work or self._stream.waiting.n_ready() > 0)
 
     @property
     def waiting_s(self) -> float:
         """Seconds of video that wait for their words."""
-        with self._lock:
-            return 0.0 if self._stream is None else len(self._stream.waiting) * FRAME_STEP_S
+        return len(self._backlog) * FRAME_STEP_S
 
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> int:
         """Let frames wait for their words, which come later.
 
         Args:
-            frames: as in `CommentaryStream.push`.
-            timestamps_s: when they were sampled, as in `CommentaryStream.push`.
+            frames, timestamps_s: as in `CommentaryStream.push`.
 
         Returns:
             How many frames were dropped, with policy ``drop``.
@@ -141,8 +129,11 @@ class PooledStream:
                 timestamps_s = [(self._n_pushed + n) * FRAME_STEP_S for n in range(len(frames))]
             stream.feed(frames, timestamps_s)
             self._n_pushed += len(frames)
-            self._arrivals_s.extend([time.monotonic()] * len(frames))
-            n_dropped = self._drop_surplus(stream) if self._policy.drops else 0
+            self._backlog.add(len(frames))
+            n_dropped = self._backlog.drop_surplus(stream.waiting.turn_frames)
+            stream.waiting.drop(n_dropped, behind=self._backlog.n_in_turn)
+            self.n_dropped_frames += n_dropped
+        self._scheduler.stats.count(n_dropped_frames=n_dropped)
         self._scheduler.wake()
         return n_dropped
 
@@ -199,7 +190,7 @@ class PooledStream:
         It does not wait for that: :meth:`wait` does, and so does iterating over the stream.
         """
         with self._lock:
-            self._is_finished = True
+            self.is_finished = True
         self._scheduler.wake()
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -226,11 +217,7 @@ class PooledStream:
             )
 
     def leave(self) -> int:
-        """End the stream now; what waits gets no words.
-
-        Returns:
-            How many frames were dropped.
-        """
+        """End the stream now; return how many frames were dropped, which get no words."""
         return self._scheduler.end(self)
 
     def take(self, timeout_s: float | None = 0.0) -> CommentarySegment | None:
@@ -269,56 +256,54 @@ class PooledStream:
 
     # What follows is called by the pool, in its rounds.
 
-    def begin(self) -> Turn | AnswerPart | None:
+    def begin(self) -> TurnRequest | None:
         """Prepare the next turn, or part of an answer, if there is one."""
         with self._lock:
             if self._stream is None:
                 return None
             waiting = self._stream.waiting
             # A first turn that has come goes first: there is nothing to ask about before it.
-            if waiting.n_turns or len(waiting) < waiting.turn_frames:
-                part = self._answers.begin(self._stream)
-                if part is not None:
-                    self._is_in_part = True
-                    return part
-            turn = self._stream.begin_turn(is_last=self._is_finished)
-            self._n_in_turn = 0 if turn is None else turn.n_frames
+            turn = self._answers.begin(self._stream) if waiting.n_turns or not waiting.n_ready() else None
+            if turn is None:
+                turn = self._stream.begin_turn(is_last=self.is_finished)
+            self._is_in_round = turn is not None
+            self._backlog.n_in_turn = 0 if turn is None else turn.n_frames
             return turn
 
     def settle(self) -> None:
         """End its part in a round, whatever came of it."""
         with self._lock:
-            self._end_round()
+            self._backlog.n_in_turn, self._is_in_round = 0, False
+            leaving, self._leaving = self._leaving, None
+            if leaving is not None:
+                leaving.release()
 
-    def undo(self, turn: Turn | AnswerPart) -> None:
+    def undo(self, turn: TurnRequest) -> None:
         """Put the stream back to before a turn."""
         with self._lock:
-            self._end_round()
-            if self._stream is None:
-                return
-            if isinstance(turn, AnswerPart):
-                self._answers.undo(self._stream)
-            else:
-                self._stream.undo_turn(turn)
+            if self._stream is not None:
+                turn.undo()
 
     def fail_answer(self, error: Exception) -> None:
         """End an answer that failed, of which the last part was undone; the stream continues."""
         with self._lock:
-            if self._stream is not None:
-                self._answers.fail(self._stream, error)
+            future = None if self._stream is None else self._answers.end(self._stream)[0]
+        if future is not None:  # without the lock: who waits may call
+            future.set_exception(error)
 
-    def complete(self, turn: Turn | AnswerPart) -> float | None:
+    def complete(self, turn: TurnRequest) -> float | None:
         """Deliver the words of a turn; return its latency in seconds, `None` if there is nothing to report."""
-        if isinstance(turn, AnswerPart):
-            self._complete_part(turn)
-            return None
+        segment = answered = None
         with self._lock:
-            if self._stream is None:
-                self._end_round()
-                return None
-            segment = self._stream.end_turn(turn)
-            arrived_s = [self._arrivals_s.popleft() for _ in range(turn.n_frames)][-1]
-            self._end_round()
+            if self._stream is not None and not turn.is_answer:
+                segment, arrived_s = self._stream.end_turn(turn), self._backlog.complete_turn()
+            elif self._stream is not None and turn.is_over:
+                answered = self._answers.end(self._stream)
+        if answered is not None:  # without the lock: who waits may call
+            future, text = answered
+            future.set_result(text)
+        if segment is None:
+            return None
         if self._on_segment is not None:
             self._on_segment(segment)
         else:
@@ -327,28 +312,18 @@ class PooledStream:
                 self._news.notify_all()
         return time.monotonic() - arrived_s
 
-    def _complete_part(self, part: AnswerPart) -> None:
-        answered = None
-        with self._lock:
-            if self._stream is not None:
-                answered = self._answers.take(self._stream, part)
-            self._end_round()
-        if answered is not None:  # without the lock: who waits may call
-            future, text = answered
-            future.set_result(text)
-
     def close(self, error: Exception | None) -> int:
         """End the stream; the pool calls it once. Return how many frames had no words yet."""
         with self._lock:
             self.error = error  # before it has ended, for those who ask why
             stream, self._stream = self._stream, None
-            n_unsaid = 0 if stream is None else len(stream.waiting)
+            n_unsaid = len(self._backlog)
             unanswered = self._answers.close()
-            if self._n_in_turn or self._is_in_part:
+            if self._is_in_round:
                 self._leaving = stream  # its memory is in use until the round is over
             elif stream is not None:
                 stream.release()
-            self._arrivals_s.clear()
+            self._backlog.clear()
         with self._news:
             self._news.notify_all()
         for future in unanswered:
@@ -360,15 +335,8 @@ class PooledStream:
                 self._on_end(error)
         return n_unsaid
 
-    def _end_round(self) -> None:
-        self._n_in_turn, self._is_in_part = 0, False
-        if self._leaving is not None:
-            leaving, self._leaving = self._leaving, None
-            leaving.release()
-
     def _open_stream(self) -> CommentaryStream:
-        stream = self._stream
-        if stream is None or self._is_finished:
+        if (stream := self._stream) is None or self.is_finished:
             raise StreamEndedError(f"stream {self.number} has ended: join the pool again") from self.error
         return stream
 
@@ -376,25 +344,7 @@ class PooledStream:
         is_known = isinstance(frames, torch.Tensor | PreparedFrames)
         n_coming = len(frames) if is_known else 0  # `prepare` says what is wrong with others
         try:
-            self._policy.check(self._n_waiting(stream), stream.waiting.turn_frames, n_coming, f"stream {self.number}")
+            self._backlog.check(stream.waiting.turn_frames, n_coming)
         except OverloadedError:
             self._scheduler.stats.count(n_refused=1)
             raise
-
-    def _n_waiting(self, stream: CommentaryStream) -> int:
-        """Return how many frames wait beside those of the turn that is being generated."""
-        return len(stream.waiting) - self._n_in_turn
-
-    def _drop_surplus(self, stream: CommentaryStream) -> int:
-        """Drop the oldest frames that wait, in whole turns."""
-        n_waiting = self._n_waiting(stream)
-        surplus = self._policy.surplus(n_waiting, stream.waiting.turn_frames)
-        if surplus <= 0:
-            return 0
-        n_dropped = min(-(-surplus // TURN_FRAMES) * TURN_FRAMES, n_waiting)
-        stream.waiting.drop(n_dropped, behind=self._n_in_turn)
-        for _ in range(n_dropped):
-            del self._arrivals_s[self._n_in_turn]
-        self.n_dropped_frames += n_dropped
-        self._scheduler.stats.count(n_dropped_frames=n_dropped)
-        return n_dropped

@@ -55,8 +55,6 @@ def answer(
         raise ValueError("the model is in training mode (dropout is on): call model.eval() first")
     if not processor.checked_text(question).strip():
         raise ValueError(f"the question is {question!r}: expected some text")
-    if max_new_tokens is None:
-        raise ValueError("max_new_tokens=None: expected a whole number at least 1")
     check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
     part, limits = _part(shown, processor, reading)
     inputs = processor.apply_chat_template(

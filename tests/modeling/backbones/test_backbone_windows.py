@@ -66,4 +66,4 @@ def test_a_sliding_window_equals_its_replay(window, backbone_model, backbone_pro
         pending = [] if said[-1] == processor.end_id else said[-1:]
     assert stream.state.n_evicted > 50
     assert stream.state.token_ids == [item.token_id for item in replay.items]
-    assert stream.state.positions.next_position == replay.positions().max() + 1
+    assert stream.state.next_position == replay.positions().max() + 1

@@ -178,7 +178,7 @@ def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
 
 def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
     backbone = processor.find_backbone()
-    n_blocks = (len(backbone.vision_blocks(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
+    n_blocks = (len(backbone.vision_labels(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
     return len(input_ids) + sum(medium.n_tokens - n for medium, n in zip(media, n_blocks, strict=True))
 
 

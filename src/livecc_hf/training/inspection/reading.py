@@ -165,8 +165,8 @@ def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor)
     time = _TIME.match(parts[0].text)
     if not time:
         return None
-    [first, *_] = processor.find_backbone().vision_blocks(parts[1].grid_thw[0], float(time[1]))
-    if parts[0].text != time[0] + first.label:
+    [label, *_] = processor.find_backbone().vision_labels(parts[1].grid_thw[0], float(time[1]))
+    if parts[0].text != time[0] + label:
         return None
     own = [messages[at]]
     own += [message for message in messages[at + 1 : at + 2] if message.role == "assistant"]

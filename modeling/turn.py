@@ -1,0 +1,137 @@
+"""One turn of a stream: what it is generated from, and what was said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from .context import StreamState
+from .interfaces import ProcessorForStreams
+from .sampling import Sampler
+
+
+@dataclass(frozen=True)
+class CommentarySegment:
+    """What was said in one turn.
+
+    Attributes:
+        start_s: start of the turn in seconds: on the clock of the timestamps given to `push`, else from the
+            stream's start.
+        end_s: end of the turn, on the same clock.
+        text: the words; empty where the model kept silent.
+        token_ids: every token generated, the one that ended the turn included.
+        was_cut: whether `max_new_tokens` ended the turn.
+        logits: (tokens, vocabulary) in float32, before penalties; kept with `output_logits=True`.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    token_ids: tuple[int, ...]
+    was_cut: bool = False
+    logits: torch.Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was said."""
+        return not self.text
+
+
+@dataclass
+class TurnRequest:
+    """A turn to generate; or an answer, which has no frames and may be generated a few tokens at a time.
+
+    Attributes:
+        state: the stream's, which `generate` advances.
+        processor: cuts the frames into patches.
+        sampler: samples the tokens.
+        prompt_ids: the tokens up to the words; `state.pending_ids` go before them.
+        stop_ids: tokens after which it is over.
+        max_new_tokens: most tokens to generate.
+        turn: number of the turn.
+        start_s, end_s: when it is, in seconds from the stream's start.
+        query: what is asked for from this turn on.
+        frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
+        n_frames: how many of the frames that wait it takes; T, or one less.
+        vision_first: where in `prompt_ids` begins what leaves the context with the frames; default: with the marker
+            before the first vision token.
+        keep_logits: whether to keep the logits.
+        max_at_once: most tokens to generate in one call of `generate`; `None`: all.
+        token_ids: what was generated; the last token is not in the cache.
+        logits: of each, (vocabulary,) in float32 on the CPU.
+        error: what ended this turn alone.
+        before: the state's snapshot of before the prompt.
+    """
+
+    state: StreamState
+    processor: ProcessorForStreams
+    sampler: Sampler
+    prompt_ids: list[int]
+    stop_ids: frozenset[int] = frozenset()
+    max_new_tokens: int = 1
+    turn: int = 0
+    start_s: float = 0.0
+    end_s: float = 0.0
+    query: str = ""
+    frames: torch.Tensor | None = None
+    n_frames: int = 0
+    vision_first: int | None = None
+    keep_logits: bool = False
+    max_at_once: int | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logits: list[torch.Tensor] = field(default_factory=list)
+    error: Exception | None = None
+
+    def __post_init__(self):
+        self.begin()
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether this is no turn, but an answer beside the turns."""
+        return self.frames is None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is generated."""
+        is_ended = bool(self.token_ids) and self.token_ids[-1] in self.stop_ids
+        return is_ended or len(self.token_ids) >= self.max_new_tokens or self.error is not None
+
+    @property
+    def n_left(self) -> int:
+        """How many tokens at most this call of `generate` adds yet."""
+        at_once = self.max_new_tokens if self.max_at_once is None else self._n_begun + self.max_at_once
+        return 0 if self.is_over else min(self.max_new_tokens, at_once) - len(self.token_ids)
+
+    @property
+    def new_ids(self) -> list[int]:
+        """What the last call of `generate` added to `token_ids`."""
+        return self.token_ids[self._n_begun :]
+
+    def begin(self) -> None:
+        """Note what :meth:`undo` goes back to; every call of `generate` does."""
+        self._n_begun = len(self.token_ids)
+        self._begun = self.state.snapshot(), self.sampler.snapshot()
+        if not self.token_ids:
+            self.before = self._begun[0]
+
+    def undo(self) -> None:
+        """Put stream and sampler back to before the last call of `generate`, which failed; nothing of it is left."""
+        del self.token_ids[self._n_begun :], self.logits[self._n_begun :]
+        self.error = None
+        state, sampler = self._begun
+        self.state.restore(state)
+        self.sampler.restore(sampler)
+        cache = self.state.cache
+        cache.memory.clear_slot(cache.slot, cache.length)
+
+    def segment(self, clock_start_s: float) -> CommentarySegment:
+        """Return what was said, on the clock on which the stream starts at `clock_start_s`."""
+        return CommentarySegment(
+            clock_start_s + self.start_s,
+            clock_start_s + self.end_s,
+            self.processor.decode_turn(self.token_ids),
+            tuple(self.token_ids),
+            self.token_ids[-1] not in self.stop_ids,
+            torch.stack(self.logits) if self.logits else None,
+        )

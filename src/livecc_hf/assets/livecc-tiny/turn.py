@@ -1,0 +1,1 @@
+../../../../modeling/turn.py
