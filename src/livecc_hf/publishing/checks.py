@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checkpoints.cards import CARD_FILE
 from ..checkpoints.names import ADAPTER_CONFIG_FILE, looks_like_hub_id
@@ -18,6 +19,9 @@ from .contents import ADAPTER, MODEL, SPACE, Contents, read_contents
 from .fresh import load_fresh
 from .hub import PushError
 from .weights import Tensors, read_tensors
+
+if TYPE_CHECKING:
+    from huggingface_hub import RepoCard
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Checked:
     contents: Contents
     rewritten: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, Tensors] = field(default_factory=dict)
-    loaded: dict = field(default_factory=dict)
+    loaded: dict[str, str] = field(default_factory=dict)
     base: str | None = None
     space_sdk: str | None = None
 
@@ -82,7 +86,8 @@ def check_folder(
     """
     contents = read_contents(folder)
     card = read_card(contents)
-    rewritten, base = {}, None
+    rewritten: dict[str, str] = {}
+    base: str | None = None
     if base_id is not None:
         _check_base_id(contents, base_id)
     if contents.kind == ADAPTER:
@@ -95,7 +100,7 @@ def check_folder(
         rewritten[CARD_FILE] = str(card)
     check_card(contents, card)
     if contents.kind == SPACE:
-        return Checked(contents, rewritten, space_sdk=_check_space(contents, card.data.get))
+        return Checked(contents, rewritten, space_sdk=_check_space(contents, card))
     _check_code(contents)
     tensors = read_tensors(contents)
     loaded = load_fresh(str(contents.folder.resolve()), contents.kind) if load else {}
@@ -133,17 +138,17 @@ def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, 
     return old, base_id, json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
-def _check_space(contents: Contents, said) -> str:
+def _check_space(contents: Contents, card: RepoCard) -> str:
     """Check a Space's card and code; return its SDK.
 
     Raises:
         PushError: if one of them would not start.
     """
-    sdk = said("sdk")
+    sdk, app_file = card.data.get("sdk"), card.data.get("app_file") or "app.py"
     if sdk not in ("gradio", "docker", "static"):
         raise PushError(f"{contents.folder / CARD_FILE} says sdk: {sdk}: expected gradio, docker or static")
-    if sdk == "gradio" and (said("app_file") or "app.py") not in contents.files:
-        raise PushError(f"{contents.folder} holds no {said('app_file') or 'app.py'}, which the Space would start with")
+    if sdk == "gradio" and app_file not in contents.files:
+        raise PushError(f"{contents.folder} holds no {app_file}, which the Space would start with")
     _check_code(contents)
     return sdk
 

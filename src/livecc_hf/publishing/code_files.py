@@ -31,7 +31,12 @@ def find_code_files(folder: Path) -> set[str]:
     return names
 
 
+def modeling_folder() -> Path:
+    """Return the folder of this package's modeling code."""
+    return Path(modeling.__path__[0])
+
+
 def may_be_stale_code(name: str) -> bool:
     """Return whether a file at the top of a repository has a name that this project gives to a model's code."""
-    ours = {path.name for path in Path(modeling.__file__).parent.glob("*.py")} - {"__init__.py"}
+    ours = {path.name for path in modeling_folder().glob("*.py")} - {"__init__.py"}
     return name in ours or ("/" not in name and fnmatch.fnmatchcase(name, ENTRY_POINTS))

@@ -23,7 +23,7 @@ def load_fresh(
     full: bool = False,
     base: str | None = None,
     token: str | None = None,
-) -> dict:
+) -> dict[str, str]:
     """Load a folder (without network) or a Hub repository, and return what is told of it.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from ..utils.atomic import replaced_when_done
 
 if TYPE_CHECKING:
     import torch
+
+    from ..modeling import CommentarySegment
 
 CLIP_FILE, SHEET_FILE = "gallery.mp4", "gallery.png"
 LONGEST_S = 30.0  # a gallery shows a short clip, and what is longer is cut
@@ -123,20 +126,23 @@ def _turns(
 
     origin_s = probe_video(clip).clock_start_s  # before the model is loaded: a clip that cannot be read ends it here
     model, processor, _ = load_model_and_processor(folder)
-    options = {"do_sample": False} | ({} if query is None else {"query": query})
-    stream, turns, frame = model.start_stream(processor, **options), [], None
-
-    def note(segments: Any) -> None:
-        for segment in segments:
-            turns.append(_Turn(Caption(segment.start_s, segment.end_s, segment.text), frame))
-
+    options: dict[str, Any] = {"do_sample": False} | ({} if query is None else {"query": query})
+    stream = model.start_stream(processor, **options)
+    turns: list[_Turn] = []
+    frame: torch.Tensor | None = None
     for chunk in iter_chunks(clip, start_s, end_s, origin_s=origin_s):
         frame = chunk.frames[-1]
-        note(stream.push(chunk.frames, chunk.timestamps_s))
-    note(stream.finish())
+        turns += _over(frame, stream.push(chunk.frames, chunk.timestamps_s))
+    if frame is not None:
+        turns += _over(frame, stream.finish())
     if not turns:
         raise ValueError(f"{clip}: nothing of it lies in the range, so there is nothing to comment on")
     return turns
+
+
+def _over(frame: torch.Tensor, segments: Iterable[CommentarySegment]) -> list[_Turn]:
+    """Return what was said over a frame."""
+    return [_Turn(Caption(segment.start_s, segment.end_s, segment.text), frame) for segment in segments]
 
 
 def _sheet(turns: list[_Turn]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import importlib.metadata
 import os
 import shutil
@@ -13,6 +12,7 @@ from packaging.requirements import Requirement
 
 from ..checkpoints.cards import CARD_FILE
 from ..utils.output_folder import check_new_folder
+from .code_files import modeling_folder
 
 _TEMPLATE = Path(__file__).parent / "generation_template"
 _CODE = "custom_generate"
@@ -52,13 +52,13 @@ def write_generation_repo(out: str | os.PathLike) -> Path:
 
 def _modules_of(path: Path) -> list[Path]:
     """Return the files of the modeling code that a file needs, those they need included."""
-    modeling = Path(importlib.import_module("livecc_hf.modeling").__file__).parent
-    found, waiting = set(), [path]
+    found: set[Path] = set()
+    waiting = [path]
     while waiting:
         tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.level:
-                needed = modeling / f"{node.module}.py"
+                needed = modeling_folder() / f"{node.module}.py"
                 if needed not in found:
                     found.add(needed)
                     waiting.append(needed)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..utils.disk import DiskFullError, is_disk_full
@@ -156,7 +157,7 @@ def upload(
     return api.upload_folder(
         repo_id=target.repo_id,
         repo_type=target.repo_type,
-        folder_path=folder,
+        folder_path=Path(folder),
         path_in_repo=path_in_repo,
         revision=target.revision,
         create_pr=target.pull_request,
@@ -186,7 +187,7 @@ def explained_failures(api: HfApi, target: Target) -> Iterator[None]:
         raise PushError("HF_HUB_OFFLINE is set: unset it to push to the Hub") from error
     except HfHubHTTPError as error:
         raise PushError(_refusal(api, target, error)) from error
-    except (ConnectionError, TimeoutError, RuntimeError, *_transport_errors()) as error:
+    except _broken_connections() as error:
         why = one_line(error, 200)
         if isinstance(error, RuntimeError):  # what the senders of large files make of it
             cause = error.__cause__
@@ -228,8 +229,8 @@ def _refusal(api: HfApi, target: Target, error: Exception) -> str:
     return f"the Hub refuses {what} ({said})"
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
+def _broken_connections() -> tuple[type[Exception], ...]:
     """Return what the client of huggingface_hub, which is another in each version, raises without an answer."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
     found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return tuple(error for error in found if error is not None)
+    return (ConnectionError, TimeoutError, RuntimeError, *(error for error in found if error is not None))

@@ -4,20 +4,28 @@ The one argument is JSON: source, revision, kind, full (whether a turn is said),
 is JSON, too.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 
 class _Blocked:
     """Lets nothing import the package that the repository must do without."""
 
     @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         if name.partition(".")[0] == "livecc_hf":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
-def load(source, revision, kind, full, base):
+def load(source: str, revision: str | None, kind: str, full: bool, base: str | None) -> dict[str, str]:
     """Load code, config and processor, and with `full` the weights; return what is told of them."""
     from transformers import AutoConfig, AutoProcessor, GenerationMixin
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -36,7 +44,14 @@ def load(source, revision, kind, full, base):
     return told
 
 
-def say(cls, config, processor, source, revision, base):
+def say(
+    cls: type[PreTrainedModel],
+    config: PretrainedConfig,
+    processor: ProcessorMixin,
+    source: str,
+    revision: str | None,
+    base: str | None,
+) -> str:
     """Load the weights, and return what they say of three grey seconds."""
     import torch
 
@@ -55,8 +70,9 @@ def say(cls, config, processor, source, revision, base):
 def main() -> None:
     """Load as the arguments say, and print what was found as JSON."""
     sys.meta_path.insert(0, _Blocked)
+    told: dict[str, str | int | None]
     try:
-        told = load(**json.loads(sys.argv[1]))
+        told = {**load(**json.loads(sys.argv[1]))}
     except Exception as error:  # whatever the folder's code raises
         text = " ".join(str(error).split()) or type(error).__name__
         told = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}

@@ -73,7 +73,7 @@ class Pushed:
     commit: str
     pull_request: str | None
     changed: bool
-    loaded: dict
+    loaded: dict[str, str]
 
 
 def push_folder(
@@ -183,11 +183,12 @@ def send(
         copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livecc-push-")))
         message = options.message or f"Upload {plan.contents.kind}"
         commit, pull_request = _upload(api, plan, target, copy, (stale, before), message, report)
-        loaded = {}
+        loaded: dict[str, str] = {}
         if options.verify != "none":
             where, files = pull_request.revision if pull_request else commit, read_contents(copy).files
             loaded = _verify(api, plan, files, target, where, options.verify == "full", report)
-        return Pushed(url, commit, pull_request and pull_request.url, commit != before, loaded)
+        address = None if pull_request is None else pull_request.url
+        return Pushed(url, commit, address, commit != before, loaded)
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _upload(
     contents = plan.with_text(CARD_FILE, fill_snippet(card, kind, target.repo_id, pinned)).copy_to(copy)
     sent = upload(api, target, copy, [glob.escape(name) for name in contents.files], delete=stale, message=message)
     commit, pull_request = sent.oid, None
-    if sent.pr_revision:
+    if sent.pr_revision and sent.pr_url:
         pull_request = _PullRequest(sent.pr_url, sent.pr_revision)
         target = replace(target, revision=sent.pr_revision, pull_request=False)
     report("nothing has changed: nothing was sent" if commit == before else f"sent: commit {commit}")
@@ -294,7 +295,7 @@ def _verify(
     revision: str,
     full: bool,
     report: Callable[[str], None],
-) -> dict:
+) -> dict[str, str]:
     """Look at what arrived, as somebody does who has neither this package nor this folder; return what it tells.
 
     Raises:
@@ -320,7 +321,7 @@ def _verify(
         revision=revision,
         full=full,
         base=plan.base,
-        token=api.token or get_token(),
+        token=api.token if isinstance(api.token, str) else get_token(),
     )
     parts = ", ".join(str(loaded[key]) for key in ("class", "processor") if key in loaded)
     said = f"; of a grey picture it says {loaded['said']!r}" if "said" in loaded else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .backbones import BACKBONES, find_backbone
 from .configuration_livecc import LiveCCConfig
@@ -12,6 +14,9 @@ from .processing_livecc import StreamingProcessor
 from .stream import CommentarySegment
 from .streaming_mixin import StreamingMixin
 from .video_processing_livecc import LiveCCVideoProcessor
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 # What `generate` hands over that says where this code is, not what it does.
 _SOURCE_OPTIONS = (
@@ -21,7 +26,12 @@ _SOURCE_OPTIONS = (
 
 
 def generate(
-    model, video=None, processor=None, position_scheme: str | None = None, generation_config=None, **kwargs
+    model: PreTrainedModel,
+    video: str | os.PathLike | Iterable | None = None,
+    processor: ProcessorMixin | None = None,
+    position_scheme: str | None = None,
+    generation_config: GenerationConfig | None = None,
+    **kwargs: Any,
 ) -> Iterator[CommentarySegment]:
     """Comment on a video, segment by segment, while it is read; without a video generate as the model itself does.
 
@@ -58,7 +68,7 @@ def generate(
 class _LiveView(StreamingMixin):
     """A stock model as streams use one: the same modules, with the position scheme in its config."""
 
-    def __init__(self, model, position_scheme, generation_config):
+    def __init__(self, model: PreTrainedModel, position_scheme: str | None, generation_config: GenerationConfig | None):
         self.model, self.lm_head, self.training = model.model, model.lm_head, model.training
         self.get_input_embeddings = model.get_input_embeddings
         self.generation_config = model.generation_config if generation_config is None else generation_config
@@ -69,7 +79,7 @@ class _LiveView(StreamingMixin):
         self.config = LiveCCConfig.from_dict(values | {"position_scheme": scheme, "backbone": backbone})
 
 
-def _assumed_scheme(config) -> str:
+def _assumed_scheme(config: PretrainedConfig) -> str:
     """Return how positions are counted in published weights, which do not say: as the package livecc-hf assumes it."""
     if "reference" not in find_backbone(config.model_type).position_schemes:
         return "mrope"
@@ -81,7 +91,7 @@ def _assumed_scheme(config) -> str:
     return "reference" if any("livecc" in each.lower() for each in names) else "mrope"
 
 
-def _check_model(model) -> None:
+def _check_model(model: PreTrainedModel) -> None:
     """Raise `ValueError` if streams cannot run on a model."""
     backbone = model.config.model_type
     if backbone not in BACKBONES or not isinstance(model, find_backbone(backbone).model_classes()[0]):
@@ -96,10 +106,12 @@ def _check_model(model) -> None:
         )
 
 
-def _without_unset(kwargs: dict) -> dict:
+def _without_unset(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return what was given of `generate`'s arguments; raise `ValueError` for those that a stream does not take."""
-    stock = ("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "synced_gpus")
-    stock += ("assistant_model", "streamer", "negative_prompt_ids", "negative_prompt_attention_mask")
+    stock = (
+        *("inputs", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "synced_gpus"),
+        *("assistant_model", "streamer", "negative_prompt_ids", "negative_prompt_attention_mask"),
+    )
     refused = [name for name in stock if kwargs.get(name) is not None]
     if refused:
         raise ValueError(
@@ -108,11 +120,12 @@ def _without_unset(kwargs: dict) -> dict:
     return {name: value for name, value in kwargs.items() if name not in stock}
 
 
-def _streaming_processor(processor, backbone: str) -> StreamingProcessor:
+def _streaming_processor(processor: ProcessorMixin | None, backbone: str) -> StreamingProcessor:
     """Return a stock processor as one that speaks in turns; its own parts stay as they are."""
-    if hasattr(processor, "turn_ids"):
+    if processor is not None and hasattr(processor, "turn_ids"):
         return processor
-    if not all(hasattr(processor, part) for part in ("image_processor", "tokenizer", "video_processor")):
+    parts = ("image_processor", "tokenizer", "video_processor")
+    if processor is None or not all(hasattr(processor, part) for part in parts):
         given = "is missing" if processor is None else f"is a {type(processor).__name__}"
         raise ValueError(f"processor {given}: give the model's own, as processor=AutoProcessor.from_pretrained(MODEL)")
     streaming = StreamingProcessor(
