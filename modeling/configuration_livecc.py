@@ -86,8 +86,8 @@ class LiveCCConfig(Qwen2VLConfig):
         known = self.find_backbone().position_schemes
         if self.position_scheme not in known:
             raise ValueError(
-                f"position_scheme={self.position_scheme!r} is only for qwen2_vl, whose released LiveCC weights need "
-                f"it; this model is a {self.backbone}: expected {' or '.join(map(repr, known))}"
+                f"position_scheme={self.position_scheme!r} is only for {DEFAULT_BACKBONE}, whose released LiveCC "
+                f"weights need it; this model is a {self.backbone}: expected {' or '.join(map(repr, known))}"
             )
 
     @classmethod
@@ -102,7 +102,7 @@ class LiveCCConfig(Qwen2VLConfig):
         if "backbone" not in kwargs:
             config_dict = {**config_dict, "backbone": backbone_of_values(config_dict)}
         is_open = "position_scheme" not in config_dict and "position_scheme" not in kwargs
-        if config_dict.get("model_type") == "qwen2_vl" and is_open:
+        if config_dict.get("model_type") == DEFAULT_BACKBONE and is_open:
             logger.warning(
                 "a published Qwen2-VL config names no position scheme: assuming 'mrope'. Released LiveCC weights need "
                 "position_scheme='reference' to run as published, or 'sequential' to train further."

@@ -22,6 +22,7 @@ class FrameQueue:
     Args:
         video_processor: a :class:`LiveCCVideoProcessor`.
         options: of the stream; its pixel limits are those of the live setting where it has none.
+        first_turn_frames: how many frames the first turn takes.
 
     Raises:
         ValueError: if the limits contradict each other.
@@ -32,8 +33,14 @@ class FrameQueue:
         clock_start_s: time of the first frame, where times were given.
     """
 
-    def __init__(self, video_processor: LiveCCVideoProcessor, options: StreamOptions):
+    def __init__(
+        self,
+        video_processor: LiveCCVideoProcessor,
+        options: StreamOptions,
+        first_turn_frames: int = FIRST_TURN_FRAMES,
+    ):
         self._video_processor, self._options = video_processor, options
+        self._first_turn_frames = first_turn_frames
         live = LIVE_MAX_PIXELS * video_processor.pixels_per_token // PIXELS_PER_TOKEN
         most = max(min(live, resize_limits(video_processor).longest_edge), options.min_pixels or 0)
         self.max_pixels = options.max_pixels or most
@@ -52,7 +59,7 @@ class FrameQueue:
     @property
     def turn_frames(self) -> int:
         """How many frames the next turn takes."""
-        return FIRST_TURN_FRAMES if self.n_turns == 0 else TURN_FRAMES
+        return self._first_turn_frames if self.n_turns == 0 else TURN_FRAMES
 
     def n_ready(self, is_last: bool = False) -> int:
         """Return how many of the waiting frames the next turn takes; 0 where too few wait, unless it is the last."""

@@ -4,8 +4,9 @@ A commentary is a chat. Each user turn shows the frames of a short span of time,
 with the words spoken in that span, followed by :data:`CONTINUATION`. The first turn spans 3 s, each later
 one 1 s, at 2 frames per second. This module knows text and numbers only: no tokens, no tensors.
 
-The grammar is that of LiveCC (arXiv 2504.16030, section 3), kept byte for byte so that its released weights
-and datasets work.
+The default grammar is that of LiveCC (arXiv 2504.16030, section 3), kept byte for byte so that its released weights
+and datasets work. Models that were trained with other texts have a `Grammar` of their own; what it does not name is as
+in LiveCC.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 FRAMES_PER_SECOND = 2
 FIRST_TURN_FRAMES = 6
@@ -49,6 +51,67 @@ ANSWER_START = f"{IM_START}assistant\n"
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """How a commentary is written as a chat, where models differ.
+
+    Attributes:
+        name: the `grammar` of a processor.
+        first_turn_frames: frames of a stream's first turn; each later one has `TURN_FRAMES`.
+        previous_role: role of a message between system prompt and first turn that holds what was said before the
+            stream, also where that is nothing; `None`: it stands behind the query.
+        word_lead: what stands before the first word of a turn.
+        word_slack_s: how long after its last frame's time a turn's words may end, in seconds.
+    """
+
+    name: str
+    first_turn_frames: int = FIRST_TURN_FRAMES
+    previous_role: str | None = None
+    word_lead: str = ""
+    word_slack_s: float = 0.0
+
+
+LIVECC = Grammar("livecc")
+# StreamingVLM (arXiv 2510.09608), as its inference writes it: turns of 1 s from the start, whose words end with the
+# turn and are each led by a space.
+STREAMINGVLM = Grammar("streamingvlm", TURN_FRAMES, "previous text", " ", FRAME_STEP_S)
+GRAMMARS = {grammar.name: grammar for grammar in (LIVECC, STREAMINGVLM)}
+
+
+def find_grammar(name: Any) -> Grammar:
+    """Return the grammar of this name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    grammar = GRAMMARS.get(name) if isinstance(name, str) else None
+    if grammar is None:
+        raise ValueError(f"grammar={name!r:.80} is unknown: expected one of {', '.join(GRAMMARS)}")
+    return grammar
+
+
+def grammar_of_names(names: Iterable[str]) -> str | None:
+    """Return the grammar of published weights by what they are called; `None`: no name tells it.
+
+    Args:
+        names: folders or Hub ids, such as ``mit-han-lab/StreamingVLM``.
+    """
+    plain = [name.lower().replace("-", "").replace("_", "") for name in names]
+    return STREAMINGVLM.name if any(STREAMINGVLM.name in name for name in plain) else None
+
+
+class FirstTexts(NamedTuple):
+    """What a stream's first turn reads beside the video.
+
+    Attributes:
+        query: the text behind the video.
+        previous: that of the message before the turn, where the grammar has one.
+    """
+
+    query: str
+    previous: str = ""
+
+
+@dataclass(frozen=True)
 class TurnSpan:
     """Where one turn stands in a stream.
 
@@ -65,30 +128,32 @@ class TurnSpan:
     end_s: float
 
 
-def turn_span(first_frame: int) -> TurnSpan:
+def turn_span(first_frame: int, grammar: Grammar = LIVECC) -> TurnSpan:
     """Return the turn that begins with frame number `first_frame` of a stream without gaps.
 
     Args:
-        first_frame: 0 for the first turn, then 6, 8, 10 ...
+        first_frame: 0 for the first turn, then, in LiveCC's grammar, 6, 8, 10 ...
+        grammar: of the model.
 
     Raises:
         ValueError: if no turn begins at `first_frame`.
     """
-    if first_frame != 0 and (first_frame < FIRST_TURN_FRAMES or first_frame % TURN_FRAMES):
+    second = grammar.first_turn_frames
+    if first_frame != 0 and (first_frame < second or first_frame % TURN_FRAMES):
         raise ValueError(
-            f"no turn begins at frame {first_frame}: turns begin at frames 0, {FIRST_TURN_FRAMES}, "
-            f"{FIRST_TURN_FRAMES + TURN_FRAMES}, ..."
+            f"no turn begins at frame {first_frame}: turns begin at frames 0, {second}, {second + TURN_FRAMES}, ..."
         )
-    n_frames = FIRST_TURN_FRAMES if first_frame == 0 else TURN_FRAMES
+    n_frames = second if first_frame == 0 else TURN_FRAMES
     start_s = first_frame / FRAMES_PER_SECOND
     return TurnSpan(first_frame, n_frames, start_s, start_s + n_frames / FRAMES_PER_SECOND)
 
 
-def split_turns(n_frames: int) -> list[TurnSpan]:
+def split_turns(n_frames: int, grammar: Grammar = LIVECC) -> list[TurnSpan]:
     """Split `n_frames` frames into turns.
 
     Args:
         n_frames: an even number of frames; a first turn shorter than 3 s keeps its 3 s label.
+        grammar: of the model.
 
     Raises:
         ValueError: if `n_frames` is not positive or odd.
@@ -101,7 +166,7 @@ def split_turns(n_frames: int) -> list[TurnSpan]:
     turns = []
     first_frame = 0
     while first_frame < n_frames:
-        span = turn_span(first_frame)
+        span = turn_span(first_frame, grammar)
         n = min(span.n_frames, n_frames - first_frame)
         turns.append(TurnSpan(first_frame, n, span.start_s, span.end_s))
         first_frame += n
@@ -134,9 +199,31 @@ def query_text(query: str, title: str | None = None, previous: str | None = None
     return f"{query}\n{title_line}\n{previous or ''}".strip()
 
 
-def prompt_start(system_prompt: str | None) -> str:
-    """Return what opens a conversation: a system message, or nothing where there is none."""
-    return "" if system_prompt is None else f"{IM_START}system\n{system_prompt}{IM_END}\n"
+def first_texts(
+    query: str, title: str | None = None, previous: str | None = None, grammar: Grammar = LIVECC
+) -> FirstTexts:
+    """Return what a stream's first turn reads; arguments and errors as of :func:`query_text`.
+
+    Where what was said before has a message of its own, the title stands behind the query in any case.
+    """
+    if grammar.previous_role is None:
+        return FirstTexts(query_text(query, title, previous))
+    query_text(query, title, previous)  # checks them
+    return FirstTexts(query_text(query, title), previous or "")
+
+
+def prompt_start(system_prompt: str | None, grammar: Grammar = LIVECC, previous: str = "") -> str:
+    """Return what opens a conversation.
+
+    Args:
+        system_prompt: of the system message; `None`: there is none.
+        grammar: of the model.
+        previous: what was said before, where the grammar has a message for it.
+    """
+    system = "" if system_prompt is None else f"{IM_START}system\n{system_prompt}{IM_END}\n"
+    if grammar.previous_role is None:
+        return system
+    return f"{system}{IM_START}{grammar.previous_role}\n{previous}{IM_END}\n"
 
 
 def vision_text(labels: Sequence[str] = ("",), video: str = VIDEO_PAD) -> str:
@@ -165,9 +252,10 @@ def question_turn(question: str) -> str:
     return f"{IM_START}user\n{question}{IM_END}\n{ANSWER_START}"
 
 
-def spoken_text(words: Iterable[str]) -> str:
+def spoken_text(words: Iterable[str], grammar: Grammar = LIVECC) -> str:
     """Return what the assistant says in a turn: the words, then :data:`CONTINUATION`; silence is that alone."""
-    return join_words(words) + CONTINUATION
+    text = join_words(words)
+    return (grammar.word_lead + text if text else "") + CONTINUATION
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -181,7 +269,9 @@ def strip_continuation(text: str) -> str:
     return text.rstrip().removesuffix(CONTINUATION).strip()
 
 
-def assign_words(words: Sequence[Sequence], last_frame_times_s: Sequence[float]) -> tuple[list[list[str]], int]:
+def assign_words(
+    words: Sequence[Sequence], last_frame_times_s: Sequence[float], grammar: Grammar = LIVECC
+) -> tuple[list[list[str]], int]:
     """Give each word to the first turn whose last frame is not earlier than the word's end.
 
     A word is spoken once: those that end after the last turn's last frame are cut, and counted.
@@ -189,6 +279,7 @@ def assign_words(words: Sequence[Sequence], last_frame_times_s: Sequence[float])
     Args:
         words: ``[start_s, end_s, word]`` in the order spoken, on the clock of `last_frame_times_s`.
         last_frame_times_s: the presentation time of each turn's last frame, in seconds, not decreasing.
+        grammar: of the model; it may let words end later by some time.
 
     Returns:
         The words of each turn, and how many words were cut.
@@ -197,7 +288,7 @@ def assign_words(words: Sequence[Sequence], last_frame_times_s: Sequence[float])
     i = 0
     for last_s in last_frame_times_s:
         spoken = []
-        while i < len(words) and words[i][1] <= last_s:
+        while i < len(words) and words[i][1] <= last_s + grammar.word_slack_s:
             spoken.append(words[i][2])
             i += 1
         turns.append(spoken)

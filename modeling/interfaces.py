@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .grammar import Grammar
 from .video_processing_livecc import LiveCCVideoProcessor
 
 
@@ -57,6 +58,9 @@ class ProcessorForStreams(Protocol):
     @property
     def n_joint_tokens(self) -> int:
         """How many tokens stand between an answer and the next message."""
+
+    def find_grammar(self) -> Grammar:
+        """Return how a commentary is written as a chat."""
 
     def checked_text(self, text: str) -> str:
         """Return a text of a user's, or raise `ValueError` where it holds a control token."""

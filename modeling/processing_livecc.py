@@ -21,9 +21,12 @@ from .grammar import (
     FRAMES_PER_SECOND,
     IM_END,
     IM_START,
+    LIVECC,
     TURN_FRAMES,
     TURN_JOINT,
     VIDEO_PAD,
+    Grammar,
+    find_grammar,
     prompt_start,
     question_turn,
     strip_continuation,
@@ -55,9 +58,11 @@ class StreamingProcessor(Qwen2VLProcessor):
         default_query: what a stream without a query asks for; saved with the processor.
         backbone: of the model, saved with the processor; default: what the video processor's patches tell, Qwen2-VL
             where they are 14 pixels wide.
+        grammar: how a commentary is written as a chat: ``livecc``, or ``streamingvlm`` for StreamingVLM's weights;
+            saved with the processor.
 
     Raises:
-        ValueError: if the backbone is unknown, or the video processor's patches are not its.
+        ValueError: if backbone or grammar is unknown, or the patches of a part are not the backbone's.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         chat_template=None,
         default_query: str = DEFAULT_QUERY,
         backbone: str | None = None,
+        grammar: str = LIVECC.name,
         **kwargs,
     ):
         if video_processor is not None and not hasattr(video_processor, "cut"):
@@ -80,6 +86,11 @@ class StreamingProcessor(Qwen2VLProcessor):
             backbone_of_patches(getattr(video_processor, "patch_size", None)) if backbone is None else backbone
         )
         self._check_backbone()
+        self.grammar = find_grammar(grammar).name
+
+    def find_grammar(self) -> Grammar:
+        """Return how this processor writes a commentary as a chat."""
+        return find_grammar(self.grammar)
 
     def find_backbone(self) -> Backbone:
         """Return what differs between backbones, for this processor's."""
@@ -87,14 +98,14 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _check_backbone(self) -> None:
         check_backbone(self.backbone)
-        if self.video_processor is None:
-            return
-        given, expected = self.video_processor.patch_size, self.find_backbone().patch_size
-        if given != expected:
-            raise ValueError(
-                f"the video processor's patch_size is {given}, but a {self.backbone} has patches of {expected} pixels: "
-                "load the video processor from the model's own folder"
-            )
+        expected = self.find_backbone().patch_size
+        for kind, part in (("video", self.video_processor), ("image", self.image_processor)):
+            given = getattr(part, "patch_size", expected)
+            if given != expected:
+                raise ValueError(
+                    f"the {kind} processor's patch_size is {given}, but a {self.backbone} has patches of {expected} "
+                    f"pixels: load the {kind} processor from the model's own folder"
+                )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -207,6 +218,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         query: str = "",
         is_first: bool = False,
         n_patches: int | None = None,
+        previous: str = "",
     ) -> tuple[list[int], int]:
         """Return the tokens of a user turn, and where in them begins what leaves the context with the turn's vision.
 
@@ -219,13 +231,17 @@ class StreamingProcessor(Qwen2VLProcessor):
             query: the query's text if this turn carries one.
             is_first: whether this is the stream's first turn (which opens with the system prompt).
             n_patches: frame pairs of the turn; default: those of a whole turn.
+            previous: what was said before the stream's first turn, where the grammar has a message for it.
         """
         backbone = self.find_backbone()
-        opening = prompt_start(backbone.system_prompt) if is_first else TURN_JOINT
+        opening = TURN_JOINT
+        if is_first:
+            opening = prompt_start(backbone.system_prompt, self.find_grammar(), self.checked_text(previous))
         n_patches = n_patches or max(round((end_s - start_s) * FRAMES_PER_SECOND / TURN_FRAMES), 1)
         labels = backbone.vision_labels(n_patches, start_s)
         # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
-        ids = self._encode_fixed(opening + IM_START) + self._encode_fixed(f"user\n{time_label(start_s, end_s)}")
+        ids = (self._encode if previous else self._encode_fixed)(opening + IM_START)
+        ids = ids + self._encode_fixed(f"user\n{time_label(start_s, end_s)}")
         vision_first = len(ids)
         rest = self.checked_text(query) + IM_END + "\n" + ANSWER_START
         for number, label in enumerate(labels, 1):

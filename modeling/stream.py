@@ -13,7 +13,7 @@ from .context import ContextFullError, StreamState
 from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
 from .generation import generate
-from .grammar import FIRST_TURN_FRAMES, TURN_FRAMES, query_text
+from .grammar import TURN_FRAMES, FirstTexts, first_texts
 from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import KVCache, KVCachePool
 from .model_runner import check_streamable, make_room, new_kv_cache_pool
@@ -66,7 +66,8 @@ class CommentaryStream:
     def reset(self) -> None:
         """Forget everything seen and said, and start again with the first query."""
         options, processor, memory = self.options, self._processor, self._memory
-        sampler, waiting = self._make_sampler(options), FrameQueue(processor.video_processor, options)
+        sampler = self._make_sampler(options)
+        waiting = FrameQueue(processor.video_processor, options, processor.find_grammar().first_turn_frames)
         # What may fail has been done: nothing is taken before it.
         if memory is None and self._state is not None:
             memory = self._state.cache.memory
@@ -91,7 +92,7 @@ class CommentaryStream:
         """
         if self.waiting.n_turns or len(self.waiting):
             raise ValueError("warm_up() comes before the first frames; reset() makes the stream begin again")
-        frames, asked = gray_frames(FIRST_TURN_FRAMES + 2 * TURN_FRAMES, frame_px), self._asked
+        frames, asked = gray_frames(self.waiting.turn_frames + 2 * TURN_FRAMES, frame_px), self._asked
         try:
             self.push(frames)
         finally:
@@ -119,7 +120,8 @@ class CommentaryStream:
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Show frames and return the turns they complete.
 
-        The first turn takes 6 frames (3 s), each later one 2 (1 s); frames beyond a full turn wait for the next push.
+        The first turn takes 6 frames (3 s; 2 in the grammar of StreamingVLM), each later one 2 (1 s); frames beyond a
+        full turn wait for the next push.
 
         Args:
             frames: RGB at 2 frames per second, any T above 0: uint8 (T, 3, H, W) as a tensor or NumPy array (also
@@ -272,11 +274,13 @@ class CommentaryStream:
         (start_s, end_s), is_first = waiting.next_span_s, waiting.n_turns == 0
         frames, asked = waiting.peek(n_frames), self._asked  # which may change while the turn is generated
         n_video_tokens = math.prod(processor.video_processor.grid(frames)) // processor.video_processor.merge_size**2
-        query = "" if asked == self._query else asked
+        texts = FirstTexts("" if asked == self._query else asked)
         if is_first:
-            query = query_text(asked, options.title, options.previous)
+            texts = first_texts(asked, options.title, options.previous, processor.find_grammar())
         n_patches = len(frames) // TURN_FRAMES
-        prompt_ids, vision_first = processor.turn_prompt(start_s, end_s, n_video_tokens, query, is_first, n_patches)
+        prompt_ids, vision_first = processor.turn_prompt(
+            start_s, end_s, n_video_tokens, texts.query, is_first, n_patches, texts.previous
+        )
         request = TurnRequest(
             self.state,
             processor,

@@ -40,6 +40,20 @@ def test_a_scheme_that_the_backbone_does_not_know_is_refused(published):
     assert load_model(source)[1].notes == []  # nothing is assumed: there is one
 
 
+def test_streamingvlms_layout_converts_in_its_grammar(tmp_path):
+    """A stock Qwen2.5-VL; only its name says whose it is."""
+    source = write_published("qwen2_5_vl", tmp_path / "StreamingVLM")
+    out = convert_checkpoint(source, tmp_path / "named")
+    assert load_processor(out).grammar == "streamingvlm"
+    assert "Grammar: `streamingvlm`." in (out / "README.md").read_text()
+    _, processor, info = load_model_and_processor(source)
+    assert processor.grammar == "streamingvlm" and "assuming grammar 'streamingvlm'" in info.notes[0]
+    assert load_processor(convert_checkpoint(source, tmp_path / "told", grammar="livecc")).grammar == "livecc"
+    assert load_processor(convert_checkpoint(out, tmp_path / "again")).grammar == "streamingvlm"
+    with pytest.raises(ValueError, match="grammar='none' is unknown"):
+        convert_checkpoint(source, tmp_path / "none", grammar="none")
+
+
 def test_recurrent_families_are_refused_with_the_reason(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_5"}')
     with pytest.raises(ModelLoadError, match="'qwen3_5'.*recurrent state, which cannot forget a span"):

@@ -120,7 +120,7 @@ def _write_info(path: Path) -> None:
 
 
 def run_grammar(block: Block, folder: Path) -> str:
-    """Compare the text with what the processor makes of a clip of 4 s with these words; return that."""
+    """Compare the text with what the processor makes of a clip with these words and frames; return that."""
     import torch
 
     from livecc_hf.checkpoints.loading import load_processor
@@ -131,9 +131,13 @@ def run_grammar(block: Block, folder: Path) -> str:
         re.search(r"<\|vision_end\|>(.+?)<", block.text)[1],
     )
     words = [[n / 4, n / 4 + 0.2, word] for n, word in enumerate(spoken.split())]
-    frames = torch.zeros(8, 3, 56, 56, dtype=torch.uint8)
-    times_s = [n / 2 for n in range(8)]
-    inputs = encode_commentary(processor, frames, times_s, words, query=query, keep_trailing_silence=True).model_inputs
+    before = re.search(r"previous text\n(.*)<", block.text)
+    context = {"query": query}
+    if before:
+        processor.grammar, context["previous"] = "streamingvlm", before[1]
+    frames = torch.zeros(sum(map(int, re.findall(r"(\d+) frames", block.text))), 3, 56, 56, dtype=torch.uint8)
+    times_s = [n / 2 for n in range(len(frames))]
+    inputs = encode_commentary(processor, frames, times_s, words, keep_trailing_silence=True, **context).model_inputs
     text = processor.tokenizer.decode(inputs["input_ids"])
     n_pads = inputs["video_grid_thw"].prod(1) // processor.video_processor.merge_size**2
     for (n_frames, *_), n in zip(inputs["video_grid_thw"].tolist(), n_pads.tolist()):

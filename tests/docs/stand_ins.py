@@ -30,6 +30,7 @@ NO_CODE = {"bibtex": "a reference to cite", "nginx": "configures another program
 TEXTS = {
     "chenjoya/LiveCC-7B-Instruct": str(TINY),
     "Qwen/Qwen2-VL-7B-Instruct": str(CHECKPOINT),
+    "mit-han-lab/StreamingVLM": str(CHECKPOINT),
     "camera:0": "lavfi:testsrc=size=160x120:rate=10:duration=5,realtime",
     "rtsp://camera.local/stream": "{rtsp}",
     "ws://127.0.0.1:8000/": "{ws}/",
@@ -50,6 +51,7 @@ OPTIONS = {
     ),
     r"livecc train .*(own-videos/lora)": f"model_name_or_path={TINY} dtype=float32 held_out=2 optim=adamw_torch",
     r"livecc train ": "use_cpu=true bf16=false dataloader_num_workers=0 disable_tqdm=true",
+    r"livecc convert .* my-streaming-vlm": "--grammar streamingvlm --position-scheme mrope",
     r"livecc data shapes": "--videos 6 --seconds 12",
     r"livecc demo": "--no-browser",
     r"livecc serve": "--port 0 --silence-threshold 1",

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from backbones import BACKBONES, write_published
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
@@ -120,12 +121,20 @@ def write_commentary_task(tasks, n):
     return data
 
 
-def run_lmms_eval(start, tasks, names, videos):
+@pytest.fixture(params=("livecc-tiny", *BACKBONES))
+def model_folder(request, tmp_path):
+    """The bundled model, and published ones of each backbone with random weights."""
+    if request.param == "livecc-tiny":
+        return bundled_model_path()
+    return write_published(request.param, tmp_path / request.param)
+
+
+def run_lmms_eval(start, tasks, names, videos, model):
     """Run lmms-eval, and return what it prints."""
     folder = tasks.parent
     command = [
         *(*start, "eval", "--model", "livecc"),
-        *("--model_args", f"pretrained={bundled_model_path()},device=cpu,dtype=float32"),
+        *("--model_args", f"pretrained={model},device=cpu,dtype=float32"),
         *("--tasks", names, "--include_path", tasks, "--log_samples", "--output_path", folder / "out"),
     ]
     variables = {"LIVESPORTS3K_VIDEOS": str(videos), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
@@ -141,7 +150,9 @@ def run_lmms_eval(start, tasks, names, videos):
 def test_several_processes_share_a_task(environment, videos, tmp_path):
     write_commentary_task(tmp_path / "tasks", 3)
     start = (environment / "bin/python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    said = run_lmms_eval((*start, "-m", "lmms_eval"), tmp_path / "tasks", "made_up_commentary", videos)
+    said = run_lmms_eval(
+        (*start, "-m", "lmms_eval"), tmp_path / "tasks", "made_up_commentary", videos, bundled_model_path()
+    )
     assert "Running on rank 1" in said
     lines = [json.loads(line) for line in (tmp_path / "out/livesports3k_cc.jsonl").read_text().splitlines()]
     assert [line["event_id"] for line in lines] == [0, 1, 2]
@@ -149,7 +160,7 @@ def test_several_processes_share_a_task(environment, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_lmms_eval_runs_it(environment, videos, tmp_path):
+def test_lmms_eval_runs_it(model_folder, environment, videos, tmp_path):
     tasks = tmp_path / "tasks"
     data = write_commentary_task(tasks, 2)
     (tasks / "asks.py").write_text(
@@ -165,8 +176,9 @@ def test_lmms_eval_runs_it(environment, videos, tmp_path):
         "process_results: !function asks.kept\ngeneration_kwargs: {max_new_tokens: 8, temperature: 0, until: []}\n"
         "metric_list:\n  - {metric: length, aggregation: mean, higher_is_better: true}\n"
     )
-    said = run_lmms_eval((environment / "bin/lmms-eval",), tasks, "made_up_commentary,made_up_question", videos)
-    model, processor, _ = load_model_and_processor(bundled_model_path(), "cpu", "float32")
+    names = "made_up_commentary,made_up_question"
+    said = run_lmms_eval((environment / "bin/lmms-eval",), tasks, names, videos, model_folder)
+    model, processor, _ = load_model_and_processor(model_folder, "cpu", "float32")
     commentator = Commentator(model, processor, "live")
     wanted = [
         commentator.comment_clip(

@@ -95,3 +95,29 @@ def test_every_word_is_spoken_once_or_counted_as_cut(data):
 def test_words_are_joined_as_they_are_written(words, text):
     assert grammar.join_words(words) == text
     assert grammar.spoken_text(words) == text + " ..."
+
+
+def test_streamingvlms_turns_are_a_second_each():
+    spans = grammar.split_turns(6, grammar.STREAMINGVLM)
+    assert [(s.first_frame, s.n_frames, s.start_s, s.end_s) for s in spans] == [
+        (0, 2, 0.0, 1.0), (2, 2, 1.0, 2.0), (4, 2, 2.0, 3.0)
+    ]  # fmt: skip
+    words = [(0.0, 0.9, "a"), (0.9, 1.0, "b"), (1.0, 1.1, "c")]
+    assert grammar.assign_words(words, [0.5, 1.5, 2.5], grammar.STREAMINGVLM) == ([["a", "b"], ["c"], []], 0)
+    assert grammar.assign_words(words, [0.5, 1.5, 2.5]) == ([[], ["a", "b", "c"], []], 0)
+
+
+def test_streamingvlm_has_a_message_for_what_was_said_before():
+    assert grammar.first_texts("Q", "T", "P", grammar.STREAMINGVLM) == ("Q\nT", "P")
+    assert grammar.first_texts("Q", "T", "P") == ("Q\n\nP", "")
+    opening = grammar.prompt_start("S", grammar.STREAMINGVLM, "P")
+    assert opening == "<|im_start|>system\nS<|im_end|>\n<|im_start|>previous text\nP<|im_end|>\n"
+    with pytest.raises(ValueError, match="previous=nan"):
+        grammar.first_texts("Q", None, float("nan"), grammar.STREAMINGVLM)
+
+
+def test_a_grammar_has_a_name():
+    assert grammar.find_grammar("livecc") is grammar.LIVECC
+    for name in ("other", None, 3):
+        with pytest.raises(ValueError, match=f"grammar={name!r} is unknown: expected one of livecc, streamingvlm"):
+            grammar.find_grammar(name)

@@ -66,6 +66,7 @@ refused("other model", other)
 refused("option", tempo=1)
 refused("streamer", stopping_criteria=[lambda ids, scores: True])
 refused("scheme", position_scheme="flat" if model.config.model_type == "qwen2_vl" else "reference")
+refused("grammar", grammar="none")
 refused("video", video="nowhere.mp4")
 refused("training", model.train())
 print(json.dumps(told))
@@ -90,10 +91,15 @@ def repo(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("backbone", "name"), [(name, "qwen") for name in BACKBONES] + [(name, "tiny-livecc") for name in BACKBONES[:2]]
+    ("backbone", "name"),
+    [
+        *[(name, "qwen") for name in BACKBONES],
+        *[(name, "tiny-livecc") for name in BACKBONES[:2]],
+        ("qwen2_5_vl", "StreamingVLM"),
+    ],
 )
 def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
-    """The name decides the position scheme where none is given; frames below the smallest size are made larger."""
+    """The name decides position scheme and grammar where none is given; frames of too few pixels are made larger."""
     folder = write_published(backbone, tmp_path / name)
     clip = REFERENCE / "clip.mp4"
     frames = torch.randint(0, 256, (9, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -106,6 +112,7 @@ def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
         model, processor, info = load_model_and_processor(folder, device="cpu", position_scheme=scheme)
         known = "reference" if (backbone, name) == ("qwen2_vl", "tiny-livecc") else "mrope"
         assert scheme or info.position_scheme == known
+        assert processor.grammar == ("streamingvlm" if name == "StreamingVLM" else "livecc")
         segments = model.stream_generate(processor, video, **options)
         return [[s.start_s, s.end_s, list(s.token_ids)] for s in segments]
 
@@ -129,6 +136,7 @@ def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
         "option": "unknown stream option 'tempo'",
         "streamer": "stopping_criteria cannot be had with video=: leave it out",
         "scheme": f"position_scheme={'flat' if backbone == 'qwen2_vl' else 'reference'!r} is ",
+        "grammar": "grammar='none' is unknown: expected one of livecc, streamingvlm",
         "video": "nowhere.mp4",
         "training": "the model is in training mode",
     }.items():

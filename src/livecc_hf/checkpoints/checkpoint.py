@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+from ..modeling.grammar import find_grammar
 from ..utils.text import one_line
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
-from .config import is_published, make_config, only_scheme, published_scheme, read_config_dict
+from .config import is_published, make_config, only_scheme, published_grammar, published_scheme, read_config_dict
 from .errors import ModelLoadError, check_report
 from .names import expand_home
 from .placement import (
@@ -42,6 +43,7 @@ class Checkpoint:
         own_scheme: the position scheme without a caller's: what the files say, or their name suggests, or a guess.
         is_scheme_guessed: whether that is a guess: a published Qwen2-VL checkpoint that does not name LiveCC.
         notes: what a user should know of it, one line each; empty for a model of our own.
+        grammar: how it writes a commentary as a chat, where its processor's files do not say.
     """
 
     source: str
@@ -52,6 +54,7 @@ class Checkpoint:
     own_scheme: str
     is_scheme_guessed: bool = False
     notes: tuple[str, ...] = ()
+    grammar: str | None = None
 
     def load_processor(self) -> StreamingProcessor:
         """Load the processor, an adapter's own if it has one.
@@ -63,12 +66,15 @@ class Checkpoint:
         if self.adapter is not None and self.adapter.has_processor:
             source, revision = self.adapter.source, None
         try:
-            return StreamingProcessor.from_pretrained(expand_home(source), **_revision(revision))
+            processor = StreamingProcessor.from_pretrained(expand_home(source), **_revision(revision))
         except Exception as error:  # damaged files fail in as many ways as there are formats
             raise ModelLoadError(
                 f"{source}: the tokenizer or processor files cannot be loaded: {one_line(error)}; copy them from the "
                 "base model"
             ) from error
+        if self.grammar is not None and source == self.base:
+            processor.grammar = self.grammar
+        return processor
 
     def load_model(
         self,
@@ -173,6 +179,7 @@ def open_checkpoint(
     base: str | os.PathLike | None = None,
     revision: str | None = None,
     only_whole: bool = False,
+    grammar: str | None = None,
 ) -> Checkpoint:
     """Find a model or an adapter, and read its config; an adapter gets that of its base, in its own position scheme.
 
@@ -183,10 +190,14 @@ def open_checkpoint(
         base: for an adapter: where its base model is, if not where the adapter says.
         revision: that of the whole model on the Hub; default: its newest, or what the adapter says.
         only_whole: refuse an adapter.
+        grammar: overrides what the whole model's files say or suggest.
 
     Raises:
         ModelLoadError: if there is no such source, it holds another kind of model, or an adapter's base is missing.
+        ValueError: if the grammar is unknown.
     """
+    if grammar is not None:
+        find_grammar(grammar)
     source = str(source)
     adapter = read_adapter(source)
     if adapter is not None and only_whole:
@@ -202,7 +213,9 @@ def open_checkpoint(
         raise ModelLoadError(f"{source} is a whole model and not an adapter: leave out base / --base {base}")
     own_scheme, is_guessed, notes = _own_scheme(values, adapter, whole, position_scheme)
     config = make_config(whole, values | {"position_scheme": position_scheme or own_scheme})
-    return Checkpoint(source, adapter, whole, revision, config, own_scheme, is_guessed, tuple(notes))
+    if grammar is None and is_published(values) and (grammar := published_grammar(whole, values)) is not None:
+        notes.append(f"{whole} is a published checkpoint: assuming grammar '{grammar}'")
+    return Checkpoint(source, adapter, whole, revision, config, own_scheme, is_guessed, tuple(notes), grammar)
 
 
 def device_notes(device: str | torch.device | None) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..modeling import LiveCCConfig
 from ..modeling.backbones import BACKBONES, backbone_of_values, check_backbone, find_backbone
+from ..modeling.grammar import grammar_of_names
 from ..utils.text import one_line
 from .errors import ModelLoadError, hub_message
 from .names import CONFIG_FILE, check_model_name, expand_home
@@ -55,13 +56,23 @@ def published_scheme(source: str, values: dict[str, Any]) -> str | None:
         source: its folder or Hub id.
         values: its config.
     """
+    return "reference" if any("livecc" in name for name in _names_of(source, values)) else None
+
+
+def published_grammar(source: str, values: dict[str, Any]) -> str | None:
+    """Return the grammar of a published checkpoint that names its makers' own, else `None`; arguments as above."""
+    return grammar_of_names(_names_of(source, values))
+
+
+def _names_of(source: str, values: dict[str, Any]) -> list[str]:
+    """Return what a checkpoint is called, in small letters."""
     names = [source]
     path = Path(source).expanduser()
     if path.is_dir():
         # A folder of the Hub's cache is called by its commit; the repository's name stands above it.
         names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
     names.append(str(values.get("_name_or_path") or ""))
-    return "reference" if any("livecc" in name.lower() for name in names) else None
+    return [name.lower() for name in names]
 
 
 def only_scheme(values: dict[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..modeling.grammar import LIVECC
 from ..utils.output_folder import check_new_folder
 from .cards import CardFacts, short_name, write_card
 from .checkpoint import open_checkpoint
@@ -16,6 +17,7 @@ def convert_checkpoint(
     out: str | os.PathLike,
     position_scheme: str | None = None,
     max_shard_size: str = "2GB",
+    grammar: str | None = None,
 ) -> Path:
     """Write `source` as a model folder that loads with `trust_remote_code=True` and without this package.
 
@@ -27,16 +29,18 @@ def convert_checkpoint(
         position_scheme: the scheme to save. May be left out where the source names LiveCC (`reference`)
             or is a folder of ours (kept).
         max_shard_size: largest weight file, such as `2GB`.
+        grammar: how the weights write a commentary as a chat, saved with the processor. May be left out where the
+            source names StreamingVLM (`streamingvlm`), is a folder of ours (kept), or speaks as LiveCC does.
 
     Returns:
         The folder written.
 
     Raises:
         ModelLoadError: if the source cannot be loaded.
-        ValueError: if the scheme must be given, or `out` is not empty.
+        ValueError: if the scheme must be given, the grammar is unknown, or `out` is not empty.
     """
     out = Path(out)
-    checkpoint = open_checkpoint(source, position_scheme, only_whole=True)
+    checkpoint = open_checkpoint(source, position_scheme, only_whole=True, grammar=grammar)
     if position_scheme is None and checkpoint.is_scheme_guessed:
         raise ValueError(
             f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
@@ -49,6 +53,8 @@ def convert_checkpoint(
     processor.save_pretrained(out)
     name, scheme = short_name(checkpoint.source), checkpoint.config.position_scheme
     summary = f"Converted from `{name}` by livecc-hf."
+    if processor.grammar != LIVECC.name:
+        summary += f" Grammar: `{processor.grammar}`."
     facts = CardFacts(f"{name}, for live commentary", summary, scheme, model.config.backbone, checkpoint.source)
     write_card(out, facts)
     return out

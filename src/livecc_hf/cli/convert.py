@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("mrope", "sequential", "reference"),
         help="how positions are counted; needed unless the source names LiveCC, which gets 'reference'",
     )
+    parser.add_argument(
+        "--grammar",
+        choices=("livecc", "streamingvlm"),
+        help="in which texts a commentary is a chat; needed unless it is LiveCC's, or the source names StreamingVLM",
+    )
     parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
 
 
@@ -27,6 +32,6 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.checkpoints.convert import convert_checkpoint
 
     quiet_libraries(args.debug)
-    out = convert_checkpoint(args.source, args.out, args.position_scheme, args.max_shard_size)
+    out = convert_checkpoint(args.source, args.out, args.position_scheme, args.max_shard_size, args.grammar)
     print(f"wrote {out}", file=sys.stderr)
     return 0

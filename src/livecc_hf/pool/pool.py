@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from livecc_hf.modeling.frames import gray_frames
-from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAME_STEP_S, TURN_FRAMES
+from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.model_runner import new_kv_cache_pool
 from livecc_hf.modeling.stream import LARGE_FRAME_PX, CommentaryStream
 from livecc_hf.modeling.stream_options import stream_options
@@ -213,7 +213,7 @@ class CommentaryPool:
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
             prepared = streams[0].prepare(frame)
-            for n_frames in (FIRST_TURN_FRAMES, TURN_FRAMES, TURN_FRAMES):
+            for n_frames in (self._processor.find_grammar().first_turn_frames, TURN_FRAMES, TURN_FRAMES):
                 with self.paused():
                     for stream in streams:
                         stream.push(prepared.expand(n_frames))

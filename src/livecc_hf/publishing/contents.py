@@ -144,7 +144,7 @@ def _check_model(folder: Path) -> None:
     if kind != "livecc":
         raise PushError(
             f"{folder} holds a model of type {kind!r} without LiveCC's code: `livecc convert {folder} OUT` makes a "
-            "folder that can be pushed from a Qwen2-VL or LiveCC checkpoint"
+            "folder that can be pushed from a checkpoint of LiveCC or of a backbone"
         )
     if not any(folder.glob("model*.safetensors")):
         pickled = any(folder.glob("pytorch_model*.bin"))

@@ -199,7 +199,8 @@ class LiveCommentaryCallback(TrainerCallback):
             self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
 
     def _report(self, step: int, clip: GroundTruthClip, turns: list[CommentedTurn]) -> None:
-        n_turns = len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES))
+        n_frames = len(clip.frames) + len(clip.frames) % TURN_FRAMES
+        n_turns = len(split_turns(n_frames, self.processor.find_grammar()))
         text = commentary_text(step, clip.name, turns, n_turns - len(turns))
         logger.info("%s", text)
         handler = self._trainer.callback_handler if self._trainer is not None else None
@@ -273,13 +274,14 @@ def comment(
     """
     times_s = [float(time_s) for time_s in clip.frame_times_s]
     times_s += times_s[-1:] * (len(times_s) % TURN_FRAMES)
-    spans = split_turns(len(times_s))[:max_turns]
+    grammar = processor.find_grammar()
+    spans = split_turns(len(times_s), grammar)[:max_turns]
     n_frames = spans[-1].first_frame + spans[-1].n_frames
-    said, _ = assign_words(clip.words, [times_s[span.first_frame + span.n_frames - 1] for span in spans])
+    said, _ = assign_words(clip.words, [times_s[span.first_frame + span.n_frames - 1] for span in spans], grammar)
     options = _sized(options or StreamOptions(do_sample=False), processor, clip, len(times_s))
     options = dataclasses.replace(options, query=clip.query, title=clip.title, previous=clip.previous)
     with _evaluation_mode(model), _autocast(model, args):
-        # By count, not by times, as the model is trained: a turn is six frames, then two.
+        # By count, not by times, as the model is trained: in LiveCC's grammar a turn is six frames, then two.
         segments = []
         with contextlib.suppress(ContextFullError):  # what was said until then is worth reading
             for segment in model.stream_generate(processor, clip.frames[:n_frames], options=options):

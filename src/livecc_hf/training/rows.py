@@ -16,7 +16,7 @@ from livecc_hf.data.dataset import TrainingData, open_data
 from livecc_hf.data.formats.jsonl import default_cache
 from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS
 from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
-from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, TURN_FRAMES
+from livecc_hf.modeling.grammar import TURN_FRAMES
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
@@ -88,7 +88,8 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
     if recipe.ours.max_pixels is not None:
         pixels = min(pixels, recipe.ours.max_pixels)
     side_px = processor.video_processor.patch_size * processor.video_processor.merge_size
-    least = FIRST_TURN_FRAMES // TURN_FRAMES * (pixels // side_px**2) + _TURN_TEXT_TOKENS
+    n_pairs = processor.find_grammar().first_turn_frames // TURN_FRAMES
+    least = n_pairs * (pixels // side_px**2) + _TURN_TEXT_TOKENS
     if limit < least:
         raise ValueError(
             f"max_length is {limit} tokens, but the first turn of a clip alone takes about {least} "

@@ -218,6 +218,10 @@ def test_patches_of_another_size_are_refused(backbone, processor):
         StreamingProcessor(
             processor.image_processor, processor.tokenizer, LiveCCVideoProcessor(patch_size=other), backbone=backbone
         )
+    fitting = LiveCCVideoProcessor(patch_size=find_backbone(backbone).patch_size)
+    images = type(processor.image_processor)(patch_size=other)
+    with pytest.raises(ValueError, match=f"the image processor's patch_size is {other}, but a {backbone} has patches"):
+        StreamingProcessor(images, processor.tokenizer, fitting, backbone=backbone)
     with pytest.raises(ValueError, match=r"patch_size is 15: expected one of \[14, 16\]"):
         LiveCCVideoProcessor(patch_size=15)
 

@@ -2,50 +2,10 @@
 
 import pytest
 import torch
+from one_pass import assert_same, conversation, run, said_logits
 
 from livecc_hf.modeling import StreamOptions
 from livecc_hf.pool import CommentaryPool
-
-
-def run(stream, frames, portions):
-    segments, i, sizes, size = [], 0, iter(portions), None
-    while i < len(frames):
-        size = next(sizes, size)
-        segments += stream.push(frames[i : i + size])
-        i += size
-    return segments + stream.finish()
-
-
-def assert_same(got, expected, atol=1e-4):
-    assert got == expected
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a.logits, b.logits, atol=atol, rtol=0)
-
-
-def conversation(model, processor, stream, segments, frames, options):
-    """The inputs of one pass over the whole of a stream."""
-    ids = torch.tensor([stream.state.token_ids + list(segments[-1].token_ids[-1:])])
-    patches, grids = [], []
-    for clip in [frames[:6], *frames[6:].split(2)]:
-        cut, grid = processor.video_processor.frames_to_patches(
-            clip, min_pixels=options["min_pixels"], max_pixels=options["max_pixels"]
-        )
-        patches.append(cut)
-        grids.append(grid)
-    return {
-        "input_ids": ids,
-        "mm_token_type_ids": torch.tensor(processor.create_mm_token_type_ids(ids)),
-        "pixel_values_videos": torch.cat(patches),
-        "video_grid_thw": torch.cat(grids),
-    }
-
-
-def said_logits(logits, ids, processor, segments):
-    """The logits of what each turn said, out of those of all tokens."""
-    header = processor.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
-    ids = ids[0].tolist()
-    starts = [i + len(header) for i in range(len(ids)) if ids[i : i + len(header)] == header]
-    return [logits[s - 1 : s - 1 + len(g.token_ids)] for s, g in zip(starts, segments, strict=True)]
 
 
 @pytest.mark.parametrize("portions", [[1], [3, 5, 1], [14]], ids=["one by one", "odd portions", "all at once"])
@@ -53,7 +13,7 @@ def test_a_stream_equals_one_pass(portions, backbone_model, backbone_processor, 
     stream = backbone_model.start_stream(backbone_processor, window="none", **options)
     segments = run(stream, frames, portions)
     assert len(segments) == 5
-    inputs = conversation(backbone_model, backbone_processor, stream, segments, frames, options)
+    inputs = conversation(backbone_processor, stream, segments, frames, options)
     with torch.no_grad():
         logits = backbone_model(**inputs).logits[0]
     expected = said_logits(logits, inputs["input_ids"], backbone_processor, segments)
@@ -93,7 +53,7 @@ def test_a_stream_says_the_tokens_of_generate(backbone_model, backbone_processor
     greedy = options | {"repetition_penalty": 1.0}
     stream = backbone_model.start_stream(backbone_processor, window="none", **greedy)
     segments = stream.push(frames)
-    inputs = conversation(backbone_model, backbone_processor, stream, segments, frames, greedy)
+    inputs = conversation(backbone_processor, stream, segments, frames, greedy)
     header = backbone_processor.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     ids = inputs["input_ids"][0].tolist()
     starts = [i + len(header) for i in range(len(ids)) if ids[i : i + len(header)] == header]

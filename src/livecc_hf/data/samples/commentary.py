@@ -12,9 +12,10 @@ from livecc_hf.modeling.grammar import (
     MAX_FRAMES,
     TURN_FRAMES,
     TURN_JOINT,
+    FirstTexts,
     TurnSpan,
     assign_words,
-    query_text,
+    first_texts,
     split_turns,
     spoken_text,
 )
@@ -77,9 +78,10 @@ def encode_commentary(
     """
     processor.video_processor.check_frames(frames, frame_options.get("do_resize", True))
     frames, times_s = _even(frames, frame_times_s)
-    spans = split_turns(len(frames))
+    grammar = processor.find_grammar()
+    spans = split_turns(len(frames), grammar)
     turn_words, n_cut = assign_words(
-        _clean_words(words), [times_s[span.first_frame + span.n_frames - 1] for span in spans]
+        _clean_words(words), [times_s[span.first_frame + span.n_frames - 1] for span in spans], grammar
     )
     n_turns = len(spans)
     if not keep_trailing_silence:
@@ -91,8 +93,8 @@ def encode_commentary(
             f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
         )
     limits = {"max_pixels": processor.video_processor.clip_limits(len(frames)).longest_edge} | frame_options
-    text = query_text(processor.default_query if query is None else query, title, previous)
-    inputs = _encode_turns(processor, frames, spans[:n_turns], turn_words[:n_turns], text, limits)
+    texts = first_texts(processor.default_query if query is None else query, title, previous, grammar)
+    inputs = _encode_turns(processor, frames, spans[:n_turns], turn_words[:n_turns], texts, limits)
     return CommentarySample(inputs, turn_words[:n_turns], n_cut, len(spans) - n_turns)
 
 
@@ -101,14 +103,14 @@ def _encode_turns(
     frames: torch.Tensor,
     spans: list[TurnSpan],
     turn_words: list[list[str]],
-    query: str,
+    texts: FirstTexts,
     frame_options: dict[str, Any],
 ) -> dict[str, torch.Tensor]:
     """Tokenise the turns and cut the frames into patches; see `encode_commentary`."""
     input_ids: list[int] = []
     labels: list[int] = []
     patches, grids = [], []
-    merge = processor.video_processor.merge_size**2
+    merge, grammar = processor.video_processor.merge_size**2, processor.find_grammar()
     for span, words in zip(spans, turn_words, strict=True):
         turn_frames = frames[span.first_frame : span.first_frame + span.n_frames]
         turn_patches, grid = processor.video_processor.frames_to_patches(turn_frames, **frame_options)
@@ -117,14 +119,15 @@ def _encode_turns(
             span.start_s,
             span.end_s,
             len(turn_patches) // merge,
-            query if is_first else "",
+            texts.query if is_first else "",
             is_first,
             span.n_frames // TURN_FRAMES,
+            texts.previous if is_first else "",
         )
         if labels:
             # The joint begins with the <|im_end|> of the words before it: supervised there, once.
             prompt = prompt[1:]
-        spoken = [*_tokens(processor, processor.checked_text(spoken_text(words))), processor.end_id]
+        spoken = [*_tokens(processor, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
         input_ids += prompt + spoken
         labels += [IGNORE_INDEX] * len(prompt) + spoken
         patches.append(turn_patches)

@@ -16,13 +16,13 @@ import torch
 from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
-    FIRST_TURN_FRAMES,
     FRAME_STEP_S,
     TURN_FRAMES,
     TURN_JOINT,
+    FirstTexts,
     TurnSpan,
     assign_words,
-    query_text,
+    first_texts,
     split_turns,
     spoken_text,
 )
@@ -131,16 +131,16 @@ def encode_narration(
     """
     path, plan = locate_clip(video, processor, options, media_root)
     words = _words_from(video.words, video.start_s)
-    text = _query(video, processor, options, words)
+    texts = _first_texts(video, processor, options, words)
     if not words and not options.keep_trailing_silence:
         raise _no_words(video, plan.first_s)
-    n_turns = len(split_turns(plan.n_uncut_frames))
+    n_turns = len(split_turns(plan.n_uncut_frames, processor.find_grammar()))
     clip_end_s = plan.first_s + (plan.n_uncut_frames - 1) * FRAME_STEP_S
     until_s = None if options.keep_trailing_silence else max(word[1] for word in words)
-    fitting = _without_hopeless_turns(plan, options.max_tokens)
+    fitting = _without_hopeless_turns(plan, processor, options.max_tokens)
     clip = read_clip(path, fitting, processor.video_processor, until_s)
     shown = _Shown(clip.frames, clip.end_times_s, {"do_resize": False}, plan.n_pair_tokens, n_turns, clip_end_s)
-    sample = _encode(shown, words, text, video, processor, options)
+    sample = _encode(shown, words, texts, video, processor, options)
     sample.n_cut_words += _count_words(video.words) - len(words)
     return sample
 
@@ -170,16 +170,16 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         limits = {"min_pixels": size.min_pixels, "max_pixels": size.max_pixels}
         n_pair_tokens = size.n_pair_tokens
     words = _words_from(clip.words, clip.frame_times_s[0])
-    text = _query(clip, processor, options, words)
+    texts = _first_texts(clip, processor, options, words)
     shown = _Shown(
         clip.frames[:n_frames],
         clip.frame_times_s[:n_frames],
         limits,
         n_pair_tokens,
-        len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES)),
+        len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES, processor.find_grammar())),
         clip.frame_times_s[-1],
     )
-    sample = _encode(shown, words, text, clip, processor, options)
+    sample = _encode(shown, words, texts, clip, processor, options)
     sample.n_cut_words += _count_words(clip.words) - len(words)
     return sample
 
@@ -201,22 +201,25 @@ def count_narration_tokens(
     """
     _path, plan = locate_clip(video, processor, options, media_root)
     words = _words_from(video.words, video.start_s)
-    text = _query(video, processor, options, words)
-    _without_hopeless_turns(plan, options.max_tokens)
-    spans = split_turns(plan.n_frames)
-    words = [word for word in words if word[1] <= plan.last_s + plan.hold_s]
-    latest, earliest = _turn_range(words, spans, plan)
+    texts = _first_texts(video, processor, options, words)
+    _without_hopeless_turns(plan, processor, options.max_tokens)
+    grammar = processor.find_grammar()
+    spans = split_turns(plan.n_frames, grammar)
+    words = [word for word in words if word[1] <= plan.last_s + plan.hold_s + grammar.word_slack_s]
+    latest, earliest = _turn_range(words, spans, plan, grammar.word_slack_s)
     if not options.keep_trailing_silence:
         if not words:
             raise _no_words(video, plan.first_s)
         spans = spans[: latest[-1] + 1]
-    prompts = _prompt_lengths(spans, plan.n_pair_tokens, text, processor)
+    prompts = _prompt_lengths(spans, plan.n_pair_tokens, texts, processor)
     n_silence = len(_encoded([CONTINUATION + TURN_JOINT], processor)[0])
     if options.max_tokens is not None and prompts[0] + n_silence > options.max_tokens:
         _checked_fit(0, prompts[0] + n_silence, options.max_tokens)
     n_tokens = sum(prompts) + len(spans) * n_silence
     n_tokens -= 2 * (len(spans) - 1)  # a turn's end and the line break after it open the next prompt
-    forms = _encoded([form for _start, _end, word in words for form in (word, " " + word)], processor)
+    forms = _encoded(
+        [form for _start, _end, word in words for form in (grammar.word_lead + word, " " + word)], processor
+    )
     before = None
     for begin, within, turns in zip(forms[::2], forms[1::2], zip(earliest, latest, strict=True), strict=True):
         if turns[0] != turns[1] or (before is not None and before[0] != before[1]):
@@ -228,13 +231,13 @@ def count_narration_tokens(
 
 
 def _turn_range(
-    words: list[tuple[float, float, str]], spans: list[TurnSpan], plan: ClipPlan
+    words: list[tuple[float, float, str]], spans: list[TurnSpan], plan: ClipPlan, slack_s: float
 ) -> tuple[list[int], list[int]]:
     """Return the latest and the earliest turn that each word can belong to: a frame leaves the screen at its sample
-    time or up to `hold_s` later.
+    time or up to `hold_s` later, and words may end `slack_s` after that.
     """
     times_s = [min(plan.first_s + (span.first_frame + span.n_frames - 1) * FRAME_STEP_S, plan.last_s) for span in spans]
-    ends_s = list(accumulate((word[1] for word in words), max))  # words follow each other, so do their turns
+    ends_s = list(accumulate((word[1] - slack_s for word in words), max))  # words follow each other, so do their turns
     latest = [min(bisect_left(times_s, end_s), len(spans) - 1) for end_s in ends_s]
     earliest = [bisect_left(times_s, end_s - plan.hold_s - _ROUNDING_S) for end_s in ends_s]
     return latest, [min(low, high) for low, high in zip(earliest, latest, strict=True)]
@@ -243,25 +246,27 @@ def _turn_range(
 def _encode(
     shown: _Shown,
     words: list[tuple[float, float, str]],
-    text: str,
+    texts: FirstTexts,
     clip: NarratedVideo | NarratedClip,
     processor: StreamingProcessor,
     options: EncodeOptions,
 ) -> Sample:
     """Cut a clip to the token limit and encode it; `words` are those that do not end before it."""
     n_frames = len(shown.frames)
-    spans = split_turns(n_frames + n_frames % TURN_FRAMES)
+    grammar = processor.find_grammar()
+    spans = split_turns(n_frames + n_frames % TURN_FRAMES, grammar)
     ends = [min(span.first_frame + span.n_frames, n_frames) for span in spans]
-    turn_words, _n_cut = assign_words(words, [shown.times_s[end - 1] for end in ends])
+    turn_words, _n_cut = assign_words(words, [shown.times_s[end - 1] for end in ends], grammar)
     spoken = turn_words if options.keep_trailing_silence else _without_silence(turn_words)
-    kept = spoken[: _n_fitting(spans, spoken, shown, text, processor, options.max_tokens)]
+    kept = spoken[: _n_fitting(spans, spoken, shown, texts, processor, options.max_tokens)]
     if not options.keep_trailing_silence:
         kept = _without_silence(kept)
         if not kept:
             raise _no_words(clip, shown.times_s[0])
     n_words = sum(map(len, kept))
     n_unseen = shown.n_turns - len(spans)
-    is_lost = options.keep_trailing_silence or any(shown.times_s[-1] < end_s <= shown.end_s for _, end_s, _ in words)
+    seen_s = shown.times_s[-1] + grammar.word_slack_s
+    is_lost = options.keep_trailing_silence or any(seen_s < end_s <= shown.end_s for _, end_s, _ in words)
     n_cut_turns = len(spoken) - len(kept) + (n_unseen if is_lost else 0)
     last = ends[len(kept) - 1]
     context = {"title": clip.title, "previous": clip.previous} if options.use_context else {}
@@ -283,15 +288,16 @@ def _n_fitting(
     spans: list[TurnSpan],
     turn_words: list[list[str]],
     shown: _Shown,
-    text: str,
+    texts: FirstTexts,
     processor: StreamingProcessor,
     max_tokens: int | None,
 ) -> int:
     """Return how many turns fit the token limit."""
     if max_tokens is None or not turn_words:
         return len(turn_words)
-    answers = _encoded([spoken_text(words) + TURN_JOINT for words in turn_words], processor)
-    prompts = _prompt_lengths(spans[: len(turn_words)], shown.n_pair_tokens, text, processor)
+    grammar = processor.find_grammar()
+    answers = _encoded([spoken_text(words, grammar) + TURN_JOINT for words in turn_words], processor)
+    prompts = _prompt_lengths(spans[: len(turn_words)], shown.n_pair_tokens, texts, processor)
     n_tokens = 0
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         # A turn's end and the line break after it open the next prompt; the last turn keeps them.
@@ -311,12 +317,15 @@ def _checked_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
     return n_turns
 
 
-def _prompt_lengths(spans: list[TurnSpan], n_pair_tokens: int, text: str, processor: StreamingProcessor) -> list[int]:
+def _prompt_lengths(
+    spans: list[TurnSpan], n_pair_tokens: int, texts: FirstTexts, processor: StreamingProcessor
+) -> list[int]:
     """Return the tokens of each user turn, with the joint before it and its frames."""
     lengths = []
     for span in spans:
         is_first, n_pairs = span.first_frame == 0, span.n_frames // TURN_FRAMES
-        ids = processor.turn_ids(span.start_s, span.end_s, 0, text if is_first else "", is_first, n_pairs)
+        query, previous = texts if is_first else FirstTexts("")
+        ids = processor.turn_ids(span.start_s, span.end_s, 0, query, is_first, n_pairs, previous)
         lengths.append(len(ids) + n_pairs * n_pair_tokens)
     return lengths
 
@@ -325,12 +334,12 @@ def _encoded(texts: list[str], processor: StreamingProcessor) -> list[list[int]]
     return processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def _without_hopeless_turns(plan: ClipPlan, max_tokens: int | None) -> ClipPlan:
+def _without_hopeless_turns(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:
     """Return the plan without the turns whose frames alone are above the token limit, which need no decoding."""
     if max_tokens is None:
         return plan
     n_frames = max_tokens // plan.n_pair_tokens * TURN_FRAMES
-    first = min(FIRST_TURN_FRAMES, plan.n_frames)
+    first = min(processor.find_grammar().first_turn_frames, plan.n_frames)
     if n_frames < first:
         _checked_fit(0, first // TURN_FRAMES * plan.n_pair_tokens, max_tokens)
     return replace(plan, n_frames=min(plan.n_frames, n_frames), n_sampled=min(plan.n_sampled, n_frames))
@@ -353,22 +362,24 @@ def _count_words(words: Sequence[Sequence]) -> int:
     return sum(bool(str(word).strip()) for _start, _end, word in words)
 
 
-def _query(
+def _first_texts(
     clip: NarratedVideo | NarratedClip,
     processor: StreamingProcessor,
     options: EncodeOptions,
     words: list[tuple[float, float, str]],
-) -> str:
-    """Return the query as the model reads it, once it and the words are known to hold no control token."""
+) -> FirstTexts:
+    """Return what the first turn reads, once it and the words are known to hold no control token."""
     query = processor.default_query if clip.query is None else clip.query
     try:
-        text = query_text(query, clip.title, clip.previous) if options.use_context else query_text(query)
-        processor.checked_text(text)
+        context = (clip.title, clip.previous) if options.use_context else (None, None)
+        texts = first_texts(query, *context, processor.find_grammar())
+        for text in texts:
+            processor.checked_text(text)
         for _start, _end, word in words:
             processor.checked_text(word)
     except ValueError as error:
         raise UnusableSample("malformed", str(error)) from error
-    return text
+    return texts
 
 
 def _no_words(clip: NarratedVideo | NarratedClip, first_s: float) -> UnusableSample:

@@ -159,7 +159,7 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
     )
     prompt = caption_prompt_ids(processor, len(clip.frames), len(patches), clip.query)
     words = [word for _, _, word in clip.words]
-    spoken = [*_encode(processor, spoken_text(words)), processor.end_id]
+    spoken = [*_encode(processor, spoken_text(words, processor.find_grammar())), processor.end_id]
     newline = _encode(processor, TURN_JOINT)[1:]
     input_ids = prompt + spoken + newline
     if options.max_tokens is not None and len(input_ids) > options.max_tokens:

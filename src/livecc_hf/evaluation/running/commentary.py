@@ -129,7 +129,7 @@ class Commentator:
         frames = read_for(self.processor, clip.path, clip.begin_s, clip.end_s, rule).frames
         stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
-        for span in split_turns(len(frames)):
+        for span in split_turns(len(frames), self.processor.find_grammar()):
             shown_s = time.perf_counter()
             segments += stream.push(frames[span.first_frame : span.first_frame + span.n_frames])
             latencies_s.append(time.perf_counter() - shown_s)

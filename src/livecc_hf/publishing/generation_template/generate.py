@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backbones import BACKBONES, find_backbone
 from .configuration_livecc import LiveCCConfig
+from .grammar import LIVECC, grammar_of_names
 from .processing_livecc import StreamingProcessor
 from .stream import CommentarySegment
 from .streaming_mixin import StreamingMixin
@@ -30,6 +31,7 @@ def generate(
     video: str | os.PathLike | Iterable | None = None,
     processor: ProcessorMixin | None = None,
     position_scheme: str | None = None,
+    grammar: str | None = None,
     generation_config: GenerationConfig | None = None,
     **kwargs: Any,
 ) -> Iterator[CommentarySegment]:
@@ -43,6 +45,8 @@ def generate(
         processor: the model's own, such as a `Qwen2VLProcessor`.
         position_scheme: `mrope`, `sequential` or `reference`; default: what the model's config says, else `reference`
             where the name it was loaded by holds "livecc", else `mrope`; all but Qwen2-VL know `mrope` alone.
+        grammar: in which texts it knows a commentary, `livecc` or `streamingvlm`; default: what the processor says,
+            else `streamingvlm` where the name it was loaded by holds that, else `livecc`.
         generation_config: takes the place of the model's.
         **kwargs: `start_s` and `end_s` of a file, in seconds, and the options of a stream, such as `query`,
             `do_sample`, `max_new_tokens` (of a turn) and `window`; see `StreamOptions` in `stream_options.py`.
@@ -62,7 +66,8 @@ def generate(
         raise ValueError(f"generation_config is a {type(generation_config).__name__}: expected a GenerationConfig")
     kwargs = _without_unset(kwargs)
     live = _LiveView(model, position_scheme, generation_config)
-    return live.stream_generate(_streaming_processor(processor, model.config.model_type), video, **kwargs)
+    speaker = _streaming_processor(processor, model.config, grammar)
+    return live.stream_generate(speaker, video, **kwargs)
 
 
 class _LiveView(StreamingMixin):
@@ -83,12 +88,16 @@ def _assumed_scheme(config: PretrainedConfig) -> str:
     """Return how positions are counted in published weights, which do not say: as the package livecc-hf assumes it."""
     if "reference" not in find_backbone(config.model_type).position_schemes:
         return "mrope"
+    return "reference" if any("livecc" in name.lower() for name in _names_of(config)) else "mrope"
+
+
+def _names_of(config: PretrainedConfig) -> list[str]:
+    """Return what a model is called."""
     name = config.name_or_path
     path = Path(name or "").expanduser()
-    names = [str(name)]
     if path.is_dir():  # a folder of the Hub's cache is called by its commit; the repository's name stands above it
-        names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
-    return "reference" if any("livecc" in each.lower() for each in names) else "mrope"
+        return [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
+    return [str(name)]
 
 
 def _check_model(model: PreTrainedModel) -> None:
@@ -120,9 +129,13 @@ def _without_unset(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in stock}
 
 
-def _streaming_processor(processor: ProcessorMixin | None, backbone: str) -> StreamingProcessor:
+def _streaming_processor(
+    processor: ProcessorMixin | None, config: PretrainedConfig, grammar: str | None
+) -> StreamingProcessor:
     """Return a stock processor as one that speaks in turns; its own parts stay as they are."""
     if processor is not None and hasattr(processor, "turn_ids"):
+        if grammar not in (None, processor.grammar):
+            raise ValueError(f"grammar={grammar!r}, but the processor speaks in {processor.grammar!r}: leave it out")
         return processor
     parts = ("image_processor", "tokenizer", "video_processor")
     if processor is None or not all(hasattr(processor, part) for part in parts):
@@ -133,7 +146,8 @@ def _streaming_processor(processor: ProcessorMixin | None, backbone: str) -> Str
         copy.copy(processor.tokenizer),  # padding changes side
         processor.video_processor,
         chat_template=processor.chat_template,
-        backbone=backbone,
+        backbone=config.model_type,
+        grammar=grammar or grammar_of_names(_names_of(config)) or LIVECC.name,
     )
     # Checkpoints older than video processors have limits of still images alone, which are not meant for a video.
     if streaming.video_processor.size == processor.image_processor.size:
