@@ -110,7 +110,8 @@ def test_a_listener_that_fails_ends_its_stream_only(frames, model, processor):
     assert bad.has_ended and isinstance(ends[0], OSError) and len(ends) == 1
 
 
-def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
+@pytest.mark.parametrize("n_sessions", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_sessions_that_go_leave_nothing_behind(n_sessions, frames, model, processor):
     pool = CommentaryPool(model, processor, max_streams=4)
     stays = pool.join(OPTIONS)
 
@@ -146,11 +147,11 @@ def test_five_hundred_sessions_leave_nothing_behind(frames, model, processor):
 
     sessions(50)
     before = resident_bytes(), n_handles(), threading.active_count(), pool._memory.n_bytes
-    sessions(500)
+    sessions(n_sessions)
     after = resident_bytes(), n_handles(), threading.active_count(), pool._memory.n_bytes
-    assert after[0] - before[0] < 30e6  # one stream's cache is 0.5 MB: 500 would be 250 MB
+    assert after[0] - before[0] < 30e6  # one stream's cache is 0.5 MB: 100 would be 50 MB
     assert after[1:] == before[1:]
-    assert pool.stats.n_failed == 110
+    assert pool.stats.n_failed == (50 + n_sessions) // 5
 
 
 def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
