@@ -1,5 +1,8 @@
 """A model whose class is of its folder's code runs in the package's pool: the two are other classes of one code."""
 
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -40,3 +43,12 @@ def test_it_says_in_a_pool_what_it_says_alone(remote):
         for stream in streams:
             said = list(iter(stream.take, None))
             assert [(s.start_s, s.text, s.token_ids) for s in said] == [(s.start_s, s.text, s.token_ids) for s in own]
+
+
+def test_code_of_an_older_version_is_refused_where_the_pool_is_made(remote, tmp_path):
+    with zipfile.ZipFile(Path(__file__).parent / "data/version_0_1/folders.zip") as archive:
+        archive.extractall(tmp_path, [name for name in archive.namelist() if name.startswith("checkpoint/")])
+    old = get_class_from_dynamic_module("processing_livecc.StreamingProcessor", str(tmp_path / "checkpoint"))
+    processor = old.from_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=r"the processor's code \(transformers_modules.*load_model_and_processor"):
+        CommentaryPool(remote[0], processor, max_streams=1)

@@ -70,7 +70,7 @@ def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames):
     frames = load_frames("live_cc")
     for turn, clip in enumerate((frames[:6], *frames[6:14].split(2))):
         ours = engine.stream._processor
-        resized = ours.video_processor.resized(clip, **engine.stream._frame_options)
+        resized = engine.stream.prepare(clip).pixels
         patches, grid = ours.video_processor.frames_to_patches(resized, do_resize=False)
         inputs = stock.inputs(clip)
         assert torch.equal(inputs["video_grid_thw"], grid)
