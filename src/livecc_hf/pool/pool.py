@@ -75,7 +75,7 @@ class CommentaryPool:
     ):
         if not isinstance(max_streams, int) or isinstance(max_streams, bool) or max_streams < 1:
             raise ValueError(f"max_streams={max_streams!r}: expected a whole number, at least 1")
-        for name, part, needed in (("model", model, "decode_step"), ("processor", processor, "turn_prompt")):
+        for name, part, needed in (("model", model, "decode_step"), ("processor", processor, "find_grammar")):
             if not hasattr(part, needed):
                 raise ValueError(
                     f"the {name}'s code ({type(part).__module__}) is none that a pool can run, or an older version's: "
