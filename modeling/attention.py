@@ -75,14 +75,16 @@ class PackedBatch:
     Args:
         caches: one a stream.
         n_new: how many tokens of the sequence are of each stream.
+        attend_causal: see `StreamingMixin`.
 
     Attributes:
         last: (B,) each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
-    def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int]):
+    def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int], attend_causal: Callable | None = None):
         self.caches = caches
         self.n_new = n_new
+        self._attend_causal = attend_causal
         self.last = torch.tensor(n_new).cumsum(0) - 1
         self._masks: dict[tuple, torch.Tensor] = {}
         # Streams of one token each that share their memory, by their indices in the batch.
@@ -143,6 +145,8 @@ class PackedBatch:
             # where this may go to cuDNN, which makes a plan for each length.
             grouped = query.reshape(1, n_kv_heads, -1, size)
             return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, n_heads, size)
+        if self._attend_causal is not None and (found := self._attend_causal(query, keys, values, scale)) is not None:
+            return found
         attended = scaled_dot_product_attention(
             query.transpose(0, 1)[None],
             keys,

@@ -20,7 +20,7 @@ class ModelForStreams(Protocol):
         training: whether it is in training mode.
         model: the body, which has a `language_model` and a vision tower, `visual`.
         lm_head: makes logits of hidden states.
-        decode_step: see `StreamingMixin`.
+        decode_step, attend_causal: see `StreamingMixin`.
     """
 
     config: Any
@@ -29,6 +29,7 @@ class ModelForStreams(Protocol):
     model: Any
     lm_head: torch.nn.Module
     decode_step: Callable | None
+    attend_causal: Callable | None
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         """Return the embeddings of tokens."""

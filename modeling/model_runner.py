@@ -81,7 +81,8 @@ def prefill(model: ModelForStreams, requests: Sequence[TurnRequest]) -> torch.Te
         request.state.check()
     use_stream_attention(model.model.language_model)
     new = [_extend(model, request) for request in requests]
-    batch = PackedBatch([request.state.cache for request in requests], [len(token_ids) for token_ids, _ in new])
+    lengths = [len(token_ids) for token_ids, _ in new]
+    batch = PackedBatch([request.state.cache for request in requests], lengths, model.attend_causal)
     token_ids = torch.tensor([token for token_ids, _ in new for token in token_ids])
     positions = torch.cat([positions for _, positions in new], dim=1)
     hidden = run(model.model, token_ids, positions, batch, **_video_inputs(model, requests))

@@ -20,9 +20,12 @@ class StreamingMixin:
     Attributes:
         decode_step: returns a faster way to read generated tokens, or `None`, given the model, the streams' caches and
             how many tokens will be read; itself `None` where there is none.
+        attend_causal: a faster attention from a turn's tokens, given query, keys, values and scale as `PackedBatch` has
+            them; returns `None` where it is none, and is itself `None` where there is none.
     """
 
     decode_step: Callable | None = None
+    attend_causal: Callable | None = None
 
     def start_stream(
         self: ModelForStreams,

@@ -13,11 +13,12 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
 
     On a GPU the vision tower runs in few large operations, decoding is replayed as a graph, and from here on PyTorch
     leaves no attention to cuDNN in this process (see `avoid_cudnn_attention`). On a CPU, which gains next to nothing by
-    that, there is less around the language model's layers.
+    that, there is less around the language model's layers, and a turn attends to a long cache without a mask.
 
     Args:
         model: a `LiveCCForConditionalGeneration`; changed in place.
     """
+    from .causal_attention import attend_causal
     from .decoding import FixedDecoding
     from .layers import use_lean_layers
     from .vision import use_lean_vision
@@ -25,6 +26,7 @@ def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGen
     visual = model.model.visual
     if visual.device.type == "cpu":
         use_lean_layers(model.model.language_model)
+        model.attend_causal = attend_causal
     else:
         use_lean_vision(visual)
         model.decode_step = FixedDecoding()
