@@ -222,9 +222,8 @@ def build_model(case: Case, processor, device: str, is_small: bool):
     torch.manual_seed(0)
     shape = SHAPES["small" if is_small else "mid-size" if case.name.startswith("mid-size") else case.name]
     config = random_config(shape, ids_of(processor), case.backbone, position_scheme=case.scheme)
-    if case.bf16:
-        return accelerate(random_bf16_model(config, device).eval())
-    return LiveCCForConditionalGeneration(config).to(device).eval()
+    model = random_bf16_model(config, device) if case.bf16 else LiveCCForConditionalGeneration(config).to(device)
+    return accelerate(model.eval())  # as `load_model` does
 
 
 def never_end(model, processor) -> None:
