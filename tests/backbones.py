@@ -26,12 +26,14 @@ _TEXT = {
 }
 
 
-def write_published(name: str, folder: Path) -> Path:
+def write_published(name: str, folder: Path, spread: float | None = None) -> Path:
     """Write a checkpoint with random weights in the layout in which the backbone's are published.
 
     Args:
         name: the backbone.
         folder: where to.
+        spread: standard deviation of its weights, so that what it says depends on what it is shown; default: as its
+            class begins. Qwen2-VL's are those of the recorded reference.
 
     Returns:
         The folder.
@@ -41,6 +43,9 @@ def write_published(name: str, folder: Path) -> Path:
         return Path(shutil.copytree(REFERENCE, folder, dirs_exist_ok=True))
     torch.manual_seed(0)
     model = _MAKERS[name]()
+    for parameter in model.parameters() if spread else ():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=spread)
     model.generation_config.eos_token_id = 1988
     model.save_pretrained(folder)
     for file in (*_TOKENIZER, "merges.txt"):
