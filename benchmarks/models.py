@@ -114,16 +114,10 @@ def bundled_processor(backbone: str = "qwen2_vl"):
     if backbone == processor.backbone:
         return processor
     of = find_backbone(backbone)
-    videos = LiveCCVideoProcessor(
-        patch_size=of.patch_size,
-        merge_size=of.merge_size,
-        image_mean=of.image_mean,
-        image_std=of.image_std,
-        size=frame_limits(of),
-    )
-    return type(processor)(
-        processor.image_processor, processor.tokenizer, videos, processor.chat_template, backbone=backbone
-    )
+    patches = {name: getattr(of, name) for name in ("patch_size", "merge_size", "image_mean", "image_std")}
+    images = type(processor.image_processor)(**patches)
+    videos = LiveCCVideoProcessor(**patches, size=frame_limits(of))
+    return type(processor)(images, processor.tokenizer, videos, processor.chat_template, backbone=backbone)
 
 
 def ids_of(processor) -> dict[str, int]:
