@@ -1,5 +1,6 @@
 """A Space goes to a Hub on this machine: made, sent, sent again, as a pull request, and refused."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,3 +113,14 @@ def test_a_dry_run_asks_nobody(space, hub, tmp_path):
     assert "(space) -> space me/demo, main" in done.stdout
     assert "requirements.txt" in done.stdout
     assert not hub.requests
+
+
+def test_what_needs_no_model_does_not_wait_for_torch(space):
+    code = (
+        "import sys; from livecc_hf.cli.main import main; code = main(sys.argv[1:])\n"
+        "sys.exit(code or ', '.join({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "push", str(space), "me/demo", "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was sent" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from livecc_hf.cli.status import quiet_libraries
+from livecc_hf.cli.status import quiet_hub
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push, send
 
-    quiet_libraries(args.debug)
+    quiet_hub(args.debug)  # transformers is loaded for a model alone: it takes seconds
     options = PushOptions(
         public=args.public,
         revision=args.revision,

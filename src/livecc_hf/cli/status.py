@@ -80,11 +80,22 @@ def show_warnings(status: Status, categories: tuple[type[Warning], ...], debug: 
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Keep the libraries' progress bars and advice off the terminal, unless debugging."""
+    """Keep progress bars and advice of the libraries that load models off the terminal, unless debugging."""
+    if debug:
+        return
+    quiet_hub(debug)
     from transformers.utils import logging as transformers_logging
 
-    if not debug:
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its attempts to reach the Hub
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of CPU kernels that are not installed
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of CPU kernels that are not installed
+
+
+def quiet_hub(debug: bool) -> None:
+    """Keep progress bars and advice of the Hub's library off the terminal, unless debugging."""
+    if debug:
+        return
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its attempts to reach the Hub

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 from pathlib import Path
-
-from livecc_hf import modeling
 
 from .hub import PushError
 
@@ -33,7 +32,10 @@ def find_code_files(folder: Path) -> set[str]:
 
 def modeling_folder() -> Path:
     """Return the folder of this package's modeling code."""
-    return Path(modeling.__path__[0])
+    spec = importlib.util.find_spec("livecc_hf.modeling")  # not imported: it would bring torch along
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("livecc_hf.modeling is missing: install the package again")
+    return Path(spec.submodule_search_locations[0])
 
 
 def may_be_stale_code(name: str) -> bool:
