@@ -54,7 +54,7 @@ def is_unspaced(text: pa.Array) -> np.ndarray:
     return found
 
 
-def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray] | tuple[None, None, None]:
+def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Count the characters of words: a measure of how long speech takes where words are hard to tell.
 
     Returns:
@@ -62,7 +62,7 @@ def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray
         characters; `None` if there are none of such scripts.
     """
     if not is_unspaced(text).any():
-        return None, None, None
+        return None
     n_unspaced, n_southeast = (
         pc.count_substring_regex(text, pattern).to_numpy(zero_copy_only=False).astype(np.float64)
         for pattern in (UNSPACED, f"[{_SOUTHEAST_ASIAN}]")

@@ -20,13 +20,15 @@ import numpy as np
 from .samples.sample import EncodeOptions, Sample
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from datasets import Dataset
 
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
     from .samples.narration import NarratedClip
 
-Entry = TypeVar("Entry")
+Entry = TypeVar("Entry", bound="DataclassInstance")
+Source = TypeVar("Source", bound="DataSource")
 
 
 class Item(Protocol):
@@ -84,14 +86,14 @@ class DataSource(Protocol):
 SOURCES: dict[str, DataSource] = {}
 
 
-def register_source(name: str) -> Callable[[type], type]:
+def register_source(name: str) -> Callable[[type[Source]], type[Source]]:
     """Make a `DataSource` class available to recipes under a name.
 
     Raises:
         ValueError: if the name is taken.
     """
 
-    def register(source: type) -> type:
+    def register(source: type[Source]) -> type[Source]:
         if name in SOURCES:
             raise ValueError(f"a data source named {name!r} is registered already; choose another name")
         SOURCES[name] = source()
@@ -203,8 +205,8 @@ class TrainingData:
 
     def fingerprint(self) -> str:
         """Return a hash of which items there are, in which order, how they are encoded, and of their content."""
-        digest = hashlib.sha256(self.row_of)
-        digest.update(self.part_of)
+        digest = hashlib.sha256(self.row_of.data)
+        digest.update(self.part_of.data)
         described = [
             [part.name, part.entry, len(part.part), part.weight, part.part.fingerprint()] for part in self.parts
         ]

@@ -88,13 +88,13 @@ class CommentaryCollator:
         multiple = self.pad_to_multiple_of or 1
         length = -(-max(n_tokens) // multiple) * multiple
         shape = (len(rows), length)
-        batch = {
+        batch: dict[str, torch.Tensor] = {
             "input_ids": torch.full(shape, self.pad_token_id),
             "labels": torch.full(shape, IGNORE_INDEX),
             "mm_token_type_ids": torch.zeros(shape, dtype=torch.long),
             "position_ids": torch.zeros(4, *shape, dtype=torch.long),
         }
-        starts = []
+        starts: list[int] = []
         for row, samples in enumerate(inputs):
             starts += [row * length + start for start in self._fill_row(batch, row, samples)]
         samples = [sample for row in inputs for sample in row]
@@ -103,9 +103,8 @@ class CommentaryCollator:
                 for name in names:
                     tensors = [sample[name] for sample in samples if name in sample]
                     batch[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)  # patches can be 400 MB
-        if len(samples) > len(rows):
-            batch |= _varlen_inputs(starts, len(rows) * length)
-        return batch | {"n_words": sum(sample.n_words for row in rows for sample in row)}
+        beside = _varlen_inputs(starts, len(rows) * length) if len(samples) > len(rows) else {}
+        return {**batch, **beside, "n_words": sum(sample.n_words for samples in rows for sample in samples)}
 
     def _fill_row(self, batch: dict[str, torch.Tensor], row: int, samples: list[dict[str, torch.Tensor]]) -> list[int]:
         """Write a row's samples into the batch and return where each begins in the row."""

@@ -14,6 +14,7 @@ from ..unusable import UnusableSample
 from .collator import CommentaryCollator
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
     from .packing import Packs
@@ -68,11 +69,11 @@ class BatchLoader:
             numbers = [int(index) for index in self.packs[item["row"]]]
             n_samples += len(numbers)
             batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
-        batch = self.collator(self._of_one_type(batch_rows))
+        batch: dict[str, Any] = self.collator(self._of_one_type(batch_rows))
         batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
         return batch
 
-    def dataset(self, lengths: Sequence[int] | None = None) -> Dataset:
+    def dataset(self, lengths: Sequence[int] | np.ndarray | None = None) -> Dataset:
         """Return the map-style dataset of row numbers that goes with this loader.
 
         Args:

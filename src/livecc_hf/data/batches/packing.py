@@ -7,12 +7,13 @@ import os
 import shutil
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
@@ -20,11 +21,14 @@ from tqdm import tqdm
 
 from ..unusable import UnusableSample
 
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
 CHUNK_SAMPLES = 64  # counted by a process between two reports
 
 
 @dataclass(frozen=True)
-class Packs(Sequence):
+class Packs:
     """The samples of every row, in two arrays.
 
     Attributes:
@@ -37,6 +41,9 @@ class Packs(Sequence):
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return the sample numbers of a row.
@@ -128,8 +135,8 @@ def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> 
             at = bisect_left(spaces, length)
             if at < len(spaces):
                 space = spaces.pop(at)
-                rows = rows_with.pop(space)
-                rows = rows[0] if len(rows) == 1 else np.concatenate(rows)
+                parts = rows_with.pop(space)
+                rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
             else:
                 space = budget
                 n_new = -(-(end - done) // (budget // length))  # rounded up
@@ -237,7 +244,9 @@ def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:
         )
 
 
-def _count_missing(counts: np.memmap, count, n_workers: int, progress: bool, start_method: str | None) -> None:
+def _count_missing(
+    counts: np.memmap, count: Callable[[int], int], n_workers: int, progress: bool, start_method: str | None
+) -> None:
     """Fill in the counts that are 0."""
     missing = np.flatnonzero(counts == 0)
     chunks = (missing[i : i + CHUNK_SAMPLES] for i in range(0, len(missing), CHUNK_SAMPLES))
@@ -252,11 +261,13 @@ def _count_missing(counts: np.memmap, count, n_workers: int, progress: bool, sta
     counts.flush()
 
 
-def _count_here(count, chunks) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _count_here(count: Callable[[int], int], chunks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[int]]]:
     return ((chunk, _count_chunk(chunk, count)) for chunk in chunks)
 
 
-def _count_apart(count, chunks, n_workers: int, start_method: str | None) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _count_apart(
+    count: Callable[[int], int], chunks: Iterator[np.ndarray], n_workers: int, start_method: str | None
+) -> Iterator[tuple[np.ndarray, list[int]]]:
     """Count chunks in other processes, a few at a time, and give them back as they finish."""
     context = multiprocessing.get_context(start_method)
     pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(count,))
@@ -286,7 +297,7 @@ def _start_worker(count: Callable[[int], int]) -> None:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _exit_with(parent) -> None:
+def _exit_with(parent: BaseProcess) -> None:
     """End this process when its parent was killed: nothing else would."""
     parent.join()
     os._exit(1)
@@ -294,6 +305,8 @@ def _exit_with(parent) -> None:
 
 def _count_chunk(indices: np.ndarray, count: Callable[[int], int] | None = None) -> list[int]:
     count = count or _count
+    if count is None:
+        raise RuntimeError("this process was not told how to count: start it with _start_worker")
     found = []
     for index in indices.tolist():
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..unusable import UnusableSample
 from .missing import is_missing
@@ -101,21 +101,24 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
     turns = row["conversations"]
     if not _is_list(turns):
         raise _malformed(source, f"conversations is a {type(turns).__name__}: expected a list of 'from' and 'value'")
-    messages, n_placeholders = [], 0
+    messages: list[dict[str, Any]] = []
+    n_placeholders = 0
     for i, turn in enumerate(turns):
         where = f"{source}: turn {i}"
         text = turn.get("value") if isinstance(turn, Mapping) else None
         if not isinstance(text, str):
             raise _malformed(where, f"it is {turn!r:.80}: expected a mapping with 'from' and a text as 'value'")
-        role, content = _role(turn.get("from"), where), [{"type": "text", "text": text}]
+        role = _role(turn.get("from"), where)
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if role == "user":
             n_placeholders += len(_PLACEHOLDER.findall(text))
-            content = _filled(text, media)
-            if content is None:
+            filled = _filled(text, media)
+            if filled is None:
                 n_media = len(images) + len(videos)
                 raise _malformed(
                     where, f"{n_placeholders} placeholders <image> or <video> so far, but the row has {n_media} media"
                 )
+            content = filled
         messages.append({"role": role, "content": content})
     rest = media["image"] + (media["video"] if media["video"] is not media["image"] else [])
     first = next((message for message in messages if message["role"] == "user"), None)
@@ -172,7 +175,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if _is_list(value) else [value]
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 

@@ -63,27 +63,31 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
         for part in message["content"]
         if isinstance(part, Mapping)
     ]
-    video = next((part for part in parts if "video" in part), None)
-    stream = next((part for part in parts if "text_stream" in part), None)
-    text = next((part for part in parts if "text" in part), {})
+    text: Mapping = next((part for part in parts if "text" in part), {})
     texts = {key: _text(text.get(key), key, source) for key in ("text", "title", "previous", "category")}
-    for found, wanted in ((video, "a 'video'"), (stream, "a 'text_stream'")):
-        if found is None:
-            raise ValueError(
-                f"{source}: the conversation has no part with {wanted}: expected the format of Live-CC-5M, or another "
-                "source for ordinary conversations"
-            )
-    if not isinstance(stream["text_stream"], list):
-        raise ValueError(f"{source}: text_stream is a {type(stream['text_stream']).__name__}: expected a list of words")
+    video, words = _part_with("video", parts, source), _part_with("text_stream", parts, source)["text_stream"]
+    if not isinstance(words, list):
+        raise ValueError(f"{source}: text_stream is a {type(words).__name__}: expected a list of words")
     return NarratedVideo(
         _path(video["video"], source),
-        checked_words(stream["text_stream"], source),
+        checked_words(words, source),
         _seconds(video.get("video_start"), "video_start", source),
         _seconds(video.get("video_end"), "video_end", source),
         texts["text"],
         texts["title"],
         texts["previous"],
         texts["category"],
+    )
+
+
+def _part_with(key: str, parts: Sequence[Mapping], source: str) -> Mapping:
+    """Return the first part of a conversation that has a key."""
+    for part in parts:
+        if key in part:
+            return part
+    raise ValueError(
+        f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M, or another source "
+        "for ordinary conversations"
     )
 
 

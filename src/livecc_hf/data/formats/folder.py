@@ -131,8 +131,10 @@ def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUA
     folder = Path(folder).expanduser().absolute()
     left_out = LeftOut()
     videos, bare = find_captioned_videos(folder, language, left_out)
-    counts, remarks = [], [f"left out of {folder}: {left_out}"] if left_out.counts else []
+    counts: list[int] = []
+    remarks = [f"left out of {folder}: {left_out}"] if left_out.counts else []
     for captioned in videos:
+        lost: Lost | UnusableSample | None
         try:
             spans, lost = _clips_of(folder / captioned.captions, limits)
         except UnusableSample as error:

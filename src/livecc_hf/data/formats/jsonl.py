@@ -72,7 +72,7 @@ class JsonLines:
 
     def fingerprint(self) -> str:
         """Return a hash of the lines' lengths and of a thousand lines spread over the file."""
-        digest = hashlib.sha256(np.diff(self._offsets))
+        digest = hashlib.sha256(np.diff(self._offsets).data)
         for index in np.unique(np.linspace(0, len(self) - 1, _MARKED_LINES).astype(int)):
             start, end = (int(offset) for offset in self._offsets[index : index + 2])
             digest.update(os.pread(self._file.fileno(), end - start, start))
@@ -157,7 +157,8 @@ def _last_line(file: int, size: int) -> tuple[int, int]:
 
 def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
     """Return the integers of a line such as `[0, 1234, 5678]`, or `None` if it is something else."""
-    parts, rest = [], b""
+    parts: list[np.ndarray | None] = []
+    rest = b""
     if os.pread(file, 1, start) != b"[" or os.pread(file, 1, end - 1) != b"]":
         return None
     for base in range(start + 1, end - 1, _BLOCK_BYTES):
@@ -167,7 +168,8 @@ def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
         whole, comma, rest = rest.rpartition(b",")
         parts += [_integers(whole)] if comma else []
     parts.append(_integers(rest) if parts or rest.strip() else np.empty(0, np.int64))
-    return None if any(part is None for part in parts) else np.concatenate(parts)
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _integers(text: bytes) -> np.ndarray | None:

@@ -198,8 +198,17 @@ def plan_clip(
         raise UnusableSample("unreadable_media", f"{path}, {info.width}x{info.height} pixels: {error}") from error
     n_uncut += n_uncut % TURN_FRAMES
     hold_s = min(FRAME_STEP_S, _HOLD_FRAMES / info.frame_rate) if info.frame_rate else FRAME_STEP_S
-    times = {"start_s": start_s, "end_s": end_s, "first_s": float(first), "hold_s": hold_s, "origin_s": float(origin)}
-    return ClipPlan(n_frames=n_frames, n_sampled=n_sampled, n_uncut_frames=n_uncut, **times, **vars(size))
+    return ClipPlan(
+        start_s=start_s,
+        end_s=end_s,
+        first_s=float(first),
+        n_frames=n_frames,
+        n_sampled=n_sampled,
+        n_uncut_frames=n_uncut,
+        hold_s=hold_s,
+        origin_s=float(origin),
+        **vars(size),
+    )
 
 
 def read_clip(
@@ -217,16 +226,17 @@ def read_clip(
     Raises:
         UnusableSample: "missing_file", "unreadable_media" or "no_frames".
     """
-    images, ends_s = [], []
-    source = resized = None
+    images: list[torch.Tensor] = []
+    ends_s: list[float] = []
+    source: torch.Tensor | None = None
     stopped = False
     end = None if plan.end_s is None else exact_number("end_s", plan.end_s) + _END_INCLUDED_S
     try:
         with closing(iter_frames(path, plan.start_s, end, origin_s=plan.origin_s)) as sampled:
             for frame in sampled:
-                if frame.frame is not source:
-                    source, resized = frame.frame, resize_frame(frame.frame, plan, video_processor)
-                images.append(resized)
+                is_shown_on = frame.frame is source
+                images.append(images[-1] if is_shown_on else resize_frame(frame.frame, plan, video_processor))
+                source = frame.frame
                 ends_s.append(min(frame.end_s, frame.time_s + plan.hold_s))
                 n = len(images)
                 ends_turn = n >= FIRST_TURN_FRAMES and n % TURN_FRAMES == 0
@@ -275,7 +285,7 @@ def _file_end(path: str | os.PathLike, info: VideoInfo, needed: Fraction) -> Fra
     """
     if info.duration_s is not None:
         shown = exact_number("first_pts_s", info.first_pts_s) - exact_number("clock_start_s", info.clock_start_s)
-        by_header = max(shown, 0) + exact_number("duration_s", info.duration_s)
+        by_header = max(shown, Fraction(0)) + exact_number("duration_s", info.duration_s)
         if by_header >= needed:
             return by_header
     try:

@@ -133,7 +133,7 @@ class _Connection(http.client.HTTPConnection):
 
     def __init__(self, parts: SplitResult, is_named: bool, deadline: float):
         self.default_port = 443 if parts.scheme == "https" else 80
-        super().__init__(parts.hostname, parts.port or self.default_port)
+        super().__init__(parts.hostname or "", parts.port or self.default_port)
         self._is_secure = parts.scheme == "https"
         self._is_named = is_named
         self._deadline = deadline
@@ -143,7 +143,7 @@ class _Connection(http.client.HTTPConnection):
         """Connect to the host's first address that answers, if all of them may be asked."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for *_, address in found:
-            if not self._is_named and not is_public(address[0]):
+            if not self._is_named and not is_public(str(address[0])):
                 raise WebFileError(
                     f"{self.host} is at {address[0]}, which is no public address: name the host in allow_urls if it "
                     "may be asked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,7 +121,8 @@ def _tokenise(
     backbone = processor.find_backbone()
     pairs = ((medium.fps, n) for medium, n in zip(media, n_pairs, strict=True) if medium.kind == "video")
     videos = (_video_text(processor, fps, n) for fps, n in pairs)
-    input_ids, labels = [], []
+    input_ids: list[int] = []
+    labels: list[int] = []
     for text, is_supervised in pieces:
         text = re.sub(re.escape(processor.video_token), lambda _: next(videos), backbone.join_vision(text))
         ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -136,7 +137,8 @@ def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[
         "image": f"{VISION_START}{processor.image_token}{VISION_END}",
         "video": f"{VISION_START}{processor.video_token}{VISION_END}",
     }
-    pieces, n_words = [], 0
+    pieces: list[tuple[str, bool]] = []
+    n_words = 0
     has_system = conversation.messages[0]["role"] == "system"
     opening = "" if has_system else prompt_start(processor.find_backbone().system_prompt)
     for message in conversation.messages:
@@ -184,7 +186,8 @@ def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium], processor: St
 
 def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], processor: StreamingProcessor) -> list[int]:
     """Return the tokens of each vision block, in order."""
-    backbone, n_tokens = processor.find_backbone(), []
+    backbone = processor.find_backbone()
+    n_tokens: list[int] = []
     for medium, grid in zip(media, grids, strict=True):
         is_video = medium.kind == "video"
         merge = (processor.video_processor if is_video else processor.image_processor).merge_size
@@ -199,7 +202,8 @@ def _expanded(
     """Repeat each vision block's placeholder as often as it has tokens."""
     remaining = iter(n_block_tokens)
     placeholders = (processor.image_token_id, processor.video_token_id)
-    ids, targets = [], []
+    ids: list[int] = []
+    targets: list[int] = []
     for token, target in zip(input_ids, labels, strict=True):
         n = next(remaining) if token in placeholders else 1
         ids += [token] * n
@@ -222,7 +226,7 @@ def _pixels_of(
             video_grids.append(grid)
             patches_s.append(video_processor.temporal_patch_size / medium.fps)
     pixels: dict[str, torch.Tensor] = {}
-    grids = {"image": iter(()), "video": iter(())}
+    grids: dict[str, Iterator[list[int]]] = {"image": iter(()), "video": iter(())}
     if images:
         pixels |= processor.image_processor(images=images, do_resize=False, return_tensors="pt")
         grids["image"] = iter(pixels["image_grid_thw"].tolist())

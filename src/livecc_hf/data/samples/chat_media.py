@@ -99,8 +99,8 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     """Plan an image: resized once, with qwen-vl-utils' filter, to the size that the image processor would choose."""
     image_processor = encoder.processor.image_processor
     limits = {
-        "min_pixels": _number(part, "min_pixels") or image_processor.size["shortest_edge"],
-        "max_pixels": _number(part, "max_pixels") or image_processor.size["longest_edge"],
+        "min_pixels": _pixels(part, "min_pixels") or image_processor.size["shortest_edge"],
+        "max_pixels": _pixels(part, "max_pixels") or image_processor.size["longest_edge"],
     }
     if limits["min_pixels"] > limits["max_pixels"]:
         raise UnusableSample("malformed", f"an image's {limits}: expected min_pixels to be at most max_pixels")
@@ -134,8 +134,9 @@ def _image_size(
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     factor = image_processor.patch_size * image_processor.merge_size
-    if all(asked.values()):
-        return tuple(max(round(value / factor), 1) * factor for value in asked.values())
+    height_px, width_px = asked["resized_height"], asked["resized_width"]
+    if height_px and width_px:
+        return max(round(height_px / factor), 1) * factor, max(round(width_px / factor), 1) * factor
     return smart_resize(size_px[1], size_px[0], factor, **limits)
 
 
@@ -288,8 +289,8 @@ def _most_frames(part: Mapping[str, Any], options: EncodeOptions) -> int:
 def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int], encoder: _Encoder) -> FrameSize:
     """Return a frame's size: within the options' limits, else the part's, else the clip's share of the budget."""
     options = encoder.options
-    min_pixels = options.min_pixels or _number(part, "min_pixels")
-    max_pixels = options.max_pixels or _number(part, "max_pixels")
+    min_pixels = options.min_pixels or _pixels(part, "min_pixels")
+    max_pixels = options.max_pixels or _pixels(part, "max_pixels")
     if min_pixels and max_pixels and min_pixels > max_pixels:
         raise UnusableSample(
             "malformed", f"video {_name(part['video'])}: min_pixels={min_pixels} is above max_pixels={max_pixels}"
@@ -363,6 +364,12 @@ def _number(part: Mapping[str, Any], key: str, allow_zero: bool = False) -> floa
             "malformed", f"{key} of {part['type']} {_name(part[part['type']])} is {value!r}: expected {expected}"
         )
     return value
+
+
+def _pixels(part: Mapping[str, Any], key: str) -> int | None:
+    """Return a part's limit of pixels, as a whole number, or `None` if it does not say."""
+    value = _number(part, key)
+    return None if value is None else math.ceil(value)
 
 
 def _name(value: Any) -> str:

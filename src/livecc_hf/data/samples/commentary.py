@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import torch
 
@@ -24,6 +24,14 @@ from .sample import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import StreamingProcessor
+
+
+class FrameOptions(TypedDict, total=False):
+    """How `LiveCCVideoProcessor.frames_to_patches` resizes frames: its arguments of these names."""
+
+    min_pixels: int | None
+    max_pixels: int | None
+    do_resize: bool
 
 
 @dataclass
@@ -53,7 +61,7 @@ def encode_commentary(
     title: str | None = None,
     previous: str | None = None,
     keep_trailing_silence: bool = False,
-    **frame_options,
+    **frame_options: Unpack[FrameOptions],
 ) -> CommentarySample:
     """Turn a narrated clip into one training sample in the streaming grammar.
 
@@ -92,7 +100,10 @@ def encode_commentary(
             f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its "
             f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
         )
-    limits = {"max_pixels": processor.video_processor.clip_limits(len(frames)).longest_edge} | frame_options
+    limits: FrameOptions = {
+        "max_pixels": processor.video_processor.clip_limits(len(frames)).longest_edge,
+        **frame_options,
+    }
     texts = first_texts(processor.default_query if query is None else query, title, previous, grammar)
     inputs = _encode_turns(processor, frames, spans[:n_turns], turn_words[:n_turns], texts, limits)
     return CommentarySample(inputs, turn_words[:n_turns], n_cut, len(spans) - n_turns)
@@ -104,7 +115,7 @@ def _encode_turns(
     spans: list[TurnSpan],
     turn_words: list[list[str]],
     texts: FirstTexts,
-    frame_options: dict[str, Any],
+    frame_options: FrameOptions,
 ) -> dict[str, torch.Tensor]:
     """Tokenise the turns and cut the frames into patches; see `encode_commentary`."""
     input_ids: list[int] = []

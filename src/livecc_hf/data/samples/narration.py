@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.data.samples.commentary import encode_commentary
+from livecc_hf.data.samples.commentary import FrameOptions, encode_commentary
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FRAME_STEP_S,
@@ -77,7 +77,7 @@ class _Shown:
 
     frames: torch.Tensor
     times_s: Sequence[float]
-    frame_options: dict[str, Any]
+    frame_options: FrameOptions
     n_pair_tokens: int
     n_turns: int
     end_s: float
@@ -159,13 +159,15 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         raise UnusableSample("no_frames", "the clip has no frame")
     n_frames = min(len(clip.frames), options.max_frames - options.max_frames % TURN_FRAMES)
     n_even = n_frames + -n_frames % TURN_FRAMES
+    limits: FrameOptions
     if clip.is_resized:
         limits = {"do_resize": False}
         side_px = processor.video_processor.patch_size * processor.video_processor.merge_size
         n_pair_tokens = math.prod(clip.frames.shape[-2:]) // side_px**2
     else:
+        height_px, width_px = clip.frames.shape[-2:]
         size = plan_frame_size(
-            *clip.frames.shape[-2:], n_even, processor.video_processor, options.min_pixels, options.max_pixels
+            height_px, width_px, n_even, processor.video_processor, options.min_pixels, options.max_pixels
         )
         limits = {"min_pixels": size.min_pixels, "max_pixels": size.max_pixels}
         n_pair_tokens = size.n_pair_tokens
@@ -269,15 +271,15 @@ def _encode(
     is_lost = options.keep_trailing_silence or any(seen_s < end_s <= shown.end_s for _, end_s, _ in words)
     n_cut_turns = len(spoken) - len(kept) + (n_unseen if is_lost else 0)
     last = ends[len(kept) - 1]
-    context = {"title": clip.title, "previous": clip.previous} if options.use_context else {}
     sample = encode_commentary(
         processor,
         shown.frames[:last],
         shown.times_s[:last],
         words[:n_words],
         query=clip.query,
+        title=clip.title if options.use_context else None,
+        previous=clip.previous if options.use_context else None,
         keep_trailing_silence=options.keep_trailing_silence,
-        **context,
         **shown.frame_options,
     )
     n_silent_turns = shown.n_turns - len(kept) - n_cut_turns

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from livecc_hf.captions.naming import DEFAULT_LANGUAGE
 
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 logger = logging.getLogger(__name__)
+
+
+class Rows(Protocol):
+    """Rows of a dataset by number, such as a list or `JsonLines`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,7 @@ class ChatItem:
 class RowsPart:
     """Rows of a dataset, each parsed when asked for."""
 
-    def __init__(
-        self, rows: Sequence[Any], name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False
-    ):
+    def __init__(self, rows: Rows, name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False):
         self.rows = rows
         self.name = name
         self.media_root = media_root
@@ -135,7 +141,7 @@ class JsonlSource:
         keys = parse_entry(JsonlEntry, entry, "jsonl")
         file = resolve_media(keys.path)
         default_root = keys.path.rpartition("/")[0] if keys.path.startswith("hf://") else str(file.parent)
-        rows = _json_list(file) if file.suffix.lower() == ".json" else JsonLines(file)
+        rows: Rows = _json_list(file) if file.suffix.lower() == ".json" else JsonLines(file)
         return RowsPart(rows, str(file.name), keys.media_root or default_root, keys.allow_urls)
 
 
