@@ -1,4 +1,6 @@
-"""LiveCC's modeling code: exactly the files that a model repository carries, importable as `livecc_hf.modeling`.
+"""LiveCC's modeling code: the files that a model repository carries, importable as `livecc_hf.modeling`.
+
+Only this file and `interfaces.py`, which type checkers alone read, are not among them.
 
 Importing this package makes the `livecc` model type known to transformers' auto classes, but does not import
 transformers for that, nor torch: `livecc_hf.modeling.grammar` alone needs neither. The type is registered as soon as

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from .attention import PackedBatch
 from .batch_sampling import NO_TOKEN, BatchSampler
-from .interfaces import ModelForStreams
 from .model_runner import decode, prefill
 from .transfer import to_device, to_host
 from .turn import TurnRequest
 
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
+
 
 def generate(
-    model: ModelForStreams, requests: Sequence[TurnRequest], trace: Callable[[str, Callable], Callable] | None = None
+    model: interfaces.ModelForStreams,
+    requests: Sequence[TurnRequest],
+    trace: Callable[[str, Callable], Callable] | None = None,
 ) -> None:
     """Generate turns of different streams: one prefill of all, then steps that decode a token of each active stream.
 

@@ -1,8 +1,8 @@
-"""What streams ask of a model and of a processor."""
+"""What streams ask of a model and of a processor: for type checkers, so no model's folder carries it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +20,7 @@ class ModelForStreams(Protocol):
         training: whether it is in training mode.
         model: the body, which has a `language_model` and a vision tower, `visual`.
         lm_head: makes logits of hidden states.
-        decode_step, attend_causal: see `StreamingMixin`.
+        decode_step, attend_causal, read_file: see `StreamingMixin`.
     """
 
     config: Any
@@ -30,6 +30,7 @@ class ModelForStreams(Protocol):
     lm_head: torch.nn.Module
     decode_step: Callable | None
     attend_causal: Callable | None
+    read_file: Callable[..., Iterable]
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
         """Return the embeddings of tokens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,7 +21,6 @@ from .context import (
     kept_spans,
 )
 from .grammar import TURN_FRAMES
-from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import KVCache, KVCachePool
 from .positions import TEXT_TYPE, VIDEO_TYPE, extend_positions
 from .stream_options import StreamOptions
@@ -29,14 +28,21 @@ from .transfer import to_device
 from .turn import TurnRequest
 from .video_processing_livecc import LiveCCVideoProcessor
 
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
 
-def new_kv_cache_pool(model: ModelForStreams, is_evictable: bool = False, n_expected: int = 1) -> KVCachePool:
+
+def new_kv_cache_pool(
+    model: interfaces.ModelForStreams, is_evictable: bool = False, n_expected: int = 1
+) -> KVCachePool:
     """Return a pool for the KV caches of streams; see `KVCachePool`."""
     layers = model.model.language_model.layers
     return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
 
-def check_streamable(model: ModelForStreams, processor: ProcessorForStreams, options: StreamOptions) -> None:
+def check_streamable(
+    model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams, options: StreamOptions
+) -> None:
     """Raise `ValueError` if no stream with these options can run on a model."""
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
@@ -63,7 +69,7 @@ def check_streamable(model: ModelForStreams, processor: ProcessorForStreams, opt
 
 
 @torch.no_grad()
-def prefill(model: ModelForStreams, requests: Sequence[TurnRequest]) -> torch.Tensor:
+def prefill(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) -> torch.Tensor:
     """Prefill a batch of streams in one forward pass.
 
     Args:
@@ -95,7 +101,11 @@ def prefill(model: ModelForStreams, requests: Sequence[TurnRequest]) -> torch.Te
 
 @torch.no_grad()
 def decode(
-    model: ModelForStreams, batch: PackedBatch, token_ids: torch.Tensor, positions: torch.Tensor, faster: Any = None
+    model: interfaces.ModelForStreams,
+    batch: PackedBatch,
+    token_ids: torch.Tensor,
+    positions: torch.Tensor,
+    faster: Any = None,
 ) -> torch.Tensor:
     """Run a token of each stream of a batch; the caches count it, `StreamState.append_token` does the rest.
 
@@ -117,7 +127,7 @@ def decode(
     return logits
 
 
-def make_room(model: ModelForStreams, request: TurnRequest, options: StreamOptions) -> None:
+def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: StreamOptions) -> None:
     """Evict from a stream's context what its next turn must not see any more, as its window says.
 
     Args:
@@ -144,7 +154,7 @@ def make_room(model: ModelForStreams, request: TurnRequest, options: StreamOptio
     request.begin()
 
 
-def _reprefilled(model: ModelForStreams, request: TurnRequest, kept: Sequence[bool]) -> StreamState:
+def _reprefilled(model: interfaces.ModelForStreams, request: TurnRequest, kept: Sequence[bool]) -> StreamState:
     """Return a new state whose context is the kept spans of text, prefilled anew; the old one stays as it is."""
     state, at = request.state, 0
     token_ids: list[int] = []
@@ -159,7 +169,7 @@ def _reprefilled(model: ModelForStreams, request: TurnRequest, kept: Sequence[bo
     return again
 
 
-def _extend(model: ModelForStreams, request: TurnRequest) -> tuple[list[int], torch.Tensor]:
+def _extend(model: interfaces.ModelForStreams, request: TurnRequest) -> tuple[list[int], torch.Tensor]:
     """Advance positions and spans of a state by what is prefilled; return that: tokens and positions (3, tokens)."""
     config, state, processor = model.config, request.state, request.processor
     token_ids, n_closing = state.pending_ids + request.prompt_ids, len(state.pending_ids) + processor.n_joint_tokens
@@ -209,7 +219,7 @@ def _parts(types: list[int], n_closing: int, vision_first: int | None) -> list[t
     return [part for part in parts if part[1] < part[2]]
 
 
-def _check_room(model: ModelForStreams, at: int, needed: int) -> None:
+def _check_room(model: interfaces.ModelForStreams, at: int, needed: int) -> None:
     limit = model.config.text_config.max_position_embeddings
     if needed > limit:
         raise ContextFullError(
@@ -219,7 +229,7 @@ def _check_room(model: ModelForStreams, at: int, needed: int) -> None:
         )
 
 
-def _video_inputs(model: ModelForStreams, requests: Sequence[TurnRequest]) -> dict[str, torch.Tensor]:
+def _video_inputs(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) -> dict[str, torch.Tensor]:
     """Return what the model's body takes beside tokens: the patches and grids of the requests with frames."""
     videos = [(each.frames, each.processor.video_processor) for each in requests if each.frames is not None]
     if not videos:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,12 +14,14 @@ from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
 from .generation import generate
 from .grammar import TURN_FRAMES, FirstTexts, first_texts
-from .interfaces import ModelForStreams, ProcessorForStreams
 from .kv_cache import KVCache, KVCachePool
 from .model_runner import check_streamable, make_room, new_kv_cache_pool
 from .sampling import Sampler
 from .stream_options import StreamOptions, check_number
 from .turn import CommentarySegment, TurnRequest
+
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
 
 LARGE_FRAME_PX = 728, 1288  # (H, W): as many tokens a frame as there may be
 
@@ -49,8 +51,8 @@ class CommentaryStream:
 
     def __init__(
         self,
-        model: ModelForStreams,
-        processor: ProcessorForStreams,
+        model: interfaces.ModelForStreams,
+        processor: interfaces.ProcessorForStreams,
         options: StreamOptions,
         memory: KVCachePool | None = None,
     ):

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from .context import ContextFullError
 from .frames import frame_batches
-from .interfaces import ModelForStreams, ProcessorForStreams
-from .prefetch import read_ahead
 from .stream import CommentarySegment, CommentaryStream
 from .stream_options import StreamOptions, stream_options
-from .video_reader import iter_chunks, probe_video
+from .video_file import read_clock_start_s
+from .video_sampling import iter_frames
+
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
+
+
+def read_file(
+    path: str | os.PathLike, start_s: float | None, end_s: float | None, prepare: Callable[[torch.Tensor], Any]
+) -> Iterator[tuple[Any, list[float]]]:
+    """Return an iterator over what a stream is pushed of a file: prepared frames, and their times in seconds.
+
+    Args:
+        path: a file that PyAV reads; it is looked at when this is called.
+        start_s, end_s: which part, in seconds from what a player shows as 0:00, as are the times given.
+        prepare: makes of frames, uint8 (T, 3, H, W), what is pushed.
+    """
+    frames = iter_frames(path, start_s, end_s, origin_s=read_clock_start_s(path))
+    return ((prepare(item.frame[None]), [item.time_s]) for item in frames)
 
 
 class StreamingMixin:
@@ -22,14 +41,16 @@ class StreamingMixin:
             how many tokens will be read; itself `None` where there is none.
         attend_causal: a faster attention from a turn's tokens, given query, keys, values and scale as `PackedBatch` has
             them; returns `None` where it is none, and is itself `None` where there is none.
+        read_file: as the function of this name; a better reader may take its place.
     """
 
     decode_step: Callable | None = None
     attend_causal: Callable | None = None
+    read_file: Callable[..., Iterable] = staticmethod(read_file)
 
     def start_stream(
-        self: ModelForStreams,
-        processor: ProcessorForStreams,
+        self: interfaces.ModelForStreams,
+        processor: interfaces.ProcessorForStreams,
         options: StreamOptions | None = None,
         **keywords,
     ) -> CommentaryStream:
@@ -46,8 +67,8 @@ class StreamingMixin:
         return CommentaryStream(self, processor, stream_options(options, keywords))
 
     def stream_generate(
-        self: ModelForStreams,
-        processor: ProcessorForStreams,
+        self: interfaces.ModelForStreams,
+        processor: interfaces.ProcessorForStreams,
         video: str | os.PathLike | Iterable,
         start_s: float | None = None,
         end_s: float | None = None,
@@ -73,8 +94,7 @@ class StreamingMixin:
         """
         stream = CommentaryStream(self, processor, stream_options(options, keywords))
         if isinstance(video, str | os.PathLike):
-            in_file = iter_chunks(video, start_s, end_s, origin_s=probe_video(video).clock_start_s)
-            chunks: Iterable = read_ahead((stream.prepare(c.frames), c.timestamps_s) for c in in_file)
+            chunks: Iterable = self.read_file(video, start_s, end_s, stream.prepare)
         elif start_s is not None or end_s is not None:
             raise ValueError("start_s and end_s need a file: cut the frames before passing them")
         else:

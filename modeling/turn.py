@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
 from .context import StreamState
-from .interfaces import ProcessorForStreams
 from .sampling import Sampler
+
+if TYPE_CHECKING:
+    from . import interfaces  # this form keeps the file out of a model's folder
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class TurnRequest:
     """
 
     state: StreamState
-    processor: ProcessorForStreams
+    processor: interfaces.ProcessorForStreams
     sampler: Sampler
     prompt_ids: list[int]
     stop_ids: frozenset[int] = frozenset()

@@ -1,34 +1,149 @@
-"""Opens video files with PyAV and decodes them past damage, with exact times."""
+"""Opens video files with PyAV, and decodes what a player would show, upright and with exact times.
 
-import itertools
-import math
+All frames from the file's first on are decoded; what is damaged is left out and counted.
+"""
+
+from __future__ import annotations
+
 import os
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from .video_open import (
-    CONTAINER_TICKS,
-    VideoReadError,
-    VideoReadWarning,
-    clock_start,
-    demuxed,
-    find_video_stream,
-    import_av,
-    open_video,
-)
-from .video_times import BestEffort, SteadyClock, usual_duration
+# The unit of a container's times, in fractions of a second.
+CONTAINER_TICKS = 1_000_000
+# A step of the file's times that is longer than this, in seconds, is damage.
+MAX_GAP_S = 3600
+# How long a picture stays when nothing says.
+FALLBACK_DURATION_S = Fraction(1, 25)
 
-# A file whose packets end this long before its header says is reported as cut short.
-_MISSING_TAIL_S = Fraction(1)
-# A start this far into the file is worth a seek; closer ones are decoded up to.
-_SEEK_FROM_S = 10
-# How far before the wanted time a seek aims, one try after the other; some containers land after the point aimed at.
-_SEEK_MARGINS_S = (1, 20)
+
+class VideoReadError(ValueError):
+    """The file cannot be read as a video, or holds no frame in the range asked for."""
+
+
+class NoDecoderError(VideoReadError):
+    """The file's video is in a format that FFmpeg, as it is here, cannot decode."""
+
+
+class VideoReadWarning(UserWarning):
+    """The file is damaged: only part of it could be decoded."""
+
+
+def import_av() -> Any:
+    """Return PyAV, or raise an ImportError that says how to get it."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("reading video files needs PyAV: pip install av") from error
+    return av
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Raise FileNotFoundError or VideoReadError unless `path` is there and no folder."""
+    if Path(path).is_dir():
+        raise VideoReadError(f"{path} is a folder: expected a video file")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such file: {path}")
+
+
+def file_url(path: str | os.PathLike) -> str:
+    """Return what PyAV is given for a path: FFmpeg takes `10:30.mp4` for an address of protocol `10`."""
+    return f"file:{os.fsdecode(path)}"
+
+
+def open_video(path: str | os.PathLike) -> Any:
+    """Open a file for reading as an `av` input container; use it in a `with` statement.
+
+    Raises:
+        FileNotFoundError: no such file.
+        VideoReadError: FFmpeg cannot make sense of it.
+        ImportError: PyAV is not installed.
+    """
+    av = import_av()
+    check_file(path)
+    try:
+        container = av.open(file_url(path), metadata_errors="replace")
+    except Exception as error:  # whatever PyAV makes of damage: by far not all of it is an FFmpegError
+        raise VideoReadError(f"{path} is not a video file that can be read: {reason_of(error)}") from error
+    if container.format.name == "tty":  # FFmpeg "plays" any text file as a recorded terminal session
+        container.close()
+        raise VideoReadError(f"{path} is a text file, not a video")
+    # Without this, FFmpeg gives as many times as it can; with it, PyAV has it make up those that are missing, wrongly
+    # where pictures are stored in another order than shown (AVI).
+    container.flags &= ~av.container.Flags.gen_pts.value
+    return container
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error of PyAV says, in one line."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def choose_video(container: Any) -> Any | None:
+    """Return the video stream of an open file that a player would choose: by default flag, then size and length.
+
+    Returns:
+        `None` if there is none that can be decoded. Cover pictures and thumbnails are no video.
+    """
+    streams = [stream for stream in container.streams.video if stream.codec_context and not _is_cover(stream)]
+    if container.format.name == "hls":
+        return next(iter(streams), None)  # players begin with the first quality of a playlist
+    default, usual = import_av().stream.Disposition.default, container.streams.best("video")
+
+    def rank(stream: Any) -> tuple:
+        n_pixels = stream.codec_context.width * stream.codec_context.height
+        is_default = bool(stream.disposition & default)
+        return stream.frames != 1, is_default, n_pixels, stream.frames, stream is usual
+
+    return max(streams, key=rank, default=None)
+
+
+def _is_cover(stream: Any) -> bool:
+    kinds = import_av().stream.Disposition
+    return bool(stream.disposition & (kinds.attached_pic | kinds.timed_thumbnails))
+
+
+def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
+    """Return the video stream of an open file that a player would choose, set to decode with threads.
+
+    Raises:
+        NoDecoderError: there are only such that FFmpeg cannot decode.
+        VideoReadError: there is none.
+    """
+    stream = choose_video(container)
+    if stream is not None:
+        # FFmpeg passes over damage to VP8 where it decodes several frames at once, and over the end of a damaged slice
+        # of H.264 unless it is told to be strict; what it gives is the same.
+        codec = stream.codec_context
+        stream.thread_type = "SLICE" if codec.name == "vp8" else "AUTO"
+        if codec.name == "h264":
+            codec.options = {**codec.options, "err_detect": "aggressive"}
+        return stream
+    if any(s.codec_context is None and not _is_cover(s) for s in container.streams.video):
+        raise NoDecoderError(
+            f"{path} has a video stream in a format that cannot be decoded here, or its description is damaged: "
+            "convert it with the program that made it"
+        )
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise VideoReadError(f"{path} has no video stream to watch (it holds: {kinds})")
+
+
+def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
+    """Return the earliest time over all streams by an open file's header, in seconds: what players show as 0:00."""
+    if container.start_time is None:
+        return default
+    start = Fraction(container.start_time, CONTAINER_TICKS)
+    # The header's is rounded to its ticks; that of the stream which begins there is exact.
+    starts = (stream.start_time * stream.time_base for stream in container.streams if stream.start_time is not None)
+    nearest = min(starts, key=lambda time: abs(time - start), default=start)
+    return nearest if abs(nearest - start) * CONTAINER_TICKS <= 1 else start
 
 
 class Orientation(NamedTuple):
@@ -37,88 +152,6 @@ class Orientation(NamedTuple):
     transpose: bool = False
     flip_horizontal: bool = False
     flip_vertical: bool = False
-
-    @property
-    def rotation_deg(self) -> int:
-        """Return the counter-clockwise rotation in it: 0, 90, 180 or 270."""
-        if self.transpose:
-            return 90 if self.flip_vertical else 270
-        return 180 if self.flip_vertical else 0
-
-
-class TimedFrame(NamedTuple):
-    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen."""
-
-    time: Fraction
-    frame: Any
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video file says about itself, and its first frame.
-
-    Attributes:
-        duration_s: length of the video in seconds by its header, which is an estimate; `None` if it does not say.
-            `measure_duration` finds it.
-        clock_start_s: the file's earliest time over all its streams; what players show as 0:00. A time on the
-            player's clock plus this is one on the file's.
-        first_pts_s: presentation time of the first decodable frame.
-        width, height: size as displayed (after rotation), in pixels.
-        frame_rate: average frames per second by its header, `None` if it does not say.
-        orientation: what turns the stored picture into the displayed one.
-        codec: name of the video codec.
-        has_audio: whether there is an audio stream.
-    """
-
-    duration_s: float | None
-    clock_start_s: float
-    first_pts_s: float
-    width: int
-    height: int
-    frame_rate: float | None
-    orientation: Orientation
-    codec: str
-    has_audio: bool
-
-    @property
-    def rotation_deg(self) -> int:
-        """Counter-clockwise rotation from stored to displayed picture: 0, 90, 180 or 270."""
-        return self.orientation.rotation_deg
-
-
-def probe_video(path: str | os.PathLike) -> VideoInfo:
-    """Read a video's header and decode its first frame.
-
-    Raises:
-        FileNotFoundError: no such file.
-        VideoReadError: not a video, or no frame can be decoded.
-        ImportError: PyAV is not installed.
-    """
-    with VideoSource(path) as source:
-        first = next(source.frames(), None)
-        if first is None:
-            raise nothing_decoded(path)
-        stream, container = source.stream, source.container
-        orientation = display_orientation(first.frame)
-        size = (first.frame.width, first.frame.height)
-        width, height = size[::-1] if orientation.transpose else size
-        duration = None
-        if stream.duration is not None:
-            duration = float(stream.duration * stream.time_base)
-        elif (end := source.header_end) is not None:
-            duration = float(end - source.clock_start())
-        rate = stream.average_rate or stream.guessed_rate
-        return VideoInfo(
-            duration_s=duration,
-            clock_start_s=float(source.clock_start(default=first.time)),
-            first_pts_s=float(first.time),
-            width=width,
-            height=height,
-            frame_rate=float(rate) if rate else None,
-            orientation=orientation,
-            codec=stream.codec_context.name,
-            has_audio=bool(container.streams.audio),
-        )
 
 
 def display_orientation(frame: Any) -> Orientation:
@@ -133,42 +166,43 @@ def display_orientation(frame: Any) -> Orientation:
     return Orientation(flip_horizontal=a < 0, flip_vertical=d < 0)
 
 
-def frame_to_rgb(
-    frame: Any,
-    orientation: Orientation | None = None,
-    stored_size_px: tuple[int, int] | None = None,
-) -> torch.Tensor:
+def frame_to_rgb(frame: Any, orientation: Orientation, stored_size_px: tuple[int, int]) -> Tensor:
     """Convert a decoded PyAV frame to an upright RGB tensor.
 
     Args:
         frame: an `av.VideoFrame` in any pixel format.
-        orientation: what to do to the stored picture; `None`: nothing.
-        stored_size_px: (width, height) to resize the stored picture to; `None` keeps its own.
+        orientation: what to do to the stored picture.
+        stored_size_px: (width, height) to resize the stored picture to.
 
     Returns:
         uint8 tensor `(3, height, width)`, contiguous, sharing no memory with the frame.
     """
-    orientation = orientation or Orientation()
-    width, height = stored_size_px or (frame.width, frame.height)
+    from torch import from_numpy  # here: who asks for times or sound alone need not wait for it
+
+    width, height = stored_size_px
     array = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
-    image = torch.from_numpy(array).permute(2, 0, 1)
+    image = from_numpy(array).permute(2, 0, 1)
     if orientation.transpose:
         image = image.transpose(1, 2)
-    if orientation.flip_horizontal:
-        image = image.flip(2)
-    if orientation.flip_vertical:
-        image = image.flip(1)
-    return image.contiguous()
+    axes = [axis for axis, flips in ((2, orientation.flip_horizontal), (1, orientation.flip_vertical)) if flips]
+    return (image.flip(axes) if axes else image).contiguous()
+
+
+class TimedFrame(NamedTuple):
+    """A decoded `av.VideoFrame` and the exact time in seconds at which it appears on screen."""
+
+    time: Fraction
+    frame: Any
 
 
 class VideoSource:
-    """One pass over a file: its decoded frames with exact times, past damage, which is counted.
+    """One pass over a file: its decoded frames with exact times.
 
     Args:
         path: a video file.
 
     Attributes:
-        header_end: when the longest stream ends by the header, an estimate, in seconds; `None` if it does not say.
+        n_damaged: spots that were left out or patched.
 
     Raises:
         FileNotFoundError: no such file.
@@ -184,91 +218,48 @@ class VideoSource:
         except BaseException:
             self.container.close()
             raise
-        self.clock: SteadyClock[Fraction] = SteadyClock(usual_duration(self.stream))
         self.n_damaged = 0
-        self.header_end = self._end_by_header()
-        self._best_effort = BestEffort()
-        self._broke_off = False
-        self._reached = Fraction(0)
-
-    @classmethod
-    def open_before(
-        cls, path: str | os.PathLike, start: Fraction | None, **options: Any
-    ) -> tuple[Self, Iterator[TimedFrame]]:
-        """Open a file, with its frames from before `start` (seconds) on: by a seek where that is exact.
-
-        Args:
-            path: a video file.
-            start: `None`: from the first frame on.
-            **options: of the class.
-        """
-        for margin_s in _SEEK_MARGINS_S:
-            if start is None:
-                break
-            source = cls(path, **options)
-            # What lies past the end by the header is past a jump of times that is damage, or the header is wrong.
-            is_far = start - source.clock_start() >= _SEEK_FROM_S and start <= (source.header_end or start)
-            if not is_far or not source.may_seek():
-                return source, source.frames()
-            frames = source.frames_before(start, margin_s)
-            if frames is not None:
-                return source, frames
-            source.close()
-        source = cls(path, **options)
-        return source, source.frames()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""
         self.container.close()
 
-    def clock_start(self, default: Fraction = Fraction(0)) -> Fraction:
-        """Return the earliest time over all streams by the header, in seconds."""
-        return clock_start(self.container, default)
-
-    def may_seek(self) -> bool:
-        """Return whether a time leads to one position in the file: where its index names all of its pictures."""
-        name = self.container.format.name
-        return self.stream.frames > 0 and (name == "avi" or "mp4" in name)
-
     def frames(self) -> Iterator[TimedFrame]:
-        """Yield the frames from here on, in order of time."""
+        """Yield the frames from here on, in order of time; those that come with a time in the past are left out.
+
+        Raises:
+            VideoReadError: the times jump ahead so far that it is damage.
+        """
+        last: Fraction | None = None
         for packet in self.packets():
             for frame in self.decode(packet):
+                ticks = frame.dts if frame.pts is None else frame.pts
+                time = ticks * (frame.time_base or self.stream.time_base) if ticks is not None else None
+                if time is None:
+                    time = Fraction(0) if last is None else last + usual_duration(self.stream)
                 self.n_damaged += frame.is_corrupt
-                time = self.settle(self.time_by_file(frame))
-                if time is not None:
-                    yield TimedFrame(time, frame)
+                if last is not None and time - last > MAX_GAP_S:
+                    jump = f"from {float(last):.1f} to {float(time):.1f} s"
+                    raise VideoReadError(f"{self.path} is damaged: its times jump {jump}; have it written anew")
+                if last is not None and time < last:
+                    self.n_damaged += 1
+                    continue
+                last = time
+                yield TimedFrame(time, frame)
 
     def packets(self) -> Iterator[Any]:
-        """Yield the video's packets, the flushing one last (`None`) even where reading breaks off."""
-        flushed = False
-        # All streams are read: how far the others reach tells a cut file from a short picture.
-        for packet in demuxed(self.container, self._break_off):
-            self.note(packet)
-            if packet.stream is self.stream:
-                flushed = packet.size == 0
-                yield packet
-        if not flushed:
-            yield None
-
-    def note(self, packet: Any) -> None:
-        """Take account of a packet of any stream."""
-        if packet.size and (end := packet_end(packet)) is not None:
-            self._reached = max(self._reached, end)
-
-    def reached(self) -> Fraction:
-        """Return how far the longest stream was read, in seconds."""
-        return self._reached
+        """Yield the video's packets, at the end of what can be read the flushing one (`None`)."""
+        try:
+            yield from self.container.demux(self.stream)
+        except IndexError:
+            pass  # PyAV reads all, then trips over streams that began after it opened the file
+        except Exception:  # whatever PyAV makes of damage
+            self.n_damaged += 1
+        yield None
 
     def decode(self, packet: Any) -> list[Any]:
         """Return the frames that a packet completes."""
-        self.n_damaged += self._broke_off if packet is None else packet.is_corrupt
+        self.n_damaged += packet is not None and packet.is_corrupt
         try:
             return self.stream.decode(packet)
         except import_av().error.EOFError:
@@ -277,77 +268,62 @@ class VideoSource:
             self.n_damaged += 1
             return []
 
-    def time_by_file(self, frame: Any) -> Fraction | None:
-        """Return when a decoded frame appears as the file says, in seconds; `None` if it does not say."""
-        ticks = self._best_effort.ticks_of(frame.pts, frame.dts)
-        return None if ticks is None else ticks * (frame.time_base or self.stream.time_base)
-
-    def settle(self, time: Fraction | None) -> Fraction | None:
-        """Return when the next frame appears that the file says to appear at `time`; `None`: it lies in the past."""
-        return self.clock.settle(time)
-
-    def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
-        """Seek to `margin_s` before `start` (seconds), and return the frames from a key frame before `start` on.
-
-        Returns:
-            `None` if the file did not go to such a position: use another source then.
-        """
-        try:
-            ticks = math.floor((start - margin_s) / self.stream.time_base)
-            self.container.seek(ticks, stream=self.stream)
-        except Exception:  # whatever PyAV makes of damage
-            return None
-        frames = self.frames()
-        # What comes ahead of the first key frame may lack the pictures it refers to.
-        key = next((timed for timed in frames if timed.frame.key_frame), None)
-        self.n_damaged = 0
-        return itertools.chain([key], frames) if key and key.time < start else None
+    def damage(self) -> list[str]:
+        """Return what was found damaged so far, for a message."""
+        return [f"{self.n_damaged} damaged spot(s) were skipped or patched"] if self.n_damaged else []
 
     def display_end(self, shown: TimedFrame) -> Fraction:
         """Return when the file's last frame leaves the screen, in seconds."""
         duration = (shown.frame.duration or 0) * (shown.frame.time_base or self.stream.time_base)
-        return shown.time + self.clock.length(shown.time, duration)
-
-    def damage(self, at_end: bool) -> list[str]:
-        """Return what was found damaged, for a message; a missing tail only shows `at_end` of the file."""
-        damage = []
-        if at_end and self.header_end is not None and self.header_end - self.reached() > _MISSING_TAIL_S:
-            damage.append(f"it is cut short (by its header it ends at {float(self.header_end):.1f} s)")
-        if self.n_damaged:
-            damage.append(f"{self.n_damaged} damaged spot(s) were skipped or patched")
-        return damage + self.clock.faults()
-
-    def warn_of_damage(self, first: Fraction, last_end: Fraction, at_end: bool) -> None:
-        """Warn of what could not be decoded.
-
-        Args:
-            first, last_end: the range in seconds that could.
-            at_end: whether the file was read to its end, where a missing tail shows.
-        """
-        if damage := self.damage(at_end):
-            decoded = f"{max(float(last_end - first), 0):.1f} s of video were decoded"
-            message = f"{self.path}: {decoded}, up to {float(last_end):.1f} s: {'; '.join(damage)}"
-            warnings.warn(message, VideoReadWarning, stacklevel=4)
-
-    def _end_by_header(self) -> Fraction | None:
-        if self.container.duration is None:
-            return None
-        # Matroska counts its duration from 0, the others from where they start.
-        starts_at_0 = "matroska" in self.container.format.name
-        start = Fraction(0) if starts_at_0 else self.clock_start()
-        return start + Fraction(self.container.duration, CONTAINER_TICKS)
-
-    def _break_off(self) -> None:
-        self._broke_off = True
+        return shown.time + (duration if duration > 0 else usual_duration(self.stream))
 
 
-def packet_end(packet: Any) -> Fraction | None:
-    """Return when what a packet holds is over, in seconds; `None` if it does not say."""
-    ticks = packet.dts if packet.pts is None else packet.pts
-    usual = usual_duration(packet.stream) / packet.time_base
-    return None if ticks is None else (ticks + (packet.duration or usual)) * packet.time_base
+def usual_duration(stream: Any) -> Fraction:
+    """Return how long a picture of an `av` stream usually stays, in seconds; a stand-in for streams of other kinds."""
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+    return 1 / rate if rate else FALLBACK_DURATION_S
+
+
+def warn_of_damage(path: str | os.PathLike, first: Fraction, last_end: Fraction, damage: Sequence[str]) -> None:
+    """Warn of `damage`, if there is any, in the part of a video from `first` to `last_end`, in seconds."""
+    if damage:
+        decoded = f"{max(float(last_end - first), 0):.1f} s of video were decoded, up to {float(last_end):.1f} s"
+        warnings.warn(f"{path}: {decoded}: {'; '.join(damage)}", VideoReadWarning, stacklevel=4)
 
 
 def nothing_decoded(path: str | os.PathLike) -> VideoReadError:
     """Return the error for a video stream of which nothing can be used."""
     return VideoReadError(f"{path} has a video stream, but not one frame of it could be decoded")
+
+
+def read_clock_start_s(path: str | os.PathLike) -> float:
+    """Return what a player shows as 0:00 of a video, in seconds on the file's clock; errors as of `VideoSource`."""
+    with closing(VideoSource(path)) as source:
+        return float(clock_start(source.container))
+
+
+class VideoTimes(NamedTuple):
+    """What a player shows as 0:00 of a video, when its first frame appears and when its last is over, in seconds."""
+
+    zero_s: float
+    first_s: float
+    end_s: float
+
+
+def read_times(path: str | os.PathLike) -> VideoTimes:
+    """Read a video's packets to the end, which headers only estimate; none is decoded.
+
+    Raises:
+        VideoReadError: it holds no frame; and as of `VideoSource`.
+    """
+    with closing(VideoSource(path)) as source:
+        unit, usual = source.stream.time_base, usual_duration(source.stream)
+        begins, ends = [], []
+        for packet in source.packets():
+            ticks = None if packet is None else packet.dts if packet.pts is None else packet.pts
+            if ticks is not None and packet.size and not packet.is_discard:
+                begins.append(ticks * unit)
+                ends.append(begins[-1] + (packet.duration * unit if packet.duration else usual))
+        if not begins:
+            raise VideoReadError(f"{path} has a video stream, but it holds no picture")
+        return VideoTimes(float(clock_start(source.container)), float(min(begins)), float(max(ends)))

@@ -8,34 +8,19 @@ import os
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from .frames import picture_tensor
 from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
-from .video_file import probe_video
-from .video_reader import SampledFrame, exact_number, iter_frames, measure_duration
+from .video_file import VideoTimes, read_times
+from .video_sampling import SampledFrame, exact_number, iter_frames
 
 _FETCH_TIMEOUT_S = 30.0
-
-
-class FrameResizer(Protocol):
-    """What is asked of a `LiveCCVideoProcessor`."""
-
-    def clip_limits(self, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None) -> Any:
-        """Return the pixel limits of a frame in a clip."""
-
-    def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
-        """Raise `ValueError` for frames that it does not take."""
-
-    def resized(
-        self, frames: torch.Tensor, min_pixels: int | None, max_pixels: int | None, do_resize: bool = True
-    ) -> torch.Tensor:
-        """Return frames in the size in which the model sees them."""
 
 
 @dataclass(frozen=True)
@@ -83,32 +68,37 @@ class LoadedVideo:
     Attributes:
         frames: uint8 (T, 3, H, W), RGB, resized.
         times_s: T sample times in seconds from what a player shows as 0:00.
-        fps: frames for each second.
     """
 
     frames: torch.Tensor
     times_s: list[float]
-    fps: float
 
     @property
     def metadata(self) -> dict[str, Any]:
         """What a processor's call is told of the frames as `video_metadata`: some backbones read when they are."""
-        n_frames = len(self.frames)
+        n_frames, fps = len(self.frames), frame_rate(self.times_s)
         return {
             "total_num_frames": n_frames,
-            "fps": self.fps,
+            "fps": fps,
             "frames_indices": list(range(n_frames)),
-            "duration": n_frames / self.fps,
+            "duration": n_frames / fps,
             "video_backend": "pyav",
         }
 
 
+def frame_rate(times_s: Sequence[float]) -> float:
+    """Return how many there are a second of frames that are spread evenly over time; of a single one, LiveCC's rate."""
+    length_s = times_s[-1] - times_s[0]
+    # Rounded, since labels are: what is a float's noise above 2 a second would make another label of a time.
+    return round((len(times_s) - 1) / length_s, 9) if length_s > 0 else float(FRAMES_PER_SECOND)
+
+
 def load_video(
     path: str | os.PathLike,
-    video_processor: FrameResizer,
+    video_processor: Any,
     options: LoadOptions | None = None,
     read: Callable[..., Generator[SampledFrame, None, None]] = iter_frames,
-    measure: Callable[[str], float] = measure_duration,
+    measure: Callable[[str], VideoTimes] = read_times,
 ) -> LoadedVideo:
     """Read a video as the model is asked about it.
 
@@ -117,10 +107,10 @@ def load_video(
 
     Args:
         path: a video file, or its http(s) address, from where it is fetched first.
-        video_processor: resizes the frames, within its limits and the budget of a clip.
+        video_processor: a `LiveCCVideoProcessor`; resizes frames, within its limits and the budget of a clip.
         options: a :class:`LoadOptions`.
         read: gives a file's frames, as :func:`iter_frames`.
-        measure: gives a file's length, as :func:`measure_duration`.
+        measure: gives a file's times, as :func:`read_times`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -136,40 +126,35 @@ def load_video(
             file.flush()
             return load_video(file.name, video_processor, options, read, measure)
     path = path.removeprefix("file://")
-    info = probe_video(path)
-    origin_s = info.clock_start_s
-    n_frames, fps = _plan(measure(path), info.first_pts_s - origin_s, options)
-    limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
+    times = measure(path)
+    n_frames, fps = _plan(times.end_s - times.zero_s, times.first_s - times.zero_s, options)
+    resize = _resizer(video_processor, n_frames, options)
     times_s: list[float] = []
     frames: list[torch.Tensor] = []
     source: torch.Tensor | None = None
-    with closing(read(path, options.start_s, options.end_s, fps, origin_s)) as sampled:
+    with closing(read(path, options.start_s, options.end_s, fps, times.zero_s)) as sampled:
         for item in sampled:
-            is_same = item.frame is source  # shown for longer
-            frames.append(frames[-1] if is_same else _resized(item.frame, limits, video_processor, options))
+            frames.append(frames[-1] if item.frame is source else resize(item.frame))  # else it is shown for longer
             source = item.frame
             times_s.append(item.time_s)
     if len(frames) > options.most:  # by rounding, or where times are damaged
         kept = torch.linspace(0, len(frames) - 1, options.most).round().long().tolist()
         times_s, frames = [times_s[i] for i in kept], [frames[i] for i in kept]
-    return LoadedVideo(torch.stack(frames), times_s, fps)
+    return LoadedVideo(torch.stack(frames), times_s)
 
 
-def load_pictures(paths: list[str], video_processor: FrameResizer, options: LoadOptions | None = None) -> LoadedVideo:
+def load_pictures(paths: Sequence[str], video_processor: Any, options: LoadOptions) -> LoadedVideo:
     """Read a video that is given as picture files, which are taken as they are, in the size of the first.
 
     Raises:
-        ValueError: if there are none, or one cannot be read.
+        ValueError: if one cannot be read.
     """
-    options = options or LoadOptions()
-    if not paths:
-        raise ValueError("a video is an empty list: expected a file, or picture files")
     first = read_picture(paths[0])
     pictures = [first, *(read_picture(path).resize(first.size) for path in paths[1:])]
-    limits = video_processor.clip_limits(len(pictures), options.min_pixels, options.max_pixels)
-    frames = [_resized(picture_tensor(picture), limits, video_processor, options) for picture in pictures]
-    fps = float(options.fps or FRAMES_PER_SECOND)
-    return LoadedVideo(torch.stack(frames), [n / fps for n in range(len(frames))], fps)
+    resize = _resizer(video_processor, len(pictures), options)
+    fps = options.fps or FRAMES_PER_SECOND
+    frames = [resize(picture_tensor(picture)) for picture in pictures]
+    return LoadedVideo(torch.stack(frames), [n / fps for n in range(len(frames))])
 
 
 def read_picture(path: str | os.PathLike):
@@ -195,7 +180,7 @@ def read_picture(path: str | os.PathLike):
 
 def _plan(duration_s: float, first_s: float, options: LoadOptions) -> tuple[int, float]:
     """Return how many frames a video has, whose first appears at `first_s`, and how many for each second."""
-    fps = float(options.fps or FRAMES_PER_SECOND)
+    fps = options.fps or FRAMES_PER_SECOND
     first_s = max(first_s, options.start_s or -math.inf)
     end_s = min(duration_s, math.inf if options.end_s is None else options.end_s)
     length_s = max(end_s - first_s, 1e-3)  # what lies outside of the video, the reader says
@@ -204,6 +189,12 @@ def _plan(duration_s: float, first_s: float, options: LoadOptions) -> tuple[int,
     return max(math.ceil(length_s * fps), 1), fps
 
 
-def _resized(frame: torch.Tensor, limits, video_processor: FrameResizer, options: LoadOptions) -> torch.Tensor:
-    video_processor.check_frames(frame[None], options.do_resize)
-    return video_processor.resized(frame[None], limits.shortest_edge, limits.longest_edge, options.do_resize)[0]
+def _resizer(video_processor: Any, n_frames: int, options: LoadOptions) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what resizes a frame (3, H, W) of a clip."""
+    limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
+
+    def resized(frame: torch.Tensor) -> torch.Tensor:
+        video_processor.check_frames(frame[None], options.do_resize)
+        return video_processor.resized(frame[None], limits.shortest_edge, limits.longest_edge, options.do_resize)[0]
+
+    return resized

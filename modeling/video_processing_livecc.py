@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from .configuration_livecc import LiveCCConfig  # noqa: F401, checks transformers' version first # isort: skip
@@ -32,6 +34,9 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         **kwargs: as in the base class. Limits, mean and deviation that are not given are those of the backbone that has
             this `patch_size` (14: Qwen2-VL and Qwen2.5-VL, 16: Qwen3-VL).
 
+    Attributes:
+        load_file: reads a file, as `load_video` does; a better reader may take its place.
+
     Raises:
         ValueError: if no backbone has patches of this size.
     """
@@ -42,6 +47,7 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
     }
     # Per-frame limits only: the budget of a whole clip is the caller's (grammar.frame_pixel_budget).
     cap_pixels_per_frame = False
+    load_file: Callable[..., LoadedVideo] = staticmethod(load_video)
 
     def __init__(self, **kwargs):
         backbone = find_backbone(backbone_of_patches(kwargs.get("patch_size")))
@@ -63,31 +69,19 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             video_processor_dict = {k: v for k, v in video_processor_dict.items() if k not in limits}
         return super().from_dict(video_processor_dict, **kwargs)
 
-    def frames_to_patches(
-        self,
-        frames: torch.Tensor,
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
-        do_resize: bool = True,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def to_dict(self) -> dict:
+        """As the base class; which reader reads files is not saved."""
+        return {name: value for name, value in super().to_dict().items() if name != "load_file"}
+
+    def frames_to_patches(self, frames: torch.Tensor, *limits, **options) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn the frames of one video (or of one turn) into the vision tower's input.
 
-        The same steps as a call of the processor, without its bookkeeping: this runs once a turn.
-
-        Args:
-            frames: uint8 (T, 3, H, W); an odd T repeats the last frame.
-            min_pixels: fewest pixels of a resized frame, default `size["shortest_edge"]`.
-            max_pixels: most pixels of a resized frame, default `size["longest_edge"]`; it wins over the default
-                `min_pixels`.
-            do_resize: `False` for frames whose sides are multiples of `factor` already.
+        The same steps as a call of the processor, without its bookkeeping; arguments and errors as :meth:`resized`.
 
         Returns:
             patches of shape (t * h * w, 3 * 2 * `patch_size`²) in float32, and the grid (1, 3) of t, h, w in patches.
-
-        Raises:
-            ValueError: if the limits contradict each other, or unresized frames have other sides.
         """
-        frames = self.resized(frames, min_pixels, max_pixels, do_resize)
+        frames = self.resized(frames, *limits, **options)
         return self.cut(frames[None])[0], torch.tensor([self.grid(frames)])
 
     @property
@@ -126,10 +120,20 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
         max_pixels: int | None = None,
         do_resize: bool = True,
     ) -> torch.Tensor:
-        """Return frames in the size in which they are cut into patches; arguments as :meth:`frames_to_patches`.
+        """Return frames in the size in which they are cut into patches.
+
+        Args:
+            frames: uint8 (T, 3, H, W).
+            min_pixels: fewest pixels of a resized frame, default `size["shortest_edge"]`.
+            max_pixels: most pixels of a resized frame, default `size["longest_edge"]`; it wins over the default
+                `min_pixels`.
+            do_resize: `False` for frames whose sides are multiples of `factor` already.
 
         Returns:
             uint8 (T, 3, H, W), H and W multiples of `factor`; frames that have that size already as they are.
+
+        Raises:
+            ValueError: if the limits contradict each other, or unresized frames have other sides.
         """
         if not do_resize:
             self.check_unresized(frames)
@@ -152,15 +156,13 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
             if kwargs.get("video_metadata") is None and kwargs.get("do_sample_frames") is None:
                 kwargs["do_sample_frames"] = False  # nothing says their rate; Qwen3-VL's published settings sample
             return super().preprocess(videos, **kwargs)
-        size = dict(kwargs.pop("size", None) or {})
-        do_resize = kwargs.pop("do_resize", None)
+        size, do_resize = kwargs.pop("size", None) or {}, kwargs.pop("do_resize", None)
+        chosen = {name: kwargs.pop(name, None) for name in ("fps", "max_frames", "num_frames")}
         options = LoadOptions(
-            fps=kwargs.pop("fps", None),
-            max_frames=kwargs.pop("max_frames", None),
-            num_frames=kwargs.pop("num_frames", None),
             min_pixels=kwargs.pop("min_pixels", None) or size.get("shortest_edge"),
             max_pixels=kwargs.pop("max_pixels", None) or size.get("longest_edge"),
             do_resize=self.do_resize if do_resize is None else do_resize,
+            **chosen,
         )
         loaded = [self._loaded(video, options) for video in listed]
         metadata = [video.metadata for video in loaded]
@@ -169,21 +171,38 @@ class LiveCCVideoProcessor(Qwen2VLVideoProcessor):
 
     def _loaded(self, video, options: LoadOptions) -> LoadedVideo:
         if isinstance(video, str):
-            return load_video(video, self, options)
+            return self.load_file(video, self, options)
         if _is_file(video):
-            return load_pictures(list(video), self, options)
+            return load_pictures(video, self, options)
         frames = as_tensor(video)  # beside files
         self.check_frames(frames, options.do_resize)
         resized = self.resized(frames, options.min_pixels, options.max_pixels, options.do_resize)
-        fps = float(options.fps or FRAMES_PER_SECOND)
-        return LoadedVideo(resized, [n / fps for n in range(len(frames))], fps)
+        return LoadedVideo(resized, [n / (options.fps or FRAMES_PER_SECOND) for n in range(len(frames))])
+
+    def _preprocess(self, videos, **kwargs):
+        """As the base class, with a clear error for frames that cannot be cut and are not to be resized."""
+        for frames in () if kwargs.get("do_resize", True) else videos:
+            self.check_unresized(frames)
+        return super()._preprocess(videos, **kwargs)
 
     def clip_limits(self, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None) -> SizeDict:
-        """Return the pixel limits of a frame in a clip; see :func:`clip_limits`."""
-        return clip_limits(self, n_frames, min_pixels, max_pixels)
+        """Return the pixel limits of a frame in a clip: what is given, else the clip's share of the token budget.
+
+        Args:
+            n_frames: frames of the clip, which share the budget (`grammar.frame_pixel_budget`).
+            min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
+
+        Raises:
+            ValueError: if the limits contradict each other.
+        """
+        if max_pixels is None:
+            own = resize_limits(self)
+            share = min(frame_pixel_budget(n_frames, self.pixels_per_token), own.longest_edge)
+            max_pixels = max(share, own.shortest_edge, min_pixels or 0)
+        return resize_limits(self, min_pixels, max_pixels)
 
     def check_frames(self, frames: torch.Tensor, do_resize: bool = True) -> None:
-        """Raise `ValueError` if `frames` is not what :meth:`frames_to_patches` takes."""
+        """Raise `ValueError` if `frames` is not what :meth:`resized` takes."""
         if not isinstance(frames, torch.Tensor):
             raise ValueError(f"frames are of type {type(frames).__name__}: expected {EXPECTED}")
         if frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape[2:]:
@@ -241,7 +260,7 @@ def resize_limits(
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and (not is_number or not value > 0):
             raise ValueError(f"{name}={value!r:.80}: expected a positive number of pixels a frame")
-    least = _per_token(video_processor)
+    least = (video_processor.patch_size * video_processor.merge_size) ** 2
     if max_pixels is not None and max_pixels < least:
         raise ValueError(f"max_pixels={max_pixels} is less than a token: expected at least {least} pixels a frame")
     if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
@@ -253,30 +272,6 @@ def resize_limits(
     else:
         low = min(low, high)
     return SizeDict(shortest_edge=low, longest_edge=high)
-
-
-def _per_token(video_processor: Qwen2VLVideoProcessor) -> int:
-    return (video_processor.patch_size * video_processor.merge_size) ** 2
-
-
-def clip_limits(
-    video_processor: Qwen2VLVideoProcessor, n_frames: int, min_pixels: int | None = None, max_pixels: int | None = None
-) -> SizeDict:
-    """Return the pixel limits of a frame in a clip: what is given, else the clip's share of the token budget.
-
-    Args:
-        video_processor: its limits hold too.
-        n_frames: frames of the clip, which share the budget (`grammar.frame_pixel_budget`).
-        min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
-
-    Raises:
-        ValueError: if the limits contradict each other.
-    """
-    if max_pixels is None:
-        own = resize_limits(video_processor)
-        share = max(min(frame_pixel_budget(n_frames, _per_token(video_processor)), own.longest_edge), own.shortest_edge)
-        max_pixels = max(share, min_pixels or 0)
-    return resize_limits(video_processor, min_pixels, max_pixels)
 
 
 LiveCCVideoProcessor.register_for_auto_class()

@@ -14,8 +14,8 @@ from livecc_hf.data.dataset import open_data
 from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.data.sources import narrated  # noqa: F401 - registers the sources
 from livecc_hf.modeling.video_loading import LoadOptions, load_video
-from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.production.stages.talking_head import clip_frames
+from livecc_hf.video.reader import probe_video
 
 SIZE = EncodeOptions(min_pixels=96 * 64, max_pixels=112 * 84)
 LENGTH_S = 30

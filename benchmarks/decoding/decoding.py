@@ -13,7 +13,8 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable
-from fractions import Fraction
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,22 +30,11 @@ def read_from_the_start(path: Path, plan, video_processor):
     import torch
 
     from livecc_hf.data.media.clip_frames import resize_frame
-    from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
-    from livecc_hf.video.reader import exact_number, on_screen
+    from livecc_hf.modeling.video_sampling import iter_frames
 
-    images, first = [], exact_number("first_s", plan.first_s)
-    with VideoSource(path) as source:
-        for _appears, leaves, frame, at_end in on_screen(source, source.frames()):
-            image = None
-            while len(images) < plan.n_sampled:
-                sample = first + Fraction(len(images), 2)
-                if sample > leaves or (sample == leaves and at_end):
-                    break
-                image = resize_frame(frame_to_rgb(frame), plan, video_processor) if image is None else image
-                images.append(image)
-            if len(images) == plan.n_sampled:
-                break
-    return torch.stack(images)
+    with closing(iter_frames(path, plan.first_s, origin_s=plan.origin_s)) as sampled:
+        frames = islice(sampled, plan.n_sampled)
+        return torch.stack([resize_frame(each.frame, plan, video_processor) for each in frames])
 
 
 def measure(read: Callable, spans: list[tuple[float, float]], rounds: int) -> tuple[dict, list[int]]:

@@ -15,7 +15,6 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,21 +36,10 @@ ENCODERS = {
 
 
 def every_frame(path: Path) -> Iterator:
-    """Decode every frame, and yield those that the reader gives: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.modeling.video_file import VideoSource, frame_to_rgb
-    from livecc_hf.video.reader import on_screen
+    """Decode every frame, and return those that the reader gives: (RGB tensor, sample time in seconds)."""
+    from livecc_hf.modeling.video_sampling import iter_frames
 
-    first, count = None, 0
-    with VideoSource(path) as source:
-        for appears, leaves, frame, at_end in on_screen(source, source.frames()):
-            first = appears if first is None else first
-            sample = first + Fraction(count, SAMPLES_PER_S)
-            image = None
-            while sample < leaves or (sample == leaves and not at_end):
-                image = frame_to_rgb(frame) if image is None else image
-                yield image, float(sample)
-                count += 1
-                sample = first + Fraction(count, SAMPLES_PER_S)
+    return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
 
 def only_needed(path: Path) -> Iterator:

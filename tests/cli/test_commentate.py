@@ -26,8 +26,8 @@ from livecc_hf.captions.writers import clock
 from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.main import main
 from livecc_hf.modeling import CommentaryStream
-from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.utils.text import one_line
+from livecc_hf.video.reader import probe_video
 
 GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176", "--window", "none"]
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
 from senders import LiveServer
 
 from livecc_hf.cli.main import main
-from livecc_hf.modeling.video_reader import probe_video
+from livecc_hf.video.reader import probe_video
 
 GREEDY = ["--greedy", "--position-scheme", "reference", "--max-pixels", "50176", "--silence-threshold", "1"]
 

@@ -21,7 +21,7 @@ def _given_model():
 
 def _given_frames(seconds: int) -> tuple[torch.Tensor, list[float]]:
     """Frames of the reader's video, two a second, and their times."""
-    from livecc_hf.modeling.video_reader import iter_chunks
+    from livecc_hf.video.reader import iter_chunks
 
     chunks = list(iter_chunks("match.mp4"))
     return torch.cat([chunk.frames for chunk in chunks])[: 2 * seconds], [

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from livecc_hf.data.media.clip_frames import plan_frame_size
 from livecc_hf.modeling.frame_queue import FrameQueue
 from livecc_hf.modeling.frames import PreparedFrames, rgb_picture
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.pool import CommentaryPool
+from livecc_hf.video.reader import iter_chunks
 
 GREEDY = {"do_sample": False, "max_new_tokens": 4}
 SMALL = GREEDY | {"max_pixels": 50176}

@@ -138,6 +138,15 @@ def test_patches_equal_the_processor_call(processor):
         assert torch.equal(grid, stock["video_grid_thw"])
 
 
+def test_a_call_with_frames_that_cannot_be_cut_is_one_clear_error(processor):
+    frames = torch.zeros(4, 3, 56, 90, dtype=torch.uint8)
+    for shown in (frames, frames.numpy(), [frames]):
+        with pytest.raises(ValueError, match=r"frames are 90x56 pixels, .* both sides must be multiples of 28: resize"):
+            processor(text="<|video_pad|>", videos=shown, do_resize=False)
+    inputs = processor(text="<|video_pad|>", videos=frames[..., :84], do_resize=False, return_tensors="pt")
+    assert inputs["video_grid_thw"].tolist() == [[2, 4, 6]]
+
+
 def test_limits_of_a_video_file_are_kept(published_checkpoint, processor, tmp_path):
     own = StreamingProcessor(
         processor.image_processor,

@@ -3,17 +3,22 @@
 from fractions import Fraction
 
 import av
+import chosen
 import pytest
-from chosen import numbers
 from media import numbered_picture, write_tone, write_video
 
 from livecc_hf.captions.writers import Caption
-from livecc_hf.modeling.video_open import NoDecoderError, choose_video, open_video
-from livecc_hf.modeling.video_reader import VideoReadWarning, iter_frames, probe_video
+from livecc_hf.modeling import video_sampling
+from livecc_hf.modeling.video_file import NoDecoderError, VideoReadWarning, choose_video, open_video
+from livecc_hf.modeling.video_sampling import iter_frames
 from livecc_hf.rendering.overlay import burn_captions
+from livecc_hf.video import reader
+from livecc_hf.video.reader import probe_video
 from livecc_hf.video.sound import choose_sound
 
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
+numbers = chosen.numbers
+both_readers = pytest.mark.parametrize("by", [reader, video_sampling], ids=["package", "model"])
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.VideoReadWarning")
 
 DEFAULT = av.stream.Disposition.default
 DESCRIPTIONS = av.stream.Disposition.visual_impaired
@@ -95,7 +100,8 @@ def test_a_path_is_a_path(tmp_path, monkeypatch, name):
 
 class TestTimes:
     @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-    def test_of_avi_with_pictures_stored_out_of_order(self, tmp_path, codec):
+    @both_readers
+    def test_of_avi_with_pictures_stored_out_of_order(self, tmp_path, codec, by):
         """AVI says when pictures are decoded, not when they are shown."""
         path = write_video(
             tmp_path / "b.avi",
@@ -104,12 +110,13 @@ class TestTimes:
             clock=10,
             codec_options={"bf": "2", "g": "50"} | ({"preset": "medium"} if codec == "libx264" else {}),
         )
-        whole = [(round(f.pts_s * 10), number) for f, number in zip(iter_frames(path), numbers(path), strict=True)]
+        shown = zip(by.iter_frames(path), numbers(path, reader=by), strict=True)
+        whole = [(round(f.pts_s * 10), number) for f, number in shown]
         assert [number for _, number in whole][:5] == [0, 4, 9, 14, 19]
         delay = whole[0][0]
         assert all(tick == number + delay for tick, number in whole)
         start_s = 20 + delay / 10
-        assert numbers(path, start_s=start_s) == [number for tick, number in whole if number >= 199]
+        assert numbers(path, start_s=start_s, reader=by) == [number for tick, number in whole if number >= 199]
 
     def test_of_recordings_joined_end_to_end(self, tmp_path):
         """A time that the file has twice is never looked up: pictures do not depend on where reading begins."""
@@ -122,13 +129,16 @@ class TestTimes:
         path.write_bytes(b"".join(part.read_bytes() for part in parts))
         expected = [0, *range(4, 160, 5), *range(1004, 1159, 5)]
         with pytest.warns(VideoReadWarning, match="its clock begins anew 1 time"):
-            whole = [(f.time_s, number) for f, number in zip(iter_frames(path), numbers(path), strict=True)]
+            shown = zip(reader.iter_frames(path), numbers(path, reader=reader), strict=True)
+            whole = [(f.time_s, number) for f, number in shown]
         first_s = whole[0][0]
         assert [number for _, number in whole] == expected
         assert [time_s for time_s, _ in whole] == pytest.approx([first_s + n / 2 for n in range(64)])
         for place in (20, 24, 40):
             with pytest.warns(VideoReadWarning):
-                assert numbers(path, start_s=whole[place][0]) == expected[place:]
+                assert numbers(path, start_s=whole[place][0], reader=reader) == expected[place:]
+        with pytest.warns(VideoReadWarning, match="160 damaged spot"):  # left out by what reads no second clock
+            assert numbers(path) == expected[:32]
         with pytest.warns(VideoReadWarning):
             out = burn_captions(path, [], tmp_path / "out.mp4")
         assert numbers(out) == pytest.approx(expected, abs=1)

@@ -15,8 +15,8 @@ import livecc_hf
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.cli.main import main
 from livecc_hf.modeling.video_loading import LoadOptions
-from livecc_hf.modeling.video_reader import iter_frames
 from livecc_hf.questions.asking import answer, is_picture_file
+from livecc_hf.video.reader import iter_frames
 
 QUESTION = "What happens in it?"
 GREEDY = {"do_sample": False, "max_new_tokens": 12}

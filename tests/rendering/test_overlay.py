@@ -10,9 +10,9 @@ from media import number_of, write_video
 from PIL import ImageFont
 
 from livecc_hf.captions.writers import Caption
-from livecc_hf.modeling.video_reader import VideoReadError, iter_frames, probe_video
 from livecc_hf.rendering.caption_painter import CaptionPainter, CaptionStyle, wrap
 from livecc_hf.rendering.overlay import OverlayWriter, burn_captions
+from livecc_hf.video.reader import VideoReadError, iter_frames, probe_video
 
 GRAY = np.full((64, 96, 3), 128, np.uint8)
 

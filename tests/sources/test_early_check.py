@@ -7,8 +7,8 @@ import pytest
 from media import write_audio, write_video
 
 from livecc_hf.assets import demo_clip_path
-from livecc_hf.modeling.video_reader import probe_video
 from livecc_hf.sources.early_check import check_is_video
+from livecc_hf.video.reader import probe_video
 
 
 @pytest.fixture(scope="module")

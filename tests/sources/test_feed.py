@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
-from livecc_hf.modeling.video_reader import FrameChunk
 from livecc_hf.sources import LagMeter, PlayoutClock, RealTimeFeed
 from livecc_hf.sources.timeline import LiveChunk
+from livecc_hf.video.reader import FrameChunk
 
 
 def chunks(n_chunks, frame_s=0.05, n_frames=2, last_frames=2):

@@ -12,8 +12,8 @@ from media import number_of, write_video
 from PIL import Image
 from senders import LiveEncoder, recording
 
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.sources import SourceLostError, SourceOpenError, open_source
+from livecc_hf.video.reader import iter_chunks
 
 
 def send(writer, data):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.rendering import VIDEO_FPS, draw_frame, draw_frames, write_video
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, LIST_QUERY, list_clip, narration_clip
 from livecc_hf.tiny.scene import COLOURS, SHAPES, ObjectTrack, Scene
 from livecc_hf.tiny.world import simulate
+from livecc_hf.video.reader import iter_chunks
 
 
 def one_object(shape: str, colour: str, x: float = 0.5) -> Scene:

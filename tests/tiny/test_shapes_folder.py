@@ -6,9 +6,9 @@ import pytest
 
 from livecc_hf.cli.main import main
 from livecc_hf.data.formats.folder import open_folder
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.folder import write_narrated_folder
 from livecc_hf.tiny.narration import NARRATORS
+from livecc_hf.video.reader import iter_chunks
 
 
 def test_one_command_makes_a_folder_that_training_reads(tmp_path, capsys):

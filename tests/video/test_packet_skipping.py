@@ -8,13 +8,13 @@ from media import write_video
 
 from livecc_hf.acceleration import video_packets
 from livecc_hf.acceleration.video_packets import PacketFilter, PictureKind
-from livecc_hf.modeling import video_reader
+from livecc_hf.modeling import video_sampling
 from livecc_hf.video import reader
 from livecc_hf.video.reader import VideoReadWarning
 from livecc_hf.video.source import RepairedSource
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.VideoReadWarning")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def skipping(monkeypatch):
         nonlocal n_skipped
         n_skipped = 0
         given = []
-        for module in (reader, video_reader):
+        for module in (reader, video_sampling):
             frames = module.iter_frames(path, *args, **options)
             given.append([(f.frame.numpy().tobytes(), f.time_s, f.pts_s, f.end_s) for f in frames])
         return *given, n_skipped
@@ -103,7 +103,8 @@ class TestSkipping:
             options = {"bf": "3", "preset": "medium", "g": "30", "x264-params": "b-adapt=0"}
             path = write_video(tmp_path / f"video{suffix}", times_s=times, fps=60, paint=noisy, codec_options=options)
             usual, all_decoded, n_skipped = skipping(path)
-            assert usual == all_decoded
+            n_more = len(usual) - len(all_decoded)  # how long its last picture stays, this container does not say
+            assert usual[: len(all_decoded)] == all_decoded and n_more in ((0, 1) if suffix == ".ts" else (0,))
             assert n_skipped > 20
 
     @pytest.mark.parametrize("frame_number", [30, 90, 140])

@@ -11,6 +11,8 @@ from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
 from ..modeling.grammar import find_grammar
 from ..utils.text import one_line
+from ..video.ahead import read_file
+from ..video.loading import load_video
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
 from .config import is_published, make_config, only_scheme, published_grammar, published_scheme, read_config_dict
 from .errors import ModelLoadError, check_report
@@ -74,6 +76,7 @@ class Checkpoint:
             ) from error
         if self.grammar is not None and source == self.base:
             processor.grammar = self.grammar
+        processor.video_processor.load_file = load_video
         return processor
 
     def load_model(
@@ -108,6 +111,7 @@ class Checkpoint:
         elif self.adapter is not None:
             attach_adapter(model, self.adapter)
             model._adapter_processor = processor  # saved with the adapter: it may not be its base's
+        model.read_file = read_file
         return accelerate(model.eval())
 
     def check_merge(self, merge: bool, load_in_4bit: bool = False) -> None:

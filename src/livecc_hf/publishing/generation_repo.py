@@ -57,7 +57,7 @@ def _modules_of(path: Path) -> list[Path]:
     while waiting:
         tree = ast.parse(waiting.pop().read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level:
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
                 needed = modeling_folder() / f"{node.module}.py"
                 if needed not in found:
                     found.add(needed)

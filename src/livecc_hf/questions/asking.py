@@ -113,7 +113,7 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
         raise ValueError("the video is empty (T = 0): expected at least one frame")
     limits = video_processor.clip_limits(len(frames), reading.min_pixels, reading.max_pixels)
     frames = video_processor.resized(frames, limits.shortest_edge, limits.longest_edge, reading.do_resize)
-    return _video_part(LoadedVideo(frames, [n / FRAMES_PER_SECOND for n in range(len(frames))], FRAMES_PER_SECOND))
+    return _video_part(LoadedVideo(frames, [n / FRAMES_PER_SECOND for n in range(len(frames))]))
 
 
 def _video_part(video: LoadedVideo) -> tuple[dict[str, Any], dict]:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..captions.writers import CaptionLike
-from ..modeling.video_open import file_url
-from ..modeling.video_times import SteadyClock
+from ..modeling.video_file import display_orientation, file_url, frame_to_rgb
 from ..utils.text import one_line
+from ..video.times import SteadyClock
 
 if TYPE_CHECKING:
     from .caption_painter import CaptionStyle
@@ -71,8 +71,7 @@ class OverlayWriter:
         style: CaptionStyle | None = None,
         max_gap_s: float | None = None,
     ):
-        from ..modeling.video_file import nothing_decoded
-        from ..video.reader import MAX_GAP_S, RepairedSource, exact_number, on_screen, probe_video
+        from ..video.reader import MAX_GAP_S, RepairedSource, exact_number, nothing_decoded, on_screen, probe_video
 
         max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
         self._style = style
@@ -135,7 +134,6 @@ class OverlayWriter:
     def _open_output(self, max_gap_s: float) -> None:
         import av
 
-        from ..modeling.video_file import display_orientation
         from .caption_painter import CaptionPainter
 
         frame, stream = self._next[2], self._source.stream
@@ -190,8 +188,6 @@ class OverlayWriter:
 
     def _encode(self, appears: Fraction, leaves: Fraction, frame: Any) -> None:
         import av
-
-        from ..modeling.video_file import frame_to_rgb
 
         image = frame_to_rgb(frame, self._orientation, self._stored_size_px)
         width, height = self._painter.size_px

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from livecc_hf.modeling.video_open import (
+from livecc_hf.modeling.video_file import (
     NoDecoderError,
     VideoReadError,
     file_url,

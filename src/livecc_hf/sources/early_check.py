@@ -13,7 +13,7 @@ class NoVideoError(ValueError):
 def check_is_video(path: str | os.PathLike) -> None:
     """Open a file with PyAV, and look whether it holds a video stream.
 
-    What passes may still be damaged: `livecc_hf.modeling.video_file.probe_video` reads it. The messages are the
+    What passes may still be damaged: `livecc_hf.video.reader.probe_video` reads it. The messages are the
     same (`tests/sources/test_early_check.py` compares them).
 
     Raises:

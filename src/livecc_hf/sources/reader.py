@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
-from livecc_hf.modeling.video_times import MAX_GAP_S
 from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.diagnosis import has_ranges
 from livecc_hf.sources.errors import SourceError, SourceLostError, SourceOpenError
 from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import LiveFrameSampler, StreamClock
-from livecc_hf.video.reader import FrameChunk, exact_number
+from livecc_hf.video.reader import MAX_GAP_S, FrameChunk, exact_number
 
 # A connection that lasted this long was a good one: the next failure is the first again.
 _GOOD_AFTER_S = 5.0

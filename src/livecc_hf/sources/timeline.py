@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
-from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
-from livecc_hf.modeling.video_times import MAX_GAP_S
+from livecc_hf.modeling.video_file import MAX_GAP_S, display_orientation, frame_to_rgb
 from livecc_hf.video.reader import FrameChunk
 
 # A time that goes back by less is one late frame, which is skipped; by more, the sender has started again.

@@ -6,13 +6,9 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
-from livecc_hf.modeling.video_times import (
-    FALLBACK_DURATION_S,
-    MAX_GAP_S,
-    MIN_RESTART_FRAMES,
-    SteadyClock,
-    usual_duration,
-)
+from livecc_hf.modeling.video_file import FALLBACK_DURATION_S, MAX_GAP_S, usual_duration
+
+from .times import MIN_RESTART_FRAMES, SteadyClock
 
 # A shorter stretch without any packet is no sign of lost ones.
 _MIN_HOLE_S = 1

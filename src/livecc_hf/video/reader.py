@@ -1,4 +1,4 @@
-"""Reads video files as `livecc_hf.modeling.video_reader` does: faster, and past more kinds of damage.
+"""Reads video files as `livecc_hf.modeling.video_sampling` does: faster, from any place, and past more kinds of damage.
 
 The frames are chosen by the same rule and are the same bit for bit. What is neither chosen nor needed to decode what
 is chosen is not decoded, where the codec lets that be known (H.264, intra-only codecs); damage that lies inside what is
@@ -7,27 +7,29 @@ not decoded is not reported.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import torch
 
 from livecc_hf.acceleration.video_packets import SkippedFramesError
-from livecc_hf.modeling.video_file import TimedFrame, VideoInfo, VideoSource, nothing_decoded, probe_video
-from livecc_hf.modeling.video_open import VideoReadError, VideoReadWarning
-from livecc_hf.modeling.video_reader import (
-    FrameChunk,
-    FrameSampler,
-    SampledFrame,
-    exact_number,
-    group_frames,
-    on_screen,
+from livecc_hf.modeling.video_file import (
+    MAX_GAP_S,
+    VideoReadError,
+    VideoReadWarning,
+    check_file,
+    display_orientation,
+    frame_to_rgb,
+    nothing_decoded,
 )
-from livecc_hf.modeling.video_times import MAX_GAP_S
+from livecc_hf.modeling.video_sampling import SampledFrame, SampleTimes, choose_frames, exact_number, on_screen
 
+from .probe import VideoInfo, probe_video
 from .scan import measure_duration
 from .source import RepairedSource
 
@@ -49,6 +51,19 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class FrameChunk:
+    """Consecutive sampled frames.
+
+    Attributes:
+        frames: uint8 tensor `(T, 3, height, width)`, RGB, upright.
+        timestamps_s: sample time of each frame in seconds, as `start_s` counts; length `T`.
+    """
+
+    frames: torch.Tensor
+    timestamps_s: list[float]
+
+
 def iter_frames(
     path: str | os.PathLike,
     start_s: float | Fraction | None = None,
@@ -57,17 +72,28 @@ def iter_frames(
     origin_s: float | Fraction = 0,
     max_gap_s: float | Fraction = MAX_GAP_S,
 ) -> Generator[SampledFrame, None, None]:
-    """Stream a file's frames at `fps`; as `livecc_hf.modeling.video_reader.iter_frames`, but for one argument.
+    """Stream a file's frames at `fps`; as `livecc_hf.modeling.video_sampling.iter_frames`, but for one argument.
 
     Args:
-        path, start_s, end_s, fps, origin_s: as there.
+        path, start_s, end_s, fps: as there.
+        origin_s: what all times, given and returned, count from, in seconds on the file's clock; the file's own 0, or
+            `probe_video(path).clock_start_s` for the time that a player shows.
         max_gap_s: a step of the file's times that is longer than this, past all that its packets have
             reached, is damage and left out, as of an entry of its time table.
 
     Raises:
         ValueError: `max_gap_s` makes no sense; and as there.
+
+    Warns:
+        VideoReadWarning: part of the file could not be decoded, or its times were wrong; says how many seconds were
+            decoded. It comes where reading ends, also where the iterator is closed before.
     """
-    return _RepairedSampler(path, start_s, end_s, fps, origin_s, max_gap_s).frames()
+    max_gap = exact_number("max_gap_s", max_gap_s)
+    if max_gap <= 0:
+        raise ValueError(f"max_gap_s={max_gap_s!r}: expected a number of seconds above 0")
+    times = SampleTimes(start_s, end_s, fps, origin_s)
+    check_file(path)
+    return _Reading(path, times, max_gap).frames()
 
 
 def iter_chunks(
@@ -84,41 +110,87 @@ def iter_chunks(
     Raises:
         ValueError: `frames_per_chunk` is below 1; and as `iter_frames` does.
     """
-    return group_frames(iter_frames(path, start_s, end_s, fps, origin_s, max_gap_s), frames_per_chunk)
+    if frames_per_chunk < 1:
+        raise ValueError(f"frames_per_chunk={frames_per_chunk}: expected at least 1")
+    return _groups(iter_frames(path, start_s, end_s, fps, origin_s, max_gap_s), frames_per_chunk)
 
 
-class _RepairedSampler(FrameSampler):
-    """Skips what need not be decoded; one that has to read the file again goes on where it was."""
+def _groups(frames: Iterator[SampledFrame], frames_per_chunk: int) -> Iterator[FrameChunk]:
+    while sampled := list(itertools.islice(frames, frames_per_chunk)):
+        yield FrameChunk(torch.stack([item.frame for item in sampled]), [item.time_s for item in sampled])
 
-    def __init__(self, path: str | os.PathLike, *args: Any):
-        *those, max_gap_s = args
-        super().__init__(path, *those)
-        self._max_gap = exact_number("max_gap_s", max_gap_s)
-        if self._max_gap <= 0:
-            raise ValueError(f"max_gap_s={max_gap_s!r}: expected a number of seconds above 0")
+
+class _Reading:
+    """One reading of a file's frames, which skips what need not be decoded."""
+
+    def __init__(self, path: str | os.PathLike, times: SampleTimes, max_gap: Fraction):
+        self._path, self._times, self._max_gap = path, times, max_gap
+        self._source: RepairedSource | None = None
+        self._form: tuple | None = None  # of the first frame: its orientation, and its size as stored
+        self._n_given = 0
+        self._at_end = False
         self._skips = True
 
-    def open(self, start: Fraction | None) -> tuple[VideoSource, Iterator[TimedFrame]]:
-        return RepairedSource.open_before(self.path, start, max_gap_s=self._max_gap)
-
-    def read(self, start: Fraction | None) -> Iterator[SampledFrame]:
+    def frames(self) -> Generator[SampledFrame, None, None]:
+        """Yield the chosen frames, and warn of damage where reading ends."""
+        times = self._times
         try:
-            yield from super().read(start)
-        except SkippedFramesError:
-            # Damage: frames that were skipped may be wanted in place of those that did not come.
-            self._skips = False
-            yield from super().read(self.sample_time(max(self.count - 1, 0)))
+            try:
+                yield from self._read(times.start)
+            except SkippedFramesError:
+                # Damage: frames that were skipped may be wanted in place of those that did not come.
+                self._skips = False
+                yield from self._read(times.sample(max(self._n_given - 1, 0)))
+            if self._form is None:
+                raise nothing_decoded(self._path)
+            self._warn()
+            if not self._n_given:
+                raise times.none_found(self._path)
+        except GeneratorExit:
+            self._warn()
+            raise
+        finally:
+            self._close()
 
-    def begin(self) -> None:
-        if self._skips and isinstance(self.source, RepairedSource):
-            self.source.skip_unless(self._is_wanted)
+    def _read(self, start: Fraction | None) -> Iterator[SampledFrame]:
+        """Yield the frames of the sample times from the next one on; `start` is where to begin to read."""
+        self._close()
+        source, frames = RepairedSource.open_before(self._path, start, max_gap_s=self._max_gap)
+        self._source = source
+        first = next(frames, None)
+        if first is None:
+            return
+        if self._form is None:
+            self._times.begin(first.time)
+            self._form = display_orientation(first.frame), (first.frame.width, first.frame.height)
+        if self._skips:
+            source.skip_unless(self._is_wanted)
+        shown = self._noted(on_screen(source, itertools.chain([first], frames)))
+        for chosen in choose_frames(shown, self._times, self._picture, self._n_given):
+            self._n_given += 1  # first: a frame that was given is not given again
+            yield chosen
+        self._at_end = self._at_end and self._times.is_before_end(self._times.sample(self._n_given))
 
-    def picture(self, frame: Any) -> torch.Tensor:
-        if frame is None:
+    def _noted(self, shown: Iterator[tuple]) -> Iterator[tuple]:
+        for each in shown:
+            self._at_end = each[-1]
+            yield each
+
+    def _picture(self, frame: Any) -> torch.Tensor:
+        if frame is None or self._form is None:
             raise SkippedFramesError
-        return super().picture(frame)
+        return frame_to_rgb(frame, *self._form)
 
     def _is_wanted(self, appears: Fraction, leaves: Fraction) -> bool:
         """Return whether a frame, not the first, is chosen for any sample time."""
-        sample = self.sample_time(max(0, math.floor((appears - self.first) * self.fps) + 1))
-        return sample <= leaves and self.is_before_end(sample)
+        times = self._times
+        sample = times.sample(max(0, math.floor((appears - times.first) * times.fps) + 1))
+        return sample <= leaves and times.is_before_end(sample)
+
+    def _warn(self) -> None:
+        if self._source is not None and self._form is not None:
+            self._source.warn_of_damage(self._times.first, self._times.reached, self._at_end)
+
+    def _close(self) -> None:
+        if self._source is not None:
+            self._source.close()

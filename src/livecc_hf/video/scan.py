@@ -7,20 +7,14 @@ joined, and of damaged ones they are wrong or missing.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.modeling.video_open import (
-    VideoReadError,
-    clock_start,
-    demuxed,
-    find_video_stream,
-    import_av,
-    open_video,
-)
+from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, import_av, open_video
 
 from .reach import PacketReach
 
@@ -67,6 +61,22 @@ def scan_packets(path: str | os.PathLike) -> PacketScan:
     except OSError:
         stat = None  # what opens the file says what is wrong
     return _scan(os.fspath(path), *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0)))
+
+
+def demuxed(container: Any, on_error: Callable[[], None] | None = None) -> Iterator[Any]:
+    """Yield the packets of an open file, up to the first that cannot be read.
+
+    Args:
+        container: an `av` input container.
+        on_error: called where reading breaks off.
+    """
+    try:
+        yield from container.demux()
+    except IndexError:
+        pass  # PyAV reads all, then trips over streams that began after it opened the file
+    except Exception:  # whatever PyAV makes of damage
+        if on_error is not None:
+            on_error()
 
 
 def is_seekable(path: str | os.PathLike, container: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from livecc_hf.modeling.video_open import recommendation
+from livecc_hf.modeling.video_file import import_av
 
 
 def choose_sound(container: Any, video: Any) -> Any | None:
@@ -26,3 +26,10 @@ def choose_sound(container: Any, video: Any) -> Any | None:
         return recommendation(stream), usual is not None and stream.index == usual.index
 
     return max(streams, key=rank, default=None)
+
+
+def recommendation(stream: Any) -> int:
+    """Return how much a file recommends a stream: the default first, last what is made for some listeners only."""
+    kinds = import_av().stream.Disposition
+    special = kinds.hearing_impaired | kinds.visual_impaired | kinds.descriptions | kinds.comment | kinds.dub
+    return bool(stream.disposition & kinds.default) - 2 * bool(stream.disposition & special)

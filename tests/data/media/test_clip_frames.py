@@ -16,7 +16,7 @@ from livecc_hf.data.media import clip_frames
 from livecc_hf.data.media.clip_frames import plan_clip, plan_frame_size, read_clip
 from livecc_hf.data.unusable import UnusableSample
 from livecc_hf.modeling.grammar import MAX_FRAME_PIXELS, frame_pixel_budget
-from livecc_hf.modeling.video_reader import iter_frames, probe_video
+from livecc_hf.video.reader import iter_frames, probe_video
 
 LIMITS = {"min_pixels": 28 * 28, "max_pixels": 56 * 84}
 

@@ -121,7 +121,7 @@ def test_the_sample_is_what_processor_and_qwen_vl_utils_make(processor, media):
 
 def decoded(path, n_frames=8):
     """Frames spread evenly over the numbers 0 to 39 of a file at 10 frames a second: one frame is 0.1 s."""
-    from livecc_hf.modeling.video_reader import iter_frames
+    from livecc_hf.video.reader import iter_frames
 
     return torch.stack([item.frame for item in iter_frames(path, fps=(n_frames - 1) / 3.9)])
 

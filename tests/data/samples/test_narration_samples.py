@@ -89,7 +89,7 @@ def test_own_decoding_differs_from_the_recorded_sample_by_one_word_on_an_edge(
 
 def test_a_clip_file_is_encoded_as_its_frames_are(recorded, processor, reference_dir):
     """Resizing while decoding gives the patches of resizing at the end."""
-    from livecc_hf.modeling.video_reader import iter_frames
+    from livecc_hf.video.reader import iter_frames
 
     video = parse_narration(recorded["conversation"], "recorded")
     shown = list(iter_frames(reference_dir / "clip.mp4", 1.4, 12.45))

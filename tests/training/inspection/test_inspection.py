@@ -9,11 +9,11 @@ from PIL import Image
 from livecc_hf.data.samples.commentary import encode_commentary
 from livecc_hf.data.samples.sample import Sample
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.video_reader import iter_chunks
 from livecc_hf.tiny.samples import narration_clip
 from livecc_hf.training.inspection import report
 from livecc_hf.training.inspection.reading import read_messages, sample_errors
 from livecc_hf.training.inspection.report import describe_sample, inspect_samples, patches_to_frames, sample_sheet
+from livecc_hf.video.reader import iter_chunks
 
 WORDS = [(0.2, 0.6, "Kick"), (0.7, 1.4, "off"), (3.2, 3.6, "and"), (4.4, 4.9, "«goal»")]
 ANSWER = "assistant: «Rest. Yes, the rest.<|im_end|>»"

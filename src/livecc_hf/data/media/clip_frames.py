@@ -23,9 +23,15 @@ from livecc_hf.modeling.grammar import (
     MAX_FRAMES,
     TURN_FRAMES,
 )
-from livecc_hf.modeling.video_file import VideoInfo, VideoReadError, probe_video
-from livecc_hf.modeling.video_processing_livecc import clip_limits, resize_limits
-from livecc_hf.video.reader import exact_number, iter_frames, measure_duration
+from livecc_hf.modeling.video_processing_livecc import resize_limits
+from livecc_hf.video.reader import (
+    VideoInfo,
+    VideoReadError,
+    exact_number,
+    iter_frames,
+    measure_duration,
+    probe_video,
+)
 
 from ..unusable import UnusableSample
 
@@ -134,8 +140,8 @@ def plan_frame_size(
     """
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 
-    limits = clip_limits(video_processor, n_frames, min_pixels, max_pixels)
-    factor = video_processor.patch_size * video_processor.merge_size
+    limits = video_processor.clip_limits(n_frames, min_pixels, max_pixels)
+    factor = video_processor.factor
     height_px, width_px = smart_resize(
         height_px, width_px, factor=factor, min_pixels=limits.shortest_edge, max_pixels=limits.longest_edge
     )

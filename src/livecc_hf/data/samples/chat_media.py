@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from livecc_hf.modeling.grammar import FRAMES_PER_SECOND
-from livecc_hf.modeling.video_open import VideoReadError, clock_start, find_video_stream, open_video
+from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, open_video
 from livecc_hf.video.reader import iter_frames, measure_duration
 
 from ..formats.chat import Conversation

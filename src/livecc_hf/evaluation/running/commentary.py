@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from livecc_hf.modeling.grammar import CONTINUATION, split_turns
-from livecc_hf.modeling.video_file import probe_video
-from livecc_hf.video.reader import iter_chunks
+from livecc_hf.video.reader import iter_chunks, probe_video
 
 from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..scorers.answers import LIVECC

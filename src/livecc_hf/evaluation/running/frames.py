@@ -17,9 +17,17 @@ import torch
 from livecc_hf.acceleration.video_packets import SkippedFramesError
 from livecc_hf.modeling.frames import picture_tensor, rgb_picture
 from livecc_hf.modeling.grammar import PIXELS_PER_TOKEN, frame_pixel_budget
-from livecc_hf.modeling.video_file import display_orientation, frame_to_rgb
-from livecc_hf.modeling.video_open import VideoReadError, clock_start, demuxed, find_video_stream, open_video
-from livecc_hf.modeling.video_reader import on_screen
+from livecc_hf.modeling.video_file import (
+    Orientation,
+    VideoReadError,
+    clock_start,
+    display_orientation,
+    find_video_stream,
+    frame_to_rgb,
+    open_video,
+)
+from livecc_hf.modeling.video_sampling import on_screen
+from livecc_hf.video.scan import demuxed
 from livecc_hf.video.source import RepairedSource
 
 from ..tasks.questions import FrameRule
@@ -157,16 +165,17 @@ def _decode_once(
         if skip:
             source.skip_unless(lambda appears, leaves: _is_between(wanted, appears, leaves))
         kept: list[torch.Tensor] = []
-        orientation = size_px = picture = None
+        form: tuple[Orientation, tuple[int, int]] | None = None  # of the first frame
+        picture = None
         for _, leaves, frame, is_last in on_screen(source, frames):
-            if size_px is None and frame is not None:
-                orientation, size_px = display_orientation(frame), (frame.width, frame.height)
+            if form is None and frame is not None:
+                form = display_orientation(frame), (frame.width, frame.height)
             image = None
             while len(kept) < len(wanted) and (wanted[len(kept)] <= leaves or is_last):
                 if image is None:
-                    if frame is None:
+                    if frame is None or form is None:
                         raise SkippedFramesError
-                    image = picture = keep(frame_to_rgb(frame, orientation, size_px))
+                    image = picture = keep(frame_to_rgb(frame, *form))
                 kept.append(image)
             if len(kept) == len(wanted):
                 break

@@ -25,6 +25,7 @@ from livecc_hf.modeling.grammar import (
     prompt_start,
 )
 from livecc_hf.modeling.positions import PositionState, extend_positions
+from livecc_hf.modeling.video_loading import frame_rate
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -101,7 +102,7 @@ class SharedVision:
         types = [2 * (token == processor.video_token_id) for token in ids]
         self._state = PositionState()
         grids = self._backbone.block_grids(video_grid)
-        step = self._backbone.temporal_step(model.config.vision_config, _patch_seconds(times_s))
+        step = self._backbone.temporal_step(model.config.vision_config, TURN_FRAMES / frame_rate(times_s))
         positions = self._positions(types, grids, self._state, ids, step)
         self._cache = DynamicCache(config=model.config.text_config)
         device = model.device
@@ -227,10 +228,3 @@ class SharedVision:
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def _patch_seconds(times_s: Sequence[float]) -> float:
-    """Return the seconds from one frame pair to the next, of frames evenly spread."""
-    if len(times_s) < 2:
-        return TURN_FRAMES / FRAMES_PER_SECOND
-    return TURN_FRAMES * (times_s[-1] - times_s[0]) / (len(times_s) - 1)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ...modeling.video_open import VideoReadWarning, choose_video, clock_start, open_video
-from ...modeling.video_times import SteadyClock
+from ...modeling.video_file import VideoReadWarning, choose_video, clock_start, open_video
 from ...video.sound import choose_sound
+from ...video.times import SteadyClock
 
 SPEECH_RATE_HZ = 16_000
 # A longer jump of the sound's times is damage, as in `iter_frames`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...modeling.video_open import VideoReadError, find_video_stream, open_video
+from ...modeling.video_file import VideoReadError, find_video_stream, open_video
 
 # FFmpeg makes pictures of these too: lists of other files, single pictures, and whatever has a certain ending.
 _NO_VIDEOS = frozenset(

@@ -5,29 +5,23 @@ serve. And the clock itself jumps: far ahead where an entry of a time table or a
 it began where recordings were joined end to end. After a jump, what follows is put after what came before it.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
-# A step past everything that the file's packets have reached is damage if it is longer than this, in seconds.
-MAX_GAP_S = 3600
+from livecc_hf.modeling.video_file import FALLBACK_DURATION_S, MAX_GAP_S
+
 # A step back by more than this, in seconds and in frames, is a clock that begins anew; by less, a frame out of order.
 _MIN_RESTART_S = 1
 MIN_RESTART_FRAMES = 16
-# How long a picture or packet stays when nothing says.
-FALLBACK_DURATION_S = Fraction(1, 25)
 # So many of the last steps tell how long a frame usually lasts.
 _RECENT_STEPS = 5
 # Past clocks that are tried when times jump: damage to single time stamps goes back to the clock before.
 _MOST_OFFSETS = 8
 
 TimeT = TypeVar("TimeT", Fraction, int)  # seconds, or ticks
-
-
-def usual_duration(stream: Any) -> Fraction:
-    """Return how long a picture of an `av` stream usually stays, in seconds; a stand-in for streams of other kinds."""
-    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
-    return 1 / rate if rate else FALLBACK_DURATION_S
 
 
 class BestEffort:
@@ -64,7 +58,7 @@ class SteadyClock(Generic[TimeT]):
     Args:
         usual: how long a frame or packet lasts by the header: the step that is taken where the file's is damage, as
             long as no usual one is known from the times.
-        max_gap_s: a longer step past everything that was reached is damage; in seconds.
+        max_gap_s: a longer step past everything that the file's packets have reached is damage; in seconds.
         second: ticks in a second.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The file reader: which frames it chooses, and what it makes of odd and damaged files."""
+"""The file reader of a model's folder: which frames it chooses, and what it makes of odd files."""
 
 import json
 import subprocess
@@ -16,17 +16,12 @@ from media import number_of, write_video
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from livecc_hf.modeling import video_file
-from livecc_hf.modeling.video_reader import (
-    VideoReadError,
-    VideoReadWarning,
-    iter_chunks,
-    iter_frames,
-    probe_video,
-)
+from livecc_hf.modeling.video_file import VideoReadError, VideoReadWarning
+from livecc_hf.modeling.video_sampling import iter_frames
+from livecc_hf.video.reader import probe_video
 
 # Damage on a sound file fails a test; tests of damaged files catch theirs.
-pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_reader.VideoReadWarning")
+pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.VideoReadWarning")
 
 
 def expected_numbers(times, last_s, fps=2, start=None, end=None):
@@ -126,26 +121,6 @@ class TestChoice:
         late = write_video(tmp_path / "late.mp4", times_s=[5 + i / 10 for i in range(30)])
         assert read(late, start_s=2, end_s=6) == [(0, 5.0), (4, 5.5)]
 
-    @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".webm", ".avi"])
-    def test_after_a_seek_is_the_same(self, tmp_path, suffix):
-        codec = {".webm": "libvpx-vp9", ".avi": "mpeg4"}.get(suffix, "libx264")
-        bf = {"bf": "3", "preset": "medium"} if codec == "libx264" else {}
-        path = write_video(
-            tmp_path / f"long{suffix}", n_frames=400, codec=codec, clock=10, codec_options={"g": "70"} | bf
-        )
-        whole = read(path)
-        assert len(whole) == 80
-        for n in range(20, 80, 7):
-            assert read(path, start_s=whole[n][1], end_s=whole[n][1] + 2) == whole[n : n + 4]
-        assert read(path, start_s=whole[-1][1]) == whole[-1:]
-
-    def test_after_a_seek_that_fails_is_the_same(self, tmp_path, monkeypatch):
-        path = write_video(tmp_path / "video.mkv", n_frames=300, codec_options={"g": "1000"})
-        expected = numbers(path)[40:]
-        assert numbers(path, start_s=20) == expected
-        monkeypatch.setattr(video_file.VideoSource, "frames_before", lambda *_: None)
-        assert numbers(path, start_s=20) == expected
-
 
 def four_corners(index):
     """Top left red, top right green, bottom left blue, bottom right white."""
@@ -222,25 +197,9 @@ class TestPicture:
         assert [number_of(f.frame) for f in sampled] == [0, 4, 9, 14, 19, 4, 9, 14]
 
 
-class TestChunks:
-    def test_group_frames(self, tmp_path):
-        path = write_video(tmp_path / "video.mp4", n_frames=25)
-        chunks = list(iter_chunks(path, start_s=0.5))
-        assert [c.frames.shape for c in chunks] == [(2, 3, 64, 96), (2, 3, 64, 96)]
-        assert [c.timestamps_s for c in chunks] == [[0.5, 1.0], [1.5, 2.0]]
-        chunks = list(iter_chunks(path, frames_per_chunk=3))
-        assert [len(c.frames) for c in chunks] == [3, 2]
-        assert chunks[0].frames.dtype == torch.uint8
-        assert [number_of(f) for c in chunks for f in c.frames] == numbers(path)
-
-    def test_refuse_a_size_below_one(self, tmp_path):
-        with pytest.raises(ValueError, match=r"frames_per_chunk=0: expected at least 1"):
-            iter_chunks(write_video(tmp_path / "video.mp4"), frames_per_chunk=0)
-
-
 MEASURE_MEMORY = """
 import resource, sys
-from livecc_hf.modeling.video_reader import iter_frames
+from livecc_hf.modeling.video_sampling import iter_frames
 kib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count, early = 0, None
 for count, sampled in enumerate(iter_frames(sys.argv[1]), 1):
@@ -264,7 +223,7 @@ def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
 def test_the_reader_needs_no_decoder_to_be_imported():
     """The remote code of a model folder is imported where PyAV may be missing."""
     source = Path(sys.modules[iter_frames.__module__].__file__).parent
-    for name in ("video_file.py", "video_open.py", "video_reader.py"):
+    for name in ("video_file.py", "video_sampling.py"):
         assert not any(line.startswith(("import av", "from av")) for line in (source / name).read_text().splitlines())
 
 

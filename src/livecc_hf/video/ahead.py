@@ -1,10 +1,25 @@
-"""Reads ahead in a thread: what comes next is decoded and resized while the model speaks."""
+"""Reads files ahead in a thread: what comes next is decoded and resized while the model speaks."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from .probe import probe_video
+from .reader import iter_chunks
+
+
+def read_file(
+    path: str | os.PathLike, start_s: float | None, end_s: float | None, prepare: Callable[[torch.Tensor], Any]
+) -> Iterator[tuple[Any, list[float]]]:
+    """Yield a file's frames as `StreamingMixin.read_file` does: past damage, and ahead of what is asked for."""
+    chunks = iter_chunks(path, start_s, end_s, origin_s=probe_video(path).clock_start_s)
+    return read_ahead((prepare(chunk.frames), chunk.timestamps_s) for chunk in chunks)
 
 
 def read_ahead(items: Iterable, n_items: int = 4) -> Iterator:

@@ -1,0 +1,203 @@
+"""Reads video files into frames at a fixed rate, chosen by presentation time.
+
+LiveCC sees two frames per second. Sample time `t_n = first + n / fps` takes the picture that is on
+screen just before it: the first frame whose display ends at or after `t_n`. This is the choice the
+reference implementation makes, and it never looks ahead of `t_n`. Times are compared as exact
+rationals (`pts * time_base`), so the choice does not depend on rounding. Conventions:
+
+* Times are seconds from `origin_s` on the file's own clock. Captions and words count from what a
+  player shows as 0:00, `read_clock_start_s(path)`.
+* `first` is `start_s`, or the first frame's time if that is later or no start is given.
+* Samples stop before `end_s` (exclusive, as in a slice: ten seconds at 2 fps are 20 frames) and
+  before the last frame's display ends. Nothing is padded here.
+* A frame is on screen until the next one appears, or for its own duration if it is the last. Where
+  it stays for several sample times (a gap, or a frame rate below `fps`) it is repeated.
+* Frames are turned upright as the display matrix asks. If the picture changes size on the way,
+  later frames are resized to the first one's size. Non-square pixels are not stretched.
+"""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+
+from .video_file import (
+    TimedFrame,
+    VideoReadError,
+    VideoSource,
+    check_file,
+    display_orientation,
+    frame_to_rgb,
+    nothing_decoded,
+    warn_of_damage,
+)
+
+# Floats are read as the nearest fraction up to this denominator: 1.4 means 7/5, not 1.39999...
+_MAX_DENOMINATOR = 10**6
+
+
+def exact_number(name: str, value: float | Fraction) -> Fraction:
+    """Return the simple fraction a number stands for, or raise a ValueError that names it: 1.4 is 7/5."""
+    number = isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}: expected a finite number")
+    return Fraction(value).limit_denominator(_MAX_DENOMINATOR)
+
+
+class SampledFrame(NamedTuple):
+    """One chosen frame.
+
+    Attributes:
+        frame: uint8 tensor `(3, height, width)`, RGB, upright. A repeated frame is the same tensor.
+        time_s: the sample time `t_n` it was taken for, in seconds, as `start_s` counts.
+        pts_s: the frame's own presentation time, at which it appeared.
+        end_s: when the next frame replaced it; the time that words are compared with in training.
+    """
+
+    frame: torch.Tensor
+    time_s: float
+    pts_s: float
+    end_s: float
+
+
+class SampleTimes:
+    """The sample times of a part of a video, exact and on the file's clock; arguments as of `iter_frames`.
+
+    Attributes:
+        start: of the part, in seconds; `None`: from the first frame.
+        fps: sample times per second.
+        origin: what times that are given and told count from.
+        first: the first sample time; known from the first frame on (`begin`).
+        reached: when the last frame that was looked at leaves the screen.
+    """
+
+    def __init__(self, start_s: Any, end_s: Any, fps: Any, origin_s: Any):
+        start = None if start_s is None else exact_number("start_s", start_s)
+        end = None if end_s is None else exact_number("end_s", end_s)
+        self.fps, self.origin = exact_number("fps", fps), exact_number("origin_s", origin_s)
+        if self.fps <= 0:
+            raise ValueError(f"fps={fps!r}: expected a rate above 0, such as 2.0")
+        if start is not None and end is not None and end <= start:
+            raise ValueError(f"end_s={end_s} is not after start_s={start_s}: give a later end")
+        self.start, self._end = (None if time is None else time + self.origin for time in (start, end))
+        self.first = self.reached = Fraction(0)
+
+    def begin(self, appears: Fraction) -> None:
+        """Take account of when the first frame appears, in seconds."""
+        self.first = self.reached = appears if self.start is None else max(self.start, appears)
+
+    def sample(self, number: int) -> Fraction:
+        """Return a sample time in seconds; the first has number 0."""
+        return self.first + number / self.fps
+
+    def is_before_end(self, sample: Fraction) -> bool:
+        """Return whether a time lies before the end of the part."""
+        return self._end is None or sample < self._end
+
+    def none_found(self, path: str | os.PathLike) -> VideoReadError:
+        """Return the error for a part in which there is no frame."""
+        first_s, reached_s = float(self.first - self.origin), float(self.reached - self.origin)
+        if self._end is not None and self._end <= self.first:
+            end_s = float(self._end - self.origin)
+            return VideoReadError(f"end_s={end_s:g}: the first frame of {path} is at {first_s:g} s")
+        return VideoReadError(f"start_s={first_s:g} lies past the end of {path}, at {reached_s:.2f} s")
+
+
+def choose_frames(
+    shown: Iterable[tuple[Fraction, Fraction, Any, bool]],
+    times: SampleTimes,
+    picture: Callable[[Any], torch.Tensor],
+    number: int = 0,
+) -> Iterator[SampledFrame]:
+    """Yield the frames on screen at the sample times; see the module's conventions.
+
+    Args:
+        shown: what `on_screen` gives.
+        times: the sample times, begun.
+        picture: makes an RGB tensor of a decoded frame; asked only for those that are chosen.
+        number: of the sample time to begin with.
+    """
+    for appears, times.reached, frame, is_last in shown:
+        image, leaves = None, times.reached
+        while times.is_before_end(sample := times.sample(number)) and sample <= leaves:
+            if sample == leaves and is_last:
+                return
+            image = picture(frame) if image is None else image
+            number += 1
+            yield SampledFrame(image, *(float(time - times.origin) for time in (sample, appears, leaves)))
+        if not times.is_before_end(sample):
+            return
+
+
+def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tuple[Fraction, Fraction, Any, bool]]:
+    """Yield frames with the times they appear and leave the screen in seconds, and whether it is the last one."""
+    shown = next(frames, None)
+    if shown is None:
+        return
+    for following in frames:
+        yield shown.time, following.time, shown.frame, False
+        shown = following
+    yield shown.time, source.display_end(shown), shown.frame, True
+
+
+def iter_frames(
+    path: str | os.PathLike,
+    start_s: float | Fraction | None = None,
+    end_s: float | Fraction | None = None,
+    fps: float | Fraction = 2.0,
+    origin_s: float | Fraction = 0,
+) -> Generator[SampledFrame, None, None]:
+    """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
+
+    Memory stays flat: frames are decoded as they are asked for, and only chosen ones are converted to RGB.
+
+    Args:
+        path: a video file.
+        start_s: sample from this time on, in seconds from `origin_s`; `None`, or a time before
+            the first frame: from the first frame. 0 is a time like any other.
+        end_s: sample before this time; `None`: to the end.
+        fps: sample times per second.
+        origin_s: what all times, given and returned, count from, in seconds on the file's clock; the
+            file's own 0, or `read_clock_start_s(path)` for the time that a player shows.
+
+    Returns:
+        An iterator of `SampledFrame`. Arguments are checked at the call, the file's content when
+        the iteration starts.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: `fps`, `start_s`, `end_s` or `origin_s` make no sense.
+        VideoReadError: (a ValueError) not a video, nothing decodable, or nothing in the range.
+        ImportError: PyAV is not installed.
+
+    Warns:
+        VideoReadWarning: part of the file could not be decoded; comes where reading ends, also where the iterator is
+            closed before.
+    """
+    times = SampleTimes(start_s, end_s, fps, origin_s)
+    check_file(path)
+    return _read(path, times)
+
+
+def _read(path: str | os.PathLike, times: SampleTimes) -> Generator[SampledFrame, None, None]:
+    with closing(VideoSource(path)) as source:
+        frames = source.frames()
+        first = next(frames, None)
+        if first is None:
+            raise nothing_decoded(path)
+        times.begin(first.time)
+        form = display_orientation(first.frame), (first.frame.width, first.frame.height)
+        shown = on_screen(source, itertools.chain([first], frames))
+        chosen = None
+        try:
+            for chosen in choose_frames(shown, times, lambda frame: frame_to_rgb(frame, *form)):
+                yield chosen
+        finally:
+            warn_of_damage(path, times.first, times.reached, source.damage())
+        if chosen is None:
+            raise times.none_found(path)
