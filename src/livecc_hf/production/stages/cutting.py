@@ -144,9 +144,9 @@ def sentence_starts(words: Words, capital: str) -> np.ndarray:
 
 def characters_of(text: pa.Array, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
     """Return how many characters each piece has, as its speed is measured by, and whether it is."""
-    n_unspaced, n_syllables, n_chars = count_characters(text)
-    if n_unspaced is None:
+    found = count_characters(text)
+    if found is None:
         return np.zeros(len(pieces.first)), np.zeros(len(pieces.first), bool)
-    sums = (np.concatenate([[0.0], np.cumsum(counts)]) for counts in (n_unspaced, n_syllables, n_chars))
+    sums = (np.concatenate([[0.0], np.cumsum(counts)]) for counts in found)
     unspaced, syllables, chars = (total[pieces.stop] - total[pieces.first] for total in sums)
     return syllables, unspaced * 2 > chars
