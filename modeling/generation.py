@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .attention import PackedBatch
-from .batch_sampling import NO_TOKEN, BatchSampler
 from .model_runner import decode, prefill
+from .sampling import NO_TOKEN, BatchSampler
 from .transfer import to_device, to_host
 from .turn import TurnRequest
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from operations import Operations
 from pooled import OPTIONS, assert_same, run_all, taken
 from transformers import LogitsProcessor
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import StreamOptions, batch_sampling
-from livecc_hf.modeling.batch_sampling import NO_TOKEN, BatchSampler
-from livecc_hf.modeling.sampling import Sampler
+from livecc_hf.modeling import StreamOptions, sampling
+from livecc_hf.modeling.sampling import NO_TOKEN, BatchSampler, Sampler
 
 CPU = torch.device("cpu")
 
@@ -34,9 +34,9 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
         {"do_sample": True, "seed": 3, "temperature": 0.5, "top_p": 0.9},
     ]
     alone = [model.start_stream(processor, OPTIONS, **way).push(frames) for way in ways]
-    sizes, sample = set(), batch_sampling._SamplerGroup.sample
+    sizes, sample = set(), sampling._SamplerGroup.sample
     monkeypatch.setattr(
-        batch_sampling._SamplerGroup,
+        sampling._SamplerGroup,
         "sample",
         lambda self, logits, members, *args: sizes.add(len(members)) or sample(self, logits, members, *args),
     )
@@ -59,21 +59,39 @@ def test_a_context_counts_for_its_stream_only():
 
 
 def test_draws_are_by_probability_and_by_seed():
-    sampling = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
-    probabilities = torch.tensor([0.5, 0.3, 0.2])
-    first, again, other = (
-        make_sampler(seed=1, **sampling),
-        make_sampler(seed=1, **sampling),
-        make_sampler(seed=2, **sampling),
-    )
-    drawn = [int(first.sample(probabilities)) for _ in range(4000)]
-    assert [int(again.sample(probabilities)) for _ in range(4000)] == drawn
-    assert [int(other.sample(probabilities)) for _ in range(4000)] != drawn
-    shares = torch.bincount(torch.tensor(drawn)) / 4000
-    torch.testing.assert_close(shares, probabilities, atol=0.03, rtol=0)
-    torch.manual_seed(1)
+    """One generator a stream, as `torch.multinomial` draws from it, whatever other streams draw meanwhile."""
+    options = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(3, 1)
+    probabilities = logits[0].softmax(-1)
+    samplers = [make_sampler(seed=seed, **options) for seed in (1, 1, 2)]
+    batch = BatchSampler(samplers, [[0]] * 3, 4000, CPU)
+    drawn = torch.stack([batch.sample(logits, range(3), range(3))[0] for _ in range(4000)], dim=1)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    torch.testing.assert_close(torch.bincount(drawn[2]) / 4000, probabilities, atol=0.03, rtol=0)
     generator = torch.Generator().manual_seed(1)
-    assert drawn[:50] == [int(torch.multinomial(probabilities, 1, generator=generator)) for _ in range(50)]
+    assert drawn[0, :50].tolist() == [int(torch.multinomial(probabilities, 1, generator=generator)) for _ in range(50)]
+
+
+def test_more_streams_are_no_more_operations_than_their_draws():
+    """Streams leave, too, and what is left goes on as it would alone."""
+    options = {"do_sample": True, "top_p": 0.9}
+    logits = torch.randn(6, 8, 500, generator=torch.Generator().manual_seed(0))
+    alone, n_operations = [], []
+    for streams in ([0], range(8)):
+        samplers = [make_sampler(seed=i, **options) for i in range(8)]
+        batch, drawn = BatchSampler([samplers[i] for i in streams], [[i] for i in streams], 6, CPU), []
+        left = list(range(len(streams)))
+        for step in logits:
+            with Operations() as operations:
+                tokens, failures = batch.sample(step[left], left, left)
+            assert not failures
+            drawn.append(tokens[0].item())
+            n_operations.append(len(operations.names) - operations.names.count("exponential_"))
+            left = left[:4]
+        alone.append(drawn)
+    assert alone[0] == alone[1]
+    assert set(n_operations[1:6]) == set(n_operations[8:])
+    assert n_operations[1] < 40
 
 
 @pytest.mark.parametrize("do_sample", [False, True])
@@ -87,7 +105,7 @@ def test_scores_that_are_not_finite_are_told_apart(do_sample):
 
 def test_a_draw_that_fails_harms_its_stream_only():
     samplers = [make_sampler(do_sample=True, seed=n, top_k=1) for n in range(3)]
-    samplers[1].sample = lambda probabilities: 1 / 0
+    samplers[1].draw = lambda waits: 1 / 0
     tokens, failures = BatchSampler(samplers, [[0]] * 3, 1, CPU).sample(torch.eye(3), [0, 1, 2], [0, 1, 2])
     assert (tokens[0], tokens[2], list(failures), type(failures[1])) == (0, 2, [1], ZeroDivisionError)
 

@@ -1,1 +1,0 @@
-../../../../modeling/batch_sampling.py
