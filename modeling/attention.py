@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch.nn.attention.bias import causal_lower_right
@@ -18,7 +19,6 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from .decode_slots import DecodeSlots
 from .kv_cache import KVCache
-from .transfer import to_device
 
 _PREFIX = "stream_"
 
@@ -52,8 +52,7 @@ def _stream_attention(base: str) -> Callable:
             function = AttentionInterface().get(base) or _eager_attention(type(module))
             return function(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return stream_cache.attend(module.layer_idx, query, key, value, scale)[None], None
+        return stream_cache.attend(module.layer_idx, query, key, value, scale), None
 
     return attend
 
@@ -76,12 +75,19 @@ class PackedBatch:
         caches: one a stream.
         n_new: how many tokens of the sequence are of each stream.
         attend_causal: see `StreamingMixin`.
+        n_steps: how many passes over as many tokens will follow on each other, at most.
 
     Attributes:
         last: (B,) each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
-    def __init__(self, caches: Sequence[KVCache], n_new: Sequence[int], attend_causal: Callable | None = None):
+    def __init__(
+        self,
+        caches: Sequence[KVCache],
+        n_new: Sequence[int],
+        attend_causal: Callable | None = None,
+        n_steps: int = 1,
+    ):
         self.caches = caches
         self.n_new = n_new
         self._attend_causal = attend_causal
@@ -89,15 +95,17 @@ class PackedBatch:
         self._masks: dict[tuple, torch.Tensor] = {}
         # Streams of one token each that share their memory, by their indices in the batch.
         of_memory: dict[int, list[int]] = {}
-        if len(caches) > 1 and all(n == 1 for n in n_new):
+        if len(caches) > 1 and all(n == 1 for n in n_new) and all(cache.length for cache in caches):
             for i, cache in enumerate(caches):
                 of_memory.setdefault(id(cache.memory), []).append(i)
-        shared = [rows for rows in of_memory.values() if len(rows) > 1]
-        self._batched = [(rows, DecodeSlots([caches[i] for i in rows])) for rows in shared]
+        self._shared = [rows for rows in of_memory.values() if len(rows) > 1]
+        self._n_steps = n_steps
+        # Made for the first layer: who decodes in another way needs none.
+        self._batched: list[tuple[list[int], DecodeSlots]] | None = None
         # The others: their indices in the batch, and which of its tokens are theirs.
         first = itertools.accumulate(n_new, initial=0)
         spans = [(i, slice(at, at + n)) for i, (at, n) in enumerate(zip(first, n_new))]
-        in_company = set(itertools.chain(*shared))
+        in_company = set(itertools.chain(*self._shared))
         self._ragged = [(i, new) for i, new in spans if i not in in_company]
 
     def attend(
@@ -107,69 +115,63 @@ class PackedBatch:
 
         Args:
             layer: the layer's index.
-            query: (new tokens, heads, head size), rotated; or of the tokens `last` only.
-            key: (new tokens, key-value heads, head size), rotated.
+            query: (1, heads, new tokens, head size), rotated; or of the tokens `last` only.
+            key: (1, key-value heads, new tokens, head size), rotated.
             value: of the shape of `key`.
             scale: factor of the scores.
 
         Returns:
-            As `query`.
+            (1, new tokens, heads, head size); or of the tokens `last` only.
         """
         if len(self.caches) == 1:
             return self._attend_one(self.caches[0], layer, query, key, value, scale)
+        if self._batched is None:
+            self._batched = [(rows, self._slots_of(rows)) for rows in self._shared]
         if len(self._batched) == 1 and not self._ragged:
-            return self._attend_batched(self._batched[0][1], layer, query, key, value, scale)
-        attended = torch.empty_like(query)
+            return self._batched[0][1].attend(layer, query, key, value, scale)
+        attended = torch.empty_like(query.transpose(1, 2))
         for rows, slots in self._batched:
-            attended[rows] = self._attend_batched(slots, layer, query[rows], key[rows], value[rows], scale)
-        is_of_last = len(query) == len(self.caches)
+            new = (tensor[:, :, rows] for tensor in (query, key, value))
+            attended[:, rows] = slots.attend(layer, *new, scale)
+        is_of_last = query.shape[2] == len(self.caches)
         for i, new in self._ragged:
-            of_query = slice(i, i + 1) if is_of_last else new
-            attended[of_query] = self._attend_one(self.caches[i], layer, query[of_query], key[new], value[new], scale)
+            asked = slice(i, i + 1) if is_of_last else new
+            of_stream = query[:, :, asked], key[:, :, new], value[:, :, new]
+            attended[:, asked] = self._attend_one(self.caches[i], layer, *of_stream, scale)
         return attended
 
     def advance(self) -> None:
         """Make the caches count what all layers have added; with one token each, they may take the next then."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
-        for _, slots in self._batched:
+        for _, slots in self._batched or ():
             slots.advance()
+
+    def _slots_of(self, rows: Sequence[int]) -> DecodeSlots:
+        """Return the slots of streams that share their memory."""
+        caches = [self.caches[i] for i in rows]
+        lengths = [cache.length for cache in caches]
+        n_tokens = max(lengths) + self._n_steps
+        slots = DecodeSlots(caches[0].memory, n_tokens)
+        slots.begin([cache.slot for cache in caches], lengths, n_tokens)
+        return slots
 
     def _attend_one(self, cache, layer, query, key, value, scale):
         """Attend from the new tokens of one stream, or the last of them."""
-        n, n_heads, size = query.shape
+        _, n_heads, n, size = query.shape
         keys, values = cache.append(layer, key, value)
         _, n_kv_heads, length, _ = keys.shape
         if n == 1 and query.device.type != "cuda":
             # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA,
             # where this may go to cuDNN, which makes a plan for each length.
             grouped = query.reshape(1, n_kv_heads, -1, size)
-            return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, n_heads, size)
+            return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, 1, n_heads, size)
         if self._attend_causal is not None and (found := self._attend_causal(query, keys, values, scale)) is not None:
             return found
-        attended = scaled_dot_product_attention(
-            query.transpose(0, 1)[None],
-            keys,
-            values,
-            attn_mask=self._mask(n, length, query),
-            scale=scale,
-            enable_gqa=n_heads > n_kv_heads,
-        )
-        return attended[0].transpose(0, 1)
-
-    def _attend_batched(self, slots, layer, query, key, value, scale):
-        """Attend from a token of each stream, in one operation over the memory that they share."""
-        keys, values, mask = slots.append(layer, key, value)
-        n_heads, size = query.shape[1:]
-        n_kv_heads = keys.shape[1]
-        grouped = slots.to_slots(query).reshape(-1, n_kv_heads, n_heads // n_kv_heads, size)
-        if query.device.type == "cpu":  # for a few rows, plain products are faster than blocks of scores
-            grouped, keys, values, mask = (t.flatten(0, 1) for t in (grouped, keys, values, mask))
-            scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
-            attended = torch.bmm(scores.softmax(-1), values)
-        else:
-            attended = scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
-        return slots.from_slots(attended.reshape(-1, n_heads, size))
+        is_grouped = n_heads > n_kv_heads
+        mask = self._mask(n, length, query)
+        attended = scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=is_grouped)
+        return attended.transpose(1, 2)
 
     def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
         """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
@@ -190,20 +192,26 @@ def run(
 
     Args:
         module: the model's body, or its language model where there is nothing to see.
-        token_ids: (tokens,).
-        positions: (3, tokens).
+        token_ids: (tokens,), on the device of the embeddings.
+        positions: (3, tokens), there too.
         stream_cache: what the layers attend to, such as `PackedBatch`.
         **inputs: patches and grids, as the body takes them.
 
     Returns:
         Hidden states of shape (tokens, hidden).
     """
-    device = module.get_input_embeddings().weight.device
     return module(
-        input_ids=to_device(token_ids, device)[None],
-        position_ids=to_device(positions, device)[:, None],
-        attention_mask=torch.zeros(1, 1, 1, 1, device=device),  # with four dimensions: no mask is made
+        input_ids=token_ids[None],
+        position_ids=positions[:, None],
+        attention_mask=_no_mask(token_ids.device),
         use_cache=False,
         stream_cache=stream_cache,
         **inputs,
     ).last_hidden_state[0]
+
+
+@lru_cache
+@torch.inference_mode(False)  # it outlives the caller's mode
+def _no_mask(device: torch.device) -> torch.Tensor:
+    """Return what keeps a model from making a mask: it has four dimensions, like one."""
+    return torch.zeros(1, 1, 1, 1, device=device)

@@ -1,111 +1,130 @@
-"""A decoding step of several streams in one KV cache pool: where their tokens go, and what these see."""
+"""Steps that decode a token of each of several streams in one KV cache pool: where tokens go, and what they see."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from .kv_cache import KVCache
+from .kv_cache import KVCachePool
 from .transfer import to_device
 
-# For so many tokens of each stream a mask is made ahead.
-_SPARE = 64
+_KEYS_STEP = 256  # so many keys more or less are attended to: operations have few shapes
 
 
 class DecodeSlots:
-    """The slots of several streams in one KV cache pool, for steps that decode one token of each.
+    """The first slots of a KV cache pool, as the layers see them in steps that decode a token of some of them.
+
+    How many tokens each slot holds is data, so that a step has the same shapes as the one before. Slots that are not
+    decoded write behind all tokens, where nobody reads, and what they compute is dropped.
 
     Args:
-        caches: of the B streams.
+        memory: the pool; the caches of its streams hold tokens.
+        n_tokens: how many tokens a stream will hold, at most.
+
+    Attributes:
+        layers: the pool's, which must not grow meanwhile.
+        n_used: how many slots are computed.
     """
 
-    def __init__(self, caches: Sequence[KVCache]):
-        self._memory = caches[0].memory
-        self._slots, self._lengths = [cache.slot for cache in caches], [cache.length for cache in caches]
-        self._n_slots, self._n_tokens = max(self._slots) + 1, max(self._lengths) + 1
-        self._is_all = self._slots == list(range(self._n_slots))
-        self._on_device: dict[torch.device, torch.Tensor] = {}
-        self._indices: dict[tuple, _SlotIndex] = {}
+    def __init__(self, memory: KVCachePool, n_tokens: int):
+        memory.reserve_all(n_tokens)
+        # Not the pool itself, which may hold a step that holds this: both would stay until garbage is collected.
+        self.layers, self._capacity = memory.layers, memory.capacity
+        self._on: dict[torch.device, _SlotState] = {}
+        for layer, (keys, _) in enumerate(self.layers):
+            if keys.device not in self._on:
+                self._on[keys.device] = _SlotState(keys, self._capacity, layer)
+        self.n_used = self._n_keys = 0
+
+    @property
+    def lengths(self) -> list[torch.Tensor]:
+        """How many tokens each slot holds, on each device: all that a step changes, besides adding tokens."""
+        return [state.lengths for state in self._on.values()]
+
+    def begin(self, slots: Sequence[int], lengths: Sequence[int], n_tokens: int, n_rows: int | None = None) -> None:
+        """Begin with the next steps.
+
+        Args:
+            slots: of the B streams that are decoded.
+            lengths: how many tokens each holds.
+            n_tokens: how many it will hold, at most.
+            n_rows: where tokens are not given for the B streams, but for so many slots, from the first on.
+        """
+        self.n_used = n_rows or max(slots) + 1
+        self._n_keys = min(-(-n_tokens // _KEYS_STEP) * _KEYS_STEP, self._capacity)
+        are_rows = n_rows is not None or list(slots) == list(range(self.n_used))
+        for state in self._on.values():
+            state.begin(slots, lengths, are_rows)
 
     def advance(self) -> None:
         """Go to the next token of each stream."""
-        self._lengths = [length + 1 for length in self._lengths]
-        self._n_tokens += 1
-        if any(index.n_most < self._n_tokens for index in self._indices.values()):
-            self._indices.clear()
-        for index in self._indices.values():
-            index.advance()
+        for state in self._on.values():
+            state.lengths.add_(state.moves)
 
-    def append(
-        self, layer: int, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Write the new keys and values of a layer, of shape (B, key-value heads, head size).
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Add the new tokens of a layer to their slots, and attend; as `PackedBatch.attend`, with a token a stream."""
+        n, state = self.n_used, self._on[query.device]
+        query, key, value = (self._to_slots(tensor[0].transpose(0, 1), state) for tensor in (query, key, value))
+        keys, values = (held[:n] for held in self.layers[layer])
+        numbers, lengths = state.numbers[:n], state.lengths[:n]
+        keys[numbers, :, lengths] = key.to(keys.dtype)  # which autocast may have changed
+        values[numbers, :, lengths] = value.to(values.dtype)
+        if layer == state.first_layer:  # the others have the same
+            state.mask = self._mask(lengths, self._n_keys, keys)
+        attended = self._attend(query, keys, values, state.mask, scale)
+        return (attended if state.decoded is None else attended[state.decoded])[None]
 
-        Returns:
-            Views of keys and values, (slots, key-value heads, tokens of the longest stream, head size), and what is
-            added to scores, (slots, key-value heads, 1, tokens of the longest stream): -inf at tokens not to see.
-        """
-        held = self._memory.reserve(layer, self._n_tokens, keys)[:2]
-        key = keys.device, keys.dtype, held[0].shape
-        index = self._indices.get(key)
-        if index is None:  # the same in all layers
-            index = self._indices[key] = _SlotIndex(self._slots, self._lengths, held[0])
-        views = []
-        for whole, new in zip(held, (keys, values)):
-            new = new.reshape(-1, whole.shape[-1]).to(whole.dtype)  # which autocast may have changed
-            whole.view(-1, whole.shape[-1]).index_copy_(0, index.rows, new)
-            views.append(whole[: self._n_slots, :, : self._n_tokens])
-        return views[0], views[1], index.mask[..., : self._n_tokens]
-
-    def to_slots(self, rows: torch.Tensor) -> torch.Tensor:
+    def _to_slots(self, rows: torch.Tensor, state: _SlotState) -> torch.Tensor:
         """Return what streams have (B, ...) at their slots, (slots, ...); zeros elsewhere."""
-        if self._is_all:
+        if state.decoded is None:
             return rows
-        in_slots = rows.new_zeros(self._n_slots, *rows.shape[1:])
-        return in_slots.index_copy_(0, self._index(rows.device), rows)
+        return rows.new_zeros(self.n_used, *rows.shape[1:]).index_copy_(0, state.decoded, rows)
 
-    def from_slots(self, in_slots: torch.Tensor) -> torch.Tensor:
-        """Return what the streams have (B, ...) from what all slots have, (slots, ...)."""
-        return in_slots if self._is_all else in_slots[self._index(in_slots.device)]
+    def _mask(self, lengths: torch.Tensor, n_keys: int, keys: torch.Tensor) -> torch.Tensor:
+        """Return what `_attend` adds to scores, such that slots see the first of `n_keys`, up to their newest."""
+        is_later = torch.arange(n_keys, device=keys.device) > lengths[:, None]
+        mask = keys.new_zeros(is_later.shape).masked_fill_(is_later, -torch.inf)
+        return mask[:, None, None].repeat(1, keys.shape[1], 1, 1)
 
-    def _index(self, device: torch.device) -> torch.Tensor:
-        if device not in self._on_device:
-            self._on_device[device] = to_device(torch.tensor(self._slots), device)
-        return self._on_device[device]
+    def _attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Attend from (slots, heads, head size) to (slots, key-value heads, tokens, head size); return as `query`."""
+        keys, values = (held[:, :, : mask.shape[-1]] for held in (keys, values))
+        grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # heads that share keys
+        if query.device.type != "cpu":
+            return scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale).reshape(query.shape)
+        # For a few rows, plain products are faster than blocks of scores.
+        grouped, keys, values, mask = (tensor.flatten(0, 1) for tensor in (grouped, keys, values, mask))
+        scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
+        return torch.bmm(scores.softmax(-1), values).reshape(query.shape)
 
 
-class _SlotIndex:
-    """Where in memory the next tokens go, and what they see; advanced without a copy.
+class _SlotState:
+    """What is known of the slots of a pool on one device.
 
     Args:
-        slots: of the streams.
-        lengths: tokens that each holds.
-        held: (slots, key-value heads, tokens, head size) memory of a layer.
-
-    Attributes:
-        rows: of the new keys, streams before heads, in memory seen as rows of a head's size.
-        mask: (slots up to the last, key-value heads, 1, `n_most`).
-        n_most: the longest a stream may get.
+        keys: (slots, key-value heads, tokens, head size) of a layer.
+        capacity: behind so many tokens nobody reads.
+        first_layer: the first on the device.
     """
 
-    def __init__(self, slots: Sequence[int], lengths: Sequence[int], held: torch.Tensor):
-        n_slots, n_heads = max(slots) + 1, held.shape[1]
-        self.n_most = -(-(max(lengths) + 1 + _SPARE) // 8) * 8  # attention on CUDA copies masks of other widths
-        ends = [0] * n_slots  # other slots compute something that nobody reads
-        for slot, length in zip(slots, lengths):
-            ends[slot] = length
-        is_later = torch.arange(self.n_most) > torch.tensor(ends)[:, None]
-        mask = torch.zeros(is_later.shape, dtype=held.dtype).masked_fill_(is_later, -torch.inf)
-        self.mask = to_device(mask[:, None, None].repeat(1, n_heads, 1, 1), held.device)
-        first = torch.tensor(slots)[:, None] * n_heads + torch.arange(n_heads)
-        at = torch.tensor(lengths)[:, None]
-        self.rows, self._newest = (
-            to_device((first * n_kept + at).flatten(), held.device) for n_kept in (held.shape[2], self.n_most)
-        )
+    def __init__(self, keys: torch.Tensor, capacity: int, first_layer: int):
+        self._capacity, self.first_layer = capacity, first_layer
+        self.numbers = torch.arange(len(keys), device=keys.device)
+        self.lengths = torch.full_like(self.numbers, capacity)
+        self.moves = torch.zeros_like(self.numbers)  # by how much the lengths grow in a step
+        self.decoded: torch.Tensor | None = None  # the slots of rows, where these are not the slots
+        self.mask = keys.new_zeros(0)
 
-    def advance(self) -> None:
-        """Go to the next tokens."""
-        self.rows += 1
-        self._newest += 1
-        self.mask.view(-1).index_fill_(0, self._newest, 0)
+    def begin(self, slots: Sequence[int], lengths: Sequence[int], are_rows: bool) -> None:
+        """As `DecodeSlots.begin`; addresses stay."""
+        device, wanted = self.numbers.device, torch.full(self.numbers.shape, self._capacity)
+        wanted[list(slots)] = torch.tensor(lengths)
+        self.lengths.copy_(to_device(wanted, device))
+        self.moves.copy_(to_device((wanted < self._capacity).long(), device))
+        self.decoded = None if are_rows else to_device(torch.tensor(slots), device)

@@ -58,7 +58,8 @@ def generate(
 
 def _batch(requests: Sequence[TurnRequest]) -> PackedBatch:
     """Return the batch of a step that decodes a token of each turn."""
-    return PackedBatch([request.state.cache for request in requests], [1] * len(requests))
+    n_steps = max(request.n_left for request in requests)
+    return PackedBatch([request.state.cache for request in requests], [1] * len(requests), n_steps=n_steps)
 
 
 def _decode_loop(

@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,7 +34,9 @@ class KVCachePool:
             more slot would copy all others.
 
     Attributes:
-        step: a faster way to decode that is bound to these addresses, and what must stay the same for it.
+        layers: keys and values of all slots in each layer, (slots, key-value heads, `capacity` + 1, head size); what is
+            written behind the capacity is never read. Another list once memory has grown.
+        step: a faster way to decode that is bound to `layers`.
     """
 
     def __init__(self, devices: Sequence[torch.device], is_evictable: bool = False, n_expected: int = 1):
@@ -46,7 +48,8 @@ class KVCachePool:
         self._free: list[int] = []
         self._n_slots = 0
         self._lock = threading.Lock()  # streams come and go while others are generated
-        self.step: tuple | None = None
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.step: Any = None
 
     @property
     def capacity(self) -> int:
@@ -57,21 +60,6 @@ class KVCachePool:
     def n_bytes(self) -> int:
         """Bytes of memory reserved."""
         return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the language model."""
-        return len(self._group_of)
-
-    @property
-    def n_reserved_slots(self) -> int:
-        """Slots for which there is memory."""
-        return min(group.n_slots for group in self._groups)
-
-    @property
-    def addresses(self) -> tuple[int, ...]:
-        """Where the memory is; others after it has grown."""
-        return tuple(held.data_ptr() for group in self._groups for held in group.held)
 
     def take_slot(self) -> int:
         """Take the lowest free slot for a stream, and return its number."""
@@ -93,22 +81,31 @@ class KVCachePool:
         self._n_tokens_expected = max(self._n_tokens_expected, min(n_tokens, _MOST_EXPECTED))
 
     def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Make room for streams of `n_tokens` whose keys (tokens, key-value heads, head size) are like these.
+        """Make room for streams of `n_tokens` whose keys (..., key-value heads, tokens, head size) are like these.
 
         Returns:
             Keys, values and, where they are held, keys as they were first read, of all slots in a layer: (slots,
             key-value heads, capacity + 1, head size) each.
         """
         group, i = self._group_of[layer]
-        if group.capacity < n_tokens or group.n_slots < self._n_slots:
-            try:
-                self._grow(group, n_tokens, like)
-            except RuntimeError:  # no memory
-                if self._n_tokens_expected <= n_tokens:
-                    raise
-                self._n_tokens_expected = 0
-                self._grow(group, n_tokens, like)
+        self._reserve(group, n_tokens, like)
         return group.layers[i]
+
+    def reserve_all(self, n_tokens: int) -> None:
+        """Make room for streams of `n_tokens` in all layers, each of which has some already."""
+        for group in self._groups:
+            self._reserve(group, n_tokens, group.held[0][0])
+
+    def _reserve(self, group: _LayerGroup, n_tokens: int, like: torch.Tensor) -> None:
+        if group.capacity >= n_tokens and group.n_slots >= self._n_slots:
+            return
+        try:
+            self._grow(group, n_tokens, like)
+        except RuntimeError:  # no memory
+            if self._n_tokens_expected <= n_tokens:
+                raise
+            self._n_tokens_expected = 0
+            self._grow(group, n_tokens, like)
 
     def _grow(self, group: _LayerGroup, n_tokens: int, like: torch.Tensor) -> None:
         capacity = self.capacity  # what another group has, so that all have the same
@@ -118,20 +115,7 @@ class KVCachePool:
         n_expected = self._n_expected if like.device.type == "cuda" else 1
         with self._lock:
             group.grow(max(self._n_slots, n_expected, group.n_slots), capacity, like)
-
-    def reserve_all(self, n_tokens: int) -> None:
-        """Make room for streams of `n_tokens` in all layers, each of which has some already."""
-        for layer, (group, _) in enumerate(self._group_of):
-            self.reserve(layer, n_tokens, group.held[0][0, 0].transpose(0, 1))
-
-    def layer_tensors(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of all slots, (slots, key-value heads, `capacity` + 1, head size) each.
-
-        What is written behind the capacity is never read.
-        """
-        group, i = self._group_of[layer]
-        keys, values, *_ = group.layers[i]
-        return keys, values
+            self.layers = [(keys, values) for group in self._groups for keys, values, *_ in group.layers]
 
     def clear_slot(self, slot: int, first: int = 0) -> None:
         """Zero a slot from a token on.
@@ -139,10 +123,9 @@ class KVCachePool:
         What is masked still counts 0 times itself, which is no number where it is none (NaN).
         """
         with self._lock:
-            if slot < self.n_reserved_slots:
-                for parts in self.slot_tensors(slot):
-                    for held in parts:
-                        held[:, :, first:].zero_()
+            for parts in self.slot_tensors(slot):
+                for held in parts:
+                    held[:, :, first:].zero_()
 
     def slot_tensors(self, slot: int) -> Iterator[list[torch.Tensor]]:
         """Yield keys, values and, where held, keys as first read of a slot.
@@ -151,8 +134,8 @@ class KVCachePool:
         made of them stays small.
         """
         for group in self._groups:
-            held = [tensor[:, slot] for tensor in group.held]
-            if held:
+            if slot < group.n_slots:
+                held = [tensor[:, slot] for tensor in group.held]
                 n_elements = _ELEMENTS_ON_CPU if held[0].device.type == "cpu" else _ELEMENTS_ELSEWHERE
                 n_layers = max(n_elements // held[0][0].numel(), 1)
                 yield from (list(part) for part in zip(*(tensor.split(n_layers) for tensor in held)))
@@ -171,7 +154,13 @@ class _LayerGroup:
 
     @torch.inference_mode(False)  # the memory outlives the mode in which it was needed
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
-        shape = self.n_layers, n_slots, like.shape[1], capacity + 1, like.shape[2]  # one more: see `layer_tensors`
+        shape = (
+            self.n_layers,
+            n_slots,
+            like.shape[-3],
+            capacity + 1,
+            like.shape[-1],
+        )  # one more: see `KVCachePool.layers`
         # In float32 a key may be rotated each time it moves: after a hundred times it is off by 1e-6.
         n_kinds = 3 if self._is_evictable and like.dtype.itemsize < 4 else 2
         # Zeros: slots where nothing was written take part in operations over all slots, at weight 0.
@@ -199,35 +188,32 @@ class KVCache:
         self.memory = memory
         self.slot = memory.take_slot()
         self.length = 0
-        self._views: dict[int, tuple] = {}  # by layer: the memory, and the slot's keys and values in it
+        self._layers = memory.layers
+        self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values in it
         self._shift = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of memory reserved, for all streams that share it."""
-        return self.memory.n_bytes
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; `advance` makes them count.
 
         Args:
             layer: the layer's index.
-            keys: (new tokens, key-value heads, head size), rotated.
+            keys: (1, key-value heads, new tokens, head size), rotated.
             values: of the same shape.
 
         Returns:
             Views of keys and values, old and new, of shape (1, key-value heads, `length` + new tokens, head size).
         """
-        n = keys.shape[0]
+        n = keys.shape[2]
         end = self.length + n
-        held = self.memory.reserve(layer, end, keys)
-        known = self._views.get(layer)
-        if known is None or known[0] is not held:  # the memory has grown
-            slot = slice(self.slot, self.slot + 1)
-            known = self._views[layer] = held, held[0][slot], held[1][slot]
-        _, held_keys, held_values = known
-        held_keys.narrow(2, self.length, n).copy_(keys.transpose(0, 1))
-        held_values.narrow(2, self.length, n).copy_(values.transpose(0, 1))
+        if self._layers is not self.memory.layers:  # the memory has grown
+            self._layers, self._views = self.memory.layers, {}
+        views = self._views.get(layer)
+        if views is None or end >= views[0].shape[2]:
+            held = self.memory.reserve(layer, end, keys)
+            views = self._views[layer] = [tensor[self.slot : self.slot + 1] for tensor in held[:2]]
+        held_keys, held_values = views
+        held_keys.narrow(2, self.length, n).copy_(keys)
+        held_values.narrow(2, self.length, n).copy_(values)
         return held_keys.narrow(2, 0, end), held_values.narrow(2, 0, end)
 
     def advance(self, n_tokens: int) -> None:

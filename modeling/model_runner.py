@@ -91,6 +91,8 @@ def prefill(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) 
     batch = PackedBatch([request.state.cache for request in requests], lengths, model.attend_causal)
     token_ids = torch.tensor([token for token_ids, _ in new for token in token_ids])
     positions = torch.cat([positions for _, positions in new], dim=1)
+    device = model.get_input_embeddings().weight.device
+    token_ids, positions = to_device(token_ids, device), to_device(positions, device)
     hidden = run(model.model, token_ids, positions, batch, **_video_inputs(model, requests))
     logits = model.lm_head(hidden[to_device(batch.last, hidden.device)])
     batch.advance()

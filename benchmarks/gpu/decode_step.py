@@ -38,12 +38,12 @@ def filled_states(model, n_streams: int, n_tokens: int, capacity: int) -> list:
     from livecc_hf.modeling.model_runner import new_kv_cache_pool
 
     config = model.config.text_config
-    shape = 1, config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+    shape = 1, config.num_key_value_heads, 1, config.hidden_size // config.num_attention_heads
     like = torch.zeros(shape, dtype=model.dtype, device=model.device)
     memory = new_kv_cache_pool(model, is_evictable=True, n_expected=n_streams)
     memory.expect(capacity)
     states = [StreamState(cache=KVCache(memory)) for _ in range(n_streams)]
-    for layer in range(memory.n_layers):
+    for layer in range(config.num_hidden_layers):
         for held in memory.reserve(layer, n_tokens + 1, like)[:2]:
             held.normal_()
     for state in states:
@@ -112,7 +112,7 @@ def measure_steps(model, n_streams: int, device: str, n_tokens: int, capacity: i
             found[way]["kernels"] = kernels(step, device, N_PROFILED)
     found["largest_difference"] = (logits["graph"] - logits["calls"]).abs().max().item()
     kept = states[0].cache.memory.step
-    found["graphs"] = 0 if kept is None else len(kept[1].graphed.graphs)
+    found["graphs"] = 0 if kept is None else len(kept.graphed.graphs)
     return found
 
 

@@ -11,17 +11,17 @@ from livecc_hf.acceleration.causal_attention import attend_causal
 
 
 def masked(query, keys, values, scale):
-    n, length = len(query), keys.shape[2]
+    n, length = query.shape[2], keys.shape[2]
     seen = torch.ones(n, length, dtype=torch.bool).tril(length - n)
     attended = torch.nn.functional.scaled_dot_product_attention(
-        query.transpose(0, 1)[None], keys, values, attn_mask=seen, scale=scale, enable_gqa=True
+        query, keys, values, attn_mask=seen, scale=scale, enable_gqa=True
     )
-    return attended[0].transpose(0, 1)
+    return attended.transpose(1, 2)
 
 
 def drawn(n, length, n_heads, n_kv_heads, dtype=torch.float32, spread=1.0):
     torch.manual_seed(n)
-    query = torch.randn(n, n_heads, 32) * spread
+    query = torch.randn(1, n_heads, n, 32) * spread
     keys, values = torch.randn(2, 1, n_kv_heads, length + 9, 32).unbind()
     return query.to(dtype), keys.to(dtype)[:, :, :length], values.to(dtype)[:, :, :length]  # strided, as in a cache
 

@@ -233,7 +233,7 @@ def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model,
 
     with graphs_disabled():
         expected, _ = commented()
-    got, (_, step) = commented()
+    got, step = commented()
     assert len(step.graphed.graphs) == 1
     assert [s.token_ids for s in got] == [s.token_ids for s in expected]
     for a, b in zip(got, expected, strict=True):

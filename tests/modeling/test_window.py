@@ -133,7 +133,7 @@ def test_memory_and_positions_of_a_long_stream_stay_where_they_are(frames, make_
     seen = []
     for n in range(120):
         stream.push(frames[n % 30 : n % 30 + 2])
-        seen.append((stream.state.cache.n_bytes, stream.state.next_position, len(stream.state.spans)))
+        seen.append((stream.state.cache.memory.n_bytes, stream.state.next_position, len(stream.state.spans)))
     assert len({n_bytes for n_bytes, _, _ in seen[40:]}) == 1
     assert max(position for _, position, _ in seen[60:]) <= max(position for _, position, _ in seen[20:60]) + 8
     assert max(n for _, _, n in seen) < 60
@@ -175,18 +175,18 @@ def test_text_is_read_again_before_the_positions_end(scheme, frames, make_model,
 def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, limit):
     torch.manual_seed(0)
     inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
-    keys = torch.randn(200, 2, 64).to(dtype)
+    keys = torch.randn(1, 2, 200, 64).to(dtype)
     cache = KVCache(KVCachePool(["cpu"], is_evictable=True))
     cache.append(0, keys, keys)
     cache.advance(200)
     for n in range(64):  # one token leaves a turn
         cache.evict([KeptRun(0, 1, 0), KeptRun(2, 200 - n, 7)], inv_freq)
-    moved = cache.append(0, keys[:0], keys[:0])[0]
+    moved = cache.append(0, keys[:, :, :0], keys[:, :, :0])[0]
     cos, sin = rotation(-64 * 7 * inv_freq)
-    exact = rotate(keys[65:].transpose(0, 1).double(), cos.double(), sin.double())
+    exact = rotate(keys[0, :, 65:].double(), cos.double(), sin.double())
     error = (moved[0, :, 1:].double() - exact).norm() / exact.norm()
     assert error < limit
-    assert torch.equal(moved[0, :, 0], keys[0])
+    assert torch.equal(moved[0, :, 0], keys[0, :, 0])
 
 
 def test_what_a_window_keeps():
@@ -269,8 +269,9 @@ def test_a_drop_that_is_interrupted_is_told(frames, make_model, processor, monke
 def test_memory_of_a_sliding_window_does_not_grow(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, StreamOptions(**OPTIONS, vision_window_s=3, text_window=60))
     stream.push(frames[:6])
-    addresses = stream.state.cache.memory.addresses
+    memory = stream.state.cache.memory
+    layers = memory.layers
     for chunk in frames[6:].repeat(4, 1, 1, 1).split(2):
         stream.push(chunk)
     assert stream.state.n_evicted > 500
-    assert stream.state.cache.memory.addresses == addresses
+    assert memory.layers is layers

@@ -7,7 +7,7 @@ import pytest
 from pooled import OPTIONS, assert_same, run_all, taken
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling.attention import PackedBatch
+from livecc_hf.modeling.decode_slots import DecodeSlots
 from livecc_hf.pool import OverloadedError, PoolFullError
 
 
@@ -45,10 +45,8 @@ def test_each_stream_says_what_it_says_alone(scheme, frames, make_model, process
 def test_streams_with_other_windows_leave_the_rest_together(frames, model, processor, monkeypatch):
     windows, calls = ["sliding", "none", "sliding", "reprefill"], []
     alone = [model.start_stream(processor, OPTIONS, window=window).push(frames) for window in windows]
-    together = PackedBatch._attend_batched
-    monkeypatch.setattr(
-        PackedBatch, "_attend_batched", lambda self, group, *a: calls.append(group) or together(self, group, *a)
-    )
+    together = DecodeSlots.attend
+    monkeypatch.setattr(DecodeSlots, "attend", lambda self, *a: calls.append(self) or together(self, *a))
     pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
     streams = [pool.join(OPTIONS, window=window) for window in windows]
     for stream in streams:

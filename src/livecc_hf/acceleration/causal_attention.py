@@ -18,19 +18,18 @@ def attend_causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
     """Attend from the last tokens of a stream, each to itself and all before it; stands as `attend_causal` on a model.
 
     Args:
-        query: (new tokens, heads, head size).
+        query: (1, heads, new tokens, head size).
         keys, values: (1, key-value heads, old and new tokens, head size).
         scale: factor of the scores.
 
     Returns:
-        As `query`, or `None` where this would not pay.
+        (1, new tokens, heads, head size), or `None` where this would not pay.
     """
-    n, n_heads, size = query.shape
+    _, n_heads, n, size = query.shape
     n_kv_heads, n_old = keys.shape[1], keys.shape[2] - n
     if n < _MIN_NEW or n_old < _MIN_OLD or query.device.type != "cpu" or query.dtype != keys.dtype:
         return None
     attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    query = query.transpose(0, 1)[None]
     grouped = query.reshape(1, n_kv_heads, -1, size)
     of_old, old_sums = attend(grouped, keys[:, :, :n_old], values[:, :, :n_old], scale=scale)
     new_keys, new_values = (
@@ -40,4 +39,4 @@ def attend_causal(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
     # of the sum of exponentials, the share of the old tokens
     share = (old_sums.reshape(1, n_heads, n) - new_sums).sigmoid_()[..., None]
     attended = of_new.float().lerp(of_old.reshape(query.shape).float(), share)
-    return attended[0].transpose(0, 1).to(query.dtype)
+    return attended.transpose(1, 2).to(query.dtype)

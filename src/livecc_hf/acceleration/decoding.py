@@ -15,13 +15,12 @@ from torch import nn
 from livecc_hf.acceleration.graph import Capture, CUDAGraphed
 from livecc_hf.acceleration.split_attention import attend_in_parts, split_mask
 from livecc_hf.modeling.attention import run
+from livecc_hf.modeling.decode_slots import DecodeSlots
 from livecc_hf.modeling.kv_cache import KVCache, KVCachePool
 from livecc_hf.modeling.transfer import to_device
 
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration
-
-_KEYS_STEP = 1024  # memory that is attended to without a graph is rounded up to so many tokens
 
 
 class FixedDecoding:
@@ -55,11 +54,10 @@ class FixedDecoding:
             return None
         longest = max(cache.length for cache in caches) + n_steps
         memory.reserve_all(longest)
-        key = memory.addresses, memory.n_reserved_slots, memory.capacity
-        if memory.step is None or memory.step[0] != key or memory.step[1].model is not model:
-            memory.step = None  # before the next one is captured: its memory is free then
-            memory.step = key, DecodeStep(model, memory, self._capture)
-        step = memory.step[1]
+        step = memory.step
+        if step is None or step.layers is not memory.layers or step.model is not model:
+            step = memory.step = None  # before the next one is captured: its memory is free then
+            step = memory.step = DecodeStep(model, memory, self._capture)
         if not step.check() and len(caches) == 1:
             return None
         step.begin([cache.slot for cache in caches], [cache.length for cache in caches], longest)
@@ -75,11 +73,12 @@ class DecodeStep:
 
     Attributes:
         model: whose step it is.
+        layers: the memory's when it was made.
         graphed: the step, a function of token ids and positions (n,) of the first n slots.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        memory: of the streams; its addresses must stay.
+        memory: of the streams.
         capture: how graphs are made; default: on CUDA.
     """
 
@@ -87,10 +86,11 @@ class DecodeStep:
     def __init__(self, model: LiveCCForConditionalGeneration, memory: KVCachePool, capture: Capture | None = None):
         self.model = model
         self._language_model, self._head = model.model.language_model, model.lm_head
-        self._slots = _Slots(memory)
+        self._slots = _SplitSlots(memory, memory.capacity)
+        self.layers, self._capacity = memory.layers, memory.capacity
         self._is_on_one_device = len({weight.device for weight in self._weights()}) == 1
         self._is_replayed = False
-        self.graphed = CUDAGraphed(self._step, self._modules, self._slots.counts, capture)
+        self.graphed = CUDAGraphed(self._step, self._modules, self._slots.lengths, capture)
         self._device = model.get_input_embeddings().weight.device
         self._chosen_slots: list[int] = []
         self._chosen = torch.zeros(0, dtype=torch.long, device=self._device)
@@ -102,7 +102,8 @@ class DecodeStep:
 
     def begin(self, slots: Sequence[int], lengths: Sequence[int], longest: int) -> None:
         """Say which slots will speak, how many tokens each holds, and how many the longest may hold in the end."""
-        self._slots.begin(slots, lengths, None if self._is_replayed else longest)
+        n_used = min(1 << max(slots).bit_length(), len(self.layers[0][0]))
+        self._slots.begin(slots, lengths, self._capacity if self._is_replayed else longest, n_used)
         self._choose(slots)
 
     @torch.inference_mode(False)
@@ -139,69 +140,18 @@ class DecodeStep:
         return values.new_zeros(self._slots.n_used).index_copy_(0, self._chosen, values)
 
     def _step(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        self._slots.look(len(token_ids))
         logits = self._head(run(self._language_model, token_ids, positions.expand(3, -1), self._slots))
         self._slots.advance()
         return logits
 
 
-class _Slots:
-    """The first slots of a memory as the layers see them in a step; takes the place of `PackedBatch`."""
+class _SplitSlots(DecodeSlots):
+    """Slots whose keys are attended to in parts."""
 
-    def __init__(self, memory: KVCachePool):
-        # Not the memory itself, which holds the step: together they would stay until garbage is collected.
-        self._layers = [memory.layer_tensors(layer) for layer in range(memory.n_layers)]
-        self._n_reserved_slots, self._capacity = memory.n_reserved_slots, memory.capacity
-        self.n_used = self._n_reserved_slots
-        self._on = {keys.device: _SlotCounts(keys) for keys, _ in self._layers}
-        self._n_keys = self._capacity
+    def _mask(self, lengths: torch.Tensor, n_keys: int, keys: torch.Tensor) -> torch.Tensor:
+        return split_mask(lengths, n_keys, keys.shape[1], keys.dtype)
 
-    @property
-    def counts(self) -> list[torch.Tensor]:
-        """What a step changes, besides the tokens that it adds."""
-        return [counts.at for counts in self._on.values()]
-
-    def begin(self, slots: Sequence[int], lengths: Sequence[int], longest: int | None) -> None:
-        """As `DecodeStep.begin`; `longest` is `None` where a graph wants all memory attended to."""
-        self.n_used = min(1 << max(slots).bit_length(), self._n_reserved_slots)
-        self._n_keys = self._capacity
-        if longest is not None:
-            self._n_keys = min(-(-longest // _KEYS_STEP) * _KEYS_STEP, self._capacity)
-        at = torch.full((self._n_reserved_slots,), self._capacity)  # behind all tokens: what nobody reads
-        at[list(slots)] = torch.tensor(lengths)
-        for counts in self._on.values():
-            counts.at.copy_(to_device(at, counts.at.device))
-            counts.moves.copy_(to_device((at < self._capacity).long(), counts.at.device))
-
-    def look(self, n: int) -> None:
-        """Make the masks of a step of the first n slots."""
-        for counts in self._on.values():
-            counts.mask = split_mask(counts.at[:n], self._n_keys, counts.n_heads, counts.dtype)
-
-    def advance(self) -> None:
-        """Go to the next tokens."""
-        # A stream that has stopped speaking goes on too, through memory that is reserved and not counted.
-        for counts in self._on.values():
-            counts.at.add_(counts.moves)
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    def _attend(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Add the new tokens of a layer and attend from each to its slot up to itself; as `PackedBatch.attend`."""
-        n = len(query)
-        counts = self._on[query.device]
-        keys, values = (held[:n] for held in self._layers[layer])
-        first, at = counts.all[:n], counts.at[:n]
-        keys[first, :, at] = key.to(keys.dtype)  # which autocast may have changed
-        values[first, :, at] = value.to(values.dtype)
-        return attend_in_parts(query, keys, values, counts.mask, scale)
-
-
-class _SlotCounts:
-    """Where the slots' new tokens go, on one device, and what these see."""
-
-    def __init__(self, keys: torch.Tensor):
-        n, self.n_heads, self.dtype = len(keys), keys.shape[1], keys.dtype
-        self.all = torch.arange(n, device=keys.device)
-        self.at, self.moves = torch.zeros_like(self.all), torch.zeros_like(self.all)
-        self.mask = keys.new_zeros(0)
+        return attend_in_parts(query, keys, values, mask, scale)

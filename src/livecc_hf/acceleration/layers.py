@@ -146,10 +146,10 @@ class _LeanModel:
         return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
 
     def _tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosine and sine as `rotate` takes them, (tokens, 1, head size) each."""
+        """Return cosine and sine as `rotate` takes them, (tokens, head size) each."""
         cos, sin = self._rotary(embeds, position_ids)
         half = sin.shape[-1] // 2
-        return cos[0, :, None], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)[:, None]
+        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
 
     def _step_tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As `_tables` of one token of each stream; made for some steps at once, each a position further."""
@@ -186,24 +186,28 @@ class _LeanLayer:
 
         Args:
             hidden: (tokens, hidden).
-            cos, sin: as `rotate` takes them, (tokens, 1, head size).
+            cos, sin: as `rotate` takes them, (tokens, head size).
             caches: of the streams.
             read: (B,) the tokens whose hidden states are wanted; `None`: all.
         """
-        n, size = len(hidden), self.size
-        normed = self.norm(hidden)
-        key, value = self.k(normed), self.v(normed).view(n, -1, size)
+        size, normed = self.size, self.norm(hidden)
+        key, value = self.k(normed), _heads(self.v(normed), size)
         if read is None:  # queries and keys turn together
-            turned = rotate(torch.cat([self.q(normed), key], dim=-1).view(n, -1, size), cos, sin)
+            turned = rotate(_heads(torch.cat([self.q(normed), key], dim=-1), size), cos, sin)
             n_kv_heads = value.shape[1]
             query, key = turned.split_with_sizes([turned.shape[1] - n_kv_heads, n_kv_heads], dim=1)
         else:
-            query = rotate(self.q(normed[read]).view(len(read), -1, size), cos[read], sin[read])
-            key = rotate(key.view(n, -1, size), cos, sin)
+            query = rotate(_heads(self.q(normed[read]), size), cos[read], sin[read])
+            key = rotate(_heads(key, size), cos, sin)
             hidden = hidden[read]
         attended = caches.attend(self.index, query, key, value, self.scale)
         hidden = hidden + self.o(attended.reshape(len(hidden), -1))
         return hidden + self.mlp(self.mlp_norm(hidden))
+
+
+def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
+    """Return states (tokens, heads * size) as attention takes them, (1, heads, tokens, size)."""
+    return states.view(1, len(states), -1, size).transpose(1, 2)
 
 
 def _run(
@@ -213,7 +217,7 @@ def _run(
     if isinstance(layer, _LeanLayer):
         return layer(hidden, cos, sin, caches)
     half = sin.shape[-1] // 2
-    tables = cos[:, 0], torch.cat([-sin[:, 0, :half], sin[:, 0, half:]], dim=-1)
+    tables = cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=-1)
     return layer(
         hidden[None],
         attention_mask=None,
