@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+
+from .transfer import to_device
 
 # Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
 _STEP = 256
@@ -21,7 +22,8 @@ _GROWTH = 1.5
 _MOST_EXPECTED = 16_384  # more is reserved only as it is needed
 # Of keys that move together: as many as a CPU's cache holds, or few enough for memory elsewhere.
 _ELEMENTS_ON_CPU = 1 << 19
-_ELEMENTS_ELSEWHERE = 1 << 24
+_ELEMENTS_ELSEWHERE = 1 << 26
+_BY_RUN = ("cpu",)  # where tokens move a run at a time: elsewhere launches cost more than memory
 
 
 class KVCachePool:
@@ -190,7 +192,8 @@ class KVCache:
         self.length = 0
         self._layers = memory.layers
         self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values in it
-        self._shift = torch.zeros(0, dtype=torch.long)  # of the first tokens; the others have not moved
+        # Where keys are kept as first read: which are, and how far each has moved since.
+        self._shifts: list[KeptRun] = []
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; `advance` makes them count.
@@ -223,7 +226,7 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forget all tokens from index `length` on."""
         self.length = min(self.length, length)
-        self._shift = self._shift[: self.length]
+        self._shifts = _cut(self._shifts, 0, self.length)
 
     def release(self) -> None:
         """Give the slot back, empty; the cache cannot be used after it."""
@@ -243,36 +246,38 @@ class KVCache:
         """
         if not self.memory.is_evictable:
             raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_evictable")
+        n_saved = self._shifts[-1].end if self._shifts else 0
+        held = [*self._shifts, KeptRun(n_saved, self.length, 0)]
+        moving: list[KeptRun] = []
+        shifts: list[KeptRun] = []  # of what is kept, where it will be
+        n_kept = n_still = 0
+        for run in kept:
+            back = run.first - n_kept
+            for part in _cut(held, run.first, run.end):
+                shifts.append(KeptRun(part.first - back, part.end - back, part.shift + run.shift))
+            n_kept = run.end - back
+            if back:
+                moving.append(run)
+            else:
+                n_still = n_kept
+        if not moving:
+            return self.truncate(n_kept)
+        new = slice(n_saved, self.length)
+        self.length, self._shifts = 0, []  # until every token has moved
         parts = list(self.memory.slot_tensors(self.slot))
-        frequencies, n_kept = tuple(inv_freq.tolist()), 0
-        shift = self._save_original_keys(parts)
-        self.length = 0  # until every token has moved
-        devices = {part[0].device for part in parts}  # layers may be on several
-        for run in kept:  # each moves forward, over tokens that are evicted or have moved already
-            source, to = slice(run.first, run.end), slice(n_kept, n_kept + run.end - run.first)
-            if shift is not None:
-                shift[to] = shift[source] + run.shift
-            if run.first > n_kept:
-                if shift is None:
-                    angles = _shift_rotation(run.shift, frequencies)
-                else:  # from where they were first read
-                    angles = rotation(-shift[to, None] * torch.tensor(frequencies))
-                rotations = {device: tuple(t.to(device) for t in angles) for device in devices}
-                for part in parts:
-                    _move(part, source, to, *rotations[part[0].device])
-            n_kept = to.stop
+        for keys, _, *original_keys in parts:
+            for originals in original_keys:
+                originals[:, :, new] = keys[:, :, new]
+        devices = {part[0].device for part in parts}
+        by_run = all(device.type in _BY_RUN for device in devices)
+        for runs in [[run] for run in moving] if by_run else [moving]:
+            to = slice(n_still, n_still + sum(run.end - run.first for run in runs))
+            n_still, turning = to.stop, _cut(shifts, to.start, to.stop)
+            rotations = {device: _rotation_of(turning, inv_freq, device) for device in devices}
+            for part in parts:
+                _move(part, runs, to, *rotations[part[0].device])
         self.length = n_kept
-        if shift is not None:
-            self._shift = shift[:n_kept]
-
-    def _save_original_keys(self, parts: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor | None:
-        """Note keys that have not moved yet; return how far each has, or `None` where keys are held once."""
-        if all(len(part) == 2 for part in parts):
-            return None
-        new = slice(len(self._shift), self.length)
-        for keys, _, original_keys in parts:
-            original_keys[:, :, new] = keys[:, :, new]
-        return torch.cat([self._shift, torch.zeros(new.stop - new.start, dtype=torch.long)])
+        self._shifts = shifts if len(parts[0]) == 3 else []
 
 
 class KeptRun(NamedTuple):
@@ -288,22 +293,49 @@ class KeptRun(NamedTuple):
     shift: int
 
 
-@lru_cache(maxsize=256)  # turns have few lengths
-@torch.inference_mode(False)  # it outlives the caller's mode
-def _shift_rotation(shift: int, inv_freq: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    return rotation(-shift * torch.tensor(inv_freq))
+def _cut(runs: Sequence[KeptRun], first: int, end: int) -> list[KeptRun]:
+    """Return the parts of runs between two tokens."""
+    parts = (KeptRun(max(run.first, first), min(run.end, end), run.shift) for run in runs)
+    return [part for part in parts if part.first < part.end]
 
 
-def _move(part: Sequence[torch.Tensor], source: slice, to: slice, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Move tokens of some layers, see `KVCachePool.slot_tensors`, and rotate their keys."""
+def _rotation_of(
+    runs: Sequence[KeptRun], inv_freq: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what :func:`rotate` takes for the tokens of runs, one after the other, (tokens or 1, head size) each."""
+    described = torch.tensor([[run.end - run.first for run in runs], [run.shift for run in runs]])
+    lengths, shifts = to_device(described, device)
+    tables = torch.stack(rotation(-shifts[:, None] * to_device(inv_freq, device)))
+    if len(runs) > 1:
+        tables = tables.repeat_interleave(lengths, 1, output_size=runs[-1].end - runs[0].first)
+    cos, sin = tables
+    return cos, sin
+
+
+def _move(
+    part: Sequence[torch.Tensor], runs: Sequence[KeptRun], to: slice, cos: torch.Tensor, sin: torch.Tensor
+) -> None:
+    """Move tokens of some layers, and rotate their keys; in a few operations, however many tokens and runs there are.
+
+    Args:
+        part: of `KVCachePool.slot_tensors`: keys, values and, where held, keys as first read.
+        runs: the tokens.
+        to: where they stand after it.
+        cos, sin: as :func:`rotate` takes them; they turn keys as first read, where those are held.
+    """
     keys, values, *original_keys = part
     if original_keys:
-        moved = original_keys[0][:, :, source].clone()
-        original_keys[0][:, :, to] = moved
-        keys[:, :, to] = rotate(moved.float(), cos, sin)
+        moved = original_keys[0][:, :, to] = _copied(original_keys[0], runs)
+    elif len(runs) == 1:
+        moved = keys[:, :, runs[0].first : runs[0].end]
     else:
-        rotate(keys[:, :, source], cos, sin, out=keys[:, :, to])
-    values[:, :, to] = values[:, :, source].clone()
+        moved = _copied(keys, runs)
+    rotate(moved, cos, sin, out=keys[:, :, to])
+    values[:, :, to] = _copied(values, runs)
+
+
+def _copied(held: torch.Tensor, runs: Sequence[KeptRun]) -> torch.Tensor:
+    return torch.cat([held[:, :, run.first : run.end] for run in runs], dim=2)
 
 
 def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

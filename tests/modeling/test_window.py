@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from operations import Operations
 from replay import Item, Replay
 
-from livecc_hf.modeling import StreamOptions, kv_cache
+from livecc_hf.modeling import StreamOptions
 from livecc_hf.modeling.context import TEXT, VISION, Span, kept_spans
-from livecc_hf.modeling.kv_cache import KeptRun, KVCache, KVCachePool, rotate, rotation
+from livecc_hf.modeling.kv_cache import KVCache
 
 SCHEMES = ["mrope", "sequential", "reference"]
 OPTIONS = {
@@ -171,24 +172,6 @@ def test_text_is_read_again_before_the_positions_end(scheme, frames, make_model,
     assert len(segments) == 15
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.003), (torch.float32, 1e-5)])
-def test_keys_moved_many_times_lose_no_more_than_one_rounding_to_8_bits(dtype, limit):
-    torch.manual_seed(0)
-    inv_freq = 1.0 / 10000 ** (torch.arange(0, 64, 2) / 64)
-    keys = torch.randn(1, 2, 200, 64).to(dtype)
-    cache = KVCache(KVCachePool(["cpu"], is_evictable=True))
-    cache.append(0, keys, keys)
-    cache.advance(200)
-    for n in range(64):  # one token leaves a turn
-        cache.evict([KeptRun(0, 1, 0), KeptRun(2, 200 - n, 7)], inv_freq)
-    moved = cache.append(0, keys[:, :, :0], keys[:, :, :0])[0]
-    cos, sin = rotation(-64 * 7 * inv_freq)
-    exact = rotate(keys[0, :, 65:].double(), cos.double(), sin.double())
-    error = (moved[0, :, 1:].double() - exact).norm() / exact.norm()
-    assert error < limit
-    assert torch.equal(moved[0, :, 0], keys[0, :, 0])
-
-
 def test_what_a_window_keeps():
     spans = []
     for turn in range(6):
@@ -245,21 +228,25 @@ def test_memory_that_is_not_there_is_taken_as_it_is_needed(frames, make_model, p
     assert 0 < stream.state.cache.memory.capacity < 1000
 
 
-def test_a_drop_that_is_interrupted_is_told(frames, make_model, processor, monkeypatch):
+@pytest.mark.parametrize("share", [0.5, 1.0], ids=["half-way", "at the last operation"])
+def test_a_drop_that_is_interrupted_is_told(share, frames, make_model, processor, monkeypatch):
     options = StreamOptions(**OPTIONS, vision_window_s=3, text_window=60, text_sink=0)
     stream = make_model("mrope").start_stream(processor, options)
     expected = stream.push(frames[:20])
-    move = kv_cache._move
+    evict, lengths = KVCache.evict, []
 
-    def interrupted(*args):
-        move(*args)
-        raise KeyboardInterrupt
+    def interrupted(cache, *args):
+        last = int(share * lengths[-1]) if lengths else None
+        with Operations(last) as operations:
+            evict(cache, *args)
+        lengths.append(len(operations.names))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(kv_cache, "_move", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            stream.push(frames[20:22])
-    for use in (lambda: stream.push(frames[22:24]), lambda: stream.answer("What?"), stream.finish):
+    monkeypatch.setattr(KVCache, "evict", interrupted)
+    stream.push(frames[20:22])
+    with pytest.raises(KeyboardInterrupt):
+        stream.push(frames[22:24])
+    monkeypatch.undo()
+    for use in (lambda: stream.push(frames[24:26]), lambda: stream.answer("What?"), stream.finish):
         with pytest.raises(RuntimeError, match=r"its cache is in disorder: call reset\(\)"):
             use()
     stream.reset()

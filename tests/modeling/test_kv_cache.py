@@ -1,0 +1,135 @@
+"""A cache from which tokens are evicted holds what one would that had never held them, at little cost to its device."""
+
+import random
+
+import pytest
+import torch
+from operations import Operations
+
+from livecc_hf.modeling import kv_cache
+from livecc_hf.modeling.kv_cache import KeptRun, KVCache, KVCachePool, rotate, rotation
+
+SIZE = 64
+INV_FREQ = 1.0 / 10000 ** (torch.arange(0, SIZE, 2) / SIZE)
+# Of keys: one rounding to 8 bits, or many to 24.
+LIMITS = [(torch.bfloat16, 0.003), (torch.float32, 1e-5)]
+
+
+def read(cache, layer):
+    """Keys and values of a layer, (heads, tokens, head size) each."""
+    none = torch.zeros(1, 2, 0, SIZE)
+    return [held[0] for held in cache.append(layer, none, none)]
+
+
+def turned(keys, shifts):
+    """Keys as they are at positions that much earlier, in float64."""
+    cos, sin = rotation(-torch.tensor(shifts, dtype=torch.float64)[:, None] * INV_FREQ.double())
+    return rotate(keys.double(), cos, sin)
+
+
+def relative_error(found, expected):
+    return (found.double() - expected).norm() / expected.norm()
+
+
+@pytest.mark.parametrize(("dtype", "limit"), LIMITS)
+def test_keys_moved_many_times_lose_no_more_than_one_rounding(dtype, limit):
+    torch.manual_seed(0)
+    keys = torch.randn(1, 2, 200, SIZE).to(dtype)
+    cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
+    cache.append(0, keys, keys)
+    cache.advance(200)
+    for n in range(64):  # one token leaves a turn
+        cache.evict([KeptRun(0, 1, 0), KeptRun(2, 200 - n, 7)], INV_FREQ)
+    moved, _ = read(cache, 0)
+    assert relative_error(moved[:, 1:], turned(keys[0, :, 65:], [64 * 7] * 135)) < limit
+    assert torch.equal(moved[:, 0], keys[0, :, 0])
+
+
+@pytest.mark.parametrize("by_run", [True, False], ids=["by run", "at once"])
+@pytest.mark.parametrize(("dtype", "limit"), LIMITS)
+def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dtype, limit, by_run, monkeypatch):
+    """Two streams in one memory; each layer's keys and values against a list of tokens that is cut likewise."""
+    monkeypatch.setattr(kv_cache, "_BY_RUN", ["cpu"] if by_run else [])
+    torch.manual_seed(0)
+    chance = random.Random(0)
+    pool = KVCachePool([torch.device("cpu")] * 2, is_evictable=True)
+    caches = [KVCache(pool), KVCache(pool)]
+    tokens = [[], []]  # of each stream: (keys and values of each layer, how far it has moved)
+    most_shifts = 0
+    for _ in range(40):
+        for cache, held in zip(caches, tokens):
+            n = chance.randrange(10, 30)
+            new = torch.randn(2, 2, 2, n, SIZE).to(dtype)  # layers, keys and values, heads, tokens
+            for layer, (keys, values) in enumerate(new):
+                cache.append(layer, keys[None], values[None])
+            cache.advance(n)
+            held += [(token, 0) for token in new.unbind(3)]
+            if chance.random() < 0.2:
+                cache.truncate(len(held) - 5)
+                del held[-5:]
+            runs, shift, first = [], 0, 0
+            for end in [*sorted(chance.sample(range(1, len(held)), 8)), len(held)]:
+                if len(held) > 60 and chance.random() < 0.3:
+                    shift += chance.randrange(1, 9)
+                else:
+                    runs.append(KeptRun(first, end, shift))
+                first = end
+            cache.evict(runs, INV_FREQ)
+            held[:] = [(token, moved + run.shift) for run in runs for token, moved in held[run.first : run.end]]
+            shifts = [moved for _, moved in held]
+            most_shifts = max(most_shifts, len(set(shifts)))
+            assert cache.length == len(held)
+            for layer in range(2):
+                keys, values = read(cache, layer)
+                expected = torch.stack([token[layer] for token, _ in held], dim=2)
+                assert torch.equal(values, expected[1])
+                assert relative_error(keys, turned(expected[0], shifts)) < limit
+    assert most_shifts > 10
+
+
+def test_the_last_tokens_leave_without_an_operation():
+    cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
+    keys = torch.randn(1, 2, 10, SIZE)
+    cache.append(0, keys, keys)
+    cache.advance(10)
+    with Operations() as operations:
+        cache.evict([KeptRun(0, 4, 0), KeptRun(4, 7, 0)], INV_FREQ)
+    assert (cache.length, operations.names) == (7, [])
+    assert torch.equal(read(cache, 0)[0], keys[0, :, :7])
+
+
+def operations_of_an_eviction(dtype, n_layers, n_tokens, n_runs, device="meta"):
+    """Of a stream that has evicted before; on a device without memory, that can be asked for no value."""
+    pool = KVCachePool([torch.device(device)] * n_layers, is_evictable=True, n_expected=24)
+    pool.expect(n_tokens + 500)
+    cache = KVCache(pool)
+    keys = torch.zeros(1, 4, n_tokens, 128, dtype=dtype, device=device)
+    inv_freq = torch.zeros(64, device=device)
+    for _ in range(2):
+        for layer in range(n_layers):
+            cache.append(layer, *(2 * [keys[:, :, cache.length :]]))
+        cache.advance(n_tokens - cache.length)
+        runs = [KeptRun(50 * n, 50 * n + 40, 10 * n) for n in range(n_runs)] + [KeptRun(50 * n_runs, n_tokens, 400)]
+        with Operations() as operations:
+            cache.evict(runs, inv_freq)
+    return operations.names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_eviction_is_a_few_operations_and_asks_its_device_for_nothing(dtype):
+    """Of LiveCC-7B's shape."""
+    few = operations_of_an_eviction(dtype, n_layers=28, n_tokens=7000, n_runs=2)
+    assert len(few) < 40
+    assert operations_of_an_eviction(dtype, n_layers=28, n_tokens=7000, n_runs=12) == few
+    assert len(operations_of_an_eviction(dtype, n_layers=28, n_tokens=3500, n_runs=2)) < len(few)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_eviction_does_not_wait_for_its_device():
+    operations_of_an_eviction(torch.bfloat16, 4, 2000, 3, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        operations_of_an_eviction(torch.bfloat16, 4, 2000, 3, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
