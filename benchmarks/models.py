@@ -24,6 +24,7 @@ class Case:
         new_tokens: generated in every turn.
         video_s: length of the video, which is repeated.
         bf16: whether the weights are in bfloat16 (else float32).
+        vision_window_s: how long the windowed engine remembers vision.
         backbone: of the model, in its position scheme that is nearest to the reference's.
     """
 
@@ -35,6 +36,7 @@ class Case:
     new_tokens: int = 10
     video_s: int = 24
     bf16: bool = False
+    vision_window_s: float = 16.0
     backbone: str = "qwen2_vl"
 
     @property
@@ -48,6 +50,7 @@ CASES = {
     for case in (
         Case("livecc-tiny", 60, 240, max_pixels=84 * 84),
         Case("mid-size", 60, 60, frame_px=(720, 1080), video_s=12),
+        Case("mid-size-bf16", 30, 30, frame_px=(720, 1080), video_s=12, bf16=True),
         Case("livecc-7b", 60, 240, frame_px=(720, 1080), video_s=12, bf16=True),
     )
 }
@@ -63,7 +66,7 @@ def backbone_case(name: str) -> Case:
 
 def small(case: Case) -> Case:
     """Return the case with few turns and small frames."""
-    turns = {"turns": 4, "windowed_turns": 6, "new_tokens": 3, "video_s": 2}
+    turns = {"turns": 4, "windowed_turns": 6, "new_tokens": 3, "video_s": 2, "vision_window_s": 2.0}
     frames = {} if case.frame_px is None else {"frame_px": (112, 168), "max_pixels": 24 * 28 * 28}
     return replace(case, **turns, **frames)
 

@@ -27,7 +27,7 @@ from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAMES_PER_SECOND, TUR
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.modeling.video_processing_livecc import resize_limits
 
-PARTS = ("resize", "vision", "prefill", "decode_tokens", "rest")
+PARTS = ("resize", "evict", "vision", "prefill", "decode_tokens", "rest")
 REPETITION_PENALTY = 1.05
 STOCK_PROCESSORS = {
     "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
@@ -175,10 +175,13 @@ class EngineSide:
         self._trace = lambda part, run: clock.wrap("decode_tokens" if part == "decode" else part, run)
         for name in ("resized", "cut"):
             setattr(video_processor, name, clock.wrap("resize", getattr(video_processor, name)))
+        cache = self.stream.state.cache
+        cache.evict = clock.wrap("evict", cache.evict)
         try:
             yield
         finally:
             self._trace = None
+            del cache.evict
             for handle in handles:
                 handle.remove()
             for name in ("resized", "cut"):
