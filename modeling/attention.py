@@ -131,8 +131,7 @@ class PackedBatch:
             return self._batched[0][1].attend(layer, query, key, value, scale)
         attended = torch.empty_like(query.transpose(1, 2))
         for rows, slots in self._batched:
-            new = (tensor[:, :, rows] for tensor in (query, key, value))
-            attended[:, rows] = slots.attend(layer, *new, scale)
+            attended[:, rows] = slots.attend(layer, query[:, :, rows], key[:, :, rows], value[:, :, rows], scale)
         is_of_last = query.shape[2] == len(self.caches)
         for i, new in self._ragged:
             asked = slice(i, i + 1) if is_of_last else new

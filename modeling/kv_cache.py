@@ -253,15 +253,16 @@ class KVCache:
         n_kept = n_still = 0
         for run in kept:
             back = run.first - n_kept
-            for part in _cut(held, run.first, run.end):
-                shifts.append(KeptRun(part.first - back, part.end - back, part.shift + run.shift))
+            for old in _cut(held, run.first, run.end):
+                shifts.append(KeptRun(old.first - back, old.end - back, old.shift + run.shift))
             n_kept = run.end - back
             if back:
                 moving.append(run)
             else:
                 n_still = n_kept
         if not moving:
-            return self.truncate(n_kept)
+            self.truncate(n_kept)
+            return
         new = slice(n_saved, self.length)
         self.length, self._shifts = 0, []  # until every token has moved
         parts = list(self.memory.slot_tensors(self.slot))
