@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from livecc_hf.publishing.gallery import complete_card
 
-    quiet_libraries(args.debug)
+    if args.clip is not None:  # or no model is loaded
+        quiet_libraries(args.debug)
     for path in complete_card(args.folder, args.clip, args.scores, args.start, args.end, args.query):
         print(f"wrote {path} ({path.stat().st_size / 1000:,.0f} kB)", file=sys.stderr)
     return 0

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..captions.writers import Caption
 from ..checkpoints.card_sections import set_section
 from ..checkpoints.cards import CARD_FILE, parse_card
-from ..checkpoints.loading import load_model_and_processor
 from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
 from ..rendering.overlay import OverlayWriter, check_output
 from ..utils.atomic import replaced_when_done
@@ -122,6 +121,7 @@ def _comment(
 def _turns(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float, query: str | None
 ) -> list[_Turn]:
+    from ..checkpoints.loading import load_model_and_processor
     from ..video.reader import iter_chunks, probe_video
 
     origin_s = probe_video(clip).clock_start_s  # before the model is loaded: a clip that cannot be read ends it here
