@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ..utils.disk import DiskFullError, is_disk_full
 from ..utils.extras import require_extra
@@ -21,6 +22,16 @@ from .progress import Progress, Say, funnel_table, say_to_stderr
 from .run_folder import DATASET, UNITS, claim_folder
 from .stages.base import Stage
 from .watchdog import read_progress
+
+
+class Engine(Protocol):
+    """What runs the units of a plan through its stages, such as `LocalEngine`."""
+
+    def run(self, units: Iterator[UnitRef], on_unit: Callable[[Sequence[StageStats]], None]) -> None:
+        """Run units, and call `on_unit` with the statistics of each finished one."""
+
+
+MakeEngine = Callable[[RunPlan], Engine]
 
 
 @dataclass(frozen=True)
@@ -40,12 +51,13 @@ class BuildResult:
     dataset: Path | None
 
 
-def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
+def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngine | None = None) -> BuildResult:
     """Make a dataset; in a folder where a run was interrupted, go on with it.
 
     Args:
         options: what to do.
         say: takes lines of progress.
+        make_engine: returns what runs the units of a plan; default: the engine that the options name.
 
     Raises:
         FileNotFoundError: if the input does not exist.
@@ -70,7 +82,7 @@ def build(options: BuildOptions, say: Say = say_to_stderr) -> BuildResult:
             claim_folder(out, options, source, stages)
             for line in source.describe_left_out():
                 say(line)
-            return _build(options, source, stages, out, say)
+            return _build(options, source, stages, out, say, make_engine)
     except Timeout:
         raise ValueError(f"another run is working in {out}: wait for it, or choose another out") from None
     except OSError as error:
@@ -104,7 +116,9 @@ def _check_places(source: VideoInput, out: Path) -> None:
         )
 
 
-def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: Path, say: Say) -> BuildResult:
+def _build(
+    options: BuildOptions, source: VideoInput, stages: list[Stage], out: Path, say: Say, make_engine: MakeEngine | None
+) -> BuildResult:
     folder = UnitFolder(out / UNITS)
     folder.folder.mkdir(exist_ok=True)
     folder.remove_partial()
@@ -118,7 +132,8 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     counting.start()
     pending = (unit for unit in source.units() if unit.number not in done)
     with progress.running():
-        _run_engine(options, plan, pending, progress)
+        engine = _make_engine(options, plan) if make_engine is None else make_engine(plan)
+        engine.run(pending, progress.add)
     saved = assemble(options, stages, out, folder, say)
     stats = [StageStats(**item) for item in saved["stages"]]
     say(funnel_table(stats))
@@ -128,12 +143,10 @@ def _build(options: BuildOptions, source: VideoInput, stages: list[Stage], out: 
     return BuildResult(out, stats, saved["clips"], dataset)
 
 
-def _run_engine(options: BuildOptions, plan: RunPlan, pending: Iterator[UnitRef], progress: Progress) -> None:
+def _make_engine(options: BuildOptions, plan: RunPlan) -> Engine:
     if options.engine == "ray":
-        engine = RayEngine(plan, options.ray_address, options.workers, options.gpus)
-    else:
-        engine = LocalEngine(plan, options.workers, options.gpus)
-    engine.run(pending, progress.add)
+        return RayEngine(plan, options.ray_address, options.workers, options.gpus)
+    return LocalEngine(plan, options.workers, options.gpus)
 
 
 def _count(source: VideoInput, done: int, progress: Progress) -> None:
