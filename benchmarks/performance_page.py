@@ -23,21 +23,13 @@ from harness import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
 HEAD = "| what | figure | of how many | hardware | script | measured |\n|---|--:|---|---|---|---|\n"
-ROWS = Path(__file__).parent / "performance.yaml"
+BENCHMARKS = Path(__file__).resolve().parent
 _TEMPLATES = jinja2.Environment(undefined=jinja2.StrictUndefined)
+# The script that writes each result.
 SCRIPTS = {
-    "streaming": "streaming/streaming.py",
-    "pool": "streaming/pool.py",
-    "decoding": "decoding/decoding.py",
-    "decoding_live": "decoding/decoding_live.py",
-    "training": "training/training.py",
-    "other_narrator": "quality/other_narrator.py",
-    "interleaving": "quality/interleaving.py",
-    "tiny_commentary": "quality/tiny_commentary.py",
-    "data": "data/data.py",
-    "data_models": "data/model_stages.py",
-    "evaluation": "evaluation/shared_vision.py",
-    "page": "serving/page.py",
+    name: path.relative_to(BENCHMARKS).as_posix()
+    for path in BENCHMARKS.glob("*/*.py")
+    for name in re.findall(r'^@benchmark\(\s*"(\w+)\.json"', path.read_text(encoding="utf-8"), re.MULTILINE)
 }
 
 
@@ -48,14 +40,9 @@ def line_of(what: str, name: str, figure: str, of: str, results: Path = RESULTS)
     return f"| {' | '.join(cells)} | {result['hardware']} | `benchmarks/{SCRIPTS[name]}` | {result['measured_on']} |\n"
 
 
-def tables(results: Path = RESULTS) -> dict[str, str]:
-    """Return each table's text by its name."""
-    return {name: HEAD + "".join(line_of(*row, results) for row in rows) for name, rows in read_rows().items()}
-
-
 def read_rows() -> dict[str, list[list[str]]]:
     """Return the rows of each table."""
-    return yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    return yaml.safe_load((BENCHMARKS / "performance.yaml").read_text(encoding="utf-8"))
 
 
 def filled_in(page: str, results: Path = RESULTS) -> str:
@@ -64,7 +51,7 @@ def filled_in(page: str, results: Path = RESULTS) -> str:
     Raises:
         ValueError: if a table's marks are missing, or the page has marks of a table that is none.
     """
-    made = tables(results)
+    made = {name: HEAD + "".join(line_of(*row, results) for row in rows) for name, rows in read_rows().items()}
     marks = re.findall(r"<!-- table (\w+) -->", page)
     if sorted(marks) != sorted(made):
         raise ValueError(f"the page has the tables {sorted(marks)}, the script makes {sorted(made)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 FPS = 30
@@ -12,17 +13,9 @@ GOP = 250  # frames from one key frame to the next
 
 def write_moving_video(path: Path, seconds: int, width: int, height: int) -> None:
     """Write a color video of noise that pans, with blobs that move. A minute is encoded; longer videos repeat it."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    rng = torch.Generator().manual_seed(0)
-    scene = 0
-    for scale, gain in ((64, 70), (16, 40), (4, 25), (1, 12)):
-        noise = torch.randn(1, 3, 2 * height // scale, 2 * width // scale, generator=rng)
-        scene = scene + gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")
-    scene = (scene[0] + 128).clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    scene = _noise(3, height, width, {64: 70, 16: 40, 4: 25, 1: 12}).clamp(0, 255).byte().permute(1, 2, 0).numpy()
     options = {"preset": "veryfast", "crf": "23", "g": str(GOP), "keyint_min": str(GOP), "sc_threshold": "0"}
-    frames = ((picture, "rgb24") for picture in _panned(scene, height, width, 3, min(seconds, 60) * FPS))
+    frames = ((picture, "rgb24") for picture in _panned(scene, height, width, 3))
     _encode(path, seconds, 60, frames, width, height, "libx264", options)
 
 
@@ -37,19 +30,14 @@ def write_filmed_video(path: Path, seconds: int, height: int, codec: str, option
     """
     import numpy as np
     import torch
-    from torch.nn.functional import interpolate
 
     width = height * 16 // 9 // 2 * 2
     rng = torch.Generator().manual_seed(0)
-    scene = torch.full((2 * height, 2 * width), 128.0)
-    for scale, gain in ((64, 50), (16, 30), (4, 15), (2, 8)):
-        noise = torch.randn(1, 1, 2 * height // scale, 2 * width // scale, generator=rng)
-        scene += gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")[0, 0]
-    scene = scene.clamp(16, 235).byte().numpy()
+    scene = _noise(1, height, width, {64: 50, 16: 30, 4: 15, 2: 8}, rng)[0].clamp(16, 235).byte().numpy()
     grain = (2 * torch.randn(2 * height, 2 * width, generator=rng)).clamp(-6, 6).char().numpy().view(np.uint8)
 
     def frames() -> Iterator[tuple[np.ndarray, str]]:
-        for index, picture in enumerate(_panned(scene, height, width, 4, min(seconds, 10) * FPS)):
+        for index, picture in enumerate(_panned(scene, height, width, 4)):
             y, x = (index * step % size for step, size in ((613, height), (877, width)))
             planes = np.full((height * 3 // 2, width), 128, np.uint8)
             planes[:height] = picture + grain[y : y + height, x : x + width]  # wraps around, which adds negative ones
@@ -58,13 +46,26 @@ def write_filmed_video(path: Path, seconds: int, height: int, codec: str, option
     _encode(path, seconds, 10, frames(), width, height, codec, options)
 
 
-def _panned(scene, height: int, width: int, n_blobs: int, n_frames: int) -> Iterator:
-    """Yield views of a scene twice as large, with parts of it that move in front."""
+def _noise(n_channels: int, height: int, width: int, gains: dict[int, int], rng=None):
+    """Return a picture twice as large around 128, of noise of several grain sizes (pixels -> gain)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    rng = rng or torch.Generator().manual_seed(0)
+    scene = torch.full((n_channels, 2 * height, 2 * width), 128.0)
+    for scale, gain in gains.items():
+        noise = torch.randn(1, n_channels, 2 * height // scale, 2 * width // scale, generator=rng)
+        scene += gain * interpolate(noise, (2 * height, 2 * width), mode="bilinear")[0]
+    return scene
+
+
+def _panned(scene, height: int, width: int, n_blobs: int) -> Iterator:
+    """Yield views of a scene twice as large, with parts of it that move in front, without end."""
     import numpy as np
 
-    side = height // 4
-    for index in range(n_frames):
-        at = index / FPS
+    side, index = height // 4, 0
+    while True:
+        at, index = index / FPS, index + 1
         y, x = (int(size / 2 * (1 + np.sin(at * speed))) for size, speed in ((height, 0.31), (width, 0.23)))
         picture = scene[y : y + height, x : x + width].copy()
         for blob in range(n_blobs):
@@ -85,7 +86,7 @@ def _encode(
         stream = container.add_stream(codec, rate=FPS, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        for index, (picture, format) in enumerate(frames):
+        for index, (picture, format) in enumerate(islice(frames, min(seconds, encoded_s) * FPS)):
             frame = av.VideoFrame.from_ndarray(picture, format=format).reformat(format=stream.pix_fmt)
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             container.mux(stream.encode(frame))

@@ -101,4 +101,4 @@ class TestThePageOfPerformance:
             for _, name, *_ in rows:
                 text = (ROOT / "benchmarks" / script.SCRIPTS[name]).read_text(encoding="utf-8")
                 assert f"{name}.json" in text
-        assert set(script.SCRIPTS) == {path.stem for path in script.RESULTS.glob("*.json")}
+        assert {path.stem for path in script.RESULTS.glob("*.json")} <= set(script.SCRIPTS)

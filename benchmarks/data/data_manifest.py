@@ -11,18 +11,19 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 _CAPTIONS = Path(__file__).parents[2] / "tests/data/reference_clips/captions.jsonl.gz"
-_GERMAN = (
+_GERMAN = [
     "und dann sehen wir noch einmal wie der Spieler",
     "den Ball in der letzten Minute über die Linie bringt",
     "das hätte vor diesem Spiel wirklich niemand erwartet",
     "jetzt kommt es darauf an ob die Abwehr hält",
-)
+]
 _CATEGORIES = ("Sports", "Education", "Gaming", "Howto & Style", "Music", "Entertainment")
 _BAD_SHARE = 0.03  # of the videos, for each of the ways to be dropped
 _SECONDS = (30, 600)  # shortest and longest video
@@ -33,15 +34,7 @@ _MUSIC_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ManifestCounts:
-    """What a manifest holds.
-
-    Attributes:
-        videos: its lines.
-        caption_lines: of all videos.
-        words: in those.
-        hours: of video.
-        mb: size of the file.
-    """
+    """What a manifest holds: videos, lines of captions and words in them, hours of video, and the file's size."""
 
     videos: int
     caption_lines: int
@@ -52,10 +45,12 @@ class ManifestCounts:
 
 def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
     """Write videos until they have so many lines of captions; the same seed gives the same bytes."""
+    with gzip.open(_CAPTIONS, "rt", encoding="utf-8") as file:
+        english = [text for line in file for _, _, text in json.loads(line)["subtitles"]]
     videos = lines = words = 0
     hours = 0.0
     with path.open("w", encoding="utf-8") as file:
-        for row in _videos(np.random.default_rng(seed), _spoken_lines()):
+        for row in _videos(np.random.default_rng(seed), english):
             row["subtitles"] = row["subtitles"][: n_lines - lines]
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             videos += 1
@@ -67,16 +62,9 @@ def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
     return ManifestCounts(videos, lines, words, round(hours, 1), round(path.stat().st_size / 1e6, 1))
 
 
-def _spoken_lines() -> list[str]:
-    with gzip.open(_CAPTIONS, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [text for row in rows for _, _, text in row["subtitles"]]
-
-
 def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[str, Any]]:
     """Yield videos without end."""
-    number = 0
-    while True:
+    for number in count():
         chance = random.random() // _BAD_SHARE  # 0, 1, 2 and 3 are bad in one way each
         duration_s = round(float(random.uniform(*_SECONDS)) + (600 if chance == 0 else 0), 1)
         # Neighbouring lines stay together, so that the words make sentences.
@@ -91,21 +79,18 @@ def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[st
             "duration_s": duration_s,
             "width_px": 426 if chance == 2 else 1280,
             "height_px": 240 if chance == 2 else 720,
-            "subtitles": _lines(random, lines[first:] + lines[:first], duration_s),
+            "subtitles": list(_lines(random, lines[first:] + lines[:first], duration_s)),
         }
-        number += 1
 
 
-def _lines(random: np.random.Generator, texts: list[str], duration_s: float) -> list[tuple[float, float, str]]:
-    """Return lines of captions up to the video's end."""
-    found, at_s, number = [], float(random.uniform(0, 2)), 0
-    words_per_s = float(random.uniform(*_WORDS_PER_S))
-    while True:
-        text = "[Music]" if random.random() < _MUSIC_SHARE else texts[number % len(texts)]
+def _lines(random: np.random.Generator, texts: list[str], duration_s: float) -> Iterator[tuple[float, float, str]]:
+    """Yield lines of captions up to the video's end."""
+    at_s, words_per_s = float(random.uniform(0, 2)), float(random.uniform(*_WORDS_PER_S))
+    for spoken in cycle(texts):
+        text = "[Music]" if random.random() < _MUSIC_SHARE else spoken
         end_s = at_s + (text.count(" ") + 1) / words_per_s
         if end_s >= duration_s:
-            return found
-        found.append((round(at_s, 2), round(end_s, 2), text))
+            return
+        yield round(at_s, 2), round(end_s, 2), text
         is_silence = random.random() < _SILENCE_SHARE
         at_s = end_s + float(random.uniform(*_SILENCE_S) if is_silence else random.uniform(0, 0.4))
-        number += 1

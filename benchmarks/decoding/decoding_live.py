@@ -16,14 +16,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_least, finish, holds, machine, parser, times_of
+from harness import CannotMeasureError, Measured, Run, at_least, benchmark, holds, times_of
 from videos import FPS, write_filmed_video
 
-SAMPLES_PER_S = 2
-N_CORES = 2
-ENCODED_S = 10
+SAMPLES_PER_S, N_CORES, ENCODED_S = 2, 2, 10
 # Codec and options of each file. x264's default: up to 3 B-frames, referred to in a pyramid, a key frame every 250.
 ENCODERS = {
     "h264_default": ("libx264", {"preset": "medium"}),
@@ -35,16 +34,16 @@ ENCODERS = {
 }
 
 
-def every_frame(path: Path) -> Iterator:
-    """Decode every frame, and return those that the reader gives: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.modeling.video_sampling import iter_frames
+def only_needed(path: Path) -> Iterator:
+    """Return the reader's frames: (RGB tensor, sample time in seconds)."""
+    from livecc_hf.video.reader import iter_frames
 
     return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
 
-def only_needed(path: Path) -> Iterator:
-    """Return the reader's frames: (RGB tensor, sample time in seconds)."""
-    from livecc_hf.video.reader import iter_frames
+def every_frame(path: Path) -> Iterator:
+    """Decode every frame, and return those that the reader gives: (RGB tensor, sample time in seconds)."""
+    from livecc_hf.modeling.video_sampling import iter_frames
 
     return ((frame.frame, frame.time_s) for frame in iter_frames(path, fps=SAMPLES_PER_S))
 
@@ -74,18 +73,17 @@ def measure(path: Path, seconds: int, rounds: int) -> dict:
     }
 
 
-def main() -> int:
-    """Measure and write; 1 if frames differ, or a file is not read faster than it plays."""
-    made = parser(__doc__)
-    made.add_argument("--height", type=int, help="height of the video in pixels, 16:9; default: 1080")
-    made.add_argument("--seconds", type=int, help=f"length of the video; above {ENCODED_S}, a multiple; default: 30")
-    made.add_argument("--rounds", type=int, default=3, help="the best of as many rounds is taken")
-    made.add_argument("--only", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="the files to read")
-    arguments = made.parse_args()
-    height = arguments.height or (90 if arguments.small else 1080)
-    seconds = (2 if arguments.small else 30) if arguments.seconds is None else arguments.seconds
+@benchmark("decoding_live.json", "av", "torch", small={"height": 90, "seconds": 2})
+def main(
+    run: Run,
+    height: Annotated[int, "height of the video in pixels, 16:9"] = 1080,
+    seconds: Annotated[int, f"length of the video; above {ENCODED_S}, a multiple"] = 30,
+    rounds: Annotated[int, "the best of as many rounds is taken"] = 3,
+    only: Annotated[list[str], "the files to read", ENCODERS] = list(ENCODERS),  # noqa: B006
+) -> Measured:
+    """Measure."""
     if seconds < 1 or (seconds > ENCODED_S and seconds % ENCODED_S):
-        made.error(f"--seconds {seconds}: expected 1 to {ENCODED_S}, or a multiple of {ENCODED_S}")
+        raise CannotMeasureError(f"--seconds {seconds}: expected 1 to {ENCODED_S}, or a multiple of {ENCODED_S}")
     # Before FFmpeg and torch count the cores.
     os.sched_setaffinity(0, cores := sorted(os.sched_getaffinity(0))[:N_CORES])
 
@@ -94,11 +92,11 @@ def main() -> int:
     torch.set_num_threads(1)
     files = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.only:
+        for name in only:
             path = Path(folder) / f"{name}.mov"
             codec, options = ENCODERS[name]
             write_filmed_video(path, seconds, height, codec, options)
-            files[name] = {"encoder": {codec: options}} | measure(path, seconds, arguments.rounds)
+            files[name] = {"encoder": {codec: options}} | measure(path, seconds, rounds)
             path.unlink()
             print(f"{name}: {files[name]['only_needed']['times_real_time']:.1f} times real time", flush=True)
     slowest = min(file["only_needed"]["times_real_time"] for file in files.values())
@@ -106,10 +104,8 @@ def main() -> int:
         at_least("times real time, the slowest file", slowest, 1),
         holds("the same frames", all(file["equal_frames"] for file in files.values())),
     ]
-    size = f"{height * 16 // 9 // 2 * 2}x{height}"
-    video = f"{size}, {FPS} fps, {seconds} s, {SAMPLES_PER_S} frames a second kept"
-    report = {"files": files, "video": video, "rounds": arguments.rounds, "n_cores_used": len(cores)}
-    return finish(arguments, report | machine("av", "torch"), targets, "decoding_live.json")
+    video = f"{height * 16 // 9 // 2 * 2}x{height}, {FPS} fps, {seconds} s, {SAMPLES_PER_S} frames a second kept"
+    return {"files": files, "video": video, "rounds": rounds, "n_cores_used": len(cores)}, targets
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from __future__ import annotations
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_most, finish, holds, parser, surroundings, times_of
+from harness import Measured, Run, at_most, benchmark, holds, times_of
 from models import CASES, build_model, bundled_processor
 
 from livecc_hf.evaluation.running.shared_vision import SharedVision, candidate_ids
@@ -27,18 +27,18 @@ MAX_TIME_RATIO, MAX_DIFFERENCE = 0.4, 1e-4
 QUESTIONS = 3
 CANDIDATES, LEAD = ("Red", "Blue", "Green", "Yellow"), " "
 SUBTITLES = " ".join(f"the {colour} ball rolls to the left and hits a wall" for colour in CANDIDATES * 4)
-
-
-def texts() -> list[str]:
-    """Return the questions on one video: without and then with subtitles, as a run of both modes asks."""
-    questions = [f"What is ball number {number}? Red, Blue, Green or Yellow" for number in range(QUESTIONS)]
-    return [f"{before}{question}" for before in ("", f"{SUBTITLES}\n") for question in questions]
+# On one video: without and then with subtitles, as a run of both modes asks.
+TEXTS = [
+    f"{before}What is ball number {number}? Red, Blue, Green or Yellow"
+    for before in ("", f"{SUBTITLES}\n")
+    for number in range(QUESTIONS)
+]
 
 
 def shared(model, processor, frames: torch.Tensor) -> list[dict[str, float]]:
     """Return probabilities of the candidates for each question, with one visual pass."""
     vision = SharedVision(model, processor, frames)
-    return [vision.choose(text, "", CANDIDATES, LEAD).probabilities for text in texts()]
+    return [vision.choose(text, "", CANDIDATES, LEAD).probabilities for text in TEXTS]
 
 
 def separate(model, processor, frames: torch.Tensor) -> list[dict[str, float]]:
@@ -47,7 +47,7 @@ def separate(model, processor, frames: torch.Tensor) -> list[dict[str, float]]:
     patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
     n_tokens = int(grid.prod()) // processor.video_processor.merge_size**2
     found = []
-    for text in texts():
+    for text in TEXTS:
         conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
         prompt = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         prompt = prompt.replace("<|video_pad|>", "<|video_pad|>" * n_tokens)
@@ -66,44 +66,41 @@ def separate(model, processor, frames: torch.Tensor) -> list[dict[str, float]]:
     return found
 
 
-def answered(side, model, processor, clip: torch.Tensor) -> list[dict[str, float]]:
-    """Return what a side finds, once the device has computed it."""
-    found = side(model, processor, clip)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return found
-
-
-def measure(device: str, n_videos: int, n_frames: int, frame_px: tuple[int, int], rounds: int, is_small: bool) -> dict:
+@benchmark("evaluation.json", runs_model=True, small={"videos": 1, "frames": 4, "height": 56, "width": 84, "rounds": 1})
+def main(
+    run: Run,
+    rounds: Annotated[int, "of both sides"] = 3,
+    videos: Annotated[int, "clips"] = 2,
+    frames: Annotated[int, "of a clip"] = 32,
+    height: Annotated[int, "of a frame, in pixels"] = 252,
+    width: Annotated[int, "of a frame, in pixels"] = 448,
+) -> Measured:
     """Run both sides in turn and compare them."""
     processor = bundled_processor()
-    model = build_model(CASES["mid-size"], processor, device, is_small)
+    model = build_model(CASES["mid-size"], processor, run.device, run.is_small)
     draw = torch.Generator().manual_seed(0)
-    shape = n_frames, 3, *frame_px
-    clips = [torch.randint(0, 255, shape, dtype=torch.uint8, generator=draw) for _ in range(n_videos)]
-    sides = (shared, separate)
-    for side in sides:  # warm both up
+    shape = frames, 3, height, width
+    clips = [torch.randint(0, 255, shape, dtype=torch.uint8, generator=draw) for _ in range(videos)]
+    sides = {"shared": shared, "separate": separate}
+    for side in sides.values():  # warm both up
         side(model, processor, clips[0][:2])
-    clock, cores, answers = ({side.__name__: [] for side in sides} for _ in range(3))
+    clock, cores = ({side: [0.0] * rounds for side in sides} for _ in range(2))
+    answers: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for number in range(rounds):
-        sums = {side.__name__: [0.0, 0.0] for side in sides}
         for clip in clips:  # in turn: what else the machine does then meets both sides
-            for side in sides:
-                wall_s, cpu_s, found = times_of(answered, side, model, processor, clip)
-                sums[side.__name__] = [sums[side.__name__][0] + wall_s, sums[side.__name__][1] + cpu_s]
-                if number == 0:
-                    answers[side.__name__] += found
-        for name, (wall_s, cpu_s) in sums.items():
-            clock[name].append(wall_s)
-            cores[name].append(cpu_s)
+            for name, side in sides.items():
+                wall_s, cpu_s, found = times_of(side, model, processor, clip)
+                clock[name][number] += wall_s
+                cores[name][number] += cpu_s
+                answers[name] += found if number == 0 else []
     pairs = list(zip(answers["shared"], answers["separate"], strict=True))
-    n_rows = n_videos * len(texts())
+    n_rows = videos * len(TEXTS)
     seconds, worked_s = ({k: statistics.median(v) for k, v in times.items()} for times in (clock, cores))
-    return {
+    report = {
         "rows": n_rows,
-        "videos": n_videos,
-        "frames": n_frames,
-        "frame_px": frame_px,
+        "videos": videos,
+        "frames": frames,
+        "frame_px": [height, width],
         "questions_a_video": QUESTIONS,
         "subtitle_modes": 2,
         "rows_per_s": {name: n_rows / value for name, value in seconds.items()},
@@ -113,31 +110,13 @@ def measure(device: str, n_videos: int, n_frames: int, frame_px: tuple[int, int]
         "same_answers": all(max(a, key=a.get) == max(b, key=b.get) for a, b in pairs),
         "model": f"random, Qwen2-VL's shape, {model.num_parameters() / 1e6:.0f}M parameters",
         "dtype": str(model.dtype).removeprefix("torch."),
-        **surroundings(device),
     }
-
-
-def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what must hold and whether it does."""
-    difference = found["largest_difference_of_a_probability"]
-    return [
-        at_most("time of a shared pass to separate ones", found["time_ratio"], MAX_TIME_RATIO),
+    difference = report["largest_difference_of_a_probability"]
+    return report, [
+        at_most("time of a shared pass to separate ones", report["time_ratio"], MAX_TIME_RATIO),
         at_most("largest difference of a probability", difference, MAX_DIFFERENCE),
-        holds("the same answers", found["same_answers"]),
+        holds("the same answers", report["same_answers"]),
     ]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure and write."""
-    made = parser(__doc__)
-    made.add_argument("--device", default="cpu")
-    made.add_argument("--rounds", type=int, default=3)
-    arguments = made.parse_args(argv)
-    n_videos, n_frames, frame_px, rounds = 2, 32, (252, 448), arguments.rounds
-    if arguments.small:
-        n_videos, n_frames, frame_px, rounds = 1, 4, (56, 84), 1
-    found = measure(arguments.device, n_videos, n_frames, frame_px, rounds, arguments.small)
-    return finish(arguments, found, targets(found), "evaluation.json")
 
 
 if __name__ == "__main__":

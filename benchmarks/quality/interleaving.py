@@ -14,16 +14,15 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import ROOT, finish, machine, parser, times_of
+from harness import ROOT, CannotMeasureError, Measured, Run, benchmark, times_of
 
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.data.sources.tiny import caption_prompt_ids
@@ -33,8 +32,6 @@ from livecc_hf.evaluation.tiny.scoring import NarrationScore, SpokenTurn, score_
 from livecc_hf.modeling.grammar import FRAME_STEP_S, assign_words, split_turns
 from livecc_hf.tiny.narration import narrate
 
-START = ROOT / "runs/livecc-tiny/1-lists"
-RUNS = ROOT / "runs/interleaving"
 WINDOW_S = 4
 # What differs in the data, and samples for each clip of the curriculum: a window is less than half of a clip, so twice
 # as many, in batches twice as large, make as many steps and about as many seconds of video.
@@ -49,29 +46,6 @@ CURRICULUM = (  # seconds, twelfths of the samples, moods
     ((14, 20), 2, ["calm", "busy"]),
 )
 GROUP, BATCH = 16, 8
-SETTINGS = {
-    "keep_trailing_silence": True,
-    "optimizer": "muon",
-    "muon_learning_rate": 0.02,
-    "learning_rate": 0.005,
-    "weight_decay": 0.0,
-    "lr_scheduler_type": "polynomial",
-    "lr_scheduler_kwargs": {"power": 1.2, "lr_end": 0.0},
-    "warmup_steps": 20,
-    "max_grad_norm": 1.0,
-    "num_train_epochs": 1,
-    "train_sampling_strategy": "sequential",
-    "seed": 0,
-    "dtype": "float32",
-    "train_parts": ["vision", "merger", "language_model"],
-    "bf16": False,
-    "use_cpu": True,
-    "activation_checkpointing": False,
-    "logging_steps": 25,
-    "save_strategy": "no",
-    "report_to": "none",
-    "disable_tqdm": True,
-}
 GREEDY = {"do_sample": False, "repetition_penalty": 1.0}
 CAPTION_TOKENS = 128
 # Captioning models used live: (which, seconds it looks at, seconds between two captions).
@@ -86,70 +60,32 @@ CAPTION_WAYS = (
 STREAMED = ("interleaved", "captioned")
 
 
-@dataclass
-class Measured:
-    """One way to comment live: the same phrases scored with and without a time limit, and the time it took."""
-
-    in_time: NarrationScore = field(default_factory=NarrationScore)
-    any_time: NarrationScore = field(default_factory=NarrationScore)
-    model_s: float = 0.0
-    video_s: float = 0.0
-
-    def add(self, turns: list[SpokenTurn], events: list, model_s: float) -> None:
-        """Score one clip."""
-        self.in_time.add(score_clip(turns, events))
-        self.any_time.add(score_clip(turns, events, window_s=float("inf")))
-        self.model_s += model_s
-        self.video_s += CLIP_S
-
-    def rates(self) -> dict:
-        """Return the numbers that are written to the file."""
-        delays_s = self.any_time.delays_s
-        return {
-            "recall_in_time": self.in_time.recall,
-            "precision_in_time": self.in_time.precision,
-            "recall_any_time": self.any_time.recall,
-            "precision_any_time": self.any_time.precision,
-            "delay_mean_s": statistics.mean(delays_s) if delays_s else None,
-            "delay_median_s": statistics.median(delays_s) if delays_s else None,
-            "phrases": self.in_time.phrases.total(),
-            "model_s_per_video_s": self.model_s / self.video_s,
-        }
-
-
-def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict:
-    """Return the training recipe of one of `MODELS`; only what is said there differs.
-
-    Raises:
-        ValueError: if there are too few samples for the curriculum.
-    """
+def recipe(start: Path, out: Path, name: str, n_samples: int) -> dict[str, Any]:
+    """Return the training recipe of one of `MODELS`; only what is said there differs."""
     if n_samples < 12 * GROUP:
-        raise ValueError(f"--samples {n_samples}: expected at least {12 * GROUP}")
+        raise CannotMeasureError(f"--samples {n_samples}: expected at least {12 * GROUP}")
     task, factor = MODELS[name]
     data = []
     for length_s, twelfths, moods in CURRICULUM:
         n = n_samples * twelfths // 12 // GROUP * GROUP * factor
         data.append({"source": "tiny", **task, "length": list(length_s), "samples": n, "group": GROUP, "moods": moods})
-    start_and_end = {"model_name_or_path": str(start), "output_dir": str(out)}
-    return {**start_and_end, "data": data, "per_device_train_batch_size": BATCH * factor, **SETTINGS}
+    own = {"model_name_or_path": str(start), "output_dir": str(out), "data": data}
+    settings = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    return {**own, "per_device_train_batch_size": BATCH * factor, **settings}
 
 
-def train(start: Path, out: Path, name: str, n_samples: int) -> dict:
-    """Train one model, unless its folder holds the same run already; return its recipe and seconds."""
-    done = out / "ablation.json"
-    wanted = recipe(start, out, name, n_samples)
-    if done.is_file():
-        run = json.loads(done.read_text())
-        if run["recipe"] == wanted:
-            return run
+def train(wanted: dict[str, Any]) -> float:
+    """Train one model, unless its folder holds the same run already; return the seconds that took."""
+    out = Path(wanted["output_dir"])
+    done, path = out / "ablation.json", out.with_suffix(".yaml")
+    if done.is_file() and (run := json.loads(done.read_text()))["recipe"] == wanted:
+        return run["training_s"]
     out.mkdir(parents=True, exist_ok=True)
-    path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(wanted, sort_keys=False))
-    started_s = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)], check=True)
-    run = {"recipe": wanted, "training_s": round(time.perf_counter() - started_s, 1)}
-    done.write_text(json.dumps(run, indent=2) + "\n")
-    return run
+    command = [sys.executable, "-m", "livecc_hf.training.script", "--config", str(path)]
+    training_s = round(times_of(lambda: subprocess.run(command, check=True))[0], 1)
+    done.write_text(json.dumps({"recipe": wanted, "training_s": training_s}, indent=2) + "\n")
+    return training_s
 
 
 @torch.no_grad()
@@ -201,33 +137,45 @@ def caption_turns(model, processor, frames: torch.Tensor, window_s: int, every_s
 
 def narrator_turns(events: list) -> list[SpokenTurn]:
     """Return what the narrator itself says, heard in turns as a stream's words are: the best that a model can learn."""
-    words = narrate(events, CLIP_S)
     ends_s = [span.end_s - FRAME_STEP_S for span in split_turns(round(CLIP_S / FRAME_STEP_S))]
-    return [
-        SpokenTurn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, assign_words(words, ends_s)[0], strict=True)
-    ]
+    spoken = assign_words(narrate(events, CLIP_S), ends_s)[0]
+    return [SpokenTurn(seen_s, " ".join(turn)) for seen_s, turn in zip(ends_s, spoken, strict=True)]
 
 
 def measure(folders: dict[str, Path], n_clips: int, first: int) -> dict[str, dict]:
     """Play held-out clips to the models in every way; by name of the way."""
     models = {name: load_model_and_processor(folder, device="cpu")[:2] for name, folder in folders.items()}
     ways = {"the narrator itself": lambda clip: narrator_turns(clip.scene.events)}
-    ways |= {
-        f"{name}, streamed": lambda clip, name=name: turns_of(play(*models[name], clip.chunks, **GREEDY))
-        for name in STREAMED
-    }
-    for name, window_s, every_s in CAPTION_WAYS:
-        ways[f"{name}, last {window_s} s every {every_s} s"] = (
-            lambda clip, name=name, window_s=window_s, every_s=every_s: caption_turns(
-                *models[name], torch.cat([frames for frames, _ in clip.chunks]), window_s, every_s
-            )
+    for name in STREAMED:
+        ways[f"{name}, streamed"] = lambda clip, name=name: turns_of(play(*models[name], clip.chunks, **GREEDY))
+    for name, *seconds in CAPTION_WAYS:
+        ways["{}, last {} s every {} s".format(name, *seconds)] = lambda clip, name=name, seconds=seconds: (
+            caption_turns(*models[name], torch.cat([frames for frames, _ in clip.chunks]), *seconds)
         )
-    seen = {name: Measured() for name in ways}
+    seen = {name: (NarrationScore(), NarrationScore(), []) for name in ways}  # in time, at any time, work
     for clip in held_out_clips(n_clips, first):
         for name, way in ways.items():
-            took_s, _, turns = times_of(way, clip)
-            seen[name].add(turns, clip.scene.events, took_s)
-    return {name: measured.rates() for name, measured in seen.items()}
+            model_s, _, turns = times_of(way, clip)
+            in_time, any_time, work_s = seen[name]
+            in_time.add(score_clip(turns, clip.scene.events))
+            any_time.add(score_clip(turns, clip.scene.events, window_s=float("inf")))
+            work_s.append(model_s)
+    return {name: rates(*scores) for name, scores in seen.items()}
+
+
+def rates(in_time: NarrationScore, any_time: NarrationScore, work_s: list[float]) -> dict[str, float | None]:
+    """Return what is written of a way: its phrases scored with and without a time limit, and its work."""
+    delays_s = any_time.delays_s
+    return {
+        "recall_in_time": in_time.recall,
+        "precision_in_time": in_time.precision,
+        "recall_any_time": any_time.recall,
+        "precision_any_time": any_time.precision,
+        "delay_mean_s": statistics.mean(delays_s) if delays_s else None,
+        "delay_median_s": statistics.median(delays_s) if delays_s else None,
+        "phrases": in_time.phrases.total(),
+        "model_s_per_video_s": statistics.mean(work_s) / CLIP_S,
+    }
 
 
 def table(result: dict) -> str:
@@ -245,33 +193,30 @@ def table(result: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Train what is not trained yet, measure, and write."""
-    made = parser(__doc__)
-    made.add_argument("--start", type=Path, default=START, help="model folder that all start from")
-    made.add_argument("--samples", type=int, help="training clips; the default, 9600, takes about 13 minutes a model")
-    made.add_argument("--runs", type=Path, default=RUNS, help="where the models go")
-    made.add_argument("--clips", type=int, help="how many held-out clips; default: 100")
-    made.add_argument("--first", type=int, default=0, help="number of the first held-out clip")
-    arguments = made.parse_args()
-    if not (arguments.start / "config.json").is_file():
-        sys.exit(f"interleaving.py: {arguments.start} is no model folder; recipes/livecc-tiny/train.sh makes it")
-    n_samples = arguments.samples or (12 * GROUP if arguments.small else 9600)
-    n_clips = arguments.clips or (1 if arguments.small else 100)
-    folders = {name: arguments.runs / name for name in MODELS}
-    training = {name: train(arguments.start, folders[name], name, n_samples) for name in MODELS}
+@benchmark("interleaving.json", "livecc-hf", "torch", small={"samples": 12 * GROUP, "clips": 1})
+def main(
+    _: Run,
+    start: Annotated[Path, "model folder that all start from"] = ROOT / "runs/livecc-tiny/1-lists",
+    samples: Annotated[int, "training clips; 9600 take about 13 minutes a model"] = 9600,
+    runs: Annotated[Path, "where the models go"] = ROOT / "runs/interleaving",
+    clips: Annotated[int, "how many held-out clips"] = 100,
+    first: Annotated[int, "number of the first held-out clip"] = 0,
+) -> Measured:
+    """Train what is not trained yet, and measure."""
+    if not (start / "config.json").is_file():
+        raise CannotMeasureError(f"{start} is no model folder; recipes/livecc-tiny/train.sh makes it")
+    folders = {name: runs / name for name in MODELS}
     report = {
-        "samples": n_samples,
-        "training_s": {name: run["training_s"] for name, run in training.items()},
-        "clips": n_clips,
-        "first_clip": arguments.first,
+        "samples": samples,
+        "training_s": {name: train(recipe(start, folder, name, samples)) for name, folder in folders.items()},
+        "clips": clips,
+        "first_clip": first,
         "clip_s": CLIP_S,
-        "ways": measure(folders, n_clips, arguments.first),
+        "ways": measure(folders, clips, first),
         "dtype": "float32",
-        **machine("livecc-hf", "torch"),
     }
     print(table(report))
-    return finish(arguments, report, file="interleaving.json")
+    return report, []
 
 
 if __name__ == "__main__":

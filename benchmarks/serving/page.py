@@ -11,8 +11,7 @@ arrival to the browser's frame with them) and `network` (the rest: both ways thr
 
 Pages begin one after the other, evenly over a turn: viewers who click in the same millisecond would have all their
 pictures decoded, drawn and encoded in the same one. Browser and server share the machine: a number of pages that fills
-its cores measures them, not the page, and so does other work that goes on meanwhile. So the seconds of computing that
-server, browser and all else took, of all cores together, are reported too.
+its cores measures them, not the page, and so does other work that goes on meanwhile.
 
 Exit code 1 where the overhead's p95 of some number of pages is above the target.
 """
@@ -27,10 +26,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_most, finish, parser, rounded, spread, surroundings
+from harness import CannotMeasureError, Measured, Run, at_most, benchmark, rounded, spread
 
 MAX_OVERHEAD_P95_MS = 60.0
 _TURN_S = 1.0
@@ -53,13 +52,6 @@ _NOTE = """() => {
 }"""
 
 
-class Served(NamedTuple):
-    """A running server."""
-
-    url: str
-    process_id: int
-
-
 @contextlib.contextmanager
 def server(n_clients: int):
     """Run `livecc serve` on livecc-tiny in a process of its own."""
@@ -68,37 +60,23 @@ def server(n_clients: int):
     try:
         for line in process.stderr:
             if found := re.search(r"listening on ws://([^/\s]+)", line):
-                yield Served(f"http://{found[1]}", process.pid)
+                yield f"http://{found[1]}"
                 return
-        raise SystemExit("livecc serve did not start")
+        raise CannotMeasureError("livecc serve did not start")
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _computing_s(server_id: int) -> dict[str, float]:
-    """Return the seconds of computing that the server, what else this process has started, and all others took."""
-    import psutil
-
-    used = {"server": 0.0, "browser": 0.0}
-    whole = psutil.cpu_times()
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used["server" if process.pid == server_id else "browser"] += times.user + times.system
-    busy_s = sum(whole) - whole.idle - getattr(whole, "iowait", 0) - getattr(whole, "guest", 0)
-    return used | {"others": busy_s - sum(used.values())}
-
-
-def measure(browser, served: Served, n_pages: int) -> dict[str, Any]:
+def measure(browser, url: str, n_pages: int) -> dict[str, Any]:
     """Return what the turns of `n_pages` pages at once took, in milliseconds."""
     contexts = [browser.new_context() for _ in range(n_pages)]
     pages = [context.new_page() for context in contexts]
     for page in pages:
-        page.goto(served.url)
+        page.goto(url)
         page.wait_for_selector("html[data-ready]")
         page.evaluate(_NOTE)
-    before, began_s = _computing_s(served.process_id), time.monotonic()
+    began_s = time.monotonic()
     for number, page in enumerate(pages):
         time.sleep(max(0.0, began_s + number * _TURN_S / n_pages - time.monotonic()))
         page.evaluate("document.getElementById('clip').click()")
@@ -106,9 +84,9 @@ def measure(browser, served: Served, n_pages: int) -> dict[str, Any]:
     for page in pages:
         while page.get_attribute("#stage", "data-state") != "finished":
             if time.monotonic() > end_s:
-                raise SystemExit(f"{n_pages} pages: not at the end of a clip of 24 s after {_LIMIT_S} s")
+                raise TimeoutError(f"{n_pages} pages: not at the end of a clip of 24 s after {_LIMIT_S} s")
             page.wait_for_timeout(500)
-    after, lasted_s = _computing_s(served.process_id), time.monotonic() - began_s
+    lasted_s = time.monotonic() - began_s
     turns = [turn for page in pages for turn in page.evaluate("window.turns")]
     dropped = sum(int(page.inner_text("#dropped")) for page in pages)
     for context in contexts:
@@ -120,36 +98,30 @@ def measure(browser, served: Served, n_pages: int) -> dict[str, Any]:
         "dropped_frames": dropped,
         "overhead_ms": spread([turn["to_screen"] - turn["engine"] for turn in turns]),
         **parts,
-        "computing_s": {name: after[name] - before[name] for name in after},
         "lasted_s": lasted_s,
     }
 
 
-def main() -> int:
-    """Measure and write."""
-    made = parser(__doc__)
-    made.add_argument("--pages", type=int, nargs="+", default=[1, 4, 8])
-    arguments = made.parse_args()
+@benchmark("page.json", "torch", "transformers", small={"pages": [1]})
+def main(_: Run, pages: Annotated[list[int], "how many at once"] = (1, 4, 8)) -> Measured:
+    """Measure."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        made.error("chromium is not installed")
+        raise CannotMeasureError("chromium is not installed")
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-    n_pages, results = [1] if arguments.small else arguments.pages, []
-    with server(max(n_pages)) as served, sync_playwright() as playwright:
+    flags, results = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"], []
+    with server(max(pages)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        for n in n_pages:
-            results.append(measure(browser, served, n))
+        for n in pages:
+            results.append(measure(browser, url, n))
             print(json.dumps(rounded(results[-1])), flush=True)
-        chromium_version = browser.version
+        report = {"model": "livecc-tiny", "chromium": browser.version, "results": results}
         browser.close()
-    report = {"model": "livecc-tiny", "chromium": chromium_version, "results": results, **surroundings("cpu")}
-    asked = [
+    return report, [
         at_most(f"{found['pages']} pages: overhead at p95, ms", found["overhead_ms"]["p95"], MAX_OVERHEAD_P95_MS)
         for found in results
     ]
-    return finish(arguments, report, asked, "page.json")
 
 
 if __name__ == "__main__":

@@ -15,17 +15,16 @@ meant for devices that a single stream leaves idle.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_least, finish, keep, parser, spread, surroundings
-from models import CASES, Case, build_model, bundled_processor, never_end, small
+from harness import Measured, Run, at_least, benchmark, spread, times_of
+from models import CASES, Case, build_model, bundled_processor, never_end
 
 MIN_RATIO_OF_8_ON_CPU = 2.0
 MIN_LIVE = {"cpu": 16, "cuda": 24}
@@ -54,37 +53,35 @@ def options_of(case: Case):
     )
 
 
-def throughput(
-    model, processor, case: Case, n_streams: int, n_turns: int, with_alone: bool = True
-) -> dict[str, float | None]:
-    """Measure turns and tokens a second of both ways, from streams whose window is full."""
+def throughput(model, processor, case: Case, n: int, n_turns: int, with_alone: bool) -> dict[str, float | None]:
+    """Measure turns and tokens a second of `n` streams both ways, from streams whose window is full."""
     from livecc_hf import CommentaryPool
 
     frames, options = make_frames(case, 8), options_of(case)
-    pool = CommentaryPool(model, processor, n_streams, max_lag_s=3600)
-    pooled = [pool.join(options) for _ in range(n_streams)]
-    alone = [model.start_stream(processor, options) for _ in range(n_streams if with_alone else 0)]
-    side_by_side_s, one_by_one_s = [], []
-    for i in range(FILLING_S + n_turns):
-        shown = frames[:6] if i == 0 else frames[i % 3 : i % 3 + 2]
-        began_s = time.perf_counter()
+    pool = CommentaryPool(model, processor, n, max_lag_s=3600)
+    pooled = [pool.join(options) for _ in range(n)]
+    alone = [model.start_stream(processor, options) for _ in range(n if with_alone else 0)]
+
+    def side_by_side(shown) -> None:
         for stream in pooled:
             stream.push(shown)
         pool.step()
-        between_s = time.perf_counter()
-        segments = [segment for stream in alone for segment in stream.push(shown)]
-        if i >= FILLING_S:
-            side_by_side_s.append(between_s - began_s)
-            one_by_one_s.append(time.perf_counter() - between_s)
+
+    times_s: list[tuple[float, float]] = []
+    for i in range(FILLING_S + n_turns):
+        shown = frames[:6] if i == 0 else frames[i % 3 : i % 3 + 2]
+        round_s, _, _ = times_of(side_by_side, shown)
+        row_s, _, segments = times_of(lambda shown=shown: [said for stream in alone for said in stream.push(shown)])
+        times_s.append((round_s, row_s))
         segments += [stream.take() for stream in pooled]
-        if [len(segment.token_ids) for segment in segments] != (len(alone) + n_streams) * [case.new_tokens]:
+        if [len(segment.token_ids) for segment in segments] != (len(alone) + n) * [case.new_tokens]:
             raise AssertionError("a turn is missing or too short")
-    round_s, row_s = statistics.median(side_by_side_s), statistics.median(one_by_one_s)
+    round_s, row_s = (median(times) for times in zip(*times_s[FILLING_S:], strict=True))
     return {
         "round_s": round_s,
-        "turns_per_s": n_streams / round_s,
-        "tokens_per_s": n_streams * case.new_tokens / round_s,
-        "one_after_the_other_turns_per_s": n_streams / row_s if alone else None,
+        "turns_per_s": n / round_s,
+        "tokens_per_s": n * case.new_tokens / round_s,
+        "one_after_the_other_turns_per_s": n / row_s if alone else None,
         "ratio": row_s / round_s if alone else None,
     }
 
@@ -130,62 +127,43 @@ def freed() -> None:
         torch.cuda.empty_cache()
 
 
-def measure(case: Case, device: str, arguments: argparse.Namespace) -> dict[str, Any]:
+@benchmark("pool.json", runs_model=True, small={"streams": [2], "turns": 2, "live_s": 3.0})
+def main(
+    run: Run,
+    model: Annotated[str | None, "which; default: livecc-tiny, on CUDA livecc-7b", CASES] = None,
+    streams: Annotated[list[int], "numbers of streams"] = (1, 2, 4, 8, 16, 24),
+    live_streams: Annotated[list[int], "numbers of live streams; default: the same"] = (),
+    alone_up_to: Annotated[int, "most streams also run one after the other"] = 1000,
+    turns: Annotated[int, "turns timed of each stream"] = 30,
+    live_s: Annotated[float, "seconds of a live run"] = 20.0,
+) -> Measured:
     """Measure all numbers of streams."""
+    kind = run.device.partition(":")[0]
+    case = CASES[model or ("livecc-7b" if kind == "cuda" else "livecc-tiny")]
+    case = case.small() if run.is_small else case
     processor = bundled_processor()
-    model = build_model(case, processor, device, arguments.small)
-    never_end(model, processor)
-    found: dict[str, Any] = {"throughput": {}, "live": {}}
-    for n in arguments.streams:
-        with_alone = n <= arguments.alone_up_to
-        found["throughput"][n] = figures = throughput(model, processor, case, n, arguments.turns, with_alone)
-        ratio = f", {figures['ratio']:.2f} x one after the other" if with_alone else ""
+    loaded = build_model(case, processor, run.device, run.is_small)
+    never_end(loaded, processor)
+    found: dict[str, Any] = {"model": case.name, "new_tokens": case.new_tokens, "throughput": {}, "live": {}}
+    for n in streams:
+        figures = found["throughput"][n] = throughput(loaded, processor, case, n, turns, n <= alone_up_to)
+        ratio = f", {figures['ratio']:.2f} x one after the other" if figures["ratio"] else ""
         print(f"{n:3} streams: {figures['tokens_per_s']:7.0f} tokens/s{ratio}", flush=True)
-        keep(arguments, found)
+        run.keep(found)
         freed()
-    for n in arguments.live_streams or arguments.streams:
-        found["live"][n] = figures = live(model, processor, case, n, arguments.live_s)
-        keep(arguments, found)
+    for n in live_streams or streams:
+        figures = found["live"][n] = live(loaded, processor, case, n, live_s)
+        run.keep(found)
         print(f"{n:3} live: p95 {figures['p95_s']:.3f} s, {figures['dropped_frames']} frames dropped", flush=True)
         freed()
         if not figures["is_held"]:
             break
     found["live_streams_held"] = max((n for n, figures in found["live"].items() if figures["is_held"]), default=0)
-    return found
-
-
-def targets(found: dict[str, Any], device: str) -> list[dict[str, Any]]:
-    """Return what must hold and whether it does."""
-    asked = [at_least("live streams held", found["live_streams_held"], MIN_LIVE[device])]
-    if device == "cpu" and 8 in found["throughput"]:
+    asked = [at_least("live streams held", found["live_streams_held"], MIN_LIVE[kind])]
+    if kind == "cpu" and 8 in found["throughput"]:
         ratio = found["throughput"][8]["ratio"]
         asked.append(at_least("8 streams against one after the other", ratio, MIN_RATIO_OF_8_ON_CPU))
-    return asked
-
-
-def main() -> int:
-    """Measure and write; 1 where a target is missed."""
-    made = parser(__doc__)
-    made.add_argument("--model", choices=sorted(CASES), help="default: livecc-tiny, on CUDA livecc-7b")
-    made.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 24], help="numbers of streams")
-    made.add_argument("--live-streams", type=int, nargs="+", help="numbers of live streams; default: the same")
-    made.add_argument("--alone-up-to", type=int, default=1000, help="most streams also run one after the other")
-    made.add_argument("--turns", type=int, default=30, help="turns timed of each stream")
-    made.add_argument("--live-s", type=float, default=20.0, help="seconds of a live run")
-    made.add_argument("--threads", type=int, help="of PyTorch; default: its own")
-    arguments = made.parse_args()
-    import torch
-
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    case = CASES[arguments.model or ("livecc-7b" if device == "cuda" else "livecc-tiny")]
-    if arguments.small:
-        case = small(case)
-        arguments.streams, arguments.live_streams, arguments.turns, arguments.live_s = [2], None, 2, 3.0
-    found = measure(case, device, arguments)
-    report = {"model": case.name, "new_tokens": case.new_tokens, **found, **surroundings(device)}
-    return finish(arguments, report, targets(found, device), "pool_cuda.json" if device == "cuda" else "pool.json")
+    return found, asked
 
 
 if __name__ == "__main__":

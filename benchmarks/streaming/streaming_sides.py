@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,9 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import times_of
 
 from livecc_hf.modeling.generation import generate
 from livecc_hf.modeling.grammar import FIRST_TURN_FRAMES, FRAMES_PER_SECOND, TURN_FRAMES, TURN_JOINT, time_label
@@ -86,21 +91,27 @@ class Clock:
 
         return timed
 
-    def hook(self, module: torch.nn.Module, part: Callable[[], str]) -> list:
-        """Time the calls of a module as the part that `part` names; returns the handles that undo it."""
-        before = module.register_forward_pre_hook(lambda *_: self.enter(part()))
-        return [before, module.register_forward_hook(lambda *_: self.leave())]
+    @contextlib.contextmanager
+    def timing(self, modules: dict[torch.nn.Module, Callable[[], str]], processor: Any, *names: str) -> Iterator[None]:
+        """Time calls inside: of modules, as what is returned at each, and of a video processor's methods, `resize`."""
+        handles: list[Any] = []
+        for module, part in modules.items():
+            handles.append(module.register_forward_pre_hook(lambda *_, part=part: self.enter(part())))
+            handles.append(module.register_forward_hook(lambda *_: self.leave()))
+        for name in names:
+            setattr(processor, name, self.wrap("resize", getattr(processor, name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for name in names:
+                delattr(processor, name)
 
     def measure(self, turn: Callable[[], list[int]]) -> TurnTimes:
         """Run a turn and say what it took."""
-        self._synchronize()
         self._marks, self._open = [], []
-        start_s, start_cpu_s = time.perf_counter(), time.process_time()
-        self.enter("rest")
-        token_ids = turn()
-        self.leave()
-        self._synchronize()
-        turn_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+        turn_s, cpu_s, token_ids = times_of(self.wrap("rest", turn))
         parts_s = dict.fromkeys(PARTS, 0.0)
         first_token_s = None
         for (at, part), (until, _) in zip(self._marks, self._marks[1:], strict=False):
@@ -118,10 +129,6 @@ class Clock:
 
     def _seconds(self, at, until) -> float:
         return at.elapsed_time(until) / 1000 if self._on_cuda else until - at
-
-    def _synchronize(self) -> None:
-        if self._on_cuda:
-            torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)
@@ -170,22 +177,14 @@ class EngineSide:
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """Time the parts of turns run inside."""
-        clock, video_processor = self._clock, self._work.processor.video_processor
-        handles = clock.hook(self._work.model.model.visual, lambda: "vision")
-        self._trace = lambda part, run: clock.wrap("decode_tokens" if part == "decode" else part, run)
-        for name in ("resized", "cut"):
-            setattr(video_processor, name, clock.wrap("resize", getattr(video_processor, name)))
+        vision, wrap = {self._work.model.model.visual: lambda: "vision"}, self._clock.wrap
+        self._trace = lambda part, run: wrap("decode_tokens" if part == "decode" else part, run)
         cache = self.stream.state.cache
-        cache.evict = clock.wrap("evict", cache.evict)
-        try:
+        cache.evict = wrap("evict", cache.evict)
+        with self._clock.timing(vision, self._work.processor.video_processor, "resized", "cut"):
             yield
-        finally:
-            self._trace = None
-            del cache.evict
-            for handle in handles:
-                handle.remove()
-            for name in ("resized", "cut"):
-                delattr(video_processor, name)
+        self._trace = None
+        del cache.evict
 
 
 def stock_model(model) -> PreTrainedModel:
@@ -255,7 +254,15 @@ class StockSide:
                 inputs.pop(name, None)
             inputs["input_ids"] = torch.cat([self.past_ids, inputs["input_ids"]], dim=1)
         self._n_forward = 0
-        ids = generated(self.model, inputs, self.work.new_tokens, past_key_values=self.cache)
+        ids = self.model.generate(
+            **inputs,
+            attention_mask=torch.ones_like(inputs["input_ids"]),
+            past_key_values=self.cache,
+            do_sample=False,
+            repetition_penalty=REPETITION_PENALTY,
+            max_new_tokens=self.work.new_tokens,
+            pad_token_id=0,
+        )
         spoken = ids[0, inputs["input_ids"].shape[1] :].tolist()
         # The joint before the next turn begins with <|im_end|>: where that was said, it is not said twice.
         self.past_ids = ids[:, :-1] if spoken[-1] == self.work.processor.end_id else ids
@@ -301,26 +308,6 @@ class StockSide:
             self._n_forward += 1
             return "prefill" if self._n_forward == 1 else "decode_tokens"
 
-        video_processor = self.processor.video_processor
-        handles = self.clock.hook(self.model, part) + self.clock.hook(self.model.model.visual, lambda: "vision")
-        video_processor.preprocess = self.clock.wrap("resize", video_processor.preprocess)
-        try:
+        modules = {self.model: part, self.model.model.visual: lambda: "vision"}
+        with self.clock.timing(modules, self.processor.video_processor, "preprocess"):
             yield
-        finally:
-            del video_processor.preprocess
-            for handle in handles:
-                handle.remove()
-
-
-def generated(model, inputs: dict[str, torch.Tensor], n_tokens: int, **keywords) -> torch.LongTensor:
-    """Return input and generated tokens, (1, length)."""
-    return model.generate(
-        **inputs,
-        **keywords,
-        attention_mask=torch.ones_like(inputs["input_ids"]),
-        do_sample=False,
-        repetition_penalty=REPETITION_PENALTY,
-        max_new_tokens=n_tokens,
-        min_new_tokens=None,
-        pad_token_id=0,
-    )

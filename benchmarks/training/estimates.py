@@ -2,65 +2,53 @@
 
     python benchmarks/training/estimates.py
 
-Parameters are counted on models without memory ("meta"), from the published configs. A layer's working set is what
+Parameters are counted on models without memory ("meta"), in the published shapes. A layer's working set is what
 lives at the same time while it is run forward and backward on tensors without memory ("fake"), parameters and their
 gradients aside. docs/training.md tells the arithmetic. A minute on one core; nothing is written.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import parser
+from harness import ROOT
+from models import SHAPES, bundled_processor, peak_tflops, random_config
+
+from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 FOUR_BIT_BYTES = 0.52  # of a weight, nested
 TRAINED_BYTES = 16  # of a parameter: float32 weight, gradient, two moments
-TFLOPS = {"H100": 989, "RTX 4090": 165, "RTX 4080": 97, "RTX 4070": 58}  # dense bfloat16, float32 accumulation
 MFU, MFU_FOUR_BIT = 0.4, 0.3
-
-
-def _qwen2_vision(hidden_size: int) -> dict[str, Any]:
-    return {"depth": 32, "embed_dim": 1280, "hidden_size": hidden_size, "mlp_ratio": 4, "num_heads": 16}
-
-
-def _qwen3_vision(hidden_size: int) -> dict[str, Any]:
-    sizes = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16}
-    return {**sizes, "out_hidden_size": hidden_size, "deepstack_visual_indexes": [5, 11, 17]}
-
-
-def _text(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int, vocabulary: int = 151936) -> dict:
-    sizes = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return {**sizes, "num_key_value_heads": kv_heads, "intermediate_size": intermediate, "vocab_size": vocabulary}
-
-
-_7B = _text(3584, 28, 28, 4, 18944, 152064)
-_QWEN2_5_VISION = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "out_hidden_size": 3584,
-}
-# name -> transformers' class, sizes of text and vision, whether embeddings and head are one. The sizes are those of the
-# config.json that each is published with; what is not named (heads of 128 in Qwen3-VL) is transformers' default there.
-SHAPES: dict[str, tuple[str, dict, dict, bool]] = {
-    "Qwen2-VL-7B": ("Qwen2VL", _7B, _qwen2_vision(3584), False),
-    "Qwen2-VL-2B": ("Qwen2VL", _text(1536, 28, 12, 2, 8960), _qwen2_vision(1536), True),
-    "Qwen2.5-VL-7B": ("Qwen2_5_VL", _7B, _QWEN2_5_VISION, False),
-    "Qwen3-VL-4B": ("Qwen3VL", _text(2560, 36, 32, 8, 9728), _qwen3_vision(2560), True),
-    "Qwen3-VL-2B": ("Qwen3VL", _text(2048, 28, 16, 8, 6144), _qwen3_vision(2048), True),
+TYPICAL_TOKENS = 28_000  # of a row of 32,768, for its time
+# recipe -> the card whose time is told, and over how many FSDP2 spreads weights, gradients and optimizer
+RUNS = {
+    "livecc-7b/sft_lora": ("RTX 4090", 1),
+    "livecc-7b/sft_qlora": ("RTX 4080", 1),
+    "qwen2-vl-2b/sft": ("H100", 1),
+    "qwen2-vl-2b/sft_lora": ("RTX 4070", 1),
+    "qwen2.5-vl-7b/sft": ("H100", 8),
+    "qwen2.5-vl-7b/sft_lora": ("RTX 4090", 1),
+    "qwen2.5-vl-7b/sft_qlora": ("RTX 4080", 1),
+    "qwen3-vl-4b/sft": ("H100", 8),
+    "qwen3-vl-4b/sft_lora": ("RTX 4090", 1),
+    "qwen3-vl-4b/sft_qlora": ("RTX 4080", 1),
+    "qwen3-vl-2b/sft": ("H100", 1),
+    "qwen3-vl-2b/sft_lora": ("RTX 4070", 1),
 }
 
 
@@ -70,6 +58,7 @@ class Counted:
 
     Attributes:
         layers, embeddings, vision: parameters; embeddings with the head.
+        head: parameters of it, whether or not it is the embeddings too.
         adapter: parameters of a LoRA of rank 1 on all linear layers of the decoder.
         n_layers, width, attention_width: layers, hidden size, and heads times their size.
         vision_flops: of a vision token: each of its four patches passes the tower, and together they pass the mergers.
@@ -78,6 +67,7 @@ class Counted:
     layers: int
     embeddings: int
     vision: int
+    head: int
     adapter: int
     n_layers: int
     width: int
@@ -85,16 +75,11 @@ class Counted:
     vision_flops: float
 
 
+@cache
 def model_of(name: str) -> nn.Module:
     """Return a model without memory, in the shape of a published one."""
-    import transformers
-
-    kind, text, vision, is_tied = SHAPES[name]
-    config_class = getattr(transformers, f"{kind}Config")
-    config = config_class(text_config=dict(text), vision_config=dict(vision), tie_word_embeddings=is_tied)
-    config._attn_implementation = "sdpa"
     with torch.device("meta"):
-        return getattr(transformers, f"{kind}ForConditionalGeneration")(config)
+        return LiveCCForConditionalGeneration(random_config(SHAPES[name], bundled_processor()))
 
 
 def counted(model: nn.Module) -> Counted:
@@ -103,15 +88,14 @@ def counted(model: nn.Module) -> Counted:
     def count(*modules: nn.Module) -> int:
         return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
-    body, text = model.model.language_model, model.config.text_config
-    visual = model.model.visual
-    head = [] if model.config.tie_word_embeddings else [model.lm_head]
+    body, text, visual = model.model.language_model, model.config.text_config, model.model.visual
     mergers = count(visual.merger) + count(*getattr(visual, "deepstack_merger_list", []))
     linear = [module for module in body.layers.modules() if isinstance(module, nn.Linear)]
     return Counted(
         layers=count(body.layers),
-        embeddings=count(body.embed_tokens, *head),
+        embeddings=count(body.embed_tokens, *([] if model.config.tie_word_embeddings else [model.lm_head])),
         vision=count(visual),
+        head=count(model.lm_head),
         adapter=sum(module.in_features + module.out_features for module in linear),
         n_layers=text.num_hidden_layers,
         width=text.hidden_size,
@@ -164,8 +148,7 @@ def working_set_bytes(model: nn.Module, n_tokens: int, rank: int = 0) -> int:
         n_tokens: of the row.
         rank: of the LoRA; 0: the layer is trained in full.
     """
-    body = model.model.language_model
-    default = torch.get_default_dtype()
+    body, default = model.model.language_model, torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
         with FakeTensorMode():
@@ -177,12 +160,12 @@ def working_set_bytes(model: nn.Module, n_tokens: int, rank: int = 0) -> int:
                         if isinstance(module, nn.Linear):
                             setattr(part, name, _Adapted(module, rank))
             hidden = torch.randn(1, n_tokens, body.config.hidden_size, requires_grad=True)
-            size = layer.self_attn.head_dim
-            angles = (torch.randn(1, n_tokens, size), torch.randn(1, n_tokens, size))
+            angles = tuple(torch.randn(1, n_tokens, layer.self_attn.head_dim) for _ in range(2))
             gradient = torch.ones_like(hidden)
-            for parameter in layer.parameters():
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-            gradients = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+            trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients = [parameter.grad for parameter in trained]
             with _Live([hidden, *angles, gradient, *layer.parameters(), *gradients]) as live:
                 with torch.autocast("cpu", torch.bfloat16):
                     out = layer(hidden, attention_mask=None, position_embeddings=angles)
@@ -192,91 +175,51 @@ def working_set_bytes(model: nn.Module, n_tokens: int, rank: int = 0) -> int:
         torch.set_default_dtype(default)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A recipe's run.
-
-    Attributes:
-        model: of `SHAPES`.
-        method: "full", "lora" or "qlora".
-        n_tokens: of a row, as it is at most.
-        rank: of the LoRA.
-        gpus: over which FSDP2 spreads weights, gradients and optimizer; 1: nothing is spread.
-        card: whose time is told.
-        typical_tokens: of a row, for its time; 0: `n_tokens`.
-    """
-
-    model: str
-    method: str
-    n_tokens: int
-    rank: int = 16
-    gpus: int = 1
-    card: str = "RTX 4090"
-    typical_tokens: int = 0
-
-
-RUNS = {
-    "livecc-7b/sft_lora": Run("Qwen2-VL-7B", "lora", 8192),
-    "livecc-7b/sft_qlora": Run("Qwen2-VL-7B", "qlora", 8192, card="RTX 4080"),
-    "qwen2-vl-2b/sft": Run("Qwen2-VL-2B", "full", 32768, card="H100", typical_tokens=28000),
-    "qwen2-vl-2b/sft_lora": Run("Qwen2-VL-2B", "lora", 8192, rank=32, card="RTX 4070"),
-    "qwen2.5-vl-7b/sft": Run("Qwen2.5-VL-7B", "full", 32768, gpus=8, card="H100", typical_tokens=28000),
-    "qwen2.5-vl-7b/sft_lora": Run("Qwen2.5-VL-7B", "lora", 8192),
-    "qwen2.5-vl-7b/sft_qlora": Run("Qwen2.5-VL-7B", "qlora", 8192, card="RTX 4080"),
-    "qwen3-vl-4b/sft": Run("Qwen3-VL-4B", "full", 32768, gpus=8, card="H100", typical_tokens=28000),
-    "qwen3-vl-4b/sft_lora": Run("Qwen3-VL-4B", "lora", 16384, rank=32),
-    "qwen3-vl-4b/sft_qlora": Run("Qwen3-VL-4B", "qlora", 8192, rank=32, card="RTX 4080"),
-    "qwen3-vl-2b/sft": Run("Qwen3-VL-2B", "full", 32768, card="H100", typical_tokens=28000),
-    "qwen3-vl-2b/sft_lora": Run("Qwen3-VL-2B", "lora", 8192, rank=32, card="RTX 4070"),
-}
-
-
-def memory_gb(run: Run, model: nn.Module) -> dict[str, float]:
+def memory_gb(recipe: dict[str, Any], model: nn.Module, gpus: int) -> dict[str, float]:
     """Return what a run holds on a GPU, part by part, in 10⁹ bytes."""
-    n = counted(model)
-    rank = 0 if run.method == "full" else run.rank
-    kept = n.n_layers * run.n_tokens * n.width * 2
-    parts = {"activations": kept + working_set_bytes(model, run.n_tokens, rank)}
-    if run.method == "full":
-        trained = n.layers + n.embeddings
-        parts["weights, gradients, optimizer"] = (trained * TRAINED_BYTES + n.vision * 4) / run.gpus
-        if run.gpus > 1:  # embeddings, head and tower are gathered, and the head's gradient
-            parts["gathered"] = (n.embeddings + n.vision) * 4 + model.lm_head.weight.numel() * 4
+    n, n_tokens = counted(model), recipe["max_length"]
+    rank = recipe["lora_r"] if recipe.get("use_peft") else 0
+    parts: dict[str, float] = {"activations": n.n_layers * n_tokens * n.width * 2}
+    parts["activations"] += working_set_bytes(model, n_tokens, rank)
+    if rank:
+        parts["weights"] = n.layers * (FOUR_BIT_BYTES if recipe.get("load_in_4bit") else 2)
+        parts["weights"] += (n.embeddings + n.vision) * 2
+        parts["adapter"] = n.adapter * rank * TRAINED_BYTES
+    else:
+        parts["weights, gradients, optimizer"] = ((n.layers + n.embeddings) * TRAINED_BYTES + n.vision * 4) / gpus
+        if gpus > 1:  # embeddings, head and tower are gathered, and the head's gradient
+            parts["gathered"] = (n.embeddings + n.vision + n.head) * 4
         else:
             parts["layers cast to bfloat16"] = n.layers * 2
-        parts["loss and context"] = 2.5e9
-    else:
-        bytes_of_layers = FOUR_BIT_BYTES if run.method == "qlora" else 2
-        parts["weights"] = n.layers * bytes_of_layers + (n.embeddings + n.vision) * 2
-        parts["adapter"] = n.adapter * rank * TRAINED_BYTES
-        parts["loss and context"] = 1.2e9
+    parts["loss and context"] = 1.2e9 if rank else 2.5e9
     return {name: value / 1e9 for name, value in parts.items()}
 
 
-def row_seconds(run: Run, model: nn.Module) -> float:
-    """Return how long a row takes on the run's card."""
-    n = counted(model)
-    n_tokens = run.typical_tokens or run.n_tokens
+def row_seconds(recipe: dict[str, Any], model: nn.Module, card: str) -> float:
+    """Return how long a row takes on a card."""
+    n, is_full = counted(model), not recipe.get("use_peft")
+    n_tokens = TYPICAL_TOKENS if is_full else recipe["max_length"]
     attention = 2 * n.attention_width * n_tokens * n.n_layers
-    on_layers = 4 if run.method == "full" else 3
-    flops = on_layers * 2 * n.layers + 4 * attention + n.vision_flops
-    rate = TFLOPS[run.card] * 1e12 * (MFU_FOUR_BIT if run.method == "qlora" else MFU)
+    flops = (4 if is_full else 3) * 2 * n.layers + 4 * attention + n.vision_flops
+    rate = (peak_tflops(card) or 0) * 1e12 * (MFU_FOUR_BIT if recipe.get("load_in_4bit") else MFU)
     return flops * n_tokens / rate
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the estimates."""
-    parser(__doc__.splitlines()[0]).parse_args()
-    models = {name: model_of(name) for name in SHAPES}
-    for name, model in models.items():
-        n = counted(model)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
+    recipes = {name: yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text()) for name in RUNS}
+    names = {key: Path(recipe["model_name_or_path"]).name.removesuffix("-Instruct") for key, recipe in recipes.items()}
+    for name in dict.fromkeys(names.values()):
+        n = counted(model_of(name))
         sizes = [f"{value / 1e9:.2f}" for value in (n.layers, n.embeddings, n.vision)]
         print(f"{name}: 10⁹ parameters: layers {sizes[0]}, embeddings and head {sizes[1]}, vision {sizes[2]}")
-    for name, run in RUNS.items():
-        parts = memory_gb(run, models[run.model])
+    for key, (card, gpus) in RUNS.items():
+        model = model_of(names[key])
+        parts = memory_gb(recipes[key], model, gpus)
         listed = " + ".join(f"{part} {value:.1f}" for part, value in parts.items())
-        seconds = row_seconds(run, models[run.model])
-        print(f"{name}: {sum(parts.values()):.0f} GB = {listed}; a row {seconds:.1f} s on one {run.card}")
+        seconds = row_seconds(recipes[key], model, card)
+        print(f"{key}: {sum(parts.values()):.0f} GB = {listed}; a row {seconds:.1f} s on one {card}")
     return 0
 
 

@@ -14,19 +14,19 @@ it. Time is the median over the steps after the first, from the end of a step to
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from harness import at_most, finish, in_child, machine, memory_gb, parser
-from models import SHAPES, bundled_processor, ids_of, random_config
+from harness import Measured, Run, at_most, benchmark, in_child
+from models import SHAPES, bundled_processor, random_config, synthetic_commentary
+
+from livecc_hf.data.samples.sample import Sample
 
 SIDES = ("ours", "straightforward")
 MAX_MEMORY_RATIO, MAX_TIME_RATIO = 1 / 3, 2 / 3
@@ -37,9 +37,7 @@ CHILD_ENVIRONMENT = {
     # what its heap keeps, which grows with the number of steps.
     "MALLOC_MMAP_THRESHOLD_": str(2**20),
 }
-TURN_TEXT_TOKENS, WORD_TOKENS = 13, (5, 15)  # of the synthetic samples: time text, and fewest and most spoken
-FRAME_PATCHES = 16  # along a side of their frames: 224 pixels, 64 tokens a frame pair
-FIRST_TEXT_ID = 1000  # past livecc-tiny's ids, whose special tokens they use
+FRAME_PATCHES = 16  # along a side of the synthetic samples' frames: 224 pixels, 64 tokens a frame pair
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,10 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     processor = bundled_processor()
     if case.turns:
         torch.manual_seed(0)
-        config = random_config(SHAPES["small" if case.name == "small" else "training"], ids_of(processor))
-        model = LiveCCForConditionalGeneration(config)
-        generator = torch.Generator().manual_seed(0)
-        samples = [synthetic_sample(turns, config, generator) for turns in case.turns]
+        config = random_config(SHAPES["small" if case.name == "small" else "training"], processor)
+        model, rng = LiveCCForConditionalGeneration(config), torch.Generator().manual_seed(0)
+        pairs = [[3] + [1] * (n - 1) for n in case.turns]  # of frames, in each turn
+        samples = [synthetic_commentary(config, rng, of, FRAME_PATCHES, 13, (5, 15)) for of in pairs]
     else:
         model, _ = load_model(bundled_model_path(), dtype="float32")
         samples = narrated_samples(processor, case.clips)
@@ -96,47 +94,12 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     lengths = [len(sample["input_ids"]) for sample in samples]
     rows = plan_packs(lengths, case.row_tokens, seed=0).row_lengths(lengths).tolist()
     n_tokens = sum(lengths)
-    n_supervised = sum(int((sample["labels"] != -100).sum()) for sample in samples)
-    text = model.config.text_config
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "head_parameters": text.vocab_size * text.hidden_size,
-        "vocabulary": text.vocab_size,
         "tokens_per_step": n_tokens,
-        "supervised_share": n_supervised / n_tokens,
+        "supervised_share": sum(int((sample["labels"] != -100).sum()) for sample in samples) / n_tokens,
         "sample_tokens": lengths,
         "packed_row_tokens": rows,
-        "row_budget_filled": n_tokens / (case.row_tokens * len(rows)),
-        "padding_tokens": 0,  # both sides run one row at a time
-    }
-
-
-def synthetic_sample(turns: int, config, generator) -> dict[str, Any]:
-    """Return the inputs of a commentary with random words and pixels: 6 frames in its first turn, then 2 a turn."""
-    import torch
-
-    def words(low: int, high: int) -> torch.Tensor:
-        n = int(torch.randint(low, high + 1, (), generator=generator))
-        return torch.randint(FIRST_TEXT_ID, config.text_config.vocab_size, (n,), generator=generator)
-
-    ids, labels, grids = [], [], []
-    for turn in range(turns):
-        grid = [3 if turn == 0 else 1, FRAME_PATCHES, FRAME_PATCHES]
-        video = torch.full((grid[0] * (FRAME_PATCHES // 2) ** 2,), config.video_token_id)
-        start, end = (torch.tensor([token]) for token in (config.vision_start_token_id, config.vision_end_token_id))
-        text = words(TURN_TEXT_TOKENS, TURN_TEXT_TOKENS)
-        spoken = words(*WORD_TOKENS)
-        prompt = torch.cat([text, start, video, end])
-        ids += [prompt, spoken]
-        labels += [torch.full_like(prompt, -100), spoken]
-        grids.append(grid)
-    input_ids, grid_thw = torch.cat(ids), torch.tensor(grids)
-    return {
-        "input_ids": input_ids,
-        "labels": torch.cat(labels),
-        "mm_token_type_ids": (input_ids == config.video_token_id).long() * 2,
-        "pixel_values_videos": torch.randn(int(grid_thw.prod(1).sum()), 1176, generator=generator),
-        "video_grid_thw": grid_thw,
     }
 
 
@@ -151,54 +114,218 @@ def narrated_samples(processor, n_clips: int) -> list[dict[str, Any]]:
     return [data.sample(index).model_inputs for index in range(n_clips)]
 
 
-def run_child(side: str, case: Case, folder: Path, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Run `run_side` in a process of its own."""
-    options = ["--side", side, "--models", case.name, "--folder", str(folder), "--steps", str(steps)]
-    options += [] if checkpointing else ["--no-checkpointing"]
-    return in_child(__file__, *options, environment=CHILD_ENVIRONMENT)
+def resident_mb(field: str = "VmRSS") -> float:
+    """Return a field of /proc/self/status; not `ru_maxrss`, which a child inherits from its parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"/proc/self/status holds no {field}: this benchmark needs Linux")
 
 
-def measure(case: Case, rounds: int, steps: int, checkpointing: bool) -> dict[str, Any]:
-    """Run both sides of a case, in turns, and compares them."""
+def reset_peak() -> bool:
+    """Set VmHWM back to what is resident now; return whether the system allows that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def training_options(output: str, steps: int) -> dict[str, Any]:
+    """Return what both sides tell their trainer."""
+    return {
+        "output_dir": output,
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant",
+        "optim": "adamw_torch_fused",
+        "max_grad_norm": 1.0,
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "bf16": False,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "seed": 0,
+    }
+
+
+class StoredSample(Sample):
+    """An encoded sample as an item of training data: what is measured is training, not decoding."""
+
+    def encode(self, *_: Any) -> Sample:
+        """Return itself."""
+        return self
+
+
+class StoredPart(list):
+    """Such samples as a part of `TrainingData`."""
+
+    def origin(self, row: int) -> str:
+        """Say which sample it is."""
+        return f"stored sample {row}"
+
+
+def build_ours(folder: Path, samples: list, row_tokens: int, options: dict[str, Any]):
+    """Return our trainer over packed rows, with the whole data set in a step."""
+    from trl import SFTConfig
+
+    from livecc_hf.acceleration.vision import use_lean_vision
+    from livecc_hf.checkpoints.loading import load_processor
+    from livecc_hf.data.batches.collator import CommentaryCollator
+    from livecc_hf.data.batches.loader import BatchLoader
+    from livecc_hf.data.batches.packing import plan_packs
+    from livecc_hf.data.dataset import DataPart, TrainingData
+    from livecc_hf.data.samples.sample import EncodeOptions
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
+    from livecc_hf.training.model.packed_attention import use_packed_attention
+    from livecc_hf.training.model.parts import set_trainable
+    from livecc_hf.training.trainer import LiveCCTrainer
+
+    model = LiveCCForConditionalGeneration.from_pretrained(folder, dtype="float32", attn_implementation="sdpa")
+    set_trainable(model, ("language_model",))
+    use_lean_vision(model.model.visual)
+    use_packed_attention(model)
+    processor = load_processor(str(folder))
+    data = TrainingData([DataPart("stored", {}, StoredPart(samples), 1)], processor, EncodeOptions())
+    packs = plan_packs([sample.n_tokens for sample in samples], row_tokens, seed=0)
+    collator = CommentaryCollator(model.config, processor.tokenizer.pad_token_id, images_as_videos=True)
+    loader = BatchLoader(data, packs, collator)
+    options |= {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return recorded(LiveCCTrainer)(
+        model=model,
+        args=SFTConfig(**options, gradient_accumulation_steps=len(packs)),
+        data_collator=loader,
+        train_dataset=loader.dataset(),
+        processing_class=processor,
+    )
+
+
+def build_straightforward(folder: Path, samples: list, options: dict[str, Any]):
+    """Return transformers' trainer over one sample a row, with the whole data set in a step."""
+    from datasets import Dataset
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Trainer, TrainingArguments
+
+    from livecc_hf.data.batches.collator import CommentaryCollator
+    from livecc_hf.modeling.configuration_livecc import LiveCCConfig
+
+    config = LiveCCConfig.from_pretrained(folder)
+    ours_only = ("model_type", "position_scheme", "message_end_token_id", "auto_map", "architectures")
+    described = {name: value for name, value in config.to_dict().items() if name not in ours_only}
+    model = Qwen2VLForConditionalGeneration.from_pretrained(
+        folder, config=Qwen2VLConfig(**described), dtype="float32", attn_implementation="sdpa"
+    )
+    model.model.visual.requires_grad_(False)
+    # Alone in its row, a sample is as a processor returns it, plus the positions, so that both sides use the same.
+    collator = CommentaryCollator(config, config.text_config.pad_token_id)
+
+    def collate(rows):
+        batch = collator([[samples[row["row"]]] for row in rows])
+        del batch["n_words"]
+        return batch | {"attention_mask": (batch["input_ids"] >= 0).long()}
+
+    return recorded(Trainer)(
+        model=model,
+        args=TrainingArguments(**options, gradient_accumulation_steps=len(samples)),
+        data_collator=collate,
+        train_dataset=Dataset.from_dict({"row": list(range(len(samples)))}),
+    )
+
+
+def recorded(trainer_class: type) -> type:
+    """Return the trainer class with its steps' losses and times kept, in `losses`, `wall_s` and `cpu_s`."""
+
+    class Recorded(trainer_class):
+        def train(self, *args, **keywords):
+            self.losses, self.wall_s, self.cpu_s, self._loss = [], [], [], 0.0
+            self._last = time.perf_counter(), time.process_time()
+            return super().train(*args, **keywords)
+
+        def training_step(self, *args, **keywords):
+            loss = super().training_step(*args, **keywords)
+            self._loss += loss.item()  # already over all tokens of the step
+            return loss
+
+        def log(self, logs, *args, **keywords):
+            if "loss" in logs:  # after the optimizer's step
+                now = time.perf_counter(), time.process_time()
+                self.wall_s.append(now[0] - self._last[0])
+                self.cpu_s.append(now[1] - self._last[1])
+                self.losses.append(self._loss)
+                self._last, self._loss = now, 0.0
+            super().log(logs, *args, **keywords)
+
+    return Recorded
+
+
+def run_side(side: str, row_tokens: int, folder: Path, steps: int) -> dict[str, Any]:
+    """Train one side in this process and return its times, losses and memory."""
+    import torch
+
+    samples = [StoredSample(inputs) for inputs in torch.load(folder / "samples.pt")]
+    with tempfile.TemporaryDirectory() as output:
+        options = training_options(output, 1 + steps)
+        if side == "ours":
+            trainer = build_ours(folder / "model", samples, row_tokens, options)
+        else:
+            trainer = build_straightforward(folder / "model", samples, options)
+        weights = list(trainer.model.parameters())
+        for weight in weights:
+            weight.data.sum()  # pages of a mapped file become resident only when touched
+        was_reset, loaded_mb = reset_peak(), resident_mb()
+        trainer.train()
+    return {
+        "wall_s": trainer.wall_s[1:],
+        "cpu_s": trainer.cpu_s[1:],
+        "losses": trainer.losses,
+        "loaded_mb": loaded_mb,
+        "peak_above_loaded_mb": resident_mb("VmHWM") - loaded_mb,
+        "peak_was_reset": was_reset,
+        "weights_mb": sum(weight.numel() * weight.element_size() for weight in weights) / 1e6,
+        "gradients_and_optimizer_mb": 12 * sum(weight.numel() for weight in weights if weight.requires_grad) / 1e6,
+        "rows_per_step": trainer.args.gradient_accumulation_steps,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def measure(case: Case, rounds: int, steps: int) -> dict[str, Any]:
+    """Run both sides of a case, in turns, and compare them."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        facts = prepare(case, folder)
+        facts = prepare(case, Path(name))
         for number in range(rounds):
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                runs[side].append(run_child(side, case, folder, steps, checkpointing))
-                print(f"  round {number + 1}, {side}: {[round(s, 2) for s in runs[side][-1]['wall_s']]} s", flush=True)
-    sides = {side: summary(found) for side, found in runs.items()}
-    ours, other = (sides[side] for side in SIDES)
+                found = in_child(run_side, side, case.row_tokens, Path(name), steps, environment=CHILD_ENVIRONMENT)
+                runs[side].append(found)
+                print(f"  round {number + 1}, {side}: {[round(s, 2) for s in found['wall_s']]} s", flush=True)
+    ours, other = sides = [summary(runs[side]) for side in SIDES]
     differences = [abs(a - b) for a, b in zip(ours["losses"], other["losses"], strict=True)]
     return {
         "samples": asdict(case) | facts,
-        "gradient_checkpointing": checkpointing,
+        "gradient_checkpointing": True,
         "memory_ratio": ours["peak_above_loaded_mb"] / other["peak_above_loaded_mb"],
         "step_time_ratio": ours["step_s"] / other["step_s"],
         "step_cpu_time_ratio": ours["step_cpu_s"] / other["step_cpu_s"],
         "first_loss_difference": differences[0],
         "largest_loss_difference": max(differences),
-        **sides,
+        **dict(zip(SIDES, sides, strict=True)),
     }
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one side over its rounds: medians of the times, the largest memory, the first round's losses."""
-    last = runs[-1]
-    return {
+    peaks_mb = [run["peak_above_loaded_mb"] for run in runs]
+    return runs[0] | {
         "step_s": statistics.median(s for run in runs for s in run["wall_s"]),
         "step_cpu_s": statistics.median(s for run in runs for s in run["cpu_s"]),
         "all_steps_s": [run["wall_s"] for run in runs],
-        "peak_above_loaded_mb": max(run["peak_above_loaded_bytes"] for run in runs) / 1e6,
-        "all_peaks_above_loaded_mb": [run["peak_above_loaded_bytes"] / 1e6 for run in runs],
-        "loaded_mb": last["loaded_bytes"] / 1e6,
-        "weights_mb": last["weight_bytes"] / 1e6,
-        "gradients_and_optimizer_mb": last["gradient_and_optimizer_bytes"] / 1e6,
-        "rows_per_step": last["rows_per_step"],
-        "threads": last["threads"],
+        "peak_above_loaded_mb": max(peaks_mb),
+        "all_peaks_above_loaded_mb": peaks_mb,
         "peak_was_reset": all(run["peak_was_reset"] for run in runs),
-        "losses": runs[0]["losses"],
     }
 
 
@@ -211,52 +338,23 @@ def targets(case: Case, result: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """Print a line for each side of each model."""
-    print(f"\n{'model':12} {'':16} {'step s':>8} {'CPU s':>8} {'MB above weights':>17} {'first loss':>11}")
-    for name, result in results.items():
-        for side in SIDES:
-            found = result[side]
-            numbers = f"{found['step_s']:8.2f} {found['step_cpu_s']:8.2f} {found['peak_above_loaded_mb']:17.0f}"
-            print(f"{name:12} {side:16} {numbers} {found['losses'][0]:11.5f}")
-        ratios = f"{result['step_time_ratio']:8.3f} {result['step_cpu_time_ratio']:8.3f} {result['memory_ratio']:17.3f}"
-        print(f"{name:12} {'ratio':16} {ratios} {result['first_loss_difference']:11.1e}")
-
-
-def main() -> int:
-    """Measure and write; 1 if the losses differ or a target is missed."""
-    made = parser(__doc__)
-    made.add_argument("--models", nargs="+", choices=CASES, default=["livecc-tiny", "mid-size"])
-    made.add_argument("--rounds", type=int, default=2, help="processes of each side, in turns")
-    made.add_argument("--steps", type=int, default=2, help="measured steps of each process, after a first one")
-    made.add_argument("--no-checkpointing", action="store_true", help="keep activations instead of recomputing them")
-    made.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    made.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = made.parse_args()
-    checkpointing = not arguments.no_checkpointing
-    if arguments.side:
-        from training_sides import run_side
-
-        row_tokens = CASES[arguments.models[0]].row_tokens
-        found = run_side(arguments.side, row_tokens, arguments.folder, arguments.steps, checkpointing)
-        arguments.output.write_text(json.dumps(found))
-        return 0
-    if arguments.small:
-        arguments.models, arguments.rounds, arguments.steps = ["small"], 1, 1
-    results, asked, load_before = {}, [], os.getloadavg()
-    for name in arguments.models:
+@benchmark("training.json", "torch", "transformers", "trl", small={"models": ["small"], "rounds": 1, "steps": 1})
+def main(
+    _: Run,
+    models: Annotated[list[str], "which", CASES] = ("livecc-tiny", "mid-size"),
+    rounds: Annotated[int, "processes of each side, in turns"] = 2,
+    steps: Annotated[int, "measured steps of each process, after a first one"] = 2,
+) -> Measured:
+    """Measure both sides of each model."""
+    results, asked = {}, []
+    for name in models:
         print(f"{name}:", flush=True)
-        results[name] = measure(CASES[name], arguments.rounds, arguments.steps, checkpointing)
-        asked += targets(CASES[name], results[name])
-    print_table(results)
-    report = {
-        "models": results,
-        **machine("torch", "transformers", "trl"),
-        "memory_gb": round(memory_gb()),
-        "child_environment": CHILD_ENVIRONMENT,
-        "load_average": [load_before[0], os.getloadavg()[0]],
-    }
-    return finish(arguments, report, asked, "training.json")
+        results[name] = found = measure(CASES[name], rounds, steps)
+        asked += targets(CASES[name], found)
+        for side in SIDES:
+            shown = f"{found[side]['step_s']:.2f} s a step, {found[side]['peak_above_loaded_mb']:.0f} MB above weights"
+            print(f"  {side}: {shown}, first loss {found[side]['losses'][0]:.5f}")
+    return {"models": results, "child_environment": CHILD_ENVIRONMENT}, asked
 
 
 if __name__ == "__main__":

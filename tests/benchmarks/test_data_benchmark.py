@@ -29,7 +29,7 @@ def test_a_manifest_has_as_many_lines_as_asked_for_and_the_same_each_time(load, 
 
 def test_a_run_is_measured_with_its_processes(load, tmp_path):
     """Reads, cuts and writes for real; the workers' time and memory count."""
-    runs = load("data_runs")
+    runs = load("data")
     counts = load("data_manifest").write_manifest(tmp_path / "m.jsonl", 3000)
     run = runs.run_build(tmp_path / "m.jsonl", tmp_path / "out", workers=1)
     shards = list((tmp_path / "out/dataset/data").glob("*.parquet"))
@@ -41,7 +41,7 @@ def test_a_run_is_measured_with_its_processes(load, tmp_path):
 
 
 def test_a_profile_names_stages(load, tmp_path):
-    runs = load("data_runs")
+    runs = load("data")
     load("data_manifest").write_manifest(tmp_path / "m.jsonl", 6000)
     profile = runs.run_profile(tmp_path / "m.jsonl", tmp_path / "out")
     assert {"stage language", "stage captions", "reading the manifest", "writing the dataset"} <= set(profile["stages"])
@@ -49,19 +49,19 @@ def test_a_profile_names_stages(load, tmp_path):
 
 
 def test_a_run_that_fails_says_why(load, tmp_path):
-    with pytest.raises(RuntimeError, match="does not exist"):
-        load("data_runs").run_build(tmp_path / "gone.jsonl", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load("data").run_build(tmp_path / "gone.jsonl", tmp_path / "out")
 
 
 def test_the_table_takes_off_what_does_not_grow_with_the_input(load):
-    data, runs, counts_of = load("data"), load("data_runs"), load("data_manifest").ManifestCounts
+    data, counts_of = load("data"), load("data_manifest").ManifestCounts
     counts, unit = counts_of(1000, 0, 0, 50.0, 0.0), counts_of(100, 0, 0, 5.0, 0.0)
     stages = [{"name": "captions", "items_in": 900}]
     profiles = (
         {"cpu_s": 20.0, "stages": {"stage captions": 0.5, "report": 0.5}},
         {"cpu_s": 10.0, "stages": {"stage captions": 0.1, "report": 0.9}},
     )
-    run = runs.Run(9.0, 8.0, 21.0, 100.0, 2000, stages, 10.0)
+    run = data.BuildRun(9.0, 8.0, 21.0, 100.0, 2000, stages, 10.0)
     table = data.table_of(profiles, run, counts, unit)
     captions, report, *models = table["rows"]
     assert captions["core_hours"] == 27.78 and captions["items"] == 9_000_000  # 9 s for 900 videos: 0.01 s each

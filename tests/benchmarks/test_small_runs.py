@@ -46,7 +46,6 @@ def test_the_parts_of_a_pages_overhead_make_it(tmp_path):
     parts = [found[f"{name}_ms"]["median"] for name in ("grab", "network", "decode", "paint")]
     assert min(parts) > 0
     assert 0.5 * found["overhead_ms"]["median"] < sum(parts) < 2 * found["overhead_ms"]["median"]  # medians
-    assert min(found["computing_s"].values()) > 0
 
 
 def test_every_benchmark_is_in_the_list_and_says_how_to_run_it():
@@ -55,7 +54,5 @@ def test_every_benchmark_is_in_the_list_and_says_how_to_run_it():
     assert len(scripts) > 10
     for path in scripts:
         name = f"{path.parent.name}/{path.name}"
-        if name == "data/data_runs.py":  # which data.py runs in processes of its own
-            continue
         assert f"`{name}`" in listed or f"`{path.parent.name}/*.py`" in listed
         assert f"python benchmarks/{name}" in path.read_text().split('"""')[1]

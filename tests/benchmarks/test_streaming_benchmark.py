@@ -63,7 +63,6 @@ def test_all_sides_run_and_say_the_same(options, names, tmp_path):
         assert result["same_tokens"] or result["case"]["bf16"]  # in bfloat16 the order of sums shows
         is_reference = name not in ("mid-size-qwen2_5_vl", "mid-size-qwen3_vl")
         assert result["turns_compared"] == (4 if is_reference else 1)
-        assert result["video_decode_s"]["median"] > 0
 
 
 def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames):
@@ -88,7 +87,7 @@ def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_each_backbones_own_way_reads_what_the_stream_reads(backbone, load):
     models, ways = load("models"), load("streaming_sides")
-    case = models.small(models.backbone_case(backbone))
+    case = models.backbone_case(backbone).small()
     processor = models.bundled_processor(backbone)
     model = models.build_model(case, processor, "cpu", is_small=True)
     assert model.config.backbone == backbone
@@ -155,10 +154,7 @@ def test_each_backbone_is_held_to_the_same(backbone, load):
     assert [target["met"] for target in streaming.targets(case, missed, "cpu")] == [False] * 4
 
 
-def test_without_cuda_the_large_model_is_skipped(load, monkeypatch, capsys):
+def test_without_cuda_the_large_model_is_skipped(load, capsys):
     streaming = load("streaming")
-    monkeypatch.setattr(
-        sys, "argv", ["streaming.py", "--models", "livecc-7b", "--device", "cpu", "--output", os.devnull]
-    )
-    assert streaming.main() == 0
+    assert streaming.main(["--models", "livecc-7b", "--device", "cpu", "--output", os.devnull]) == 0
     assert "livecc-7b: skipped, no CUDA device" in capsys.readouterr().out
