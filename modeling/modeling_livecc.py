@@ -199,7 +199,7 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
         if any(parameter.requires_grad for parameter in visual.parameters()):
             return
         for hook in self._require_grads_hooks:
-            if hook.id in visual.get_input_embeddings()._forward_hooks:
+            if any(hook.id in module._forward_hooks for module in visual.modules()):
                 hook.remove()
 
     def save_pretrained(

@@ -80,6 +80,25 @@ def model_inputs(batch: dict) -> dict:
     return {name: value for name, value in batch.items() if name not in ("labels", "n_words")}
 
 
+def test_a_frozen_tower_is_not_differentiated_with_activation_checkpointing(model):
+    """As every recipe with LoRA asks for it."""
+    model.requires_grad_(False).train()
+    last = model.model.language_model.layers[-1].mlp.down_proj.weight.requires_grad_(True)
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    model.enable_input_require_grads()
+    features = []
+    model.model.visual.register_forward_hook(lambda module, inputs, output: features.append(output.pooler_output))
+    sample = make_sample(model.config, (2, 4, 4), 5, seed=1)
+    inputs = {name: value[None] if value.ndim == 1 else value for name, value in sample.model_inputs.items()}
+    model(**inputs, use_cache=False).loss.backward()
+    assert last.grad.abs().sum() > 0  # reentrant checkpoints need inputs that ask for a gradient
+    assert not features[0].requires_grad
+    model.model.visual.requires_grad_(True)
+    model.enable_input_require_grads()
+    model(**inputs, use_cache=False).loss.backward()
+    assert any(parameter.grad is not None for parameter in model.model.visual.parameters())
+
+
 @pytest.mark.parametrize("images_as_videos", [False, True])
 def test_packed_equals_separate(model, images_as_videos):
     model = copy.deepcopy(model)
