@@ -225,8 +225,8 @@ class _SamplerGroup:
         if self._ids is not None:
             self._ids[:, self._n_ids] = tokens
             self._n_ids += 1
-        is_finite = best == best if self._do_sample else best - best == 0
-        return tokens.where(is_finite, NO_TOKEN)
+        is_not_finite = best != best if self._do_sample else best - best != 0
+        return tokens.masked_fill_(is_not_finite, NO_TOKEN)
 
     def _drawn(self, like: torch.Tensor, active: Sequence[int], failures: dict[int, Exception]) -> torch.Tensor:
         """Return what :meth:`Sampler.draw` says for each active member, in a row; anything for others."""
