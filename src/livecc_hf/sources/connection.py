@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
@@ -98,14 +99,14 @@ class Connection:
         self._counts = counts
         self._stall_s = stall_s
         self._stop = stop
-        self._input = _open_pipe(spec, stall_s, stop, stdin_fd) if spec.kind == "stdin" else None
-        self._container = None
-        try:
-            self._container = _open(spec, self._input or spec.url, open_timeout_s, stall_s)
+        with contextlib.ExitStack() as opened:
+            pipe = None
+            if spec.kind == "stdin":
+                pipe = opened.enter_context(contextlib.closing(_open_pipe(spec, stall_s, stop, stdin_fd)))
+            self._container = _open(spec, pipe or spec.url, open_timeout_s, stall_s)
+            opened.callback(self._container.close)
             self._stream = self._find_stream()
-        except BaseException:
-            self.close()
-            raise
+            self._resources = opened.pop_all()
         # Of a fragmented MP4, whose header counts no pictures, FFmpeg tells the length of the fragments so far.
         grows = "mp4" in self._container.format.name and not self._stream.frames
         duration = 0 if grows and spec.kind != "file" else self._container.duration or 0
@@ -124,10 +125,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._container is not None:
-            self._container.close()
-        if self._input is not None:
-            self._input.close()
+        self._resources.close()
 
     def frames(self) -> Iterator[ArrivedFrame]:
         """Yield the frames as they come, until the sender ends the stream.
@@ -173,8 +171,10 @@ class Connection:
             first = next(frames, None)
         except (import_av().error.FFmpegError, OSError, SourceError):
             return False
+        if first is None:
+            return False
         self._sought = itertools.chain([first], frames)
-        return first is not None and first.pts is not None and first.pts < start
+        return first.pts is not None and first.pts < start
 
     def note_pause(self, pause_s: float) -> None:
         """Note that no frame was asked for during so many seconds: then it is not the source that stalls or is slow."""

@@ -53,7 +53,7 @@ _HTTP_REASONS = (
     ("HTTPOtherClientError", "the server refused the request (HTTP 4xx)", False, True),
     ("HTTPServerError", "the server failed (HTTP 5xx)", False, False),
 )
-_NETWORK_REASONS = {
+_NETWORK_REASONS: dict[int | None, str] = {
     errno.ECONNREFUSED: "connection refused: is the server running, and is the port right?",
     errno.ECONNRESET: "the server reset the connection",
     errno.EPIPE: "the server closed the connection",
@@ -63,7 +63,7 @@ _NETWORK_REASONS = {
     errno.EPROTONOSUPPORT: "the server does not carry video that way: try another RTSP transport (auto, tcp, udp)",
     errno.EIO: "it cannot be reached, or sends no video: are the host's name and the path right?",
 }
-_DEVICE_REASONS = {
+_DEVICE_REASONS: dict[int | None, str] = {
     errno.ENOENT: "no such camera: is it plugged in? (ls /dev/video*)",
     errno.ENODEV: "no such camera: is it plugged in? (ls /dev/video*)",
     errno.ENXIO: "no such camera: is it plugged in? (ls /dev/video*)",
@@ -92,8 +92,8 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
     if is_late or is_named(error, "ExitError"):
         return _late_error(spec, timeout_s)
     if is_named(error, "InvalidDataError"):
-        if (reason := index_error(spec)) is not None:
-            return reason
+        if (of_index := index_error(spec)) is not None:
+            return of_index
         hint = "; RTP of one codec needs its description: give the .sdp file" if scheme == "rtp" else ""
         reason = f"what comes from there is not a video that can be read{hint}"
         return SourceOpenError(f"{name}: {reason}", is_final=bool(hint), is_answered=True)
@@ -107,8 +107,8 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
     if spec.kind == "camera":
         reason = _DEVICE_REASONS.get(number) or _plain_reason(error)
         return SourceOpenError(f"{name}: {reason}", is_final=number in (errno.EACCES, errno.ENOTTY))
-    if number == errno.EIO and (reason := _why_unreachable(spec)) is not None:
-        return reason
+    if number == errno.EIO and (unreachable := _why_unreachable(spec)) is not None:
+        return unreachable
     return SourceOpenError(f"{name}: {_NETWORK_REASONS.get(number) or _plain_reason(error)}")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from livecc_hf.sources.timeline import LiveChunk
+
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
 
@@ -76,13 +78,13 @@ class PlayoutClock:
 
     def due_s(self, chunk: FrameChunk, now_s: float) -> float:
         """Return the time on the monotonic clock at which the chunk's last frame is to be shown."""
-        arrived_s, time_s = getattr(chunk, "arrived_s", None), chunk.timestamps_s[-1]
-        self.is_live = arrived_s is not None
-        if arrived_s is None:
+        time_s = chunk.timestamps_s[-1]
+        self.is_live = isinstance(chunk, LiveChunk)
+        if not isinstance(chunk, LiveChunk):
             if self._offset_s is None:
                 self._offset_s = now_s - chunk.timestamps_s[0]
             return self._offset_s + time_s
-        delays = self._delays_s
+        arrived_s, delays = chunk.arrived_s, self._delays_s
         while delays and delays[-1][1] <= arrived_s - time_s:
             delays.pop()
         delays.append((arrived_s, arrived_s - time_s))
@@ -92,9 +94,8 @@ class PlayoutClock:
 
     def lag_s(self, chunk: FrameChunk, now_s: float) -> float:
         """Seconds since the chunk's last frame arrived, or since it was due if it is of a recording."""
-        arrived_s = getattr(chunk, "arrived_s", None)
-        if arrived_s is not None:
-            return now_s - arrived_s
+        if isinstance(chunk, LiveChunk):
+            return now_s - chunk.arrived_s
         return now_s - (self._offset_s or 0.0) - chunk.timestamps_s[-1]
 
 
@@ -109,7 +110,7 @@ class RealTimeFeed:
     comes, and where it is faster than the clock. What it had sent by then is given out first, without a pause.
 
     Args:
-        chunks: the video, in order; read in another thread. Chunks with an `arrived_s` are live.
+        chunks: the video, in order; read in another thread. Each `LiveChunk` is live.
         sender_waits: whether the sender waits while nothing is read.
         clock: when each is due.
         now_s: a monotonic clock in seconds.
@@ -233,7 +234,7 @@ class RealTimeFeed:
             with contextlib.ExitStack() as stack:
                 chunks = iter(self._chunks)
                 if hasattr(chunks, "close"):
-                    stack.enter_context(contextlib.closing(chunks))
+                    stack.callback(chunks.close)
                 for chunk in chunks:
                     if not self._put(chunk):
                         return
@@ -247,15 +248,16 @@ class RealTimeFeed:
     def _put(self, chunk: FrameChunk) -> bool:
         """Queue a chunk; a recording waits for room, a live source makes it. `False` if the taker has left."""
         with self._changed:
-            is_live, is_kept = hasattr(chunk, "arrived_s"), False
+            is_live, is_kept = isinstance(chunk, LiveChunk), False
             self._has_started = True
             self._changed.notify_all()
             if self._began is None:
                 self._began = self._now_s(), chunk.timestamps_s[-1]
             if not is_live or self._sender_waits:
                 self._changed.wait_for(lambda: self._taker_came_s is not None or self._is_stopped)
-            if is_live and self._sender_waits and not self._is_stopped:
-                chunk, is_kept = self._held_back(chunk)
+            came_s = self._taker_came_s
+            if isinstance(chunk, LiveChunk) and self._sender_waits and came_s is not None and not self._is_stopped:
+                chunk, is_kept = self._held_back(chunk, self._began, came_s)
             due_s = self._now_s() if is_kept else self._clock.due_s(chunk, self._now_s())
             self._waiting.append(_Waiting(due_s, chunk, is_kept))
             self._changed.notify_all()
@@ -274,18 +276,23 @@ class RealTimeFeed:
                 self._changed.wait(max(self._waiting[1].due_s - self._now_s(), 0.001))
             return not self._is_stopped
 
-    def _held_back(self, chunk: FrameChunk) -> tuple[FrameChunk, bool]:
+    def _held_back(self, chunk: LiveChunk, began: tuple[float, float], came_s: float) -> tuple[LiveChunk, bool]:
         """Hold a chunk of a sender that waits until the clock has come to it.
+
+        Args:
+            chunk: the chunk.
+            began: when the first chunk came, and its video time.
+            came_s: when the taker came.
 
         Returns:
             The chunk, as having come when it would have if nobody had had to wait; and whether it is to be kept.
         """
-        began_s, first_s = self._began
+        began_s, first_s = began
         time_s, is_early = chunk.timestamps_s[-1] - first_s, False
         while not self._is_stopped and (early_s := began_s + time_s / _PACE - self._now_s()) > 0:
             is_early = True
             self._changed.wait(early_s)
-        is_kept = time_s <= _CATCH_UP * (self._taker_came_s - began_s)
+        is_kept = time_s <= _CATCH_UP * (came_s - began_s)
         if is_early:
             return replace(chunk, arrived_s=self._now_s()), is_kept
         return (replace(chunk, arrived_s=min(chunk.arrived_s, began_s + time_s)) if is_kept else chunk), is_kept

@@ -51,7 +51,7 @@ class KeepUp:
 
     def _judge(self, wall_s: float) -> None:
         idle = self._waited_s / wall_s
-        media_s = self._last - self._first if self._first is not None else wall_s
+        media_s = wall_s if self._first is None or self._last is None else self._last - self._first
         if idle < self._BUSY and 0 <= media_s < wall_s:
             self._set_level(min(self.level + 1, len(self._LEVELS) - 1))
         elif idle > self._IDLE and self.level:

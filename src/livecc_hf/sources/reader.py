@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from livecc_hf.sources.connection import Connection, DecodeCounts
 from livecc_hf.sources.diagnosis import has_ranges
@@ -124,35 +125,36 @@ class StreamReader:
     def __iter__(self) -> Iterator[FrameChunk]:
         while not self._stop.is_set():
             try:
-                connection = self._connect()
+                connected = self._connect()
             except SourceOpenError as error:
                 if self.sampler is None:
                     raise
-                if not self._try_again(error):
+                if not self._try_again(error, self.sampler.clock.is_live):
                     break
                 continue
-            if connection is None:
+            if connected is None:
                 break
+            connection, sampler = connected
             with contextlib.closing(connection):
                 self._connection = connection
-                lost = yield from self._read(connection)
+                lost = yield from self._read(connection, sampler)
                 self._connection = None
-            if self.sampler.is_empty and lost is not None:
+            if sampler.is_empty and lost is not None:
                 raise lost
             if self._stop.is_set() or (lost is None and (connection.is_recording or self.spec.kind in _ENDS_ONCE)):
                 break
-            yield from self._pass_on(self.sampler.cut())
+            yield from self._pass_on(sampler.cut())
             if not isinstance(lost, SourceOpenError):
                 self._was_ended = lost is None
-            if not self._try_again(lost):
+            if not self._try_again(lost, sampler.clock.is_live):
                 break
         if self.sampler is not None:
             yield from self._pass_on(self.sampler.end())
             if self._start is not None and not self._n_given and not self._stop.is_set():
                 raise SourceOpenError(f"{self.spec.name}: the start, {float(self._start):g} s, lies past its end")
 
-    def _connect(self) -> Connection | None:
-        """Connect; `None` if the stream has turned out to have ended."""
+    def _connect(self) -> tuple[Connection, LiveFrameSampler] | None:
+        """Connect, and return also what samples the frames; `None` if the stream has turned out to have ended."""
         options = self.options
         self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
         if self.spec.kind == "stdin":
@@ -161,22 +163,22 @@ class StreamReader:
         if self.sampler is None:
             origin = None
             if self._start is not None:
-                connection = self._at_start(connection)
+                connection = self._at_start(connection, self._start)
                 origin = connection.clock_start + self._start
             self.sampler = LiveFrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
         elif connection.is_recording and self.sampler.clock.is_live:
             connection.close()  # a playlist that is complete now: no more will come
             return None
-        return connection
+        return connection, self.sampler
 
     def _open(self) -> Connection:
         options = self.options
         return Connection(self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd)
 
-    def _at_start(self, connection: Connection) -> Connection:
+    def _at_start(self, connection: Connection, start: Fraction) -> Connection:
         """Return a connection that gives frames from before the start on: by a seek, where the source can."""
-        for margin_s in _SEEK_MARGINS_S if self._start >= _SEEK_FROM_S and self._can_seek() else ():
-            if connection.seek_before(connection.clock_start + self._start, margin_s):
+        for margin_s in _SEEK_MARGINS_S if start >= _SEEK_FROM_S and self._can_seek() else ():
+            if connection.seek_before(connection.clock_start + start, margin_s):
                 return connection
             connection.close()
             connection = self._open()
@@ -187,7 +189,9 @@ class StreamReader:
             return has_ranges(self.spec.url, self.spec.av_options.get("tls_verify") == "1")
         return self.spec.kind != "stdin"
 
-    def _read(self, connection: Connection) -> Generator[FrameChunk, None, SourceError | None]:
+    def _read(
+        self, connection: Connection, sampler: LiveFrameSampler
+    ) -> Generator[FrameChunk, None, SourceError | None]:
         """Read until the connection ends; returns why it was lost, or `None` if the sender ended it."""
         began_s = time.monotonic()
         n_frames = 0
@@ -195,7 +199,7 @@ class StreamReader:
             self._expect_data()
             for arrived in connection.frames():
                 n_frames += 1
-                if self._start is not None and self.sampler.is_empty:
+                if self._start is not None and sampler.is_empty:
                     first = arrived.pts if arrived.pts is not None else connection.clock_start
                     self._shift_s = float(max(first - connection.clock_start, self._start))
                 if n_frames == 1 and self._n_failures:
@@ -203,8 +207,8 @@ class StreamReader:
                     self.messages.append(f"{self.spec.name}: connected again")
                 if arrived.arrived_s - began_s > _GOOD_AFTER_S:
                     self._n_failures = self._n_refusals = 0
-                yield from self._pass_on(self.sampler.add(arrived))
-                self._note_changes()
+                yield from self._pass_on(sampler.add(arrived))
+                self._note_changes(sampler)
                 self._expect_data()
         except SourceLostError as error:
             return error
@@ -212,8 +216,12 @@ class StreamReader:
             return SourceOpenError(f"{self.spec.name}: it ended before a picture could be decoded", is_answered=True)
         return None
 
-    def _try_again(self, error: SourceError | None) -> bool:
+    def _try_again(self, error: SourceError | None, is_live: bool) -> bool:
         """Wait before the next attempt; `False` if the stream has ended.
+
+        Args:
+            error: what went wrong; `None`: the sender ended the stream.
+            is_live: whether the stream is live; a recording is not connected to again.
 
         Raises:
             SourceError: if there is to be no further attempt.
@@ -224,8 +232,10 @@ class StreamReader:
         if self._was_ended and (options.max_reconnects == 0 or self._n_refusals >= _REFUSALS_AT_END):
             return False
         reason = str(error).removeprefix(f"{name}: ") if error is not None else "the sender ended the stream"
-        if not self.sampler.clock.is_live or self.spec.kind == "stdin" or getattr(error, "is_final", False):
-            raise SourceLostError(f"{name}: lost: {reason}") if isinstance(error, SourceOpenError) else error
+        if not is_live or self.spec.kind == "stdin" or (isinstance(error, SourceOpenError) and error.is_final):
+            if error is None or isinstance(error, SourceOpenError):
+                raise SourceLostError(f"{name}: lost: {reason}")
+            raise error
         if self._n_failures > options.max_reconnects:
             attempts = f"; {options.max_reconnects} attempts to connect again failed" if options.max_reconnects else ""
             raise SourceLostError(f"{name}: lost: {reason}{attempts}")
@@ -260,11 +270,11 @@ class StreamReader:
         if self.spec.kind != "stdin":
             self._hung_at_s = time.monotonic() + self.options.stall_s + _HUNG_AFTER_S
 
-    def _note_changes(self) -> None:
-        if self.sampler.n_size_changes > self._reported_sizes == 0:
+    def _note_changes(self, sampler: LiveFrameSampler) -> None:
+        if sampler.n_size_changes > self._reported_sizes == 0:
             self.messages.append(f"{self.spec.name}: the picture changed its size; it is resized to the first one's")
-        self._reported_sizes = self.sampler.n_size_changes
-        clock = self.sampler.clock
+        self._reported_sizes = sampler.n_size_changes
+        clock = sampler.clock
         if clock.n_jumps > self._reported_jumps == 0 and not clock.is_live:
             self.messages.append(f"{self.spec.name}: its times jump; what follows was put after what came before")
         self._reported_jumps = clock.n_jumps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,7 @@ class Source:
         if self._feed is not None:
             self._feed.wait_ready()
 
-    def __iter__(self) -> Iterator[FrameChunk]:
+    def __iter__(self) -> Generator[FrameChunk, None, None]:
         """Give out the chunks.
 
         Raises:
@@ -227,9 +227,14 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
 def _chunks(spec: SourceSpec, options: SourceOptions) -> Iterable[FrameChunk]:
     if spec.kind == "file":
-        limits = {"max_gap_s": options.max_gap_s}
-        limits["origin_s"] = probe_video(spec.url).clock_start_s
-        return iter_chunks(spec.url, options.start_s, options.end_s, frames_per_chunk=TURN_FRAMES, **limits)
+        return iter_chunks(
+            spec.url,
+            options.start_s,
+            options.end_s,
+            frames_per_chunk=TURN_FRAMES,
+            origin_s=probe_video(spec.url).clock_start_s,
+            max_gap_s=options.max_gap_s,
+        )
     return StreamReader(spec, options, options.stdin_fd, options.start_s, options.end_s)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -68,6 +68,12 @@ class LiveChunk(FrameChunk):
     arrived_s: float
 
 
+class _LastFrame(NamedTuple):
+    time: Fraction  # the stream's
+    came: Fraction  # on the monotonic clock
+    delay: Fraction  # the least so far: arrival minus stream time
+
+
 class StreamClock:
     """Turns the sender's times into seconds from the stream's start that never go back.
 
@@ -94,9 +100,7 @@ class StreamClock:
         self.n_late_frames = 0
         self._offset: Fraction | None = None  # stream time minus the sender's
         self._last_offset: Fraction | None = None  # the same, of the connection before
-        self._last_time: Fraction | None = None
-        self._last_came = Fraction(0)
-        self._delay: Fraction | None = None  # the least so far: arrival minus stream time
+        self._last: _LastFrame | None = None
         self._still_s = 0.0  # for how long pictures have come whose time did not move
         self._is_frozen = False
 
@@ -109,28 +113,29 @@ class StreamClock:
 
     def time_of(self, arrived: ArrivedFrame) -> Fraction | None:
         """Return the frame's time in seconds from the stream's start; `None` for a late frame, to be skipped."""
-        came = arrived.came
-        if self._last_time is None:
-            is_before = self._origin is not None and arrived.pts is not None
-            time = min(arrived.pts - self._origin, Fraction(0)) if is_before else Fraction(0)
+        came, last = arrived.came, self._last
+        if last is None:
+            time = Fraction(0)
+            if self._origin is not None and arrived.pts is not None:
+                time = min(arrived.pts - self._origin, time)
         elif self._is_frozen:
-            time = self._by_wall_clock(arrived)
+            time = self._by_wall_clock(arrived, last)
         elif self._offset is None:
-            time = self._after_cut(arrived)
+            time = self._after_cut(arrived, last)
         elif arrived.pts is None:
-            time = self._last_time + arrived.duration
+            time = last.time + arrived.duration
         else:
             time = arrived.pts + self._offset
-            step = time - self._last_time
-            self._still_s += min(float(came - self._last_came), _NEXT_PICTURE_S) if step <= 0 else -self._still_s
+            step = time - last.time
+            self._still_s += min(float(came - last.came), _NEXT_PICTURE_S) if step <= 0 else -self._still_s
             self._is_frozen = self.is_live and self._still_s > _FROZEN_S
             if -_LATE_FRAME_S <= step < 0 and not self._is_frozen:
                 self.n_late_frames += 1
-                self._last_came = came
+                self._last = last._replace(came=came)
                 return None
-            if self._is_frozen or step < 0 or self._has_jumped(time, came):
+            if self._is_frozen or step < 0 or self._has_jumped(time, came, last):
                 self.n_jumps += 1
-                time = self._by_wall_clock(arrived)
+                time = self._by_wall_clock(arrived, last)
         self._note(arrived, time)
         return time
 
@@ -140,30 +145,30 @@ class StreamClock:
             self._offset = time - arrived.pts
         elif self._offset is None:
             self._offset = time
-        delay = came - time
-        if self._delay is not None:
-            delay = min(delay, self._delay + max(came - self._last_came, 0) * _DRIFT)
-        self._delay, self._last_time, self._last_came = delay, time, came
+        delay, last = came - time, self._last
+        if last is not None:
+            delay = min(delay, last.delay + max(came - last.came, Fraction(0)) * _DRIFT)
+        self._last = _LastFrame(time, came, delay)
 
-    def _has_jumped(self, time: Fraction, came: Fraction) -> bool:
+    def _has_jumped(self, time: Fraction, came: Fraction, last: _LastFrame) -> bool:
         """Return whether a frame of this time came from the future; in a recording, from too far ahead."""
-        step = time - self._last_time
+        step = time - last.time
         if not self.is_live:
             return step > self.max_gap_s
-        return step > _JUMP_S and time - (came - self._delay) > _JUMP_S
+        return step > _JUMP_S and time - (came - last.delay) > _JUMP_S
 
-    def _after_cut(self, arrived: ArrivedFrame) -> Fraction:
+    def _after_cut(self, arrived: ArrivedFrame, last: _LastFrame) -> Fraction:
         """Return the time of a connection's first frame: by the sender's clock if that is the one of before."""
-        by_wall_clock = self._by_wall_clock(arrived)
+        by_wall_clock = self._by_wall_clock(arrived, last)
         if self._last_offset is not None and arrived.pts is not None:
             time = arrived.pts + self._last_offset
-            if time > self._last_time and abs(time - by_wall_clock) <= _SAME_CLOCK_S:
+            if time > last.time and abs(time - by_wall_clock) <= _SAME_CLOCK_S:
                 return time
         return by_wall_clock
 
-    def _by_wall_clock(self, arrived: ArrivedFrame) -> Fraction:
-        usual = self._last_time + arrived.duration
-        return max(usual, arrived.came - self._delay) if self.is_live else usual
+    def _by_wall_clock(self, arrived: ArrivedFrame, last: _LastFrame) -> Fraction:
+        usual = last.time + arrived.duration
+        return max(usual, arrived.came - last.delay) if self.is_live else usual
 
 
 class LiveFrameSampler:
@@ -202,7 +207,7 @@ class LiveFrameSampler:
         if self._shown is None:
             self._next = max(self._next, math.ceil(time / _STEP / TURN_FRAMES) * TURN_FRAMES)
         else:
-            yield from self._sample_until(time)
+            yield from self._sample_until(self._shown[1], time)
         self._shown = (time, arrived)
 
     def cut(self) -> Iterator[FrameChunk]:
@@ -234,15 +239,15 @@ class LiveFrameSampler:
         """Show the last picture for its usual time."""
         if self._shown is not None:
             time, arrived = self._shown
-            yield from self._sample_until(time + arrived.duration, is_last=True)
+            yield from self._sample_until(arrived, time + arrived.duration, is_last=True)
             self._shown = None
 
-    def _sample_until(self, leaves: Fraction, is_last: bool = False) -> Iterator[FrameChunk]:
-        arrived = self._shown[1]
+    def _sample_until(self, arrived: ArrivedFrame, leaves: Fraction, is_last: bool = False) -> Iterator[FrameChunk]:
         image = None
         while (sample := self._next * _STEP) < leaves or (sample == leaves and not is_last):
             if image is None:
-                image = frame_to_rgb(arrived.frame, self._orientation, self._stored_px)
+                size_px = self._stored_px or (arrived.frame.width, arrived.frame.height)
+                image = frame_to_rgb(arrived.frame, self._orientation, size_px)
             yield from self._take(image, arrived.arrived_s)
 
     def _take(self, image: torch.Tensor, arrived_s: float) -> Iterator[FrameChunk]:
