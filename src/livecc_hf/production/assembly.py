@@ -46,9 +46,10 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
     say("writing the dataset")
     stats = total_stats(folder.stats(number) for number in folder.numbers())
     repeats = _Repeats(folder)
-    if not (stats and stats[-1].items_out):
-        n_rows, extra, files = 0, [], []
-    else:
+    n_rows = 0
+    extra: list[pa.Table] = []
+    files: list[Path] = []
+    if stats and stats[-1].items_out:
         n_rows, extra, files = _write_rows(options, stages, out, folder, stats, repeats, say)
     extra += repeats.dropped
     if extra:

@@ -104,8 +104,7 @@ class Progress:
         before, self._since = self._since, {}
         for unit in moving:
             known = before.get(unit.number)
-            is_still = known is not None and known[0] == unit
-            self._since[unit.number] = known if is_still else (unit, now)
+            self._since[unit.number] = known if known is not None and known[0] == unit else (unit, now)
         still = min(self._since.values(), key=lambda entry: entry[1], default=None)
         if still is None or now - still[1] < _STILL_S:
             return []
@@ -117,7 +116,7 @@ class Progress:
 
 def funnel_table(stats: Sequence[StageStats]) -> str:
     """Return what each stage was given and kept, as lines of text."""
-    rows = [("stage", "in", "kept", "hours in", "hours kept", "dropped", "errors", "items/s")]
+    rows: list[tuple[str, ...]] = [("stage", "in", "kept", "hours in", "hours kept", "dropped", "errors", "items/s")]
     for item in stats:
         rate = _rate(item.items_in / item.seconds) if item.seconds else "-"
         hours = [f"{value:,.1f}" if value >= 10 else f"{value:.2f}" for value in (item.hours_in, item.hours_out)]

@@ -126,9 +126,9 @@ class UnitWatch:
     def begin_batch(self, rows: pa.Table) -> None:
         """Give the stage its time."""
         self._in_batch = 0
-        if self._trace is not None:
+        if self._trace is not None and self.item_timeout_s is not None:
             self._limit_s = time_limit_s(rows, self.item_timeout_s)
-            self._arm()
+            self._arm(self._limit_s, self._trace)
 
     def end_batch(self) -> None:
         """Stop the clock."""
@@ -140,8 +140,8 @@ class UnitWatch:
         """Count items of the batch that is worked on."""
         with self._lock:
             self._in_batch += count
-            if self._limit_s is not None:
-                self._arm()
+            if self._limit_s is not None and self._trace is not None:
+                self._arm(self._limit_s, self._trace)
             self.write()
 
     def count(self, items: int, kept: int) -> None:
@@ -170,9 +170,9 @@ class UnitWatch:
         """Remove what was written down: the unit is finished."""
         self._file.unlink(missing_ok=True)
 
-    def _arm(self) -> None:
+    def _arm(self, limit_s: float, trace: TextIO) -> None:
         # A thread of C waits, which needs no lock of the interpreter's: what hangs may hold it.
-        faulthandler.dump_traceback_later(self._limit_s, exit=True, file=self._trace)
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=trace)
 
 
 class _NoWatch:

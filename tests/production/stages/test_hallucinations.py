@@ -25,8 +25,8 @@ def stretch(words: list[HeardWord], ratio: float = 1.5, logprob: float = -0.2, n
 def passed(*stretches: Stretch, length_s: float = LENGTH_S, **limits) -> tuple[str, dict[str, tuple[int, float]]]:
     """Return the text that passes, and by reason how many words went and the number that was compared."""
     words, lost = HallucinationRules(**limits).apply(stretches, length_s)
-    assert all(item.detail.startswith(f"{item.count} of {item.of} words; at ") and item.text for item in lost)
-    return " ".join(word.text for word in words), {item.reason: (item.count, item.value) for item in lost}
+    assert all(item.detail.startswith(f"{item.n_lost} of {item.of} words; at ") and item.text for item in lost)
+    return " ".join(word.text for word in words), {item.reason: (item.n_lost, item.value) for item in lost}
 
 
 def test_plain_speech_passes():

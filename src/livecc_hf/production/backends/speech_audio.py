@@ -206,11 +206,11 @@ class _Reader:
         if frame.pts is not None:
             time = frame.pts * Fraction(frame.time_base or self._stream.time_base)
         form = (frame.sample_rate, frame.layout.name, frame.format.name)
-        run = self._runs[-1] if self._runs else None
-        follows = run is not None and form == self._format
-        if follows and run.start is not None and time is not None:
+        run = self._runs[-1] if self._runs and form == self._format else None
+        if run is not None and run.start is not None and time is not None:
             follows = abs(time - run.start - self._n_read) <= _JITTER_S
-        if not follows:
+            run = run if follows else None
+        if run is None:
             self._begin(time, form)
         elif run.start is None and time is not None:
             run.start = time - self._n_read
@@ -275,7 +275,7 @@ class _Layout:
         for run in runs:
             gap = self._gap(run, reached)
             if gap >= 0:
-                left_out += max(gap - kept, 0)
+                left_out += max(gap - kept, Fraction(0))
                 # Counted from the start, so that rounding does not add up.
                 silence = max(round((reached + gap - left_out - start) * SPEECH_RATE_HZ) - n_samples, 0)
                 if gap > kept:
@@ -312,16 +312,16 @@ class _Layout:
     def _mend_lone_times(self, runs: list[_Run]) -> None:
         """Forget the time of short runs that do not fit between their neighbours, which fit each other."""
         for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
-            if run.length >= _LONE_S or None in (before.start, run.start, after.start):
+            if run.length >= _LONE_S or before.start is None or run.start is None or after.start is None:
                 continue
             ends = before.start + before.length
             fits = ends - _JITTER_S <= run.start <= after.start + _JITTER_S
             if not fits and ends - _JITTER_S <= after.start:
                 run.start = None
                 self._n_lone += 1
-        if len(runs) > 1 and runs[0].length < _LONE_S and None not in (runs[0].start, runs[1].start):
+        if len(runs) > 1 and runs[0].length < _LONE_S:
             first, second = runs[:2]
-            if second.start < first.start:
+            if first.start is not None and second.start is not None and second.start < first.start:
                 first.start = second.start - first.length
                 self._n_lone += 1
 

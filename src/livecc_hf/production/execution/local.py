@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from .. import watchdog
 from ..inputs.videos import UnitRef
-from .pipeline import RunPlan, StageGroup, run_group, run_group_isolated
+from .pipeline import GroupResult, RunPlan, StageGroup, run_group, run_group_isolated
 from .units import StageStats
 from .workers import Worker, WorkerDiedError
 
@@ -102,10 +102,13 @@ class LocalEngine:
     def _process(self, unit: UnitRef) -> Sequence[StageStats]:
         payload: UnitRef | bytes = unit
         for index in range(len(self.plan.groups)):
-            payload = self._run_group(index, unit.number, payload)
-        return payload[1]
+            result = self._run_group(index, unit.number, payload)
+            if not isinstance(result, bytes):
+                return result[1]
+            payload = result
+        raise RuntimeError(f"unit {unit.number} went through all stages and was not written")
 
-    def _run_group(self, index: int, number: int, payload: UnitRef | bytes):
+    def _run_group(self, index: int, number: int, payload: UnitRef | bytes) -> GroupResult:
         for attempt in range(self.plan.max_retries + 1):
             with self._pools[index].lend() as worker:
                 try:

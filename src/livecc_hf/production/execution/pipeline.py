@@ -18,6 +18,9 @@ from .unit_folder import UnitFolder
 from .units import StageStats, UnitState
 from .workers import Worker, WorkerDiedError, WorkerHangsError
 
+# A unit for the next group, or after the last one its number and statistics.
+GroupResult = bytes | tuple[int, tuple[StageStats, ...]]
+
 _LONE_ATTEMPTS = 2  # at an item that is alone in its process
 _OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this process
 
@@ -99,7 +102,7 @@ class RunPlan:
         return UnitState(ref.number, rows, dropped, (stats,))
 
 
-def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> bytes | tuple[int, tuple[StageStats, ...]]:
+def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResult:
     """Run a unit through a group; the last one writes it.
 
     Args:
@@ -122,9 +125,7 @@ def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> bytes | tu
         return _pass_on(plan, index, unit, watch)
 
 
-def run_group_isolated(
-    plan: RunPlan, index: int, payload: UnitRef | bytes
-) -> bytes | tuple[int, tuple[StageStats, ...]]:
+def run_group_isolated(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResult:
     """Like `run_group`, for a unit that kills the processes that work on it, or on which they hang.
 
     Each stage runs in a process of its own; a batch over which that dies is halved, until the item that kills it is
@@ -146,9 +147,7 @@ def run_group_isolated(
     return passed_on
 
 
-def _pass_on(
-    plan: RunPlan, index: int, unit: UnitState, watch: watchdog.UnitWatch
-) -> bytes | tuple[int, tuple[StageStats, ...]]:
+def _pass_on(plan: RunPlan, index: int, unit: UnitState, watch: watchdog.UnitWatch) -> GroupResult:
     if index < len(plan.groups) - 1:
         watch.write(now=True)  # it may wait for the next
         return unit.to_bytes()

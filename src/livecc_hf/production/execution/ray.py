@@ -7,6 +7,7 @@ the videos and the output folder must be at the same path on every node, as on a
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,9 +21,10 @@ import pyarrow as pa
 
 from ...utils.disk import is_disk_full
 from ...utils.extras import require_extra
+from ...utils.text import one_line
 from .. import watchdog
 from ..inputs.videos import UnitRef
-from .pipeline import RunPlan, StageGroup, run_group, run_group_isolated
+from .pipeline import GroupResult, RunPlan, StageGroup, run_group, run_group_isolated
 from .units import StageStats
 
 if TYPE_CHECKING:
@@ -58,8 +60,8 @@ class RayEngine:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _check_reachable(address)
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
             try:
-                quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
                 ray.init(address or os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, **quiet)
             except ConnectionError as error:
                 raise ConnectionError(
@@ -90,7 +92,7 @@ class RayEngine:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         rows = [{"number": unit.number, "state": "ref", "payload": pickle.dumps(unit)} for unit in units]
-        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+        data: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
         for index, group in enumerate(self.plan.groups):
             data = self._add_group(data, index, group)
         for row in data.iter_rows():
@@ -107,15 +109,15 @@ class RayEngine:
         """Append a group to the plan, one unit a batch."""
         import ray.data
 
-        options = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
+        options: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
         if not group.needs_gpu:
-            limit = {} if self.workers is None else {"concurrency": self.workers}
-            return data.map_batches(_GroupTask(self.plan, index), num_cpus=1, **options, **limit)
+            options |= {} if self.workers is None else {"concurrency": self.workers}
+            return data.map_batches(_GroupTask(self.plan, index), num_cpus=1, **options)
         resources = ray.cluster_resources()
         n_models = sum(other.needs_gpu for other in self.plan.groups)
         n_gpus = resources.get("GPU", 0)
         # An accelerator holds one model of each stage, as in the local engine; without, half the cores stay for tasks.
-        share = {"num_gpus": 1 / n_models} if n_gpus else {}
+        options |= {"num_gpus": 1 / n_models} if n_gpus else {}
         cpus = 0.1 if n_gpus else max(min(1.0, resources.get("CPU", 1) / (2 * n_models)), 0.1)
         actors = self.gpus or max(int(n_gpus), 1)
         return data.map_batches(
@@ -123,7 +125,6 @@ class RayEngine:
             fn_constructor_args=(self.plan, index),
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=round(cpus, 2),
-            **share,
             **options,
         )
 
@@ -165,7 +166,7 @@ class _GroupTask:
         stats = json.dumps([asdict(item) for item in result[1]])
         return {"number": number, "state": "done", "payload": stats.encode()}
 
-    def _attempt(self, number: int, payload: UnitRef | bytes) -> bytes | tuple[int, tuple[StageStats, ...]]:
+    def _attempt(self, number: int, payload: UnitRef | bytes) -> GroupResult:
         """Run the unit; after `max_retries` more processes have died over it, look for the item at fault.
 
         Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
@@ -187,8 +188,9 @@ class _GroupActor(_GroupTask):
 
 def _pickle_error(error: Exception) -> bytes:
     """Return an error as bytes; one that does not travel as a plain one with its text."""
-    if is_disk_full(error):
-        return pickle.dumps(OSError(error.errno, error.strerror))
+    if is_disk_full(error):  # also where a library says so in words alone
+        number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        return pickle.dumps(OSError(number or errno.ENOSPC, said or one_line(error, 200)))
     try:
         data = pickle.dumps(error)
         pickle.loads(data)

@@ -95,7 +95,7 @@ class Worker:
             if self._is_closed:
                 raise WorkerDiedError("the run has stopped")
             executor, is_new = self._executor, self._executor is None
-            if is_new:
+            if executor is None:
                 executor = self._executor = ProcessPoolExecutor(
                     1, get_context("spawn"), initializer=_begin_worker, initargs=(self.environment,)
                 )

@@ -192,7 +192,7 @@ def _downloader(settings: dict[str, Any]) -> Any:
     from yt_dlp import YoutubeDL
 
     class Downloader(YoutubeDL):
-        def record_download_archive(self, info_dict):
+        def record_download_archive(self, info_dict: dict[str, Any]) -> None:
             # It goes on without what cannot be fetched, and would never ask for it again.
             wanted = info_dict.get("requested_subtitles") or {}
             lost = [name for name, captions in wanted.items() if not Path(captions.get("filepath") or "").is_file()]

@@ -39,12 +39,13 @@ class ParquetReader:
         self._rest: pa.Table | None = None
 
     def read(self, start: int, count: int) -> pa.Table:
-        if self._batches is None or start < self._next_row:
-            self._open(start)
+        batches = self._batches
+        if batches is None or start < self._next_row:
+            batches = self._batches = self._open(start)
         parts, wanted_end = [], start + count
         while self._next_row < wanted_end:
             if self._rest is None or not len(self._rest):
-                self._rest = pa.Table.from_batches([next(self._batches)])
+                self._rest = pa.Table.from_batches([next(batches)])
             skip = max(start - self._next_row, 0)
             take = min(wanted_end - self._next_row, len(self._rest))
             if take > skip:
@@ -54,7 +55,7 @@ class ParquetReader:
         table = pa.concat_tables(parts)
         return table.rename_columns([_DATASET_NAMES.get(name, name) for name in table.column_names])
 
-    def _open(self, start: int) -> None:
+    def _open(self, start: int) -> Iterator[pa.RecordBatch]:
         """Begin at the row group that holds the row."""
         file = pq.ParquetFile(self.file)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
@@ -66,5 +67,5 @@ class ParquetReader:
         columns = [name for name in file.schema_arrow.names if name in known]
         if pa.types.is_struct(file.schema_arrow.field("video").type):
             columns[columns.index("video")] = "video.path"  # not the bytes of the videos
-        self._batches = file.iter_batches(_PARQUET_ROWS, row_groups=list(range(group, len(sizes))), columns=columns)
         self._next_row, self._rest = begin, None
+        return file.iter_batches(_PARQUET_ROWS, row_groups=list(range(group, len(sizes))), columns=columns)

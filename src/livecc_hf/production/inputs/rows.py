@@ -68,20 +68,20 @@ class RowReader:
         try:
             words, *lost = _timed(row.get("words"), "words", "word")
             lines, *others = _timed(row.get(SUBTITLES), SUBTITLES, "text")
-            values = {key: _text(row.get(key), key) for key in self._text_keys}
+            values: dict[str, str | float | None] = {key: _text(row.get(key), key) for key in self._text_keys}
             values |= {key: _number(row.get(key), key) for key in self._number_keys}
             captions = _text(row.get("captions"), "captions")
-            identity = row.get("id")
-            values["id"] = _text(video if identity is None or identity == "" else str(identity), "id")
-            values["video"] = self._absolute(_text(video, "video"))
-            values["captions"] = captions and self._absolute(captions)
+            given = row.get("id")
+            identity = _sound(video if given is None or given == "" else str(given), "id")
+            path = self._absolute(_sound(video, "video"))
+            values |= {"id": identity, "video": path, "captions": captions and self._absolute(captions)}
         except _MALFORMED as error:
             self.drop(_printable(row.get("id") or video), _printable(video), "malformed", f"{place}: {error}")
             return
         self._rows.append(values)
         self._words.append(words)
         self._lines.append(lines)
-        self._say_lost(values["id"], values["video"], place, filter(None, [*lost, *others]))
+        self._say_lost(identity, path, place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
         """Add rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
@@ -105,10 +105,10 @@ class RowReader:
         if SUBTITLES in rows.column_names:
             table = table.append_column(SUBTITLES, _timed_or_null(rows, SUBTITLES, LINE, faults, lost))
         present = pc.fill_null(pc.not_equal(given, ""), False).to_numpy(zero_copy_only=False)
-        for index in np.flatnonzero(~present):
-            place = f"row {first_row + int(index)} of {name}"
+        for index in np.flatnonzero(~present).tolist():
+            place = f"row {first_row + index} of {name}"
             self.drop(place, None, "no_video", f"{place}: video is empty: expected a path or URL")
-            faults.pop(int(index), None)
+            faults.pop(index, None)
         for index, fault in sorted(faults.items()):
             identity, video = columns["id"][index].as_py(), given[index].as_py()
             self.drop(identity, video, "malformed", f"row {first_row + index} of {name}: {fault}")
@@ -194,13 +194,11 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
 def _text(value: Any, key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{key} is {value!r:.60}: expected text")
-    if value is not None:
-        _check_characters(value, key)
-    return value
+    return None if value is None else _sound(value, key)
 
 
-def _check_characters(text: str, key: str) -> None:
-    """JSON can hold half of a character, and names a zero, which no file can."""
+def _sound(text: str, key: str) -> str:
+    """Return a text; JSON can hold half of a character, and names a zero, which no file can."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -209,6 +207,7 @@ def _check_characters(text: str, key: str) -> None:
         ) from None
     if "\0" in text:
         raise ValueError(f"{key} holds a zero byte: {text!r:.60}")
+    return text
 
 
 def _printable(value: Any) -> str:
@@ -230,7 +229,7 @@ def _timed(items: Any, key: str, text_key: str) -> tuple[_Timed | None, Lost | N
         return None, None
     if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
         raise ValueError(f"{key} is {items!r:.60}: expected a list of [start, end, text]")
-    start_s, end_s, texts, _, lost = _items(items, key, text_key)
+    start_s, end_s, texts, _, lost = _items(list(items), key, text_key)
     order = np.argsort(end_s, kind="stable")
     if "" in texts:
         order = order[np.array([*map(bool, texts)])[order]]

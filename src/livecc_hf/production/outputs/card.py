@@ -90,9 +90,10 @@ def make_card(
     from huggingface_hub import DatasetCard, DatasetCardData
 
     # A licence's name and link belong to "other" only.
-    own_license = (
-        {"license_name": about.license_name, "license_link": about.license_link} if about.license == "other" else {}
-    )
+    own_license = {"license_name": about.license_name, "license_link": about.license_link}
+    more: dict[str, Any] = {"dataset_info": {"features": features}} if features else {}
+    if about.license == "other":
+        more |= {key: value for key, value in own_license.items() if value}
     data = DatasetCardData(
         pretty_name=about.name,
         language=list(about.language) or None,
@@ -101,8 +102,7 @@ def make_card(
         task_categories=["video-text-to-text"],
         tags=["livecc", "video", "live-commentary"],
         configs=[_config(content_id)],
-        **({"dataset_info": {"features": features}} if features else {}),
-        **{key: value for key, value in own_license.items() if value},
+        **more,
     )
     sections = [
         f"# {about.name}",
@@ -131,8 +131,8 @@ def _check_counts(stage: str, counts: Mapping[str, float | None]) -> None:
             "left out)"
         )
     for key, value in counts.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (value is None and key.startswith("hours")) and not (is_number and 0 <= value < math.inf):
+        is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not is_count and not (value is None and key.startswith("hours")):
             raise ValueError(f"funnel of stage {stage!r}: {key} is {value!r}: expected a number of 0 or more")
 
 
@@ -200,7 +200,7 @@ def _made(stages: Sequence[Stage]) -> str:
         parts.append(f"{number}. **{stage.name}**: {doc}")
         parts += [
             f"   - `{item.name}` = `{getattr(stage, item.name)!r}`: {item.metadata['help']}"
-            for item in fields(stage)  # type: ignore[arg-type]
+            for item in fields(stage)
             if item.metadata.get("help")
         ]
     return "\n".join(parts)
@@ -209,7 +209,7 @@ def _made(stages: Sequence[Stage]) -> str:
 def _funnel(funnel: Mapping[str, Mapping[str, float | None]]) -> str:
     lines = ["| stage | items in | items out | kept | hours in | hours out |", "|---|--:|--:|--:|--:|--:|"]
     for stage, counts in funnel.items():
-        items_in, items_out = counts["items_in"], counts["items_out"]
+        items_in, items_out = (counts[key] or 0 for key in ("items_in", "items_out"))
         share = f"{100 * items_out / items_in:.1f} %" if items_in else ""
         hours = [counts.get(key) for key in ("hours_in", "hours_out")]
         shown = ["" if value is None else f"{value:,.2f}" for value in hours]

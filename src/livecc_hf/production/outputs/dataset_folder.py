@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -138,7 +138,7 @@ def _whole_funnel(
     funnel: Mapping[str, Mapping[str, float | None]], summary: DatasetSummary
 ) -> Mapping[str, Mapping[str, float | None]]:
     """Return the funnel with a line for what the dataset leaves out, such as clips without a file, if it does."""
-    last = next(reversed(funnel.values()), None)
+    last = next(reversed([*funnel.values()]), None)
     if last is None or last["items_out"] == summary.n_clips:
         return funnel
     line = {
@@ -173,7 +173,9 @@ class _FolderWriter:
         self._placed: set[Path] = set()
 
     def write(self, clips: Iterable[pa.Table]) -> DatasetSummary:
-        place = open_jsonl(self.folder / _JSONL) if self.options.jsonl else nullcontext()
+        place: AbstractContextManager[JsonlWriter | None] = nullcontext()
+        if self.options.jsonl:
+            place = open_jsonl(self.folder / _JSONL)
         with place as jsonl:
             self._write_shards(clips, jsonl)
             if not self._n_clips:

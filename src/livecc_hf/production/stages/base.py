@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +41,7 @@ class Stage(ABC):
     "error". A `DeviceError` ends the run; when it is started again, the unit is done anew.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # as @dataclass gives it to each subclass
     name: ClassVar[str]
     takes: ClassVar[str] = "both"  # "videos", "clips" or "both"
     makes_clips: ClassVar[bool] = False  # of videos
@@ -152,7 +153,7 @@ def split(
     batch: pa.Table,
     reasons: np.ndarray,
     values: np.ndarray | None = None,
-    details: list[str | None] | None = None,
+    details: Sequence[str | None] | None = None,
 ) -> StageResult:
     """Return the rows without a reason as kept, the others as dropped.
 
@@ -165,14 +166,14 @@ def split(
     """
     is_kept = np.array([reason is None for reason in reasons], dtype=bool)
     gone = np.flatnonzero(~is_kept)
-    rows = batch.take(pa.array(gone))
+    rows, numbers = batch.take(pa.array(gone)), gone.tolist()
     columns = {
         "id": rows["id"],
         "video": rows["video"],
         "stage": pa.array([stage] * len(gone), pa.string()),
-        "reason": pa.array([reasons[i] for i in gone], pa.string()),
+        "reason": pa.array([reasons[i] for i in numbers], pa.string()),
         "value": pa.array([None] * len(gone) if values is None else values[gone], pa.float64(), from_pandas=True),
-        "detail": pa.array([None if details is None else details[i] for i in gone], pa.string()),
+        "detail": pa.array([None if details is None else details[i] for i in numbers], pa.string()),
         "hours": hours_of(rows),
         "text": _first_words(rows),
     }

@@ -84,7 +84,7 @@ class Captions(Stage):
         rows = np.arange(len(batch)) + np.where(is_wanted, len(batch), 0)
         words = pa.concat_arrays([*_chunks(given), words]).take(pa.array(rows))
         n_distinct = count_distinct(words)
-        for row in np.flatnonzero(n_distinct < self.min_distinct_words):
+        for row in np.flatnonzero(n_distinct < self.min_distinct_words).tolist():
             if found.reasons[row] is None:
                 detail = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
                 found.refuse(row, "few_words", detail)
@@ -97,7 +97,8 @@ class Captions(Stage):
         """Return what is kept and dropped, and what of captions was lost though their videos go on."""
         reasons, details = found.reasons, found.details
         is_bad = np.array([reason is not None for reason in reasons], bool)
-        values = np.where(reasons == "few_words", n_distinct, None)
+        values = n_distinct.astype(object)
+        values[reasons != "few_words"] = None
         lost = {row: entry for row, entry in found.lost.items() if not is_bad[row]}
         parts = [LostPart(row, "lost_captions", entry.n_lost, str(entry)) for row, entry in lost.items()]
         if not self.required:
@@ -115,9 +116,11 @@ class Captions(Stage):
                 raise CaptionError("no_captions", "the video comes without captions")
             text = read_captions(path, self.max_word_s)
         except CaptionError as error:
-            return found.refuse(row, error.reason, one_line(error))
+            found.refuse(row, error.reason, one_line(error))
+            return None
         except Exception as error:  # whatever a file does to a parser, the others go on
-            return found.refuse(row, "error", one_line(error))
+            found.refuse(row, "error", one_line(error))
+            return None
         if text.lost:
             found.lost[row] = text.lost
         return text

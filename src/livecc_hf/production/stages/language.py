@@ -89,7 +89,8 @@ class Language(ModelStage):
         reasons[np.isnan(scores)] = "no_words"
         if "language_score" in batch.column_names:
             batch = with_column(batch, "language_score", scores_array(scores))
-        values = np.where(np.isnan(scores), None, scores)
+        values = scores.astype(object)
+        values[np.isnan(scores)] = None
         return split(self.name, batch, reasons, values, [language for _, language in found])
 
     def score(self, text: str) -> tuple[float, str | None]:

@@ -122,7 +122,7 @@ class Metadata(Stage):
         spoken = pc.replace_substring_regex(language, "[-_].*", "")
         is_other = pc.and_(pc.not_equal(language, ""), pc.not_equal(spoken, self.language.lower().split("-")[0]))
         no_title = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(batch["title"], "")), "").to_numpy()
-        checks = [  # reason, rows it holds for, the compared number
+        checks: list[tuple[str, np.ndarray, np.ndarray | None]] = [  # reason, rows it holds for, the compared number
             ("no_title", no_title & self.needs_title, None),
             ("low_resolution", side_px < self.min_side_px, side_px),
             ("too_short", duration_s < self.min_duration_s, duration_s),

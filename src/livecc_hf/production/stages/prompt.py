@@ -29,7 +29,7 @@ CONDITIONS = (
     ("conversation", False, "conversation"),
     ("garbled", False, "garbled"),
 )
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {name: {"type": "boolean"} for name, _, _ in CONDITIONS} | {"query": {"type": "string"}},
     "required": [*(name for name, _, _ in CONDITIONS), "query"],
@@ -142,8 +142,9 @@ class Prompt(ModelStage):
         """
         self.open()
         outcomes = self.judge(spoken_text(batch), texts(batch, "title"))
-        reasons, details = np.full(len(batch), None, dtype=object), [None] * len(batch)
-        queries = [None] * len(batch)
+        reasons = np.full(len(batch), None, dtype=object)
+        details: list[str | None] = [None] * len(batch)
+        queries: list[str | None] = [None] * len(batch)
         for i, outcome in enumerate(outcomes):
             if isinstance(outcome, str):
                 reasons[i], details[i] = "error", outcome
@@ -172,7 +173,7 @@ class Prompt(ModelStage):
             for i, answer in zip(waiting, answers, strict=True):
                 outcomes[i] = answer
             failures.check(self.base_url)
-            waiting = [i for i in waiting if isinstance(outcomes[i], EndpointError) and outcomes[i].is_down]
+            waiting = [i for i in waiting if isinstance(found := outcomes[i], EndpointError) and found.is_down]
             if not waiting:
                 break
             # A clip is not dropped for an outage, also not the last ones of a unit: they are asked again if it is over.

@@ -126,7 +126,7 @@ class TalkingHead(ModelStage):
             scores[list(waiting)] = self.probabilities(list(waiting.values()))
         reasons = np.full(len(batch), None, dtype=object)
         reasons[scores >= self.max_probability] = "talking_head"
-        for i in np.flatnonzero(np.isnan(scores)):
+        for i in np.flatnonzero(np.isnan(scores)).tolist():
             reasons[i], details[i] = "error", details[i] or "the probability is not a number: try dtype float32"
         return split(self.name, with_column(batch, "p_talking_head", scores_array(scores)), reasons, scores, details)
 

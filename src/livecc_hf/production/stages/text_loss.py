@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,11 @@ from ..watchdog import items_done
 from .base import StageResult, split
 from .model import ModelStage, choose_device, choose_dtype, device_option, dtype_option, load_pretrained
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_DEFAULT_MODEL = "Qwen/Qwen2-1.5B-Instruct"
 # Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
 _CPU_TOKENS_PER_BATCH = 4096  # longer ones gain nothing where no kernel has to be started
 _LOGITS_PER_BLOCK = {"cpu": 1 << 23, "other": 1 << 27}
@@ -69,7 +74,7 @@ class TextLoss(ModelStage):
     batch_rows: ClassVar[int] = 1024
 
     model: str = field(
-        default="Qwen/Qwen2-1.5B-Instruct",
+        default=_DEFAULT_MODEL,
         metadata={"help": "Causal language model with a chat template: a Hub id or a local folder."},
     )
     min_loss: float = field(default=1.5, metadata={"help": "Least mean loss of a token, in nats. (Paper: 1.5)"})
@@ -110,7 +115,9 @@ class TextLoss(ModelStage):
         device = choose_device(self.device)
         tokenizer = load_pretrained(AutoTokenizer.from_pretrained, self.model)
         if not tokenizer.chat_template:
-            raise ValueError(f"{self.model} has no chat template: expected an instruction model, such as {_default()}")
+            raise ValueError(
+                f"{self.model} has no chat template: expected an instruction model, such as {_DEFAULT_MODEL}"
+            )
         model = load_pretrained(
             AutoModelForCausalLM.from_pretrained, self.model, dtype=choose_dtype(self.dtype, device), device_map=device
         ).eval()
@@ -142,7 +149,8 @@ class TextLoss(ModelStage):
         Returns:
             float64 of shape (clips,) in nats, NaN where it could not be computed; for those a text that says why.
         """
-        losses, details = np.full(len(spoken), np.nan), [None] * len(spoken)
+        losses = np.full(len(spoken), np.nan)
+        details: list[str | None] = [None] * len(spoken)
         if not spoken:
             return losses, details
         loaded = self.loaded
@@ -163,7 +171,7 @@ class TextLoss(ModelStage):
         for group in _groups({i: len(clip.ids) for i, clip in usable.items()}, limit):
             losses[group] = self._run([usable[i] for i in group])
             items_done(len(group))
-        for i in np.flatnonzero(np.isnan(losses)):
+        for i in np.flatnonzero(np.isnan(losses)).tolist():
             details[i] = details[i] or "the loss is not a number: try dtype bfloat16 or float32"
         return losses, details
 
@@ -214,8 +222,9 @@ def encode_clips(
         rendered = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         too_long = []
         for i, prompt_ids in zip(pending, _token_ids(tokenizer, rendered), strict=True):
-            encoded[i] = EncodedClip(np.array(prompt_ids + answer_of[i], dtype=np.int64), len(prompt_ids))
-            excess = len(encoded[i].ids) - max_tokens
+            clip = EncodedClip(np.array(prompt_ids + answer_of[i], dtype=np.int64), len(prompt_ids))
+            encoded[i] = clip
+            excess = len(clip.ids) - max_tokens
             if excess > 0 and previous_words[i]:
                 # As many words as the excess is worth by the prompt's own tokens a word, and at least one.
                 share = excess / len(prompt_ids)
@@ -264,7 +273,7 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
     return sums.cpu().numpy() / counts
 
 
-def _token_losses(hidden, project, targets, vocab_size: int):
+def _token_losses(hidden: torch.Tensor, project: nn.Module, targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
     import torch
 
     kind = "cpu" if hidden.device.type == "cpu" else "other"
@@ -295,7 +304,7 @@ def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int
     """Clips that run together: alike in length, the longest first, where memory would run out."""
     group: list[int] = []
     longest = 0
-    for i in sorted(lengths, key=lengths.get, reverse=True):
+    for i in sorted(lengths, key=lengths.__getitem__, reverse=True):
         if group and (len(group) + 1) * longest > tokens_per_batch:
             yield group
             group = []
@@ -307,7 +316,3 @@ def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int
 
 def _token_ids(tokenizer: Any, rendered: list[str]) -> list[list[int]]:
     return tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
-
-
-def _default() -> str:
-    return TextLoss.__dataclass_fields__["model"].default

@@ -93,10 +93,12 @@ def _of_stage(stage: str, name: str, title: str, span: tuple[float, float]) -> D
 def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], stages: Sequence[Stage]) -> Figure:
     """Return the funnel and the distributions as one figure."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = 1 + (len(distributions) + 1) // 2
-    figure = Figure(figsize=(12, 1.6 + 0.42 * len(stats) + 3.0 * (rows - 1)), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.1)
+    figure = Figure(
+        figsize=(12, 1.6 + 0.42 * len(stats) + 3.0 * (rows - 1)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)
+    )
     heights = [1.0 + 0.42 * len(stats), *[3.0] * (rows - 1)]
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
     _draw_funnel(figure.add_subplot(grid[0, 0]), stats, "items")
@@ -133,7 +135,7 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     axes.barh(places, left, color=_KEPT_COLOUR, height=0.72, label="kept")
     widest = max([*given, *left, 1e-9])
     cut = _cutting_stage(stats) if what == "items" else None
-    for place, before, after in zip(places, given, left, strict=True):
+    for place, before, after in zip(places.tolist(), given, left, strict=True):
         number = f"{after:,.0f}" if what == "items" or after >= 100 else f"{after:.2f}"
         if what == "hours" and not after and stats[place].items_out:
             number = "unknown"  # the input does not say how long its videos are

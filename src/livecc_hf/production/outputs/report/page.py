@@ -151,7 +151,9 @@ def _thresholds(stage: Stage) -> str:
     """Return the options of a stage as a person sets them; those that differ from the default stand out."""
     if not is_dataclass(stage):
         return ""
-    chosen, ways, meanings = [], [], []
+    chosen: list[str] = []
+    ways: list[str] = []
+    meanings: list[list[str]] = []
     for item in fields(stage):  # not `name` or `takes`, which nobody sets
         if not item.init:
             continue

@@ -76,13 +76,14 @@ def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> R
     """Return a row in `VIDEO_SCHEMA`, `CLIP_SCHEMA` or `DROPPED_SCHEMA` as a sample."""
     row = table.slice(index, 1)
     columns = {name: row[name][0].as_py() for name in row.column_names if name not in ("words", "previous")}
-    words, is_cut = [], False
+    words: list[dict[str, Any]] = []
+    is_cut = False
     if "words" in row.column_names:
         words = pc.list_slice(row["words"], 0, most_words)[0].as_py() or []
         is_cut = len(words) == most_words
     start_s, end_s = columns.get("start_s"), columns.get("end_s")
     is_clip = start_s is not None and end_s is not None and end_s > start_s
-    if not is_clip:
+    if start_s is None or not is_clip:
         hours = columns.get("hours")
         start_s, end_s = 0.0, columns.get("duration_s") or (3600 * hours if hours else None)
     return ReportSample(

@@ -88,8 +88,9 @@ class _OnnxDetector(FaceDetector):
         self._session = session
         [given] = session.get_inputs()
         self._name, shape = given.name, given.shape
-        sizes = [size if isinstance(size, int) and size > 0 else None for size in shape[2:]]
-        self._size: tuple[int, int] | None = tuple(sizes) if None not in sizes and len(sizes) == 2 else None
+        sizes = [size for size in shape[2:] if isinstance(size, int) and size > 0]
+        is_fixed = len(sizes) == 2 and len(shape) == 4
+        self._size: tuple[int, int] | None = (sizes[0], sizes[1]) if is_fixed else None
 
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
         return [self._faces(frame) for frame in frames]

@@ -7,7 +7,7 @@ from torch import nn
 
 _PIXEL_MEAN, _PIXEL_STD = 0.4161, 0.1688
 _WIDTHS = (32, 64, 128)
-_NORM = {"eps": 1e-3, "momentum": 0.01}
+_EPS, _MOMENTUM = 1e-3, 0.01  # of batch norms
 
 
 def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[nn.Module]:
@@ -21,15 +21,14 @@ def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[n
         stride: between places of the picture.
     """
     pad = size // 2
-    shape, padding, steps = {
-        "picture": ((1, size, size), (0, pad, pad), (1, stride, stride)),
-        "frames": ((size, 1, 1), (pad, 0, 0), (1, 1, 1)),
-        "coefficients": ((size, 1), (pad, 0), (1, 1)),
-        "steps": ((1, size), (0, pad), (1, 1)),
-    }[kind]
-    is_video = len(shape) == 3
-    conv = (nn.Conv3d if is_video else nn.Conv2d)(n_in, out, shape, steps, padding, bias=False)
-    return [conv, (nn.BatchNorm3d if is_video else nn.BatchNorm2d)(out, **_NORM)]
+    if kind in ("coefficients", "steps"):
+        shape, padding = ((size, 1), (pad, 0)) if kind == "coefficients" else ((1, size), (0, pad))
+        return [nn.Conv2d(n_in, out, shape, 1, padding, bias=False), nn.BatchNorm2d(out, _EPS, _MOMENTUM)]
+    if kind == "picture":
+        conv = nn.Conv3d(n_in, out, (1, size, size), (1, stride, stride), (0, pad, pad), bias=False)
+    else:
+        conv = nn.Conv3d(n_in, out, (size, 1, 1), 1, (pad, 0, 0), bias=False)
+    return [conv, nn.BatchNorm3d(out, _EPS, _MOMENTUM)]
 
 
 class _ParallelBlock(nn.Module):
@@ -126,7 +125,7 @@ class _Gate(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.attention = nn.Conv1d(width, width, 1, bias=False)
-        self.bn = nn.BatchNorm1d(width, **_NORM)
+        self.bn = nn.BatchNorm1d(width, _EPS, _MOMENTUM)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         both = torch.cat((x, y), 2).transpose(1, 2)
@@ -152,8 +151,34 @@ class _Head(nn.Module):
         self.FC = nn.Linear(_WIDTHS[-1], 2)
 
 
+class _Trunk(nn.Module):
+    """Two encoders, and what joins them in time.
+
+    Args:
+        block: of the encoders.
+        ends: what joins them, by name.
+    """
+
+    def __init__(self, block: type[nn.Module], ends: dict[str, nn.Module]):
+        super().__init__()
+        self.visualEncoder = _Encoder(block, ("picture", "frames"))
+        self.audioEncoder = _Encoder(block, ("coefficients", "steps"))
+        for name, module in ends.items():
+            self.add_module(name, module)
+
+
 class SpeakerNetwork(nn.Module):
-    """What both networks have in common: two encoders, what joins them in time, and two numbers a frame."""
+    """What both networks have in common: two encoders, what joins them in time, and two numbers a frame.
+
+    Args:
+        block: of the encoders.
+        **ends: what joins them, by name.
+    """
+
+    def __init__(self, block: type[nn.Module], **ends: nn.Module):
+        super().__init__()
+        self.model = _Trunk(block, ends)
+        self.lossAV = _Head()
 
     def forward(self, faces: torch.Tensor, mfcc: torch.Tensor) -> torch.Tensor:
         """Return for each frame the logit that the face speaks; above 0 it does.
@@ -174,32 +199,22 @@ class SpeakerNetwork(nn.Module):
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
-    def _build(self, block: type[nn.Module], **ends: nn.Module) -> None:
-        self.model = nn.Module()
-        self.model.visualEncoder = _Encoder(block, ("picture", "frames"))
-        self.model.audioEncoder = _Encoder(block, ("coefficients", "steps"))
-        for name, module in ends.items():
-            self.model.add_module(name, module)
-        self.lossAV = _Head()
-
 
 class LightAsd(SpeakerNetwork):
     """Light-ASD, 1.0 M numbers: a lightweight model for active speaker detection (arXiv 2303.04439)."""
 
     def __init__(self):
-        super().__init__()
-        self._build(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
+        super().__init__(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
 
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        return self.model.GRU(heard + seen)
+        return self.model.get_submodule("GRU")(heard + seen)
 
 
 class LrAsd(SpeakerNetwork):
     """LR-ASD, 0.8 M numbers: lightweight and robust, Light-ASD's successor."""
 
     def __init__(self):
-        super().__init__()
-        self._build(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))
+        super().__init__(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))
 
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        return self.model.detector(self.model.fusion(heard, seen))
+        return self.model.get_submodule("detector")(self.model.get_submodule("fusion")(heard, seen))

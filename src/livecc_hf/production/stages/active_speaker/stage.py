@@ -197,7 +197,7 @@ class ActiveSpeaker(ModelStage):
         for (begin_s, _), pictures in zip(windows, read, strict=True):
             if fault is None and isinstance(pictures, str):
                 fault = ("error", pictures)
-            if fault is not None:
+            if fault is not None or isinstance(pictures, str):
                 continue
             if sound is None:
                 sound = clip_sound(sounds.of(clip.video), clip.start_s, clip.end_s)
@@ -234,8 +234,15 @@ class _Sounds:
         return found if isinstance(found, tuple) else None
 
     def of(self, video: str) -> SpeechAudio:
-        """Return it."""
-        return self._read(video)
+        """Return it.
+
+        Raises:
+            ValueError: if there is none, as :meth:`fault` says.
+        """
+        found = self._read(video)
+        if isinstance(found, tuple):
+            raise ValueError(f"{video}: {found[1]}")
+        return found
 
     def _read(self, video: str) -> SpeechAudio | tuple[str, str]:
         if video != self._video:

@@ -73,16 +73,20 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     path = resolve_media(video)
     # Half a step before the end, so that no frame too many comes by rounding.
     reader = iter_frames(path, start_s, start_s + (n_frames - 0.5) / FPS, FPS, probe_video(path).clock_start_s)
-    frames, first, scale, last = [], 0, 1.0, (None, None)
+    frames: list[torch.Tensor] = []
+    shown: torch.Tensor | None = None
+    first, scale = 0, 1.0
     for sampled in reader:
         if not frames:
             first = max(round((sampled.time_s - start_s) * FPS), 0)
             scale = min(side_px / max(sampled.frame.shape[1:]), 1.0)
-        if sampled.frame is not last[0]:  # a picture that stays is the same tensor
-            height, width = (max(round(side * scale), 1) for side in sampled.frame.shape[1:])
-            small = resize(sampled.frame, [height, width], antialias=True) if scale < 1 else sampled.frame
-            last = (sampled.frame, small.permute(1, 2, 0))
-        frames.append(last[1])
+        if sampled.frame is shown:  # a picture that stays is the same tensor
+            frames.append(frames[-1])
+            continue
+        shown = sampled.frame
+        height, width = (max(round(side * scale), 1) for side in shown.shape[1:])
+        small = resize(shown, [height, width], antialias=True) if scale < 1 else shown
+        frames.append(small.permute(1, 2, 0))
     if not frames:
         raise ValueError(f"{path} has no picture from {start_s:g} s on")
     return Pictures(torch.stack(frames[: n_frames - first]).numpy(), first, scale)

@@ -65,14 +65,14 @@ class LostWords(NamedTuple):
 
     Attributes:
         reason: of the rule.
-        count, of: how many words, of how many that were recognised.
+        n_lost, of: how many words, of how many that were recognised.
         value: the number compared with the limit, where it was worst.
         detail: for a person: what is wrong, and when.
         text: the first of these words.
     """
 
     reason: str
-    count: int
+    n_lost: int
     of: int
     value: float
     detail: str

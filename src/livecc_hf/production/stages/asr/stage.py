@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,7 +189,8 @@ class Asr(ModelStage, HallucinationRules):
         if wanted:
             self.open()  # a model that cannot be loaded is no fault of a video
         reasons = np.full(len(videos), None, dtype=object)
-        values, details = np.full(len(videos), np.nan), [None] * len(videos)
+        values = np.full(len(videos), np.nan)
+        details: list[str | None] = [None] * len(videos)
         found: dict[int, Transcript] = {}
         parts: list[LostPart] = []
         for i, audio in zip(wanted, self._decode_ahead([videos[i] for i in wanted]), strict=True):
@@ -237,7 +237,8 @@ class Asr(ModelStage, HallucinationRules):
         """Decode one video after the other, each while the one before is worked on."""
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(_decode, video, self.max_silence_s) for video in videos[:1]]
-            for video in itertools.chain(videos[1:], [None]):
+            following: list[str | None] = [*videos[1:], None]
+            for video in following:
                 if not waiting:
                     return
                 done = waiting.pop().result()
@@ -263,7 +264,7 @@ class Asr(ModelStage, HallucinationRules):
                 f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
             )
             if transcript.lost:
-                detail += f" but {sum(lost.count for lost in transcript.lost)} that nobody said"
+                detail += f" but {sum(lost.n_lost for lost in transcript.lost)} that nobody said"
             detail += f"; its sound is damaged: {'; '.join(audio.damage)}" if audio.damage else ""
             return _Failure("no_speech", detail, transcript.speech_s, transcript.lost)
         return transcript
