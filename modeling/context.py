@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from .kv_cache import KeptRun, KVCache
+from .kv_cache import KVCache
 from .positions import PositionState
 from .stream_options import StreamOptions
 
@@ -111,22 +111,21 @@ class StreamState(PositionState):
         self.check()
         if all(kept):
             return
-        runs: list[KeptRun] = []
+        runs: list[tuple[int, int, int]] = []
         at = n_evicted_positions = 0
         for span, stays in zip(self.spans, kept):
             end = at + span.n_tokens
             if stays:
-                if runs and runs[-1].end == at:
-                    runs[-1] = runs[-1]._replace(end=end)
-                else:
-                    runs.append(KeptRun(at, end, n_evicted_positions))
+                if runs and runs[-1][1] == at:
+                    at, _, _ = runs.pop()
+                runs.append((at, end, n_evicted_positions))
             else:
                 n_evicted_positions += span.n_positions
             at = end
         self.cache.evict(runs, inv_freq)
         token_ids: list[int] = []
-        for run in runs:
-            token_ids += self.token_ids[run.first : run.end]
+        for first, end, _ in runs:
+            token_ids += self.token_ids[first:end]
         self.n_evicted += len(self.token_ids) - len(token_ids)
         self.token_ids = token_ids
         self.spans = [span for span, stays in zip(self.spans, kept) if stays]

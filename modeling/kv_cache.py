@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -24,6 +24,8 @@ _MOST_EXPECTED = 16_384  # more is reserved only as it is needed
 _ELEMENTS_ON_CPU = 1 << 19
 _ELEMENTS_ELSEWHERE = 1 << 26
 _BY_RUN = ("cpu",)  # where tokens move a run at a time: elsewhere launches cost more than memory
+
+_Run = tuple[int, int, int]  # consecutive tokens, first and end, and how far the position of each goes back
 
 
 class KVCachePool:
@@ -193,7 +195,7 @@ class KVCache:
         self._layers = memory.layers
         self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values in it
         # Where keys are kept as first read: which are, and how far each has moved since.
-        self._shifts: list[KeptRun] = []
+        self._shifts: list[_Run] = []
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write new tokens of a layer behind those held; `advance` makes them count.
@@ -234,30 +236,30 @@ class KVCache:
         self.memory.clear_slot(self.slot)  # NaN there would spoil what the next stream in the slot attends to
         self.memory.free_slot(self.slot)
 
-    def evict(self, kept: Sequence[KeptRun], inv_freq: torch.Tensor) -> None:
+    def evict(self, kept: Sequence[_Run], inv_freq: torch.Tensor) -> None:
         """Evict all tokens but some, and shift the keys of those to earlier positions.
 
         Keys are held rotated; rotations compose, so a key at position p becomes the key at p - d by one more rotation
         by -d (RoFormer, arXiv 2104.09864, section 3.2.2; with Qwen2-VL's three positions, by -d in each of them).
 
         Args:
-            kept: the tokens to keep, in order; those before the first dropped one move back by 0.
+            kept: the tokens to keep, in order, as (first, end, shift): how far the positions of each go back; those
+                before the first dropped one by 0.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
         """
         if not self.memory.is_evictable:
             raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_evictable")
-        n_saved = self._shifts[-1].end if self._shifts else 0
-        held = [*self._shifts, KeptRun(n_saved, self.length, 0)]
-        moving: list[KeptRun] = []
-        shifts: list[KeptRun] = []  # of what is kept, where it will be
+        n_saved = self._shifts[-1][1] if self._shifts else 0
+        held = [*self._shifts, (n_saved, self.length, 0)]
+        moving: list[slice] = []
+        shifts: list[_Run] = []  # of what is kept, where it will be
         n_kept = n_still = 0
-        for run in kept:
-            back = run.first - n_kept
-            for old in _cut(held, run.first, run.end):
-                shifts.append(KeptRun(old.first - back, old.end - back, old.shift + run.shift))
-            n_kept = run.end - back
+        for first, end, more in kept:
+            back = first - n_kept
+            shifts += [(begin - back, until - back, shift + more) for begin, until, shift in _cut(held, first, end)]
+            n_kept = end - back
             if back:
-                moving.append(run)
+                moving.append(slice(first, end))
             else:
                 n_still = n_kept
         if not moving:
@@ -272,7 +274,7 @@ class KVCache:
         devices = {part[0].device for part in parts}
         by_run = all(device.type in _BY_RUN for device in devices)
         for runs in [[run] for run in moving] if by_run else [moving]:
-            to = slice(n_still, n_still + sum(run.end - run.first for run in runs))
+            to = slice(n_still, n_still + sum(run.stop - run.start for run in runs))
             n_still, turning = to.stop, _cut(shifts, to.start, to.stop)
             rotations = {device: _rotation_of(turning, inv_freq, device) for device in devices}
             for part in parts:
@@ -281,41 +283,26 @@ class KVCache:
         self._shifts = shifts if len(parts[0]) == 3 else []
 
 
-class KeptRun(NamedTuple):
-    """Consecutive tokens of a cache that stay.
-
-    Attributes:
-        first, end: which.
-        shift: how far the position of each goes back.
-    """
-
-    first: int
-    end: int
-    shift: int
-
-
-def _cut(runs: Sequence[KeptRun], first: int, end: int) -> list[KeptRun]:
+def _cut(runs: Sequence[_Run], first: int, end: int) -> list[_Run]:
     """Return the parts of runs between two tokens."""
-    parts = (KeptRun(max(run.first, first), min(run.end, end), run.shift) for run in runs)
-    return [part for part in parts if part.first < part.end]
+    parts = ((max(begin, first), min(until, end), shift) for begin, until, shift in runs)
+    return [part for part in parts if part[0] < part[1]]
 
 
 def _rotation_of(
-    runs: Sequence[KeptRun], inv_freq: torch.Tensor, device: torch.device
+    runs: Sequence[_Run], inv_freq: torch.Tensor, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what :func:`rotate` takes for the tokens of runs, one after the other, (tokens or 1, head size) each."""
-    described = torch.tensor([[run.end - run.first for run in runs], [run.shift for run in runs]])
+    described = torch.tensor([[end - first for first, end, _ in runs], [shift for _, _, shift in runs]])
     lengths, shifts = to_device(described, device)
     tables = torch.stack(rotation(-shifts[:, None] * to_device(inv_freq, device)))
     if len(runs) > 1:
-        tables = tables.repeat_interleave(lengths, 1, output_size=runs[-1].end - runs[0].first)
+        tables = tables.repeat_interleave(lengths, 1, output_size=runs[-1][1] - runs[0][0])
     cos, sin = tables
     return cos, sin
 
 
-def _move(
-    part: Sequence[torch.Tensor], runs: Sequence[KeptRun], to: slice, cos: torch.Tensor, sin: torch.Tensor
-) -> None:
+def _move(part: Sequence[torch.Tensor], runs: Sequence[slice], to: slice, cos: torch.Tensor, sin: torch.Tensor) -> None:
     """Move tokens of some layers, and rotate their keys; in a few operations, however many tokens and runs there are.
 
     Args:
@@ -328,15 +315,15 @@ def _move(
     if original_keys:
         moved = original_keys[0][:, :, to] = _copied(original_keys[0], runs)
     elif len(runs) == 1:
-        moved = keys[:, :, runs[0].first : runs[0].end]
+        moved = keys[:, :, runs[0]]
     else:
         moved = _copied(keys, runs)
     rotate(moved, cos, sin, out=keys[:, :, to])
     values[:, :, to] = _copied(values, runs)
 
 
-def _copied(held: torch.Tensor, runs: Sequence[KeptRun]) -> torch.Tensor:
-    return torch.cat([held[:, :, run.first : run.end] for run in runs], dim=2)
+def _copied(held: torch.Tensor, runs: Sequence[slice]) -> torch.Tensor:
+    return torch.cat([held[:, :, run] for run in runs], dim=2)
 
 
 def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

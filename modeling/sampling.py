@@ -5,7 +5,7 @@ Streams that sample alike do it in the same operations, each by its own context 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -125,13 +125,14 @@ def _warpers(values: dict) -> list:
 
 
 class BatchSampler:
-    """Samples the next tokens of B streams, one of each at a time.
+    """Samples the next tokens of B streams, one of each at a time; of those that sample alike in the same operations.
 
     Args:
         samplers: of the streams.
         contexts: all tokens read and said in each.
         n_new_tokens: how many tokens will be sampled for a stream, at most.
         device: of the logits.
+        streams: their numbers; default: 0 to B - 1.
     """
 
     def __init__(
@@ -140,15 +141,31 @@ class BatchSampler:
         contexts: Sequence[Sequence[int]],
         n_new_tokens: int,
         device: torch.device,
+        streams: Sequence[int] | None = None,
     ):
-        by_key: dict[Hashable, dict[int, Sampler]] = {}
-        for i, sampler in enumerate(samplers):
-            by_key.setdefault(sampler.batch_key, {})[i] = sampler
-        self._groups = [
-            _SamplerGroup(alike, [contexts[i] for i in alike], n_new_tokens, device) for alike in by_key.values()
-        ]
+        self._members = list(range(len(samplers)) if streams is None else streams)
+        self._samplers = dict(zip(self._members, samplers))
         self._device = device
         self._orders: dict[tuple, torch.Tensor] = {}
+        alike: dict[Hashable, list[int]] = {}
+        for at, sampler in enumerate(samplers):
+            alike.setdefault(sampler.batch_key, []).append(at)
+        self._parts: list[BatchSampler] = []
+        if len(alike) > 1:
+            for rows in alike.values():
+                theirs, read = [samplers[at] for at in rows], [contexts[at] for at in rows]
+                self._parts.append(BatchSampler(theirs, read, n_new_tokens, device, [self._members[at] for at in rows]))
+            return
+        self._processors, self._do_sample = list(samplers[0].processors), samplers[0].do_sample
+        self._waits: torch.Tensor | None = None
+        self._ids: torch.Tensor | None = None
+        if self._processors:
+            # All that processors ask of a context is which tokens are in it: one stands in where another has more.
+            known = [list(set(context)) for context in contexts]
+            self._n_ids = max(map(len, known))
+            width = self._n_ids + n_new_tokens
+            ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known])
+            self._ids = to_device(ids, device)
 
     def sample(
         self, logits: torch.Tensor, held: Sequence[int], active: Sequence[int]
@@ -166,11 +183,13 @@ class BatchSampler:
         """
         held, chosen, order = list(held), [], []
         failures: dict[int, Exception] = {}
-        for group in self._groups:
-            members = [i for i in held if i in group.samplers]
+        if not self._parts:
+            return self._sample(logits, held, active, failures), failures
+        for part in self._parts:
+            members = [i for i in held if i in part._samplers]
             if members:
                 rows = logits if members == held else logits[self._order(members, held)]
-                chosen.append(group.sample(rows, members, active, failures))
+                chosen.append(part._sample(rows, members, active, failures))
                 order += members
         tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
         return tokens if order == held else tokens[self._order(held, order)], failures
@@ -181,39 +200,14 @@ class BatchSampler:
             self._orders[key] = to_device(torch.tensor([held.index(i) for i in wanted]), self._device)
         return self._orders[key]
 
-
-class _SamplerGroup:
-    """Streams whose tokens are sampled by the same rules."""
-
-    def __init__(
-        self,
-        samplers: Mapping[int, Sampler],
-        contexts: Sequence[Sequence[int]],
-        n_new_tokens: int,
-        device: torch.device,
-    ):
-        self.samplers = samplers
-        self._members = list(samplers)
-        first = samplers[self._members[0]]
-        self._processors, self._do_sample = list(first.processors), first.do_sample
-        self._waits: torch.Tensor | None = None
-        self._ids: torch.Tensor | None = None
-        if self._processors:
-            # All that processors ask of a context is which tokens are in it: one stands in where another has more.
-            known = [list(set(context)) for context in contexts]
-            self._n_ids = max(map(len, known))
-            width = self._n_ids + n_new_tokens
-            ids = torch.tensor([ids + ids[:1] * (width - len(ids)) for ids in known])
-            self._ids = to_device(ids, device)
-
-    def sample(
+    def _sample(
         self,
         logits: torch.Tensor,
         members: list[int],
         active: Sequence[int],
         failures: dict[int, Exception],
     ) -> torch.Tensor:
-        """Sample for the active members; see `BatchSampler.sample`."""
+        """Sample for active streams that sample alike; see :meth:`sample`."""
         if members != self._members:
             if self._ids is not None:
                 self._ids = self._ids[[self._members.index(i) for i in members]]
@@ -235,7 +229,7 @@ class _SamplerGroup:
         for row, i in enumerate(self._members):
             if i in active and i not in failures:
                 try:
-                    self.samplers[i].draw(self._waits[row])
+                    self._samplers[i].draw(self._waits[row])
                 except Exception as error:
                     failures[i] = error
         return self._waits

@@ -7,7 +7,7 @@ import torch
 from operations import Operations
 
 from livecc_hf.modeling import kv_cache
-from livecc_hf.modeling.kv_cache import KeptRun, KVCache, KVCachePool, rotate, rotation
+from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate, rotation
 
 SIZE = 64
 INV_FREQ = 1.0 / 10000 ** (torch.arange(0, SIZE, 2) / SIZE)
@@ -39,7 +39,7 @@ def test_keys_moved_many_times_lose_no_more_than_one_rounding(dtype, limit):
     cache.append(0, keys, keys)
     cache.advance(200)
     for n in range(64):  # one token leaves a turn
-        cache.evict([KeptRun(0, 1, 0), KeptRun(2, 200 - n, 7)], INV_FREQ)
+        cache.evict([(0, 1, 0), (2, 200 - n, 7)], INV_FREQ)
     moved, _ = read(cache, 0)
     assert relative_error(moved[:, 1:], turned(keys[0, :, 65:], [64 * 7] * 135)) < limit
     assert torch.equal(moved[:, 0], keys[0, :, 0])
@@ -72,10 +72,10 @@ def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dt
                 if len(held) > 60 and chance.random() < 0.3:
                     shift += chance.randrange(1, 9)
                 else:
-                    runs.append(KeptRun(first, end, shift))
+                    runs.append((first, end, shift))
                 first = end
             cache.evict(runs, INV_FREQ)
-            held[:] = [(token, moved + run.shift) for run in runs for token, moved in held[run.first : run.end]]
+            held[:] = [(token, moved + shift) for first, end, shift in runs for token, moved in held[first:end]]
             shifts = [moved for _, moved in held]
             most_shifts = max(most_shifts, len(set(shifts)))
             assert cache.length == len(held)
@@ -93,7 +93,7 @@ def test_the_last_tokens_leave_without_an_operation():
     cache.append(0, keys, keys)
     cache.advance(10)
     with Operations() as operations:
-        cache.evict([KeptRun(0, 4, 0), KeptRun(4, 7, 0)], INV_FREQ)
+        cache.evict([(0, 4, 0), (4, 7, 0)], INV_FREQ)
     assert (cache.length, operations.names) == (7, [])
     assert torch.equal(read(cache, 0)[0], keys[0, :, :7])
 
@@ -109,7 +109,7 @@ def operations_of_an_eviction(dtype, n_layers, n_tokens, n_runs, device="meta"):
         for layer in range(n_layers):
             cache.append(layer, *(2 * [keys[:, :, cache.length :]]))
         cache.advance(n_tokens - cache.length)
-        runs = [KeptRun(50 * n, 50 * n + 40, 10 * n) for n in range(n_runs)] + [KeptRun(50 * n_runs, n_tokens, 400)]
+        runs = [(50 * n, 50 * n + 40, 10 * n) for n in range(n_runs)] + [(50 * n_runs, n_tokens, 400)]
         with Operations() as operations:
             cache.evict(runs, inv_freq)
     return operations.names

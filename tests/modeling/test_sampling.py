@@ -7,7 +7,7 @@ from pooled import OPTIONS, assert_same, run_all, taken
 from transformers import LogitsProcessor
 
 from livecc_hf import CommentaryPool
-from livecc_hf.modeling import StreamOptions, sampling
+from livecc_hf.modeling import StreamOptions
 from livecc_hf.modeling.sampling import NO_TOKEN, BatchSampler, Sampler
 
 CPU = torch.device("cpu")
@@ -34,10 +34,10 @@ def test_streams_of_a_pool_that_choose_in_several_ways_say_what_they_say_alone(
         {"do_sample": True, "seed": 3, "temperature": 0.5, "top_p": 0.9},
     ]
     alone = [model.start_stream(processor, OPTIONS, **way).push(frames) for way in ways]
-    sizes, sample = set(), sampling._SamplerGroup.sample
+    sizes, sample = set(), BatchSampler._sample
     monkeypatch.setattr(
-        sampling._SamplerGroup,
-        "sample",
+        BatchSampler,
+        "_sample",
         lambda self, logits, members, *args: sizes.add(len(members)) or sample(self, logits, members, *args),
     )
     pool = CommentaryPool(model, processor, max_streams=5, max_lag_s=60)

@@ -4,7 +4,7 @@ import sys
 
 from livecc_hf.modeling import StreamOptions
 
-MOST = 17
+MOST = 15
 PACKAGE = "livecc_hf.modeling"
 
 
