@@ -27,6 +27,7 @@ from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
 if TYPE_CHECKING:
+    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
     from livecc_hf.sources import Source
     from livecc_hf.video.reader import VideoInfo
 
@@ -147,7 +148,8 @@ def _comment_on_all(jobs: Sequence[Job], args: argparse.Namespace, status: Statu
         with _telling_errors(job, failed, args, status):
             _check(job, args)
             checked.append(job)
-    model, processor = load_model_of(args, status) if checked else (None, None)
+    if checked:
+        model, processor = load_model_of(args, status)
     for job in checked:
         code = 0
         with _telling_errors(job, failed, args, status), _opened(job, args, status) as video:
@@ -190,7 +192,7 @@ def _opened(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]
         yield Run(job, args, info, source, status)
 
 
-def _comment(run_: Run, model: Any, processor: Any) -> int:
+def _comment(run_: Run, model: LiveCCForConditionalGeneration, processor: StreamingProcessor) -> int:
     """Comment on a video; return the exit code."""
     from livecc_hf.modeling.context import ContextFullError
     from livecc_hf.sources import SourceLostError

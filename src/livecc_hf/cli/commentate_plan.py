@@ -118,6 +118,8 @@ def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
     """Refuse options that a source's kind has no use for."""
     for job in jobs:
         spec = job.spec
+        if spec is None:
+            continue
         if spec.is_live and len(args.videos) > 1:
             raise ValueError(
                 f"{spec.name} is read as live, and {len(args.videos)} videos are commented on one after the other: "

@@ -6,8 +6,9 @@ import argparse
 import contextlib
 import time
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from livecc_hf.captions.writers import Caption, CaptionWriter, clock
 from livecc_hf.cli.commentate_plan import Job
@@ -16,6 +17,7 @@ from livecc_hf.cli.stream_arguments import stream_options_of
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 
 if TYPE_CHECKING:
+    from livecc_hf.modeling import CommentarySegment, LiveCCForConditionalGeneration, StreamingProcessor
     from livecc_hf.sources import Source
     from livecc_hf.video.reader import FrameChunk, VideoInfo
 
@@ -50,7 +52,9 @@ class Run:
         """Frames that the model was too slow for."""
         return self.source.stats.skipped_frames - self.skipped_before
 
-    def comment(self, model: Any, processor: Any, writers: list[CaptionWriter]) -> None:
+    def comment(
+        self, model: LiveCCForConditionalGeneration, processor: StreamingProcessor, writers: list[CaptionWriter]
+    ) -> None:
         """Show the model the video and write what it says as it says it."""
         from livecc_hf.modeling.context import ContextFullError
         from livecc_hf.sources import SourceLostError
@@ -109,7 +113,7 @@ class Run:
         from livecc_hf.video.reader import VideoReadWarning
 
         out = self.job.overlay
-        if not complete and not self.captions:
+        if out is None or not (complete or self.captions):
             return
         style = CaptionStyle(font=self.args.overlay_font)
         with warnings.catch_warnings():
@@ -117,7 +121,7 @@ class Run:
             writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style, self.args.max_gap)
             try:
                 for caption in self.captions:
-                    self.status.update(f"writing {out}: {clock(caption.end_s - self.origin_s)}")
+                    self.status.update(f"writing {out}: {clock(caption.end_s - (self.origin_s or 0.0))}")
                     writer.write(caption)
             except BaseException:
                 complete = False
@@ -127,7 +131,7 @@ class Run:
                 self.status.clear()
         self.status.line(f"wrote {out}")
 
-    def _write(self, segments: Any, writers: list[CaptionWriter]) -> None:
+    def _write(self, segments: Iterable[CommentarySegment], writers: list[CaptionWriter]) -> None:
         origin_s = self.origin_s or 0.0
         for segment in segments:
             self.n_turns += 1
@@ -139,7 +143,7 @@ class Run:
 
     def _note_progress(self, chunk: FrameChunk, took_s: float) -> None:
         self.seen_s += len(chunk.timestamps_s) * FRAME_STEP_S
-        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - self.origin_s)
+        text = clock(chunk.timestamps_s[-1] + FRAME_STEP_S - (self.origin_s or 0.0))
         if self.info is not None and self.info.duration_s:
             text += f" of {clock(self.info.duration_s)}"
         text += f"  {self.seen_s / took_s:.2f} x real time"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from livecc_hf.cli.model_arguments import load_model_of
 from livecc_hf.cli.status import Status
@@ -44,7 +44,13 @@ def lazy_service(
     )
 
 
-def token_limit(args: argparse.Namespace) -> dict[str, int]:
+class TokenLimit(TypedDict, total=False):
+    """The setting of a server that limits the tokens of a turn."""
+
+    max_new_tokens: int
+
+
+def token_limit(args: argparse.Namespace) -> TokenLimit:
     """Return the setting that allows as many tokens a turn as the arguments ask for; empty if they do not."""
     if args.max_new_tokens is None:
         return {}

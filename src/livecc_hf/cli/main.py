@@ -68,18 +68,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has left. Point standard output elsewhere, or the interpreter's last flush fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-    except (ValueError, OSError, ImportError, RuntimeError, *_library_errors()) as error:
+    except _expected_errors() as error:
         if debug:
             raise
         print(f"livecc: error: {describe(error)}", file=sys.stderr)
         return EXIT_ERROR
 
 
-def _library_errors() -> tuple[type[Exception], ...]:
-    """Return what broken connections to the Hub and weights that cannot be read or written raise."""
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Return what is told in a line; also what broken connections to the Hub, and weights that are damaged, raise."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "safetensors": "SafetensorError"}
     errors = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
-    return tuple(error for error in errors if error is not None)
+    return (ValueError, OSError, ImportError, RuntimeError, *(error for error in errors if error is not None))
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:

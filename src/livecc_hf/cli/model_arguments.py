@@ -12,6 +12,7 @@ from livecc_hf.modeling import StreamOptions
 
 if TYPE_CHECKING:
     from livecc_hf.checkpoints.checkpoint import Checkpoint
+    from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
 
 _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
 
@@ -61,7 +62,9 @@ def check_stream_options(args: argparse.Namespace) -> None:
         raise ValueError(f"{' and '.join(given)}: not with --greedy, which takes the likeliest word; leave one out")
 
 
-def load_model_of(args: argparse.Namespace, status: Status) -> tuple[Any, Any]:
+def load_model_of(
+    args: argparse.Namespace, status: Status
+) -> tuple[LiveCCForConditionalGeneration, StreamingProcessor]:
     """Load the model and its processor, and say which."""
     from livecc_hf.checkpoints.checkpoint import device_notes, open_checkpoint
 

@@ -7,13 +7,14 @@ import difflib
 import importlib
 import re
 import sys
-from collections.abc import Container, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, overload
 
 from livecc_hf.cli.exits import EXIT_ERROR
 from livecc_hf.sources.spec import redact
 
 _ALIKE = 0.7  # how like two words must be for one to be offered for the other, from 0 to 1
+Found = TypeVar("Found")  # what takes the arguments found
 _OVERRIDE = re.compile(r"[\w.:]+=")
 
 
@@ -27,7 +28,18 @@ class OneLineParser(argparse.ArgumentParser):
 
     takes_overrides = False
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    @overload
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: None = None
+    ) -> tuple[argparse.Namespace, list[str]]: ...
+
+    @overload
+    def parse_known_args(self, args: Iterable[str] | None, namespace: Found) -> tuple[Found, list[str]]: ...
+
+    @overload
+    def parse_known_args(self, *, namespace: Found) -> tuple[Found, list[str]]: ...
+
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse, where nothing may be left: argparse would have the parser above a command speak of what is."""
         self._words = list(sys.argv[1:] if args is None else args)
         words = self._overrides_last(self._words) if self.takes_overrides else self._words

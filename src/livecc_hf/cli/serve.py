@@ -96,7 +96,7 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
     given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
     if args.token_file is not None:
         given["token"] = args.token_file.read_text().strip()
-    return settings_from(given | token_limit(args))
+    return settings_from({**given, **token_limit(args)})
 
 
 def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings) -> None:
@@ -110,7 +110,7 @@ def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings)
         )
 
 
-def _ssl_files(args: argparse.Namespace) -> dict[str, str]:
+def _ssl_files(args: argparse.Namespace) -> dict[str, Any]:
     """Return uvicorn's options for TLS; what is wrong with them is told now, not after the model was loaded."""
     if args.ssl_certfile is None:
         if args.ssl_keyfile is not None:
