@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 from livecc_hf import __version__
 from livecc_hf.serve.addresses import network_of
 from livecc_hf.serve.messages import (
+    CLOSE_FAILED,
     PATH,
     SUBPROTOCOL,
     TOKEN_SUBPROTOCOL_PREFIX,
@@ -140,7 +141,7 @@ async def serve_client(service: CommentaryService, websocket: WebSocket) -> None
         service.metrics.refusals.labels(error.code).inc()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
             await websocket.send_text(json.dumps(error_message(error)))
-            await websocket.close(error.close_code, close_reason(error))
+            await websocket.close(error.close_code or CLOSE_FAILED, close_reason(error))
         return
     session = Session(service, websocket, number)
     service.sessions.add(session)

@@ -69,7 +69,7 @@ class ClientStream:
         """Change the query."""
         try:
             self._service.model.check_length(item.query)
-            (self._stream or self._trial).ask(item.query)
+            self._current.ask(item.query)
             self._query = item.query
         except ValueError as error:
             raise ClientError("bad_query", one_line(error)) from None
@@ -96,14 +96,13 @@ class ClientStream:
         count = self._service.metrics.count_frames
         try:
             image, notice = self._fitter.decode(frame.image)
-            prepared = (self._stream or self._trial).prepare(image[None])  # once, for several sampling times
-            if self._stream is None:
-                self._join()
+            prepared = self._current.prepare(image[None])  # once, for several sampling times
+            stream = self._join() if self._stream is None else self._stream
             times_s = self._sampler.times_of(frame.timestamp_s)
             # Before the push: its words may come before this thread continues.
             pushed_s = time.monotonic()
             self._arrivals.extend((time_s, frame.arrived_s, pushed_s) for time_s in times_s)
-            n_dropped = self._stream.push(prepared.expand(len(times_s)), times_s)
+            n_dropped = stream.push(prepared.expand(len(times_s)), times_s)
         except ValueError as error:
             count("bad")
             raise ClientError("bad_frame", one_line(error)) from None
@@ -138,13 +137,25 @@ class ClientStream:
         if self._stream is not None:
             self._stream.leave()
 
-    def _join(self) -> None:
+    @property
+    def _current(self) -> PooledStream | CommentaryStream:
+        """The stream, or before the first frame the one that takes no slot."""
+        stream = self._stream or self._trial
+        if stream is None:
+            raise RuntimeError("the client has not started: call start first")
+        return stream
+
+    def _join(self) -> PooledStream:
+        if self._start is None:
+            raise RuntimeError("the client has not started: call start first")
         try:
-            self._stream = self._service.join(self._start, self._on_segment, self._on_end)
+            stream = self._service.join(self._start, self._on_segment, self._on_end)
         except PoolFullError:
             raise self._service.full() from None
         except PoolStoppedError as error:
             raise ClientError("not_ready", f"{one_line(error)}: try again later", CLOSE_RESTART) from None
+        self._stream = stream  # at once: leaving gives its slot back, whatever comes next
         if self._query is not None:
-            self._stream.ask(self._query)
+            stream.ask(self._query)
         self._trial = None
+        return stream

@@ -86,7 +86,7 @@ class Inbox:
                 "a second: send no more than the model sees, 2 frames a second",
                 CLOSE_POLICY,
             )
-        received = self._unpacked(data) if text is None else read_message(text)
+        received = self._unpacked(data or b"") if text is None else read_message(text)
         if self.is_finishing:
             raise ClientError("finished", "a message after 'finish': nothing may follow it")
         if isinstance(received, Start) == self.has_started:

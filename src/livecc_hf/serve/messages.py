@@ -17,6 +17,8 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.modeling.stream_options import StreamOptions, option_type
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from livecc_hf.modeling import CommentarySegment
     from livecc_hf.serve.settings import ServeSettings
 
@@ -66,19 +68,27 @@ _Text = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
 def _client_field(option: dataclasses.Field) -> tuple[Any, None]:
     """Return type and default of what a client may choose of an option of `StreamOptions`."""
     kind, said = option_type(option), option.metadata
-    bounds = {"gt": said.get("above"), "ge": said.get("from_"), "le": said.get("up_to")}
+    bounds: dict[str, Any] = {"gt": said.get("above"), "ge": said.get("from_"), "le": said.get("up_to")}
     if said["by_client"] is not True:
         bounds = dict(zip(("ge", "le"), said["by_client"], strict=True))
     return Annotated[kind, Field(description=said["help"], **bounds)] | None, None
 
 
-def make_client_options(options: type) -> type[BaseModel]:
+def make_client_options(options: type[DataclassInstance]) -> type[_Message]:
     """Return the model of what a client may choose of `StreamOptions`; what it leaves out is the server's."""
-    chosen = {option.name: _client_field(option) for option in fields(options) if option.metadata["by_client"]}
+    chosen: dict[str, Any] = {
+        option.name: _client_field(option) for option in fields(options) if option.metadata["by_client"]
+    }
     return create_model("ClientOptions", __base__=_Message, **chosen)
 
 
-ClientOptions = make_client_options(StreamOptions)
+if TYPE_CHECKING:
+
+    class ClientOptions(_Message):
+        """What a client may choose; its fields follow from `StreamOptions`."""
+
+else:
+    ClientOptions = make_client_options(StreamOptions)
 
 
 class Start(_Message):

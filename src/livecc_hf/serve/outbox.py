@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocketDisconnect
 
-from livecc_hf.serve.messages import CLOSE_POLICY, ClientError, close_reason
+from livecc_hf.serve.messages import CLOSE_FAILED, CLOSE_POLICY, ClientError, close_reason
 
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
@@ -66,4 +66,4 @@ class Outbox:
         if end is not None:
             with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError, TimeoutError):
                 async with asyncio.timeout(_FAREWELL_S):
-                    await self._websocket.close(end.close_code, close_reason(end))
+                    await self._websocket.close(end.close_code or CLOSE_FAILED, close_reason(end))

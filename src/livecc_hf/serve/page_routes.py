@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
@@ -35,7 +35,7 @@ _HEADERS = {
 class _PageFiles(StaticFiles):
     """Files that browsers ask for again: after an update no page runs with old parts."""
 
-    def file_response(self, *args, **keywords) -> Response:
+    def file_response(self, *args: Any, **keywords: Any) -> Response:
         response = super().file_response(*args, **keywords)
         response.headers.update(_HEADERS)
         return response

@@ -77,7 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
             being sent may take longer.
     """
 
-    def __init__(self, *args, connections: Connections, request_s: float, **keywords):
+    def __init__(self, *args: Any, connections: Connections, request_s: float, **keywords: Any):
         super().__init__(*args, **keywords)
         self._connections, self._request_s = connections, request_s
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._answer = b""  # to a request that is refused and has not come yet
         self._is_refused = self._is_lingering = self._is_late = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: Any) -> None:  # asyncio's or uvloop's
         super().connection_made(transport)
         refusal = self._connections.enter(transport)
         if refusal is not None:
@@ -160,7 +160,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         connections: those of the server.
     """
 
-    def __init__(self, *args, connections: Connections, **keywords):
+    def __init__(self, *args: Any, connections: Connections, **keywords: Any):
         super().__init__(*args, **keywords)
         self._connections = connections
         self._pings = RateLimit(_MAX_PINGS_PER_S)

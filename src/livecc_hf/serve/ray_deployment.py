@@ -120,5 +120,8 @@ def build(args: dict[str, Any]) -> serve.Application:
             "insecure, deployment"
         )
     settings = settings_from(args.get("settings") or {})  # before any replica starts
-    given = {"name": "livecc", "max_ongoing_requests": settings.max_sessions + SPARE_REQUESTS} | deployment
+    given: dict[str, Any] = {
+        "name": "livecc",
+        "max_ongoing_requests": settings.max_sessions + SPARE_REQUESTS,
+    } | deployment
     return serve.deployment(**given)(serve.ingress()(CommentaryDeployment)).bind(**args)

@@ -69,16 +69,22 @@ class ClientFrameSampler:
         if (newest - first) * FRAME_STEP_S > MAX_FILL_S:
             # Where half a turn waits, its other half follows, so that the turns after it are whole seconds again.
             first = newest - (newest - self._n_taken) % TURN_FRAMES
-        return [self._start_s + n * FRAME_STEP_S for n in range(first, newest + 1)]
+        return [self._origin_s + n * FRAME_STEP_S for n in range(first, newest + 1)]
 
     def take(self, times_s: list[float]) -> None:
         """Count sampling times as shown."""
-        self._next_taken = round((times_s[-1] - self._start_s) / FRAME_STEP_S) + 1
+        self._next_taken = round((times_s[-1] - self._origin_s) / FRAME_STEP_S) + 1
         self._n_taken += len(times_s)
+
+    @property
+    def _origin_s(self) -> float:
+        if self._start_s is None:
+            raise RuntimeError("no frame has come yet: ask whether it is wanted first")
+        return self._start_s
 
     def _newest(self, timestamp_s: float) -> int:
         """Return the last sampling time not after a frame."""
-        return int((timestamp_s - self._start_s + _TOLERANCE_S) / FRAME_STEP_S)
+        return int((timestamp_s - self._origin_s + _TOLERANCE_S) / FRAME_STEP_S)
 
 
 class RateLimit:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -53,7 +53,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    service: CommentaryService, has_page: bool = True, clip: Path | None = None, **options
+    service: CommentaryService, has_page: bool = True, clip: Path | None = None, **options: Any
 ) -> uvicorn.Server:
     """Return a server of the application, to run with `server.run(sockets=[...])`.
 
@@ -69,11 +69,20 @@ def make_server(
         settings.max_connections_per_address,
         service.metrics.refusals,
     )
+
+    class Http(HttpProtocol):
+        def __init__(self, *args: Any, **keywords: Any):
+            super().__init__(*args, connections=connections, request_s=settings.start_timeout_s, **keywords)
+
+    class WebSockets(WebSocketProtocol):
+        def __init__(self, *args: Any, **keywords: Any):
+            super().__init__(*args, connections=connections, **keywords)
+
     logging.getLogger("uvicorn.error").addFilter(_is_of_server)
     config = uvicorn.Config(
         create_app(service, has_page, clip),
-        http=functools.partial(HttpProtocol, connections=connections, request_s=settings.start_timeout_s),
-        ws=functools.partial(WebSocketProtocol, connections=connections),
+        http=Http,
+        ws=WebSockets,
         # A frame that is too large is reported and the session continues; only what is larger by far closes it.
         ws_max_size=2 * settings.max_frame_bytes + _SPARE_BYTES,
         ws_ping_interval=settings.ping_timeout_s,

@@ -118,8 +118,8 @@ class CommentaryService:
             self._on_start(failure)
 
     def _make_pool(self) -> CommentaryPool:
-        limits = self.settings.max_sessions, self.settings.overload, self.settings.max_lag_s
-        self.pool = CommentaryPool(*self.model.loaded, *limits)
+        (model, processor), limits = self.model.loaded, self.settings
+        self.pool = CommentaryPool(model, processor, limits.max_sessions, limits.overload, limits.max_lag_s)
         return self.pool
 
     def _running_pool(self) -> CommentaryPool:

@@ -7,7 +7,8 @@ import concurrent.futures
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.websockets import WebSocket
 
@@ -36,6 +37,8 @@ from livecc_hf.utils.text import one_line
 if TYPE_CHECKING:
     from livecc_hf.modeling import CommentarySegment
     from livecc_hf.serve.service import CommentaryService
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ class Session:
         with contextlib.suppress(RuntimeError):  # the threads have stopped, and all streams before them
             await self._in_thread(self._stream.leave)
 
-    async def _guarded(self, party) -> None:
+    async def _guarded(self, party: Callable[[], Awaitable[None]]) -> None:
         """Run a party; a defect in it ends the session, and is logged."""
         try:
             await party()
@@ -254,5 +257,5 @@ class Session:
             self._ended.set_result(end)
             self._inbox.close()
 
-    async def _in_thread(self, function, *args):
+    async def _in_thread(self, function: Callable[..., Result], *args: Any) -> Result:
         return await self._loop.run_in_executor(self._service.threads, function, *args)
