@@ -170,12 +170,9 @@ class CommentaryStream:
         return self.waiting.drop(len(self.waiting))
 
     def finish(self) -> list[CommentarySegment]:
-        """Say what is left to say and close the stream.
+        """Say what is left to say and close the stream; return the last turn, or nothing where no frame was waiting.
 
         An incomplete turn is completed to an even number of frames by repeating its last; it keeps its time label.
-
-        Returns:
-            The last turn, or nothing where no frame was waiting.
 
         Raises:
             StreamFinishedError: if called twice.
