@@ -201,7 +201,8 @@ def row_seconds(recipe: dict[str, Any], model: nn.Module, card: str) -> float:
     n_tokens = TYPICAL_TOKENS if is_full else recipe["max_length"]
     attention = 2 * n.attention_width * n_tokens * n.n_layers
     flops = (4 if is_full else 3) * 2 * n.layers + 4 * attention + n.vision_flops
-    rate = (peak_tflops(card) or 0) * 1e12 * (MFU_FOUR_BIT if recipe.get("load_in_4bit") else MFU)
+    tflops = int(peak_tflops(card) or 0)  # whole ones, as docs/training.md has them
+    rate = tflops * 1e12 * (MFU_FOUR_BIT if recipe.get("load_in_4bit") else MFU)
     return flops * n_tokens / rate
 
 
