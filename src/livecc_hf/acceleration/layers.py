@@ -1,45 +1,41 @@
-"""Qwen2-VL's language model as streams run it on a CPU: its own linear layers and MLPs, with less around each.
+"""A backbone's language model as streams run it on a CPU: its own linear layers and MLPs, with less around each.
 
 A step of a small model spends most of its time between the matrix products: in decorators, in rotations and norms of
 eight operations. And of the last layer a turn needs no more than each stream's last token. Every linear layer and MLP
 is called as a module, so that adapters, hooks and quantisation go on working; a layer of which another part is not
-what it was when this was checked runs by itself, and so does every pass that is not a stream's.
+what it was when this was checked runs by itself, and so does every pass that is not a stream's. Which backbones these
+are is not written here: those whose tiny model gives the same numbers both ways.
 """
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    Qwen2VLAttention,
-    Qwen2VLDecoderLayer,
-    Qwen2VLRMSNorm,
-    Qwen2VLTextModel,
-)
 
 from livecc_hf.modeling.attention import PackedBatch, use_stream_attention
 from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate
 
-# The forward passes that are written out here, as they were when the numbers were compared.
-_FORWARD: dict[type, Callable] = {
-    kind: kind.forward for kind in (Qwen2VLTextModel, Qwen2VLDecoderLayer, Qwen2VLAttention, Qwen2VLRMSNorm)
-}
+# The forward passes of classes that were checked to compute what is written out here.
+_FORWARD: dict[type, Callable] = {}
 
 # What was worked out for passes over the same caches; gone with them.
 _LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()
+_NOT_ASKED = {"input_ids", "inputs_embeds", "attention_mask"}  # whatever they are, they are read or not needed
 _STEPS_AHEAD = 16  # positions of so many steps are turned into angles at once
 
 
 def use_lean_layers(language_model: nn.Module) -> None:
-    """Let Qwen2-VL's language model read streams' tokens with fewer operations; parameters and names stay.
+    """Let a language model read streams' tokens with fewer operations; parameters and names stay.
 
     Nothing is changed where the installed transformers computes something else than what is written out here: the
     numbers of both are compared on a tiny model first.
@@ -47,14 +43,26 @@ def use_lean_layers(language_model: nn.Module) -> None:
     Args:
         language_model: `model.model.language_model`.
     """
-    if type(language_model) is Qwen2VLTextModel and _is_as_checked(language_model) and _computes_the_same():
+    kinds = _kinds(language_model)
+    forwards = tuple(kind.forward for kind in kinds)
+    if kinds and _computes_the_same(kinds, forwards, type(language_model.config)) and _is_as_checked(language_model):
         language_model.forward = types.MethodType(_lean_forward, language_model)  # a copy of the model has its own
 
 
+def _kinds(language_model: nn.Module) -> tuple[type, ...]:
+    """Return the classes of a language model, its layers, their attention and norms; none if it has no such parts."""
+    try:
+        layer = language_model.layers[0]
+        parts = language_model, layer, layer.self_attn, layer.input_layernorm
+    except (AttributeError, IndexError, TypeError):
+        return ()
+    return tuple(type(part) for part in parts)
+
+
 def _lean_forward(
-    model: Qwen2VLTextModel, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
+    model: nn.Module, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
 ) -> BaseModelOutputWithPast:
-    """As `Qwen2VLTextModel.forward`; of a stream's pass only the hidden states that are read are more than zeros."""
+    """As the class's own `forward`; of a stream's pass only the hidden states that are read are more than zeros."""
     if not isinstance(stream_cache, PackedBatch) or arguments or not _takes(model, **keywords):
         if stream_cache is not None:
             keywords["stream_cache"] = stream_cache
@@ -65,18 +73,19 @@ def _lean_forward(
     embeds = keywords.get("inputs_embeds")
     if embeds is None:
         embeds = model.embed_tokens(keywords["input_ids"])
-    hidden = lean.run(embeds, keywords["position_ids"], stream_cache)
+    seen, features = keywords.get("visual_pos_masks"), keywords.get("deepstack_visual_embeds")
+    deep = [] if seen is None or features is None else [(seen[0], of_layer) for of_layer in features]
+    hidden = lean.run(embeds, keywords["position_ids"], stream_cache, deep)
     return BaseModelOutputWithPast(last_hidden_state=hidden[None])
 
 
 def _takes(
-    model: Qwen2VLTextModel,
-    input_ids: torch.Tensor | None = None,
-    inputs_embeds: torch.Tensor | None = None,
+    model: nn.Module,
     position_ids: torch.Tensor | None = None,
-    attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None,
     use_cache: bool | None = None,
+    visual_pos_masks: torch.Tensor | None = None,
+    deepstack_visual_embeds: list[torch.Tensor] | None = None,
     **others: Any,
 ) -> bool:
     """Return whether a pass is like those that streams ask for, and nobody has changed the model's class since."""
@@ -86,17 +95,26 @@ def _takes(
         and position_ids.shape[0] == 3
         and past_key_values is None
         and not use_cache
-        and not any(value is not None for value in others.values())
-        and type(model).forward is _FORWARD[Qwen2VLTextModel]
+        and not any(others[name] is not None for name in others.keys() - _NOT_ASKED)
+        and (_has_deepstack(type(model)) or (visual_pos_masks is None and deepstack_visual_embeds is None))
+        and type(model).forward is _FORWARD[type(model)]
         and not torch.is_autocast_enabled("cpu")
     )
 
 
+@cache
+def _has_deepstack(kind: type) -> bool:
+    """Return whether a class of language models takes features of deeper vision layers (as Qwen3-VL's does)."""
+    return "deepstack_visual_embeds" in inspect.signature(kind.forward).parameters
+
+
 def _is_known(layer: nn.Module) -> bool:
     """Return whether a layer, its attention and its norms are those that are written out here, with no hooks."""
-    if type(layer) is not Qwen2VLDecoderLayer or type(layer.self_attn) is not Qwen2VLAttention:
+    if not _is_as_checked(layer):
         return False
-    parts = layer, layer.self_attn, layer.input_layernorm, layer.post_attention_layernorm
+    attention = layer.self_attn
+    of_heads = [getattr(attention, name) for name in ("q_norm", "k_norm") if hasattr(attention, name)]
+    parts = attention, layer.input_layernorm, layer.post_attention_layernorm, *of_heads
     return all(isinstance(part, nn.Module) and _is_as_checked(part) for part in parts)
 
 
@@ -118,7 +136,7 @@ class _LeanModel:
         model: the language model.
     """
 
-    def __init__(self, model: Qwen2VLTextModel):
+    def __init__(self, model: nn.Module):
         self._layers = [_LeanLayer(layer) if _is_known(layer) else layer for layer in model.layers]
         self._norm = _norm(model.norm)
         self._rotary = model.rotary_emb
@@ -126,22 +144,35 @@ class _LeanModel:
         self._ahead: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
         self._next_positions: list[list[int]] = []
 
-    def run(self, embeds: torch.Tensor, position_ids: torch.Tensor, caches: PackedBatch) -> torch.Tensor:
+    def run(
+        self,
+        embeds: torch.Tensor,
+        position_ids: torch.Tensor,
+        caches: PackedBatch,
+        deep: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
+    ) -> torch.Tensor:
         """Return hidden states (tokens, hidden); zeros for tokens that are not read, where there are such.
 
         Args:
             embeds: (1, tokens, hidden).
             position_ids: (3, 1, tokens).
             caches: of the B streams.
+            deep: for each of the first layers, which tokens get features of the vision tower behind it, (tokens,), and
+                these features.
         """
         hidden, read = embeds[0], caches.last
         is_step = len(hidden) == len(read)
         cos, sin = self._step_tables(embeds, position_ids) if is_step else self._tables(embeds, position_ids)
-        for layer in self._layers[:-1]:
-            hidden = _run(layer, hidden, cos, sin, caches)
         last = self._layers[-1]
-        is_cut = not is_step and isinstance(last, _LeanLayer)  # to the tokens that are read
-        hidden = last(hidden, cos, sin, caches, read) if is_cut else _run(last, hidden, cos, sin, caches)
+        is_cut = not is_step and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)  # to what is read
+        for layer, (seen, features) in itertools.zip_longest(
+            self._layers[: -1 if is_cut else None], deep, fillvalue=(None, None)
+        ):
+            hidden = _run(layer, hidden, cos, sin, caches)
+            if seen is not None:
+                hidden[seen] += features
+        if is_cut:
+            hidden = last(hidden, cos, sin, caches, read)
         hidden = self._norm(hidden)
         return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
 
@@ -165,13 +196,16 @@ class _LeanModel:
 
 
 class _LeanLayer:
-    """`Qwen2VLDecoderLayer.forward` over a row of tokens, by the layer's own linear layers and MLP."""
+    """A decoder layer's `forward` over a row of tokens, by the layer's own linear layers and MLP."""
 
-    def __init__(self, layer: Qwen2VLDecoderLayer):
+    def __init__(self, layer: nn.Module):
         attention = layer.self_attn
         self.index, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
         self.norm, self.mlp_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         self.q, self.k, self.v, self.o = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
+        self.has_head_norms = hasattr(attention, "q_norm")
+        if self.has_head_norms:
+            self.q_norm, self.k_norm = _norm(attention.q_norm), _norm(attention.k_norm)
         self.mlp = layer.mlp
 
     def __call__(
@@ -190,19 +224,33 @@ class _LeanLayer:
             caches: of the streams.
             read: (B,) the tokens whose hidden states are wanted; `None`: all.
         """
-        size, normed = self.size, self.norm(hidden)
-        key, value = self.k(normed), _heads(self.v(normed), size)
+        normed = self.norm(hidden)
+        value = _heads(self.v(normed), self.size)
         if read is None:  # queries and keys turn together
-            turned = rotate(_heads(torch.cat([self.q(normed), key], dim=-1), size), cos, sin)
+            turned = rotate(self._unrotated(normed), cos, sin)
             n_kv_heads = value.shape[1]
             query, key = turned.split_with_sizes([turned.shape[1] - n_kv_heads, n_kv_heads], dim=1)
         else:
-            query = rotate(_heads(self.q(normed[read]), size), cos[read], sin[read])
-            key = rotate(_heads(key, size), cos, sin)
+            query = rotate(self._query(normed[read]), cos[read], sin[read])
+            key = rotate(self._key(normed), cos, sin)
             hidden = hidden[read]
         attended = caches.attend(self.index, query, key, value, self.scale)
         hidden = hidden + self.o(attended.reshape(len(hidden), -1))
         return hidden + self.mlp(self.mlp_norm(hidden))
+
+    def _unrotated(self, normed: torch.Tensor) -> torch.Tensor:
+        """Return queries and keys, (1, heads and key-value heads, tokens, head size)."""
+        if self.has_head_norms:
+            return torch.cat([self._query(normed), self._key(normed)], dim=1)
+        return _heads(torch.cat([self.q(normed), self.k(normed)], dim=-1), self.size)
+
+    def _query(self, normed: torch.Tensor) -> torch.Tensor:
+        query = _heads(self.q(normed), self.size)
+        return self.q_norm(query) if self.has_head_norms else query
+
+    def _key(self, normed: torch.Tensor) -> torch.Tensor:
+        key = _heads(self.k(normed), self.size)
+        return self.k_norm(key) if self.has_head_norms else key
 
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
@@ -229,9 +277,9 @@ def _run(
     )[0]
 
 
-def _norm(norm: Qwen2VLRMSNorm) -> Callable[[torch.Tensor], torch.Tensor]:
+def _norm(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a norm: itself, or in float32 half as many operations."""
-    if type(norm) is not Qwen2VLRMSNorm or not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
+    if not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
         return norm  # which rounds once more in between
     size = norm.weight.shape[0]
     weight, least = norm.weight * size**0.5, torch.tensor((size * norm.variance_epsilon) ** 0.5)
@@ -246,44 +294,67 @@ def _norm(norm: Qwen2VLRMSNorm) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @cache
-def _computes_the_same() -> bool:
-    """Return whether the lean pass gives the numbers of transformers' own, over a turn and a step of two streams."""
+def _computes_the_same(kinds: tuple[type, ...], forwards: tuple[Callable, ...], config_class: type) -> bool:
+    """Return whether the lean pass gives the numbers of the classes' own, over a turn and a step of two streams.
+
+    Args:
+        kinds: of :func:`_kinds`.
+        forwards: their forward passes.
+        config_class: of the language model.
+    """
+    before = dict(_FORWARD)
+    _FORWARD.update(zip(kinds, forwards, strict=True))
     try:
-        model = _tiny_model()
-        passes = ((torch.arange(12) % 7, [7, 5]), (torch.tensor([3, 4]), [1, 1]))
-        found = []
-        with torch.no_grad():
-            for forward in (_FORWARD[Qwen2VLTextModel], _lean_forward):
-                caches = [KVCache(KVCachePool([torch.device("cpu")] * 2)) for _ in range(2)]
-                for ids, lengths in passes:
-                    packed = PackedBatch(caches, lengths)
-                    rows = torch.stack([torch.arange(len(ids)) * step for step in (1, 2, 3)])
-                    hidden = forward(
-                        model,
-                        input_ids=ids[None],
-                        position_ids=rows[:, None],
-                        attention_mask=torch.zeros(1, 1, 1, 1),
-                        use_cache=False,
-                        stream_cache=packed,
-                    ).last_hidden_state[0]
-                    found.append(hidden[packed.last])
-                    packed.advance()
-    except Exception:  # of another release: that one is left alone
-        return False
-    return all(
-        torch.allclose(stock, lean, atol=1e-5, rtol=1e-5) for stock, lean in zip(found[:2], found[2:], strict=True)
-    )
+        model = _tiny_model(kinds[0], config_class)
+        is_same = _kinds(model) == kinds and all(
+            torch.allclose(stock, lean, atol=1e-5, rtol=1e-5)
+            for stock, lean in zip(_passes(model, forwards[0]), _passes(model, _lean_forward), strict=True)
+        )
+    except Exception:  # of another backbone or release: that one is left alone
+        is_same = False
+    if not is_same:
+        _FORWARD.clear()
+        _FORWARD.update(before)
+    return is_same
+
+
+@torch.no_grad()
+def _passes(model: PreTrainedModel, forward: Callable) -> list[torch.Tensor]:
+    """Return the hidden states that are read of a turn, and of a step after it."""
+    deep: dict[str, Any] = {}
+    if _has_deepstack(type(model)):
+        features = torch.linspace(-1, 1, 4 * model.config.hidden_size).view(4, -1)
+        deep = {"visual_pos_masks": torch.arange(12)[None] % 3 == 1, "deepstack_visual_embeds": [features]}
+    caches = [KVCache(KVCachePool([torch.device("cpu")] * 2)) for _ in range(2)]
+    found = []
+    for ids, lengths in ((torch.arange(12) % 7, [7, 5]), (torch.tensor([3, 4]), [1, 1])):
+        packed = PackedBatch(caches, lengths)
+        positions = torch.stack([torch.arange(len(ids)) * step for step in (1, 2, 3)])
+        hidden = forward(
+            model,
+            inputs_embeds=model.embed_tokens(ids[None]),
+            position_ids=positions[:, None],
+            attention_mask=torch.zeros(1, 1, 1, 1),
+            use_cache=False,
+            stream_cache=packed,
+            **deep,
+        ).last_hidden_state[0]
+        found.append(hidden[packed.last])
+        packed.advance()
+        deep = {}
+    return found
 
 
 @torch.inference_mode(False)
-def _tiny_model() -> Qwen2VLTextModel:
-    config = Qwen2VLTextConfig(
+def _tiny_model(kind: type[PreTrainedModel], config_class: type[PreTrainedConfig]) -> PreTrainedModel:
+    config = config_class(
         vocab_size=8,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=8,
         rope_parameters={"rope_type": "default", "rope_theta": 100.0, "mrope_section": [1, 1, 2]},
         pad_token_id=None,
         bos_token_id=None,
@@ -291,7 +362,7 @@ def _tiny_model() -> Qwen2VLTextModel:
     )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
-        model = Qwen2VLTextModel._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
+        model = kind._from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(std=0.3)
