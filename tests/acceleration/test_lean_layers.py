@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from backbones import BACKBONES, write_published
 from pooled import OPTIONS, assert_same
 from torch import nn
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 from livecc_hf.acceleration import layers as lean
+from livecc_hf.checkpoints.checkpoint import open_checkpoint
 from livecc_hf.modeling.generation import generate
 
 
@@ -110,13 +112,33 @@ def test_another_release_is_left_alone(stock, monkeypatch):
     kind = modeling_qwen2_vl.Qwen2VLDecoderLayer
     forward = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, hidden, **keywords: 1.1 * forward(self, hidden, **keywords))
-    monkeypatch.setitem(lean._FORWARD, kind, kind.forward)
-    lean._computes_the_same.cache_clear()
-    try:
-        lean.use_lean_layers(stock.model.language_model)
-    finally:
-        lean._computes_the_same.cache_clear()
+    lean.use_lean_layers(stock.model.language_model)
     assert "forward" not in vars(stock.model.language_model)
+    monkeypatch.undo()
+    lean.use_lean_layers(stock.model.language_model)
+    assert "forward" in vars(stock.model.language_model)
+
+
+def test_what_has_no_such_layers_is_left_alone():
+    other = nn.Sequential(nn.Linear(2, 2))
+    lean.use_lean_layers(other)
+    assert "forward" not in vars(other)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_says_the_same(name, frames, n_lean, tmp_path):
+    checkpoint = open_checkpoint(write_published(name, tmp_path / name), position_scheme="mrope")
+    model, processor = checkpoint.load_base(device="cpu").eval(), checkpoint.load_processor()
+    language_model = model.model.language_model
+    vars(language_model).pop("forward", None)
+    with torch.no_grad():  # or turned by nothing: what was drawn is small
+        for parameter in language_model.parameters():
+            parameter.normal_(std=0.2)
+    expected = said(model, processor, frames[:8])
+    assert not n_lean
+    lean.use_lean_layers(language_model)
+    assert_same(said(model, processor, frames[:8]), expected)
+    assert n_lean
 
 
 def test_other_calls_are_transformers_own(model, stock, n_lean):
