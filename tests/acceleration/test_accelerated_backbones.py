@@ -20,4 +20,4 @@ def test_a_stream_says_the_same(name, load_frames, tmp_path):
     model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
     stream = model.start_stream(processor, OPTIONS)
     assert_same(stream.push(frames), expected)
-    assert len(stream.state.cache.memory.step[1].graphed.graphs) == 1
+    assert len(stream.state.cache.memory.step.graphed.graphs) == 1

@@ -10,11 +10,9 @@ are is not written here: those whose tiny model gives the same numbers both ways
 from __future__ import annotations
 
 import inspect
-import itertools
 import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate
 
 # The forward passes of classes that were checked to compute what is written out here.
 _FORWARD: dict[type, Callable] = {}
+_CHECKED: dict[tuple[Callable, ...], bool] = {}  # whether they were, by forward passes
 
 # What was worked out for passes over the same caches; gone with them.
 _LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()
@@ -34,7 +33,7 @@ _NOT_ASKED = {"input_ids", "inputs_embeds", "attention_mask"}  # whatever they a
 _STEPS_AHEAD = 16  # positions of so many steps are turned into angles at once
 
 
-def use_lean_layers(language_model: nn.Module) -> None:
+def use_lean_layers(language_model: Any) -> None:
     """Let a language model read streams' tokens with fewer operations; parameters and names stay.
 
     Nothing is changed where the installed transformers computes something else than what is written out here: the
@@ -49,7 +48,7 @@ def use_lean_layers(language_model: nn.Module) -> None:
         language_model.forward = types.MethodType(_lean_forward, language_model)  # a copy of the model has its own
 
 
-def _kinds(language_model: nn.Module) -> tuple[type, ...]:
+def _kinds(language_model: Any) -> tuple[Any, ...]:
     """Return the classes of a language model, its layers, their attention and norms; none if it has no such parts."""
     try:
         layer = language_model.layers[0]
@@ -60,7 +59,7 @@ def _kinds(language_model: nn.Module) -> tuple[type, ...]:
 
 
 def _lean_forward(
-    model: nn.Module, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
+    model: Any, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
 ) -> BaseModelOutputWithPast:
     """As the class's own `forward`; of a stream's pass only the hidden states that are read are more than zeros."""
     if not isinstance(stream_cache, PackedBatch) or arguments or not _takes(model, **keywords):
@@ -96,19 +95,18 @@ def _takes(
         and past_key_values is None
         and not use_cache
         and not any(others[name] is not None for name in others.keys() - _NOT_ASKED)
-        and (_has_deepstack(type(model)) or (visual_pos_masks is None and deepstack_visual_embeds is None))
+        and ((visual_pos_masks is None and deepstack_visual_embeds is None) or _has_deepstack(type(model)))
         and type(model).forward is _FORWARD[type(model)]
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-@cache
-def _has_deepstack(kind: type) -> bool:
+def _has_deepstack(kind: Any) -> bool:
     """Return whether a class of language models takes features of deeper vision layers (as Qwen3-VL's does)."""
     return "deepstack_visual_embeds" in inspect.signature(kind.forward).parameters
 
 
-def _is_known(layer: nn.Module) -> bool:
+def _is_known(layer: Any) -> bool:
     """Return whether a layer, its attention and its norms are those that are written out here, with no hooks."""
     if not _is_as_checked(layer):
         return False
@@ -120,7 +118,7 @@ def _is_known(layer: nn.Module) -> bool:
 
 def _is_as_checked(module: nn.Module) -> bool:
     """Return whether calling a module is its class's forward pass, as it was when it was checked."""
-    kind = type(module)
+    kind: Any = type(module)
     return kind.forward is _FORWARD.get(kind) and not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -136,7 +134,7 @@ class _LeanModel:
         model: the language model.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):
         self._layers = [_LeanLayer(layer) if _is_known(layer) else layer for layer in model.layers]
         self._norm = _norm(model.norm)
         self._rotary = model.rotary_emb
@@ -165,11 +163,10 @@ class _LeanModel:
         cos, sin = self._step_tables(embeds, position_ids) if is_step else self._tables(embeds, position_ids)
         last = self._layers[-1]
         is_cut = not is_step and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)  # to what is read
-        for layer, (seen, features) in itertools.zip_longest(
-            self._layers[: -1 if is_cut else None], deep, fillvalue=(None, None)
-        ):
+        for index, layer in enumerate(self._layers[:-1] if is_cut else self._layers):
             hidden = _run(layer, hidden, cos, sin, caches)
-            if seen is not None:
+            if index < len(deep):
+                seen, features = deep[index]
                 hidden[seen] += features
         if is_cut:
             hidden = last(hidden, cos, sin, caches, read)
@@ -198,7 +195,7 @@ class _LeanModel:
 class _LeanLayer:
     """A decoder layer's `forward` over a row of tokens, by the layer's own linear layers and MLP."""
 
-    def __init__(self, layer: nn.Module):
+    def __init__(self, layer: Any):
         attention = layer.self_attn
         self.index, self.size, self.scale = attention.layer_idx, attention.head_dim, attention.scaling
         self.norm, self.mlp_norm = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
@@ -277,7 +274,7 @@ def _run(
     )[0]
 
 
-def _norm(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+def _norm(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what applies a norm: itself, or in float32 half as many operations."""
     if not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
         return norm  # which rounds once more in between
@@ -293,8 +290,9 @@ def _norm(norm: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     return normed
 
 
-@cache
-def _computes_the_same(kinds: tuple[type, ...], forwards: tuple[Callable, ...], config_class: type) -> bool:
+def _computes_the_same(
+    kinds: tuple[type, ...], forwards: tuple[Callable, ...], config_class: type[PreTrainedConfig]
+) -> bool:
     """Return whether the lean pass gives the numbers of the classes' own, over a turn and a step of two streams.
 
     Args:
@@ -302,6 +300,8 @@ def _computes_the_same(kinds: tuple[type, ...], forwards: tuple[Callable, ...], 
         forwards: their forward passes.
         config_class: of the language model.
     """
+    if forwards in _CHECKED:
+        return _CHECKED[forwards]
     before = dict(_FORWARD)
     _FORWARD.update(zip(kinds, forwards, strict=True))
     try:
@@ -315,6 +315,7 @@ def _computes_the_same(kinds: tuple[type, ...], forwards: tuple[Callable, ...], 
     if not is_same:
         _FORWARD.clear()
         _FORWARD.update(before)
+    _CHECKED[forwards] = is_same
     return is_same
 
 
