@@ -51,7 +51,7 @@ class LiveCCConfig(Qwen2VLConfig):
             turn; `None`: the language model's `eos_token_id`.
 
     Raises:
-        ValueError: if the backbone is unknown, or does not know the `position_scheme`.
+        ValueError: if the backbone is unknown, has patches of another size, or does not know the `position_scheme`.
     """
 
     model_type = "livecc"
@@ -65,6 +65,7 @@ class LiveCCConfig(Qwen2VLConfig):
         if self.backbone != DEFAULT_BACKBONE:  # Qwen2-VL's is the base class
             kwargs = self._take_from_backbone(kwargs)
         super().__post_init__(**kwargs)
+        self._check_patches()
         self.check_scheme()
 
     def _take_from_backbone(self, values: dict) -> dict:
@@ -79,6 +80,15 @@ class LiveCCConfig(Qwen2VLConfig):
     def find_backbone(self) -> Backbone:
         """Return what differs between backbones, for this one."""
         return find_backbone(self.backbone)
+
+    def _check_patches(self) -> None:
+        expected = self.find_backbone().patch_size
+        given = getattr(self.vision_config, "patch_size", expected)
+        if given != expected:
+            raise ValueError(
+                f"vision_config.patch_size is {given!r:.80}, but a {self.backbone} has patches of {expected} pixels: "
+                "take the config.json that was published with the weights"
+            )
 
     def check_scheme(self) -> None:
         """Raise `ValueError` if the position scheme is unknown, or its backbone cannot run with it."""

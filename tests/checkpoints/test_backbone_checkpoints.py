@@ -1,12 +1,14 @@
 """Published checkpoints of every backbone convert and load; others are refused in words."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from backbones import BACKBONES, write_published
 from PIL import Image
 
+from livecc_hf.checkpoints.checkpoint import open_checkpoint
 from livecc_hf.checkpoints.convert import convert_checkpoint
 from livecc_hf.checkpoints.errors import ModelLoadError
 from livecc_hf.checkpoints.loading import load_model, load_model_and_processor, load_processor
@@ -38,6 +40,39 @@ def test_a_scheme_that_the_backbone_does_not_know_is_refused(published):
     with pytest.raises(ModelLoadError, match=f"'sequential' is only for qwen2_vl.*{name}: expected 'mrope'"):
         load_model(source, position_scheme="sequential")
     assert load_model(source)[1].notes == []  # nothing is assumed: there is one
+
+
+def changed(source, folder, **values):
+    """Copy a checkpoint, with other values in parts of its config; return the copy."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for part, value in values.items():
+        config[part].update(value)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_config_that_does_not_fit_is_one_clear_error(tmp_path):
+    source = write_published("qwen3_vl", tmp_path / "whole")
+    patches = changed(source, tmp_path / "patches", vision_config={"patch_size": 14})
+    with pytest.raises(ModelLoadError, match=r"vision_config\.patch_size is 14, but a qwen3_vl has patches of 16"):
+        load_model(patches)
+    wide = changed(source, tmp_path / "wide", text_config={"intermediate_size": 100})
+    with pytest.raises(ModelLoadError, match="9 weights are mismatched, such as .*mlp"):
+        load_model(wide)
+    with pytest.raises(ModelLoadError, match=r"/whole: position_scheme='sequential' is only for qwen2_vl"):
+        load_model(source, position_scheme="sequential")
+
+
+def test_an_adapter_is_put_on_its_own_backbone_only(tmp_path):
+    own, other = (write_published(name, tmp_path / name) for name in ("qwen3_vl", "qwen2_5_vl"))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(own), "peft_type": "LORA"}))
+    (adapter / "config.json").write_text(json.dumps({"model_type": "livecc", "backbone": "qwen3_vl"}))
+    assert open_checkpoint(adapter).config.backbone == "qwen3_vl"
+    with pytest.raises(ModelLoadError, match=r"adapter was trained on a qwen3_vl, but .*/qwen2_5_vl is a qwen2_5_vl"):
+        open_checkpoint(adapter, base=other)
 
 
 def test_streamingvlms_layout_converts_in_its_grammar(tmp_path):

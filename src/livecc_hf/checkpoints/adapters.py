@@ -33,6 +33,7 @@ class AdapterInfo:
         base_revision: the base's revision on the Hub; `None`: its newest.
         position_scheme: the scheme it was trained in; `None` if it was saved without one.
         has_processor: whether the processor's files stand beside it.
+        backbone: of the model it was trained on; `None` if it was saved without.
     """
 
     source: str
@@ -40,6 +41,7 @@ class AdapterInfo:
     base_revision: str | None
     position_scheme: str | None
     has_processor: bool
+    backbone: str | None = None
 
 
 def find_adapter(source: str) -> str | None:
@@ -76,6 +78,7 @@ def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
         base_revision=values.get("revision"),
         position_scheme=config.get("position_scheme"),
         has_processor=any(find_file(source, name) for name in _PROCESSOR_FILES),
+        backbone=config.get("backbone"),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..acceleration import accelerate
 from ..modeling import LiveCCConfig, LiveCCForConditionalGeneration, StreamingProcessor
+from ..modeling.backbones import backbone_of_values
 from ..modeling.grammar import find_grammar
 from ..utils.text import one_line
 from ..video.ahead import read_file
@@ -164,6 +165,7 @@ class Checkpoint:
                 expand_home(self.base),
                 config=config or self.config,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 **options,
                 **_revision(self.revision),
             )
@@ -215,8 +217,19 @@ def open_checkpoint(
     values = _read_values(adapter, whole, revision)
     if adapter is None and base is not None:
         raise ModelLoadError(f"{source} is a whole model and not an adapter: leave out base / --base {base}")
+    if adapter is not None and adapter.backbone not in (None, found := backbone_of_values(values)):
+        raise ModelLoadError(
+            f"{adapter.source} was trained on a {adapter.backbone}, but {whole} is a {found}: give the base model that "
+            "it was trained on with base / --base"
+        )
     own_scheme, is_guessed, notes = _own_scheme(values, adapter, whole, position_scheme)
-    config = make_config(whole, values | {"position_scheme": position_scheme or own_scheme})
+    config = make_config(whole, values | {"position_scheme": own_scheme})
+    if position_scheme is not None:
+        config.position_scheme = position_scheme
+        try:
+            config.check_scheme()
+        except ValueError as error:
+            raise ModelLoadError(f"{whole}: {error}") from None
     if grammar is None and is_published(values) and (grammar := published_grammar(whole, values)) is not None:
         notes.append(f"{whole} is a published checkpoint: assuming grammar '{grammar}'")
     return Checkpoint(source, adapter, whole, revision, config, own_scheme, is_guessed, tuple(notes), grammar)
