@@ -8,9 +8,10 @@ import html
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from livecc_hf.data.media.clip_frames import plan_frame_size
@@ -24,6 +25,7 @@ from livecc_hf.modeling.stream_options import StreamOptions
 if TYPE_CHECKING:
     from livecc_hf.data.dataset import TrainingData
     from livecc_hf.data.samples.narration import NarratedClip
+    from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 logger = logging.getLogger(__name__)
@@ -163,25 +165,28 @@ class LiveCommentaryCallback(TrainerCallback):
                 break
         if not clips:
             return None
-        limits = {"min_pixels": data.options.min_pixels, "max_pixels": data.options.max_pixels}
-        return cls(clips, data.processor, trainer, options=StreamOptions(max_new_tokens=32, **limits))
+        limits = data.options.min_pixels, data.options.max_pixels
+        options = StreamOptions(max_new_tokens=32, min_pixels=limits[0], max_pixels=limits[1])
+        return cls(clips, data.processor, trainer, options=options)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Comment, unless `every_steps` is set."""
         if self.every_steps is None:
             self._run(args, state, kwargs.get("model"))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Comment where `every_steps` divides the step."""
         if self.every_steps is not None and state.global_step % self.every_steps == 0:
             self._run(args, state, kwargs.get("model"))
 
-    def _run(self, args: TrainingArguments, state: TrainerState, model) -> None:
+    def _run(self, args: TrainingArguments, state: TrainerState, model: nn.Module | None) -> None:
         if not state.is_world_process_zero:
             return
         try:
             # The trainer's own, where it is known: it is the one that says how the model is spread.
             model = self._trainer.model if self._trainer is not None else model
+            if model is None:
+                raise ValueError("the trainer hands over no model")
             if spread := spread_by(model):
                 self._warn(
                     f"no live commentary: {spread} spreads the model over the processes, and the main process cannot "
@@ -251,7 +256,7 @@ def _as_row(clip: GroundTruthClip, turns: Sequence[CommentedTurn]) -> Commentary
 
 
 def comment(
-    model,
+    model: LiveCCForConditionalGeneration,
     processor: StreamingProcessor,
     clip: GroundTruthClip,
     options: StreamOptions | None = None,
@@ -300,7 +305,8 @@ def _sized(
     if clip.is_resized:
         return dataclasses.replace(options, do_resize=False)
     limits = options.min_pixels, options.max_pixels
-    size = plan_frame_size(*clip.frames.shape[-2:], n_frames, processor.video_processor, *limits)
+    height_px, width_px = clip.frames.shape[-2:]
+    size = plan_frame_size(height_px, width_px, n_frames, processor.video_processor, *limits)
     return dataclasses.replace(options, min_pixels=size.min_pixels, max_pixels=size.max_pixels)
 
 
@@ -319,7 +325,7 @@ def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left
     return "\n".join(lines)
 
 
-def spread_by(model) -> str | None:
+def spread_by(model: nn.Module) -> str | None:
     """Return what spreads a model's parameters over processes so that one alone cannot run it; `None` if nothing."""
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
@@ -335,7 +341,7 @@ def spread_by(model) -> str | None:
     return None
 
 
-def _streaming_model(model):
+def _streaming_model(model: nn.Module) -> LiveCCForConditionalGeneration:
     """Return the `LiveCCForConditionalGeneration` inside the trainer's model; adapters stay in its layers.
 
     Raises:
@@ -343,16 +349,16 @@ def _streaming_model(model):
     """
     from accelerate.utils import extract_model_from_parallel
 
-    model = extract_model_from_parallel(model, keep_torch_compile=False)
-    if hasattr(type(model), "get_base_model"):  # peft: it passes attributes on, so its type is asked
-        model = model.get_base_model()
-    if not hasattr(type(model), "stream_generate"):
-        raise ValueError(f"the model is a {type(model).__name__}: expected a LiveCCForConditionalGeneration")
-    return model
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
+    if hasattr(type(inner), "get_base_model"):  # peft: it passes attributes on, so its type is asked
+        inner = inner.get_base_model()
+    if not hasattr(type(inner), "stream_generate"):
+        raise ValueError(f"the model is a {type(inner).__name__}: expected a LiveCCForConditionalGeneration")
+    return inner
 
 
 @contextlib.contextmanager
-def _evaluation_mode(model) -> Iterator[None]:
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switch dropout off, and give every module its own mode back, frozen parts too."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -363,7 +369,9 @@ def _evaluation_mode(model) -> Iterator[None]:
             module.training = mode
 
 
-def _autocast(model, args: TrainingArguments | None):
+def _autocast(
+    model: LiveCCForConditionalGeneration, args: TrainingArguments | None
+) -> contextlib.AbstractContextManager[Any]:
     """Run in the trainer's precision; the wrapper that does it in training is not around the inner model."""
     dtype = torch.bfloat16 if getattr(args, "bf16", False) else torch.float16 if getattr(args, "fp16", False) else None
     if dtype is None:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _ITERATION = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon authors
 _N_ITERATIONS = 5
@@ -32,7 +36,7 @@ class MuonAdamW(torch.optim.Optimizer):
         ValueError: if a Muon group holds a parameter with fewer than two dimensions.
     """
 
-    def __init__(self, params: Iterable[dict], lr: float = 1e-3, weight_decay: float = 0.0):
+    def __init__(self, params: Iterable[dict[str, Any]], lr: float = 1e-3, weight_decay: float = 0.0):
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -49,29 +53,36 @@ class MuonAdamW(torch.optim.Optimizer):
                     f"Muon needs matrices but got a parameter of shape {shapes[0]}; put it in a group without muon=True"
                 )
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable | None = None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Take one step; return the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
+            params = [(p, p.grad) for p in group["params"] if p.grad is not None]
             if params and group["muon"]:
                 self._muon(group, params)
             elif params:
                 self._adamw(group, params)
         return loss
 
-    def _muon(self, group: dict, params: list[torch.Tensor]) -> None:
-        stacks = defaultdict(list)
-        for p in params:
+    def _muon(self, group: dict[str, Any], params: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Take a step of parameters, each with its gradient."""
+        stacks: defaultdict[torch.Size, list[tuple[torch.Tensor, torch.Tensor, bool]]] = defaultdict(list)
+        for p, gradient in params:
             state = self.state[p]
             if not state:
                 state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-            update = p.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+            state["momentum"].lerp_(gradient, 1 - group["momentum"])
+            update = gradient.lerp(state["momentum"], group["momentum"]).flatten(1)
             is_tall = update.shape[0] > update.shape[1]
             stacks[(update.mT if is_tall else update).shape].append((p, update, is_tall))
         for stack in stacks.values():
@@ -82,17 +93,18 @@ class MuonAdamW(torch.optim.Optimizer):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(direction.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * scale)
 
-    def _adamw(self, group: dict, params: list[torch.Tensor]) -> None:
-        for p in params:
+    def _adamw(self, group: dict[str, Any], params: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Take a step of parameters, each with its gradient."""
+        for p, _ in params:
             state = self.state[p]
             if not state:
                 state["step"] = torch.tensor(0.0)
                 state["exp_avg"] = torch.zeros_like(p)
                 state["exp_avg_sq"] = torch.zeros_like(p)
-        states = [self.state[p] for p in params]
+        states = [self.state[p] for p, _ in params]
         adamw(
-            params,
-            [p.grad for p in params],
+            [p for p, _ in params],
+            [gradient for _, gradient in params],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -122,8 +134,8 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def muon_groups(
-    model: nn.Module, muon_learning_rate: float, learning_rate: float, weight_decay: float = 0.0
-) -> list[dict]:
+    model: PreTrainedModel, muon_learning_rate: float, learning_rate: float, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
     """Split a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
 
     Embeddings and the output head are matrices whose rows are separate things (tokens), so they go to
@@ -135,7 +147,8 @@ def muon_groups(
         if module is not None
         for parameter in module.parameters()
     }
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim >= 2 and id(parameter) not in rows

@@ -67,7 +67,8 @@ def train(recipe: Recipe) -> None:
         logger.warning("%s has no %s: that its data are these cannot be checked", checkpoint, RUN_STATE_FILE)
     with explained_memory_errors(recipe):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.ledger.check_end()
+    if trainer.ledger is not None:
+        trainer.ledger.check_end()
     trainer.save_model(trainer.args.output_dir)
     if trainer.is_world_process_zero():
         logger.info("saved model and processor to %s", trainer.args.output_dir)
@@ -133,15 +134,15 @@ def start_from(recipe: Recipe) -> Path | None:
                 "or give another output_dir"
             )
         return None
-    checkpoint = last_whole_checkpoint(training.output_dir)
+    newest = last_whole_checkpoint(training.output_dir)
     with training.main_process_first(desc="removing half-written checkpoints"):
         if training.should_save:
             remove_partial(training.output_dir)
-    if checkpoint is None:
+    if newest is None:
         logger.warning("nothing to resume in %s: starting from the beginning", training.output_dir)
     else:
-        check_files(checkpoint, read_run_state(checkpoint))
-    return checkpoint
+        check_files(newest, read_run_state(newest))
+    return newest
 
 
 if __name__ == "__main__":

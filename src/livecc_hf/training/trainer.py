@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import PushInProgress
@@ -26,6 +27,8 @@ from .token_means import TokenMeans
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch.utils.data import DataLoader, Dataset
 
     from livecc_hf.data.batches.loader import SkippedSample
 
@@ -47,6 +50,9 @@ class LiveCCTrainer(SFTTrainer):
         **keywords: as `SFTTrainer`.
     """
 
+    data_collator: BatchLoader
+    push_in_progress: PushInProgress | None
+
     def __init__(
         self,
         *,
@@ -55,7 +61,7 @@ class LiveCCTrainer(SFTTrainer):
         finish_save: Callable[[str | Path], None] | None = None,
         held_out_loader: BatchLoader | None = None,
         hub: RunPush | None = None,
-        **keywords,
+        **keywords: Any,
     ):
         self._hub = hub
         if held_out_loader is not None:
@@ -68,7 +74,8 @@ class LiveCCTrainer(SFTTrainer):
         self._unusable_held_out: set[int] = set()
         self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log, and of this evaluation
         self._trained = TokenMeans()  # since the run began or was resumed
-        self._shown_s, self._shown_from_step = 0, None  # of video, on this process, since that step
+        self._shown_s: torch.Tensor | float = 0.0  # of video, on this process, since that step
+        self._shown_from_step: int | None = None
 
     @property
     def global_batch(self) -> int:
@@ -100,7 +107,7 @@ class LiveCCTrainer(SFTTrainer):
             if self.is_world_process_zero():
                 self.ledger.forget_after(state.step)
 
-    def get_eval_dataloader(self, eval_dataset=None):
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As the base class, with the held-out data's own loader."""
         if self._held_out_loader is None:
             return super().get_eval_dataloader(eval_dataset)
@@ -127,7 +134,13 @@ class LiveCCTrainer(SFTTrainer):
             self.ledger.count(*self.accelerator.reduce(counts, "sum").tolist())
         return batches, num_items
 
-    def compute_loss(self, model, inputs, return_outputs: bool = False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """As the base class, with the head applied at supervised positions only, on any device."""
         inputs = normalise_pixels(inputs, self.processing_class.video_processor)
         note = inputs.pop(BOOKKEEPING, {})
@@ -139,9 +152,9 @@ class LiveCCTrainer(SFTTrainer):
         if not n_targets:
             kept[0, 0] = True  # a row without a supervised token still takes part in the step
         inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept, **sample_lengths(self.model, inputs)}
-        recorded = []
+        recorded: list[Any] = []
 
-        def recording(**keywords):
+        def recording(**keywords: Any) -> Any:
             recorded.append(model(**keywords))
             return recorded[-1]
 
@@ -158,7 +171,14 @@ class LiveCCTrainer(SFTTrainer):
             self._count_packed_tokens(inputs)
         return result
 
-    def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None, **keywords):
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        **keywords: Any,
+    ) -> EvalLoopOutput:
         """As the base class; means are those of a supervised token over the whole set, and of a spoken word.
 
         Raises:
@@ -192,19 +212,19 @@ class LiveCCTrainer(SFTTrainer):
                 logs["train_loss"] = means["loss"]
         super().log(logs, start_time)
 
-    def _run_epoch(self, *args, **keywords) -> None:
+    def _run_epoch(self, *args: Any, **keywords: Any) -> None:
         """As the base class, which takes a step before it looks whether there is one left to take."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **keywords)
 
-    def create_model_card(self, *args, **keywords) -> None:
+    def create_model_card(self, *args: Any, **keywords: Any) -> None:
         """As the base class, but a card of ours, which says how to use the model, is written with its files."""
         if self._finish_save is None:
             super().create_model_card(*args, **keywords)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the base class; the folder is then made complete (card, code, adapter's config and processor)."""
         with kept_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
             super().save_model(output_dir, _internal_call=True)  # it would push what is not complete
@@ -221,14 +241,14 @@ class LiveCCTrainer(SFTTrainer):
             self.hub_model_id = self._hub.prepare()
             self.push_in_progress = None
 
-    def push_to_hub(self, commit_message: str | None = "End of training", *args, **keywords):
+    def push_to_hub(self, commit_message: str | None = "End of training", *args: Any, **keywords: Any) -> Any:
         """As the base class, with the folder checked, our card, and what arrived verified."""
         if self._hub is None:
             return super().push_to_hub(commit_message, *args, **keywords)
         self.save_model(_internal_call=True)
         return self._push_saved(commit_message or "End of training")
 
-    def _push_saved(self, message: str):
+    def _push_saved(self, message: str) -> Any:
         """Send the output folder, on one process."""
         if not self.is_world_process_zero():
             return None
@@ -246,27 +266,28 @@ class LiveCCTrainer(SFTTrainer):
         """Begin to send a checkpoint, unless the one before is still on its way."""
         if self._hub is None or not self.is_world_process_zero():
             return
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if not busy or self.args.hub_always_push:
+        before = self.push_in_progress
+        running = before.jobs if before is not None and not before.is_done() else []
+        if not running or self.args.hub_always_push:
             jobs = self._hub.push_checkpoint(checkpoint, self.state.global_step)
-            self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else ()), *jobs])
+            self.push_in_progress = PushInProgress([*running, *jobs])
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """As the base class; damage is one error that says what to do."""
         with explained_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As the base class; damage is one error that says what to do."""
         with explained_damage(checkpoint or "", "optimizer*", "scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _load_rng_state(self, checkpoint):
+    def _load_rng_state(self, checkpoint: str | None) -> None:
         """As the base class; damage is one error that says what to do."""
         with explained_damage(checkpoint or "", "rng_state*.pth"):
             super()._load_rng_state(checkpoint)
 
-    def _save_checkpoint(self, model, trial):
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save; an older checkpoint is deleted only once every process has written its part of the new one."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -287,7 +308,14 @@ class LiveCCTrainer(SFTTrainer):
             best = self.state.best_model_checkpoint
             rotate_checkpoints(run_dir, limit, best_model_checkpoint=best, use_mtime=False)
 
-    def _measure(self, loss: torch.Tensor, outputs, n_targets: int, num_items, note: dict[str, Any]) -> None:
+    def _measure(
+        self,
+        loss: torch.Tensor,
+        outputs: Any,
+        n_targets: int,
+        num_items: torch.Tensor | int | None,
+        note: dict[str, Any],
+    ) -> None:
         """Add a batch to what is measured; `loss` is what the base class made of `num_items` tokens."""
         if self.model.training:
             if num_items is None:

@@ -15,6 +15,8 @@ from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START
 
 if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
+
     from livecc_hf.data.samples.sample import Sample
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
@@ -230,8 +232,8 @@ def _listed(numbers: list[int]) -> str:
     return (", ".join(map(str, numbers[:20])) or "none") + more
 
 
-def _token(token_id, processor: StreamingProcessor) -> str:
-    token_id = int(token_id)
+def _token(token: torch.Tensor, processor: StreamingProcessor) -> str:
+    token_id = int(token)
     if not 0 <= token_id < len(processor.tokenizer):
         return f"{token_id} (no token)"
     return f"{token_id} {processor.tokenizer.decode([token_id])!r}"
@@ -242,7 +244,7 @@ def _token_kinds(ids: torch.Tensor, processor: StreamingProcessor) -> torch.Tens
     return (ids == processor.image_token_id).long() + 2 * (ids == processor.video_token_id).long()
 
 
-def _maker(processor: StreamingProcessor, kind: str):
+def _maker(processor: StreamingProcessor, kind: str) -> BaseImageProcessor:
     return processor.video_processor if kind == "video" else processor.image_processor
 
 
@@ -291,6 +293,10 @@ def _join_blocks(message: Message) -> None:
         if isinstance(parts[-1], TextRun):
             parts.pop()
         t, h, w = last.grid_thw
-        more = {"grid_thw": (t + part.grid_thw[0], h, w), "n_tokens": last.n_tokens + part.n_tokens}
-        parts[-1] = replace(last, n_frames=last.n_frames + part.n_frames, **more)
+        parts[-1] = replace(
+            last,
+            grid_thw=(t + part.grid_thw[0], h, w),
+            n_tokens=last.n_tokens + part.n_tokens,
+            n_frames=last.n_frames + part.n_frames,
+        )
     message.parts = parts

@@ -8,7 +8,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
@@ -20,6 +20,7 @@ from .reading import Media, Message, SampleTurn, TextRun, read_messages, sample_
 
 if TYPE_CHECKING:
     from PIL import Image
+    from transformers import BaseImageProcessor
 
     from livecc_hf.data.samples.sample import Sample
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
@@ -109,17 +110,19 @@ def inspect_samples(
     Raises:
         ValueError: if there is no sample.
     """
-    blocks, sections, summary = [LEGEND], [], _Summary()
+    blocks, summary = [LEGEND], _Summary()
+    sections: list[SheetSection] = []
     for number, (origin, sample) in enumerate(samples):
         if isinstance(sample, UnusableSample):
             title = f"{origin}: UNUSABLE, {sample.reason} ({REASONS[sample.reason]})"
             blocks.append("\n".join(_wrapped(f"{title}: {sample}", width, "", "  ")))
-            section = SheetSection(title, text=str(sample))
+            if number < SHEET_SAMPLES:
+                sections.append(SheetSection(title, text=str(sample)))
         else:
             blocks.append(describe_sample(sample, processor, origin, width, bold))
-            section = _section(origin, sample, processor) if number < SHEET_SAMPLES else None
+            if number < SHEET_SAMPLES:
+                sections.append(_section(origin, sample, processor))
         summary.add(sample, processor)
-        sections += [section] if number < SHEET_SAMPLES else []
     if not sections:
         raise ValueError("got no samples to inspect: the dataset is empty")
     path = Path(out_png)
@@ -129,7 +132,9 @@ def inspect_samples(
     return "\n\n".join([*blocks, summary.text(), f"contact sheet: {path}{shown}"])
 
 
-def patches_to_frames(patches: torch.Tensor, grid_thw: Sequence[int] | torch.Tensor, video_processor) -> torch.Tensor:
+def patches_to_frames(
+    patches: torch.Tensor, grid_thw: Sequence[int] | torch.Tensor, video_processor: BaseImageProcessor
+) -> torch.Tensor:
     """Rebuild frames from what the vision tower gets: the inverse of `LiveCCVideoProcessor.frames_to_patches`.
 
     Args:
@@ -202,7 +207,7 @@ def _message_lines(message: Message, width: int) -> list[str]:
 
 
 def _run_lines(runs: Sequence[TextRun], width: int, start: str, indent: str) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for run in runs:
         text = f"{_OPEN}{run.shown}{_CLOSE}" if run.is_supervised else run.shown
         lines += _wrapped(text, width, indent if lines else start, indent)
@@ -211,7 +216,8 @@ def _run_lines(runs: Sequence[TextRun], width: int, start: str, indent: str) -> 
 
 def _wrapped(text: str, width: int, start: str, indent: str) -> list[str]:
     """Wrap every line of a text; at least 30 characters stay for it."""
-    width, lines = max(width, len(indent) + 30), []
+    width = max(width, len(indent) + 30)
+    lines: list[str] = []
     for line in text.split("\n"):
         first = indent if lines else start
         lines += textwrap.wrap(line, width, initial_indent=first, subsequent_indent=indent) or [first.rstrip()]
@@ -222,11 +228,23 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+class _CellOptions(TypedDict, total=False):
+    """What a `SheetCell` shows with a frame."""
+
+    time_s: float
+    text: str
+    note: str
+    label: str
+
+
 class _Summary:
     """Counts over the samples seen."""
 
     def __init__(self):
-        self.n_samples, self.reasons, self.totals, self.n_tokens = 0, Counter(), Counter(), []
+        self.n_samples = 0
+        self.reasons: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        self.n_tokens: list[int] = []
 
     def add(self, sample: Sample | UnusableSample, processor: StreamingProcessor) -> None:
         self.n_samples += 1
@@ -270,7 +288,9 @@ class _Summary:
 
 def _section(origin: str, sample: Sample, processor: StreamingProcessor) -> SheetSection:
     """Return a sample's part of the sheet."""
-    messages, shown, texts = read_messages(sample, processor), [], []
+    messages = read_messages(sample, processor)
+    shown: list[tuple[int, Media, int, _CellOptions]] = []  # number in the sample, medium, index in it
+    texts: list[str] = []
     n_frames, at = 0, 0
     while at < len(messages):
         turn = turn_of(messages, at, processor)
@@ -290,8 +310,8 @@ def _section(origin: str, sample: Sample, processor: StreamingProcessor) -> Shee
     cells, next_number = [], 0
     for number, media, index, options in shown:
         gap = f" (after {number - next_number} left out)" if number > next_number else ""
-        label = options.pop("label", None) or f"{options['time_s']:.1f} s"
-        cells.append(SheetCell(_frame(media, index, sample, processor), label=label + gap, **options))
+        options["label"] = (options.get("label") or f"{options['time_s']:.1f} s") + gap
+        cells.append(SheetCell(_frame(media, index, sample, processor), **options))
         next_number = number + 1
     title = f"{origin or 'sample'}: {_count(sample.n_tokens, 'token')}, {_count(sample.n_words, 'word')}"
     if len(cells) < n_frames:
@@ -306,19 +326,19 @@ def _message_texts(message: Message) -> list[str]:
     return [f"{message.role}: " + " ".join(f"«{run.shown}»" if run.is_supervised else run.shown for run in runs)]
 
 
-def _turn_frames(turn: SampleTurn) -> list[tuple[int, dict]]:
+def _turn_frames(turn: SampleTurn) -> list[tuple[int, _CellOptions]]:
     """List a turn's frames for the sheet: of a long turn the first three and the last, which has the words."""
     n = turn.media.n_frames
     shown = [*range(n)] if n <= 4 else [0, 1, 2, n - 1]
     words = " ".join(run.text for run in turn.texts if run.is_supervised).replace(IM_END, "")
+    frames: list[tuple[int, _CellOptions]]
     frames = [(index, {"time_s": turn.start_s + index * FRAME_STEP_S}) for index in shown]
-    frames[-1][1].update(
-        text=strip_continuation(words) or "(silent)", note=f"turn {turn.start_s:.1f}-{turn.end_s:.1f} s"
-    )
+    frames[-1][1]["text"] = strip_continuation(words) or "(silent)"
+    frames[-1][1]["note"] = f"turn {turn.start_s:.1f}-{turn.end_s:.1f} s"
     return frames
 
 
-def _media_frames(media: Media) -> list[tuple[int, dict]]:
+def _media_frames(media: Media) -> list[tuple[int, _CellOptions]]:
     name, n = f"{media.kind} {media.number}", media.n_frames
     if media.kind == "image":
         return [(0, {"label": name, "note": f"{media.width_px}x{media.height_px} px"})]

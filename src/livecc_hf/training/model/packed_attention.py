@@ -22,10 +22,15 @@ from transformers.masking_utils import sdpa_mask
 from livecc_hf.acceleration.kernels import avoid_cudnn_attention
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
+varlen_attn: Callable[..., Any] | None
 try:
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention import varlen
+
+    varlen_attn = varlen.varlen_attn
 except ImportError:  # PyTorch before 2.10
     varlen_attn = None
 
@@ -61,7 +66,7 @@ def packed_batch(inputs: Mapping[str, Any]) -> Iterator[None]:
         _in_packed_batch.reset(token)
 
 
-def sample_lengths(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def sample_lengths(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return `sample_lengths`, what packed attention takes beside a batch: else every layer asks the device for them.
 
     Args:
@@ -77,7 +82,7 @@ def sample_lengths(model: torch.nn.Module, inputs: Mapping[str, Any]) -> dict[st
     return {"sample_lengths": tuple(inputs["cu_seq_lens_q"].diff().tolist())}
 
 
-def _mask(*args, **keywords) -> torch.Tensor | None:
+def _mask(*args: Any, **keywords: Any) -> torch.Tensor | None:
     return None if _in_packed_batch.get() else sdpa_mask(*args, **keywords)
 
 
@@ -89,13 +94,13 @@ def _attend(
     attention_mask: torch.Tensor | None,
     cu_seq_lens_q: torch.Tensor | None = None,
     sample_lengths: tuple[int, ...] | None = None,
-    **keywords,
+    **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each sample; query (rows, heads, length, size), `cu_seq_lens_q` over all rows with padding."""
     if cu_seq_lens_q is None or attention_mask is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
     rows, _, length, _ = query.shape
-    if _is_for_varlen(query, keywords):
+    if varlen_attn is not None and _is_for_varlen(query, keywords):
         longest, scale = keywords["max_length_q"], keywords.get("scaling")
         attended = attend_at_once(varlen_attn, (query, key, value), cu_seq_lens_q, longest, scale)
         return attended.reshape(rows, length, *attended.shape[1:]), None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -37,7 +38,7 @@ def reduced_head_gradient(model: nn.Module) -> Iterator[None]:
         yield
         return
 
-    def get_output_embeddings():
+    def get_output_embeddings() -> nn.Module | _GatheredHead | None:
         # Looked at again: a head that is in one unit with embeddings (tied) is whole by now.
         head = original()
         return _GatheredHead(head) if _needs_reduction(head) else head
@@ -53,19 +54,20 @@ def reduced_head_gradient(model: nn.Module) -> Iterator[None]:
 class _GatheredHead:
     """A sharded head with its parameters gathered, each once."""
 
-    def __init__(self, head: nn.Module):
+    def __init__(self, head: nn.Linear):
         self._head = head
 
     @cached_property
     def weight(self) -> torch.Tensor:
-        return _gather(self._head.weight)
+        weight = self._head.weight
+        return _gather(weight) if isinstance(weight, DTensor) else weight
 
     @cached_property
     def bias(self) -> torch.Tensor | None:
         bias = self._head.bias
         return _gather(bias) if isinstance(bias, DTensor) else bias
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._head, name)
 
 
@@ -78,6 +80,8 @@ def _gather(parameter: DTensor) -> torch.Tensor:
     """Return the whole parameter; its gradient is averaged over the processes of its mesh."""
     mesh = parameter.device_mesh
     sharded = parameter.view_as(parameter)
+    if not isinstance(sharded, DTensor):
+        raise TypeError(f"the view of a DTensor is a {type(sharded).__name__}: this version of PyTorch is not known")
     if sharded.requires_grad:
         # On the shard, after the sum: dividing the whole gradient would take its memory once more.
         sharded.register_hook(lambda gradient: gradient / mesh.size())

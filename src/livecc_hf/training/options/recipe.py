@@ -193,7 +193,8 @@ def _made(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFT
     with warnings.catch_warnings():  # of options that transformers renames, which nobody has set
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         try:
-            return tuple(parser.parse_args_into_dataclasses(words, look_for_args_file=False))
+            ours, training, model = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
+            return ours, training, model
         except ValueError as error:
             if "bf16" not in str(error) or "use_cpu" not in str(error):
                 raise

@@ -33,7 +33,8 @@ class WrittenRecipe:
 
     def without(self, names: Sequence[str]) -> WrittenRecipe:
         """Return it as if these options were not given."""
-        kept, is_kept = [], True
+        kept: list[str] = []
+        is_kept = True
         for word in self.words:
             if word.startswith("--"):
                 name = word.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -104,7 +105,7 @@ def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
 
 def _with_line(error: Exception) -> str:
     """Return what a YAML parser complains about, and where."""
-    mark = getattr(error, "problem_mark", None)
+    mark, problem = (getattr(error, name, None) for name in ("problem_mark", "problem"))
     if mark is None:
         return one_line(error, 200)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())[:200]}"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(problem).split())[:200]}"

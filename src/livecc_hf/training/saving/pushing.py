@@ -70,6 +70,13 @@ class RunPush:
         self._target: Target | None = None
         self._license = self.ours.hub_license
 
+    @property
+    def target(self) -> Target:
+        """Where folders go; known once :meth:`prepare` has been called."""
+        if self._target is None:
+            raise RuntimeError("the repository was not prepared: call prepare() before something is pushed")
+        return self._target
+
     def prepare(self) -> str:
         """Find or make the repository, before anything is trained; return its name.
 
@@ -127,10 +134,10 @@ class RunPush:
         options = PushOptions(base_id=self.ours.hub_base_id, license=self._license, message=message)
         try:
             plan = check_folder(folder, base_id=options.base_id, licence=options.license)
-            pushed = send(plan, self._target, options, token=self.training.hub_token, report=logger.info)
+            pushed = send(plan, self.target, options, token=self.training.hub_token, report=logger.info)
         except (OSError, ValueError) as error:
             raise (PushError if isinstance(error, ValueError) else type(error))(
-                f"{one_line(error)}; the model is in {folder}: `livecc push {folder} {self._target.repo_id}` sends it"
+                f"{one_line(error)}; the model is in {folder}: `livecc push {folder} {self.target.repo_id}` sends it"
             ) from error
         logger.info("pushed to %s, commit %s", pushed.url, pushed.commit)
         return pushed
@@ -144,7 +151,7 @@ class RunPush:
     def _send_staged(self, plan: Checked, message: str) -> None:
         options = PushOptions(message=message, verify="none")
         try:
-            send(plan, self._target, options, token=self.training.hub_token)
+            send(plan, self.target, options, token=self.training.hub_token)
         except (OSError, ValueError) as error:
             logger.warning("%s was not pushed: %s", message.lower(), one_line(error))
         finally:
@@ -155,8 +162,8 @@ class RunPush:
 
         api = HfApi(token=self.training.hub_token)
         try:
-            with explained_failures(api, self._target):
-                upload(api, self._target, folder, ["*"], message=f"{message}, checkpoint", path_in_repo=name)
+            with explained_failures(api, self.target):
+                upload(api, self.target, folder, ["*"], message=f"{message}, checkpoint", path_in_repo=name)
         except (OSError, ValueError) as error:
             logger.warning("%s was not pushed as %s: %s", message.lower(), name, one_line(error))
         finally:
