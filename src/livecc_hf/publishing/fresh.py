@@ -41,7 +41,7 @@ def load_fresh(
         PushError: if it does not load.
         OSError: if the disk is full.
     """
-    asked = {"source": source, "revision": revision, "kind": kind, "full": full, "base": base}
+    asked = {"source": source, "revision": revision, "kind": kind, "full": full, "base": base, "parent": os.getpid()}
     with tempfile.TemporaryDirectory(prefix="livecc-push-") as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

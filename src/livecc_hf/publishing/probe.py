@@ -1,13 +1,16 @@
-"""Loads a folder or Hub repository as somebody without this package does. Run by its path, in a process of its own.
+"""Loads a folder or Hub repository without this package, as most users do. Run by its path, in a process of its own.
 
-The one argument is JSON: source, revision, kind, full (whether a turn is said), base. The last line of standard output
-is JSON, too.
+The one argument is JSON: source, revision, kind, full (whether to generate a turn), base, and parent (the id of the
+process that waits for this one). The last line of standard output is JSON, too.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -67,12 +70,21 @@ def say(
     return " ".join(segment.text for segment in segments)
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent was killed: nobody reads the result then."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def main() -> None:
     """Load as the arguments say, and print what was found as JSON."""
+    arguments = json.loads(sys.argv[1])
+    threading.Thread(target=_end_with, args=(arguments.pop("parent"),), daemon=True).start()
     sys.meta_path.insert(0, _Blocked)
     told: dict[str, str | int | None]
     try:
-        told = {**load(**json.loads(sys.argv[1]))}
+        told = {**load(**arguments)}
     except Exception as error:  # whatever the folder's code raises
         text = " ".join(str(error).split()) or type(error).__name__
         told = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}

@@ -76,7 +76,7 @@ def test_stages_are_made_from_what_a_recipe_says():
         ("pretrain_clip", {}, "stage 'pretrain_clip' is unknown: did you mean pretrain_clips?"),
         ("xyz", {}, "expected one of probe, metadata"),
         ("no_module:Stage", {}, "cannot be imported: No module named 'no_module'"),
-        ("json:loads", {}, "is no subclass"),
+        ("json:loads", {}, "is not a subclass"),
         ("pretrain_clips", {"min": 3}, "stage pretrain_clips has no threshold 'min': did you mean min_s?"),
         ("pretrain_clips", {"min_s": "long"}, "pretrain_clips.min_s is 'long': expected a number"),
         ("pretrain_clips", {"min_s": True}, "pretrain_clips.min_s is True: expected a number"),
@@ -311,34 +311,8 @@ class Shrinks(Stage):
 
 def test_a_stage_whose_columns_change_is_named(tmp_path):
     work = make_work(tmp_path, ["a"] * 3, [Shrinks()])
-    with pytest.raises(ValueError, match="stage shrinks returns other columns"):
+    with pytest.raises(ValueError, match="stage shrinks returns different columns"):
         run_here(work)
-
-
-def test_workers_end_with_a_killed_parent(tmp_path):
-    import subprocess
-
-    code = f"""
-import sys, os, time, threading
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from livecc_hf.production.execution.workers import Worker
-if __name__ == "__main__":
-    worker = Worker()
-    worker.run(os.getpid)
-    print(worker.pid, flush=True)
-    worker.run(time.sleep, 600)
-"""
-    (tmp_path / "parent.py").write_text(code)
-    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
-        worker = int(parent.stdout.readline())
-        os.kill(worker, 0)
-        parent.kill()
-    for _ in range(100):
-        state = Path(f"/proc/{worker}/stat")
-        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            return
-        time.sleep(0.1)
-    raise AssertionError("the worker outlived its parent")
 
 
 def test_a_worker_that_is_killed_leaves_no_semaphore(tmp_path):

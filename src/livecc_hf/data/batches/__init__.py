@@ -1,1 +1,1 @@
-"""How samples become batches: planned into rows, collated, loaded."""
+"""Makes batches of samples: plans rows, loads and collates them."""

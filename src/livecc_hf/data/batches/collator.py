@@ -1,12 +1,12 @@
-"""Batches: one or more samples a row, padded on the right, with positions that keep the samples apart.
+"""Collates samples into batches: one or more samples in a row, padded on the right.
 
-How samples of one row stay separate: `position_ids` has four rows, the first counting the tokens of each sample
-from 0, the others its rotary positions. There is no attention mask. Then transformers' ``eager``, ``sdpa`` and
-``flex_attention`` derive the mask from the first row (`masking_utils.find_packed_sequence_indices`). Flash attention
-does so for a batch of one row only, so packed batches also carry `cu_seq_lens_q` and its kin, over all rows.
+Positions keep the samples of a row separate. `position_ids` has four lines: the first counts the tokens of each sample
+from 0, the others are its rotary positions. There is no attention mask: transformers' ``eager``, ``sdpa`` and
+``flex_attention`` derive it from the first line (`masking_utils.find_packed_sequence_indices`). Flash attention does so
+only for a batch of one row, so packed batches also have `cu_seq_lens_q` and the other lengths, over all rows.
 
-Padding counts on from the last sample of its row: it comes after every real token, so the causal mask alone hides
-it. A batch without packing therefore needs no mask tensor at all, padded or not.
+Padding continues the count of the last sample of its row. It comes after every real token, so that the causal mask
+alone hides it: a batch without packing needs no mask tensor, padded or not.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ..samples.sample import Sample
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
 
-# type of a token -> names of its patches and grids
+# by type of token: the names of its patches and grids
 VISION_INPUTS = {IMAGE_TYPE: ("pixel_values", "image_grid_thw"), VIDEO_TYPE: ("pixel_values_videos", "video_grid_thw")}
 _GRIDS = tuple(grids for _, grids in VISION_INPUTS.values())  # images, videos
-# Of each video: seconds from one frame pair to the next, where a sample says it; in a commentary it is 1. Positions
-# depend on it in some backbones; the model needs it not, since it is given positions.
+# For each video the seconds from one frame pair to the next, where a sample gives it; 1 in a commentary. In some
+# backbones positions depend on it; the model itself does not need it, since it gets positions.
 PATCH_SECONDS = "second_per_grid_ts"
 
 
@@ -37,13 +37,13 @@ class CommentaryCollator:
     """Puts rows of samples into one batch.
 
     Args:
-        config: the model's; its position scheme, vision patch merging and message end count. Read at every call, so a
-            scheme changed on the model's config holds here too.
+        config: the model's, for position scheme, patch merging and the end of a message. It is read at every call, so
+            that a change of the model's scheme applies here too.
         pad_token_id: fills `input_ids`.
-        pad_to_multiple_of: rounds the length up, which suits some accelerators.
-        images_as_videos: gives images to the model as videos of one temporal step. The vision tower treats the two
-            alike, but runs once per kind: with this on it runs once in every batch that shows anything, as ranks that
-            shard its parameters must.
+        pad_to_multiple_of: rounds the length up, which some accelerators prefer.
+        images_as_videos: give images to the model as videos of one temporal step. The vision tower treats the two
+            alike, but runs once for each kind. With this on, it runs once in every batch with images or videos, as
+            ranks that shard its parameters need.
 
     Raises:
         ValueError: if the pad token is missing, or the multiple is not positive.
@@ -76,14 +76,14 @@ class CommentaryCollator:
             where there are any, `pixel_values_videos` (patches, values) and `video_grid_thw` (videos, 3),
             `pixel_values` (patches, values) and `image_grid_thw` (images, 3), in the order of their tokens;
             `n_words`, the supervised words. If a row holds several samples also `cu_seq_lens_q`, `cu_seq_lens_k`
-            int32 (samples + 1), where each begins in the rows laid end to end, and `max_length_q`, `max_length_k`.
+            int32 (samples + 1), the begin of each in the concatenated rows, and `max_length_q`, `max_length_k`.
 
         Raises:
             ValueError: if there is no row, a row is empty, or a sample's parts do not fit each other.
         """
         if not rows or not all(rows):
             raise ValueError(f"got rows of {[len(row) for row in rows]} samples: expected at least one sample in each")
-        inputs = [[self._checked(sample) for sample in row] for row in rows]
+        inputs = [[self._check_sample(sample) for sample in row] for row in rows]
         n_tokens = [sum(len(sample["input_ids"]) for sample in row) for row in inputs]
         multiple = self.pad_to_multiple_of or 1
         length = -(-max(n_tokens) // multiple) * multiple
@@ -107,13 +107,13 @@ class CommentaryCollator:
         return {**batch, **beside, "n_words": sum(sample.n_words for samples in rows for sample in samples)}
 
     def _fill_row(self, batch: dict[str, torch.Tensor], row: int, samples: list[dict[str, torch.Tensor]]) -> list[int]:
-        """Write a row's samples into the batch and return where each begins in the row."""
+        """Write the samples of a row into the batch and return the begin of each in the row."""
         starts, end = [], 0
         for sample in samples:
             start, end = end, end + len(sample["input_ids"])
             for name in ("input_ids", "labels", "mm_token_type_ids"):
                 batch[name][row, start:end] = sample[name]
-            # Predicted from the sample before it otherwise; alone, nothing predicts it.
+            # Not supervised: in a packed row it would be predicted from the sample before.
             batch["labels"][row, start] = IGNORE_INDEX
             batch["position_ids"][0, row, start:] = torch.arange(batch["input_ids"].shape[1] - start)
             batch["position_ids"][1:, row, start:end] = sample["position_ids"]
@@ -121,7 +121,7 @@ class CommentaryCollator:
         return starts
 
     def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the (3, L) positions that `LiveCCModel.get_rope_index` gives the sample on its own."""
+        """Return the (3, L) positions that `LiveCCModel.get_rope_index` gives for the sample alone."""
         merge_size = self.config.vision_config.spatial_merge_size
         types = sample["mm_token_type_ids"]
         end_ids = self.config.message_end_token_id
@@ -139,8 +139,8 @@ class CommentaryCollator:
             temporal_steps=[block[3] for block in blocks],
         )
 
-    def _checked(self, sample: Sample) -> dict[str, torch.Tensor]:
-        """Return a sample's inputs with its rotary positions, and with images as videos if asked for.
+    def _check_sample(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Check a sample; return its inputs with rotary positions, and with images as videos if asked for.
 
         Raises:
             ValueError: if their sizes do not fit each other.
@@ -161,10 +161,10 @@ class CommentaryCollator:
                 )
         positions = {"position_ids": self._rotary_positions(inputs)}
         is_merged = self.images_as_videos and "image_grid_thw" in inputs
-        return (self._merged(inputs) if is_merged else inputs) | positions
+        return (self._merge_kinds(inputs) if is_merged else inputs) | positions
 
-    def _merged(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return inputs whose images are videos, their patches and grids in the order of the tokens."""
+    def _merge_kinds(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return inputs in which images are videos, with patches and grids in the order of the tokens."""
         types = inputs["mm_token_type_ids"]
         is_image = types == IMAGE_TYPE
         merge_size = self.config.vision_config.spatial_merge_size
@@ -186,7 +186,7 @@ class CommentaryCollator:
 
 
 def _varlen_inputs(starts: list[int], total: int) -> dict[str, torch.Tensor | int]:
-    """Return what flash attention needs to keep samples apart that lie end to end in `total` tokens."""
+    """Return the inputs with which flash attention keeps concatenated samples of `total` tokens apart."""
     cumulative = torch.tensor([*starts, total], dtype=torch.int32)
     longest = int(cumulative.diff().max())
     return {

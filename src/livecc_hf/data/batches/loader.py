@@ -1,4 +1,4 @@
-"""From row numbers to batches: decodes, encodes and collates in the data loader's processes."""
+"""Turns row numbers into batches: decodes, encodes and collates in the data loader's processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from torch.utils.data import get_worker_info
+
+from ...utils.processes import end_with_parent
 from ..dataset import TrainingData
 from ..samples.pixels import PIXELS, normalise_pixels, with_raw_pixels
 from ..samples.placeholder import placeholder_sample, with_vision
@@ -28,7 +31,7 @@ class SkippedSample:
 
     Attributes:
         index: its number in the training data.
-        origin: where it comes from.
+        origin: where it comes from, for messages.
         reason: one of `livecc_hf.data.unusable.REASONS`.
         message: what is wrong.
     """
@@ -40,16 +43,16 @@ class SkippedSample:
 
 
 class BatchLoader:
-    """The trainer's data collator: takes items that only carry numbers of rows and returns the batch.
+    """The trainer's data collator: takes items with row numbers and returns the batch.
 
-    Patches stay bytes on their way between processes; `normalise_pixels` is for the device.
+    Patches stay uint8 between processes; `normalise_pixels` runs on the device.
 
-    Decoding here, and not in the dataset, leaves skipped steps of a resumed run untouched. A sample that cannot be
-    used becomes a row without a supervised token, so that every process keeps its steps.
+    Samples are decoded here and not in the dataset, so that a resumed run does not decode the steps that it skips. A
+    row without a usable sample becomes one without a supervised token, so that all processes take the same steps.
 
     Args:
         data: the samples.
-        packs: which samples stand in a row.
+        packs: the samples of each row.
         collator: makes the batch.
     """
 
@@ -62,6 +65,8 @@ class BatchLoader:
 
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
+        if get_worker_info() is not None:
+            end_with_parent()  # a decoder that hangs would outlive a run that is killed
         skipped: list[SkippedSample] = []
         n_samples = 0
         batch_rows = []
@@ -69,15 +74,15 @@ class BatchLoader:
             numbers = [int(index) for index in self.packs[item["row"]]]
             n_samples += len(numbers)
             batch_rows.append(self._row(numbers, skipped) or [self.placeholder])
-        batch: dict[str, Any] = self.collator(self._of_one_type(batch_rows))
+        batch: dict[str, Any] = self.collator(self._with_one_dtype(batch_rows))
         batch[BOOKKEEPING] = {"n_samples": n_samples, "skipped": skipped, "n_words": batch.pop("n_words")}
         return batch
 
     def dataset(self, lengths: Sequence[int] | np.ndarray | None = None) -> Dataset:
-        """Return the map-style dataset of row numbers that goes with this loader.
+        """Return the map-style dataset of row numbers for this loader.
 
         Args:
-            lengths: tokens of each row, where known; the trainer can group by them.
+            lengths: tokens of each row, if known, by which the trainer can group rows.
         """
         import numpy as np
         import pyarrow as pa
@@ -86,18 +91,18 @@ class BatchLoader:
         columns = {"row": np.arange(len(self.packs), dtype=np.int32)}
         return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
 
-    def _of_one_type(self, rows: list[list[Sample]]) -> list[list[Sample]]:
-        """Return the samples with pixels of one type: bytes, unless a source makes numbers of its own."""
+    def _with_one_dtype(self, rows: list[list[Sample]]) -> list[list[Sample]]:
+        """Return the samples with pixels of one dtype: uint8, unless a source gives floats."""
         inputs = [sample.model_inputs for row in rows for sample in row]
         if len({found[name].dtype for found in inputs for name in PIXELS if name in found}) < 2:
             return rows
-        return [[self._in_numbers(sample) for sample in row] for row in rows]
+        return [[self._normalise(sample) for sample in row] for row in rows]
 
-    def _in_numbers(self, sample: Sample) -> Sample:
+    def _normalise(self, sample: Sample) -> Sample:
         return replace(sample, model_inputs=normalise_pixels(sample.model_inputs, self.video_processor))
 
     def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
-        """Return a row's samples; what was planned shorter than it is and no longer fits is skipped."""
+        """Return a row's samples; a sample longer than planned that no longer fits is skipped."""
         samples: list[Sample] = []
         room = self.data.options.max_tokens
         for index in numbers:

@@ -1,11 +1,10 @@
-"""Which samples share a row, planned from their token counts alone, before anything is decoded."""
+"""Plans which samples share a row, from their token counts alone, without decoding."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import shutil
-import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -13,18 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from ...utils.processes import end_with_parent
 from ..unusable import UnusableSample
 
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
-CHUNK_SAMPLES = 64  # counted by a process between two reports
+CHUNK_SAMPLES = 64  # samples that a process counts between two reports
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Packs:
 
     Attributes:
         indices: sample numbers, row after row; shape (samples,).
-        offsets: where each row begins in `indices`, and the end; shape (rows + 1,).
+        offsets: begin of each row in `indices`, and the end; shape (rows + 1,).
     """
 
     indices: np.ndarray = field(repr=False)
@@ -58,7 +54,7 @@ class Packs:
         return self.indices[self.offsets[row] : self.offsets[row + 1]]
 
     def padded(self, multiple: int) -> Packs:
-        """Return the rows with empty ones behind them, up to a multiple."""
+        """Return the rows followed by empty ones, up to a multiple."""
         n_empty = -len(self) % multiple
         return Packs(self.indices, np.concatenate([self.offsets, np.repeat(self.offsets[-1:], n_empty)]))
 
@@ -77,10 +73,9 @@ def plan_singles(n_samples: int) -> Packs:
 def plan_packs(lengths: np.ndarray, budget: int, seed: int) -> Packs:
     """Put samples into rows of at most `budget` tokens, by best fit decreasing.
 
-    From the longest on, each sample goes to the row with the least space that still takes it. Rows with the same
-    space and samples of the same length are placed together, so the work grows with the number of different lengths
-    more than with the number of samples. Which of the samples of one length goes where, and the order of the rows, is
-    drawn from the seed.
+    The longest samples come first; each goes to the row with the least space in which it fits. Rows with equal space
+    and samples of equal length are placed together, so that the work grows with the number of different lengths more
+    than with the number of samples. The seed decides the order of rows, and of samples of equal length.
 
     Args:
         lengths: tokens of each sample; integers of shape (samples,).
@@ -120,13 +115,13 @@ def _check_lengths(lengths: np.ndarray, budget: int) -> None:
 
 
 def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> tuple[np.ndarray, int]:
-    """Place samples, given as descending lengths and how many of each.
+    """Place samples, given as descending lengths and the number of samples of each.
 
     Returns:
-        the row of each sample, longest first, and the number of rows.
+        The row of each sample, longest first, and the number of rows.
     """
     row_of = np.empty(sum(counts), dtype=np.int32 if sum(counts) < 2**31 else np.int64)
-    spaces: list[int] = []  # ascending: those that `rows_with` has rows for
+    spaces: list[int] = []  # ascending: the keys of `rows_with`
     rows_with: dict[int, list[np.ndarray]] = {}
     n_rows = done = 0
     for length, count in zip(lengths, counts, strict=True):
@@ -142,7 +137,7 @@ def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> 
                 n_new = -(-(end - done) // (budget // length))  # rounded up
                 rows = np.arange(n_rows, n_rows + n_new, dtype=row_of.dtype)
                 n_rows += len(rows)
-            # A row that took one has the least space of all that fit, so it takes the next, until it is full.
+            # The row that took a sample has the least space that fits: it takes the next ones until it is full.
             each = space // length
             n_full = min(len(rows), (end - done) // each)
             row_of[done : done + n_full * each] = np.repeat(rows[:n_full], each)
@@ -170,19 +165,19 @@ def token_counts(
     start_method: str | None = None,
     recount: bool = True,
 ) -> np.ndarray:
-    """Return the tokens of every sample: from the file if it is there, else counted in parallel and written.
+    """Return the tokens of every sample: from the cache file if it exists, else counted in parallel and written to it.
 
-    Counts are written as they come in; an interrupted run goes on with what is missing. Processes that ask for the
-    same file at once wait for the first of them.
+    Counts are written as they come, so that an interrupted run continues. Of several processes with the same file, the
+    first counts and the others wait.
 
     Args:
-        n_samples: how many samples there are.
-        count: from a sample's number to its tokens. It must pickle where processes are not forked.
-        cache_file: an `.npy` file; what the counts depend on must be part of its name.
-        n_workers: processes, at most; 0, or few samples, are counted in this one.
+        n_samples: number of samples.
+        count: function from a sample's number to its tokens; picklable, unless processes are forked.
+        cache_file: an `.npy` file, whose name must depend on everything that the counts depend on.
+        n_workers: most processes; with 0, or few samples, this process counts.
         progress: show a bar.
-        start_method: how processes start (`multiprocessing`); `None`: the platform's way.
-        recount: count again what was unusable when the file was written: it may have been repaired since.
+        start_method: of `multiprocessing`; `None`: the platform's default.
+        recount: count samples again that were unusable when the file was written, since they may be repaired.
 
     Returns:
         Read-only int32 of shape (samples,), mapped from the file; 0 where `count` raises `UnusableSample`.
@@ -207,7 +202,7 @@ def token_counts(
 
 
 def _open_partial(partial: Path, n_samples: int) -> np.memmap:
-    """Return the counts made so far, 0 where there is none."""
+    """Return the counts so far, 0 for samples that are not counted."""
     if partial.exists():
         try:
             counts = np.lib.format.open_memmap(partial, mode="r+")
@@ -215,13 +210,13 @@ def _open_partial(partial: Path, n_samples: int) -> np.memmap:
             partial.unlink()  # stopped while the file was created
         else:
             _check_size(counts, n_samples, partial)
-            return _allocated(partial, counts)
-    # A new file reads as zeros, also where a crash of the machine lost what was written.
-    return _allocated(partial, np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,)))
+            return _allocate(partial, counts)
+    # A new file reads as zeros, and so do parts that were lost when the machine crashed.
+    return _allocate(partial, np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,)))
 
 
-def _allocated(partial: Path, counts: np.memmap) -> np.memmap:
-    """Return the counts with their file's place on the disk taken: where it is full, writing to a map kills.
+def _allocate(partial: Path, counts: np.memmap) -> np.memmap:
+    """Allocate the file's blocks on the disk, and return the counts; writing to a map on a full disk kills the process.
 
     Raises:
         OSError: if the disk is full.
@@ -239,8 +234,8 @@ def _allocated(partial: Path, counts: np.memmap) -> np.memmap:
 def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:
     if counts.shape != (n_samples,):
         raise ValueError(
-            f"{file} holds token counts of shape {counts.shape}, but there are {n_samples} samples: delete it, they "
-            "will be counted again"
+            f"{file} holds token counts of shape {counts.shape}, but there are {n_samples} samples: delete it to count "
+            "them again"
         )
 
 
@@ -254,21 +249,21 @@ def _count_missing(
         total=len(counts), initial=len(counts) - len(missing), desc="counting tokens", unit="", disable=not progress
     ) as bar:
         n_workers = min(n_workers, len(missing) // CHUNK_SAMPLES)
-        results = _count_apart(count, chunks, n_workers, start_method) if n_workers else _count_here(count, chunks)
+        results = _count_parallel(count, chunks, n_workers, start_method) if n_workers else _count_serial(count, chunks)
         for chunk, found in results:
             counts[chunk] = found
             bar.update(len(chunk))
     counts.flush()
 
 
-def _count_here(count: Callable[[int], int], chunks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _count_serial(count: Callable[[int], int], chunks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[int]]]:
     return ((chunk, _count_chunk(chunk, count)) for chunk in chunks)
 
 
-def _count_apart(
+def _count_parallel(
     count: Callable[[int], int], chunks: Iterator[np.ndarray], n_workers: int, start_method: str | None
 ) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """Count chunks in other processes, a few at a time, and give them back as they finish."""
+    """Count chunks in other processes, and yield their counts as they finish."""
     context = multiprocessing.get_context(start_method)
     pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(count,))
     try:
@@ -279,7 +274,7 @@ def _count_apart(
                 running |= {pool.submit(_count_chunk, chunk): chunk for chunk in islice(chunks, 1)}
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of {n_workers} processes that count tokens died, out of memory perhaps: what was counted is kept, "
+            f"one of {n_workers} processes that count tokens died, perhaps out of memory. The counts so far are kept: "
             "run again, with fewer processes if it happens again"
         ) from error
     finally:
@@ -291,16 +286,8 @@ _count: Callable[[int], int] | None = None  # of this worker process
 
 def _start_worker(count: Callable[[int], int]) -> None:
     global _count
+    end_with_parent()
     _count = count
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-
-
-def _exit_with(parent: BaseProcess) -> None:
-    """End this process when its parent was killed: nothing else would."""
-    parent.join()
-    os._exit(1)
 
 
 def _count_chunk(indices: np.ndarray, count: Callable[[int], int] | None = None) -> list[int]:

@@ -1,4 +1,4 @@
-"""Processes that work on one task at a time."""
+"""A worker process that runs one task at a time, and can be killed without losing anything but that task."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context, parent_process
-from threading import Lock, RLock, Thread
+from multiprocessing import get_context
+from threading import Lock, RLock
 from typing import Any
 
 import pyarrow as pa
+
+from ...utils.processes import end_with_parent
 
 _FINISH_S = 5.0
 
 
 class WorkerDiedError(RuntimeError):
-    """The process died over its task."""
+    """The process died while it ran its task."""
 
 
 class WorkerHangsError(WorkerDiedError):
-    """The process did not finish its task in time, and was ended."""
+    """The process did not finish its task in time and was killed."""
 
 
 class Worker:
-    """One process for one task at a time: if it dies, it is known over which, and the next task gets a new one.
+    """A process that runs one task at a time. If it dies, the caller of that task is told; the next gets a new process.
 
     Args:
-        environment: variables set in the process.
+        environment: environment variables of the process.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None):
@@ -41,16 +43,16 @@ class Worker:
         self._is_closed = False
 
     def run(self, function: Any, *args: Any, limit_s: float | None = None) -> Any:
-        """Call a function there.
+        """Call a function in the process and return its result.
 
         Args:
-            function: importable, like what it is given.
-            args: its arguments.
-            limit_s: the process is ended when it takes longer than this.
+            function: can be pickled, like its arguments and its result.
+            args: the function's arguments.
+            limit_s: seconds after which the process is killed; `None`: no limit.
 
         Raises:
             WorkerDiedError: if the process died, or the worker was closed.
-            WorkerHangsError: if it took too long.
+            WorkerHangsError: if the call took longer than `limit_s`.
             Exception: what the function raised.
         """
         try:
@@ -58,20 +60,20 @@ class Worker:
             future = executor.submit(function, *args)
         except WorkerDiedError:
             raise
-        except RuntimeError as error:  # another thread closed it: a BrokenProcessPool, or what submit says of it
+        except RuntimeError as error:  # another thread closed the pool: BrokenProcessPool, or submit's own error
             raise self._death() from error
         try:
             return future.result(limit_s)
         except BrokenProcessPool as error:
             raise self._death() from error
         except TimeoutError:
-            if future.done():  # it is the function's own
+            if future.done():  # the function itself raised a TimeoutError
                 raise
             self._end()
             raise WorkerHangsError(f"timed out: not finished after {limit_s:,.0f} s") from None
 
     def finish(self) -> None:
-        """Lets an idle process end by itself, so that what it holds is given back; starts no other."""
+        """Let an idle process exit by itself, so that it frees its resources, and start no other."""
         with self._lock:
             self._is_closed = True
             executor, pid = self._executor, self.pid
@@ -85,7 +87,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the process, whatever it is doing, and start no other."""
+        """Kill the process, whatever it is doing, and start no other."""
         with self._lock:
             self._is_closed = True
         self._end()
@@ -103,13 +105,13 @@ class Worker:
             self.pid = executor.submit(_own_pid).result()
             with self._lock:
                 is_late = self._is_closed
-            if is_late:  # closed while it started, when its number was not known yet
+            if is_late:  # closed during the start, when the process id was not known yet
                 self._end()
                 raise WorkerDiedError("the run has stopped")
         return executor
 
     def _death(self) -> WorkerDiedError:
-        self.pid = None  # it is gone, and the number may be another's
+        self.pid = None  # the process is gone, and the system may give its id to another
         self._end()
         return WorkerDiedError("the process that worked on it died (killed, out of memory, or crashed)")
 
@@ -135,20 +137,12 @@ def _own_pid() -> int:
 
 
 def _begin_worker(environment: Mapping[str, str]) -> None:
+    end_with_parent()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     pa.set_cpu_count(1)  # the processes share the cores
-    # A lock between processes, as tqdm makes for the progress of loading a model, outlives a process that is killed.
+    # tqdm (progress while a model loads) makes a lock between processes, which would leak when this one is killed.
     with suppress(ImportError):
         from tqdm import tqdm
 
         tqdm.set_lock(RLock())
-    Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """End this process with its parent: one that is killed cannot, and the accelerator would stay held."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
