@@ -69,7 +69,7 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
         (["item_timeout_s=-1"], "item_timeout_s is -1; expected seconds, or 0 for no limit"),
         (["language.language=xx"], "language is 'xx': expected the code of a language that CLD3 knows, one of af, am"),
         (["captions.round_s=0.3"], "round_s is 0.3: expected 0, or a step of which a whole number makes a second"),
-        (["limit"], "'limit' is no option: expected key=value"),
+        (["limit"], "'limit' is not an option: expected key=value"),
         (["limit=many"], "limit is 'many': expected a whole number or null"),
         (["language.language=no"], "language.language is False: expected text; put it into quotes"),
         (["keep_going=1"], "keep_going is 1: expected true or false"),
@@ -159,7 +159,7 @@ def test_the_command_line_builds(tmp_path, capsys):
         (["fetch"], "the following arguments are required: URLS_FILE, OUT"),
         (["push"], "the following arguments are required: FOLDER, REPO"),
         (["fetch", "a=b.txt", "out"], "there is no file a=b.txt"),
-        (["push", "a=b", "me/clips"], "a=b is no dataset folder"),
+        (["push", "a=b", "me/clips"], "a=b is not a dataset folder"),
     ],
     ids=" ".join,
 )
@@ -176,4 +176,4 @@ def test_fetch_and_push_on_the_command_line_name_what_is_wrong(tmp_path, capsys)
     assert main(["data", "fetch", str(tmp_path / "none.txt"), str(tmp_path)]) == 2
     assert "expected a text file with one address a line" in capsys.readouterr().err
     assert main(["data", "push", str(tmp_path), "user/name"]) == 2
-    assert "is no dataset folder" in capsys.readouterr().err
+    assert "is not a dataset folder" in capsys.readouterr().err

@@ -280,7 +280,7 @@ def test_under_ddp_the_inner_model_speaks_and_under_fsdp_none_does(model, tiny_p
     for _ in range(2):
         callback.on_evaluate(args, state, TrainerControl(), model=model)
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING and "FSDP spreads the model" in record.getMessage()
+    assert record.levelno == logging.WARNING and "FSDP shards the model" in record.getMessage()
 
 
 def test_a_model_that_cannot_stream_is_named(tiny_processor, clip, caplog):

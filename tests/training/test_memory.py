@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from livecc_hf.training.memory import TrainingMemoryError, explained_memory_errors
+from livecc_hf.training.memory import TrainingMemoryError, explain_memory_errors
 from livecc_hf.training.options.recipe import parse
 
 SMALL_ROOM = """
@@ -46,7 +46,7 @@ def test_the_error_is_one_line_that_names_the_knobs(recipe):
 
 
 def test_other_errors_pass(recipe):
-    with pytest.raises(RuntimeError, match="^shapes differ$"), explained_memory_errors(parse(["--config", recipe()])):
+    with pytest.raises(RuntimeError, match="^shapes differ$"), explain_memory_errors(parse(["--config", recipe()])):
         raise RuntimeError("shapes differ")
 
 
@@ -54,7 +54,7 @@ def test_adapters_on_a_quantised_base_have_no_such_knobs_left(recipe):
     parsed = parse(
         ["--config", recipe(optimizer="trainer", use_peft=True, load_in_4bit=True, activation_checkpointing=True)]
     )
-    with pytest.raises(TrainingMemoryError) as caught, explained_memory_errors(parsed):
+    with pytest.raises(TrainingMemoryError) as caught, explain_memory_errors(parsed):
         raise MemoryError
     assert "use_peft" not in str(caught.value)
     assert "load_in_4bit" not in str(caught.value)

@@ -208,7 +208,7 @@ def test_resuming_with_a_changed_option_names_it(recipe, tmp_path, caplog):
     with pytest.raises(ValueError, match="4 rows a step, this run has 2"):
         main(["--config", path, "--resume", "per_device_train_batch_size=2"])
     main(["--config", path, "--resume", "max_steps=7"])
-    assert "changed since checkpoint-6, and from now on as given: max_steps 6 -> 7" in caplog.text
+    assert "changed since checkpoint-6, applied from now on: max_steps 6 -> 7" in caplog.text
 
 
 def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
@@ -227,7 +227,7 @@ def test_resuming_with_changed_lines_is_refused(recipe, tmp_path):
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(recipe, tmp_path):
-    with pytest.raises(ValueError, match="no whole checkpoint.*--resume"):
+    with pytest.raises(ValueError, match="not a whole checkpoint.*--resume"):
         main(["--config", recipe(), f"resume_from_checkpoint={tmp_path}"])
 
 
@@ -240,8 +240,8 @@ def halve(file: Path) -> None:
 
 
 DAMAGES = [
-    ("optimizer.pt", halve, r"it has \d+ bytes, and \d+ were written"),
-    ("scheduler.pt", Path.unlink, "it is gone"),
+    ("optimizer.pt", halve, r"it has \d+ bytes, but \d+ were written"),
+    ("scheduler.pt", Path.unlink, "it is missing"),
     ("model.safetensors", halve, r"it has \d+ bytes"),
     ("optimizer.pt", garbage, "not a zip file"),
     ("rng_state.pth", garbage, "not a zip file"),

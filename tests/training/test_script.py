@@ -133,7 +133,7 @@ def test_a_number_of_samples_can_be_held_out_and_is_measured(recipe, caplog):
         ({"model_name_or_path": "nowhere/at/all"}, "does not exist"),
         ({"data": []}, "data list is empty"),
         ({"data": [{"source": "jsonl", "path": "nowhere.jsonl"}]}, "nowhere.jsonl does not exist"),
-        ({"data": [{"source": "folder", "path": "nowhere"}]}, "nowhere is no folder"),
+        ({"data": [{"source": "folder", "path": "nowhere"}]}, "nowhere is not a folder"),
         ({"data": [{"source": "dataset", "path": "nowhere.parquet"}]}, "nowhere.parquet .*cannot be opened"),
         ({"max_length": 20}, "max_length is 20.*first turn"),
         ({"eval_strategy": "steps"}, "nothing is held out"),

@@ -1,4 +1,4 @@
-"""The end of a run: the results of all units become one dataset, with what was dropped and the report."""
+"""The end of a run: joins the results of all units into one dataset, with the dropped rows and the report."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .stages.base import Stage, split
 
 
 def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
-    """Make the results of all units one dataset, unless that is done.
+    """Write the dataset, the dropped rows and the report from the results of all units, unless that is done.
 
     Returns:
-        `clips` (how many there are, or videos where no stage made clips) and `stages`, the statistics of each.
+        `clips` (the number of clips, or of videos if no stage makes clips) and `stages`, the statistics of each.
     """
     file = out / FUNNEL
     if file.is_file():
         saved = _read_saved(file)
-        # Keys of `dataset` may have changed: it is written anew then, and no stage runs again. So it is where a file is
-        # gone, or nothing was kept, since videos that were missing may be there now.
-        told = (saved.get("dataset"), saved.get("report", {}), saved.get("units"))
-        is_same = told == (plain(options.dataset), plain(options.report), folder.numbers())
+        # If options of `dataset` or `report` changed, these are written again, without running a stage. So too if a
+        # file is gone, or if nothing was kept, since videos that were missing may exist now.
+        before = (saved.get("dataset"), saved.get("report", {}), saved.get("units"))
+        is_same = before == (plain(options.dataset), plain(options.report), folder.numbers())
         if is_same and saved.get("clips") and all((out / name).is_file() for name in saved.get("files", [""])):
             return saved
         file.unlink()
@@ -67,7 +67,7 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
 
 
 def _read_saved(file: Path) -> dict[str, Any]:
-    """Return what a run wrote down; nothing where that is damaged: it is all made again from the units."""
+    """Return the record of an earlier run; empty if it is damaged: everything is then made again from the units."""
     try:
         return dict(json.loads(file.read_text()))
     except (ValueError, TypeError):
@@ -83,13 +83,13 @@ def _write_rows(
     repeats: _Repeats,
     say: Say,
 ) -> tuple[int, list[pa.Table], list[Path]]:
-    """Write what was kept, clips or videos; return how much that is, what was left out of it, and the files."""
+    """Write the kept rows, clips or videos; return their number, the rows left out of the dataset, and the files."""
     names = next(folder.schemas()).names
     if not {"start_s", "end_s"} <= set(names):
         schema = next((schema for schema in folder.schemas() if SUBTITLES in schema.names), VIDEO_SCHEMA)
         return _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema), [], [out / VIDEOS]
     if others := [name for name in names if name not in CLIP_SCHEMA.names]:
-        say(f"columns that a dataset has no place for stay in {out / UNITS}: {', '.join(others)}")
+        say(f"these columns are not part of a dataset and stay in {out / UNITS}: {', '.join(others)}")
     try:
         written = write_dataset_folder(
             out / DATASET,
@@ -104,7 +104,7 @@ def _write_rows(
 
 
 def _left_out(last: StageStats, n_rows: int, dropped: list[pa.Table]) -> StageStats:
-    """Return how the dataset comes to hold less than the last stage kept."""
+    """Return statistics of the rows that the last stage kept but the dataset leaves out."""
     hours = sum(pc.sum(table["hours"]).as_py() or 0.0 for table in dropped)
     n_dropped = sum(map(len, dropped))
     return StageStats(
@@ -122,7 +122,7 @@ def _counts(item: StageStats) -> dict[str, float | None]:
 
 
 def _as_clips(rows: pa.Table) -> pa.Table:
-    """Return rows in `CLIP_SCHEMA`, without columns that stages of one's own appended."""
+    """Return rows in `CLIP_SCHEMA`, without columns that a user's own stages appended."""
     lost = [name for name in CLIP_SCHEMA.names if name not in rows.column_names]
     if lost:
         raise ValueError(f"clips have no {', '.join(lost)}: a stage must keep the columns that it is given")
@@ -130,13 +130,13 @@ def _as_clips(rows: pa.Table) -> pa.Table:
 
 
 def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write tables as one Parquet file, there whole or not at all."""
+    """Write tables to one Parquet file, which exists whole or not at all; return the number of rows."""
     rows = 0
     with replaced_when_done(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in tables:
             if not len(table):
                 continue
-            # Of videos, some units have captions inline.
+            # Only some units of videos may have captions inline.
             whole = pa.concat_tables([schema.empty_table(), table], promote_options="default")
             writer.write_table(whole.select(schema.names).cast(schema))
             rows += len(table)
@@ -144,10 +144,10 @@ def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
 
 
 class _Repeats:
-    """Finds ids that come in more than one unit, as when a manifest names a video twice: the first one stays.
+    """Finds ids that are in more than one unit, as when a manifest names a video twice; only the first row stays.
 
     Attributes:
-        dropped: the others, when all tables have been given.
+        dropped: the other rows, once all tables were read.
     """
 
     def __init__(self, folder: UnitFolder):
@@ -157,7 +157,7 @@ class _Repeats:
         self.dropped: list[pa.Table] = []
 
     def without(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the tables without rows whose id came before."""
+        """Yield the tables without rows whose id came in an earlier row."""
         self.dropped = []
         seen: set[str] = set()
         for table in tables:

@@ -41,8 +41,8 @@ class BuildResult:
     Attributes:
         out: its folder.
         stats: of each stage, over all units.
-        n_clips: clips of the dataset, or videos where no stage made clips.
-        dataset: the dataset folder; `None` where no stage made clips.
+        n_clips: number of clips in the dataset, or of videos if no stage makes clips.
+        dataset: the dataset folder; `None` if no stage makes clips.
     """
 
     out: Path
@@ -64,7 +64,7 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
         ValueError: if an option does not fit, the folder belongs to another run, a stage cannot work, or nothing is
             kept.
         ImportError: if a package is missing.
-        DiskFullError: if the disk is full. What is finished is kept; the same command goes on.
+        DiskFullError: if the disk is full. Finished units are kept, and the same call continues.
     """
     from filelock import FileLock, Timeout
 
@@ -96,23 +96,23 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
 
 
 def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
-    """Find now what would stop the run at its end, when the dataset is written."""
+    """Find errors in the options before the run that would otherwise show when the dataset is written."""
     options.folder_options()
     options.about(stages, {})
     require_extra("data", "the report", "matplotlib")
 
 
 def _check_places(source: VideoInput, out: Path) -> None:
-    """Refuse an input without a video, and an output that would become input when the run is started again."""
+    """Refuse an input without videos, and an output folder that the next start would read as input."""
     if source.path.is_dir() and out.resolve().is_relative_to(source.path.resolve()):
         raise ValueError(
-            f"out {out} is inside the input {source.path}, where its videos would be taken for more input: choose a "
+            f"out {out} is inside the input {source.path}, so its videos would be read as input: choose a "
             f"folder beside it, such as {source.path.resolve()}-dataset"
         )
     if next(source.units(), None) is None:
         raise ValueError(
-            f"{source.path} holds no video: expected a line or row for each one, or a folder with files such as "
-            "NAME.mp4, captions such as NAME.en.vtt and metadata NAME.info.json"
+            f"{source.path} holds no video: expected a manifest with a line or row for each one, or a folder with "
+            "files such as NAME.mp4, captions such as NAME.en.vtt and metadata NAME.info.json"
         )
 
 
@@ -126,7 +126,7 @@ def _build(
     plan = RunPlan(source, group_stages(stages), folder, options.keep_going, options.max_retries, timeout_s)
     done = set(folder.numbers())
     if done:
-        say(f"{len(done):,} units are finished: going on with the others")
+        say(f"{len(done):,} units are finished: continuing with the others")
     progress = Progress(say, in_flight=lambda: read_progress(folder.folder))
     counting = threading.Thread(target=_count, args=(source, len(done), progress), daemon=True)
     counting.start()
@@ -150,5 +150,5 @@ def _make_engine(options: BuildOptions, plan: RunPlan) -> Engine:
 
 
 def _count(source: VideoInput, done: int, progress: Progress) -> None:
-    """Find how many units are left, beside the work: a long manifest takes a while to read."""
+    """Count the units that are left, in a thread: a long manifest takes a while to read."""
     progress.total = max(sum(1 for _ in source.units()) - done, 0)

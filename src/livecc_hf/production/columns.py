@@ -10,18 +10,18 @@ from ..captions.segmentation import without_needless_spaces
 
 
 def with_column(batch: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Return the table with a column replaced, or added at its end."""
+    """Return the table with a column replaced, or appended if there is none of that name."""
     index = batch.schema.get_field_index(name)
     return batch.append_column(name, values) if index < 0 else batch.set_column(index, name, values)
 
 
 def scores_array(scores: np.ndarray) -> pa.Array:
-    """Return float64 scores as a column; NaN, which stands for none, as null."""
+    """Return float64 scores as a column, with null for NaN."""
     return pa.array(scores, pa.float64(), mask=np.isnan(scores))
 
 
 def spoken_text(batch: pa.Table) -> list[str]:
-    """Return the words of each row joined as they are written; "" where there are none."""
+    """Return the spoken text of each row, its words joined as their script is written; "" where there are none."""
     words = batch["words"].combine_chunks()
     if isinstance(words, pa.ChunkedArray):
         words = pa.concat_arrays(words.chunks)
@@ -32,19 +32,19 @@ def spoken_text(batch: pa.Table) -> list[str]:
 
 
 def texts(batch: pa.Table, name: str) -> list[str]:
-    """Return a column of text without blanks around it; "" for null, and if there is no such column."""
+    """Return a column's texts, stripped; "" for null, and if there is no such column."""
     if name not in batch.column_names:
         return [""] * len(batch)
     return [(value or "").strip() for value in batch[name].to_pylist()]
 
 
 def hours_of(rows: pa.Table) -> pa.Array | pa.ChunkedArray:
-    """Return how much video each row is."""
+    """Return the hours of video of each row; null where the length is unknown."""
     if "duration_s" in rows.column_names:
         return pc.divide(rows["duration_s"], 3600.0)
     return pc.divide(pc.subtract(rows["end_s"], rows["start_s"]), 3600.0)
 
 
 def total_hours(rows: pa.Table) -> float:
-    """Return how much video the rows are; unknown lengths count nothing."""
+    """Return the hours of video of all rows; unknown lengths count as 0."""
     return float(pc.sum(hours_of(rows)).as_py() or 0.0)

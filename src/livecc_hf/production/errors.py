@@ -1,11 +1,11 @@
-"""What ends a run: a fault that is not in the items."""
+"""Errors that end a run, since no item is at fault."""
 
 from __future__ import annotations
 
 
 class StageBrokenError(ValueError):
-    """A stage fails on everything, so the fault is not in the items: a missing model, an endpoint that is down."""
+    """A stage fails on every item, so none of them is at fault: a missing model, an endpoint that is down."""
 
 
 class DeviceError(StageBrokenError):
-    """The accelerator failed: what its process is given next fails too, whatever it is, so nothing may be dropped."""
+    """The accelerator failed. Every later item in its process fails too, so no item may be dropped for it."""

@@ -1,4 +1,4 @@
-"""What `livecc data build` is told: a recipe, and `key=value` on the command line over it."""
+"""The options of `livecc data build`: a recipe, then `key=value` on the command line, which overrides it."""
 
 from __future__ import annotations
 
@@ -25,50 +25,51 @@ _SECTIONS = ("dataset", "report")  # options that hold options
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything a run is told.
+    """All options of a run.
 
     Raises:
         ValueError: if a value does not fit.
     """
 
     input: str = field(default="", metadata={"help": "Folder of videos, or a .jsonl or .parquet manifest."})
-    out: str = field(default="", metadata={"help": "Folder for the result; a run that was interrupted goes on in it."})
+    out: str = field(default="", metadata={"help": "Folder for the result; an interrupted run continues in it."})
     stages: dict[str, dict[str, Any]] = field(
         default_factory=dict, metadata={"help": "Stages in order, each with its thresholds."}
     )
     engine: str = field(default="local", metadata={"help": "local: processes on this machine; ray: Ray Data."})
-    limit: int | None = field(default=None, metadata={"help": "Only the first so many videos."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first N videos."})
     language: str | None = field(
-        default="en", metadata={"help": "Captions in this language come first, where a folder has several."}
+        default="en", metadata={"help": "Preferred language of captions, where a folder has several."}
     )
     media_root: str | None = field(
-        default=None, metadata={"help": "Where relative paths of a manifest start; default: its folder."}
+        default=None, metadata={"help": "Root of relative paths in a manifest; default: its folder."}
     )
     unit_videos: int = field(
         default=UNIT_VIDEOS,
-        metadata={"help": "Videos of a work unit: what a crash can cost, and a finished file holds."},
+        metadata={"help": "Videos in a work unit, which is written whole: a crash costs at most this many."},
     )
     workers: int | None = field(
-        default=None, metadata={"help": "Processes for stages without a model; default: one a core."}
+        default=None, metadata={"help": "Processes for stages without a model; default: one per core."}
     )
     gpus: int | None = field(
-        default=None, metadata={"help": "Processes for each stage with a model; default: one an accelerator."}
+        default=None, metadata={"help": "Processes for each stage with a model; default: one per accelerator."}
     )
-    max_retries: int = field(default=2, metadata={"help": "How often a unit whose process died is tried again whole."})
+    max_retries: int = field(default=2, metadata={"help": "How often a unit whose process died is tried again, whole."})
     item_timeout_s: float = field(
         default=3600.0,
         metadata={
-            "help": "Seconds that a stage may be silent over an item, besides four times its length; then its process "
-            "is ended, and the item dropped. 0: no limit."
+            "help": "Seconds that a stage may take for an item, plus four times the video's length; then its process "
+            "is ended and the item dropped. 0: no limit."
         },
     )
     keep_going: bool = field(
-        default=False, metadata={"help": "Drop items even if a stage fails on all of a unit, instead of stopping."}
+        default=False,
+        metadata={"help": "Drop items even if a stage fails on every item of a unit, instead of stopping."},
     )
     ray_address: str | None = field(
         default=None, metadata={"help": "Cluster: auto, or an address; default: $RAY_ADDRESS, else start one here."}
     )
-    restart: bool = field(default=False, metadata={"help": "Throw away what is finished in out, and begin anew."})
+    restart: bool = field(default=False, metadata={"help": "Delete what is finished in out, and start over."})
     dataset: dict[str, Any] = field(
         default_factory=dict, metadata={"help": f"For the card and its files: {', '.join(_ABOUT_KEYS + _FOLDER_KEYS)}."}
     )
@@ -115,7 +116,7 @@ class BuildOptions:
         return FolderOptions(**chosen, overwrite=True)
 
     def report_options(self) -> ReportOptions:
-        """Return how much the report shows."""
+        """Return the options of the report."""
         known = {item.name: item for item in fields(ReportOptions)}
         _check_keys(self.report, known, "report key")
         chosen = {key: convert_value(value, known[key], f"report.{key}") for key, value in self.report.items()}
@@ -125,7 +126,7 @@ class BuildOptions:
         """Return what the dataset's card says."""
         chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}
         chosen.setdefault("name", Path(self.out).expanduser().absolute().name)
-        # Whose words a dataset holds, nobody knows that did not look.
+        # The language is stated only where it is known: from the options, or from a stage that checks it.
         spoken = {stage.name: getattr(stage, "language", None) for stage in stages if stage.name in ("asr", "language")}
         code = spoken.get("language") or spoken.get("asr")
         chosen.setdefault("language", [code.split("-")[0]] if code else [])
@@ -135,13 +136,13 @@ class BuildOptions:
 def load_options(
     config: str | os.PathLike | None, overrides: Sequence[str] = (), only_stages: str | None = None, **flags: Any
 ) -> BuildOptions:
-    """Read a recipe with what the command line says over it.
+    """Read a recipe, and override it with the command line.
 
     Args:
         config: a YAML recipe.
         overrides: `key=value`, `stage.threshold=value` or `dataset.key=value`; values are YAML.
-        only_stages: names of the recipe's stages to run, with commas between.
-        flags: options given by name; `None`: not given.
+        only_stages: names of the recipe's stages to run, separated by commas.
+        flags: options by name; `None`: not given.
 
     Raises:
         FileNotFoundError: if there is no such recipe.
@@ -197,7 +198,9 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ValueError(f"{override!r} is no option: expected key=value, such as limit=100 or text_loss.max_loss=5")
+        raise ValueError(
+            f"{override!r} is not an option: expected key=value, such as limit=100 or text_loss.max_loss=5"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -218,7 +221,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _by_class_name(stages: Mapping[str, Any]) -> dict[str, str]:
-    """Return the keys of a user's own stages by the name that each gives itself."""
+    """Return the recipe's keys (`package.module:Class`) of a user's own stages, by the stages' names."""
     return {find_stage(key).name: key for key in stages if ":" in key}
 
 

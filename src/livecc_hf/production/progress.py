@@ -1,4 +1,4 @@
-"""Says how a run is getting on: a line now and then, with every stage's items and rate."""
+"""Reports the progress of a run: a line now and then, with the items and rate of every stage."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _STILL_S = 300.0
 
 
 def say_to_stderr(line: str) -> None:
-    """Print a line where it does not mix with results."""
+    """Print a line on standard error, apart from results."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts finished units, and what is done of the others.
+    """Counts finished units, and the progress of the others.
 
     Args:
-        say: takes a line.
-        every_s: seconds between lines at first; a run of hours says one a minute.
-        clock: seconds that never go back.
-        in_flight: returns how far the units are that are being worked on.
+        say: called with each line.
+        every_s: seconds between the first lines; in a run of hours a line comes once a minute.
+        clock: returns seconds, monotonic.
+        in_flight: returns the progress of the units that are being processed.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Progress:
         self.stats: list[StageStats] = []
         self.done = 0
         self._began = self._said = clock()
-        self._since: dict[int, tuple[UnitProgress, float]] = {}  # since when units have not moved
+        self._since: dict[int, tuple[UnitProgress, float]] = {}  # by unit: its last progress, and when it came
         self._lock = threading.Lock()
 
     def add(self, stats: Sequence[StageStats]) -> None:
-        """Count a unit, and say a line if it is time."""
+        """Count a finished unit, and report a line if one is due."""
         with self._lock:
             self.stats = total_stats(iter((self.stats, stats)))
             self.done += 1
         self.say_if_due()
 
     def say_if_due(self) -> None:
-        """Says a line if it is time."""
+        """Report a line if one is due."""
         now = self._clock()
         with self._lock:
             is_due = now - self._said >= max(self.every_s, min((now - self._began) / 60, _SLOWEST_S))
@@ -67,7 +67,7 @@ class Progress:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Says lines while the block runs, also when no unit is finished for long."""
+        """Report lines while the block runs, even if no unit finishes for a long time."""
         over = threading.Event()
 
         def tick() -> None:
@@ -83,7 +83,7 @@ class Progress:
             ticker.join()
 
     def line(self) -> str:
-        """Return how far the run is: what each stage was given and kept, and how many items a second it was given."""
+        """Return the progress as a line: for each stage its items in, items out, and items a second."""
         now = self._clock()
         elapsed = max(now - self._began, 1e-9)
         moving = self._in_flight()
@@ -100,7 +100,7 @@ class Progress:
         return " · ".join(parts)
 
     def _still(self, moving: Sequence[UnitProgress], now: float) -> list[str]:
-        """Return a text about the unit that has not moved for the longest time, if that is long."""
+        """Return a text on the unit that has been without progress for longest, if that is long; else nothing."""
         before, self._since = self._since, {}
         for unit in moving:
             known = before.get(unit.number)

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and whether what is there may be gone on with."""
+"""The folder of a run: records the run's settings, and checks whether a run may continue there."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _OUTPUTS = (UNITS, *_RESULTS, CONFIG)
 
 
 def claim_folder(out: Path, options: BuildOptions, source: VideoInput, stages: list[Stage]) -> None:
-    """Check that what is in the folder is of this run, and write down whose it is.
+    """Check that the folder is empty or holds a run with the same settings, and record the settings.
 
     Raises:
-        ValueError: if it is another run's, or no run's.
+        ValueError: if it holds a run with other settings, or files of no run.
     """
     settings: dict[str, Any] = {
         "input": source.fingerprint(),
@@ -44,10 +44,10 @@ def claim_folder(out: Path, options: BuildOptions, source: VideoInput, stages: l
         _clear(out)
     if file.is_file():
         if not UnitFolder(out / UNITS).numbers() and not any((out / name).exists() for name in _RESULTS):
-            write_json(file, ours)  # nothing was made with the settings that are there
+            write_json(file, ours)  # no unit was made with the recorded settings
             return
         there = _read(file)
-        # An option that is newer than the run was at its default, as long as it still is.
+        # An option that the run's version did not have counts as left at its default.
         newer = {key: value for key, value in _defaults(stages).items() if key in ours["settings"]}
         _check_same(out, newer | there["settings"], ours["settings"])
         if there.get("limit") != options.limit:
@@ -55,12 +55,12 @@ def claim_folder(out: Path, options: BuildOptions, source: VideoInput, stages: l
             write_json(file, ours)
         return
     if any((out / name).exists() for name in _OUTPUTS):
-        raise ValueError(f"{out} holds files that no run wrote down in {CONFIG}: choose another out")
+        raise ValueError(f"{out} holds files but no {CONFIG}, so no run made it: choose another out")
     write_json(file, ours)
 
 
 def _defaults(stages: list[Stage]) -> dict[str, Any]:
-    """Return the defaults of the stages' options, as settings."""
+    """Return the default settings of the stages."""
     options = ((stage.name, item) for stage in stages for item in dataclasses.fields(stage))
     return plain(
         {f"{name}.{item.name}": item.default for name, item in options if item.default is not dataclasses.MISSING}
@@ -68,7 +68,7 @@ def _defaults(stages: list[Stage]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as it comes back from JSON."""
+    """Return a value as JSON keeps it, such as tuples as lists."""
     return json.loads(json.dumps(value, default=str))
 
 
@@ -78,8 +78,8 @@ def _read(file: Path) -> dict[str, Any]:
         return there | {"settings": dict(there["settings"])}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{file} is damaged ({type(error).__name__}: {error}), so nobody knows whose run this is: choose another "
-            "out, or --restart to throw it away"
+            f"{file} is damaged ({type(error).__name__}: {error}), so the run's settings are unknown: choose another "
+            "out, or --restart to delete the run"
         ) from error
 
 
@@ -88,17 +88,17 @@ def _check_same(out: Path, there: dict[str, Any], ours: dict[str, Any]) -> None:
     if changed:
         lines = "; ".join(f"{key}: {there.get(key)!r} there, {ours.get(key)!r} now" for key in changed[:4])
         raise ValueError(
-            f"{out} holds a run with other settings ({lines}): choose another out, or --restart to throw it away"
+            f"{out} holds a run with other settings ({lines}): choose another out, or --restart to delete the run"
         )
 
 
 def _grow(out: Path, old: int | None, options: BuildOptions) -> None:
-    """Let a trial become the whole: its units are the first ones, but for the last, which the limit may have cut."""
+    """Let a run continue with a higher limit: its units stay, except the last if the old limit cut it."""
     if old is None or (options.limit is not None and options.limit < old):
         now = "none" if options.limit is None else options.limit
         raise ValueError(
             f"{out} holds a run with limit {'none' if old is None else old}, now it is {now}: it can only grow; choose "
-            "another out, or --restart to throw it away"
+            "another out, or --restart to delete the run"
         )
     folder, last, rest = UnitFolder(out / UNITS), old // options.unit_videos, old % options.unit_videos
     if rest and folder.is_done(last) and folder.stats(last)[0].items_in == rest:
@@ -106,10 +106,10 @@ def _grow(out: Path, old: int | None, options: BuildOptions) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove a run's files, and no others."""
+    """Remove the files of a run, and no others."""
     if not (out / CONFIG).is_file():
         return
-    for name in _OUTPUTS:  # the settings go last: a kill between leaves a folder that can be cleared again
+    for name in _OUTPUTS:  # the settings last: if this is killed, the folder can still be cleared
         path = out / name
         if name != CONFIG:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

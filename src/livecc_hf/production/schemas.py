@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from ..captions.arrow import WORDS
 
-SUBTITLES = "subtitles"  # a column of lines beside those of `VIDEO_SCHEMA`: captions given inline
+SUBTITLES = "subtitles"  # an extra column of `VIDEO_SCHEMA`: captions given inline, as lines
 
-# Faces that were followed, some times a second: when, the score of speaking (above 0: speaks), and where, as parts of
-# the picture's width and height.
+# Tracked faces, two samples a second: the time, the score (above 0: the face speaks), and the box, as fractions of the
+# picture's width and height.
 FACES = pa.list_(
     pa.struct(
         [("time_s", pa.float64()), ("score", pa.float32())]
@@ -28,12 +28,12 @@ VIDEO_SCHEMA = pa.schema(
         ("captions", pa.string()),  # path of the caption file; null: none
         ("title", pa.string()),
         ("category", pa.string()),
-        ("language", pa.string()),  # as declared, such as "en" or "en-US"
+        ("language", pa.string()),  # declared by the input, such as "en" or "en-US"
         ("duration_s", pa.float64()),
         ("width_px", pa.int32()),
         ("height_px", pa.int32()),
         ("words", WORDS),  # null until captions are read or speech is recognised
-        ("language_score", pa.float64()),  # null until the stage that finds it; clips have that of their video
+        ("language_score", pa.float64()),  # null until stage `language`; a clip has its video's score
     ]
 )
 
@@ -47,7 +47,7 @@ CLIP_SCHEMA = pa.schema(
         ("end_s", pa.float64()),
         ("words", WORDS),
         ("previous", pa.string()),  # what was said before the clip; "": nothing
-        ("language_score", pa.float64()),  # null until the stage that finds it, as those below
+        ("language_score", pa.float64()),  # null until a stage fills it, like the columns below
         ("text_loss", pa.float64()),
         ("p_talking_head", pa.float64()),
         ("speaker_ratio", pa.float64()),
@@ -61,12 +61,12 @@ DROPPED_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("video", pa.string()),
         ("stage", pa.string()),
-        ("reason", pa.string()),  # a word to count by; "error": the stage failed on this item
-        ("value", pa.float64()),  # what was compared with the threshold, where there is such a number
-        ("detail", pa.string()),  # for a person: the error, or what was found
-        ("hours", pa.float64()),  # how much video it was
+        ("reason", pa.string()),  # one word, counted in the report; "error": the stage failed on this item
+        ("value", pa.float64()),  # the number compared with the threshold, if there is one
+        ("detail", pa.string()),  # for a reader: the error, or what was found
+        ("hours", pa.float64()),  # of video
         ("text", pa.string()),  # the first words, for samples in the report
-        ("start_s", pa.float64()),  # of a clip; null for videos, as those below
+        ("start_s", pa.float64()),  # of a clip; null for videos, like the columns below
         ("end_s", pa.float64()),
         ("words", WORDS),  # the first words with their times
         ("faces", FACES),
@@ -75,7 +75,7 @@ DROPPED_SCHEMA = pa.schema(
 
 
 def words_array(words_of_rows: list[list[tuple[float, float, str]] | None]) -> pa.Array:
-    """Return a column of words from `(start_s, end_s, word)` triples; slow, for small inputs and tests."""
+    """Return a column of words from `(start_s, end_s, word)` triples of each row; slow, for small inputs and tests."""
     rows = [
         None if words is None else [dict(zip(("start_s", "end_s", "word"), word, strict=True)) for word in words]
         for words in words_of_rows

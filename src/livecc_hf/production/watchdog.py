@@ -1,8 +1,8 @@
-"""What is being worked on: how far each unit is, and an end to stages that hang.
+"""Reports how far each unit is, and ends processes whose stage hangs.
 
-The process that works on a unit leaves a small file beside the finished units, so that whoever started the run, here
-or on another node, can say how far it is. A stage that is silent for too long ends its process: nothing less gets rid
-of a decoder or driver that hangs.
+The process that works on a unit writes a small file beside the finished units, from which the process that started the
+run, on this node or another, reads the progress. If a stage shows no progress for too long, its process exits: only
+that stops a decoder or driver that hangs.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .columns import hours_of
 
 _FOLDER = ".progress"
 _WRITE_EVERY_S = 2.0
-_TIMES_LENGTH = 4  # speech recognition without an accelerator may take longer than the video
-_BATCH_LENGTH_S = 3600.0  # of the video in a batch, this much counts
+_TIMES_LENGTH = 4  # without an accelerator, speech recognition may take longer than the video lasts
+_BATCH_LENGTH_S = 3600.0  # most video of a batch that its time limit counts
 
 _current: UnitWatch | None = None  # of this process
 _last_write = -math.inf
@@ -40,8 +40,8 @@ class UnitProgress:
 
     Attributes:
         number: of the unit.
-        stages: for each stage that began, what `StageStats` takes; the last one may not have finished.
-        rows: how many rows the last stage was given.
+        stages: for each stage that began, the keywords of `StageStats`; the last one may still run.
+        rows: that the last stage was given.
     """
 
     number: int
@@ -50,11 +50,11 @@ class UnitProgress:
 
 
 def time_limit_s(rows: pa.Table, item_timeout_s: float) -> float:
-    """Return how long a stage may be silent over a batch: `item_timeout_s`, and four times the video's length.
+    """Return the seconds without progress after which a stage counts as hanging: `item_timeout_s` + 4 x video length.
 
     Args:
-        rows: of videos or clips. Of many, an hour together counts, or the longest one: an alarm that proves false costs
-            no item, since each is then tried alone.
+        rows: the batch, videos or clips. Their total length counts up to an hour, or up to the longest one. A limit
+            that is too short costs no item, since each is then tried alone.
         item_timeout_s: in seconds.
     """
     seconds = 3600 * np.nan_to_num(np.asarray(hours_of(rows).to_numpy(zero_copy_only=False), np.float64))
@@ -63,24 +63,24 @@ def time_limit_s(rows: pa.Table, item_timeout_s: float) -> float:
 
 
 def items_done(count: int = 1) -> None:
-    """Say, from inside a stage, that it has finished more items of the batch that it was given.
+    """Report from inside a stage that it has finished more items of its batch, which restarts its time limit.
 
-    For stages that take long over a batch: they are seen to move, and get their time anew. Without a run around it,
-    as when the stage is used alone, nothing happens. May be called from any thread.
+    For stages that take long for a batch. Outside a run, as when a stage is called by itself, it does nothing. May be
+    called from any thread.
     """
     if _current is not None:
         _current.items_done(count)
 
 
 class UnitWatch:
-    """Writes down how far this process is with a unit, and ends the process when a stage hangs.
+    """Writes this process's progress with a unit to a file, and ends the process when a stage hangs.
 
-    A context manager; one at a time in a process.
+    A context manager; only one may be active in a process.
 
     Args:
         folder: of the units.
         number: of the unit.
-        group: which part of the stages runs here.
+        group: index of the group of stages that runs here.
         item_timeout_s: see `time_limit_s`; `None`: no limit.
     """
 
@@ -115,8 +115,8 @@ class UnitWatch:
 
         Args:
             name: of the stage.
-            finished: statistics of the stages before.
-            rows: that it is given.
+            finished: statistics of the stages before it, as keywords of `StageStats`.
+            rows: number of rows that the stage is given.
         """
         self._stages, self._stage, self._rows = list(finished), name, rows
         self._began = time.perf_counter()
@@ -124,20 +124,20 @@ class UnitWatch:
         self.write()
 
     def begin_batch(self, rows: pa.Table) -> None:
-        """Give the stage its time."""
+        """Start the time limit of a batch."""
         self._in_batch = 0
         if self._trace is not None and self.item_timeout_s is not None:
             self._limit_s = time_limit_s(rows, self.item_timeout_s)
             self._arm(self._limit_s, self._trace)
 
     def end_batch(self) -> None:
-        """Stop the clock."""
+        """Stop the time limit."""
         self._limit_s = None
         if self._trace is not None:
             faulthandler.cancel_dump_traceback_later()
 
     def items_done(self, count: int) -> None:
-        """Count items of the batch that is worked on."""
+        """Count items of the current batch, and restart its time limit."""
         with self._lock:
             self._in_batch += count
             if self._limit_s is not None and self._trace is not None:
@@ -145,14 +145,14 @@ class UnitWatch:
             self.write()
 
     def count(self, items: int, kept: int) -> None:
-        """Count a batch that is done."""
+        """Count a finished batch."""
         self._in_batch = 0
         self._items += items
         self._kept += kept
         self.write()
 
     def write(self, now: bool = False) -> None:
-        """Write down how far the unit is, unless the process wrote lately."""
+        """Write the unit's progress, at most once in two seconds unless `now`."""
         global _last_write
         if not now and time.monotonic() - _last_write < _WRITE_EVERY_S:
             return
@@ -163,11 +163,11 @@ class UnitWatch:
             "items_out": self._kept,
             "seconds": time.perf_counter() - self._began,
         }
-        with suppress(OSError):  # it is only to be looked at
+        with suppress(OSError):  # the file only informs; a run does not need it
             write_json(self._file, {"rows": self._rows, "stages": [*self._stages, stage]}, sync=False)
 
     def remove(self) -> None:
-        """Remove what was written down: the unit is finished."""
+        """Remove the progress file of a finished unit."""
         self._file.unlink(missing_ok=True)
 
     def _arm(self, limit_s: float, trace: TextIO) -> None:
@@ -176,7 +176,7 @@ class UnitWatch:
 
 
 class _NoWatch:
-    """Stands in where no run is watching."""
+    """Stands in for `UnitWatch` outside a run: does nothing."""
 
     def begin_stage(self, name: str, finished: Sequence[dict[str, Any]], rows: int) -> None: ...
 
@@ -188,12 +188,12 @@ class _NoWatch:
 
 
 def watch() -> UnitWatch | _NoWatch:
-    """Return what watches this process's work."""
+    """Return the active `UnitWatch` of this process, or one that does nothing."""
     return _current if _current is not None else _NoWatch()
 
 
 def has_hung(folder: Path, number: int, group: int) -> bool:
-    """Return whether a process was ended over a unit because a stage hung; ask when the process is gone."""
+    """Return whether a process was ended because a stage hung on the unit; valid once that process is gone."""
     file = _hung_file(folder, number, group)
     return file.is_file() and file.stat().st_size > 0
 
@@ -204,16 +204,16 @@ def forget_hung(folder: Path, number: int, group: int) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier run left."""
+    """Remove the files of an earlier run."""
     for file in (*folder.glob(".*.hung"), *(folder / _FOLDER).glob("*")):
         file.unlink(missing_ok=True)
 
 
 def read_progress(folder: Path) -> list[UnitProgress]:
-    """Return how far the units are that are being worked on."""
+    """Return the progress of the units that are being processed."""
     found = []
     for name in _names(folder / _FOLDER):
-        with suppress(OSError, ValueError, KeyError):  # it is finished, or half written
+        with suppress(OSError, ValueError, KeyError):  # finished in the meantime, or partly written
             value = json.loads((folder / _FOLDER / name).read_text())
             found.append(UnitProgress(int(name.removesuffix(".json")), value["stages"], value["rows"]))
     return found

@@ -96,7 +96,7 @@ def prepare_repository(api: HfApi, target: Target) -> str:
 
     Raises:
         PushError: if it is public and the target does not say so, or does not exist for a pull request.
-        Exception: what the Hub's client raises; see `explained_failures`.
+        Exception: what the Hub's client raises; see `explain_failures`.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -169,7 +169,7 @@ def upload(
 
 
 @contextlib.contextmanager
-def explained_failures(api: HfApi, target: Target) -> Iterator[None]:
+def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
     """Turn what the Hub's client raises into one sentence with the way out.
 
     Raises:

@@ -18,7 +18,7 @@ from .checks import Checked, check_folder
 from .code_files import may_be_stale_code
 from .contents import ADAPTER, MODEL, SPACE, STALE, read_contents
 from .fresh import load_fresh
-from .hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
+from .hub import PushError, Target, check_token, explain_failures, prepare_repository, upload
 from .weights import compare_tensors
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def send(
 
     api = HfApi(token=token)
     with ExitStack() as stack:
-        stack.enter_context(explained_failures(api, target))
+        stack.enter_context(explain_failures(api, target))
         check_token(api)
         _check_base(api, plan)
         url = prepare_repository(api, target)

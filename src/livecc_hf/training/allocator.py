@@ -1,4 +1,4 @@
-"""How PyTorch's allocator keeps GPU memory in training."""
+"""Configures PyTorch's allocator of GPU memory for training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _SETTINGS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the second is t
 
 
 def use_expandable_segments() -> None:
-    """Let segments of GPU memory grow, unless the environment configures the allocator already.
+    """Use expandable segments of GPU memory, unless the environment configures the allocator already.
 
-    Rows differ in length, so blocks of ever new sizes are asked for; segments of a fixed size leave gaps between them
-    that no later block fits. PyTorch reads the setting when it starts CUDA: call this before.
+    Rows differ in length, so that training allocates blocks of many sizes. Segments of a fixed size would leave gaps
+    into which no later block fits. Call this before CUDA starts, which is when PyTorch reads the setting.
     """
     if sys.platform == "linux" and not any(name in os.environ for name in _SETTINGS):
         os.environ[_SETTINGS[0]] = "expandable_segments:True"

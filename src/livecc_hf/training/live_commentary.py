@@ -39,14 +39,14 @@ class GroundTruthClip:
     """A narrated clip that is not trained on.
 
     Args:
-        name: as the log calls it, such as ``folder/a.mp4 at 30.0 s``.
+        name: for the log, such as ``folder/a.mp4 at 30.0 s``.
         frames: uint8 (T, 3, H, W) at 2 frames a second.
         frame_times_s: T presentation times in seconds.
         words: ``[start_s, end_s, word]`` in the order spoken, on the clock of the frames.
         query: the request; the processor's default if None.
         title: the video's title.
         previous: what was said before the clip.
-        is_resized: whether the frames have the size in which the model sees them; then nothing resizes them again.
+        is_resized: whether the frames have the model's input size already, and are not resized again.
 
     Raises:
         ValueError: if there are no frames, or not one time for each.
@@ -73,7 +73,7 @@ class GroundTruthClip:
         """Return a clip of a data source as a held-out clip.
 
         Args:
-            name: as the log calls it.
+            name: for the log.
             clip: the clip.
             use_context: give the model the clip's title / previous text, as in training.
 
@@ -91,7 +91,7 @@ class CommentedTurn:
     Attributes:
         start_s: start in seconds from the clip's start.
         end_s: end in seconds from the clip's start.
-        said: the words spoken in truth; empty for silence.
+        said: the words that were spoken (ground truth); empty for silence.
         model: the model's words; empty for silence.
     """
 
@@ -102,20 +102,20 @@ class CommentedTurn:
 
 
 class LiveCommentaryCallback(TrainerCallback):
-    """Streams held-out clips through the model at every evaluation, into the log and the trackers, with its timing.
+    """Streams held-out clips through the model at every evaluation; log and trackers get text and timing scores.
 
-    Training goes on as if it had not been there: no random number is drawn (words are chosen greedily), no module
-    state is left behind, and a failure is a warning. Only the main process runs; where a model is spread over
-    processes (FSDP, ZeRO-3) one process alone cannot run it, and it says so once and does nothing.
+    It does not affect training: it draws no random numbers (decoding is greedy), leaves no module state behind, and a
+    failure is only a warning. It runs on the main process alone. If the model is sharded over processes (FSDP, ZeRO-3),
+    one process cannot run it: then it warns once and does nothing.
 
     Args:
-        clips: the clips; one or two are enough, each costs a forward pass for every turn and word.
+        clips: the clips; one or two are enough, since each costs a forward pass for every turn and token.
         processor: the model's `StreamingProcessor`.
-        trainer: the trainer that this is added to, whose trackers get the text; without it, the log alone does.
-        every_steps: run after every so many steps, not at evaluations.
-        max_turns: turns of a clip that are commented at most; the log says what is left out.
-        options: `StreamOptions` such as pixel limits; 32 new tokens a turn if None. Query, title and previous are
-            the clip's, and words are chosen greedily in any case.
+        trainer: the trainer that this is added to, whose trackers get the text; without it, only the log does.
+        every_steps: run every `every_steps` steps instead of at evaluations.
+        max_turns: most turns of a clip; the log gives the number of turns left out.
+        options: `StreamOptions` such as pixel limits; 32 new tokens a turn if None. Query, title and previous text are
+            the clip's, and decoding is greedy in any case.
 
     Raises:
         ValueError: if there is no clip, or a number is not positive.
@@ -131,7 +131,7 @@ class LiveCommentaryCallback(TrainerCallback):
         options: StreamOptions | None = None,
     ):
         if not clips:
-            raise ValueError("got no held-out clips: give at least one, or leave the live commentary off")
+            raise ValueError("got no held-out clips: give at least one, or switch the live commentary off")
         for name, value in (("every_steps", every_steps), ("max_turns", max_turns)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1")
@@ -146,11 +146,11 @@ class LiveCommentaryCallback(TrainerCallback):
 
     @classmethod
     def of_data(cls, data: TrainingData, n_clips: int, trainer: Trainer) -> LiveCommentaryCallback | None:
-        """Return the callback for the first narrated clips of held-out data; `None` if there is none.
+        """Return the callback for the first narrated clips of held-out data; `None` if there are none.
 
         Args:
-            data: the held-out samples; those that cannot be used are passed over.
-            n_clips: how many clips, at most.
+            data: the held-out samples; unusable ones are skipped.
+            n_clips: most clips.
             trainer: the trainer that this is added to.
         """
         clips: list[GroundTruthClip] = []
@@ -170,12 +170,12 @@ class LiveCommentaryCallback(TrainerCallback):
         return cls(clips, data.processor, trainer, options=options)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Comment, unless `every_steps` is set."""
+        """Run at each evaluation, unless `every_steps` is set."""
         if self.every_steps is None:
             self._run(args, state, kwargs.get("model"))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Comment where `every_steps` divides the step."""
+        """Run every `every_steps` steps, if that is set."""
         if self.every_steps is not None and state.global_step % self.every_steps == 0:
             self._run(args, state, kwargs.get("model"))
 
@@ -183,13 +183,13 @@ class LiveCommentaryCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         try:
-            # The trainer's own, where it is known: it is the one that says how the model is spread.
+            # Prefer the trainer's wrapped model, which shows whether the model is sharded.
             model = self._trainer.model if self._trainer is not None else model
             if model is None:
                 raise ValueError("the trainer hands over no model")
             if spread := spread_by(model):
                 self._warn(
-                    f"no live commentary: {spread} spreads the model over the processes, and the main process cannot "
+                    f"no live commentary: {spread} shards the model over the processes, so the main process cannot "
                     "run it alone; run `livecc commentate` on a checkpoint instead"
                 )
                 return
@@ -200,7 +200,7 @@ class LiveCommentaryCallback(TrainerCallback):
                 commented.append((clip, turns))
             if self._trainer is not None:
                 self._trainer.log(timing_metrics(commented))
-        except Exception as error:  # whatever it is, the training is worth more
+        except Exception as error:  # whatever fails here, training must continue
             self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
 
     def _report(self, step: int, clip: GroundTruthClip, turns: list[CommentedTurn]) -> None:
@@ -216,22 +216,22 @@ class LiveCommentaryCallback(TrainerCallback):
                 self._warn(f"{type(tracker).__name__} did not take the live commentary: {error}")
 
     def _warn(self, message: str) -> None:
-        """Log a warning once, whatever the step it names."""
+        """Log a warning once, even if it comes again at another step."""
         kind = message.split(": ", 1)[-1]
         if kind not in self._warned:
             self._warned.add(kind)
-            logger.warning("%s (said once; training goes on)", message)
+            logger.warning("%s (training continues; this warning is not repeated)", message)
 
 
 def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[CommentedTurn]]]) -> dict[str, float]:
-    """Return how well comments are timed, as trackers take it; defined in docs/evaluation.md.
+    """Return timing scores in the form of trackers; docs/evaluation.md defines them.
 
     Args:
-        commented: clips with the turns that were commented, which may be the first ones only.
+        commented: clips with their commented turns, which may be only the first ones.
 
     Returns:
-        Speak F1, precision and recall from 0 to 1, what speaking always would get, the onset error in seconds, and the
-        model's words for each that was said; without those that are not defined, such as where nobody speaks.
+        Speak F1, precision and recall from 0 to 1, the F1 of speaking in every turn, the onset error in seconds, and
+        the model's words per spoken word; scores that are not defined, as if nobody speaks, are left out.
     """
     figures = {item.name: item for item in timing_figures([_as_row(clip, turns) for clip, turns in commented if turns])}
     found: dict[str, float | None] = {}
@@ -246,7 +246,7 @@ def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[Commented
 
 
 def _as_row(clip: GroundTruthClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
-    """Return a commented clip as the scorers take it; times count from the clip's start."""
+    """Return a commented clip as a row for the scorers; times count from the clip's start."""
     first_s, end_s = float(clip.frame_times_s[0]), turns[-1].end_s
     words = [
         SpokenSpan(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s
@@ -263,19 +263,19 @@ def comment(
     max_turns: int | None = None,
     args: TrainingArguments | None = None,
 ) -> list[CommentedTurn]:
-    """Stream a clip through a model and set what it says beside what was said.
+    """Stream a clip through a model and pair its words with the spoken ones, turn by turn.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which it keeps.
+        model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which does not change.
         processor: its `StreamingProcessor`.
         clip: the clip.
-        options: how words are chosen, and the pixel limits of training; query, title and previous are the clip's, and
-            so is the size of frames.
-        max_turns: stop after so many turns.
+        options: sampling options, and the pixel limits of training; query, title, previous text and size of frames are
+            the clip's.
+        max_turns: stop after this many turns.
         args: the trainer's, for its mixed precision.
 
     Returns:
-        The turns, fewer where the model's context is full.
+        The turns; fewer if the model's context is full.
     """
     times_s = [float(time_s) for time_s in clip.frame_times_s]
     times_s += times_s[-1:] * (len(times_s) % TURN_FRAMES)
@@ -286,9 +286,9 @@ def comment(
     options = _sized(options or StreamOptions(do_sample=False), processor, clip, len(times_s))
     options = dataclasses.replace(options, query=clip.query, title=clip.title, previous=clip.previous)
     with _evaluation_mode(model), _autocast(model, args):
-        # By count, not by times, as the model is trained: in LiveCC's grammar a turn is six frames, then two.
+        # Turns by count of frames, not by times, as in training: in LiveCC's grammar six, then two each.
         segments = []
-        with contextlib.suppress(ContextFullError):  # what was said until then is worth reading
+        with contextlib.suppress(ContextFullError):  # the turns so far are still useful
             for segment in model.stream_generate(processor, clip.frames[:n_frames], options=options):
                 segments.append(segment)
     return [
@@ -300,7 +300,7 @@ def comment(
 def _sized(
     options: StreamOptions, processor: StreamingProcessor, clip: GroundTruthClip, n_frames: int
 ) -> StreamOptions:
-    """Return options under which the frames get the size that training plans for a clip of `n_frames`."""
+    """Return options with which frames are resized as in training on a clip of `n_frames`."""
     processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
     if clip.is_resized:
         return dataclasses.replace(options, do_resize=False)
@@ -311,7 +311,7 @@ def _sized(
 
 
 def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left_out: int = 0) -> str:
-    """Return the turns as one block, what was said and what the model says in two columns."""
+    """Return the turns as a block of text in two columns, the spoken words and the model's."""
     said = [f'"{turn.said}"' if turn.said else "-" for turn in turns]
     column = min(48, max(map(len, said), default=0))
     lines = [f'step {step}, held-out clip "{name}"']
@@ -326,7 +326,7 @@ def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left
 
 
 def spread_by(model: nn.Module) -> str | None:
-    """Return what spreads a model's parameters over processes so that one alone cannot run it; `None` if nothing."""
+    """Return the name of what shards a model over processes (FSDP, ZeRO-3); `None` if one process holds it whole."""
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
 
@@ -342,7 +342,7 @@ def spread_by(model: nn.Module) -> str | None:
 
 
 def _streaming_model(model: nn.Module) -> LiveCCForConditionalGeneration:
-    """Return the `LiveCCForConditionalGeneration` inside the trainer's model; adapters stay in its layers.
+    """Return the `LiveCCForConditionalGeneration` inside the trainer's model, with adapters still in its layers.
 
     Raises:
         ValueError: if there is none.
@@ -359,7 +359,7 @@ def _streaming_model(model: nn.Module) -> LiveCCForConditionalGeneration:
 
 @contextlib.contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and give every module its own mode back, frozen parts too."""
+    """Switch to evaluation mode in the block, then restore the mode of every module, including frozen parts."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -372,7 +372,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _autocast(
     model: LiveCCForConditionalGeneration, args: TrainingArguments | None
 ) -> contextlib.AbstractContextManager[Any]:
-    """Run in the trainer's precision; the wrapper that does it in training is not around the inner model."""
+    """Return the trainer's autocast context: the wrapper that applies it in training is not around the inner model."""
     dtype = torch.bfloat16 if getattr(args, "bf16", False) else torch.float16 if getattr(args, "fp16", False) else None
     if dtype is None:
         return contextlib.nullcontext()
@@ -380,7 +380,7 @@ def _autocast(
 
 
 def _send(tracker: TrainerCallback, tag: str, text: str, step: int) -> None:
-    """Send a text to one of the trainer's trackers, which its callback has opened; others are left alone."""
+    """Send a text to a tracker that the trainer has opened, if this is one of those known here."""
     if getattr(tracker, "tb_writer", None) is not None:
         tracker.tb_writer.add_text(tag, "\n".join("    " + line for line in text.split("\n")), step)  # Markdown code
     elif getattr(getattr(tracker, "_wandb", None), "run", None) is not None:

@@ -1,4 +1,4 @@
-"""Out of memory, said with what can be done about it."""
+"""Explains a lack of memory in training, with the options that reduce the need."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class TrainingMemoryError(RuntimeError):
 
 
 @contextlib.contextmanager
-def explained_memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into one error that names the knobs and their present values.
+def explain_memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into one error that names the options to change and their current values.
 
     Raises:
         TrainingMemoryError: where the wrapped code ran out of memory.
@@ -51,4 +51,4 @@ def _knobs(recipe: Recipe) -> str:
         knobs.append("load_in_4bit=true (QLoRA)")
     if model.dtype == "float32":
         knobs.append("dtype=bfloat16")
-    return f"what lowers the need: {'; '.join(knobs)}"
+    return f"to need less: {'; '.join(knobs)}"

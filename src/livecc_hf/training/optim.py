@@ -138,8 +138,8 @@ def muon_groups(
 ) -> list[dict[str, Any]]:
     """Split a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
 
-    Embeddings and the output head are matrices whose rows are separate things (tokens), so they go to
-    AdamW, as biases and norms do.
+    Embeddings and the output head go to AdamW, since each of their rows is for a token of its own, and so do biases
+    and norms.
     """
     rows = {
         id(parameter)

@@ -1,4 +1,4 @@
-"""The data of a run: opened, split into what trains and what is held out, planned into rows."""
+"""Opens the data of a run, splits it into training and held-out samples, and plans the rows."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TURN_TEXT_TOKENS = 64  # what the first turn needs besides its frames, at least
+_TURN_TEXT_TOKENS = 64  # least tokens of the first turn besides its frames
 
 
 @dataclass(frozen=True)
 class RunData:
-    """What a run is trained on and measured with.
+    """The data of a run.
 
     Attributes:
         train: the training samples.
-        held_out: held-out samples, if there are any.
-        packs: which training samples stand in a row.
-        row_tokens: tokens of each row, where they were counted.
+        held_out: the held-out samples, if there are any.
+        packs: the training samples of each row.
+        row_tokens: tokens of each row, if they were counted.
     """
 
     train: TrainingData
@@ -46,7 +46,7 @@ class RunData:
 
 
 def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
-    """Open a recipe's data and plans the rows.
+    """Open a recipe's data and plan the rows.
 
     Raises:
         ValueError, FileNotFoundError: as `open_samples`.
@@ -57,10 +57,10 @@ def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
 
 
 def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[TrainingData, TrainingData | None]:
-    """Open a recipe's data: what it trains on, and what is held out.
+    """Open a recipe's data; return the training and the held-out samples.
 
     Raises:
-        ValueError: if an entry is malformed, nothing is in it, or the smallest clip does not fit a row.
+        ValueError: if an entry is malformed or empty, or the smallest clip does not fit a row.
         FileNotFoundError: if a dataset is missing.
     """
     ours, training = recipe.ours, recipe.training
@@ -76,7 +76,7 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
 
 
 def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
-    """Refuse a row limit that not even the first turn of a clip fits.
+    """Check that at least the first turn of a clip fits into a row.
 
     Raises:
         ValueError: if it does not.
@@ -98,8 +98,8 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
 
 
 def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData, TrainingData]:
-    """Return the data without, and only, some samples drawn by the seed."""
-    items = np.stack([data.part_of, data.row_of], axis=1)  # an item may come several times, by its weight
+    """Draw samples by the seed; return the data without them, and only them."""
+    items = np.stack([data.part_of, data.row_of], axis=1)  # by its weight, an item may be in the data several times
     distinct, first, which = np.unique(items, axis=0, return_index=True, return_inverse=True)
     if n_held_out >= len(distinct):
         most = len(distinct) - 1
@@ -114,7 +114,7 @@ def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData
 
 
 def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | None]:
-    """Return the rows, and their tokens where the recipe needs them counted."""
+    """Return the samples of each row, and the rows' tokens if the recipe needs them."""
     training = recipe.training
     by_length = training.train_sampling_strategy == "batch_rebalance"
     if not recipe.packing and not by_length:
@@ -127,7 +127,7 @@ def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | 
             n_workers=training.dataloader_num_workers or os.cpu_count() or 1,
             recount=training.local_process_index == 0,
         )
-    # What cannot be used, now or for its length, takes its place in a row all the same, and is skipped there.
+    # A sample that is unusable, or too long, still has its place in a row, and is skipped there.
     counts = np.where(counts == 0, N_PLACEHOLDER_TOKENS, np.minimum(counts, training.max_length or counts.max()))
     if not recipe.packing:
         return plan_singles(len(data)), counts
@@ -137,7 +137,7 @@ def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | 
 
 
 def _counts_file(data: TrainingData) -> Path:
-    """Return where the counts of exactly this data, read with exactly this processor, are kept."""
+    """Return the cache file of token counts for exactly this data and this processor."""
     processor = data.processor
     described = f"{data.fingerprint()} {len(processor.tokenizer)} {processor.to_json_string()}"
     key = hashlib.sha256(described.encode()).hexdigest()[:16]

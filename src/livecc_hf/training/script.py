@@ -17,7 +17,7 @@ from livecc_hf.utils.disk import DiskFullError, is_disk_full
 from livecc_hf.utils.text import one_line
 
 from .inspection.recipe_samples import inspect_recipe
-from .memory import explained_memory_errors
+from .memory import explain_memory_errors
 from .options.recipe import Recipe, parse
 from .saving.checkpoints import (
     RUN_STATE_FILE,
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and save model and processor; or print samples, where the recipe says ``inspect``."""
-    # peft imports bitsandbytes where it is installed, and it speaks of CPU kernels that are not.
+    # peft imports bitsandbytes if it is installed, which prints a message on missing CPU kernels.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     recipe = parse(sys.argv[1:] if argv is None else argv)
     show_log(recipe.training.process_index == 0)
     for note in recipe.notes:
         logger.info(note)
-    with explained_full_disk(recipe):
+    with explain_full_disk(recipe):
         if recipe.ours.inspect:
             print(inspect_recipe(recipe))
         else:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(recipe: Recipe) -> None:
-    """Train as a recipe says, from its start or a checkpoint, and saves model and processor.
+    """Train a recipe, from its start or from a checkpoint, and save model and processor.
 
     Raises:
         ValueError: if something in the recipe, or the checkpoint, does not fit.
@@ -64,8 +64,8 @@ def train(recipe: Recipe) -> None:
         check_same_run(checkpoint, state, trainer.identity, trainer.global_batch)
         trainer.restore(state)
     else:
-        logger.warning("%s has no %s: that its data are these cannot be checked", checkpoint, RUN_STATE_FILE)
-    with explained_memory_errors(recipe):
+        logger.warning("%s has no %s: cannot check that it was trained on this data", checkpoint, RUN_STATE_FILE)
+    with explain_memory_errors(recipe):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.ledger is not None:
         trainer.ledger.check_end()
@@ -75,11 +75,11 @@ def train(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def explained_full_disk(recipe: Recipe) -> Iterator[None]:
-    """Turn what libraries say of a full disk into one error that says what is kept.
+def explain_full_disk(recipe: Recipe) -> Iterator[None]:
+    """Turn the errors of libraries on a full disk into one that says what is kept.
 
     Raises:
-        DiskFullError: where the wrapped code could write no more.
+        DiskFullError: if the disk is full for the wrapped code.
     """
     try:
         yield
@@ -88,14 +88,14 @@ def explained_full_disk(recipe: Recipe) -> Iterator[None]:
             raise
         out = recipe.training.output_dir
         whole = [path.name for path in list_checkpoints(out) if (path / RUN_STATE_FILE).is_file()]
-        kept = f"{whole[-1]} is kept: free some space and go on with --resume" if whole else "free some space"
+        kept = f"{whole[-1]} is kept: free some space and continue with --resume" if whole else "free some space"
         place = getattr(error, "filename2", None) or getattr(error, "filename", None) or out
         said = getattr(error, "strerror", None) or one_line(error, 100)
         raise DiskFullError(f"the disk of {place} is full ({said}): {kept}") from error
 
 
 def show_log(is_main_process: bool) -> None:
-    """Let this package's messages through to standard error: all of the main process, warnings of the others."""
+    """Print this package's log to standard error: all of it in the main process, only warnings in the others."""
     package_logger = logging.getLogger("livecc_hf")
     package_logger.setLevel(logging.INFO if is_main_process else logging.WARNING)
     if not package_logger.handlers and not logging.getLogger().handlers:
@@ -105,18 +105,18 @@ def show_log(is_main_process: bool) -> None:
 
 
 def start_from(recipe: Recipe) -> Path | None:
-    """Return the checkpoint to go on from, or `None` to start from the beginning.
+    """Return the checkpoint to resume from, or `None` to start from the beginning.
 
     Raises:
-        ValueError: if the output folder holds a run and the recipe does not say to go on with it, or the checkpoint
-            it names is not whole.
+        ValueError: if the output folder holds a run and the recipe does not resume it, or the checkpoint that it names
+            is not whole.
     """
     training = recipe.training
     if training.resume_from_checkpoint:
         checkpoint = Path(training.resume_from_checkpoint)
         if not (checkpoint / "trainer_state.json").is_file():
             raise ValueError(
-                f"resume_from_checkpoint={checkpoint} is no whole checkpoint: it holds no trainer_state.json; use "
+                f"resume_from_checkpoint={checkpoint} is not a whole checkpoint: it holds no trainer_state.json; use "
                 "--resume for the newest whole one in output_dir"
             )
         state = read_run_state(checkpoint)
@@ -130,12 +130,12 @@ def start_from(recipe: Recipe) -> Path | None:
     if not recipe.ours.resume:
         if found := list_checkpoints(training.output_dir):
             raise ValueError(
-                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): go on with it with --resume "
+                f"output_dir {training.output_dir} holds a run already ({found[-1].name}): continue it with --resume "
                 "or give another output_dir"
             )
         return None
     newest = last_whole_checkpoint(training.output_dir)
-    with training.main_process_first(desc="removing half-written checkpoints"):
+    with training.main_process_first(desc="removing partial checkpoints"):
         if training.should_save:
             remove_partial(training.output_dir)
     if newest is None:

@@ -1,4 +1,4 @@
-"""Samples that cannot be used: counted over all processes, listed with their reason, limited in number."""
+"""Counts unusable samples over all processes, lists them with their reason, and limits their share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from livecc_hf.utils.atomic import write_text
 logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.jsonl"
-COUNTED_FROM = 200  # a share of fewer samples says little
+COUNTED_FROM = 200  # the share of fewer samples is not meaningful
 
 
 class TooManySkippedError(ValueError):
@@ -23,7 +23,7 @@ class TooManySkippedError(ValueError):
 
 
 class SkipLedger:
-    """Keeps the count, and the list in the output folder.
+    """Keeps the count of skipped samples, and their list in the output folder.
 
     Args:
         folder: where `skipped.jsonl` is written.
@@ -42,7 +42,7 @@ class SkipLedger:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps({"step": step, **asdict(item)}) + "\n" for item in skipped)
-        with self.file.open("a", encoding="utf-8") as file:  # one write: appends of several processes do not mix
+        with self.file.open("a", encoding="utf-8") as file:  # one write: processes do not mix lines
             file.write(lines)
         for item in skipped:
             logger.warning("skipped %s (%s): %s", item.origin, item.reason, item.message)
@@ -62,7 +62,7 @@ class SkipLedger:
             )
 
     def check_end(self) -> None:
-        """Refuse the result of a run that has seen nothing it could learn from.
+        """Check at the end of a run that at least one sample could be used.
 
         Raises:
             TooManySkippedError: if every sample was skipped.
@@ -74,22 +74,22 @@ class SkipLedger:
             )
 
     def state(self) -> dict[str, int]:
-        """Return what a checkpoint keeps."""
+        """Return the counts, for a checkpoint."""
         return {"n_samples": self.n_samples, "n_skipped": self.n_skipped}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go back to a checkpoint's counts."""
+        """Restore the counts of a checkpoint."""
         self.n_samples, self.n_skipped = state["n_samples"], state["n_skipped"]
 
     def forget_after(self, step: int) -> None:
-        """Remove from the list what was skipped after a step: a resumed run meets it again."""
+        """Remove samples from the list that were skipped after a step: a resumed run skips them again."""
         if not self.file.exists():
             return
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
         write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def _lines(self) -> list[str]:
-        """Return the list's complete lines; a killed process may have left half of one."""
+        """Return the list's complete lines, without one that a killed process cut off."""
         lines = []
         for line in self.file.read_text(encoding="utf-8").splitlines():
             try:

@@ -1,4 +1,4 @@
-"""What is measured of supervised tokens, as sums: a mean of batches' means would depend on how they are cut."""
+"""Means over supervised tokens, kept as sums: a mean of batch means would depend on how samples are batched."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class TokenMeans:
         self._sums = torch.zeros(len(_SUMS), dtype=torch.float64)
 
     def clear(self) -> None:
-        """Forget what was added."""
+        """Reset all sums to 0."""
         self._sums.zero_()
 
     def add(self, loss_sum: torch.Tensor, outputs: Any, n_tokens: int, n_words: int, skip_nan: bool) -> None:
         """Add a batch.
 
         Args:
-            loss_sum: its loss, summed over its supervised tokens.
-            outputs: of TRL's fused head: `entropy` and `is_top1`, zero where nothing is supervised.
-            n_tokens: its supervised tokens.
-            n_words: its supervised words.
-            skip_nan: leave the batch out where its loss is not finite.
+            loss_sum: the loss, summed over supervised tokens.
+            outputs: of TRL's fused head: `entropy` and `is_top1`, zero at other tokens.
+            n_tokens: number of supervised tokens.
+            n_words: number of supervised words.
+            skip_nan: leave the batch out if its loss is not finite.
         """
         if skip_nan and not torch.isfinite(loss_sum):
             return
@@ -35,20 +35,20 @@ class TokenMeans:
         self._sums += torch.tensor([*measured, n_tokens, n_words], dtype=torch.float64)
 
     def add_all(self, others: TokenMeans) -> None:
-        """Add what another one has added up."""
+        """Add the sums of another instance."""
         self._sums += others._sums
 
     def means(self, accelerator: Any) -> dict[str, float]:
-        """Return the means of a supervised token over all processes, which must call this together.
+        """Return the means per supervised token over all processes, which must call this together.
 
         Args:
             accelerator: of the trainer.
 
         Returns:
-            `loss`, `entropy` and `mean_token_accuracy`, and `loss_per_word` where words were counted; empty where no
-            token was supervised.
+            `loss`, `entropy` and `mean_token_accuracy`, and `loss_per_word` if words were counted; empty if no token
+            was supervised.
         """
-        # float32 on the way only: some devices have no float64. Counts stay exact up to 16 million.
+        # Reduced in float32, since some devices have no float64; counts are exact up to 16 million.
         total = accelerator.reduce(self._sums.to(accelerator.device, torch.float32), "sum").tolist()
         sums = dict(zip(_SUMS, total, strict=True))
         if not sums["n_tokens"]:

@@ -20,8 +20,8 @@ from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.data.samples.sample import IGNORE_INDEX
 
 from .model.packed_attention import packed_batch, sample_lengths
-from .model.sharding import reduced_head_gradient
-from .saving.checkpoints import RunState, explained_damage, write_run_state
+from .model.sharding import reduce_head_gradient
+from .saving.checkpoints import RunState, explain_damage, write_run_state
 from .saving.run_identity import RunIdentity
 from .token_means import TokenMeans
 
@@ -45,8 +45,8 @@ class LiveCCTrainer(SFTTrainer):
         ledger: counts what is skipped; `None` in runs without training.
         identity: of the run, kept in checkpoints.
         finish_save: called with each folder that was saved, on the process that writes.
-        hub: sends folders to the Hub, where `push_to_hub` is on.
-        held_out_loader: makes the batches of held-out samples that `evaluate` measures.
+        hub: sends folders to the Hub, if `push_to_hub` is on.
+        held_out_loader: makes the batches of held-out samples for `evaluate`.
         **keywords: as `SFTTrainer`.
     """
 
@@ -79,13 +79,13 @@ class LiveCCTrainer(SFTTrainer):
 
     @property
     def global_batch(self) -> int:
-        """Rows that a step takes, over all processes."""
+        """Rows of a step, over all processes."""
         args = self.args
         return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     @property
     def hours_shown(self) -> float:
-        """Hours of video shown in all steps, from the mean of the steps of this start on this process.
+        """Hours of video shown in all steps, extrapolated from the steps of this process since it started.
 
         A still image counts as a second.
         """
@@ -100,7 +100,7 @@ class LiveCCTrainer(SFTTrainer):
             self.ledger.forget_after(0)
 
     def restore(self, state: RunState) -> None:
-        """Go back to a checkpoint's counts; weights and the rest are `train`'s to load."""
+        """Restore the counts of a checkpoint; `train` loads the weights and the rest."""
         self._total_train_tokens = state.n_tokens
         if self.ledger is not None:
             self.ledger.restore(state.skipped)
@@ -108,7 +108,7 @@ class LiveCCTrainer(SFTTrainer):
                 self.ledger.forget_after(state.step)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """As the base class, with the held-out data's own loader."""
+        """Return the base class's loader, with the held-out data's collator."""
         if self._held_out_loader is None:
             return super().get_eval_dataloader(eval_dataset)
         training_loader, self.data_collator = self.data_collator, self._held_out_loader
@@ -120,10 +120,10 @@ class LiveCCTrainer(SFTTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
-        """As the base class; counts what was skipped in the step's batches on every process.
+        """Return the batches of a step, and count the skipped samples in them over all processes.
 
         Raises:
-            TooManySkippedError: on all processes, if there is more of it than allowed.
+            TooManySkippedError: on all processes, if more samples were skipped than allowed.
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         notes = [batch.pop(BOOKKEEPING) for batch in batches if BOOKKEEPING in batch]
@@ -141,11 +141,11 @@ class LiveCCTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """As the base class, with the head applied at supervised positions only, on any device."""
+        """Return the loss as the base class does, with the head applied at supervised positions only, on any device."""
         inputs = normalise_pixels(inputs, self.processing_class.video_processor)
         note = inputs.pop(BOOKKEEPING, {})
         labels = inputs.pop("labels")
-        # What a position is to say stands at the next one.
+        # The target of a position is the next token.
         targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         kept = targets != IGNORE_INDEX
         n_targets = int(kept.sum())
@@ -158,14 +158,14 @@ class LiveCCTrainer(SFTTrainer):
             recorded.append(model(**keywords))
             return recorded[-1]
 
-        with reduced_head_gradient(model), packed_batch(inputs):
+        with reduce_head_gradient(model), packed_batch(inputs):
             result = super().compute_loss(recording, inputs, return_outputs, num_items_in_batch)
         loss = (result[0] if return_outputs else result).detach()
         self._measure(loss, recorded[0], n_targets, num_items_in_batch, note)
         if self.model.training and inputs.get("video_grid_thw") is not None:
             if self._shown_from_step is None:
                 self._shown_from_step = self.state.global_step
-            # A temporal step is a second; added up where it lies, so that nothing waits for a GPU.
+            # A temporal step is a second. The sum stays on the device, so that the host does not wait for it.
             self._shown_s = self._shown_s + inputs["video_grid_thw"][:, 0].sum()
         if self.model.training and "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
@@ -179,7 +179,7 @@ class LiveCCTrainer(SFTTrainer):
         ignore_keys: list[str] | None = None,
         **keywords: Any,
     ) -> EvalLoopOutput:
-        """As the base class; means are those of a supervised token over the whole set, and of a spoken word.
+        """Evaluate as the base class does, with means per supervised token and per spoken word over the whole set.
 
         Raises:
             ValueError: if no held-out sample can be used.
@@ -196,12 +196,12 @@ class LiveCCTrainer(SFTTrainer):
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the base class; means are those of a supervised token, not of batches or steps."""
+        """Log as the base class does, with means per supervised token, not means over batches or steps."""
         mode = "train" if self.model.training else "eval"
         for name in ("entropy", "mean_token_accuracy"):
             self._metrics[mode].pop(name, None)  # TRL's means over batches
         if mode == "train" and "loss" in logs:
-            del logs["loss"]  # where nothing was supervised, there is none
+            del logs["loss"]  # without supervised tokens there is no mean to replace it
             logs.update(self._measured["train"].means(self.accelerator))
             self._trained.add_all(self._measured["train"])
             self._measured["train"].clear()
@@ -213,28 +213,28 @@ class LiveCCTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     def _run_epoch(self, *args: Any, **keywords: Any) -> None:
-        """As the base class, which takes a step before it looks whether there is one left to take."""
+        """Run an epoch, unless all steps are done: the base class would take a step before it checks."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **keywords)
 
     def create_model_card(self, *args: Any, **keywords: Any) -> None:
-        """As the base class, but a card of ours, which says how to use the model, is written with its files."""
+        """Do nothing if this package writes a card with the model's files; else as the base class."""
         if self._finish_save is None:
             super().create_model_card(*args, **keywords)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the base class; the folder is then made complete (card, code, adapter's config and processor)."""
+        """Save as the base class does, then add the other files (card, code, an adapter's config and processor)."""
         with kept_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
-            super().save_model(output_dir, _internal_call=True)  # it would push what is not complete
+            super().save_model(output_dir, _internal_call=True)  # otherwise it would push an incomplete folder
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
             self._push_saved("Model save")
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As the base class, but a repository that is made is private unless `hub_private_repo` is false."""
+        """Create the repository, private unless `hub_private_repo` is false."""
         if self._hub is None:
             super().init_hf_repo(token, private)
         elif self.is_world_process_zero():
@@ -242,14 +242,14 @@ class LiveCCTrainer(SFTTrainer):
             self.push_in_progress = None
 
     def push_to_hub(self, commit_message: str | None = "End of training", *args: Any, **keywords: Any) -> Any:
-        """As the base class, with the folder checked, our card, and what arrived verified."""
+        """Push as the base class does, but check the folder before, keep our card, and verify the upload after."""
         if self._hub is None:
             return super().push_to_hub(commit_message, *args, **keywords)
         self.save_model(_internal_call=True)
         return self._push_saved(commit_message or "End of training")
 
     def _push_saved(self, message: str) -> Any:
-        """Send the output folder, on one process."""
+        """Push the output folder, from the main process."""
         if not self.is_world_process_zero():
             return None
         if self._hub is None:
@@ -258,12 +258,12 @@ class LiveCCTrainer(SFTTrainer):
         return self._hub.push_result(self.args.output_dir, message)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """As the base class; ours is pushed once it is whole."""
+        """Do nothing if `_push_checkpoint` pushes the checkpoint once it is whole; else as the base class."""
         if self._hub is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _push_checkpoint(self, checkpoint: str) -> None:
-        """Begin to send a checkpoint, unless the one before is still on its way."""
+        """Start to push a checkpoint, unless the one before is still being pushed."""
         if self._hub is None or not self.is_world_process_zero():
             return
         before = self.push_in_progress
@@ -273,22 +273,22 @@ class LiveCCTrainer(SFTTrainer):
             self.push_in_progress = PushInProgress([*running, *jobs])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """As the base class; damage is one error that says what to do."""
-        with explained_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
+        """Load as the base class does, with one clear error for damaged files."""
+        with explain_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As the base class; damage is one error that says what to do."""
-        with explained_damage(checkpoint or "", "optimizer*", "scheduler.pt"):
+        """Load as the base class does, with one clear error for damaged files."""
+        with explain_damage(checkpoint or "", "optimizer*", "scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """As the base class; damage is one error that says what to do."""
-        with explained_damage(checkpoint or "", "rng_state*.pth"):
+        """Load as the base class does, with one clear error for damaged files."""
+        with explain_damage(checkpoint or "", "rng_state*.pth"):
             super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save; an older checkpoint is deleted only once every process has written its part of the new one."""
+        """Save a checkpoint; older ones are deleted only once every process has written its part of the new one."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -316,7 +316,7 @@ class LiveCCTrainer(SFTTrainer):
         num_items: torch.Tensor | int | None,
         note: dict[str, Any],
     ) -> None:
-        """Add a batch to what is measured; `loss` is what the base class made of `num_items` tokens."""
+        """Add a batch to the means; `loss` is the base class's, for `num_items` tokens."""
         if self.model.training:
             if num_items is None:
                 loss = loss * max(n_targets, 1)
@@ -326,19 +326,19 @@ class LiveCCTrainer(SFTTrainer):
                     loss = loss / (self.accelerator.num_processes // self.get_tp_size())
             self._measured["train"].add(loss, outputs, n_targets, 0, self.args.logging_nan_inf_filter)
             return
-        # Unlike the base class's, a mean of the held-out data with a batch left out would be another set's.
+        # A NaN is not skipped here: the mean without that batch would be that of another held-out set.
         self._measured["eval"].add(loss * max(n_targets, 1), outputs, n_targets, note.get("n_words", 0), False)
         self._warn_of_held_out(note.get("skipped", ()))
 
     def _warn_of_held_out(self, skipped: Sequence[SkippedSample]) -> None:
-        """Say once of each held-out sample that cannot be used."""
+        """Warn once for each held-out sample that cannot be used."""
         for item in skipped:
             if item.index not in self._unusable_held_out:
                 self._unusable_held_out.add(item.index)
                 logger.warning("held-out %s cannot be used (%s): %s", item.origin, item.reason, item.message)
 
     def _count_packed_tokens(self, inputs: dict[str, Any]) -> None:
-        """Correct the token count: without a mask the base class takes `position_ids` for (rows, length)."""
+        """Correct the base class's token count: without a mask it reads `position_ids` as (rows, length)."""
         counted = torch.tensor(inputs["position_ids"].size(1), device=self.args.device)
         real = (inputs["input_ids"] != self._tokenizer.pad_token_id).sum()
         self._total_train_tokens += int(self.accelerator.reduce(real - counted, "sum").item())

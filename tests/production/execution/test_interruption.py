@@ -46,7 +46,7 @@ def test_other_settings_on_the_same_folder_are_refused(tmp_path):
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     (tmp_path / "out" / "dataset").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds files that no run wrote down"):
+    with pytest.raises(ValueError, match="holds files but no build.json"):
         quiet_build(options_for(tmp_path, ["a"], restart=True))
     assert (tmp_path / "out" / "dataset").is_dir()
 
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_and_loses_nothing(tmp_path):
     run = start_cli(tmp_path, tmp_path / "out", 0.3)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 0, said
-    assert "units are finished: going on with the others" in said
+    assert "units are finished: continuing with the others" in said
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # finished units are not redone
     whole = start_cli(tmp_path, tmp_path / "whole", 0.3)
     assert whole.wait(120) == 0

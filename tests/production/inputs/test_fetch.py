@@ -154,7 +154,7 @@ def test_captions_that_fail_are_a_failure_and_tried_again(tmp_path, site, status
         result = fetch([url], out, options, lines.append)
         assert (result.done, result.known) == (0, 0)
         [(failed, reason)] = result.failed
-        assert failed == url and str(status) in reason and "captions (en) that did not come" in reason
+        assert failed == url and str(status) in reason and "captions (en) that could not be fetched" in reason
         assert not list(out.glob("*.vtt"))
     assert any("failed: " in line and str(status) in line for line in lines)
     again = fetch([url], out, options)

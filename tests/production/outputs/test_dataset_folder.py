@@ -268,7 +268,7 @@ def test_what_a_card_cannot_say_is_refused():
 
 
 def test_a_push_checks_what_it_is_given(tmp_path, caplog):
-    with pytest.raises(ValueError, match="is no dataset folder"):
+    with pytest.raises(ValueError, match="is not a dataset folder"):
         push_dataset(tmp_path, "me/clips")
     folder = write_dataset_folder(tmp_path / "out", [clips("/home/me/a.mp4", "hf://datasets/me/b/b.mp4")], ABOUT).folder
     for name in ("me/a/b", "me/..", "a b"):

@@ -78,7 +78,7 @@ def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
             "videos/link.mp4",
         }
         assert set(hub.repositories["datasets/me/clips"].files) == sent
-    assert f"3 files of {folder} are not sent, such as my-notes.txt: it is no part of a dataset" in done.stderr
+    assert f"3 files of {folder} are not sent, such as my-notes.txt: it is not part of a dataset" in done.stderr
 
 
 def test_a_hub_that_does_not_answer_is_named(folder, tmp_path):

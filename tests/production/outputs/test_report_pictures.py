@@ -110,14 +110,16 @@ def test_why_there_are_no_pictures(tmp_path, video):
         def fault(name, *times):
             return photographer.strip_of(sample_of(clip(name, *times))).fault
 
-        assert fault(tmp_path / "gone.mp4") == "gone.mp4 is not at hand"
-        assert fault("https://a.b/c.mp4") == "https://a.b/c.mp4 is not at hand"
-        assert fault("a\0b.mp4") == "a\0b.mp4 is not at hand" and fault(tmp_path).endswith("is not at hand")
+        assert fault(tmp_path / "gone.mp4") == "gone.mp4 is not on this machine"
+        assert fault("https://a.b/c.mp4") == "https://a.b/c.mp4 is not on this machine"
+        assert fault("a\0b.mp4") == "a\0b.mp4 is not on this machine" and fault(tmp_path).endswith(
+            "is not on this machine"
+        )
         assert "text.mp4" in fault(tmp_path / "text.mp4")
         assert "list.txt" in fault(tmp_path / "list.txt")
         assert fault(video, 20.0, 30.0) == "a match & more.mp4 has no picture from 20 to 30 s"
         assert fault(video) is None
-        assert fault(video) == "the report has its 2 pictures (report.max_pictures)"
+        assert fault(video) == "the report has 2 pictures already (report.max_pictures)"
     with Photographer(ReportOptions(frames=0)) as photographer:
         assert photographer.strip_of(sample_of(clip(video))) == pictures.Strip(2.0, 10.0)
         assert photographer._worker is None  # no process was started
@@ -186,7 +188,7 @@ def test_words_and_faces_stand_below_their_pictures(tmp_path, video, here):
     # Half of the greatest score is half of the way up; 1 s after the start is an eighth of the way along.
     assert '<rect class="speaks" x="125.0" y="10.0"' in scores and 'y="20.0" width="54.0" height="5.0"' in scores
     # Words are known without a video too, and that the first of them are not all.
-    assert "gone.mp4 is not at hand" in articles["gone#0"] and "<img" not in articles["gone#0"]
+    assert "gone.mp4 is not on this machine" in articles["gone#0"] and "<img" not in articles["gone#0"]
     assert re.findall(r'<p class="said">(.*?)</p>', articles["gone#0"])[0] == "word0"
     assert 'class="scores' in articles["gone#0"] and 'class="scores' not in articles["long#0"]
     assert re.findall(r'<p class="said">(.*?)</p>', articles["long#0"])[-1].endswith("word23 …")

@@ -278,7 +278,7 @@ def test_what_captions_lost_is_said_also_where_they_are_optional(tmp_path):
         assert others == expected | ({"v5": "no_captions"} if required else {})  # without captions nothing is lost
         if not required:
             details = [row["detail"] for row in result.dropped.to_pylist() if row["id"] in expected]
-            assert all(detail.startswith("goes on without: ") for detail in details)
+            assert all(detail.startswith("kept without words: ") for detail in details)
             assert result.kept["words"].is_null().to_pylist() == [False, True, True, False, True, True]
 
 

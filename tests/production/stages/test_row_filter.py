@@ -86,7 +86,7 @@ def test_a_filter_gets_the_columns_that_it_reads():
     found = Spoken()(videos(["a", "b", "c"], words))
     assert found.kept["id"].to_pylist() == ["v0"]
     assert found.dropped["value"].to_pylist() == [1.0, 0.0]
-    with pytest.raises(StageBrokenError, match="stage spoken reads words: expected columns that are there, which are"):
+    with pytest.raises(StageBrokenError, match="stage spoken reads words: expected columns that exist here"):
         Spoken()(videos(["a"]).drop_columns(["words"]))
 
 

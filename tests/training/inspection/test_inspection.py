@@ -187,7 +187,7 @@ def test_labels_that_differ_from_their_tokens_are_called_out(big, processor):
     shifted = torch.roll(inputs["labels"], -1)  # labels shifted already: the trainer would shift them twice
     text = describe_sample(broken(big, labels=shifted), processor)
     n_wrong = int(((shifted != -100) & (shifted != inputs["input_ids"])).sum())
-    assert f"ERROR: {n_wrong} labels differ from the tokens at their places" in text
+    assert f"ERROR: {n_wrong} labels differ from the tokens at their positions" in text
     assert f"and {n_wrong - 5} more" in text
     one = inputs["labels"].clone()
     at = int((one != -100).nonzero()[0])

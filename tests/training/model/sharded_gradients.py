@@ -96,9 +96,9 @@ def measure(arguments: list[str], change, mesh_shape: tuple[int, ...]) -> dict[s
     result = {"ours": differences(gradients(trainer, model, batch), expected)}
     changed = [name for name, module in model.named_modules() if "get_output_embeddings" in vars(module)]
     assert not changed, f"{changed} are not as they were"
-    ours, trainer_module.reduced_head_gradient = trainer_module.reduced_head_gradient, lambda model: nullcontext()
+    ours, trainer_module.reduce_head_gradient = trainer_module.reduce_head_gradient, lambda model: nullcontext()
     result["trl"] = differences(gradients(trainer, model, batch), expected)
-    trainer_module.reduced_head_gradient = ours
+    trainer_module.reduce_head_gradient = ours
     return result
 
 

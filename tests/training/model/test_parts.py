@@ -84,7 +84,7 @@ def test_tied_embeddings_go_with_the_language_model(tied, parts, trains):
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"), [([], "no part of the model is to train"), (["audio"], "'audio'.*merger")]
+    ("parts", "message"), [([], "no part of the model is trained"), (["audio"], "'audio'.*merger")]
 )
 def test_wrong_parts_are_one_clear_error(model, parts, message):
     for call in (
@@ -140,7 +140,7 @@ def test_targets_are_chosen_inside_the_parts(model, targets, expected):
         ({"lora_target_modules": ["fc1"]}, "'fc1' matches no linear layer of language_model: expected.*q_proj"),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "'lm_head' matches no linear.*cannot be adapted"),
         ({"lora_target_modules": "(q_proj"}, "no regular expression"),
-        ({"lora_modules_to_save": ["head"]}, "'head' is no module of the model"),
+        ({"lora_modules_to_save": ["head"]}, "'head' is not a module of the model"),
     ],
 )
 def test_wrong_targets_are_one_clear_error(model, options, message):

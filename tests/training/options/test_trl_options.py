@@ -42,7 +42,7 @@ def test_every_option_of_trl_is_known():
 )
 def test_what_cannot_be_had_is_refused(recipe, change):
     (name,) = change
-    with pytest.raises(ValueError, match=rf"^{name}=.*not to be had"):
+    with pytest.raises(ValueError, match=rf"^{name}=.*not available"):
         parse(["--config", recipe(**change)])
 
 

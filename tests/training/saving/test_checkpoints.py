@@ -59,4 +59,4 @@ def test_what_has_changed_is_named():
 def test_what_may_change_is_said(caplog):
     state = RunState.of(RunIdentity("abc", {"seed": 1}, {"max_steps": 4}), 5, 8, 100, True, {})
     check_same_run("run/checkpoint-5", state, RunIdentity("abc", {"seed": 1}, {"max_steps": 9}), 8)
-    assert "changed since checkpoint-5, and from now on as given: max_steps 4 -> 9" in caplog.text
+    assert "changed since checkpoint-5, applied from now on: max_steps 4 -> 9" in caplog.text

@@ -1,1 +1,1 @@
-"""What stages work with: endpoints of language models, and sound."""
+"""What several stages use: the decoded sound of a video."""

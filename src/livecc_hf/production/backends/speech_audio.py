@@ -1,8 +1,7 @@
-"""Decodes the sound of a video for speech recognition, keeping it in step with the video's clock.
+"""Decodes the sound of a video for speech recognition, aligned with the video's clock.
 
-What comes out of the decoder is gathered in runs, stretches of sound without a gap, which are then laid out in time.
-So a gap is silence, sound after a change of format keeps its time, and a time that fits neither what was before nor
-what follows is known to be damage.
+Decoded sound is collected in runs (sound without a gap), which are then placed in time. So a gap becomes silence, sound
+keeps its time after a change of format, and a time that fits neither the run before nor the one after is damage.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from ...video.sound import choose_sound
 from ...video.times import SteadyClock
 
 SPEECH_RATE_HZ = 16_000
-# A longer jump of the sound's times is damage, as in `iter_frames`.
+# A longer jump in the sound's times counts as damage, as in `iter_frames`.
 MAX_SILENCE_S = 3600.0
-# Of a silence, so much is kept as samples: twice what a recogniser listens to at once.
+# Longest silence that is kept as samples: twice the 30 s that a recogniser hears at a time.
 KEPT_SILENCE_S = 60.0
-# Times of sound that follows on are off by less.
+# Times of consecutive sound are off by less than this.
 _JITTER_S = Fraction(1, 10)
-# A stretch whose time is wrong, alone among others, is damage where it is shorter.
+# A single run with an odd time is damaged if it is shorter than this.
 _LONE_S = 1
-# Reading goes on after so many errors in a row, without anything between.
+# Reading stops after this many errors in a row.
 _MAX_ERRORS = 20
 
 
@@ -45,9 +44,9 @@ class SpeechAudio:
     Attributes:
         samples: float32 of shape (samples,), mono, 16 kHz, from -1 to 1.
         start_s: when the first sample is heard, on the file's clock.
-        clock_start_s: what a player shows as 0:00, on the file's clock.
-        cuts: `(sample, seconds)`, in order: how much silence was left out ahead of that sample.
-        damage: what was wrong with it, in words; empty if nothing was.
+        clock_start_s: when a player shows 0:00, on the file's clock.
+        cuts: `(sample, seconds)`, in order: seconds of silence left out before that sample.
+        damage: descriptions of the damage; empty if there is none.
     """
 
     samples: np.ndarray
@@ -57,7 +56,7 @@ class SpeechAudio:
     damage: tuple[str, ...] = ()
 
     def shown_s(self, sound_s: float) -> float:
-        """Return what a player shows at a time of the sound.
+        """Return the time that a player shows at a time of the sound.
 
         Args:
             sound_s: seconds from the first of `samples`.
@@ -68,23 +67,23 @@ class SpeechAudio:
 
 
 def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S) -> SpeechAudio:
-    """Decode the sound that a player would choose, past damage.
+    """Decode the audio stream that a player would choose, past damage.
 
-    Where the file has no sound for a while, there is silence, so that sample `i` is heard at
-    `start_s + i / SPEECH_RATE_HZ` (faster-whisper's own decoder joins what is left, and times drift from there), but
-    for silence longer than a minute, of which the rest is left out and told in `cuts`.
+    Gaps in the sound become silence, so that sample `i` is heard at `start_s + i / SPEECH_RATE_HZ`. (faster-whisper's
+    own decoder leaves gaps out, so that its times drift.) Of a silence longer than a minute the rest is left out, and
+    noted in `cuts`.
 
     Args:
         path: a video or sound file.
-        max_silence_s: where the sound's times jump further ahead, that is damage, and it goes on where it was.
+        max_silence_s: a longer jump ahead of the sound's times is taken for damage, and ignored.
 
     Raises:
         FileNotFoundError: no such file.
         NoAudioError: if there is no audio stream.
-        ValueError: if the file cannot be read, or nothing of its sound decoded.
+        ValueError: if the file cannot be read, or none of its sound can be decoded.
 
     Warns:
-        VideoReadWarning: part of the sound is damaged; says what.
+        VideoReadWarning: part of the sound is damaged.
     """
     with open_video(path) as container:
         stream = find_audio_stream(container, path)
@@ -92,9 +91,9 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
         reader = _Reader(container, stream)
         runs = reader.runs()
     if not runs:
-        raise ValueError(f"{path}: nothing of its audio stream could be decoded{reader.told()}")
+        raise ValueError(f"{path}: nothing of its audio stream could be decoded{reader.message()}")
     layout = _Layout(max_silence_s)
-    samples, start, cuts = layout.laid_out(runs)
+    samples, start, cuts = layout.place(runs)
     damage = (*reader.damage(), *layout.damage())
     if damage:
         warnings.warn(f"{path}: its sound is damaged: {'; '.join(damage)}", VideoReadWarning, stacklevel=2)
@@ -105,8 +104,8 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
     """Return the audio stream that a player would choose.
 
     Raises:
-        NoAudioError: if there is none.
-        ValueError: if there is no decoder for any.
+        NoAudioError: if there is no audio stream.
+        ValueError: if there is no decoder for any of them.
     """
     stream = choose_sound(container, choose_video(container))
     if stream is not None:
@@ -118,10 +117,10 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
 
 @dataclass
 class _Run:
-    """A stretch of sound without a gap.
+    """Sound without a gap.
 
     Attributes:
-        start: when it is heard, in seconds on the file's clock; `None`: right after the one before.
+        start: when it is heard, in seconds on the file's clock; `None`: right after the run before.
         parts: its samples, int16.
     """
 
@@ -138,7 +137,7 @@ class _Run:
 
 
 class _Reader:
-    """Decodes a stream into runs, and counts what could not be."""
+    """Decodes a stream into runs, and counts damaged spots."""
 
     def __init__(self, container: Any, stream: Any):
         self._container, self._stream = container, stream
@@ -150,16 +149,16 @@ class _Reader:
         self._n_read = Fraction(0)  # seconds decoded into the newest run
 
     def damage(self) -> list[str]:
-        """Return what was wrong, in words."""
+        """Return descriptions of the damage."""
         spots = f"{self._n_damaged} damaged spot(s) were skipped"
         return [spots] * bool(self._n_damaged) + [f"reading broke off ({self._broke_off})"] * bool(self._broke_off)
 
-    def told(self) -> str:
-        """Return the same for the end of a message."""
+    def message(self) -> str:
+        """Return the descriptions of the damage as the end of a message."""
         return f": {'; '.join(self.damage())}" if self.damage() else ""
 
     def runs(self) -> list[_Run]:
-        """Return the whole stream's, in the order stored."""
+        """Return the runs of the whole stream, in the order stored."""
         for frame in self._frames():
             if frame.samples and frame.sample_rate:
                 self._add(frame)
@@ -193,7 +192,7 @@ class _Reader:
                     yield packet
                 return
             except (av.error.EOFError, IndexError):
-                return  # PyAV reads all, then trips over streams that began after it opened the file
+                return  # at the end PyAV fails on streams that began after it opened the file
             except Exception as error:
                 _raise_if_out_of_memory(error)
                 n_errors += 1
@@ -232,7 +231,7 @@ class _Reader:
             _raise_if_out_of_memory(error)
             self._n_damaged += 1
             return
-        # Sound that has the form asked for already comes through as it is, and so does `None`.
+        # The resampler passes on sound that needs no resampling, and `None`.
         self._runs[-1].parts += [part.to_ndarray().reshape(-1) for part in resampled if part is not None]
 
     def _drain(self) -> None:
@@ -241,32 +240,32 @@ class _Reader:
 
 
 class _Layout:
-    """Lays runs out in time, by the rule that holds for pictures.
+    """Places runs in time, by the same rule as for pictures.
 
     Args:
         max_silence_s: a longer jump ahead is damage.
     """
 
     def __init__(self, max_silence_s: float):
-        # Its last time is how far the sound has come, less what times may be off, so that a run may begin that early.
+        # The clock's last time is the end of the sound so far, less the jitter by which the next run may begin early.
         self._clock = SteadyClock(_JITTER_S, max_silence_s)
-        self._shift = Fraction(0)  # by how much the file's times run ahead now
+        self._shift = Fraction(0)  # seconds by which the file's times run ahead now
         self._n_lone = self._n_past = 0
         self._past = Fraction(0)
 
     def damage(self) -> list[str]:
-        """Return what was wrong, in words."""
-        told = []
+        """Return descriptions of the damage."""
+        notes = []
         if self._n_lone:
-            told.append(f"{self._n_lone} time(s) that fit nothing around them were not followed")
+            notes.append(f"{self._n_lone} time(s) that do not fit those around them were ignored")
         if self._n_past:
-            told.append(f"{float(self._past):.1f} s with a time in the past were skipped")
-        self._clock.n_backward = 0  # told as seconds
-        return told + self._clock.faults()
+            notes.append(f"{float(self._past):.1f} s with a time in the past were skipped")
+        self._clock.n_backward = 0  # given above, in seconds
+        return notes + self._clock.faults()
 
-    def laid_out(self, runs: list[_Run]) -> tuple[np.ndarray, Fraction, tuple[tuple[int, float], ...]]:
-        """Return all samples (int16), when the first is heard, and how much silence was left out ahead of which."""
-        self._mend_lone_times(runs)
+    def place(self, runs: list[_Run]) -> tuple[np.ndarray, Fraction, tuple[tuple[int, float], ...]]:
+        """Return all samples (int16), the time of the first, and the cuts as in `SpeechAudio`."""
+        self._clear_lone_times(runs)
         parts: list[np.ndarray] = []
         cuts: list[tuple[int, float]] = []
         start = next((run.start for run in runs if run.start is not None), Fraction(0))
@@ -293,7 +292,7 @@ class _Layout:
         return np.concatenate(parts), start, tuple(cuts)
 
     def _gap(self, run: _Run, reached: Fraction) -> Fraction:
-        """Return the silence ahead of a run, in seconds; below 0: how much of it lies in the past."""
+        """Return the seconds of silence before a run; if negative, the seconds of the run that lie in the past."""
         clock = self._clock
         if run.start is None:
             return Fraction(0)
@@ -309,8 +308,8 @@ class _Layout:
         gap = settled - reached
         return gap if gap > _JITTER_S else Fraction(0)
 
-    def _mend_lone_times(self, runs: list[_Run]) -> None:
-        """Forget the time of short runs that do not fit between their neighbours, which fit each other."""
+    def _clear_lone_times(self, runs: list[_Run]) -> None:
+        """Clear the time of short runs that do not fit between their neighbours, where these fit each other."""
         for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
             if run.length >= _LONE_S or before.start is None or run.start is None or after.start is None:
                 continue
@@ -327,7 +326,7 @@ class _Layout:
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:
-    """Raise what is the machine's fault; FFmpeg also calls a size that is damaged a lack of memory."""
+    """Raise a real lack of memory; FFmpeg reports one for a damaged size, too."""
     import av
 
     if isinstance(error, MemoryError) and not isinstance(error, av.error.FFmpegError):

@@ -1,7 +1,7 @@
-"""Runs the work units in processes of this machine.
+"""Runs the work units in processes on this machine.
 
-Stages without a model share a pool of processes; each stage with one has processes of its own, one an accelerator.
-Units flow through them side by side, a bounded number at a time.
+All stages without a model share one pool of processes. Each stage with a model has processes of its own, one per
+accelerator. Several units are in flight at a time, each in another stage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OnUnit = Callable[[Sequence[StageStats]], None]
 
 
 class _Pool:
-    """Workers that are lent out one task at a time."""
+    """Workers, each lent to one task at a time."""
 
     def __init__(self, environments: Sequence[dict[str, str]]):
         self.workers = [Worker(environment) for environment in environments]
@@ -47,9 +47,9 @@ class LocalEngine:
     """Runs units on this machine.
 
     Args:
-        plan: what to do.
-        workers: processes for the stages without a model; default: one a core, or one less beside a model.
-        gpus: processes for each stage with a model, one an accelerator; default: as many as there are, at least 1.
+        plan: the stages, the input and the folder of finished units.
+        workers: processes for the stages without a model; default: one per core, one less if a stage has a model.
+        gpus: processes for each stage with a model; default: one per accelerator, at least 1.
     """
 
     def __init__(self, plan: RunPlan, workers: int | None = None, gpus: int | None = None):
@@ -71,14 +71,14 @@ class LocalEngine:
         """Run units through all stages.
 
         Args:
-            units: what is left to do; read as the work goes on.
+            units: the units that are not finished; read while others are processed.
             on_unit: called with the statistics of each finished unit.
 
         Raises:
             ValueError, ImportError: if a stage cannot work at all.
-            OSError: if the disk is full. Finished units are kept in all cases.
+            OSError: if the disk is full. Finished units are kept in every case.
         """
-        # A unit more than there are processes keeps each of them busy while results travel.
+        # More units than processes, so that no process waits while results travel.
         in_flight = len(self._workers()) + 2
         threads = ThreadPoolExecutor(in_flight, thread_name_prefix="unit")
         pending: set[Future] = set()
@@ -116,7 +116,7 @@ class LocalEngine:
                 except WorkerDiedError:
                     if self._stopping.is_set():
                         raise
-            # What hung once is not waited for as often again.
+            # A unit that hung is not tried again whole: each try would cost the full time limit.
             if attempt == self.plan.max_retries or watchdog.has_hung(self.plan.folder.folder, number, index):
                 break
         with self._pools[index].lend() as worker:
@@ -124,7 +124,7 @@ class LocalEngine:
 
 
 def _model_environments(group: StageGroup, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the environment of each process of a stage: one that names its device, such as cuda:1, sees them all."""
+    """Return the environment of each process of a stage; where the recipe names a device (cuda:1), all are visible."""
     return [{}] * (gpus or 1) if getattr(group.stages[0], "device", None) else shared
 
 
@@ -143,6 +143,6 @@ def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
 
 
 def _may_have_accelerator() -> bool:
-    """Return False where the system shows no accelerator: importing torch to ask takes seconds."""
+    """Return whether the system may have an accelerator. Asking torch would take seconds to import it."""
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
     return not sys.platform.startswith("linux") or any(Path(device).exists() for device in devices)

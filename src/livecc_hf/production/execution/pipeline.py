@@ -1,4 +1,4 @@
-"""The stages of a run, in order, and how a unit goes through them in one process."""
+"""The stages of a run in order, and how one process runs a unit through a group of them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this pro
 
 
 def check_order(stages: Sequence[Stage], source: VideoInput) -> None:
-    """Check that each stage gets what it takes, videos or clips.
+    """Check that each stage gets the kind of rows it takes, videos or clips.
 
     Raises:
-        ValueError: if one does not.
+        ValueError: if a stage would get the other kind.
     """
     kind, maker = ("clips" if source.holds_clips else "videos"), f"the input {source.path}"
     for stage in stages:
         if stage.takes not in (kind, "both"):
             way_out = (
-                "put it before the stage that cuts clips, or leave it out with --stages"
+                "put it before the stage that cuts clips, or run without it (--stages)"
                 if kind == "clips"
                 else "put it after a stage that cuts clips, such as pretrain_clips"
             )
@@ -46,18 +46,18 @@ def check_order(stages: Sequence[Stage], source: VideoInput) -> None:
 
 @dataclass(frozen=True)
 class StageGroup:
-    """Consecutive stages that run in one process: any number that need no accelerator, or one that does."""
+    """Consecutive stages that run in one process: any number without an accelerator, or a single one with."""
 
     stages: tuple[Stage, ...]
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the one stage is worth an accelerator."""
+        """Whether the group is one stage that uses an accelerator."""
         return self.stages[0].needs_gpu
 
     @property
     def name(self) -> str:
-        """The stages' names."""
+        """The stages' names, joined."""
         return "+".join(stage.name for stage in self.stages)
 
 
@@ -79,10 +79,10 @@ class RunPlan:
     Attributes:
         source: the input.
         groups: the stages.
-        folder: where finished units go.
-        keep_going: go on if a stage fails on every item of a unit.
-        max_retries: how often a unit is given to another process after one died over it.
-        item_timeout_s: how long a stage may be silent over an item, besides four times its length; `None`: for ever.
+        folder: where finished units are written.
+        keep_going: continue if a stage fails on every item of a unit.
+        max_retries: how often a unit is tried again, whole, after a process died while working on it.
+        item_timeout_s: seconds that a stage may take for an item, plus four times the video's length; `None`: no limit.
     """
 
     source: VideoInput
@@ -107,12 +107,12 @@ def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResul
 
     Args:
         plan: the run.
-        index: of the group.
-        payload: the unit's reference for the first group, then what the one before returned.
+        index: of the group in `plan.groups`.
+        payload: the unit's reference for the first group; for the others what the group before returned.
 
     Returns:
-        The unit for the next group; after the last its number and statistics. A stage that is silent for too long
-        ends this process instead, see `watchdog.has_hung`.
+        The unit as bytes for the next group; from the last group its number and statistics. If a stage hangs, this
+        process exits instead, see `watchdog.has_hung`.
 
     Raises:
         StageBrokenError, ImportError, ValueError: if a stage cannot work at all.
@@ -128,9 +128,9 @@ def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResul
 def run_group_isolated(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResult:
     """Like `run_group`, for a unit that kills the processes that work on it, or on which they hang.
 
-    Each stage runs in a process of its own; a batch over which that dies is halved, until the item that kills it is
-    alone and is dropped with reason "error". Where a stage hung, each item is alone from the start: a batch with it
-    costs the whole time limit.
+    Each stage runs in a process of its own. If that dies, its batch is halved until the item at fault is alone, which
+    is then dropped with reason "error". Where a stage hung, every item is alone from the start, since each batch that
+    holds the item at fault costs the whole time limit.
     """
     unit = plan.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
     folder = plan.folder.folder
@@ -149,7 +149,7 @@ def run_group_isolated(plan: RunPlan, index: int, payload: UnitRef | bytes) -> G
 
 def _pass_on(plan: RunPlan, index: int, unit: UnitState, watch: watchdog.UnitWatch) -> GroupResult:
     if index < len(plan.groups) - 1:
-        watch.write(now=True)  # it may wait for the next
+        watch.write(now=True)  # the unit may wait a while for the next group
         return unit.to_bytes()
     plan.folder.write(unit)
     watch.remove()
@@ -171,11 +171,11 @@ class _Isolated:
 
     def _batch(self, batch: pa.Table) -> StageResult:
         limit_s = None if self.item_timeout_s is None else watchdog.time_limit_s(batch, self.item_timeout_s)
-        # A lone item gets a second chance: its process may have died of something else, such as a lack of memory.
+        # A lone item is tried twice: its process may have died for another reason, such as a lack of memory.
         for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
             try:
                 rows = batch.combine_chunks()
-                self.worker.run(_open_here, self.stage, rows)  # which has no limit: models are loaded, even fetched
+                self.worker.run(_open_here, self.stage, rows)  # no limit: models are loaded, or even downloaded
                 result = self.worker.run(_run_here, self.stage, rows, limit_s=limit_s)
                 self.watch.count(len(batch), len(result.kept))
                 return result

@@ -1,8 +1,8 @@
 """Runs the work units on Ray Data: on this machine, or on a cluster.
 
-The stages are the local engine's. Those without a model run as tasks; each with one runs in actors, one an
-accelerator, which load it once. Units stream through them side by side, and Ray moves them between nodes. The input,
-the videos and the output folder must be at the same path on every node, as on a shared file system.
+Stages without a model run as tasks. Each stage with a model runs in actors, one per accelerator, which load the model
+once. Several units are in flight at a time, and Ray moves them between nodes. The input, the videos and the output
+folder must be at the same path on every node, as on a shared file system.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class RayEngine:
     """Runs units on Ray.
 
     Args:
-        plan: what to do.
-        address: of the cluster, `auto` for the one this machine belongs to; default: `$RAY_ADDRESS`, else Ray is
-            started on this machine. A process that is connected already stays so.
-        workers: most tasks at a time for stages without a model; default: as Ray sees fit.
-        gpus: actors of each stage with a model; default: one an accelerator of the cluster, at least 1.
+        plan: the stages, the input and the folder of finished units.
+        address: of the cluster; `auto` for the one this machine belongs to; default: `$RAY_ADDRESS`, else a new
+            cluster on this machine. If this process is connected to a cluster already, that one is used.
+        workers: most tasks at a time for stages without a model; default: Ray decides.
+        gpus: actors of each stage with a model; default: one per accelerator of the cluster, at least 1.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -67,7 +67,7 @@ class RayEngine:
                 raise ConnectionError(
                     f"no Ray cluster answers at {address!r}: start one with ray start --head, or leave ray_address out"
                 ) from error
-            except ValueError:  # options of a new cluster, given for one that exists
+            except ValueError:  # the options fit a new cluster only, and one is running
                 ray.init(address or os.environ.get("RAY_ADDRESS"), **quiet)
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
@@ -76,7 +76,7 @@ class RayEngine:
 
         logger = logging.getLogger("ray.data")
         level = logger.level
-        logger.setLevel(logging.ERROR)  # the progress is ours to say
+        logger.setLevel(logging.ERROR)  # this package reports the progress itself
         try:
             self._run(list(units), on_unit)
         finally:
@@ -106,7 +106,7 @@ class RayEngine:
             on_unit([StageStats(**item) for item in json.loads(row["payload"])])
 
     def _add_group(self, data: ray.data.Dataset, index: int, group: StageGroup) -> ray.data.Dataset:
-        """Append a group to the plan, one unit a batch."""
+        """Append a group of stages to the dataset's steps, with one unit per batch."""
         import ray.data
 
         options: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
@@ -130,7 +130,7 @@ class RayEngine:
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise a ConnectionError where nobody listens at HOST:PORT: Ray itself would try for ten minutes and more."""
+    """Raise a ConnectionError if nothing listens at HOST:PORT; Ray itself would try for over ten minutes."""
     host, _, port = (address or "").rpartition(":")
     if "/" in host or not host or not port.isdigit():  # auto, local, or a client's ray://
         return
@@ -143,7 +143,7 @@ def _check_reachable(address: str | None) -> None:
 
 
 class _GroupTask:
-    """Runs units through a group."""
+    """Runs units through a group of stages, in a task."""
 
     def __init__(self, plan: RunPlan, index: int):
         self.plan, self.index = plan, index
@@ -159,7 +159,7 @@ class _GroupTask:
             return row
         try:
             result = self._attempt(number, pickle.loads(payload) if state == "ref" else payload)
-        except Exception as error:  # travels as a row: Ray would wrap it, and retry some
+        except Exception as error:  # returned as a row, since Ray would wrap the error, or retry
             return {"number": number, "state": "fatal", "payload": _pickle_error(error)}
         if isinstance(result, bytes):
             return {"number": number, "state": "unit", "payload": result}
@@ -169,8 +169,8 @@ class _GroupTask:
     def _attempt(self, number: int, payload: UnitRef | bytes) -> GroupResult:
         """Run the unit; after `max_retries` more processes have died over it, look for the item at fault.
 
-        Ray Data gives a unit whose process died to another one without end, and does not say that it did: each attempt
-        leaves a byte in a file.
+        When a process dies, Ray Data silently gives its unit to another one, without limit. So each attempt appends a
+        byte to a file, and the file's size is the number of attempts.
         """
         folder = self.plan.folder.folder
         marks = folder / f".{number:06d}.{self.index}.attempts"
@@ -183,7 +183,7 @@ class _GroupTask:
 
 
 class _GroupActor(_GroupTask):
-    """The same, in a process that keeps its model."""
+    """Runs units through a group of stages, in an actor that keeps its model."""
 
 
 def _pickle_error(error: Exception) -> bytes:

@@ -1,4 +1,4 @@
-"""Runs a stage over a unit; where it raises, the item at fault is found by halving, and dropped alone."""
+"""Runs a stage over a unit. If the stage raises, batches are halved to find and drop the one item at fault."""
 
 from __future__ import annotations
 
@@ -19,36 +19,35 @@ from ..errors import DeviceError, StageBrokenError
 from ..stages.base import Stage, StageResult, split
 from .units import StageStats, UnitState
 
-FAILED = "error"  # the reason of what a stage could not process
-_ALL_FAILED_VIDEOS = 8  # fewer that all fail say nothing about the stage; one video may be many clips
+FAILED = "error"  # the reason of rows on which a stage failed
+_ALL_FAILED_VIDEOS = 8  # if fewer all fail, the stage may still work; counted by video, since one may give many clips
 
 
 def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitState:
-    """Run a unit through a stage, in batches that suit it.
+    """Run a unit through a stage, in batches of `stage.batch_rows` rows.
 
-    A batch on which the stage raises is halved until the item that it fails on is alone, which is dropped with the
-    error.
+    A batch on which the stage raises is halved until the item at fault is alone; that one is dropped with the error.
 
     Args:
         stage: an opened stage.
-        unit: what to process.
-        keep_going: go on if the stage fails on every single row.
+        unit: its rows are processed.
+        keep_going: continue if the stage fails on every row.
 
     Raises:
-        StageBrokenError: if the stage fails on every row, and these are of eight videos or more, or a device fails.
+        StageBrokenError: if the stage fails on every row of eight videos or more, or the accelerator fails.
         ImportError, EndpointError: if a package is missing, or the endpoint of a model is down.
         OSError: if the disk is full.
     """
     began = time.perf_counter()
     rows = unit.rows
     watchdog.watch().begin_stage(stage.name, [asdict(item) for item in unit.stats], len(rows))
-    # Also what is empty goes through: its columns change.
+    # An empty unit goes through the stage too, since the stage may change its columns.
     parts = [run_batch(stage, rows.slice(i, stage.batch_rows)) for i in range(0, max(len(rows), 1), stage.batch_rows)]
     return finish_stage(stage, unit, join_results(stage, parts), time.perf_counter() - began, keep_going)
 
 
 def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: float, keep_going: bool) -> UnitState:
-    """Return the unit after a stage's work on it.
+    """Return the unit after a stage, with the stage's statistics.
 
     Raises:
         StageBrokenError: see `run_stage`.
@@ -61,10 +60,10 @@ def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: fl
 
 
 def _empty_result(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
-    """Return an empty table with the stage's columns: what it failed on has those that it was given."""
+    """Return an empty table with the stage's output columns; rows on which it failed have its input columns."""
     try:
         return stage(rows.slice(0, 0)).kept
-    except Exception:  # it needs none to fail
+    except Exception:  # a broken stage may fail even without rows
         return kept
 
 
@@ -79,7 +78,7 @@ def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, ke
         first = next(row for row in dropped.to_pylist() if row["reason"] == FAILED)
         raise StageBrokenError(
             f"stage {stage.name} failed on all {len(rows)} items of a unit, on {first['id']} with: {first['detail']}. "
-            "What is finished is kept: run the same command again when it is mended, or with keep_going=true to drop "
+            "Finished units are kept: fix the cause and run the same command again, or with keep_going=true to drop "
             "such items"
         )
     return StageStats(
@@ -102,8 +101,8 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
             raise
         if _is_device_failure(error):
             raise DeviceError(
-                f"the accelerator failed in stage {stage.name}: {' '.join(str(error).split())[:400]}. What is finished "
-                "is kept: run the same command again"
+                f"the accelerator failed in stage {stage.name}: {' '.join(str(error).split())[:400]}. Finished units "
+                "are kept: run the same command again"
             ) from error
         if len(batch) == 1:
             watchdog.watch().count(1, 0)
@@ -129,18 +128,18 @@ def join_results(stage: Stage, parts: Sequence[StageResult]) -> StageResult:
     schemas = [part.kept.schema for part in parts if len(part.kept)] or [parts[0].kept.schema]
     kept = [part.kept for part in parts if len(part.kept)] or [parts[0].kept]
     if any(schema != schemas[0] for schema in schemas):
-        raise ValueError(f"stage {stage.name} returns other columns for one batch than for another")
+        raise ValueError(f"stage {stage.name} returns different columns for different batches")
     return StageResult(pa.concat_tables(kept), pa.concat_tables([part.dropped for part in parts]))
 
 
 def drop_failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
-    """Return rows as dropped because the stage failed on them."""
+    """Return the result in which all rows are dropped with reason "error"."""
     details = [" ".join(detail.split())[:500]] * len(rows)
     dropped = split(stage.name, rows, np.full(len(rows), FAILED, object), details=details).dropped
     return StageResult(rows.slice(0, 0), dropped)
 
 
 def _is_device_failure(error: BaseException) -> bool:
-    """Return whether an error is of the accelerator itself, and not of a lack of memory for one item."""
+    """Return whether the accelerator itself failed; running out of memory on one item does not count."""
     names = {cls.__name__ for cls in type(error).__mro__}  # torch may not be installed
     return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

@@ -1,4 +1,4 @@
-"""The folder of a run's finished units: each is there whole or not at all."""
+"""The folder of a run's finished units, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ROWS_FILE, DROPPED_FILE, STATS_FILE = "clips.parquet", "dropped.parquet", "stats
 
 
 class UnitFolder:
-    """The finished units of a run: `NNNNNN/` with rows, dropped rows and statistics, written in one step.
+    """The finished units of a run: folders `NNNNNN/` with rows, dropped rows and statistics.
 
     Args:
-        folder: where they are.
+        folder: that holds them.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -40,10 +40,10 @@ class UnitFolder:
         return (self.path(number) / STATS_FILE).is_file()
 
     def write(self, unit: UnitState) -> None:
-        """Write a unit; a unit that is there already stays.
+        """Write a unit, unless it is finished already.
 
         Raises:
-            OSError: if the disk is full; nothing of the unit is left behind.
+            OSError: if the disk is full; no partial unit is left behind.
         """
         partial = self.folder / f".{unit.number:06d}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +63,7 @@ class UnitFolder:
             shutil.rmtree(partial, ignore_errors=True)
 
     def remove_partial(self) -> None:
-        """Remove what a killed run left half written."""
+        """Remove the partial files of a run that was killed."""
         for partial in self.folder.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         for marks in self.folder.glob(".*.attempts"):
@@ -71,7 +71,7 @@ class UnitFolder:
         watchdog.clear(self.folder)
 
     def remove(self, number: int) -> None:
-        """Remove a finished unit, in one step."""
+        """Remove a finished unit; it is gone whole even if this process is killed."""
         gone = self.folder / f".{number:06d}.{os.getpid()}.partial"
         self.path(number).rename(gone)
         shutil.rmtree(gone)
@@ -115,11 +115,11 @@ class UnitFolder:
 
     @contextmanager
     def _readable(self, number: int) -> Iterator[None]:
-        """Says what to do where a unit's file is damaged or gone."""
+        """Raise one clear error where a file of the unit is damaged or missing."""
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"a file of {self.path(number)} is damaged ({one_line(error)}): remove this folder and run the same "
-                "command again, which makes it anew"
+                "command again, which makes the unit again"
             ) from error

@@ -1,4 +1,4 @@
-"""Work units: what the stages have made of one so far, with their statistics."""
+"""A work unit on its way through the stages, with the statistics of each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..stages.base import StageResult
 
 @dataclass(frozen=True)
 class StageStats:
-    """What went through a stage.
+    """Statistics of a stage.
 
     Attributes:
         name: of the stage.
-        items_in, items_out: videos or clips.
-        hours_in, hours_out: how much video that is, where the length is known.
-        dropped: how many rows it dropped.
-        errors: how many of those because it failed.
-        seconds: how long it worked.
+        items_in, items_out: videos or clips that it was given and kept.
+        hours_in, hours_out: hours of video of these, where the length is known.
+        dropped: rows that it dropped.
+        errors: those of them on which the stage failed.
+        seconds: how long it ran.
     """
 
     name: str
@@ -45,8 +45,8 @@ class UnitState:
 
     Attributes:
         number: of the unit.
-        rows: what is left of it.
-        dropped: what is not.
+        rows: the rows that are kept so far.
+        dropped: the rows that are dropped so far, in `DROPPED_SCHEMA`.
         stats: of the stages so far.
     """
 
@@ -61,7 +61,7 @@ class UnitState:
         return UnitState(self.number, result.kept, dropped, (*self.stats, stats))
 
     def to_bytes(self) -> bytes:
-        """Return the unit as it travels between processes; slices of larger tables do not take these along."""
+        """Return the unit as bytes for another process; of a slice only its own rows, not the table behind it."""
         head = json.dumps([self.number, [asdict(item) for item in self.stats]]).encode()
         sink = pa.BufferOutputStream()
         sink.write(len(head).to_bytes(8, "little") + head)
@@ -72,7 +72,7 @@ class UnitState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UnitState:
-        """Read what `to_bytes` returned."""
+        """Return the unit that `to_bytes` encoded."""
         length = int.from_bytes(data[:8], "little")
         number, stats = json.loads(data[8 : 8 + length])
         source = pa.BufferReader(pa.py_buffer(data)[8 + length :])

@@ -1,1 +1,1 @@
-"""Where videos come from."""
+"""Inputs of a run: manifests, folders of videos, downloads."""

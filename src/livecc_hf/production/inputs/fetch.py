@@ -1,4 +1,4 @@
-"""Downloads videos with captions and metadata by yt-dlp, politely: slowly, one at a time, and none twice."""
+"""Downloads videos with captions and metadata by yt-dlp, politely: slowly, one at a time, and each only once."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class FetchOptions:
     """How videos are fetched."""
 
     languages: tuple[str, ...] = field(default=("en",), metadata={"help": "Languages of the captions."})
-    max_height_px: int = field(default=720, metadata={"help": "Tallest picture that is preferred."})
+    max_height_px: int = field(default=720, metadata={"help": "Highest picture to prefer, in pixels."})
     video: bool = field(default=True, metadata={"help": "Fetch the video; else captions and metadata only."})
-    rate: str = field(default="4M", metadata={"help": "Most bytes a second, such as 500K or 4M; 0: no limit."})
-    sleep_s: float = field(default=5.0, metadata={"help": "Seconds between videos; up to three times as many, drawn."})
+    rate: str = field(default="4M", metadata={"help": "Limit in bytes a second, such as 500K or 4M; 0: no limit."})
+    sleep_s: float = field(
+        default=5.0, metadata={"help": "Seconds between videos, at random up to three times as long."}
+    )
     retries: int = field(default=10, metadata={"help": "How often a request is tried again."})
     cookies: str | None = field(default=None, metadata={"help": "A cookies.txt file."})
 
@@ -51,11 +53,11 @@ class FetchOptions:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What became of the addresses.
+    """The result of a download.
 
     Attributes:
-        done: videos fetched now; a playlist counts each.
-        known: videos that were there already.
+        done: number of videos fetched now, with each video of a playlist.
+        known: number of videos that were fetched earlier.
         failed: address and reason of each that could not be fetched.
     """
 
@@ -69,7 +71,7 @@ def read_urls(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a line is no address, or there is none.
+        ValueError: if a line is not an address, or the file holds none.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -97,7 +99,7 @@ def parse_rate(text: str) -> int | None:
     """Return bytes per second from a text such as "500K"; `None` for no limit.
 
     Raises:
-        ValueError: if it is no such text.
+        ValueError: if the text is not a rate.
     """
     match = _RATE.fullmatch(str(text).strip())
     if match is None:
@@ -110,16 +112,16 @@ def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, An
     out = Path(out).expanduser().absolute()
     found: dict[str, Any] = {
         "paths": {"home": str(out)},
-        "outtmpl": {"default": "%(extractor)s-%(id)s.%(ext)s", "pl_infojson": ""},  # a playlist is no video
+        "outtmpl": {"default": "%(extractor)s-%(id)s.%(ext)s", "pl_infojson": ""},  # a playlist is not a video
         "format_sort": [f"res:{options.max_height_px}", "vcodec:h264", "ext:mp4:m4a"],
         "skip_download": not options.video,
         "writeinfojson": True,
         "writesubtitles": True,
         "writeautomaticsub": True,
-        # "en-orig" is what was said, where "en" may be a machine's translation of it.
+        # "en-orig" is the original, of which "en" may be a machine translation.
         "subtitleslangs": [tag for name in options.languages for tag in (name, f"{name}-orig")],
         "subtitlesformat": "json3/vtt/best",
-        # Only captions are asked for later without the video, so what is done is kept apart.
+        # Captions without videos have an archive of their own, so that the videos can be fetched later.
         "download_archive": str(out / (ARCHIVE if options.video else CAPTIONS_ARCHIVE)),
         "force_write_download_archive": not options.video,
         "overwrites": False,
@@ -148,20 +150,21 @@ def fetch(
     options: FetchOptions | None = None,
     say: Callable[[str], None] | None = None,
 ) -> FetchResult:
-    """Download videos; those that the archive file in the folder names are left out.
+    """Download videos, except those listed in the archive file in the folder.
 
-    A video is in the archive once all of it is there: where captions fail, what else came is kept, and the same call
-    tries them again.
+    A video is listed once all of it was fetched: if captions fail, the other files are kept, and the same call tries
+    the captions again.
 
     Args:
         urls: addresses of videos or playlists that yt-dlp knows.
-        out: folder; for each video `NAME.mp4`, `NAME.en.json3` and `NAME.info.json`, as `livecc data build` reads it.
+        out: folder; it gets `NAME.mp4`, `NAME.en.json3` and `NAME.info.json` for each video, as `livecc data build`
+            reads them.
         options: see `FetchOptions`.
-        say: takes lines of progress; default: standard error.
+        say: called with each line of progress; default: print to standard error.
 
     Raises:
         ImportError: if yt-dlp is not installed.
-        OSError: if the disk is full; what was fetched is kept, and the same call goes on.
+        OSError: if the disk is full; the files so far are kept, and the same call continues.
     """
     require_extra("fetch", "livecc data fetch")
     options, say = options or FetchOptions(), say or _say_to_stderr
@@ -176,7 +179,7 @@ def fetch(
             before, known = _count_lines(archive), listener.known
             listener.errors.clear()
             say(f"{number} of {len(urls)}: {url}")
-            downloader.download([url])  # what it returns stays at 1 after a first failure
+            downloader.download([url])  # its result says nothing: it stays 1 after a first failure
             if listener.errors:
                 reason = " ".join("; ".join(listener.errors).split())[:500]
                 if any(mark in reason for mark in _DISK_FULL):
@@ -188,7 +191,7 @@ def fetch(
 
 
 def _downloader(settings: dict[str, Any]) -> Any:
-    """Return a `yt_dlp.YoutubeDL` that takes no video for done whose captions did not come."""
+    """Return a `yt_dlp.YoutubeDL` that does not list a video in the archive if its captions failed."""
     from yt_dlp import YoutubeDL
 
     class Downloader(YoutubeDL):
@@ -197,7 +200,7 @@ def _downloader(settings: dict[str, Any]) -> Any:
             wanted = info_dict.get("requested_subtitles") or {}
             lost = [name for name, captions in wanted.items() if not Path(captions.get("filepath") or "").is_file()]
             if lost:
-                self.report_error(f"{info_dict.get('id')} has captions ({', '.join(lost)}) that did not come")
+                self.report_error(f"{info_dict.get('id')} has captions ({', '.join(lost)}) that could not be fetched")
             else:
                 super().record_download_archive(info_dict)
 
@@ -209,7 +212,7 @@ def _say_to_stderr(line: str) -> None:
 
 
 class _Listener:
-    """Takes what yt-dlp says, keeps what counts, and passes on what a person wants to see."""
+    """Receives yt-dlp's messages: keeps errors, counts known videos, and passes on progress."""
 
     def __init__(self, say: Callable[[str], None]):
         self.errors: list[str] = []
@@ -233,7 +236,7 @@ class _Listener:
         self.errors.append(_plain(message).removeprefix("ERROR: "))
 
     def progress(self, status: dict[str, Any]) -> None:
-        """Says what is being downloaded now and then, and what is there."""
+        """Report finished files, and now and then the file that is being downloaded."""
         now_s, name = time.monotonic(), Path(status.get("filename") or "").name
         got, size = status.get("downloaded_bytes") or 0, status.get("total_bytes") or status.get("total_bytes_estimate")
         if status["status"] == "finished":
@@ -247,7 +250,7 @@ class _Listener:
 
 
 def _plain(message: str) -> str:
-    """Return a message without its colours."""
+    """Return a message without colour codes."""
     return re.sub(r"\x1b\[[0-9;]*m", "", message)
 
 

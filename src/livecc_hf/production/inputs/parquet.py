@@ -1,4 +1,4 @@
-"""Rows of Parquet files, a few hundred in memory at a time."""
+"""Reads rows of Parquet files, a few hundred in memory at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # as a datase
 
 
 def read_header(file: str) -> tuple[int, bool]:
-    """Return how many rows a Parquet file has, and whether they have a clip's times."""
+    """Return how many rows a Parquet file has, and whether they are clips, with a start and an end."""
     try:
         header = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
@@ -30,7 +30,7 @@ def read_header(file: str) -> tuple[int, bool]:
 
 
 class ParquetReader:
-    """Rows of a Parquet file by number; cheap when asked in order."""
+    """Reads rows of a Parquet file by number; fast if they are read in order."""
 
     def __init__(self, file: str):
         self.file = file

@@ -1,4 +1,4 @@
-"""Turns lines and rows of a manifest into a table of videos; what does not fit is dropped with its place."""
+"""Turns lines and rows of a manifest into a table of videos; those that do not fit are dropped, with their line."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ..schemas import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 STAGE = "input"  # the name under which dropped rows are counted
 _DETAIL_CHARS = 200
-_MOST = 2**31  # of seconds or pixels
+_MOST = 2**31  # highest number of seconds or pixels
 _CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
-# Whatever a scraped line may hold, it must not cost the lines around it.
+# A malformed line, whatever it holds, must not affect the lines around it.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
 
@@ -37,7 +37,7 @@ class RowReader:
 
     def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
         self.root, self.schema = root, schema
-        others = ("id", "video", "captions", "words", "faces")  # of which `faces` comes from no input
+        others = ("id", "video", "captions", "words", "faces")  # no input gives `faces`
         kinds = {item.name: item.type for item in schema if item.name not in others}
         self._text_keys = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
         self._number_keys = [name for name in kinds if name not in self._text_keys]
@@ -84,7 +84,7 @@ class RowReader:
         self._say_lost(identity, path, place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
-        """Add rows of a Parquet file, by whole columns; a value that does not fit costs its row."""
+        """Add rows of a Parquet file, column by column; a row with a value that does not fit is dropped."""
         faults: dict[int, str] = {}
         lost: dict[int, Lost] = {}
         given = _paths_of(rows["video"])
@@ -115,25 +115,25 @@ class RowReader:
             present[index] = False
         for index in sorted(lost.keys() & set(np.flatnonzero(present).tolist())):
             identity, video = columns["id"][index].as_py(), given[index].as_py()
-            self._say_lost(identity, video, f"row {first_row + index} of {name}", [lost[index]])
+            self._note_lost(identity, video, f"row {first_row + index} of {name}", [lost[index]])
         self._tables.append(table.filter(pa.array(present)))
 
     def _all_absolute(self, paths: pa.Array) -> pa.Array:
         return pa.array([path and self._absolute(path) for path in paths.to_pylist()], pa.string())
 
-    def _say_lost(self, identity: str, video: str, place: str, lost: Iterable[Lost]) -> None:
-        """Say what of a row's words or lines cannot be used, though the row goes on."""
+    def _note_lost(self, identity: str, video: str, place: str, lost: Iterable[Lost]) -> None:
+        """Note the words or lines that a kept row lost because they cannot be used."""
         for found in lost:
             self.drop(identity, video, "lost_words", f"{place}: {found}")
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
-        """Count a row that cannot be used."""
+        """Add a row to the dropped ones."""
         detail = _printable(detail[:_DETAIL_CHARS])
         row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail}
         self._dropped.append(row)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
-        """Return the rows, each id once, and what was dropped."""
+        """Return the rows, each id once, and the dropped rows."""
         tables = list(self._tables)
         if self._rows:
             arrays = {
@@ -146,7 +146,7 @@ class RowReader:
             if any(lines is not None for lines in self._lines):
                 table = table.append_column(SUBTITLES, timed_array(self._lines, LINE))
             tables.append(table)
-        # With or without inline captions: what one table lacks is null there.
+        # Only some tables may have inline captions; the column is null in the others.
         table = pa.concat_tables(tables, promote_options="default") if tables else self.schema.empty_table()
         table = table.combine_chunks()
         return self._without_repeats(table), pa.Table.from_pylist(self._dropped, DROPPED_SCHEMA)
@@ -168,7 +168,7 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
     """Return title, category, language, duration, size and `page` (the address) from yt-dlp's metadata.
 
     Raises:
-        ValueError: if the file is no such metadata.
+        ValueError: if the file is not such metadata.
     """
     try:
         info = json.loads(Path(path).read_bytes())
@@ -177,7 +177,7 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
-        raise ValueError(f"{path} describes no single video: expected the .info.json that yt-dlp writes for one")
+        raise ValueError(f"{path} does not describe a single video: expected the .info.json that yt-dlp writes for one")
     categories = info.get("categories")
     category = next(iter(categories), None) if isinstance(categories, list) else categories
     return {
@@ -224,7 +224,7 @@ def _number(value: Any, key: str) -> float | int | None:
 
 
 def _timed(items: Any, key: str, text_key: str) -> tuple[_Timed | None, Lost | None]:
-    """Return starts, ends and texts of a row's words or lines, by their ends, and what of them cannot be used."""
+    """Return starts, ends and texts of a row's words or lines, ordered by their ends, and those that cannot be used."""
     if items is None:
         return None, None
     if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
@@ -245,14 +245,14 @@ def _items(items: Sequence[Any], key: str, text_key: str) -> TimedItems:
         next((name for name in choice if name in items[0]), choice[0])
         for choice in (START_KEYS, END_KEYS, (text_key, "text", "word"))
     ]
-    try:  # all with the same keys, as nearly always
+    try:  # nearly always all have the same keys
         return TimedItems(*timed_arrays([*map(itemgetter(*names), items)], key))
     except _MALFORMED:
         return usable_items(items, key)
 
 
 def _paths_of(column: pa.ChunkedArray) -> pa.Array:
-    """Return the paths of videos, which `datasets` keeps in a struct if they are a Video feature."""
+    """Return the paths of videos; `datasets` keeps those of a Video feature in a struct."""
     array = _whole(column)
     return (pc.struct_field(array, "path") if pa.types.is_struct(array.type) else array).cast(pa.string())
 
@@ -263,12 +263,12 @@ def _first_text(*columns: pa.Array) -> pa.Array:
 
 
 def _cast(rows: pa.Table, name: str, kind: pa.DataType, faults: dict[int, str]) -> pa.Array:
-    """Return a column in another type; where that fails, value by value, with a fault for each that does not fit."""
+    """Return a column cast to another type, with null and a fault for each value that does not fit."""
     if name not in rows.column_names:
         return pa.nulls(len(rows), kind)
     array = _whole(rows[name])
     if pa.types.is_integer(kind) and pa.types.is_floating(array.type):
-        return array  # is rounded when it is checked
+        return array  # rounded later, when it is checked
     try:
         return array.cast(kind)
     except _CAST_ERRORS:
@@ -285,7 +285,7 @@ def _cast_one(value: pa.Scalar, kind: pa.DataType, name: str, row: int, faults: 
 
 
 def _check_numbers(numbers: pa.Array, field: pa.Field, faults: dict[int, str]) -> pa.Array:
-    """Return numbers in the field's type, as `_number` does; those that make no sense are faults, and null."""
+    """Return numbers in the field's type, with null and a fault for those that make no sense; see `_number`."""
     values = pc.fill_null(numbers.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
     is_wrong = ~((values >= 0) & (values < _MOST))
     for row in np.flatnonzero(is_wrong).tolist():
@@ -305,14 +305,14 @@ def _check_clips(start_s: pa.Array, end_s: pa.Array, faults: dict[int, str]) -> 
 def _timed_or_null(
     rows: pa.Table, key: str, kind: pa.StructType, faults: dict[int, str], lost: dict[int, Lost]
 ) -> pa.Array:
-    """Return a column of words or lines in the package's type, whatever list of lists or structs it is.
+    """Return a column of words or lines in the package's type, from any list of lists or structs.
 
     Args:
         rows: the table.
         key: the column's name.
         kind: of its items.
-        faults: takes what is wrong with rows none of whose items can be used.
-        lost: takes what of other rows' items cannot be used.
+        faults: gets an entry for each row of which no item can be used.
+        lost: gets an entry for each other row of which some items cannot be used.
     """
     if key not in rows.column_names:
         return pa.nulls(len(rows), pa.list_(kind))
@@ -348,7 +348,7 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _timed_array(array: pa.ListArray, kind: pa.StructType) -> pa.ListArray:
-    """Return words or lines in the package's type. A cast would leave fields of other names empty."""
+    """Return words or lines in the package's type; a cast would leave fields with other names empty."""
     array = array.cast(pa.list_(array.type.value_type))
     values = [part.cast(field.type) for part, field in zip(array.flatten().flatten(), kind, strict=True)]
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
@@ -358,7 +358,7 @@ def _timed_array(array: pa.ListArray, kind: pa.StructType) -> pa.ListArray:
 
 
 def _is_timed(kind: pa.DataType, wanted: pa.StructType) -> bool:
-    """Return whether a column has the type of words or lines, but for how its numbers and texts are stored."""
+    """Return whether a column has the type of words or lines, apart from how numbers and texts are stored."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_struct(kind.value_type):
         return False

@@ -1,7 +1,8 @@
-"""Where videos come from: a manifest, or a folder with captions and yt-dlp's metadata beside the videos.
+"""Inputs of videos: a manifest, or a folder with captions and yt-dlp's metadata beside the videos.
 
-An input is cut into work units of consecutive videos. A unit is named by a small reference, such as the place of its
-lines in the manifest, and read where it is worked on, so that memory does not grow with the input.
+An input is divided into work units of consecutive videos. A unit is passed on as a small reference, such as the
+position of its lines in the manifest, and is read by the process that works on it, so that memory does not grow with
+the input.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _PARQUET_READERS: dict[str, ParquetReader] = {}  # of this process
 
 @dataclass(frozen=True)
 class UnitRef:
-    """A work unit: which consecutive videos of the input it holds.
+    """A reference to a work unit, some consecutive videos of the input.
 
     Attributes:
-        number: place among the units, from 0.
-        items: how many videos, unreadable ones included.
-        where: what the input finds them by.
+        number: of the unit, from 0.
+        items: number of its videos, including unreadable ones.
+        where: the positions at which the input finds them.
     """
 
     number: int
@@ -43,7 +44,7 @@ class UnitRef:
 
 
 class VideoInput(ABC):
-    """A stream of videos in work units. Small and picklable: units are read in other processes."""
+    """An input of videos in work units. Small and picklable, since units are read in other processes."""
 
     def __init__(self, path: str | os.PathLike, unit_videos: int = UNIT_VIDEOS, limit: int | None = None):
         if unit_videos < 1:
@@ -62,12 +63,13 @@ class VideoInput(ABC):
         """Read a unit.
 
         Returns:
-            Its videos in `VIDEO_SCHEMA` (or clips in `CLIP_SCHEMA`), and what could not be read, in `DROPPED_SCHEMA`.
+            Its videos in `VIDEO_SCHEMA` (or clips in `CLIP_SCHEMA`), and those that could not be read, in
+            `DROPPED_SCHEMA`.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return what changes when the input does."""
+        """Return a text that changes when the input changes."""
 
     @property
     def holds_clips(self) -> bool:
@@ -80,12 +82,12 @@ class VideoInput(ABC):
         return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
 
     def describe_left_out(self) -> list[str]:
-        """Return lines for a person on what of the input is left out; known once `fingerprint` was called."""
+        """Return lines for a reader on the files that are left out; known once `fingerprint` was called."""
         return []
 
 
 class _ScannedInput(VideoInput):
-    """An input whose videos are found one after the other."""
+    """An input that is scanned for its videos."""
 
     def units(self) -> Iterator[UnitRef]:
         """Yield the work units, in the input's order."""
@@ -99,18 +101,18 @@ class _ScannedInput(VideoInput):
 
     @abstractmethod
     def _places(self) -> Iterator[Any]:
-        """Yield where each video is."""
+        """Yield the position of each video."""
 
     @abstractmethod
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
-        """Return where the videos of a unit are."""
+        """Return the positions of a unit's videos, as `UnitRef.where` holds them."""
 
 
 class JsonLinesInput(_ScannedInput):
-    """A manifest with one JSON object a line; keys are the columns of `VIDEO_SCHEMA`.
+    """A manifest with one JSON object a line, whose keys are the columns of `VIDEO_SCHEMA`.
 
-    `video` is required; `id` defaults to it. `words` are `[start, end, word]` or objects with these keys; `subtitles`
-    are the same with lines of captions, for the stage `captions`. Relative paths start at `root`.
+    `video` is required; `id` defaults to it. `words` is a list of `[start, end, word]` or of objects with these keys;
+    `subtitles` is the same for lines of captions, which stage `captions` reads. Relative paths start at `root`.
     """
 
     def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any):
@@ -130,7 +132,7 @@ class JsonLinesInput(_ScannedInput):
         return places[0][0], places[-1][1], places[0][2]
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the lines of a unit; a line that is no JSON object with a video is dropped with its number."""
+        """Read the lines of a unit; a line that is not a JSON object with a video is dropped, with its number."""
         start, end, first_line = unit.where
         with self.path.open("rb") as file:
             file.seek(start)
@@ -142,16 +144,16 @@ class JsonLinesInput(_ScannedInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Return the manifest's path, size and time of change."""
+        """Return the manifest's path, size and modification time."""
         return _file_fingerprint(self.path)
 
 
 class ParquetInput(VideoInput):
-    """A manifest as a Parquet file, or a folder of them: columns of `VIDEO_SCHEMA`, or of `CLIP_SCHEMA` for clips.
+    """A manifest as a Parquet file, or a folder of them, with the columns of `VIDEO_SCHEMA`, or of `CLIP_SCHEMA`.
 
-    The shards of a dataset folder are clips too: later stages can run on what earlier ones made elsewhere.
+    The shards of a dataset folder hold clips, so that more stages can run on a dataset that exists.
 
-    A process that reads one unit after the other decodes the file once and holds a few hundred rows of it.
+    A process that reads one unit after the other decodes the file once and holds a few hundred rows in memory.
     """
 
     def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any):
@@ -172,11 +174,11 @@ class ParquetInput(VideoInput):
 
     @property
     def holds_clips(self) -> bool:
-        """Whether the rows are clips: the files have their times."""
+        """Whether the rows are clips, which have a start and an end."""
         return self._with_times[0]
 
     def units(self) -> Iterator[UnitRef]:
-        """Yield the work units, in the input's order: where they are follows from the numbers of rows."""
+        """Yield the work units, in the input's order, from the number of rows of each file."""
         first_rows = [0, *accumulate(self.rows)]  # of each file
         n_rows = first_rows[-1] if self.limit is None else min(first_rows[-1], self.limit)
         for number, start in enumerate(range(0, n_rows, self.unit_videos)):
@@ -190,7 +192,7 @@ class ParquetInput(VideoInput):
             yield UnitRef(number, stop - start, tuple(where))
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the rows of a unit; a row without a video is dropped with its number."""
+        """Read the rows of a unit; a row without a video is dropped, with its number."""
         reader = RowReader(str(self.root), self.schema)
         for number, start, count in unit.where:
             file = self.files[number]
@@ -199,22 +201,21 @@ class ParquetInput(VideoInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Return the paths, sizes and times of change of the files."""
+        """Return the paths, sizes and modification times of the files."""
         return "; ".join(_file_fingerprint(Path(file)) for file in self.files)
 
 
 class FolderInput(_ScannedInput):
-    """A folder of videos with what belongs to them beside them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
+    """A folder of videos with their captions and metadata beside them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
 
-    Captions are json3, JSON, WebVTT or SubRip, by the video's name alone or with a language between; see
-    `captions.naming` for which of several is taken, as in training on a folder.
-    Metadata as yt-dlp writes it gives title, category, language and size. A video that was not downloaded, of which
-    there is only the metadata, is named by its page's address. Left out, and said so, are hidden files, parts of a
-    download such as `NAME.f137.mp4`, linked folders, and captions without a video.
+    Captions are json3, JSON, WebVTT or SubRip, named like the video, with or without a language; `captions.naming`
+    chooses among several, as in training on a folder. Metadata as yt-dlp writes it gives title, category, language and
+    size. A video of which only the metadata was downloaded is named by its page's address. Hidden files, parts of a
+    download such as `NAME.f137.mp4`, linked folders, and captions without a video are left out and reported.
 
-    For millions of videos write a manifest: a folder is walked three times in a run (for its fingerprint with the size
-    of every file, for the number of units, and for the units), and the names of one folder are in memory at a time:
-    some hundred megabytes for a million videos in one.
+    For millions of videos write a manifest: a run walks a folder three times (for its fingerprint, with the size of
+    every file; for the number of units; and for the units), and holds the names of one folder in memory at a time,
+    some hundred megabytes for a million videos in one folder.
     """
 
     def __init__(self, path: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **options: Any):
@@ -223,18 +224,18 @@ class FolderInput(_ScannedInput):
         self._left_out = LeftOut()
 
     def describe_left_out(self) -> list[str]:
-        """Return a line on what is left out, if anything."""
+        """Return a line on the files that are left out, if there are any."""
         return [f"left out of {self.path}: {self._left_out}"] if self._left_out.counts else []
 
     def _places(self, left_out: LeftOut | None = None) -> Iterator[tuple[str, str | None, str | None]]:
-        """Yield names relative to the folder: video (or stem without one), captions, metadata."""
+        """Yield names relative to the folder: the video (or its stem if there is none), captions, metadata."""
         return walk_videos(self.path, self.language, left_out or LeftOut())
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
         return tuple(places)
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the metadata of a unit; a video whose metadata is no JSON is dropped."""
+        """Read the metadata of a unit; a video whose metadata is not JSON is dropped."""
         reader = RowReader(str(self.path))
         for video, captions, info in unit.where:
             row = {"id": video, "video": video, "captions": captions}
@@ -281,10 +282,10 @@ def open_input(
 
     Args:
         path: a `.jsonl` or `.parquet` file, a folder of Parquet files, or a folder of videos.
-        unit_videos: videos of a work unit.
-        limit: only the first so many videos.
-        language: captions in this language are preferred, where a video of a folder has several.
-        root: where relative paths in a manifest start; default: its folder.
+        unit_videos: videos in a work unit.
+        limit: use only the first `limit` videos.
+        language: preferred language of captions, if a video in a folder has several.
+        root: of relative paths in a manifest; default: its folder.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.

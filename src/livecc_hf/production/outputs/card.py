@@ -1,4 +1,4 @@
-"""The card of a produced dataset: what is in it, where it is from, how it was made, what to check before use."""
+"""The card of a dataset: its content, its sources, how it was made, and what to check before use."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What a dataset holds.
+    """Numbers of a dataset.
 
     Attributes:
-        n_clips, n_videos, n_words: counts; videos are told apart by their path.
+        n_clips, n_videos, n_words: counts; each path counts as one video.
         hours: of all clips together.
     """
 
@@ -34,17 +34,16 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class DatasetAbout:
-    """What a card says that the data cannot.
+    """The content of a card that does not follow from the data.
 
     Attributes:
-        name: the dataset's name, for people.
-        sources: where the videos are from, a line each.
+        name: title of the dataset.
+        sources: of the videos, a line each.
         language: ISO 639 codes, such as "en"; none: not stated.
-        license: an identifier of the Hub, such as "cc-by-4.0"; "other" comes with a name
-            and a link of its own.
-        stages: the stages in order; their thresholds are listed.
-        funnel: for each stage's name `items_in`, `items_out`, `hours_in`, `hours_out`; hours may be left out. Items
-            are videos up to the clip stage's input and clips after it.
+        license: an identifier of the Hub, such as "cc-by-4.0"; "other" needs `license_name` and `license_link`.
+        stages: in order; the card lists their thresholds.
+        funnel: by stage name `items_in`, `items_out`, `hours_in`, `hours_out`; hours may be left out. Items are videos
+            up to the input of the clip stage, and clips after it.
         notes: more for the reader, in Markdown.
     """
 
@@ -80,12 +79,12 @@ def make_card(
     """Return the card of a dataset folder.
 
     Args:
-        about: what its maker knows.
-        summary: what it holds.
-        features: of the columns, as `datasets` has them in YAML; `None`: as the Parquet files say.
-        has_videos: the videos are in the folder.
-        has_jsonl: `conversations.jsonl` is in the folder.
-        content_id: what tells the data from other data; `datasets` caches a folder by its last name and this.
+        about: what the dataset's maker states.
+        summary: numbers of the dataset.
+        features: the columns as `datasets` describes them in YAML; `None`: as in the Parquet files.
+        has_videos: whether the videos are in the folder.
+        has_jsonl: whether `conversations.jsonl` is in the folder.
+        content_id: digest of the data; `datasets` caches a folder by its last name and this.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -137,7 +136,7 @@ def _check_counts(stage: str, counts: Mapping[str, float | None]) -> None:
 
 
 def _size(n_clips: int) -> str:
-    """Return the Hub's category for a number of rows."""
+    """Return the Hub's size category for a number of rows."""
     bound, below = 1000, None
     for size in _SIZES:
         if n_clips < bound:

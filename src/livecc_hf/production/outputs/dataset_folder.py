@@ -1,4 +1,4 @@
-"""A dataset folder: Parquet shards, the conversations file, a card, and where wanted the videos; pushed to the Hub."""
+"""Writes a dataset folder: Parquet shards, the conversations file, a card, and if asked for the videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .published_formats import DATASET_SCHEMA, JsonlWriter, open_jsonl, write_pa
 from .video_check import why_no_video
 
 STAGE = "dataset"  # the stage's name in dropped rows
-VIDEOS = "videos"  # the folder of those that are put into it
+VIDEOS = "videos"  # the folder's folder of videos
 _JSONL = "conversations.jsonl"
 _PLACES = ("leave", "link", "copy")
 
@@ -37,14 +37,14 @@ class FolderOptions:
         metadata={"help": "leave: paths stay as they are; link, copy: the videos are put into the folder's videos/."},
     )
     media_root: str | None = field(
-        default=None, metadata={"help": "Where relative video paths start; default: the working folder."}
+        default=None, metadata={"help": "Root of relative video paths; default: the working folder."}
     )
     video_feature: bool = field(
         default=False, metadata={"help": "Declare the video column a Video feature, so that viewers show it."}
     )
     jsonl: bool = field(default=True, metadata={"help": "Also write the conversations file."})
     clips_per_shard: int = field(default=10_000, metadata={"help": "Clips in one Parquet file."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace a dataset that is there."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace a dataset in the folder."})
 
     def __post_init__(self) -> None:
         if self.videos not in _PLACES:
@@ -57,7 +57,7 @@ class NoClipError(ValueError):
     """There is no clip for a dataset.
 
     Attributes:
-        dropped: clips left out because their video is no file or no video, in `DROPPED_SCHEMA`.
+        dropped: clips left out because their video does not exist or is not a video, in `DROPPED_SCHEMA`.
     """
 
     def __init__(self, message: str, dropped: pa.Table):
@@ -67,13 +67,13 @@ class NoClipError(ValueError):
 
 @dataclass(frozen=True)
 class WrittenDataset:
-    """A dataset folder that was written.
+    """The result of `write_dataset_folder`.
 
     Attributes:
-        folder: where it is.
-        summary: what it holds.
-        dropped: clips left out because their video is no file or no video, in `DROPPED_SCHEMA`; only where videos are
-            placed.
+        folder: of the dataset.
+        summary: of the dataset.
+        dropped: clips left out because their video does not exist or is not a video, in `DROPPED_SCHEMA`; only if
+            videos are put into the folder.
     """
 
     folder: Path
@@ -89,19 +89,19 @@ def write_dataset_folder(
 ) -> WrittenDataset:
     """Write clips as a folder that `datasets.load_dataset` opens and `push_dataset` uploads.
 
-    It holds `data/*.parquet`, `conversations.jsonl`, `README.md`, and `videos/` where videos are placed; then the
-    `video` column is relative to the folder. It is written beside its place and moved there when complete; what was
-    left by a run that was killed is written again, except videos that are there.
+    It holds `data/*.parquet`, `conversations.jsonl`, `README.md`, and if videos are linked or copied `videos/`; then
+    the `video` column is relative to the folder. The folder is written beside its place and moved there when complete.
+    The next call after a killed one writes everything again, except videos that were placed already.
 
     Args:
-        folder: the dataset's place.
-        clips: tables in `CLIP_SCHEMA`; a shard of them is in memory at a time.
-        about: what the card says.
+        folder: to write.
+        clips: tables in `CLIP_SCHEMA`; one shard of them is in memory at a time.
+        about: the content of the card that does not follow from the clips.
         options: see `FolderOptions`.
 
     Raises:
         NoClipError: if there is no clip; an older dataset stays.
-        ValueError: if a table has other columns, or something is in the way.
+        ValueError: if a table has other columns, or `folder` holds something else.
     """
     options = options or FolderOptions()
     folder = Path(folder).expanduser().absolute()
@@ -152,14 +152,14 @@ def _whole_funnel(
 
 @dataclass(frozen=True)
 class _Unplaced:
-    """Why a video is not put into the folder."""
+    """The reason why a video is not put into the folder."""
 
     reason: str
     detail: str
 
 
 class _FolderWriter:
-    """Writes shards and conversations as clips come, and counts them."""
+    """Writes clips to shards and conversations as they come, and counts them."""
 
     def __init__(self, folder: Path, options: FolderOptions):
         self.folder = folder
@@ -210,7 +210,7 @@ class _FolderWriter:
         self._videos = np.union1d(self._videos, np.array(hashes, np.uint64))
 
     def _place_videos(self, shard: pa.Table) -> pa.Table:
-        """Return the shard with its videos in the folder; clips whose video is no file, or no video, are dropped."""
+        """Put the videos of a shard into the folder, drop clips without a usable video, and return the shard."""
         if self.options.videos == "leave" or not len(shard):
             return shard
         encoded = shard["video"].combine_chunks().dictionary_encode()
@@ -224,13 +224,13 @@ class _FolderWriter:
         return result.kept.set_column(CLIP_SCHEMA.get_field_index("video"), CLIP_SCHEMA.field("video"), videos)
 
     def _place(self, video: str) -> str | _Unplaced:
-        """Put a video into the folder and return its path there, or why it is not there."""
-        if "://" in video:  # reached from anywhere
+        """Put a video into the folder and return its path there, or the reason why it is not."""
+        if "://" in video:  # an address, which works from anywhere
             return video
         source = Path(self.options.media_root or ".").expanduser() / Path(video).expanduser()
         if not source.is_file():
-            return _Unplaced("missing_video", f"{video} is no file")
-        if detail := why_no_video(source):  # a manifest may name anything, and the folder may be published
+            return _Unplaced("missing_video", f"{video} is not a file")
+        if detail := why_no_video(source):  # a manifest may name any file, and the folder may be published
             return _Unplaced("not_a_video", detail)
         target = PurePosixPath(VIDEOS) / _name_in_folder(video, source)
         place = self.folder / target
@@ -239,14 +239,14 @@ class _FolderWriter:
         return str(target)
 
     def _remove_others(self) -> None:
-        """Remove videos that a run with other clips left."""
+        """Remove videos of an earlier run with other clips."""
         for file in (self.folder / VIDEOS).rglob("*"):
             if file not in self._placed and (file.is_symlink() or not file.is_dir()):
                 file.unlink()
 
 
 def _regroup(clips: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
-    """Give the rows of all tables in tables of `n_rows`, the last one smaller."""
+    """Yield the rows of all tables in tables of `n_rows`; the last one may be smaller."""
     waiting: list[pa.Table] = []
     n_waiting = 0
     for table in clips:
@@ -263,7 +263,7 @@ def _regroup(clips: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
 
 
 def _name_in_folder(video: str, source: Path) -> PurePosixPath:
-    """Return the path below `videos/`: a plain relative path stays; others get a hash, so that none are confused."""
+    """Return the path below `videos/`: plain relative paths stay; others get a hash, so that no two are equal."""
     path = PurePosixPath(Path(video).as_posix())
     if not path.is_absolute() and ".." not in path.parts and not video.startswith("~"):
         return path
@@ -272,7 +272,7 @@ def _name_in_folder(video: str, source: Path) -> PurePosixPath:
 
 
 def _put(source: Path, place: Path, is_link: bool) -> None:
-    """Link or copy a file unless it is there already."""
+    """Link or copy a file, unless that is done."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if is_link:
         if not (place.is_symlink() and place.readlink() == source):
@@ -294,7 +294,7 @@ def _digest(text: str) -> bytes:
 
 
 def _content_id(data: Path) -> str:
-    """Return what tells these shards from others."""
+    """Return a digest of the shards' content."""
     digest = hashlib.sha256()
     for shard in sorted(data.iterdir()):
         with shard.open("rb") as file:
@@ -303,7 +303,7 @@ def _content_id(data: Path) -> str:
 
 
 def _features() -> list[dict[str, Any]]:
-    """Return the columns as `datasets` has them in a card, the videos as such."""
+    """Return the columns as `datasets` describes them in a card, with the videos as a Video feature."""
     from datasets import Features, Video
 
     features = Features.from_arrow_schema(DATASET_SCHEMA)
@@ -312,7 +312,7 @@ def _features() -> list[dict[str, Any]]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Return whether a folder is a dataset that was written here, even if some of it is gone."""
+    """Return whether a folder is a dataset that this module wrote, even if files are missing."""
     card = folder / "README.md"
     is_our_card = card.is_file() and "livecc-hf" in card.read_text(encoding="utf-8", errors="replace")
     return is_our_card or any(folder.glob("data/train-*.parquet"))
@@ -320,17 +320,17 @@ def _is_ours(folder: Path) -> bool:
 
 def _check_place(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: expected a folder's place")
+        raise ValueError(f"{folder} is a file: expected a folder")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if not overwrite:
         raise ValueError(f"{folder} is not empty: choose another folder, or overwrite=True to replace a dataset")
     if not _is_ours(folder):
-        raise ValueError(f"{folder} holds something other than a dataset: it is not overwritten; choose another folder")
+        raise ValueError(f"{folder} holds something other than a dataset and is not overwritten: choose another folder")
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Put the finished folder in its place; an older dataset is there until then."""
+    """Move the finished folder to its place; an older dataset stays there until then."""
     old = folder.with_name(f".{folder.name}.old")
     _remove(old)
     if folder.exists():

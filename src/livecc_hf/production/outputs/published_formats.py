@@ -1,6 +1,6 @@
-"""Clips as training data: the published JSON Lines of conversations, and Parquet of flat columns.
+"""Writes clips as training data: JSON Lines of conversations as published, and Parquet with flat columns.
 
-Both are written beside their place and moved there when complete, so that a file that exists is whole.
+Both are written under another name and renamed when complete, so that a file that exists is whole.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DATASET_SCHEMA = pa.schema(
 
 
 def dataset_rows(clips: pa.Table) -> pa.Table:
-    """Return clips as rows of a training dataset: the columns that the source `dataset` of a recipe reads.
+    """Return clips as rows of a training dataset, with the columns that the source `dataset` of a recipe reads.
 
     Args:
         clips: in `CLIP_SCHEMA`.
@@ -55,7 +55,7 @@ def dataset_rows(clips: pa.Table) -> pa.Table:
         In `DATASET_SCHEMA`; `video_end` is one sampling step (0.5 s) after the last word, or later.
 
     Raises:
-        ValueError: if the columns are others.
+        ValueError: if the columns are not those of `CLIP_SCHEMA`.
     """
     _check(clips)
     words = clips["words"].combine_chunks()
@@ -66,11 +66,11 @@ def dataset_rows(clips: pa.Table) -> pa.Table:
 
 
 def conversation_lines(clips: pa.Table) -> list[bytes]:
-    """Return clips as Live-CC-5M has them: a conversation each, as one line of JSON.
+    """Return clips in the format of Live-CC-5M: for each a conversation, as one line of JSON.
 
     The user's message has the video with `video_start` and `video_end`, and a text (the query) with `previous`,
-    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`. Other than in
-    Live-CC-5M, whose `video_end` is the last word's end, it is one sampling step (0.5 s) later.
+    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`. `video_end` is one
+    sampling step (0.5 s) after the last word's end; in Live-CC-5M it is the last word's end.
 
     Args:
         clips: in `CLIP_SCHEMA`.
@@ -79,7 +79,7 @@ def conversation_lines(clips: pa.Table) -> list[bytes]:
         UTF-8, each ending in a newline.
 
     Raises:
-        ValueError: if the columns are others, or a word has no text or no finite times.
+        ValueError: if the columns are not those of `CLIP_SCHEMA`, or a word has no text or no finite times.
     """
     _check(clips)
     _check_words(clips)
@@ -94,7 +94,7 @@ class JsonlWriter:
     """Appends conversations to a file; see `open_jsonl`.
 
     Attributes:
-        n_clips: how many were written.
+        n_clips: number of clips written.
     """
 
     def __init__(self, file: BinaryIO):
@@ -116,7 +116,7 @@ class JsonlWriter:
             ValueError: if no clip was written.
         """
         if not self.n_clips:
-            raise ValueError("there is no clip to write as conversations: every clip was dropped, or none came in")
+            raise ValueError("there is no clip to write as conversations: every clip was dropped, or there was none")
         ends = np.cumsum(np.concatenate(self._lengths))
         offsets = np.concatenate([[0], ends[:-1]])
         self._file.write(b"[")
@@ -128,7 +128,7 @@ class JsonlWriter:
 
 @contextmanager
 def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
-    """Give a writer of conversations; the file appears, with its offsets, when the block ends without an error.
+    """Open a writer of conversations; the file appears, with its offsets, when the block ends without an error.
 
     Raises:
         ValueError: if no clip was written.
@@ -142,8 +142,8 @@ def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
 def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
     """Write clips as one Parquet file of `dataset_rows`.
 
-    Row groups are small and chunked by content, so that rows are reached quickly and a changed file is uploaded only
-    where it changed.
+    Row groups are small, so that a row is read quickly, and chunked by content, so that the upload of a changed file
+    sends only the changed parts.
 
     Raises:
         ValueError: if the columns are not those of `CLIP_SCHEMA`.
@@ -161,10 +161,10 @@ def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
 
 
 def _video_ends(clips: pa.Table) -> np.ndarray:
-    """Return where the video of each clip ends: late enough that a frame is sampled after its last word.
+    """Return the `video_end` of each clip, late enough that a frame is sampled after its last word.
 
-    Training sees frames at multiples of 0.5 s from the clip's start, and cuts words that end after the last one. Clips
-    that were read from a dataset end there already and stay as they are.
+    Training samples frames at multiples of 0.5 s from the clip's start, and drops words that end after the last one.
+    Clips that were read from a dataset end late enough already and stay as they are.
     """
     words = clips["words"].combine_chunks()
     offsets = _offsets(words).to_numpy()
@@ -191,7 +191,7 @@ def _check_words(clips: pa.Table) -> None:
         clip = column.value_parent_indices()[int(np.argmin(is_sound))].as_py()
         raise ValueError(
             f"clip {clips['id'][clip].as_py()} has a word without text or finite times, which JSON cannot hold: "
-            "expected words as the clip stages give them"
+            "expected words as the clip stages write them"
         )
 
 
@@ -208,7 +208,7 @@ def _line(row: tuple, stream: str) -> bytes:
 
 
 def _streams(words: pa.ListArray) -> pa.Array:
-    """Return the words of each clip as JSON without the outer brackets, made column by column."""
+    """Return the words of each clip as JSON without the outer brackets."""
     starts, ends, texts = words.flatten().flatten()
     dumped = _map_rare(
         pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1]
@@ -218,13 +218,13 @@ def _streams(words: pa.ListArray) -> pa.Array:
 
 
 def _offsets(words: pa.ListArray) -> pa.Int32Array:
-    """Return where each row's words begin among all words, and where the last ones end."""
+    """Return the index of each row's first word among all words, and the number of all words."""
     lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
 
 
 def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
-    """Return numbers as JSON, whole ones as "17.0", as Python writes them and Arrow does not."""
+    """Return numbers as JSON, whole ones as "17.0": as Python writes them, not as Arrow does."""
     encoded = seconds.dictionary_encode()  # times repeat: a word begins where another ends
     values = encoded.dictionary
     is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 1e9))
@@ -233,6 +233,6 @@ def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
 
 
 def _map_rare(is_rare: pa.BooleanArray, texts: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:
-    """Return the texts with a function applied to the few that need it."""
+    """Return the texts with a function applied to the rare ones that need it."""
     rare = texts.filter(is_rare)
     return pc.replace_with_mask(texts, is_rare, pa.array([function(text) for text in rare.to_pylist()], pa.string()))

@@ -1,4 +1,4 @@
-"""A dataset folder goes to the Hub."""
+"""Uploads a dataset folder to the Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ...publishing.hub import Target, check_token, explained_failures, prepare_repository, upload
+from ...publishing.hub import Target, check_token, explain_failures, prepare_repository, upload
 from .dataset_folder import VIDEOS
 from .video_check import why_no_video
 
@@ -28,37 +28,38 @@ def push_dataset(
     token: str | None = None,
     revision: str | None = None,
 ) -> str:
-    """Upload a dataset folder to the Hub in as many commits as it needs; called again, it goes on where it stopped.
+    """Upload a dataset folder to the Hub, in several commits if it is large; a second call continues an upload.
 
-    The card, the tables, the conversations and the videos are sent; other files, and what is no video among the
-    videos, are not, and that is said.
+    It sends the card, the tables, the conversations and the videos. Other files, and files in `videos/` that are not
+    videos, are not sent, with a warning.
 
-    Both need hf_xet, which comes with huggingface_hub on common machines; without, it is one commit.
+    Several commits and continuing need hf_xet, which comes with huggingface_hub on common machines; without it, the
+    upload is one commit.
 
     Args:
         folder: as `write_dataset_folder` writes it.
-        repo_id: `USER/NAME`; made if it does not exist.
-        private: whether a repository that is made is private; one that exists and is public is then refused.
+        repo_id: `USER/NAME`; created if it does not exist.
+        private: create a private repository, and refuse one that exists and is public.
         token: of the Hub; default: the one saved by `hf auth login`.
-        revision: branch, made if it does not exist; default: main.
+        revision: branch, created if it does not exist; default: main.
 
     Returns:
         The repository's address.
 
     Raises:
-        ValueError: if the folder holds no dataset, the name is no repository's, or the Hub refuses.
-        ConnectionError: if the Hub is not reached, or the connection breaks.
+        ValueError: if the folder holds no dataset, the name is not a repository's, or the Hub refuses.
+        ConnectionError: if the Hub cannot be reached, or the connection breaks.
     """
     from huggingface_hub import HfApi
 
     folder = Path(folder).expanduser()
     if not _is_dataset(folder):
-        raise ValueError(f"{folder} is no dataset folder: expected README.md and data/*.parquet in it")
+        raise ValueError(f"{folder} is not a dataset folder: expected README.md and data/*.parquet in it")
     target = Target(repo_id, "dataset", not private, revision)
     if n_lost := count_unreachable_videos(folder):
         logger.warning(
-            "%d clips of %s name a video that is not in the folder: others cannot read it. Write the folder with "
-            "videos=copy or link to publish the videos with it",
+            "%d clips of %s name a video outside the folder, which others cannot read: write the folder with "
+            "videos=copy or link to publish the videos too",
             n_lost,
             folder,
         )
@@ -67,7 +68,7 @@ def push_dataset(
         name, why = next(iter(left_out.items()))
         logger.warning("%d files of %s are not sent, such as %s: %s", len(left_out), folder, name, why)
     api = HfApi(token=token)
-    with explained_failures(api, target):
+    with explain_failures(api, target):
         check_token(api)
         url = prepare_repository(api, target)
         ignore = ["**/.*", ".*", *map(glob.escape, left_out)]
@@ -76,9 +77,9 @@ def push_dataset(
 
 
 def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
-    """Return the files of a dataset folder that are not sent, each with the reason; hidden ones are not named.
+    """Return the files of a dataset folder that are not sent, each with the reason; hidden files are left out.
 
-    A folder of videos may hold anything, and a link in it may lead to anything: only what is a video is published.
+    A folder of videos may hold any file, or a link to any file: only real videos are published.
     """
     folder, found = Path(folder), {}
     for path in sorted(folder.rglob("*")):
@@ -86,14 +87,14 @@ def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
         if not path.is_file() or any(part.startswith(".") for part in name.parts):
             continue
         if not any(fnmatch.fnmatch(name.as_posix(), part) for part in _PARTS):
-            found[name.as_posix()] = "it is no part of a dataset"
+            found[name.as_posix()] = "it is not part of a dataset"
         elif name.parts[0] == VIDEOS and (why := why_no_video(path)):
             found[name.as_posix()] = why
     return found
 
 
 def count_unreachable_videos(folder: str | os.PathLike) -> int:
-    """Return how many clips name a video that is neither in the dataset folder nor an address on the web or the Hub."""
+    """Return the number of clips whose video is neither in the dataset folder nor an address on the web or the Hub."""
     folder, n_lost = Path(folder), 0
     for shard in sorted(folder.glob("data/*.parquet")):
         counted = pc.value_counts(pq.read_table(shard, columns=["video"])["video"])

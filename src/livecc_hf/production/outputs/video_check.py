@@ -1,4 +1,4 @@
-"""Whether a file is a video, by what is in it: what a manifest names is not for that a video."""
+"""Checks by its content whether a file is a video: a manifest may name any file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 from ...modeling.video_file import VideoReadError, find_video_stream, open_video
 
-# FFmpeg makes pictures of these too: lists of other files, single pictures, and whatever has a certain ending.
+# FFmpeg also opens these: lists of other files, single pictures, and any file with certain suffixes.
 _NO_VIDEOS = frozenset(
     {"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "rawvideo", "sdp", "smush", "tty", "xbin"}
 )
 
 
 def why_no_video(path: str | os.PathLike) -> str | None:
-    """Return why a file is no video that can be shown, or `None` if it is one; only its head is read.
+    """Return why a file is not a video that can be shown, or `None` if it is one; reads only its beginning.
 
     Args:
         path: of a file.
@@ -22,7 +22,7 @@ def why_no_video(path: str | os.PathLike) -> str | None:
         with open_video(path) as container:
             name = container.format.name
             if name in _NO_VIDEOS or name.endswith("_pipe"):
-                return f"{path} is no video: FFmpeg reads it as {name}"
+                return f"{path} is not a video: FFmpeg reads it as {name}"
             find_video_stream(container, path)
     except (VideoReadError, OSError) as error:
         return str(error)

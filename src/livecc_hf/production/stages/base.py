@@ -1,4 +1,4 @@
-"""What a stage is: a function from a table to what it keeps and what it drops."""
+"""The base of all stages: a stage takes a table of rows, keeps some of them and drops the others with a reason."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..columns import hours_of
-from ..errors import DeviceError as DeviceError  # for those who write a stage, as the next
+from ..errors import DeviceError as DeviceError  # both for authors of stages
 from ..errors import StageBrokenError as StageBrokenError
 from ..schemas import DROPPED_SCHEMA
 from ..watchdog import items_done
 
-TEXT_WORDS = 24  # of a dropped item, kept for the report
+TEXT_WORDS = 24  # words of a dropped item that the report may show
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What became of a batch.
+    """What a stage made of a batch.
 
     Attributes:
-        kept: what goes on, in the order it came.
-        dropped: what does not, in `DROPPED_SCHEMA`.
+        kept: rows for the next stage, in their order.
+        dropped: the other rows, in `DROPPED_SCHEMA`.
     """
 
     kept: pa.Table
@@ -36,20 +36,20 @@ class StageResult:
 class Stage(ABC):
     """One step of the pipeline. Subclasses are frozen dataclasses whose fields are thresholds with `help`.
 
-    A stage takes batches of any size and keeps no state between them but what `open` loads, so batches can be
-    processed anywhere, in any order, and again. One broken item never fails its batch: it is dropped with reason
-    "error". A `DeviceError` ends the run; when it is started again, the unit is done anew.
+    A stage takes batches of any size. Between batches it keeps no state but what `open` loads, so that batches can be
+    processed anywhere, in any order, and more than once. A broken item does not fail its batch: it is dropped with
+    reason "error". A `DeviceError` ends the run; the next start processes the unit again.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # as @dataclass gives it to each subclass
     name: ClassVar[str]
     takes: ClassVar[str] = "both"  # "videos", "clips" or "both"
-    makes_clips: ClassVar[bool] = False  # of videos
-    needs_gpu: ClassVar[bool] = False  # runs a model that is worth an accelerator
-    batch_rows: ClassVar[int] = 1024  # rows of a batch that suit it
+    makes_clips: ClassVar[bool] = False  # takes videos and returns clips
+    needs_gpu: ClassVar[bool] = False  # runs a model that should be on an accelerator
+    batch_rows: ClassVar[int] = 1024  # rows that it is given at a time
 
     def open(self) -> None:  # noqa: B027 (most stages have nothing to load)
-        """Load models; called once in each process before the first batch that needs them.
+        """Load models; called once in each process, before the first batch that needs them.
 
         Raises:
             ValueError, ImportError: if a model or package is missing.
@@ -66,10 +66,10 @@ class Stage(ABC):
 
 @dataclass(frozen=True)
 class LostPart:
-    """What an item lost of what it held, though it goes on.
+    """A part that an item lost although the item is kept, such as some of its words.
 
     Attributes:
-        row: of the item in its batch.
+        row: index of the item in its batch.
         reason, value, detail, text: as in `DROPPED_SCHEMA`.
     """
 
@@ -81,7 +81,7 @@ class LostPart:
 
 
 def lost_parts(stage: str, batch: pa.Table, parts: Sequence[LostPart]) -> pa.Table:
-    """Return rows in `DROPPED_SCHEMA` for what items lost; the items go on, so these are no hours of video."""
+    """Return rows in `DROPPED_SCHEMA` for parts that items lost; `hours` is null, since the items are kept."""
     rows = batch.take(pa.array([part.row for part in parts], pa.int64()))
     columns = {"id": rows["id"], "video": rows["video"], "stage": pa.array([stage] * len(parts), pa.string())}
     for name in ("reason", "value", "detail", "text"):
@@ -91,39 +91,39 @@ def lost_parts(stage: str, batch: pa.Table, parts: Sequence[LostPart]) -> pa.Tab
 
 
 class RowFilter(Stage):
-    """A stage that looks at one row at a time: the short way to a filter of your own.
+    """A stage that decides row by row: the short way to write a filter.
 
-    Subclasses are frozen dataclasses with a `name` and `filter`. Where millions of rows pass quickly, a `Stage` that
-    works on whole columns is many times as fast.
+    Subclasses are frozen dataclasses with a `name` and a method `filter`. A `Stage` that works on whole columns is many
+    times as fast, which matters for millions of rows.
     """
 
-    reads: ClassVar[tuple[str, ...] | None] = None  # columns that `filter` is given; `None`: all, which takes longer
+    reads: ClassVar[tuple[str, ...] | None] = None  # columns that `filter` is given; `None`: all, which is slower
 
     @abstractmethod
     def filter(self, row: dict[str, Any]) -> bool | tuple[Any, ...]:
-        """Return whether a row is kept.
+        """Return whether to keep a row.
 
-        An error that it raises drops the row with reason "error".
+        If it raises, the row is dropped with reason "error".
 
         Args:
             row: the columns of `VIDEO_SCHEMA` or `CLIP_SCHEMA` by name; `words` is a list of dicts with `start_s`,
                 `end_s` and `word`.
 
         Returns:
-            True to keep it; False, `(False, reason)` or `(False, reason, value)` to drop it. The reason is a word to
-            count by, by default the stage's name; the value is what was compared, for the report.
+            True to keep it; False, `(False, reason)` or `(False, reason, value)` to drop it. The report counts rows by
+            reason, by default the stage's name; the value is the number that was compared with a threshold.
         """
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Look at a batch, row by row.
+        """Filter a batch, row by row.
 
         Raises:
-            StageBrokenError: if `filter` returns something else, or reads columns that are not there.
+            StageBrokenError: if `filter` returns something else, or `reads` names columns that do not exist.
         """
         names = batch.column_names if self.reads is None else list(self.reads)
         if lost := [name for name in names if name not in batch.column_names]:
             raise StageBrokenError(
-                f"stage {self.name} reads {', '.join(lost)}: expected columns that are there, which are "
+                f"stage {self.name} reads {', '.join(lost)}: expected columns that exist here: "
                 f"{', '.join(batch.column_names)}"
             )
         reasons = np.full(len(batch), None, dtype=object)
@@ -134,7 +134,7 @@ class RowFilter(Stage):
         return split(self.name, batch, reasons, values)
 
     def _judge(self, row: dict[str, Any]) -> tuple[str | None, float | None]:
-        """Return the reason to drop a row and the value; `None` to keep it."""
+        """Return the reason to drop a row, or `None` to keep it, and the value."""
         said = self.filter(row)
         verdict, *rest = said if isinstance(said, tuple) and said else (said,)
         reason, value = (*rest, None, None)[:2]
@@ -155,14 +155,14 @@ def split(
     values: np.ndarray | None = None,
     details: Sequence[str | None] | None = None,
 ) -> StageResult:
-    """Return the rows without a reason as kept, the others as dropped.
+    """Split a batch: rows without a reason are kept, the others dropped.
 
     Args:
         stage: the stage's name.
         batch: rows of videos or clips.
         reasons: object array of shape (rows,): why a row is dropped, `None` to keep it.
-        values: the compared number of each row.
-        details: for a person.
+        values: of shape (rows,): the number that was compared with a threshold.
+        details: for each row a text for a reader.
     """
     is_kept = np.array([reason is None for reason in reasons], dtype=bool)
     gone = np.flatnonzero(~is_kept)
@@ -182,7 +182,7 @@ def split(
 
 
 def _of_clips(rows: pa.Table) -> dict[str, pa.Array | pa.ChunkedArray]:
-    """Return what the report shows of dropped clips; null for videos."""
+    """Return the columns with which the report shows dropped clips; null for videos."""
     names = ("start_s", "end_s", "words", "faces")
     if "start_s" not in rows.column_names:
         return {name: pa.nulls(len(rows), DROPPED_SCHEMA.field(name).type) for name in names}

@@ -23,38 +23,39 @@ from .base import LostPart, Stage, StageResult, lost_parts, split
 
 @dataclass(frozen=True)
 class Captions(Stage):
-    """Fills `words` from the files that `captions` names, or from a column `subtitles` of lines, which it uses up.
+    """Fills `words` from the caption file of each video, or from a column `subtitles` of lines, which it removes.
 
-    Read are YouTube's json3 and WebVTT with word times, plain WebVTT and SubRip, whose lines' time is spread evenly
-    over their words, and JSON lists of timed words. Sounds such as [Music], markup, speaker marks, music notes and the
+    It reads YouTube's json3 and WebVTT with word times, JSON lists of timed words, and plain WebVTT and SubRip, where
+    the time of a line is spread evenly over its words. Sounds such as [Music], markup, speaker marks, music notes and
     lines that rolling captions show twice are removed; see `captions.cleaning`. Videos that have words keep them.
 
     Dropped: `no_captions` (none named, or no such file), `empty_captions`, `corrupt_captions`, `caption_encoding` (not
     UTF-8), `no_segmenter` (Chinese, Japanese or Thai, without the extra that finds their words), `few_words` (value:
-    how many different words there are), `error`. Where captions are not required, a video whose captions cannot be
-    used goes on without words, and a row with the reason is among what is dropped, without hours. So is a row
-    `lost_captions` (value: how many) for a video that goes on with words, but not all that its captions have.
+    the number of different words), `error`. With `required=false`, a video whose captions cannot be used is kept
+    without words, and a dropped row without hours gives the reason. A video of whose captions only some can be used is
+    kept with those, and a dropped row `lost_captions` counts the others (value).
 
-    At least 30 different words are what the LiveCC paper asks of captions (arXiv 2504.16030, Live-CC-5M).
+    The LiveCC paper asks for at least 30 different words (arXiv 2504.16030, Live-CC-5M).
     """
 
     name: ClassVar[str] = "captions"
     takes: ClassVar[str] = "videos"
 
     min_distinct_words: int = field(
-        default=30, metadata={"help": "Fewest different words of a video, without case and punctuation. (paper: 30)"}
+        default=30,
+        metadata={"help": "Fewest different words of a video; case and punctuation do not count. (paper: 30)"},
     )
     max_word_s: float = field(
         default=MAX_WORD_S,
-        metadata={"help": "Longest time of a word of which captions only say when it starts, in seconds."},
+        metadata={"help": "Longest time of a word in seconds, where captions give only its start."},
     )
     round_s: float = field(
         default=ROUND_S,
-        metadata={"help": "To what evenly spread word times are rounded, in seconds; 0: not. (reference: 0.1)"},
+        metadata={"help": "Step to which evenly spread word times are rounded, in seconds; 0: none. (reference: 0.1)"},
     )
     required: bool = field(
         default=True,
-        metadata={"help": "Drop videos without usable captions; else they go on without words, to speech recognition."},
+        metadata={"help": "Drop videos without usable captions; else they are kept without words, for stage asr."},
     )
 
     def __post_init__(self):
@@ -71,14 +72,14 @@ class Captions(Stage):
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Read the captions of a batch in `VIDEO_SCHEMA`."""
-        found = _Found.of(len(batch))
+        faults = _Faults.empty(len(batch))
         is_wanted = batch["words"].is_null().to_numpy()
-        inline, inline_rows, batch = self._inline(batch, is_wanted, found)
+        inline, inline_rows, batch = self._inline(batch, is_wanted, faults)
         paths = batch["captions"].to_pylist()
-        texts = {int(row): self._read(int(row), paths[row], found) for row in np.flatnonzero(is_wanted & ~inline_rows)}
+        texts = {int(row): self._read(int(row), paths[row], faults) for row in np.flatnonzero(is_wanted & ~inline_rows)}
         lines = _join_lines({row: text for row, text in texts.items() if text}, inline, len(batch))
         if fault := segmenter_fault():
-            lines = _without_unspaced(lines, fault, found)
+            lines = _without_unspaced(lines, fault, faults)
         words = spread_lines(lines, self.round_s)
         given = batch["words"].combine_chunks().cast(WORDS)
         rows = np.arange(len(batch)) + np.where(is_wanted, len(batch), 0)
@@ -87,15 +88,15 @@ class Captions(Stage):
         for row in np.flatnonzero(n_distinct < self.min_distinct_words).tolist():
             if found.reasons[row] is None:
                 detail = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
-                found.refuse(row, "few_words", detail)
+                faults.refuse(row, "few_words", detail)
         has_captions = inline_rows | np.array([bool(path) for path in paths], bool)
-        return self._result(batch, words, found, n_distinct, has_captions)
+        return self._result(batch, words, faults, n_distinct, has_captions)
 
     def _result(
-        self, batch: pa.Table, words: pa.Array, found: _Found, n_distinct: np.ndarray, has_captions: np.ndarray
+        self, batch: pa.Table, words: pa.Array, faults: _Faults, n_distinct: np.ndarray, has_captions: np.ndarray
     ) -> StageResult:
-        """Return what is kept and dropped, and what of captions was lost though their videos go on."""
-        reasons, details = found.reasons, found.details
+        """Return the result, with dropped rows for the captions that kept videos lost."""
+        reasons, details = faults.reasons, faults.details
         is_bad = np.array([reason is not None for reason in reasons], bool)
         values = n_distinct.astype(object)
         values[reasons != "few_words"] = None
@@ -105,15 +106,15 @@ class Captions(Stage):
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
             words = words.take(pc.if_else(pc.less(usable, 0), None, usable))
             unread = np.flatnonzero(is_bad & has_captions).tolist()
-            parts += [LostPart(row, reasons[row], values[row], f"goes on without: {details[row]}") for row in unread]
+            parts += [LostPart(row, reasons[row], values[row], f"kept without words: {details[row]}") for row in unread]
             reasons = np.full(len(batch), None, dtype=object)
         result = split(self.name, with_column(batch, "words", words), reasons, values, details)
         return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
-    def _read(self, row: int, path: str | None, found: _Found) -> TimedText | None:
+    def _read(self, row: int, path: str | None, faults: _Faults) -> TimedText | None:
         try:
             if not path:
-                raise CaptionError("no_captions", "the video comes without captions")
+                raise CaptionError("no_captions", "the video has no captions")
             text = read_captions(path, self.max_word_s)
         except CaptionError as error:
             found.refuse(row, error.reason, one_line(error))
@@ -122,13 +123,13 @@ class Captions(Stage):
             found.refuse(row, "error", one_line(error))
             return None
         if text.lost:
-            found.lost[row] = text.lost
+            faults.lost[row] = text.lost
         return text
 
     def _inline(
-        self, batch: pa.Table, is_wanted: np.ndarray, found: _Found
+        self, batch: pa.Table, is_wanted: np.ndarray, faults: _Faults
     ) -> tuple[CaptionLines | None, np.ndarray, pa.Table]:
-        """Return the lines given inline, which rows have any, and the table without them."""
+        """Return the lines given inline, which rows have any (bool), and the table without the column of lines."""
         if SUBTITLES not in batch.column_names:
             return None, np.zeros(len(batch), bool), batch
         column = batch[SUBTITLES]
@@ -138,20 +139,20 @@ class Captions(Stage):
         lines, lost = flat_lines(column.take(chosen))
         for row, entry in lost.items():
             if entry.n_lost == entry.of:
-                found.refuse(row, "corrupt_captions", entry.example)
+                faults.refuse(row, "corrupt_captions", entry.example)
             else:
-                found.lost[row] = entry
+                faults.lost[row] = entry
         return lines, has_lines, batch.drop_columns([SUBTITLES])
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is wrong with the captions of a batch.
+class _Faults:
+    """The faults found in the captions of a batch.
 
     Attributes:
-        reasons: object (rows,): why those of a video cannot be used; `None`: they can.
-        details: the same for a person.
-        lost: what of captions that can be used cannot, by row.
+        reasons: object (rows,): why a video's captions cannot be used; `None`: they can.
+        details: for each row a text for a reader.
+        lost: by row, the lines and words that cannot be used of captions that otherwise can.
     """
 
     reasons: np.ndarray
@@ -159,23 +160,23 @@ class _Found:
     lost: dict[int, Lost]
 
     @classmethod
-    def of(cls, n_rows: int) -> _Found:
+    def empty(cls, n_rows: int) -> _Faults:
         return cls(np.full(n_rows, None, dtype=object), [None] * n_rows, {})
 
     def refuse(self, row: int, reason: str, detail: str) -> None:
         self.reasons[row], self.details[row] = reason, detail
 
 
-def _without_unspaced(lines: CaptionLines, fault: str, found: _Found) -> CaptionLines:
-    """Return the lines without those of videos whose words cannot be told apart."""
+def _without_unspaced(lines: CaptionLines, fault: str, faults: _Faults) -> CaptionLines:
+    """Return the lines without those of videos whose words cannot be split: `fault` says why."""
     rows = rows_to_segment(lines)
     for row in rows:
-        found.refuse(row, "no_segmenter", fault)
+        faults.refuse(row, "no_segmenter", fault)
     return lines.only(~np.isin(lines.row_of, rows)) if rows.size else lines
 
 
 def _join_lines(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
-    """Return the captions of all rows, read from files or given inline."""
+    """Return the captions of all rows, from files or inline."""
     parts = list(texts.values())
     counts = [len(part.text) for part in parts]
     row_of = np.repeat(np.fromiter(texts, np.int64, len(parts)), counts)

@@ -1,4 +1,4 @@
-"""Category: keeps the kinds of videos whose commentary describes what is seen."""
+"""Filters by category: keeps the kinds of videos whose speech describes what is seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from .base import Stage, StageResult, split
 
-# Numbers of the YouTube Data API's videoCategories in which videos can be uploaded.
+# The videoCategories of the YouTube Data API to which videos can be assigned, by their ids.
 YOUTUBE_CATEGORIES = {
     "1": "Film & Animation",
     "2": "Autos & Vehicles",
@@ -45,7 +45,7 @@ PAPER_CATEGORIES = (
 class Category(Stage):
     """Keeps the videos or clips of the listed categories.
 
-    Names are compared without case and punctuation, `&` is `and`, and YouTube's category numbers stand for their names.
+    Names are compared without case and punctuation, with `&` as `and`; YouTube's category numbers count as their names.
 
     Dropped: `no_category`, `other_category` (detail: which).
 
@@ -56,7 +56,7 @@ class Category(Stage):
 
     keep: tuple[str, ...] = field(
         default=PAPER_CATEGORIES,
-        metadata={"help": "Categories that are kept, by name or by YouTube's number. (paper: seven, for SFT)"},
+        metadata={"help": "Categories to keep, by name or by YouTube's number. (paper: seven, for SFT)"},
     )
 
     def __post_init__(self):
@@ -66,20 +66,20 @@ class Category(Stage):
             raise ValueError(f"keep is {self.keep!r}: expected names of categories, such as {PAPER_CATEGORIES[0]!r}")
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Look at a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+        """Filter a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
         kept = {canonical_category(name) for name in self.keep}
         found = pc.fill_null(batch["category"].combine_chunks(), "").dictionary_encode()
         names = found.dictionary.to_pylist()
         canonical = [canonical_category(name) for name in names]
         reason_of = [None if name in kept else "other_category" if name else "no_category" for name in canonical]
         indices = found.indices.to_numpy()
-        reasons = np.array([*reason_of, None], dtype=object)[indices]  # the last makes an array of objects
+        reasons = np.array([*reason_of, None], dtype=object)[indices]  # with the None, NumPy makes an array of objects
         details = [None if reason_of[i] is None else names[i] or None for i in indices]
         return split(self.name, batch, reasons, details=details)
 
 
 def canonical_category(name: str) -> str:
-    """Return a category's name without case and punctuation: "Howto & Style", "howto and style" and "26" are equal."""
+    """Return a category's name without case and punctuation; equal for "Howto & Style", "howto and style" and "26"."""
     name = YOUTUBE_CATEGORIES.get(name.strip(), name)
     words = re.sub(r"[^\w]+", " ", name.lower().replace("&amp;", " and ").replace("&", " and ")).split()
     text = " ".join(words)

@@ -1,15 +1,17 @@
-"""Cuts the words of videos into clips: at silences, at a greatest length, for fine-tuning at sentence starts.
+"""Cuts the words of videos into clips: at silences, at the longest length, and for fine-tuning at sentence starts.
 
-The rules are those of LiveCC's data production (showlab/livecc, `data/production`), with these differences: the last
-word of a video belongs to its clip; a clip's length counts from the start of its first word, not from that word's
-end; no clip lasts longer than the limit, where the reference measures fine-tuning clips to their last word's start;
-the limit holds with the half second after the last word at which a frame is sampled, since training has no frame for
-words that end later than 239.5 s after the clip's start; and a sentence starts at a word whose first letter is a
-capital, where the reference accepts only words all in capitals, such as "A" (`sentence_start` chooses).
+The rules are those of LiveCC's data production (showlab/livecc, `data/production`), with these differences:
 
-The reference knows English only. In scripts without capitals a sentence starts after the mark that ends one, in Thai
-and Lao, which have no such mark, at any word; and where most characters of a clip are of a script without spaces, its
-speed is measured in characters.
+- The last word of a video belongs to its clip.
+- A clip's length counts from the start of its first word, not from that word's end.
+- The limit holds for every clip. The reference measures fine-tuning clips only to the start of their last word.
+- The limit includes the half second after the last word at which a frame is sampled, since training has no frame for
+  words that end later than 239.5 s after the clip's start.
+- A sentence starts at a word whose first letter is a capital. The reference accepts only words all in capitals, such
+  as "A" (`sentence_start` chooses).
+- Languages other than English: in scripts without capitals, a sentence starts after the mark that ends the one before;
+  in Thai and Lao, which have no such mark, at any word. Where most characters of a clip are of a script without
+  spaces, its speed is measured in characters.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 
-_END_SLACK_S = 2.0  # captions stay a moment longer than the video, and metadata gives its length in whole seconds
+_END_SLACK_S = 2.0  # captions may end a little after the video, whose length metadata gives in whole seconds
 _REASONS = np.array(
     [
         *(None, "mid_sentence", "past_end", "long", "short", "too_slow", "too_fast"),
@@ -43,28 +45,28 @@ _NO_LIMITS = (0.0, math.inf)
 
 @dataclass(frozen=True)
 class _ClipStage(Stage):
-    """What cutting for pre-training and for fine-tuning share.
+    """The base of both clip stages, for pre-training and for fine-tuning.
 
-    A video's words become pieces; each is a clip in `kept` or a row in `dropped` (reason "short", "long" for a word
-    that alone is too long, "past_end" for words more than 2 s after the video's end, where `duration_s` is known, as
-    of captions for another version, and the subclass's), with the compared number and how many words and hours it was.
-    Pieces are numbered in order, kept or not, so that every id is unique. A video without any clip has a row of its
-    own, "no_clip", whose hours are those that no piece has; one whose words cannot be used has reason "error".
+    A video's words become pieces. Each piece is a clip in `kept`, or a row in `dropped` with the compared number, its
+    words and its hours. Reasons, besides those of the subclass: "short"; "long", a single word that is too long;
+    "past_end", words more than 2 s after the video's end (`duration_s`), as in captions of another version of it.
+    Pieces are numbered in order, kept or not, so that every id is unique. A video without any clip also gets a row
+    "no_clip", whose hours are those outside all pieces; a video whose words cannot be used gets a row "error".
     """
 
     min_s: float = field(default=30.0, metadata={"help": "Shortest clip in seconds; LiveCC's 30."})
     max_s: float = field(
         default=240.0,
-        metadata={"help": "Longest clip in seconds, with 0.5 after its last word; LiveCC's 240, 480 frames."},
+        metadata={"help": "Longest clip in seconds, including 0.5 after its last word; LiveCC's 240, 480 frames."},
     )
     max_gap_s: float = field(default=3.0, metadata={"help": "A longer silence ends a clip; LiveCC's 3."})
     max_previous_words: int | None = field(
-        default=None, metadata={"help": "At most this many words before a clip are kept; default: all of the video's."}
+        default=None, metadata={"help": "Most words before a clip that are kept as its previous text; default: all."}
     )
 
     takes: ClassVar[str] = "videos"
     makes_clips: ClassVar[bool] = True
-    by_starts: ClassVar[bool]  # silence and least length are measured between word starts, else between ends
+    by_starts: ClassVar[bool]  # measure silence and the least length between word starts, not word ends
 
     def __post_init__(self) -> None:
         if not (
@@ -78,7 +80,7 @@ class _ClipStage(Stage):
             raise ValueError(f"{self.name}: max_previous_words={self.max_previous_words}: expected 0 or more, or null")
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Cuts the videos of a batch in `VIDEO_SCHEMA` into clips in `CLIP_SCHEMA`."""
+        """Cut the videos of a batch in `VIDEO_SCHEMA` into clips in `CLIP_SCHEMA`."""
         words = flat_words(batch)
         times = words.start_s if self.by_starts else words.end_s
         starts = self._sentence_starts(words)
@@ -91,9 +93,9 @@ class _ClipStage(Stage):
     def _judge(
         self, words: Words, times: np.ndarray, pieces: Pieces, durations_s: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each piece the number of its reason in `_REASONS`, and what was compared."""
+        """Return for each piece the index of its reason in `_REASONS`, and the number that was compared."""
         first, last = pieces.first, pieces.stop - 1
-        latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN, which nothing is after, where not known
+        latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN where unknown: no time is after NaN
         seconds = words.end_s[last] - words.start_s[first]
         measured_s = times[last] - words.start_s[first]
         end_s = words.end_s[last]
@@ -120,7 +122,7 @@ class _ClipStage(Stage):
         return _NO_LIMITS
 
     def _sentence_starts(self, words: Words) -> np.ndarray | None:
-        """Return the indices of words at which a clip may begin; `None`: at all."""
+        """Return the indices of words at which a clip may begin; `None`: at any word."""
         return None
 
     def _kept(self, batch: pa.Table, words: Words, pieces: Pieces, codes: np.ndarray, text: _JoinedText) -> pa.Table:
@@ -155,7 +157,7 @@ class _ClipStage(Stage):
         judged: tuple[np.ndarray, np.ndarray],
         text: _JoinedText,
     ) -> pa.Table:
-        """Return rows of the pieces that are no clips, then of videos without any, in the order of the batch."""
+        """Return rows of the pieces that are not clips, then of videos without a clip, in the order of the batch."""
         codes, values = judged
         piece_rows = words.row_of[pieces.first]
         gone = np.flatnonzero(codes)
@@ -195,7 +197,7 @@ class _ClipStage(Stage):
             "value": pa.nulls(len(rows), pa.float64()),
             "detail": pa.array([fault or f"{n} words" for fault, n in zip(faults, n_words, strict=True)], pa.string()),
             "hours": np.maximum(duration_s - pieces_s, 0) / 3600,
-            "text": pa.nulls(len(rows), pa.string()),  # its pieces have the words
+            "text": pa.nulls(len(rows), pa.string()),  # the rows of its pieces have the words
         }
         columns |= {item.name: pa.nulls(len(rows), item.type) for item in DROPPED_SCHEMA if item.name not in columns}
         return pa.table(columns, schema=DROPPED_SCHEMA)
@@ -203,12 +205,12 @@ class _ClipStage(Stage):
 
 @dataclass(frozen=True)
 class PretrainClips(_ClipStage):
-    """Clips for pre-training: cut at silences and at the greatest length, kept at 1 to 4 words a second.
+    """Cuts clips for pre-training at silences and at the longest length, and keeps those with 1 to 4 words a second.
 
-    Silence is measured from a word's end to the next word's end, as the reference does. Reasons besides those of all
-    clip stages: "too_slow" and "too_fast", and where most characters of a clip are of a script without spaces, such as
-    Chinese, Japanese or Thai, "too_slow_characters" and "too_fast_characters". Of the scripts of Southeast Asia, in
-    which a syllable takes about three characters, three count as one.
+    Silence is measured from a word's end to the next word's end, as in the reference. Reasons besides those of all
+    clip stages: "too_slow" and "too_fast"; where most characters of a clip are of a script without spaces, such as
+    Chinese, Japanese or Thai, "too_slow_characters" and "too_fast_characters". In the scripts of Southeast Asia, where
+    a syllable takes about three characters, three characters count as one.
     """
 
     min_words_per_s: float = field(default=1.0, metadata={"help": "Slowest speech in words a second; LiveCC's 1."})
@@ -245,18 +247,18 @@ class PretrainClips(_ClipStage):
 
 @dataclass(frozen=True)
 class SftClips(_ClipStage):
-    """Clips for fine-tuning: as for pre-training, but each begins a sentence, and there is no limit of speed.
+    """Cuts clips for fine-tuning as for pre-training, but each begins a sentence, and there is no limit of speed.
 
-    A clip begins with the video's first word, or a word whose first letter is a capital after a word that ends in
-    `.`, `?` or `!`. Silence and the least length are measured between word starts, as the reference does. Reason
-    besides those of all clip stages: "mid_sentence", for words before a run's first sentence start.
+    A clip begins with the video's first word, or with a word whose first letter is a capital, after a word that ends in
+    `.`, `?` or `!`. Silence and the least length are measured between word starts, as in the reference. Reason
+    besides those of all clip stages: "mid_sentence", words before the first sentence start after a silence.
     """
 
     sentence_start: str = field(
         default="capital",
         metadata={
-            "help": "What begins a sentence: capital, a word whose first letter is one; all_capitals, only a word all "
-            "in capitals, such as A, as in the reference, which makes far fewer clips."
+            "help": "What begins a sentence: capital, a word whose first letter is a capital; all_capitals, only a "
+            "word all in capitals, such as A, as in the reference, which gives far fewer clips."
         },
     )
 
@@ -275,7 +277,7 @@ class SftClips(_ClipStage):
 
 
 class _JoinedText:
-    """All words of a batch in one buffer with spaces between, so that any run of them is a slice."""
+    """All words of a batch in one buffer, separated by spaces, so that any run of words is a slice."""
 
     def __init__(self, text: pa.StringArray):
         n_words = len(text)
@@ -285,14 +287,14 @@ class _JoinedText:
         self._bytes = memoryview(joined[0].as_buffer())
 
     def slices(self, first: np.ndarray, stop: np.ndarray) -> pa.Array | pa.ChunkedArray:
-        """Return the words `first[i]` up to `stop[i]` as one string each; "" where there is none."""
+        """Return for each `i` the words `first[i]` up to, not including, `stop[i]` as one string."""
         begins, ends = self._begins[first], np.maximum(self._begins[stop] - 1, self._begins[first])
         pairs = zip(begins.tolist(), ends.tolist(), strict=True)
         return pa.array([bytes(self._bytes[begin:end]) for begin, end in pairs], pa.string())
 
 
 def _nest_words(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArray:
-    """Return the words of each clip as a list."""
+    """Return a list array with the words of each clip."""
     edges = np.zeros(len(words.row_of) + 1, np.int8)
     np.add.at(edges, first, 1)
     np.subtract.at(edges, stop, 1)
@@ -312,6 +314,6 @@ def _piece_ids(batch: pa.Table, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
 
 
 def _ratio(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return counts a second; infinite in no time, NaN for none in no time."""
+    """Return counts a second; in no time infinite, or NaN if the count is 0 too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return counts / seconds

@@ -1,4 +1,4 @@
-"""Language: how sure it is that words are in the language wanted."""
+"""Filters by language: the probability that the words are in the one wanted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ..columns import scores_array, spoken_text, with_column
 from .base import StageResult, split
 from .model import ModelStage
 
-# One piece of this length is told for sure, and two languages in a text fall into different ones.
+# Long enough for CLD3 to be sure of a piece, and short enough that most pieces are in one language.
 _PIECE_CHARS = 256
 _LETTER = re.compile(r"[^\W\d_]")
-# What CLD3 can answer (`kLanguageNames` of its version 3.0.13), and what others call the same.
+# The codes that CLD3 returns (`kLanguageNames` of version 3.0.13), and other codes for the same languages.
 _CODES = """
 af am ar az be bg bg-Latn bn bs ca ceb co cs cy da de el el-Latn en eo es et eu fa fi fil fr fy ga gd gl gu ha haw
 hi hi-Latn hmn hr ht hu hy id ig is it iw ja ja-Latn jv ka kk km kn ko ku ky la lb lo lt lv mg mi mk ml mn mr ms mt
@@ -34,12 +34,12 @@ _ALIASES |= {"zh-Hans": "zh", "zh-Hant": "zh"}
 
 @dataclass(frozen=True)
 class Language(ModelStage):
-    """Keeps videos or clips whose words are in a language, and fills `language_score` where the table has it.
+    """Keeps videos or clips whose words are in a language, and fills `language_score`.
 
-    The score is the mean of CLD3's probability of the language over pieces of the text, so a text half in another
+    The score is CLD3's probability of the language, averaged over pieces of the text, so that a text half in another
     language scores about a half. CLD3 is a small neural model that comes with its package: nothing is downloaded.
 
-    Dropped: `other_language` (value: the score; detail: the language most pieces are in), `no_words`.
+    Dropped: `other_language` (value: the score; detail: the language of most pieces), `no_words`.
 
     The default, English from 0.9 on, is the LiveCC paper's (arXiv 2504.16030).
     """
@@ -51,7 +51,8 @@ class Language(ModelStage):
         default=0.9, metadata={"help": "Lowest probability that the words are in the language, 0 to 1. (paper: 0.9)"}
     )
     max_pieces: int = field(
-        default=8, metadata={"help": f"Pieces of {_PIECE_CHARS} characters looked at, spread evenly over the text."}
+        default=8,
+        metadata={"help": f"Most pieces of {_PIECE_CHARS} characters that are scored, spread evenly over the text."},
     )
 
     def __post_init__(self):
@@ -66,7 +67,7 @@ class Language(ModelStage):
 
     @property
     def _code(self) -> str:
-        """The language as CLD3 calls it."""
+        """CLD3's code of the language."""
         return _ALIASES.get(self.language, self.language)
 
     def load(self) -> Any:
@@ -81,7 +82,7 @@ class Language(ModelStage):
         return gcld3.NNetLanguageIdentifier(0, 4 * 2 * _PIECE_CHARS)  # bytes: at most 4 a character
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Scores a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
+        """Score a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
         found = [self.score(text) for text in spoken_text(batch)]
         scores = np.array([score for score, _ in found], np.float64)
         reasons = np.full(len(batch), None, dtype=object)
@@ -94,7 +95,7 @@ class Language(ModelStage):
         return split(self.name, batch, reasons, values, [language for _, language in found])
 
     def score(self, text: str) -> tuple[float, str | None]:
-        """Return the probability that a text is in the language, and the code of the language most of it is in.
+        """Return the probability that a text is in the language, and the code of the language of most of its pieces.
 
         Returns:
             NaN and `None` for a text without letters.
@@ -108,7 +109,7 @@ class Language(ModelStage):
 
 
 def _pieces(text: str, most: int) -> list[str]:
-    """Return a text in pieces of about one length; where that would be too many, some of them, spread evenly."""
+    """Return pieces of a text of about one length: all, or `most` of them spread evenly over the text."""
     if len(text) < 2 * _PIECE_CHARS:
         n_pieces = max(1, round(len(text) / _PIECE_CHARS))
         starts = [len(text) * i // n_pieces for i in range(n_pieces + 1)]

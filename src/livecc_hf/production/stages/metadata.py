@@ -1,4 +1,4 @@
-"""Metadata: what can be said of a video before it is looked at."""
+"""Filters videos by metadata: size, length, language, captions and title."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FROM_FILE = ("duration_s", "width_px", "height_px")
 class Probe(Stage):
     """Fills `duration_s`, `width_px` and `height_px` from the video file, where one of them is null.
 
-    The size is the one displayed, after rotation. The length is found by reading the file to its end, since headers
-    give estimates or none. Dropped: `error` (no such file, or no video).
+    The size is the one displayed, after rotation. The file is read to its end to find the length, since headers only
+    estimate it, or leave it out. Dropped: `error` (no such file, or no video).
     """
 
     name: ClassVar[str] = "probe"
@@ -32,7 +32,7 @@ class Probe(Stage):
     batch_rows: ClassVar[int] = 64
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Look into the files of a batch in `VIDEO_SCHEMA`."""
+        """Read the files of a batch in `VIDEO_SCHEMA`."""
         reasons = np.full(len(batch), None, dtype=object)
         details: list[str | None] = [None] * len(batch)
         is_missing = np.zeros(len(batch), bool)
@@ -57,17 +57,17 @@ class Probe(Stage):
 
 
 def probe(video: str, with_duration: bool = True) -> dict[str, float | int]:
-    """Return `width_px` and `height_px` of a video file, as displayed, and `duration_s`.
+    """Return `width_px` and `height_px` of a video file, as displayed, and its `duration_s`.
 
     Args:
         video: path, as `resolve_media` takes it.
-        with_duration: read the file to its end for its length, from what a player shows as 0:00.
+        with_duration: read the file to its end to measure its length.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no video.
+        ValueError: if it is not a video.
     """
-    # Imported here: the package brings torch, which a process that only compares numbers does not need.
+    # Imported here, since it imports torch, which a process that only compares numbers does not need.
     from ...video.reader import measure_duration, probe_video
 
     path = resolve_media(video)
@@ -80,13 +80,13 @@ def probe(video: str, with_duration: bool = True) -> dict[str, float | int]:
 class Metadata(Stage):
     """Keeps videos by their size, length, language, captions and title.
 
-    Dropped, by the first that holds: `no_title`, `low_resolution` (value: pixels of the shorter side), `too_short`,
-    `too_long` (value: seconds), `other_language` (detail: the one declared), `no_captions` (no words, lines or file of
-    captions), `no_metadata` (size or duration are null: run `Probe` before).
+    Dropped, by the first reason that applies: `no_title`, `low_resolution` (value: pixels of the shorter side),
+    `too_short`, `too_long` (value: seconds), `other_language` (detail: the declared one), `no_captions` (no words, no
+    lines and no caption file), `no_metadata` (size or duration is null: run stage `probe` before).
 
-    The thresholds are those of the LiveCC paper (arXiv 2504.16030, metadata filtering for Live-CC-5M): 480p and more,
-    30 s to 10 min, English, with a title and captions. 480p is read as the shorter side, so upright videos count too. A
-    video that declares no language goes on: its words tell.
+    The thresholds are those of the LiveCC paper (arXiv 2504.16030, metadata filtering for Live-CC-5M): 480p or more,
+    30 s to 10 min, English, with a title and captions. 480p is taken as the shorter side, so that upright videos count
+    too. A video that declares no language is kept: stage `language` checks its words.
     """
 
     name: ClassVar[str] = "metadata"
@@ -97,10 +97,10 @@ class Metadata(Stage):
     max_duration_s: float = field(default=600.0, metadata={"help": "Longest video, in seconds. (paper: 600)"})
     language: str = field(
         default="en",
-        metadata={"help": "Code of the language a video may declare, also with a region; '': any. (paper: English)"},
+        metadata={"help": "Language that a video may declare, with or without a region; '': any. (paper: English)"},
     )
     needs_captions: bool = field(
-        default=True, metadata={"help": "Keep only videos with captions; false where speech is recognised."}
+        default=True, metadata={"help": "Keep only videos with captions; false if stage asr follows."}
     )
     needs_title: bool = field(default=True, metadata={"help": "Keep only videos with a title."})
 
@@ -114,7 +114,7 @@ class Metadata(Stage):
             raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Look at a batch in `VIDEO_SCHEMA`."""
+        """Filter a batch in `VIDEO_SCHEMA`."""
         side_px = pc.min_element_wise(batch["width_px"], batch["height_px"], skip_nulls=False)
         side_px = pc.fill_null(pc.cast(side_px, pa.float64()), np.nan).to_numpy()
         duration_s = pc.fill_null(batch["duration_s"], np.nan).to_numpy()
@@ -144,7 +144,7 @@ class Metadata(Stage):
         return split(self.name, batch, reasons, values, _details(batch, reasons))
 
     def _check_captions(self, batch: pa.Table, is_open: np.ndarray, reasons: np.ndarray) -> None:
-        """Mark the rows still open that have no captions; files are looked for last, it takes longest."""
+        """Set the reason of rows without captions, among those without a reason so far; checking files is slow."""
         has_words = batch["words"].is_valid().to_numpy()
         if SUBTITLES in batch.column_names:
             has_words = has_words | batch[SUBTITLES].is_valid().to_numpy()
@@ -155,7 +155,7 @@ class Metadata(Stage):
 
 
 def _details(batch: pa.Table, reasons: np.ndarray) -> list[str | None]:
-    """Return for a person what was found in the rows that are dropped."""
+    """Return for each dropped row a text for a reader on what was found."""
     details: list[str | None] = [None] * len(batch)
     for row in np.flatnonzero(reasons != None):  # noqa: E711 (element by element)
         found = {name: batch[name][int(row)].as_py() for name in (*_FROM_FILE, "language", "captions")}

@@ -1,4 +1,4 @@
-"""What the stages that load a model have in common."""
+"""The base of the stages that load a model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .base import Stage
 
 
 class ModelStage(Stage):
-    """A stage whose `open` loads something that stays in its process.
+    """A stage whose `open` loads a model, which stays in its process.
 
-    A stage may be pickled at any time: what it loaded stays behind and is loaded again where it arrives.
+    A stage may be pickled at any time, without its model: the process that unpickles it loads the model again.
     """
 
     @abstractmethod
     def load(self) -> Any:
-        """Return what the stage needs for its work; see `open` for what it raises."""
+        """Load and return the model, in any form; see `open` for what it raises."""
 
     def open(self) -> None:
-        """Load it; a second call does nothing."""
+        """Load the model; a second call does nothing."""
         if "_loaded" not in self.__dict__:
             object.__setattr__(self, "_loaded", self.load())  # the dataclasses are frozen
 
@@ -38,12 +38,12 @@ class ModelStage(Stage):
 
 
 def load_pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
-    """Call a `from_pretrained` with one clear error for all the ways in which it fails.
+    """Call a `from_pretrained`, with one clear error however it fails.
 
     Args:
         load: such as `AutoTokenizer.from_pretrained`.
         source: a local folder or a Hub id.
-        options: passed on.
+        options: keywords of `load`.
 
     Raises:
         ValueError: if there is no such model, or it cannot be loaded.
@@ -67,7 +67,11 @@ def device_option() -> Any:
 
 
 def choose_device(device: str | None) -> str:
-    """Return `device`, or CUDA if there is any; a ValueError if it cannot be used."""
+    """Return `device`, by default CUDA if there is any, else CPU.
+
+    Raises:
+        ValueError: if the device cannot be used.
+    """
     import torch
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,10 +90,10 @@ def dtype_option() -> Any:
 
 
 def choose_dtype(dtype: str | None, device: str) -> Any:
-    """Return the torch type of that name; default: bfloat16 on CUDA, float32 elsewhere.
+    """Return the torch dtype of that name; default: bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
-        ValueError: if there is no such type of floating point numbers.
+        ValueError: if there is no such floating-point type.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Prompt stage: a language model judges what is said in a clip, and writes the query a user might have asked."""
+"""Prompt stage: a language model judges the speech of a clip, and writes the query that a user might have asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .model import ModelStage
 
 _MAX_QUERY_CHARACTERS = 400
 _EASY_SPEECH = "He passes the ball to the left, and it goes wide of the goal."
-# What each condition is called in an answer, the answer that keeps a clip, and the reason to drop it otherwise.
+# For each condition: its key in an answer, the value that keeps a clip, and the reason to drop it otherwise.
 CONDITIONS = (
     ("describes_video", True, "not_about_video"),
     ("personal", False, "personal"),
@@ -51,11 +51,11 @@ clip. Write "" if describes_video is false, or one of the others is true."""
 
 
 class Verdict(NamedTuple):
-    """What the model says of a clip.
+    """The model's judgement of a clip.
 
     Attributes:
         reasons: why it is dropped; empty: it is kept.
-        query: what the user asks.
+        query: of the user.
     """
 
     reasons: list[str]
@@ -71,16 +71,17 @@ class _Loaded(NamedTuple):
 class Prompt(ModelStage):
     """Keeps clips whose speech comments on what the video shows, and fills `query`.
 
-    A language model behind any endpoint that speaks OpenAI's chat completions protocol (vLLM, TGI, llama.cpp, a
-    provider) judges four conditions in one answer: the speech comments on what the video shows in real time; it
-    shares no personal experience or feelings; it is no conversation of several people; it is not garbled. For a clip
-    that meets them it writes a generic query that would lead to such commentary without giving it away.
+    A language model behind any endpoint with OpenAI's chat completions protocol (vLLM, TGI, llama.cpp, a provider)
+    judges four conditions in one answer: the speech comments in real time on what the video shows; it shares no
+    personal experiences or feelings; it is not a conversation of several people; it is not garbled. For a clip that
+    meets all four it writes a generic query that would lead to such commentary without giving its content away.
 
-    Answers are JSON and checked; one that is not what was asked for is sent back with what is wrong. Calls are
-    tried again within limits, after the time the endpoint asks for. Answers are kept in `cache`, by model and prompt.
+    Answers are JSON and are checked; a faulty one is sent back with what is wrong. Failed calls are tried again, a
+    limited number of times, after the wait that the endpoint asks for. `cache` keeps answers by model and prompt.
 
-    Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that holds; detail: all), `error` (no
-    usable answer; detail: what came). Where the endpoint itself fails, the stage stops instead: see `__call__`.
+    Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that applies; detail: all of them),
+    `error` (no usable answer; detail: the last fault). If the endpoint itself fails, the run stops instead: see
+    `__call__`.
 
     The conditions are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data).
     """
@@ -89,7 +90,7 @@ class Prompt(ModelStage):
     takes: ClassVar[str] = "clips"
     batch_rows: ClassVar[int] = 256
 
-    model: str = field(default="", metadata={"help": "The model, as the endpoint names it; must be given."})
+    model: str = field(default="", metadata={"help": "The model's name at the endpoint; required."})
     base_url: str = field(
         default="http://localhost:8000/v1",
         metadata={"help": "Address of an OpenAI-compatible endpoint (default: where vLLM serves)."},
@@ -99,18 +100,16 @@ class Prompt(ModelStage):
     )
     cache: str | None = field(
         default=None,
-        metadata={"help": "File, on a local disk, that keeps the answers: a resumed run does not ask again."},
+        metadata={"help": "File on a local disk that keeps the answers, so that a resumed run does not ask again."},
     )
-    concurrency: int = field(default=16, metadata={"help": "Calls at the same time, by each process."})
+    concurrency: int = field(default=16, metadata={"help": "Calls in flight at a time, by each process."})
     timeout_s: float = field(default=120.0, metadata={"help": "Longest wait for an answer."})
-    max_attempts: int = field(default=5, metadata={"help": "Tries for an answer while the endpoint fails."})
+    max_attempts: int = field(default=5, metadata={"help": "Tries of a call while the endpoint fails."})
     max_wait_s: float = field(
-        default=60.0, metadata={"help": "Longest wait between tries, also if Retry-After asks for more."}
+        default=60.0, metadata={"help": "Longest wait between tries, even if Retry-After asks for more."}
     )
-    max_answers: int = field(default=3, metadata={"help": "Answers read for a clip until one is as asked for."})
-    give_up_after: int = field(
-        default=20, metadata={"help": "The run stops once so many clips in a row fail, none between them answered."}
-    )
+    max_answers: int = field(default=3, metadata={"help": "Answers for a clip until it is dropped, if none is usable."})
+    give_up_after: int = field(default=20, metadata={"help": "The run stops once so many clips in a row fail."})
 
     def __post_init__(self):
         if not self.model:
@@ -121,7 +120,7 @@ class Prompt(ModelStage):
                 raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
 
     def load(self) -> _Loaded:
-        """Return the endpoint and the cache; nothing is asked yet.
+        """Return the endpoint and the cache, without a call yet.
 
         Raises:
             ImportError: if httpx2 is not installed.
@@ -132,11 +131,11 @@ class Prompt(ModelStage):
         return _Loaded(ChatEndpoint(self.base_url, self.model, SCHEMA, key, limits), AnswerCache(self.cache))
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Judges the clips of a batch in `CLIP_SCHEMA`.
+        """Judge the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
-            EndpointError: if the endpoint refuses the key or the model; if it fails on a clip and on another question
-                after it; or if `give_up_after` clips in a row got no usable answer. Answers that came are in the
+            EndpointError: if the endpoint refuses the key or the model; if it fails on a clip and then on an easy
+                test question; or if `give_up_after` clips in a row got no usable answer. Answers so far are in the
                 cache.
             OSError: if the cache cannot be written.
         """
@@ -156,7 +155,7 @@ class Prompt(ModelStage):
         return split(self.name, scored, reasons, details=details)
 
     def judge(self, spoken: list[str], titles: list[str]) -> list[Verdict | str]:
-        """Return the verdict on each clip, or what went wrong.
+        """Return the verdict on each clip, or a text that says what went wrong.
 
         Args:
             spoken: the words of each clip.
@@ -176,12 +175,12 @@ class Prompt(ModelStage):
             waiting = [i for i in waiting if isinstance(found := outcomes[i], EndpointError) and found.is_down]
             if not waiting:
                 break
-            # A clip is not dropped for an outage, also not the last ones of a unit: they are asked again if it is over.
+            # No clip is dropped for an outage, not even the last ones of a unit: after it they are asked again.
             self._check_is_up(failures)
         return [str(outcome) if isinstance(outcome, EndpointError) else outcome for outcome in outcomes]
 
     def _ask_all(self, clips: list[tuple[str, str]], failures: EndpointFailures) -> list[Verdict | EndpointError]:
-        """Return what came of each clip's words and title."""
+        """Return a verdict or an error for each clip's words and title."""
 
         def ask(clip: tuple[str, str]) -> Verdict | EndpointError:
             if failures.stop.is_set():
@@ -194,7 +193,7 @@ class Prompt(ModelStage):
                 failures.add(error)
                 return error
             except BaseException:
-                failures.stop.set()  # the calls still waiting need not be made
+                failures.stop.set()  # calls that still wait are not made
                 raise
 
         with ThreadPoolExecutor(self.concurrency) as pool:
@@ -205,7 +204,7 @@ class Prompt(ModelStage):
                 raise
 
     def _check_is_up(self, failures: EndpointFailures) -> None:
-        """Raise an EndpointError if not even an easy clip is answered, whatever the answer."""
+        """Raise an EndpointError if the endpoint does not answer even on an easy clip, whatever the answer."""
         try:
             self.loaded.endpoint.ask(_messages(_EASY_SPEECH, ""))
         except EndpointError as error:
@@ -238,10 +237,10 @@ class Prompt(ModelStage):
 
 
 def read_answer(text: str) -> dict[str, Any]:
-    """Return the answer that a model's text holds, with what is around it left out (thoughts, code fences).
+    """Return the JSON object in a model's text, without what is around it (thoughts, code fences).
 
     Raises:
-        ValueError: if there is no JSON object in it, or it is not of `SCHEMA`; in words that a model understands.
+        ValueError: if there is no JSON object, or it does not fit `SCHEMA`; the message is written for the model.
     """
     decoder = json.JSONDecoder()
     wrong, at = "there is no JSON object in it", text.find("{")
@@ -262,7 +261,7 @@ def read_answer(text: str) -> dict[str, Any]:
 
 
 def verdict_of(answer: dict[str, Any]) -> Verdict:
-    """Return what an answer of `SCHEMA` means for its clip."""
+    """Return the verdict that an answer of `SCHEMA` gives."""
     return Verdict([reason for name, wanted, reason in CONDITIONS if answer[name] is not wanted], answer["query"])
 
 

@@ -1,4 +1,4 @@
-"""Stages by name, made from what a recipe says of them."""
+"""Finds stages by name, and makes them from a recipe's values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from .base import Stage
 
-# How a stage works, and not what it makes: a run may go on with others, as on another machine.
+# Options that change how fast or where a stage runs, but not its result: a run may continue with other values.
 HOW_KEYS = {
     *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
     *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
 }
-# Where each stage is, so that a run imports no others: some come with a model's code.
+# The module of each stage: a run imports only those it uses, since some import a model's code.
 STAGES = {
     "probe": "metadata:Probe",
     "metadata": "metadata:Metadata",
@@ -33,7 +33,7 @@ STAGES = {
 
 
 def find_stage(name: str) -> type[Stage]:
-    """Return a stage by name, or your own as `package.module:Class`.
+    """Return the class of a stage, by name or, for one of the user's own, as `package.module:Class`.
 
     Raises:
         ValueError: if there is no such stage.
@@ -51,9 +51,9 @@ def find_stage(name: str) -> type[Stage]:
             f"stage {name!r} cannot be imported: {error}; expected package.module:Class of a module on PYTHONPATH"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise ValueError(f"stage {name!r} is no subclass of livecc_hf.production.stages.base.Stage")
+        raise ValueError(f"stage {name!r} is not a subclass of livecc_hf.production.stages.base.Stage")
     if not dataclasses.is_dataclass(found):
-        raise ValueError(f"stage {name!r} is no dataclass: put @dataclass(frozen=True) above the class")
+        raise ValueError(f"stage {name!r} is not a dataclass: put @dataclass(frozen=True) above the class")
     if not isinstance(getattr(found, "name", None), str):
         raise ValueError(f'stage {name!r} has no name: give the class one, such as name: ClassVar[str] = "my_filter"')
     return found
@@ -81,16 +81,20 @@ def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
 
 
 def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
-    """Return a value from YAML or the command line in the field's type."""
+    """Return a value from YAML or the command line, converted to the field's type.
+
+    Raises:
+        ValueError: if it does not fit.
+    """
     kind = str(field.type)
     if isinstance(value, list) and "tuple" in kind:
         return tuple(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("str") and not isinstance(value, str) and not (value is None and "None" in kind):
-        raise ValueError(f"{name} is {value!r}: expected text; put it into quotes")  # YAML takes no for false
+        raise ValueError(f"{name} is {value!r}: expected text; put it into quotes")  # YAML reads a bare `no` as false
     if "str" in kind or "Any" in kind:
         return value
-    if "float" in kind and isinstance(value, str):  # YAML takes 1e-3 for text
+    if "float" in kind and isinstance(value, str):  # YAML reads 1e-3 as text
         try:
             return float(value)
         except ValueError:
@@ -108,7 +112,7 @@ def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
 
 
 def stage_values(stage: Stage) -> dict[str, Any]:
-    """Return what of a stage decides its output: its thresholds, without where its model runs."""
+    """Return the options of a stage that decide its output: not, for example, its device."""
     return {
         item.name: getattr(stage, item.name)
         for item in dataclasses.fields(stage)

@@ -1,4 +1,4 @@
-"""Talking heads: clips in which someone just talks to the camera, found by a vision language model."""
+"""Finds talking heads, clips in which someone just talks to the camera, by a vision language model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 N_FRAMES = 8
 FRAME_SIZE_PX = (180, 320)  # height, width
-# Frames this far apart are fetched by a seek each; what lies between closer ones is decoded.
+# Frames at least this far apart are read with a seek each; closer ones are decoded in one go.
 _SEEK_FROM_S = 5.0
 _QUESTION = (
     f"These are {N_FRAMES} frames, evenly spaced, of a video clip. Does someone show their face and talk all the time? "
@@ -38,16 +38,16 @@ class _Model(NamedTuple):
 
 @dataclass(frozen=True)
 class TalkingHead(ModelStage):
-    """Keeps clips that show more than someone who talks, and fills `p_talking_head`.
+    """Drops clips in which someone just talks to the camera, and fills `p_talking_head`.
 
-    A vision language model sees 8 evenly spaced frames of the clip at 320 x 180 and is asked whether someone always
-    shows their face and talks; the score is the probability, over its whole vocabulary, that its answer starts with
-    "Yes". What such people say is seldom about what can be seen.
+    A vision language model sees 8 evenly spaced frames of the clip at 320 x 180 and is asked whether someone shows
+    their face and talks all the time. The score is the probability, over its whole vocabulary, that its answer starts
+    with "Yes". Such people seldom speak about what can be seen.
 
     Dropped: `talking_head` (value: the probability), `error` (no such file, or nothing to decode in the clip's time).
 
-    Model, frames and question are those of the LiveCC reference in kind, the threshold (keep below 0.3) is the
-    paper's (arXiv 2504.16030, section 3); it holds for Qwen2-VL-2B-Instruct. The reference scores whole videos.
+    Model, frames and question are like those of the LiveCC reference, which scores whole videos. The threshold (keep
+    below 0.3) is the paper's (arXiv 2504.16030, section 3); it holds for Qwen2-VL-2B-Instruct.
     """
 
     name: ClassVar[str] = "talking_head"
@@ -57,13 +57,13 @@ class TalkingHead(ModelStage):
 
     model: str = field(
         default="Qwen/Qwen2-VL-2B-Instruct",
-        metadata={"help": "Vision language model that takes several images: a Hub id or a local folder."},
+        metadata={"help": "Vision language model for several images: a Hub id or a local folder."},
     )
     max_probability: float = field(
         default=0.3, metadata={"help": "Clips at or above this probability of a talking head are dropped. (Paper: 0.3)"}
     )
     clips_per_batch: int = field(
-        default=16, metadata={"help": "Clips run at once, about 600 tokens each; lower it if memory runs out."}
+        default=16, metadata={"help": "Clips in a forward pass, about 600 tokens each; lower it if memory runs out."}
     )
     decoders: int = field(default=4, metadata={"help": "Clips decoded at the same time."})
     device: str | None = device_option()
@@ -89,7 +89,7 @@ class TalkingHead(ModelStage):
                 f"{self.model} has no image processor with a chat template: expected a vision language model, such as "
                 "Qwen/Qwen2-VL-2B-Instruct"
             )
-        # The answer's first token is predicted at the last place of every row.
+        # The answer's first token is predicted at the last position of every sequence.
         processor.tokenizer.padding_side = "left"
         model = load_pretrained(
             AutoModelForImageTextToText.from_pretrained,
@@ -101,13 +101,13 @@ class TalkingHead(ModelStage):
         return _Model(processor, model.eval(), yes_id)
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Scores the clips of a batch in `CLIP_SCHEMA`.
+        """Score the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
             RuntimeError: if the device fails, as when memory runs out for a single clip.
         """
         if len(batch):
-            self.open()  # before decoding, so that a missing model is said first
+            self.open()  # before decoding, so that a missing model shows first
         spans = [batch[name].to_pylist() for name in ("video", "start_s", "end_s")]
         details: list[str | None] = [None] * len(batch)
         scores = np.full(len(batch), np.nan)
@@ -131,7 +131,7 @@ class TalkingHead(ModelStage):
         return split(self.name, with_column(batch, "p_talking_head", scores_array(scores)), reasons, scores, details)
 
     def probabilities(self, clips: list[torch.Tensor]) -> np.ndarray:
-        """Return how probable the model finds a talking head in each clip.
+        """Return the probability of a talking head in each clip.
 
         Args:
             clips: the frames of each, uint8 of shape (frames, 3, height, width), RGB.
@@ -149,7 +149,7 @@ class TalkingHead(ModelStage):
         except torch.OutOfMemoryError as error:
             if len(clips) == 1:
                 raise RuntimeError(
-                    f"memory runs out at a single clip: take a smaller model; {one_line(error)}"
+                    f"memory runs out on a single clip: use a smaller model; {one_line(error)}"
                 ) from error
         torch.cuda.empty_cache()
         half = len(clips) // 2
@@ -172,7 +172,7 @@ class TalkingHead(ModelStage):
 
 
 def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
-    """Return the frames of a clip that the model is shown.
+    """Return the frames of a clip that the model sees.
 
     Args:
         video: path, as `resolve_media` takes it.
@@ -202,7 +202,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
             frames.append(next(reader).frame)
             reader.close()
     else:
-        # Half a step past the last time is before the next, however the rate was rounded.
+        # The end, half a step past the last time, is before the next one however the rate was rounded.
         reader = iter_frames(path, start_s, times_s[-1] + spacing_s / 2, 1 / spacing_s, origin_s)
         frames = [sampled.frame for sampled in reader][:N_FRAMES]
     if len(frames) < N_FRAMES:

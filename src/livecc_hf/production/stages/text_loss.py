@@ -1,4 +1,4 @@
-"""Text loss: how surprising the words of a clip are to a language model that knows the title and what came before."""
+"""Text loss: how surprising a clip's words are to a language model that knows the title and the words before."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ class _Model(NamedTuple):
 class TextLoss(ModelStage):
     """Keeps clips whose words are neither too predictable nor too surprising, and fills `text_loss`.
 
-    A causal language model reads a chat prompt with the title, with the previous words if there are any, and with the
-    request for the likely transcription (which follows them); the loss is the mean over the tokens of the clip's
-    words as its answer, without the tokens that end it. What the model cannot predict from a title is worth
-    learning from video; what nobody could is noise or garbled.
+    A causal language model reads a chat prompt with the title, the previous words if there are any, and the request
+    for the likely transcription. The clip's words stand as its answer, and the loss is the mean over their tokens,
+    without the tokens that end the answer. Words that cannot be predicted from a title are worth learning from video;
+    words that are not predictable at all are noise, or garbled.
 
-    Prompt and words together are cut to the model's context, or to `max_tokens`: the previous words lose as many
-    from their front as it takes, and only them. A clip too long without them is dropped as `error`.
+    Prompt and words together are cut to the model's context, or to `max_tokens`, by leaving out the earliest previous
+    words. A clip that is too long even without previous words is dropped as `error`.
 
-    Speed: clips are sorted by length over the whole batch and run in groups of `tokens_per_batch` tokens, padded on
-    the right, where causal attention needs no mask; the vocabulary is projected only at the tokens of the answer.
+    For speed, the clips of a batch are sorted by length and run in groups of `tokens_per_batch` tokens, padded on the
+    right, where causal attention needs no mask. The output layer runs only on the tokens of the answer.
 
     Dropped: `loss_too_low`, `loss_too_high` (value: the loss), `error`.
 
     The thresholds are those of the LiveCC paper (arXiv 2504.16030, section 3) for Qwen2-1.5B-Instruct: 1.5 to 6.5 in
-    pre-training; 1.5 to 5 for SFT data, there without the previous words. They hold for that model: with another
-    one, look at the report's distribution.
+    pre-training; 1.5 to 5 for SFT data, there without the previous words. They hold for that model: for another, set
+    them by the distribution in the report.
     """
 
     name: ClassVar[str] = "text_loss"
@@ -126,7 +126,7 @@ class TextLoss(ModelStage):
         return _Model(tokenizer, model, min(limits) if limits else 1 << 30, _is_plain_head(model))
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Scores the clips of a batch in `CLIP_SCHEMA`.
+        """Score the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
             RuntimeError: if the device fails, as when memory runs out for a single clip.
@@ -140,7 +140,7 @@ class TextLoss(ModelStage):
         return split(self.name, with_column(batch, "text_loss", scores_array(losses)), reasons, losses, details)
 
     def losses(self, spoken: list[str], titles: list[str], previous: list[str]) -> tuple[np.ndarray, list[str | None]]:
-        """Return the mean loss of each clip's words, and why there is none.
+        """Return the mean loss of each clip's words, and where there is none the reason.
 
         Args:
             spoken: the words of each clip.
@@ -192,7 +192,7 @@ class TextLoss(ModelStage):
 
 
 def prompt_of(title: str, previous: str) -> str:
-    """Return what the language model is asked, in the reference's form: title, previous transcription, request."""
+    """Return the prompt for the language model, in the reference's form: title, previous transcription, request."""
     request = "Please write the likely speech transcription of this video"
     lines = [f"Video title: {title}"] if title else []
     if previous:
@@ -205,11 +205,11 @@ def prompt_of(title: str, previous: str) -> str:
 def encode_clips(
     tokenizer: Any, spoken: list[str], titles: list[str], previous: list[str], max_tokens: int
 ) -> list[EncodedClip | None]:
-    """Turn clips into tokens; previous words lose their front where a clip is longer than `max_tokens`.
+    """Encode clips as tokens, without the earliest previous words where a clip is longer than `max_tokens`.
 
     Returns:
-        One for each clip, `None` where it has no words; longer than `max_tokens` only where it has no previous
-        words left to lose.
+        One for each clip, `None` where it has no words; longer than `max_tokens` only where leaving out all previous
+        words is not enough.
     """
     encoded: list[EncodedClip | None] = [None] * len(spoken)
     previous_words = {i: word_pieces(previous[i]) for i, text in enumerate(spoken) if text.strip()}
@@ -226,7 +226,7 @@ def encode_clips(
             encoded[i] = clip
             excess = len(clip.ids) - max_tokens
             if excess > 0 and previous_words[i]:
-                # As many words as the excess is worth by the prompt's own tokens a word, and at least one.
+                # The excess in tokens, converted to words by the prompt's share; at least one word.
                 share = excess / len(prompt_ids)
                 previous_words[i] = previous_words[i][max(int(share * len(previous_words[i])), 1) :]
                 too_long.append(i)
@@ -239,9 +239,9 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
 
     Args:
         model: a causal language model.
-        clips: what runs together.
-        is_plain_head: whether logits are one linear layer on the decoder's output, so that only the positions that
-            predict a word need be projected.
+        clips: run as one batch.
+        is_plain_head: whether the logits are one linear layer on the decoder's output; it then runs only at the
+            positions that predict a word.
 
     Returns:
         float64 of shape (clips,), in nats a token.
@@ -252,7 +252,7 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
     ids = np.zeros((len(clips), lengths.max()), dtype=np.int64)
     for row, clip in enumerate(clips):
         ids[row, : len(clip.ids)] = clip.ids
-    # No attention mask: padding stands on the right, where causal attention never looks from a token that counts.
+    # No attention mask: padding is on the right, and with causal attention no real token attends to what follows it.
     input_ids = torch.from_numpy(ids).to(model.device)
     counts = lengths - starts
     row_of = np.repeat(np.arange(len(clips)), counts)
@@ -285,7 +285,7 @@ def _token_losses(hidden: torch.Tensor, project: nn.Module, targets: torch.Tenso
 
 
 def _is_plain_head(model: Any) -> bool:
-    """Whether the output layer on the decoder's output gives the logits: not where they are scaled or capped."""
+    """Return whether the output layer on the decoder's output gives the logits, which some models scale or cap."""
     import torch
 
     head, ids = model.get_output_embeddings(), torch.arange(4, device=model.device)[None]
@@ -301,7 +301,7 @@ def _is_plain_head(model: Any) -> bool:
 
 
 def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Clips that run together: alike in length, the longest first, where memory would run out."""
+    """Yield groups of clips of similar length, the longest first, so that a lack of memory shows at once."""
     group: list[int] = []
     longest = 0
     for i in sorted(lengths, key=lengths.__getitem__, reverse=True):

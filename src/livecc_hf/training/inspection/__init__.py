@@ -1,1 +1,1 @@
-"""Samples as a person reads them."""
+"""Shows training samples in a readable form."""

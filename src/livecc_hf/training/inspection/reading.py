@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _TIME = re.compile(r"Time=(\d+\.\d)-(\d+\.\d)s")
 _KINDS = {1: "image", 2: "video"}
 _INPUTS = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values_videos", "video_grid_thw")}
-_MARKS_SHOWN = 5  # wrong labels listed one by one
+_MARKS_SHOWN = 5  # wrong labels that are listed
 
 
 @dataclass(frozen=True)
 class TextRun:
-    """Text of one message that is all supervised, or all not.
+    """Consecutive text of one message, either all supervised or all not.
 
     Attributes:
         text: as the tokenizer decodes it.
-        is_supervised: whether the loss sees it.
+        is_supervised: whether it is in the loss.
     """
 
     text: str
@@ -40,7 +40,7 @@ class TextRun:
 
     @property
     def shown(self) -> str:
-        """The text with what cannot be printed escaped; a supervised line end is written out where it is last."""
+        """The text with unprintable characters escaped, and a supervised line end at its end too."""
         text = self.text
         last = "\\n" if text.endswith("\n") else ""
         text = text.removesuffix("\n")
@@ -49,14 +49,14 @@ class TextRun:
 
 @dataclass(frozen=True)
 class Media:
-    """One video, one turn's frames, or one image, as the model gets it.
+    """A video, the frames of a turn, or an image, as the model gets it.
 
     Attributes:
         kind: `"image"` or `"video"`.
         number: 1 for the sample's first of its kind.
         grid_thw: t, h, w in patches.
         n_tokens: tokens in the sequence.
-        first_patch: where its patches begin.
+        first_patch: index of its first patch.
         n_frames: frames, 1 for an image.
         width_px: width of a frame in pixels, as resized.
         height_px: height of a frame in pixels, as resized.
@@ -79,8 +79,8 @@ class Message:
     Attributes:
         role: `"system"`, `"user"`, `"assistant"`; empty for tokens before the first message.
         parts: texts and media in order, without the tokens that only mark where they begin and end.
-        n_tokens: all its tokens, from `<|im_start|>` to before the next.
-        n_supervised: those that the loss sees.
+        n_tokens: all its tokens, from `<|im_start|>` to the next one.
+        n_supervised: its supervised tokens.
     """
 
     role: str
@@ -91,14 +91,14 @@ class Message:
 
 @dataclass(frozen=True)
 class SampleTurn:
-    """One turn of a commentary: what is seen and what is said.
+    """One turn of a commentary: its frames and its text.
 
     Attributes:
         start_s: start in seconds from the stream's start, as the model reads it.
         end_s: end in seconds from the stream's start.
         media: the turn's frames.
-        texts: the query if it stands here, then what is said.
-        messages: the one or two messages that make the turn.
+        texts: the query if this turn has one, then the answer.
+        messages: the one or two messages of the turn.
     """
 
     start_s: float
@@ -114,7 +114,7 @@ class SampleTurn:
 
     @property
     def n_supervised(self) -> int:
-        """Tokens that the loss sees."""
+        """Supervised tokens of the turn."""
         return sum(message.n_supervised for message in self.messages)
 
 
@@ -122,12 +122,12 @@ def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message
     """Read the conversation from the tokens.
 
     Args:
-        sample: the sample; its labels are taken as they are, see :func:`sample_errors`.
+        sample: the sample; its labels are not checked, see :func:`sample_errors`.
         processor: the processor that made it.
     """
     inputs = sample.model_inputs
     ids = inputs["input_ids"].tolist()
-    # Of what stands in the sequence, not of mm_token_type_ids, which may be wrong.
+    # From the tokens themselves, not from mm_token_type_ids, which may be wrong.
     kinds = _token_kinds(inputs["input_ids"], processor).tolist()
     supervised = (inputs["labels"] != IGNORE_INDEX).tolist()
     start_id = processor.tokenizer.convert_tokens_to_ids(IM_START)
@@ -179,10 +179,10 @@ def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor)
 
 
 def sample_errors(sample: Sample, processor: StreamingProcessor) -> list[str]:
-    """Return what is wrong with a sample's tensors; empty where all is well.
+    """Return the errors in a sample's tensors; empty if there are none.
 
-    Checked: supervised labels equal the tokens at their places (the loss shifts them), no vision token is supervised,
-    something is, tokens, types, grids and patches belong together.
+    It checks that supervised labels equal the tokens at their positions (the loss shifts them), that no vision token is
+    supervised, that at least one token is, and that tokens, types, grids and patches fit each other.
     """
     inputs = sample.model_inputs
     ids, labels, types = (inputs[name] for name in ("input_ids", "labels", "mm_token_type_ids"))
@@ -196,7 +196,7 @@ def sample_errors(sample: Sample, processor: StreamingProcessor) -> list[str]:
             for i in wrong[:_MARKS_SHOWN]
         ]
         more = f", ... and {len(wrong) - _MARKS_SHOWN} more" if len(wrong) > _MARKS_SHOWN else ""
-        errors.append(f"{len(wrong)} labels differ from the tokens at their places: {', '.join(marks)}{more}")
+        errors.append(f"{len(wrong)} labels differ from the tokens at their positions: {', '.join(marks)}{more}")
     if not kept.any():
         errors.append("no token is supervised: nothing to learn")
     if n := int((kept & (kinds != 0)).sum()):
@@ -249,7 +249,7 @@ def _maker(processor: StreamingProcessor, kind: str) -> BaseImageProcessor:
 
 
 def _media_of(inputs: dict, processor: StreamingProcessor) -> dict[str, list[Media]]:
-    """List the vision blocks of the sample's images and videos in order, without their tokens."""
+    """Return the vision blocks of the sample's images and videos in order, without `n_tokens`."""
     media: dict[str, list[Media]] = {}
     for kind, (_, grid_name) in _INPUTS.items():
         maker, first_patch, media[kind] = _maker(processor, kind), 0, []
@@ -268,7 +268,7 @@ def _with_tokens(media: Media, n_tokens: int) -> Media:
 
 
 def _take_marks(message: Message) -> None:
-    """Take the role from the first text, and from unsupervised texts the tokens that only mark boundaries."""
+    """Set the role from the first text, and remove tokens that only mark boundaries from unsupervised texts."""
     parts = []
     for part in message.parts:
         if isinstance(part, TextRun) and not part.is_supervised:
@@ -283,7 +283,7 @@ def _take_marks(message: Message) -> None:
 
 
 def _join_blocks(message: Message) -> None:
-    """Make one medium of the vision blocks of a video, and leave out the texts that label all but the first."""
+    """Join the vision blocks of a video into one medium, and remove the texts that label all but the first."""
     parts: list[TextRun | Media] = []
     for part in message.parts:
         last = next((other for other in reversed(parts[-2:]) if isinstance(other, Media)), None)

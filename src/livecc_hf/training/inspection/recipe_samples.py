@@ -1,4 +1,4 @@
-"""A recipe's first samples, printed and drawn without a model."""
+"""Prints and draws samples of a recipe, without loading the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def inspect_recipe(recipe: Recipe) -> str:
-    """Return some samples of a recipe, drawn by its seed, as a person reads them.
+    """Return some samples of a recipe, drawn by its seed, as readable text.
 
     Their frames are written to `inspect.png` in the run's output folder.
 

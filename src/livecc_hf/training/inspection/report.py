@@ -1,4 +1,4 @@
-"""Prints and draws samples as a person reads them, from nothing but the tensors that the trainer gets."""
+"""Prints and draws samples in a readable form, from the tensors that the trainer gets alone."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 LEGEND = (
-    f"«supervised text», other text is read only; {IM_END} is shown where it is supervised. "
+    f"«supervised text»; other text is only read; {IM_END} is shown where it is supervised. "
     "Tokens of a turn: read + vision + supervised."
 )
 _SHEET_LEGEND = SheetLegend(
     "the frame, as the model sees it", "words of the turn, which are learned", "its turn, or size"
 )
-SHEET_FRAMES = 24  # of one sample, at most
-SHEET_SAMPLES = 16  # on one sheet, at most
+SHEET_FRAMES = 24  # most frames of a sample
+SHEET_SAMPLES = 16  # most samples on a sheet
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-# Stand for « and » until the text is wrapped: no printable text holds them.
+# Stand in for « and » until the text is wrapped; unprintable, so that no text holds them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
 
 def describe_sample(
     sample: Sample, processor: StreamingProcessor, origin: str = "", width: int = 120, bold: bool = False
 ) -> str:
-    """Print a sample: its counters, then a line for each turn, or each message of an ordinary conversation.
+    """Return a sample as text: its counters, then a line for each turn, or for each message of a conversation.
 
-    Everything but the counters is read from `sample.model_inputs`; no text is left out.
+    Everything except the counters is read from `sample.model_inputs`; all of the text is shown.
 
     Args:
         sample: the sample.
@@ -54,7 +54,7 @@ def describe_sample(
         bold: mark supervised text with ANSI codes too, for a terminal.
 
     Returns:
-        The lines; those that start with ``ERROR`` say what no trainer should see.
+        The lines; those that start with ``ERROR`` name faults that make the sample unfit for training.
     """
     lines = textwrap.wrap(_header(sample, processor, origin), width, subsequent_indent="  ")
     lines += [f"  ERROR: {error}" for error in sample_errors(sample, processor)]
@@ -72,14 +72,14 @@ def describe_sample(
 
 
 def sample_sheet(samples: Iterable[tuple[str, Sample]], processor: StreamingProcessor) -> Image.Image:
-    """Draw what the model sees: the frames rebuilt from the patches, with the words to learn under them.
+    """Draw the model's input: the frames, rebuilt from the patches, with the supervised words below them.
 
     Args:
         samples: pairs of origin and sample.
         processor: the processor that made them.
 
     Returns:
-        An RGB picture; of a long sample the first frames and the last, with a count of those left out.
+        An RGB picture; of a long sample it shows the first and last frames, with a count of those left out.
 
     Raises:
         ValueError: if there is no sample.
@@ -95,12 +95,12 @@ def inspect_samples(
     width: int = 120,
     bold: bool = False,
 ) -> str:
-    """Print samples one after the other with a summary, and write their contact sheet.
+    """Return samples as text with a summary, and write their contact sheet.
 
     Args:
-        samples: pairs of origin and sample, or the reason why there is none; one is held at a time.
+        samples: pairs of origin and sample, or the reason why it is unusable; one is in memory at a time.
         processor: the processor that made them.
-        out_png: the contact sheet to write; its folder is made. It shows the first 16.
+        out_png: the contact sheet to write, of the first 16 samples; its folder is created.
         width: characters in a line.
         bold: mark supervised text with ANSI codes too, for a terminal.
 
@@ -135,7 +135,7 @@ def inspect_samples(
 def patches_to_frames(
     patches: torch.Tensor, grid_thw: Sequence[int] | torch.Tensor, video_processor: BaseImageProcessor
 ) -> torch.Tensor:
-    """Rebuild frames from what the vision tower gets: the inverse of `LiveCCVideoProcessor.frames_to_patches`.
+    """Rebuild frames from patches: the inverse of `LiveCCVideoProcessor.frames_to_patches`.
 
     Args:
         patches: (t * h * w, 3 * 2 * 14 * 14), of one video or one image.
@@ -143,7 +143,7 @@ def patches_to_frames(
         video_processor: the video or image processor that made them.
 
     Returns:
-        uint8 (2 * t, 3, H, W), RGB; an image comes twice.
+        uint8 (2 * t, 3, H, W), RGB; an image gives two equal frames.
 
     Raises:
         ValueError: if patches and grid do not fit.
@@ -215,7 +215,7 @@ def _run_lines(runs: Sequence[TextRun], width: int, start: str, indent: str) -> 
 
 
 def _wrapped(text: str, width: int, start: str, indent: str) -> list[str]:
-    """Wrap every line of a text; at least 30 characters stay for it."""
+    """Wrap every line of a text, with at least 30 characters for it."""
     width = max(width, len(indent) + 30)
     lines: list[str] = []
     for line in text.split("\n"):
@@ -327,7 +327,7 @@ def _message_texts(message: Message) -> list[str]:
 
 
 def _turn_frames(turn: SampleTurn) -> list[tuple[int, _CellOptions]]:
-    """List a turn's frames for the sheet: of a long turn the first three and the last, which has the words."""
+    """Return a turn's frames for the sheet: of a long turn the first three, and the last with the words."""
     n = turn.media.n_frames
     shown = [*range(n)] if n <= 4 else [0, 1, 2, n - 1]
     words = " ".join(run.text for run in turn.texts if run.is_supervised).replace(IM_END, "")
@@ -347,7 +347,7 @@ def _media_frames(media: Media) -> list[tuple[int, _CellOptions]]:
 
 
 def _frame(media: Media, index: int, sample: Sample, processor: StreamingProcessor) -> torch.Tensor:
-    """Rebuild one frame (3, H, W); only the patches of its pair are touched."""
+    """Rebuild one frame (3, H, W), from the patches of its pair of frames only."""
     maker = processor.video_processor if media.kind == "video" else processor.image_processor
     pixels = sample.model_inputs["pixel_values_videos" if media.kind == "video" else "pixel_values"]
     _, h, w = media.grid_thw

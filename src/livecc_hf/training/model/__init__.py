@@ -1,1 +1,1 @@
-"""The model as a run trains it."""
+"""Prepares the model of a run: loading, trainable parts, adapters, packed attention."""

@@ -20,10 +20,10 @@ def check_liger() -> None:
 
 
 def apply_liger(model: LiveCCForConditionalGeneration) -> None:
-    """Replace norms and MLPs by Liger's; the head and the loss stay, they see supervised positions only.
+    """Replace norms and MLPs by Liger's. The head and the loss stay, since they run at supervised positions only.
 
-    Liger knows the language models that ours are built on but not our model type, so the trainer's own switch would do
-    nothing. Its replacement of the model's forward is left off: it would compute positions of its own.
+    Liger knows the backbones' language models but not our model type, so that the trainer's own switch would do
+    nothing. Liger's forward of the model is not used: it would compute its own positions.
 
     Raises:
         ValueError: if there is no CUDA device, or Liger has no kernels for this language model.
@@ -35,13 +35,13 @@ def apply_liger(model: LiveCCForConditionalGeneration) -> None:
 
 
 def kernels_for(model_type: str) -> Callable[..., None]:
-    """Return what puts Liger's kernels into a language model.
+    """Return Liger's function that patches a language model.
 
     Args:
-        model_type: that of its config, such as `qwen2_vl_text`.
+        model_type: of the language model's config, such as `qwen2_vl_text`.
 
     Raises:
-        ValueError: if there are none for it.
+        ValueError: if Liger has none for it.
     """
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 

@@ -1,4 +1,4 @@
-"""The model that a recipe starts from: config and processor, and apart from them its weights."""
+"""Loads the model that a recipe starts from: first config and processor, later the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
     """Read processor and config of the model that a recipe starts from.
 
     Raises:
-        ValueError: if no model is named, it is none of ours, or its scheme is for inference only.
+        ValueError: if no model is named, it is not a LiveCC model, or its position scheme is for inference only.
     """
     from livecc_hf.checkpoints.checkpoint import open_checkpoint
 
@@ -34,7 +34,7 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
         notes.append(f"the recipe's position_scheme '{chosen}' overrides '{own}', the scheme of {source}")
     if config.position_scheme == "reference":
         raise ValueError(
-            f"{source} runs in position scheme 'reference', which is for inference only: set position_scheme to "
+            f"{source} has position scheme 'reference', which is for inference only: set position_scheme to "
             "sequential (how released LiveCC weights were trained) or mrope in the recipe"
         )
     processor = checkpoint.load_processor()
@@ -44,10 +44,10 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
 
 
 def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForConditionalGeneration:
-    """Load the model with the parts a recipe trains set to be trained, quantised where it says so.
+    """Load the model of a recipe, quantised if it says so, with only the recipe's parts trainable.
 
-    The vision tower is lean (`use_lean_vision`); packed attention and Liger's kernels are in place where the recipe
-    packs rows, or turns Liger on.
+    It has the lean vision tower (`use_lean_vision`), packed attention if the recipe packs rows, and Liger's kernels if
+    the recipe turns them on.
 
     Raises:
         ValueError: if a part is unknown, or the precision cannot be trained.
@@ -82,5 +82,5 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
         use_packed_attention(model)
     if recipe.training.use_liger_kernel:
         apply_liger(model)
-        recipe.training.use_liger_kernel = False  # done
+        recipe.training.use_liger_kernel = False  # applied here, not by the trainer
     return model

@@ -1,4 +1,4 @@
-"""Which parts of the model train, in full or through LoRA, and over which kind of base."""
+"""Selects the parts of a model that train, in full or through LoRA, and the quantisation of the base."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 PARTS = ("vision", "merger", "language_model")
-# What brings features to the language model; the second where features of several depths go there.
+# The modules that project vision features to the language model; the second for features of several depths.
 _MERGERS = ("model.visual.merger", "model.visual.deepstack_merger_list")
 _VISION = "model.visual"
 _LANGUAGE = ("model.language_model", "lm_head")
-# Never adapted: TRL's loss reads `lm_head.weight` itself, past an adapter on it.
+# Never adapted: TRL's loss reads `lm_head.weight` itself, without an adapter on it.
 _HEAD = "lm_head"
-# Never quantised: the vision tower is small and loses most; the head's weight is read by TRL's loss.
+# Never quantised: the vision tower is small and would lose most; TRL's loss reads the head's weight itself.
 _FULL_PRECISION = (_VISION, _HEAD)
 
 
@@ -34,7 +34,7 @@ def part_of(name: str) -> str:
         name: as in `model.named_parameters()`, such as `model.visual.merger.ln_q.weight`.
 
     Raises:
-        ValueError: if it belongs to none.
+        ValueError: if it belongs to no part.
     """
     if any(_is_under(name, prefix) for prefix in _MERGERS):
         return "merger"
@@ -56,20 +56,20 @@ def check_parts(parts: Sequence[str]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"part {unknown[0]!r} is unknown: expected some of {', '.join(PARTS)}")
     if not parts:
-        raise ValueError(f"no part of the model is to train: name some of {', '.join(PARTS)}")
+        raise ValueError(f"no part of the model is trained: name some of {', '.join(PARTS)}")
     return tuple(part for part in PARTS if part in parts)
 
 
 def set_trainable(model: LiveCCForConditionalGeneration, parts: Sequence[str]) -> int:
-    """Let these parts train in full, and freeze the rest.
+    """Make these parts trainable in full, and freeze the rest.
 
     Args:
         model: the model, not quantised, without adapter.
-        parts: some of `vision` (the vision tower without its merger), `merger` (what brings its features to the
-            language model) and `language_model` (embeddings and head included, tied or not).
+        parts: some of `vision` (the vision tower without its merger), `merger` (the projection of its features to the
+            language model) and `language_model` (with embeddings and head, tied or not).
 
     Returns:
-        The number of parameters that train; tied ones count once.
+        The number of trainable parameters; tied ones count once.
 
     Raises:
         ValueError: if there are no parts, or one is unknown.
@@ -86,14 +86,14 @@ def set_trainable(model: LiveCCForConditionalGeneration, parts: Sequence[str]) -
 def lora_config(
     model: LiveCCForConditionalGeneration, model_config: ModelConfig, parts: Sequence[str] = ("language_model",)
 ) -> LoraConfig:
-    """LoRA on the linear layers of exactly these parts, with the recipe's options.
+    """Return the config of LoRA on linear layers of exactly these parts, with the recipe's options.
 
-    `lora_target_modules` chooses among these layers, by the end of their names (`q_proj`) or, where it is one
-    string, by a regular expression over whole names, too; `all-linear` is all of them. The head and the embeddings
-    are never adapted; `lora_modules_to_save` can train them, or any other module, in full.
+    `lora_target_modules` chooses among these layers by the end of their names (`q_proj`) or, if it is one string, by
+    a regular expression over whole names; `all-linear` is all of them. The head and the embeddings are never adapted;
+    `lora_modules_to_save` can train them, or any other module, in full.
 
     Args:
-        model: the model to be adapted; what is chosen is read from its own module names.
+        model: to adapt; its module names are searched.
         model_config: TRL's model options of the recipe.
         parts: as in :func:`set_trainable`.
 
@@ -114,7 +114,9 @@ def lora_config(
     names = [name for name, _ in model.named_modules()]
     for module in modules_to_save or ():
         if not any(_ends_with(name, module) for name in names):
-            raise ValueError(f"lora_modules_to_save {module!r} is no module of the model: such as lm_head or merger")
+            raise ValueError(
+                f"lora_modules_to_save {module!r} is not a module of the model: expected one such as lm_head or merger"
+            )
     is_tied = model.config.tie_word_embeddings
     return LoraConfig(
         task_type=model_config.lora_task_type,
@@ -126,7 +128,7 @@ def lora_config(
         use_rslora=model_config.use_rslora,
         use_dora=model_config.use_dora,
         modules_to_save=modules_to_save,
-        # Else peft trains a copy of the one, and the other stays.
+        # Otherwise peft would train a copy of one, and leave the other as it is.
         ensure_weight_tying=is_tied
         and any(name.endswith(("lm_head", "embed_tokens")) for name in modules_to_save or ()),
         **options,
@@ -136,13 +138,13 @@ def lora_config(
 def quantization_config(
     model_config: ModelConfig, parts: Sequence[str] = ("language_model",)
 ) -> BitsAndBytesConfig | None:
-    """How the recipe wants the base quantised while an adapter is trained on it; `None`: not at all.
+    """Return the quantisation of the base below the adapter, from the recipe; `None`: none.
 
-    Only linear layers of the language model are; vision tower, merger, head and what trains in full keep the run's
-    dtype. 4-bit layers compute in float16 if that is the run's dtype, else in bfloat16.
+    Only linear layers of the language model are quantised; vision tower, merger, head and modules that train in full
+    keep the run's dtype. 4-bit layers compute in float16 if that is the run's dtype, else in bfloat16.
 
     Raises:
-        ValueError: if 4- and 8-bit are both on, or quantised weights are to be trained without LoRA.
+        ValueError: if both 4 and 8 bits are on, or there is quantisation without LoRA.
         ImportError: if bitsandbytes is missing.
     """
     import torch
@@ -178,15 +180,15 @@ def quantization_config(
 
 
 def prepare_quantized(model: LiveCCForConditionalGeneration, source: str = "the base model") -> None:
-    """Make a base loaded with :func:`quantization_config` ready for `SFTTrainer(peft_config=...)`.
+    """Prepare a base loaded with :func:`quantization_config` for `SFTTrainer(peft_config=...)`.
 
-    Freezes it, and refuses now what would fail in the first step. Not peft's `prepare_model_for_kbit_training`: that
-    also casts embeddings, head and vision tower to float32 (7 GB instead of 3.5 for the 7B model), and the input
-    gradients it turns on for gradient checkpointing are turned on by TRL.
+    Freezes the base, and checks now what would fail in the first step. Peft's `prepare_model_for_kbit_training` is not
+    used: it also casts embeddings, head and vision tower to float32 (7 GB instead of 3.5 for the 7B model). TRL turns
+    on the input gradients that gradient checkpointing needs.
 
     Args:
         model: the loaded model.
-        source: what messages call it.
+        source: its name in messages.
 
     Raises:
         ValueError: if 4-bit layers cannot run on the model's device.
@@ -209,7 +211,7 @@ def _linear_layers(model: nn.Module, parts: tuple[str, ...]) -> list[str]:
 
 
 def _choose(linear: list[str], targets: str | Iterable[str] | None, parts: tuple[str, ...]) -> list[str]:
-    """Return the layers that the recipe's `lora_target_modules` names, among those that may be adapted."""
+    """Return the layers that `lora_target_modules` selects, among those that may be adapted."""
     if not targets or targets == "all-linear":
         return linear
     chosen = set()
@@ -217,7 +219,7 @@ def _choose(linear: list[str], targets: str | Iterable[str] | None, parts: tuple
         try:
             pattern = re.compile(target) if isinstance(targets, str) else None
         except re.error as error:
-            raise ValueError(f"lora_target_modules {target!r} is no regular expression: {error}") from error
+            raise ValueError(f"lora_target_modules {target!r} is not a regular expression: {error}") from error
         matched = [n for n in linear if _ends_with(n, target) or (pattern and pattern.fullmatch(n))]
         if not matched:
             known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear if not name[-1].isdigit()}))
@@ -231,9 +233,9 @@ def _choose(linear: list[str], targets: str | Iterable[str] | None, parts: tuple
 
 
 def _as_regex(chosen: list[str], names: list[str]) -> str:
-    """One regular expression over whole module names that matches those chosen and no other.
+    """Return a regular expression over whole module names that matches exactly the chosen ones.
 
-    Blocks that are alike share an alternative, so that the adapter's config stays readable.
+    Equal blocks share an alternative, so that the adapter's config stays readable.
     """
     patterns = {re.sub(r"\\\.(layers|blocks)\\\.\d+\\\.", r"\\.\1\\.\\d+\\.", re.escape(name)) for name in chosen}
     regex = "|".join(sorted(patterns))

@@ -1,8 +1,8 @@
-"""The head's gradient where FSDP2 shards the head.
+"""Corrects the gradient of a head that FSDP2 shards.
 
-TRL multiplies the hidden states by the head's weight itself instead of calling the head. So FSDP2's hooks do not run
-and TRL gathers the weight, but (in 1.16) as if all processes had the same loss: each keeps a part of its own gradient,
-and nobody adds up the others'. Here it is gathered for losses that differ.
+TRL multiplies the hidden states by the head's weight itself, without calling the head, so that FSDP2's hooks do not
+run. TRL gathers the weight, but (in 1.16) as if all processes had the same loss: each keeps its part of its own
+gradient, and the gradients of the other processes are lost. Here they are averaged.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.distributed.tensor import DTensor, Partial
 
 
 @contextmanager
-def reduced_head_gradient(model: nn.Module) -> Iterator[None]:
-    """Make the gradient of a sharded head the mean over the processes, as that of every other weight is.
+def reduce_head_gradient(model: nn.Module) -> Iterator[None]:
+    """Average the gradient of a sharded head over the processes, as FSDP2 does for every other weight.
 
-    Inside, `get_output_embeddings` of the model that TRL's loss runs in returns a head whose weight (and bias) are
-    gathered. The backward pass may come after. A head that is not sharded, is frozen, or runs without gradients stays
-    as it is.
+    In the block, `get_output_embeddings` of the model inside TRL's loss returns a head with gathered weight and bias.
+    The backward pass may come after the block. A head that is not sharded, is frozen, or runs without gradients is
+    returned as it is.
 
     Args:
-        model: as the trainer runs it: may be wrapped, by PEFT too.
+        model: as the trainer runs it, with its wrappers, such as PEFT's.
     """
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
     if isinstance(inner, PeftModel):
@@ -39,11 +39,11 @@ def reduced_head_gradient(model: nn.Module) -> Iterator[None]:
         return
 
     def get_output_embeddings() -> nn.Module | _GatheredHead | None:
-        # Looked at again: a head that is in one unit with embeddings (tied) is whole by now.
+        # Checked again here: a head tied to the embeddings is in their unit, and is gathered by now.
         head = original()
         return _GatheredHead(head) if _needs_reduction(head) else head
 
-    # On the instance, where it hides the method.
+    # Set on the instance, where it hides the method.
     inner.get_output_embeddings = get_output_embeddings
     try:
         yield
@@ -83,6 +83,6 @@ def _gather(parameter: DTensor) -> torch.Tensor:
     if not isinstance(sharded, DTensor):
         raise TypeError(f"the view of a DTensor is a {type(sharded).__name__}: this version of PyTorch is not known")
     if sharded.requires_grad:
-        # On the shard, after the sum: dividing the whole gradient would take its memory once more.
+        # Divided after the sum, on the shard: dividing the whole gradient would need its memory twice.
         sharded.register_hook(lambda gradient: gradient / mesh.size())
     return sharded.full_tensor(grad_placements=[Partial("sum")] * mesh.ndim)

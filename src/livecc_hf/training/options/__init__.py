@@ -1,1 +1,1 @@
-"""What a recipe says."""
+"""Reads and checks the options of a recipe."""

@@ -14,10 +14,10 @@ ALL_OPTIONS = "--help-all"
 
 @dataclass
 class LiveCCArguments:
-    """What a recipe says beyond TRL's own options.
+    """The options of a recipe beyond TRL's own.
 
     Raises:
-        ValueError: if a value is none of those expected.
+        ValueError: if a value does not fit.
     """
 
     data: list[str] = field(
@@ -31,13 +31,13 @@ class LiveCCArguments:
         default_factory=list, metadata={"help": "Held-out data, in the same form; see also held_out."}
     )
     held_out: int = field(
-        default=0, metadata={"help": "Samples drawn from the training data and held out, where eval_data is not given."}
+        default=0, metadata={"help": "Samples drawn from the training data and held out, if eval_data is not given."}
     )
     keep_trailing_silence: bool = field(
         default=False, metadata={"help": "Keep silent turns at the end of a clip as training signal."}
     )
     use_context: bool = field(
-        default=True, metadata={"help": "Let the model read a clip's previous text, or its title where there is none."}
+        default=True, metadata={"help": "Let the model read a clip's previous text, or its title if there is none."}
     )
     min_pixels: int | None = field(
         default=None, metadata={"help": "Fewest pixels of a frame; default: the processor's limit."}
@@ -46,7 +46,7 @@ class LiveCCArguments:
         default=None, metadata={"help": "Most pixels of a frame; default: the clip's share of the token budget."}
     )
     max_frames: int = field(
-        default=MAX_FRAMES, metadata={"help": "Most frames of a clip, 2 a second; what comes later is cut."}
+        default=MAX_FRAMES, metadata={"help": "Most frames of a clip, 2 a second; later ones are cut."}
     )
     max_skipped: float = field(
         default=0.01,
@@ -57,17 +57,17 @@ class LiveCCArguments:
     )
     train_parts: list[str] = field(
         default_factory=lambda: ["language_model"],
-        metadata={"help": "What is trained, or gets adapters with use_peft: vision, merger, language_model."},
+        metadata={"help": "Parts that train, or get adapters with use_peft: vision, merger, language_model."},
     )
     optimizer: str = field(
         default="trainer",
-        metadata={"help": "'trainer' (what --optim says) or 'muon' (Muon on matrices, AdamW on the rest)."},
+        metadata={"help": "'trainer' (as --optim says) or 'muon' (Muon on matrices, AdamW on the rest)."},
     )
     muon_learning_rate: float = field(
         default=0.02, metadata={"help": "Learning rate of Muon; learning_rate is that of AdamW."}
     )
     resume: bool = field(
-        default=False, metadata={"help": "Go on from the newest whole checkpoint in output_dir, if there is one."}
+        default=False, metadata={"help": "Continue from the newest whole checkpoint in output_dir, if there is one."}
     )
     inspect: int = field(
         default=0, metadata={"help": "Print this many samples, write their frames to inspect.png, and stop."}
@@ -77,13 +77,13 @@ class LiveCCArguments:
     )
 
     hub_base_id: str | None = field(
-        default=None, metadata={"help": "With push_to_hub: Hub id of the base, where the run starts from a folder."}
+        default=None, metadata={"help": "With push_to_hub: Hub id of the base, if the run starts from a folder."}
     )
     hub_license: str | None = field(
         default=None, metadata={"help": "With push_to_hub: the card's licence; default: the base's."}
     )
     hub_merged: bool = field(
-        default=False, metadata={"help": "With push_to_hub: at the end the adapter merged into its base is pushed."}
+        default=False, metadata={"help": "With push_to_hub: push the adapter merged into its base at the end."}
     )
 
     def __post_init__(self):
@@ -100,7 +100,7 @@ class LiveCCArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
     def encode_options(self, max_tokens: int | None) -> EncodeOptions:
-        """Return how samples are encoded; `max_tokens` is the limit of a row."""
+        """Return the options for encoding samples; `max_tokens` is the limit of a row."""
         return EncodeOptions(
             self.keep_trailing_silence,
             self.use_context,

@@ -1,4 +1,4 @@
-"""What `livecc train --help` prints: what most runs need, on two screens; TRL's parser lists all 200 options."""
+"""The text of `livecc train --help`: the options that most runs need; TRL's parser lists all 200."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WIDTH = 80
 _TOP = """\
 usage: livecc train --recipe NAME|--config FILE [--resume] [KEY=VALUE ...]
 
-Fine-tune a model. A recipe is a YAML file of options; what is written after it
-wins, as KEY=VALUE or --KEY VALUE.
+Fine-tune a model. A recipe is a YAML file of options; options after it, as
+KEY=VALUE or --KEY VALUE, override those in the file.
 
-  livecc train --recipe own-videos/lora inspect=4    shows what would be learned
-  livecc train --recipe own-videos/lora              learns it
+  livecc train --recipe own-videos/lora inspect=4    print 4 training samples
+  livecc train --recipe own-videos/lora              train
 
 `--recipe` without a name lists those that come with the package."""
-# Of TRL's and transformers' options, those that recipes set; several may stand in a line.
+# The options of TRL and transformers that recipes set; a line may name several.
 COMMON = {
     "Model and memory": {
         "model_name_or_path": "folder or Hub id to start from",
@@ -34,12 +34,12 @@ COMMON = {
         "num_train_epochs, max_steps": "how long",
         "learning_rate": "with lr_scheduler_type, warmup_steps, weight_decay",
         "per_device_train_batch_size": "rows of a step on one device",
-        "gradient_accumulation_steps": "times as many rows before the weights move",
-        "max_length, packing": "most tokens of a row; several samples in one",
+        "gradient_accumulation_steps": "batches whose gradients make one step",
+        "max_length, packing": "most tokens in a row; several samples in a row",
         "dataloader_num_workers": "processes that decode video",
-        "seed": "of everything that is drawn",
+        "seed": "of everything random",
     },
-    "What is measured and kept": {
+    "Evaluation and checkpoints": {
         "eval_strategy, eval_steps": "no, steps or epoch: when held-out data is measured",
         "save_strategy, save_steps": "no, steps or epoch: when a checkpoint is saved",
         "push_to_hub": "send checkpoints and model to hub_model_id, USER/NAME",

@@ -1,4 +1,4 @@
-"""A recipe: the options of `livecc train` as read from a file and the command line, checked together."""
+"""A recipe: the options of `livecc train`, from a file and the command line, checked together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, TrlParser
 
 BUNDLED = "livecc-tiny"  # the name, in a recipe, of the model that comes with the package
-# What a training machine has and the one where samples are looked at may lack.
+# Options for the training machine, ignored when samples are only inspected, which may be on another.
 _MACHINE_OPTIONS = (
     *("use_cpu", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel"),
     *("optim", "load_in_4bit", "load_in_8bit", "deepspeed", "fsdp", "fsdp_config", "ddp_backend", "parallelism_config"),
@@ -35,11 +35,11 @@ class Recipe:
     Attributes:
         ours: options of this package.
         training: TRL's options.
-        model: which model, with which adapter and precision.
+        model: TRL's options of model, adapter and precision.
         data: the entries of the training data, each with a `source` and that source's keys.
-        eval_data: those of held-out data, in the same form.
+        eval_data: the entries of held-out data, in the same form.
         packing: put several samples into a row, up to `training.max_length` tokens.
-        notes: what the user should know about the options.
+        notes: lines about the options for the user.
         name: of the recipe's file, such as `recipes/livecc-7b/sft.yaml`.
     """
 
@@ -54,12 +54,12 @@ class Recipe:
 
     @property
     def data_seed(self) -> int:
-        """The seed of what is drawn and packed."""
+        """The seed for drawing and packing samples."""
         return self.training.seed if self.training.data_seed is None else self.training.data_seed
 
 
 def parse(argv: Sequence[str]) -> Recipe:
-    """Read ``--config FILE`` and overrides, written ``key=value`` or ``--key value``.
+    """Read ``--config FILE`` and overrides, ``key=value`` or ``--key value``.
 
     Raises:
         ValueError: if a key is unknown, or a value does not fit.
@@ -76,8 +76,8 @@ def parse(argv: Sequence[str]) -> Recipe:
     notes = check_trl_options(ours, training, model, written.names)
     training.remove_unused_columns = False
     training.dataset_kwargs = {"skip_prepare_dataset": True}
-    training.assistant_only_loss = False  # is what happens; TRL would look for it in the data
-    # TRL packs text columns it has tokenised itself; ours are packed by `BatchLoader`.
+    training.assistant_only_loss = False  # the labels do this; TRL would look for a mask in the data
+    # TRL packs text columns that it tokenised itself; here `BatchLoader` packs.
     packing, training.packing, training.padding_free = training.packing, False, False
     if packing and training.max_length is None:
         raise ValueError("packing needs a limit for a row: set max_length to a number of tokens, such as 16384")
@@ -87,10 +87,10 @@ def parse(argv: Sequence[str]) -> Recipe:
 
 
 def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
-    """Refuse options that do not go with commentary, or with each other.
+    """Check that the options go together.
 
     Raises:
-        ValueError: for the first such pair.
+        ValueError: for the first pair that does not.
     """
     from ..model.liger import check_liger
     from ..saving.pushing import check_hub_options
@@ -98,8 +98,8 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
     if training.n_gpu > 1:
         raise ValueError(
             f"{training.n_gpu} GPUs are visible to one process, which trains on one: start a process for each "
-            f"(accelerate launch --num_processes {training.n_gpu} -m livecc_hf.training.script ...), or show it one "
-            "(CUDA_VISIBLE_DEVICES=0 livecc train ...)"
+            f"(accelerate launch --num_processes {training.n_gpu} -m livecc_hf.training.script ...), or make only one "
+            "visible (CUDA_VISIBLE_DEVICES=0 livecc train ...)"
         )
     accelerator = training.accelerator_config
     if accelerator.split_batches or accelerator.dispatch_batches:
@@ -122,10 +122,10 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
 
 
 def _parse_entries(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
-    """Return a data list with what the command line says parsed: an entry, or a list of them, as in a recipe.
+    """Return the entries of a data list; those from the command line are parsed, each an entry or a list of entries.
 
     Raises:
-        ValueError: if an entry is neither YAML nor JSON, or no mapping.
+        ValueError: if an entry is neither YAML nor JSON, or not a mapping.
     """
     import yaml
 
@@ -146,7 +146,7 @@ def _parse_entries(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
 
 
 def _is_inspection(written: WrittenRecipe) -> bool:
-    """Return whether samples are to be printed and nothing is trained."""
+    """Return whether the recipe only prints samples, without training."""
     count = written.values.get("inspect", 0)
     if "--inspect" in written.words:
         count = "".join(written.words[written.words.index("--inspect") + 1 :][:1])
@@ -162,7 +162,7 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
     from trl import ModelConfig, SFTConfig, TrlParser
 
     class Parser(TrlParser):
-        def error(self, message: str) -> NoReturn:  # the usage of 200 options would hide it
+        def error(self, message: str) -> NoReturn:  # the parser's usage of 200 options would hide it
             raise ValueError(f"{message} (see livecc train --help)")
 
     options = (LiveCCArguments, SFTConfig, ModelConfig)
@@ -171,7 +171,7 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
     parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
     parser.set_defaults_with_config(**written.values)
     words = ["--help" if word == ALL_OPTIONS else word for word in written.words]
-    _, rest = parser.parse_known_args(words)  # what is unknown is said before values are looked at
+    _, rest = parser.parse_known_args(words)  # unknown options are reported before values are checked
     known = {item.name for cls in options for item in fields(cls)}
     unknown = [key for key in written.values if key not in known]
     unknown += [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
@@ -181,16 +181,16 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
         raise ValueError(f"unknown {'option' if len(unknown) == 1 else 'options'} {', '.join(unknown)}{hint}")
     if rest:
         raise ValueError(f"{rest[0]!r} belongs to no option: options are written key=value, a recipe --config FILE")
-    return _made(parser, words)
+    return _parse_words(parser, words)
 
 
-def _made(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
-    """Return the options' dataclasses, which check their values as they are made.
+def _parse_words(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
+    """Parse the words into the options' dataclasses, which check their values.
 
     Raises:
-        ValueError: if a value does not fit, also this machine.
+        ValueError: if a value does not fit, or does not fit this machine.
     """
-    with warnings.catch_warnings():  # of options that transformers renames, which nobody has set
+    with warnings.catch_warnings():  # on renamed options of transformers that nobody set
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         try:
             ours, training, model = parser.parse_args_into_dataclasses(words, look_for_args_file=False)
@@ -199,6 +199,6 @@ def _made(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFT
             if "bf16" not in str(error) or "use_cpu" not in str(error):
                 raise
             raise ValueError(
-                "bf16=true needs a GPU that knows bfloat16, and there is none here: use_cpu=true bf16=false trains on "
+                "bf16=true needs a GPU with bfloat16, and there is none here: use_cpu=true bf16=false trains on "
                 "the CPU; inspect=4 needs no GPU"
             ) from error

@@ -1,4 +1,4 @@
-"""A training recipe as it is written: a YAML file of options, and what the command line puts over it."""
+"""Reads a training recipe as written: a YAML file of options, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from livecc_hf.utils.text import one_line
 
 @dataclass(frozen=True)
 class WrittenRecipe:
-    """What was written, before it is read as options.
+    """A recipe as written, before its options are parsed.
 
     Attributes:
         values: of the YAML file.
         words: of the command line, as `--key value`.
-        name: of the YAML file, such as `recipes/livecc-7b/sft.yaml` or `mine.yaml`; `None` where there is no file.
+        name: of the YAML file, such as `recipes/livecc-7b/sft.yaml` or `mine.yaml`; `None` if there is no file.
     """
 
     values: dict[str, Any]
@@ -27,12 +27,12 @@ class WrittenRecipe:
 
     @property
     def names(self) -> set[str]:
-        """The options that are given, whatever their value."""
+        """The names of all options that are given."""
         flags = {word.removeprefix("--").partition("=")[0] for word in self.words if word.startswith("--")}
         return set(self.values) | {flag.replace("-", "_").removeprefix("no_") for flag in flags}
 
     def without(self, names: Sequence[str]) -> WrittenRecipe:
-        """Return it as if these options were not given."""
+        """Return the recipe without these options."""
         kept: list[str] = []
         is_kept = True
         for word in self.words:
@@ -44,13 +44,13 @@ class WrittenRecipe:
 
 
 def read_written(argv: Sequence[str]) -> WrittenRecipe:
-    """Read `--config FILE` and what is written after it, as `key=value` or `--key value`.
+    """Read `--config FILE` and overrides, `key=value` or `--key value`.
 
-    The file's `env`, if it has one, goes into the environment, as in TRL's own scripts.
+    The file's `env`, if it has one, is put into the environment, as in TRL's own scripts.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no YAML mapping of plain values.
+        ValueError: if it is not a YAML mapping of plain values.
     """
     words: list[str] = []
     for item in argv:
@@ -76,7 +76,7 @@ def read_written(argv: Sequence[str]) -> WrittenRecipe:
 
 
 def _name(path: Path) -> str:
-    """Return what a recipe is called: with its folders where they are the project's, for a card tells nobody's."""
+    """Return a recipe's name: with its folders if it is the project's, but never with a user's folders, for cards."""
     parts = path.expanduser().absolute().parts
     return "/".join(parts[parts.index("recipes") :]) if parts.count("recipes") == 1 else path.name
 
@@ -86,14 +86,14 @@ def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds something else than a mapping of names to plain values.
+        ValueError: if it holds something other than a mapping of names to plain values.
     """
     import yaml
 
     text = Path(path).expanduser().read_bytes()
     try:
         values = yaml.safe_load(text)
-    # A tag that is unknown, a value that its tag does not fit, bytes that are no text, lists in lists in lists.
+    # Unknown tags, values that do not fit their tag, bytes that are not text, lists nested too deeply.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML of plain values: {_with_line(error)}") from error
     if not isinstance(values, dict):
@@ -104,7 +104,7 @@ def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _with_line(error: Exception) -> str:
-    """Return what a YAML parser complains about, and where."""
+    """Return the message of a YAML parser, with line and column."""
     mark, problem = (getattr(error, name, None) for name in ("problem_mark", "problem"))
     if mark is None:
         return one_line(error, 200)

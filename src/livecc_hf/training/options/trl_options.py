@@ -1,4 +1,4 @@
-"""Options of TRL and transformers that commentary leaves nothing to do for: refused, or said once."""
+"""Checks options of TRL and transformers that do not apply to commentary: they are refused, or reported once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
     from .arguments import LiveCCArguments
 
-# Options that ask for what is not to be had: their values that are fine, and why others are not.
+# Options that are refused: the accepted values, and the reason against others.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "completion_only_loss": ((None, True), "the loss is that of answers, always"),
+    "completion_only_loss": ((None, True), "the loss is always on answers only"),
     "truncation_mode": (("keep_start",), "clips lose turns at their end"),
     "chat_template_path": ((None,), "the model's grammar is its own chat template"),
     "eos_token": ((None,), "the model's grammar says what ends a message"),
     "pad_token": ((None,), "the processor's is used"),
     "model_init_kwargs": ((None,), "the model's options have names of their own, such as dtype"),
     "router_aux_loss_coef": ((None, 0.0), "the model has no experts"),
-    "label_smoothing_factor": ((0.0,), "it needs the logits of every token, which are never made"),
+    "label_smoothing_factor": ((0.0,), "it needs the logits of every token, which are not computed"),
     "label_names": ((None,), "the labels are the answers' tokens"),
     "length_column_name": (("length",), "tokens are counted by this package"),
 }
-# Options that change nothing: their values that say what happens anyway, and what does happen.
+# Options without effect: the values that describe what happens anyway, and what that is.
 IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "trust_remote_code": ((False,), "the model's code is this package's"),
     "dataset_text_field": ((), "data says where the words are"),
@@ -35,8 +35,8 @@ IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_packing": ((False,), "held-out samples are not packed"),
     "remove_unused_columns": ((False,), "no column is removed"),
     "use_cache": ((False,), "training keeps no cache"),
-    "do_train": ((True,), "training is all it does"),
-    "do_predict": ((False,), "training is all it does"),
+    "do_train": ((True,), "this command only trains"),
+    "do_predict": ((False,), "this command only trains"),
     "prediction_loss_only": ((True,), "only the loss of held-out data is measured"),
     "include_for_metrics": (([],), "only the loss of held-out data is measured"),
     "batch_eval_metrics": ((False,), "only the loss of held-out data is measured"),
@@ -46,7 +46,7 @@ IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "bf16_full_eval": ((False,), "held-out data is measured in the precision of training"),
     "fp16_full_eval": ((False,), "held-out data is measured in the precision of training"),
 }
-# Options that need another one.
+# Options that have an effect only with another one.
 _OF_LORA = (
     *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
     *("lora_task_type", "use_rslora", "use_dora"),
@@ -58,16 +58,16 @@ _OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_
 def check_trl_options(
     ours: LiveCCArguments, training: SFTConfig, model: ModelConfig, given: Collection[str]
 ) -> list[str]:
-    """Refuse what cannot be had, and return a line about what has no effect, if anything has none.
+    """Refuse options that do not apply, and return a line about options without effect, if there are any.
 
     Args:
         ours: options of this package.
         training: TRL's options, as they were given.
         model: TRL's options of the model.
-        given: names of the options that the recipe or the command line gives.
+        given: names of the options in the recipe or on the command line.
 
     Raises:
-        ValueError: naming every option that asks for what cannot be had.
+        ValueError: naming every option that is refused.
     """
     wrong = [
         f"{name}={getattr(training, name)!r} ({why})"
@@ -75,7 +75,7 @@ def check_trl_options(
         if not _is_one_of(getattr(training, name), fine)
     ]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)}: not to be had in the training of commentary, remove it")
+        raise ValueError(f"{', '.join(wrong)}: not available when training on commentary, remove it")
     idle = [
         f"{name} ({why})"
         for name, (fine, why) in IDLE.items()

@@ -1,1 +1,1 @@
-"""What a run writes: checkpoints and their identity, cards, pushes."""
+"""Writes the results of a run: checkpoints and their identity, cards, pushes."""

@@ -1,4 +1,4 @@
-"""Which checkpoints are whole, and whether one belongs to the run that wants to go on from it."""
+"""Checks whether a checkpoint is whole, and whether it belongs to the run that resumes from it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class RunState:
-    """Written last into a checkpoint: where it is, the checkpoint is whole.
+    """The state of a run. It is the last file written into a checkpoint, so that its presence marks a whole one.
 
     Attributes:
         step: optimizer steps done.
         fingerprint: of the training data and its order.
-        global_batch: rows a step takes over all processes.
+        global_batch: rows of a step, over all processes.
         n_tokens: tokens trained on.
-        resumable: whether optimizer and random state are in it, too.
+        resumable: whether the checkpoint also holds the optimizer and the random state.
         skipped: counts of samples seen and skipped.
         fixed, free: options of the run; see `RunIdentity`.
-        files: sizes in bytes of what a resumed run reads, by name.
+        files: sizes in bytes, by name, of the files that a resumed run reads.
     """
 
     step: int
@@ -67,10 +67,10 @@ class RunState:
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
-    """Mark a checkpoint as whole, once all of it is on the disk.
+    """Wait until a checkpoint is on the disk, then mark it as whole.
 
     Raises:
-        OSError: if the disk is full, which some file systems say only now.
+        OSError: if the disk is full, which some file systems report only now.
     """
     checkpoint = Path(checkpoint)
     sizes = {}
@@ -97,38 +97,38 @@ def read_run_state(checkpoint: str | Path) -> RunState | None:
 
 
 class DamagedCheckpointError(ValueError):
-    """A file of a checkpoint is not what was written.
+    """A file of a checkpoint is damaged.
 
     Args:
-        file: which.
-        what: what is wrong with it.
+        file: the file.
+        what: the damage.
     """
 
     def __init__(self, file: str | Path, what: str):
         file = Path(file)
         super().__init__(
-            f"{file} is damaged ({what}): delete {file.parent}, then --resume goes on from the checkpoint before, or "
-            "starts again where there is none"
+            f"{file} is damaged ({what}): delete {file.parent}, then --resume continues from the checkpoint before it, "
+            "or starts over if there is none"
         )
 
 
 def check_files(checkpoint: str | Path, state: RunState | None) -> None:
-    """Refuse a checkpoint whose files are not those that were written, as far as their names and sizes tell.
+    """Check that the files of a checkpoint have the recorded sizes.
 
     Args:
         checkpoint: its folder.
-        state: what was written last into it; `None` for one that is not ours.
+        state: its run state; `None` for a checkpoint of another program.
 
     Raises:
-        DamagedCheckpointError: for the first such file.
+        DamagedCheckpointError: for the first file that is missing or has another size.
     """
     checkpoint = Path(checkpoint)
     for name, size in (state.files if state is not None else {}).items():
         file = checkpoint / name
         if not file.is_file():
-            raise DamagedCheckpointError(file, "it is gone")
+            raise DamagedCheckpointError(file, "it is missing")
         if (found := file.stat().st_size) != size:
-            raise DamagedCheckpointError(file, f"it has {found} bytes, and {size} were written")
+            raise DamagedCheckpointError(file, f"it has {found} bytes, but {size} were written")
     file = checkpoint / _TRAINER_STATE
     try:
         json.loads(file.read_bytes())
@@ -137,19 +137,19 @@ def check_files(checkpoint: str | Path, state: RunState | None) -> None:
 
 
 @contextlib.contextmanager
-def explained_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
-    """Turn what libraries raise for files they cannot read into one error that says what to do.
+def explain_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
+    """Turn the errors of libraries on damaged files into one that says what to do.
 
     Args:
         checkpoint: its folder.
         patterns: names of the files that the wrapped code reads.
 
     Raises:
-        DamagedCheckpointError: where the wrapped code failed and one of the files is damaged.
+        DamagedCheckpointError: if the wrapped code fails and one of the files is damaged.
     """
     try:
         yield
-    except Exception as error:  # there are as many kinds as formats
+    except Exception as error:  # each format has its own kinds of error
         for file in (file for pattern in patterns for file in sorted(Path(checkpoint).glob(pattern))):
             if damage := _damage_of(file):
                 raise DamagedCheckpointError(file, damage) from error
@@ -157,7 +157,7 @@ def explained_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
 
 
 def _damage_of(file: Path) -> str | None:
-    """Return what is wrong with a file of tensors; `None` if nothing is."""
+    """Return the damage of a file of tensors; `None` if there is none."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -178,31 +178,31 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end and can be resumed.
+    """Return the newest whole checkpoint from which the run can be resumed.
 
     Raises:
-        ValueError: if the run has checkpoints and none of them holds more than the model.
+        ValueError: if the run has whole checkpoints, but they hold the model only.
     """
     states = {path: read_run_state(path) for path in reversed(list_checkpoints(output_dir))}
     found = next((path for path, state in states.items() if state is not None and state.resumable), None)
     if found is None and any(states.values()):
         raise ValueError(
-            f"the checkpoints in {output_dir} hold the model only (save_only_model): a run cannot go on from them; "
+            f"the checkpoints in {output_dir} hold the model only (save_only_model), so the run cannot be resumed: "
             "start a new one with model_name_or_path set to the newest"
         )
     return found
 
 
 def remove_partial(output_dir: str | Path) -> None:
-    """Delete checkpoints that a killed process left half written; what is whole but not ours is left alone."""
+    """Delete partial checkpoints of a killed process; whole ones of other programs stay."""
     for path in list_checkpoints(output_dir):
         if read_run_state(path) is None and not _has_trainer_state(path):
-            logger.warning("%s was not written to its end: deleted", path)
+            logger.warning("deleted %s, which is incomplete", path)
             shutil.rmtree(path)
 
 
 def _has_trainer_state(checkpoint: Path) -> bool:
-    """Return whether the last file that a trainer writes into a checkpoint is there."""
+    """Return whether a checkpoint has the file that a trainer writes last."""
     try:
         json.loads((checkpoint / _TRAINER_STATE).read_bytes())
     except (OSError, ValueError):
@@ -211,10 +211,10 @@ def _has_trainer_state(checkpoint: Path) -> bool:
 
 
 def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentity, global_batch: int) -> None:
-    """Refuse to go on with other data or another batch: it would not be the same run. Says what else has changed.
+    """Check that a checkpoint is of the same run: same data, order, batch and fixed options. Log other changes.
 
     Raises:
-        ValueError: naming what has changed: options, the data, their order or the global batch.
+        ValueError: naming what differs.
     """
     changed = name_changes(state.fixed, identity.fixed) if state.fixed else []
     if changed:
@@ -233,5 +233,5 @@ def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentit
             f"{checkpoint} was trained with {state.global_batch} rows a step, this run has {global_batch}: adjust "
             "per_device_train_batch_size, gradient_accumulation_steps or the number of processes to the same product"
         )
-    if state.free and (told := name_changes(state.free, identity.free)):
-        logger.warning("changed since %s, and from now on as given: %s", Path(checkpoint).name, "; ".join(told))
+    if state.free and (notes := name_changes(state.free, identity.free)):
+        logger.warning("changed since %s, applied from now on: %s", Path(checkpoint).name, "; ".join(notes))

@@ -1,4 +1,4 @@
-"""What is put beside the weights that a run saves: a card with the run's facts, and an adapter's other files."""
+"""Completes the folders that a run saves: a card with the run's facts, and the other files of an adapter."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PACKAGES = ("livecc-hf", "transformers", "torch", "trl", "peft")
 
 
 class AdapterFinisher:
-    """Puts beside an adapter what makes its folder a model: config with the position scheme, processor, code, card.
+    """Adds the other files to an adapter's folder: config with the position scheme, processor, code, card.
 
     Attributes:
-        trainer: what the card's facts of the run are read from; without it they are those of the recipe alone.
+        trainer: gives the card the facts of the run; without it, the card has those of the recipe only.
     """
 
     def __init__(self, config: LiveCCConfig, processor: StreamingProcessor, recipe: Recipe):
@@ -43,6 +43,7 @@ class AdapterFinisher:
         self.trainer: LiveCCTrainer | None = None
 
     def __call__(self, folder: str | Path) -> None:
+        """Complete a folder with saved weights."""
         base = self.model.model_name_or_path
         save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision, **self.about())
 
@@ -55,9 +56,10 @@ class AdapterFinisher:
 
 
 class ModelFinisher(AdapterFinisher):
-    """Puts a card beside a fully trained model; of one that is there, only the facts of the run are written again."""
+    """Adds a card to the folder of a fully trained model, or updates the run's facts in a card that exists."""
 
     def __call__(self, folder: str | Path) -> None:
+        """Complete a folder with saved weights."""
         if (Path(folder) / CARD_FILE).exists():
             update_training(folder, self.about()["training"])
             return
@@ -89,7 +91,7 @@ def hub_datasets(recipe: Recipe) -> list[str]:
 
 
 def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
-    """Return what a recipe says of its run, without this machine's folders."""
+    """Return the facts of a run that its recipe gives, without this machine's folders."""
     training, model = recipe.training, recipe.model
     of_hub = hub_datasets(recipe)
     data = []
@@ -114,7 +116,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
 
 
 def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
-    """Return what a run itself shows: how far it came, what it measured last, on what it ran."""
+    """Return the facts that a run itself gives: its steps, its last measures, its hardware and versions."""
     import torch
 
     state, facts = trainer.state, {}

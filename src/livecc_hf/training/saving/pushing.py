@@ -1,4 +1,4 @@
-"""What a run sends to the Hub: its checkpoints while it goes on, and its model at the end."""
+"""Pushes a run to the Hub: its checkpoints during the training, and its model at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from livecc_hf.checkpoints.merge import merge_adapter
 from livecc_hf.publishing.cards import license_of
 from livecc_hf.publishing.checks import Checked, check_folder
-from livecc_hf.publishing.hub import PushError, Target, check_token, explained_failures, prepare_repository, upload
+from livecc_hf.publishing.hub import PushError, Target, check_token, explain_failures, prepare_repository, upload
 from livecc_hf.publishing.push import Pushed, PushOptions, send
 from livecc_hf.utils.text import one_line
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 MERGED = "merged"  # folder of the merged model, in output_dir
 _STAGED = ".push-"
-_WHOLE_CHECKPOINTS = ("checkpoint", "all_checkpoints")  # of `hub_strategy`: with optimizer, to go on from
+_WHOLE_CHECKPOINTS = ("checkpoint", "all_checkpoints")  # of `hub_strategy`: push the optimizer too
 
 
 def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
-    """Refuse options of a push that would fail, or do nothing, after the training.
+    """Check the options of a push, so that it does not fail, or do nothing, after the training.
 
     Raises:
-        ValueError: for the first such option.
+        ValueError: for the first option that would.
     """
     given = [name for name in ("hub_base_id", "hub_license", "hub_merged") if getattr(ours, name)]
     if not training.push_to_hub:
@@ -53,12 +53,12 @@ def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelCo
 
 @dataclass
 class RunPush:
-    """Sends a run's folders to the Hub.
+    """Pushes a run's folders to the Hub.
 
     Args:
         ours: options of this package.
         training: TRL's options, with `hub_model_id`, `hub_private_repo` (default here: private) and the others.
-        model: the model that the run starts from.
+        model: TRL's options of the model.
     """
 
     ours: LiveCCArguments
@@ -78,7 +78,7 @@ class RunPush:
         return self._target
 
     def prepare(self) -> str:
-        """Find or make the repository, before anything is trained; return its name.
+        """Find or create the repository, before the training; return its name.
 
         Raises:
             PushError, ConnectionError: if it cannot be pushed to.
@@ -94,7 +94,7 @@ class RunPush:
                 "as hub_license=apache-2.0"
             )
         check_token(api)
-        with explained_failures(api, Target(f"me/{name}" if "/" not in name else name)):
+        with explain_failures(api, Target(f"me/{name}" if "/" not in name else name)):
             if "/" not in name:
                 name = f"{api.whoami()['name']}/{name}"
             public = options.hub_private_repo is False
@@ -104,9 +104,9 @@ class RunPush:
         return name
 
     def push_checkpoint(self, checkpoint: str | Path, step: int) -> list[Future]:
-        """Begin to send a checkpoint; the run goes on meanwhile, and may delete it.
+        """Start to push a checkpoint in the background; meanwhile the run may delete it.
 
-        A push that fails is a warning: the next one sends what this one did not.
+        A push that fails is only a warning: the next one sends the files again.
         """
         if self.training.hub_strategy == "end" or self.ours.hub_merged:
             return []
@@ -124,7 +124,7 @@ class RunPush:
         return jobs
 
     def push_result(self, folder: str | Path, message: str) -> Pushed:
-        """Send a finished run's folder, or with `hub_merged` the model merged from it, and verify what arrived.
+        """Push a finished run's folder, or with `hub_merged` the merged model, and verify the upload.
 
         Raises:
             PushError, ConnectionError, DiskFullError: saying how to push the folder without training again.
@@ -145,7 +145,7 @@ class RunPush:
     def _merge(self, folder: Path) -> Path:
         out = folder / MERGED
         if (out / "config.json").is_file():
-            shutil.rmtree(out)  # of an earlier end of this run
+            shutil.rmtree(out)  # of an earlier push of this run
         return merge_adapter(folder, out)
 
     def _send_staged(self, plan: Checked, message: str) -> None:
@@ -162,7 +162,7 @@ class RunPush:
 
         api = HfApi(token=self.training.hub_token)
         try:
-            with explained_failures(api, self.target):
+            with explain_failures(api, self.target):
                 upload(api, self.target, folder, ["*"], message=f"{message}, checkpoint", path_in_repo=name)
         except (OSError, ValueError) as error:
             logger.warning("%s was not pushed as %s: %s", message.lower(), name, one_line(error))
@@ -171,7 +171,7 @@ class RunPush:
 
 
 def _link(source: str, place: str) -> str:
-    """Put a file into a second place, without a copy where the file system can."""
+    """Link a file to a second place, or copy it if the file system cannot link."""
     try:
         os.link(source, place)
     except OSError:

@@ -1,4 +1,4 @@
-"""What makes a run that run: what has to stay for `--resume`, and what may change and is said."""
+"""The identity of a run: the options that must stay the same for `--resume`, and those that may change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LIMITS = ("keep_trailing_silence", "use_context", "min_pixels", "max_pixels", "max_frames")
 _TRAINED = ("position_scheme", "train_parts", "optimizer")
-# Kept in the optimizer's state and read from there: another value would change nothing.
+# Restored from the optimizer's state, so that another value would have no effect.
 _IN_OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 _FREE = (
     *("num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm"),
@@ -25,11 +25,11 @@ _FREE = (
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a checkpoint keeps of its run's options.
+    """The options of a run as a checkpoint keeps them.
 
     Attributes:
         fingerprint: of everything that decides which samples come when, and what they train.
-        fixed: the options behind it, by name, and what is kept in the optimizer's state.
+        fixed: the options behind the fingerprint, by name, and those kept in the optimizer's state.
         free: options that may change from one start to the next.
     """
 
@@ -44,7 +44,7 @@ def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentit
     Args:
         recipe: its options.
         train: its training samples.
-        n_rows: the rows that they make.
+        n_rows: number of rows that they make.
     """
     ours, training, model = recipe.ours, recipe.training, recipe.model
     lora = {name: value for name, value in vars(model).items() if "lora" in name or name == "use_peft"}
@@ -75,7 +75,7 @@ def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentit
 
 
 def name_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs, as `held_out 8 -> 4`; what a mapping lacks is said to be `not given`."""
+    """Return the differences, such as `held_out 8 -> 4`; a missing value is shown as `not given`."""
     names = [*before, *(name for name in now if name not in before)]
     return [
         f"{name} {_shown(before, name)} -> {_shown(now, name)}"
@@ -89,5 +89,5 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as they are read back from a checkpoint; options that are enumerations are their words."""
+    """Return values as they are read back from JSON, with enumerations as their values."""
     return json.loads(json.dumps(values, default=lambda value: str(getattr(value, "value", value))))

@@ -1,4 +1,4 @@
-"""The charts of a report: the funnel, and the numbers that thresholds cut."""
+"""The charts of a report: the funnel, and the distributions of the numbers that have a threshold."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _KEPT_COLOUR, _DROPPED_COLOUR, _LINE_COLOUR = "#2f6f9f", "#d9822b", "#b00020"
 
 @dataclass
 class Distribution:
-    """A number that thresholds cut, over what was kept and what was dropped for it.
+    """The distribution of a number that has a threshold, over kept rows and over rows dropped for it.
 
     Attributes:
-        name: of the number; where clips have a column for it, that column's.
-        title: with the unit.
+        name: of the number, and of its column if clips have one.
+        title: of the chart, with the unit.
         column: a function from clips to the number, float64 (rows,), NaN where there is none.
-        reasons: the dropped rows whose `value` is this number: stage, and reason or `None` for all of them.
-        thresholds: names of the stages' thresholds that cut it.
-        span: range that is drawn; numbers outside count in the first and last bin.
+        reasons: the dropped rows whose `value` is this number: stage, and reason or `None` for all reasons.
+        thresholds: names of the thresholds, as `stage.threshold`.
+        span: drawn range; numbers outside count in the first and last bin.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Distribution:
     dropped: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def count(self, values: np.ndarray) -> np.ndarray:
-        """Return how many numbers fall into each bin."""
+        """Return the histogram of numbers over the bins."""
         values = values[np.isfinite(values)]
         return np.histogram(np.clip(values, *self.span), BINS, self.span)[0]
 
     def is_cut_by(self, stage: str, reason: str | None = None) -> bool:
-        """Return whether a stage, and one of its reasons, drop rows for this number."""
+        """Return whether a stage, for this reason if one is given, drops rows by this number."""
         return any(name == stage and reason in (None, cause or reason) for name, cause in self.reasons)
 
     @property
@@ -60,7 +60,7 @@ class Distribution:
 
 
 def make_distributions() -> list[Distribution]:
-    """Return the numbers that the package's thresholds cut."""
+    """Return empty distributions of all numbers that have a threshold in the package's stages."""
 
     def of_clips(*reasons: str) -> list[tuple[str, str | None]]:
         return [(stage, reason) for stage in _CLIP_STAGES for reason in reasons]
@@ -86,7 +86,7 @@ def make_distributions() -> list[Distribution]:
 
 
 def _of_stage(stage: str, name: str, title: str, span: tuple[float, float]) -> Distribution:
-    """Return the number that a stage finds, and cuts whatever its reason is called."""
+    """Return the distribution of a number that a stage fills in and drops rows by, for any reason."""
     return Distribution(name, title, _column(name), [(stage, None)], [f"{stage}.*"], span)
 
 
@@ -110,7 +110,7 @@ def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], sta
 
 
 def thresholds_of(item: Distribution, stages: Sequence[Stage]) -> list[tuple[str, float]]:
-    """Return the thresholds of this run that cut a number."""
+    """Return the names and values of a number's thresholds in this run."""
     found = []
     for stage in stages:
         for name in getattr(stage, "__dataclass_fields__", {}):
@@ -118,7 +118,7 @@ def thresholds_of(item: Distribution, stages: Sequence[Stage]) -> list[tuple[str
             is_limit = name.startswith(("min_", "max_")) or name == "threshold"
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             is_named = f"{stage.name}.{name}" in item.thresholds
-            # Limits of tokens or rows lie far outside of what is drawn.
+            # Limits of tokens or rows are far outside the drawn range.
             is_any = f"{stage.name}.*" in item.thresholds and is_limit and is_number
             if is_number and (is_named or (is_any and item.span[0] <= value <= item.span[1])):
                 found.append((name, float(value)))
@@ -138,7 +138,7 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     for place, before, after in zip(places.tolist(), given, left, strict=True):
         number = f"{after:,.0f}" if what == "items" or after >= 100 else f"{after:.2f}"
         if what == "hours" and not after and stats[place].items_out:
-            number = "unknown"  # the input does not say how long its videos are
+            number = "unknown"  # the input does not give the lengths of its videos
         share = f"  {after / before:.0%}" if 0 < after <= before else ""
         if place == cut:
             share = f" clips of {before:,} videos"
@@ -158,7 +158,7 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
 
 
 def _cutting_stage(stats: Sequence[StageStats]) -> int | None:
-    """Return which stage cut videos into clips; `None` where it cannot be told."""
+    """Return the index of the stage that cut videos into clips; `None` if the statistics do not show it."""
     names = [item.name for item in stats]
     return next((names.index(stage) for stage in _CLIP_STAGES if stage in names), None)
 
@@ -168,7 +168,7 @@ def _draw_distribution(axes: Axes, item: Distribution, thresholds: Sequence[tupl
 
     edges = np.linspace(*item.span, BINS + 1)
     width = edges[1] - edges[0]
-    # Where a stage runs before the clips are cut, they may not have its number.
+    # If a stage runs before clips are cut, the clips may lack its number.
     kept = f"kept {item.kept.sum():,}" if item.kept.any() else "kept: not measured"
     axes.bar(edges[:-1], item.kept, width, align="edge", color=_KEPT_COLOUR, label=kept)
     dropped = f"dropped by it {item.dropped.sum():,}"

@@ -1,4 +1,4 @@
-"""Pieces of a page."""
+"""Formats values as HTML for the report."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 
 def text(value: Any) -> str:
-    """Return a value as text that cannot be taken for markup."""
+    """Return a value as escaped text."""
     return html.escape(str(value))
 
 
 def code(value: str) -> str:
-    """Return a text whose names stand between backticks."""
+    """Return an escaped text, with names between backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def anchor(*names: str) -> str:
-    """Return the name of a place on the page."""
+    """Return the id of an element on the page, for links to it."""
     return text("-".join(names).replace(" ", "_"))
 
 
@@ -33,14 +33,14 @@ def clock(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as a person reads it."""
+    """Return a number in a readable form."""
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def plain_value(value: Any) -> str:
-    """Return a value as a recipe would have it."""
+    """Return a value as it is written in a recipe."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple | list):
@@ -49,7 +49,7 @@ def plain_value(value: Any) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Return a table of cells that are HTML; the columns in `numbers` are set to the right."""
+    """Return a table whose cells are HTML; the columns in `numbers` are right-aligned."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="number"' if column in numbers else "" for column in range(len(cells))]

@@ -1,4 +1,4 @@
-"""How much a report shows."""
+"""The options of a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How much a report shows: its size follows from that, about 5 kB a picture of 192 pixels."""
+    """How much a report shows. It takes about 5 kB for each picture of 192 pixels."""
 
     samples: int = field(default=6, metadata={"help": "Dropped items shown for each reason of a stage."})
     kept_samples: int = field(default=12, metadata={"help": "Kept clips, or videos, shown."})

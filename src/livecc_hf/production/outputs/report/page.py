@@ -1,4 +1,4 @@
-"""The page of a report: an overview, a screen for each stage, and what is left."""
+"""The page of a report: an overview, a section for each stage, and samples of what was kept."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .strips import measures_of, show_sample
 
 @dataclass(frozen=True)
 class Findings:
-    """What a report shows of a run's rows.
+    """Counts and samples of a run's rows.
 
     Attributes:
-        distributions: of the numbers that thresholds cut.
-        kept: samples of what is left.
-        reasons: how many rows each stage dropped for each reason.
-        dropped: samples of these.
+        distributions: of the numbers that have a threshold.
+        kept: samples of kept rows.
+        reasons: number of rows dropped, by stage and reason.
+        dropped: samples of dropped rows, by stage and reason.
     """
 
     distributions: Sequence[Distribution]
@@ -52,12 +52,12 @@ def make_page(
         folder: of the page.
         stats: of each stage.
         stages: for their thresholds.
-        found: what is shown.
+        found: counts and samples.
         photographer: makes the pictures.
     """
     name = text(folder.absolute().name)
     writer = _Writer(folder, stages, found, photographer)
-    # What the stages could not know of, such as rows of the input, stands where it happened.
+    # Rows dropped by the input or by the dataset have a section too, before or after the stages.
     names = [item.name for item in stats]
     names += [stage for stage in dict.fromkeys(stage for stage, _ in found.reasons) if stage not in names]
     by_name = {stage.name: stage for stage in stages}
@@ -111,7 +111,7 @@ class _Writer:
         ]
 
     def stage(self, name: str, stage: Stage | None, stats: StageStats | None) -> str:
-        """Return the section of a stage, which fits a screen until its samples are opened."""
+        """Return the section of a stage, which fits on a screen while its samples are folded."""
         doc = (type(stage).__doc__ or "").strip().split("\n")[0] if stage is not None else ""
         counts = f"{stats.items_in:,} in, {stats.items_out:,} kept" if stats is not None else ""
         facts = f'<p class="soft">{code(doc)}</p>' if doc else ""
@@ -133,14 +133,14 @@ class _Writer:
             value = {cut[0][0]: sample.others.get("value")} if cut else {}
             shown.append(self.sample(sample, value))
         count = self.found.reasons[stage, reason]
-        # The place is inside, so that a link to it opens it.
+        # The id is inside the folded part, so that a link to it unfolds it.
         return (
             f"<details><summary>Dropped by {text(stage)}: {text(reason)} <b>{count:,}</b></summary>"
             f'<div id="{anchor(stage, reason)}">{"".join(shown)}</div></details>'
         )
 
     def sample(self, sample: ReportSample, values: Mapping[str, object]) -> str:
-        """Return a sample with its pictures, and those of the numbers that can be drawn."""
+        """Return a sample with its pictures, and with a bar for each number that has a distribution."""
         measures = measures_of(values, self._items)
         if measures and "value" in sample.others:
             sample = replace(sample, others={key: said for key, said in sample.others.items() if key != "value"})
@@ -148,7 +148,7 @@ class _Writer:
 
 
 def _thresholds(stage: Stage) -> str:
-    """Return the options of a stage as a person sets them; those that differ from the default stand out."""
+    """Return the options of a stage, with those that differ from the default set off."""
     if not is_dataclass(stage):
         return ""
     chosen: list[str] = []
@@ -176,7 +176,7 @@ def _thresholds(stage: Stage) -> str:
 
 
 def _histogram(item: Distribution, thresholds: Mapping[str, float]) -> str:
-    """Return how often each size of a number was kept and dropped, with lines where thresholds cut it."""
+    """Return the histograms of kept and dropped rows over a number, with lines at its thresholds."""
     most = max(int((item.kept + item.dropped).max()), 1)
     bars = {"kept": "", "dropped": ""}
     for place, (kept, dropped) in enumerate(zip(item.kept, item.dropped, strict=True)):

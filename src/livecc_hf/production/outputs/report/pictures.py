@@ -1,6 +1,6 @@
-"""Small pictures of the samples, decoded from the videos that are at hand.
+"""Makes small pictures of the samples from their videos, where these exist on this machine.
 
-A video that a stage dropped may be one over which a decoder dies or hangs, so that another process reads them.
+A separate process decodes them, since a decoder may crash or hang on a video, which may be why a stage dropped it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Picture:
     """A picture of a video.
 
     Attributes:
-        time_s: from what a player shows as 0:00.
-        source: a `data:` address; `None`: the video has no picture there.
+        time_s: seconds from what a player shows as 0:00.
+        source: a `data:` URL; `None`: the video has no picture at that time.
         size_px: width and height.
     """
 
@@ -45,12 +45,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """The pictures of a sample, one of each of as many equal parts of its time.
+    """The pictures of a sample: its time is divided into equal parts, with a picture from each.
 
     Attributes:
-        start_s, end_s: what it spans; `end_s` is `None` where the length of a video is not known.
-        pictures: in order; empty where there are none.
-        fault: why.
+        start_s, end_s: time span; `end_s` is `None` if the length of the video is unknown.
+        pictures: in order; empty if there are none.
+        fault: why there are none.
     """
 
     start_s: float
@@ -60,7 +60,7 @@ class Strip:
 
 
 def choose_times(start_s: float, end_s: float, n: int, wanted_s: Sequence[float] = ()) -> list[float]:
-    """Return a time in each of `n` equal parts: the one of `wanted_s` next to its middle, or its middle."""
+    """Return a time in each of `n` equal parts of a span: its middle, or the time of `wanted_s` nearest to that."""
     step_s = (end_s - start_s) / n
     times = []
     for number in range(n):
@@ -72,26 +72,26 @@ def choose_times(start_s: float, end_s: float, n: int, wanted_s: Sequence[float]
 
 
 def find_file(video: str) -> Path | None:
-    """Return the file of a video; `None`: it is not at hand."""
+    """Return the file of a video; `None`: it is not on this machine."""
     if not video or ("://" in video and not video.startswith("file://")):
         return None
     try:
         path = local_path(video).expanduser()
         return path if path.is_file() else None
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid file name
         return None
 
 
 def link_to(video: str, folder: Path, start_s: float, end_s: float | None) -> str | None:
-    """Return an address that plays a part of a video.
+    """Return a link that plays a part of a video.
 
     Args:
-        video: as its row names it.
-        folder: of the page; a video near it is named relative to it, so that both can be moved together.
+        video: as in its row.
+        folder: of the page; the link to a video near it is relative, so that both can be moved together.
         start_s, end_s: the part.
 
     Returns:
-        `None` where the video is not at hand, and is no address of the web.
+        The link; `None` if the video is neither on this machine nor an address on the web.
     """
     part = f"#t={start_s:g}" + ("" if end_s is None else f",{end_s:g}")
     if video.startswith(("http://", "https://")):
@@ -108,10 +108,10 @@ def link_to(video: str, folder: Path, start_s: float, end_s: float | None) -> st
 
 
 class Photographer:
-    """Makes the strips of a report, and no more pictures than are wanted. A context manager.
+    """Makes the strips of a report, up to its highest number of pictures. A context manager.
 
     Args:
-        options: how many, and how large.
+        options: number and size of pictures.
     """
 
     def __init__(self, options: ReportOptions):
@@ -134,9 +134,11 @@ class Photographer:
         path = find_file(sample.video)
         if path is None:
             name = sample.video if "://" in sample.video else Path(sample.video).name
-            return _without(none, f"{name or 'its video'} is not at hand")
+            return _without(none, f"{name or 'its video'} is not on this machine")
         if self._left < self.options.frames:
-            return _without(none, f"the report has its {self.options.max_pictures:,} pictures (report.max_pictures)")
+            return _without(
+                none, f"the report has {self.options.max_pictures:,} pictures already (report.max_pictures)"
+            )
         if self._deaths >= _MOST_DEATHS:
             return _without(none, f"{self._deaths} videos ended the process that decodes them")
         faces_s = sorted({face["time_s"] for face in sample.faces})
@@ -152,7 +154,7 @@ class Photographer:
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._worker is None:
             self._worker = Worker()
-        self._worker.run(_load_reader)  # which takes a while, and has no limit
+        self._worker.run(_load_reader)  # without a limit, since imports may take a while
         return self._worker.run(function, *arguments, limit_s=_LIMIT_S)
 
 
@@ -171,10 +173,10 @@ def read_strip(
 
     Args:
         path: of a video.
-        start_s, end_s: what it spans, in seconds from what a player shows as 0:00; without an end to that of the video.
-        wanted_s: times that are taken where there are any.
-        n: how many pictures.
-        side_px: the longer side of a picture; smaller ones are not made larger.
+        start_s, end_s: time span, in seconds from what a player shows as 0:00; no end: to the end of the video.
+        wanted_s: preferred times, see `choose_times`.
+        n: number of pictures.
+        side_px: longer side of a picture; smaller pictures are not enlarged.
     """
     from ....video.reader import probe_video
 
@@ -187,7 +189,7 @@ def read_strip(
             info = probe_video(path)
             end_s = info.duration_s if end_s is None else end_s
             if end_s is None or not end_s > start_s:
-                return Strip(start_s, None, fault=f"{Path(path).name} does not say how long it is")
+                return Strip(start_s, None, fault=f"the length of {Path(path).name} is unknown")
             times_s = choose_times(start_s, end_s, n, wanted_s)
             pictures = [_read_picture(path, time_s, info.clock_start_s, side_px) for time_s in times_s]
     except Exception as error:  # whatever FFmpeg makes of a broken file
@@ -205,7 +207,7 @@ def _read_picture(path: str, time_s: float, origin_s: float, side_px: int) -> Pi
     reader = iter_frames(path, time_s, fps=1, origin_s=origin_s)
     try:
         frame = next(reader).frame
-    except (ValueError, StopIteration):  # damaged there, or past its end
+    except (ValueError, StopIteration):  # damaged at this time, or past the end
         return Picture(time_s, None)
     finally:
         reader.close()

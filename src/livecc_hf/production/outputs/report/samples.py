@@ -1,4 +1,4 @@
-"""The few rows that a report shows."""
+"""Draws the sample rows that a report shows."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _APART = ("id", "video", "start_s", "end_s", "words", "faces", "text", "stage", 
 
 @dataclass(frozen=True)
 class ReportSample:
-    """A clip, or a video.
+    """A clip or video in the report.
 
     Attributes:
         id, video: as in its row.
-        start_s, end_s: of a clip; of a video 0 and its length, `None` where that is not known.
-        is_clip: whether it is one.
-        words: `start_s`, `end_s` and `word` of each, as far as they are known with their times.
-        is_cut: whether more words follow.
-        text: the first words.
-        faces: `time_s`, `score`, `left`, `top`, `right`, `bottom` of each; empty: none are known.
-        others: what else its row says.
+        start_s, end_s: of a clip; of a video 0 and its length, `None` if unknown.
+        is_clip: whether it is a clip, not a video.
+        words: the first words, each with `start_s`, `end_s` and `word`; empty if their times are unknown.
+        is_cut: whether there are more words.
+        text: the first words as text.
+        faces: each with `time_s`, `score`, `left`, `top`, `right`, `bottom`; empty if unknown.
+        others: the other columns of its row.
     """
 
     id: str
@@ -44,11 +44,11 @@ class ReportSample:
 
 
 class Samples:
-    """A few rows, drawn by a hash of their ids: the same ones whatever the order they come in.
+    """A few rows, drawn by a hash of their ids, so that their order does not matter.
 
     Args:
-        size: how many.
-        most_words: that a row carries at most; one with as many has more.
+        size: number of rows.
+        most_words: most words of a row that are kept; a row with that many counts as cut.
     """
 
     def __init__(self, size: int, most_words: int = _MOST_WORDS):
@@ -68,7 +68,7 @@ class Samples:
         self._chosen = sorted(self._chosen, key=lambda item: item[0])[: self.size]
 
     def rows(self) -> list[ReportSample]:
-        """Return what was drawn."""
+        """Return the rows drawn so far."""
         return [sample for _, sample in self._chosen]
 
 

@@ -1,4 +1,4 @@
-"""How a sample looks on the page: its pictures in a row, and below them, on the same clock, what was said."""
+"""Shows a sample on the page: its pictures side by side, and below them, on the same time axis, its words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .samples import ReportSample
 
 _FACE_S = 0.48  # from one score of a face to the next
 _NEAR_S = 0.02  # between a picture and the faces on it
-_LEAST_SCORE = 2.0  # that reaches the edge of a chart, or the greatest that there is
+_LEAST_SCORE = 2.0  # the chart of scores reaches at least this far up and down
 
 
 def show_sample(
@@ -25,10 +25,10 @@ def show_sample(
     """Return a sample as HTML.
 
     Args:
-        sample: what is shown.
+        sample: to show.
         strip: its pictures.
         folder: of the page.
-        measures: numbers of the sample: name, value, the range it is drawn in, and the thresholds that cut it.
+        measures: numbers of the sample: name, value, distribution (for the range), and thresholds.
     """
     end_s = sample.end_s if sample.end_s is not None else strip.end_s
     link = link_to(sample.video, folder, sample.start_s, end_s if sample.is_clip else None)
@@ -53,7 +53,7 @@ def show_sample(
 
 
 def _measure(name: str, value: float, item: Distribution, thresholds: Mapping[str, float]) -> str:
-    """Return a number as a small bar, with lines where the thresholds are."""
+    """Return a number as a small bar, with lines at its thresholds."""
     low, high = item.span
     places = {key: min(max((at - low) / (high - low), 0), 1) * 100 for key, at in thresholds.items()}
     part = min(max((value - low) / (high - low), 0), 1) * 100
@@ -70,7 +70,7 @@ def _timeline(sample: ReportSample, strip: Strip, end_s: float, folder: Path) ->
     n = max(len(strip.pictures), 1)
     if not strip.pictures:
         n = 8
-        row = f'<p class="missing wide">No pictures: {text(strip.fault or "none were asked for")}.</p>'
+        row = f'<p class="missing wide">No pictures: {text(strip.fault or "none were requested")}.</p>'
     else:
         row = "".join(_frame(sample, picture, end_s, folder) for picture in strip.pictures)
     parts = [row]
@@ -83,8 +83,8 @@ def _timeline(sample: ReportSample, strip: Strip, end_s: float, folder: Path) ->
     below = ""
     if sample.faces:
         below = (
-            "<p class='soft'>Bars: each face's score, twice a second where it was looked at; above the line it "
-            "speaks. Boxes are those of that moment.</p>"
+            "<p class='soft'>Bars: the score of each face, twice a second in the windows that were scored; above the "
+            "line the face speaks. Boxes: the faces at the time of the picture.</p>"
         )
     if not sample.words and sample.text:
         below += f'<p class="said">{text(sample.text)}</p>'
@@ -132,7 +132,7 @@ def _speech(sample: ReportSample, end_s: float) -> str:
 
 
 def _scores(sample: ReportSample, end_s: float) -> str:
-    """Return bars up where a face speaks, and down where it does not."""
+    """Return bars that go up where a face speaks, and down where it does not."""
     length_s = end_s - sample.start_s
     most = max(_LEAST_SCORE, *(abs(face["score"]) for face in sample.faces))
     width = max(_FACE_S / length_s * 1000 * 0.9, 1.0)
@@ -151,7 +151,7 @@ def _scores(sample: ReportSample, end_s: float) -> str:
 
 
 def _said(sample: ReportSample, end_s: float, n: int) -> list[str]:
-    """Return the words below each picture: those that begin in its part of the time."""
+    """Return the words below each picture: those that begin in its part of the time span."""
     parts: list[list[str]] = [[] for _ in range(n)]
     for word in sample.words:
         part = int((word["start_s"] - sample.start_s) / (end_s - sample.start_s) * n)
@@ -165,7 +165,7 @@ def _said(sample: ReportSample, end_s: float, n: int) -> list[str]:
 def measures_of(
     values: Mapping[str, Any], items: Sequence[tuple[str, Distribution, Mapping[str, float]]]
 ) -> list[tuple[str, float, Distribution, Mapping[str, float]]]:
-    """Return which of a row's numbers have a range in which they can be drawn."""
+    """Return the numbers of a row that have a distribution, with it and its thresholds."""
     return [
         (name, float(values[name]), item, thresholds)
         for name, item, thresholds in items

@@ -1,6 +1,6 @@
-"""Writes the report of a run: what each stage kept, the numbers its thresholds cut, and what was kept and dropped.
+"""Writes the report of a run: what each stage kept, numbers and thresholds, and samples of kept and dropped rows.
 
-One HTML file that needs nothing else, and the charts as a picture. A person sets thresholds by looking at it.
+The report is one HTML file without other files, and the charts as a picture. It is what thresholds are set by.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def write_report(
     """Write `report.html` and `report.png`.
 
     Args:
-        folder: where to.
+        folder: to write to.
         stats: of each stage.
         stages: for their thresholds.
-        kept: the rows that are left, a table at a time.
+        kept: the kept rows, a table at a time.
         dropped: the dropped rows.
-        options: how much is shown.
+        options: how much to show.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -60,7 +60,7 @@ def write_report(
 
 
 def _find(kept: Iterable[pa.Table], dropped: pq.ParquetFile, options: ReportOptions) -> Findings:
-    """Count and draw samples, a table at a time."""
+    """Count rows and draw samples, a table at a time."""
     distributions = make_distributions()
     kept_samples = Samples(options.kept_samples)
     for table in kept:

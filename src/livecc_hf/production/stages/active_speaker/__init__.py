@@ -1,1 +1,1 @@
-"""Active speakers: clips in which somebody on screen does the talking, found by faces, their motion and the sound."""
+"""Finds clips in which somebody on screen is the one who talks, from faces, their motion and the sound."""

@@ -1,4 +1,4 @@
-"""Finds faces in pictures: YuNet or SCRFD by onnxruntime, or any object detector of transformers that knows faces."""
+"""Finds faces in pictures, by YuNet or SCRFD (onnxruntime) or by an object detector of transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FaceDetector(ABC):
             frames: uint8 of shape (frames, height, width, 3), RGB.
 
         Returns:
-            For each, float32 of shape (faces, 4): left, top, right, bottom in pixels, the surest first.
+            For each, float32 of shape (faces, 4): left, top, right, bottom in pixels, by falling score.
         """
 
 
@@ -46,7 +46,7 @@ def load_detector(source: str, device: str) -> FaceDetector:
 
     Raises:
         ImportError: if onnxruntime is missing.
-        ValueError: if it cannot be loaded, or is no detector of faces.
+        ValueError: if it cannot be loaded, or does not detect faces.
     """
     path = Path(source).expanduser()
     is_onnx = source.endswith(_ONNX) or (path.is_dir() and not (path / "config.json").is_file())
@@ -82,7 +82,7 @@ def _session(file: Path, device: str) -> Any:
 
 
 class _OnnxDetector(FaceDetector):
-    """Runs one picture at a time, in the size that the file asks for, or its own where that is free."""
+    """Runs one picture at a time, in the input size of the file, or in the picture's own size if the file takes any."""
 
     def __init__(self, session: Any):
         self._session = session
@@ -104,7 +104,7 @@ class _OnnxDetector(FaceDetector):
         return _clip_boxes(boxes[_without_overlaps(boxes, scores)], frame.shape[:2])
 
     def _place(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
-        """Put a picture into the top left of the size that is asked for; the rest is black."""
+        """Return a picture in the top left of the input size, with black around it, and its scale."""
         height, width = frame.shape[:2]
         if self._size is None:
             tall, wide = (-(-side // _DIVISOR) * _DIVISOR for side in (height, width))
@@ -125,10 +125,10 @@ class _OnnxDetector(FaceDetector):
 
 
 class _YuNet(_OnnxDetector):
-    """OpenCV's YuNet: for each cell a class, whether there is an object, its centre and the logs of its sides."""
+    """OpenCV's YuNet: for each cell a class score, an object score, the centre and the log sizes of the box."""
 
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
-        return picture[..., ::-1].astype(np.float32)  # BGR as it is
+        return picture[..., ::-1].astype(np.float32)  # BGR, not normalised
 
     def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         named = dict(zip((item.name for item in self._session.get_outputs()), found, strict=True))
@@ -149,7 +149,7 @@ _SCRFD_STRIDES = {6: (8, 16, 32), 9: (8, 16, 32), 10: (8, 16, 32, 64, 128), 15: 
 
 
 class _Scrfd(_OnnxDetector):
-    """InsightFace's SCRFD: for each anchor of a cell a score and the distances to the four sides."""
+    """InsightFace's SCRFD: for each anchor of a cell a score, and the distances to the four sides."""
 
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
         return (picture.astype(np.float32) - 127.5) / 128
@@ -168,7 +168,7 @@ class _Scrfd(_OnnxDetector):
 
 
 class _TransformersDetector(FaceDetector):
-    """Any object detector of transformers that has a label for faces, or one label alone."""
+    """An object detector of transformers with a label for faces, or with a single label."""
 
     def __init__(self, source: str, device: str):
         from transformers import AutoImageProcessor, AutoModelForObjectDetection
@@ -204,13 +204,13 @@ class _TransformersDetector(FaceDetector):
 
 
 def _cells(size: tuple[int, int], stride: int) -> np.ndarray:
-    """Column and row of each cell: (cells, 2)."""
+    """Return the column and row of each cell: (cells, 2)."""
     rows, columns = np.mgrid[: size[0] // stride, : size[1] // stride]
     return np.stack([columns.reshape(-1), rows.reshape(-1)], 1).astype(np.float32)
 
 
 def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the indices of boxes that overlap none with a higher score, the highest first."""
+    """Return the indices of boxes that overlap no box with a higher score, by falling score."""
     import torch
     from torchvision.ops import nms
 
@@ -219,7 +219,7 @@ def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return what lies in the picture of each box, without those of which nothing does."""
+    """Return boxes clipped to the picture, without those outside it."""
     height, width = size
     boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     return boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]

@@ -1,4 +1,4 @@
-"""Finds one file of weights: on this machine, or in a repository on the Hub."""
+"""Finds a file of weights on this machine or in a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def find_file(source: str, suffixes: Sequence[str], option: str, what: str) -> P
 
     Args:
         source: a file, a folder that holds one, a Hub repository that holds one, or `repo:file`.
-        suffixes: which files count.
-        option: its name, for errors.
-        what: what it holds, for errors.
+        suffixes: of the files to look for.
+        option: name of the option that gave `source`, for errors.
+        what: what the file should hold, for errors.
 
     Raises:
         ValueError: if there is no such file, or several.
@@ -44,7 +44,7 @@ def _from_hub(source: str, suffixes: Sequence[str], option: str, what: str) -> P
         return Path(hf_hub_download(repo, name))
     except ValueError:
         raise
-    except Exception as error:  # no network, no repository, no right to it
+    except Exception as error:  # no network, no such repository, no access
         raise ValueError(
             f"{option}: {source} cannot be fetched: {one_line(error)}; expected {what}, a local file or a repository "
             "on the Hub that can be reached"

@@ -8,20 +8,20 @@ import numpy as np
 
 from ...backends.speech_audio import SPEECH_RATE_HZ
 
-STEP = SPEECH_RATE_HZ // 100  # samples between rows
-LENGTH = SPEECH_RATE_HZ // 40  # samples that a row looks at
+STEP = SPEECH_RATE_HZ // 100  # samples from one row to the next
+LENGTH = SPEECH_RATE_HZ // 40  # samples from which a row is computed
 N_COEFFICIENTS = 13
 _FFT, _FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
 _TINY = np.finfo(np.float64).eps
 
 
 def mfcc(samples: np.ndarray, first: int = 0, rows: int | None = None) -> np.ndarray:
-    """Return 13 coefficients for each hundredth of a second, the first of them the log of the energy.
+    """Return 13 coefficients for each hundredth of a second; the first is the log of the energy.
 
     Args:
         samples: of shape (samples,), mono, 16 kHz, on the scale of 16-bit integers.
-        first: the row to begin with.
-        rows: how many; default: all that the samples reach, the last padded with silence.
+        first: the first row.
+        rows: number of rows; default: to the end of the samples, with the last one padded with silence.
 
     Returns:
         float32 of shape (rows, 13).
@@ -29,12 +29,12 @@ def mfcc(samples: np.ndarray, first: int = 0, rows: int | None = None) -> np.nda
     if rows is None:
         rows = 1 + max(-(-(len(samples) - LENGTH) // STEP), 0) - first
     begin, end = first * STEP, first * STEP + (rows - 1) * STEP + LENGTH
-    part = np.zeros(end - begin + 1)  # with the sample ahead of it
+    part = np.zeros(end - begin + 1)  # including the sample before the first
     given = np.asarray(samples[max(begin - 1, 0) : end], np.float64)
     offset = 0 if begin else 1
     part[offset : offset + len(given)] = given
     flat = part[1:] - _PREEMPHASIS * part[:-1]
-    flat[max(len(samples) - begin, 0) :] = 0  # past the end there is silence, not an echo of the last sample
+    flat[max(len(samples) - begin, 0) :] = 0  # silence past the end, not an echo of the last sample
     pieces = np.lib.stride_tricks.sliding_window_view(flat, LENGTH)[::STEP][:rows]
     power = np.abs(np.fft.rfft(pieces, _FFT)) ** 2 / _FFT
     energy = power.sum(1)
@@ -48,7 +48,7 @@ def mfcc(samples: np.ndarray, first: int = 0, rows: int | None = None) -> np.nda
 
 @cache
 def _filters() -> np.ndarray:
-    """Triangles over the spectrum, evenly spaced in mel: (filters, bins)."""
+    """Return triangular filters over the spectrum, evenly spaced in mel: (filters, bins)."""
     top = 2595 * np.log10(1 + SPEECH_RATE_HZ / 2 / 700)
     edges_hz = 700 * (10 ** (np.linspace(0, top, _FILTERS + 2) / 2595) - 1)
     bins = np.floor((_FFT + 1) * edges_hz / SPEECH_RATE_HZ)

@@ -1,4 +1,4 @@
-"""Light-ASD (CVPR 2023) and LR-ASD (IJCV 2025): does this face speak? Names of weights are as published."""
+"""Light-ASD (CVPR 2023) and LR-ASD (IJCV 2025): does a face speak? Weights keep their published names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[n
     """Return a convolution without bias over one kind of axis, and its batch norm.
 
     Args:
-        kind: "picture" or "frames" of a video, "coefficients" or "steps" of a sound.
-        n_in: channels that come in.
-        out: channels that go out.
+        kind: the axis: "picture" or "frames" of a video, "coefficients" or "steps" of a sound.
+        n_in: input channels.
+        out: output channels.
         size: of the kernel.
-        stride: between places of the picture.
+        stride: in the picture.
     """
     pad = size // 2
     if kind in ("coefficients", "steps"):
@@ -32,7 +32,7 @@ def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[n
 
 
 class _ParallelBlock(nn.Module):
-    """Light-ASD's: kernels of 3 and of 5 side by side, first over the picture (or coefficients), then over time."""
+    """Light-ASD's block: kernels of 3 and 5 in parallel, first over the picture (or coefficients), then over time."""
 
     def __init__(self, kinds: tuple[str, str], n_in: int, out: int, stride: int = 1):
         super().__init__()
@@ -80,7 +80,7 @@ class _ChainBlock(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Three blocks with pooling between them: a vector of 128 for each frame of 1/25 s."""
+    """Three blocks with pooling between them; gives 128 numbers for each frame of 1/25 s."""
 
     def __init__(self, block: type[nn.Module], kinds: tuple[str, str]):
         super().__init__()
@@ -107,7 +107,7 @@ class _Encoder(nn.Module):
 
 
 class _TwoWays(nn.Module):
-    """Light-ASD's end: a GRU forward in time, then one backward over what it gives."""
+    """Light-ASD's temporal part: a GRU forward in time, then one backward over its output."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -120,7 +120,7 @@ class _TwoWays(nn.Module):
 
 
 class _Gate(nn.Module):
-    """LR-ASD's: two vectors side by side, each number weighted by a sigmoid of all of them."""
+    """LR-ASD's gate: two vectors concatenated, each number weighted by a sigmoid of all of them."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -133,7 +133,7 @@ class _Gate(nn.Module):
 
 
 class _GatedTwoWays(nn.Module):
-    """LR-ASD's end: a GRU forward and one backward in time, gated."""
+    """LR-ASD's temporal part: a GRU forward and a GRU backward in time, gated."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -181,7 +181,7 @@ class SpeakerNetwork(nn.Module):
         self.lossAV = _Head()
 
     def forward(self, faces: torch.Tensor, mfcc: torch.Tensor) -> torch.Tensor:
-        """Return for each frame the logit that the face speaks; above 0 it does.
+        """Return the logit for each frame; above 0 the face speaks.
 
         Args:
             faces: of shape (tracks, frames, 112, 112), gray, 0 to 255.
@@ -201,7 +201,7 @@ class SpeakerNetwork(nn.Module):
 
 
 class LightAsd(SpeakerNetwork):
-    """Light-ASD, 1.0 M numbers: a lightweight model for active speaker detection (arXiv 2303.04439)."""
+    """Light-ASD, 1.0 M parameters: a lightweight model for active speaker detection (arXiv 2303.04439)."""
 
     def __init__(self):
         super().__init__(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
@@ -211,7 +211,7 @@ class LightAsd(SpeakerNetwork):
 
 
 class LrAsd(SpeakerNetwork):
-    """LR-ASD, 0.8 M numbers: lightweight and robust, Light-ASD's successor."""
+    """LR-ASD, 0.8 M parameters: lightweight and robust, the successor of Light-ASD."""
 
     def __init__(self):
         super().__init__(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))

@@ -16,17 +16,17 @@ from .windows import MFCC_PER_FRAME, Pictures
 if TYPE_CHECKING:
     from .networks import SpeakerNetwork
 
-MIN_OVERLAP = 0.7  # of a face from one picture to the next, as in the reference, as the next
+MIN_OVERLAP = 0.7  # of a face from one picture to the next; this and the next are the reference's
 MIN_TRACK_FRAMES = 5
-_FRAMES_AT_ONCE = 32  # that a detector is given
+_FRAMES_AT_ONCE = 32  # in a call of the detector
 
 
 class ScoredTrack(NamedTuple):
-    """A face that was followed.
+    """A face tracked over a window, with its scores.
 
     Attributes:
-        first: index of the first picture, from the first of the window.
-        boxes: float32 of shape (frames, 4): left, top, right, bottom as parts of the picture's sides.
+        first: index of its first picture in the window.
+        boxes: float32 of shape (frames, 4): left, top, right, bottom as fractions of the picture's sides.
         logits: float32 of shape (frames,); above 0 the face speaks.
     """
 
@@ -36,7 +36,7 @@ class ScoredTrack(NamedTuple):
 
 
 def find_tracks(pictures: Pictures, detector: FaceDetector, min_face_px: float) -> list[Track]:
-    """Return the faces of a window.
+    """Return the tracked faces of a window.
 
     Args:
         pictures: of the window.
@@ -56,15 +56,15 @@ def find_tracks(pictures: Pictures, detector: FaceDetector, min_face_px: float) 
 def score_tracks(
     network: SpeakerNetwork, pictures: Pictures, tracks: list[Track], sound: np.ndarray, window: int, batch: int
 ) -> list[ScoredTrack]:
-    """Return what the network makes of each face.
+    """Return the tracks with the network's score of each frame.
 
     Args:
         network: on its device.
         pictures: of the window.
         tracks: of its faces.
-        sound: of the clip, as `clip_sound` gives it.
-        window: the frame of the clip that the window begins with.
-        batch: faces at once.
+        sound: of the clip, as `clip_sound` returns it.
+        window: index of the window's first frame in the clip.
+        batch: most faces in a forward pass.
     """
     import torch
 
@@ -85,7 +85,7 @@ def score_tracks(
 
 
 def _of_one_length(tracks: list[Track], batch: int) -> Iterator[list[int]]:
-    """Group tracks that are equally long: none is padded, so a face's score does not depend on the others."""
+    """Group tracks of equal length: without padding, a face's score does not depend on the others."""
     groups: dict[int, list[int]] = defaultdict(list)
     for number, track in enumerate(tracks):
         groups[len(track)].append(number)

@@ -1,4 +1,4 @@
-"""The stage: how much of a clip somebody on screen speaks."""
+"""The stage `active_speaker`: in how much of a clip somebody on screen speaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..model import ModelStage, choose_device, device_option
 from .scoring import ScoredTrack, find_tracks, score_tracks, speaking_frames
 from .windows import FPS, Pictures, clip_sound, read_pictures, windows_of
 
-_SAMPLED_FRAMES = FPS // 2  # of the scores, one each so many frames is kept for the report
+_SAMPLED_FRAMES = FPS // 2  # frames from one score that the report shows to the next
 
 
 class _Loaded(NamedTuple):
@@ -39,7 +39,7 @@ class _Clip(NamedTuple):
 
 
 class _Score(NamedTuple):
-    """What a clip came to: a ratio and faces, or a reason."""
+    """The result for a clip: a ratio and faces, or the reason to drop it."""
 
     ratio: float = np.nan
     faces: list[dict[str, float]] | None = None
@@ -49,17 +49,17 @@ class _Score(NamedTuple):
 
 @dataclass(frozen=True)
 class ActiveSpeaker(ModelStage):
-    """Keeps clips in which hardly anybody who speaks is seen, and fills `speaker_ratio`.
+    """Drops clips in which a speaker is often seen, and fills `speaker_ratio`.
 
-    In windows of a clip, faces are found in each of 25 frames a second and followed while they overlap; a network
-    that sees a face's motion and hears the clip's sound says in which frames it speaks. The ratio is that of the
-    windows' frames in which any face does. Somebody who talks to the camera seldom tells what the camera shows.
+    In windows of a clip, faces are detected in 25 frames a second and tracked while they overlap. A network that sees a
+    face's motion and hears the clip's sound decides in which frames the face speaks. The ratio is the share of the
+    windows' frames in which any face speaks. People who talk to the camera seldom describe what it shows.
 
-    Pictures and sound are taken by the clock that a player shows. A clip that is shorter than a window is scored on
-    what it has, a clip without faces has ratio 0, and silence is silence.
+    Pictures and sound are aligned on the clock that a player shows. A clip shorter than a window is one short window,
+    and a clip without faces has ratio 0.
 
     Dropped: `active_speaker` (value: the ratio), `no_audio` (no audio stream), `error` (the file is missing, or
-    pictures or sound cannot be decoded): an error is never a pass.
+    pictures or sound cannot be decoded).
 
     Method and threshold are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data) with Light-ASD; what
     differs from its published code is in docs/data-production.md.
@@ -74,19 +74,19 @@ class ActiveSpeaker(ModelStage):
         default="",
         metadata={
             "help": "Light-ASD's or LR-ASD's weights (.model as published, or .safetensors): a file, a folder, a Hub "
-            "id or REPO:FILE; must be given."
+            "id or REPO:FILE; required."
         },
     )
     detector: str = field(
         default="",
         metadata={
             "help": "Finds faces: YuNet or SCRFD (.onnx) as a file, a folder or REPO:FILE, or an object detector of "
-            "transformers as a folder or Hub id; must be given."
+            "transformers as a folder or Hub id; required."
         },
     )
     max_ratio: float = field(
         default=0.05,
-        metadata={"help": "Clips in which a face speaks in more of the frames are dropped. (paper: 0.05)"},
+        metadata={"help": "Highest share of frames in which a face speaks. (paper: 0.05)"},
     )
     round_ratio: bool = field(
         default=False,
@@ -97,13 +97,13 @@ class ActiveSpeaker(ModelStage):
         default=30.0, metadata={"help": "Seconds from one window's start to the next's. (reference: 30)"}
     )
     min_face_px: float = field(
-        default=0.0, metadata={"help": "Faces that are less high, in pixels of the video, do not count. (reference: 0)"}
+        default=0.0, metadata={"help": "Least height of a face, in pixels of the video. (reference: 0)"}
     )
     side_px: int = field(
         default=320,
-        metadata={"help": "Longer side of the pictures in which faces are found. (reference: 288, height 160)"},
+        metadata={"help": "Longer side of the pictures for the detector. (reference: 288, height 160)"},
     )
-    batch: int = field(default=16, metadata={"help": "Faces scored at once; lower it if memory runs out."})
+    batch: int = field(default=16, metadata={"help": "Faces in a forward pass; lower it if memory runs out."})
     decoders: int = field(default=2, metadata={"help": "Windows decoded ahead."})
     device: str | None = device_option()
 
@@ -138,13 +138,13 @@ class ActiveSpeaker(ModelStage):
         return _Loaded(load_network(self.model).to(device), load_detector(self.detector, device))
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Scores the clips of a batch in `CLIP_SCHEMA`.
+        """Score the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
             DeviceError: if the accelerator fails, as when its memory runs out.
         """
         if len(batch):
-            self.open()  # a model that cannot be loaded is no fault of a clip
+            self.open()  # here, so that a model that cannot be loaded is not taken for a fault of a clip
         clips = [
             _Clip(*row)
             for row in zip(*(batch[name].to_pylist() for name in ("video", "start_s", "end_s")), strict=True)
@@ -187,7 +187,7 @@ class ActiveSpeaker(ModelStage):
             return one_line(error)
 
     def _score(self, clip: _Clip, read: Iterator[Pictures | str], sounds: _Sounds) -> _Score:
-        """Score a clip, to the end of what is read for it also where it fails."""
+        """Score a clip; if that fails, still take all its windows from `read`, so that the next clip gets its own."""
         windows = self._windows(clip)
         if not windows:
             span = f"from {clip.start_s} to {clip.end_s} s"
@@ -214,7 +214,7 @@ class ActiveSpeaker(ModelStage):
         try:
             tracks = find_tracks(pictures, detector, self.min_face_px)
             return score_tracks(network, pictures, tracks, sound, first, self.batch)
-        except (RuntimeError, MemoryError) as error:  # pictures and sound are sound here: it is the device's fault
+        except (RuntimeError, MemoryError) as error:  # pictures and sound are decoded, so the device failed
             raise DeviceError(
                 f"finding speakers failed at {clip.video}: {one_line(error)}; if memory ran out, lower batch (now "
                 f"{self.batch})"
@@ -222,14 +222,14 @@ class ActiveSpeaker(ModelStage):
 
 
 class _Sounds:
-    """The sound of a video, kept while its clips come one after the other."""
+    """The decoded sound of the current video, kept for all its clips."""
 
     def __init__(self):
         self._video: str | None = None
         self._found: SpeechAudio | tuple[str, str] = ("error", "not read")
 
     def fault(self, video: str) -> tuple[str, str] | None:
-        """Return reason and detail why there is no sound; `None`: there is."""
+        """Return the reason and detail if there is no sound; `None`: there is."""
         found = self._read(video)
         return found if isinstance(found, tuple) else None
 
@@ -251,13 +251,13 @@ class _Sounds:
                 self._found = decode_speech(resolve_media(video))
             except NoAudioError as error:
                 self._found = ("no_audio", one_line(error))
-            except Exception as error:  # as of pictures
+            except Exception as error:  # a broken file must not end the run
                 self._found = ("error", one_line(error))
         return self._found
 
 
 def _sample_faces(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[str, float]]:
-    """Return twice a second where each face is, and the mean of its scores since then."""
+    """Return for each face two samples a second: its box, and the mean of the scores up to the next sample."""
     found = []
     for track in tracks:
         for at in range(0, len(track.logits), _SAMPLED_FRAMES):
@@ -269,7 +269,7 @@ def _sample_faces(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[st
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, n: int) -> Iterator[Any]:
-    """Yield `work(item)` in order, with so many begun ahead."""
+    """Yield `work(item)` for each item in order, with up to `n` of them running ahead."""
     waiting: deque = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -1,4 +1,4 @@
-"""Follows faces from picture to picture, and cuts them out."""
+"""Tracks faces from picture to picture, and crops them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Track:
 
     Attributes:
         first: index of the first picture.
-        boxes: in each, float32 (4,): left, top, right, bottom in pixels.
+        boxes: for each picture float32 (4,): left, top, right, bottom in pixels.
     """
 
     first: int
@@ -28,13 +28,13 @@ class Track:
 
 
 def link_faces(faces: Sequence[np.ndarray], min_overlap: float, min_frames: int) -> list[Track]:
-    """Return the tracks of faces that stay where they are from one picture to the next.
+    """Link faces that overlap from one picture to the next into tracks.
 
-    A track takes the face that overlaps its last one most, the best pair first. It ends at a picture that has none:
-    so at a cut, and where a face leaves.
+    A track continues with the face that overlaps its last one most; pairs with more overlap go first. It ends at a
+    picture without such a face, as at a cut, or when the face leaves.
 
     Args:
-        faces: of each picture, float32 (faces, 4).
+        faces: for each picture float32 (faces, 4).
         min_overlap: least intersection over union.
         min_frames: shorter tracks are left out.
     """
@@ -60,7 +60,7 @@ def link_faces(faces: Sequence[np.ndarray], min_overlap: float, min_frames: int)
 
 
 def _overlaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return intersection over union of all pairs: (ours, theirs)."""
+    """Return the intersection over union of all pairs: (ours, theirs)."""
     if not len(ours) or not len(theirs):
         return np.zeros((len(ours), len(theirs)))
     low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
@@ -71,7 +71,7 @@ def _overlaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def cut_out(frames: np.ndarray, track: Track) -> np.ndarray:
-    """Return the face in each of its pictures, gray, stretched to a square.
+    """Return the crops of a tracked face, gray, resized to a square.
 
     Args:
         frames: uint8 of shape (frames, height, width, 3), RGB.

@@ -11,12 +11,12 @@ from .hub_files import find_file
 from .networks import LightAsd, LrAsd, SpeakerNetwork
 
 _SUFFIXES = (".safetensors", ".model")
-# The head that sees pictures alone is for training.
+# The head on pictures alone is only for training.
 _UNUSED = ("lossV.",)
 
 
 def load_network(source: str) -> SpeakerNetwork:
-    """Return a network with its weights; which of the two it is, the names of the weights say.
+    """Load a network; the names of the weights tell which of the two it is.
 
     Args:
         source: a file, a folder or Hub repository that holds one, or `repo:file`.

@@ -1,4 +1,4 @@
-"""The stretches of a clip that are looked at: their pictures at 25 frames a second, and the clip's sound."""
+"""The windows of a clip that are scored: their pictures at 25 frames a second, and the clip's sound."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Pictures:
 
     Attributes:
         frames: uint8 of shape (frames, height, width, 3), RGB.
-        first: how many frames after the window's start the first is due.
-        scale: width of these pictures to that of the video's.
+        first: index of the first picture in the window; above 0 if the video's pictures begin later.
+        scale: width of these pictures divided by the video's width.
     """
 
     frames: np.ndarray
@@ -31,18 +31,18 @@ class Pictures:
 
 
 def windows_of(start_s: float, end_s: float, window_s: float, every_s: float) -> list[tuple[float, int]]:
-    """Return when each window starts, in seconds from the clip's start, and its length in frames.
+    """Return for each window its start, in seconds from the clip's start, and its length in frames.
 
-    Only whole windows are taken; a clip that is shorter than one is one window.
+    Only whole windows count; a clip shorter than a window is one short window.
 
     Args:
         start_s, end_s: the clip.
-        window_s, every_s: their length, and from one's start to the next's.
+        window_s, every_s: length of a window, and seconds from one start to the next.
 
     Raises:
         ValueError: if the clip holds no frame.
     """
-    # Times are whole microseconds: what is off by less is rounding.
+    # Rounded to microseconds, so that rounding errors do not cost a frame.
     length = int(round(end_s - start_s, 6) * FPS + 1e-6)
     size, step = round(window_s * FPS), round(every_s * FPS)
     if length < 1:
@@ -58,8 +58,8 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     Args:
         video: path, as `resolve_media` takes it.
         start_s: in seconds from what a player shows as 0:00.
-        n_frames: how many at most; there are fewer where the pictures begin later or end earlier.
-        side_px: of the longer side; larger pictures are shrunk.
+        n_frames: most pictures; there are fewer if the video's begin later or end earlier.
+        side_px: longer side; larger pictures are shrunk to it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,7 +71,7 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     from ....video.reader import iter_frames, probe_video
 
     path = resolve_media(video)
-    # Half a step before the end, so that no frame too many comes by rounding.
+    # The end is half a step early, so that rounding does not give a frame too many.
     reader = iter_frames(path, start_s, start_s + (n_frames - 0.5) / FPS, FPS, probe_video(path).clock_start_s)
     frames: list[torch.Tensor] = []
     shown: torch.Tensor | None = None
@@ -93,18 +93,18 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
 
 
 def clip_sound(audio: SpeechAudio, start_s: float, end_s: float) -> np.ndarray:
-    """Return the sound of a clip; where there is none, silence.
+    """Return the sound of a clip, with silence where the video has none.
 
     Args:
         audio: of the whole video.
         start_s, end_s: in seconds from what a player shows as 0:00.
 
     Returns:
-        float64 of shape (samples,), 16 kHz, scaled so that the loudest is 32767, and all 0 where it is silent.
+        float64 of shape (samples,), 16 kHz, scaled so that the loudest sample is 32767; all 0 if the clip is silent.
     """
     begin, end = (round(time_s * SPEECH_RATE_HZ) for time_s in (start_s, end_s))
     sound = np.zeros(max(end - begin, 0), np.float32)
-    # Between two cuts samples follow each other; a cut moves what comes after it.
+    # Samples between two cuts are consecutive; at a cut, silence was left out.
     edges = [0, *(sample for sample, _ in audio.cuts), len(audio.samples)]
     for first, last in pairwise(edges):
         if last <= first:

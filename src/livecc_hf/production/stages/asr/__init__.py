@@ -1,3 +1,3 @@
-"""Speech recognition: the timed words of a video, and what of them nobody said."""
+"""Speech recognition: the timed words of a video, without words that nobody said."""
 
 from .stage import Asr as Asr

@@ -1,11 +1,11 @@
-"""Words that Whisper writes though nobody said them: rules that find them, and what each of them took away.
+"""Rules that remove hallucinations: words that Whisper writes although nobody said them.
 
-Whisper was trained on subtitles from the web. In silence and noise it writes what often stands there, and now and then
-it loops. Its own program (openai-whisper, `transcribe.py`) tells this by how well the text compresses, by the model's
-probabilities and by words whose times are odd, and transcribes again. faster-whisper does so one stretch after the
-other, but not in batches, where the same limits are taken and not used. So the rules stand here, over what a batch
-gives, and drop words in place of guessing again: training data may lack words, but should not hold invented ones. No
-list of phrases is among them, since every phrase of such a list is also said for real.
+Whisper was trained on subtitles from the web. In silence and noise it writes phrases that are common there, and
+sometimes it loops. Its own program (openai-whisper, `transcribe.py`) detects this by how well the text compresses, by
+the model's probabilities and by words with odd times, and transcribes again. faster-whisper does so only when it
+transcribes one segment after the other: in batches it accepts the same limits, but ignores them. The rules here work on
+the result of a batch and drop words instead of transcribing again: training data may lack words, but should not hold
+invented ones. There is no list of phrases, since people also say each of them for real.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Of Whisper's own score of how odd a word is (`word_anomaly_score`): improbable, short, long. A phrase is judged by its
-# first words.
+# Constants of Whisper's `word_anomaly_score`, for improbable, short and long words. A phrase is judged by its first
+# words.
 _IMPROBABLE, _SHORT_S, _LONG_S, _SHORT_WEIGHT = 0.15, 0.133, 2.0, 15.0
 _JUDGED_WORDS, _ODD_SCORE = 8, 3.0
-# Half a step of Whisper's alignment: a word that lasts less got no sound of its own.
+# Half a step of Whisper's alignment: a shorter word was aligned to no sound.
 _INSTANT_S = 0.01
-# Loops of more words are found by how well they compress.
+# Longer loops are found by the compression ratio.
 _LONGEST_LOOP_WORDS = 30
 _EXAMPLE_WORDS = 12
 
 
 class HeardWord(NamedTuple):
-    """A word of the recogniser.
+    """A recognised word.
 
     Attributes:
         start_s, end_s: seconds from the start of the sound.
-        text: without blanks around it.
-        probability: mean of its tokens'.
+        text: stripped.
+        probability: mean over its tokens.
     """
 
     start_s: float
@@ -45,11 +45,11 @@ class HeardWord(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """What was recognised in one stretch of sound, of 30 s at most.
+    """The words recognised in one stretch of sound, of 30 s at most.
 
     Attributes:
         words: in the order spoken.
-        compression_ratio: bytes of the text, by those that zlib makes of it.
+        compression_ratio: bytes of the text divided by bytes after zlib.
         avg_logprob: mean log probability of a token.
         no_speech_prob: probability of the token for "no speech".
     """
@@ -61,7 +61,7 @@ class Stretch(NamedTuple):
 
 
 class LostWords(NamedTuple):
-    """Words of a video that a rule took away.
+    """The words of a video that a rule removed.
 
     Attributes:
         reason: of the rule.
@@ -81,45 +81,43 @@ class LostWords(NamedTuple):
 
 @dataclass(frozen=True)
 class HallucinationRules:
-    """Limits beyond which words count as nobody's; null switches a rule off.
+    """Limits beyond which words count as hallucinated; null switches a rule off.
 
-    The names ending in `threshold` are those of openai-whisper and faster-whisper, with their defaults, but for the
-    silence: there that rule is off, and 2 s is what it takes for the margins of a stretch.
+    Names that end in `threshold` are those of openai-whisper and faster-whisper, with their defaults; only
+    `hallucination_silence_threshold` is off there (2 s is the margin that they use at the edges of a segment).
     """
 
     compression_ratio_threshold: float | None = field(
         default=2.4,
-        metadata={"help": "Text of a stretch that compresses better repeats itself: dropped. (Whisper: 2.4)"},
+        metadata={"help": "Drop stretches whose text compresses better, since it repeats itself. (Whisper: 2.4)"},
     )
     no_speech_threshold: float | None = field(
         default=0.6,
         metadata={
-            "help": "Stretches whose probability of no speech is higher, with log_prob_threshold, are dropped. "
+            "help": "Drop stretches with a higher probability of no speech, if log_prob_threshold holds too. "
             "(Whisper: 0.6)"
         },
     )
     log_prob_threshold: float | None = field(
         default=-1.0,
-        metadata={"help": "Mean log probability below which no_speech_threshold holds; null: always. (Whisper: -1)"},
+        metadata={"help": "no_speech_threshold applies below this mean log probability; null: always. (Whisper: -1)"},
     )
     hallucination_silence_threshold: float | None = field(
         default=2.0,
-        metadata={
-            "help": "Improbable, very short or long words alone between silences of so many seconds are dropped."
-        },
+        metadata={"help": "Drop improbable, very short or long words between silences of so many seconds."},
     )
     max_past_end_s: float | None = field(
-        default=0.0, metadata={"help": "Words that begin so long after the end of the sound, or longer, are dropped."}
+        default=0.0, metadata={"help": "Drop words that begin this many seconds or more after the end of the sound."}
     )
     max_repeats: int | None = field(
-        default=4, metadata={"help": "Of the same words more often in a row, the first time alone is kept. (ours)"}
+        default=4, metadata={"help": "Where words repeat more often in a row, keep only the first time. (ours)"}
     )
     max_words_at_once: int | None = field(
-        default=2, metadata={"help": "Of words without length, so many in a row may be; more are dropped. (ours)"}
+        default=2, metadata={"help": "Drop words without length where more than this many are in a row. (ours)"}
     )
     max_word_s: float | None = field(
         default=3.0,
-        metadata={"help": "Longest time of a word. (from 3 s on, Whisper's score calls a single word an anomaly)"},
+        metadata={"help": "Drop words that last longer. (from 3 s on, Whisper's score calls a single word an anomaly)"},
     )
 
     def check(self) -> None:
@@ -140,9 +138,9 @@ class HallucinationRules:
                 raise ValueError(f"{name} is {value}: expected {what}, or null to switch the rule off")
 
     def apply(self, stretches: Sequence[Stretch], length_s: float) -> tuple[list[HeardWord], list[LostWords]]:
-        """Return the words of a video that pass, and what each rule took away.
+        """Return the words of a video that pass, and the words that each rule removed.
 
-        The rules apply in the order of their names in `_RULES`, each on what those before it left.
+        The rules apply in the order of `_RULES`, each to the words that are left.
 
         Args:
             stretches: in the order heard.
@@ -154,13 +152,13 @@ class HallucinationRules:
         for reason, rule in _RULES.items():
             found = [item for item in rule(self, heard, length_s) if len(item.rows)]
             if found:
-                lost.append(_told(reason, found, heard.words, n_words))
+                lost.append(_lost_words(reason, found, heard.words, n_words))
                 heard = heard.without(np.concatenate([item.rows for item in found]))
         return heard.words, lost
 
 
 class _Found(NamedTuple):
-    """Words to take away: which, the number that was compared, and what it says to a person."""
+    """Words to remove: their indices, the number that was compared, and a text for a reader."""
 
     rows: np.ndarray
     value: float
@@ -168,7 +166,7 @@ class _Found(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """The words that are left, and of which stretch each is."""
+    """The words that are left, and the stretch that each is from."""
 
     words: list[HeardWord]
     stretch_of: np.ndarray
@@ -182,7 +180,7 @@ class _Heard(NamedTuple):
         return np.flatnonzero(self.stretch_of == stretch)
 
     def keys(self) -> np.ndarray:
-        """Return each word as it is compared: without case and punctuation."""
+        """Return the words without case and punctuation, for comparison."""
         keys = ["".join(filter(str.isalnum, word.text.casefold())) for word in self.words]
         return np.array(keys, dtype=object)
 
@@ -258,7 +256,8 @@ def _improbable(rules: HallucinationRules, heard: _Heard, length_s: float) -> It
             yield _Found(np.arange(begin, end), score, detail)
 
 
-# By reason, in the order applied: whole stretches first, and phrases last, since what is left decides on silences.
+# By reason, in order: rules for whole stretches first, and for phrases last, since the remaining words decide where
+# silences are.
 _RULES: dict[str, Callable[[HallucinationRules, _Heard, float], Iterator[_Found]]] = {
     "repetitive": _repetitive,
     "silent_stretch": _silent,
@@ -271,19 +270,19 @@ _RULES: dict[str, Callable[[HallucinationRules, _Heard, float], Iterator[_Found]
 
 
 def _oddness(word: HeardWord) -> float:
-    """Return Whisper's score of how odd a word is; from 1 on it is odd alone."""
+    """Return Whisper's anomaly score of a word; from 1 on, a single word is an anomaly."""
     word_s = word.end_s - word.start_s
     score = float(word.probability < _IMPROBABLE)
     return score + max(_SHORT_S - word_s, 0.0) * _SHORT_WEIGHT + max(word_s - _LONG_S, 0.0)
 
 
 def _runs(is_in: np.ndarray) -> list[tuple[int, int]]:
-    """Return begin and end of each run of true values."""
+    """Return the begin and end of each run of true values."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_in.astype(bool), [False]]).astype(np.int8)))
     return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
 
 
-def _told(reason: str, found: list[_Found], words: list[HeardWord], n_words: int) -> LostWords:
+def _lost_words(reason: str, found: list[_Found], words: list[HeardWord], n_words: int) -> LostWords:
     count = sum(len(item.rows) for item in found)
     worst = max(found, key=lambda item: item.value)
     first = words[worst.rows[0]]

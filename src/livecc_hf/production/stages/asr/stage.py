@@ -27,18 +27,18 @@ from ..model import ModelStage, device_option, load_pretrained
 from .hallucinations import HallucinationRules, HeardWord, LostWords, Stretch
 
 TimedWord = tuple[float, float, str]
-# How CTranslate2 calls what no other video will survive either.
+# In CTranslate2's errors: signs that the device failed, so that every later video would fail too.
 _DEVICE_FAILURES = ("CUDA", "cuBLAS", "cuDNN", "libcu")
 
 
 class Transcript(NamedTuple):
-    """What was recognised in one video.
+    """The speech recognised in one video.
 
     Attributes:
         words: `(start_s, end_s, word)`, in the order spoken.
         language: its code, such as "en".
-        speech_s: how many seconds hold a voice.
-        lost: words that were taken for nobody's.
+        speech_s: seconds in which somebody speaks.
+        lost: words removed as hallucinations.
     """
 
     words: list[TimedWord]
@@ -56,19 +56,19 @@ class _Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Asr(ModelStage, HallucinationRules):
-    """Fills `words` with what faster-whisper recognises, and `language` where it is null.
+    """Fills `words` with the speech that faster-whisper recognises, and `language` where it is null.
 
-    Silero's voice activity detection, which comes with faster-whisper, finds the speech; the stretches of a video,
-    up to 30 s each, are transcribed in batches, with word times from the model's cross-attention. Times are those
-    that a player shows, also where the sound starts late, has gaps or changes its format. The sound is that which a
-    player would choose; damage in it is passed over. The next video is decoded while one is transcribed.
+    Silero's voice activity detection, which comes with faster-whisper, finds stretches of speech of up to 30 s, which
+    are transcribed in batches, with word times from the model's cross-attention. Times are those that a player shows,
+    even if the sound starts late, has gaps or changes its format. The audio stream is the one that a player would
+    choose; damage in it is skipped. The next video is decoded while one is transcribed.
 
-    Words that nobody said are taken away by `HallucinationRules`. Its video goes on with the others, and a row for
-    each rule is among what is dropped, without hours: `repetitive`, `silent_stretch`, `words_past_end`, `looped_words`,
-    `words_at_once`, `long_word`, `improbable_words` (value: the number that was compared; text: the first such words).
+    `HallucinationRules` removes words that nobody said. The video is kept with the other words, and for each rule there
+    is a dropped row without hours: `repetitive`, `silent_stretch`, `words_past_end`, `looped_words`, `words_at_once`,
+    `long_word`, `improbable_words` (value: the number that was compared; text: the first of the words).
 
-    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, no words, or none that somebody said; value:
-    seconds with a voice), `error` (no such file, or it cannot be decoded).
+    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, no words, or only hallucinated ones; value: seconds
+    with a voice), `error` (no such file, or it cannot be decoded).
 
     The default model is that of the LiveCC paper (arXiv 2504.16030, Live-WhisperX: large-v3-turbo).
     """
@@ -86,27 +86,25 @@ class Asr(ModelStage, HallucinationRules):
         default=None, metadata={"help": "Code of the language spoken, such as 'en'; default: detected in each video."}
     )
     multilingual: bool = field(
-        default=False, metadata={"help": "Detect the language anew in each stretch, for videos in several languages."}
+        default=False, metadata={"help": "Detect the language of each stretch, for videos in several languages."}
     )
     device: str | None = device_option()
     compute_type: str = field(
         default="default",
-        metadata={
-            "help": "CTranslate2's type of numbers: 'float16', 'int8_float16', 'int8', ...; default: the model's."
-        },
+        metadata={"help": "CTranslate2's compute type: 'float16', 'int8_float16', 'int8', ...; default: the model's."},
     )
     chunks_per_batch: int = field(default=16, metadata={"help": "Stretches of speech transcribed at once."})
     beam_size: int = field(default=5, metadata={"help": "Width of the beam search; 1: greedy, faster. (Whisper: 5)"})
     vad_threshold: float = field(
-        default=0.5, metadata={"help": "Probability from which on 32 ms of sound are a voice. (Silero: 0.5)"}
+        default=0.5, metadata={"help": "Least probability at which 32 ms of sound count as a voice. (Silero: 0.5)"}
     )
     cpu_threads: int = field(default=0, metadata={"help": "Threads on a CPU; 0: as OMP_NUM_THREADS says, else 4."})
     max_silence_s: float = field(
         default=MAX_SILENCE_S,
-        metadata={"help": "Where the sound's times jump further ahead, in seconds, they are damaged and not followed."},
+        metadata={"help": "A longer jump ahead of the sound's times, in seconds, is taken for damage and ignored."},
     )
     replace_words: bool = field(
-        default=False, metadata={"help": "Transcribe also the videos that have words, from captions."}
+        default=False, metadata={"help": "Also transcribe videos that have words already, from captions."}
     )
 
     def __post_init__(self):
@@ -120,7 +118,7 @@ class Asr(ModelStage, HallucinationRules):
         if self.multilingual and self.language is not None:
             raise ValueError(
                 f"language is {self.language!r} and multilingual is set: expected one of the two, since multilingual "
-                "detects the language anew in each stretch"
+                "detects the language of each stretch"
             )
         self.check()
 
@@ -178,7 +176,7 @@ class Asr(ModelStage, HallucinationRules):
         return self.model
 
     def __call__(self, batch: pa.Table) -> StageResult:
-        """Transcribes the videos of a batch in `VIDEO_SCHEMA`.
+        """Transcribe the videos of a batch in `VIDEO_SCHEMA`.
 
         Raises:
             DeviceError: if the accelerator fails, as when it runs out of memory.
@@ -187,7 +185,7 @@ class Asr(ModelStage, HallucinationRules):
         videos = batch["video"].to_pylist()
         wanted = np.flatnonzero(self._is_wanted(batch)).tolist()
         if wanted:
-            self.open()  # a model that cannot be loaded is no fault of a video
+            self.open()  # here, so that a model that cannot be loaded is not taken for a fault of a video
         reasons = np.full(len(videos), None, dtype=object)
         values = np.full(len(videos), np.nan)
         details: list[str | None] = [None] * len(videos)
@@ -201,11 +199,11 @@ class Asr(ModelStage, HallucinationRules):
                 found[i] = outcome
             parts += [LostPart(i, lost.reason, lost.value, lost.detail, lost.text) for lost in outcome.lost]
             items_done()
-        result = split(self.name, _filled(batch, found), reasons, values, details)
+        result = split(self.name, _fill_columns(batch, found), reasons, values, details)
         return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
     def needs_open(self, batch: pa.Table) -> bool:
-        """Return whether a video is to be transcribed: where all have captions, no model is fetched."""
+        """Return whether any video needs a transcript: if all have captions, no model is downloaded."""
         return bool(self._is_wanted(batch).any())
 
     def _is_wanted(self, batch: pa.Table) -> np.ndarray:
@@ -216,7 +214,7 @@ class Asr(ModelStage, HallucinationRules):
         """Recognise the words of one video.
 
         Args:
-            audio: what `decode_speech` gives.
+            audio: as `decode_speech` returns it.
         """
         pipeline = self.loaded
         segments, info = pipeline.transcribe(
@@ -226,15 +224,15 @@ class Asr(ModelStage, HallucinationRules):
             word_timestamps=True,
             batch_size=self.chunks_per_batch,
             beam_size=self.beam_size,
-            # faster-whisper's own for batches, but for the threshold
+            # faster-whisper's defaults for batches, except the threshold
             vad_parameters={"threshold": self.vad_threshold, "min_silence_duration_ms": 160},
         )
         stretches = [_stretch(segment) for segment in segments]
         words, lost = self.apply(stretches, len(audio.samples) / SPEECH_RATE_HZ)
-        return Transcript(_in_order(words, audio), info.language, float(info.duration_after_vad), tuple(lost))
+        return Transcript(_order_words(words, audio), info.language, float(info.duration_after_vad), tuple(lost))
 
     def _decode_ahead(self, videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
-        """Decode one video after the other, each while the one before is worked on."""
+        """Yield the decoded sound of each video, decoding the next one in a thread meanwhile."""
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(_decode, video, self.max_silence_s) for video in videos[:1]]
             following: list[str | None] = [*videos[1:], None]
@@ -271,7 +269,7 @@ class Asr(ModelStage, HallucinationRules):
 
 
 def _try_device(model: Any) -> None:
-    """Run the encoder once: CTranslate2 looks for its CUDA libraries only then."""
+    """Run the encoder once, since CTranslate2 looks for its CUDA libraries only when it runs."""
     try:
         model.encode(model.feature_extractor(np.zeros(SPEECH_RATE_HZ, np.float32)))
     except RuntimeError as error:
@@ -292,14 +290,14 @@ def _decode(video: str, max_silence_s: float) -> SpeechAudio | _Failure:
 
 
 def _stretch(segment: Any) -> Stretch:
-    """Return what faster-whisper calls a segment: in batches, all that was said in one stretch."""
+    """Return a segment of faster-whisper as a stretch; in batches, a segment holds all words of one stretch."""
     timed = ((float(word.start), float(word.end), word.word.strip(), word.probability) for word in segment.words or ())
     words = [HeardWord(*word) for word in timed if word[2]]
     return Stretch(words, segment.compression_ratio, segment.avg_logprob, segment.no_speech_prob)
 
 
-def _in_order(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
-    """Return words on the player's clock; none before the one ahead of it or past the end of the sound."""
+def _order_words(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
+    """Return words on the player's clock, each starting no earlier than the one before, none ending after the sound."""
     ordered, earliest_s = [], 0.0
     length_s = len(audio.samples) / SPEECH_RATE_HZ
     for word in words:
@@ -310,13 +308,14 @@ def _in_order(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
     return ordered
 
 
-def _filled(batch: pa.Table, found: dict[int, Transcript]) -> pa.Table:
+def _fill_columns(batch: pa.Table, found: dict[int, Transcript]) -> pa.Table:
+    """Return the batch with the transcribed words and languages, by row."""
     if not found:
         return batch
     words = batch["words"].combine_chunks()
     words = words if isinstance(words, pa.Array) else pa.concat_arrays(words.chunks)
     heard = words_array([transcript.words for transcript in found.values()])
-    # One array of the old and the new words, from which each row takes its own.
+    # One array of old and new words, from which each row takes its own.
     source = np.arange(len(batch))
     source[list(found)] = len(batch) + np.arange(len(found))
     batch = with_column(batch, "words", pa.concat_arrays([words.cast(WORDS), heard]).take(pa.array(source)))
