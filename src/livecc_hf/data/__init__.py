@@ -1,1 +1,1 @@
-"""Narrated video: where clips and their words come from."""
+"""Training data: reads datasets, encodes samples, packs and collates batches."""

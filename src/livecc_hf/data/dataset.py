@@ -1,9 +1,8 @@
-"""Training data: the entries of a recipe's ``data`` list behind one numbered, map-style collection.
+"""Training data: all entries of a recipe's ``data`` list as one map-style collection.
 
-A *source* opens an entry and gives a *part*: items reached by number. An item is small; it decodes or draws its
-frames only when it is encoded, so that a resumed run skips what it has seen without touching it. The order of a
-collection is two arrays of integers, so millions of items cost megabytes. New kinds of data are added with
-`register_source`.
+A *source* opens an entry as a *part*, a list of items. An item is small: it decodes or draws its frames only when it is
+encoded, so that a resumed run skips earlier items at no cost. The order of a collection is two arrays of integers, so
+that millions of items take only megabytes. `register_source` adds a new kind of data.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ Source = TypeVar("Source", bound="DataSource")
 
 
 class Item(Protocol):
-    """One clip or conversation, not decoded yet."""
+    """A clip or conversation that is not decoded yet."""
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Decode and tokenises it.
+        """Decode and tokenise the item.
 
         Raises:
             UnusableSample: if it cannot be trained on.
         """
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return how many tokens the sample has, or a little more, without decoding.
+        """Return a close upper bound of the sample's tokens, without decoding.
 
         Raises:
-            UnusableSample: if it cannot be trained on, as far as that shows without decoding.
+            UnusableSample: if it cannot be trained on, as far as this shows without decoding.
         """
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
@@ -53,7 +52,7 @@ class Item(Protocol):
 
 
 class Part(Protocol):
-    """An opened entry: items by number."""
+    """An opened entry, a list of items."""
 
     def __len__(self) -> int: ...
 
@@ -65,14 +64,14 @@ class Part(Protocol):
         """
 
     def origin(self, row: int) -> str:
-        """Say where an item comes from, as a person would look it up."""
+        """Return where an item comes from, for messages."""
 
     def fingerprint(self) -> str:
-        """Return a fingerprint that changes with the content, as far as that shows without reading all of it."""
+        """Return a fingerprint that changes with the content, as far as this shows without reading all of it."""
 
 
 class DataSource(Protocol):
-    """One kind of training data."""
+    """A kind of training data."""
 
     def open(self, entry: dict[str, Any], seed: int) -> Part:
         """Open an entry of a recipe.
@@ -103,7 +102,7 @@ def register_source(name: str) -> Callable[[type[Source]], type[Source]]:
 
 
 def parse_entry(cls: type[Entry], entry: dict[str, Any], name: str) -> Entry:
-    """Return an entry's keys as a source's dataclass.
+    """Return a recipe's entry as a source's dataclass.
 
     Raises:
         ValueError: if a key is unknown or missing.
@@ -119,13 +118,13 @@ def parse_entry(cls: type[Entry], entry: dict[str, Any], name: str) -> Entry:
 
 @dataclass(frozen=True)
 class DataPart:
-    """An opened entry with its name for messages and how often its items come.
+    """An opened entry with its name and weight.
 
     Attributes:
-        name: the source and what it opened.
+        name: of the source and of what it opened, for messages.
         entry: the recipe's keys.
         part: the items.
-        weight: how many times each item comes in an epoch; 0.5 draws half of them.
+        weight: how many times an epoch has each item; 0.5 draws half of them.
     """
 
     name: str
@@ -135,16 +134,16 @@ class DataPart:
 
 
 class TrainingData:
-    """All items of a recipe, numbered.
+    """All items of a recipe, by number.
 
     Args:
         parts: the opened entries, in order.
-        processor: turns items into samples.
-        options: how it does so.
-        seed: which items a fractional weight draws.
+        processor: encodes items.
+        options: of the encoding.
+        seed: for drawing items by a fractional weight.
 
     Raises:
-        ValueError: if there is nothing in it.
+        ValueError: if there is no item.
     """
 
     def __init__(self, parts: Sequence[DataPart], processor: StreamingProcessor, options: EncodeOptions, seed: int = 0):
@@ -170,7 +169,7 @@ class TrainingData:
         return self.parts[self.part_of[index]].part[int(self.row_of[index])]
 
     def sample(self, index: int) -> Sample:
-        """Decode and encodes an item.
+        """Decode and encode an item.
 
         Raises:
             UnusableSample: if it cannot be trained on.
@@ -181,30 +180,30 @@ class TrainingData:
         """Return an upper bound of a sample's tokens, without decoding.
 
         Raises:
-            UnusableSample: if it cannot be trained on, as far as that shows.
+            UnusableSample: if it cannot be trained on, as far as this shows without decoding.
         """
         return self.item(index).count_tokens(self.processor, self.options)
 
     def origin(self, index: int) -> str:
-        """Say where an item comes from."""
+        """Return where an item comes from, for messages."""
         return self.parts[self.part_of[index]].part.origin(int(self.row_of[index]))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> TrainingData:
-        """Return the items of these numbers as a collection of its own."""
+        """Return a collection of the items with these numbers."""
         chosen = object.__new__(TrainingData)
         chosen.__dict__.update(self.__dict__)
         chosen.row_of, chosen.part_of = self.row_of[indices], self.part_of[indices]
         return chosen
 
     def with_processor(self, processor: StreamingProcessor) -> TrainingData:
-        """Return the same items, turned into samples by another processor."""
+        """Return the same items, encoded by another processor."""
         other = object.__new__(TrainingData)
         other.__dict__.update(self.__dict__)
         other.processor = processor
         return other
 
     def fingerprint(self) -> str:
-        """Return a hash of which items there are, in which order, how they are encoded, and of their content."""
+        """Return a hash of the items, their order, their content, and the options of encoding."""
         digest = hashlib.sha256(self.row_of.data)
         digest.update(self.part_of.data)
         described = [
@@ -214,9 +213,9 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
     def as_dataset(self) -> Dataset:
-        """Return a map-style dataset whose items are decoded when asked for.
+        """Return a map-style dataset that decodes an item when it is read.
 
-        Items hold what `Sample.model_inputs` does; in a slice that mixes kinds, what a sample lacks is `None`.
+        Items have the keys of `Sample.model_inputs`; in a slice of mixed kinds, keys that a sample lacks are `None`.
         """
         from datasets import Dataset
 
@@ -225,7 +224,7 @@ class TrainingData:
 
 
 class _AsModelInputs:
-    """The transform of a dataset for reading by hand."""
+    """The transform of `TrainingData.as_dataset`: encodes the items of a slice."""
 
     def __init__(self, data: TrainingData):
         self.data = data
@@ -245,14 +244,14 @@ def open_data(
     """Open the data list of a recipe.
 
     Args:
-        entries: one dictionary per part, in order: ``source`` names a registered source, ``weight`` says how many
-            times its items come in an epoch (default 1), the other keys are that source's.
-        processor: turns items into samples.
-        options: how it does so.
-        seed: sources that draw at random start from it.
+        entries: a dictionary for each part, in order: ``source`` is a registered source, ``weight`` the number of times
+            an epoch has its items (default 1), the other keys are the source's.
+        processor: encodes items.
+        options: of the encoding.
+        seed: for sources that draw at random.
 
     Raises:
-        ValueError: if there is no entry, a source is unknown, an entry is malformed, or nothing is in it.
+        ValueError: if there is no entry, a source is unknown, an entry is malformed, or there is no item.
         FileNotFoundError: if a dataset is missing.
     """
     if not entries:
@@ -272,7 +271,7 @@ def open_data(
 
 
 def _weighted_rows(part: DataPart, seed: int) -> np.ndarray:
-    """Return a part's row numbers: every row `floor(weight)` times, then a drawn share in the part's order."""
+    """Return a part's row numbers: every row `floor(weight)` times, then a random share of them, in order."""
     n_rows = len(part.part)
     dtype = np.int32 if n_rows < 2**31 else np.int64
     whole, share = divmod(part.weight, 1)

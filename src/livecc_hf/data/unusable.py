@@ -1,4 +1,4 @@
-"""Why a sample cannot be used: one exception with a reason that can be counted."""
+"""The exception for a sample that cannot be used, with a reason that can be counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REASONS = {
 
 
 class UnusableSample(ValueError):  # noqa: N818 (it names what it is about)
-    """One sample that cannot be trained on; the run goes on without it.
+    """A sample cannot be used for training; the run continues without it.
 
     Args:
         reason: one of `REASONS`.
@@ -30,4 +30,4 @@ class UnusableSample(ValueError):  # noqa: N818 (it names what it is about)
         self.reason = reason
 
     def __reduce__(self):
-        return type(self), (self.reason, str(self))  # travels between data loader processes
+        return type(self), (self.reason, str(self))  # so that it can be pickled between processes

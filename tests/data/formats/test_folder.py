@@ -21,7 +21,7 @@ def test_videos_find_their_captions(tmp_path):
 
 
 def test_folders_without_anything_to_learn_from(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_captioned_videos(tmp_path / "none")
     (tmp_path / "a.mp4").write_text("")
     with pytest.raises(ValueError, match="holds 1 videos and none has captions"):

@@ -83,8 +83,8 @@ def test_redirects_are_few(server):
         ("http://localhost:1/", "localhost is not among the hosts"),
         ("file:///etc/passwd", "begins with http"),
         ("ftp://127.0.0.1/x", "begins with http"),
-        ("http://[::1/", "is no address"),
-        ("http://127.0.0.1:port/", "is no address"),
+        ("http://[::1/", "is not an address"),
+        ("http://127.0.0.1:port/", "is not an address"),
     ],
 )
 def test_a_redirect_leads_nowhere_else(server, target, message):
@@ -117,7 +117,9 @@ def test_slow_servers_are_left(server, path):
     "host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0.0.0.0", "10.0.0.1", "169.254.169.254"]
 )
 def test_private_addresses_are_not_asked(host):
-    with pytest.raises(WebFileError, match="is no public address|Name or service not known|not supported|No address"):
+    with pytest.raises(
+        WebFileError, match="is not a public address|Name or service not known|not supported|No address"
+    ):
         fetch_file(f"http://{host}:9/x", True, time_limit_s=2)
 
 

@@ -297,7 +297,7 @@ def test_images_on_the_web(processor, media):
     assert torch.equal(sample.model_inputs["pixel_values"], local.model_inputs["pixel_values"])
     assert {reason for reason, _ in refused} == {"missing_file"}
     for (_, told), expected in zip(
-        refused[::2], ("404", "no public address", "allow_urls: true", "not among"), strict=True
+        refused[::2], ("404", "not a public address", "allow_urls: true", "not among"), strict=True
     ):
         assert expected in told
 

@@ -191,7 +191,7 @@ def test_a_line_that_is_not_json(media, tiny_processor):
         ({"source": "jsonl"}, "lacks a key.*path"),
         ({"source": "jsonl", "path": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
         ({"source": "dataset", "path": "nobody/nothing"}, "nobody/nothing .*cannot be opened"),
-        ({"source": "folder", "path": "nowhere"}, "nowhere is no folder"),
+        ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
         ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_s=1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Ordinary conversations about images, videos or nothing but text, in the layouts that published data sets use."""
+"""Reads conversations about images or videos, or of text alone, in the layouts of published datasets."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def parse_chat(row: Any, source: str) -> Conversation:
     Args:
         row: a list of messages (`role` and `content`, a text or a list of parts, as in LiveCC's published
             files), a mapping with such a list under `messages`, or LLaVA's layout: a mapping with `conversations`
-            of `from` and `value`, and `image`, `images`, `video` or `videos`. There `<image>` and `<video>` in a
-            user's text stand for the media in their order (LLaVA-Video writes `<image>` for a video);
-            media without a placeholder go in front of the first user text.
-        source: where it was read, for the error.
+            of `from` and `value`, and `image`, `images`, `video` or `videos`. In LLaVA's, `<image>` and `<video>` in
+            a user's text stand for the media in their order (LLaVA-Video writes `<image>` for a video);
+            media without a placeholder go before the first user text.
+        source: where it was read, for errors.
 
     Raises:
         UnusableSample: reason `malformed`, if it is none of these, has an unknown role, an empty message, no
@@ -67,7 +67,7 @@ def _message(message: Any, where: str) -> dict[str, Any]:
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
-    """Return a part with its type; keys without a value, as tables fill them in, are left out."""
+    """Return a part with its type, without the empty keys that tables add."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
@@ -90,8 +90,8 @@ def _part(part: Any, where: str) -> dict[str, Any]:
 
 
 def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
-    images = [*_listed(row.get("image")), *_listed(row.get("images"))]
-    videos = [*_listed(row.get("video")), *_listed(row.get("videos"))]
+    images = [*_as_list(row.get("image")), *_as_list(row.get("images"))]
+    videos = [*_as_list(row.get("video")), *_as_list(row.get("videos"))]
     media = {
         "image": [{"type": "image", "image": image} for image in images],
         "video": [{"type": "video", "video": video} for video in videos],
@@ -112,7 +112,7 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if role == "user":
             n_placeholders += len(_PLACEHOLDER.findall(text))
-            filled = _filled(text, media)
+            filled = _fill_placeholders(text, media)
             if filled is None:
                 n_media = len(images) + len(videos)
                 raise _malformed(
@@ -127,9 +127,9 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
     return messages
 
 
-def _filled(text: str, media: dict[str, list]) -> list[dict[str, Any]] | None:
-    """Return a text's parts with media, taken from the queues, for its placeholders; `None` if there are too few."""
-    # Splitting at a pattern with one group gives text, word, text, word, ... text.
+def _fill_placeholders(text: str, media: dict[str, list]) -> list[dict[str, Any]] | None:
+    """Return a text's parts, with media from the queues in place of placeholders; `None` if there are too few media."""
+    # Splitting at a pattern with one group gives text, placeholder, text, placeholder, ... text.
     pieces = _PLACEHOLDER.split(text.strip())
     parts: list[dict[str, Any]] = []
     for i, piece in enumerate(pieces):
@@ -143,10 +143,10 @@ def _filled(text: str, media: dict[str, list]) -> list[dict[str, Any]] | None:
 
 
 def _check(messages: list[dict[str, Any]], source: str) -> None:
-    """Refuse what cannot be learnt from, and take line breaks off the beginning of answers.
+    """Check that a conversation can be trained on, and strip line breaks from the beginning of answers.
 
-    An answer follows `assistant` and a line break, which would become one token with line breaks of its own:
-    another one than the prompt ends with when the model is asked.
+    An answer follows `assistant` and a line break. Line breaks of its own would merge with that into one token, which
+    is not the token at the end of a prompt at inference.
     """
     for i, message in enumerate(messages):
         role, content = message["role"], message["content"]
@@ -169,7 +169,7 @@ def _role(name: Any, where: str) -> str:
     return ROLES[name]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if is_missing(value) or (isinstance(value, str) and not value):
         return []
     return list(value) if _is_list(value) else [value]

@@ -21,8 +21,8 @@ class ClipSpan:
 
     Attributes:
         start_s, end_s: the part in seconds from what a player shows as 0:00.
-        words: the words spoken in it, which belong to no other part.
-        previous: the last of the words before it (at most `PREVIOUS_WORDS`); `None` if it is the first.
+        words: the words spoken in it; each word is in one part only.
+        previous: the last words before it (at most `PREVIOUS_WORDS`); `None` for the first part.
     """
 
     start_s: float
@@ -37,13 +37,13 @@ def split_into_clips(
     """Cut a narration into clips, each word in exactly one.
 
     A clip begins with its first word and ends one sampling step (0.5 s) after its last, so that a frame is sampled
-    at which the last word has been spoken. A clip shorter than `min_s` begins earlier, in the silence before it.
+    after the last word. A clip shorter than `min_s` begins earlier, in the silence before it.
 
     Args:
-        words: of the whole video, by their ends, as `read_words` gives them.
-        max_s: longest clip; a word that alone is longer loses its beginning.
-        min_s: clips are lengthened to it where there is silence before them; default: 10 s, or `max_s` if that is less.
-        max_gap_s: a longer silence lies in no clip.
+        words: of the whole video, ordered by their ends, as `read_words` returns them.
+        max_s: longest clip; a single word that is longer loses its beginning.
+        min_s: shorter clips are extended into the silence before them; default: 10 s, or `max_s` if that is less.
+        max_gap_s: a longer silence is in no clip.
 
     Raises:
         ValueError: if the limits are not 0 <= min_s <= max_s with max_s above 3 s, and max_gap_s above 0.
@@ -69,7 +69,7 @@ def split_into_clips(
 
 
 def _breaks(words: Sequence[Word], max_s: float, max_gap_s: float) -> Iterator[int]:
-    """Give the index after each clip's last word."""
+    """Yield the index after each clip's last word."""
     if not words:
         return
     start_s = words[0].start_s

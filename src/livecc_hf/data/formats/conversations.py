@@ -1,4 +1,4 @@
-"""The published dataset format: one conversation a line, its last message a stream of timed words."""
+"""Reads the published dataset format: a conversation in each line, whose last message is a stream of timed words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .missing import is_missing
 
 @dataclass(frozen=True)
 class NarratedVideo:
-    """A span of a video and the words spoken in it; nothing is decoded yet.
+    """A span of a video and the words spoken in it, not decoded. Times are in seconds on the clock of a player.
 
     Attributes:
-        video: path or URL of the video, as the dataset names it.
-        words: in the order spoken, on the clock that a player shows, as all times here.
-        start_s: where the span begins; `None`: at the video's first frame. 0 is a time like any other.
-        end_s: where it ends; `None`: with the video.
+        video: path or URL of the video, as in the dataset.
+        words: in the order spoken.
+        start_s: start of the span; `None`: the video's first frame, which need not be at 0.
+        end_s: end of the span; `None`: the end of the video.
         query: the request; `None`: the processor's default.
         title: the video's title.
         previous: what was said before the span.
@@ -36,7 +36,7 @@ class NarratedVideo:
 
 
 def is_narration(conversation: Any) -> bool:
-    """Return whether a conversation is a commentary: it holds a `text_stream`."""
+    """Return whether a conversation is a commentary, which has a `text_stream`."""
     return any(
         isinstance(part, Mapping) and "text_stream" in part
         for message in (conversation if isinstance(conversation, list) else ())
@@ -51,10 +51,10 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
     Args:
         conversation: a user message with a `video` (and `video_start`, `video_end`) and a `text` (and `title`,
             `previous`, `category`), then an assistant message with a `text_stream` of `[start, end, word]`.
-        source: where it was read, for the error.
+        source: where it was read, for errors.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it has another form.
     """
     parts = [
         part
@@ -92,7 +92,7 @@ def _part_with(key: str, parts: Sequence[Mapping], source: str) -> Mapping:
 
 
 def _text(value: Any, name: str, source: str) -> str | None:
-    """Return a text, or `None` for an empty one and for what says that there is none."""
+    """Return a text, or `None` if it is empty or missing."""
     if is_missing(value):
         return None
     if not isinstance(value, str):

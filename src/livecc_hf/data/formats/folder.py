@@ -1,4 +1,4 @@
-"""A folder of narrated videos: each with a caption file of the same name beside it."""
+"""Reads a folder of narrated videos, each with a caption file of the same name beside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conversations import NarratedVideo
 
 @dataclass(frozen=True)
 class CaptionedVideo:
-    """A video and the captions beside it, both paths relative to the folder."""
+    """A video and its caption file, as paths relative to the folder."""
 
     video: Path
     captions: Path
@@ -30,13 +30,13 @@ def find_captioned_videos(
 ) -> tuple[list[CaptionedVideo], list[Path]]:
     """List the videos below a folder, by name.
 
-    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video), also with a
-    language between, such as `NAME.en.vtt`; see `captions.naming` for which of several is taken.
+    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video format), also
+    with a language, such as `NAME.en.vtt`; `captions.naming` chooses among several.
 
     Args:
-        folder: where to look.
-        language: captions in it come first, as "en" or "pt-BR"; `None`: in any.
-        left_out: takes what is no input, though it looks like some.
+        folder: to search.
+        language: preferred language of captions, such as "en" or "pt-BR"; `None`: any.
+        left_out: collects files that look like input but are left out.
 
     Returns:
         Videos with captions, and videos without.
@@ -47,11 +47,11 @@ def find_captioned_videos(
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder: expected one with videos and captions beside them")
+        raise FileNotFoundError(f"{folder} is not a folder: expected one with videos and captions beside them")
     left_out = LeftOut() if left_out is None else left_out
     found, bare = [], []
     for video, captions, _ in walk_videos(folder, language, left_out):
-        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # there is only its metadata
+        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # only its metadata exists
             continue
         if captions is None:
             bare.append(Path(video))
@@ -67,16 +67,17 @@ def find_captioned_videos(
 
 @dataclass(frozen=True)
 class CaptionedFolder:
-    """A folder of narrated videos, cut into clips that are reached by number.
+    """A folder of narrated videos, cut into clips.
 
     Attributes:
-        folder: where it is.
+        folder: its path.
         videos: its videos and their captions.
         bare: videos without captions.
-        rows: int32 (clips, 2), for each clip the number of its video and its number in the video. A video whose
-            captions hold no word or cannot be read has one row, which `load` refuses: nothing is left out silently.
+        rows: int32 (clips, 2), for each clip the number of its video, and its number in the video. A video whose
+            captions hold no word, or cannot be read, has one row for which `load` raises, so that it is not left out
+            silently.
         limits: the options of `split_into_clips`.
-        remarks: for a person: what of captions cannot be used, and what of the folder is left out.
+        remarks: lines for a reader on captions that cannot be used, and on files that are left out.
     """
 
     folder: Path
@@ -94,11 +95,11 @@ class CaptionedFolder:
 
         Args:
             row: number of the clip.
-            query: what the commentary is asked for; `None`: the processor's default.
+            query: of the viewer; `None`: the processor's default.
 
         Raises:
             IndexError: if there is no such clip.
-            UnusableSample: "missing_file", "malformed" or "no_words", if the captions say nothing of use.
+            UnusableSample: "missing_file", "malformed" or "no_words", if the captions cannot be used.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"clip {row} of {self.folder}: it has {len(self)} clips")
@@ -117,7 +118,7 @@ class CaptionedFolder:
 
 
 def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **limits: float) -> CaptionedFolder:
-    """Cut the videos of a folder into clips; captions are read once to count them, and again when a clip is loaded.
+    """Cut the videos of a folder into clips. Captions are read once to count clips, and again when a clip is loaded.
 
     Args:
         folder, language: see `find_captioned_videos`.
@@ -161,6 +162,6 @@ def _clips_of(captions: Path, limits: dict[str, float]) -> tuple[list[ClipSpan],
 def _clips_once(
     captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]
 ) -> tuple[list[ClipSpan], Lost | None]:
-    """Cut a file's words once for the clips that are asked for one after the other."""
+    """Cut a file's words into clips, cached for clips that are loaded one after the other."""
     words, lost = read_words_and_lost(captions)
     return split_into_clips(words, **dict(limits)), lost

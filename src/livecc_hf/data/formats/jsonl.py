@@ -1,8 +1,8 @@
 """Random access to the lines of a JSON Lines file of any size.
 
-Live-CC-5M and Live-WhisperX-526K are files of millions of lines, one conversation each. Lines are reached by
-their byte offset; offsets are found once and kept beside the file or in the user's cache. The published files
-carry them as a last line, a JSON list of integers, which is used where it is right.
+Live-CC-5M and Live-WhisperX-526K are files of millions of lines, with a conversation in each. Lines are found by their
+byte offsets, which are computed once and cached. The published files have the offsets as their last line, a JSON list
+of integers, which is used if it is correct.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from livecc_hf.utils.atomic import replaced_when_done
 logger = logging.getLogger(__name__)
 
 _CHECKED_LINES = 64
-_MARKED_LINES = 1000  # read for the fingerprint
+_MARKED_LINES = 1000  # lines that the fingerprint reads
 _BLOCK_BYTES = 1 << 24
 _NEWLINE = 10
 _BLANKS = b"\n\r "
 
 
 class JsonLines:
-    """The lines of a file, reached by number. Opens the file when first read, so it travels between processes.
+    """The lines of a file, by number. The file is opened at the first read, so that this can be pickled.
 
     Args:
-        path: a file with one JSON value a line, in UTF-8.
-        cache_dir: where offsets are kept; default: `livecc_hf` in the Hugging Face cache.
+        path: a file with a JSON value in each line, in UTF-8.
+        cache_dir: for offsets; default: `livecc_hf` in the Hugging Face cache.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -87,30 +87,30 @@ class JsonLines:
 
 
 def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
-    """Return the file of offsets: made once for each content, told by size and time of change."""
+    """Return the cache file of offsets; it is made again if the size or modification time changes."""
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     folder = Path(cache_dir) if cache_dir is not None else default_cache()
     file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
         offsets = find_offsets(path)
-        with replaced_when_done(file, sync=False, keeps_suffix=True) as partial:  # many may do this at once
+        with replaced_when_done(file, sync=False, keeps_suffix=True) as partial:  # processes may do this at once
             np.save(partial, offsets)
     return file
 
 
 def default_cache() -> Path:
-    """Return where what is found out about data sets is kept: `livecc_hf` in the Hugging Face cache."""
+    """Return the folder for cached facts about datasets: `livecc_hf` in the Hugging Face cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "livecc_hf"
 
 
 def find_offsets(path: str | os.PathLike) -> np.ndarray:
-    """Return where the lines of a file begin, and where the last one ends.
+    """Return the offsets at which the lines of a file begin, and the end of the last one.
 
-    The file is read in blocks, so that memory does not grow with it. A last line of offsets is used where it is
-    right and said to be wrong where it is not; it is no line of data.
+    The file is read in blocks, so that memory does not grow with it. A last line of offsets is not data: it is used
+    if it is correct, with a warning if it is not.
 
     Returns:
         int64 array of shape (lines + 1,).
@@ -139,7 +139,7 @@ def find_offsets(path: str | os.PathLike) -> np.ndarray:
 
 
 def _last_line(file: int, size: int) -> tuple[int, int]:
-    """Return begin and end of the last line that is not blank, reading from the file's end."""
+    """Return the begin and end of the last line that is not blank, reading from the end of the file."""
     end = None
     for stop in range(size, 0, -_BLOCK_BYTES):
         base = max(stop - _BLOCK_BYTES, 0)
@@ -173,7 +173,7 @@ def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
 
 
 def _integers(text: bytes) -> np.ndarray | None:
-    """Return the integers of a text such as `0, 1234`, or `None` if one is missing or no offset."""
+    """Return the integers of a text such as `0, 1234`, or `None` if one is missing or is not an offset."""
     fields = text.count(b",") + 1
     # 18 digits are below 2**63. "1 2" and "1,,2" read as fewer numbers than there are fields.
     with warnings.catch_warnings():
@@ -186,7 +186,7 @@ def _integers(text: bytes) -> np.ndarray | None:
 
 
 def _fault(file: int, offsets: np.ndarray) -> str | None:
-    """Return what is wrong with listed offsets, or `None`: order, ends, and a sample of lines are checked."""
+    """Return the fault of listed offsets, or `None`; checks their order, the ends, and a sample of lines."""
     if len(offsets) < 2 or offsets[0] != 0:
         return "the first line does not begin at byte 0"
     if (np.diff(offsets) <= 0).any():
@@ -194,12 +194,12 @@ def _fault(file: int, offsets: np.ndarray) -> str | None:
     sample = np.unique(np.linspace(0, len(offsets) - 2, _CHECKED_LINES).astype(int))
     for index in sample:
         if not _is_line(file, int(offsets[index]), int(offsets[index + 1])):
-            return f"number {index} is no line's begin"
+            return f"number {index} is not the begin of a line"
     return None
 
 
 def _is_line(file: int, start: int, end: int) -> bool:
-    """Return whether exactly one line, of an object or a list, lies between two offsets."""
+    """Return whether there is exactly one line, an object or a list, between two offsets."""
     if (start and os.pread(file, 1, start - 1) != b"\n") or os.pread(file, 1, start) not in (b"{", b"["):
         return False
     for base in range(start, end, _BLOCK_BYTES):
@@ -210,7 +210,7 @@ def _is_line(file: int, start: int, end: int) -> bool:
 
 
 def _scan(file: int, end: int) -> np.ndarray:
-    """Return begins of the lines before byte `end`, blank ones left out, and `end`."""
+    """Return the begins of the lines before byte `end`, without blank ones, and `end`."""
     parts = []
     after_newline = True
     for base in range(0, end, _BLOCK_BYTES):
@@ -222,7 +222,7 @@ def _scan(file: int, end: int) -> np.ndarray:
         begins = begins[begins < len(block)]
         first = block[begins]
         blank = first == _NEWLINE
-        # Few lines begin with white space: each of those is looked at.
+        # Only lines that begin with white space, which are few, can be blank.
         for at in np.flatnonzero(np.isin(first, list(b" \t\r\v\f"))):
             blank[at] = _is_blank(file, base + int(begins[at]), end)
         parts.append(begins[~blank] + base)

@@ -1,4 +1,4 @@
-"""One row of a dataset, in any of the known layouts, as a narrated video or an ordinary conversation."""
+"""Reads a row of a dataset, in any of the known layouts, as a narrated video or a conversation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
     """Read a row.
 
     Args:
-        row: a conversation as Live-CC-5M has one a line; a mapping with such a conversation (or its JSON) under
+        row: a conversation as in a line of Live-CC-5M; a mapping with such a conversation (or its JSON) under
             `conversation` or `messages`; a flat mapping with `video` and `words`; or LLaVA's layout with
             `conversations`.
-        source: where it was read, for the error.
+        source: where it was read, for errors.
 
     Raises:
         UnusableSample: if it is none of these.
@@ -66,7 +66,7 @@ def _flat_narration(row: Mapping[str, Any], source: str) -> NarratedVideo:
 
 
 def _triple(word: Any) -> Any:
-    """Return a word as `[start, end, word]`; columns hold it as a mapping or as a list."""
+    """Return a word as `[start, end, word]`, from a mapping or a list."""
     if isinstance(word, Mapping):
         return [word.get("start"), word.get("end"), word.get("word", word.get("text"))]
     return word

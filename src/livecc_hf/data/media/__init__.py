@@ -1,1 +1,1 @@
-"""Media that rows name: where their files are, and how they become frames."""
+"""Finds the media files that rows name, and decodes their frames."""

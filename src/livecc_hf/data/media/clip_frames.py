@@ -1,6 +1,6 @@
-"""The frames of one clip of a video file: planned from its header, read by seeking, resized while decoding.
+"""Reads the frames of a clip of a video file: planned from its header, read by seeking, resized while decoding.
 
-A clip's times, like its words', count from what a player shows as 0:00; here they meet the file's own clock.
+The times of a clip and its words count from what a player shows as 0:00; this module converts them to the file's clock.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from ..unusable import UnusableSample
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor
 
-# A clip's end is inclusive, as in LiveCC's training: a frame shown right at it is the one its last word needs.
-# The reader stops before its end, so it is given one this much later, which also covers rounded times.
+# A clip's end is inclusive, as in LiveCC's training: its last word may need the frame shown right at the end.
+# The reader's end is exclusive, so it gets one this much later, which also covers rounded times.
 _END_INCLUDED_S = Fraction(1, 1000)
 # A frame leaves the screen within one frame's time of its sample time, unless the picture stays; two for rounded rates.
 _HOLD_FRAMES = 2
@@ -47,21 +47,21 @@ _HOLD_FRAMES = 2
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What reading a clip will give, known before decoding it.
+    """The frames that reading a clip will give, planned without decoding.
 
     Attributes:
         start_s: first sample time on the player's clock; `None` reads from the first frame.
         end_s: no sample after it; `None` reads to the end.
         first_s: the first sample time that is expected.
-        n_frames: frames of the clip, even: an odd count repeats the last. It may hold fewer where the file is
-            damaged or its header tells too long a duration, never more.
+        n_frames: frames of the clip, an even number: the last is repeated if needed. The clip may have fewer if the
+            file is damaged or its header gives too long a duration, never more.
         n_sampled: frames to read, `n_frames` or one less.
-        n_uncut_frames: what it was before the cut to `max_frames`; an estimate, by the header, where it was cut at the
-            file's end.
+        n_uncut_frames: `n_frames` before the cut to `max_frames`; estimated from the header if the clip ends with the
+            file.
         height_px, width_px: size of a resized frame, multiples of 28.
         min_pixels, max_pixels: the limits that led to this size.
-        n_pair_tokens: tokens that two frames make.
-        hold_s: how long after its sample time a frame counts as shown: at most two frames at the file's rate, or one
+        n_pair_tokens: tokens of two frames.
+        hold_s: longest time after its sample time that a frame counts as shown: two frames at the file's rate, or one
             sampling step.
         origin_s: what a player shows as 0:00, in seconds on the file's clock.
     """
@@ -97,9 +97,9 @@ class DecodedClip:
 
     Attributes:
         frames: uint8 (T, 3, H, W), resized.
-        end_times_s: T times at which the frames leave the screen, in seconds on the player's clock: what the ends
-            of words are compared with. A picture that stays on screen counts as shown for `ClipPlan.hold_s` at each
-            sample time, so that no word is given to the model long before it is spoken.
+        end_times_s: T times at which the frames leave the screen, in seconds on the player's clock, to compare with
+            the ends of words. A picture that stays on screen counts as shown for `ClipPlan.hold_s` after each sample
+            time, so that the model does not get a word long before it is spoken.
         stopped_early: whether reading stopped at `until_s`, with frames left.
     """
 
@@ -130,10 +130,10 @@ def plan_frame_size(
     """Return the size to which the processor resizes the frames of a clip.
 
     Args:
-        height_px, width_px: size of a frame before.
+        height_px, width_px: size of a frame before resizing.
         n_frames: frames in the clip, which share the budget of `grammar.frame_pixel_budget`.
-        video_processor: its limits hold too.
-        min_pixels, max_pixels: fewest and most pixels of a frame; where given they win.
+        video_processor: its limits apply too.
+        min_pixels, max_pixels: fewest and most pixels of a frame; override the processor's limits.
 
     Raises:
         ValueError: if the limits contradict each other, or one side is 200 times the other.
@@ -159,18 +159,18 @@ def plan_clip(
     max_pixels: int | None = None,
     max_frames: int = MAX_FRAMES,
 ) -> ClipPlan:
-    """Say what `read_clip` will give, from the file's header and its first frame.
+    """Plan `read_clip` from the file's header and its first frame.
 
-    Lengths in headers are estimates: where by it the file ends before the clip does, or it says none, the file's
-    packets are read to their end, once.
+    The length in a header is an estimate: if it is missing, or shorter than the clip, the file's packets are read to
+    the end, once.
 
     Args:
         path: a video file.
         start_s, end_s: the clip in seconds from what a player shows as 0:00, the end included; `None`: from the first
             frame, to the last.
-        video_processor: what resizes the frames.
+        video_processor: resizes the frames.
         min_pixels, max_pixels: fewest and most pixels of a frame; see `plan_frame_size`.
-        max_frames: the clip is cut to as many frames (to the next lower even number).
+        max_frames: most frames of the clip (rounded down to an even number).
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames" (the clip lies outside the file), or
@@ -220,14 +220,14 @@ def plan_clip(
 def read_clip(
     path: str | os.PathLike, plan: ClipPlan, video_processor: LiveCCVideoProcessor, until_s: float | None = None
 ) -> DecodedClip:
-    """Read a clip at 2 frames a second: only its part of the file is decoded, only resized frames are kept.
+    """Read a clip at 2 frames a second. Only its part of the file is decoded, and only resized frames are kept.
 
     Args:
         path: the video file.
         plan: from `plan_clip` for the same file and processor.
-        video_processor: what resizes the frames; the result is that of resizing all of them at the end.
-        until_s: stop with the first turn whose last frame leaves the screen at this time or later, such as the end
-            of the last word where silence at the end is dropped.
+        video_processor: resizes the frames; the result equals resizing all of them at once.
+        until_s: stop after the first turn whose last frame leaves the screen at this time or later, such as the end of
+            the last word if silence at the end is dropped.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media" or "no_frames".
@@ -262,7 +262,7 @@ def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVid
     """Return a frame (3, H, W) at the plan's size."""
     frame = video_processor.resized(frame[None], plan.min_pixels, plan.max_pixels)
     if frame.shape[-2:] != (plan.height_px, plan.width_px):
-        # The picture's size changes within the file, and the clip begins after that.
+        # The size of the picture changes in the file, before the clip begins.
         from torchvision.transforms.v2.functional import InterpolationMode, resize
 
         frame = resize(frame, [plan.height_px, plan.width_px], InterpolationMode.BICUBIC, antialias=True)
@@ -285,9 +285,9 @@ def _exact_span(
 
 
 def _file_end(path: str | os.PathLike, info: VideoInfo, needed: Fraction) -> Fraction:
-    """Return when a file ends, in seconds from what a player shows as 0:00; one that ends after `needed`, roughly.
+    """Return the end of a file, in seconds from what a player shows as 0:00; only roughly if it is after `needed`.
 
-    A header gives an estimate, so where it says that a clip is not all there, the packets are read.
+    The header gives an estimate. If by that the file ends before `needed`, the packets are read.
     """
     if info.duration_s is not None:
         shown = exact_number("first_pts_s", info.first_pts_s) - exact_number("clock_start_s", info.clock_start_s)
@@ -314,5 +314,5 @@ def _probe(path: str | os.PathLike) -> VideoInfo:
 
 @lru_cache(maxsize=4096)
 def _probe_once(path: str, size_bytes: int, mtime_ns: int) -> VideoInfo:
-    """Probe a file; size and time of change make a file that was replaced another one."""
+    """Probe a file; size and modification time are arguments so that the cache notices a replaced file."""
     return probe_video(path)

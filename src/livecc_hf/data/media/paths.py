@@ -1,4 +1,4 @@
-"""Finds media files: under a local folder, or in a dataset repository on the Hub."""
+"""Finds media files in a local folder or in a dataset repository on the Hub."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _HUB_PREFIX = "hf://datasets/"
 
 
 def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
-    """Return a local file for a path as a dataset names it; files on the Hub are fetched once and cached.
+    """Return the local file of a path in a dataset; files on the Hub are downloaded once and cached.
 
     Args:
         path: relative to `root`, absolute, `file://` with one of these, or `hf://datasets/USER/REPO[@REVISION]/PATH`.
-        root: a folder, or `hf://datasets/USER/REPO[@REVISION][/FOLDER]`, that no path may lead out of; `None`: the
-            working folder, and paths may lead anywhere.
+        root: a folder, or `hf://datasets/USER/REPO[@REVISION][/FOLDER]`; no path may lead out of it. `None`: the
+            working folder, without that limit.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if an `hf://` path names no repository and file, or a path leads out of its root.
+        ValueError: if an `hf://` path lacks a repository or a file, or a path leads out of its root.
     """
     if path.startswith("hf://"):
         return _from_hub(path)

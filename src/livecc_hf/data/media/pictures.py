@@ -1,4 +1,4 @@
-"""Still pictures of samples: opened from paths, bytes or PIL images, upright, at the size that is wanted."""
+"""Opens still pictures of samples from paths, bytes or PIL images, upright and at a given size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _ORIENTATION = 0x0112  # EXIF's tag
-_TURNED = range(5, 9)  # its values for a picture that lies on its side
+_TURNED = range(5, 9)  # its values for a picture rotated by 90 degrees
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """Return a picture that is a path, bytes or a PIL image, to be closed; it is decoded when it is used."""
+    """Open a picture from a path, bytes or a PIL image; it is decoded when it is used, and has to be closed."""
     from PIL import Image
 
     if isinstance(picture, bytes):
@@ -26,10 +26,10 @@ def open_picture(picture: Any) -> Image.Image:
 
 
 def picture_size_px(picture: Any) -> tuple[int, int]:
-    """Return width and height of the upright picture, from the header of a file."""
+    """Return the width and height of the upright picture, from the file's header."""
     with open_picture(picture) as image:
-        is_said = image.format != "PNG" or "exif" in image.info  # asking a PNG file for what it has not decodes it
-        is_turned = is_said and image.getexif().get(_ORIENTATION, 1) in _TURNED
+        has_exif = image.format != "PNG" or "exif" in image.info  # asking any other PNG for EXIF would decode it
+        is_turned = has_exif and image.getexif().get(_ORIENTATION, 1) in _TURNED
         return image.size[::-1] if is_turned else image.size
 
 

@@ -1,4 +1,4 @@
-"""Fetches small files that a dataset names by their addresses, as one may where the dataset is a stranger's."""
+"""Downloads small files that a dataset names by address, safely even if the dataset is not trusted."""
 
 from __future__ import annotations
 
@@ -22,32 +22,31 @@ _CHUNK_BYTES = 65_536
 
 
 class WebFileError(OSError):
-    """A file on the web that is not fetched, or cannot be."""
+    """A file on the web may not, or cannot, be downloaded."""
 
 
 def fetch_file(
     url: str, hosts: bool | Sequence[str], time_limit_s: float = TIME_LIMIT_S, max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """Return what is at an address.
+    """Download a file.
 
-    Connections go to the address that was checked, so a name that changes its mind in between changes nothing.
-    Proxies are not used: behind one, nobody could tell where an address leads.
+    Connections go to the IP address that was checked, so that a name that resolves differently later has no effect.
+    Proxies are not used, since the addresses behind a proxy cannot be checked.
 
     Args:
         url: `http://` or `https://`.
-        hosts: whom to ask: `True` is any host with public addresses only, else the names of those that may be asked,
-            wherever they are.
-        time_limit_s: for all of it, redirects included.
-        max_bytes: the largest file that is taken.
+        hosts: allowed hosts: `True` for any host with only public IP addresses, else the names of hosts, which may have
+            any address.
+        time_limit_s: for the whole download, redirects included.
+        max_bytes: largest file.
 
     Raises:
-        WebFileError: if a host may not be asked, does not answer in time, or gives something else than a file within
-            the limits.
+        WebFileError: if a host is not allowed, does not answer in time, or does not send a file within the limits.
     """
     deadline = time.monotonic() + time_limit_s
     asked = url
     for _ in range(MAX_REDIRECTS + 1):
-        parts = _checked(url, hosts)
+        parts = _check_url(url, hosts)
         try:
             found = _ask(parts, hosts, deadline, max_bytes)
         except WebFileError:
@@ -55,17 +54,17 @@ def fetch_file(
         except (OSError, ValueError, http.client.HTTPException) as error:
             late = time.monotonic() >= deadline
             why = f"no whole answer within {time_limit_s:g} s" if late else str(error) or type(error).__name__
-            raise WebFileError(f"{_shown(parts)}: {why}") from error
-        if time.monotonic() >= deadline:  # what was cut off looks like a whole answer without a length
-            raise WebFileError(f"{_shown(parts)}: no whole answer within {time_limit_s:g} s")
+            raise WebFileError(f"{_displayable(parts)}: {why}") from error
+        if time.monotonic() >= deadline:  # an answer without a length looks whole even if it was cut off
+            raise WebFileError(f"{_displayable(parts)}: no whole answer within {time_limit_s:g} s")
         if isinstance(found, bytes):
             return found
         url = urljoin(url, found)
-    raise WebFileError(f"{_shown(urlsplit(asked))}: more than {MAX_REDIRECTS} redirects")
+    raise WebFileError(f"{_displayable(urlsplit(asked))}: more than {MAX_REDIRECTS} redirects")
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is one of the internet, and no way around to another that is not."""
+    """Return whether an IP address is public, and does not lead to a private one (as some IPv6 forms do)."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
@@ -76,23 +75,23 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def _checked(url: str, hosts: bool | Sequence[str]) -> SplitResult:
+def _check_url(url: str, hosts: bool | Sequence[str]) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 (raises where it is no number)
+        parts.port  # noqa: B018 (raises if it is not a number)
     except ValueError as error:
-        raise WebFileError(f"{url[:100]!r} is no address: {error}") from error
+        raise WebFileError(f"{url[:100]!r} is not an address: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WebFileError(f"{_shown(parts)}: expected an address that begins with http:// or https://")
+        raise WebFileError(f"{_displayable(parts)}: expected an address that begins with http:// or https://")
     if not isinstance(hosts, bool) and parts.hostname not in {host.lower() for host in hosts}:
-        raise WebFileError(f"{_shown(parts)}: {parts.hostname} is not among the hosts that may be asked")
+        raise WebFileError(f"{_displayable(parts)}: {parts.hostname} is not among the allowed hosts")
     return parts
 
 
 def _ask(parts: SplitResult, hosts: bool | Sequence[str], deadline: float, max_bytes: int) -> bytes | str:
-    """Return the file, or where a redirect leads to."""
+    """Return the file, or the address of a redirect."""
     connection = _Connection(parts, hosts is not True, deadline)
-    # A server that sends a byte now and then keeps every single wait short.
+    # Timeouts of single reads do not help against a server that sends a byte now and then.
     timer = threading.Timer(max(deadline - time.monotonic(), 0), connection.cut)
     timer.daemon = True
     timer.start()
@@ -103,7 +102,7 @@ def _ask(parts: SplitResult, hosts: bool | Sequence[str], deadline: float, max_b
         if answer.status in _REDIRECTS and answer.headers.get("Location"):
             return answer.headers["Location"]
         if answer.status != http.HTTPStatus.OK:
-            raise WebFileError(f"{_shown(parts)}: the answer is {answer.status} {answer.reason}")
+            raise WebFileError(f"{_displayable(parts)}: the answer is {answer.status} {answer.reason}")
         return _read(answer, parts, max_bytes)
     finally:
         timer.cancel()
@@ -116,18 +115,18 @@ def _read(answer: http.client.HTTPResponse, parts: SplitResult, max_bytes: int) 
         chunks.append(chunk)
         n_bytes = sum(map(len, chunks))
     if n_bytes > max_bytes:
-        raise WebFileError(f"{_shown(parts)}: it is larger than {max_bytes:,} bytes")
-    if answer.length:  # what was promised and has not come
-        raise WebFileError(f"{_shown(parts)}: it breaks off after {n_bytes} bytes")
+        raise WebFileError(f"{_displayable(parts)}: it is larger than {max_bytes:,} bytes")
+    if answer.length:  # the bytes still missing
+        raise WebFileError(f"{_displayable(parts)}: it breaks off after {n_bytes} bytes")
     return b"".join(chunks)
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to an address that was looked at first.
+    """A connection to an IP address that was checked first.
 
     Args:
         parts: of the URL.
-        is_named: the user has named the host, so that it may be anywhere.
+        is_named: whether the user allowed this host by name, so that it may have any address.
         deadline: on the monotonic clock.
     """
 
@@ -137,16 +136,16 @@ class _Connection(http.client.HTTPConnection):
         self._is_secure = parts.scheme == "https"
         self._is_named = is_named
         self._deadline = deadline
-        self._open: socket.socket | None = None  # `sock` is given away with an answer whose length is not known
+        self._open: socket.socket | None = None  # `sock` is handed to an answer of unknown length
 
     def connect(self) -> None:
-        """Connect to the host's first address that answers, if all of them may be asked."""
+        """Connect to the first of the host's addresses that answers, if all of them are allowed."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for *_, address in found:
             if not self._is_named and not is_public(str(address[0])):
                 raise WebFileError(
-                    f"{self.host} is at {address[0]}, which is no public address: name the host in allow_urls if it "
-                    "may be asked"
+                    f"{self.host} is at {address[0]}, which is not a public address: name the host in allow_urls "
+                    "to allow it"
                 )
         failed: OSError | None = None
         for family, kind, protocol, _, address in found:
@@ -167,14 +166,14 @@ class _Connection(http.client.HTTPConnection):
             self.sock.do_handshake()
 
     def cut(self) -> None:
-        """End whatever it waits for."""
+        """Close the socket, which ends any wait on it."""
         if self._open is not None:
             with contextlib.suppress(OSError):  # ended already
                 self._open.shutdown(socket.SHUT_RDWR)
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Return a context that verifies, with the system's authorities and, where it is installed, certifi's."""
+    """Return a verifying context with the system's certificate authorities, and certifi's if installed."""
     context = ssl.create_default_context()
     if find_spec("certifi"):
         import certifi
@@ -183,6 +182,6 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _shown(parts: SplitResult) -> str:
-    """Return an address for messages, without what may be secret in it."""
+def _displayable(parts: SplitResult) -> str:
+    """Return an address for messages, without parts that may be secret."""
     return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:120]

@@ -1,4 +1,4 @@
-"""Ordinary conversations about images, videos or text alone, as training samples."""
+"""Encodes conversations about images or videos, or of text alone, as training samples."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def encode_chat(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> Sample:
-    """Turn a conversation into one training sample; the assistant's texts and what ends them are supervised.
+    """Encode a conversation as a training sample; the assistant's texts and their end tokens are supervised.
 
-    Images are resized once, to the size that the image processor chooses within its limits or a part's own
-    `min_pixels` and `max_pixels`, or to its `resized_height` and `resized_width`. Of a video (or its `video_start` to
-    `video_end`, seconds on the clock that a player shows), frames are spread evenly over its length: `nframes`, or
-    `fps` (default 2) frames a second, `min_frames` (4) to `max_frames` of them as in qwen-vl-utils, and never more
-    than the options allow. A video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as
-    `pos`, as LiveCC's copy of LLaVA-Hound has it) is taken whole, up to that limit.
+    Images are resized once: to a part's `resized_height` and `resized_width`, else to the size that the image processor
+    chooses within the part's `min_pixels` and `max_pixels`, or its own limits. The frames of a video (or of
+    `video_start` to `video_end`, in seconds as a player shows) are spread evenly over its length: `nframes` of them, or
+    `fps` (default 2) a second, within `min_frames` (4) and `max_frames` as in qwen-vl-utils, and never more than the
+    options allow. A video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as `pos`, as
+    in LiveCC's copy of LLaVA-Hound) is used whole, up to that limit.
 
     Args:
-        conversation: what was said and shown.
-        processor: whose chat template, limits and tokens hold.
+        conversation: its messages.
+        processor: gives chat template, limits and tokens.
         options: limits of frames, of their pixels and of the sample's tokens; a conversation is never cut.
         media_root: folder or `hf://` repository that media paths are relative to and stay in.
-        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
+        allow_urls: whether to download images from the web, or the allowed hosts; see `fetch_file`.
 
     Returns:
         The sample; without images or videos, it has no pixels.
@@ -55,7 +55,7 @@ def encode_chat(
     media = plan_media(conversation, processor, options, media_root, allow_urls)
     n_pairs = [medium.n_pairs for medium in media]
     input_ids, labels, n_words = _tokenise(conversation, processor, media, n_pairs)
-    n_tokens = _n_expanded(input_ids, media, processor)
+    n_tokens = _n_expanded_tokens(input_ids, media, processor)
     if options.max_tokens is not None and n_tokens > options.max_tokens:
         raise UnusableSample(
             "too_many_tokens",
@@ -64,9 +64,9 @@ def encode_chat(
         )
     pixels, grids = _pixels_of(media, processor)
     n_decoded = [grid[0] if medium.kind == "video" else 0 for grid, medium in zip(grids, media, strict=True)]
-    if n_decoded != n_pairs:  # a header promised more
+    if n_decoded != n_pairs:  # a header gave more frames than there are
         input_ids, labels, n_words = _tokenise(conversation, processor, media, n_decoded)
-    input_ids, labels = _expanded(input_ids, labels, _block_tokens(media, grids, processor), processor)
+    input_ids, labels = _expand_placeholders(input_ids, labels, _block_tokens(media, grids, processor), processor)
     ids = torch.tensor(input_ids)
     model_inputs = {
         "input_ids": ids,
@@ -84,18 +84,18 @@ def count_chat_tokens(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> int:
-    """Return how many tokens :func:`encode_chat` makes, from the headers of local media; images on the web are
-    fetched.
+    """Return the number of tokens that :func:`encode_chat` makes, from the headers of local media.
 
-    More only where a video's header promises frames that the file does not have.
+    Images on the web are downloaded. The number is too high only if a video's header gives frames that the file does
+    not have.
 
     Raises:
-        UnusableSample: as `encode_chat`, where headers show it; not for the token limit.
+        UnusableSample: as `encode_chat`, if headers show it, but not for the token limit.
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
     n_pairs = [medium.n_pairs for medium in media]
-    return _n_expanded(_tokenise(conversation, processor, media, n_pairs)[0], media, processor)
+    return _n_expanded_tokens(_tokenise(conversation, processor, media, n_pairs)[0], media, processor)
 
 
 def _tokenise(
@@ -103,16 +103,16 @@ def _tokenise(
 ) -> tuple[list[int], list[int], int]:
     """Return ids with one token for each vision block, labels, and the number of supervised words.
 
-    Answers are tokenised apart from what stands before them, as they are when the model is asked.
+    Answers are tokenised separately from the text before them, as at inference.
 
     Args:
-        conversation: what was said and shown.
-        processor: whose chat template and tokens hold.
+        conversation: its messages.
+        processor: gives chat template and tokens.
         media: of the conversation.
         n_pairs: the frame pairs of each medium, 0 for an image.
     """
     pieces, n_words = _pieces(conversation, processor)
-    rendered = processor.apply_chat_template(_bare(conversation), tokenize=False)
+    rendered = processor.apply_chat_template(_without_media(conversation), tokenize=False)
     if "".join(text for text, _ in pieces) != rendered:
         raise ValueError(
             f"the processor's chat template renders a conversation as {rendered[:120]!r}...: expected Qwen2-VL's form, "
@@ -132,7 +132,7 @@ def _tokenise(
 
 
 def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[tuple[str, bool]], int]:
-    """Return the conversation's text with the media's placeholders in pieces, each supervised or not, and its words."""
+    """Return the conversation's text in pieces, each supervised or not, with placeholders for media; and its words."""
     placeholders = {
         "image": f"{VISION_START}{processor.image_token}{VISION_END}",
         "video": f"{VISION_START}{processor.video_token}{VISION_END}",
@@ -158,8 +158,8 @@ def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[
     return [*pieces, (opening, False)], n_words
 
 
-def _bare(conversation: Conversation) -> list[dict[str, Any]]:
-    """Return the messages as the chat template needs them: no pictures, no paths."""
+def _without_media(conversation: Conversation) -> list[dict[str, Any]]:
+    """Return the messages for the chat template, without pictures and paths."""
     return [
         {
             "role": message["role"],
@@ -170,7 +170,7 @@ def _bare(conversation: Conversation) -> list[dict[str, Any]]:
 
 
 def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
-    """Return what stands for a video, with one placeholder for each of its vision blocks."""
+    """Return the text for a video, with one placeholder for each of its vision blocks."""
     video_processor, token = processor.video_processor, processor.video_token
     grid = (n_pairs, video_processor.merge_size, video_processor.merge_size)
     frames = range(n_pairs * video_processor.temporal_patch_size)
@@ -178,7 +178,7 @@ def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
     return re.sub(f"(?:{re.escape(token)})+", token, text)
 
 
-def _n_expanded(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
+def _n_expanded_tokens(input_ids: Sequence[int], media: Sequence[Medium], processor: StreamingProcessor) -> int:
     backbone = processor.find_backbone()
     n_blocks = (len(backbone.vision_labels(medium.n_pairs)) if medium.kind == "video" else 1 for medium in media)
     return len(input_ids) + sum(medium.n_tokens - n for medium, n in zip(media, n_blocks, strict=True))
@@ -196,7 +196,7 @@ def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], proce
     return n_tokens
 
 
-def _expanded(
+def _expand_placeholders(
     input_ids: Sequence[int], labels: Sequence[int], n_block_tokens: Sequence[int], processor: StreamingProcessor
 ) -> tuple[list[int], list[int]]:
     """Repeat each vision block's placeholder as often as it has tokens."""

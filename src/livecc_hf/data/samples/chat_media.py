@@ -1,4 +1,4 @@
-"""The images and videos of a conversation: planned from their headers, decoded when asked for."""
+"""Reads the images and videos of a conversation: planned from their headers, decoded later."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _FALLBACK_FRAME_RATE = 25.0
 
 @dataclass(frozen=True)
 class Medium:
-    """One image or video of a conversation, not decoded yet.
+    """An image or video of a conversation, not decoded yet.
 
     Attributes:
         kind: `image` or `video`.
-        n_tokens: what it becomes; for a video whose header promises more frames than it has, the most.
-        read: decodes it: an image to uint8 (3, H, W), a video to uint8 (T, 3, H, W), both at their final size.
+        n_tokens: its tokens; an upper bound if a video's header gives more frames than it has.
+        read: decodes an image to uint8 (3, H, W), or a video to uint8 (T, 3, H, W), both at their final size.
         n_pairs: frame pairs of a video, by its header; 0 for an image.
         fps: frames a second of a video.
     """
@@ -55,7 +55,7 @@ class Medium:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """What all media of a conversation share."""
+    """Processors, options and roots for all media of a conversation."""
 
     processor: StreamingProcessor
     options: EncodeOptions
@@ -70,14 +70,14 @@ def plan_media(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> list[Medium]:
-    """Return a conversation's media in order, planned from the headers of local files; images on the web are fetched.
+    """Plan a conversation's media, in order, from the headers of local files; images on the web are downloaded.
 
     Args:
-        conversation: what was said and shown.
-        processor: whose image and video processors hold.
+        conversation: its messages.
+        processor: gives the image and video processors.
         options: limits of frames and of their pixels.
         media_root: folder or `hf://` repository that media paths are relative to and stay in.
-        allow_urls: whether images are fetched from the web, or the hosts that may be asked; see `fetch_file`.
+        allow_urls: whether to download images from the web, or the allowed hosts; see `fetch_file`.
 
     Raises:
         UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, or `malformed` for a part with values that
@@ -96,7 +96,7 @@ def plan_media(
 
 
 def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
-    """Plan an image: resized once, with qwen-vl-utils' filter, to the size that the image processor would choose."""
+    """Plan an image, resized once, with qwen-vl-utils' filter, to the size that the image processor chooses."""
     image_processor = encoder.processor.image_processor
     limits = {
         "min_pixels": _pixels(part, "min_pixels") or image_processor.size["shortest_edge"],
@@ -105,15 +105,15 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     if limits["min_pixels"] > limits["max_pixels"]:
         raise UnusableSample("malformed", f"an image's {limits}: expected min_pixels to be at most max_pixels")
     asked = {name: _number(part, name) for name in ("resized_height", "resized_width")}
-    image = _opened(part["image"], encoder.media_root)
+    image = _image_of(part["image"], encoder.media_root)
     what = _name(part["image"])
-    with _reading(what):
-        if isinstance(image, str):  # a URL, http or data: only reading it tells its size
-            image = _fetched(image, encoder.allow_urls)
+    with _explain_media_errors(what):
+        if isinstance(image, str):  # a URL (http or data), which has to be read for its size
+            image = _fetch_image(image, encoder.allow_urls)
         height_px, width_px = _image_size(picture_size_px(image), asked, limits, image_processor)
 
     def read() -> torch.Tensor:
-        with _reading(what):
+        with _explain_media_errors(what):
             return picture_at(image, (width_px, height_px))
 
     merge_px = image_processor.patch_size * image_processor.merge_size
@@ -123,13 +123,13 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
 def _image_size(
     size_px: tuple[int, int], asked: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
 ) -> tuple[int, int]:
-    """Return height and width of an image as the model sees it: as asked for, else within the limits.
+    """Return the height and width to which an image is resized: as requested, else within the limits.
 
     Args:
         size_px: width and height of the image.
-        asked: `resized_height` and `resized_width`, where given; taken to the nearest whole patches.
+        asked: `resized_height` and `resized_width`, if given; rounded to whole patches.
         limits: `min_pixels` and `max_pixels`.
-        image_processor: whose patches they are.
+        image_processor: gives the patch size.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
@@ -140,8 +140,8 @@ def _image_size(
     return smart_resize(size_px[1], size_px[0], factor, **limits)
 
 
-def _fetched(url: str, allow_urls: bool | Sequence[str]) -> bytes:
-    """Return the image file at an address, or in a `data:` one."""
+def _fetch_image(url: str, allow_urls: bool | Sequence[str]) -> bytes:
+    """Return the image file of a URL, which may be a `data:` URL."""
     if url.startswith("data:"):
         return base64.b64decode(url.partition("base64,")[2])
     if not allow_urls:
@@ -156,9 +156,9 @@ def _fetched(url: str, allow_urls: bool | Sequence[str]) -> bytes:
 def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     """Plan a video's frames.
 
-    qwen-vl-utils reads no video here: its readers are torchvision's, which is gone, decord and torchcodec, and
-    given a list of frames it resizes them twice, to multiples of 56 and then of 28. So the project's own reader and
-    video processor do it, with qwen-vl-utils' rule for the number of frames.
+    qwen-vl-utils is not used: its readers need decord, torchcodec or a part of torchvision that was removed, and it
+    resizes a list of frames twice, to multiples of 56 and then of 28. The package's reader and video processor do it
+    instead, with qwen-vl-utils' rule for the number of frames.
     """
     video = part["video"]
     if isinstance(video, Mapping):
@@ -166,7 +166,7 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
             raise UnusableSample("malformed", "a video is embedded in the row: expected a path; write it to a file")
         video = video["path"]
     if isinstance(video, Sequence) and not isinstance(video, str | bytes):
-        return _pictures(part, [_opened(item, encoder.media_root) for item in video], "a list of frames", encoder)
+        return _pictures(part, [_image_of(item, encoder.media_root) for item in video], "a list of frames", encoder)
     if not isinstance(video, str):
         raise UnusableSample("malformed", f"a video is a {type(video).__name__}: expected a path or a list of images")
     if video.startswith(WEB_PREFIXES):
@@ -183,7 +183,7 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
 
 def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Medium:
     start_s, end_s = _number(part, "video_start", allow_zero=True), _number(part, "video_end")
-    with _reading(str(path)):
+    with _explain_media_errors(str(path)):
         header = _read_header(path, end_s)
     first_s = max(start_s or 0.0, header.start_s)
     until_s = min(header.end_s, math.inf if end_s is None else end_s)
@@ -195,18 +195,21 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
         )
     total = max(round((until_s - first_s) * header.frame_rate), 1)
     n_frames = _n_frames(part, total, header.frame_rate, encoder.options)
-    # Evenly from the first frame to the last one, as qwen-vl-utils' linspace over frame numbers.
+    # Evenly from the first frame to the last, like qwen-vl-utils' linspace over frame numbers.
     fps = (n_frames - 1) / (until_s - first_s - 1 / header.frame_rate) if n_frames > 1 else FRAMES_PER_SECOND
     size = _frame_size(part, n_frames, (header.width, header.height), encoder)
 
     def read() -> torch.Tensor:
-        with _reading(str(path)), closing(iter_frames(path, start_s, end_s, fps, header.origin_s)) as sampled:
+        with (
+            _explain_media_errors(str(path)),
+            closing(iter_frames(path, start_s, end_s, fps, header.origin_s)) as sampled,
+        ):
             try:
                 # One at a time: at full size, hundreds of frames do not fit into a worker's memory.
-                return torch.stack([_resized(item.frame, size, encoder) for item in islice(sampled, n_frames)])
+                return torch.stack([_resize(item.frame, size, encoder) for item in islice(sampled, n_frames)])
             except VideoReadError as error:
                 with closing(iter_frames(path)) as others:
-                    next(others)  # a file that shows nothing at all is unreadable
+                    next(others)  # a file without any frame is unreadable
                 raise UnusableSample("no_frames", str(error)) from error
 
     n_pairs = _even(n_frames) // 2
@@ -214,19 +217,19 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
 
 
 def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encoder: _Encoder) -> Medium:
-    """Plan a video that is given as single pictures; the first one's size holds for all."""
+    """Plan a video that is given as single pictures, all resized like the first one."""
     if not pictures:
         raise UnusableSample("no_frames", f"{what} has no pictures: expected files ending in {sorted(_FRAME_SUFFIXES)}")
     most = _most_frames(part, encoder.options)
     n_frames = min(len(pictures), int(_number(part, "nframes") or len(pictures)), most)
     chosen = [pictures[i] for i in torch.linspace(0, len(pictures) - 1, n_frames).round().long().tolist()]
-    with _reading(what):
+    with _explain_media_errors(what):
         size_px = picture_size_px(chosen[0])
     size = _frame_size(part, n_frames, size_px, encoder)
 
     def read() -> torch.Tensor:
-        with _reading(what):
-            return torch.stack([_resized(picture_at(picture, size_px), size, encoder) for picture in chosen])
+        with _explain_media_errors(what):
+            return torch.stack([_resize(picture_at(picture, size_px), size, encoder) for picture in chosen])
 
     n_pairs = _even(n_frames) // 2
     return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs)
@@ -234,11 +237,10 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
 
 @dataclass(frozen=True)
 class _Header:
-    """What is known of a video file before it is decoded.
+    """Facts from the header of a video file.
 
-    Times are in seconds from what a player shows as 0:00, sizes in pixels as stored.
-
-    That 0:00 is `origin_s` on the file's clock.
+    Times are in seconds from what a player shows as 0:00, which is `origin_s` on the file's clock. Sizes are in pixels
+    as stored.
     """
 
     origin_s: float
@@ -255,18 +257,18 @@ def _read_header(path: Path, until_s: float | None) -> _Header:
         rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FRAME_RATE)
         origin = clock_start(container)
         start_s = float((stream.start_time or 0) * stream.time_base - origin)
-        # Headers give lengths as estimates: enough to know that a part which ends before is there.
+        # The length in a header is an estimate, which is enough if the part ends well before.
         end_s = start_s + float((stream.duration or 0) * stream.time_base)
         if until_s is None or until_s > end_s:
             end_s = measure_duration(path)
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
-            raise VideoReadError("its header gives no size of the picture: it is no video, or damaged")
+            raise VideoReadError("its header gives no size of the picture: it is not a video, or is damaged")
         return _Header(float(origin), start_s, end_s, rate, width, height)
 
 
 def _n_frames(part: Mapping[str, Any], total: int, frame_rate: float, options: EncodeOptions) -> int:
-    """Return how many of a video's frames are taken: an even number where there are two."""
+    """Return the number of frames to take from a video, an even number if it has at least two."""
     from qwen_vl_utils.vision_process import FPS_MIN_FRAMES, smart_nframes
 
     most = min(_most_frames(part, options), total)
@@ -287,7 +289,7 @@ def _most_frames(part: Mapping[str, Any], options: EncodeOptions) -> int:
 
 
 def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int], encoder: _Encoder) -> FrameSize:
-    """Return a frame's size: within the options' limits, else the part's, else the clip's share of the budget."""
+    """Return the size of frames, by the options' limits, else the part's, else the clip's share of the budget."""
     options = encoder.options
     min_pixels = options.min_pixels or _pixels(part, "min_pixels")
     max_pixels = options.max_pixels or _pixels(part, "max_pixels")
@@ -295,7 +297,7 @@ def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int]
         raise UnusableSample(
             "malformed", f"video {_name(part['video'])}: min_pixels={min_pixels} is above max_pixels={max_pixels}"
         )
-    with _reading(_name(part["video"])):
+    with _explain_media_errors(_name(part["video"])):
         return plan_frame_size(
             size_px[1], size_px[0], _even(n_frames), encoder.processor.video_processor, min_pixels, max_pixels
         )
@@ -305,22 +307,22 @@ def _even(n_frames: int) -> int:
     return n_frames + n_frames % 2  # the last frame is repeated
 
 
-def _resized(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
+def _resize(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
     """Resize a frame (3, H, W) as the video processor does."""
     return encoder.processor.video_processor.resized(frame[None], size.min_pixels, size.max_pixels)[0]
 
 
 def _jpegs(path: Path, ends: Any) -> list[Any]:
-    """Return the pictures of a file that holds one after the other, each ending at a byte."""
+    """Return the pictures of a file of concatenated JPEGs, given the byte at which each ends."""
     if not isinstance(ends, Sequence) or not all(isinstance(end, int) for end in ends) or sorted(ends) != list(ends):
         raise UnusableSample("malformed", f"pos of video {path} is {ends!r:.80}: expected increasing byte offsets")
-    with _reading(str(path)):
+    with _explain_media_errors(str(path)):
         data = path.read_bytes()
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _opened(value: Any, root: str | os.PathLike | None) -> Any:
-    """Return an image that a row names or holds as a file's path, a URL, bytes or a PIL image."""
+def _image_of(value: Any, root: str | os.PathLike | None) -> Any:
+    """Return an image of a row as a file's path, a URL, bytes or a PIL image."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value.startswith((*WEB_PREFIXES, "data:image")):
@@ -353,7 +355,7 @@ def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
 
 
 def _number(part: Mapping[str, Any], key: str, allow_zero: bool = False) -> float | int | None:
-    """Return a number of a part, or `None` if it does not say."""
+    """Return a number of a part, or `None` if it is missing."""
     value = part.get(key)
     if value is None:
         return None
@@ -379,8 +381,8 @@ def _name(value: Any) -> str:
 
 
 @contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Turn what can go wrong with a media file into an `UnusableSample`."""
+def _explain_media_errors(what: str) -> Iterator[None]:
+    """Turn errors of reading a media file into an `UnusableSample`."""
     from PIL import Image
 
     try:
@@ -390,6 +392,6 @@ def _reading(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", str(error)) from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        # PIL raises all of these for broken files.
+        # PIL raises all of these on broken files.
         reason = "missing_file" if isinstance(error, WebFileError) else "unreadable_media"
         raise UnusableSample(reason, f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error

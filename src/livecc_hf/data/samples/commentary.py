@@ -1,4 +1,4 @@
-"""A narrated clip as one training sample in the streaming grammar."""
+"""Encodes a narrated clip as a training sample in the streaming grammar."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class FrameOptions(TypedDict, total=False):
 
 @dataclass
 class CommentarySample:
-    """One commentary as the model is trained on it.
+    """A commentary, encoded for training.
 
     Attributes:
         model_inputs: `input_ids`, `labels` and `mm_token_type_ids` of shape (L,), `pixel_values_videos`
             of shape (patches, 1176) and `video_grid_thw` of shape (turns, 3).
-        turn_words: the words of each turn that was kept.
+        turn_words: the words of each kept turn.
         n_cut_words: words that end after the last frame.
         n_dropped_turns: silent turns dropped at the end.
     """
@@ -63,7 +63,7 @@ def encode_commentary(
     keep_trailing_silence: bool = False,
     **frame_options: Unpack[FrameOptions],
 ) -> CommentarySample:
-    """Turn a narrated clip into one training sample in the streaming grammar.
+    """Encode a narrated clip as a training sample in the streaming grammar.
 
     Args:
         processor: the model's.
@@ -71,17 +71,17 @@ def encode_commentary(
         frame_times_s: presentation times of the T frames in seconds.
         words: `[start_s, end_s, word]` in the order spoken, on the same clock.
         query: the request, default the processor's `default_query`.
-        title: the video's title, given to the model if there is no `previous`.
+        title: the video's title, which the model reads if there is no `previous`.
         previous: what was said before the clip.
         keep_trailing_silence: keep silent turns at the end, for a model that must learn to stop.
         frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within
             the processor's limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
 
     Returns:
-        The sample; only the words and what ends each turn are supervised.
+        The sample; only the words and the end of each turn are supervised.
 
     Raises:
-        ValueError: if there are no frames, more than 480, of another form, times that do not match, no word
+        ValueError: if there are no frames, more than 480, frames of another form, times that do not match, no word
             to learn, or a word that is a control token.
     """
     processor.video_processor.check_frames(frames, frame_options.get("do_resize", True))
@@ -136,7 +136,7 @@ def _encode_turns(
             texts.previous if is_first else "",
         )
         if labels:
-            # The joint begins with the <|im_end|> of the words before it: supervised there, once.
+            # The joint begins with the <|im_end|> of the answer before it, where it is supervised already.
             prompt = prompt[1:]
         spoken = [*_tokens(processor, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
         input_ids += prompt + spoken
@@ -159,7 +159,7 @@ def _tokens(processor: StreamingProcessor, text: str) -> list[int]:
 
 
 def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:
-    """Return frames and times with the last repeated where the count is odd."""
+    """Return frames and times, with the last repeated if their number is odd."""
     times_s = [float(t) for t in frame_times_s]
     if len(frames) != len(times_s):
         raise ValueError(f"got {len(frames)} frames but {len(times_s)} frame times: expected one time for each frame")
@@ -171,7 +171,7 @@ def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.T
 
 
 def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
-    """Return the words without outer white space, and without those that are nothing else."""
+    """Return the words, stripped, without blank ones."""
     for number, item in enumerate(words):
         if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
             raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")

@@ -1,4 +1,4 @@
-"""Narrated clips become training samples: read from files, or drawn already."""
+"""Encodes narrated clips as training samples, from video files or from frames that exist already."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class NarratedClip:
         query: the request; the processor's default if None.
         title: the video's title.
         previous: what was said before the clip.
-        is_resized: whether the frames have the size in which the model sees them; then nothing resizes them again.
+        is_resized: whether the frames have the model's input size already, and are not resized again.
     """
 
     frames: torch.Tensor
@@ -65,14 +65,13 @@ class NarratedClip:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the model sees of a clip, and of what it was a part.
+    """The frames of a clip for the model, and facts of the clip before it was cut.
 
     Attributes:
-        frames, times_s: as of `encode_commentary`.
-        frame_options: as of `encode_commentary`.
+        frames, times_s, frame_options: as in `encode_commentary`.
         n_pair_tokens: tokens of two frames.
         n_turns: turns of the whole clip, before the cut to the frame limit.
-        end_s: the last sample time of the whole clip; words up to here that follow the last frame were lost to a limit.
+        end_s: the last sample time of the whole clip; words between the last frame and this time were cut by a limit.
     """
 
     frames: torch.Tensor
@@ -115,16 +114,16 @@ def encode_narration(
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
 ) -> Sample:
-    """Turn a clip of a video file into a training sample.
+    """Encode a clip of a video file as a training sample.
 
-    A clip longer than `options.max_frames` is cut to them; then whole turns are dropped from its end until it has
-    at most `options.max_tokens` tokens. A word that begins and ends before the clip is not spoken in it.
+    The clip is cut to `options.max_frames`, then whole turns are dropped from its end until it has at most
+    `options.max_tokens` tokens. Words that begin and end before the clip are left out.
 
     Args:
         video: the clip.
-        processor: turns it into tokens and patches.
-        options: how it does so.
-        media_root: what the video's path is relative to; see `resolve_media`.
+        processor: makes tokens and patches.
+        options: of the encoding.
+        media_root: root of the video's path; see `resolve_media`.
 
     Raises:
         UnusableSample: for one of `livecc_hf.data.unusable.REASONS`.
@@ -146,7 +145,7 @@ def encode_narration(
 
 
 def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-    """Turn a clip that is drawn already into a training sample, cut as `encode_narration` does.
+    """Encode a clip whose frames exist already as a training sample, cut like in `encode_narration`.
 
     Raises:
         UnusableSample: for one of `livecc_hf.data.unusable.REASONS`.
@@ -192,14 +191,14 @@ def count_narration_tokens(
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
 ) -> int:
-    """Return how many tokens `encode_narration` makes at most, from the video's header and its words alone.
+    """Return an upper bound of the tokens of `encode_narration`, from the video's header and words alone.
 
-    Frames and prompts are counted exactly, and so are words, except those that end right after a turn's last sample
-    time: only decoding tells whether they still belong to it. They count in their longer form, at a turn's begin or
-    within it. A sample is longer than this only where the first frames of a file cannot be decoded.
+    Frames, prompts and words are counted exactly, except words that end right after a turn's last sample time: only
+    decoding shows whether they belong to that turn. They count with the longer of their two token sequences, at the
+    begin of a turn or within it. A sample is longer than this only if the first frames of a file cannot be decoded.
 
     Raises:
-        UnusableSample: where the header and the words show that `encode_narration` will.
+        UnusableSample: if the header and the words show that `encode_narration` will raise it.
     """
     _path, plan = locate_clip(video, processor, options, media_root)
     words = _words_from(video.words, video.start_s)
@@ -214,12 +213,12 @@ def count_narration_tokens(
             raise _no_words(video, plan.first_s)
         spans = spans[: latest[-1] + 1]
     prompts = _prompt_lengths(spans, plan.n_pair_tokens, texts, processor)
-    n_silence = len(_encoded([CONTINUATION + TURN_JOINT], processor)[0])
+    n_silence = len(_token_ids([CONTINUATION + TURN_JOINT], processor)[0])
     if options.max_tokens is not None and prompts[0] + n_silence > options.max_tokens:
-        _checked_fit(0, prompts[0] + n_silence, options.max_tokens)
+        _check_fit(0, prompts[0] + n_silence, options.max_tokens)
     n_tokens = sum(prompts) + len(spans) * n_silence
-    n_tokens -= 2 * (len(spans) - 1)  # a turn's end and the line break after it open the next prompt
-    forms = _encoded(
+    n_tokens -= 2 * (len(spans) - 1)  # the end of a turn and the line break after it are part of the next prompt
+    forms = _token_ids(
         [form for _start, _end, word in words for form in (grammar.word_lead + word, " " + word)], processor
     )
     before = None
@@ -235,11 +234,12 @@ def count_narration_tokens(
 def _turn_range(
     words: list[tuple[float, float, str]], spans: list[TurnSpan], plan: ClipPlan, slack_s: float
 ) -> tuple[list[int], list[int]]:
-    """Return the latest and the earliest turn that each word can belong to: a frame leaves the screen at its sample
-    time or up to `hold_s` later, and words may end `slack_s` after that.
+    """Return the latest and the earliest turn to which each word can belong.
+
+    A frame leaves the screen at its sample time or up to `hold_s` later, and words may end `slack_s` after that.
     """
     times_s = [min(plan.first_s + (span.first_frame + span.n_frames - 1) * FRAME_STEP_S, plan.last_s) for span in spans]
-    ends_s = list(accumulate((word[1] - slack_s for word in words), max))  # words follow each other, so do their turns
+    ends_s = list(accumulate((word[1] - slack_s for word in words), max))  # turns never go back, even if words overlap
     latest = [min(bisect_left(times_s, end_s), len(spans) - 1) for end_s in ends_s]
     earliest = [bisect_left(times_s, end_s - plan.hold_s - _ROUNDING_S) for end_s in ends_s]
     return latest, [min(low, high) for low, high in zip(earliest, latest, strict=True)]
@@ -253,7 +253,7 @@ def _encode(
     processor: StreamingProcessor,
     options: EncodeOptions,
 ) -> Sample:
-    """Cut a clip to the token limit and encode it; `words` are those that do not end before it."""
+    """Cut a clip to the token limit and encode it; `words` leaves out those that end before the clip."""
     n_frames = len(shown.frames)
     grammar = processor.find_grammar()
     spans = split_turns(n_frames + n_frames % TURN_FRAMES, grammar)
@@ -294,22 +294,22 @@ def _n_fitting(
     processor: StreamingProcessor,
     max_tokens: int | None,
 ) -> int:
-    """Return how many turns fit the token limit."""
+    """Return the number of turns that fit the token limit."""
     if max_tokens is None or not turn_words:
         return len(turn_words)
     grammar = processor.find_grammar()
-    answers = _encoded([spoken_text(words, grammar) + TURN_JOINT for words in turn_words], processor)
+    answers = _token_ids([spoken_text(words, grammar) + TURN_JOINT for words in turn_words], processor)
     prompts = _prompt_lengths(spans[: len(turn_words)], shown.n_pair_tokens, texts, processor)
     n_tokens = 0
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        # A turn's end and the line break after it open the next prompt; the last turn keeps them.
+        # The end of a turn and the line break after it count in the next prompt, except for the last turn.
         n_tokens += prompt + len(answer) - (2 if index else 0)
         if n_tokens > max_tokens:
-            return _checked_fit(index, n_tokens, max_tokens)
+            return _check_fit(index, n_tokens, max_tokens)
     return len(turn_words)
 
 
-def _checked_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
+def _check_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
     if n_turns == 0:
         raise UnusableSample(
             "too_many_tokens",
@@ -322,7 +322,7 @@ def _checked_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
 def _prompt_lengths(
     spans: list[TurnSpan], n_pair_tokens: int, texts: FirstTexts, processor: StreamingProcessor
 ) -> list[int]:
-    """Return the tokens of each user turn, with the joint before it and its frames."""
+    """Return the tokens of each user message, with the joint before it and its frames."""
     lengths = []
     for span in spans:
         is_first, n_pairs = span.first_frame == 0, span.n_frames // TURN_FRAMES
@@ -332,18 +332,18 @@ def _prompt_lengths(
     return lengths
 
 
-def _encoded(texts: list[str], processor: StreamingProcessor) -> list[list[int]]:
+def _token_ids(texts: list[str], processor: StreamingProcessor) -> list[list[int]]:
     return processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _without_hopeless_turns(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:
-    """Return the plan without the turns whose frames alone are above the token limit, which need no decoding."""
+    """Return the plan without turns whose frames alone exceed the token limit, so that they are not decoded."""
     if max_tokens is None:
         return plan
     n_frames = max_tokens // plan.n_pair_tokens * TURN_FRAMES
     first = min(processor.find_grammar().first_turn_frames, plan.n_frames)
     if n_frames < first:
-        _checked_fit(0, first // TURN_FRAMES * plan.n_pair_tokens, max_tokens)
+        _check_fit(0, first // TURN_FRAMES * plan.n_pair_tokens, max_tokens)
     return replace(plan, n_frames=min(plan.n_frames, n_frames), n_sampled=min(plan.n_sampled, n_frames))
 
 
@@ -355,7 +355,7 @@ def _without_silence(turn_words: list[list[str]]) -> list[list[str]]:
 
 
 def _words_from(words: Sequence[Sequence], start_s: float | None) -> list[tuple[float, float, str]]:
-    """Return the words that are text and do not begin and end before the clip."""
+    """Return the words that are not blank, and that do not both begin and end before the clip."""
     kept = ((start, end, str(word).strip()) for start, end, word in words)
     return [word for word in kept if word[2] and not (start_s is not None and word[0] < start_s >= word[1])]
 
@@ -370,7 +370,7 @@ def _first_texts(
     options: EncodeOptions,
     words: list[tuple[float, float, str]],
 ) -> FirstTexts:
-    """Return what the first turn reads, once it and the words are known to hold no control token."""
+    """Return the texts of the first turn; check that neither they nor the words hold control tokens."""
     query = processor.default_query if clip.query is None else clip.query
     try:
         context = (clip.title, clip.previous) if options.use_context else (None, None)

@@ -1,7 +1,7 @@
-"""Patches on their way to the device: bytes between processes, numbers once they are there.
+"""Keeps patches in uint8 between processes, and normalises them on the device.
 
-Normalised patches are float32, four times the bytes of the frames they are cut from: 462 MB for a row of 24,000 tokens,
-for each row that a loader's processes hold ready in shared memory.
+Normalised patches are float32, which takes four times the memory of uint8: 462 MB for a row of 24,000 tokens, for each
+row that the loader's processes hold ready in shared memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image
 
 
 def with_raw_pixels(processor: StreamingProcessor) -> StreamingProcessor:
-    """Return a processor that makes the same patches in uint8; :func:`normalise_pixels` does the rest.
+    """Return a processor that makes the same patches in uint8, for :func:`normalise_pixels`.
 
-    The processor itself is returned where its images and videos are normalised in different ways.
+    If it normalises images and videos differently, the processor itself is returned.
     """
     parts = {name: getattr(processor, name) for name in ("image_processor", "video_processor")}
     options = [[_plain(getattr(part, name)) for name in _OPTIONS] for part in parts.values()]
@@ -38,21 +38,21 @@ def with_raw_pixels(processor: StreamingProcessor) -> StreamingProcessor:
 
 
 def normalise_pixels(inputs: Mapping[str, Any], video_processor: LiveCCVideoProcessor) -> dict[str, Any]:
-    """Return inputs whose uint8 patches are what `video_processor` makes of them, computed on their device.
+    """Return inputs in which uint8 patches are normalised as `video_processor` does it, on their device.
 
     Args:
-        inputs: of a sample or a batch; what is no uint8 patch is left as it is.
-        video_processor: not the one with raw pixels.
+        inputs: of a sample or a batch; only uint8 patches change.
+        video_processor: the normalising one, not the one with raw pixels.
     """
     found = dict(inputs)
     for name in PIXELS:
         if name in found and found[name].dtype == torch.uint8:
-            found[name] = _normalised(found[name], video_processor)
+            found[name] = _normalise(found[name], video_processor)
     return found
 
 
-def _normalised(patches: torch.Tensor, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
-    """Return patches (patches, 3 * 2 * 14 * 14) as numbers, whose channels come one after the other."""
+def _normalise(patches: torch.Tensor, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
+    """Return normalised patches (patches, 3 * 2 * 14 * 14), whose values are ordered by channel."""
     options = [getattr(video_processor, name) for name in _OPTIONS]
     channels = patches.view(len(patches), 3, -1, video_processor.patch_size)
     return video_processor.rescale_and_normalize(channels, *options).view(patches.shape).float()

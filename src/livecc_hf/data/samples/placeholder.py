@@ -1,7 +1,7 @@
-"""The smallest video there is: it keeps the vision tower running where a sample shows nothing.
+"""The smallest possible video, with which the vision tower runs even for samples without images or videos.
 
-Ranks that shard parameters or average gradients meet in every module of every step. A rank whose batch has no
-image and no video would not run the vision tower, and the others would wait for it forever.
+Ranks that shard parameters or average gradients synchronise in every module of every step. A rank whose batch has
+neither images nor videos would not run the vision tower, and the others would wait for it indefinitely.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
 
 
 def placeholder_sample(processor: StreamingProcessor) -> Sample:
-    """Return a sample that teaches nothing: one black video of two frames, one token large, and no supervised token.
+    """Return a sample without supervised tokens: a black video of two frames, which is one vision token.
 
     Args:
-        processor: whose tokens and patches it is made of.
+        processor: makes its tokens and patches.
 
     Returns:
         A sample of `N_PLACEHOLDER_TOKENS` tokens with patches of shape (4, values).
@@ -45,13 +45,13 @@ def placeholder_sample(processor: StreamingProcessor) -> Sample:
 
 
 def with_vision(sample: Sample, processor: StreamingProcessor) -> Sample:
-    """Return the sample with the placeholder's video after its end, or as it is if it shows something already.
+    """Return the sample followed by the placeholder's video, or unchanged if it has an image or video.
 
-    Attention is causal: what the model computes for the sample's own tokens stays the same.
+    Attention is causal, so that the result for the sample's own tokens is the same.
 
     Args:
-        sample: any sample; left as it is.
-        processor: whose tokens and patches the video is made of.
+        sample: any sample; not changed in place.
+        processor: makes the video's tokens and patches.
 
     Returns:
         A sample with at least one image or video; `N_PLACEHOLDER_TOKENS` longer if there was none.

@@ -1,1 +1,1 @@
-"""The kinds of data that a recipe can name."""
+"""The data sources that a recipe can name."""

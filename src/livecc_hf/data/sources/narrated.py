@@ -1,4 +1,4 @@
-"""Datasets of narrated videos and conversations as training sources: JSON Lines, Parquet / Hub, plain folders."""
+"""Training sources of narrated videos and conversations: JSON Lines, Parquet or Hub datasets, folders of videos."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class NarrationItem:
     media_root: str | None
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Decode the span and interleaves its words."""
+        """Decode the span and interleave its words."""
         return encode_narration(self.video, processor, options, self.media_root)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
@@ -67,20 +67,20 @@ class NarrationItem:
 
 @dataclass(frozen=True)
 class ChatItem:
-    """An ordinary conversation about images, videos or nothing but text."""
+    """A conversation about images or videos, or of text alone."""
 
     conversation: Conversation
     media_root: str | None
     allow_urls: bool | Sequence[str] = False
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Read the media and tokenises the conversation."""
+        """Read the media and tokenise the conversation."""
         return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
         """Return the tokens from the media's headers and the text."""
         n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
-        # A text-only sample is given a tiny video when it is batched.
+        # A sample of text alone gets a tiny video when it is batched.
         return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> None:
@@ -91,7 +91,7 @@ class ChatItem:
 
 
 class RowsPart:
-    """Rows of a dataset, each parsed when asked for."""
+    """Rows of a dataset, each parsed when it is read."""
 
     def __init__(self, rows: Rows, name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False):
         self.rows = rows
@@ -113,9 +113,11 @@ class RowsPart:
         return ChatItem(parsed, self.media_root, self.allow_urls)
 
     def origin(self, row: int) -> str:
+        """Return where an item comes from, for messages."""
         return f"{self.name}:{row + 1}"
 
     def fingerprint(self) -> str:
+        """Return a fingerprint that changes with the content."""
         return _fingerprint_of(self.rows)
 
 
@@ -125,7 +127,7 @@ class JsonlEntry:
 
     path: str = field(metadata={"help": "The file; hf://datasets/USER/REPO/FILE for one on the Hub."})
     media_root: str | None = field(
-        default=None, metadata={"help": "Where media paths start: a folder or hf://datasets/...; default: the file's."}
+        default=None, metadata={"help": "Root of media paths: a folder or hf://datasets/...; default: the file's."}
     )
     allow_urls: bool | Sequence[str] = field(
         default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
@@ -154,7 +156,7 @@ class DatasetEntry:
     split: str = field(default="train", metadata={"help": "Which split."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
     media_root: str | None = field(
-        default=None, metadata={"help": "Where media paths start; default: the dataset's folder or Hub repository."}
+        default=None, metadata={"help": "Root of media paths; default: the dataset's folder or Hub repository."}
     )
     allow_urls: bool | Sequence[str] = field(
         default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
@@ -163,7 +165,7 @@ class DatasetEntry:
 
 @register_source("dataset")
 class DatasetSource:
-    """The same content as Parquet or on the Hub; see `DatasetEntry` for the keys and `parse_row` for the columns."""
+    """Datasets as Parquet or on the Hub; see `DatasetEntry` for the keys and `parse_row` for the columns."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
         """Open the dataset; `seed` is not used."""
@@ -177,10 +179,10 @@ class FolderEntry:
     """A folder of videos, each with captions beside it."""
 
     path: str = field(metadata={"help": "The folder."})
-    query: str | None = field(default=None, metadata={"help": "What the viewer asks; default: the processor's."})
+    query: str | None = field(default=None, metadata={"help": "The viewer's query; default: the processor's."})
     language: str | None = field(
         default=DEFAULT_LANGUAGE,
-        metadata={"help": "Captions in this language come first, where a video has several; null: in any."},
+        metadata={"help": "Preferred language of captions, where a video has several; null: any."},
     )
     max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip in seconds."})
     max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "A longer silence ends a clip."})
@@ -188,7 +190,7 @@ class FolderEntry:
 
 @register_source("folder")
 class FolderSource:
-    """Own narrated videos, cut into clips; see `FolderEntry` for the keys."""
+    """A folder of narrated videos, cut into clips; see `FolderEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> FolderPart:
         """Read the captions; `seed` is not used."""
@@ -213,10 +215,12 @@ class FolderPart:
         return NarrationItem(self.clips.load(row, self.entry.query), self.entry.path)
 
     def origin(self, row: int) -> str:
+        """Return where an item comes from, for messages."""
         video, clip = self.clips.rows[row]
         return f"{self.clips.videos[video].video} clip {clip + 1}"
 
     def fingerprint(self) -> str:
+        """Return a hash of the videos' names and of their captions."""
         digest = hashlib.sha256()
         for video in self.clips.videos:
             digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
@@ -224,10 +228,10 @@ class FolderPart:
 
 
 def checked_hosts(value: Any) -> bool | tuple[str, ...]:
-    """Return an entry's `allow_urls`.
+    """Return an entry's `allow_urls`, checked.
 
     Raises:
-        ValueError: if it is neither true or false nor a list of names of hosts.
+        ValueError: if it is neither a boolean nor a list of hosts.
     """
     if isinstance(value, bool):
         return value
@@ -239,10 +243,10 @@ def checked_hosts(value: Any) -> bool | tuple[str, ...]:
 
 
 def _fingerprint_of(rows: Any) -> str:
-    """Return a fingerprint of rows: a data set's own, a file's line lengths and some lines, or all of a list."""
+    """Return a fingerprint: a dataset's own one, or a hash of a list, or of a file's line lengths and some lines."""
     if hasattr(rows, "fingerprint"):
         return rows.fingerprint()
-    if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which offers no public one
+    if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which has no public one
         return rows._fingerprint
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
@@ -263,10 +267,10 @@ def _json_list(file: Path) -> list:
 
 
 def _cache_dir(folder: Path) -> str:
-    """Return a place for the cached rows of a folder as it is now.
+    """Return a cache folder for the rows of a dataset folder in its current state.
 
-    `datasets` finds those of a folder with a card by its last name alone, so that one `dataset` would be taken for any
-    other, and for what it was before it was made again.
+    `datasets` caches a folder with a card under the last part of its path alone, so that it would confuse two folders
+    named `dataset`, or two states of one.
     """
     from datasets import config
 
@@ -276,7 +280,7 @@ def _cache_dir(folder: Path) -> str:
 
 
 def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
-    """Return the dataset's rows, media undecoded, and where its media paths start.
+    """Return the dataset's rows, with media not decoded, and the root of its media paths.
 
     Raises:
         ValueError: if it cannot be opened.
@@ -294,7 +298,7 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
             rows = load_dataset(source, keys.name, split=keys.split, revision=keys.revision, cache_dir=cache)
             revision = f"@{keys.revision}" if keys.revision else ""
             root = str(path) if path.is_dir() else f"hf://datasets/{keys.path}{revision}"
-    except Exception as error:  # load_dataset fails in as many ways as there are formats
+    except Exception as error:  # each format fails with its own kind of error
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"dataset {keys.path} (split {keys.split}) cannot be opened: {reason}") from error
     for column, kind in (rows.features or {}).items():

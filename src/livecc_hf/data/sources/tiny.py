@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 SEEDS_PER_ENTRY = 100_000
-TASKS = {"list": 1, "narrate": 4, "caption": 4}  # each with the shortest length it can have
+TASKS = {"list": 1, "narrate": 4, "caption": 4}  # each with its shortest length
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,19 @@ class TinyEntry:
         default="narrate",
         metadata={"help": "'list' (name objects), 'narrate', or 'caption' (see it all, then narrate it all)."},
     )
-    length: tuple[int, int] = field(default=(16, 28), metadata={"help": "Fewest and most seconds; turns for 'list'."})
-    group: int = field(default=16, metadata={"help": "Samples in a row of one length, so a batch has no padding."})
+    length: tuple[int, int] = field(
+        default=(16, 28), metadata={"help": "Least and most seconds of a clip; for 'list', turns."}
+    )
+    group: int = field(
+        default=16, metadata={"help": "Consecutive samples of one length, so that a batch has no padding."}
+    )
     moods: tuple[str, ...] = field(
         default=("calm",), metadata={"help": "Kinds of scenes to narrate, in turn; see `MOODS`."}
     )
 
     narrator: str = field(default=DEFAULT_NARRATOR, metadata={"help": "Who narrates; see `NARRATORS`."})
     window_s: int = field(
-        default=0, metadata={"help": "For 'caption': seconds cut out of each clip at random; 0: all of it."}
+        default=0, metadata={"help": "For 'caption': seconds of each clip, cut out at random; 0: all of it."}
     )
 
     def __post_init__(self):
@@ -85,20 +89,20 @@ class TinyItem:
     window_s: int = 0
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Draw and tokenises the clip."""
+        """Draw and tokenise the clip."""
         encode = encode_caption if self.task == "caption" else encode_clip
         return encode(self.draw(), processor, options)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return the sample's length; drawing is as cheap as guessing."""
+        """Return the sample's exact length, since drawing is cheap."""
         return self.encode(processor, options).n_tokens
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
-        """Draw the clip; a captioned one is no narration."""
+        """Draw the clip; `None` for 'caption', which is not a narration."""
         return None if self.task == "caption" else self.draw()
 
     def draw(self) -> NarratedClip:
-        """Draw the clip, whatever becomes of it."""
+        """Draw the clip, whatever the task."""
         if self.task == "list":
             clip = list_clip(self.seed, self.length, first_frames=2 if self.length == 1 else 6)
         else:
@@ -128,9 +132,11 @@ class TinyPart:
         )
 
     def origin(self, row: int) -> str:
+        """Return the task and seed of an item, for messages."""
         return f"tiny {self.entry.task}, seed {self.first + row}"
 
     def fingerprint(self) -> str:
+        """Return the entry and its first seed."""
         return f"{self.entry} {self.first}"
 
 
@@ -144,10 +150,10 @@ class TinySource:
 
 
 def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-    """Make one conversation of one turn: the whole clip, then all of its words as one answer.
+    """Encode a clip as a conversation of one turn: the whole clip, then all of its words as one answer.
 
-    The ordinary way to train a video language model, for comparison; the text is that of a stream's first turn, so
-    that nothing but the interleaving differs.
+    This is the usual way to train a video language model, for comparison. The prompt is that of a stream's first turn,
+    so that only the interleaving differs.
 
     Raises:
         UnusableSample: if it has more tokens than a sample may have.
@@ -179,13 +185,13 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
 
 
 def caption_prompt_ids(processor: StreamingProcessor, n_frames: int, n_patches: int, query: str | None) -> list[int]:
-    """Return the tokens of a caption's request, up to where the answer begins.
+    """Return the tokens of a caption's prompt, up to the beginning of the answer.
 
     Args:
         processor: the model's processor.
         n_frames: frames at 2 a second.
-        n_patches: the patches they make.
-        query: what the viewer asks; the processor's default if None.
+        n_patches: number of their patches.
+        query: of the viewer; the processor's default if None.
     """
     n_tokens = n_patches // processor.video_processor.merge_size**2
     query = processor.default_query if query is None else query
