@@ -218,6 +218,7 @@ class LeftOut:
         return ", ".join(f"{what} ({count:,}, such as {self._examples[what]})" for what, count in self.counts.items())
 
     def add(self, what: str, name: str) -> None:
+        """Count a name that is left out, as `what`."""
         self.counts[what] += 1
         self._examples.setdefault(what, name)
 

@@ -18,11 +18,16 @@ class CaptionLike(Protocol):
     """What the writers take: times in seconds and the words between them, such as a `CommentarySegment`."""
 
     @property
-    def start_s(self) -> float: ...
+    def start_s(self) -> float:
+        """Start in seconds."""
+
     @property
-    def end_s(self) -> float: ...
+    def end_s(self) -> float:
+        """End in seconds."""
+
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The words."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class OneLineParser(argparse.ArgumentParser):
             raise
 
     def error(self, message: str) -> NoReturn:
+        """Print one line with the error, and exit."""
         if "are required" in message:  # a value of the mistyped option may have been taken for one, or be missing
             message += self._meant(self._words)
         if "://" in message:  # an argument in the wrong place may hold a password

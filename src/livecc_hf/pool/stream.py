@@ -34,19 +34,25 @@ class Scheduler(Protocol):
     """What a stream asks of its pool."""
 
     @property
-    def stats(self) -> PoolStats: ...
+    def stats(self) -> PoolStats:
+        """What was done and refused so far."""
 
     @property
-    def is_running(self) -> bool: ...
+    def is_running(self) -> bool:
+        """Whether a thread runs the rounds."""
 
     @property
-    def is_this_thread(self) -> bool: ...
+    def is_this_thread(self) -> bool:
+        """Whether the caller is that thread."""
 
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Run a round; return the number of turns and parts of answers that were generated."""
 
-    def wake(self) -> None: ...
+    def wake(self) -> None:
+        """Tell the thread that there may be something to do."""
 
-    def end(self, stream: PooledStream, error: Exception | None = None) -> int: ...
+    def end(self, stream: PooledStream, error: Exception | None = None) -> int:
+        """End a stream now; return how many frames had no words yet."""
 
 
 class PooledStream:

@@ -43,6 +43,7 @@ class OriginCheck:
         self._names = {"localhost", socket.gethostname().lower()} | {origin.host for origin in self._allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to the application, or refuse it."""
         reason = None if self._allows_all or scope["type"] == "lifespan" else self._objection(scope)
         if reason is None:
             await self._app(scope, receive, send)

@@ -86,6 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_refused = self._is_lingering = self._is_late = False
 
     def connection_made(self, transport: Any) -> None:  # asyncio's or uvloop's
+        """Admit a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         refusal = self._connections.enter(transport)
         if refusal is not None:
@@ -94,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(self._request_s, self._time_is_up)
 
     def data_received(self, data: bytes) -> None:
+        """Read a part of a request, up to the limit of bytes."""
         self._n_bytes += len(data)
         if self._is_refused:
             # Clients take no answer before they have asked, and lose it where it comes with a reset.
@@ -108,10 +110,12 @@ class HttpProtocol(HttpToolsProtocol):
             super().data_received(data)
 
     def handle_websocket_upgrade(self) -> None:
+        """Hand the connection to the WebSocket protocol, without the time limit of requests."""
         self._stop_timer()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Free the connection's place."""
         self._stop_timer()
         self._connections.leave(self.transport)
         if self._is_lingering:
@@ -167,24 +171,28 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._giving_up: asyncio.TimerHandle | None = None
 
     async def run_asgi(self) -> None:
+        """Run the application, then close within a limited time."""
         try:
             await super().run_asgi()
         finally:
             self._give_up_later()
 
     def handle_ping(self) -> None:
+        """Answer a ping, or close if they come too fast."""
         if self._pings.allows():
             super().handle_ping()
         else:
             self._fail(CLOSE_POLICY, f"too_fast: more than {_MAX_PINGS_PER_S:g} pings a second")
 
     def handle_cont(self, event: Any) -> None:
+        """Take a fragment of a message, or close if there are too many."""
         if len(self.frames) >= _MAX_FRAGMENTS:
             self._fail(CLOSE_TOO_LARGE, f"a message in more than {_MAX_FRAGMENTS} fragments")
         else:
             super().handle_cont(event)
 
     def keepalive_timeout(self) -> None:
+        """Drop a connection whose client does not answer pings."""
         super().keepalive_timeout()
         self.transport.abort()
 
@@ -194,6 +202,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Free the connection's place."""
         if self._giving_up is not None:
             self._giving_up.cancel()
         self._connections.leave(self.transport)

@@ -34,9 +34,11 @@ _log = logging.getLogger(__name__)
 class ClientSession(Protocol):
     """What the service asks of a session."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Tell the client that the server stops, and end."""
 
-    def fail(self, reason: str) -> None: ...
+    def fail(self, reason: str) -> None:
+        """Tell the client that its words will not come, and end."""
 
 
 class CommentaryService:

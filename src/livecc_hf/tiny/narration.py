@@ -45,7 +45,7 @@ def narrator_verbs(narrator: str) -> dict[str, str]:
 
 
 def sentence(event: Event, narrator: str = DEFAULT_NARRATOR) -> str:
-    """Return what a narrator says, e.g. ``Red ball hits square.``
+    """Return a narrator's sentence for an event, such as ``Red ball hits square.``.
 
     Raises:
         ValueError: if there is no such narrator.

@@ -152,8 +152,10 @@ def _outline(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _mark(kind: str, step: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Draw a white sign around an object: a ring after a change of colour, dashes after a hit, an arc after a turn,
-    four sparks when it appears."""
+    """Draw a white sign around an object.
+
+    It is a ring after a change of colour, dashes after a hit, an arc after a turn, and four sparks when it appears.
+    """
     growth = (step + 0.5) / _MARK_STEPS
     distance = np.hypot(u, v)
     if kind == "appear":

@@ -234,7 +234,7 @@ def test_the_card_is_filled(tmp_path):
     for text in (
         "4,000 narrated clips of 1,500 videos: 100.00 hours, 1,000,000 timed words, 90.0 s and 2.78 words a second",
         "YouTube channel X",
-        "1. **pretrain_clips**: Clips for pre-training",
+        "1. **pretrain_clips**: Cuts clips for pre-training",
         "`max_gap_s` = `2.5`",
         "| metadata | 2,000 | 1,500 | 75.0 % | 300.00 | 250.50 |",
         "| pretrain_clips | 1,500 | 4,000 | 266.7 % |  |  |",

@@ -232,7 +232,7 @@ def test_nonsense_is_dropped_and_said_by_rule(whisper, speech, tmp_path):
     result = stage(videos(path))
     assert len(result.kept) == 0 and result.dropped.schema == DROPPED_SCHEMA
     whole, part = result.dropped.to_pylist()
-    assert whole["reason"] == "no_speech" and "and no words but" in whole["detail"] and whole["hours"] == 0.01
+    assert whole["reason"] == "no_speech" and "and no words except" in whole["detail"] and whole["hours"] == 0.01
     assert part["reason"] == "silent_stretch" and part["hours"] is None and part["text"]
     count = len(Asr(model=whisper, **OPTIONS)(videos(path)).kept["words"][0])
     assert part["detail"].startswith(f"{count} of {count} words; at ")

@@ -58,8 +58,10 @@ def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) ->
 
 
 def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return LiveStar's measures: a caption is at the whole second in which a sentence ends, a prediction in which a
-    turn's words are shown."""
+    """Return LiveStar's measures, in whole seconds.
+
+    A caption counts in the second in which a sentence ends, a prediction in that in which a turn's words are shown.
+    """
     timings = []
     for row in rows:
         captions = [int(span.end_s - row.begin_s) for span in row.reference if span.text.strip()]
