@@ -113,7 +113,7 @@ def test_a_stage_of_ones_own_may_append_a_column(tmp_path, first):
     assert result.dataset is not None
     assert [row["id"] for row in dataset_rows(result.out)] == ["v0#0", "v0#1", "v1#0", "v2#0"]
     assert all(row["video_start"] < row["video_end"] and row["words"] for row in dataset_rows(result.out))
-    assert any("no place for" in line and line.endswith("my_score") for line in lines)
+    assert any("not part of a dataset" in line and line.endswith("my_score") for line in lines)
     assert pq.read_table(result.out / "units" / "000000" / "clips.parquet")["my_score"].to_pylist() == [0.5] * 4
 
 
@@ -145,7 +145,7 @@ def test_an_input_without_a_video_is_one_clear_error(tmp_path, name):
         (tmp_path / name).write_text("\n\n")
     else:
         pq.write_table(pa.table({"video": pa.array([], pa.string())}), tmp_path / name)
-    with pytest.raises(ValueError, match=f"{name} holds no video: expected a line or row"):
+    with pytest.raises(ValueError, match=f"{name} holds no video: expected a manifest"):
         quiet_build(options_for(tmp_path, ["a"], input=str(tmp_path / name)))
     assert not (tmp_path / "out").exists()
 

@@ -139,7 +139,7 @@ def test_targets_are_chosen_inside_the_parts(model, targets, expected):
     [
         ({"lora_target_modules": ["fc1"]}, "'fc1' matches no linear layer of language_model: expected.*q_proj"),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "'lm_head' matches no linear.*cannot be adapted"),
-        ({"lora_target_modules": "(q_proj"}, "no regular expression"),
+        ({"lora_target_modules": "(q_proj"}, "not a regular expression"),
         ({"lora_modules_to_save": ["head"]}, "'head' is not a module of the model"),
     ],
 )
