@@ -44,8 +44,8 @@ def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
         ),
         "inspect.png": "the card does not show it",
         "lost.safetensors": "it is a link to nothing",
-        "my_key.json": "it is no part of a model",
-        "notes.md": "it is no part of a model",
+        "my_key.json": "it is not part of a model",
+        "notes.md": "it is not part of a model",
         "optimizer.pt": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
         "trainer_state.json": "it is a training run's state",
         "training_args.bin": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
@@ -86,8 +86,8 @@ def write(folder: Path, **files: str) -> None:
 
 
 NO_MODELS = {
-    "nothing": ({}, "is no model: expected config.json with model*.safetensors (a model)"),
-    "dataset": ({"README.md": "", "data__a.parquet": ""}, "is a dataset and no model: `livecc data push"),
+    "nothing": ({}, "is not a model: expected config.json with model*.safetensors (a model)"),
+    "dataset": ({"README.md": "", "data__a.parquet": ""}, "is a dataset, not a model: `livecc data push"),
     "qwen": ({"config.json": '{"model_type": "qwen2_vl"}'}, "holds a model of type 'qwen2_vl' without LiveCC's code"),
     "no json": ({"config.json": "{"}, "config.json cannot be read"),
     "list": ({"config.json": "[]"}, "holds a model of type None"),
@@ -100,7 +100,7 @@ NO_MODELS = {
     "run": ({"checkpoint-9__model.safetensors": "", "checkpoint-10__model.safetensors": ""}, "/checkpoint-10"),
     "space": ({"README.md": "---\nsdk: gradio\n---\n"}, "holds no app.py, which the Space would start with"),
     "sdk": ({"README.md": "---\nsdk: streamlit\n---\n"}, "says sdk: streamlit: expected gradio, docker or static"),
-    "code": ({"README.md": "---\nsdk: gradio\n---\n", "app.py": "def ("}, "app.py is no Python"),
+    "code": ({"README.md": "---\nsdk: gradio\n---\n", "app.py": "def ("}, "app.py is not Python"),
     "local model": ({"README.md": "---\nsdk: static\nmodels: [/data/x]\n---\n"}, "names '/data/x' as models"),
 }
 
@@ -124,7 +124,7 @@ def test_a_file_and_nothing_are_no_folders(tmp_path):
 
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "me/a--b", "me/ä", "/x", "https://huggingface.co/me/x", "me/x.git"])
 def test_a_name_that_is_none(model, name):
-    with pytest.raises(PushError, match=r"is no repository's name.*expected USER/NAME"):
+    with pytest.raises(PushError, match=r"is not the name of a repository.*expected USER/NAME"):
         plan_push(model, name, PushOptions())
 
 
@@ -132,10 +132,10 @@ CARDS = {
     "none": (None, {}, "has no README.md: write a card"),
     "no head": ("# Mine\n", {}, "names no licence: add license: to its head, or give --license apache-2.0"),
     "no yaml": ("---\nlicense: [\n---\n", {}, "the part between the lines of --- is no YAML"),
-    "other": ("---\nlicense: other\n---\n", {}, "says license: other, which needs license_name and license_link"),
-    "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is no identifier of a licence"),
-    "base": ("---\nlicense: mit\nbase_model: /data/x\n---\n", {}, "as base_model, which is no Hub id"),
-    "base id": ("---\nlicense: mit\n---\n", {"base_id": "x"}, "--base-id x is no Hub id"),
+    "other": ("---\nlicense: other\n---\n", {}, "has license: other, which needs license_name and license_link"),
+    "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is not the identifier of a licence"),
+    "base": ("---\nlicense: mit\nbase_model: /data/x\n---\n", {}, "as base_model, which is not a Hub id"),
+    "base id": ("---\nlicense: mit\n---\n", {"base_id": "x"}, "--base-id x is not a Hub id"),
 }
 
 

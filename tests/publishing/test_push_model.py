@@ -143,7 +143,7 @@ def test_a_push_that_is_cut_goes_on(model, hub, tmp_path):
     alone = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     first = livecc(hub.url, tmp_path / "home", *options, **alone)
     assert first.returncode == 2 and "Traceback" not in first.stderr, first.stderr
-    assert "broke off" in first.stderr and "run the same command again; it goes on" in first.stderr
+    assert "broke off" in first.stderr and "run the same command again; it continues" in first.stderr
     assert len(hub.objects) == 1
     assert not hub.repositories["models/me/tiny"].files
     hub.breaks = lambda method, path: sent.append(path) is not None

@@ -104,7 +104,7 @@ def test_a_hub_that_is_gone_is_named(space, tmp_path):
     done = livecc(url, tmp_path / "home", "push", space, "me/demo")
     assert done.returncode == 2
     assert f"the Hub at {url} cannot be reached" in done.stderr
-    assert "run the same command again; it goes on" in done.stderr
+    assert "run the same command again; it continues" in done.stderr
 
 
 def test_a_dry_run_asks_nobody(space, hub, tmp_path):

@@ -1,1 +1,1 @@
-"""Publishing on the Hub: what of a folder is sent, what is checked before it and after it."""
+"""Publishes folders on the Hub, with checks before and after the upload."""

@@ -1,4 +1,4 @@
-"""The usage snippet of a card that is sent: it names the repository, and the commit that holds the code and weights."""
+"""Fills a card's usage snippet before the upload: the repository, and the commit with the code and weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from .hub import Target
 
 _REPOSITORY = {SPACE: "USER/SPACE", GENERATE: "USER/NAME"}
-_OTHERWISE = "path/or/hub-id"  # what the template of models and adapters writes
+_OTHERWISE = "path/or/hub-id"  # in the template of models and adapters
 _COMMIT = '"COMMIT"'
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-# A base's revision stands in a call, without spaces; a repository's own in an assignment, a dictionary or a line.
+# A repository's own commit is in an assignment, a dictionary or a line; a base's revision in a call, without spaces.
 _PINNED = re.compile(r'(?:revision = |"revision": |^ +revision=)"([0-9a-f]{40})"', re.MULTILINE)
 
 
 def fill_snippet(card: str, kind: str, repo_id: str, commit: str | None = None) -> str:
-    """Return a card whose blocks of code name a repository, and a commit if it is known.
+    """Return a card whose code blocks name the repository, and the commit if it is known.
 
-    Only the names that this package's templates leave open are replaced.
+    Only the placeholders of this package's templates are replaced.
     """
 
     def fill(block: re.Match) -> str:
@@ -37,18 +37,18 @@ def fill_snippet(card: str, kind: str, repo_id: str, commit: str | None = None) 
 
 
 def leaves_commit_open(card: str) -> bool:
-    """Return whether a card's code waits for the name of a commit."""
+    """Return whether a card's code has a placeholder for the commit."""
     return any(_COMMIT in block for block in _BLOCK.findall(card))
 
 
 def find_pinned(card: str) -> str | None:
-    """Return the commit that a card's code names; `None` if it names none."""
+    """Return the commit that a card's code names; `None` if there is none."""
     commits = [commit for block in _BLOCK.findall(card) for commit in _PINNED.findall(block)]
     return commits[0] if commits else None
 
 
 def find_pinned_there(api: HfApi, target: Target, revision: str | None) -> str | None:
-    """Return the commit that the card in a repository names; `None` if it has no card, or that names none."""
+    """Return the commit that the card of a repository names; `None` if there is no card, or no commit in it."""
     from huggingface_hub.errors import EntryNotFoundError
 
     with tempfile.TemporaryDirectory(prefix="livecc-push-") as folder:
@@ -62,7 +62,7 @@ def find_pinned_there(api: HfApi, target: Target, revision: str | None) -> str |
 
 
 def holds_the_same(api: HfApi, target: Target, revisions: tuple[str, str], files: set[str]) -> bool:
-    """Return whether two revisions of a repository hold the same files, the card apart."""
+    """Return whether two revisions of a repository hold the same files, apart from the card."""
     from huggingface_hub.errors import RevisionNotFoundError
     from huggingface_hub.hf_api import RepoFile
 

@@ -1,4 +1,4 @@
-"""A folder's card before it is published: it parses, names a licence, and names no path of this machine."""
+"""Checks a folder's card before it is published: it parses, names a licence, and names no path of this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_card(contents: Contents) -> RepoCard:
 
 
 def check_card(contents: Contents, card: RepoCard) -> None:
-    """Check that a card says what a repository needs said.
+    """Check that a card has the facts that a repository needs.
 
     Raises:
         PushError: if it has no licence, or names a folder of this machine as a base or model.
@@ -49,26 +49,26 @@ def check_card(contents: Contents, card: RepoCard) -> None:
     if contents.kind != SPACE and not licence:
         raise PushError(f"{path} names no licence: add license: to its head, or give --license apache-2.0")
     if licence == "other" and not (data.get("license_name") and data.get("license_link")):
-        raise PushError(f"{path} says license: other, which needs license_name and license_link beside it")
+        raise PushError(f"{path} has license: other, which needs license_name and license_link beside it")
     for key in ("base_model", "models"):
         values = data.get(key)
         for value in [values] if isinstance(values, str) else values or []:
             if not looks_like_hub_id(str(value)):
                 way = "give the Hub id with --base-id" if key == "base_model" else "write the Hub id there"
-                raise PushError(f"{path} names {value!r} as {key}, which is no Hub id: others cannot find it; {way}")
+                raise PushError(f"{path} names {value!r} as {key}, which is not a Hub id: others cannot find it; {way}")
 
 
 def with_license(card: RepoCard, licence: str | None) -> bool:
     """Put a licence into a card; return whether that changed it.
 
     Raises:
-        PushError: if it is none that the Hub knows by name.
+        PushError: if the Hub does not know it by name.
     """
     if licence is None:
         return False
     if not _LICENSE.fullmatch(licence) or licence == "other":
         raise PushError(
-            f"--license {licence} is no identifier of a licence: expected one such as apache-2.0 or cc-by-4.0; for "
+            f"--license {licence} is not the identifier of a licence: expected such as apache-2.0 or cc-by-4.0; for "
             "another write license: other, license_name and license_link into the card"
         )
     changed = card.data.get("license") != licence
@@ -77,13 +77,13 @@ def with_license(card: RepoCard, licence: str | None) -> bool:
 
 
 def with_base(contents: Contents, card: RepoCard, base_id: str | None, old: str | None) -> bool:
-    """Name a base in a card, also in its text; return whether that changed it.
+    """Write a base into a card, also in its text; return whether that changed it.
 
     Args:
         contents: the folder.
         card: its card.
         base_id: the Hub id; `None` leaves the card alone.
-        old: what an adapter calls its base.
+        old: the adapter's name for its base.
     """
     if base_id is None:
         return False

@@ -1,4 +1,4 @@
-"""What is checked, without network, before anything of a folder is sent; and what is rewritten for it in a copy."""
+"""Checks a folder, without network, before it is sent, and rewrites files for the copy that is sent."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checked:
-    """A folder that may be sent.
+    """A folder that passed the checks.
 
     Attributes:
-        contents: what of it is.
-        rewritten: files that are sent with another text than the folder's, by name.
+        contents: the files to send.
+        rewritten: texts of files that are changed for the upload, by name.
         tensors: type and shape of each tensor, by file and name.
-        loaded: what is told of it by a process without this package; empty for a Space.
+        loaded: what a process without this package found when it loaded the folder; empty for a Space.
         base: an adapter's base on the Hub.
         space_sdk: of a Space.
     """
@@ -51,11 +51,11 @@ class Checked:
         return (self.contents.folder / name).read_text(encoding="utf-8")
 
     def with_text(self, name: str, text: str) -> Checked:
-        """Return it with another text for a file."""
+        """Return a copy with another text for a file."""
         return replace(self, rewritten=self.rewritten | {name: text})
 
     def copy_to(self, folder: Path, link: Callable[[Path, Path], None] = os.symlink) -> Contents:
-        """Write what is sent into an empty folder, as links where nothing is rewritten; return its contents."""
+        """Write the files to send into an empty folder, as links if they are not rewritten; return its contents."""
         for name in self.contents.files:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -73,13 +73,13 @@ class Checked:
 def check_folder(
     folder: str | Path, *, base_id: str | None = None, licence: str | None = None, load: bool = True
 ) -> Checked:
-    """Check all that can be checked without network.
+    """Check everything that can be checked without network.
 
     Args:
         folder: a model, adapter, Space or generation code.
-        base_id: Hub id of the base, where the folder names a path.
+        base_id: Hub id of the base, if the folder names a path.
         licence: written into the card that is sent.
-        load: whether code, config and processor are loaded in a process of their own.
+        load: whether to load code, config and processor in a process of their own.
 
     Raises:
         PushError: for the first thing that is wrong.
@@ -109,13 +109,13 @@ def check_folder(
 
 def _check_base_id(contents: Contents, base_id: str) -> None:
     if contents.kind not in (MODEL, ADAPTER):
-        raise PushError(f"--base-id says what a model or adapter was made from, and {contents.folder} is neither")
+        raise PushError(f"--base-id is for models and adapters, and {contents.folder} is neither")
     if not looks_like_hub_id(base_id):
-        raise PushError(f"--base-id {base_id} is no Hub id: expected one such as Qwen/Qwen2-VL-7B-Instruct")
+        raise PushError(f"--base-id {base_id} is not a Hub id: expected one such as Qwen/Qwen2-VL-7B-Instruct")
 
 
 def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, str, str | None]:
-    """Return what an adapter calls its base, the base's Hub id, and its config's text if that is rewritten.
+    """Return the adapter's name for its base, the base's Hub id, and the text of its config if that is rewritten.
 
     Raises:
         PushError: if the base is a path and `base_id` is not given.
@@ -130,7 +130,7 @@ def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, 
         named = f"names its base by a path, {old}" if old else "does not name its base"
         raise PushError(
             f"{path} {named}, which nobody else has: give the base's Hub id, as --base-id USER/NAME; push the base "
-            "first if it is not there"
+            "first if it is not on the Hub"
         )
     if base_id is None or base_id == old:
         return old, old, None
@@ -154,10 +154,10 @@ def _check_space(contents: Contents, card: RepoCard) -> str:
 
 
 def _check_code(contents: Contents) -> None:
-    """Check that what is sent as Python is Python.
+    """Check that Python files to send can be parsed.
 
     Raises:
-        PushError: if it is not.
+        PushError: if one cannot.
     """
     if contents.kind in (MODEL, ADAPTER) and not contents.code:
         raise PushError(
@@ -169,4 +169,4 @@ def _check_code(contents: Contents) -> None:
         try:
             ast.parse((contents.folder / name).read_text(encoding="utf-8"), name)
         except (SyntaxError, ValueError) as error:
-            raise PushError(f"{contents.folder / name} is no Python: {one_line(error, 160)}") from error
+            raise PushError(f"{contents.folder / name} is not Python: {one_line(error, 160)}") from error

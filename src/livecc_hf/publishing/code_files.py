@@ -1,4 +1,4 @@
-"""Which files of a folder are its model's code."""
+"""Finds the files of a folder that are its model's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def find_code_files(folder: Path) -> set[str]:
     """Return the names of the files that transformers loads as a model's code: the entry points and their imports.
 
     Raises:
-        PushError: if one of them imports a file that is not there.
+        PushError: if one of them imports a file that does not exist.
     """
     from transformers.dynamic_module_utils import get_relative_import_files
 

@@ -1,4 +1,4 @@
-"""What a folder is (model, adapter, Space, generation code), and which of its files are published."""
+"""Finds out what a folder is (model, adapter, Space, generation code), and which of its files are published."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALLOWED = {
     ),
     GENERATE: (CARD_FILE, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
 }
-# What an older push of the same kind may have left that would be loaded beside, or instead of, what is pushed now.
+# Files of an older push of the same kind that would be loaded besides, or instead of, the new ones.
 STALE = {MODEL: _MODEL_WEIGHTS, ADAPTER: _ADAPTER_WEIGHTS, GENERATE: ("custom_generate/*.py",)}
 _MEDIA = (".mp4", ".webm", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".distcp")
@@ -40,14 +40,14 @@ _RUN_STATE = ("trainer_state.json", "livecc_run.json", "skipped*.jsonl")
 
 @dataclass(frozen=True)
 class Contents:
-    """What of a folder is published.
+    """The files of a folder to publish.
 
     Attributes:
         folder: the folder.
         kind: `MODEL`, `ADAPTER`, `SPACE` or `GENERATE`.
-        files: bytes of each file that is sent, by its path in the folder.
-        left_out: why each other file is not.
-        code: those of the files that are the model's code.
+        files: bytes of each file to send, by its path in the folder.
+        left_out: the reason for each other file.
+        code: the files that are the model's code.
     """
 
     folder: Path
@@ -58,12 +58,12 @@ class Contents:
 
     @property
     def repo_type(self) -> str:
-        """Of the repository that it belongs in."""
+        """The Hub's type of repository for it."""
         return "space" if self.kind == SPACE else "model"
 
     @property
     def n_bytes(self) -> int:
-        """All that is sent, in bytes."""
+        """Bytes of all files to send."""
         return sum(self.files.values())
 
     @property
@@ -73,10 +73,10 @@ class Contents:
 
 
 def read_contents(folder: str | Path) -> Contents:
-    """Find out what a folder is, and what of it is published.
+    """Find out what a folder is, and which of its files to publish.
 
     Raises:
-        PushError: if it is none of the kinds that can be pushed.
+        PushError: if it is not of a kind that can be pushed.
     """
     folder = Path(folder).expanduser()
     kind = find_kind(folder)
@@ -98,7 +98,7 @@ def read_contents(folder: str | Path) -> Contents:
 
 
 def is_allowed(kind: str, name: str) -> bool:
-    """Return whether a file of this name belongs to what is published; of a Space also those in its folders."""
+    """Return whether a file of this name is published; of a Space also files in folders."""
     if any(part.startswith((".", "__pycache__")) for part in name.split("/")) and not name.startswith(".eval_results/"):
         return False
     return any(
@@ -108,10 +108,10 @@ def is_allowed(kind: str, name: str) -> bool:
 
 
 def find_kind(folder: Path) -> str:
-    """Return what a folder is.
+    """Return the kind of a folder.
 
     Raises:
-        PushError: if it is none of the kinds that can be pushed.
+        PushError: if it is not of a kind that can be pushed.
     """
     if not folder.is_dir():
         raise PushError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}: expected a model folder")
@@ -154,19 +154,19 @@ def _check_model(folder: Path) -> None:
 
 def _why_nothing(folder: Path) -> str:
     if any(folder.glob("data/*.parquet")) or any(folder.glob("dataset/data/*.parquet")):
-        return f"{folder} is a dataset and no model: `livecc data push {folder} USER/NAME` publishes it"
+        return f"{folder} is a dataset, not a model: `livecc data push {folder} USER/NAME` publishes it"
     checkpoints = [path for path in folder.glob("checkpoint-*") if any(path.glob("*.safetensors"))]
     if checkpoints:
         newest = max(checkpoints, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
-        return f"{folder} holds checkpoints and no finished model: push one of them, such as {newest}"
+        return f"{folder} holds checkpoints, but no finished model: push one of them, such as {newest}"
     return (
-        f"{folder} is no model: expected config.json with model*.safetensors (a model), adapter_config.json (an "
+        f"{folder} is not a model: expected config.json with model*.safetensors (a model), adapter_config.json (an "
         "adapter), README.md with an sdk (a Space) or custom_generate/generate.py"
     )
 
 
 def _is_shown(name: str, card: str) -> bool:
-    """Return whether a card names a picture or clip: a training folder may hold others, which are nobody's business."""
+    """Return whether a card shows a picture or clip: others in a training folder may be private."""
     return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w.-])", card.replace("./", "")) is not None
 
 
@@ -184,4 +184,4 @@ def _why_left_out(kind: str, name: str) -> str:
         return "the card does not show it"
     if any(part.startswith(".") for part in name.split("/")):
         return "it is hidden"
-    return f"it is no part of a {kind}"
+    return f"it is not part of a {kind}"

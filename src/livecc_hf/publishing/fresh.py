@@ -1,4 +1,4 @@
-"""Loading in a fresh process that cannot import this package and has nothing cached."""
+"""Loads a folder or repository in a fresh process that cannot import this package and has nothing cached."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def load_fresh(
     base: str | None = None,
     token: str | None = None,
 ) -> dict[str, str]:
-    """Load a folder (without network) or a Hub repository, and return what is told of it.
+    """Load a folder (without network) or a Hub repository, and return facts about it.
 
     Args:
         source: folder or Hub id.
         kind: as `Contents.kind`.
         revision: of a Hub repository.
-        full: also load the weights, and let them say one turn.
+        full: also load the weights, and generate one turn.
         base: an adapter's base, for `full`.
         token: for the Hub.
 
     Returns:
-        "class", "processor" and "scheme" of what was loaded; "said" with `full`.
+        "class", "processor" and "scheme" of what was loaded; with `full` also "said", the turn.
 
     Raises:
         PushError: if it does not load.

@@ -1,4 +1,4 @@
-"""What a card shows: a clip with the model's words in it, a sheet of its frames, and measured scores."""
+"""Adds to a card: a clip with the model's words, a sheet of its frames, and measured scores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ..modeling import CommentarySegment
 
 CLIP_FILE, SHEET_FILE = "gallery.mp4", "gallery.png"
-LONGEST_S = 30.0  # a gallery shows a short clip, and what is longer is cut
+LONGEST_S = 30.0  # a longer clip is cut
 _SHEET_FRAMES, _WORDS_SHOWN = 12, 200
 _LIMITS = "\n## Limits"
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """What was said, over the frame (3, H, W) that was seen last."""
+    """The words of a turn, and its last frame (3, H, W)."""
 
     caption: Caption
     frame: torch.Tensor
@@ -43,21 +43,21 @@ def complete_card(
     end_s: float | None = None,
     query: str | None = None,
 ) -> list[Path]:
-    """Put a gallery and scores into the card of a model's or adapter's folder; what an earlier call put is replaced.
+    """Put a gallery and scores into the card of a model's or adapter's folder, in place of those of an earlier call.
 
     Args:
         folder: with a `README.md`.
-        clip: a video; the folder's model comments on it, greedily, and its first `LONGEST_S` seconds are shown.
+        clip: a video; the folder's model comments on its first `LONGEST_S` seconds, greedily.
         scores: `scores.json` of `livecc evaluate score`, or the folder that holds it.
         start_s, end_s: the part of the clip to show, in seconds.
-        query: what to comment on; default: the model's own.
+        query: of the viewer; default: the model's.
 
     Returns:
         The files written.
 
     Raises:
         FileNotFoundError: if there is no card, clip or file of scores.
-        ValueError: if nothing is asked for, the range is empty, or one of them cannot be read.
+        ValueError: if neither clip nor scores are given, the range is empty, or one of them cannot be read.
         ModelLoadError: if the folder holds no model that loads.
     """
     folder = Path(folder)
@@ -103,7 +103,7 @@ def _scores_text(source: Path) -> str:
 def _comment(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float | None, query: str | None
 ) -> list[Caption]:
-    """Let the folder's model comment on a clip; write the copy with its words and the sheet."""
+    """Let the folder's model comment on a clip; write the captioned copy and the sheet."""
     begin_s = start_s or 0.0
     if end_s is not None and end_s <= begin_s:
         raise ValueError(f"--start {begin_s:g} --end {end_s:g}: the range is empty; expected an end after the start")
@@ -141,7 +141,7 @@ def _turns(
 
 
 def _over(frame: torch.Tensor, segments: Iterable[CommentarySegment]) -> list[_Turn]:
-    """Return what was said over a frame."""
+    """Return the turns of these segments, over a frame."""
     return [_Turn(Caption(segment.start_s, segment.end_s, segment.text), frame) for segment in segments]
 
 

@@ -1,4 +1,4 @@
-"""Writes the folder of a repository with generation code: live commentary from stock models by `generate`."""
+"""Writes a repository folder of generation code, with which `generate` of stock models gives live commentary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GenerationRepoError(ValueError):
 def write_generation_repo(out: str | os.PathLike) -> Path:
     """Write a folder that `model.generate(custom_generate=...)` takes, for `livecc push`.
 
-    It carries the code it needs, so livecc-hf need not be installed where it runs.
+    It holds all the code that it needs, so that it runs without livecc-hf.
 
     Args:
         out: the folder to write; must not exist, or be empty.
@@ -51,7 +51,7 @@ def write_generation_repo(out: str | os.PathLike) -> Path:
 
 
 def _modules_of(path: Path) -> list[Path]:
-    """Return the files of the modeling code that a file needs, those they need included."""
+    """Return the files of the modeling code that a file imports, directly or not."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -66,7 +66,7 @@ def _modules_of(path: Path) -> list[Path]:
 
 
 def _requirements() -> list[str]:
-    """Return what the code needs installed, with the lower bounds of this package."""
+    """Return the packages that the code needs, with the lower bounds of this package."""
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The Hub's side of a push: the repository is found or made, files go up, and what fails is one sentence."""
+"""The Hub's side of a push: finds or creates the repository, uploads files, and explains failures in one sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class PushError(ValueError):
-    """Something cannot be published as it is; the message says why and what to do."""
+    """Something cannot be published as it is; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Target:
     Attributes:
         repo_id: `USER/NAME`.
         repo_type: "model", "dataset" or "space".
-        public: whether a repository that is made is public, and one that is public may be pushed to.
-        revision: branch, made if it does not exist, or `refs/pr/N`; default: main.
-        pull_request: open a pull request with what is pushed.
-        space_sdk: of a Space that is made, such as "gradio".
+        public: create a public repository, and accept one that is public; else create a private one.
+        revision: branch, created if it does not exist, or `refs/pr/N`; default: main.
+        pull_request: open a pull request with the push.
+        space_sdk: of a new Space, such as "gradio".
 
     Raises:
-        PushError: if the name is no repository's, or a pull request is to go to a branch.
+        PushError: if the name is not valid, or a pull request has a revision.
     """
 
     repo_id: str
@@ -59,7 +59,7 @@ class Target:
 
 
 def check_name(repo_id: str) -> None:
-    """Check that a repository may have this name.
+    """Check that a name is valid for a repository.
 
     Raises:
         PushError: if not.
@@ -69,11 +69,11 @@ def check_name(repo_id: str) -> None:
 
     expected = "expected USER/NAME of letters, digits, '-', '_' and '.', such as me/my-livecc"
     if repo_id.count("/") != 1:
-        raise PushError(f"{repo_id!r} is no repository's name: {expected}")
+        raise PushError(f"{repo_id!r} is not the name of a repository: {expected}")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise PushError(f"{repo_id!r} is no repository's name ({one_line(error, 160)}): {expected}") from error
+        raise PushError(f"{repo_id!r} is not the name of a repository ({one_line(error, 160)}): {expected}") from error
 
 
 def check_token(api: HfApi) -> None:
@@ -92,10 +92,10 @@ def check_token(api: HfApi) -> None:
 
 
 def prepare_repository(api: HfApi, target: Target) -> str:
-    """Find the repository, or make it, and its branch; return its address.
+    """Find or create the repository and its branch; return its address.
 
     Raises:
-        PushError: if it is public and the target does not say so, or does not exist for a pull request.
+        PushError: if it is public but the target is not, or does not exist for a pull request.
         Exception: what the Hub's client raises; see `explain_failures`.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -140,15 +140,15 @@ def upload(
     message: str,
     path_in_repo: str | None = None,
 ) -> CommitInfo:
-    """Send files of a folder; sent again, what the repository has is left out.
+    """Upload files of a folder, without those that the repository has already.
 
     Args:
         api: the Hub's client.
-        target: where to.
-        folder: whose files.
-        allow: patterns of the files that are sent.
-        ignore: patterns of those among them that are not.
-        delete: paths in the repository that are deleted with the first commit.
+        target: of the push.
+        folder: that holds the files.
+        allow: patterns of the files to send.
+        ignore: patterns of exceptions among these.
+        delete: paths in the repository to delete with the first commit.
         message: the commit's first line.
         path_in_repo: folder in the repository.
     """
@@ -170,11 +170,11 @@ def upload(
 
 @contextlib.contextmanager
 def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
-    """Turn what the Hub's client raises into one sentence with the way out.
+    """Turn errors of the Hub's client into one sentence with the way out.
 
     Raises:
-        ConnectionError: if the Hub is not reached, or the connection broke.
-        DiskFullError: if nothing more can be written.
+        ConnectionError: if the Hub cannot be reached, or the connection breaks.
+        DiskFullError: if the disk is full.
         PushError: if the Hub refuses.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -189,14 +189,14 @@ def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
         raise PushError(_refusal(api, target, error)) from error
     except _broken_connections() as error:
         why = one_line(error, 200)
-        if isinstance(error, RuntimeError):  # what the senders of large files make of it
+        if isinstance(error, RuntimeError):  # as uploads of large files raise it
             cause = error.__cause__
             if isinstance(cause, HfHubHTTPError):
                 raise PushError(_refusal(api, target, cause)) from error
             why += f": {one_line(cause, 200)}" if cause is not None else ""
         raise ConnectionError(
-            f"the Hub at {api.endpoint} cannot be reached or broke off ({why}): see to the network, or to HF_ENDPOINT, "
-            "and run the same command again; it goes on"
+            f"the Hub at {api.endpoint} cannot be reached or broke off ({why}): check the network, or HF_ENDPOINT, "
+            "and run the same command again; it continues"
         ) from error
     except OSError as error:
         if not is_disk_full(error):
@@ -204,12 +204,12 @@ def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
         place = error.filename or os.environ.get("TMPDIR", "the temporary files")
         raise DiskFullError(
             f"the disk of {place} is full ({error.strerror or one_line(error, 100)}): free some space, or set TMPDIR "
-            "to a folder on another disk, and run the same command again; it goes on"
+            "to a folder on another disk, and run the same command again; it continues"
         ) from error
 
 
 def _refusal(api: HfApi, target: Target, error: Exception) -> str:
-    """Return what is said of an answer that is an error."""
+    """Return the explanation of an error answer."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -218,19 +218,19 @@ def _refusal(api: HfApi, target: Target, error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{what} has no revision {target.revision}: give a branch, or refs/pr/N of an open pull request"
     if status == 401:
-        return f"the Hub at {api.endpoint} does not accept your token ({said}): log in anew with `hf auth login`"
+        return f"the Hub at {api.endpoint} does not accept your token ({said}): log in again with `hf auth login`"
     if status == 403:
         return (
             f"the Hub does not let you write to {what} ({said}): is it your name, or an organisation's that you may "
             "write to, and has the token write access?"
         )
     if status == 404:
-        return f"{what} is not there, or your token may not see it ({said})"
+        return f"{what} does not exist, or your token may not see it ({said})"
     return f"the Hub refuses {what} ({said})"
 
 
 def _broken_connections() -> tuple[type[Exception], ...]:
-    """Return what the client of huggingface_hub, which is another in each version, raises without an answer."""
+    """Return the errors of a connection without an answer; versions of huggingface_hub use different clients."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
     found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
     return (ConnectionError, TimeoutError, RuntimeError, *(error for error in found if error is not None))

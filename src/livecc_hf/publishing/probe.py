@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Blocked:
-    """Lets nothing import the package that the repository must do without."""
+    """Blocks imports of this package, which a repository must not need."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
@@ -29,7 +29,7 @@ class _Blocked:
 
 
 def load(source: str, revision: str | None, kind: str, full: bool, base: str | None) -> dict[str, str]:
-    """Load code, config and processor, and with `full` the weights; return what is told of them."""
+    """Load code, config and processor, and with `full` the weights; return facts about them."""
     from transformers import AutoConfig, AutoProcessor, GenerationMixin
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -55,7 +55,7 @@ def say(
     revision: str | None,
     base: str | None,
 ) -> str:
-    """Load the weights, and return what they say of three grey seconds."""
+    """Load the weights, and return the model's words for three grey seconds."""
     import torch
 
     if base is None:

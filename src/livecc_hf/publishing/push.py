@@ -1,4 +1,4 @@
-"""`livecc push`: a folder is checked, sent, and looked at again where it arrived."""
+"""`livecc push`: checks a folder, uploads it, and verifies the upload."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class PushOptions:
     """How a folder is pushed.
 
     Attributes:
-        public: whether a repository that is made is public, and one that is public may be pushed to.
-        revision: branch, made if it does not exist, or `refs/pr/N`; default: main.
+        public: create a public repository, and accept one that is public; else create a private one.
+        revision: branch, created if it does not exist, or `refs/pr/N`; default: main.
         pull_request: open a pull request.
-        base_id: Hub id of the base, where the folder names a path.
+        base_id: Hub id of the base, if the folder names a path.
         license: written into the card that is sent.
         message: the commit's first line.
         verify: "parts" (config, code, processor, names and shapes of the tensors), "full" (also loads the weights and
-            lets them say a turn) or "none".
+            generates a turn) or "none".
     """
 
     public: bool = False
@@ -58,15 +58,15 @@ class PushOptions:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         url: the repository's address.
-        commit: the newest commit, which holds what was pushed; the snippet of its card names the one before it, since
-            no commit can name itself.
+        commit: the newest commit, with the pushed files; its card's snippet names the commit before it, since no commit
+            can name itself.
         pull_request: the pull request's address, if one was opened.
         changed: whether anything was sent.
-        loaded: what a fresh process told of it at that commit; empty if that was not asked for.
+        loaded: facts from loading it in a fresh process at that commit; empty if that was not requested.
     """
 
     url: str
@@ -84,18 +84,18 @@ def push_folder(
     token: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Check a folder, send it to the Hub and verify what arrived; called again, it goes on where it stopped.
+    """Check a folder, send it to the Hub and verify the upload; a second call continues a broken upload.
 
     Args:
         folder: a model, adapter, Space or generation code, as this package writes them.
-        repo_id: `USER/NAME`; made, privately unless the options say otherwise, if it does not exist.
-        options: how.
+        repo_id: `USER/NAME`; created if it does not exist, private unless the options say otherwise.
+        options: see `PushOptions`.
         token: of the Hub; default: `HF_TOKEN`, or the one saved by `hf auth login`.
         report: called with lines on what is done.
 
     Raises:
-        PushError: if the folder cannot be published as it is, the Hub refuses it, or what arrived is not what was sent.
-        ConnectionError: if the Hub is not reached, or the connection breaks.
+        PushError: if the folder cannot be published as it is, the Hub refuses it, or the upload differs from it.
+        ConnectionError: if the Hub cannot be reached, or the connection breaks.
         DiskFullError: if there is no space for temporary files.
     """
     options = options or PushOptions()
@@ -106,7 +106,7 @@ def push_folder(
 
 
 def plan_push(folder: str | os.PathLike, repo_id: str, options: PushOptions) -> tuple[Checked, Target]:
-    """Check a folder, without network, and say where it would go.
+    """Check a folder, without network; return it with the target of the push.
 
     Raises:
         PushError: as `push_folder`.
@@ -120,7 +120,7 @@ def plan_push(folder: str | os.PathLike, repo_id: str, options: PushOptions) -> 
 
 
 def describe_plan(plan: Checked, target: Target) -> list[str]:
-    """Return the lines that say what would be sent where, and what would not."""
+    """Return lines on the files that would be sent, the target, and the files left out."""
     contents = plan.contents
     place = "a pull request" if target.pull_request else target.revision or "main"
     lines = [f"{contents.folder} ({contents.kind}) -> {target.repo_type} {target.repo_id}, {place}"]
@@ -145,7 +145,7 @@ def describe_plan(plan: Checked, target: Target) -> list[str]:
 
 
 def _left_out_lines(left_out: dict[str, str]) -> list[str]:
-    """Return a line for each file that is not sent, and one for those of a folder with the same reason."""
+    """Return lines on the files that are not sent; files of a folder with the same reason share one."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, why in left_out.items():
         folder, slash, _ = name.partition("/")
@@ -164,7 +164,7 @@ def send(
     token: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Send what was checked, and verify what arrived.
+    """Send a checked folder, and verify the upload.
 
     Raises:
         PushError, ConnectionError, DiskFullError: as `push_folder`.
@@ -206,14 +206,14 @@ def _upload(
     message: str,
     report: Callable[[str], None],
 ) -> tuple[str, _PullRequest | None]:
-    """Send a folder's files, and then its card again with their commit in it, which they could not hold themselves.
+    """Send a folder's files, then its card again with the commit of those files.
 
     Args:
         api: the Hub's client.
-        plan: what is sent.
-        target: where to.
-        copy: an empty folder, in which what was sent lies afterwards.
-        there: what is to be deleted there, and the commit that is there.
+        plan: the checked folder.
+        target: of the push.
+        copy: an empty folder; holds the sent files afterwards.
+        there: paths to delete in the repository, and its current commit.
         message: the commit's first line.
         report: called with lines on what is done.
 
@@ -258,7 +258,7 @@ def _check_base(api: HfApi, plan: Checked) -> None:
 
 
 def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str], str | None]:
-    """Return the files of an earlier push that are to go, and the commit that is there now.
+    """Return the files of an earlier push to delete, and the current commit.
 
     Raises:
         PushError: if the repository holds something of another kind.
@@ -296,10 +296,10 @@ def _verify(
     full: bool,
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Look at what arrived, as somebody does who has neither this package nor this folder; return what it tells.
+    """Check the upload, without this package and this folder; return facts from loading it.
 
     Raises:
-        PushError: if it is not what was sent.
+        PushError: if it differs from what was sent.
     """
     from huggingface_hub import get_token
     from huggingface_hub.hf_api import RepoFile

@@ -1,4 +1,4 @@
-"""Files of tensors: whether they are whole, and whether those on the Hub hold the same tensors."""
+"""Checks that files of tensors are whole, and that those on the Hub hold the same tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def read_tensors(contents: Contents) -> dict[str, Tensors]:
-    """Return type and shape of each tensor, by file and name; only the files' heads are read.
+    """Return type and shape of each tensor, by file and name, from the files' headers.
 
     Raises:
         PushError: if a file is damaged or cut, or the index and the files do not agree.
@@ -58,7 +58,7 @@ def _check_index(index: Path, found: dict[str, Tensors]) -> None:
 
 
 def compare_tensors(api: HfApi, repo_id: str, revision: str, local: dict[str, Tensors]) -> int:
-    """Compare names, types and shapes of the tensors with those at a revision of the Hub; return how many.
+    """Compare names, types and shapes of tensors with those at a revision on the Hub; return their number.
 
     Raises:
         PushError: for the first difference.

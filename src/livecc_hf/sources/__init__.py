@@ -1,4 +1,4 @@
-"""Video from wherever it comes: files, cameras, network streams, standard input. See docs/live-sources.md."""
+"""Reads video from files, cameras, network streams and standard input. See docs/live-sources.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from livecc_hf.sources.source import Source, SourceOptions, SourceStats, open_source
     from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
 
-# Imported when first used, so that a command line's help and errors do not wait for torch.
+# Imported at first use, so that help and errors of a command line do not wait for torch.
 _EXPORTS = {
     **dict.fromkeys(("SourceError", "SourceLostError", "SourceOpenError", "StalledError"), "errors"),
     **dict.fromkeys(("LagMeter", "PlayoutClock", "RealTimeFeed"), "feed"),

@@ -39,25 +39,25 @@ from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import ArrivedFrame
 
 _FALLBACK_DURATION = Fraction(1, 25)
-# Pictures before the first key frame lack what they refer to; some senders never send one.
+# Pictures before the first key frame lack their references; some senders never send a key frame.
 _KEY_FRAME_WAIT_S = 3.0
 # FFmpeg "plays" any text as a recorded terminal session, and shows pictures of other things.
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
-# Pictures without times, for which FFmpeg makes some up; a live picture's time is then its arrival.
+# Formats without times, for which FFmpeg makes up times; a live picture's time is then its arrival.
 _UNTIMED_FORMATS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc", "m4v", "mpegvideo", "image2pipe"})
-# Sources whose header may tell their length, which makes them a recording.
+# Sources whose header may give their length, which makes them recordings.
 _MAY_BE_RECORDINGS = frozenset({"http", "hls", "stdin", "stream"})
 _TICKS = 1_000_000
 _EARLY_END_S = 2.0
-# What was read while a connection was opened comes at once; a packet that is waited for longer ends that.
+# Packets that were read while the connection opened come at once; a packet with a longer wait ends this backlog.
 _WAITED_FOR_S = 0.02
-# Looked at for no longer, and no more packets, nor further back in the sender's time.
+# Limits of the backlog: seconds, packets, and seconds on the sender's clock.
 _BACKLOG_S, _BACKLOG_PACKETS, _BACKLOG_SPAN_S = 0.25, 4096, 60.0
 
 
 @dataclass
 class DecodeCounts:
-    """What became of a source's packets, over all its connections.
+    """Counts of a source's packets, over all its connections.
 
     Attributes:
         n_damaged: damaged frames, and packets that could not be decoded.
@@ -75,9 +75,9 @@ class Connection:
         spec: what to open.
         open_timeout_s: longest time to connect and find the video.
         stall_s: longest time without a frame.
-        stop: set to end reading where that can be done.
-        counts: counted on as packets are decoded.
-        stdin_fd: what `-` reads.
+        stop: set to end reading, where that is possible.
+        counts: incremented as packets are decoded.
+        stdin_fd: file descriptor that `-` reads.
 
     Attributes:
         is_recording: whether the source turned out to have a length.
@@ -115,7 +115,7 @@ class Connection:
         self._duration = 1 / rate if rate else _FALLBACK_DURATION
         format_name = self._container.format.name
         self._is_untimed = format_name in _UNTIMED_FORMATS or format_name.endswith("_pipe")
-        # A body whose length the server tells has an end, too; but cameras that send JPEG tell any length.
+        # A body with a length from the server has an end, too, except from cameras that send JPEG with any length.
         has_end = duration > 0 or (spec.kind == "http" and self._container.size > 0 and not self._is_untimed)
         self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and has_end)
         self._keep_up = KeepUp(self._stream.codec_context)
@@ -151,18 +151,18 @@ class Connection:
 
     @property
     def clock_start(self) -> Fraction:
-        """What a player shows as 0:00, in seconds on the sender's clock: the earliest time over all streams."""
+        """The time that a player shows as 0:00, in seconds on the sender's clock: the earliest of all streams."""
         return Fraction(self._container.start_time or 0, _TICKS)
 
     def seek_before(self, start: Fraction, margin_s: int) -> bool:
-        """Go to a key frame that appears before a time, from which :meth:`frames` continues then.
+        """Seek to a key frame before a time; :meth:`frames` continues from there.
 
         Args:
             start: the time in seconds on the sender's clock.
-            margin_s: how far before it to aim: some containers land after the point aimed at.
+            margin_s: seconds before it to aim at, since some containers land after the point aimed at.
 
         Returns:
-            Whether the source went there; if not, connect again.
+            Whether it worked; if not, connect again.
         """
         try:
             ticks = math.floor((start - margin_s) / self._stream.time_base)
@@ -177,16 +177,15 @@ class Connection:
         return first.pts is not None and first.pts < start
 
     def note_pause(self, pause_s: float) -> None:
-        """Note that no frame was asked for during so many seconds: then it is not the source that stalls or is slow."""
+        """Note that no frame was requested for these seconds, so that they do not count as a stall or as slowness."""
         self._last_s += pause_s
         self._keep_up.note_pause(pause_s)
 
     def _dated_packets(self) -> Iterator[tuple[Any, float, float]]:
-        """As `_packets`, with how long each had waited to be read.
+        """Yield like `_packets`, with the seconds that each packet waited to be read.
 
-        Finding the video takes FFmpeg up to seconds, and a server may send the pictures since its last key frame at
-        once. Of that backlog, the packet that came with the least delay tells when the others came, by the sender's
-        times.
+        FFmpeg may take seconds to find the video, and a server may send all pictures since its last key frame at once.
+        The arrival of packets in such a backlog is computed from the one with the least delay, by the sender's times.
         """
         backlog: list[tuple[Any, float]] = []
         lost = None
@@ -209,7 +208,7 @@ class Connection:
             yield packet, arrived_s, 0.0
 
     def _waits_s(self, backlog: list[tuple[Any, float]]) -> list[float]:
-        """Return how long each packet of a backlog had waited, by the one that came with the least delay."""
+        """Return the seconds that each packet of a backlog waited, computed from the one with the least delay."""
         times_s = [_time_of(packet) for packet, _ in backlog]
         following_s = None
         for i in reversed(range(len(backlog))):  # RTSP's first picture has no time
@@ -222,7 +221,7 @@ class Connection:
         return [wait_s if wait_s <= _BACKLOG_SPAN_S else 0.0 for wait_s in waits_s]
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
-        """Yield the video's packets and when they arrived; other streams' packets as `None`, to keep the time."""
+        """Yield the video's packets and their arrival; packets of other streams as `None`, for the time limit."""
         av = import_av()
         packets = self._container.demux()
         asked_s = time.monotonic()
@@ -233,7 +232,7 @@ class Connection:
                 arrived_s = time.monotonic()
                 if packet is None:
                     return
-                # After a wait that it has ended, FFmpeg may first give what its parser still held, then wait again.
+                # After an aborted wait, FFmpeg may first return packets from its parser, then wait again.
                 if arrived_s - asked_s > self._stall_s and self.spec.is_live:
                     raise StalledError(f"{self.spec.name}: nothing came for {self._stall_s:g} s")
                 is_video = packet.stream is self._stream
@@ -246,7 +245,7 @@ class Connection:
             is_late = time.monotonic() - asked_s >= self._stall_s
             if self.spec.kind == "stdin" and is_named(error, "InvalidDataError"):
                 raise _open_error(error, self.spec, self._stall_s, is_late) from None
-            # FFmpeg reports this where the server ends a body without a length, or RTMP, by closing the connection.
+            # FFmpeg reports this when a server ends a body without a length, or RTMP, by closing the connection.
             if self.spec.kind in ("http", "rtmp") and error.errno == errno.EIO and not (is_late or self.is_recording):
                 return
             is_mp4 = "mp4" in self._container.format.name
@@ -254,7 +253,7 @@ class Connection:
                 raise reason from None
             raise lost_error(error, self.spec, self._stall_s, is_late) from None
         except IndexError:
-            return  # PyAV reads all, then trips over streams that began after it opened the source
+            return  # PyAV fails at the end on streams that began after it opened the source
         except Exception as error:  # whatever else PyAV makes of damage
             raise SourceLostError(f"{self.spec.name}: it cannot be read any further: {reason_of(error)}") from error
 
@@ -267,7 +266,7 @@ class Connection:
         except av.error.EOFError:
             return
         except Exception:  # whatever PyAV makes of damage
-            self._counts.n_damaged += self._has_picture  # what comes before the first key frame cannot be decoded
+            self._counts.n_damaged += self._has_picture  # pictures before the first key frame cannot be decoded
             return
         if self._keep_up.level and packet.size and not frames:
             self._counts.n_undecoded += 1
@@ -282,10 +281,10 @@ class Connection:
             yield ArrivedFrame(frame, pts, self._duration, arrived_s, waited_s)
 
     def _check_end(self) -> None:
-        """Tell a recording's end from one that came too early."""
+        """Raise a SourceLostError if a recording ended too early."""
         if self._stop.is_set() or not self.is_recording or not self._duration_s:
             return
-        # Matroska counts its length from 0, the others from where they start.
+        # Matroska counts its length from 0, others from their start.
         starts_at_0 = "matroska" in self._container.format.name
         start_s = 0.0 if starts_at_0 else (self._container.start_time or 0) / _TICKS
         reached_s = getattr(self, "_reached_s", start_s) - start_s
@@ -302,17 +301,17 @@ class Connection:
             raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True) from None
         except VideoReadError as error:
             raise SourceOpenError(str(error), is_answered=True) from None
-        if self.spec.kind == "hls":  # or every quality that the playlist offers would be fetched
+        if self.spec.kind == "hls":  # otherwise every quality in the playlist would be fetched
             for other in self._container.streams:
                 if other is not stream:
                     other.discard = import_av().stream.Discard.all
         if self.spec.is_live:
-            stream.thread_type = "SLICE"  # decoding whole frames side by side holds each back
+            stream.thread_type = "SLICE"  # frame threading would delay each frame
         return stream
 
 
 def _time_of(packet: Any) -> float | None:
-    """When a packet is decoded on the sender's clock, in seconds; `None` if it does not say."""
+    """Return the decoding time of a packet on the sender's clock, in seconds; `None` if it has none."""
     ticks = None if packet is None else packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
 

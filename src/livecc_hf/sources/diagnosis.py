@@ -1,4 +1,4 @@
-"""What the system itself says about an address that FFmpeg could not open; FFmpeg says "Input/output error"."""
+"""Finds out why FFmpeg could not open an address, since FFmpeg only reports "Input/output error"."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unknown_host(url: str) -> str | None:
 
 
 def distrust(url: str) -> str | None:
-    """Why the server's certificate is not trusted, if that is so."""
+    """Return why the server's certificate is not trusted; `None` if it is."""
     parts = urlsplit(url)
     if parts.scheme.lower() not in TLS_SCHEMES:
         return None
@@ -56,7 +56,7 @@ def distrust(url: str) -> str | None:
 
 
 def is_listening(url: str) -> bool:
-    """Return whether something takes connections at the address."""
+    """Return whether something accepts connections at the address."""
     try:
         _connect(urlsplit(url)).close()
     except OSError:
@@ -65,18 +65,18 @@ def is_listening(url: str) -> bool:
 
 
 def is_mp4_without_ranges(url: str, verify_tls: bool) -> bool:
-    """Return whether an HTTP address gives an MP4, and its server sends only whole files when asked for parts."""
+    """Return whether an HTTP address is an MP4 on a server that sends only whole files, not ranges."""
     is_part, beginning = _part_of(url, verify_tls)
     return not is_part and beginning[4:8] == b"ftyp"
 
 
 def has_ranges(url: str, verify_tls: bool) -> bool:
-    """Return whether the server of an HTTP address sends parts of files."""
+    """Return whether the server of an HTTP address sends ranges of files."""
     return _part_of(url, verify_tls)[0]
 
 
 def _part_of(url: str, verify_tls: bool) -> tuple[bool, bytes]:
-    """Return whether a part is sent where one is asked for, and the first bytes; none if the server does not answer."""
+    """Return whether the server answers a range request with a range, and the first bytes; none without an answer."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"Range": "bytes=0-11"})

@@ -1,4 +1,4 @@
-"""Refuses what is surely no video in a fraction of a second, before the seconds that importing PyTorch takes."""
+"""Refuses files that are certainly not videos in a fraction of a second, before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 class NoVideoError(ValueError):
-    """The file is no video."""
+    """The file is not a video."""
 
 
 def check_is_video(path: str | os.PathLike) -> None:
-    """Open a file with PyAV, and look whether it holds a video stream.
+    """Open a file with PyAV, and check that it has a video stream.
 
-    What passes may still be damaged: `livecc_hf.video.reader.probe_video` reads it. The messages are the
-    same (`tests/sources/test_early_check.py` compares them).
+    A file that passes may still be damaged, which `livecc_hf.video.reader.probe_video` finds. The messages are
+    the same as there (`tests/sources/test_early_check.py` compares them).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -26,10 +26,10 @@ def check_is_video(path: str | os.PathLike) -> None:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         import av
-    except ImportError:  # what reads the file says how to get it
+    except ImportError:  # the reader's own error says how to install PyAV
         return
     try:
-        container = av.open(f"file:{os.fspath(path)}", metadata_errors="replace")  # a name may hold a colon
+        container = av.open(f"file:{os.fspath(path)}", metadata_errors="replace")  # a name may contain a colon
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise NoVideoError(f"{path} is not a video file that can be read: {reason}") from error

@@ -1,4 +1,4 @@
-"""What can go wrong with a source, each as one line that never shows a password."""
+"""Errors of sources, each one line that never shows a password."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SourceOpenError(SourceError):
     """A source cannot be opened.
 
     Attributes:
-        is_final: whether trying again cannot help, such as with a wrong password.
-        is_answered: whether something answered at the address that it has no such stream.
+        is_final: whether trying again is useless, as with a wrong password.
+        is_answered: whether a server answered that it has no such stream.
     """
 
     def __init__(self, message: str, is_final: bool = False, is_answered: bool = False):
@@ -30,14 +30,14 @@ class SourceOpenError(SourceError):
 
 
 class SourceLostError(SourceError):
-    """A source that had been open failed: it broke off, stalled, or did not come back."""
+    """An open source failed: it broke off, stalled, or did not come back."""
 
 
 class StalledError(SourceLostError):
     """No frame came for too long."""
 
 
-# What FFmpeg's own error classes mean: name, message, whether that is final, whether it says that there is no stream.
+# FFmpeg's own error classes: name, message, whether it is final, whether it means that there is no stream.
 # A server that fails or is busy says nothing about the stream.
 _HTTP_REASONS = (
     (
@@ -79,10 +79,10 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
     """Return the error for a source that did not open.
 
     Args:
-        error: what PyAV raised.
+        error: raised by PyAV.
         spec: the source.
         timeout_s: the longest wait.
-        is_late: whether so long was waited. FFmpeg's protocols report their own error for a wait that was ended.
+        is_late: whether that wait is over: then FFmpeg's protocols report various errors for the aborted wait.
     """
     name, number = spec.name, getattr(error, "errno", None)
     scheme = name.split("://")[0].lower()
@@ -121,7 +121,7 @@ def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: 
 
 
 def index_error(spec: SourceSpec) -> SourceOpenError | None:
-    """Return the error for an MP4 whose index lies at its end, on a server that cannot be asked for that first."""
+    """Return the error for an MP4 whose index is at its end, on a server without ranges; `None` if it is not one."""
     if spec.kind != "http" or not is_mp4_without_ranges(spec.url, spec.av_options.get("tls_verify") == "1"):
         return None
     return SourceOpenError(
@@ -139,7 +139,7 @@ def is_named(error: Any, class_name: str) -> bool:
 
 def _late_error(spec: SourceSpec, timeout_s: float) -> SourceOpenError:
     reason = f"no video came within {timeout_s:g} s of connecting"
-    # Where nobody publishes, an RTMP server lets its viewers wait.
+    # An RTMP server lets viewers wait while nobody publishes.
     if spec.kind == "rtmp" and is_listening(spec.url):
         return SourceOpenError(f"{spec.name}: {reason}: does anybody publish there?", is_answered=True)
     return SourceOpenError(f"{spec.name}: {reason}")

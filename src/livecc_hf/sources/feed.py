@@ -1,4 +1,4 @@
-"""Hands a video out at the pace at which it happens: what its taker is too late for is skipped, the newest wins."""
+"""Hands out a video at its own pace: chunks that are outdated when they could be taken are skipped."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 _READ_AHEAD = 2
 # For how long a burst of a live stream is remembered, as a multiple of the longest time to hold back.
 _BURST_MEMORY = 2
-# How often a taker that waits looks whether the reader is stuck.
+# How often a waiting taker checks whether the reader hangs.
 _CHECK_EVERY_S = 0.5
 _JOIN_S = 2.0
-# What comes faster than this, in seconds of video a second, is made to wait where its sender can; a sender's clock may
-# be a little faster than ours.
+# Fastest pace of a sender that waits, in seconds of video a second: a little above 1, since its clock may be faster.
 _PACE = 1.01
-# A taker who came late gets all of this many times what it had missed, which is how long it takes to catch up at twice
-# the clock's pace.
+# A taker that came t seconds late skips no chunk of the first `_CATCH_UP` * t seconds: it catches up at twice the pace.
 _CATCH_UP = 2
 
 
@@ -39,7 +37,7 @@ class _Waiting(NamedTuple):
 
 @dataclass
 class LagMeter:
-    """How far behind the video the commentary is, in seconds."""
+    """Measures how far the commentary is behind the video, in seconds."""
 
     count: int = 0
     total_s: float = 0.0
@@ -47,7 +45,7 @@ class LagMeter:
     last_s: float = 0.0
 
     def add(self, lag_s: float) -> None:
-        """Count one more measurement."""
+        """Add a measurement."""
         self.count += 1
         self.total_s += lag_s
         self.max_s = max(self.max_s, lag_s)
@@ -60,11 +58,11 @@ class LagMeter:
 
 
 class PlayoutClock:
-    """Says when a chunk is due.
+    """Computes when a chunk is due.
 
-    A recording plays from its first chunk on, as in a player. What arrives live is due when it arrives; where it
-    arrives in bursts (segments of HLS, clusters of Matroska) it is held back just long enough to go out evenly,
-    as far as the last `2 * max_hold_s` showed such bursts, and `max_hold_s` at most.
+    A recording plays from its first chunk on, as in a player. A live chunk is due when it arrives; if chunks arrive in
+    bursts (segments of HLS, clusters of Matroska), they are held back just long enough to go out evenly, by the bursts
+    of the last `2 * max_hold_s` seconds, and at most for `max_hold_s`.
 
     Args:
         max_hold_s: longest time that a live chunk is held back, in seconds.
@@ -100,21 +98,21 @@ class PlayoutClock:
 
 
 class RealTimeFeed:
-    """Reads chunks in a thread and gives each out when it is due; the newest win.
+    """Reads chunks in a thread, and hands out each when it is due.
 
-    A taker who comes late finds the newest chunk that is due, and those before it are counted as skipped. At most
-    one chunk that is due waits, so the lag never grows. A recording is read just ahead of the clock, which starts when
-    the taker comes; a live source is read as fast as it comes.
+    At most one due chunk waits, so that the lag does not grow: a taker that comes late gets the newest due chunk, and
+    the chunks before it count as skipped. A recording is read just ahead of the clock, which starts with the first
+    take; a live source is read as fast as it comes.
 
-    A live source whose sender waits while nothing is read, as one into a pipe does, is made to wait: until the taker
-    comes, and where it is faster than the clock. What it had sent by then is given out first, without a pause.
+    A sender that waits while nothing is read, such as one into a pipe, has to wait until the first take, and while it
+    is faster than the clock. Chunks that it sent before are handed out first, without pauses.
 
     Args:
         chunks: the video, in order; read in another thread. Each `LiveChunk` is live.
         sender_waits: whether the sender waits while nothing is read.
-        clock: when each is due.
+        clock: computes when each chunk is due.
         now_s: a monotonic clock in seconds.
-        find_failure: called while the taker waits; an exception it returns is raised, and the reader left alone.
+        find_failure: called while the taker waits; an exception that it returns is raised, without the reader.
         stop_reading: called when the taker leaves, to free a reader that waits.
     """
 
@@ -144,15 +142,15 @@ class RealTimeFeed:
         self.taken_frames = 0
 
     def start(self) -> None:
-        """Start to read, if that has not been done."""
+        """Start to read, unless that is done."""
         if self._thread.ident is None:
             self._thread.start()
 
     def wait_ready(self) -> None:
-        """Return when a first chunk is there.
+        """Wait for the first chunk.
 
         Raises:
-            Exception: what the reader raised instead.
+            Exception: the reader's error, if it failed instead.
         """
         self.start()
         with self._changed:
@@ -171,7 +169,7 @@ class RealTimeFeed:
             self.close()
 
     def close(self) -> None:
-        """Stop reading. A reader that hangs in a read of its own ends when that does."""
+        """Stop reading. A reader that hangs in a read ends when that read does."""
         with self._changed:
             self._is_stopped = True
             self._waiting.clear()
@@ -186,7 +184,7 @@ class RealTimeFeed:
         return self._clock.lag_s(chunk, self._now_s())
 
     def notify(self) -> None:
-        """Wake the taker, who then looks at `find_failure`."""
+        """Wake the taker, which then calls `find_failure`."""
         with self._changed:
             self._changed.notify_all()
 
@@ -210,7 +208,7 @@ class RealTimeFeed:
             return None
 
     def _wait(self, timeout_s: float | None) -> None:
-        """Wait for a change, looking now and then whether the reader is stuck."""
+        """Wait for a change, and check now and then whether the reader hangs."""
         if self._find_failure is not None:
             if (error := self._find_failure()) is not None:
                 raise error
@@ -221,7 +219,7 @@ class RealTimeFeed:
         """Drop chunks that a newer one has made outdated."""
         while len(self._waiting) > 1 and self._waiting[1].due_s <= self._now_s():
             first, second = self._waiting[0], self._waiting[1]
-            # A shorter last chunk is left to follow the one before it, so that no turn is torn apart.
+            # A shorter last chunk does not replace the one before it: both are of one turn.
             if first.is_kept or len(second.chunk.timestamps_s) < len(first.chunk.timestamps_s):
                 break
             self._skip_first()
@@ -246,7 +244,7 @@ class RealTimeFeed:
                 self._changed.notify_all()
 
     def _put(self, chunk: FrameChunk) -> bool:
-        """Queue a chunk; a recording waits for room, a live source makes it. `False` if the taker has left."""
+        """Queue a chunk; return `False` if the taker has left. A recording waits for room, a live source makes room."""
         with self._changed:
             is_live, is_kept = isinstance(chunk, LiveChunk), False
             self._has_started = True
@@ -262,7 +260,7 @@ class RealTimeFeed:
             self._waiting.append(_Waiting(due_s, chunk, is_kept))
             self._changed.notify_all()
             if is_live:
-                # What may be held back, and one for a taker who is late.
+                # Room for chunks that are held back, and for one that waits for a late taker.
                 room = 1 + math.ceil(self._clock.max_hold_s / (len(chunk.timestamps_s) / 2))
                 while len(self._waiting) > room and not self._is_stopped:
                     if self._waiting[0].is_kept:
@@ -285,7 +283,7 @@ class RealTimeFeed:
             came_s: when the taker came.
 
         Returns:
-            The chunk, as having come when it would have if nobody had had to wait; and whether it is to be kept.
+            The chunk, with the arrival that it would have without any wait; and whether it must not be skipped.
         """
         began_s, first_s = began
         time_s, is_early = chunk.timestamps_s[-1] - first_s, False

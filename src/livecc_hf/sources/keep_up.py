@@ -9,8 +9,8 @@ class KeepUp:
     """Lets the decoder leave out frames while decoding is slower than the stream.
 
     Decoding is too slow if the next packet was always there already, and yet the stream's time ran slower than the
-    clock. Then frames that no other needs are left out, after another second all but key frames, until packets
-    are waited for again; all frames are back at the next key frame.
+    clock. Then frames without dependants are left out, and after another second all but key frames, until the decoder
+    has to wait for packets again; all frames are decoded from the next key frame on.
 
     Args:
         codec_context: a PyAV codec context, whose `skip_frame` is set.
@@ -30,7 +30,7 @@ class KeepUp:
         self._last: float | None = None
 
     def note(self, packet: Any, asked_s: float, arrived_s: float) -> None:
-        """Note a packet before it is decoded: when it was asked for and when it came."""
+        """Note a packet before it is decoded, with the times at which it was requested and arrived."""
         if self._began_s is None:
             self._began_s = asked_s
         self._waited_s += arrived_s - asked_s
@@ -45,7 +45,7 @@ class KeepUp:
             self._set_level(0)
 
     def note_pause(self, pause_s: float) -> None:
-        """Note that nothing was to be decoded for so many seconds."""
+        """Note that nothing had to be decoded for these seconds."""
         if self._began_s is not None:
             self._began_s += pause_s
 

@@ -1,4 +1,4 @@
-"""A pipe as a file object whose reads end."""
+"""A pipe as a file object whose reads have a time limit."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from livecc_hf.sources.errors import StalledError
 _SELECT_S = 0.2
 _JOIN_S = 2.0
 _READ_BYTES = 1 << 18
-# What is sent while nothing is taken, such as while a model is loaded; whoever sends more waits.
+# Bytes kept while nothing is read, such as while a model loads; a sender of more has to wait.
 MAX_KEPT_BYTES = 1 << 27
 
 
 class PipeReader:
-    """A pipe as a file object for PyAV, whose reads end with a time limit or when asked to.
+    """A pipe as a file object for PyAV, whose reads end at a time limit or when `stop` is set.
 
-    A thread reads ahead, so that a sender that cannot wait, such as one that records a screen, need not.
+    A thread reads ahead, so that a sender that cannot wait, such as a screen recorder, does not have to.
 
     Args:
         fd: the file descriptor.
         owns_fd: whether to close it.
-        name: how messages call it.
+        name: its name in messages.
         stall_s: longest wait for data; `None`: no limit.
         stop: set to end the data.
-        max_kept_bytes: how far to read ahead; 0: not at all, so that the sender waits.
+        max_kept_bytes: most bytes to read ahead; 0: none, so that the sender waits.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PipeReader:
         self._thread = threading.Thread(target=self._read_ahead, name="livecc-pipe", daemon=True)
 
     def close(self) -> None:
-        """Stop reading ahead, and close the file descriptor, if it is owned."""
+        """Stop reading ahead, and close the file descriptor if it is owned."""
         with self._changed:
             self._is_closed = True
             self._kept.clear()
@@ -67,10 +67,10 @@ class PipeReader:
             self._owns_fd = False
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end.
+        """Return at most `size` bytes; none at the end.
 
         Raises:
-            StalledError: nothing came.
+            StalledError: if nothing came within `stall_s`.
         """
         if not self._max_kept_bytes:
             return self._read_now(size)
@@ -108,7 +108,7 @@ class PipeReader:
             raise StalledError(f"{self._label}: nothing came for {self._stall_s:g} s")
 
     def _is_ready(self) -> bool:
-        """Wait a little for data; Windows cannot wait for pipes, and there a read waits by itself."""
+        """Wait a little for data. Windows cannot wait for pipes: there the read itself waits."""
         return sys.platform == "win32" or bool(select.select([self._fd], [], [], _SELECT_S)[0])
 
     def _read_ahead(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads a stream over cuts: connects again with a back-off, and tells its end from a failure."""
+"""Reads a stream over cuts: reconnects with a back-off, and tells the end of a stream from a failure."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from livecc_hf.video.reader import MAX_GAP_S, FrameChunk, exact_number
 
 # A connection that lasted this long was a good one: the next failure is the first again.
 _GOOD_AFTER_S = 5.0
-# After the sender ended the stream: so many refusals of a server that answers make it the end.
+# After the sender ended the stream, this many refusals of its server confirm the end.
 _REFUSALS_AT_END = 3
-# Their end is the end; there is no more to come.
+# Kinds of sources that end only once.
 _ENDS_ONCE = frozenset({"stdin", "pattern"})
-# A start this far into a recording is worth a seek, which aims so far before it, one try after the other.
+# A start this many seconds into a recording is worth a seek, and the margins before it to try.
 _SEEK_FROM_S = 10
 _SEEK_MARGINS_S = (1, 20)
-# How much later than its own time limits a read may be before it counts as hung.
+# Seconds past its time limit after which a read counts as hung.
 _HUNG_AFTER_S = 10.0
 
 
@@ -39,11 +39,11 @@ class ReconnectOptions:
     Attributes:
         open_timeout_s: longest time to connect and find the video, in seconds.
         stall_s: longest time without a frame before the stream counts as stalled, in seconds.
-        max_reconnects: attempts to connect again, one after the other, before giving up; 0: none.
-        first_backoff_s: wait before the first such attempt; doubled for each further one, up to `max_backoff_s`, each
-            time a random part of up to a quarter more or less.
+        max_reconnects: attempts in a row to connect again before giving up; 0: none.
+        first_backoff_s: wait before the first such attempt, doubled for each further one up to `max_backoff_s`, and
+            varied at random by up to a quarter.
         max_backoff_s: longest wait between two attempts.
-        max_gap_s: a longer step of a recording's times is damage and left out.
+        max_gap_s: a longer step in a recording's times is damage and left out.
     """
 
     open_timeout_s: float = 15.0
@@ -62,27 +62,27 @@ class ReconnectOptions:
             raise ValueError(f"max_reconnects={self.max_reconnects!r}: expected a whole number, 0 or more")
 
     def backoff_s(self, n_failures: int) -> float:
-        """Seconds to wait after the `n_failures`-th failure in a row, with its random part."""
+        """Return the seconds to wait after the `n_failures`-th failure in a row, with its random part."""
         backoff_s = min(self.first_backoff_s * 2.0 ** min(n_failures - 1, 60), self.max_backoff_s)
         return backoff_s * random.uniform(0.75, 1.25)
 
 
 class StreamReader:
-    """A stream's frames in pairs, one pair for each second, from its start to its end.
+    """Yields a stream's frames in pairs, one for each second, from its start to its end.
 
-    Iterate over it once, in any one thread.
+    Iterate over it once, in one thread.
 
     Args:
-        spec: what to read.
-        options: time limits and retries; a recording is not connected to again.
-        stdin_fd: what `-` reads.
-        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; with a start, so
-            count the times of the chunks.
+        spec: the source.
+        options: time limits and retries; recordings are not reconnected.
+        stdin_fd: file descriptor that `-` reads.
+        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; if there is a
+            start, the times of the chunks count from there too.
 
     Attributes:
-        messages: what happened, one line each; a reader's owner takes them from the left.
-        n_reconnects: how often it was connected again.
-        counts: what became of the packets.
+        messages: lines on events; the reader's owner takes them from the left.
+        n_reconnects: number of reconnections.
+        counts: of packets.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class StreamReader:
         self._reported_sizes = self._reported_jumps = 0
 
     def stop(self) -> None:
-        """End the iteration, as soon as the read that runs allows it."""
+        """End the iteration, as soon as the current read returns."""
         self._stop.set()
 
     def find_failure(self) -> SourceError | None:
@@ -158,7 +158,7 @@ class StreamReader:
         options = self.options
         self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
         if self.spec.kind == "stdin":
-            self._hung_at_s = math.inf  # its own time limit holds; a pipe of a recording has none
+            self._hung_at_s = math.inf  # the open has its own time limit, or for a recording's pipe none
         connection = self._open()
         if self.sampler is None:
             origin = None
@@ -167,7 +167,7 @@ class StreamReader:
                 origin = connection.clock_start + self._start
             self.sampler = LiveFrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
         elif connection.is_recording and self.sampler.clock.is_live:
-            connection.close()  # a playlist that is complete now: no more will come
+            connection.close()  # the playlist is complete now: nothing more will come
             return None
         return connection, self.sampler
 
@@ -182,10 +182,10 @@ class StreamReader:
                 return connection
             connection.close()
             connection = self._open()
-        return connection  # from the beginning on, which takes longer
+        return connection  # from the beginning, which takes longer
 
     def _can_seek(self) -> bool:
-        if self.spec.kind == "http":  # FFmpeg would seek by reading on, and take the end for a failure
+        if self.spec.kind == "http":  # without ranges FFmpeg would seek by reading on, and fail at the end
             return has_ranges(self.spec.url, self.spec.av_options.get("tls_verify") == "1")
         return self.spec.kind != "stdin"
 
@@ -252,14 +252,14 @@ class StreamReader:
                 self._stop.set()
                 return
             self._n_given += 1
-            self._hung_at_s = math.inf  # the taker may take its time
+            self._hung_at_s = math.inf  # the taker may wait as long as it likes
             given_s = time.monotonic()
             yield chunk
             if self._connection is not None:
                 self._connection.note_pause(time.monotonic() - given_s)
 
     def _within_range(self, chunk: FrameChunk) -> FrameChunk | None:
-        """Return a chunk with its times as asked for, cut at the end; `None` if all of it lies after that."""
+        """Return a chunk with its times from the start, cut at the end; `None` if all of it is after the end."""
         if self._start is None and self._end_s == math.inf:
             return chunk
         times_s = [time_s + self._shift_s for time_s in chunk.timestamps_s]

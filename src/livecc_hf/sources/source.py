@@ -1,4 +1,4 @@
-"""Opens whatever shows a video: a file, a camera, an address, standard input."""
+"""Opens a source of video: a file, a camera, an address, or standard input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from livecc_hf.video.reader import iter_chunks, probe_video
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
 
-# Segments of HLS come whole; so long ones go out evenly.
+# HLS segments arrive whole: even those of this many seconds go out evenly.
 _HLS_HOLD_S = 10.0
 _HOLD_S = 2.0
 
@@ -28,11 +28,10 @@ class SourceOptions(ReconnectOptions):
     Attributes:
         live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
             the name.
-        realtime: play a recording at the clock's pace, as a live source.
-        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; where a source
-            can be sought in, such as HTTP with ranges, what is before is not read.
-        max_hold_s: longest time that what comes in bursts is held back to go out evenly; `None`: 10 s for HLS,
-            else 2 s.
+        realtime: play a recording at the clock's pace, like a live source.
+        start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; sources that can
+            seek, such as HTTP with ranges, do not read what is before.
+        max_hold_s: longest time that bursts are held back to go out evenly; `None`: 10 s for HLS, else 2 s.
         rtsp_transport: `auto`, `tcp` or `udp`.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
@@ -50,10 +49,10 @@ class SourceOptions(ReconnectOptions):
 
 @dataclass(frozen=True)
 class SourceStats:
-    """What has happened to a source so far.
+    """Counts of a source so far.
 
     Attributes:
-        taken_frames: sampled frames given out.
+        taken_frames: sampled frames handed out.
         skipped_frames: sampled frames that were outdated when they could have been taken.
         n_reconnects: how often the source was lost and came back.
         n_damaged: damaged frames and packets.
@@ -84,14 +83,14 @@ class Source:
 
     Every chunk is a `FrameChunk`: the frames (2, 3, H, W) of one second; the last of a recording may hold one. Times
     of a file are those that a player shows; all others count in seconds from the first frame. Whole seconds are
-    missing where the taker was too slow or the source was away.
+    missing where the taker was too slow or the source was interrupted.
 
     Args:
-        name: the source as it may be shown, without passwords.
+        name: the source's name without passwords.
         is_live: whether it is live by its name and options.
         chunks: the video; a `StreamReader`, or a file's chunks.
-        clock: when each chunk is due; `None`: as soon as it is asked for.
-        on_message: called with one line at a time about cuts and the like, in the thread that iterates.
+        clock: computes when each chunk is due; `None`: as soon as it is requested.
+        on_message: called with each line on cuts and other events, in the thread that iterates.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class Source:
 
     @property
     def stats(self) -> SourceStats:
-        """What has happened so far."""
+        """The counts so far."""
         reader = self._reader
         sampler = reader.sampler if reader is not None else None
         return SourceStats(
@@ -148,10 +147,10 @@ class Source:
         )
 
     def wait_ready(self) -> None:
-        """Start a paced source and return when its first frames are there; else do nothing.
+        """Start a paced source and wait for its first frames; for other sources do nothing.
 
-        What comes by itself, as from a camera, is skipped from then on while nobody takes it. A recording, and what is
-        sent into a pipe, waits for the iteration.
+        From then on, frames that come by themselves, as from a camera, are skipped while nobody takes them. A recording
+        or a pipe waits for the iteration.
 
         Raises:
             SourceOpenError: if it cannot be opened.
@@ -177,7 +176,7 @@ class Source:
             self._pass_messages()
 
     def note_lag(self, chunk: FrameChunk) -> float:
-        """Call it when a chunk has been dealt with: how long ago its last frame arrived, or was due, in seconds."""
+        """Note that a chunk has been processed; return the seconds since its last frame arrived, or was due."""
         lag_s = self._feed.lag_s(chunk) if self._feed is not None else 0.0
         self.lag.add(lag_s)
         return lag_s
@@ -207,12 +206,12 @@ def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | Non
 
     Args:
         name: see `livecc_hf.sources.parse_spec`.
-        on_message: called with one line at a time about cuts and the like, in the thread that iterates.
+        on_message: called with each line on cuts and other events, in the thread that iterates.
         **options: the fields of `SourceOptions`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such kind of source, options that do not go with it, or a file that is no video.
+        ValueError: no such kind of source, options that do not fit it, or a file that is not a video.
     """
     chosen = SourceOptions(**options)
     spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport, chosen.verify_tls)

@@ -1,4 +1,4 @@
-"""What a source's name means: a file, a camera, an address, or standard input; and whether it is live."""
+"""Parses the name of a source: a file, a camera, an address, or standard input; live or a recording."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _SCHEMES: dict[str, Kind] = {
     **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp", "http": "http", "https": "http"},
     **{"tcp": "stream", "udp": "stream", "rtp": "stream", "srt": "stream"},
 }
-# What a server gives under these names is a file, unless the user says otherwise.
+# Suffixes under which a server sends a file, unless the user says otherwise.
 _RECORDING_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"})
 _PLAYLIST_SUFFIXES = frozenset({".m3u8", ".m3u"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CAMERA = re.compile(r"camera:(\d+)")
 _CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
 _V4L_MAJOR = 81  # Linux's number for cameras
-# A scheme whose slashes were mistyped, with a name in front of the host.
+# A scheme with mistyped slashes, and a user's name before the host.
 _MISTYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)[^/]*@")
 _HIDDEN = "***"
-# How long FFmpeg looks at the start for all it wants to know; what it looks at is shown late. For the frame rate, which
-# it would measure over 20 frames, 3 are enough.
+# Limits of FFmpeg's analysis of a stream's start, which delays its frames. For the frame rate, which FFmpeg would
+# measure over 20 frames, 3 are enough.
 _SHORT_ANALYSIS = {"analyzeduration": "2000000", "fpsprobesize": "3"}
-# A description of RTP streams may name addresses, which FFmpeg does not follow by itself.
+# A description of RTP streams may name addresses; FFmpeg has to be allowed to use them.
 _SDP = {"protocol_whitelist": "file,udp,rtp"}
 
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """One source, understood.
+    """A source's name, parsed.
 
     Attributes:
-        kind: which sort of source it is.
+        kind: of source.
         is_live: live (paced by arrival, the newest frames win) or a recording (every frame counts).
-        url: what PyAV opens; may hold a password, so it is not shown.
-        name: the source as it may be shown.
-        av_format: the FFmpeg input format where it does not follow from the content.
+        url: for PyAV; may contain a password, so it is not shown.
+        name: the source's name without secrets, for messages.
+        av_format: the FFmpeg input format, if it does not follow from the content.
         av_options: FFmpeg options of the protocol and the container.
-        is_path: whether `url` is a path, in which a colon is a character like any other.
+        is_path: whether `url` is a path, in which a colon has no special meaning.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class SourceSpec:
 def parse_spec(
     text: str, live: bool | None = None, rtsp_transport: str = "auto", verify_tls: bool = True
 ) -> SourceSpec:
-    """Understand the name of a source.
+    """Parse the name of a source.
 
     Args:
         text: a file, `/dev/video0`, `camera:0`, an address (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
@@ -73,7 +73,7 @@ def parse_spec(
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
 
     Raises:
-        ValueError: if it is no source, or cannot be what `live` says.
+        ValueError: if it is not a source, or cannot be what `live` says.
     """
     if rtsp_transport not in RTSP_TRANSPORTS:
         raise ValueError(f"rtsp_transport={rtsp_transport!r}: expected one of {', '.join(RTSP_TRANSPORTS)}")
@@ -94,7 +94,7 @@ def parse_spec(
 
 
 def redact(url: str) -> str:
-    """Return an address without its secrets: name and password, and what follows the question mark."""
+    """Return an address without its secrets: name, password, and everything after the question mark."""
     match = _SCHEME.match(url)
     if match is None:
         mistyped = _MISTYPED.match(url)
@@ -102,7 +102,7 @@ def redact(url: str) -> str:
     rest = url[match.end() :]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority and "@" in rest and re.search(r":(?!\d*$)", authority):
-        # A password with a slash in it. More is hidden than need be rather than less.
+        # A password may contain a slash: rather hide too much than too little.
         authority = rest[: rest.rindex("@") + 1]
     if "@" in authority.removeprefix("@"):
         at = rest.rindex("@", 0, len(authority))
@@ -117,7 +117,7 @@ def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str, v
         raise ValueError(f"{name}: unknown kind of address {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018  (raises where it is no number)
+        parts.port  # noqa: B018  (raises if it is not a number)
     except ValueError:
         raise ValueError(
             f"{name}: not an address that can be read; write special characters of a password as %XX"
@@ -138,7 +138,7 @@ def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str, v
     elif kind == "rtmp":
         options |= {"rtmp_live": "live" if is_live else "recorded"}
     elif scheme == "udp":
-        options |= {"overrun_nonfatal": "1"}  # what came while decoding was slow is lost, not the stream
+        options |= {"overrun_nonfatal": "1"}  # if decoding is slow, lose data rather than the stream
     elif kind == "hls" and is_live:
         options |= {"live_start_index": "-1"}  # the newest segment; FFmpeg's default is the third newest
     elif kind == "http" and not is_live:
@@ -170,11 +170,11 @@ def _parse_path(text: str, live: bool | None) -> SourceSpec:
         return SourceSpec("file", False, text, text, is_path=True)
     if path.is_dir():
         raise ValueError(f"{text} is a folder: expected a video file")
-    # A file is then played as if it came in live.
+    # With live=True a file is played like a live source.
     return _pipe(text, text, live) if is_pipe else SourceSpec("stream", True, text, text, is_path=True)
 
 
 def _pipe(path: str, name: str, live: bool | None) -> SourceSpec:
-    # Unlike a server's stream, what is sent into a pipe starts with a key frame, which says it all.
+    # Unlike a server's stream, a pipe starts with a key frame, which is enough for the analysis.
     options = {} if live is False else _SHORT_ANALYSIS | {"analyzeduration": "500000"}
     return SourceSpec("stdin", live is not False, path, name, None, options)

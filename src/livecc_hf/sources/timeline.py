@@ -1,4 +1,4 @@
-"""A stream's own clock and the frames sampled on it, over cuts, jumps and times that go back."""
+"""The clock of a stream, over cuts, jumps and times that go back, and the frames sampled on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.video_file import MAX_GAP_S, display_orientation, frame_to_rgb
 from livecc_hf.video.reader import FrameChunk
 
-# A time that goes back by less is one late frame, which is skipped; by more, the sender has started again.
+# If a time goes back by less, the frame is late and is skipped; by more, the sender has started again.
 _LATE_FRAME_S = Fraction(1)
 # A live stream's time that runs ahead of the wall clock by more has jumped.
 _JUMP_S = Fraction(5)
@@ -41,8 +41,8 @@ class ArrivedFrame:
         pts: its presentation time in seconds on the sender's clock; `None` if it has none.
         duration: how long it is usually shown, in seconds.
         arrived_s: when its data was read, on the monotonic clock.
-        waited_s: how long before that it had arrived, as far as that is known: what comes while a connection is opened
-            is read later.
+        waited_s: seconds between its arrival and the read, as far as known: data that comes while a connection opens is
+            read later.
     """
 
     frame: Any
@@ -53,7 +53,7 @@ class ArrivedFrame:
 
     @property
     def came(self) -> Fraction:
-        """When it had arrived, in seconds on the monotonic clock."""
+        """The time of its arrival, in seconds on the monotonic clock."""
         return Fraction(self.arrived_s - self.waited_s).limit_denominator(_DENOMINATOR)
 
 
@@ -75,21 +75,21 @@ class _LastFrame(NamedTuple):
 
 
 class StreamClock:
-    """Turns the sender's times into seconds from the stream's start that never go back.
+    """Converts the sender's times to seconds from the stream's start, which never go back.
 
-    While a connection lasts, the stream's time runs as the sender's does, over any pause. Where the sender's times go
-    back or jump it continues by the wall clock; also while they stand still and pictures come; and after a cut, unless
-    the sender's clock went on as the wall clock did.
+    During a connection, the stream's time follows the sender's, over any pause. It follows the wall clock if the
+    sender's times go back, jump, or stand still while pictures come, and after a cut, unless the sender's clock ran on
+    with the wall clock.
 
-    The wall clock says when a frame arrived, which is late by what the way and the container hold back (a packet of
-    MPEG-TS until the next one begins, a cluster of Matroska until it is full), so a frame alone says little: the least
-    delay that was seen tells the rest. A frame that is ahead of it comes out of the future: its time has jumped.
+    A frame arrives late by the delay of network and container (a packet of MPEG-TS waits until the next one begins, a
+    cluster of Matroska until it is full). The least delay so far is the reference: a frame that would arrive before its
+    time by that reference has jumped ahead.
 
     Args:
-        is_live: whether a jump ahead is judged by the wall clock; in a recording it is a picture that stays.
-        max_gap_s: in a recording, no picture stays for longer: such a jump is damage.
-        origin: the sender's time from which a recording's counts, if that is not the first frame's or earlier: what is
-            before it has a time below 0, and is not sampled.
+        is_live: whether the wall clock decides if times jump ahead; in a recording, a jump is a picture that stays.
+        max_gap_s: in a recording, a longer jump is damage, since no picture stays for longer.
+        origin: in a recording, the sender's time at 0; if the first frame is later, that one is at 0. Frames before the
+            origin have negative times and are not sampled.
     """
 
     def __init__(self, is_live: bool, max_gap_s: float = MAX_GAP_S, origin: Fraction | None = None):
@@ -105,7 +105,7 @@ class StreamClock:
         self._is_frozen = False
 
     def cut(self) -> None:
-        """End a connection: the next frame's time may be on another clock."""
+        """Note the end of a connection: the next frame's time may be on another clock."""
         self._last_offset = None if self._is_frozen else self._offset
         self._offset = None
         self._is_frozen = False
@@ -174,9 +174,9 @@ class StreamClock:
 class LiveFrameSampler:
     """Samples two frames a second in whole-second pairs, by the file reader's rule.
 
-    Sample time `n / 2` takes the picture on screen just before it. Only those are converted to RGB, resized to the
-    first picture's size where the size changes. A chunk is the two frames of one second, `n` and `n + 0.5`; seconds
-    without a picture are left out whole.
+    Sample time `n / 2` takes the picture on screen just before it. Only sampled pictures are converted to RGB, and
+    resized to the first picture's size if the size changes. A chunk is the two frames of one second, `n` and `n + 0.5`;
+    seconds without a picture are left out whole.
 
     Args:
         clock: the stream's clock.
@@ -185,7 +185,7 @@ class LiveFrameSampler:
     def __init__(self, clock: StreamClock):
         self.clock = clock
         self.n_size_changes = 0
-        self._shown: tuple[Fraction, ArrivedFrame] | None = None  # on screen: since when, what
+        self._shown: tuple[Fraction, ArrivedFrame] | None = None  # the picture on screen, and since when
         self._stored_px: tuple[int, int] | None = None  # of the first picture
         self._size_px: tuple[int, int] | None = None  # of the latest
         self._next = 0  # number of the next sample
@@ -197,7 +197,7 @@ class LiveFrameSampler:
         return self._stored_px is None
 
     def add(self, arrived: ArrivedFrame) -> Iterator[FrameChunk]:
-        """Take the next frame and give out what it completes."""
+        """Take the next frame, and yield the chunks that it completes."""
         time = self.clock.time_of(arrived)
         if time is None:
             return
@@ -211,12 +211,12 @@ class LiveFrameSampler:
         self._shown = (time, arrived)
 
     def cut(self) -> Iterator[FrameChunk]:
-        """End a connection; return what is complete, the last frame repeated to fill its second."""
+        """End a connection; yield the complete chunks, with the last frame repeated to fill its second."""
         yield from self._leave_out()
         self.clock.cut()
 
     def end(self) -> Iterator[FrameChunk]:
-        """End the stream; return the rest, which may be one frame."""
+        """End the stream; yield the rest, which may be one frame."""
         yield from self._show_out()
         if self._pending:
             yield self._chunk()
@@ -236,7 +236,7 @@ class LiveFrameSampler:
             yield from self._take(frame, arrived_s)
 
     def _show_out(self) -> Iterator[FrameChunk]:
-        """Show the last picture for its usual time."""
+        """Sample the last picture for its usual time."""
         if self._shown is not None:
             time, arrived = self._shown
             yield from self._sample_until(arrived, time + arrived.duration, is_last=True)
