@@ -16,7 +16,7 @@ from media import write_video
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import RunOptions, run, score
 from livecc_hf.evaluation.predictions import CommentaryRow, read_rows
-from livecc_hf.evaluation.running.commentary import Commentator, assembled, resizer
+from livecc_hf.evaluation.running.commentary import Commentator, join_as_published, resizer
 from livecc_hf.evaluation.running.frames import read_clip
 from livecc_hf.evaluation.running.shared_vision import CandidateError, candidate_ids
 from livecc_hf.evaluation.tasks.livesports_cc import SportsEvent
@@ -46,7 +46,7 @@ def test_an_empty_commentary_is_three_dots():
     class Silent:
         text = ""
 
-    assert assembled([Silent(), Silent()]) == "..."
+    assert join_as_published([Silent(), Silent()]) == "..."
 
 
 @pytest.fixture

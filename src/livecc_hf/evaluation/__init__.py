@@ -1,10 +1,10 @@
-"""Evaluation: how good a commentary is, how well it is timed, and how many questions are answered. docs/evaluation.md.
+"""Evaluation: how good and how well timed a commentary is, and how many questions are answered; docs/evaluation.md.
 
-| folder | what |
+| folder | content |
 |---|---|
-| `tasks` | benchmarks' rows, prompts, and what is asked of a model |
-| `running` | puts them to a model |
-| `predictions` | files of answers, commentaries and verdicts; those that others published |
+| `tasks` | the rows and prompts of benchmarks |
+| `running` | runs them on a model |
+| `predictions` | files of answers, commentaries and verdicts, also in published formats |
 | `lmms` | a model and a task for lmms-eval |
 | `scorers` | figures from these files alone: no model, no GPU |
 | `judging` | a language model compares two commentaries |
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .running.run import ModelSource, run
     from .scoring import compare, list_suites, score
 
-# Imported when first used, so that a command line's help does not wait for them.
+# Imported at first use, so that a command line's help does not wait for them.
 _EXPORTS = {
     **dict.fromkeys(("compare", "list_suites", "score"), "scoring"),
     **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),

@@ -18,10 +18,10 @@ def export(predictions: str | os.PathLike, format: str, out: str | os.PathLike) 
     Args:
         predictions: a file of commentaries with turns.
         format: "proact-vl": the text of each second; "inf-streams": StreamingVLM's parts of 100 seconds.
-        out: the file, JSON Lines; folders above it are made.
+        out: the file, JSON Lines; folders above it are created.
 
     Returns:
-        How many lines were written.
+        The number of lines written.
 
     Raises:
         OSError: if a file cannot be read or written.

@@ -1,4 +1,4 @@
-"""Says how a run is getting on: rows, rows per second, time left."""
+"""Reports the progress of a run: rows, rows per second, time left."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Say = Callable[[str], None]
 
 
 def say_to_stderr(line: str) -> None:
-    """Print a line where it does not mix with results."""
+    """Print a line on standard error, apart from results."""
     print(line, file=sys.stderr, flush=True)
 
 
 class RowProgress:
-    """Counts rows, and says a line now and then.
+    """Counts rows, and reports a line now and then.
 
     Args:
-        total: rows to do.
+        total: number of rows.
         known: rows that were done before.
-        say: takes a line.
+        say: called with each line.
         every_s: seconds between lines.
-        clock: seconds that never go back.
+        clock: returns seconds, monotonic.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class RowProgress:
         self._began = self._said = clock()
 
     def add(self, rows: int = 1) -> None:
-        """Count rows, and say a line if it is time."""
+        """Count rows, and report a line if one is due."""
         self.done += rows
         if self._clock() - self._said >= self._every_s:
             self._said = self._clock()
             self._say(self.line())
 
     def line(self) -> str:
-        """Return how far the run is."""
+        """Return the progress as a line."""
         elapsed = max(self._clock() - self._began, 1e-9)
         rate = self.done / elapsed
         left = self.total - self.known - self.done

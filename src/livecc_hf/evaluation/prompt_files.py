@@ -1,4 +1,4 @@
-"""Prompts are part of a protocol: they are data beside the code that uses them, exact to the character."""
+"""Reads prompts, which are part of a protocol: data beside the code that uses them, exact to the character."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Prompts:
 
     Attributes:
         name: of the file.
-        source: whose they are, and the file there.
+        source: the project and file that they are from.
         texts: templates by name; `{field}` is filled in.
     """
 
@@ -35,12 +35,12 @@ class Prompts:
         return self.texts[text]
 
     def get(self, text: str) -> str:
-        """Return a text; "" where the protocol has none."""
+        """Return a text; "" if the protocol has none of that name."""
         return self.texts.get(text, "")
 
     @property
     def hash(self) -> str:
-        """What stands for all texts in a header: the first 16 hexadecimal digits of a SHA-256."""
+        """Return a hash of all texts for headers: the first 16 hexadecimal digits of a SHA-256."""
         value = json.dumps(self.texts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(value.encode()).hexdigest()[:16]
 

@@ -29,7 +29,7 @@ def list_suites() -> list[Suite]:
 
 
 def read_sets(paths: Sequence[_Path] | _Path, model_name: str | None = None) -> list[RowSet[Row]]:
-    """Return what files and folders hold; see `score` for what it raises."""
+    """Read sets of rows from files and folders; raises as `score` does."""
     paths = [paths] if isinstance(paths, str | os.PathLike) else paths
     return [found for path in paths for found in read_predictions(path, model_name)]
 
@@ -41,19 +41,20 @@ def score(
     incomplete: bool = False,
     annotations: _Path | None = None,
 ) -> list[Score]:
-    """Score predictions and verdicts, ours or in the layouts that others publish.
+    """Score predictions and verdicts, in this package's format or in published ones.
 
-    Verdicts find the texts that they judge among the commentaries given, by the models' names.
+    Commentaries among the files are matched to the verdicts on them by the models' names.
 
     Args:
         paths: files and folders.
-        protocol: how answers to questions are read; default: as each file says.
-        model_name: of published verdicts: which winner is the model.
+        protocol: how answers are parsed; default: each file's own.
+        model_name: of published verdicts: the name of the model among the winners.
         incomplete: show headlines of incomplete sets, with N in their names.
-        annotations: the benchmark's own rows: what lacks an answer counts as wrong, and constant texts are known.
+        annotations: the benchmark's own rows: rows without an answer count as wrong, and constant texts count for the
+            floor.
 
     Returns:
-        A score for each set of rows; commentaries that are texts of verdicts have none of their own.
+        A score for each set of rows, except commentaries that verdicts are on.
 
     Raises:
         OSError: if a file cannot be read.
@@ -106,9 +107,9 @@ def compare(
     Args:
         a: predictions or verdicts.
         b: of the same benchmark.
-        protocol: how answers are read; default: as each file says.
-        model_names: of published verdicts: which winner is the model, in a and in b.
-        across_protocols: compare files of different protocols all the same.
+        protocol: how answers are parsed; default: each file's own.
+        model_names: of published verdicts: the name of the model among the winners, in a and in b.
+        across_protocols: compare even files of different protocols.
 
     Raises:
         OSError: if a file cannot be read.
@@ -134,7 +135,7 @@ def _texts_of(model: str | None, texts: Sequence[RowSet[CommentaryRow]]) -> RowS
 def _judged_texts(
     verdicts: RowSet[VerdictRow], model: str | None, texts: Sequence[RowSet[CommentaryRow]]
 ) -> RowSet[CommentaryRow] | None:
-    """Return what verdicts are on: a model's commentaries, or the windows of them."""
+    """Return the texts that verdicts are on: a model's commentaries, or windows of them."""
     found = _texts_of(model, texts)
     if found is not None and verdicts.header.suite == WINDOWS and found.header.suite != WINDOWS:
         return windows_named(found, (row.key for row in verdicts.rows))

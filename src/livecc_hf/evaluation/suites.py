@@ -1,4 +1,4 @@
-"""The benchmarks: what they are called, where they come from, and how their figures are put together."""
+"""The benchmarks: their names, sources, protocols, and how their figures are computed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class Suite:
     """A benchmark.
 
     Attributes:
-        name: as commands take it.
-        title: as its authors write it.
+        name: in commands.
+        title: the name that its authors use.
         layout: of its rows: "choice" or "commentary".
         dataset: Hub id of its questions.
-        n_rows: rows of the whole benchmark; 0 where that hangs on what is judged.
-        protocols: that it can be run in; the first is the default.
-        breakdowns: groups of a row by which figures are shown; several together for each pair.
-        mean_of: the score is the mean over this group's values, of means over the next group's and so on; empty: over
-            all rows.
-        metric: what the headline is called.
+        n_rows: rows of the whole benchmark; 0 if it depends on what is judged.
+        protocols: in which it can be run; the first is the default.
+        breakdowns: the groups of rows for which figures are given; several together for each combination.
+        mean_of: the score is a mean over this group's values of means over the next group's, and so on; empty: a mean
+            over all rows.
+        metric: name of the headline.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One page for a person: figures with charts, timelines of commentaries, and verdicts to look at and overrule."""
+"""Writes a page for a reader: figures with charts, timelines of commentaries, and verdicts to check and overrule."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def write_page(
     thumbnails: Thumbnails = no_thumbnails,
     references: dict[str, str] | None = None,
 ) -> None:
-    """Write the page: one file that needs nothing else.
+    """Write the page as one self-contained file.
 
     Args:
-        path: where to.
+        path: of the page.
         scores: in order.
-        sets: the rows that were scored: commentaries with times have timelines, verdicts with both texts are shown.
+        sets: the scored rows; commentaries with times get timelines, and verdicts with both texts are shown.
         thumbnails: makes pictures of a clip.
-        references: what people said, by key; default: what the commentaries carry.
+        references: people's words, by key; default: those in the commentaries.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -152,7 +152,7 @@ def _timeline(row: CommentaryRow, frames: Sequence[Thumbnail]) -> str:
 
 
 def _verdicts(sets: Sequence[RowSet[Row]], thumbnails: Thumbnails, references: dict[str, str]) -> list[str]:
-    """Return the viewer of the files of verdicts whose texts are both at hand; nothing where there are none."""
+    """Return the viewer of the files of verdicts of which both texts are given; nothing if there are none."""
     texts = [rows.of(CommentaryRow) for rows in sets if rows.header.layout == "commentary"]
     shown = []
     for rows in sets:
@@ -162,7 +162,7 @@ def _verdicts(sets: Sequence[RowSet[Row]], thumbnails: Thumbnails, references: d
                 shown.append(_verdict_data(rows.of(VerdictRow), sides[0], sides[1], thumbnails, references))
     if not shown:
         return []
-    # Inside of a script element nothing but its end is special.
+    # Inside a script element only its end tag needs escaping.
     return [_VIEWER.replace("DATA", json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"))]
 
 
@@ -178,10 +178,10 @@ def _verdict_data(
     thumbnails: Thumbnails,
     references: dict[str, str],
 ) -> dict[str, Any]:
-    """Return what the page's script shows of a file of verdicts."""
+    """Return the data of a file of verdicts for the page's script."""
     rows = []
     by_key = {judged.key: judged for judged in both_orders(verdicts.rows)}
-    for key, ours in model.items():  # in the order of the commentaries; verdicts come as a judge answers
+    for key, ours in model.items():  # in the order of the commentaries, not in that of the judge's answers
         judged, theirs = by_key.get(key), opponent.get(key)
         if judged is None or theirs is None:
             continue

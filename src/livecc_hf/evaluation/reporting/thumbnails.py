@@ -1,4 +1,4 @@
-"""Small pictures of a clip, as addresses that hold their data."""
+"""Makes small pictures of a clip, as `data:` URLs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Thumbnail:
 
     Attributes:
         time_s: when it is shown, on the video's clock.
-        source: a `data:` address.
+        source: a `data:` URL.
     """
 
     time_s: float
@@ -31,12 +31,12 @@ Thumbnails = Callable[[CommentaryRow, int], list[Thumbnail]]
 
 
 def no_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
-    """Return none: where there are no videos."""
+    """Return no pictures, if there are no videos."""
     return []
 
 
 def thumbnails_from(folder: VideoFolder) -> Thumbnails:
-    """Return a function from a commentary and a number to so many pictures of its clip; none of a missing video."""
+    """Return a function from a commentary and a number n to n pictures of its clip; none if the video is missing."""
 
     def of(row: CommentaryRow, n: int) -> list[Thumbnail]:
         from livecc_hf.evaluation.running.frames import read_clip

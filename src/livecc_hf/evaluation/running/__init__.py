@@ -1,1 +1,1 @@
-"""Puts a benchmark to a model: this is the part that needs one."""
+"""Runs a benchmark on a model; the other folders need none."""

@@ -28,7 +28,7 @@ LIVECC_OPTIONS: dict[str, Any] = {
     "max_new_tokens": 32,
     "window": "none",
 }
-# What `livecc commentate` does, but for the dice.
+# The options of `livecc commentate`, without sampling.
 LIVE_OPTIONS: dict[str, Any] = {"do_sample": False}
 
 
@@ -40,7 +40,7 @@ class VideoSpan:
         path: the video.
         begin_s: where the part begins, in seconds as a player shows.
         end_s: where it ends.
-        query: what the model is asked.
+        query: of the viewer.
     """
 
     path: str | os.PathLike
@@ -54,8 +54,8 @@ class Said:
     """A commentary.
 
     Attributes:
-        text: as the protocol puts it together.
-        turns: what was said when, on the video's clock.
+        text: joined as in the protocol.
+        turns: words with their times, on the video's clock.
         latencies_s: seconds from a turn's last frame to its words.
     """
 
@@ -71,10 +71,10 @@ class Commentator:
     Attributes:
         model: in evaluation mode.
         processor: its processor.
-        protocol: "livecc": frames spread over the clip, turns at their nominal times, the text as the reference puts it
-            together; "live": frames at their own times, as in `livecc commentate`.
+        protocol: "livecc": frames spread over the clip, turns at their nominal times, the text joined as in the
+            reference; "live": frames at their own times, as in `livecc commentate`.
         query_form: "instruct", or "base" for a model that was not trained on instructions.
-        options: of `start_stream`, laid over the protocol's.
+        options: of `start_stream`; override the protocol's.
     """
 
     model: LiveCCForConditionalGeneration
@@ -91,9 +91,9 @@ class Commentator:
         """Return the commentary on an event.
 
         Args:
-            event: where it is in the video, and what is known of it.
+            event: with its span in the video, title and previous text.
             path: the video.
-            rule: in protocol "livecc": which frames.
+            rule: of frames, in protocol "livecc".
 
         Raises:
             VideoReadError: (a ValueError) if the video cannot be read.
@@ -112,19 +112,19 @@ class Commentator:
         )
 
     def comment_clip(self, clip: VideoSpan, rule: FrameRule) -> Said:
-        """Return what is said about a clip; raises as `comment` does."""
+        """Return the commentary on a clip; raises as `comment` does."""
         spreads = self.protocol == LIVECC
         segments, latencies_s = (self._spread if spreads else self._live)(clip, rule)
         shift_s = (clip.begin_s or 0.0) if spreads else 0.0
         turns = [SpokenSpan(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
-        text = assembled(segments) if spreads else " ".join(turn.text for turn in turns if turn.text)
+        text = join_as_published(segments) if spreads else " ".join(turn.text for turn in turns if turn.text)
         return Said(text, turns, latencies_s)
 
     def _start(self, clip: VideoSpan, **others: Any) -> CommentaryStream:
         return self.model.start_stream(self.processor, **{"query": clip.query} | self.settings() | others)
 
     def _spread(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
-        """Show frames that are spread over the clip; their nominal times begin at 0."""
+        """Stream frames that are spread over the clip, with nominal times from 0 on."""
         frames = read_for(self.processor, clip.path, clip.begin_s, clip.end_s, rule).frames
         stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
@@ -135,7 +135,7 @@ class Commentator:
         return segments + stream.finish(), latencies_s
 
     def _live(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
-        """Show frames at their own times."""
+        """Stream frames at their own times."""
         stream = self._start(clip, **({} if rule.max_pixels is None else {"max_pixels": rule.max_pixels}))
         origin_s = probe_video(clip.path).clock_start_s
         segments, latencies_s = [], []
@@ -151,8 +151,8 @@ class Commentator:
         return segments + said, latencies_s
 
 
-def assembled(segments: list[CommentarySegment]) -> str:
-    """Return a commentary as the reference puts it together: silent turns leave their spaces, and "..." ends it."""
+def join_as_published(segments: list[CommentarySegment]) -> str:
+    """Return a commentary joined as in the reference: silent turns leave their spaces, and "..." ends it."""
     return " ".join(segment.text.replace(CONTINUATION, "") for segment in segments).strip() + "..."
 
 
@@ -163,10 +163,10 @@ def read_for(
     end_s: float | None,
     rule: FrameRule,
 ) -> ClipFrames:
-    """Read the frames of a clip as `read_clip`, in the size in which a processor's model sees them."""
+    """Read the frames of a clip with `read_clip`, in the input size of a processor's model."""
     return read_clip(path, start_s, end_s, rule, resizer(processor), processor.video_processor.pixels_per_token)
 
 
 def resizer(processor: StreamingProcessor) -> Resize:
-    """Return what gives frames the size in which the model sees them."""
+    """Return a function that resizes frames to the model's input size."""
     return lambda frames, max_pixels: processor.video_processor.resized(frames, max_pixels=max_pixels)

@@ -40,11 +40,11 @@ Resize = Callable[[torch.Tensor, int], torch.Tensor]
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The frames of a clip that are shown.
+    """The frames of a clip for the model.
 
     Attributes:
-        frames: uint8 (T, 3, H, W), T even, in the size in which the model sees them.
-        times_s: when each leaves the screen, in seconds as a player shows; what is chosen by.
+        frames: uint8 (T, 3, H, W), T even, in the model's input size.
+        times_s: when each leaves the screen, in seconds as a player shows; frames are chosen by these times.
         max_pixels: most pixels of a frame.
     """
 
@@ -54,17 +54,17 @@ class ClipFrames:
 
 
 def n_frames_of(rule: FrameRule, total: int, video_fps: float) -> int:
-    """Return how many frames of a clip are shown, an even number (qwen-vl-utils' `smart_nframes`).
+    """Return the number of frames to take from a clip, an even number (qwen-vl-utils' `smart_nframes`).
 
     Args:
-        rule: what is asked for.
-        total: frames that the clip has.
+        rule: of frames.
+        total: number of frames in the clip.
         video_fps: its frames a second.
     """
     if rule.n_frames is not None:
         return max(min(rule.n_frames, total) // FRAME_FACTOR * FRAME_FACTOR, FRAME_FACTOR)
     total = max(total, FRAME_FACTOR)
-    if video_fps < rule.fps:  # frames are shown more than once
+    if video_fps < rule.fps:  # frames are used more than once
         total, video_fps = max(int(total * rule.fps / video_fps), FRAME_FACTOR), rule.fps
     least = math.ceil(rule.min_frames / FRAME_FACTOR) * FRAME_FACTOR
     most = min(rule.max_frames, total) // FRAME_FACTOR * FRAME_FACTOR
@@ -91,10 +91,10 @@ def read_clip(
 
     Args:
         path: a video file, or a folder of frames at 3 a second.
-        start_s: where the clip begins, in seconds as a player shows; `None`: at the beginning.
-        end_s: where it ends; `None`: at the end.
-        rule: which frames.
-        resize: takes uint8 (1, 3, H, W) and the most pixels of a frame.
+        start_s: start of the clip, in seconds as a player shows; `None`: of the video.
+        end_s: end of the clip; `None`: of the video.
+        rule: of frames.
+        resize: called with uint8 (1, 3, H, W) and the most pixels of a frame.
         pixels_per_token: pixels of a frame for each token, see `frame_pixel_budget`.
 
     Raises:
@@ -114,7 +114,7 @@ def read_clip(
 
 @lru_cache(maxsize=8)  # questions on one video come together, each with another end
 def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fraction], float, Fraction]:
-    """Return when each frame leaves the screen, counted from what a player shows as 0:00; frame rate; that 0:00."""
+    """Return when each frame leaves the screen, from what a player shows as 0:00; the frame rate; and that 0:00."""
     with open_video(path) as container:
         stream = find_video_stream(container, path)
         origin = clock_start(container)
@@ -149,7 +149,7 @@ def _range(
 def _decode(
     path: str | os.PathLike, ends: list[Fraction], origin: Fraction, keep: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Return the frames that leave the screen at some times, each as `keep` makes it."""
+    """Return the frames that leave the screen at given times, each converted by `keep`."""
     wanted = [end + origin for end in ends]
     try:
         return _decode_once(path, wanted, keep, skip=True)
@@ -197,7 +197,7 @@ def _read_folder(
     resize: Resize,
     pixels_per_token: int,
 ) -> ClipFrames:
-    """Read a clip from pictures of which there are three a second; without bounds, as if there were two."""
+    """Read a clip from pictures at three a second; without bounds, as if they were at two a second."""
     from PIL import Image
 
     pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)

@@ -1,4 +1,4 @@
-"""What a run asks: a benchmark's rows, the videos they need, and the header of their file."""
+"""Plans a run: the benchmark's rows, the videos they need, and the header of their file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ..tasks.readers import Task, prompts_of, read_tasks
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a benchmark is put to a model.
+    """Options of running a benchmark on a model.
 
     Attributes:
         protocol: see `livecc evaluate list`; default: the benchmark's first.
-        limit: only the first so many rows.
+        limit: only the first `limit` rows.
         annotations: file or folder of the benchmark's rows; default: from the Hub.
         dataset_revision: of the rows on the Hub.
         subtitles: folder of Video-MME's VIDEO.srt files.
         query_form: of commentary: "instruct", or "base" for a model that was not trained on instructions.
-        max_pixels: most pixels of a frame, in place of the protocol's.
-        stream_options: of commentary: options of `start_stream`, laid over the protocol's.
+        max_pixels: most pixels of a frame; overrides the protocol's.
+        stream_options: of commentary: options of `start_stream`; override the protocol's.
     """
 
     protocol: str | None = None
@@ -50,14 +50,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of one benchmark that are asked.
+    """The rows of one benchmark to run.
 
     Attributes:
         suite: the benchmark.
-        protocol: how it is put.
+        protocol: of the run.
         tasks: in the benchmark's order.
-        n_rows: rows of the whole benchmark, of which `tasks` may be the first.
-        annotations: where they are from.
+        n_rows: rows of the whole benchmark; `tasks` may be the first of them.
+        annotations: source of the rows.
         prompts: of the protocol.
     """
 
@@ -71,7 +71,7 @@ class Plan:
     def header(
         self, options: RunOptions, model: str, revision: str, processor: str, generation: dict[str, Any]
     ) -> Header:
-        """Return what says how the rows were made."""
+        """Return the header, which records how the rows are made."""
         rules = [task.frames for task in self.tasks if isinstance(task, Question)] or [FrameRule()]
         rule = asdict(rules[0])
         return Header(
@@ -93,11 +93,11 @@ class Plan:
 
 
 def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
-    """Return what a run asks.
+    """Return the plans of a run.
 
     Args:
-        suites: a benchmark's name; or several that are about the same videos, such as `videomme,videomme-subtitles`.
-        options: how it is put.
+        suites: a benchmark's name; or several on the same videos, such as `videomme,videomme-subtitles`.
+        options: of the run.
 
     Raises:
         ValueError: if there is no such benchmark or protocol, several have other videos, or rows are not as published.

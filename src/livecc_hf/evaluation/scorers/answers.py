@@ -1,4 +1,4 @@
-"""How an answer is read, by benchmark and protocol: each as its own code does it.
+"""Parses and grades answers, by benchmark and protocol, as each benchmark's own code does.
 
 | protocol | Video-MME | OVO-Bench | MVBench | LiveSports-3K QA |
 |---|---|---|---|---|
@@ -32,11 +32,11 @@ _VIDEOMME_PHRASES = (
 
 
 class Grade(NamedTuple):
-    """What an answer is worth.
+    """The grade of an answer.
 
     Attributes:
         is_correct: whether it is right.
-        is_valid: whether it is an answer at all.
+        is_valid: whether it can be parsed as an answer.
     """
 
     is_correct: bool
@@ -87,7 +87,7 @@ def grade_begins_with(row: ChoiceRow) -> Grade:
 
 
 def grade_videomme(row: ChoiceRow) -> Grade:
-    """Grade as Video-MME's own code: set phrases go, and the first of A, B, C, D counts."""
+    """Grade as Video-MME's own code: set phrases are removed, and the first of A, B, C, D counts."""
     response = _text(row.response)
     letter = videomme_letter(response or "")
     return Grade(letter == row.answer, bool(letter))
@@ -103,9 +103,9 @@ def videomme_letter(response: str) -> str:
 
 
 def grade_ovo(row: ChoiceRow) -> Grade:
-    """Grade as OVO-Bench's own code: the answer stands anywhere in the response, "A" also in "Answer".
+    """Grade as OVO-Bench's own code: the answer may be anywhere in the response, so "A" is also in "Answer".
 
-    Of a response that is a list, one item must be the answer. For counts all digits are joined to one number.
+    In a response that is a list, one item must be the answer. For counts all digits are joined to one number.
     """
     response = row.response
     if response is None:

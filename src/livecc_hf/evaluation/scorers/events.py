@@ -1,4 +1,4 @@
-"""How well a commentary tells known events, each in time and once, and is silent where nothing happens.
+"""Scores how well a commentary tells known events, each in time and once, and is silent where nothing happens.
 
 For references that are events rather than words, such as those of a made-up world. Formulas: docs/evaluation.md.
 """
@@ -29,14 +29,14 @@ class Mention(NamedTuple):
 
 @dataclass(frozen=True)
 class EventCounts:
-    """What one commentary adds to the figures.
+    """Counts of one commentary.
 
     Attributes:
-        events: how many happen.
-        phrases: how many are named.
+        events: number of events.
+        phrases: number of phrases that name an event.
         told: phrases that name an event in time, each event once.
-        quiet_turns: turns with no event in them or shortly before.
-        silent_turns: of these, those in which nothing is said.
+        quiet_turns: turns without an event in them or shortly before.
+        silent_turns: quiet turns without words.
     """
 
     events: int

@@ -1,4 +1,4 @@
-"""What a score is made of: figures, each with how many rows it is of, its standard error, and its floor."""
+"""Scores: figures, each with its number of rows, standard error and floor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Figure:
 
     Attributes:
         name: such as "overall", or "task=EPM" for a part of the rows.
-        value: in `unit`; `None` where it is withheld, because rows are missing.
-        n: rows it is of, those without an answer included.
+        value: in `unit`; `None` if it is withheld, because rows are missing.
+        n: number of rows, including those without an answer.
         unit: "%", "s", "words/s" or "" for a bare number.
-        n_correct: rows that count in full; `None` where rows count in part.
-        n_invalid: rows whose answer cannot be read as one.
-        n_missing: rows without an answer, such as of a missing video.
+        n_correct: rows that count in full; `None` if rows may count in part.
+        n_invalid: rows whose answer cannot be parsed.
+        n_missing: rows without an answer, as for a missing video.
         se: standard error, clustered by video; `None`: fewer than two videos.
-        floor: what the best constant answer gets.
+        floor: value of the best constant answer.
         floor_answer: that answer.
     """
 
@@ -44,15 +44,15 @@ class Score:
 
     Attributes:
         suite: the benchmark.
-        protocol: how answers were made and read.
-        model: whose they are.
+        protocol: in which answers were made and parsed.
+        model: that made them.
         source: the file or folder.
-        figures: those to show first come first.
+        figures: in the order to show.
         n_headline: how many of `figures` are the headline.
         n_expected: rows of the whole benchmark; `None`: not known.
         is_complete: whether each row of the benchmark has been tried.
-        notes: what a reader of the figures should know, one line each.
-        series: what charts are drawn from, by name.
+        notes: lines for a reader of the figures.
+        series: data of charts, by name.
         details: the header of the file.
     """
 
@@ -70,7 +70,7 @@ class Score:
 
     @property
     def subject(self) -> str:
-        """Whose score it is: the model, and of verdicts whom it was compared with; the file where that is not known."""
+        """The model, for verdicts also its opponent; the file's name if the model is unknown."""
         opponent = self.details.get("opponent")
         model = self.model or Path(self.source).name  # without folders of the machine: the page is shown to others
         return f"{model} against {opponent}" if opponent else model
@@ -97,11 +97,11 @@ class Score:
 
 
 def incomplete_note(source: str, n_tried: int, n_expected: int) -> str:
-    """Return the line that says how much of a benchmark a file holds."""
+    """Return a line on how much of a benchmark a file holds."""
     return f"{source}: {n_tried:,} rows of {n_expected:,} have been tried: the set is incomplete"
 
 
 def incomplete_headline(figure: Figure, n_tried: int, n_expected: int, shown: bool) -> Figure:
-    """Return a headline with N in its name; without a value unless it is to be shown."""
+    """Return a headline with N in its name, without its value unless `shown`."""
     name = f"{figure.name} (N = {n_tried} of {n_expected})"
     return replace(figure, name=name) if shown else replace(figure, name=name, value=None, se=None)

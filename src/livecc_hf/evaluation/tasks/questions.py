@@ -1,4 +1,4 @@
-"""What is asked of a model: a clip of a video, a prompt, and the answers it may choose from."""
+"""Questions for a model: a clip of a video, a prompt, and the candidate answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ ALL_LINES, SAMPLED_LINES = "all", "sampled"
 
 @dataclass(frozen=True)
 class FrameRule:
-    """Which frames of a clip are shown: evenly spread, first and last included.
+    """Which frames of a clip the model sees: evenly spread, including the first and the last.
 
     Attributes:
-        fps: so many a second,
-        min_frames: but not fewer than this,
-        max_frames: nor more than this.
-        n_frames: so many, whatever the clip's length.
+        fps: frames a second.
+        min_frames: least frames.
+        max_frames: most frames.
+        n_frames: number of frames, whatever the clip's length; overrides the others.
         max_pixels: most pixels of a frame; `None`: the clip's share of the reference's token budget.
     """
 
@@ -32,22 +32,22 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a clip. Video first, then the prompt, so that questions on one clip share its vision.
+    """A question about a clip. The video comes before the prompt, so that questions on one clip share its vision.
 
     Attributes:
-        row: what is known before the model answers; its `response` is `None`.
-        media: names under which the video may lie in the folder, the preferred first.
-        start_s: where the clip begins, in seconds as a player shows; `None`: at the beginning.
-        end_s: where it ends; `None`: at the end.
+        row: the row without an answer; its `response` is `None`.
+        media: possible names of the video in the folder, the preferred first.
+        start_s: start of the clip, in seconds as a player shows; `None`: of the video.
+        end_s: end of the clip; `None`: of the video.
         prompt: the user's text after the video.
-        answer_prefix: what the answer begins with.
+        answer_prefix: beginning of the answer.
         candidates: answers to choose from by their logits; empty: the answer is generated.
         candidate_lead: the text before a candidate when its token is looked up.
-        system: another system prompt than the chat template's.
-        frames: which frames are shown.
-        subtitles: lines of the video's subtitles; `None`: the question is put without.
-        subtitle_rule: "all" lines, or those "sampled" that are shown with a frame.
-        subtitle_template: what stands before the prompt, with `{subtitles}`.
+        system: system prompt, if not the chat template's.
+        frames: the rule for frames.
+        subtitles: lines of the video's subtitles; `None`: without subtitles.
+        subtitle_rule: "all" lines, or only those "sampled" that are shown with a frame.
+        subtitle_template: text before the prompt, with `{subtitles}`.
         max_new_tokens: of a generated answer.
         response_prefix: put before a generated answer.
     """
@@ -85,7 +85,7 @@ def lettered(options: Sequence[str], form: str = "{letter}. {text}") -> list[str
 
 
 def as_published(options: Sequence[str]) -> list[str]:
-    """Return options to the character as they are where they have letters with dots, else with such letters."""
+    """Return options exactly as they are if they have letters with dots, else with such letters before them."""
     pairs = zip(letters(len(options)), options, strict=True)
     if all(option.startswith(f"{letter}. ") for letter, option in pairs):
         return list(options)

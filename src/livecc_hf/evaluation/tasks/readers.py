@@ -1,4 +1,4 @@
-"""Each benchmark's rows as what is asked of a model."""
+"""Reads each benchmark's rows as questions or events for a model."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _READERS: dict[str, tuple[Callable[[Annotations, str], Sequence[Task]], Callable
 def read_tasks(
     suite: str, annotations: Annotations, protocol: str, subtitles: str | os.PathLike | None = None
 ) -> Sequence[Task]:
-    """Return a benchmark's rows as what is asked.
+    """Return a benchmark's rows as questions or events.
 
     Args:
         suite: the benchmark's name.
         annotations: its rows as published.
-        protocol: how they are put.
-        subtitles: of Video-MME with subtitles: the folder of VIDEO.srt files.
+        protocol: of the run.
+        subtitles: for Video-MME with subtitles: the folder of VIDEO.srt files.
 
     Raises:
         ValueError: if the rows are not as published.
-        FileNotFoundError: if subtitles are to be given and there is no such folder.
+        FileNotFoundError: if subtitles are needed and there is no such folder.
     """
     if suite == _SUBTITLES:
         return videomme.read_questions(annotations, protocol, True, subtitles)

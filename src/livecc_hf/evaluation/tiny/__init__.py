@@ -1,1 +1,1 @@
-"""What a model says of the small made-up world, where what happens is known."""
+"""Evaluates commentaries on the small made-up world, whose events are known."""

@@ -1,4 +1,4 @@
-"""Plays held-out clips of the small world to a model, through real mp4 files, and scores it."""
+"""Scores a model on held-out clips of the small world, played from real mp4 files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Evaluation:
         score: counts over all clips.
         by_clip: the counts of each clip.
         rows: each clip's commentary beside the narrator's words, as `livecc evaluate score` takes them.
-        blanked: the same with every frame black, where asked for: what is told right was not seen.
+        blanked: the score with black frames, if requested, to check that the model really looks.
         video_s: seconds of video played.
         decoding_s: seconds spent on decoding.
         model_s: seconds spent in the streaming loop.
@@ -68,7 +68,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """A clip that no model was trained on, as the decoder gives it.
+    """A decoded clip that no model was trained on.
 
     Args:
         scene: what happens in it.
@@ -87,10 +87,10 @@ def held_out_seed(index: int) -> int:
 
 
 def held_out_clips(n_clips: int, first: int = 0) -> Iterator[HeldOutClip]:
-    """Clips of `CLIP_S` seconds, written as mp4 files and decoded again.
+    """Yield clips of `CLIP_S` seconds, written as mp4 files and decoded again.
 
     Args:
-        n_clips: how many.
+        n_clips: number of clips.
         first: number of the first clip.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -111,12 +111,12 @@ def evaluate(
     blank_too: bool = False,
     narrator: str = DEFAULT_NARRATOR,
 ) -> Evaluation:
-    """Scores a model on held-out clips of `CLIP_S` seconds: encoded, decoded, streamed.
+    """Score a model on held-out clips of `CLIP_S` seconds: encoded, decoded, streamed.
 
     Args:
         model: in evaluation mode.
         processor: its processor.
-        n_clips: how many clips.
+        n_clips: number of clips.
         first: number of the first clip.
         blank_too: play each clip a second time with black frames.
         narrator: whose verbs count, one of `NARRATORS`.
@@ -152,7 +152,7 @@ def _row(
 
 
 def turns_of(segments: list[CommentarySegment]) -> list[SpokenTurn]:
-    """Segments as the scorer wants them: a turn's last frame is shown one step before the turn's end."""
+    """Return segments as turns for the scorer; a turn's last frame is one step before the turn's end."""
     return [SpokenTurn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
 
 
@@ -162,7 +162,7 @@ def play(
     chunks: list[tuple[torch.Tensor, list[float]]],
     **options,
 ) -> list[CommentarySegment]:
-    """Streams a clip's chunks of (frames, times); ``options`` are those of `start_stream`."""
+    """Stream a clip's chunks of (frames, times); ``options`` are those of `start_stream`."""
     stream = model.start_stream(processor, **options)
     segments = []
     for frames, times_s in chunks:

@@ -17,10 +17,10 @@ SILENCE_S = 5.0
 
 @dataclass(frozen=True)
 class SpokenTurn:
-    """What was said in one turn.
+    """The words of a turn.
 
     Args:
-        seen_s: presentation time of the turn's last frame, by which its words had been spoken.
+        seen_s: presentation time of the turn's last frame, by which its words were spoken.
         text: the words; empty for a silent turn.
     """
 
@@ -69,7 +69,7 @@ class NarrationScore:
         return EventCounts(*totals, self.quiet_turns, self.silent_turns)
 
     def by_verb(self) -> dict[str, dict[str, float | int]]:
-        """Recall and precision of each verb."""
+        """Return recall and precision of each verb."""
         return {
             verb: {
                 "events": self.events[verb],
@@ -84,7 +84,7 @@ class NarrationScore:
 def score_clip(
     turns: list[SpokenTurn], events: list[Event], narrator: str = DEFAULT_NARRATOR, window_s: float = WINDOW_S
 ) -> NarrationScore:
-    """Scores one clip.
+    """Score a clip.
 
     A phrase is colour, shape and verb in a row; it may run over a turn's end and counts at the time of
     the turn that completes it. It takes the oldest matching event not told yet.
@@ -113,7 +113,7 @@ def score_clip(
 
 
 def spoken_phrases(turns: list[SpokenTurn], narrator: str = DEFAULT_NARRATOR) -> list[tuple[float, str, str, str]]:
-    """Every (seen_s, colour, shape, verb) that was spoken, in order; ``verb`` is the world's.
+    """Return every (seen_s, colour, shape, verb) that was spoken, in order; ``verb`` is the world's.
 
     Raises:
         ValueError: if there is no such narrator.
