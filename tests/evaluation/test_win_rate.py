@@ -38,7 +38,7 @@ def test_both_orders_count_and_a_tie_is_nobodys(tmp_path):
     assert value["ties"] == pytest.approx(100 / 8)
     assert value["same winner in both orders"] == 50
     assert value["win rate where both orders agree"] == 50
-    assert "carries no hashes" in result.notes[1]
+    assert "has no hashes" in result.notes[1]
 
 
 def test_the_error_is_clustered_by_video(tmp_path):
@@ -106,7 +106,7 @@ def test_verdicts_of_other_texts_are_refused(tmp_path):
     assert not any("hashes" in note for note in score_verdicts(right, mine, base).notes)
     wrong = RowSet(header, judged(mine.rows, ["a", "b", "changed"]), "v.jsonl")
     with pytest.raises(
-        VerdictTextError, match=r"v.jsonl is no judgement of .*Mine.jsonl: 2 of 6 verdicts carry the hash"
+        VerdictTextError, match=r"v.jsonl is not a judgement of .*Mine.jsonl: 2 of 6 verdicts carry the hash"
     ):
         score_verdicts(wrong, mine, base)
     with pytest.raises(VerdictTextError, match=r"no judgement of .*Base.jsonl"):

@@ -60,13 +60,13 @@ def load_fresh(
             text=True,
         )
     try:
-        told = json.loads(done.stdout.strip().splitlines()[-1])
+        facts = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         said = " ".join(done.stderr.split())[-_MAX_MESSAGE:]
-        told = {"error": f"the process ended with {done.returncode}: {said}"}
-    if "error" not in told:
-        return told
-    if told.get("errno") is not None:  # such as a full disk
-        raise OSError(told["errno"], told["error"][:_MAX_MESSAGE], home)
+        facts = {"error": f"the process ended with {done.returncode}: {said}"}
+    if "error" not in facts:
+        return facts
+    if facts.get("errno") is not None:  # such as a full disk
+        raise OSError(facts["errno"], facts["error"][:_MAX_MESSAGE], home)
     place = source if revision is None else f"{source}@{revision}"
-    raise PushError(f"{place} does not load without livecc-hf: {told['error'][:_MAX_MESSAGE]}")
+    raise PushError(f"{place} does not load without livecc-hf: {facts['error'][:_MAX_MESSAGE]}")

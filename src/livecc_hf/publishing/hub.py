@@ -53,8 +53,8 @@ class Target:
         check_name(self.repo_id)
         if self.pull_request and self.revision is not None:
             raise PushError(
-                f"a pull request goes to the main branch, not to {self.revision}: give --pr or --revision; to go on "
-                "with a pull request give --revision refs/pr/N alone"
+                f"a pull request goes to the main branch, not to {self.revision}: give --pr or --revision; to add "
+                "to a pull request give --revision refs/pr/N alone"
             )
 
 

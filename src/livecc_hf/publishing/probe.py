@@ -41,10 +41,10 @@ def load(source: str, revision: str | None, kind: str, full: bool, base: str | N
     processor = AutoProcessor.from_pretrained(source, **trusted)
     reference = config.auto_map["AutoModelForImageTextToText"]
     cls = get_class_from_dynamic_module(reference, source, revision=revision)
-    told = {"class": cls.__name__, "processor": type(processor).__name__, "scheme": config.position_scheme}
+    facts = {"class": cls.__name__, "processor": type(processor).__name__, "scheme": config.position_scheme}
     if full:
-        told["said"] = say(cls, config, processor, source, revision, base)
-    return told
+        facts["said"] = say(cls, config, processor, source, revision, base)
+    return facts
 
 
 def say(
@@ -82,13 +82,13 @@ def main() -> None:
     arguments = json.loads(sys.argv[1])
     threading.Thread(target=_end_with, args=(arguments.pop("parent"),), daemon=True).start()
     sys.meta_path.insert(0, _Blocked)
-    told: dict[str, str | int | None]
+    facts: dict[str, str | int | None]
     try:
-        told = {**load(**arguments)}
+        facts = {**load(**arguments)}
     except Exception as error:  # whatever the folder's code raises
         text = " ".join(str(error).split()) or type(error).__name__
-        told = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}
-    print(json.dumps(told))
+        facts = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

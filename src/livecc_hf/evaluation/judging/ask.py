@@ -108,7 +108,7 @@ def judge(
 ) -> JudgeResult:
     """Have a judge compare commentaries with an opponent's, row by row and in both orders.
 
-    Started again, it goes on: a verdict is on disk before the next question, and no question is paid for twice.
+    A second call continues: a verdict is on disk before the next question, and no question is paid for twice.
 
     Args:
         predictions: the model's commentaries.

@@ -122,8 +122,7 @@ def _verdict_notes(verdicts: RowSet[VerdictRow], n_judged: int, n_expected: int)
         notes.append(incomplete_note(verdicts.source, n_judged, n_expected))
     if not all(row.model_hash and row.opponent_hash for row in verdicts.rows):
         notes.append(
-            f"{verdicts.source} carries no hashes of the texts that were judged: nobody can tell whether its verdicts "
-            "belong to them"
+            f"{verdicts.source} has no hashes of the judged texts, so that its verdicts may belong to other texts"
         )
     return notes
 
@@ -152,9 +151,9 @@ def check_texts(verdicts: RowSet[VerdictRow], texts: RowSet[CommentaryRow] | Non
     wrong = [row.key for row, known_hash in hashes if known_hash and known_hash != text_hash(known[row.key].pred or "")]
     if wrong:
         raise VerdictTextError(
-            f"{verdicts.source} is no judgement of {texts.source}: {len(wrong):,} of {len(hashes):,} verdicts carry "
+            f"{verdicts.source} is not a judgement of {texts.source}: {len(wrong):,} of {len(hashes):,} verdicts carry "
             f"the hash of another text, such as those on {wrong[0]!r}; give the texts that were judged, or judge these "
-            "anew"
+            "again"
         )
 
 

@@ -333,12 +333,12 @@ def _timed_or_null(
         except _MALFORMED as error:
             faults.setdefault(row, str(error))
         found.append(words)
-    mended = timed_array(found, kind)
+    converted = timed_array(found, kind)
     if array is None:
-        return mended
+        return converted
     places = np.arange(len(array))
     places[wrong] = len(array) + np.arange(len(wrong))
-    return pa.concat_arrays([array, mended.cast(array.type)]).take(pa.array(places))
+    return pa.concat_arrays([array, converted.cast(array.type)]).take(pa.array(places))
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
