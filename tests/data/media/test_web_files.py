@@ -80,7 +80,7 @@ def test_redirects_are_few(server):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("http://localhost:1/", "localhost is not among the hosts"),
+        ("http://localhost:1/", "localhost is not among the allowed hosts"),
         ("file:///etc/passwd", "begins with http"),
         ("ftp://127.0.0.1/x", "begins with http"),
         ("http://[::1/", "is not an address"),
