@@ -90,7 +90,7 @@ def test_the_verdicts_filed_under_base_are_suspect_without_hashes_and_refused_wi
         for row in verdicts.rows
     ]
     write_rows(tmp_path / "v.jsonl", Header("verdict", model="LiveCC-7B-Base", opponent="GPT-4o"), hashed)
-    with pytest.raises(VerdictTextError, match="no judgement of .*LiveCC-7B-Base.jsonl: 3,404 of 3,404"):
+    with pytest.raises(VerdictTextError, match="not a judgement of .*LiveCC-7B-Base.jsonl: 3,404 of 3,404"):
         score([tmp_path / "v.jsonl", texts[0]])
 
 

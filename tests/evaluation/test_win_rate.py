@@ -109,7 +109,7 @@ def test_verdicts_of_other_texts_are_refused(tmp_path):
         VerdictTextError, match=r"v.jsonl is not a judgement of .*Mine.jsonl: 2 of 6 verdicts carry the hash"
     ):
         score_verdicts(wrong, mine, base)
-    with pytest.raises(VerdictTextError, match=r"no judgement of .*Base.jsonl"):
+    with pytest.raises(VerdictTextError, match=r"not a judgement of .*Base.jsonl"):
         score_verdicts(RowSet(header, judged(mine.rows, ["a", "b", "c"], "two"), "v.jsonl"), mine, base)
     with pytest.raises(VerdictTextError, match=r"judges 2 rows that .* does not have, such as 'vid_1_1'"):
         score_verdicts(right, RowSet(mine.header, mine.rows[:1], "part"), base)
