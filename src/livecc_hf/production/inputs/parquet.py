@@ -39,6 +39,7 @@ class ParquetReader:
         self._rest: pa.Table | None = None
 
     def read(self, start: int, count: int) -> pa.Table:
+        """Return `count` rows from row `start` on; they have to exist."""
         batches = self._batches
         if batches is None or start < self._next_row:
             batches = self._batches = self._open(start)

@@ -81,7 +81,7 @@ class RowReader:
         self._rows.append(values)
         self._words.append(words)
         self._lines.append(lines)
-        self._say_lost(identity, path, place, filter(None, [*lost, *others]))
+        self._note_lost(identity, path, place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
         """Add rows of a Parquet file, column by column; a row with a value that does not fit is dropped."""

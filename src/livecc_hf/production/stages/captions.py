@@ -86,7 +86,7 @@ class Captions(Stage):
         words = pa.concat_arrays([*_chunks(given), words]).take(pa.array(rows))
         n_distinct = count_distinct(words)
         for row in np.flatnonzero(n_distinct < self.min_distinct_words).tolist():
-            if found.reasons[row] is None:
+            if faults.reasons[row] is None:
                 detail = f"{n_distinct[row]} different words: expected at least {self.min_distinct_words}"
                 faults.refuse(row, "few_words", detail)
         has_captions = inline_rows | np.array([bool(path) for path in paths], bool)
@@ -100,7 +100,7 @@ class Captions(Stage):
         is_bad = np.array([reason is not None for reason in reasons], bool)
         values = n_distinct.astype(object)
         values[reasons != "few_words"] = None
-        lost = {row: entry for row, entry in found.lost.items() if not is_bad[row]}
+        lost = {row: entry for row, entry in faults.lost.items() if not is_bad[row]}
         parts = [LostPart(row, "lost_captions", entry.n_lost, str(entry)) for row, entry in lost.items()]
         if not self.required:
             usable = pa.array(np.where(is_bad, -1, np.arange(len(batch))))
@@ -117,10 +117,10 @@ class Captions(Stage):
                 raise CaptionError("no_captions", "the video has no captions")
             text = read_captions(path, self.max_word_s)
         except CaptionError as error:
-            found.refuse(row, error.reason, one_line(error))
+            faults.refuse(row, error.reason, one_line(error))
             return None
         except Exception as error:  # whatever a file does to a parser, the others go on
-            found.refuse(row, "error", one_line(error))
+            faults.refuse(row, "error", one_line(error))
             return None
         if text.lost:
             faults.lost[row] = text.lost

@@ -262,7 +262,7 @@ class Asr(ModelStage, HallucinationRules):
                 f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
             )
             if transcript.lost:
-                detail += f" but {sum(lost.n_lost for lost in transcript.lost)} that nobody said"
+                detail += f" except {sum(lost.n_lost for lost in transcript.lost)} that nobody said"
             detail += f"; its sound is damaged: {'; '.join(audio.damage)}" if audio.damage else ""
             return _Failure("no_speech", detail, transcript.speech_s, transcript.lost)
         return transcript
