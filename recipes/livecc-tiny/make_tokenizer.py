@@ -9,11 +9,12 @@ any other text is still spelled out in bytes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from livecc_hf.modeling.backbone import Backbone
 from livecc_hf.tiny.narration import QUERY, sentence
 from livecc_hf.tiny.scene import COLOURS, SHAPES, VERBS, Event
 
@@ -39,11 +40,13 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+DEFAULT_SYSTEM = (
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+)
 CHAT_TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% set video_count = namespace(value=0) %}"
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n"
+    "{% for message in messages %}" + DEFAULT_SYSTEM + "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n"
     "{% else %}{% for content in message['content'] %}"
     "{% if content['type'] == 'image' or 'image' in content or 'image_url' in content %}"
@@ -59,8 +62,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def corpus() -> Iterator[str]:
-    """Every sentence of the narrator, alone and after another one, and the template's own words."""
+def corpus(labels: Sequence[str] = ()) -> Iterator[str]:
+    """Yield every sentence of the narrator, alone and after another one, the template's own words, and labels."""
     for verb in VERBS:
         for colour in COLOURS:
             for shape in SHAPES:
@@ -70,10 +73,18 @@ def corpus() -> Iterator[str]:
                     yield f"{text} ..."
     yield from ["system\nYou are a helpful assistant.\nuser\nassistant\n"] * 200
     yield from ["Time=3.0-4.0s", QUERY, "List the objects.", "Red ball rests. ..."] * 200
+    yield from [label for label in labels if label] * 200
 
 
-def build() -> PreTrainedTokenizerFast:
-    """Trains the tokenizer; the same text always gives the same vocabulary."""
+def build(backbone: Backbone | None = None) -> PreTrainedTokenizerFast:
+    """Train the tokenizer; the same text always gives the same vocabulary.
+
+    Args:
+        backbone: whose chat opens as its models know it, and whose texts beside vision are single words; default:
+            Qwen2-VL's.
+    """
+    labels = [] if backbone is None else [block.label for block in backbone.vision_blocks(1)]
+    has_system = backbone is None or backbone.system_prompt is not None
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -88,14 +99,14 @@ def build() -> PreTrainedTokenizerFast:
         min_frequency=1,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(labels), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=SPECIAL_TOKENS[1:],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE if has_system else CHAT_TEMPLATE.replace(DEFAULT_SYSTEM, ""),
         model_max_length=32768,
         clean_up_tokenization_spaces=False,
     )

@@ -1,10 +1,12 @@
 """Starts livecc-tiny: random weights, then a vision tower that tells objects apart.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/livecc-tiny/warmup.py OUT_FOLDER
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 recipes/livecc-tiny/warmup.py OUT_FOLDER [BACKBONE]
 
 Takes about 1.5 minutes on 2 cores and 1 GB of memory. Throw-away heads on the vision tower's output tokens
 name the colour, shape, motion and mark in each of the 3 x 3 cells of a frame pair. Without it, the language
 model first has to learn to read a tower that says nothing, and long conversations do not take off.
+
+livecc-tiny is a Qwen2-VL; backbones.sh starts tiny models of the other backbones here too.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2VLImageProcessor
 
+from livecc_hf.modeling.backbones import DEFAULT_BACKBONE, find_backbone
 from livecc_hf.modeling.configuration_livecc import LiveCCConfig
 from livecc_hf.modeling.grammar import FRAME_STEP_S
 from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
@@ -44,24 +47,55 @@ MUON_LEARNING_RATE, LEARNING_RATE = 0.02, 0.003
 GRID = 3  # tokens along a side
 N_CLASSES = {"colour": 1 + len(COLOURS), "shape": 1 + len(SHAPES), "motion": 5, "mark": 1 + len(MARKS)}
 IGNORE = -100
+# What is not alike between backbones: rotary sections, the language model, the vision tower.
+_TOWER = {"depth": 2, "num_heads": 4, "hidden_size": 96, "out_hidden_size": 128}
+OWN: dict[str, tuple[dict, dict, dict]] = {
+    "qwen2_vl": (
+        {"mrope_section": [4, 6, 6]},
+        {},
+        {"depth": 2, "embed_dim": 96, "num_heads": 4, "mlp_ratio": 4, "hidden_size": 128},
+    ),
+    # Windows of 2 x 2 tokens in the first block, smaller than a frame; the MLP has a third matrix.
+    "qwen2_5_vl": (
+        {"mrope_section": [4, 6, 6]},
+        {},
+        _TOWER | {"intermediate_size": 256, "window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2},
+    ),
+    # One learned position for each patch of a frame; the first block's features enter after the first text layer.
+    "qwen3_vl": (
+        {"mrope_section": [6, 5, 5], "mrope_interleaved": True},
+        {"head_dim": 32},
+        _TOWER | {"intermediate_size": 384, "deepstack_visual_indexes": [0], "num_position_embeddings": 36},
+    ),
+}
 
 
-def build_processor() -> StreamingProcessor:
-    """The processor with frames pinned to 84 x 84 pixels."""
-    size = {"shortest_edge": FRAME_SIZE_PX**2, "longest_edge": FRAME_SIZE_PX**2}
-    tokenizer = build_tokenizer()
+def frame_px(processor: StreamingProcessor) -> int:
+    """Return the side of a frame of 3 x 3 tokens, in pixels: 84, or 96 with Qwen3-VL."""
+    return GRID * processor.video_processor.factor
+
+
+def build_processor(name: str = DEFAULT_BACKBONE) -> StreamingProcessor:
+    """Return a backbone's processor with frames pinned to 3 x 3 tokens."""
+    backbone = find_backbone(name)
+    n_pixels = GRID**2 * backbone.pixels_per_token
+    size = {"shortest_edge": n_pixels, "longest_edge": n_pixels}
+    own = {"image_mean": list(backbone.image_mean), "image_std": list(backbone.image_std)}
+    tokenizer = build_tokenizer(backbone)
     return StreamingProcessor(
-        Qwen2VLImageProcessor(size=size),
+        Qwen2VLImageProcessor(size=size, patch_size=backbone.patch_size, **own),
         tokenizer,
-        LiveCCVideoProcessor(size=size),
+        LiveCCVideoProcessor(size=size, patch_size=backbone.patch_size),
         chat_template=tokenizer.chat_template,
         default_query=QUERY,
+        backbone=name,
     )
 
 
 def build_model(processor: StreamingProcessor) -> LiveCCForConditionalGeneration:
-    """A 1.4M-parameter Qwen2-VL with random weights."""
+    """Return a model of 1.4M random weights, on the processor's backbone."""
     tokenizer = processor.tokenizer
+    rope, own_text, vision = OWN[processor.backbone]
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -70,13 +104,13 @@ def build_model(processor: StreamingProcessor) -> LiveCCForConditionalGeneration
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **rope},
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": False,
+        **own_text,
     }
-    vision = {"depth": 2, "embed_dim": 96, "num_heads": 4, "mlp_ratio": 4, "hidden_size": 128}
     ids = {
         name: tokenizer.convert_tokens_to_ids(token)
         for name, token in (
@@ -86,7 +120,9 @@ def build_model(processor: StreamingProcessor) -> LiveCCForConditionalGeneration
             ("video_token_id", "<|video_pad|>"),
         )
     }
-    config = LiveCCConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **ids)
+    config = LiveCCConfig(
+        backbone=processor.backbone, text_config=text, vision_config=vision, tie_word_embeddings=False, **ids
+    )
     model = LiveCCForConditionalGeneration(config)
     initialise(model)
     model.generation_config.update(
@@ -113,8 +149,8 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=std, generator=generator)
 
 
-def labelled_pair(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Two frames half a second apart, uint8 (2, 3, 84, 84), and the classes of their cells (9,)."""
+def labelled_pair(seed: int, size_px: int = FRAME_SIZE_PX) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return two frames half a second apart, uint8 (2, 3, size_px, size_px), and the classes of their cells (9,)."""
     rng = random.Random(f"pair/{seed}")
     scene = simulate(rng.randrange(2**31), 8.0)
     start_s = rng.uniform(0.0, 7.4)
@@ -139,7 +175,7 @@ def labelled_pair(seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             labels["mark"][cell] = 1 + MARKS.index("gone")
         elif is_shown and track.visible_at(times_s[1]):
             labels["mark"][_cell(*track.at(times_s[1])[:2])] = 1 + MARKS.index(mark.kind)
-    return like_decoded(draw_frames(scene, times_s, FRAME_SIZE_PX), seed), labels
+    return like_decoded(draw_frames(scene, times_s, size_px), seed), labels
 
 
 def _cell(x: float, y: float) -> int:
@@ -156,12 +192,15 @@ def _motion(dx: float, dy: float) -> int:
     return 3 if dy > 0 else 4
 
 
-def warm_up(vision: nn.Module, processor: StreamingProcessor, rank: int, world_size: int) -> None:
-    """Trains the vision tower and its merger in place."""
+def warm_up(
+    vision: nn.Module, processor: StreamingProcessor, rank: int, world_size: int, n_steps: int = N_STEPS
+) -> None:
+    """Train the vision tower and its mergers in place."""
     torch.manual_seed(SEED)
     heads = nn.ModuleDict({name: nn.Linear(128, n) for name, n in N_CLASSES.items()})
     network = nn.ModuleDict({"vision": vision, "heads": heads})
-    matrices = [p for p in vision.parameters() if p.ndim >= 2]
+    tables = {id(p) for module in vision.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    matrices = [p for p in vision.parameters() if p.ndim >= 2 and id(p) not in tables]
     rest = [p for p in network.parameters() if all(p is not q for q in matrices)]
     optimizer = MuonAdamW(
         [
@@ -170,14 +209,16 @@ def warm_up(vision: nn.Module, processor: StreamingProcessor, rank: int, world_s
         ]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / 20) * min(1, (N_STEPS - step) / (0.4 * N_STEPS))
+        optimizer, lambda step: min(1, (step + 1) / 20) * min(1, (n_steps - step) / (0.4 * n_steps))
     )
-    for step in range(N_STEPS):
+    for step in range(n_steps):
         first = (step * world_size + rank) * BATCH
-        pairs = [labelled_pair(first + index) for index in range(BATCH)]
+        pairs = [labelled_pair(first + index, frame_px(processor)) for index in range(BATCH)]
         frames = torch.from_numpy(np.concatenate([frames for frames, _ in pairs]))
         patches, grid = processor.video_processor.frames_to_patches(frames, do_resize=False)
-        tokens = vision(patches, grid_thw=grid).pooler_output
+        seen = vision(patches, grid_thw=grid)
+        # What enters the language model later is added to what entered it first, here as there.
+        tokens = sum(getattr(seen, "deepstack_features", None) or (), seen.pooler_output)
         loss = torch.zeros(())
         for name, head in heads.items():
             target = torch.from_numpy(np.concatenate([labels[name] for _, labels in pairs]))
@@ -190,24 +231,29 @@ def warm_up(vision: nn.Module, processor: StreamingProcessor, rank: int, world_s
                 parameter.grad /= world_size
         optimizer.step()
         schedule.step()
-        if rank == 0 and (step % 50 == 0 or step == N_STEPS - 1):
+        if rank == 0 and (step % 50 == 0 or step == n_steps - 1):
             print(f"warm-up step {step}: loss {loss.item():.3f}", flush=True)
 
 
 def main() -> None:
-    """Builds processor and model, warms up the vision tower, and saves a model folder."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: warmup.py OUT_FOLDER")
+    """Build processor and model, warm up the vision tower, and save a model folder."""
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: warmup.py OUT_FOLDER [BACKBONE]")
+    start(Path(sys.argv[1]), *sys.argv[2:])
+
+
+def start(out: Path, backbone: str = DEFAULT_BACKBONE, n_steps: int = N_STEPS) -> None:
+    """Write a model of a backbone whose vision tower is warmed up, in each of the processes at once."""
     torch.set_num_threads(1)
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world_size > 1:
         dist.init_process_group("gloo")
-    processor = build_processor()
+    processor = build_processor(backbone)
     model = build_model(processor)
-    warm_up(model.model.visual, processor, rank, world_size)
+    warm_up(model.model.visual, processor, rank, world_size, n_steps)
     if rank == 0:
-        model.save_pretrained(sys.argv[1])
-        processor.save_pretrained(sys.argv[1])
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
     if world_size > 1:
         dist.barrier()
         dist.destroy_process_group()

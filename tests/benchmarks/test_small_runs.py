@@ -26,6 +26,7 @@ def run_small(script, output):
     [
         ("data/model_stages.py", {"targets_met": True}),
         ("decoding/decoding.py", {"equal_frames": True, "threads": 1}),
+        ("quality/backbone_recall.py", {"clips": 2, "first_clip": 10_000}),
         ("quality/tiny_commentary.py", {"clips": 1, "dtype": "float32"}),
         ("streaming/pool.py", {"model": "livecc-tiny", "new_tokens": 3}),
     ],

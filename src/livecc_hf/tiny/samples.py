@@ -34,7 +34,7 @@ class Clip:
     """One sample before it becomes tokens.
 
     Args:
-        frames: uint8 (T, 3, 84, 84) at 2 frames a second.
+        frames: uint8 (T, 3, H, W) at 2 frames a second, square: 84 pixels unless asked otherwise.
         timestamps_s: (T,) seconds from the clip's start.
         words: (start_s, end_s, word) in time order.
         query: what the viewer asks.
@@ -46,7 +46,13 @@ class Clip:
     query: str
 
 
-def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str = DEFAULT_NARRATOR) -> Clip:
+def narration_clip(
+    seed: int,
+    duration_s: int,
+    mood: str = "calm",
+    narrator: str = DEFAULT_NARRATOR,
+    size_px: int = FRAME_SIZE_PX,
+) -> Clip:
     """Return a scene of ``duration_s`` seconds in one of `MOODS`, told by one of `NARRATORS`.
 
     Raises:
@@ -58,7 +64,7 @@ def narration_clip(seed: int, duration_s: int, mood: str = "calm", narrator: str
     times_s = [index * FRAME_STEP_S for index in range(2 * duration_s)]
     # A video reader takes the picture on screen just before a sample time.
     lag_s = random.Random(f"lag/{seed}").uniform(0.0, LONGEST_LAG_S)
-    drawn = draw_frames(scene, [max(time_s - lag_s, 0.0) for time_s in times_s], FRAME_SIZE_PX)
+    drawn = draw_frames(scene, [max(time_s - lag_s, 0.0) for time_s in times_s], size_px)
     frames = like_decoded(drawn, seed)
     return Clip(frames, times_s, narrate(scene.events, duration_s, narrator), QUERY)
 
@@ -80,7 +86,7 @@ def cut_window(clip: Clip, window_s: int, seed: int) -> Clip:
     return Clip(clip.frames[first : first + n_frames], times_s, words, clip.query)
 
 
-def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES) -> Clip:
+def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES, size_px: int = FRAME_SIZE_PX) -> Clip:
     """Unrelated scenes, one a turn, each answered with its objects and whether they move or rest."""
     rng = random.Random(f"list/{seed}")
     frames, words, shown = [], [], 0
@@ -89,7 +95,7 @@ def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES) ->
         scene = simulate(rng.randrange(2**31), 8.0)
         start_s = rng.uniform(0.0, 8.0 - n_frames * FRAME_STEP_S)
         times_s = [start_s + index * FRAME_STEP_S for index in range(n_frames)]
-        frames.append(draw_frames(scene, times_s, FRAME_SIZE_PX))
+        frames.append(draw_frames(scene, times_s, size_px))
         shown += n_frames
         named = list_words(scene, times_s[-2], times_s[-1])
         end_s = (shown - 1) * FRAME_STEP_S

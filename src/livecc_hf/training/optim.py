@@ -138,12 +138,13 @@ def muon_groups(
 ) -> list[dict[str, Any]]:
     """Split a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
 
-    Embeddings and the output head go to AdamW, since each of their rows is for a token of its own, and so do biases
-    and norms.
+    Embeddings and the output head go to AdamW, since each of their rows is for a token or a place of its own, and so do
+    biases and norms.
     """
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     rows = {
         id(parameter)
-        for module in (model.get_input_embeddings(), model.get_output_embeddings())
+        for module in (*tables, model.get_input_embeddings(), model.get_output_embeddings())
         if module is not None
         for parameter in module.parameters()
     }

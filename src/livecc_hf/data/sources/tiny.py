@@ -14,7 +14,7 @@ import torch
 from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
-from livecc_hf.tiny.samples import MOODS, cut_window, list_clip, narration_clip
+from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS, cut_window, list_clip, narration_clip
 
 from ..dataset import parse_entry, register_source
 from ..samples.narration import NarratedClip, encode_clip
@@ -55,6 +55,9 @@ class TinyEntry:
     window_s: int = field(
         default=0, metadata={"help": "For 'caption': seconds of each clip, cut out at random; 0: all of it."}
     )
+    frame_px: int = field(
+        default=FRAME_SIZE_PX, metadata={"help": "Side of the frames in pixels, a multiple of the model's tokens'."}
+    )
 
     def __post_init__(self):
         if self.task not in TASKS:
@@ -71,6 +74,8 @@ class TinyEntry:
                 f"window_s is {self.window_s} for {self.task!r} and length {list(self.length)}; expected 0, or for "
                 f"'caption' 1 to {low}"
             )
+        if not 16 <= self.frame_px <= 1024:
+            raise ValueError(f"frame_px is {self.frame_px}; expected 16 to 1024 pixels")
         if unknown := set(self.moods) - set(MOODS):
             raise ValueError(f"moods holds {sorted(unknown)}; expected some of: {', '.join(MOODS)}")
         if not 1 <= self.samples <= SEEDS_PER_ENTRY:
@@ -87,6 +92,7 @@ class TinyItem:
     mood: str
     narrator: str = DEFAULT_NARRATOR
     window_s: int = 0
+    frame_px: int = FRAME_SIZE_PX
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
         """Draw and tokenise the clip."""
@@ -104,9 +110,10 @@ class TinyItem:
     def draw(self) -> NarratedClip:
         """Draw the clip, whatever the task."""
         if self.task == "list":
-            clip = list_clip(self.seed, self.length, first_frames=2 if self.length == 1 else 6)
+            n_first = 2 if self.length == 1 else 6
+            clip = list_clip(self.seed, self.length, first_frames=n_first, size_px=self.frame_px)
         else:
-            clip = narration_clip(self.seed, self.length, self.mood, self.narrator)
+            clip = narration_clip(self.seed, self.length, self.mood, self.narrator, self.frame_px)
         if self.window_s:
             clip = cut_window(clip, self.window_s, self.seed)
         return NarratedClip(torch.from_numpy(clip.frames), clip.timestamps_s, clip.words, query=clip.query)
@@ -127,9 +134,8 @@ class TinyPart:
     def __getitem__(self, row: int) -> TinyItem:
         entry = self.entry
         mood = entry.moods[row % len(entry.moods)]
-        return TinyItem(
-            entry.task, self.first + row, self.lengths[row // entry.group], mood, entry.narrator, entry.window_s
-        )
+        length = self.lengths[row // entry.group]
+        return TinyItem(entry.task, self.first + row, length, mood, entry.narrator, entry.window_s, entry.frame_px)
 
     def origin(self, row: int) -> str:
         """Return the task and seed of an item, for messages."""

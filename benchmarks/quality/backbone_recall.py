@@ -1,0 +1,126 @@
+"""How well tiny models of every backbone comment on held-out clips, trained by the same recipe for as long.
+
+    recipes/livecc-tiny/backbones.sh                                        # trains them, then runs this
+    python benchmarks/quality/backbone_recall.py [--runs FOLDER] [--clips 100] [--output FILE]
+
+About 3 minutes a model on one core. Writes benchmarks/results/backbones.json. A finished model's counts are kept beside
+it, in evaluation.json, and taken from there the next time. `qwen3_vl_untimed` is Qwen3-VL without its own time text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes/livecc-tiny"))
+from backbone_stage import STAGES, VARIANTS, stage_data, use_variant
+from harness import ROOT, at_least, finish, keep, machine, parser
+
+from livecc_hf.assets import bundled_model_path
+from livecc_hf.checkpoints.loading import load_model_and_processor
+from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
+
+N_CLIPS, FIRST_CLIP = 100, 10_000  # none that a model was chosen by
+BASE, MOST_BELOW = "qwen2_vl", 0.05
+COUNTED = ("qwen2_5_vl", "qwen3_vl")
+
+
+def measure(variant: str, folder: Path, n_clips: int) -> dict[str, Any]:
+    """Play the clips to a model and return its figures, with the counts of each clip."""
+    use_variant(variant)
+    model, processor, _ = load_model_and_processor(str(folder), device="cpu")
+    began_s = time.perf_counter()
+    seen = evaluate(model, processor, n_clips, FIRST_CLIP)
+    figures, counts = seen.figures(), [score.counts() for score in seen.by_clip]
+    return {
+        "parameters": model.num_parameters(),
+        "events": seen.score.events.total(),
+        "recall": seen.score.recall,
+        "recall_se": figures["event recall"].se,
+        "precision": seen.score.precision,
+        "precision_se": figures["event precision"].se,
+        "silence": seen.score.silence,
+        "evaluation_s": time.perf_counter() - began_s,
+        "by_clip": [[count.events, count.told] for count in counts],
+    }
+
+
+def recorded(variant: str, run: Path, n_clips: int) -> dict[str, Any]:
+    """Return a trained model's figures: those kept beside it where they are of as many clips, else measured now."""
+    path = run / "evaluation.json"
+    if path.is_file() and len((found := json.loads(path.read_text()))["by_clip"]) == n_clips:
+        return found
+    found = measure(variant, run / STAGES[-1], n_clips)
+    path.write_text(json.dumps(found))
+    return found
+
+
+def difference(by_clip: list[list[int]], base_by_clip: list[list[int]]) -> tuple[float, float]:
+    """Return how far a model's recall is above another's on the same clips, and the standard error of it.
+
+    Args:
+        by_clip: (clips, 2) events of each clip, and how many of them were told.
+        base_by_clip: the same of the other model.
+    """
+    n_clips, n_events = len(by_clip), sum(events for events, _ in by_clip)
+    more = [told - base for (_, told), (_, base) in zip(by_clip, base_by_clip, strict=True)]
+    gap = sum(more) / n_events
+    squares = sum((d - gap * events) ** 2 for d, (events, _) in zip(more, by_clip, strict=True))
+    return gap, math.sqrt(squares * n_clips / max(n_clips - 1, 1)) / n_events
+
+
+def training_of(run: Path) -> dict[str, Any]:
+    """Return what a variant's training took: the share of samples, how many, and seconds of each finished stage."""
+    share = float((run / "share").read_text())
+    lines = [line.split() for line in (run / "seconds").read_text().splitlines()]
+    done = {stage: int(what) for stage, what in lines if what != "begun"}
+    return {
+        "share": share,
+        "samples": {stage: sum(e["samples"] for e in stage_data(stage, share, 84)) for stage in STAGES[1:4]},
+        "stage_s": done,
+        "training_s": sum(done.values()),
+        "interruptions": sum(what == "begun" for _, what in lines) - len(done),  # seconds up to them are not counted
+    }
+
+
+def main() -> int:
+    """Measure and write."""
+    made = parser(__doc__)
+    made.add_argument("--runs", type=Path, default=ROOT / "runs/livecc-tiny-backbones", help="what backbones.sh wrote")
+    made.add_argument("--clips", type=int, help=f"how many held-out clips; default: {N_CLIPS}")
+    arguments = made.parse_args()
+    n_clips = arguments.clips or (2 if arguments.small else N_CLIPS)
+    models: dict[str, dict[str, Any]] = {}
+    found = {"clips": n_clips, "first_clip": FIRST_CLIP, "clip_s": CLIP_S, "dtype": "float32"}
+    found |= {"models": models, **machine("livecc-hf", "torch", "transformers", "trl")}
+    if arguments.small:
+        models[BASE] = measure(BASE, bundled_model_path(), n_clips)
+    else:
+        for variant in VARIANTS:
+            run = arguments.runs / variant
+            if (run / STAGES[-1] / "processor_config.json").is_file():
+                models[variant] = recorded(variant, run, n_clips) | {"training": training_of(run)}
+                keep(arguments, found)
+    if BASE not in models:
+        print(f"{arguments.runs} holds no finished {BASE}: run recipes/livecc-tiny/backbones.sh", file=sys.stderr)
+        return 1
+    base = models[BASE]["by_clip"]
+    for model in models.values():
+        model["recall_difference"], model["recall_difference_se"] = difference(model["by_clip"], base)
+    for model in models.values():
+        del model["by_clip"]
+    targets = [
+        at_least(f"{name}: recall less {BASE}'s", models[name]["recall_difference"], -MOST_BELOW)
+        for name in COUNTED
+        if name in models
+    ]
+    return finish(arguments, found, targets, "backbones.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
