@@ -77,3 +77,10 @@ def test_a_difference_of_recall_is_that_of_the_same_clips(recipe, load):
     assert gap == 0 and error == pytest.approx((2 * 2) ** 0.5 / 10)  # one more here, one fewer there
     gap, error = difference([[5, 4], [5, 4]], [[5, 3], [5, 3]])
     assert (gap, error) == (0.2, 0)
+
+
+def test_a_run_begun_before_frames_had_a_size_finds_its_data_again():
+    of = {size: TinySource().open({"samples": 1, "frame_px": size}, 3).fingerprint() for size in (84, 96)}
+    usual = "task='narrate', length=(16, 28), group=16, moods=('calm',), narrator='plain', window_s=0"
+    assert of[84] == f"TinyEntry(samples=1, {usual}) 300000"
+    assert of[96] == f"TinyEntry(samples=1, {usual}, frame_px=96) 300000"

@@ -143,7 +143,8 @@ class TinyPart:
 
     def fingerprint(self) -> str:
         """Return the entry and its first seed."""
-        return f"{self.entry} {self.first}"
+        # A run begun before frames had a choice of size goes on: the usual size is not told.
+        return f"{self.entry} {self.first}".replace(f", frame_px={FRAME_SIZE_PX})", ")")
 
 
 @register_source("tiny")
