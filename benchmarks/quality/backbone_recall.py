@@ -14,18 +14,18 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "recipes/livecc-tiny"))
 from backbone_stage import STAGES, VARIANTS, stage_data, use_variant
-from harness import ROOT, at_least, finish, keep, machine, parser
+from harness import ROOT, CannotMeasureError, Measured, Run, at_least, benchmark
 
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.evaluation.tiny.commentary import CLIP_S, evaluate
 
-N_CLIPS, FIRST_CLIP = 100, 10_000  # none that a model was chosen by
+FIRST_CLIP = 10_000  # none that a model was chosen by
 BASE, MOST_BELOW = "qwen2_vl", 0.05
 LEAST_BASE = 0.5  # models that have learned nothing are alike, which would prove nothing
 COUNTED = ("qwen2_5_vl", "qwen3_vl")
@@ -89,27 +89,25 @@ def training_of(run: Path) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Measure and write."""
-    made = parser(__doc__)
-    made.add_argument("--runs", type=Path, default=ROOT / "runs/livecc-tiny-backbones", help="what backbones.sh wrote")
-    made.add_argument("--clips", type=int, help=f"how many held-out clips; default: {N_CLIPS}")
-    arguments = made.parse_args()
-    n_clips = arguments.clips or (2 if arguments.small else N_CLIPS)
+@benchmark("backbones.json", "livecc-hf", "torch", "transformers", "trl", small={"clips": 2})
+def main(
+    run: Run,
+    runs: Annotated[Path, "what backbones.sh wrote"] = ROOT / "runs/livecc-tiny-backbones",
+    clips: Annotated[int, "how many held-out clips"] = 100,
+) -> Measured:
+    """Measure every finished variant."""
     models: dict[str, dict[str, Any]] = {}
-    found = {"clips": n_clips, "first_clip": FIRST_CLIP, "clip_s": CLIP_S, "dtype": "float32"}
-    found |= {"models": models, **machine("livecc-hf", "torch", "transformers", "trl")}
-    if arguments.small:
-        models[BASE] = measure(BASE, bundled_model_path(), n_clips)
+    found = {"clips": clips, "first_clip": FIRST_CLIP, "clip_s": CLIP_S, "dtype": "float32", "models": models}
+    if run.is_small:
+        models[BASE] = measure(BASE, bundled_model_path(), clips)
     else:
         for variant in VARIANTS:
-            run = arguments.runs / variant
-            if (run / STAGES[-1] / "processor_config.json").is_file():
-                models[variant] = recorded(variant, run, n_clips) | {"training": training_of(run)}
-                keep(arguments, found)
+            trained = runs / variant
+            if (trained / STAGES[-1] / "processor_config.json").is_file():
+                models[variant] = recorded(variant, trained, clips) | {"training": training_of(trained)}
+                run.keep(found)
     if BASE not in models:
-        print(f"{arguments.runs} holds no finished {BASE}: run recipes/livecc-tiny/backbones.sh", file=sys.stderr)
-        return 1
+        raise CannotMeasureError(f"{runs} holds no finished {BASE}: run recipes/livecc-tiny/backbones.sh")
     base = models[BASE]["by_clip"]
     for model in models.values():
         model["recall_difference"], model["recall_difference_se"] = difference(model["by_clip"], base)
@@ -121,7 +119,7 @@ def main() -> int:
         for name in COUNTED
         if name in models
     ]
-    return finish(arguments, found, targets, "backbones.json")
+    return found, targets
 
 
 if __name__ == "__main__":

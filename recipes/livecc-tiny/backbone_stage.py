@@ -20,7 +20,6 @@ import torch
 import yaml
 
 from livecc_hf.modeling import backbone_qwen3_vl
-from livecc_hf.modeling.backbone import VisionBlock
 from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 RECIPES = Path(__file__).parent
@@ -39,9 +38,9 @@ SAVE_STEPS = 100
 class UntimedQwen3VLBackbone(backbone_qwen3_vl.Qwen3VLBackbone):
     """Qwen3-VL with frame pairs in blocks of their own, but no text before them."""
 
-    def vision_blocks(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[VisionBlock]:
-        """Return one block for each frame pair, without a label."""
-        return [VisionBlock("", 1)] * n_patches
+    def vision_labels(self, n_patches: int, start_s: float = 0.0, patch_s: float = 1.0) -> list[str]:
+        """Return an empty text for each frame pair."""
+        return [""] * n_patches
 
 
 def use_variant(variant: str) -> str:

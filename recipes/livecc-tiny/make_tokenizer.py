@@ -83,7 +83,7 @@ def build(backbone: Backbone | None = None) -> PreTrainedTokenizerFast:
         backbone: whose chat opens as its models know it, and whose texts beside vision are single words; default:
             Qwen2-VL's.
     """
-    labels = [] if backbone is None else [block.label for block in backbone.vision_blocks(1)]
+    labels = [] if backbone is None else backbone.vision_labels(1)
     has_system = backbone is None or backbone.system_prompt is not None
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
