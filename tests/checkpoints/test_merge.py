@@ -204,7 +204,7 @@ def test_errors_are_one_line(adapter, base, tmp_path, capsys):
         assert error.count("\n") == 1
 
     out = tmp_path / "out"
-    fails("is no adapter but a whole model", base, out)
+    fails("is not an adapter but a whole model", base, out)
     fails("absent does not exist", tmp_path / "absent", out)
     fails("is the adapter itself", adapter, adapter)
     fails("exists and is not an empty folder", adapter, base)

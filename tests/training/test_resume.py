@@ -290,7 +290,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_no_checkpoint(recipe, tmp_path
     command = [sys.executable, "-c", LIMITED, str(limit), "--config", path, f"output_dir={out}", "--resume"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
-    told = rf"livecc: error: the disk of {out} is full \(.*\): checkpoint-2 is kept: free some space and go on with"
+    told = rf"livecc: error: the disk of {out} is full \(.*\): checkpoint-2 is kept: free some space and continue with"
     assert re.fullmatch(f"{told} --resume", run.stderr.splitlines()[-1])
     main(["--config", path, f"output_dir={out}", "--resume"])
     assert_same_run(whole, out)

@@ -49,7 +49,7 @@ def merge_adapter(
     source = checkpoint.source
     if checkpoint.adapter is None:
         raise ValueError(
-            f"{source} is no adapter but a whole model: expected a folder or Hub id with an adapter_config.json, as "
+            f"{source} is not an adapter but a whole model: expected a folder or Hub id with an adapter_config.json, as "
             "`livecc train` writes with use_peft=true"
         )
     _check_out(source, out)
