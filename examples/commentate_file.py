@@ -15,7 +15,7 @@ if len(sys.argv) not in (2, 3):
     raise SystemExit("usage: python examples/commentate_file.py VIDEO [MODEL]")
 video, name = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else bundled_model_path()
 try:
-    probe_video(video)  # or what is no video would be told after the model was loaded
+    probe_video(video)  # or what is not a video would be told after the model was loaded
     model, processor, info = load_model_and_processor(name)
     for note in info.notes:
         print(note)

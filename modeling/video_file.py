@@ -90,7 +90,7 @@ def choose_video(container: Any) -> Any | None:
     """Return the video stream of an open file that a player would choose: by default flag, then size and length.
 
     Returns:
-        `None` if there is none that can be decoded. Cover pictures and thumbnails are no video.
+        `None` if there is none that can be decoded. Cover pictures and thumbnails do not count.
     """
     streams = [stream for stream in container.streams.video if stream.codec_context and not _is_cover(stream)]
     if container.format.name == "hls":

@@ -115,7 +115,7 @@ def load_video(
     Raises:
         FileNotFoundError: no such file.
         OSError: it cannot be fetched.
-        VideoReadError: (a ValueError) it is no video, or nothing lies in that part of it.
+        VideoReadError: (a ValueError) it is not a video, or nothing lies in that part of it.
         ImportError: PyAV is not installed.
     """
     options = options or LoadOptions()
@@ -162,7 +162,7 @@ def read_picture(path: str | os.PathLike):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no picture, or damaged.
+        ValueError: it is not a picture, or damaged.
     """
     try:
         Image = importlib.import_module("PIL.Image")

@@ -204,7 +204,7 @@ def main(
 ) -> Measured:
     """Train what is not trained yet, and measure."""
     if not (start / "config.json").is_file():
-        raise CannotMeasureError(f"{start} is no model folder; recipes/livecc-tiny/train.sh makes it")
+        raise CannotMeasureError(f"{start} is not a model folder; recipes/livecc-tiny/train.sh makes it")
     folders = {name: runs / name for name in MODELS}
     report = {
         "samples": samples,

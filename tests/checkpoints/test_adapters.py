@@ -173,7 +173,7 @@ def test_an_adapter_of_the_hubs_cache(adapter, trained, base, tmp_path, monkeypa
 def test_no_adapter(base, tmp_path):
     for source in (base, tmp_path, tmp_path / "absent", "absent/"):
         assert read_adapter(source) is None
-    with pytest.raises(ModelLoadError, match="nobody/no-such-model is no local folder.*HF_HUB_OFFLINE"):
+    with pytest.raises(ModelLoadError, match="nobody/no-such-model is not a local folder.*HF_HUB_OFFLINE"):
         read_adapter("nobody/no-such-model")
 
 

@@ -366,5 +366,5 @@ def test_parse_time(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1:60", "1:2:3:4", "nan", "inf", "1:-5"])
 def test_parse_time_refuses(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no time"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a time"):
         parse_time(text)

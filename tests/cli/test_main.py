@@ -45,7 +45,7 @@ assert not heavy, heavy
         (["comment"], "livecc: error: argument COMMAND: invalid choice: 'comment'"),
         (["commentate"], "livecc commentate: error: the following arguments are required: VIDEO"),
         (["commentate", "x.mp4", "--format", "ass"], "argument --format: invalid choice: 'ass'"),
-        (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is no time: expected seconds or hh:mm:ss"),
+        (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is not a time: expected seconds or hh:mm:ss"),
         (["rtsp://me:secret@host/x"], "invalid choice: 'rtsp://***@host/x'"),
         (["commentate", "x.mp4", "--url=rtsp://me:secret@host"], "unrecognized arguments: --url=rtsp://***@host"),
         (["commentate", "x.mp4", "--query", "a\udcff"], r"argument --query: 'a\udcff' holds part of a character only"),

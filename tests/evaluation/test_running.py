@@ -193,7 +193,7 @@ def test_a_run_goes_on_with_the_commit_it_began_with(benchmark, published_checkp
         ("nothing", {}, ValueError, "there is no benchmark 'nothing'"),
         ("videomme,mvbench", {}, ValueError, "are about other videos"),
         ("videomme", {"protocol": "x"}, ValueError, "has no protocol 'x': expected livecc, official, livecc-fixed"),
-        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None are no folder"),
+        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None are not a folder"),
         ("videomme", {"annotations": "none.json"}, FileNotFoundError, "none.json do not exist"),
         ("livesports3k-cc", {}, ValueError, "row 0 of the annotations has no column event_id"),
         ("ovobench", {}, ValueError, "has no column task"),

@@ -353,7 +353,7 @@ def test_videos_are_found_however_they_were_unpacked(tmp_path):
     assert folder.find(["none.mp4", "a.mp4"]) == tmp_path / "videos/a.mp4"
     assert folder.find(["none.mp4"]) is None
     assert folder.find(["show_2"]) is None
-    with pytest.raises(FileNotFoundError, match="is no folder: expected one with the benchmark's videos"):
+    with pytest.raises(FileNotFoundError, match="is not a folder: expected one with the benchmark's videos"):
         VideoFolder(tmp_path / "none")
 
 

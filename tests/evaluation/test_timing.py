@@ -153,7 +153,7 @@ class TestLiveStar:
     def test_means_and_times(self):
         assert mean_timing([livestar_timing([5], [5]), livestar_timing([5, 9], [])]).tim_cover == 0.5
         assert [parse_time_s(text) for text in ("7", "1:05", "1:00:01")] == [7, 65, 3601]
-        with pytest.raises(ValueError, match=r"'1\.5' is no time"):
+        with pytest.raises(ValueError, match=r"'1\.5' is not a time"):
             parse_time_s("1.5")
         with pytest.raises(ValueError, match="no captions"):
             livestar_timing([], [1])

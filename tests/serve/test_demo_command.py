@@ -92,7 +92,7 @@ def test_a_model_that_cannot_be_loaded_is_told():
 def test_demo_with_what_is_no_file_is_one_line(capsys):
     assert main(["demo", "no-such.mp4"]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "no-such.mp4 is no file" in said[0]
+    assert len(said) == 1 and "no-such.mp4 is not a file" in said[0]
 
 
 def test_demo_with_what_is_no_model_is_one_line(capsys):

@@ -61,7 +61,7 @@ def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
 
 
 def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
-    """Neither by queries, nor by pings, nor by the same frame again, nor by what is no image."""
+    """Neither by queries, nor by pings, nor by the same frame again, nor by what is not an image."""
     limits = {"max_sessions": 1, "idle_timeout_s": 1.0, "max_errors": 10**6}
     with serving(model, processor, **limits) as server, server.client() as client:
         client.show_a_first(frames[0], server)

@@ -1,4 +1,4 @@
-"""Files that are no video, or only part of one: one clear error, or what is there with a warning."""
+"""Files that are not videos, or only part of one: one clear error, or what is there with a warning."""
 
 import functools
 import sys

@@ -82,13 +82,13 @@ def _arrow_of(kind: str) -> re.Pattern:
 
 
 def _no_times(line: str) -> str:
-    return f"{line.strip()[-60:]!r} is no line of times, such as 00:00:01.000 --> 00:00:02.500"
+    return f"{line.strip()[-60:]!r} is not a line of times, such as 00:00:01.000 --> 00:00:02.500"
 
 
 def _wrong_times(cue: int, start: str, end: str) -> str:
     for clock in (start, end):
         if _CLOCK.fullmatch(clock) is None:
-            return f"{clock!r} is no time: expected one such as 00:00:01.000"
+            return f"{clock!r} is not a time: expected one such as 00:00:01.000"
     return f"caption {cue} runs from {start} to {end}: expected an end after its start"
 
 

@@ -84,7 +84,7 @@ def _json(text: str, path: Path, max_word_s: float) -> TimedText:
     except (json.JSONDecodeError, RecursionError) as error:
         raise CaptionError("corrupt_captions", f"{path} is not JSON: {error}") from error
     if isinstance(value, dict) and "events" in value:
-        detail = f"{path} is no json3 of YouTube's: its events are not as expected: {text[:60]!r}"
+        detail = f"{path} is not a json3 of YouTube's: its events are not as expected: {text[:60]!r}"
         raise CaptionError("corrupt_captions", detail)
     try:
         found, is_word = recognised_items(value, str(path), max_word_s)

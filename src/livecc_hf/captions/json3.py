@@ -22,7 +22,7 @@ _JSON3 = pa.schema([("events", pa.list_(_EVENT))])
 
 
 def read_json3(text: str, path: Path, max_word_s: float) -> TimedText | None:
-    """Return words where captions are automatic, else lines; `None` if the text is no json3.
+    """Return words where captions are automatic, else lines; `None` if the text is not a json3.
 
     Args:
         text: of the file.
@@ -99,7 +99,7 @@ def _timed_text(events: pa.StructArray, n_wrong: int, wrong: str, path: Path, ma
         at = int(np.flatnonzero(~is_usable)[0])
         faults.append(f"event {at} runs from {begin_s[at]} to {end_s[at]} s: an event has no start, or ends before it")
     if faults and not is_usable.any():
-        raise CaptionError("corrupt_captions", f"{path} is no json3 of YouTube's: {faults[0]}")
+        raise CaptionError("corrupt_captions", f"{path} is not a json3 of YouTube's: {faults[0]}")
     lost = Lost(n_bad + n_wrong, len(events) + n_wrong, f"{path}: {faults[0]}") if faults else None
     events, begin_s, end_s = events.filter(pa.array(is_usable)), begin_s[is_usable], end_s[is_usable]
     if pc.all(pc.equal(pc.utf8_trim_whitespace(_texts(events)), "")).as_py() is not False:

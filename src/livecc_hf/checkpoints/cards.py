@@ -116,7 +116,7 @@ def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_h
     try:
         card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8"))
         if not isinstance(card.data.to_dict(), dict):
-            raise ValueError("its head is no mapping")
+            raise ValueError("its head is not a mapping")
     except UnicodeDecodeError as failure:
         raise error(
             f"{path} is no UTF-8 text ({failure.reason} at byte {failure.start}): save it as UTF-8"

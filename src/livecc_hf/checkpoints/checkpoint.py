@@ -119,7 +119,7 @@ class Checkpoint:
         """Refuse to merge what cannot be merged.
 
         Raises:
-            ModelLoadError: if it is no adapter, or its base is, or will be, quantised.
+            ModelLoadError: if it is not an adapter, or its base is, or will be, quantised.
         """
         if not merge:
             return

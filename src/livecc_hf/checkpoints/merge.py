@@ -49,8 +49,8 @@ def merge_adapter(
     source = checkpoint.source
     if checkpoint.adapter is None:
         raise ValueError(
-            f"{source} is not an adapter but a whole model: expected a folder or Hub id with an adapter_config.json, as "
-            "`livecc train` writes with use_peft=true"
+            f"{source} is not an adapter but a whole model: expected a folder or Hub id with an adapter_config.json, "
+            "as `livecc train` writes with use_peft=true"
         )
     _check_out(source, out)
     if dtype is not None and str(dtype).removeprefix("torch.") not in _DTYPES:

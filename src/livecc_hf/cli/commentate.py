@@ -265,7 +265,7 @@ def parse_time(text: str) -> float:
     """Seconds from `90`, `1:30`, `0:01:30.5`.
 
     Raises:
-        argparse.ArgumentTypeError: if it is no time.
+        argparse.ArgumentTypeError: if it is not a time.
     """
     parts = text.split(":")
     try:
@@ -274,5 +274,5 @@ def parse_time(text: str) -> float:
         values = []
     is_time = 1 <= len(values) <= 3 and all(0 <= v < 60 for v in values[1:]) and all(v >= 0 for v in values)
     if not is_time or values[0] == float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: expected seconds or hh:mm:ss, such as 90 or 1:30.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: expected seconds or hh:mm:ss, such as 90 or 1:30.5")
     return sum(value * 60**power for power, value in enumerate(reversed(values)))

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     check_window_options(args)
     check_stream_options(args)
     if args.video is not None and not args.video.is_file():
-        raise ValueError(f"{args.video} is no file: give a video that browsers play, such as an MP4, or none")
+        raise ValueError(f"{args.video} is not a file: give a video that browsers play, such as an MP4, or none")
     from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 

@@ -145,7 +145,7 @@ class ChatEndpoint:
                 f"{self.url} did not answer within {self.limits.timeout_s:g} s", is_down=True
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise EndpointError(f"{self.url} is no address: {error}", is_fatal=True) from error
+            raise EndpointError(f"{self.url} is not an address: {error}", is_fatal=True) from error
         except httpx2.HTTPError as error:
             raise EndpointError(
                 f"{self.url} cannot be reached: {error or type(error).__name__}", is_down=True

@@ -29,7 +29,7 @@ _STORE = 80 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    """Videos with words, and with speech alone; one of another category, one that is no video."""
+    """Videos with words, and with speech alone; one of another category, one that is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     scene = simulate(6, LENGTH_S, MOODS["busy"])
     words = narrate(scene.events, LENGTH_S)

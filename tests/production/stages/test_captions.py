@@ -196,7 +196,7 @@ def test_inline_lines_of_many_videos_at_once():
         ("a.srt", b"1\n00:00:01,000 -> 00:00:02,000\nhi\n", "corrupt_captions", "is not a valid SRT file"),
         ("a.srt", b"1\n00:00:01,000 --> soon\nhi\n", "corrupt_captions", "--> soon"),
         ("a.srt", b"1\n00:00:03,000 --> 00:00:02,000\nhi\n", "corrupt_captions", "expected an end after its start"),
-        ("a.srt", b"1\n0:0:0:1,0 --> 0:0:0:2,0\nhi\n", "corrupt_captions", "is no time"),
+        ("a.srt", b"1\n0:0:0:1,0 --> 0:0:0:2,0\nhi\n", "corrupt_captions", "is not a time"),
         ("a.json", b'[[1, 2, "\\ud800"]]', "corrupt_captions", "half of a character"),
         ("a.json3", b'{"events": [', "corrupt_captions", "is not JSON"),
         ("a.json3", b'{"events": [{"tStartMs": "x", "segs": [{"utf8": "a"}]}]}', "corrupt_captions", "json3"),

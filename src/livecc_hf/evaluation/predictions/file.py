@@ -179,7 +179,7 @@ class RowFile:
     def _check_ours(self, torn: bytes) -> None:
         ours = json.dumps(self.header.to_json())[:12].encode()
         if torn.strip(b"\0") and not torn.startswith(ours[: len(torn)]):
-            raise ValueError(f"{self.path} is no file of predictions: choose another place for the new ones")
+            raise ValueError(f"{self.path} is not a file of predictions: choose another place for the new ones")
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._keys

@@ -125,7 +125,7 @@ def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fractio
                 times.append(packet.pts * stream.time_base - origin)
                 length = (packet.duration or 0) * stream.time_base or length
     if not times:
-        raise VideoReadError(f"{path} has no frames: it is no video, or damaged")
+        raise VideoReadError(f"{path} has no frames: it is not a video, or damaged")
     times = sorted(set(times))
     length = length or (1 / Fraction(rate) if rate else Fraction(1, 25))
     fps = float(rate) if rate else len(times) / float(times[-1] + length - times[0])

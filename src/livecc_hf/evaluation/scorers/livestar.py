@@ -82,5 +82,5 @@ def parse_time_s(text: str) -> int:
     """
     parts = text.strip().split(":")
     if not 1 <= len(parts) <= 3 or not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"{text!r} is no time: expected HH:MM:SS, MM:SS or SS")
+        raise ValueError(f"{text!r} is not a time: expected HH:MM:SS, MM:SS or SS")
     return sum(int(part) * 60**power for power, part in enumerate(reversed(parts)))

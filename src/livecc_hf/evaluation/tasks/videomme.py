@@ -42,7 +42,7 @@ def read_questions(
         folder = Path(subtitles).expanduser() if subtitles is not None else None
         if folder is None or not folder.is_dir():
             raise FileNotFoundError(
-                f"subtitles {subtitles} are no folder: expected one with VIDEO.srt files (--subtitles)"
+                f"subtitles {subtitles} are not a folder: expected one with VIDEO.srt files (--subtitles)"
             )
     lines: dict[str, tuple[SpokenSpan, ...]] = {}
     return [_question(row, number, protocol, folder, lines) for number, row in enumerate(annotations.rows)]
