@@ -15,8 +15,8 @@ def hub_message(source: str, error: Exception) -> str:
     """Return what is said where a model is neither here nor to be had from the Hub."""
     if constants.HF_HUB_OFFLINE:
         return (
-            f"{source} is not a local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to download "
-            "the model, or give a folder"
+            f"{source} is not a local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to "
+            "download the model, or give a folder"
         )
     return f"{source} cannot be fetched from the Hub: {one_line(error)}"
 
