@@ -31,6 +31,7 @@ SCRIPTS = {
     for path in BENCHMARKS.glob("*/*.py")
     for name in re.findall(r'^@benchmark\(\s*"(\w+)\.json"', path.read_text(encoding="utf-8"), re.MULTILINE)
 }
+SCRIPTS["streaming-backbones"] = "streaming/streaming.py"  # with --backbones
 
 
 def line_of(what: str, name: str, figure: str, of: str, results: Path = RESULTS) -> str:
