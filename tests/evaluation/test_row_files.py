@@ -93,7 +93,7 @@ def test_a_header_that_was_cut_off_is_written_anew(tmp_path):
 def test_another_file_is_not_overwritten(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("remember")
-    with pytest.raises(ValueError, match=r"no file of predictions"):
+    with pytest.raises(ValueError, match=r"is not a file of predictions"):
         RowFile(path, HEADER)
     assert path.read_text() == "remember"
 
