@@ -64,8 +64,8 @@ def test_no_placeholder_is_left():
 def test_the_numbers_of_livecc_tiny_are_those_measured():
     measured = json.loads((ROOT / "benchmarks/results/tiny_commentary.json").read_text())
     text = " ".join(README.split())
-    assert f"on {measured['clips']} clips that it had never seen it told {measured['recall']:.2f} of the events" in text
-    assert f"and {measured['precision']:.2f} of its phrases were right" in text
+    assert f"on {measured['clips']} unseen clips it reported {measured['recall']:.2f} of the events within 3 s" in text
+    assert f"and {measured['precision']:.2f} of its phrases were correct" in text
     assert measured["targets_met"]
 
 
