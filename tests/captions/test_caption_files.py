@@ -1,4 +1,4 @@
-"""Caption files as people have them: each format by its own rules, and one bad item costs one item."""
+"""Caption files as found in practice: each format has its own rules, and an invalid item is skipped alone."""
 
 import json
 
@@ -36,12 +36,12 @@ def vtt(*blocks):
 
 
 class TestSubRip:
-    def test_text_goes_on_up_to_the_next_line_of_times(self, tmp_path):
+    def test_text_extends_to_the_next_timing_line(self, tmp_path):
         words = file_words(read_captions(write(tmp_path, "a.srt", srt("Hello big\n\nworld of sport", "Bye now"))))
         assert " ".join(word for *_, word in words) == "Hello big world of sport Bye now"
         assert words[4][:2] == pytest.approx((1.8, 2.0))
 
-    def test_numbers_are_said_where_they_are_text(self, tmp_path):
+    def test_numbers_in_the_text_are_words(self, tmp_path):
         assert said(write(tmp_path, "a.srt", srt("12", "3\n4"))) == ["12", "3", "4"]
 
     def test_an_arrow_in_the_text_is_text(self, tmp_path):
@@ -51,7 +51,7 @@ class TestSubRip:
         text = "00:00:01 --> 00:00:02\none\n00:00:02,5 --> 00:00:03\ntwo\n"
         assert file_words(read_captions(write(tmp_path, "a.srt", text))) == [(1.0, 2.0, "one"), (2.5, 3.0, "two")]
 
-    def test_line_ends_written_over_line_ends(self, tmp_path):
+    def test_line_ends_that_were_converted_twice(self, tmp_path):
         path = tmp_path / "a.srt"
         path.write_bytes(srt("one", "two").replace("\n", "\r\r\n").encode())
         assert said(path) == ["one", "two"]
@@ -59,7 +59,7 @@ class TestSubRip:
     @pytest.mark.parametrize(
         "wrong", ["00:00:02,000 --> soon", "00:00:09,000 --> 00:00:02,000", "0:0:0:2,0 --> 0:0:0:3,0"]
     )
-    def test_a_cue_with_wrong_times_is_lost_alone_and_said(self, tmp_path, wrong):
+    def test_a_cue_with_invalid_times_is_skipped_and_reported(self, tmp_path, wrong):
         text = srt("one", "two", "three").replace("00:00:02,000 --> 00:00:03,000", wrong)
         captions = read_captions(write(tmp_path, "a.srt", text))
         assert [word for *_, word in file_words(captions)] == ["one", "three"]
@@ -80,11 +80,11 @@ class TestWebVtt:
         assert said(path) == ["one", "two"]
         assert [cue.text for cue in webvtt.read(path)] == ["one", "two"]
 
-    def test_the_name_of_the_next_cue_is_no_text_of_an_empty_one(self, tmp_path):
+    def test_the_identifier_of_the_next_cue_is_not_the_text_of_an_empty_one(self, tmp_path):
         empty = vtt("first\n00:01.000 --> 00:02.000\n", "second\n00:02.000 --> 00:03.000\ntwo")
         assert said(write(tmp_path, "a.vtt", empty)) == ["two"]
 
-    def test_exact_repeats_are_said_once(self, tmp_path):
+    def test_exact_repeats_count_once(self, tmp_path):
         cue = "00:04.000 --> 00:06.000\nthe ball is in"
         others = [f"00:{i:02}.000 --> 00:{i + 1:02}.000\nso{i}" for i in range(10, 20)]
         text = vtt("00:01.000 --> 00:03.000\nHello", cue, cue, "00:07.000 --> 00:08.000\nthe ball is in", cue, *others)
@@ -94,7 +94,7 @@ class TestWebVtt:
 
     @pytest.mark.parametrize(("second", "start_s"), [(900_000, 1.0), (1_800_000, 11.0)])
     def test_joined_segments_keep_their_clocks(self, tmp_path, second, start_s):
-        """Without an empty line between them; what each is late by is the difference to the first one."""
+        """Segments need no blank line between them, and their offsets are relative to the first one."""
         head = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n00:00.000 --> 00:01.000\none\n"
         more = f"\ufeffWEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:{second}\n\n00:01.000 --> 00:02.000\ntwo\n"
         words = file_words(read_captions(write(tmp_path, "a.vtt", head + more)))
@@ -107,7 +107,7 @@ class TestWebVtt:
         )
         assert file_words(read_captions(write(tmp_path, "a.vtt", text))) == [(0.0, 1.0, "one"), (2.0, 3.0, "two")]
 
-    def test_a_wrong_time_within_a_cue_is_no_time(self, tmp_path):
+    def test_an_invalid_time_tag_is_ignored(self, tmp_path):
         text = vtt("00:01.000 --> 00:02.000\nhi<1:2:3:4.5> you<00:01.500> there")
         assert file_words(read_captions(write(tmp_path, "a.vtt", text))) == [
             (1.0, 1.25, "hi"), (1.25, 1.5, "you"), (1.5, 2.0, "there")
@@ -118,7 +118,7 @@ class TestWebVtt:
         other = "00:05.000 --> 00:06.000\nso<00:05.500> far"
         assert said(write(tmp_path, "a.vtt", vtt(cue, other, cue, other))) == ["hi", "there", "so", "far"]
 
-    def test_a_cue_with_wrong_times_is_lost_alone_and_said(self, tmp_path):
+    def test_a_cue_with_invalid_times_is_skipped_and_reported(self, tmp_path):
         text = vtt("00:01.000 --> 00:02.000\none", "00:02.000 --> never\ntwo", "00:03.000 --> 00:04.000\nthree")
         captions = read_captions(write(tmp_path, "a.vtt", text))
         assert [word for *_, word in file_words(captions)] == ["one", "three"]
@@ -134,13 +134,13 @@ class TestJson3:
         "wrong",
         [7, {"tStartMs": "x", "segs": [{"utf8": "a"}]}, {"segs": [{"utf8": "a"}]}, {"tStartMs": 1, "segs": [5]}],
     )
-    def test_one_bad_event_costs_one_event(self, tmp_path, wrong):
+    def test_an_invalid_event_is_skipped_alone(self, tmp_path, wrong):
         events = [self.event(0, "hello", " you"), wrong, self.event(2000, "bye")]
         captions = read_captions(write(tmp_path, "a.json3", json.dumps({"events": events})))
         assert [word for *_, word in file_words(captions)] == ["hello", "you", "bye"]
         assert captions.lost[:2] == (1, 3)
 
-    def test_equal_events_are_one(self, tmp_path):
+    def test_repeated_events_count_once(self, tmp_path):
         events = [self.event(0, "hello", " you"), self.event(0, "hello", " you"), self.event(1000, "hello", " you")]
         words = file_words(read_captions(write(tmp_path, "a.json3", json.dumps({"events": events}))))
         assert [(start_s, word) for start_s, _, word in words] == [
@@ -180,12 +180,12 @@ class TestRecognisers:
             (0.0, 0.5, "red"), (0.5, 1.0, "ball"), (1.0, 2.0, "stops")
         ]  # fmt: skip
 
-    def test_words_as_given_stay_as_given(self, tmp_path):
+    def test_given_words_are_not_changed(self, tmp_path):
         """Overlaps, repeats, times to the millisecond and hyphens."""
         words = [[0.123, 1.5, "-10"], [1.0, 1.2, "-ish"], [1.2, 1.2, "no"], [1.2, 1.2, "no"], [1.3, 4.0, "(ha"]]
         assert sorted(self.words(tmp_path, {"words": words})) == sorted(map(tuple, words))
 
-    def test_one_bad_item_costs_one_item(self, tmp_path):
+    def test_an_invalid_item_is_skipped_alone(self, tmp_path):
         words = [
             [0, 1, "one"],
             7,
@@ -198,17 +198,17 @@ class TestRecognisers:
         assert captions.text.to_pylist() == ["one", "two"]
         assert captions.lost[:2] == (4, 6) and "word 1 is 7: expected [start, end, word]" in captions.lost.example
 
-    def test_nothing_to_place_words_by_is_an_error(self, tmp_path):
+    def test_words_without_any_time_are_an_error(self, tmp_path):
         with pytest.raises(CaptionError, match="word 0 "):
             read_captions(write(tmp_path, "a.json", json.dumps({"words": [{"word": "one"}, {"word": "two"}]})))
 
 
-def test_times_are_filled_from_what_is_known():
+def test_unknown_times_are_filled_in():
     nan = np.nan
     start_s, end_s = np.array([nan, nan, 4.0, nan, 9.0]), np.array([nan, 3.0, nan, 6.0, nan])
     starts, ends = filled_times(start_s, end_s, np.full((5, 2), nan))
     assert list(zip(starts, ends)) == [(1.0, 2.0), (2.0, 3.0), (4.0, 5.0), (5.0, 6.0), (9.0, 10.0)]
-    assert np.isnan(start_s).sum() == 3  # what is given stays
+    assert np.isnan(start_s).sum() == 3  # the arguments are not changed in place
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_times_are_filled_from_what_is_known():
         ("a\u200bb\u200e \ufeffc\u2066d\u2069", "ab cd"),
     ],
 )
-def test_what_is_spoken(text, spoken):
+def test_spoken_text(text, spoken):
     [cleaned] = clean_text(pa.array([text])).to_pylist()
     assert " ".join(cleaned.split()) == spoken
 
@@ -252,13 +252,13 @@ class TestScriptsWithoutSpaces:
             ("well-known中文OK了", ["well-known", "中文", "OK", "了"]),
         ],
     )
-    def test_a_line_is_cut_into_words(self, tmp_path, text, words):
+    def test_a_line_is_segmented_into_words(self, tmp_path, text, words):
         found = file_words(read_captions(write(tmp_path, "a.srt", srt(text))))
         spoken = [word for *_, word in found]
         assert "".join(spoken) == text and spoken[: len(words)] == words
         assert found[0][:2] == pytest.approx((1.0, 1.0 + 1 / len(found)))
 
-    def test_words_as_given_are_not_cut(self, tmp_path):
+    def test_given_words_are_not_segmented(self, tmp_path):
         words = [[0, 1, "今天的"], [1, 2, "比赛"]]
         assert said(write(tmp_path, "a.json", json.dumps(words))) == ["今天的", "比赛"]
         lines = [[0, 1, "今天的比赛非常精彩主队进球了"], [1, 2, "好"]]
@@ -274,11 +274,11 @@ class TestScriptsWithoutSpaces:
         names = write(tmp_path, "b.srt", srt("the player 王 scores", "and again"))
         assert [word.text for word in read_words(names)] == ["the", "player", "王", "scores", "and", "again"]
 
-    def test_different_words_are_counted(self):
+    def test_distinct_words_are_counted(self):
         assert count_distinct(words_array([[(0, 1, "精彩。"), (1, 2, "精彩"), (2, 3, "。")]])).tolist() == [1]
 
-    def test_what_is_joined_has_no_needless_spaces(self):
-        """In Arrow as in the grammar of turns."""
+    def test_joined_text_has_no_spaces_in_unspaced_scripts(self):
+        """Arrow columns and the streaming grammar join words alike."""
         texts = ["今 天 的 比赛 精彩。 主队 好", "the ball 王 scores", "การ แข่งขัน ดี", "우리 팀이 이겼다", "a b", ""]
         joined = segmentation.without_needless_spaces(pa.array(texts)).to_pylist()
         assert joined == [join_words(text.split(" ")) for text in texts]

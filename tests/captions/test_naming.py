@@ -1,4 +1,4 @@
-"""Which captions belong to which video, and which of several are taken: the same for building and for training."""
+"""Captions are matched to videos, and chosen among several, by the same rules for building data and for training."""
 
 import pytest
 
@@ -16,14 +16,14 @@ def built(folder, language):
 def trained(folder, language):
     try:
         found, bare = find_captioned_videos(folder, language)
-    except ValueError:  # none has captions
+    except ValueError:  # no video has captions
         return None
     return {str(item.video): str(item.captions) for item in found} | {str(video): None for video in bare}
 
 
 CHOICES = [
-    # files, language, what is taken
-    ("m.mp4 m.en-de.json3 m.en.json3", "en", "m.en.json3"),  # a machine's translation from German
+    # files, requested language, chosen captions
+    ("m.mp4 m.en-de.json3 m.en.json3", "en", "m.en.json3"),  # translated by machine from German
     ("m.mp4 m.en-de.json3 m.en.srt", "en", "m.en.srt"),
     ("m.mp4 m.en-zh-Hans.json3 m.en-US.srt", "en", "m.en-US.srt"),
     ("m.mp4 m.en-de.json3 m.de.srt", "en", "m.en-de.json3"),
@@ -48,7 +48,7 @@ CHOICES = [
     ("m.mp4 m.fr.srt", "en", "m.fr.srt"),
     ("m.mp4 m.fr.srt m.de.vtt", None, "m.de.vtt"),
     ("m.mp4 m.part2.srt m.en.srt", "en", "m.en.srt"),
-    ("m.mp4 m.part.two.srt", "en", None),  # of another video, it seems
+    ("m.mp4 m.part.two.srt", "en", None),  # unknown tag of two parts: probably another video's
     ("a.MTS a.en.srt", "en", "a.en.srt"),
     ("b.m2ts b.vtt", "en", "b.vtt"),
     ("c.3gp c.srt", "en", "c.srt"),
@@ -66,7 +66,7 @@ def test_building_and_training_take_the_same_captions(tmp_path, files, language,
     assert trained(tmp_path, language) == (taken and {video: taken})
 
 
-def test_captions_belong_to_the_longest_name(tmp_path):
+def test_captions_belong_to_the_video_with_the_longest_name(tmp_path):
     for name in ("a.mp4", "a.b.mp4", "a.b.en.vtt", "a.en.sdh.srt", "a.b.c.srt", "sub/a.mp4", ".hidden/a.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -74,7 +74,7 @@ def test_captions_belong_to_the_longest_name(tmp_path):
     assert built(tmp_path, "en") == trained(tmp_path, "en") == expected
 
 
-def test_what_is_left_out_is_counted(tmp_path):
+def test_skipped_files_are_counted(tmp_path):
     for name in ("a.mp4", "a.en.forced.srt", "b.en.vtt", "a.one.two.srt", "a.f137.mp4", "._a.mp4", "b.json"):
         (tmp_path / name).touch()
     left_out = LeftOut()
@@ -82,6 +82,15 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert left_out.counts == {
         "captions of foreign lines only": 1, "captions without a video": 2, "parts of downloads": 1, "hidden videos": 1
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["english", "qq", ""])
+def test_an_unknown_language_is_refused(tmp_path, language):
+    (tmp_path / "m.mp4").touch()
+    (tmp_path / "m.srt").touch()
+    for find in (find_captioned_videos, built):
+        with pytest.raises(ValueError, match=f"language is {language!r}: expected a language code such as en or pt-BR"):
+            find(tmp_path, language)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Caption files become timed words."""
+"""Caption files are read as timed words."""
 
 import json
 
@@ -53,7 +53,7 @@ def test_words_are_put_in_the_order_spoken():
     [
         ("a.json", "{", "is not JSON"),
         ("a.json", '{"x": 1}', "without 'words' or 'segments'"),
-        ("a.json", "3", "holds int"),
+        ("a.json", "3", "contains a JSON int"),
         ("a.json", '[[1, "x"]]', r"word 0 is \[1, 'x'\]: expected \[start, end, word\]"),
         ("a.json", '[[2, 1, "x"]]', "word 0 runs from 2.0 to 1.0 s"),
         ("a.vtt", "no header", "is not a valid VTT file"),

@@ -1,4 +1,4 @@
-"""Caption files, read back with parsers that are not ours."""
+"""Written caption files, read back with other libraries' parsers."""
 
 import html
 import io

@@ -1,1 +1,1 @@
-"""Captions: found beside videos, read, cleaned into timed words, and written."""
+"""Caption files: matched to videos, read, cleaned into timed words, and written."""

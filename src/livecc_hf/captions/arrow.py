@@ -1,4 +1,4 @@
-"""Timed words and lines as Arrow columns: a list of structs of start, end and text a row."""
+"""Timed words and lines as Arrow columns: each row is a list of structs with start, end and text."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LINES = pa.list_(LINE)
 
 @dataclass(frozen=True)
 class FlatTimes:
-    """The timed words, or lines, of all rows of a column one after the other.
+    """The timed words (or lines) of all rows of a column, concatenated.
 
     Attributes:
-        row_of: int64 (words,), the row of each; not decreasing.
-        start_s, end_s: float64 (words,), seconds; NaN for null.
-        text: (words,).
-        faults: for each row with one that has no text, no finite times, or an end before its start: the index of the
-            first such.
-        is_sound: bool (words,): the others.
+        row_of: int64 (words,), the row of each word; not decreasing.
+        start_s, end_s: float64 (words,), in seconds; NaN for null.
+        text: string array (words,).
+        faults: maps each row with an invalid word to the index of its first one. A word is invalid if a time is not
+            finite or it ends before it starts; with `needs_text` also if its text is null.
+        is_sound: bool (words,), whether each word is valid.
     """
 
     row_of: np.ndarray
@@ -37,11 +37,11 @@ class FlatTimes:
     is_sound: np.ndarray
 
     def without(self, rows: Collection[int]) -> FlatTimes:
-        """Return the words of the other rows."""
+        """Return the words that are not in `rows`."""
         return self.only(~np.isin(self.row_of, list(rows))) if rows else self
 
     def only(self, mask: np.ndarray) -> FlatTimes:
-        """Return which words are marked; bool, shape (words,)."""
+        """Return the words selected by `mask`, bool (words,)."""
         if mask.all():
             return self
         row_of, start_s, end_s = (values[mask] for values in (self.row_of, self.start_s, self.end_s))
@@ -49,11 +49,11 @@ class FlatTimes:
 
 
 def flat_times(column: pa.Array | pa.ChunkedArray, needs_text: bool = False) -> FlatTimes:
-    """Return the words or lines of a column of lists of structs of start, end and text.
+    """Flatten a column of timed words or lines, and find its invalid entries.
 
     Args:
-        column: of type `WORDS` or `LINES`, whatever their fields are called.
-        needs_text: a null text is a fault.
+        column: of type `WORDS` or `LINES`; field names may differ.
+        needs_text: treat a null text as invalid.
     """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -64,14 +64,19 @@ def flat_times(column: pa.Array | pa.ChunkedArray, needs_text: bool = False) -> 
     if needs_text and text.null_count:
         is_sound &= text.is_valid().to_numpy(zero_copy_only=False)
     wrong = np.flatnonzero(~is_sound)
-    faults = {int(row_of[at]): int(at) for at in wrong[::-1]}  # the first one stays
+    faults = {int(row_of[at]): int(at) for at in wrong[::-1]}  # reversed, so that the first fault of a row wins
     return FlatTimes(row_of, start_s, end_s, text.cast(pa.string()), faults, is_sound)
 
 
 def timed_array(
     rows: Sequence[tuple[np.ndarray, np.ndarray, Sequence[str]] | None], kind: pa.StructType
 ) -> pa.ListArray:
-    """Return starts, ends and texts of each row as a column of lists of `WORD` or `LINE`; null for `None`."""
+    """Return a column of lists of timed words or lines.
+
+    Args:
+        rows: starts in seconds, ends in seconds, and texts of each row; `None` for a null row.
+        kind: `WORD` or `LINE`.
+    """
     filled = [row for row in rows if row is not None]
     counts = np.array([0 if row is None else len(row[2]) for row in rows], np.int64)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))

@@ -1,8 +1,8 @@
-"""Caption lines become clean timed words: whole columns at once, for the lines of many videos.
+"""Turns caption lines into clean timed words, for whole columns of videos at once.
 
-Line by line this is what the LiveCC reference does with captions (lines with brackets are skipped, a word equal to the
-one before it in its line is dropped, the line's time is spread evenly over its words and rounded to 0.1 s). On top come
-markup, speaker marks and music notes, and the lines that rolling captions repeat.
+Each line is treated as in the LiveCC reference: lines with square brackets are skipped, a word equal to the one before
+it in its line is dropped, and the line's duration is split evenly over its words, rounded to 0.1 s. In addition,
+markup, speaker marks and music notes are removed, as are the lines that rolling captions repeat.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from .segmentation import is_unspaced, rows_without_spaces, with_spaces
 from .spoken import clean_text
 from .words import Lost
 
-ROUND_S = 0.1  # evenly spread times are no more exact than that; the reference's
+ROUND_S = 0.1  # as in the reference: interpolated word times are not more precise than this
 
 _EDGE_MARKS = ".,;:!?\u2026\"'()\u201c\u201d\u2018\u2019-\u2013\u2014。、！？，；：「」『』（）"
 
 
 @dataclass(frozen=True)
 class CaptionLines:
-    """The caption lines of many videos, or their words where these have times.
+    """The caption lines of many videos; an entry is a single word if the file has word times.
 
     Attributes:
-        row_of: int64, shape (lines,): number of the video; not decreasing.
-        start_s, end_s: float64, shape (lines,), in seconds from what a player shows as 0:00.
-        text: string array of (lines,), with markup and line breaks as written.
-        has_word_times: bool, shape (lines,): timed on their own, so no line is a repeat of the one before.
+        row_of: int64 (lines,), the video of each line; not decreasing.
+        start_s, end_s: float64 (lines,), in seconds from what a player shows as 0:00.
+        text: string array (lines,), with markup and line breaks as in the file.
+        has_word_times: bool (lines,), whether an entry is a word with its own times; such entries are never treated as
+            repeats.
         n_rows: number of videos.
     """
 
@@ -44,14 +45,14 @@ class CaptionLines:
     n_rows: int
 
     def only(self, at: np.ndarray) -> CaptionLines:
-        """Return the lines that are marked, bool of (lines,), or numbered."""
+        """Return the lines at these indices, or selected by a bool mask (lines,)."""
         at = np.flatnonzero(at) if at.dtype == bool else at
         row_of, start_s, end_s = (values[at] for values in (self.row_of, self.start_s, self.end_s))
         return CaptionLines(row_of, start_s, end_s, self.text.take(pa.array(at)), self.has_word_times[at], self.n_rows)
 
 
 def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, Lost]]:
-    """Return the lines of a column of type `LINES`, and for rows with lines that cannot be used how many these are."""
+    """Return the usable lines of a column of type `LINES`, and what each row lost if some lines are invalid."""
     lines = flat_times(subtitles)
     n_lines = np.bincount(lines.row_of, minlength=len(subtitles))
     n_bad = np.bincount(lines.row_of[~lines.is_sound], minlength=len(subtitles))
@@ -70,18 +71,18 @@ def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dic
 
 
 def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
-    """Return the words of captions: cleaned, each said once, a line's time spread evenly over its words.
+    """Return the timed words of caption lines: cleaned, without repeats, each line's duration split over its words.
 
-    A line ends at the latest where the next one starts; lines that start together share their time. In a line, a word
-    equal to the one before it is dropped, as in the reference. Lines with the same times and text are one, as where
-    captions were joined from a stream's segments. Words with times of their own stay as they are.
+    A line ends at the latest where the next one starts; lines with the same start share one time span. A word equal to
+    the one before it in its line is dropped, as in the reference. Lines with equal times and text, which occur when
+    captions are joined from a stream's segments, count once. Words with their own times keep them.
 
     Args:
-        lines: of all videos.
-        round_s: to what evenly spread times are rounded; 0: not at all.
+        lines: the lines of all videos.
+        round_s: step to which interpolated times are rounded, in seconds; 0 does not round.
 
     Returns:
-        Array of (n_rows,), of type `WORDS`.
+        Array (n_rows,) of type `WORDS`.
     """
     lines = _without_repeats(_in_order(lines))
     tokens, line_of = _spoken_tokens(lines)
@@ -94,7 +95,7 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
         same = pc.equal(words.slice(1), words.slice(0, len(words) - 1)).to_numpy(zero_copy_only=False)
         is_repeat[1:] = same & (np.diff(word_line) == 0) & ~is_timed[1:]
     if is_repeat.any():
-        is_repeat &= ~is_unspaced(words)  # where a doubled part is a word's spelling
+        is_repeat &= ~is_unspaced(words)  # unspaced scripts repeat a part within one word
         words, word_line, is_timed = words.filter(pa.array(~is_repeat)), word_line[~is_repeat], is_timed[~is_repeat]
     start_s, end_s = _spread(group_of[word_line], group_start_s, group_end_s)
     if round_s:
@@ -108,13 +109,13 @@ def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
 
 
 def rows_to_segment(lines: CaptionLines) -> np.ndarray:
-    """Return the numbers of the videos whose lines are of a script without spaces, as most of their characters say."""
+    """Return the indices of the videos whose lines are mostly in a script without spaces between words."""
     are_lines = ~lines.has_word_times
     return rows_without_spaces(lines.text.filter(pa.array(are_lines)), lines.row_of[are_lines])
 
 
 def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return how many different words each row of a `WORDS` column has, whatever their case and punctuation; int64."""
+    """Return the number of distinct words in each row of a `WORDS` column, ignoring case and punctuation; int64."""
     array = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     spellings = pc.struct_field(array.flatten(), "word").dictionary_encode()
@@ -128,14 +129,14 @@ def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def _in_order(lines: CaptionLines) -> CaptionLines:
-    """Return the lines of each video by their start."""
+    """Return the lines, sorted by start within each video."""
     if not ((np.diff(lines.start_s) < 0) & (np.diff(lines.row_of) == 0)).any():
         return lines
     return lines.only(np.lexsort((lines.start_s, lines.row_of)))
 
 
 def _without_repeats(lines: CaptionLines) -> CaptionLines:
-    """Return the lines, by their starts, each once."""
+    """Return sorted lines without exact repeats."""
     if not ((np.diff(lines.start_s) == 0) & (np.diff(lines.row_of) == 0) & ~lines.has_word_times[1:]).any():
         return lines
     is_first = is_first_of_repeats(lines.row_of, lines.start_s, lines.end_s, lines.text)
@@ -143,7 +144,7 @@ def _without_repeats(lines: CaptionLines) -> CaptionLines:
 
 
 def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
-    """Return the words of what is spoken: lists of strings, and the number of the line each list is of."""
+    """Return the spoken words as lists of strings, and the index of the line that each list comes from."""
     text = clean_text(lines.text, lines.has_word_times)
     if pc.any(pc.match_substring(text, "\n")).as_py():
         shown = pc.split_pattern(text, "\n")
@@ -155,7 +156,7 @@ def _spoken_tokens(lines: CaptionLines) -> tuple[pa.ListArray, np.ndarray]:
     text, line_of = _only(text, line_of, pc.not_equal(text, ""))
     is_new, rolls = is_new_line(text, line_of, lines.row_of)
     is_new |= lines.has_word_times[line_of]
-    # What has brackets, as [Music], is not spoken.
+    # A line with square brackets, such as [Music], is not speech.
     aside = pc.or_(pc.match_substring(text, "["), pc.match_substring(text, "]"))
     text, line_of = _only(text, line_of, pc.and_not(pa.array(is_new), aside))
     is_line = pa.array(~lines.has_word_times[line_of])
@@ -171,7 +172,7 @@ def _only(text: pa.Array, numbers: np.ndarray, mask: pa.Array) -> tuple[pa.Array
 
 
 def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each line the number of its group, those that start together, and each group's start and end."""
+    """Group lines with the same start; return the group of each line, and the start and end of each group."""
     n_lines = len(lines.row_of)
     is_first = np.ones(n_lines, bool)
     same_row = np.diff(lines.row_of) == 0
@@ -186,7 +187,7 @@ def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _spread(group_of: np.ndarray, group_start_s: np.ndarray, group_end_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return starts and ends of words that share the time of their group evenly."""
+    """Return the starts and ends of words that split their group's time span evenly."""
     counts = np.bincount(group_of, minlength=len(group_start_s))
     step_s = ((group_end_s - group_start_s) / np.maximum(counts, 1))[group_of]
     within = np.arange(len(group_of)) - (np.cumsum(counts) - counts)[group_of]
@@ -197,11 +198,11 @@ def _spread(group_of: np.ndarray, group_start_s: np.ndarray, group_end_s: np.nda
 
 
 def _rounded(times_s: np.ndarray, step_s: float) -> np.ndarray:
-    """Return the nearest multiples of a step such as 0.1, as Python's `round` finds them."""
+    """Round times to multiples of a step such as 0.1, with the same results as Python's `round`."""
     per_s = round(1 / step_s)
     scaled = times_s * per_s
     nearest = np.rint(scaled)
-    # A product that looks like a tie may have been rounded to it: the exact rest decides.
+    # Scaling may itself round to a tie, so the exact remainder decides.
     ties = np.flatnonzero(np.abs(scaled - np.trunc(scaled)) == 0.5)
     if ties.size:
         times = times_s[ties]

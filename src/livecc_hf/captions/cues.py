@@ -1,8 +1,8 @@
-"""Reads the cues of SubRip and WebVTT, each by its own rule of what a cue's text is.
+"""Parses the cues of SubRip and WebVTT files, by each format's own rule for where a cue's text ends.
 
-In SubRip the text goes on to the next line of times, empty lines and all, as FFmpeg reads it. In WebVTT an empty line
-ends it: what follows, such as a comment or the next cue's name, is not shown. A cue whose times make no sense is left
-out, and the others are read: existing parsers either stop at such a cue or take its text for that of the one before.
+In SubRip the text extends to the next timing line, across blank lines, as in FFmpeg. In WebVTT a blank line ends it:
+anything after that, such as a comment or the next cue's identifier, is not shown. A cue with invalid times is left out
+and the rest is read; existing parsers either stop at such a cue or append its text to the previous one.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from .timed_text import CaptionError, TimedText, words_with_ends
 from .words import Lost
 
 _TIME = r"(\d+:[\d:]*(?:[.,]\d+)?)"
-# The line of times, with the number that SubRip puts before it and the settings that WebVTT puts after it.
+# A timing line, with SubRip's cue number before it and WebVTT's settings after it.
 _CUE_TIMES = re.compile(rf"^(?:\d+[ \t]*\n)?[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t][^\n]*)?(?:\n|\Z)", re.MULTILINE)
+# Malformed timing lines: in WebVTT any other line with an arrow, in SubRip only one that begins with a time.
 _ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[^\n]*-->[^\n]*$", re.MULTILINE)
-_TIMES_ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[ \t]*[\d:.,]*\d:\d[^\n]*-->[^\n]*$", re.MULTILINE)  # others are text
+_TIMES_ARROW = re.compile(r"^(?:\d+[ \t]*\n)?[ \t]*[\d:.,]*\d:\d[^\n]*-->[^\n]*$", re.MULTILINE)
 _INNER_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _WORD_TIME = re.compile(rf"<{_INNER_TIME}>")
 _TIMED_WORD = re.compile(rf"<({_INNER_TIME}|\0)>((?:[^<\n]+|<(?!{_INNER_TIME}>|\0>))*)")
-_CUE_START = "\0"  # stands where a cue begins; no file with it is read
+_CUE_START = "\0"  # marks the start of a cue; files that contain it are refused
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?")
-_CLOCK_CHARS = 12  # of 00:00:00.000, as nearly all files write it
+_CLOCK_CHARS = 12  # length of 00:00:00.000, the form in nearly all files
 _CLOCK_DIGITS = [0, 1, 3, 4, 6, 7, 9, 10, 11]
 _CLOCK_MS = np.array([36_000_000, 3_600_000, 600_000, 60_000, 10_000, 1_000, 100, 10, 1])
 
@@ -40,23 +41,22 @@ _TICKS_WRAP = 2**33
 
 
 def read_cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
-    """Return the cues of a file, or their words where these have times.
+    """Parse a file's cues; return their words if the cues contain word times.
 
     Args:
-        text: of the file, with line feeds.
-        path: for errors.
+        text: the file's content, with LF line ends.
+        path: the file, for error messages.
         kind: "VTT" or "SRT".
-        max_word_s: longest time of a word of which only the start is known.
+        max_word_s: longest duration, in seconds, of a word whose end is unknown.
 
     Raises:
-        CaptionError: if no cue can be read.
+        CaptionError: "corrupt_captions" or "empty_captions", if no cue can be read.
     """
     parts = _CUE_TIMES.split(text)
     clocks = parts[1::3], parts[2::3]
     shift_s = _segment_shifts(parts[0], parts[3::3]) if text.count("X-TIMESTAMP-MAP") > 1 else 0.0
     payloads, faults = _payloads(parts[3::3], kind)
-    if _arrow_of(kind).search(parts[0]):
-        faults += [_no_times(line) for line in _arrow_of(kind).findall(parts[0])]
+    faults += map(_no_times, _arrow_pattern(kind).findall(parts[0]))
     start_s, end_s = (_seconds(times) for times in clocks)
     is_usable = end_s >= start_s
     for cue in np.flatnonzero(~is_usable).tolist():
@@ -66,7 +66,7 @@ def read_cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
         if faults or kind == "SRT":
             fault = faults[0] if faults else _no_times(text.strip()[:60])
             raise CaptionError("corrupt_captions", f"{path} is not a valid {kind} file: {fault}")
-        raise CaptionError("empty_captions", f"{path} holds no caption")
+        raise CaptionError("empty_captions", f"{path} contains no captions")
     lost = Lost(len(faults), n_all, f"{path}: {faults[0]}") if faults else None
     shifts_s = np.broadcast_to(shift_s, start_s.shape)[is_usable]
     start_s, end_s = start_s[is_usable] + shifts_s, end_s[is_usable] + shifts_s
@@ -76,13 +76,12 @@ def read_cues(text: str, path: Path, kind: str, max_word_s: float) -> TimedText:
     return TimedText(start_s, end_s, shown, np.zeros(len(shown), bool), lost)
 
 
-def _arrow_of(kind: str) -> re.Pattern:
-    """In WebVTT a line with an arrow is never text; in SubRip it may be."""
+def _arrow_pattern(kind: str) -> re.Pattern:
     return _ARROW if kind == "VTT" else _TIMES_ARROW
 
 
 def _no_times(line: str) -> str:
-    return f"{line.strip()[-60:]!r} is not a line of times, such as 00:00:01.000 --> 00:00:02.500"
+    return f"{line.strip()[-60:]!r} is not a timing line such as 00:00:01.000 --> 00:00:02.500"
 
 
 def _wrong_times(cue: int, start: str, end: str) -> str:
@@ -93,8 +92,13 @@ def _wrong_times(cue: int, start: str, end: str) -> str:
 
 
 def _payloads(rests: list[str], kind: str) -> tuple[list[str], list[str]]:
-    """Return each cue's text of what stands up to the next one's times, and the lines of times that are none."""
-    arrow = _arrow_of(kind)
+    """Return each cue's text, and errors for malformed timing lines.
+
+    Args:
+        rests: what lies between each timing line and the next.
+        kind: "VTT" or "SRT".
+    """
+    arrow = _arrow_pattern(kind)
     faults: list[str] = []
     for number, rest in enumerate(rests):
         if "-->" in rest and (wrong := arrow.findall(rest)):
@@ -108,7 +112,7 @@ def _payloads(rests: list[str], kind: str) -> tuple[list[str], list[str]]:
 
 
 def _seconds(clocks: list[str]) -> np.ndarray:
-    """Return times such as 00:01:02.345 or 01:02,345 in seconds, shape (clocks,); NaN for what is none."""
+    """Parse times such as 00:01:02.345 or 01:02,345; return float64 seconds (clocks,), NaN if malformed."""
     joined = "".join(clocks).encode("ascii", "replace")
     if set(map(len, clocks)) <= {_CLOCK_CHARS}:
         chars = np.frombuffer(joined, np.uint8).reshape(-1, _CLOCK_CHARS)
@@ -128,10 +132,9 @@ def _seconds(clocks: list[str]) -> np.ndarray:
 
 
 def _segment_shifts(head: str, rests: list[str]) -> np.ndarray:
-    """Return by how much later than written the cues of joined segments are shown, float64 (cues,).
+    """Return the offset to add to each cue's times, float64 seconds (cues,), in a file of concatenated HLS segments.
 
-    Each segment of a stream may say at which tick of the video its clock stands at which time; what its cues are late
-    by is the difference to the first segment.
+    Each segment may map its local clock to the stream's MPEG-TS clock; its offset is relative to the first segment.
     """
     shifts_s = np.zeros(len(rests))
     first_s = previous_s = shift_s = None
@@ -149,6 +152,7 @@ def _segment_shifts(head: str, rests: list[str]) -> np.ndarray:
 
 
 def _clock_base_s(entry: str) -> float | None:
+    """Return the MPEG-TS time, in seconds, of local time 0; `None` if the entry is incomplete."""
     ticks = re.search(r"MPEGTS:(\d+)", entry)
     local = re.search(rf"LOCAL:({_INNER_TIME})", entry)
     return int(ticks[1]) / _TICKS_PER_S - float(_seconds([local[1]])[0]) if ticks and local else None
@@ -157,7 +161,7 @@ def _clock_base_s(entry: str) -> float | None:
 def _timed_cues(
     times: tuple[np.ndarray, np.ndarray, np.ndarray], payloads: pa.Array, max_word_s: float, lost: Lost | None
 ) -> TimedText:
-    """Return the words of cues with times within, where each line is shown again while the next one is spoken."""
+    """Return the words of cues with word times, in which each line is shown again while the next one is spoken."""
     row_of = np.zeros(len(payloads), np.int64)
     is_first = is_first_of_repeats(row_of, times[0], times[1], payloads)
     start_s, end_s, shifts_s = (values[is_first] for values in times)
@@ -170,7 +174,7 @@ def _timed_cues(
     chosen = np.flatnonzero(is_new_line(plain, cue_of, np.zeros(len(shown), int), always=True)[0])
     cue_of = cue_of[chosen]
     new_lines = lines.take(pa.array(chosen)).to_pylist()
-    # What is before the first time is spoken as the cue starts.
+    # Text before the first time tag is spoken at the start of the cue.
     pieces = _TIMED_WORD.findall("\n".join(f"<{_CUE_START}>{line}" for line in new_lines))
     clocks, texts = zip(*pieces, strict=True) if pieces else ((), ())
     begins_cue = np.array([clock == _CUE_START for clock in clocks], bool)

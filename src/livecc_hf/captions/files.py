@@ -1,6 +1,6 @@
-"""Reads caption files: YouTube's json3, WebVTT (also YouTube's, with word times), SubRip, and lists of timed words.
+"""Reads caption files: YouTube's json3, WebVTT (including YouTube's with word times), SubRip, and JSON lists.
 
-What a file says is returned as it is written; `cleaning` cleans it and spreads lines over their words.
+The text is returned as it is in the file; `cleaning` turns it into timed words.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-l
 
 
 def read_captions(path: str | os.PathLike, max_word_s: float = MAX_WORD_S) -> TimedText:
-    """Read a caption file; its content tells the format, where that is not clear its suffix.
+    """Read a caption file, detecting its format from the content, or from the suffix if the content is ambiguous.
 
-    Formats: YouTube's json3 and WebVTT with word times, whose words end where the next one starts; plain WebVTT and
-    SubRip; JSON lists of `[start, end, text]` or of objects with `start`, `end` and `word` or `text`, also under
-    `words`, `segments` or `chunks`, as speech recognisers write them.
+    Formats: YouTube's json3 and WebVTT with word times, in which a word ends where the next one starts; plain WebVTT
+    and SubRip; JSON lists of `[start, end, text]` or of objects with `start`, `end` and `word` or `text`, also under
+    `words`, `segments` or `chunks`, as written by speech recognisers.
 
-    One bad item costs one item, and `lost` says so; a time that is missing is found between its neighbours.
+    Invalid items are skipped and counted in `lost`; missing times are interpolated between their neighbours.
 
     Args:
         path: a file in UTF-8, or in UTF-16 with a byte order mark.
-        max_word_s: longest time of a word of which only the start is known.
+        max_word_s: longest duration, in seconds, of a word whose end is unknown.
 
     Raises:
-        CaptionError: if there is no such file, or it is empty, or nothing of it can be read.
+        CaptionError: if the file does not exist, is empty, or contains no usable item.
     """
     path = Path(path)
     text = _read_text(path)
@@ -69,11 +69,11 @@ def _read_text(path: Path) -> str:
         detail = f"{path} is not {encoding.upper()}: {error.reason} at byte {error.start}; save it as UTF-8"
         raise CaptionError("caption_encoding", detail) from error
     if "\0" in text:
-        detail = f"{path} holds NUL characters: expected UTF-8, or UTF-16 with a byte order mark"
+        detail = f"{path} contains NUL characters: expected UTF-8, or UTF-16 with a byte order mark"
         raise CaptionError("caption_encoding", detail)
     if not text.strip():
         raise CaptionError("empty_captions", f"{path} is empty")
-    return re.sub("\r+\n|\r", "\n", text) if "\r" in text else text  # some tools write one line end over another
+    return re.sub("\r+\n|\r", "\n", text) if "\r" in text else text  # some tools convert line ends twice
 
 
 def _json(text: str, path: Path, max_word_s: float) -> TimedText:
@@ -84,26 +84,26 @@ def _json(text: str, path: Path, max_word_s: float) -> TimedText:
     except (json.JSONDecodeError, RecursionError) as error:
         raise CaptionError("corrupt_captions", f"{path} is not JSON: {error}") from error
     if isinstance(value, dict) and "events" in value:
-        detail = f"{path} is not a json3 of YouTube's: its events are not as expected: {text[:60]!r}"
+        detail = f"{path} is not a YouTube json3 file: 'events' is not a list of caption events: {text[:60]!r}"
         raise CaptionError("corrupt_captions", detail)
     try:
         found, is_word = recognised_items(value, str(path), max_word_s)
     except ValueError as error:
         raise CaptionError("corrupt_captions", str(error)) from error
     if not any(found.texts):
-        raise CaptionError("empty_captions", f"{path} holds no caption")
+        raise CaptionError("empty_captions", f"{path} contains no captions")
     return TimedText(found.start_s, found.end_s, pa.array(found.texts, pa.string()), is_word, found.lost)
 
 
 def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, float, str]]:
-    """Return the `(start_s, end_s, word)` of one file's captions; for whole columns see `spread_lines`.
+    """Return the `(start_s, end_s, word)` triples of one file's captions; see `spread_lines` for whole columns.
 
     Args:
-        captions: what `read_captions` returns.
-        round_s: to what evenly spread times are rounded; 0: not at all.
+        captions: from `read_captions`.
+        round_s: step to which interpolated times are rounded, in seconds; 0 does not round.
 
     Raises:
-        MissingExtraError: if lines are of a script without spaces, and what tells its words apart is not installed.
+        MissingExtraError: if lines are in a script without spaces and the word segmenter is not installed.
     """
     row_of = np.zeros(len(captions.text), int)
     lines = CaptionLines(row_of, captions.start_s, captions.end_s, captions.text, captions.has_word_times, 1)
@@ -114,23 +114,23 @@ def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, f
 
 
 def read_words(path: str | os.PathLike) -> list[Word]:
-    """Read the words of a caption file: `.json3`, `.json`, `.vtt` or `.srt`.
+    """Return the words of a caption file (`.json3`, `.json`, `.vtt` or `.srt`), ordered by their ends.
 
-    Word times in YouTube's json3 and WebVTT are kept; a line without is split evenly over its words. What is not
-    spoken, such as [Music], and what rolling captions repeat is left out. JSON may be a list of `[start, end, text]`,
-    a list of objects with `start`, `end` and `word` or `text`, or such a list under `words`, `segments` or `chunks` (as
-    speech recognisers write it; `words` inside a segment win).
+    Word times in YouTube's json3 and WebVTT are kept; a line without word times is split evenly over its words. Sounds
+    such as [Music] and the repeats of rolling captions are left out. JSON may be a list of `[start, end, text]`, a list
+    of objects with `start`, `end` and `word` or `text`, or such a list under `words`, `segments` or `chunks`, as
+    written by speech recognisers; the `words` of a segment take precedence over its text.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is none of these.
-        MissingExtraError: if its script has no spaces, and what tells its words apart is not installed.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file has another suffix, or its content cannot be read.
+        MissingExtraError: if lines are in a script without spaces and the word segmenter is not installed.
     """
     return read_words_and_lost(path)[0]
 
 
 def read_words_and_lost(path: str | os.PathLike) -> tuple[list[Word], Lost | None]:
-    """Read the words of a caption file, and what of it cannot be used; see `read_words`."""
+    """Return the words of a caption file, and the skipped invalid items, if any; see `read_words`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: expected a caption file")

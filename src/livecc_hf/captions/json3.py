@@ -1,4 +1,4 @@
-"""Reads YouTube's json3: events of segments, timed to the word where captions are automatic."""
+"""Parses YouTube's json3 captions: events made of segments, with word times if the captions are automatic."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _JSON3 = pa.schema([("events", pa.list_(_EVENT))])
 
 
 def read_json3(text: str, path: Path, max_word_s: float) -> TimedText | None:
-    """Return words where captions are automatic, else lines; `None` if the text is not a json3.
+    """Return the words of automatic captions, or the lines of others; `None` if the text is not json3.
 
     Args:
-        text: of the file.
-        path: for errors.
-        max_word_s: longest time of a word of which only the start is known.
+        text: the file's content.
+        path: the file, for error messages.
+        max_word_s: longest duration, in seconds, of a word whose end is unknown.
 
     Raises:
-        CaptionError: if no event can be used.
+        CaptionError: "corrupt_captions" or "empty_captions", if no event can be used.
     """
     found = _events(text)
     return None if found is None else _timed_text(*found, path, max_word_s)
 
 
 def _events(text: str) -> tuple[pa.StructArray, int, str] | None:
-    """Return the events, how many more there are that are none, and the first of these."""
+    """Return the valid events, the number of malformed ones, and the first malformed one as text."""
     events = _events_by_arrow(text)
     if events is not None:
         return events, 0, ""
@@ -53,7 +53,7 @@ def _events(text: str) -> tuple[pa.StructArray, int, str] | None:
 
 
 def _events_by_arrow(text: str) -> pa.StructArray | None:
-    """Return the events with no Python object a word; `None`: one is not as expected."""
+    """Return the events, parsed without creating Python objects; `None` if any event is malformed."""
     raw = text.encode()
     options = pa_json.ParseOptions(_JSON3, newlines_in_values=True, unexpected_field_behavior="ignore")
     try:
@@ -65,7 +65,7 @@ def _events_by_arrow(text: str) -> pa.StructArray | None:
 
 
 def _cleaned(event: Any) -> dict[str, Any] | None:
-    """Return what is read of an event; `None` if it is not as expected."""
+    """Return the fields of an event that are used; `None` if it is malformed."""
     try:
         segments: list[dict[str, Any]] = [
             {"utf8": _text(item.get("utf8"))} | {key: _number(item, key) for key in ("tOffsetMs", "acAsrConf")}
@@ -78,7 +78,7 @@ def _cleaned(event: Any) -> dict[str, Any] | None:
 
 def _text(value: Any) -> str | None:
     if value is not None:
-        value.encode()
+        value.encode()  # raises a ValueError for unpaired surrogates, which Arrow does not take
     return value
 
 
@@ -97,18 +97,18 @@ def _timed_text(events: pa.StructArray, n_wrong: int, wrong: str, path: Path, ma
     faults = [wrong] if n_wrong else []
     if n_bad := int((~is_usable).sum()):
         at = int(np.flatnonzero(~is_usable)[0])
-        faults.append(f"event {at} runs from {begin_s[at]} to {end_s[at]} s: an event has no start, or ends before it")
+        faults.append(f"event {at} runs from {begin_s[at]} to {end_s[at]} s: it has no start, or ends before it")
     if faults and not is_usable.any():
-        raise CaptionError("corrupt_captions", f"{path} is not a json3 of YouTube's: {faults[0]}")
+        raise CaptionError("corrupt_captions", f"{path} is not a YouTube json3 file: {faults[0]}")
     lost = Lost(n_bad + n_wrong, len(events) + n_wrong, f"{path}: {faults[0]}") if faults else None
     events, begin_s, end_s = events.filter(pa.array(is_usable)), begin_s[is_usable], end_s[is_usable]
     if pc.all(pc.equal(pc.utf8_trim_whitespace(_texts(events)), "")).as_py() is not False:
-        raise CaptionError("empty_captions", f"{path} holds no caption")
+        raise CaptionError("empty_captions", f"{path} contains no captions")
     is_first = is_first_of_repeats(np.zeros(len(events), np.int64), begin_s, end_s, _joined(events))
     if not is_first.all():
         events, begin_s, end_s = events.filter(pa.array(is_first)), begin_s[is_first], end_s[is_first]
     offset_ms, confidence = (events.field("segs").flatten().field(name) for name in ("tOffsetMs", "acAsrConf"))
-    # A recognised word has an offset from its event, and says how sure it is.
+    # Only the segments of automatic captions have offsets or confidences; each is one word.
     if offset_ms.null_count < len(offset_ms) or confidence.null_count < len(confidence):
         counts = _n_segments(events)
         offset_s = pc.fill_null(offset_ms, 0).to_numpy() / 1000

@@ -1,4 +1,4 @@
-"""What belongs to which video of a folder, by the names of the files: one rule for building and for training."""
+"""Matches captions and metadata to the videos of a folder by file name, both for building data and for training."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv", ".asf", ".f4v", ".mpe", ".m2v", ".divx", ".qt", ".rmvb",
 })
 # fmt: on
-# The best times first: YouTube's with times for words, a recogniser's, YouTube's WebVTT or plain, SubRip.
+# In order of preference, by the precision of their times: json3 and recognisers have word times, SubRip has lines.
 CAPTION_SUFFIXES = (".json3", ".json", ".vtt", ".srt")
-# What yt-dlp puts beside a video that is JSON and no captions.
+# JSON files that yt-dlp writes next to a video and that are not captions.
 NOT_CAPTIONS = (".info.json", ".live_chat.json", ".comments.json")
 DEFAULT_LANGUAGE = "en"
 _INFO_SUFFIX = ".info.json"
-_PART = re.compile(r"\.f\d{2,}(-\w+)?\.\w+$")  # of a video, as yt-dlp names what it will put together
+_PART = re.compile(r"\.f\d{2,}(-\w+)?\.\w+$")  # yt-dlp's name for a separate audio or video download
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]+)*")
-_FORCED = frozenset({"forced", "foreign"})  # only what is said in another language
+_FORCED = frozenset({"forced", "foreign"})  # captions of foreign-language lines only
 _VARIANTS = frozenset({"sdh", "cc", "hi", "default", "full", "auto", "asr", "orig", "original", "manual"})
 _PLAIN_WORDS = frozenset({"sub", "subs", "subtitle", "subtitles", "caption", "captions"})
 _KINDS = _FORCED | _VARIANTS | _PLAIN_WORDS
-_HEARING_IMPAIRED = "hi"  # where a language stands beside it; alone it is Hindi
+_HEARING_IMPAIRED = "hi"  # next to a language; alone it means Hindi
 
 
 class CaptionTag(NamedTuple):
-    """What stands between a video's name and the suffix of its captions, such as "en-US" or "pt_BR.forced".
+    """The parsed tag between a video's name and the suffix of its captions, such as "en-US" or "pt_BR.forced".
 
     Attributes:
-        language: its ISO 639 code, the shortest there is; `None`: none is named.
-        region: what says more of the language, in lower case, such as "br"; "": nothing.
-        is_translated: by machine from another language, as YouTube's "en-de" from German.
-        is_forced: holds only foreign lines.
-        is_known: all of it is understood.
+        language: shortest ISO 639 code of the language; `None` if the tag names no language.
+        region: further subtags of the language in lower case, such as "br"; may be empty.
+        is_translated: whether the captions are machine-translated, such as YouTube's "en-de", from German.
+        is_forced: whether the captions contain foreign-language lines only.
+        is_known: whether every part of the tag was recognised.
     """
 
     language: str | None = None
@@ -55,13 +55,13 @@ class CaptionTag(NamedTuple):
 
 
 def is_download_part(name: str) -> bool:
-    """Return whether a file's name is of a part of a download, such as `match.f137.mp4`."""
+    """Return whether a file name is a separate audio or video download of yt-dlp, such as `match.f137.mp4`."""
     return _PART.search(name) is not None
 
 
 @lru_cache(maxsize=4096)
 def parse_tag(tag: str) -> CaptionTag:
-    """Read what stands between a video's name and the suffix of its captions; "" is known and says nothing."""
+    """Parse the tag between a video's name and the suffix of its captions; an empty tag counts as recognised."""
     parts = [part for part in tag.split(".") if part]
     parts = [part for part in parts if f".{part.lower()}" not in VIDEO_SUFFIXES]  # as in a.mp4.srt
     kinds = [part.lower() for part in parts if part.lower() in _KINDS]
@@ -81,7 +81,8 @@ def _parse_language(part: str) -> CaptionTag | None:
     language = _language_code(first)
     if language is None:
         return None
-    # Regions are in capitals, YouTube's source languages are not: "en-DE" is English, "en-de" German that became it.
+    # Regions are in capitals, YouTube's source languages are not: "en-DE" is English as used in Germany, "en-de" is
+    # English translated from German.
     source = _language_code(others[0]) if others and others[0].islower() and len(others[0]) < 4 else None
     is_translated = source is not None and _language_of_region(others[0]) != language
     region = "" if is_translated else "-".join(others).lower().removesuffix("orig")
@@ -90,7 +91,7 @@ def _parse_language(part: str) -> CaptionTag | None:
 
 @lru_cache(maxsize=4096)
 def _language_code(code: str) -> str | None:
-    """Return the shortest code of a language: "de" for "ger" and "deu"; `None` if there is no such."""
+    """Return the shortest code of a language, such as "de" for "ger" and "deu"; `None` if the code is unknown."""
     require_extra("data", "telling the languages of captions apart", "langcodes")
     from langcodes import Language
     from langcodes.tag_parser import LanguageTagError
@@ -104,7 +105,7 @@ def _language_code(code: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _language_of_region(region: str) -> str | None:
-    """Return what is spoken most in a region; `None` if there is no such region."""
+    """Return the most spoken language of a region; `None` if the region is unknown."""
     from langcodes import Language
 
     found = Language.make(territory=region.upper())
@@ -114,26 +115,32 @@ def _language_of_region(region: str) -> str | None:
 def walk_videos(
     folder: str | os.PathLike, language: str | None, left_out: LeftOut
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the videos below a folder with their captions and metadata, as names relative to it.
+    """Yield each video below a folder with its captions and metadata, as paths relative to the folder.
 
     Args:
-        folder: where to look, in all subfolders but hidden and linked ones.
-        language: captions in it come first; `None`: in any.
-        left_out: takes what is no input, though it looks like some.
+        folder: searched with all its subfolders, except hidden and linked ones.
+        language: preferred language of captions; `None` for any.
+        left_out: counts the files that look like input but are skipped.
 
     Yields:
-        Video (its stem where there is only metadata), captions and metadata; `None` where there are none.
+        The video (its stem if only metadata exists), its captions or `None`, and its metadata or `None`.
+
+    Raises:
+        ValueError: if the language is unknown.
     """
+    if language is not None and parse_tag(language).language is None:
+        raise ValueError(f"language is {language!r}: expected a language code such as en or pt-BR")
     for path, subfolders, names in os.walk(os.fspath(folder)):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # half-written datasets
+        # Hidden folders may be half-written datasets.
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         base = os.path.relpath(path, folder)
         prefix = "" if base == "." else f"{base}/"
         for name in subfolders:
             if Path(path, name).is_symlink():
                 left_out.add("linked folders", f"{prefix}{name}")
-        names = [name for name in sorted(names) if not left_out.is_no_input(prefix, name)]
+        names = [name for name in sorted(names) if not left_out.is_skipped(prefix, name)]
         names.sort(key=_first_part)
-        # What belongs together has all up to the first dot in common, so that only these names are held twice.
+        # Files of one video agree up to the first dot; grouping by it keeps only one group in memory.
         for _, group in groupby(names, _first_part):
             for video, captions, info in _group_names(sorted(group), language, left_out, prefix):
                 yield f"{prefix}{video}", captions and f"{prefix}{captions}", info and f"{prefix}{info}"
@@ -142,7 +149,7 @@ def walk_videos(
 def _group_names(
     names: list[str], language: str | None, left_out: LeftOut, prefix: str
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    """Yield the videos of a folder with the names of their captions and metadata."""
+    """Match the file names of one group; see `walk_videos`."""
     videos = [name for name in names if _split_suffix(name)[1].lower() in VIDEO_SUFFIXES]
     infos = {name[: -len(_INFO_SUFFIX)]: name for name in names if name.lower().endswith(_INFO_SUFFIX)}
     stems = {_split_suffix(name)[0] for name in videos} | infos.keys()
@@ -153,7 +160,7 @@ def _group_names(
             continue
         found = _owner(base, stems)
         if found is None:
-            if suffix.lower() != ".json":  # which is anything
+            if suffix.lower() != ".json":  # a JSON file need not be captions
                 left_out.add("captions without a video", f"{prefix}{name}")
         elif parse_tag(found[1]).is_forced:
             left_out.add("captions of foreign lines only", f"{prefix}{name}")
@@ -168,9 +175,10 @@ def _group_names(
 
 
 def _owner(base: str, stems: set[str]) -> tuple[str, str] | None:
-    """Return the longest name of a video that captions begin with, and the tag after it.
+    """Return the longest video stem that a caption name begins with, and the tag after it, or `None`.
 
-    "a.b.en.vtt" belongs to "a.b.mp4", whose own name may hold dots. What is not understood may stand there alone.
+    "a.b.en.vtt" belongs to "a.b.mp4", since stems may contain dots. A tag of several parts must be recognised, a single
+    part may be anything.
     """
     if base in stems:
         return base, ""
@@ -193,22 +201,26 @@ def _split_suffix(name: str) -> tuple[str, str]:
 
 
 def _preference(item: tuple[str, str, str], language: str | None) -> tuple[bool, bool, bool, int, int, str]:
-    """Return what orders the captions of a video.
+    """Return the sort key of a video's captions; the lowest is chosen.
 
-    Those in the language and without one come first; of these what no machine translated, then those by the video's
-    name alone, in the region asked for, and in the order of the formats.
+    The criteria, in order: in the requested language or without a tag, not machine-translated, without a tag, in the
+    requested region, and the order of `CAPTION_SUFFIXES`.
+
+    Args:
+        item: file name, tag and suffix.
+        language: the requested language; `None` for any.
     """
     name, tag, suffix = item
     found = parse_tag(tag)
-    says_nothing = found.language is None and found.is_known
+    is_untagged = found.language is None and found.is_known
     wanted = CaptionTag() if language is None else parse_tag(language)
-    is_wanted = language is None or says_nothing or found.language == wanted.language
-    farness = 0 if not wanted.region or found.region == wanted.region else 2 if found.region else 1
-    return not is_wanted, found.is_translated, bool(tag), farness, CAPTION_SUFFIXES.index(suffix), name
+    is_wanted = language is None or is_untagged or found.language == wanted.language
+    region_rank = 0 if not wanted.region or found.region == wanted.region else 2 if found.region else 1
+    return not is_wanted, found.is_translated, bool(tag), region_rank, CAPTION_SUFFIXES.index(suffix), name
 
 
 class LeftOut:
-    """What of a folder is no input, though it looks like some: how many files of each kind, and one as an example."""
+    """Counts the files of a folder that look like input but are skipped, by kind, with an example of each."""
 
     def __init__(self):
         self.counts: Counter[str] = Counter()
@@ -218,12 +230,12 @@ class LeftOut:
         return ", ".join(f"{what} ({count:,}, such as {self._examples[what]})" for what, count in self.counts.items())
 
     def add(self, what: str, name: str) -> None:
-        """Count a name that is left out, as `what`."""
+        """Count the file `name` as skipped for being of the kind `what`."""
         self.counts[what] += 1
         self._examples.setdefault(what, name)
 
-    def is_no_input(self, prefix: str, name: str) -> bool:
-        """Return whether a name is hidden, as what macOS writes beside a file, or of a part of a download."""
+    def is_skipped(self, prefix: str, name: str) -> bool:
+        """Return whether a file is hidden, as are macOS's side files, or a partial download; count such videos."""
         is_hidden, is_part = name.startswith("."), is_download_part(name)
         if (is_hidden or is_part) and _split_suffix(name)[1].lower() in VIDEO_SUFFIXES:
             self.add("hidden videos" if is_hidden else "parts of downloads", f"{prefix}{name}")

@@ -1,4 +1,4 @@
-"""Timed words in JSON, as speech recognisers write them: lists, and objects with words, segments or chunks."""
+"""Reads the JSON output of speech recognisers: lists of timed words, or objects with words, segments or chunks."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import numpy as np
 from .segmentation import has_unspaced_words
 from .words import END_KEYS, MAX_WORD_S, START_KEYS, TEXT_KEYS, TimedItems, usable_items
 
-# whisper and faster-whisper, whisperX, the pipelines of transformers
+# keys of Whisper and faster-whisper, of transformers' pipelines ("chunks"), and of WhisperX ("word_segments")
 _LIST_KEYS = ("words", "segments", "chunks", "word_segments")
 _NO_TIMES = (None, None)
 
 
 class _Item(NamedTuple):
-    value: Any  # what `usable_items` reads
-    is_word: bool  # given as a word, whatever its text
-    start: Any = None  # of its segment
-    end: Any = None
+    value: Any  # in a form that `usable_items` accepts
+    is_word: bool  # listed as a word, even if its text has several
+    start: Any = None  # start of its segment, in seconds
+    end: Any = None  # end of its segment, in seconds
 
 
 def recognised_items(value: Any, source: str, max_word_s: float = MAX_WORD_S) -> tuple[TimedItems, np.ndarray]:
-    """Return the words, or lines, of a recogniser's output.
+    """Return the words or lines of a recogniser's output.
 
-    Where a segment has words with times, they are taken, else its text. A list that holds a text of several words is
-    one of lines.
+    A segment with word times gives its words, another one its text. If any text of a plain list has several words, the
+    list is one of lines.
 
     Args:
-        value: what JSON holds.
-        source: where it was read, for errors.
-        max_word_s: longest time of a word of which only the start or end is known.
+        value: the parsed JSON.
+        source: where it was read, for error messages.
+        max_word_s: longest duration, in seconds, of a word whose start or end is unknown.
 
     Returns:
-        The items, and which of them are words with times of their own: bool, shape (items,).
+        The usable items, and which of them are words with their own times, bool (items,).
 
     Raises:
-        ValueError: if it is something else, or no item can be used.
+        ValueError: if the value has another structure, or no item can be used.
     """
     items = list(_items(_list_of(value, source)))
     bounds_s = np.array([[_number(item.start), _number(item.end)] for item in items]).reshape(-1, 2)
@@ -56,14 +56,14 @@ def _list_of(value: Any, source: str) -> list[Any]:
         lists = [value[key] for key in _LIST_KEYS if isinstance(value.get(key), list)]
         if not lists:
             raise ValueError(
-                f"{source} holds an object without 'words' or 'segments': expected a list of timed words, or YouTube's "
-                "json3 with 'events'"
+                f"{source} contains an object without 'words' or 'segments': expected a list of timed words, or "
+                "YouTube's json3 with 'events'"
             )
         is_words = bool(value.get("words")) and lists[0] is value["words"]
         value = next((found for found in lists if found), lists[0])
         return [{"words": value}] if is_words else value
     if not isinstance(value, list):
-        raise ValueError(f"{source} holds {type(value).__name__}: expected a list of timed words")
+        raise ValueError(f"{source} contains a JSON {type(value).__name__}: expected a list of timed words")
     return value
 
 

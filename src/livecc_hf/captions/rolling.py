@@ -1,32 +1,32 @@
-"""Finds what rolling captions show again: each begins with lines, or words, that the one before ended with."""
+"""Finds the repeats in rolling captions, in which each cue begins with the lines or words that ended the one before."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-# Captions roll where at least this share of them begins with what the one before ended with.
+# A video's captions roll if at least this share of its cues begins with a repeat.
 _ROLLING_SHARE = 0.5
-_MOST_LINES = 4  # shown at a time
-_MOST_WORDS = 64
-_PROBED_CUES = 32  # of a video, to see whether its words roll
+_MOST_LINES = 4  # longest repeat that is looked for, in lines
+_MOST_WORDS = 64  # and in words
+_PROBED_CUES = 32  # cues of a video that decide whether its words roll
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def is_first_of_repeats(row_of: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, text: pa.Array) -> np.ndarray:
-    """Say which captions come for the first time: others have the same times and text as one before.
+    """Return which cues are not exact repeats (same video, times and text) of an earlier one.
 
     Args:
-        row_of: int, shape (captions,): number of the video.
-        start_s, end_s: float64, shape (captions,).
-        text: string array of (captions,).
+        row_of: int (cues,), the video of each cue.
+        start_s, end_s: float64 (cues,), in seconds.
+        text: string array (cues,).
 
     Returns:
-        bool, shape (captions,).
+        bool (cues,).
     """
     ids = text.dictionary_encode().indices.to_numpy(zero_copy_only=False)
     keys = (ids, end_s, start_s, row_of)
-    order = np.lexsort(keys)  # stable
+    order = np.lexsort(keys)  # stable, so the first of equal cues comes first
     is_first = np.ones(len(ids), bool)
     is_first[order[1:]] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
     return is_first
@@ -35,16 +35,16 @@ def is_first_of_repeats(row_of: np.ndarray, start_s: np.ndarray, end_s: np.ndarr
 def is_new_line(
     text: pa.Array, cue_of: np.ndarray, row_of_cue: np.ndarray, always: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Say which of the lines that captions show are not shown since the caption before.
+    """Return which lines are new, and not still shown from the cue before.
 
     Args:
-        text: string array of (lines,), the lines of all captions, none blank.
-        cue_of: int, shape (lines,): number of the caption a line is in; not decreasing.
-        row_of_cue: int, shape (captions,): number of the video; not decreasing.
-        always: captions roll, however seldom they repeat lines.
+        text: string array (lines,), the lines of all cues, none blank.
+        cue_of: int (lines,), the cue of each line; not decreasing.
+        row_of_cue: int (cues,), the video of each cue; not decreasing.
+        always: treat the captions as rolling even if few cues repeat lines.
 
     Returns:
-        bool of shape (lines,), and bool of shape (captions,): whether the captions of its video roll.
+        bool (lines,), whether each line is new; and bool (cues,), whether the captions of the cue's video roll.
     """
     offsets = np.searchsorted(cue_of, np.arange(len(row_of_cue) + 1))
     ids = text.dictionary_encode().indices.to_numpy()
@@ -55,27 +55,27 @@ def is_new_line(
 
 
 def without_rolling_words(tokens: pa.ListArray, row_of: np.ndarray, is_exempt: np.ndarray, n_rows: int) -> pa.ListArray:
-    """Remove the words that captions repeat where they roll word by word, in one line each.
+    """Remove the repeated words of captions that roll word by word, in one line per cue.
 
     Args:
-        tokens: the words of each caption, list array of (captions,).
-        row_of: int, shape (captions,): number of the video; not decreasing.
-        is_exempt: bool, shape (captions,): repeats nothing.
+        tokens: list array (cues,), the words of each cue.
+        row_of: int (cues,), the video of each cue; not decreasing.
+        is_exempt: bool (cues,), cues that are not checked for rolling.
         n_rows: number of videos.
 
     Returns:
-        List array of (captions,).
+        List array (cues,).
     """
-    rank = np.arange(len(row_of)) - np.searchsorted(row_of, row_of)
+    rank = np.arange(len(row_of)) - np.searchsorted(row_of, row_of)  # of each cue within its video
     probed = np.flatnonzero((rank < _PROBED_CUES) & ~is_exempt)
     rolling = _rolling_rows(tokens.take(pa.array(probed)), row_of[probed], n_rows)
-    mine = np.flatnonzero(rolling[row_of])
-    if not mine.size:
+    rolling_cues = np.flatnonzero(rolling[row_of])
+    if not rolling_cues.size:
         return tokens
-    chosen = tokens.take(pa.array(mine))
+    chosen = tokens.take(pa.array(rolling_cues))
     offsets = chosen.offsets.to_numpy()
     repeated = np.zeros(len(tokens), np.int64)
-    repeated[mine] = _overlaps(_word_ids(chosen), offsets, row_of[mine], _MOST_WORDS)
+    repeated[rolling_cues] = _overlaps(_word_ids(chosen), offsets, row_of[rolling_cues], _MOST_WORDS)
     counts = np.diff(tokens.offsets.to_numpy())
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     keep = within >= np.repeat(repeated, counts)
@@ -86,9 +86,9 @@ def without_rolling_words(tokens: pa.ListArray, row_of: np.ndarray, is_exempt: n
 def _rolling_rows(tokens: pa.ListArray, row_of: np.ndarray, n_rows: int) -> np.ndarray:
     offsets = tokens.offsets.to_numpy()
     repeated = _overlaps(_word_ids(tokens), offsets, row_of, _MOST_WORDS)
-    # One common word is chance, unless it is all that the caption before had.
-    before = np.concatenate([[0], np.diff(offsets)])[:-1]
-    repeated[(repeated == 1) & (before > 1)] = 0
+    # A single repeated word is coincidence, unless the previous cue has no other.
+    n_before = np.concatenate([[0], np.diff(offsets)])[:-1]
+    repeated[(repeated == 1) & (n_before > 1)] = 0
     rolls = _rolls(repeated, offsets, row_of)
     return np.pad(rolls, (0, n_rows - len(rolls)))
 
@@ -98,18 +98,18 @@ def _word_ids(tokens: pa.ListArray) -> np.ndarray:
 
 
 def _overlaps(ids: np.ndarray, offsets: np.ndarray, row_of: np.ndarray, most: int) -> np.ndarray:
-    """Return with how many of the units that the list before ends with each list begins: the most that fit.
+    """Return the length of the longest prefix of each list that is a suffix of the list before it.
 
     Args:
-        ids: int, shape (units,): equal for equal units.
-        offsets: int, shape (lists + 1,): where each list begins in `ids`.
-        row_of: int, shape (lists,): only lists of the same row are compared.
-        most: units, at most.
+        ids: int (units,), equal for equal units (words or lines).
+        offsets: int (lists + 1,), the start of each list in `ids`, and the end.
+        row_of: int (lists,), the video of each list; only lists of the same video are compared.
+        most: longest overlap to look for, in units.
 
     Returns:
-        int64, shape (lists,).
+        int64 (lists,), in units.
     """
-    # Stretches are compared by their hashes, sums of id times a power of their place, modulo 2**64.
+    # Runs of units are compared by polynomial rolling hashes, modulo 2**64.
     with np.errstate(over="ignore"):
         mixed = (ids.astype(np.uint64) + np.uint64(1)) * _HASH_FACTOR
         mixed ^= mixed >> np.uint64(29)
@@ -129,7 +129,7 @@ def _overlaps(ids: np.ndarray, offsets: np.ndarray, row_of: np.ndarray, most: in
 
 
 def _rolls(repeated: np.ndarray, offsets: np.ndarray, row_of: np.ndarray) -> np.ndarray:
-    """Say of which rows the captions roll; bool, shape (rows,)."""
+    """Return whether the captions of each video roll; bool (largest row + 1,)."""
     filled = np.diff(offsets) > 0
     is_pair = np.zeros(len(repeated), bool)
     is_pair[1:] = filled[1:] & filled[:-1] & (np.diff(row_of) == 0)

@@ -1,4 +1,4 @@
-"""Words of scripts without spaces between them, such as Chinese, Japanese and Thai; ICU's dictionaries find them."""
+"""Segments text of scripts without spaces, such as Chinese, Japanese and Thai, into words with ICU's dictionaries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ..utils.extras import MissingExtraError, require_extra
 
-# Thai, Lao, Burmese, Khmer, kana and Chinese characters; not Korean, which has spaces.
+# Thai, Lao, Burmese, Khmer, kana and Chinese characters; not Korean, which is written with spaces.
 _SOUTHEAST_ASIAN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
 _KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _EAST_ASIAN = f"{_KANA}\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -19,33 +19,33 @@ UNSPACED = f"[{_SOUTHEAST_ASIAN}{_EAST_ASIAN}]"
 _UNSPACED_OR_MARK = f"{_SOUTHEAST_ASIAN}{_EAST_ASIAN}\u3001-\u303f\uff01-\uff60"
 _UNSPACED = re.compile(UNSPACED)
 _PIECE = re.compile(f" ?(?:{UNSPACED}|(?:(?!{UNSPACED})[^ ])+)")
-# A syllable of Thai takes about three characters, one of Chinese one.
+# A Thai syllable is about three characters long, a Chinese one is a single character.
 _CHARS_PER_SYLLABLE = 3
-_WORD_CHARS = 12  # a longer run of such characters, where words are given, is no word
+_WORD_CHARS = 12  # a longer run of unspaced characters is not a single word
 _LONG_RUN = re.compile(f"{UNSPACED}{{{_WORD_CHARS + 1},}}")
 
 
 def without_needless_spaces(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Return joined words as they are written, without spaces in scripts that have none, as `join_words` does."""
+    """Remove the spaces between words of unspaced scripts from joined text, as `join_words` does."""
     if pc.all(pc.string_is_ascii(text)).as_py() is not False:
         return text
-    for _ in range(2):  # a character between two spaces is found once at a time
+    for _ in range(2):  # twice, since matches do not overlap: "a b c" has one match at a time
         text = pc.replace_substring_regex(text, f"([{_UNSPACED_OR_MARK}]) ([{_UNSPACED_OR_MARK}])", r"\1\2")
     return text
 
 
 def word_pieces(text: str) -> list[str]:
-    """Cut joined words where a text may be shortened: each word with the space before it, each unspaced character."""
+    """Split a text where it may be shortened: into words with the space before them, and single unspaced characters."""
     return _PIECE.findall(" ".join(text.split()))
 
 
 def has_unspaced_words(text: str) -> bool:
-    """Return whether a text without spaces is more than one word."""
+    """Return whether a text without spaces contains more than one word of an unspaced script."""
     return _LONG_RUN.search(text) is not None
 
 
 def is_unspaced(text: pa.Array) -> np.ndarray:
-    """Say which texts hold characters of a script without spaces; bool, shape (texts,)."""
+    """Return which texts contain characters of a script without spaces; bool (texts,)."""
     found = np.zeros(len(text), bool)
     foreign = np.flatnonzero(pc.invert(pc.string_is_ascii(text)).to_numpy(zero_copy_only=False))
     if foreign.size:
@@ -55,11 +55,11 @@ def is_unspaced(text: pa.Array) -> np.ndarray:
 
 
 def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Count the characters of words: a measure of how long speech takes where words are hard to tell.
+    """Count characters, to estimate the duration of speech in scripts whose words are hard to separate.
 
     Returns:
-        float64 (texts,) each: characters of scripts without spaces, those of Southeast Asia counted a third, and all
-        characters; `None` if there are none of such scripts.
+        Three float64 arrays (texts,): characters of scripts without spaces; the same, with Southeast Asian characters
+        counted as a third; and all characters. `None` if no text has characters of such scripts.
     """
     if not is_unspaced(text).any():
         return None
@@ -72,7 +72,7 @@ def count_characters(text: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def segmenter_fault() -> str | None:
-    """Return what is missing to tell such words apart, with the command that installs it; `None`: nothing."""
+    """Return an error that names the missing segmenter and how to install it; `None` if it is installed."""
     try:
         require_extra("segment", "finding the words of Chinese, Japanese or Thai captions")
     except MissingExtraError as error:
@@ -81,11 +81,11 @@ def segmenter_fault() -> str | None:
 
 
 def rows_without_spaces(text: pa.Array, row_of: np.ndarray) -> np.ndarray:
-    """Return the numbers of the videos most of whose characters are of a script without spaces.
+    """Return the indices of the videos whose text is mostly in a script without spaces.
 
     Args:
-        text: string array of (lines,).
-        row_of: int, shape (lines,): number of the video of each.
+        text: string array (lines,).
+        row_of: int (lines,), the video of each line.
     """
     if not len(text) or not is_unspaced(text).any():
         return np.empty(0, np.int64)
@@ -95,10 +95,10 @@ def rows_without_spaces(text: pa.Array, row_of: np.ndarray) -> np.ndarray:
 
 
 def with_spaces(text: pa.Array) -> pa.Array:
-    """Put spaces between the words of scripts without them; where ICU is not there, the text stays as written.
+    """Insert spaces between the words of unspaced scripts; text is unchanged if the segmenter is not installed.
 
     Args:
-        text: string array of (lines,).
+        text: string array (lines,).
     """
     lines = np.flatnonzero(is_unspaced(text))
     if not lines.size or segmenter_fault():
@@ -125,7 +125,7 @@ def _segmented(line: str) -> str:
 
 
 def _is_boundary(left: str, right: str) -> bool:
-    """Return whether a word ends between two parts: other scripts stay as written, marks belong to a word."""
+    """Return whether two of ICU's parts are separate words: spaced scripts and punctuation are not split off."""
     if not (_UNSPACED.search(left) or _UNSPACED.search(right)):
         return False
     opens = unicodedata.category(right[0]) in ("Ps", "Pi")

@@ -1,4 +1,4 @@
-"""What of a caption's text is spoken: markup, sounds, speaker marks, music notes and invisible characters go."""
+"""Reduces caption text to speech: removes markup, sounds, speaker marks, music notes and invisible characters."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pyarrow.compute as pc
 STYLE_TAG = r"</?[a-zA-Z][^<>]*>"
 TIME_TAG = r"<\d[\d:.,]*>"
 
-# What parts lines, and speakers: the words on both sides of it are two.
+# Tags that separate lines or speakers; like a line break, they also separate words.
 _BREAK_TAG = r"(?i)<br[ \t]*/?>|</?(?:p|div|li)(?:[ \t][^<>]*)?>|<v(?:\.[^<>]*)?[ \t][^<>]*>"
-_RUBY = r"(?i)<rt(?:[. \t][^<>]*)?>[^<]*"  # how the characters below are pronounced
-_OVERRIDE = r"\{\\[^{}]*\}"  # as {\an8}, of SubStation
+_RUBY = r"(?i)<rt(?:[. \t][^<>]*)?>[^<]*"  # pronunciation of the characters it annotates
+_OVERRIDE = r"\{\\[^{}]*\}"  # SubStation override tags such as {\an8}
 
-# Zero width joiners and non-joiners (U+200C, U+200D) are spelling, in Persian and Sinhala as in emoji.
+# Zero width joiners and non-joiners (U+200C, U+200D) stay: they are part of the spelling in Persian, Sinhala and emoji.
 _INVISIBLE = "[\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\u00ad]"
 _MUSIC = "[\u2669-\u266f\U0001d11e\U0001f399\U0001f3a4\U0001f3b5\U0001f3b6\U0001f3bc]"
 _SPACES = r"[\x{a0}\x{2000}-\x{200a}\x{202f}\x{3000}]"
 
 _DASHES = r"\-\x{2010}-\x{2015}\x{2212}\x{2e3a}\x{2e3b}\x{fe58}\x{fe63}\x{ff0d}"
 _DASH = f"[{_DASHES}]"
-# In parentheses, and what they are in Japanese and Chinese. Numbers alone are said.
+# A sound in parentheses, or in the brackets used for it in Japanese and Chinese. Numbers in parentheses are speech.
 _ASIDE = "(?:{})".format(
     "|".join(
         rf"{left}(?:[^{left}{right}\d]*|[^{left}{right}]*\p{{L}}[^{left}{right}]*){right}"
@@ -36,24 +36,25 @@ _ONLY_ASIDES = rf"(?m)^{_SPEAKER}(?:{_ASIDE}[ \t]*)+[.,!?\x{{2026}}]*[ \t]*$"
 _ASIDES_FIRST = rf"(?m)^({_SPEAKER})(?:{_ASIDE}[ \t]*)+"
 _ASIDES_LAST = rf"(?m)(?:[ \t]*{_ASIDE})+([.,!?\x{{2026}}]*)[ \t]*$"
 _BRACKET_OVER_LINES = r"(?m)^[^\n]*\[[^\[\]\n]*\n[^\[\]]*\][^\n]*$"
-# Before what somebody says, not before numbers; a second speaker may go on in the same line.
+# A dash before speech, but not before a number; a second speaker may follow in the same line.
 _DASH_FIRST = rf"(?m)^(?:[ \t]*{_DASH}+[ \t]+)+"
 _DASH_JOINED = rf"(?m)^[ \t]*{_DASH}+([^\s\d{_DASHES}]|$)"
 _DASH_WITHIN = rf"([.?!\x{{2026}}][\"'\x{{201d}}\x{{2019}}]?)[ \t]+{_DASH}+(?:[ \t]+|([^\s\d{_DASHES}]))"
 
 
 def clean_text(text: pa.Array, is_word: np.ndarray | None = None) -> pa.Array:
-    """Return what is spoken of caption text.
+    """Return the spoken part of caption text.
 
-    Sounds are what stands in parentheses at the start or end of a line, also over several lines; a line with square
-    brackets is none of speech, as in the reference. Each step works on the texts that hold what it looks for.
+    Parentheses at the start or end of a line, possibly over several lines, are sounds. Square brackets over several
+    lines are removed; single lines with square brackets are left to the caller. For speed, each step runs only on the
+    texts that contain its characters.
 
     Args:
-        text: string array of (captions,), with markup and line breaks as written.
-        is_word: bool, shape (captions,): a word with times of its own, whose hyphens stay.
+        text: string array (cues,), with markup and line breaks as in the file.
+        is_word: bool (cues,), whether a text is a word with its own times, which keeps its hyphens.
 
     Returns:
-        String array of (captions,), with a line break where a line ends.
+        String array (cues,), with line breaks between lines.
     """
     text = _where(text, pc.match_substring(text, "<"), _without_tags)
     text = _where(text, pc.match_substring(text, "\\"), _without_escapes)
@@ -85,7 +86,7 @@ def _without_escapes(text: pa.Array) -> pa.Array:
 
 
 def _unescape(text: str) -> str:
-    return html.unescape(html.unescape(text))  # automatic captions hold &amp;gt;
+    return html.unescape(html.unescape(text))  # twice: automatic captions contain &amp;gt;
 
 
 def _clean_unicode(text: pa.Array) -> pa.Array:
@@ -106,14 +107,14 @@ def _without_dashes(text: pa.Array) -> pa.Array:
 
 
 def _foreign_matches(text: pa.Array, is_foreign: pa.Array, pattern: str) -> pa.Array:
-    """Say which of the texts that are not ASCII match."""
+    """Return which of the non-ASCII texts match the pattern."""
     if not pc.any(is_foreign).as_py():
         return is_foreign
     return pc.replace_with_mask(is_foreign, is_foreign, pc.match_substring_regex(text.filter(is_foreign), pattern))
 
 
 def _where(text: pa.Array, mask: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Change the texts that are marked."""
+    """Apply a change to the texts selected by a mask."""
     if not pc.any(mask).as_py():
         return text
     return pc.replace_with_mask(text, mask, change(text.filter(mask)))

@@ -1,4 +1,4 @@
-"""What a caption file says, as it is written, with its times."""
+"""The raw content of a caption file: text with times, and the error for a file that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class CaptionError(ValueError):
     """A caption file that cannot be used.
 
     Attributes:
-        reason: "no_captions" (no such file), "empty_captions", "corrupt_captions" or "caption_encoding".
+        reason: "no_captions" (the file does not exist), "empty_captions", "corrupt_captions" or "caption_encoding".
     """
 
     def __init__(self, reason: str, message: str):
@@ -23,17 +23,17 @@ class CaptionError(ValueError):
         self.reason = reason
 
     def __reduce__(self):
-        return type(self), (self.reason, str(self))  # travels between processes
+        return type(self), (self.reason, str(self))  # so that it can be pickled between processes
 
 
 class TimedText(NamedTuple):
-    """Text with times, in seconds, in the order of the file.
+    """Pieces of text with times, each a line or a word.
 
     Attributes:
-        start_s, end_s: float64, shape (pieces,).
-        text: string array of (pieces,), with markup and line breaks as written.
-        has_word_times: bool, shape (pieces,): a word with times of its own, else a line, whose time its words share.
-        lost: pieces that cannot be used; `None`: all can.
+        start_s, end_s: float64 (pieces,), in seconds.
+        text: string array (pieces,), with markup and line breaks as in the file.
+        has_word_times: bool (pieces,), whether a piece is a word with its own times; otherwise it is a line.
+        lost: the pieces that were skipped as invalid; `None` if there are none.
     """
 
     start_s: np.ndarray
@@ -46,14 +46,14 @@ class TimedText(NamedTuple):
 def words_with_ends(
     begin_s: np.ndarray, limit_s: np.ndarray, texts: pa.Array, max_word_s: float, lost: Lost | None = None
 ) -> TimedText:
-    """Return words that end where the next one starts, by their caption's end and not too long after their start.
+    """Return words with known starts; each ends at the next start, its cue's end or after `max_word_s`.
 
     Args:
-        begin_s: float64 (words,).
-        limit_s: float64 (words,), where the caption of each ends.
-        texts: string array of (words,); blank ones are left out.
-        max_word_s: longest time of a word.
-        lost: passed on.
+        begin_s: float64 (words,), the start of each word, in seconds.
+        limit_s: float64 (words,), the end of each word's cue, in seconds.
+        texts: string array (words,); blank ones are left out, and one of several words may last as many times longer.
+        max_word_s: longest duration of a word, in seconds.
+        lost: passed through to the result.
     """
     texts = pc.utf8_trim_whitespace(texts)
     is_text = pc.not_equal(texts, "")

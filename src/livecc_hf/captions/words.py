@@ -1,4 +1,4 @@
-"""Timed words: the common form of captions, speech recognition and narration."""
+"""Timed words, the common representation of captions, speech recognition and narration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A word is over after this long, where only its start is known; drawn-out ones take a second.
+# Duration of a word if only its start or end is known; a drawn-out word takes about a second.
 MAX_WORD_S = 1.0
 
 START_KEYS, END_KEYS, TEXT_KEYS = ("start_s", "start"), ("end_s", "end"), ("word", "text")
@@ -24,14 +24,15 @@ class Word(NamedTuple):
 
 
 def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return starts and ends, float64 of shape (items,), and stripped texts of `[start, end, text]`.
+    """Return starts and ends in seconds, float64 (items,), and stripped texts of `[start, end, text]` items.
 
     Args:
-        items: times in seconds.
-        source: what they were read from, for the error.
+        items: `[start, end, text]`, with times in seconds.
+        source: where they were read, for error messages.
 
     Raises:
-        ValueError: if one is no such triple, ends before it starts, has a time that is not finite, or half a character.
+        ValueError: if an item has another form, ends before it starts, has a time that is not finite, or its text
+            contains an unpaired surrogate or a zero byte.
     """
     try:
         start_s, end_s = (np.array([*map(itemgetter(i), items)], np.float64) for i in range(2))
@@ -45,9 +46,9 @@ def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarra
     try:
         joined.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{source}: a word holds half of a character ({joined[error.start]!a})") from None
+        raise ValueError(f"{source}: a word contains half of a character ({joined[error.start]!a})") from None
     if "\0" in joined:
-        raise ValueError(f"{source}: a word holds a zero byte")
+        raise ValueError(f"{source}: a word contains a zero byte")
     wrong = np.flatnonzero(~(np.isfinite(start_s) & np.isfinite(end_s) & (end_s >= start_s)))
     if wrong.size:
         index = int(wrong[0])
@@ -58,12 +59,12 @@ def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarra
 
 
 class Lost(NamedTuple):
-    """What of a list of words or captions cannot be used; the others can.
+    """The invalid items that were skipped in a list of words or captions.
 
     Attributes:
-        n_lost: how many items.
-        of: how many there were.
-        example: what is wrong with the first.
+        n_lost: number of skipped items.
+        of: number of items in the list.
+        example: error message for the first one.
     """
 
     n_lost: int
@@ -75,13 +76,13 @@ class Lost(NamedTuple):
 
 
 class TimedItems(NamedTuple):
-    """Items of a list that can be used, in its order.
+    """The valid items of a list, in its order.
 
     Attributes:
-        start_s, end_s: float64 (items,).
-        texts: stripped; "" where there is none.
-        kept: int64 (items,), their places in the list; `None`: all.
-        lost: the others; `None`: none.
+        start_s, end_s: float64 (items,), in seconds.
+        texts: stripped texts; may be empty.
+        kept: int64 (items,), their indices in the list; `None` if all were kept.
+        lost: the skipped items; `None` if there are none.
     """
 
     start_s: np.ndarray
@@ -97,18 +98,17 @@ def usable_items(
     bounds_s: np.ndarray | None = None,
     max_word_s: float = MAX_WORD_S,
 ) -> TimedItems:
-    """Return what can be used of `[start, end, text]` or objects with these keys: one bad item costs one item.
-
-    A time that is missing or null is found between its neighbours, see `filled_times`.
+    """Return the valid items of a list, skipping invalid ones; missing times are interpolated, see `filled_times`.
 
     Args:
-        items: times in seconds.
-        source: what they were read from, for errors.
-        bounds_s: float64 (items, 2), between which the times of each are, such as those of its segment; NaN: not known.
-        max_word_s: longest time of an item of which only the start or end is known.
+        items: `[start, end, text]`, or mappings with these keys (also `start_s`, `end_s`, `word`), times in seconds.
+        source: where they were read, for error messages.
+        bounds_s: float64 (items, 2), the earliest start and latest end of each item, such as those of its segment; NaN
+            if unknown.
+        max_word_s: longest duration, in seconds, of an item whose start or end is unknown.
 
     Raises:
-        ValueError: if no item can be used, with what is wrong with the first.
+        ValueError: if no item is valid; the message is about the first one.
     """
     try:
         return TimedItems(*timed_arrays(items, source))
@@ -143,15 +143,15 @@ def usable_items(
 def filled_times(
     start_s: np.ndarray, end_s: np.ndarray, bounds_s: np.ndarray, max_word_s: float = MAX_WORD_S
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return times with those that are not known (NaN) between the neighbours'.
+    """Return starts and ends with unknown times (NaN) filled in from the neighbours.
 
-    Items without times share the time between the end of the one before and the start of the one after, none longer
-    than `max_word_s`. An item whose start or end is known lasts `max_word_s`, or up to its neighbour.
+    Consecutive items without times split the gap between the end of the item before and the start of the item after,
+    each at most `max_word_s` long. An item with only a start or an end lasts `max_word_s`, or up to its neighbour.
 
     Args:
-        start_s, end_s: float64 (items,).
-        bounds_s: float64 (items, 2), between which the times of each are; NaN: not known.
-        max_word_s: longest time of an item that is given one.
+        start_s, end_s: float64 (items,), in seconds; not changed in place.
+        bounds_s: float64 (items, 2), the earliest start and latest end of each item; NaN if unknown.
+        max_word_s: longest duration of a filled item, in seconds.
 
     Returns:
         Starts and ends, float64 (items,); all NaN if no time is known.
@@ -166,7 +166,7 @@ def filled_times(
             while stop < n_items and np.isnan(start_s[stop]) and np.isnan(end_s[stop]):
                 stop += 1
         if np.isnan(start_s[at]) or np.isnan(end_s[at]):
-            # What is known of the first item's start and of the last one's end, then what the neighbours leave.
+            # The outer times of the run if known, otherwise the limits set by its neighbours and bounds.
             begin = _first_known(start_s[at], np.fmax(end_s[at - 1] if at else np.nan, bounds_s[at, 0]))
             after = _first_known(start_s[stop], end_s[stop] - max_word_s) if stop < n_items else np.nan
             end = _first_known(end_s[stop - 1], np.fmin(after, bounds_s[stop - 1, 1]))
@@ -188,7 +188,7 @@ def _first_known(value: float, otherwise: float) -> float:
 
 
 class _BadItemError(ValueError):
-    """What is wrong with an item, in words."""
+    """An invalid item; the message says what is wrong with it."""
 
 
 def _parsed(item: Any) -> tuple[float, float, str]:
@@ -204,22 +204,24 @@ def _parsed(item: Any) -> tuple[float, float, str]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _BadItemError("it holds half of a character") from None
+        raise _BadItemError("it contains half of a character") from None
     if "\0" in text:
-        raise _BadItemError("it holds a zero byte")
+        raise _BadItemError("it contains a zero byte")
     return times[0], times[1], text.strip()
 
 
 def checked_words(items: Sequence[Sequence[Any]], source: str) -> list[Word]:
-    """Return `[start, end, word]` triples as words in the order spoken, blank ones left out.
+    """Return `[start, end, word]` items as words, ordered by their ends, without blank ones.
 
-    A time that is null is found between its neighbours, see `filled_times`.
+    Args:
+        items: triples or mappings as for `usable_items`; missing times are interpolated.
+        source: where they were read, for error messages.
 
     Raises:
-        ValueError: if one is no such triple, ends before it starts, or has a time that is not finite.
+        ValueError: if any item is invalid.
     """
     start_s, end_s, texts, _, lost = usable_items(items, source)
-    if lost:  # a training sample is right or is left out, which its reader says
+    if lost:  # a training sample with gaps in its words would teach silence
         raise ValueError(lost.example)
     words = map(Word, start_s.tolist(), end_s.tolist(), texts)
     return sorted((word for word in words if word.text), key=lambda word: word.end_s)

@@ -1,6 +1,6 @@
-"""Writes commentary as it comes: plain text, JSON lines, SubRip and WebVTT.
+"""Writes commentary while it is generated, as plain text, JSON lines, SubRip or WebVTT.
 
-Every writer puts a segment out in one piece and flushes it, so an interrupted run leaves a valid file.
+Each segment is written at once and flushed, so that an interrupted run leaves a valid file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..utils.text import one_line
 
 
 class CaptionLike(Protocol):
-    """What the writers take: times in seconds and the words between them, such as a `CommentarySegment`."""
+    """A text with a start and end time, such as a `CommentarySegment`."""
 
     @property
     def start_s(self) -> float:
@@ -27,12 +27,12 @@ class CaptionLike(Protocol):
 
     @property
     def text(self) -> str:
-        """The words."""
+        """The text, which may be empty."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Words and when they are shown, in seconds."""
+    """A text, and the times in seconds between which it is shown."""
 
     start_s: float
     end_s: float
@@ -40,7 +40,7 @@ class Caption:
 
 
 class CaptionWriter(ABC):
-    """Writes segments to a text file, one after the other. The file stays the caller's to close."""
+    """Writes segments to a text file, which the caller has to close."""
 
     def __init__(self, file: TextIO):
         self._file = file
@@ -50,7 +50,7 @@ class CaptionWriter(ABC):
         """Write one segment and flush.
 
         Raises:
-            ValueError: if its times are not finite, or end before they start.
+            ValueError: if a time is not finite, or the segment ends before it starts.
         """
         if not (math.isfinite(segment.start_s) and math.isfinite(segment.end_s)):
             raise ValueError(f"a caption runs from {segment.start_s} s to {segment.end_s} s: expected finite times")
@@ -72,7 +72,7 @@ class CaptionWriter(ABC):
 
 
 class TextWriter(CaptionWriter):
-    """One line a segment, its times in front; silent segments are left out."""
+    """Writes each segment as a line with its times first; silent segments are left out."""
 
     def _entry(self, segment: CaptionLike) -> str:
         text = one_line(segment.text)
@@ -80,7 +80,7 @@ class TextWriter(CaptionWriter):
 
 
 class JsonLinesWriter(CaptionWriter):
-    """One JSON object a segment, silent ones included (their text is empty)."""
+    """Writes each segment as a JSON object; silent segments have an empty text."""
 
     def _entry(self, segment: CaptionLike) -> str:
         entry = {"start_s": round(segment.start_s, 3), "end_s": round(segment.end_s, 3), "text": segment.text}
@@ -88,7 +88,7 @@ class JsonLinesWriter(CaptionWriter):
 
 
 class _CueWriter(CaptionWriter):
-    """Cues in order of time that never overlap: one that would starts where the last ended, and lasts 1 ms at least."""
+    """Writes cues that never overlap: a cue starts no earlier than the last one ended, and lasts at least 1 ms."""
 
     def __init__(self, file: TextIO):
         self._n_cues = 0
@@ -107,15 +107,15 @@ class _CueWriter(CaptionWriter):
 
     @abstractmethod
     def _escape(self, text: str) -> str:
-        """Return the text with the characters replaced that mean something in the format."""
+        """Return the text with the format's special characters replaced."""
 
     @abstractmethod
     def _cue(self, start_ms: int, end_ms: int, text: str) -> str:
-        """Return the cue, the empty line after it included."""
+        """Return the cue, including the blank line after it."""
 
 
 class SubRipWriter(_CueWriter):
-    """SubRip (.srt). It has no escapes, so the arrow that parts a cue's times is written as a character."""
+    """Writes SubRip (.srt). The format has no escapes, so `-->` in a text becomes an arrow character."""
 
     def _escape(self, text: str) -> str:
         return text.replace("-->", "\N{RIGHTWARDS ARROW}")
@@ -125,7 +125,7 @@ class SubRipWriter(_CueWriter):
 
 
 class WebVttWriter(_CueWriter):
-    """WebVTT (.vtt)."""
+    """Writes WebVTT (.vtt)."""
 
     def _header(self) -> str:
         return "WEBVTT\n\n"
@@ -147,11 +147,11 @@ FORMATS = tuple(_WRITERS)
 
 
 def open_writer(format: str, file: TextIO) -> CaptionWriter:
-    """Make a writer for `text`, `jsonl`, `srt` or `vtt`; a header, if there is one, is written at once.
+    """Return a writer for a format; the format's header, if any, is written immediately.
 
     Args:
         format: one of `FORMATS`.
-        file: a text file open for writing; for the subtitle formats in UTF-8.
+        file: a text file open for writing, in UTF-8 for the subtitle formats.
 
     Raises:
         ValueError: if the format is unknown.
@@ -162,7 +162,7 @@ def open_writer(format: str, file: TextIO) -> CaptionWriter:
 
 
 def clock(time_s: float) -> str:
-    """Return a time as `mm:ss.s`, with hours in front where there are any."""
+    """Format a time in seconds as `mm:ss.s`, or `h:mm:ss.s` from one hour."""
     tenths = round(abs(time_s) * 10)
     sign = "-" if time_s < 0 and tenths else ""
     minutes, tenths = divmod(tenths, 600)
