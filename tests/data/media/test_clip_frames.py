@@ -1,4 +1,4 @@
-"""Clips are planned from a file's header and read by seeking, resized on the way."""
+"""Clips are planned from a file's header, read by seeking, and resized while decoding."""
 
 import math
 import os
@@ -28,7 +28,7 @@ def video_processor(processor):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """20 s in several containers, with B-frames, and one of textured pictures."""
+    """Videos of 20 s in several containers and with B-frames, and one of 15 s with noise."""
     path = tmp_path_factory.mktemp("videos")
     for suffix in (".mp4", ".mkv", ".ts", ".webm"):
         codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
@@ -51,14 +51,13 @@ def folder(tmp_path_factory):
     start=st.none() | st.integers(0, 60).map(lambda k: k / 10),
     end=st.none() | st.integers(61, 300).map(lambda k: k / 10),
 )
-def test_a_plan_says_what_reading_gives(folder, name, video_processor, start, end):
+def test_a_plan_predicts_what_reading_returns(folder, name, video_processor, start, end):
     plan = plan_clip(folder / name, start, end, video_processor, **LIMITS)
     clip = read_clip(folder / name, plan, video_processor)
     assert len(clip.frames) == plan.n_sampled
     assert plan.n_frames == plan.n_uncut_frames == plan.n_sampled + plan.n_sampled % 2
     assert clip.frames.shape[1:] == (3, plan.height_px, plan.width_px) == (3, 56, 84)
     assert plan.n_pair_tokens == 6
-    assert (plan.was_cut, clip.stopped_early) == (False, False)
     origin_s = probe_video(folder / name).clock_start_s
     end = None if end is None else end + 1e-3
     shown = [frame.time_s for frame in iter_frames(folder / name, start, end, origin_s=origin_s)]
@@ -102,7 +101,7 @@ def test_an_end_on_a_sample_time_is_included(folder, video_processor):
 
 
 def test_a_start_of_0_is_a_time_like_any_other(folder, video_processor):
-    """Where the picture begins at 3 s both mean its first frame."""
+    """In a video that begins at 3 s, 0 and None both mean the first frame."""
     plans = [plan_clip(folder / "sound_first.mp4", start, 8, video_processor) for start in (0, None)]
     assert [(plan.first_s, plan.n_sampled) for plan in plans] == [(3, 11), (3, 11)]
 
@@ -122,7 +121,7 @@ def test_a_clip_counts_from_what_a_player_shows_as_0(folder, name, start_s, vide
 
 def test_a_clip_is_cut_to_the_limit_of_frames(folder, video_processor):
     plan = plan_clip(folder / "a.mp4", 1, None, video_processor, max_frames=9, **LIMITS)
-    assert (plan.n_frames, plan.n_uncut_frames, plan.was_cut) == (8, 38, True)
+    assert (plan.n_frames, plan.n_uncut_frames) == (8, 38)
     assert len(read_clip(folder / "a.mp4", plan, video_processor).frames) == 8
     for max_frames in (1, 481):
         with pytest.raises(ValueError, match=f"max_frames={max_frames}: expected 2 to 480"):
@@ -134,12 +133,12 @@ def test_reading_stops_with_the_turn_that_holds_the_last_word(folder, video_proc
     whole = read_clip(folder / "a.mp4", plan, video_processor)
     for until_s, n_frames in ((0, 6), (3.5, 6), (3.51, 8), (4.5, 8), (17.4, 34), (17.6, 35), (18, 35), (99, 35)):
         clip = read_clip(folder / "a.mp4", plan, video_processor, until_s)
-        assert (len(clip.frames), clip.stopped_early) == (n_frames, n_frames < 35)
+        assert len(clip.frames) == n_frames
         assert torch.equal(clip.frames, whole.frames[:n_frames])
         assert clip.end_times_s == whole.end_times_s[:n_frames]
 
 
-def test_a_picture_that_stays_gives_no_words_ahead_of_time(tmp_path, video_processor):
+def test_frames_of_a_still_picture_leave_the_screen_soon_after_their_time(tmp_path, video_processor):
     path = write_video(tmp_path / "v.mkv", times_s=[0, Fraction(1, 10), 8, Fraction(81, 10)], fps=10)
     plan = plan_clip(path, 0, None, video_processor, **LIMITS)
     clip = read_clip(path, plan, video_processor)
@@ -159,7 +158,7 @@ def test_a_frame_is_resized_once_and_only_kept_small(tmp_path, video_processor, 
 def test_a_file_without_a_duration(tmp_path, video_processor):
     path = write_video(tmp_path / "v.mkv", n_frames=50, muxer_options={"live": "1"})
     plan = plan_clip(path, None, None, video_processor, **LIMITS)
-    assert (plan.n_frames, plan.was_cut) == (10, False)
+    assert plan.n_frames == plan.n_uncut_frames == 10
     assert len(read_clip(path, plan, video_processor).frames) == 10
     assert plan_clip(path, None, 3, video_processor, **LIMITS).n_sampled == 7
     with pytest.raises(UnusableSample, match=r"no frame from 7 s to 9 s: .* and its end at 5\.00") as error:
@@ -211,13 +210,13 @@ def test_a_file_that_vanishes_or_changes_is_noticed(tmp_path, video_processor):
     assert error.value.reason == "missing_file"
 
 
-def test_limits_that_contradict_each_other_are_no_fault_of_the_sample(folder, video_processor):
+def test_contradictory_limits_are_not_the_samples_fault(folder, video_processor):
     with pytest.raises(ValueError, match="min_pixels=9000 is above max_pixels=8000") as error:
         plan_clip(folder / "a.mp4", 0, 5, video_processor, min_pixels=9000, max_pixels=8000)
     assert not isinstance(error.value, UnusableSample)
 
 
-def test_a_picture_that_changes_its_size_before_the_clip(tmp_path, video_processor):
+def test_a_video_that_changes_its_size_before_the_clip(tmp_path, video_processor):
     """The plan follows the file's first frame, and so do all its clips."""
     parts = [
         write_video(tmp_path / f"{i}.ts", n_frames=150, size_px=size) for i, size in enumerate([(96, 64), (64, 96)])

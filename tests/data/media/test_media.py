@@ -1,4 +1,4 @@
-"""Media paths."""
+"""Media paths are resolved, and stay in their root."""
 
 import pytest
 
@@ -13,6 +13,14 @@ def test_local_paths(tmp_path):
     assert resolve_media(str(file)) == resolve_media(str(file), tmp_path) == file
     with pytest.raises(FileNotFoundError, match=r"b\.mp4 does not exist.*media_root"):
         resolve_media("v/b.mp4", tmp_path)
+
+
+def test_names_that_begin_with_a_tilde(tmp_path):
+    file = tmp_path / "~take 1.mp4"
+    file.write_bytes(b"")
+    assert resolve_media("~take 1.mp4", tmp_path) == file
+    with pytest.raises(FileNotFoundError, match="~nobody-here/a.mp4 does not exist"):
+        resolve_media("~nobody-here/a.mp4")
 
 
 def test_paths_on_the_hub_while_offline():
@@ -34,7 +42,7 @@ def test_paths_that_leave_a_repository_are_refused(path):
 
 @pytest.fixture()
 def tree(tmp_path):
-    """A root with a file, a file beside the root, and links in the root to both."""
+    """A root with a file, files next to the root, and links in the root that point out of it."""
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     for file in (root / "in side.mp4", tmp_path / "out.mp4", tmp_path / "sub.mp4"):
@@ -76,7 +84,9 @@ def test_paths_in_the_root_are_found_however_they_are_written(tree, monkeypatch)
     ways += ["file://in%20side.mp4", "sub/../in side.mp4", f"{tree}/sub/../in side.mp4", "../root/in side.mp4"]
     for path in ways:
         assert resolve_media(path, tree).samefile(inside)
-    assert resolve_media("link.mp4", tree) == tree / "link.mp4"  # the user's own, as `videos: link` makes them
+    assert (
+        resolve_media("link.mp4", tree) == tree / "link.mp4"
+    )  # links in the root are the user's own, such as those of `videos: link`
     monkeypatch.chdir(tree.parent)
     for root in ("root", "./root", "root/sub/..", f"{tree}/../root"):
         assert resolve_media("link.mp4", root).samefile(tree.parent / "out.mp4")

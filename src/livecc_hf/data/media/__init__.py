@@ -1,1 +1,1 @@
-"""Finds the media files that rows name, and decodes their frames."""
+"""Locates the media files named in dataset rows, and decodes them."""

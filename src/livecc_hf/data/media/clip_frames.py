@@ -1,6 +1,6 @@
-"""Reads the frames of a clip of a video file: planned from its header, read by seeking, resized while decoding.
+"""Reads the frames of a clip: planned from the video file's header, read by seeking, and resized while decoding.
 
-The times of a clip and its words count from what a player shows as 0:00; this module converts them to the file's clock.
+Clip and word times are in seconds from what a player shows as 0:00; this module converts them to the file's clock.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from ..unusable import UnusableSample
 if TYPE_CHECKING:
     from livecc_hf.modeling.video_processing_livecc import LiveCCVideoProcessor
 
-# A clip's end is inclusive, as in LiveCC's training: its last word may need the frame shown right at the end.
-# The reader's end is exclusive, so it gets one this much later, which also covers rounded times.
+# A clip's end is inclusive, as in LiveCC's training: its last word may need the frame shown right at the end. The
+# reader's end is exclusive, so it gets an end this much later, which also absorbs rounding.
 _END_INCLUDED_S = Fraction(1, 1000)
-# A frame leaves the screen within one frame's time of its sample time, unless the picture stays; two for rounded rates.
+# In a moving video, a frame leaves the screen within one frame period of its sample time; two allow for rounded rates.
 _HOLD_FRAMES = 2
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """The frames that reading a clip will give, planned without decoding.
+    """The frames that reading a clip will return, planned without decoding.
 
     Attributes:
         start_s: first sample time on the player's clock; `None` reads from the first frame.
-        end_s: no sample after it; `None` reads to the end.
-        first_s: the first sample time that is expected.
-        n_frames: frames of the clip, an even number: the last is repeated if needed. The clip may have fewer if the
-            file is damaged or its header gives too long a duration, never more.
-        n_sampled: frames to read, `n_frames` or one less.
+        end_s: last possible sample time; `None` reads to the end.
+        first_s: the expected first sample time.
+        n_frames: frames of the clip, an even number: the last frame is repeated if necessary. The clip may have fewer
+            if the file is damaged or its header overstates the duration, but never more.
+        n_sampled: frames to read, either `n_frames` or one less.
         n_uncut_frames: `n_frames` before the cut to `max_frames`; estimated from the header if the clip ends with the
             file.
-        height_px, width_px: size of a resized frame, multiples of 28.
-        min_pixels, max_pixels: the limits that led to this size.
+        height_px, width_px: size of a resized frame, a multiple of the size of a token (28 or 32 pixels).
+        min_pixels, max_pixels: the limits from which this size was computed.
         n_pair_tokens: tokens of two frames.
-        hold_s: longest time after its sample time that a frame counts as shown: two frames at the file's rate, or one
-            sampling step.
-        origin_s: what a player shows as 0:00, in seconds on the file's clock.
+        hold_s: longest time for which a frame counts as shown after its sample time: two frame periods of the file,
+            but at most one sampling step.
+        origin_s: the file's time, in seconds, at which a player shows 0:00.
     """
 
     start_s: float | None
@@ -85,11 +85,6 @@ class ClipPlan:
         """The last sample time, in seconds on the player's clock."""
         return self.first_s + (self.n_sampled - 1) * FRAME_STEP_S
 
-    @property
-    def was_cut(self) -> bool:
-        """Whether the clip is longer than the limit of frames."""
-        return self.n_frames < self.n_uncut_frames
-
 
 @dataclass(frozen=True)
 class DecodedClip:
@@ -97,20 +92,18 @@ class DecodedClip:
 
     Attributes:
         frames: uint8 (T, 3, H, W), resized.
-        end_times_s: T times at which the frames leave the screen, in seconds on the player's clock, to compare with
-            the ends of words. A picture that stays on screen counts as shown for `ClipPlan.hold_s` after each sample
-            time, so that the model does not get a word long before it is spoken.
-        stopped_early: whether reading stopped at `until_s`, with frames left.
+        end_times_s: T times at which the frames leave the screen, in seconds on the player's clock, to compare with the
+            ends of words. A still picture counts as shown for only `ClipPlan.hold_s` after each sample time, so that a
+            word is not assigned to a frame long before it is spoken.
     """
 
     frames: torch.Tensor
     end_times_s: list[float]
-    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
 class FrameSize:
-    """Size of a resized frame, the limits that led to it, and the tokens of two such frames."""
+    """The size of a resized frame, the limits from which it was computed, and the tokens of two such frames."""
 
     height_px: int
     width_px: int
@@ -127,16 +120,16 @@ def plan_frame_size(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
 ) -> FrameSize:
-    """Return the size to which the processor resizes the frames of a clip.
+    """Return the size to which the video processor resizes the frames of a clip.
 
     Args:
         height_px, width_px: size of a frame before resizing.
         n_frames: frames in the clip, which share the budget of `grammar.frame_pixel_budget`.
-        video_processor: its limits apply too.
-        min_pixels, max_pixels: fewest and most pixels of a frame; override the processor's limits.
+        video_processor: gives the default limits and the patch size.
+        min_pixels, max_pixels: limits for the pixels of a frame, instead of the default ones.
 
     Raises:
-        ValueError: if the limits contradict each other, or one side is 200 times the other.
+        ValueError: if a pixel limit is invalid, or one side is more than 200 times the other.
     """
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize
 
@@ -147,6 +140,11 @@ def plan_frame_size(
     )
     n_tokens = height_px * width_px // factor**2
     return FrameSize(height_px, width_px, limits.shortest_edge, limits.longest_edge, n_tokens)
+
+
+def round_up_to_pairs(n_frames: int) -> int:
+    """Return the number of frames rounded up to an even number: the last frame of an odd number is repeated."""
+    return n_frames + n_frames % TURN_FRAMES
 
 
 def plan_clip(
@@ -161,21 +159,21 @@ def plan_clip(
 ) -> ClipPlan:
     """Plan `read_clip` from the file's header and its first frame.
 
-    The length in a header is an estimate: if it is missing, or shorter than the clip, the file's packets are read to
-    the end, once.
+    The duration in a header is only an estimate: if it is missing, or shorter than the clip, the file's packets are
+    read to the end once.
 
     Args:
         path: a video file.
-        start_s, end_s: the clip in seconds from what a player shows as 0:00, the end included; `None`: from the first
-            frame, to the last.
-        video_processor: resizes the frames.
-        min_pixels, max_pixels: fewest and most pixels of a frame; see `plan_frame_size`.
-        max_frames: most frames of the clip (rounded down to an even number).
+        start_s, end_s: start and (inclusive) end of the clip, in seconds from what a player shows as 0:00; `None` for
+            the first or the last frame.
+        video_processor: the model's, which resizes the frames.
+        min_pixels, max_pixels: limits for the pixels of a frame; see `plan_frame_size`.
+        max_frames: largest number of frames, rounded down to an even number.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames" (the clip lies outside the file), or
-            "malformed" (the clip's times make no sense).
-        ValueError: if `max_frames` is not 2 to 480, or the pixel limits contradict each other.
+            "malformed" (the clip's times are invalid).
+        ValueError: if `max_frames` is not 2 to 480, or a pixel limit is invalid.
     """
     if not TURN_FRAMES <= max_frames <= MAX_FRAMES:
         raise ValueError(f"max_frames={max_frames}: expected {TURN_FRAMES} to {MAX_FRAMES}")
@@ -196,13 +194,12 @@ def plan_clip(
             f"{float(file_end):.2f} s",
         )
     n_sampled = min(n_uncut, max_frames)
-    n_frames = n_sampled + n_sampled % TURN_FRAMES
-    resize_limits(video_processor, min_pixels, max_pixels)  # the user's limits, not the file, are wrong
+    n_frames = round_up_to_pairs(n_sampled)
+    resize_limits(video_processor, min_pixels, max_pixels)  # raises a ValueError for limits that fit no file
     try:
         size = plan_frame_size(info.height, info.width, n_frames, video_processor, min_pixels, max_pixels)
     except ValueError as error:
         raise UnusableSample("unreadable_media", f"{path}, {info.width}x{info.height} pixels: {error}") from error
-    n_uncut += n_uncut % TURN_FRAMES
     hold_s = min(FRAME_STEP_S, _HOLD_FRAMES / info.frame_rate) if info.frame_rate else FRAME_STEP_S
     return ClipPlan(
         start_s=start_s,
@@ -210,7 +207,7 @@ def plan_clip(
         first_s=float(first),
         n_frames=n_frames,
         n_sampled=n_sampled,
-        n_uncut_frames=n_uncut,
+        n_uncut_frames=round_up_to_pairs(n_uncut),
         hold_s=hold_s,
         origin_s=float(origin),
         **vars(size),
@@ -220,14 +217,14 @@ def plan_clip(
 def read_clip(
     path: str | os.PathLike, plan: ClipPlan, video_processor: LiveCCVideoProcessor, until_s: float | None = None
 ) -> DecodedClip:
-    """Read a clip at 2 frames a second. Only its part of the file is decoded, and only resized frames are kept.
+    """Read a clip at 2 frames a second, decoding only its part of the file and keeping only resized frames.
 
     Args:
         path: the video file.
-        plan: from `plan_clip` for the same file and processor.
-        video_processor: resizes the frames; the result equals resizing all of them at once.
-        until_s: stop after the first turn whose last frame leaves the screen at this time or later, such as the end of
-            the last word if silence at the end is dropped.
+        plan: from `plan_clip`, for the same file and processor.
+        video_processor: resizes each frame; the result is the same as for resizing all frames at once.
+        until_s: stop after the first turn whose last frame leaves the screen at this time or later, for example at the
+            end of the last word if trailing silence is dropped.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media" or "no_frames".
@@ -235,34 +232,31 @@ def read_clip(
     images: list[torch.Tensor] = []
     ends_s: list[float] = []
     source: torch.Tensor | None = None
-    stopped = False
     end = None if plan.end_s is None else exact_number("end_s", plan.end_s) + _END_INCLUDED_S
     try:
         with closing(iter_frames(path, plan.start_s, end, origin_s=plan.origin_s)) as sampled:
             for frame in sampled:
-                is_shown_on = frame.frame is source
-                images.append(images[-1] if is_shown_on else resize_frame(frame.frame, plan, video_processor))
+                is_same = frame.frame is source  # a still picture is resized once
+                images.append(images[-1] if is_same else resize_frame(frame.frame, plan, video_processor))
                 source = frame.frame
                 ends_s.append(min(frame.end_s, frame.time_s + plan.hold_s))
                 n = len(images)
                 ends_turn = n >= FIRST_TURN_FRAMES and n % TURN_FRAMES == 0
-                stopped = until_s is not None and ends_turn and ends_s[-1] >= until_s and n < plan.n_sampled
-                if stopped or n == plan.n_sampled:
+                if n == plan.n_sampled or (until_s is not None and ends_turn and ends_s[-1] >= until_s):
                     break
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", str(error)) from error
     except VideoReadError as error:
-        # A file whose first frame can be decoded is a video: then the clip lies outside it.
-        _probe(path)
+        _probe(path)  # raises "unreadable_media" if not even the first frame can be decoded
         raise UnusableSample("no_frames", str(error)) from error
-    return DecodedClip(torch.stack(images), ends_s, stopped)
+    return DecodedClip(torch.stack(images), ends_s)
 
 
 def resize_frame(frame: torch.Tensor, plan: ClipPlan, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
-    """Return a frame (3, H, W) at the plan's size."""
+    """Resize a frame (3, H, W) to the plan's size."""
     frame = video_processor.resized(frame[None], plan.min_pixels, plan.max_pixels)
     if frame.shape[-2:] != (plan.height_px, plan.width_px):
-        # The size of the picture changes in the file, before the clip begins.
+        # The video changes its resolution between its first frame, which was planned for, and the clip.
         from torchvision.transforms.v2.functional import InterpolationMode, resize
 
         frame = resize(frame, [plan.height_px, plan.width_px], InterpolationMode.BICUBIC, antialias=True)
@@ -279,15 +273,15 @@ def _exact_span(
         raise UnusableSample("malformed", f"{path}: {error}") from error
     if start is not None and end is not None and end <= start:
         raise UnusableSample(
-            "malformed", f"{path}: the clip runs from {start_s:g} to {end_s:g} s: expected a later end"
+            "malformed", f"{path}: the clip runs from {start_s:g} to {end_s:g} s: expected an end after its start"
         )
     return start, end
 
 
 def _file_end(path: str | os.PathLike, info: VideoInfo, needed: Fraction) -> Fraction:
-    """Return the end of a file, in seconds from what a player shows as 0:00; only roughly if it is after `needed`.
+    """Return the end of a file, in seconds from what a player shows as 0:00; estimated if it is after `needed`.
 
-    The header gives an estimate. If by that the file ends before `needed`, the packets are read.
+    The header gives the estimate. If it is before `needed`, the file's packets are read for the exact end.
     """
     if info.duration_s is not None:
         shown = exact_number("first_pts_s", info.first_pts_s) - exact_number("clock_start_s", info.clock_start_s)
@@ -314,5 +308,5 @@ def _probe(path: str | os.PathLike) -> VideoInfo:
 
 @lru_cache(maxsize=4096)
 def _probe_once(path: str, size_bytes: int, mtime_ns: int) -> VideoInfo:
-    """Probe a file; size and modification time are arguments so that the cache notices a replaced file."""
+    """Probe a file; size and modification time are part of the cache key, so that a replaced file is probed again."""
     return probe_video(path)

@@ -1,4 +1,4 @@
-"""Finds media files in a local folder or in a dataset repository on the Hub."""
+"""Resolves media paths of a dataset, in a local folder or a dataset repository on the Hub."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _HUB_PREFIX = "hf://datasets/"
 
 
 def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
-    """Return the local file of a path in a dataset; files on the Hub are downloaded once and cached.
+    """Return the local file for a dataset's media path, downloading it from the Hub to the cache if necessary.
 
     Args:
-        path: relative to `root`, absolute, `file://` with one of these, or `hf://datasets/USER/REPO[@REVISION]/PATH`.
-        root: a folder, or `hf://datasets/USER/REPO[@REVISION][/FOLDER]`; no path may lead out of it. `None`: the
-            working folder, without that limit.
+        path: relative to `root`, absolute, `file://` followed by either, or `hf://datasets/USER/REPO[@REVISION]/PATH`.
+        root: a folder or `hf://datasets/USER/REPO[@REVISION][/FOLDER]` that paths must stay in; `None` resolves
+            relative paths in the working directory and does not restrict paths.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if an `hf://` path lacks a repository or a file, or a path leads out of its root.
+        FileNotFoundError: if the file does not exist, or cannot be downloaded.
+        ValueError: if an `hf://` path lacks a repository or a file, or the path leads out of its root.
     """
     if path.startswith("hf://"):
         return _from_hub(path)
@@ -34,30 +34,31 @@ def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
 
 
 def local_path(path: str, root: str | os.PathLike | None = None) -> Path:
-    """Return where a dataset's path is on this machine, whether there is something or not.
+    """Return the local path for a dataset's media path, whether or not it exists.
 
-    Links that lie in the root may lead out of it: whoever put them there could have put the file there.
+    Symbolic links inside the root may point out of it: the dataset's user put them there, as `videos: link` does.
 
     Args:
-        path: as in `resolve_media`, not on the Hub.
-        root: a folder that it may not lead out of, or `None`.
+        path: as in `resolve_media`, except `hf://` paths.
+        root: a folder that the path must stay in, or `None`.
 
     Raises:
-        ValueError: if it leads out of the root.
+        ValueError: if the path leads out of the root.
     """
-    file = Path(_without_scheme(path, root)).expanduser()
+    # Unlike Path.expanduser, this leaves a name such as "~take 1.mp4" alone.
+    file = Path(os.path.expanduser(_without_scheme(path, root)))  # noqa: PTH111
     if root is None:
         return file
     folder = Path(root).expanduser()
     if not _is_below(file, folder) and not (folder / file).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
-            f"media path {path} leads out of {root}: set media_root to a folder above it if the dataset may read there"
+            f"media path {path} leads out of {root}: set media_root to a folder above it to let the dataset read there"
         )
     return folder / file
 
 
 def _is_below(file: Path, folder: Path) -> bool:
-    """Return whether a path leads into a folder as it is written."""
+    """Return whether a path lies in a folder lexically, without resolving `..` or links."""
     if file.is_absolute():
         if not file.is_relative_to(folder.absolute()):
             return False
@@ -66,7 +67,7 @@ def _is_below(file: Path, folder: Path) -> bool:
 
 
 def _without_scheme(path: str, root: str | os.PathLike | None) -> str:
-    """Return a path without `file://`; written as a URL it may be quoted."""
+    """Strip `file://` from a path, and unquote it unless it exists as written."""
     if not path.startswith("file://"):
         return path
     plain = path.removeprefix("file://").removeprefix("localhost")

@@ -1,4 +1,4 @@
-"""Opens still pictures of samples from paths, bytes or PIL images, upright and at a given size."""
+"""Opens images from paths, bytes or PIL images, with their EXIF orientation applied."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from livecc_hf.modeling.frames import picture_tensor, rgb_picture
 if TYPE_CHECKING:
     from PIL import Image
 
-_ORIENTATION = 0x0112  # EXIF's tag
-_TURNED = range(5, 9)  # its values for a picture rotated by 90 degrees
+_ORIENTATION = 0x0112  # EXIF tag
+_ROTATED = range(5, 9)  # its values for images rotated by 90 degrees
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """Open a picture from a path, bytes or a PIL image; it is decoded when it is used, and has to be closed."""
+    """Open an image from a path, bytes or a PIL image, without decoding it yet; the caller has to close it."""
     from PIL import Image
 
     if isinstance(picture, bytes):
@@ -26,15 +26,15 @@ def open_picture(picture: Any) -> Image.Image:
 
 
 def picture_size_px(picture: Any) -> tuple[int, int]:
-    """Return the width and height of the upright picture, from the file's header."""
+    """Return the width and height of the upright image, from the file's header."""
     with open_picture(picture) as image:
-        has_exif = image.format != "PNG" or "exif" in image.info  # asking any other PNG for EXIF would decode it
-        is_turned = has_exif and image.getexif().get(_ORIENTATION, 1) in _TURNED
-        return image.size[::-1] if is_turned else image.size
+        has_exif = image.format != "PNG" or "exif" in image.info  # getexif() decodes a PNG without EXIF
+        is_rotated = has_exif and image.getexif().get(_ORIENTATION, 1) in _ROTATED
+        return image.size[::-1] if is_rotated else image.size
 
 
 def picture_at(picture: Any, size_px: tuple[int, int]) -> torch.Tensor:
-    """Decode a picture to uint8 (3, H, W), upright, at this (width, height)."""
+    """Decode an image, upright and resized to (width, height); return uint8 (3, H, W)."""
     with open_picture(picture) as image:
         rgb = rgb_picture(image)
     return picture_tensor(rgb if rgb.size == size_px else rgb.resize(size_px))
