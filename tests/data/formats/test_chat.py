@@ -1,4 +1,4 @@
-"""Ordinary conversations: the layouts they come in."""
+"""Conversations are parsed from the layouts of published datasets."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_messages_with_and_without_types_as_published():
     assert parse_chat(parsed.messages, "x:1") == parsed
 
 
-def test_keys_that_tables_fill_with_nothing_are_left_out():
+def test_missing_values_of_tables_are_left_out():
     part = {"type": "image", "image": "a.png", "text": None, "video": None, "max_pixels": None}
     assert first_content([{"role": "user", "content": [part]}, ANSWER]) == [image("a.png")]
 
@@ -118,22 +118,25 @@ def test_parsing_leaves_the_row_as_it_was():
         ([{"role": "user", "content": [{"image": "a", "video": "b"}]}, ANSWER], r"of type None.*image.*video"),
         ([{"role": "user", "content": [{"type": "audio", "audio": "a"}]}, ANSWER], "'audio'"),
         ([{"role": "user", "content": [{"type": "text", "text": 3}]}, ANSWER], "text is 3"),
-        ([{"role": "user", "content": [3]}, ANSWER], "holds 3"),
-        ([{"role": "user", "content": " "}, ANSWER], "user's message is empty"),
-        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": []}], "assistant's message is empty"),
-        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [image("a")]}], "assistant shows media"),
-        ([{"role": "user", "content": "Hi"}, {"role": "system", "content": "Hi"}, ANSWER], "as the first message"),
+        ([{"role": "user", "content": [3]}, ANSWER], "has 3"),
+        ([{"role": "user", "content": " "}, ANSWER], "user message is empty"),
+        ([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": []}], "assistant message is empty"),
+        (
+            [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [image("a")]}],
+            "assistant message has media",
+        ),
+        ([{"role": "user", "content": "Hi"}, {"role": "system", "content": "Hi"}, ANSWER], "only as the first message"),
         ([{"role": "user", "content": [{"text_stream": []}]}, ANSWER], "narrated clip"),
         (llava("<image> <image>", "A cat.", image="a"), "turn 0: 2 placeholders.*1 media"),
         (llava("<video>", "A cat."), "1 placeholders.*0 media"),
         (llava("<image>", "A cat.", "<image>", "No.", image=["a"]), "turn 2: 2 placeholders"),
         (llava("Hi"), "no answer"),
-        (llava("Hi", ""), "assistant's message is empty"),
+        (llava("Hi", ""), "assistant message is empty"),
         ({"conversations": [{"from": "human", "value": None}]}, "turn 0: it is"),
         ({"conversations": "Hi"}, "conversations is a str"),
     ],
 )
-def test_what_is_no_conversation_is_malformed(row, message):
+def test_rows_that_are_not_conversations_are_malformed(row, message):
     with pytest.raises(UnusableSample, match=message) as caught:
         parse_chat(row, "x:1")
     assert caught.value.reason == "malformed"

@@ -1,4 +1,4 @@
-"""Long narrated videos are cut into clips: every word in one, none too long, silence in none."""
+"""Long narrated videos are split into clips: each word in exactly one, none too long, and without long silences."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def said(*times):
 
 @st.composite
 def narration(draw):
-    """Words in any order and overlap, as captions have them, sorted by their ends."""
+    """Words that may overlap, as in captions, sorted by their ends."""
     at, items = 0.0, []
     for index in range(draw(st.integers(0, 40))):
         at += draw(st.sampled_from([-2, 0, 0.3, 1, 5, 20, 31, 400]))
@@ -39,7 +39,7 @@ def test_every_word_is_in_one_clip_and_can_be_spoken_there(words, max_s, min_s, 
         assert clip.words
         assert 0 <= clip.start_s < clip.end_s <= clip.start_s + max_s + 1e-9
         assert clip.end_s == clip.words[-1].end_s + 0.5
-        # None of them is taken for a word before the clip.
+        # No word of the clip counts as spoken before it.
         assert all(word.end_s > clip.start_s or word.start_s >= clip.start_s for word in clip.words)
         free_s = clips[index - 1].end_s if index else 0.0
         assert clip.end_s - clip.start_s >= min(min_s, clip.end_s - free_s) - 1e-9
@@ -71,7 +71,7 @@ def test_previous_text_is_limited():
 
 
 @pytest.mark.parametrize("limits", [{"max_s": 3}, {"min_s": 300}, {"max_gap_s": 0}, {"min_s": -1}])
-def test_limits_that_make_no_sense(limits, tmp_path):
+def test_invalid_limits_are_refused(limits, tmp_path):
     for cut in (lambda: split_into_clips([], **limits), lambda: open_folder(tmp_path, **limits)):
         with pytest.raises(ValueError, match="expected 0 <= min_s <= max_s"):
             cut()
@@ -100,7 +100,7 @@ class TestFolder:
         assert {clip.video for clip in loaded} == {str(folder / "a.mp4"), str(folder / "b.mp4")}
         assert (loaded[3].start_s, loaded[3].end_s, loaded[3].query) == (0, 2.5, "Go.")
 
-    def test_captions_that_say_nothing_keep_their_row(self, folder):
+    def test_captions_without_words_keep_a_row(self, folder):
         clips = open_folder(folder)
         reasons = []
         for row in (-2, -1):

@@ -1,4 +1,4 @@
-"""The published conversation format."""
+"""Rows in the format of LiveCC's published datasets, nested, flat or as JSON."""
 
 import json
 
@@ -57,7 +57,7 @@ NAN = float("nan")
 
 
 def row_of(conversation, **keys):
-    """The published form, its text as a flat row, or its text in a conversation, as JSON has it."""
+    """The same clip as a conversation, a flat row, a row with a conversation, and a row with its JSON."""
     place, part = conversation[0]["content"]
     words = conversation[1]["content"][0]["text_stream"]
     nested = [{"role": "user", "content": [place, part | keys]}, conversation[1]]
@@ -67,8 +67,8 @@ def row_of(conversation, **keys):
 
 
 @pytest.mark.parametrize("form", range(4))
-def test_nan_is_not_given(conversation, form):
-    """As pandas writes an empty cell."""
+def test_nan_counts_as_missing(conversation, form):
+    """pandas writes NaN for an empty cell."""
     for missing in (NAN, None):
         row = row_of(conversation, text=missing, title=missing, previous=missing, category=missing)[form]
         clip = parse_row(row, "x")
@@ -83,21 +83,46 @@ def test_nan_is_not_given(conversation, form):
 @pytest.mark.parametrize("form", range(4))
 @pytest.mark.parametrize("name", ["text", "title", "previous", "category"])
 @pytest.mark.parametrize("wrong", [["a"], {"a": 1}, 5, 0, False, 2.5])
-def test_a_text_that_is_none_is_malformed(conversation, form, name, wrong):
+def test_a_text_that_is_not_a_string_is_malformed(conversation, form, name, wrong):
     with pytest.raises(UnusableSample, match=f"{name} is .*: expected a text") as caught:
         parse_row(row_of(conversation, **{name: wrong})[form], "x")
     assert caught.value.reason == "malformed"
 
 
 @pytest.mark.parametrize("wrong", [5, ["a.mp4"], {"bytes": "x"}, ""])
-def test_a_video_that_is_no_path_is_malformed(conversation, wrong):
+def test_a_video_that_is_not_a_path_is_malformed(conversation, wrong):
     conversation[0]["content"][0]["video"] = wrong
     for row in row_of(conversation):
-        with pytest.raises(UnusableSample, match="video is .*: expected the path of a file"):
+        with pytest.raises(UnusableSample, match="video is .*: expected the path of a video file"):
             parse_row(row, "x")
 
 
-def test_nan_in_a_chat_is_not_given():
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"conversation": "{oops"}, "x: the conversation is a text that is not JSON"),
+        ({"messages": "[" * 100_000}, "x: the conversation is a text that is not JSON: maximum recursion depth"),
+        ({"video": "a.mp4", "words": [], "video_end": 10**400}, "x: int too large"),
+        (
+            {"video": "a.mp4", "words": [], "video_end": float("inf")},
+            "x: video_end is inf: expected a number of seconds",
+        ),
+    ],
+)
+def test_malformed_rows_are_named(row, message):
+    with pytest.raises(UnusableSample, match=message) as caught:
+        parse_row(row, "x")
+    assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("keys", [("start", "end", "word"), ("start_s", "end_s", "text")])
+def test_words_may_be_mappings(keys):
+    words = [dict(zip(keys, word)) for word in ([1.0, 1.5, "red"], [1.5, 2.0, " ball "])]
+    clip = parse_row({"video": "a.mp4", "words": words}, "x")
+    assert clip.words == [(1.0, 1.5, "red"), (1.5, 2.0, "ball")]
+
+
+def test_nan_in_a_chat_counts_as_missing():
     parts = [{"type": "image", "image": "a.png", "text": NAN, "max_pixels": NAN}, {"text": "What?", "image": NAN}]
     talk = parse_row({"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A."}]}, "x")
     assert talk.messages[0]["content"] == [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]

@@ -1,4 +1,4 @@
-"""Lines of large files, reached by number."""
+"""Random access to the lines of large files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ VALUES = [[{"n": i, "text": "é" * i}] for i in range(200)]
 
 
 def write(path, values, listed=None, joint="\n", end="\n"):
-    """Write one value a line; `listed` changes the right offsets into those of the last line."""
+    """Write a value in each line; `listed` turns the correct offsets into those of the last line."""
     lines = [json.dumps(value, ensure_ascii=False).encode() for value in values]
     offsets, at = [], 0
     for line in lines:
@@ -49,7 +49,7 @@ def test_every_line_is_reached(path, tmp_path, listed, end, joint):
     [lambda o: [x + 3 for x in o], lambda o: o[:50] + [x + 1 for x in o[50:]], lambda o: o[::-1], lambda o: o[1:]],
     ids=["shifted", "shifted later", "reversed", "first missing"],
 )
-def test_wrong_offsets_are_said_to_be_wrong_and_found_anew(path, tmp_path, listed, caplog):
+def test_wrong_offsets_are_reported_and_computed_again(path, tmp_path, listed, caplog):
     lines = JsonLines(write(path, VALUES, listed), tmp_path / "cache")
     assert "lists wrong offsets" in caplog.text
     assert len(lines) == len(VALUES)
@@ -62,7 +62,7 @@ def test_a_last_line_of_numbers_is_never_data(path, tmp_path, caplog):
     assert "lists wrong offsets" in caplog.text
 
 
-def test_offsets_are_found_once_and_again_after_a_change(path, tmp_path, monkeypatch):
+def test_offsets_are_cached_until_the_file_changes(path, tmp_path, monkeypatch):
     import livecc_hf.data.formats.jsonl as module
 
     calls = []
@@ -77,15 +77,29 @@ def test_offsets_are_found_once_and_again_after_a_change(path, tmp_path, monkeyp
     assert len(calls) == 2
 
 
-def test_it_travels_between_processes(path, tmp_path):
+def test_it_can_be_pickled(path, tmp_path):
     lines = JsonLines(write(path, VALUES), tmp_path / "cache")
     assert pickle.loads(pickle.dumps(lines))[5] == VALUES[5]
 
 
-def test_blank_lines_are_none(path, tmp_path):
+def test_blank_lines_do_not_count(path, tmp_path):
     path.write_bytes(b'{"a": 1}\n\n\n{"a": 2}\n')
     lines = JsonLines(path, tmp_path / "cache")
     assert [lines[0], lines[1], len(lines)] == [{"a": 1}, {"a": 2}, 2]
+
+
+def test_lines_are_read_without_pread(path, tmp_path, monkeypatch):
+    """As on Windows, which does not have it."""
+    monkeypatch.delattr("os.pread")
+    lines = JsonLines(write(path, VALUES, lambda offsets: offsets), tmp_path / "cache")
+    assert [lines[i] for i in (199, 0, 77)] == [VALUES[i] for i in (199, 0, 77)]
+    assert len(lines.fingerprint()) == 64
+
+
+def test_a_line_nested_too_deeply_is_one_clear_error(path, tmp_path):
+    path.write_bytes(b'{"a": 1}\n' + b"[" * 100_000 + b"]" * 100_000)
+    with pytest.raises(ValueError, match=r"line 2 of .*a\.jsonl is not JSON: maximum recursion depth"):
+        JsonLines(path, tmp_path / "cache")[1]
 
 
 def test_errors_name_the_file_and_line(path, tmp_path):
@@ -104,7 +118,7 @@ def test_errors_name_the_file_and_line(path, tmp_path):
     "listed", [None, lambda offsets: offsets, lambda offsets: [0, *offsets[2:]], lambda o: o[::-1]]
 )
 def test_lines_are_found_wherever_blocks_end(path, monkeypatch, block_bytes, listed):
-    """Files are read in blocks: lines, blank ones and the list of offsets may cross their borders."""
+    """Lines, blank lines and the list of offsets may cross the borders of the blocks in which files are read."""
     import livecc_hf.data.formats.jsonl as module
 
     write(path, VALUES[:12], listed, end="\n \r\n\n")
@@ -114,7 +128,7 @@ def test_lines_are_found_wherever_blocks_end(path, monkeypatch, block_bytes, lis
     assert len(whole) == 13
 
 
-def test_blank_lines_of_every_kind_are_none(path, tmp_path):
+def test_lines_of_white_space_do_not_count(path, tmp_path):
     path.write_bytes(b'\n  \t\r\n {"a": 1}\n\n\r\n' + b" " * 1000 + b'\n\t{"a": 2}\n\v\f\n   {"a": 3}')
     lines = JsonLines(path, tmp_path / "cache")
     assert [lines[i]["a"] for i in range(len(lines))] == [1, 2, 3]
@@ -123,8 +137,8 @@ def test_blank_lines_of_every_kind_are_none(path, tmp_path):
 @pytest.mark.parametrize(
     "last", [b"[0, 1 2]", b"[0,,9]", b"[0, 9,]", b"[]", b"[ ]", b"[99999999999999999999]", b"[,]", b"[0]x"]
 )
-def test_a_last_line_that_is_no_right_list_of_offsets(path, last):
-    """Numbers that are wrong are left out, anything else is a line; nothing breaks."""
+def test_a_malformed_list_of_offsets(path, last):
+    """A wrong list of numbers is ignored, and anything else counts as a line."""
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n' + last + b"\n")
     assert find_offsets(path)[:2].tolist() == [0, 9]
 
@@ -132,7 +146,7 @@ def test_a_last_line_that_is_no_right_list_of_offsets(path, last):
 @pytest.mark.slow
 @pytest.mark.parametrize("listed", [False, True], ids=["scanned", "listed"])
 def test_five_million_lines_open_in_little_memory(path, tmp_path, listed):
-    """600 MB: seconds at the first opening, none at the next, and the process stays far below 1 GB."""
+    """600 MB take seconds at the first opening, none at the next, and far below 1 GB of memory."""
     n_lines, offsets, at = 5_000_000, [], 0
     with path.open("wb") as file:
         for first in range(0, n_lines, 100_000):

@@ -1,1 +1,1 @@
-"""Rows of data sets on disk, in the layouts that are known."""
+"""Parsers for dataset rows, caption folders and files, in the supported layouts."""

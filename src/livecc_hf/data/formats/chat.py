@@ -1,4 +1,4 @@
-"""Reads conversations about images or videos, or of text alone, in the layouts of published datasets."""
+"""Parses conversations about images or videos, or of text only, in the layouts of published datasets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LEADING_NEWLINES = re.compile(r"\A\s*[\r\n]+")
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation in the form of qwen-vl-utils.
+    """A conversation in the message format of qwen-vl-utils.
 
     Attributes:
-        messages: each with a `role` (`system` first if at all, `user`, `assistant`) and a `content`, a list of
-            `{"type": "text", "text": ...}`, `{"type": "image", "image": ...}` and `{"type": "video", "video": ...}`.
+        messages: each with a `role` (`system` only in the first message, `user` or `assistant`) and a `content`, a list
+            of `{"type": "text", "text": ...}`, `{"type": "image", "image": ...}` and `{"type": "video", "video": ...}`.
             An image is a path, a URL, a PIL image, bytes, or `{"bytes": ..., "path": ...}`; a video is a path, a
             folder of frames, or a list of images. Media parts keep their other keys, such as `video_start` or `fps`.
     """
@@ -31,19 +31,19 @@ class Conversation:
 
 
 def parse_chat(row: Any, source: str) -> Conversation:
-    """Read one conversation.
+    """Parse one conversation.
 
     Args:
-        row: a list of messages (`role` and `content`, a text or a list of parts, as in LiveCC's published
-            files), a mapping with such a list under `messages`, or LLaVA's layout: a mapping with `conversations`
-            of `from` and `value`, and `image`, `images`, `video` or `videos`. In LLaVA's, `<image>` and `<video>` in
-            a user's text stand for the media in their order (LLaVA-Video writes `<image>` for a video);
+        row: a list of messages, each with `role` and `content` (a text or a list of parts), as in LiveCC's published
+            files; a mapping with such a list under `messages`; or LLaVA's layout, a mapping with `conversations`, each
+            with `from` and `value`, and `image`, `images`, `video` or `videos`. In LLaVA's layout, `<image>` and
+            `<video>` in a user's text are replaced by the media in order (LLaVA-Video writes `<image>` for a video);
             media without a placeholder go before the first user text.
-        source: where it was read, for errors.
+        source: where it was read, for error messages.
 
     Raises:
-        UnusableSample: reason `malformed`, if it is none of these, has an unknown role, an empty message, no
-            answer, or more placeholders than media.
+        UnusableSample: "malformed", if the row has another layout, an unknown role, an empty message, no answer, or
+            more placeholders than media.
     """
     if isinstance(row, Mapping) and row.get("conversations"):
         messages = _llava_messages(row, source)
@@ -67,14 +67,14 @@ def _message(message: Any, where: str) -> dict[str, Any]:
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
-    """Return a part with its type, without the empty keys that tables add."""
+    """Return a part with its type, without missing values: tables give every row all keys."""
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
-        raise _malformed(where, f"its content holds {part!r:.80}: expected text or mappings with text, image or video")
+        raise _malformed(where, f"its content has {part!r:.80}: expected text or mappings with text, image or video")
     part = {key: value for key, value in part.items() if not is_missing(value)}
     if "text_stream" in part:
-        raise _malformed(where, "it holds a text_stream: that is a narrated clip, which needs a source of narrations")
+        raise _malformed(where, "it has a text_stream, so it is a narrated clip and not a conversation")
     if "image_url" in part:
         url = part.pop("image_url")
         part |= {"type": "image", "image": url.get("url") if isinstance(url, Mapping) else url}
@@ -97,7 +97,7 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
         "video": [{"type": "video", "video": video} for video in videos],
     }
     if not images or not videos:
-        media["image"] = media["video"] = media["image"] or media["video"]  # one queue: either word takes the next
+        media["image"] = media["video"] = media["image"] or media["video"]  # one queue for both placeholders
     turns = row["conversations"]
     if not _is_list(turns):
         raise _malformed(source, f"conversations is a {type(turns).__name__}: expected a list of 'from' and 'value'")
@@ -128,8 +128,8 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
 
 
 def _fill_placeholders(text: str, media: dict[str, list]) -> list[dict[str, Any]] | None:
-    """Return a text's parts, with media from the queues in place of placeholders; `None` if there are too few media."""
-    # Splitting at a pattern with one group gives text, placeholder, text, placeholder, ... text.
+    """Replace a text's placeholders by media taken from the queues; return `None` if there are too few media."""
+    # re.split keeps the pattern's group: text, placeholder, text, placeholder, ..., text.
     pieces = _PLACEHOLDER.split(text.strip())
     parts: list[dict[str, Any]] = []
     for i, piece in enumerate(pieces):
@@ -143,24 +143,24 @@ def _fill_placeholders(text: str, media: dict[str, list]) -> list[dict[str, Any]
 
 
 def _check(messages: list[dict[str, Any]], source: str) -> None:
-    """Check that a conversation can be trained on, and strip line breaks from the beginning of answers.
+    """Check that a conversation can be trained on, and strip line breaks from the start of answers.
 
-    An answer follows `assistant` and a line break. Line breaks of its own would merge with that into one token, which
-    is not the token at the end of a prompt at inference.
+    The prompt for an answer ends with a line break. Further line breaks would merge with it into one token, which
+    differs from the last token of a prompt at inference.
     """
     for i, message in enumerate(messages):
         role, content = message["role"], message["content"]
         if role != "user" and any(part["type"] != "text" for part in content):
-            raise _malformed(f"{source}: message {i}", f"the {role} shows media: expected them in user messages only")
+            raise _malformed(f"{source}: message {i}", f"the {role} message has media: only user messages may")
         if role == "system" and i:
-            raise _malformed(f"{source}: message {i}", "a system message: expected it as the first message only")
+            raise _malformed(f"{source}: message {i}", "it is a system message: expected one only as the first message")
         if role == "assistant" and content:
             text = "".join(part["text"] for part in content)
             message["content"] = content = [{"type": "text", "text": _LEADING_NEWLINES.sub("", text, count=1)}]
         if all(part["type"] == "text" and not part["text"].strip() for part in content):
-            raise _malformed(f"{source}: message {i}", f"the {role}'s message is empty: expected text or media")
+            raise _malformed(f"{source}: message {i}", f"the {role} message is empty: expected text or media")
     if not any(message["role"] == "assistant" for message in messages):
-        raise _malformed(source, "the conversation has no answer: expected a message of the assistant (gpt)")
+        raise _malformed(source, "the conversation has no answer: expected a message with role assistant (gpt)")
 
 
 def _role(name: Any, where: str) -> str:

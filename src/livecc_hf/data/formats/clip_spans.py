@@ -1,4 +1,4 @@
-"""Cuts the words of a long narrated video into clips."""
+"""Splits the words of a long narrated video into clips."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PREVIOUS_WORDS = 512
 
 @dataclass(frozen=True)
 class ClipSpan:
-    """A part of a narrated video.
+    """A clip of a narrated video.
 
     Attributes:
-        start_s, end_s: the part in seconds from what a player shows as 0:00.
-        words: the words spoken in it; each word is in one part only.
-        previous: the last words before it (at most `PREVIOUS_WORDS`); `None` for the first part.
+        start_s, end_s: start and end of the clip, in seconds from what a player shows as 0:00.
+        words: the words spoken in it; each word of the video is in exactly one clip.
+        previous: the words before the clip (at most `PREVIOUS_WORDS`); `None` for the first clip.
     """
 
     start_s: float
@@ -34,25 +34,26 @@ class ClipSpan:
 def split_into_clips(
     words: Sequence[Word], *, max_s: float = MAX_CLIP_S, min_s: float | None = None, max_gap_s: float = MAX_GAP_S
 ) -> list[ClipSpan]:
-    """Cut a narration into clips, each word in exactly one.
+    """Split a narration into clips, with each word in exactly one of them.
 
-    A clip begins with its first word and ends one sampling step (0.5 s) after its last, so that a frame is sampled
-    after the last word. A clip shorter than `min_s` begins earlier, in the silence before it.
+    A clip starts with its first word and ends one sampling step (0.5 s) after its last word, so that a frame is sampled
+    after that word. A clip shorter than `min_s` starts earlier, in the silence before it.
 
     Args:
-        words: of the whole video, ordered by their ends, as `read_words` returns them.
-        max_s: longest clip; a single word that is longer loses its beginning.
-        min_s: shorter clips are extended into the silence before them; default: 10 s, or `max_s` if that is less.
-        max_gap_s: a longer silence is in no clip.
+        words: all words of the video, ordered by their ends, as returned by `read_words`.
+        max_s: longest clip, in seconds; a single word that is longer loses its beginning.
+        min_s: shortest clip, in seconds, if there is enough silence before it; default: 10 s, or `max_s` if that is
+            less.
+        max_gap_s: longest silence within a clip, in seconds.
 
     Raises:
-        ValueError: if the limits are not 0 <= min_s <= max_s with max_s above 3 s, and max_gap_s above 0.
+        ValueError: unless 0 <= min_s <= max_s, max_s is above 3 s, and max_gap_s is above 0.
     """
     min_s = min(MIN_CLIP_S, max_s) if min_s is None else min_s
     if not (0 <= min_s <= max_s and max_s > 3 and max_gap_s > 0):
         raise ValueError(
             f"max_s={max_s}, min_s={min_s}, max_gap_s={max_gap_s}: expected 0 <= min_s <= max_s, max_s above 3 s (one "
-            "turn), and a gap above 0"
+            "turn), and max_gap_s above 0"
         )
     clips: list[ClipSpan] = []
     first = 0

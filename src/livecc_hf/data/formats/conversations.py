@@ -1,7 +1,8 @@
-"""Reads the published dataset format: a conversation in each line, whose last message is a stream of timed words."""
+"""Parses the format of LiveCC's published datasets: conversations whose answer is a stream of timed words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,18 @@ from .missing import is_missing
 
 @dataclass(frozen=True)
 class NarratedVideo:
-    """A span of a video and the words spoken in it, not decoded. Times are in seconds on the clock of a player.
+    """A clip of a video that is not decoded yet, and the words spoken in it.
+
+    Times are in seconds from what a player shows as 0:00.
 
     Attributes:
         video: path or URL of the video, as in the dataset.
-        words: in the order spoken.
-        start_s: start of the span; `None`: the video's first frame, which need not be at 0.
-        end_s: end of the span; `None`: the end of the video.
-        query: the request; `None`: the processor's default.
+        words: the words, ordered by their ends.
+        start_s: start of the clip; `None` for the video's first frame, which need not be at 0.
+        end_s: end of the clip; `None` for the end of the video.
+        query: the user's request; `None` for the processor's default.
         title: the video's title.
-        previous: what was said before the span.
+        previous: the words spoken before the clip.
         category: the video's category.
     """
 
@@ -36,7 +39,7 @@ class NarratedVideo:
 
 
 def is_narration(conversation: Any) -> bool:
-    """Return whether a conversation is a commentary, which has a `text_stream`."""
+    """Return whether a conversation is a commentary, that is, has a `text_stream`."""
     return any(
         isinstance(part, Mapping) and "text_stream" in part
         for message in (conversation if isinstance(conversation, list) else ())
@@ -46,15 +49,16 @@ def is_narration(conversation: Any) -> bool:
 
 
 def parse_narration(conversation: Any, source: str) -> NarratedVideo:
-    """Read a conversation of Live-CC-5M / Live-WhisperX-526K.
+    """Parse a conversation of Live-CC-5M or Live-WhisperX-526K.
 
     Args:
-        conversation: a user message with a `video` (and `video_start`, `video_end`) and a `text` (and `title`,
-            `previous`, `category`), then an assistant message with a `text_stream` of `[start, end, word]`.
-        source: where it was read, for errors.
+        conversation: a user message with a part for the `video` (optionally with `video_start` and `video_end`) and one
+            for the `text` (optionally with `title`, `previous` and `category`), then an assistant message with a
+            `text_stream` of `[start, end, word]` items.
+        source: where it was read, for error messages.
 
     Raises:
-        ValueError: if it has another form.
+        ValueError: if the conversation has another form, or a value is invalid.
     """
     parts = [
         part
@@ -81,14 +85,11 @@ def parse_narration(conversation: Any, source: str) -> NarratedVideo:
 
 
 def _part_with(key: str, parts: Sequence[Mapping], source: str) -> Mapping:
-    """Return the first part of a conversation that has a key."""
+    """Return the first part that has this key."""
     for part in parts:
         if key in part:
             return part
-    raise ValueError(
-        f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M, or another source "
-        "for ordinary conversations"
-    )
+    raise ValueError(f"{source}: the conversation has no part with a {key!r}: expected the format of Live-CC-5M")
 
 
 def _text(value: Any, name: str, source: str) -> str | None:
@@ -101,16 +102,16 @@ def _text(value: Any, name: str, source: str) -> str | None:
 
 
 def _path(value: Any, source: str) -> str:
-    if isinstance(value, Mapping):  # how `datasets` gives a Video column that is not decoded
+    if isinstance(value, Mapping):  # an undecoded Video column of `datasets`
         value = value.get("path")
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{source}: video is {value!r:.80}: expected the path of a file")
+        raise ValueError(f"{source}: video is {value!r:.80}: expected the path of a video file")
     return value
 
 
 def _seconds(value: Any, name: str, source: str) -> float | None:
     if is_missing(value):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{source}: {name} is {value!r}: expected seconds as a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{source}: {name} is {value!r:.80}: expected a number of seconds")
     return float(value)

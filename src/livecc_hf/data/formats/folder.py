@@ -1,4 +1,4 @@
-"""Reads a folder of narrated videos, each with a caption file of the same name beside it."""
+"""Reads a folder of narrated videos, each with a caption file of the same name next to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conversations import NarratedVideo
 
 @dataclass(frozen=True)
 class CaptionedVideo:
-    """A video and its caption file, as paths relative to the folder."""
+    """A video and its caption file, as paths relative to their folder."""
 
     video: Path
     captions: Path
@@ -28,30 +28,30 @@ class CaptionedVideo:
 def find_captioned_videos(
     folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, left_out: LeftOut | None = None
 ) -> tuple[list[CaptionedVideo], list[Path]]:
-    """List the videos below a folder, by name.
+    """List the videos below a folder, sorted by path.
 
-    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` beside `NAME.mp4` (or another video format), also
-    with a language, such as `NAME.en.vtt`; `captions.naming` chooses among several.
+    Captions are `NAME.json3`, `NAME.json`, `NAME.vtt` or `NAME.srt` next to `NAME.mp4` (or another video format), or
+    have a language in their name, such as `NAME.en.vtt`. If a video has several, `captions.naming` chooses one.
 
     Args:
-        folder: to search.
-        language: preferred language of captions, such as "en" or "pt-BR"; `None`: any.
-        left_out: collects files that look like input but are left out.
+        folder: the folder, which is searched with its subfolders.
+        language: preferred language of captions, such as "en" or "pt-BR"; `None` for any.
+        left_out: counts the files that look like input but are skipped.
 
     Returns:
-        Videos with captions, and videos without.
+        The videos with captions, and the videos without.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if there is no video with captions in it.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if no video in the folder has captions, or the language is unknown.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: expected one with videos and captions beside them")
+        raise FileNotFoundError(f"{folder} is not a folder: expected one with videos, and captions next to them")
     left_out = LeftOut() if left_out is None else left_out
     found, bare = [], []
     for video, captions, _ in walk_videos(folder, language, left_out):
-        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # only its metadata exists
+        if Path(video).suffix.lower() not in VIDEO_SUFFIXES:  # a stem: only its metadata exists
             continue
         if captions is None:
             bare.append(Path(video))
@@ -59,25 +59,24 @@ def find_captioned_videos(
             found.append(CaptionedVideo(Path(video), Path(captions)))
     if not found:
         raise ValueError(
-            f"{folder} holds {len(bare)} videos and none has captions: expected NAME.json, NAME.vtt or NAME.srt beside "
-            f"NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
+            f"{folder} has {len(bare)} videos, and none of them has captions: expected NAME.json, NAME.vtt or NAME.srt "
+            f"next to NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
         )
     return sorted(found, key=lambda captioned: captioned.video), sorted(bare)
 
 
 @dataclass(frozen=True)
 class CaptionedFolder:
-    """A folder of narrated videos, cut into clips.
+    """A folder of narrated videos, split into clips.
 
     Attributes:
-        folder: its path.
-        videos: its videos and their captions.
-        bare: videos without captions.
-        rows: int32 (clips, 2), for each clip the number of its video, and its number in the video. A video whose
-            captions hold no word, or cannot be read, has one row for which `load` raises, so that it is not left out
-            silently.
+        folder: path of the folder.
+        videos: the videos with captions.
+        bare: the videos without captions.
+        rows: int32 (clips, 2), for each clip the index of its video, and the index of the clip in the video. A video
+            whose captions are empty or cannot be read has one row, for which `load` raises, so that it is reported.
         limits: the options of `split_into_clips`.
-        remarks: lines for a reader on captions that cannot be used, and on files that are left out.
+        remarks: messages about captions that cannot be used, and files that are left out.
     """
 
     folder: Path
@@ -94,11 +93,11 @@ class CaptionedFolder:
         """Read the words of a clip.
 
         Args:
-            row: number of the clip.
-            query: of the viewer; `None`: the processor's default.
+            row: index of the clip.
+            query: the user's request; `None` for the processor's default.
 
         Raises:
-            IndexError: if there is no such clip.
+            IndexError: if the clip does not exist.
             UnusableSample: "missing_file", "malformed" or "no_words", if the captions cannot be used.
         """
         if not 0 <= row < len(self):
@@ -108,9 +107,9 @@ class CaptionedFolder:
         captions = self.folder / captioned.captions
         spans, _ = _clips_of(captions, self.limits)
         if not spans:
-            raise UnusableSample("no_words", f"{captions} holds no word")
+            raise UnusableSample("no_words", f"{captions} contains no words")
         if clip >= len(spans):
-            raise UnusableSample("malformed", f"{captions} has changed: it no longer makes {clip + 1} clips")
+            raise UnusableSample("malformed", f"{captions} has changed: it no longer gives {clip + 1} clips")
         span = spans[clip]
         return NarratedVideo(
             str(self.folder / captioned.video), span.words, span.start_s, span.end_s, query, previous=span.previous
@@ -118,17 +117,17 @@ class CaptionedFolder:
 
 
 def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **limits: float) -> CaptionedFolder:
-    """Cut the videos of a folder into clips. Captions are read once to count clips, and again when a clip is loaded.
+    """Split the videos of a folder into clips. Captions are read once to count clips, and again when a clip is loaded.
 
     Args:
         folder, language: see `find_captioned_videos`.
         limits: `max_s`, `min_s` and `max_gap_s` of `split_into_clips`.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if there is no video with captions in it, or a limit makes no sense.
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if no video in the folder has captions, or the language or a limit is invalid.
     """
-    split_into_clips([], **limits)
+    split_into_clips([], **limits)  # checks the limits
     folder = Path(folder).expanduser().absolute()
     left_out = LeftOut()
     videos, bare = find_captioned_videos(folder, language, left_out)
@@ -162,6 +161,6 @@ def _clips_of(captions: Path, limits: dict[str, float]) -> tuple[list[ClipSpan],
 def _clips_once(
     captions: Path, mtime_ns: int, limits: tuple[tuple[str, float], ...]
 ) -> tuple[list[ClipSpan], Lost | None]:
-    """Cut a file's words into clips, cached for clips that are loaded one after the other."""
+    """Split a file's words into clips; cached, since clips of a video are loaded one after the other."""
     words, lost = read_words_and_lost(captions)
     return split_into_clips(words, **dict(limits)), lost

@@ -1,8 +1,8 @@
 """Random access to the lines of a JSON Lines file of any size.
 
-Live-CC-5M and Live-WhisperX-526K are files of millions of lines, with a conversation in each. Lines are found by their
-byte offsets, which are computed once and cached. The published files have the offsets as their last line, a JSON list
-of integers, which is used if it is correct.
+Live-CC-5M and Live-WhisperX-526K are files with millions of lines, each a conversation. Lines are located by their byte
+offsets, which are computed once and cached. The last line of the published files is a JSON list of these offsets, which
+is used if it is correct.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,23 +21,23 @@ from livecc_hf.utils.atomic import replaced_when_done
 
 logger = logging.getLogger(__name__)
 
-_CHECKED_LINES = 64
-_MARKED_LINES = 1000  # lines that the fingerprint reads
+_CHECKED_LINES = 64  # lines at which listed offsets are checked
+_FINGERPRINT_LINES = 1000  # lines that the fingerprint reads
 _BLOCK_BYTES = 1 << 24
 _NEWLINE = 10
 _BLANKS = b"\n\r "
 
 
 class JsonLines:
-    """The lines of a file, by number. The file is opened at the first read, so that this can be pickled.
+    """The values of a file's lines, by index; can be pickled.
 
     Args:
-        path: a file with a JSON value in each line, in UTF-8.
-        cache_dir: for offsets; default: `livecc_hf` in the Hugging Face cache.
+        path: a UTF-8 file with a JSON value in each line.
+        cache_dir: folder for cached offsets; default: `livecc_hf` in the Hugging Face cache.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no line.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file has no lines.
     """
 
     def __init__(self, path: str | os.PathLike, cache_dir: str | os.PathLike | None = None):
@@ -58,24 +58,24 @@ class JsonLines:
         """Return the value of a line.
 
         Raises:
-            IndexError: if there is no such line.
+            IndexError: if the line does not exist.
             ValueError: if the line is not JSON.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"line {index} of {self.path}: it has {len(self)} lines")
         start, end = (int(offset) for offset in self._offsets[index : index + 2])
-        line = os.pread(self._file.fileno(), end - start, start)
+        line = _read_at(self._file, end - start, start)
         try:
             return json.loads(line.strip())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"line {index + 1} of {self.path} is not JSON: {error}") from error
 
     def fingerprint(self) -> str:
-        """Return a hash of the lines' lengths and of a thousand lines spread over the file."""
+        """Return a hash of all line lengths and of a thousand lines spread over the file."""
         digest = hashlib.sha256(np.diff(self._offsets).data)
-        for index in np.unique(np.linspace(0, len(self) - 1, _MARKED_LINES).astype(int)):
+        for index in np.unique(np.linspace(0, len(self) - 1, _FINGERPRINT_LINES).astype(int)):
             start, end = (int(offset) for offset in self._offsets[index : index + 2])
-            digest.update(os.pread(self._file.fileno(), end - start, start))
+            digest.update(_read_at(self._file, end - start, start))
         return digest.hexdigest()
 
     def __getstate__(self) -> dict:
@@ -86,64 +86,74 @@ class JsonLines:
         self._open()
 
 
+def _read_at(file: BinaryIO, n_bytes: int, start: int) -> bytes:
+    """Read bytes from a position; on POSIX without moving the file's position, which forked processes share."""
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), n_bytes, start)
+    file.seek(start)
+    return file.read(n_bytes)
+
+
 def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
-    """Return the cache file of offsets; it is made again if the size or modification time changes."""
+    """Return the cache file of a file's offsets; computed again if the file's size or modification time changes."""
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     folder = Path(cache_dir) if cache_dir is not None else default_cache()
     file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
         offsets = find_offsets(path)
-        with replaced_when_done(file, sync=False, keeps_suffix=True) as partial:  # processes may do this at once
+        with replaced_when_done(
+            file, sync=False, keeps_suffix=True
+        ) as partial:  # several processes may write it at once
             np.save(partial, offsets)
     return file
 
 
 def default_cache() -> Path:
-    """Return the folder for cached facts about datasets: `livecc_hf` in the Hugging Face cache."""
+    """Return the cache folder for offsets and token counts of datasets: `livecc_hf` in the Hugging Face cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "livecc_hf"
 
 
 def find_offsets(path: str | os.PathLike) -> np.ndarray:
-    """Return the offsets at which the lines of a file begin, and the end of the last one.
+    """Return the byte offsets at which the lines of a file begin, and the end of the last line.
 
-    The file is read in blocks, so that memory does not grow with it. A last line of offsets is not data: it is used
-    if it is correct, with a warning if it is not.
+    The file is read in blocks, so that memory use does not depend on its size. If the last line is a list of offsets,
+    it does not count as data; it is used if it is correct, and otherwise ignored with a warning.
 
     Returns:
-        int64 array of shape (lines + 1,).
+        int64 array (lines + 1,).
 
     Raises:
-        ValueError: if the file holds no line.
+        ValueError: if the file has no lines.
     """
     path = Path(path)
     size = path.stat().st_size
     if size == 0:
-        raise ValueError(f"{path} is empty: expected one JSON value a line")
+        raise ValueError(f"{path} is empty: expected a JSON value in each line")
     with path.open("rb", buffering=0) as file:
-        start, end = _last_line(file.fileno(), size)
-        listed = _listed_offsets(file.fileno(), start, end)
+        start, end = _last_line(file, size)
+        listed = _listed_offsets(file, start, end)
         if listed is not None:
             offsets = np.append(listed, start)
-            fault = _fault(file.fileno(), offsets)
+            fault = _fault(file, offsets)
             if fault is None:
                 return offsets
             logger.warning("the last line of %s lists wrong offsets (%s): scanning the file instead", path, fault)
             end = start
-        offsets = _scan(file.fileno(), end)
+        offsets = _scan(file, end)
     if len(offsets) < 2:
-        raise ValueError(f"{path} holds no line of data")
+        raise ValueError(f"{path} contains no data: expected a JSON value in each line")
     return offsets
 
 
-def _last_line(file: int, size: int) -> tuple[int, int]:
-    """Return the begin and end of the last line that is not blank, reading from the end of the file."""
+def _last_line(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Return the start and end of the last line that is not blank, reading backwards from the end of the file."""
     end = None
     for stop in range(size, 0, -_BLOCK_BYTES):
         base = max(stop - _BLOCK_BYTES, 0)
-        block = os.pread(file, stop - base, base)
+        block = _read_at(file, stop - base, base)
         if end is None:
             text = block.rstrip(_BLANKS)
             if not text:
@@ -155,14 +165,14 @@ def _last_line(file: int, size: int) -> tuple[int, int]:
     return 0, end or 0
 
 
-def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
-    """Return the integers of a line such as `[0, 1234, 5678]`, or `None` if it is something else."""
+def _listed_offsets(file: BinaryIO, start: int, end: int) -> np.ndarray | None:
+    """Parse a line such as `[0, 1234, 5678]`; return `None` if the line is anything else."""
     parts: list[np.ndarray | None] = []
     rest = b""
-    if os.pread(file, 1, start) != b"[" or os.pread(file, 1, end - 1) != b"]":
+    if _read_at(file, 1, start) != b"[" or _read_at(file, 1, end - 1) != b"]":
         return None
     for base in range(start + 1, end - 1, _BLOCK_BYTES):
-        rest += os.pread(file, min(_BLOCK_BYTES, end - 1 - base), base)
+        rest += _read_at(file, min(_BLOCK_BYTES, end - 1 - base), base)
         if rest.translate(None, b"0123456789, \r\t"):
             return None
         whole, comma, rest = rest.rpartition(b",")
@@ -173,9 +183,9 @@ def _listed_offsets(file: int, start: int, end: int) -> np.ndarray | None:
 
 
 def _integers(text: bytes) -> np.ndarray | None:
-    """Return the integers of a text such as `0, 1234`, or `None` if one is missing or is not an offset."""
+    """Parse a text such as `0, 1234`; return `None` if a field is empty, or is not a valid offset."""
     fields = text.count(b",") + 1
-    # 18 digits are below 2**63. "1 2" and "1,,2" read as fewer numbers than there are fields.
+    # NumPy parses malformed text such as "1 2" or "1,,2" to fewer numbers than there are fields.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
@@ -185,8 +195,8 @@ def _integers(text: bytes) -> np.ndarray | None:
     return numbers if len(numbers) == fields and (numbers >= 0).all() else None
 
 
-def _fault(file: int, offsets: np.ndarray) -> str | None:
-    """Return the fault of listed offsets, or `None`; checks their order, the ends, and a sample of lines."""
+def _fault(file: BinaryIO, offsets: np.ndarray) -> str | None:
+    """Return what is wrong with listed offsets, or `None`; checks their order and a sample of the lines."""
     if len(offsets) < 2 or offsets[0] != 0:
         return "the first line does not begin at byte 0"
     if (np.diff(offsets) <= 0).any():
@@ -194,45 +204,45 @@ def _fault(file: int, offsets: np.ndarray) -> str | None:
     sample = np.unique(np.linspace(0, len(offsets) - 2, _CHECKED_LINES).astype(int))
     for index in sample:
         if not _is_line(file, int(offsets[index]), int(offsets[index + 1])):
-            return f"number {index} is not the begin of a line"
+            return f"offset {index} is not the start of a line"
     return None
 
 
-def _is_line(file: int, start: int, end: int) -> bool:
-    """Return whether there is exactly one line, an object or a list, between two offsets."""
-    if (start and os.pread(file, 1, start - 1) != b"\n") or os.pread(file, 1, start) not in (b"{", b"["):
+def _is_line(file: BinaryIO, start: int, end: int) -> bool:
+    """Return whether exactly one line, which has to be an object or a list, lies between two offsets."""
+    if (start and _read_at(file, 1, start - 1) != b"\n") or _read_at(file, 1, start) not in (b"{", b"["):
         return False
     for base in range(start, end, _BLOCK_BYTES):
-        piece = os.pread(file, min(_BLOCK_BYTES, end - base), base)
+        piece = _read_at(file, min(_BLOCK_BYTES, end - base), base)
         if b"\n" in (piece.rstrip(b"\r\n") if base + len(piece) == end else piece):
             return False
     return True
 
 
-def _scan(file: int, end: int) -> np.ndarray:
-    """Return the begins of the lines before byte `end`, without blank ones, and `end`."""
+def _scan(file: BinaryIO, end: int) -> np.ndarray:
+    """Return the offsets of the lines before byte `end` that are not blank, followed by `end`."""
     parts = []
     after_newline = True
     for base in range(0, end, _BLOCK_BYTES):
-        block = np.frombuffer(os.pread(file, min(_BLOCK_BYTES, end - base), base), np.uint8)
-        begins = np.flatnonzero(block == _NEWLINE) + 1
+        block = np.frombuffer(_read_at(file, min(_BLOCK_BYTES, end - base), base), np.uint8)
+        starts = np.flatnonzero(block == _NEWLINE) + 1
         if after_newline:
-            begins = np.insert(begins, 0, 0)
+            starts = np.insert(starts, 0, 0)
         after_newline = block[-1] == _NEWLINE
-        begins = begins[begins < len(block)]
-        first = block[begins]
-        blank = first == _NEWLINE
-        # Only lines that begin with white space, which are few, can be blank.
+        starts = starts[starts < len(block)]
+        first = block[starts]
+        is_blank = first == _NEWLINE
+        # Other blank lines start with white space; few lines do, so these are read.
         for at in np.flatnonzero(np.isin(first, list(b" \t\r\v\f"))):
-            blank[at] = _is_blank(file, base + int(begins[at]), end)
-        parts.append(begins[~blank] + base)
+            is_blank[at] = _is_blank(file, base + int(starts[at]), end)
+        parts.append(starts[~is_blank] + base)
     return np.concatenate([*parts, [end]]).astype(np.int64, copy=False)
 
 
-def _is_blank(file: int, start: int, end: int) -> bool:
-    """Return whether the line at `start` holds white space only."""
+def _is_blank(file: BinaryIO, start: int, end: int) -> bool:
+    """Return whether the line at `start` contains only white space."""
     while start < end:
-        piece = os.pread(file, min(256, end - start), start)
+        piece = _read_at(file, min(256, end - start), start)
         line, newline, _ = piece.partition(b"\n")
         if line.strip():
             return False

@@ -1,4 +1,4 @@
-"""Missing values: `None`, or NaN, which tables have in its place."""
+"""Missing values in rows: `None`, or NaN in data that comes from tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def is_missing(value: Any) -> bool:
 
 
 def without_missing(value: Any) -> Any:
-    """Return a value without the keys of missing values, at any depth: tables give every row all keys.
+    """Remove the keys with missing values from mappings, at any depth: tables give every row all keys.
 
-    A NaN in a list, such as in a word's times, stays, since it is not an empty cell.
+    NaN in a list, such as in a word's times, is not an empty cell, so it stays.
     """
     if isinstance(value, Mapping):
         return {key: without_missing(item) for key, item in value.items() if not is_missing(item)}

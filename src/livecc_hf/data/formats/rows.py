@@ -1,4 +1,4 @@
-"""Reads a row of a dataset, in any of the known layouts, as a narrated video or a conversation."""
+"""Parses a row of a dataset, in any of the supported layouts, into a narrated video or a conversation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ _WORDS = ("words", "text_stream")
 
 
 def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
-    """Read a row.
+    """Parse a row.
 
     Args:
         row: a conversation as in a line of Live-CC-5M; a mapping with such a conversation (or its JSON) under
             `conversation` or `messages`; a flat mapping with `video` and `words`; or LLaVA's layout with
             `conversations`.
-        source: where it was read, for errors.
+        source: where it was read, for error messages.
 
     Raises:
-        UnusableSample: if it is none of these.
+        UnusableSample: "malformed", if the row has another layout, or an invalid value.
     """
-    row = without_missing(row)
     try:
+        row = without_missing(row)
         if isinstance(row, Mapping):
             nested = next((row[key] for key in _NESTED if key in row), None)
             if isinstance(nested, str):
-                nested = without_missing(json.loads(nested))
+                nested = without_missing(_parse_json(nested, source))
             if nested is not None and is_narration(nested):
                 return parse_narration(nested, source)
             if any(key in row for key in _WORDS):
@@ -43,30 +43,31 @@ def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
         raise
     except ValueError as error:
         raise UnusableSample("malformed", str(error)) from error
+    except (OverflowError, RecursionError) as error:  # an integer too large for a float, a structure too deep
+        raise UnusableSample("malformed", f"{source}: {error}") from error
+
+
+def _parse_json(text: str, source: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{source}: the conversation is a text that is not JSON: {error}") from error
 
 
 def _flat_narration(row: Mapping[str, Any], source: str) -> NarratedVideo:
-    """Read columns `video`, `words` and, where given, `video_start`, `video_end`, `query`, `title` and so on."""
+    """Parse a row with `video` and `words`, and optionally `video_start`, `video_end`, `query`, `title` and others."""
     words = next(row[key] for key in _WORDS if key in row)
     part = {"text": row.get("query", "")}
     if part["text"] == "":
         part["text"] = row.get("text", "")
     part |= {key: row[key] for key in ("title", "previous", "category") if key in row}
-    place = {"video": row.get("video")} | {key: row[key] for key in ("video_start", "video_end") if key in row}
+    span = {"video": row.get("video")} | {key: row[key] for key in ("video_start", "video_end") if key in row}
     if not isinstance(words, list):
         raise ValueError(f"{source}: words are {words!r:.80}: expected a list of [start, end, word]")
-    triples = [_triple(word) for word in words]
     return parse_narration(
         [
-            {"role": "user", "content": [place, part]},
-            {"role": "assistant", "content": [{"text_stream": triples}]},
+            {"role": "user", "content": [span, part]},
+            {"role": "assistant", "content": [{"text_stream": words}]},
         ],
         source,
     )
-
-
-def _triple(word: Any) -> Any:
-    """Return a word as `[start, end, word]`, from a mapping or a list."""
-    if isinstance(word, Mapping):
-        return [word.get("start"), word.get("end"), word.get("word", word.get("text"))]
-    return word
