@@ -1,4 +1,4 @@
-"""Recipes' data lists become numbered samples."""
+"""A recipe's data list is opened as one collection of samples."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 
 from livecc_hf.data.dataset import SOURCES, open_data, register_source
 from livecc_hf.data.samples.sample import EncodeOptions
-from livecc_hf.data.sources import tiny  # noqa: F401
+from livecc_hf.data.sources import narrated, tiny  # noqa: F401
 
 NARRATE = {"source": "tiny", "task": "narrate", "length": [6, 8], "samples": 6, "group": 3}
 NAMES = {"source": "tiny", "task": "list", "length": [1, 1], "samples": 4}
@@ -49,7 +49,7 @@ def test_entries_follow_one_another(tiny_processor):
 
 
 @pytest.mark.parametrize(("weight", "counts"), [(1, [1] * 4), (2, [2] * 4), (0.5, [0, 0, 1, 1]), (1.25, [1, 1, 1, 2])])
-def test_a_weight_says_how_often_a_sample_comes(tiny_processor, weight, counts):
+def test_a_weight_says_how_often_a_sample_occurs(tiny_processor, weight, counts):
     data = open_data([NARRATE, NAMES | {"weight": weight}], tiny_processor, seed=3)
     rows = data.row_of[data.part_of == 1]
     assert sorted(np.bincount(rows, minlength=4)) == counts
@@ -86,7 +86,14 @@ def test_a_selection_keeps_its_items(tiny_processor):
         ([NARRATE | {"moods": ["wild"]}], "wild.*calm"),
         ([NARRATE | {"samples": 0}], "samples is 0"),
         ([NARRATE | {"weight": 0}], "entry 0 has weight 0"),
-        ([{"source": "tiny"}], "lacks a key.*samples"),
+        ([{"source": ["tiny"]}], r"entry 0 has source \['tiny'\]"),
+        ([{"source": "tiny"}], "lacks the keys.*samples"),
+        ([NARRATE | {"length": 8}], r"length is 8 in a 'tiny' data entry: expected tuple\[int, int\]"),
+        ([NARRATE | {"length": [8]}], r"length is \[8\] in a 'tiny' data entry"),
+        ([NARRATE | {"moods": "calm"}], "moods is 'calm' in a 'tiny' data entry"),
+        ([{"source": "folder", "path": 2024}], "path is 2024 in a 'folder' data entry: expected str"),
+        ([{"source": "folder", "path": "x", "max_gap_s": True}], "max_gap_s is True"),
+        ([{"source": "folder", "path": "x", "language": 1}], r"language is 1 .*: expected str \| None"),
         ([NAMES | {"samples": 1, "weight": 0.1}], "dataset is empty.*tiny"),
     ],
 )
@@ -96,7 +103,7 @@ def test_malformed_entries_are_refused(tiny_processor, entries, message):
 
 
 def test_a_source_name_is_taken_once():
-    with pytest.raises(ValueError, match="'tiny' is registered"):
+    with pytest.raises(ValueError, match="'tiny' is already registered"):
         register_source("tiny")(type(SOURCES["tiny"]))
 
 

@@ -1,8 +1,8 @@
-"""Training data: all entries of a recipe's ``data`` list as one map-style collection.
+"""Training data: combines all entries of a recipe's ``data`` list into one map-style collection.
 
-A *source* opens an entry as a *part*, a list of items. An item is small: it decodes or draws its frames only when it is
-encoded, so that a resumed run skips earlier items at no cost. The order of a collection is two arrays of integers, so
-that millions of items take only megabytes. `register_source` adds a new kind of data.
+A *source* opens an entry as a *part*, which is a list of items. An item decodes or draws its frames only when it is
+encoded, so that a resumed run skips earlier items at no cost. The collection stores its order as two integer arrays, so
+that millions of items take only megabytes. Use `register_source` to add a new kind of data.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from copy import copy
+from dataclasses import MISSING, dataclass, fields
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -41,10 +43,10 @@ class Item(Protocol):
         """
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return a close upper bound of the sample's tokens, without decoding.
+        """Return a tight upper bound of the sample's tokens, without decoding.
 
         Raises:
-            UnusableSample: if it cannot be trained on, as far as this shows without decoding.
+            UnusableSample: if it cannot be trained on, and this is known without decoding.
         """
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
@@ -67,7 +69,7 @@ class Part(Protocol):
         """Return where an item comes from, for messages."""
 
     def fingerprint(self) -> str:
-        """Return a fingerprint that changes with the content, as far as this shows without reading all of it."""
+        """Return a fingerprint that changes with the content, as far as it can be told without reading everything."""
 
 
 class DataSource(Protocol):
@@ -77,8 +79,8 @@ class DataSource(Protocol):
         """Open an entry of a recipe.
 
         Raises:
-            ValueError: if the entry has unknown keys or values.
-            FileNotFoundError: if there is no such dataset.
+            ValueError: if the entry has unknown keys or invalid values.
+            FileNotFoundError: if the dataset does not exist.
         """
 
 
@@ -94,7 +96,7 @@ def register_source(name: str) -> Callable[[type[Source]], type[Source]]:
 
     def register(source: type[Source]) -> type[Source]:
         if name in SOURCES:
-            raise ValueError(f"a data source named {name!r} is registered already; choose another name")
+            raise ValueError(f"a data source named {name!r} is already registered: choose another name")
         SOURCES[name] = source()
         return source
 
@@ -102,18 +104,47 @@ def register_source(name: str) -> Callable[[type[Source]], type[Source]]:
 
 
 def parse_entry(cls: type[Entry], entry: dict[str, Any], name: str) -> Entry:
-    """Return a recipe's entry as a source's dataclass.
+    """Convert a recipe's entry to a source's dataclass.
+
+    Args:
+        cls: the dataclass, with a field for each key.
+        entry: keys and values of the entry, without `source` and `weight`.
+        name: name of the source, for error messages.
 
     Raises:
-        ValueError: if a key is unknown or missing.
+        ValueError: if a key is unknown or missing, or a value is invalid.
     """
-    known = {item.name for item in fields(cls)}
-    if unknown := set(entry) - known:
-        raise ValueError(f"unknown keys {sorted(unknown)} in a {name!r} data entry; expected some of {sorted(known)}")
+    known = [item.name for item in fields(cls)]
+    if unknown := sorted(str(key) for key in entry if key not in known):
+        raise ValueError(f"unknown keys {unknown} in a {name!r} data entry: expected some of {sorted(known)}")
+    required = [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]
+    if missing := [key for key in required if key not in entry]:
+        raise ValueError(f"a {name!r} data entry lacks the keys {missing}: got {sorted(entry)}")
+    for key, hint in _type_hints(cls).items():
+        if key in entry and not _fits(entry[key], hint):
+            kind = hint.__name__ if isinstance(hint, type) else hint
+            raise ValueError(f"{key} is {entry[key]!r} in a {name!r} data entry: expected {kind}")
+    return cls(**entry)
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
     try:
-        return cls(**entry)
-    except TypeError as error:
-        raise ValueError(f"a {name!r} data entry lacks a key: {error}; got {sorted(entry)}") from None
+        return get_type_hints(cls)
+    except NameError:  # a name that the source's module imports for type checking only
+        return {}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value from YAML fits a field's type; types that YAML does not have are not checked."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if kind is tuple and isinstance(value, list | tuple):  # YAML has only lists
+        kinds = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
+        return not arguments or (len(value) == len(kinds) and all(map(_fits, value, kinds)))
+    return kind not in (str, bool, NoneType, tuple, list, dict, Sequence) or isinstance(value, kind)
 
 
 @dataclass(frozen=True)
@@ -121,10 +152,10 @@ class DataPart:
     """An opened entry with its name and weight.
 
     Attributes:
-        name: of the source and of what it opened, for messages.
-        entry: the recipe's keys.
+        name: the source and the path that it opened, for messages.
+        entry: the entry's keys, without `source` and `weight`.
         part: the items.
-        weight: how many times an epoch has each item; 0.5 draws half of them.
+        weight: how many times each item occurs in an epoch; 0.5 draws half of the items.
     """
 
     name: str
@@ -134,16 +165,16 @@ class DataPart:
 
 
 class TrainingData:
-    """All items of a recipe, by number.
+    """All items of a recipe, by index.
 
     Args:
         parts: the opened entries, in order.
-        processor: encodes items.
-        options: of the encoding.
-        seed: for drawing items by a fractional weight.
+        processor: used to encode items.
+        options: options for encoding items.
+        seed: seed for drawing items by a fractional weight.
 
     Raises:
-        ValueError: if there is no item.
+        ValueError: if there are no items.
     """
 
     def __init__(self, parts: Sequence[DataPart], processor: StreamingProcessor, options: EncodeOptions, seed: int = 0):
@@ -155,7 +186,7 @@ class TrainingData:
         self.part_of = np.repeat(np.arange(len(rows), dtype=np.int16), [len(part) for part in rows])
         if not len(self):
             names = ", ".join(part.name for part in self.parts)
-            raise ValueError(f"the dataset is empty ({names or 'no data entry'}); give at least one sample")
+            raise ValueError(f"the dataset is empty ({names or 'no data entry'}): give at least one sample")
 
     def __len__(self) -> int:
         return len(self.row_of)
@@ -164,7 +195,7 @@ class TrainingData:
         """Return an item.
 
         Raises:
-            UnusableSample: if its row is malformed.
+            UnusableSample: if the item's row is malformed.
         """
         return self.parts[self.part_of[index]].part[int(self.row_of[index])]
 
@@ -177,10 +208,10 @@ class TrainingData:
         return self.item(index).encode(self.processor, self.options)
 
     def count_tokens(self, index: int) -> int:
-        """Return an upper bound of a sample's tokens, without decoding.
+        """Return a tight upper bound of a sample's tokens, without decoding.
 
         Raises:
-            UnusableSample: if it cannot be trained on, as far as this shows without decoding.
+            UnusableSample: if it cannot be trained on, and this is known without decoding.
         """
         return self.item(index).count_tokens(self.processor, self.options)
 
@@ -189,21 +220,19 @@ class TrainingData:
         return self.parts[self.part_of[index]].part.origin(int(self.row_of[index]))
 
     def select(self, indices: Sequence[int] | np.ndarray) -> TrainingData:
-        """Return a collection of the items with these numbers."""
-        chosen = object.__new__(TrainingData)
-        chosen.__dict__.update(self.__dict__)
+        """Return a collection of the items at these indices."""
+        chosen = copy(self)
         chosen.row_of, chosen.part_of = self.row_of[indices], self.part_of[indices]
         return chosen
 
     def with_processor(self, processor: StreamingProcessor) -> TrainingData:
-        """Return the same items, encoded by another processor."""
-        other = object.__new__(TrainingData)
-        other.__dict__.update(self.__dict__)
+        """Return a collection of the same items that encodes them with another processor."""
+        other = copy(self)
         other.processor = processor
         return other
 
     def fingerprint(self) -> str:
-        """Return a hash of the items, their order, their content, and the options of encoding."""
+        """Return a hash of the items, their order and content, and the encoding options."""
         digest = hashlib.sha256(self.row_of.data)
         digest.update(self.part_of.data)
         described = [
@@ -213,9 +242,10 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
     def as_dataset(self) -> Dataset:
-        """Return a map-style dataset that decodes an item when it is read.
+        """Return a map-style dataset that decodes each item when it is read.
 
-        Items have the keys of `Sample.model_inputs`; in a slice of mixed kinds, keys that a sample lacks are `None`.
+        Items have the keys of `Sample.model_inputs`. In a slice of mixed kinds, the keys that a sample lacks are
+        `None`.
         """
         from datasets import Dataset
 
@@ -224,7 +254,7 @@ class TrainingData:
 
 
 class _AsModelInputs:
-    """The transform of `TrainingData.as_dataset`: encodes the items of a slice."""
+    """Encodes the items of a slice; the transform of `TrainingData.as_dataset`."""
 
     def __init__(self, data: TrainingData):
         self.data = data
@@ -244,34 +274,34 @@ def open_data(
     """Open the data list of a recipe.
 
     Args:
-        entries: a dictionary for each part, in order: ``source`` is a registered source, ``weight`` the number of times
-            an epoch has its items (default 1), the other keys are the source's.
-        processor: encodes items.
-        options: of the encoding.
-        seed: for sources that draw at random.
+        entries: a dictionary for each part, in order. ``source`` names a registered source, ``weight`` is the number of
+            times that its items occur in an epoch (default 1), and the other keys depend on the source.
+        processor: used to encode items.
+        options: options for encoding items; `None` for the defaults.
+        seed: seed for sources that draw at random, and for fractional weights.
 
     Raises:
-        ValueError: if there is no entry, a source is unknown, an entry is malformed, or there is no item.
-        FileNotFoundError: if a dataset is missing.
+        ValueError: if there are no entries or no items, a source is unknown, or an entry is malformed.
+        FileNotFoundError: if a dataset does not exist.
     """
     if not entries:
-        raise ValueError("the recipe's data list is empty; give at least one entry with a source")
+        raise ValueError("the recipe's data list is empty: give at least one entry with a source")
     parts = []
     for index, entry in enumerate(entries):
         entry = dict(entry)
         name, weight = entry.pop("source", None), entry.pop("weight", 1)
-        if name not in SOURCES:
+        if not isinstance(name, str) or name not in SOURCES:
             known = ", ".join(sorted(SOURCES))
-            raise ValueError(f"data entry {index} has source {name!r}; expected one of: {known}")
+            raise ValueError(f"data entry {index} has source {name!r}: expected one of {known}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-            raise ValueError(f"data entry {index} has weight {weight!r}; expected a number above 0, such as 0.5 or 2")
+            raise ValueError(f"data entry {index} has weight {weight!r}: expected a number above 0, such as 0.5 or 2")
         label = " ".join(str(value) for value in (name, entry.get("path")) if value)
         parts.append(DataPart(label, entry, SOURCES[name].open(entry, seed * 1000 + index), float(weight)))
     return TrainingData(parts, processor, options or EncodeOptions(), seed)
 
 
 def _weighted_rows(part: DataPart, seed: int) -> np.ndarray:
-    """Return a part's row numbers: every row `floor(weight)` times, then a random share of them, in order."""
+    """Return a part's row indices: all rows `floor(weight)` times, then a sorted random draw of the remaining share."""
     n_rows = len(part.part)
     dtype = np.int32 if n_rows < 2**31 else np.int64
     whole, share = divmod(part.weight, 1)

@@ -1,23 +1,23 @@
-"""The exception for a sample that cannot be used, with a reason that can be counted."""
+"""The exception for a sample that cannot be trained on, with a reason by which such samples are counted."""
 
 from __future__ import annotations
 
 REASONS = {
     "missing_file": "a media file does not exist",
     "unreadable_media": "a media file cannot be decoded",
-    "no_frames": "no frame lies in the clip's time",
-    "no_words": "no word to learn is spoken within the clip's frames",
-    "too_many_tokens": "it does not fit the token limit, even cut to its first turn",
-    "malformed": "the row is not in a form that is known",
+    "no_frames": "the video has no frame between the clip's start and end",
+    "no_words": "no word is spoken within the clip's frames, so there is nothing to learn",
+    "too_many_tokens": "it exceeds the token limit, even when cut to its first turn",
+    "malformed": "the row is in none of the supported formats, or has an invalid value",
 }
 
 
-class UnusableSample(ValueError):  # noqa: N818 (it names what it is about)
+class UnusableSample(ValueError):  # noqa: N818 (named after the sample)
     """A sample cannot be used for training; the run continues without it.
 
     Args:
         reason: one of `REASONS`.
-        message: what is wrong, naming the value.
+        message: what is wrong, including the offending value.
 
     Raises:
         ValueError: if the reason is unknown.

@@ -1,4 +1,4 @@
-"""Batches: samples that share a row stay apart, and padding changes nothing."""
+"""Collated batches: samples that share a row do not see each other, and padding changes nothing."""
 
 import copy
 from dataclasses import replace
@@ -22,7 +22,7 @@ TRAINED_SCHEMES = ("mrope", "sequential")
 
 
 def make_sample(*parts, seed: int = 0) -> Sample:
-    """A sample from numbers of words and grids: an int is so many supervised tokens, (t, h, w) is shown.
+    """Make a sample from parts: an int is a number of supervised words, (t, h, w) the grid of an image or video.
 
     A grid with t == 1 is an image, others are videos.
     """
@@ -54,7 +54,7 @@ def make_sample(*parts, seed: int = 0) -> Sample:
 
 
 def make_rows() -> list[list[Sample]]:
-    """Video, text alone, image, and images between videos; rows of different lengths."""
+    """Make two rows of different lengths, with videos, text only, an image, and images between videos."""
     return [
         [make_sample((3, 4, 4), 5, (2, 4, 6), 3, seed=1), make_sample(9, seed=2), make_sample((1, 4, 6), 4, seed=3)],
         [
@@ -65,14 +65,14 @@ def make_rows() -> list[list[Sample]]:
 
 
 def losses_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss of each position (…, L - 1)."""
+    """Return the loss at each position, (…, L - 1)."""
     return cross_entropy(
         logits[..., :-1, :].flatten(0, -2), labels[..., 1:].flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
 
 
 def run_separate(model, samples: list[Sample]) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Each sample on its own, with the positions the model gives it: logits, and gradients of the summed loss."""
+    """Run each sample alone, with the model's own positions; return logits, and gradients of the summed loss."""
     model.zero_grad()
     logits = []
     for sample in samples:
@@ -96,7 +96,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def split(tensor: torch.Tensor, rows: list[list[Sample]]) -> list[torch.Tensor]:
-    """A (rows, longest, ...) tensor as one for each sample."""
+    """Split a tensor (rows, longest, ...) into one for each sample."""
     found = []
     for row, samples in zip(tensor, rows):
         start = 0
@@ -107,7 +107,7 @@ def split(tensor: torch.Tensor, rows: list[list[Sample]]) -> list[torch.Tensor]:
 
 
 def varlen_attention(module, query, key, value, attention_mask, scaling=None, cu_seq_lens_q=None, **kwargs):
-    """What flash attention does with lengths of sequences, in PyTorch: they are laid end to end over all rows."""
+    """Compute flash attention with sequence lengths in plain PyTorch: sequences are concatenated over all rows."""
     assert attention_mask is None
     assert module.is_causal == (cu_seq_lens_q is not None), "the vision tower must not get the text's lengths"
     n_repeats = query.shape[1] // key.shape[1]
@@ -128,7 +128,7 @@ AttentionInterface.register("varlen_in_torch", varlen_attention)
 
 @pytest.fixture()
 def fresh_model(make_model):
-    """A function from a scheme and an attention implementation to a model of one's own."""
+    """Return a function that makes a new model from a position scheme and an attention implementation."""
 
     def make(scheme: str, attention: str = "sdpa"):
         model = copy.deepcopy(make_model(scheme)).train()
@@ -306,7 +306,7 @@ def test_vision_after_the_end_changes_nothing_before_it(fresh_model, processor, 
     assert (longer.model_inputs["labels"][sample.n_tokens :] == IGNORE_INDEX).all()
 
 
-def test_what_shows_something_is_left_as_it_is(processor):
+def test_samples_with_media_are_not_changed(processor):
     for sample in (make_sample((1, 4, 4), 3), make_sample((2, 4, 4), 3)):
         assert with_vision(sample, processor) is sample
 

@@ -1,10 +1,12 @@
-"""Rows of several samples, planned from token counts."""
+"""Samples are packed into rows by their token counts, which are counted in parallel and cached."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from livecc_hf.data.unusable import UnusableSample
 
 
 def best_fit_decreasing(lengths: list[int], budget: int) -> list[int]:
-    """The fill of each row, by the textbook."""
+    """Return the fill of each row by the textbook algorithm."""
     rows = []
     for length in sorted(lengths, reverse=True):
         fits = [row for row in range(len(rows)) if rows[row] + length <= budget]
@@ -50,13 +52,13 @@ def test_each_sample_is_in_one_row_as_best_fit_decreasing_puts_it(case):
     assert all(np.array_equal(a, b) for a, b in zip(packs, again, strict=True))
 
 
-def test_the_seed_moves_samples_and_rows():
+def test_the_seed_shuffles_samples_and_rows():
     lengths = np.random.default_rng(0).integers(1, 300, 20_000)
     first, second = (plan_packs(lengths, 1000, seed) for seed in (1, 2))
     assert len(first) == len(second)
     assert {tuple(sorted(row)) for row in first} != {tuple(sorted(row)) for row in second}
     assert first.row_lengths(lengths).tolist() != second.row_lengths(lengths).tolist()
-    # No drift from long to short rows or samples along the run.
+    # Rows and samples are not ordered by length.
     thirds = np.array_split(np.concatenate([lengths[row] for row in first]), 3)
     assert max(part.mean() for part in thirds) < 1.15 * min(part.mean() for part in thirds)
 
@@ -71,7 +73,7 @@ def test_a_million_clips_are_packed_in_seconds_with_little_space_left():
     assert np.array_equal(np.sort(packs.indices), np.arange(len(lengths)))
 
 
-def test_rows_are_reached_by_number_as_in_a_list():
+def test_rows_are_indexed_like_a_list():
     packs = plan_packs(np.array([3, 3, 3]), 6, seed=0)
     assert len(packs) == 2
     assert np.array_equal(packs[-1], packs[1])
@@ -96,7 +98,7 @@ def test_lengths_that_cannot_be_packed_are_refused(lengths, message):
 
 
 class Counter:
-    """Token counts that leave a trace; pickles, as a spawned process needs."""
+    """Counts tokens and logs each call; can be pickled, as spawned processes need."""
 
     def __init__(self, log: Path, dies_at: int | None = None, sleep_s: float = 0):
         self.log, self.dies_at, self.sleep_s = log, dies_at, sleep_s
@@ -134,11 +136,11 @@ def test_counts_once_and_then_reads(tmp_path, n_workers, start_method):
     assert again.tolist() == counts.tolist()
     assert len(counter.counted()) == n
     token_counts(n, counter, file, n_workers, progress=False)
-    assert counter.counted()[n:] == [5]  # what was unusable may have been mended
+    assert counter.counted()[n:] == [5]  # unusable samples may have been repaired
     assert not list(tmp_path.glob("**/*.partial"))
 
 
-def test_a_process_that_dies_is_an_error_and_what_was_counted_is_kept(tmp_path):
+def test_a_dying_process_is_an_error_that_keeps_the_counts(tmp_path):
     n = 48 * CHUNK_SAMPLES
     file = tmp_path / "lengths.npy"
     dying = Counter(tmp_path / "log", dies_at=n - 10)
@@ -157,7 +159,7 @@ def _count_in_session(n: int, log: Path, file: Path) -> None:
     token_counts(n, Counter(log, sleep_s=0.001), file, 2, progress=False, start_method="fork")
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path):
+def test_a_killed_run_continues_where_it_stopped(tmp_path):
     n = 32 * CHUNK_SAMPLES  # 1 s of counting
     log, file = tmp_path / "log", tmp_path / "lengths.npy"
     partial = Path(f"{file}.partial")
@@ -171,7 +173,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     process.join()
     kept = np.flatnonzero(np.load(partial))
     assert 0 < len(kept) < n
-    while _members(process.pid):  # its workers must not go on without it
+    while _members(process.pid):  # its workers must not outlive it
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     second = Counter(tmp_path / "second")
@@ -180,7 +182,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 
 
 def _members(session: int) -> list[int]:
-    """Processes of a session that are alive."""
+    """Return the live processes of a session."""
     alive = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -192,7 +194,7 @@ def _members(session: int) -> list[int]:
     return alive
 
 
-def test_a_file_cut_short_while_it_was_made_is_made_again(tmp_path):
+def test_a_truncated_partial_file_is_created_again(tmp_path):
     (tmp_path / "lengths.npy.partial").write_bytes(b"\x93NUMPY")
     counts = token_counts(4, lambda index: index + 1, tmp_path / "lengths.npy", progress=False)
     assert counts.tolist() == [1, 2, 3, 4]
@@ -206,11 +208,24 @@ def test_counts_of_other_data_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("n_workers", [0, 1])
-def test_an_impossible_count_and_any_other_error_come_through(tmp_path, n_workers):
+def test_an_invalid_count_and_other_errors_are_raised(tmp_path, n_workers):
     with pytest.raises(ValueError, match="sample 2 is 0 tokens"):
         token_counts(CHUNK_SAMPLES, _zero_at_two, tmp_path / "a.npy", n_workers, progress=False)
     with pytest.raises(ZeroDivisionError):
         token_counts(CHUNK_SAMPLES, _divide, tmp_path / "b.npy", n_workers, progress=False)
+
+
+def test_a_file_that_cannot_be_opened_counts_as_unusable_but_a_full_disk_is_an_error(tmp_path):
+    def count(number: int, index: int) -> int:
+        if index == 1:
+            raise OSError(number, os.strerror(number))
+        return 7
+
+    for number in (errno.ENAMETOOLONG, errno.EACCES):
+        file = tmp_path / f"{number}.npy"
+        assert token_counts(3, partial(count, number), file, progress=False).tolist() == [7, 0, 7]
+    with pytest.raises(OSError, match="No space left"):
+        token_counts(3, partial(count, errno.ENOSPC), tmp_path / "full.npy", progress=False)
 
 
 def _zero_at_two(index: int) -> int:
@@ -221,8 +236,8 @@ def _divide(index: int) -> int:
     return 1 // index
 
 
-def test_a_full_disk_is_an_error_before_anything_is_written_to_a_map(tmp_path):
-    """Writing to a mapped file that finds no room kills the process."""
+def test_a_full_disk_is_an_error_before_the_memory_map_is_written(tmp_path):
+    """Writing to a memory map on a full disk would kill the process."""
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small]

@@ -1,4 +1,4 @@
-"""Samples are made for every backbone: narrated clips, conversations, and what inspection reads of them."""
+"""Samples of every backbone: narrated clips and conversations are encoded, and read back by inspection."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ SIDE_PX = {"qwen2_vl": 56, "qwen2_5_vl": 56, "qwen3_vl": 64}
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def backbone(request, tmp_path_factory):
-    """Its name and processor."""
+    """The name and processor of a backbone."""
     return request.param, load_processor(write_published(request.param, tmp_path_factory.mktemp(request.param)))
 
 
@@ -52,7 +52,7 @@ def test_a_narrated_clip_is_counted_encoded_and_read_back(backbone, options, vid
 
 
 def test_a_conversation_is_what_the_processor_makes_of_it(backbone, options, video, tmp_path):
-    """The text of a training sample is that which the model reads when it is asked."""
+    """A training sample has the same text as a prompt at inference."""
     _, processor = backbone
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
     content = [{"type": "image", "image": str(tmp_path / "a.png")}, {"type": "video", "video": str(video)}]

@@ -1,4 +1,4 @@
-"""Ordinary conversations become samples."""
+"""Conversations about images and videos are encoded as samples."""
 
 import base64
 import functools
@@ -48,7 +48,7 @@ def supervised(sample):
 
 
 def encoded(conversation, processor, options=OPTIONS, root=None):
-    """Encode, and check what holds for every sample."""
+    """Encode a conversation, and check what holds for every sample."""
     sample = encode_chat(conversation, processor, options, root)
     inputs = sample.model_inputs
     assert count_chat_tokens(conversation, processor, options, root) == sample.n_tokens
@@ -67,7 +67,7 @@ def encoded(conversation, processor, options=OPTIONS, root=None):
     return sample
 
 
-def test_answers_alone_are_supervised(processor):
+def test_only_answers_are_supervised(processor):
     row = {
         "conversations": [
             {"from": "human", "value": "Name a ball."},
@@ -120,7 +120,7 @@ def test_the_sample_is_what_processor_and_qwen_vl_utils_make(processor, media):
 
 
 def decoded(path, n_frames=8):
-    """Frames spread evenly over the numbers 0 to 39 of a file at 10 frames a second: one frame is 0.1 s."""
+    """Return evenly spaced frames from 0 to 39 of a file with 10 frames a second."""
     from livecc_hf.video.reader import iter_frames
 
     return torch.stack([item.frame for item in iter_frames(path, fps=(n_frames - 1) / 3.9)])
@@ -202,13 +202,19 @@ def test_videos_as_pictures_are_all_the_same_video(processor, tmp_path):
         ends.append(len(joined))
     (tmp_path / "frames.bin").write_bytes(joined)
     paths = [f"frames/{i:03}.png" for i in range(5)]
-    videos = [{"video": "frames"}, {"video": paths}, {"video": frames}, {"video": "frames.bin", "pos": ends}]
+    encoded_frames = [base64.b64encode((tmp_path / path).read_bytes()).decode() for path in paths]
+    urls = [f"data:image/png;base64,{frame}" for frame in encoded_frames]
+    videos = [{"video": "frames"}, {"video": "frames.bin", "pos": ends}]
+    videos += [{"video": pictures} for pictures in (paths, frames, urls)]
     samples = [encoded(chat(video, "What?"), processor, root=tmp_path).model_inputs for video in videos]
     assert samples[0]["video_grid_thw"][0, 0] == 3  # five frames, the last one twice
     for sample in samples[1:]:
         assert torch.equal(sample["pixel_values_videos"], samples[0]["pixel_values_videos"])
     few = encoded(chat(videos[0], "What?"), processor, EncodeOptions(max_frames=2), tmp_path).model_inputs
     assert few["video_grid_thw"][0, 0] == 1
+    for least in ({"nframes": 0.5}, {"max_frames": 0.5}):
+        one = encoded(chat(videos[0] | least, "What?"), processor, root=tmp_path).model_inputs
+        assert one["video_grid_thw"][0, 0] == 1
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -225,8 +231,8 @@ def test_images_are_counted_exactly(processor, tiny_processor, width_px, height_
 
 
 @pytest.mark.parametrize("size_px", [(140, 84), (300, 20), (33, 500)])
-def test_images_have_the_size_that_they_have_where_the_model_is_asked(tiny_processor, size_px):
-    """The limits of livecc-tiny leave no whole number of patches for many: resized twice, they would be larger."""
+def test_images_have_the_same_size_as_at_inference(tiny_processor, size_px):
+    """With livecc-tiny's limits, many images would become larger if they were resized twice."""
     image = picture(*size_px)
     asked = tiny_processor.image_processor(images=[image], return_tensors="pt")
     sample = encoded(chat({"image": image}, "What?"), tiny_processor)
@@ -367,6 +373,8 @@ def test_the_model_learns_from_it(processor, make_model, media, parts):
         ({"video": "v.mp4", "video_start": 9}, "no_frames", "runs from 0 to 4 s.*video_start=9"),
         ({"video": "v.mp4", "video_start": 2, "video_end": 1}, "no_frames", "video_end=1"),
         ({"video": "v.mp4", "fps": 0}, "malformed", "fps of video v.mp4 is 0: expected a number above 0"),
+        ({"video": "v.mp4", "fps": 10**400}, "malformed", "fps of video v.mp4 is 100.*: expected a number above 0"),
+        ({"video": ["https://x/1.png"]}, "missing_file", "image https://x/1.png is on the web: download it"),
         ({"video": "v.mp4", "video_start": -1}, "malformed", "video_start .* is -1: expected a number of seconds"),
         ({"video": "v.mp4", "min_pixels": 9, "max_pixels": 8}, "malformed", "min_pixels=9 is above max_pixels=8"),
         ({"video": "empty"}, "no_frames", "empty has no pictures"),
@@ -380,7 +388,7 @@ def test_the_model_learns_from_it(processor, make_model, media, parts):
         ("What is <|image_pad|>?", "malformed", r"<\|image_pad\|>"),
     ],
 )
-def test_what_cannot_be_used_says_why(processor, media, part, reason, message):
+def test_unusable_conversations_say_why(processor, media, part, reason, message):
     (media / "text.png").write_text("no picture")
     (media / "empty").mkdir()
     write_audio(media / "sound.m4a")
@@ -419,7 +427,7 @@ def test_a_conversation_over_the_token_limit_is_not_cut(processor, media):
 
 def test_media_outside_of_user_messages_are_refused(processor):
     conversation = Conversation([*chat("Hi").messages, {"role": "assistant", "content": [{"type": "image"}]}])
-    with pytest.raises(UnusableSample, match="assistant shows media"):
+    with pytest.raises(UnusableSample, match="assistant message has media"):
         encode_chat(conversation, processor, OPTIONS)
 
 

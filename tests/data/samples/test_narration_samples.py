@@ -1,4 +1,4 @@
-"""Clips of narrated videos become samples: as the reference makes them, and without losing a word unseen."""
+"""Narrated clips are encoded as in the reference, and every word is spoken once or counted as cut."""
 
 import json
 from fractions import Fraction
@@ -24,7 +24,7 @@ CLIP_S = 20
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two videos of 20 s: one at 10 frames a second, and one whose pictures stay for 0.1 to 2.7 s."""
+    """Two videos of 20 s: one with 10 frames a second, and one whose frames last 0.1 to 2.7 s."""
     path = tmp_path_factory.mktemp("videos")
     write_video(path / "steady.mp4", n_frames=CLIP_S * 10, codec_options={"bf": "2"})
     gaps, times = (1, 3, 27, 2, 8, 1, 13), [Fraction(0)]
@@ -44,7 +44,7 @@ def narrated(name, words, **span):
 
 
 def turns_said(sample, processor):
-    """What each turn says, read back from the supervised tokens."""
+    """Return the words of each turn, decoded from the supervised tokens."""
     labels = sample.model_inputs["labels"]
     text = processor.tokenizer.decode(labels[labels != IGNORE_INDEX])
     return [turn.removesuffix(" ...").split() for turn in text.split("<|im_end|>")[:-1]]
@@ -104,7 +104,7 @@ def test_a_clip_file_is_encoded_as_its_frames_are(recorded, processor, reference
 
 @st.composite
 def narrations(draw):
-    """A clip of either video, and words around it: some before it, some after it."""
+    """A clip of either video, with words in, before and after it."""
     start_s = draw(st.none() | st.sampled_from([0, 0.3, 2.05, 7.5]))
     end_s = draw(st.none() | st.sampled_from([9, 12.3, 15.5, 40]))
     at, words = draw(st.floats(-2, 9)), []
@@ -142,7 +142,7 @@ def test_every_word_is_spoken_once_in_order_or_counted(folder, processor, video,
     assert n_frames <= max_frames
     assert max_tokens is None or sample.n_tokens <= max_tokens
     assert sample.n_tokens <= count_narration_tokens(video, processor, options, folder)
-    # A frame is shown before its sample time plus a step: no word is given before it is spoken, bar that step.
+    # No word is assigned more than one sampling step before it is spoken.
     last_s = max(video.start_s or 0, 0) + (n_frames - 1) / 2
     assert all(word.end_s <= last_s + 0.5 for word in inside[: sample.n_words])
     if max_tokens is None and max_frames == 480:
@@ -162,7 +162,7 @@ def test_counted_tokens_are_close(folder, processor, video, silence):
         n_tokens = encode_narration(video, processor, options, folder).n_tokens
     except UnusableSample:
         return
-    n_turn = 40  # frames, prompt and end of one turn that a last word on the edge may or may not need
+    n_turn = 40  # frames, prompt and end of one turn, which the last word may or may not need
     assert (
         n_tokens
         <= count_narration_tokens(video, processor, options, folder)
@@ -233,7 +233,7 @@ def test_trailing_silence_is_not_decoded_but_counted(folder, processor):
     assert [len(s.model_inputs["video_grid_thw"]) for s in (dropped, kept)] == [3, 18]
     assert [(s.n_words, s.n_silent_turns, s.n_cut_turns) for s in (dropped, kept)] == [(2, 15, 0), (2, 0, 0)]
     short = encode_narration(video, processor, EncodeOptions(max_frames=16, **SMALL), folder)
-    assert (short.n_cut_turns, short.n_silent_turns) == (0, 15)  # the limit took silence only
+    assert (short.n_cut_turns, short.n_silent_turns) == (0, 15)  # the limit cut only silence
     n_patches = 3 * dropped.model_inputs["video_grid_thw"][0, 1:].prod()
     assert torch.equal(kept.model_inputs["pixel_values_videos"][:n_patches],
                        dropped.model_inputs["pixel_values_videos"][:n_patches])  # fmt: skip
@@ -265,7 +265,7 @@ def test_words_before_the_clip_are_not_spoken_in_it(folder, processor):
         (narrated("steady.mp4", [(31, 32, "a")], start_s=30, end_s=40), "no_frames", "no frame from 30 s to 40 s"),
     ],
 )
-def test_clips_that_make_no_sample_say_why(video, reason, message, folder, processor):
+def test_unusable_clips_say_why(video, reason, message, folder, processor):
     for make in (encode_narration, count_narration_tokens):
         with pytest.raises(UnusableSample, match=message) as error:
             make(video, processor, EncodeOptions(**SMALL), folder)
@@ -278,7 +278,7 @@ def test_context_that_is_off_is_not_checked_nor_given(folder, processor):
     assert "before" not in processor.tokenizer.decode(sample.model_inputs["input_ids"])
 
 
-def test_drawn_clips_of_another_form(processor):
+def test_invalid_frames_and_frame_limits_of_clips_in_memory(processor):
     frames = torch.zeros(6, 3, 28, 28, dtype=torch.uint8)
     with pytest.raises(ValueError, match="6 frames but 5 frame times"):
         encode_clip(NarratedClip(frames, [0] * 5, []), processor, EncodeOptions())

@@ -1,4 +1,4 @@
-"""Patches as bytes: the same numbers, once they are on the device."""
+"""Patches stay uint8 between processes, and are normalised to the same values on the device."""
 
 import copy
 
@@ -24,7 +24,7 @@ ENTRY = {"source": "tiny", "length": [4, 6], "samples": 4}
 
 @pytest.fixture()
 def encoders(processor, tmp_path):
-    """Functions from a processor to a sample: a commentary, and a conversation about an image and a video."""
+    """Functions that encode a commentary, and a conversation about an image and a video, with a processor."""
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (84, 112, 3), dtype=np.uint8)) for _ in range(4)]
     content = [{"type": "image", "image": pictures[0]}, {"type": "video", "video": pictures[1:]}, "What is this?"]
@@ -36,7 +36,7 @@ def encoders(processor, tmp_path):
     ]
 
 
-def test_bytes_become_the_numbers_of_the_processor_to_the_last_bit(processor, encoders):
+def test_normalised_bytes_equal_the_processors_output_exactly(processor, encoders):
     raw = with_raw_pixels(processor)
     for encode in encoders:
         expected, sample = encode(processor).model_inputs, encode(raw).model_inputs
@@ -59,21 +59,21 @@ def test_frames_are_read_back_from_bytes_too(processor, encoders):
     assert torch.equal(*frames)
 
 
-def test_the_processor_itself_stays_as_it_is(processor):
+def test_the_processor_itself_is_not_changed(processor):
     before = processor.to_json_string()
     with_raw_pixels(processor)
     assert processor.to_json_string() == before
 
 
-def test_images_that_are_normalised_in_another_way_keep_their_numbers(processor):
+def test_images_that_are_normalised_differently_stay_floats(processor):
     other = copy.copy(processor)
     other.image_processor = copy.copy(processor.image_processor)
     other.image_processor.image_mean = [0.5, 0.5, 0.5]
     assert with_raw_pixels(other) is other
 
 
-class InNumbers:
-    """A part whose source has a processor of its own."""
+class FloatPart:
+    """A part whose samples have float pixels, since it uses its own processor."""
 
     def __init__(self, data):
         self.data = data
@@ -95,9 +95,9 @@ class InNumbers:
 
 
 @pytest.mark.parametrize("is_mixed", [False, True])
-def test_a_batch_has_one_type_of_pixels(processor, make_model, is_mixed):
+def test_a_batch_has_one_dtype_of_pixels(processor, make_model, is_mixed):
     data = open_data([ENTRY], processor, OPTIONS)
-    parts = [*data.parts, DataPart("numbers", {}, InNumbers(data), 1.0)] if is_mixed else data.parts
+    parts = [*data.parts, DataPart("floats", {}, FloatPart(data), 1.0)] if is_mixed else data.parts
     both = TrainingData(parts, processor, OPTIONS)
     packs = plan_packs(np.full(len(both), 10), 10 * len(both), seed=0)
     loader = BatchLoader(both, packs, CommentaryCollator(make_model("mrope").config, 0))

@@ -1,4 +1,4 @@
-"""Narrated videos and conversations from JSON Lines, tables and folders."""
+"""Sources of narrated videos and conversations: JSON Lines, tables and folders."""
 
 import json
 import subprocess
@@ -146,7 +146,7 @@ def test_a_folder_with_captions_beside_the_videos(media, tiny_processor, tmp_pat
     assert "bare.mp4" in caplog.text
 
 
-def test_the_clip_of_an_item_is_for_looking_and_listening(media, tiny_processor):
+def test_an_item_gives_its_frames_and_words(media, tiny_processor):
     file = write_lines(media / "clip.jsonl", [conversation("a.mp4"), CHAT])
     data = open_data([{"source": "jsonl", "path": str(file)}], tiny_processor, SMALL)
     clip = data.item(0).clip(tiny_processor, SMALL)
@@ -169,7 +169,7 @@ def test_the_clip_of_an_item_is_for_looking_and_listening(media, tiny_processor)
         (7, "malformed", "bad.jsonl:1"),
     ],
 )
-def test_what_cannot_be_used_says_why(media, tiny_processor, row, reason, message):
+def test_unusable_rows_say_why(media, tiny_processor, row, reason, message):
     file = write_lines(media / "bad.jsonl", [row])
     data = open_data([{"source": "jsonl", "path": str(file)}], tiny_processor, SMALL)
     with pytest.raises(UnusableSample, match=message) as caught:
@@ -188,21 +188,21 @@ def test_a_line_that_is_not_json(media, tiny_processor):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"source": "jsonl"}, "lacks a key.*path"),
+        ({"source": "jsonl"}, "lacks the keys.*path"),
         ({"source": "jsonl", "path": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
         ({"source": "dataset", "path": "nobody/nothing"}, "nobody/nothing .*cannot be opened"),
         ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
         ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_s=1"),
     ],
 )
-def test_a_missing_dataset_is_said_at_once(tiny_processor, entry, message):
+def test_a_missing_dataset_is_reported_at_once(tiny_processor, entry, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_data([entry], tiny_processor)
 
 
 AT_SCALE = """
 import sys
-import datasets  # takes 100 MB, as the other libraries take their share
+import datasets  # before the measurement, since libraries take memory, too
 from torch.utils.data import RandomSampler
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.data.sources import narrated
@@ -234,11 +234,11 @@ def test_five_million_lines_and_their_order_take_less_than_half_a_gigabyte(tiny_
     command = [sys.executable, "-c", AT_SCALE, str(tiny_folder), str(file)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert int(result.stdout.split()[-1]) < 500_000  # kB, beside what the libraries take
+    assert int(result.stdout.split()[-1]) < 500_000  # kB, in addition to the libraries
 
 
 def test_a_dataset_folder_is_not_taken_for_another_of_its_name(tmp_path):
-    """Nor for what it was before it was made anew: `datasets` caches folders with a card by their last name."""
+    """Nor for an earlier version of itself: `datasets` caches folders that have a card by their name only."""
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
     folders = [tmp_path / name / "dataset" for name in ("a", "b")]
 

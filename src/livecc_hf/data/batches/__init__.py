@@ -1,1 +1,1 @@
-"""Makes batches of samples: plans rows, loads and collates them."""
+"""Batching: planning which samples share a row, loading them, and collating rows."""

@@ -1,12 +1,12 @@
-"""Collates samples into batches: one or more samples in a row, padded on the right.
+"""Collates samples into batches, with one or more samples in each row, padded on the right.
 
-Positions keep the samples of a row separate. `position_ids` has four lines: the first counts the tokens of each sample
-from 0, the others are its rotary positions. There is no attention mask: transformers' ``eager``, ``sdpa`` and
-``flex_attention`` derive it from the first line (`masking_utils.find_packed_sequence_indices`). Flash attention does so
-only for a batch of one row, so packed batches also have `cu_seq_lens_q` and the other lengths, over all rows.
+Positions keep the samples of a row separate. `position_ids` has four components: the first counts the tokens of each
+sample from 0, the others are its rotary positions. There is no attention mask: transformers' ``eager``, ``sdpa`` and
+``flex_attention`` derive it from the first component (`masking_utils.find_packed_sequence_indices`). Flash attention
+does so only for a batch of one row, so packed batches also have `cu_seq_lens_q` and related inputs, over all rows.
 
-Padding continues the count of the last sample of its row. It comes after every real token, so that the causal mask
-alone hides it: a batch without packing needs no mask tensor, padded or not.
+Padding continues the token count of the last sample in its row. Since it comes after all real tokens, the causal mask
+hides it: a batch without packing needs no mask tensor, even if it is padded.
 """
 
 from __future__ import annotations
@@ -16,34 +16,33 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.modeling_livecc import _take_grids, vision_blocks
 from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
 
-from ..samples.sample import Sample
+from ..samples.sample import IGNORE_INDEX, Sample
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.configuration_livecc import LiveCCConfig
 
-# by type of token: the names of its patches and grids
+# Names of the patches and grids for each type of vision token.
 VISION_INPUTS = {IMAGE_TYPE: ("pixel_values", "image_grid_thw"), VIDEO_TYPE: ("pixel_values_videos", "video_grid_thw")}
 _GRIDS = tuple(grids for _, grids in VISION_INPUTS.values())  # images, videos
-# For each video the seconds from one frame pair to the next, where a sample gives it; 1 in a commentary. In some
-# backbones positions depend on it; the model itself does not need it, since it gets positions.
+# Seconds between the frame pairs of each video, if a sample has them; 1 in a commentary. The positions of some
+# backbones depend on it. It is not part of a batch, since the model gets positions.
 PATCH_SECONDS = "second_per_grid_ts"
 
 
 class CommentaryCollator:
-    """Puts rows of samples into one batch.
+    """Collates rows of samples into a batch.
 
     Args:
-        config: the model's, for position scheme, patch merging and the end of a message. It is read at every call, so
-            that a change of the model's scheme applies here too.
-        pad_token_id: fills `input_ids`.
-        pad_to_multiple_of: rounds the length up, which some accelerators prefer.
-        images_as_videos: give images to the model as videos of one temporal step. The vision tower treats the two
-            alike, but runs once for each kind. With this on, it runs once in every batch with images or videos, as
-            ranks that shard its parameters need.
+        config: the model's config, for position scheme, patch merging and end-of-message token. It is read at every
+            call, so that later changes to the position scheme take effect.
+        pad_token_id: token with which `input_ids` are padded.
+        pad_to_multiple_of: round the row length up to a multiple, which is faster on some accelerators.
+        images_as_videos: pass images to the model as videos of one temporal step. The result is the same, but the
+            vision tower runs exactly once in every batch with images or videos, instead of once for each kind. Ranks
+            that shard its parameters depend on that.
 
     Raises:
         ValueError: if the pad token is missing, or the multiple is not positive.
@@ -66,24 +65,24 @@ class CommentaryCollator:
         self.images_as_videos = images_as_videos
 
     def __call__(self, rows: Sequence[Sequence[Sample]]) -> dict[str, torch.Tensor | int]:
-        """Return the batch.
+        """Collate rows into a batch.
 
         Args:
-            rows: the samples of each row, one or more.
+            rows: the samples of each row, at least one.
 
         Returns:
-            `input_ids`, `labels`, `mm_token_type_ids` of shape (rows, longest); `position_ids` (4, rows, longest);
-            where there are any, `pixel_values_videos` (patches, values) and `video_grid_thw` (videos, 3),
-            `pixel_values` (patches, values) and `image_grid_thw` (images, 3), in the order of their tokens;
-            `n_words`, the supervised words. If a row holds several samples also `cu_seq_lens_q`, `cu_seq_lens_k`
-            int32 (samples + 1), the begin of each in the concatenated rows, and `max_length_q`, `max_length_k`.
+            `input_ids`, `labels`, `mm_token_type_ids` (rows, longest); `position_ids` (4, rows, longest); `n_words`,
+            the number of supervised words. With videos, `pixel_values_videos` (patches, values) and `video_grid_thw`
+            (videos, 3); with images, `pixel_values` (patches, values) and `image_grid_thw` (images, 3), all in token
+            order. If any row has several samples, `cu_seq_lens_q` and `cu_seq_lens_k`, int32 (samples + 1), the start
+            of each sample in the concatenated rows and their end, and `max_length_q` and `max_length_k`.
 
         Raises:
-            ValueError: if there is no row, a row is empty, or a sample's parts do not fit each other.
+            ValueError: if there are no rows, a row is empty, or a sample's tensors are inconsistent.
         """
         if not rows or not all(rows):
             raise ValueError(f"got rows of {[len(row) for row in rows]} samples: expected at least one sample in each")
-        inputs = [[self._check_sample(sample) for sample in row] for row in rows]
+        inputs = [[self._prepare_sample(sample) for sample in row] for row in rows]
         n_tokens = [sum(len(sample["input_ids"]) for sample in row) for row in inputs]
         multiple = self.pad_to_multiple_of or 1
         length = -(-max(n_tokens) // multiple) * multiple
@@ -102,18 +101,18 @@ class CommentaryCollator:
             if any(names[1] in sample for sample in samples):
                 for name in names:
                     tensors = [sample[name] for sample in samples if name in sample]
-                    batch[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)  # patches can be 400 MB
-        beside = _varlen_inputs(starts, len(rows) * length) if len(samples) > len(rows) else {}
-        return {**batch, **beside, "n_words": sum(sample.n_words for samples in rows for sample in samples)}
+                    batch[name] = tensors[0] if len(tensors) == 1 else torch.cat(tensors)  # no copy of up to 400 MB
+        varlen = _varlen_inputs(starts, len(rows) * length) if len(samples) > len(rows) else {}
+        return {**batch, **varlen, "n_words": sum(sample.n_words for samples in rows for sample in samples)}
 
     def _fill_row(self, batch: dict[str, torch.Tensor], row: int, samples: list[dict[str, torch.Tensor]]) -> list[int]:
-        """Write the samples of a row into the batch and return the begin of each in the row."""
+        """Write the samples of a row into the batch; return the start of each in the row."""
         starts, end = [], 0
         for sample in samples:
             start, end = end, end + len(sample["input_ids"])
             for name in ("input_ids", "labels", "mm_token_type_ids"):
                 batch[name][row, start:end] = sample[name]
-            # Not supervised: in a packed row it would be predicted from the sample before.
+            # The first token of a packed sample would be predicted from the sample before it.
             batch["labels"][row, start] = IGNORE_INDEX
             batch["position_ids"][0, row, start:] = torch.arange(batch["input_ids"].shape[1] - start)
             batch["position_ids"][1:, row, start:end] = sample["position_ids"]
@@ -121,7 +120,7 @@ class CommentaryCollator:
         return starts
 
     def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the (3, L) positions that `LiveCCModel.get_rope_index` gives for the sample alone."""
+        """Return the positions (3, L) that `LiveCCModel.get_rope_index` returns for the sample alone."""
         merge_size = self.config.vision_config.spatial_merge_size
         types = sample["mm_token_type_ids"]
         end_ids = self.config.message_end_token_id
@@ -139,11 +138,11 @@ class CommentaryCollator:
             temporal_steps=[block[3] for block in blocks],
         )
 
-    def _check_sample(self, sample: Sample) -> dict[str, torch.Tensor]:
-        """Check a sample; return its inputs with rotary positions, and with images as videos if asked for.
+    def _prepare_sample(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Return a sample's inputs with rotary positions, and with images as videos if `images_as_videos` is set.
 
         Raises:
-            ValueError: if their sizes do not fit each other.
+            ValueError: if the sizes of its tensors are inconsistent.
         """
         inputs = sample.model_inputs
         sizes = {name: tuple(inputs[name].shape) for name in ("input_ids", "labels", "mm_token_type_ids")}
@@ -164,7 +163,7 @@ class CommentaryCollator:
         return (self._merge_kinds(inputs) if is_merged else inputs) | positions
 
     def _merge_kinds(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return inputs in which images are videos, with patches and grids in the order of the tokens."""
+        """Return inputs with images turned into videos, and patches and grids in token order."""
         types = inputs["mm_token_type_ids"]
         is_image = types == IMAGE_TYPE
         merge_size = self.config.vision_config.spatial_merge_size
@@ -186,7 +185,7 @@ class CommentaryCollator:
 
 
 def _varlen_inputs(starts: list[int], total: int) -> dict[str, torch.Tensor | int]:
-    """Return the inputs with which flash attention keeps concatenated samples of `total` tokens apart."""
+    """Return the inputs by which flash attention separates samples in concatenated rows of `total` tokens."""
     cumulative = torch.tensor([*starts, total], dtype=torch.int32)
     longest = int(cumulative.diff().max())
     return {

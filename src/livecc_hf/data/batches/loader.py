@@ -1,4 +1,4 @@
-"""Turns row numbers into batches: decodes, encodes and collates in the data loader's processes."""
+"""Turns row indices into batches: decodes, encodes and collates samples in the data loader's workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import get_worker_info
 
+from ...utils.disk import is_disk_full
 from ...utils.processes import end_with_parent
 from ..dataset import TrainingData
 from ..samples.pixels import PIXELS, normalise_pixels, with_raw_pixels
@@ -27,10 +28,10 @@ BOOKKEEPING = "bookkeeping"
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """A sample that was replaced by a row without a supervised token.
+    """A sample that was skipped because it cannot be trained on.
 
     Attributes:
-        index: its number in the training data.
+        index: its index in the training data.
         origin: where it comes from, for messages.
         reason: one of `livecc_hf.data.unusable.REASONS`.
         message: what is wrong.
@@ -43,17 +44,16 @@ class SkippedSample:
 
 
 class BatchLoader:
-    """The trainer's data collator: takes items with row numbers and returns the batch.
+    """The trainer's data collator, which turns items with row indices into a batch.
 
-    Patches stay uint8 between processes; `normalise_pixels` runs on the device.
-
-    Samples are decoded here and not in the dataset, so that a resumed run does not decode the steps that it skips. A
-    row without a usable sample becomes one without a supervised token, so that all processes take the same steps.
+    Samples are decoded here rather than in the dataset, so that a resumed run does not decode the steps that it skips.
+    A row without usable samples is replaced by one without supervised tokens, so that all ranks take the same steps.
+    Patches stay uint8 between processes; the trainer calls `normalise_pixels` on the device.
 
     Args:
         data: the samples.
         packs: the samples of each row.
-        collator: makes the batch.
+        collator: collates the rows.
     """
 
     def __init__(self, data: TrainingData, packs: Packs, collator: CommentaryCollator):
@@ -66,7 +66,7 @@ class BatchLoader:
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of `CommentaryCollator`, with counts under `BOOKKEEPING`."""
         if get_worker_info() is not None:
-            end_with_parent()  # a decoder that hangs would outlive a run that is killed
+            end_with_parent()  # otherwise a worker with a hanging decoder would outlive a killed run
         skipped: list[SkippedSample] = []
         n_samples = 0
         batch_rows = []
@@ -79,10 +79,10 @@ class BatchLoader:
         return batch
 
     def dataset(self, lengths: Sequence[int] | np.ndarray | None = None) -> Dataset:
-        """Return the map-style dataset of row numbers for this loader.
+        """Return the map-style dataset of row indices for this loader.
 
         Args:
-            lengths: tokens of each row, if known, by which the trainer can group rows.
+            lengths: tokens of each row, if known, so that the trainer can group rows of similar length.
         """
         import numpy as np
         import pyarrow as pa
@@ -92,7 +92,7 @@ class BatchLoader:
         return Dataset(pa.table(columns | ({} if lengths is None else {"length": np.asarray(lengths)})))
 
     def _with_one_dtype(self, rows: list[list[Sample]]) -> list[list[Sample]]:
-        """Return the samples with pixels of one dtype: uint8, unless a source gives floats."""
+        """Return the samples with patches of one dtype: uint8, or float32 if any source gives floats."""
         inputs = [sample.model_inputs for row in rows for sample in row]
         if len({found[name].dtype for found in inputs for name in PIXELS if name in found}) < 2:
             return rows
@@ -102,7 +102,7 @@ class BatchLoader:
         return replace(sample, model_inputs=normalise_pixels(sample.model_inputs, self.video_processor))
 
     def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
-        """Return a row's samples; a sample longer than planned that no longer fits is skipped."""
+        """Return a row's samples, skipping those that are unusable or no longer fit since their media changed."""
         samples: list[Sample] = []
         room = self.data.options.max_tokens
         for index in numbers:
@@ -124,7 +124,9 @@ class BatchLoader:
             return with_vision(self.data.sample(index), self.data.processor)
         except UnusableSample as error:
             reason, message = error.reason, str(error)
-        except OSError as error:  # a path too long, a file that may not be read, a disk that fails
+        except OSError as error:  # for example a path that is too long, missing permissions, or a failing disk
+            if is_disk_full(error):  # while downloading to the cache: not the sample's fault
+                raise
             reason, message = "unreadable_media", str(error)
         skipped.append(SkippedSample(index, self.data.origin(index), reason, message))
         return None

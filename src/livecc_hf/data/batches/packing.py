@@ -1,4 +1,4 @@
-"""Plans which samples share a row, from their token counts alone, without decoding."""
+"""Plans which samples share a row, from their token counts, without decoding."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from ...utils.disk import is_disk_full
 from ...utils.processes import end_with_parent
 from ..unusable import UnusableSample
 
-CHUNK_SAMPLES = 64  # samples that a process counts between two reports
+CHUNK_SAMPLES = 64  # samples that a worker counts per task
 
 
 @dataclass(frozen=True)
 class Packs:
-    """The samples of every row, in two arrays.
+    """The samples of each row, stored in two arrays.
 
     Attributes:
-        indices: sample numbers, row after row; shape (samples,).
-        offsets: begin of each row in `indices`, and the end; shape (rows + 1,).
+        indices: int (samples,), sample indices, row after row.
+        offsets: int (rows + 1,), the start of each row in `indices`, and the end.
     """
 
     indices: np.ndarray = field(repr=False)
@@ -42,10 +43,10 @@ class Packs:
         return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Return the sample numbers of a row.
+        """Return the sample indices of a row.
 
         Raises:
-            IndexError: if there is no such row.
+            IndexError: if the row does not exist.
         """
         n = len(self)
         if not -n <= row < n:
@@ -54,7 +55,7 @@ class Packs:
         return self.indices[self.offsets[row] : self.offsets[row + 1]]
 
     def padded(self, multiple: int) -> Packs:
-        """Return the rows followed by empty ones, up to a multiple."""
+        """Return the rows followed by empty ones, up to a multiple of `multiple`."""
         n_empty = -len(self) % multiple
         return Packs(self.indices, np.concatenate([self.offsets, np.repeat(self.offsets[-1:], n_empty)]))
 
@@ -65,28 +66,28 @@ class Packs:
 
 
 def plan_singles(n_samples: int) -> Packs:
-    """Return rows of one sample each, in order."""
+    """Return one row for each sample, in order."""
     dtype = np.int32 if n_samples < 2**31 - 1 else np.int64
     return Packs(np.arange(n_samples, dtype=dtype), np.arange(n_samples + 1, dtype=dtype))
 
 
 def plan_packs(lengths: np.ndarray, budget: int, seed: int) -> Packs:
-    """Put samples into rows of at most `budget` tokens, by best fit decreasing.
+    """Pack samples into rows of at most `budget` tokens, by best fit decreasing.
 
-    The longest samples come first; each goes to the row with the least space in which it fits. Rows with equal space
-    and samples of equal length are placed together, so that the work grows with the number of different lengths more
-    than with the number of samples. The seed decides the order of rows, and of samples of equal length.
+    Samples are placed in order of decreasing length, each in the row with the least space in which it fits. Samples of
+    equal length and rows with equal space are handled together, so that the run time depends mostly on the number of
+    distinct lengths. The seed decides the order of rows, and of samples of equal length.
 
     Args:
-        lengths: tokens of each sample; integers of shape (samples,).
-        budget: most tokens of a row.
+        lengths: int (samples,), tokens of each sample.
+        budget: largest number of tokens in a row.
         seed: the same seed gives the same plan.
 
     Returns:
-        Rows that hold each sample once.
+        Rows that contain each sample once.
 
     Raises:
-        ValueError: if a sample is longer than the budget, or has no token.
+        ValueError: if a sample is longer than the budget, or has no tokens.
     """
     lengths = np.asarray(lengths)
     _check_lengths(lengths, budget)
@@ -110,19 +111,24 @@ def _check_lengths(lengths: np.ndarray, budget: int) -> None:
         longest, n_more = int(lengths.argmax()), int((lengths > budget).sum()) - 1
         raise ValueError(
             f"sample {longest} has {lengths[longest]} tokens and {n_more} others are also above the row budget of "
-            f"{budget}: raise max_length, or have clips cut to it (EncodeOptions.max_tokens)"
+            f"{budget}: raise max_length, or cut clips to it (EncodeOptions.max_tokens)"
         )
 
 
 def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> tuple[np.ndarray, int]:
-    """Place samples, given as descending lengths and the number of samples of each.
+    """Place samples in rows.
+
+    Args:
+        lengths: the distinct lengths, descending.
+        counts: the number of samples of each length.
+        budget: largest number of tokens in a row.
 
     Returns:
-        The row of each sample, longest first, and the number of rows.
+        The row of each sample, longest sample first, and the number of rows.
     """
     row_of = np.empty(sum(counts), dtype=np.int32 if sum(counts) < 2**31 else np.int64)
-    spaces: list[int] = []  # ascending: the keys of `rows_with`
-    rows_with: dict[int, list[np.ndarray]] = {}
+    spaces: list[int] = []  # the keys of `rows_with`, ascending
+    rows_with: dict[int, list[np.ndarray]] = {}  # the rows that have this space left
     n_rows = done = 0
     for length, count in zip(lengths, counts, strict=True):
         end = done + count
@@ -137,7 +143,7 @@ def _best_fit_decreasing(lengths: list[int], counts: list[int], budget: int) -> 
                 n_new = -(-(end - done) // (budget // length))  # rounded up
                 rows = np.arange(n_rows, n_rows + n_new, dtype=row_of.dtype)
                 n_rows += len(rows)
-            # The row that took a sample has the least space that fits: it takes the next ones until it is full.
+            # A row that took a sample has the least space that fits, so it takes the next ones until it is full.
             each = space // length
             n_full = min(len(rows), (end - done) // each)
             row_of[done : done + n_full * each] = np.repeat(rows[:n_full], each)
@@ -165,26 +171,27 @@ def token_counts(
     start_method: str | None = None,
     recount: bool = True,
 ) -> np.ndarray:
-    """Return the tokens of every sample: from the cache file if it exists, else counted in parallel and written to it.
+    """Return the tokens of every sample, from a cache file, or counted in parallel and then cached.
 
-    Counts are written as they come, so that an interrupted run continues. Of several processes with the same file, the
-    first counts and the others wait.
+    Counts are saved as they come in, so that an interrupted run continues where it stopped. If several processes use
+    the same file, the first one counts and the others wait.
 
     Args:
         n_samples: number of samples.
-        count: function from a sample's number to its tokens; picklable, unless processes are forked.
+        count: maps a sample's index to its tokens; has to be picklable, unless workers are forked.
         cache_file: an `.npy` file, whose name must depend on everything that the counts depend on.
-        n_workers: most processes; with 0, or few samples, this process counts.
-        progress: show a bar.
-        start_method: of `multiprocessing`; `None`: the platform's default.
-        recount: count samples again that were unusable when the file was written, since they may be repaired.
+        n_workers: largest number of worker processes; with 0, or few samples, this process counts.
+        progress: show a progress bar.
+        start_method: start method of `multiprocessing`; `None` for the platform's default.
+        recount: count samples again that were unusable when the file was written, since they may have been repaired.
 
     Returns:
-        Read-only int32 of shape (samples,), mapped from the file; 0 where `count` raises `UnusableSample`.
+        int32 (samples,), memory-mapped from the file and read-only; 0 for samples for which `count` raises
+        `UnusableSample`, or an `OSError` other than for a full disk.
 
     Raises:
         ValueError: if the file is for another number of samples, or a count is below 1.
-        RuntimeError: if a process dies.
+        RuntimeError: if a worker process dies.
     """
     cache_file = Path(cache_file)
     cache_file.parent.mkdir(parents=True, exist_ok=True)
@@ -202,21 +209,23 @@ def token_counts(
 
 
 def _open_partial(partial: Path, n_samples: int) -> np.memmap:
-    """Return the counts so far, 0 for samples that are not counted."""
+    """Return the counts so far, with 0 for samples that have not been counted."""
     if partial.exists():
         try:
             counts = np.lib.format.open_memmap(partial, mode="r+")
         except ValueError:
-            partial.unlink()  # stopped while the file was created
+            partial.unlink()  # the run was stopped while it created the file
         else:
             _check_size(counts, n_samples, partial)
             return _allocate(partial, counts)
-    # A new file reads as zeros, and so do parts that were lost when the machine crashed.
+    # New files, and blocks that were lost in a crash, read as zeros.
     return _allocate(partial, np.lib.format.open_memmap(partial, mode="w+", dtype=np.int32, shape=(n_samples,)))
 
 
 def _allocate(partial: Path, counts: np.memmap) -> np.memmap:
-    """Allocate the file's blocks on the disk, and return the counts; writing to a map on a full disk kills the process.
+    """Return the counts after allocating the file's disk blocks.
+
+    Without this, writing to the memory map on a full disk would kill the process.
 
     Raises:
         OSError: if the disk is full.
@@ -234,7 +243,7 @@ def _allocate(partial: Path, counts: np.memmap) -> np.memmap:
 def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:
     if counts.shape != (n_samples,):
         raise ValueError(
-            f"{file} holds token counts of shape {counts.shape}, but there are {n_samples} samples: delete it to count "
+            f"{file} has token counts of shape {counts.shape}, but there are {n_samples} samples: delete it to count "
             "them again"
         )
 
@@ -242,7 +251,7 @@ def _check_size(counts: np.ndarray, n_samples: int, file: Path) -> None:
 def _count_missing(
     counts: np.memmap, count: Callable[[int], int], n_workers: int, progress: bool, start_method: str | None
 ) -> None:
-    """Fill in the counts that are 0."""
+    """Count the samples whose count is 0, in place."""
     missing = np.flatnonzero(counts == 0)
     chunks = (missing[i : i + CHUNK_SAMPLES] for i in range(0, len(missing), CHUNK_SAMPLES))
     with tqdm(
@@ -263,7 +272,7 @@ def _count_serial(count: Callable[[int], int], chunks: Iterable[np.ndarray]) -> 
 def _count_parallel(
     count: Callable[[int], int], chunks: Iterator[np.ndarray], n_workers: int, start_method: str | None
 ) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """Count chunks in other processes, and yield their counts as they finish."""
+    """Count chunks in worker processes; yield each chunk and its counts as it finishes."""
     context = multiprocessing.get_context(start_method)
     pool = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_start_worker, initargs=(count,))
     try:
@@ -275,13 +284,13 @@ def _count_parallel(
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"one of {n_workers} processes that count tokens died, perhaps out of memory. The counts so far are kept: "
-            "run again, with fewer processes if it happens again"
+            "start again, with fewer processes if this repeats"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_count: Callable[[int], int] | None = None  # of this worker process
+_count: Callable[[int], int] | None = None  # the count function of this worker process
 
 
 def _start_worker(count: Callable[[int], int]) -> None:
@@ -293,12 +302,17 @@ def _start_worker(count: Callable[[int], int]) -> None:
 def _count_chunk(indices: np.ndarray, count: Callable[[int], int] | None = None) -> list[int]:
     count = count or _count
     if count is None:
-        raise RuntimeError("this process was not told how to count: start it with _start_worker")
+        raise RuntimeError("this worker has no count function: start it with _start_worker")
     found = []
     for index in indices.tolist():
         try:
             n_tokens = int(count(index))
         except UnusableSample:
+            found.append(0)
+            continue
+        except OSError as error:  # as in the loader, which skips and reports the sample
+            if is_disk_full(error):
+                raise
             found.append(0)
             continue
         if n_tokens < 1:

@@ -1,1 +1,1 @@
-"""How narrated clips and conversations become samples: tokens, labels and patches."""
+"""Encodes narrated clips and conversations as samples: tokens, labels and patches."""

@@ -1,4 +1,4 @@
-"""Encodes conversations about images or videos, or of text alone, as training samples."""
+"""Encodes conversations about images or videos, or of text only, as training samples."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import IM_END, IM_START, VISION_END, VISION_START, prompt_start
 
 from ..formats.chat import Conversation
 from ..unusable import UnusableSample
 from .chat_media import Medium, plan_media
-from .sample import EncodeOptions, Sample
+from .commentary import token_ids
+from .sample import IGNORE_INDEX, EncodeOptions, Sample
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
@@ -30,26 +30,26 @@ def encode_chat(
 ) -> Sample:
     """Encode a conversation as a training sample; the assistant's texts and their end tokens are supervised.
 
-    Images are resized once: to a part's `resized_height` and `resized_width`, else to the size that the image processor
-    chooses within the part's `min_pixels` and `max_pixels`, or its own limits. The frames of a video (or of
-    `video_start` to `video_end`, in seconds as a player shows) are spread evenly over its length: `nframes` of them, or
-    `fps` (default 2) a second, within `min_frames` (4) and `max_frames` as in qwen-vl-utils, and never more than the
-    options allow. A video given as pictures (a list, a folder, or a file of JPEGs with their ends in bytes as `pos`, as
-    in LiveCC's copy of LLaVA-Hound) is used whole, up to that limit.
+    Images are resized once: to a part's `resized_height` and `resized_width`, otherwise to the size that the image
+    processor chooses within the part's `min_pixels` and `max_pixels` or its own limits. The frames of a video, or of
+    its span from `video_start` to `video_end` in seconds as shown by a player, are evenly spaced: `nframes` in total,
+    or `fps` (default 2) a second, within `min_frames` (4) and `max_frames` as in qwen-vl-utils, and never more than the
+    options allow. A video given as pictures (a list, a folder, or a file of concatenated JPEGs with their end offsets
+    in `pos`, as in LiveCC's copy of LLaVA-Hound) is used whole, up to that limit.
 
     Args:
-        conversation: its messages.
-        processor: gives chat template, limits and tokens.
-        options: limits of frames, of their pixels and of the sample's tokens; a conversation is never cut.
-        media_root: folder or `hf://` repository that media paths are relative to and stay in.
-        allow_urls: whether to download images from the web, or the allowed hosts; see `fetch_file`.
+        conversation: the conversation.
+        processor: gives the chat template, limits and tokens.
+        options: limits for frames, their pixels and the sample's tokens; conversations are never cut.
+        media_root: folder or `hf://` repository to which media paths are relative, and which they must stay in.
+        allow_urls: whether to download images from the web, or the hosts allowed for it; see `fetch_file`.
 
     Returns:
-        The sample; without images or videos, it has no pixels.
+        The sample, without pixels if the conversation has neither images nor videos.
 
     Raises:
-        UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, `too_many_tokens`, or `malformed` for text
-            with special tokens or a part with unusable values.
+        UnusableSample: "missing_file", "unreadable_media", "no_frames", "too_many_tokens", or "malformed" for text with
+            special tokens or a part with invalid values.
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
@@ -59,12 +59,12 @@ def encode_chat(
     if options.max_tokens is not None and n_tokens > options.max_tokens:
         raise UnusableSample(
             "too_many_tokens",
-            f"the conversation has {n_tokens} tokens, more than max_tokens={options.max_tokens}; conversations are not "
-            "cut: raise the limit or lower max_pixels or max_frames",
+            f"the conversation has {n_tokens} tokens, more than max_tokens={options.max_tokens}: conversations are not "
+            "cut, so raise the limit or lower max_pixels or max_frames",
         )
     pixels, grids = _pixels_of(media, processor)
     n_decoded = [grid[0] if medium.kind == "video" else 0 for grid, medium in zip(grids, media, strict=True)]
-    if n_decoded != n_pairs:  # a header gave more frames than there are
+    if n_decoded != n_pairs:  # a header overstated the number of frames
         input_ids, labels, n_words = _tokenise(conversation, processor, media, n_decoded)
     input_ids, labels = _expand_placeholders(input_ids, labels, _block_tokens(media, grids, processor), processor)
     ids = torch.tensor(input_ids)
@@ -84,13 +84,13 @@ def count_chat_tokens(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> int:
-    """Return the number of tokens that :func:`encode_chat` makes, from the headers of local media.
+    """Return the number of tokens of `encode_chat`, from the headers of local media.
 
-    Images on the web are downloaded. The number is too high only if a video's header gives frames that the file does
-    not have.
+    The arguments are those of `encode_chat`. Images on the web are downloaded. The number is too high only if a video's
+    header overstates its number of frames.
 
     Raises:
-        UnusableSample: as `encode_chat`, if headers show it, but not for the token limit.
+        UnusableSample: as in `encode_chat` if it is known from the headers, but not for the token limit.
         ValueError: if the processor's chat template is not Qwen2-VL's.
     """
     media = plan_media(conversation, processor, options, media_root, allow_urls)
@@ -101,15 +101,15 @@ def count_chat_tokens(
 def _tokenise(
     conversation: Conversation, processor: StreamingProcessor, media: Sequence[Medium], n_pairs: Sequence[int]
 ) -> tuple[list[int], list[int], int]:
-    """Return ids with one token for each vision block, labels, and the number of supervised words.
+    """Return token ids with one placeholder for each vision block, labels, and the number of supervised words.
 
     Answers are tokenised separately from the text before them, as at inference.
 
     Args:
-        conversation: its messages.
-        processor: gives chat template and tokens.
-        media: of the conversation.
-        n_pairs: the frame pairs of each medium, 0 for an image.
+        conversation: the conversation.
+        processor: gives the chat template and tokens.
+        media: the conversation's images and videos.
+        n_pairs: number of frame pairs of each medium, 0 for an image.
     """
     pieces, n_words = _pieces(conversation, processor)
     rendered = processor.apply_chat_template(_without_media(conversation), tokenize=False)
@@ -125,14 +125,14 @@ def _tokenise(
     labels: list[int] = []
     for text, is_supervised in pieces:
         text = re.sub(re.escape(processor.video_token), lambda _: next(videos), backbone.join_vision(text))
-        ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = token_ids(processor, text)
         input_ids += ids
         labels += ids if is_supervised else [IGNORE_INDEX] * len(ids)
     return input_ids, labels, n_words
 
 
 def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[tuple[str, bool]], int]:
-    """Return the conversation's text in pieces, each supervised or not, with placeholders for media; and its words."""
+    """Return the text in pieces with media placeholders, whether each is supervised, and the supervised words."""
     placeholders = {
         "image": f"{VISION_START}{processor.image_token}{VISION_END}",
         "video": f"{VISION_START}{processor.video_token}{VISION_END}",
@@ -159,7 +159,7 @@ def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[
 
 
 def _without_media(conversation: Conversation) -> list[dict[str, Any]]:
-    """Return the messages for the chat template, without pictures and paths."""
+    """Return the messages for the chat template, without the media themselves."""
     return [
         {
             "role": message["role"],
@@ -170,7 +170,7 @@ def _without_media(conversation: Conversation) -> list[dict[str, Any]]:
 
 
 def _video_text(processor: StreamingProcessor, fps: float, n_pairs: int) -> str:
-    """Return the text for a video, with one placeholder for each of its vision blocks."""
+    """Return the prompt text of a video, with one placeholder for each vision block."""
     video_processor, token = processor.video_processor, processor.video_token
     grid = (n_pairs, video_processor.merge_size, video_processor.merge_size)
     frames = range(n_pairs * video_processor.temporal_patch_size)
@@ -185,7 +185,7 @@ def _n_expanded_tokens(input_ids: Sequence[int], media: Sequence[Medium], proces
 
 
 def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], processor: StreamingProcessor) -> list[int]:
-    """Return the tokens of each vision block, in order."""
+    """Return the number of tokens of each vision block, in order."""
     backbone = processor.find_backbone()
     n_tokens: list[int] = []
     for medium, grid in zip(media, grids, strict=True):
@@ -199,7 +199,7 @@ def _block_tokens(media: Sequence[Medium], grids: Sequence[Sequence[int]], proce
 def _expand_placeholders(
     input_ids: Sequence[int], labels: Sequence[int], n_block_tokens: Sequence[int], processor: StreamingProcessor
 ) -> tuple[list[int], list[int]]:
-    """Repeat each vision block's placeholder as often as it has tokens."""
+    """Repeat each placeholder by the number of tokens of its vision block; return ids and labels."""
     remaining = iter(n_block_tokens)
     placeholders = (processor.image_token_id, processor.video_token_id)
     ids: list[int] = []
@@ -214,7 +214,7 @@ def _expand_placeholders(
 def _pixels_of(
     media: Sequence[Medium], processor: StreamingProcessor
 ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
-    """Decode the media into the vision tower's inputs; return these, and the grid of each medium in order."""
+    """Decode the media; return the inputs of the vision tower, and the grid of each medium in order."""
     images, patches, video_grids, patches_s = [], [], [], []
     video_processor = processor.video_processor
     for medium in media:
@@ -232,7 +232,7 @@ def _pixels_of(
         grids["image"] = iter(pixels["image_grid_thw"].tolist())
     if patches:
         pixels |= {"pixel_values_videos": torch.cat(patches), "video_grid_thw": torch.cat(video_grids)}
-        beside = processor.find_backbone().video_inputs(patches_s)
-        pixels |= {name: torch.tensor(values) for name, values in beside.items()}
+        video_inputs = processor.find_backbone().video_inputs(patches_s)
+        pixels |= {name: torch.tensor(values) for name, values in video_inputs.items()}
         grids["video"] = iter(pixels["video_grid_thw"].tolist())
     return pixels, [next(grids[medium.kind]) for medium in media]

@@ -1,4 +1,4 @@
-"""Reads the images and videos of a conversation: planned from their headers, decoded later."""
+"""Plans the images and videos of a conversation from their headers, and decodes them later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_vide
 from livecc_hf.video.reader import iter_frames, measure_duration
 
 from ..formats.chat import Conversation
-from ..media.clip_frames import FrameSize, plan_frame_size
+from ..media.clip_frames import FrameSize, plan_frame_size, round_up_to_pairs
 from ..media.paths import local_path, resolve_media
 from ..media.pictures import picture_at, picture_size_px
 from ..media.web_files import WEB_PREFIXES, WebFileError, fetch_file
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 
 _FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _FALLBACK_FRAME_RATE = 25.0
+_MAX_NUMBER = 2**53  # larger values are mistakes, and may not fit a float
 
 
 @dataclass(frozen=True)
 class Medium:
-    """An image or video of a conversation, not decoded yet.
+    """An image or video of a conversation that is not decoded yet.
 
     Attributes:
-        kind: `image` or `video`.
-        n_tokens: its tokens; an upper bound if a video's header gives more frames than it has.
-        read: decodes an image to uint8 (3, H, W), or a video to uint8 (T, 3, H, W), both at their final size.
-        n_pairs: frame pairs of a video, by its header; 0 for an image.
-        fps: frames a second of a video.
+        kind: "image" or "video".
+        n_tokens: number of tokens; an upper bound if a video's header overstates its number of frames.
+        read: decodes and resizes an image to uint8 (3, H, W), or a video to uint8 (T, 3, H, W).
+        n_pairs: number of frame pairs of a video, from its header; 0 for an image.
+        fps: sampled frames a second of a video.
     """
 
     kind: str
@@ -55,7 +56,7 @@ class Medium:
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Processors, options and roots for all media of a conversation."""
+    """The processor and options for all media of a conversation."""
 
     processor: StreamingProcessor
     options: EncodeOptions
@@ -73,15 +74,14 @@ def plan_media(
     """Plan a conversation's media, in order, from the headers of local files; images on the web are downloaded.
 
     Args:
-        conversation: its messages.
+        conversation: the conversation.
         processor: gives the image and video processors.
-        options: limits of frames and of their pixels.
-        media_root: folder or `hf://` repository that media paths are relative to and stay in.
-        allow_urls: whether to download images from the web, or the allowed hosts; see `fetch_file`.
+        options: limits for frames and their pixels.
+        media_root: folder or `hf://` repository to which media paths are relative, and which they must stay in.
+        allow_urls: whether to download images from the web, or the hosts allowed for it; see `fetch_file`.
 
     Raises:
-        UnusableSample: `missing_file`, `unreadable_media`, `no_frames`, or `malformed` for a part with values that
-            make no sense.
+        UnusableSample: "missing_file", "unreadable_media", "no_frames", or "malformed" for a part with invalid values.
     """
     encoder = _Encoder(processor, options, media_root, allow_urls)
     media = []
@@ -90,13 +90,13 @@ def plan_media(
             if part["type"] == "text":
                 continue
             if message["role"] != "user":
-                raise UnusableSample("malformed", f"the {message['role']} shows media: expected them from the user")
+                raise UnusableSample("malformed", f"the {message['role']} message has media: only user messages may")
             media.append(_image(part, encoder) if part["type"] == "image" else _video(part, encoder))
     return media
 
 
 def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
-    """Plan an image, resized once, with qwen-vl-utils' filter, to the size that the image processor chooses."""
+    """Plan an image, which is resized once, with qwen-vl-utils' filter, to the image processor's size."""
     image_processor = encoder.processor.image_processor
     limits = {
         "min_pixels": _pixels(part, "min_pixels") or image_processor.size["shortest_edge"],
@@ -104,13 +104,12 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     }
     if limits["min_pixels"] > limits["max_pixels"]:
         raise UnusableSample("malformed", f"an image's {limits}: expected min_pixels to be at most max_pixels")
-    asked = {name: _number(part, name) for name in ("resized_height", "resized_width")}
+    requested = {name: _number(part, name) for name in ("resized_height", "resized_width")}
     image = _image_of(part["image"], encoder.media_root)
     what = _name(part["image"])
     with _explain_media_errors(what):
-        if isinstance(image, str):  # a URL (http or data), which has to be read for its size
-            image = _fetch_image(image, encoder.allow_urls)
-        height_px, width_px = _image_size(picture_size_px(image), asked, limits, image_processor)
+        image = _downloaded(image, encoder)
+        height_px, width_px = _image_size(picture_size_px(image), requested, limits, image_processor)
 
     def read() -> torch.Tensor:
         with _explain_media_errors(what):
@@ -121,56 +120,58 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
 
 
 def _image_size(
-    size_px: tuple[int, int], asked: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
+    size_px: tuple[int, int], requested: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
 ) -> tuple[int, int]:
-    """Return the height and width to which an image is resized: as requested, else within the limits.
+    """Return the height and width to which an image is resized: the requested ones, or else within the limits.
 
     Args:
         size_px: width and height of the image.
-        asked: `resized_height` and `resized_width`, if given; rounded to whole patches.
+        requested: `resized_height` and `resized_width` or `None`; rounded to whole tokens.
         limits: `min_pixels` and `max_pixels`.
         image_processor: gives the patch size.
     """
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     factor = image_processor.patch_size * image_processor.merge_size
-    height_px, width_px = asked["resized_height"], asked["resized_width"]
+    height_px, width_px = requested["resized_height"], requested["resized_width"]
     if height_px and width_px:
         return max(round(height_px / factor), 1) * factor, max(round(width_px / factor), 1) * factor
     return smart_resize(size_px[1], size_px[0], factor, **limits)
 
 
-def _fetch_image(url: str, allow_urls: bool | Sequence[str]) -> bytes:
-    """Return the image file of a URL, which may be a `data:` URL."""
-    if url.startswith("data:"):
-        return base64.b64decode(url.partition("base64,")[2])
-    if not allow_urls:
+def _downloaded(image: Any, encoder: _Encoder) -> Any:
+    """Return the content of an image given as an `http:`, `https:` or `data:` URL, and any other image unchanged."""
+    if not isinstance(image, str):
+        return image
+    if image.startswith("data:"):
+        return base64.b64decode(image.partition("base64,")[2])
+    if not encoder.allow_urls:
         raise UnusableSample(
             "missing_file",
-            f"image {url[:120]} is on the web: download it, or set allow_urls: true in the data entry to fetch it in "
-            "training",
+            f"image {image[:120]} is on the web: download it, or set allow_urls: true in the data entry to fetch it "
+            "during training",
         )
-    return fetch_file(url, allow_urls)
+    return fetch_file(image, encoder.allow_urls)
 
 
 def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     """Plan a video's frames.
 
-    qwen-vl-utils is not used: its readers need decord, torchcodec or a part of torchvision that was removed, and it
-    resizes a list of frames twice, to multiples of 56 and then of 28. The package's reader and video processor do it
-    instead, with qwen-vl-utils' rule for the number of frames.
+    This follows qwen-vl-utils' rule for the number of frames, but does not use its code: its readers need decord,
+    torchcodec or a removed part of torchvision, and it resizes lists of frames twice, to multiples of 56 and then of
+    28 pixels.
     """
     video = part["video"]
     if isinstance(video, Mapping):
         if not video.get("path"):
-            raise UnusableSample("malformed", "a video is embedded in the row: expected a path; write it to a file")
+            raise UnusableSample("malformed", "a video is embedded in the row: write it to a file and give its path")
         video = video["path"]
     if isinstance(video, Sequence) and not isinstance(video, str | bytes):
         return _pictures(part, [_image_of(item, encoder.media_root) for item in video], "a list of frames", encoder)
     if not isinstance(video, str):
         raise UnusableSample("malformed", f"a video is a {type(video).__name__}: expected a path or a list of images")
     if video.startswith(WEB_PREFIXES):
-        raise UnusableSample("missing_file", f"video {video} is on the web: download it, or name it as hf://datasets/")
+        raise UnusableSample("missing_file", f"video {video} is on the web: download it, or use an hf://datasets/ path")
     folder = _folder(video, encoder.media_root)
     if folder is not None:
         frames = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
@@ -195,7 +196,7 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
         )
     total = max(round((until_s - first_s) * header.frame_rate), 1)
     n_frames = _n_frames(part, total, header.frame_rate, encoder.options)
-    # Evenly from the first frame to the last, like qwen-vl-utils' linspace over frame numbers.
+    # Evenly spaced from the first frame to the last, like qwen-vl-utils' linspace over frame indices.
     fps = (n_frames - 1) / (until_s - first_s - 1 / header.frame_rate) if n_frames > 1 else FRAMES_PER_SECOND
     size = _frame_size(part, n_frames, (header.width, header.height), encoder)
 
@@ -205,25 +206,26 @@ def _video_file(part: Mapping[str, Any], path: Path, encoder: _Encoder) -> Mediu
             closing(iter_frames(path, start_s, end_s, fps, header.origin_s)) as sampled,
         ):
             try:
-                # One at a time: at full size, hundreds of frames do not fit into a worker's memory.
+                # One at a time: hundreds of full-size frames would not fit into a worker's memory.
                 return torch.stack([_resize(item.frame, size, encoder) for item in islice(sampled, n_frames)])
             except VideoReadError as error:
                 with closing(iter_frames(path)) as others:
-                    next(others)  # a file without any frame is unreadable
+                    next(others)  # raises "unreadable_media" if the file has no frame at all
                 raise UnusableSample("no_frames", str(error)) from error
 
-    n_pairs = _even(n_frames) // 2
+    n_pairs = round_up_to_pairs(n_frames) // 2
     return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs, fps)
 
 
 def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encoder: _Encoder) -> Medium:
-    """Plan a video that is given as single pictures, all resized like the first one."""
+    """Plan a video that is given as single images, which are all resized like the first one."""
     if not pictures:
         raise UnusableSample("no_frames", f"{what} has no pictures: expected files ending in {sorted(_FRAME_SUFFIXES)}")
-    most = _most_frames(part, encoder.options)
-    n_frames = min(len(pictures), int(_number(part, "nframes") or len(pictures)), most)
+    limits = len(pictures), _number(part, "nframes") or len(pictures), _most_frames(part, encoder.options)
+    n_frames = max(int(min(limits)), 1)
     chosen = [pictures[i] for i in torch.linspace(0, len(pictures) - 1, n_frames).round().long().tolist()]
     with _explain_media_errors(what):
+        chosen = [_downloaded(picture, encoder) for picture in chosen]
         size_px = picture_size_px(chosen[0])
     size = _frame_size(part, n_frames, size_px, encoder)
 
@@ -231,16 +233,16 @@ def _pictures(part: Mapping[str, Any], pictures: Sequence[Any], what: str, encod
         with _explain_media_errors(what):
             return torch.stack([_resize(picture_at(picture, size_px), size, encoder) for picture in chosen])
 
-    n_pairs = _even(n_frames) // 2
+    n_pairs = round_up_to_pairs(n_frames) // 2
     return Medium("video", n_pairs * size.n_pair_tokens, read, n_pairs)
 
 
 @dataclass(frozen=True)
 class _Header:
-    """Facts from the header of a video file.
+    """Properties from the header of a video file.
 
-    Times are in seconds from what a player shows as 0:00, which is `origin_s` on the file's clock. Sizes are in pixels
-    as stored.
+    Times are in seconds from what a player shows as 0:00, which is `origin_s` on the file's clock. Width and height are
+    in pixels as stored, before rotation.
     """
 
     origin_s: float
@@ -257,18 +259,18 @@ def _read_header(path: Path, until_s: float | None) -> _Header:
         rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FRAME_RATE)
         origin = clock_start(container)
         start_s = float((stream.start_time or 0) * stream.time_base - origin)
-        # The length in a header is an estimate, which is enough if the part ends well before.
+        # The header's duration is an estimate, which is good enough if the span ends before it.
         end_s = start_s + float((stream.duration or 0) * stream.time_base)
         if until_s is None or until_s > end_s:
             end_s = measure_duration(path)
         width, height = stream.codec_context.width, stream.codec_context.height
         if not width or not height:
-            raise VideoReadError("its header gives no size of the picture: it is not a video, or is damaged")
+            raise VideoReadError("its header has no frame size: it is not a video, or is damaged")
         return _Header(float(origin), start_s, end_s, rate, width, height)
 
 
 def _n_frames(part: Mapping[str, Any], total: int, frame_rate: float, options: EncodeOptions) -> int:
-    """Return the number of frames to take from a video, an even number if it has at least two."""
+    """Return the number of frames to sample, an even number if the video has at least two."""
     from qwen_vl_utils.vision_process import FPS_MIN_FRAMES, smart_nframes
 
     most = min(_most_frames(part, options), total)
@@ -289,7 +291,7 @@ def _most_frames(part: Mapping[str, Any], options: EncodeOptions) -> int:
 
 
 def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int], encoder: _Encoder) -> FrameSize:
-    """Return the size of frames, by the options' limits, else the part's, else the clip's share of the budget."""
+    """Return the size of frames by the options' limits, or else the part's, or else the clip's share of the budget."""
     options = encoder.options
     min_pixels = options.min_pixels or _pixels(part, "min_pixels")
     max_pixels = options.max_pixels or _pixels(part, "max_pixels")
@@ -298,22 +300,17 @@ def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int]
             "malformed", f"video {_name(part['video'])}: min_pixels={min_pixels} is above max_pixels={max_pixels}"
         )
     with _explain_media_errors(_name(part["video"])):
-        return plan_frame_size(
-            size_px[1], size_px[0], _even(n_frames), encoder.processor.video_processor, min_pixels, max_pixels
-        )
-
-
-def _even(n_frames: int) -> int:
-    return n_frames + n_frames % 2  # the last frame is repeated
+        height_px, width_px, n_even = size_px[1], size_px[0], round_up_to_pairs(n_frames)
+        return plan_frame_size(height_px, width_px, n_even, encoder.processor.video_processor, min_pixels, max_pixels)
 
 
 def _resize(frame: torch.Tensor, size: FrameSize, encoder: _Encoder) -> torch.Tensor:
-    """Resize a frame (3, H, W) as the video processor does."""
+    """Resize a frame (3, H, W) with the video processor."""
     return encoder.processor.video_processor.resized(frame[None], size.min_pixels, size.max_pixels)[0]
 
 
 def _jpegs(path: Path, ends: Any) -> list[Any]:
-    """Return the pictures of a file of concatenated JPEGs, given the byte at which each ends."""
+    """Split a file of concatenated JPEGs at the byte offsets at which each one ends."""
     if not isinstance(ends, Sequence) or not all(isinstance(end, int) for end in ends) or sorted(ends) != list(ends):
         raise UnusableSample("malformed", f"pos of video {path} is {ends!r:.80}: expected increasing byte offsets")
     with _explain_media_errors(str(path)):
@@ -322,7 +319,7 @@ def _jpegs(path: Path, ends: Any) -> list[Any]:
 
 
 def _image_of(value: Any, root: str | os.PathLike | None) -> Any:
-    """Return an image of a row as a file's path, a URL, bytes or a PIL image."""
+    """Return an image of a row as a local `Path`, a URL (`str`), bytes or a PIL image."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value.startswith((*WEB_PREFIXES, "data:image")):
@@ -344,7 +341,7 @@ def _local(path: str, root: str | os.PathLike | None) -> Path:
 
 
 def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
-    """Return the local folder of that path if there is one."""
+    """Return the path as a local folder, `None` if it is not one."""
     if not path or path.startswith("hf://") or str(root or "").startswith("hf://"):
         return None
     try:
@@ -355,21 +352,21 @@ def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
 
 
 def _number(part: Mapping[str, Any], key: str, allow_zero: bool = False) -> float | int | None:
-    """Return a number of a part, or `None` if it is missing."""
+    """Return a number of a part, or `None` if it is missing; raise `UnusableSample` if it is not positive."""
     value = part.get(key)
     if value is None:
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_NUMBER
     if not is_number or value < 0 or (value == 0 and not allow_zero):
         expected = "a number of seconds, 0 or more" if allow_zero else "a number above 0"
         raise UnusableSample(
-            "malformed", f"{key} of {part['type']} {_name(part[part['type']])} is {value!r}: expected {expected}"
+            "malformed", f"{key} of {part['type']} {_name(part[part['type']])} is {value!r:.80}: expected {expected}"
         )
     return value
 
 
 def _pixels(part: Mapping[str, Any], key: str) -> int | None:
-    """Return a part's limit of pixels, as a whole number, or `None` if it does not say."""
+    """Return a part's pixel limit as a whole number, or `None` if it is missing."""
     value = _number(part, key)
     return None if value is None else math.ceil(value)
 
@@ -382,7 +379,7 @@ def _name(value: Any) -> str:
 
 @contextmanager
 def _explain_media_errors(what: str) -> Iterator[None]:
-    """Turn errors of reading a media file into an `UnusableSample`."""
+    """Turn errors from reading the media file `what` into `UnusableSample`."""
     from PIL import Image
 
     try:
@@ -392,6 +389,6 @@ def _explain_media_errors(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise UnusableSample("missing_file", str(error)) from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        # PIL raises all of these on broken files.
+        # PIL raises all of these for broken files.
         reason = "missing_file" if isinstance(error, WebFileError) else "unreadable_media"
         raise UnusableSample(reason, f"{what} cannot be read: {' '.join(str(error).split())[:300]}") from error

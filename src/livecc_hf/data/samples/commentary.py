@@ -1,4 +1,4 @@
-"""Encodes a narrated clip as a training sample in the streaming grammar."""
+"""Encodes frames and timed words as a training sample in the streaming grammar."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class FrameOptions(TypedDict, total=False):
-    """How `LiveCCVideoProcessor.frames_to_patches` resizes frames: its arguments of these names."""
+    """The arguments of `LiveCCVideoProcessor.frames_to_patches` that control resizing."""
 
     min_pixels: int | None
     max_pixels: int | None
@@ -39,11 +39,11 @@ class CommentarySample:
     """A commentary, encoded for training.
 
     Attributes:
-        model_inputs: `input_ids`, `labels` and `mm_token_type_ids` of shape (L,), `pixel_values_videos`
-            of shape (patches, 1176) and `video_grid_thw` of shape (turns, 3).
+        model_inputs: `input_ids`, `labels` and `mm_token_type_ids` (L,), `pixel_values_videos` (patches, values) and
+            `video_grid_thw` (turns, 3).
         turn_words: the words of each kept turn.
-        n_cut_words: words that end after the last frame.
-        n_dropped_turns: silent turns dropped at the end.
+        n_cut_words: number of words that end after the last frame.
+        n_dropped_turns: number of silent turns dropped at the end.
     """
 
     model_inputs: dict[str, torch.Tensor]
@@ -66,23 +66,23 @@ def encode_commentary(
     """Encode a narrated clip as a training sample in the streaming grammar.
 
     Args:
-        processor: the model's.
-        frames: uint8 (T, 3, H, W) at 2 frames per second; an odd count repeats the last frame.
-        frame_times_s: presentation times of the T frames in seconds.
+        processor: the model's processor.
+        frames: uint8 (T, 3, H, W) at 2 frames per second; if T is odd, the last frame is repeated.
+        frame_times_s: T presentation times in seconds, with which the ends of words are compared.
         words: `[start_s, end_s, word]` in the order spoken, on the same clock.
-        query: the request, default the processor's `default_query`.
-        title: the video's title, which the model reads if there is no `previous`.
-        previous: what was said before the clip.
-        keep_trailing_silence: keep silent turns at the end, for a model that must learn to stop.
-        frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within
-            the processor's limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
+        query: the user's request; `None` for the processor's `default_query`.
+        title: the video's title, which is part of the prompt if `previous` is not given.
+        previous: the words spoken before the clip.
+        keep_trailing_silence: keep silent turns at the end, for a model that has to learn to stop.
+        frame_options: `min_pixels`, `max_pixels` (default: the clip's share of the token budget, within the processor's
+            limits) and `do_resize`, as in `LiveCCVideoProcessor.frames_to_patches`.
 
     Returns:
         The sample; only the words and the end of each turn are supervised.
 
     Raises:
-        ValueError: if there are no frames, more than 480, frames of another form, times that do not match, no word
-            to learn, or a word that is a control token.
+        ValueError: if there are no frames or more than 480, the frames have another shape or dtype, the numbers of
+            frames and times differ, no word ends within the clip, or a word contains a special token.
     """
     processor.video_processor.check_frames(frames, frame_options.get("do_resize", True))
     frames, times_s = _even(frames, frame_times_s)
@@ -98,7 +98,7 @@ def encode_commentary(
     if n_turns == 0:
         raise ValueError(
             f"none of the {len(words)} words ends between the clip's first frame at {times_s[0]:.2f} s and its "
-            f"last at {times_s[-1]:.2f} s: nothing to learn; check that words and frames are on one clock"
+            f"last at {times_s[-1]:.2f} s: nothing to learn; check that the times of words and frames are on one clock"
         )
     limits: FrameOptions = {
         "max_pixels": processor.video_processor.clip_limits(len(frames)).longest_edge,
@@ -117,7 +117,7 @@ def _encode_turns(
     texts: FirstTexts,
     frame_options: FrameOptions,
 ) -> dict[str, torch.Tensor]:
-    """Tokenise the turns and cut the frames into patches; see `encode_commentary`."""
+    """Return the model inputs of the turns; see `encode_commentary`."""
     input_ids: list[int] = []
     labels: list[int] = []
     patches, grids = [], []
@@ -136,14 +136,14 @@ def _encode_turns(
             texts.previous if is_first else "",
         )
         if labels:
-            # The joint begins with the <|im_end|> of the answer before it, where it is supervised already.
+            # Drop the joint's first token, <|im_end|>: the previous answer already ends with it, supervised.
             prompt = prompt[1:]
-        spoken = [*_tokens(processor, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
+        spoken = [*token_ids(processor, processor.checked_text(spoken_text(words, grammar))), processor.end_id]
         input_ids += prompt + spoken
         labels += [IGNORE_INDEX] * len(prompt) + spoken
         patches.append(turn_patches)
         grids.append(grid)
-    newline = _tokens(processor, TURN_JOINT)[1:]
+    newline = token_ids(processor, TURN_JOINT)[1:]
     all_ids = torch.tensor(input_ids + newline)
     return {
         "input_ids": all_ids,
@@ -154,12 +154,13 @@ def _encode_turns(
     }
 
 
-def _tokens(processor: StreamingProcessor, text: str) -> list[int]:
+def token_ids(processor: StreamingProcessor, text: str) -> list[int]:
+    """Tokenise a text without adding special tokens."""
     return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.Tensor, list[float]]:
-    """Return frames and times, with the last repeated if their number is odd."""
+    """Return frames and times, with the last one repeated if their number is odd."""
     times_s = [float(t) for t in frame_times_s]
     if len(frames) != len(times_s):
         raise ValueError(f"got {len(frames)} frames but {len(times_s)} frame times: expected one time for each frame")
@@ -171,7 +172,7 @@ def _even(frames: torch.Tensor, frame_times_s: Sequence[float]) -> tuple[torch.T
 
 
 def _clean_words(words: Sequence[Sequence]) -> list[tuple[float, float, str]]:
-    """Return the words, stripped, without blank ones."""
+    """Return the words, stripped and without blank ones."""
     for number, item in enumerate(words):
         if not isinstance(item, Sequence) or len(item) != 3 or not isinstance(item[2], str):
             raise ValueError(f"word {number} is {item!r:.80}: expected [start_s, end_s, word]")

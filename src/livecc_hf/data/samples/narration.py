@@ -1,4 +1,4 @@
-"""Encodes narrated clips as training samples, from video files or from frames that exist already."""
+"""Encodes narrated clips as training samples, from video files or from frames in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.data.samples.commentary import FrameOptions, encode_commentary
 from livecc_hf.modeling.grammar import (
     CONTINUATION,
     FRAME_STEP_S,
@@ -28,30 +27,31 @@ from livecc_hf.modeling.grammar import (
 )
 
 from ..formats.conversations import NarratedVideo
-from ..media.clip_frames import ClipPlan, plan_clip, plan_frame_size, read_clip
+from ..media.clip_frames import ClipPlan, plan_clip, plan_frame_size, read_clip, round_up_to_pairs
 from ..media.paths import resolve_media
 from ..unusable import UnusableSample
+from .commentary import FrameOptions, encode_commentary
 from .sample import EncodeOptions, Sample
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
-# Sums of float times differ in their last digits.
+# Tolerance for rounding errors in sums of times.
 _ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True)
 class NarratedClip:
-    """One clip with the words spoken in it.
+    """The frames of a clip, and the words spoken in it.
 
     Args:
         frames: uint8 (T, 3, H, W) at 2 frames a second.
-        frame_times_s: T presentation times in seconds.
-        words: ``(start_s, end_s, word)`` in the order spoken, on the clock of the frames.
-        query: the request; the processor's default if None.
+        frame_times_s: T presentation times in seconds, with which the ends of words are compared.
+        words: ``(start_s, end_s, word)`` in the order spoken, on the same clock as `frame_times_s`.
+        query: the user's request; `None` for the processor's default.
         title: the video's title.
-        previous: what was said before the clip.
-        is_resized: whether the frames have the model's input size already, and are not resized again.
+        previous: the words spoken before the clip.
+        is_resized: whether the frames already have the model's input size, and must not be resized again.
     """
 
     frames: torch.Tensor
@@ -64,14 +64,14 @@ class NarratedClip:
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """The frames of a clip for the model, and facts of the clip before it was cut.
+class _LoadedClip:
+    """The frames of a clip, and properties of the clip before it was cut to the frame limit.
 
     Attributes:
         frames, times_s, frame_options: as in `encode_commentary`.
         n_pair_tokens: tokens of two frames.
-        n_turns: turns of the whole clip, before the cut to the frame limit.
-        end_s: the last sample time of the whole clip; words between the last frame and this time were cut by a limit.
+        n_turns: turns of the uncut clip.
+        end_s: last sample time of the uncut clip; words between the last frame and this time were cut by the limit.
     """
 
     frames: torch.Tensor
@@ -85,7 +85,7 @@ class _Shown:
 def locate_clip(
     video: NarratedVideo, processor: StreamingProcessor, options: EncodeOptions, media_root: str | os.PathLike | None
 ) -> tuple[Path, ClipPlan]:
-    """Find a clip's file, and plan its frames from the header.
+    """Locate a clip's file, and plan its frames from the header; the arguments are those of `encode_narration`.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames" or "malformed".
@@ -116,13 +116,13 @@ def encode_narration(
 ) -> Sample:
     """Encode a clip of a video file as a training sample.
 
-    The clip is cut to `options.max_frames`, then whole turns are dropped from its end until it has at most
-    `options.max_tokens` tokens. Words that begin and end before the clip are left out.
+    The clip is cut to `options.max_frames`, and then loses turns at its end until it has at most `options.max_tokens`
+    tokens. Words that both start and end before the clip are left out.
 
     Args:
         video: the clip.
-        processor: makes tokens and patches.
-        options: of the encoding.
+        processor: the model's processor.
+        options: encoding options.
         media_root: root of the video's path; see `resolve_media`.
 
     Raises:
@@ -136,28 +136,26 @@ def encode_narration(
     n_turns = len(split_turns(plan.n_uncut_frames, processor.find_grammar()))
     clip_end_s = plan.first_s + (plan.n_uncut_frames - 1) * FRAME_STEP_S
     until_s = None if options.keep_trailing_silence else max(word[1] for word in words)
-    fitting = _without_hopeless_turns(plan, processor, options.max_tokens)
-    clip = read_clip(path, fitting, processor.video_processor, until_s)
-    shown = _Shown(clip.frames, clip.end_times_s, {"do_resize": False}, plan.n_pair_tokens, n_turns, clip_end_s)
-    sample = _encode(shown, words, texts, video, processor, options)
+    clip = read_clip(path, _limit_frames(plan, processor, options.max_tokens), processor.video_processor, until_s)
+    loaded = _LoadedClip(clip.frames, clip.end_times_s, {"do_resize": False}, plan.n_pair_tokens, n_turns, clip_end_s)
+    sample = _encode(loaded, words, texts, video, processor, options)
     sample.n_cut_words += _count_words(video.words) - len(words)
     return sample
 
 
 def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-    """Encode a clip whose frames exist already as a training sample, cut like in `encode_narration`.
+    """Encode a clip whose frames are in memory as a training sample, cut as in `encode_narration`.
 
     Raises:
         UnusableSample: for one of `livecc_hf.data.unusable.REASONS`.
-        ValueError: if frames and times do not match, or the frames are not uint8 (T, 3, H, W).
+        ValueError: if the numbers of frames and times differ, or the frames are not uint8 (T, 3, H, W).
     """
     processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
     if len(clip.frames) != len(clip.frame_times_s):
-        raise ValueError(f"got {len(clip.frames)} frames but {len(clip.frame_times_s)} frame times: expected as many")
+        raise ValueError(f"got {len(clip.frames)} frames but {len(clip.frame_times_s)} frame times: expected one each")
     if not len(clip.frames):
         raise UnusableSample("no_frames", "the clip has no frame")
     n_frames = min(len(clip.frames), options.max_frames - options.max_frames % TURN_FRAMES)
-    n_even = n_frames + -n_frames % TURN_FRAMES
     limits: FrameOptions
     if clip.is_resized:
         limits = {"do_resize": False}
@@ -165,6 +163,7 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         n_pair_tokens = math.prod(clip.frames.shape[-2:]) // side_px**2
     else:
         height_px, width_px = clip.frames.shape[-2:]
+        n_even = round_up_to_pairs(n_frames)
         size = plan_frame_size(
             height_px, width_px, n_even, processor.video_processor, options.min_pixels, options.max_pixels
         )
@@ -172,15 +171,15 @@ def encode_clip(clip: NarratedClip, processor: StreamingProcessor, options: Enco
         n_pair_tokens = size.n_pair_tokens
     words = _words_from(clip.words, clip.frame_times_s[0])
     texts = _first_texts(clip, processor, options, words)
-    shown = _Shown(
+    loaded = _LoadedClip(
         clip.frames[:n_frames],
         clip.frame_times_s[:n_frames],
         limits,
         n_pair_tokens,
-        len(split_turns(len(clip.frames) + len(clip.frames) % TURN_FRAMES, processor.find_grammar())),
+        len(split_turns(round_up_to_pairs(len(clip.frames)), processor.find_grammar())),
         clip.frame_times_s[-1],
     )
-    sample = _encode(shown, words, texts, clip, processor, options)
+    sample = _encode(loaded, words, texts, clip, processor, options)
     sample.n_cut_words += _count_words(clip.words) - len(words)
     return sample
 
@@ -191,11 +190,12 @@ def count_narration_tokens(
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
 ) -> int:
-    """Return an upper bound of the tokens of `encode_narration`, from the video's header and words alone.
+    """Return an upper bound for the tokens of `encode_narration`, from only the video's header and the words.
 
-    Frames, prompts and words are counted exactly, except words that end right after a turn's last sample time: only
-    decoding shows whether they belong to that turn. They count with the longer of their two token sequences, at the
-    begin of a turn or within it. A sample is longer than this only if the first frames of a file cannot be decoded.
+    The arguments are those of `encode_narration`. Frames, prompts and words are counted exactly, except for words that
+    end shortly after the last sample time of a turn: only decoding shows whether they belong to that turn or the next.
+    Such a word counts with the longer of its tokenisations at the start of a turn and within a turn. A sample can be
+    longer than the bound only if the first frames of its file cannot be decoded.
 
     Raises:
         UnusableSample: if the header and the words show that `encode_narration` will raise it.
@@ -203,7 +203,7 @@ def count_narration_tokens(
     _path, plan = locate_clip(video, processor, options, media_root)
     words = _words_from(video.words, video.start_s)
     texts = _first_texts(video, processor, options, words)
-    _without_hopeless_turns(plan, processor, options.max_tokens)
+    _limit_frames(plan, processor, options.max_tokens)  # raises if even the first turn does not fit
     grammar = processor.find_grammar()
     spans = split_turns(plan.n_frames, grammar)
     words = [word for word in words if word[1] <= plan.last_s + plan.hold_s + grammar.word_slack_s]
@@ -215,7 +215,7 @@ def count_narration_tokens(
     prompts = _prompt_lengths(spans, plan.n_pair_tokens, texts, processor)
     n_silence = len(_token_ids([CONTINUATION + TURN_JOINT], processor)[0])
     if options.max_tokens is not None and prompts[0] + n_silence > options.max_tokens:
-        _check_fit(0, prompts[0] + n_silence, options.max_tokens)
+        raise _too_many_tokens(prompts[0] + n_silence, options.max_tokens)
     n_tokens = sum(prompts) + len(spans) * n_silence
     n_tokens -= 2 * (len(spans) - 1)  # the end of a turn and the line break after it are part of the next prompt
     forms = _token_ids(
@@ -234,95 +234,96 @@ def count_narration_tokens(
 def _turn_range(
     words: list[tuple[float, float, str]], spans: list[TurnSpan], plan: ClipPlan, slack_s: float
 ) -> tuple[list[int], list[int]]:
-    """Return the latest and the earliest turn to which each word can belong.
+    """Return the latest and the earliest turn that each word may belong to.
 
-    A frame leaves the screen at its sample time or up to `hold_s` later, and words may end `slack_s` after that.
+    A frame leaves the screen between its sample time and `plan.hold_s` later, and a word of its turn may end `slack_s`
+    after that.
     """
     times_s = [min(plan.first_s + (span.first_frame + span.n_frames - 1) * FRAME_STEP_S, plan.last_s) for span in spans]
-    ends_s = list(accumulate((word[1] - slack_s for word in words), max))  # turns never go back, even if words overlap
+    ends_s = list(accumulate((word[1] - slack_s for word in words), max))  # words stay in order even if they overlap
     latest = [min(bisect_left(times_s, end_s), len(spans) - 1) for end_s in ends_s]
     earliest = [bisect_left(times_s, end_s - plan.hold_s - _ROUNDING_S) for end_s in ends_s]
     return latest, [min(low, high) for low, high in zip(earliest, latest, strict=True)]
 
 
 def _encode(
-    shown: _Shown,
+    loaded: _LoadedClip,
     words: list[tuple[float, float, str]],
     texts: FirstTexts,
     clip: NarratedVideo | NarratedClip,
     processor: StreamingProcessor,
     options: EncodeOptions,
 ) -> Sample:
-    """Cut a clip to the token limit and encode it; `words` leaves out those that end before the clip."""
-    n_frames = len(shown.frames)
+    """Cut a clip to the token limit and encode it; `words` are those of `_words_from`."""
+    n_frames = len(loaded.frames)
     grammar = processor.find_grammar()
-    spans = split_turns(n_frames + n_frames % TURN_FRAMES, grammar)
+    spans = split_turns(round_up_to_pairs(n_frames), grammar)
     ends = [min(span.first_frame + span.n_frames, n_frames) for span in spans]
-    turn_words, _n_cut = assign_words(words, [shown.times_s[end - 1] for end in ends], grammar)
+    turn_words, _n_cut = assign_words(words, [loaded.times_s[end - 1] for end in ends], grammar)
     spoken = turn_words if options.keep_trailing_silence else _without_silence(turn_words)
-    kept = spoken[: _n_fitting(spans, spoken, shown, texts, processor, options.max_tokens)]
+    kept = spoken[: _n_fitting(spans, spoken, loaded, texts, processor, options.max_tokens)]
     if not options.keep_trailing_silence:
         kept = _without_silence(kept)
         if not kept:
-            raise _no_words(clip, shown.times_s[0])
+            raise _no_words(clip, loaded.times_s[0])
     n_words = sum(map(len, kept))
-    n_unseen = shown.n_turns - len(spans)
-    seen_s = shown.times_s[-1] + grammar.word_slack_s
-    is_lost = options.keep_trailing_silence or any(seen_s < end_s <= shown.end_s for _, end_s, _ in words)
+    n_unseen = loaded.n_turns - len(spans)
+    seen_s = loaded.times_s[-1] + grammar.word_slack_s
+    is_lost = options.keep_trailing_silence or any(seen_s < end_s <= loaded.end_s for _, end_s, _ in words)
     n_cut_turns = len(spoken) - len(kept) + (n_unseen if is_lost else 0)
     last = ends[len(kept) - 1]
     sample = encode_commentary(
         processor,
-        shown.frames[:last],
-        shown.times_s[:last],
+        loaded.frames[:last],
+        loaded.times_s[:last],
         words[:n_words],
         query=clip.query,
         title=clip.title if options.use_context else None,
         previous=clip.previous if options.use_context else None,
         keep_trailing_silence=options.keep_trailing_silence,
-        **shown.frame_options,
+        **loaded.frame_options,
     )
-    n_silent_turns = shown.n_turns - len(kept) - n_cut_turns
+    n_silent_turns = loaded.n_turns - len(kept) - n_cut_turns
     return Sample(sample.model_inputs, n_words, len(words) - n_words, n_cut_turns, n_silent_turns)
 
 
 def _n_fitting(
     spans: list[TurnSpan],
     turn_words: list[list[str]],
-    shown: _Shown,
+    loaded: _LoadedClip,
     texts: FirstTexts,
     processor: StreamingProcessor,
     max_tokens: int | None,
 ) -> int:
-    """Return the number of turns that fit the token limit."""
+    """Return the number of turns that fit the token limit; raise `UnusableSample` if the first one does not."""
     if max_tokens is None or not turn_words:
         return len(turn_words)
     grammar = processor.find_grammar()
     answers = _token_ids([spoken_text(words, grammar) + TURN_JOINT for words in turn_words], processor)
-    prompts = _prompt_lengths(spans[: len(turn_words)], shown.n_pair_tokens, texts, processor)
+    prompts = _prompt_lengths(spans[: len(turn_words)], loaded.n_pair_tokens, texts, processor)
     n_tokens = 0
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        # The end of a turn and the line break after it count in the next prompt, except for the last turn.
+        # The end token of a turn and the line break after it are also part of the next prompt.
         n_tokens += prompt + len(answer) - (2 if index else 0)
         if n_tokens > max_tokens:
-            return _check_fit(index, n_tokens, max_tokens)
+            if index == 0:
+                raise _too_many_tokens(n_tokens, max_tokens)
+            return index
     return len(turn_words)
 
 
-def _check_fit(n_turns: int, n_tokens: int, max_tokens: int) -> int:
-    if n_turns == 0:
-        raise UnusableSample(
-            "too_many_tokens",
-            f"the clip's first turn alone has {n_tokens} tokens, more than max_tokens={max_tokens}: lower max_pixels, "
-            "or raise the limit",
-        )
-    return n_turns
+def _too_many_tokens(n_tokens: int, max_tokens: int) -> UnusableSample:
+    return UnusableSample(
+        "too_many_tokens",
+        f"the clip's first turn alone has {n_tokens} tokens, more than max_tokens={max_tokens}: lower max_pixels, or "
+        "raise the limit",
+    )
 
 
 def _prompt_lengths(
     spans: list[TurnSpan], n_pair_tokens: int, texts: FirstTexts, processor: StreamingProcessor
 ) -> list[int]:
-    """Return the tokens of each user message, with the joint before it and its frames."""
+    """Return the number of tokens of each user message, including its frames and the joint before it."""
     lengths = []
     for span in spans:
         is_first, n_pairs = span.first_frame == 0, span.n_frames // TURN_FRAMES
@@ -336,14 +337,14 @@ def _token_ids(texts: list[str], processor: StreamingProcessor) -> list[list[int
     return processor.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def _without_hopeless_turns(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:
-    """Return the plan without turns whose frames alone exceed the token limit, so that they are not decoded."""
+def _limit_frames(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:
+    """Cut a plan to the frames that fit the token limit; raise `UnusableSample` if those of the first turn do not."""
     if max_tokens is None:
         return plan
     n_frames = max_tokens // plan.n_pair_tokens * TURN_FRAMES
-    first = min(processor.find_grammar().first_turn_frames, plan.n_frames)
-    if n_frames < first:
-        _check_fit(0, first // TURN_FRAMES * plan.n_pair_tokens, max_tokens)
+    n_first = min(processor.find_grammar().first_turn_frames, plan.n_frames)
+    if n_frames < n_first:
+        raise _too_many_tokens(n_first // TURN_FRAMES * plan.n_pair_tokens, max_tokens)
     return replace(plan, n_frames=min(plan.n_frames, n_frames), n_sampled=min(plan.n_sampled, n_frames))
 
 
@@ -355,7 +356,7 @@ def _without_silence(turn_words: list[list[str]]) -> list[list[str]]:
 
 
 def _words_from(words: Sequence[Sequence], start_s: float | None) -> list[tuple[float, float, str]]:
-    """Return the words that are not blank, and that do not both begin and end before the clip."""
+    """Return the words without blank ones, and without those that both start and end before the clip."""
     kept = ((start, end, str(word).strip()) for start, end, word in words)
     return [word for word in kept if word[2] and not (start_s is not None and word[0] < start_s >= word[1])]
 
@@ -370,7 +371,7 @@ def _first_texts(
     options: EncodeOptions,
     words: list[tuple[float, float, str]],
 ) -> FirstTexts:
-    """Return the texts of the first turn; check that neither they nor the words hold control tokens."""
+    """Return the texts of the first turn; raise `UnusableSample` if they or the words contain special tokens."""
     query = processor.default_query if clip.query is None else clip.query
     try:
         context = (clip.title, clip.previous) if options.use_context else (None, None)
@@ -389,5 +390,5 @@ def _no_words(clip: NarratedVideo | NarratedClip, first_s: float) -> UnusableSam
     return UnusableSample(
         "no_words",
         f"{name}none of the {len(clip.words)} words ends within the clip's frames, from {first_s:.2f} s on: nothing to "
-        "learn; check that words and frames are on one clock",
+        "learn; check that the times of words and frames are on one clock",
     )

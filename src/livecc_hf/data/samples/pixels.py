@@ -1,7 +1,7 @@
 """Keeps patches in uint8 between processes, and normalises them on the device.
 
-Normalised patches are float32, which takes four times the memory of uint8: 462 MB for a row of 24,000 tokens, for each
-row that the loader's processes hold ready in shared memory.
+Normalised patches are float32 and take four times the memory of uint8: 462 MB for a row of 24,000 tokens, for each row
+that the loader's workers prefetch into shared memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _OPTIONS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image
 
 
 def with_raw_pixels(processor: StreamingProcessor) -> StreamingProcessor:
-    """Return a processor that makes the same patches in uint8, for :func:`normalise_pixels`.
+    """Return a copy of the processor that leaves patches in uint8, for `normalise_pixels`.
 
-    If it normalises images and videos differently, the processor itself is returned.
+    A processor that normalises images and videos differently is returned unchanged.
     """
     parts = {name: getattr(processor, name) for name in ("image_processor", "video_processor")}
     options = [[_plain(getattr(part, name)) for name in _OPTIONS] for part in parts.values()]
@@ -38,11 +38,11 @@ def with_raw_pixels(processor: StreamingProcessor) -> StreamingProcessor:
 
 
 def normalise_pixels(inputs: Mapping[str, Any], video_processor: LiveCCVideoProcessor) -> dict[str, Any]:
-    """Return inputs in which uint8 patches are normalised as `video_processor` does it, on their device.
+    """Return inputs with their uint8 patches normalised, on the patches' device.
 
     Args:
-        inputs: of a sample or a batch; only uint8 patches change.
-        video_processor: the normalising one, not the one with raw pixels.
+        inputs: the inputs of a sample or batch; not changed in place.
+        video_processor: gives the normalisation; not the one of `with_raw_pixels`.
     """
     found = dict(inputs)
     for name in PIXELS:
@@ -52,7 +52,7 @@ def normalise_pixels(inputs: Mapping[str, Any], video_processor: LiveCCVideoProc
 
 
 def _normalise(patches: torch.Tensor, video_processor: LiveCCVideoProcessor) -> torch.Tensor:
-    """Return normalised patches (patches, 3 * 2 * 14 * 14), whose values are ordered by channel."""
+    """Normalise patches (patches, values), whose values are grouped by channel, to float32."""
     options = [getattr(video_processor, name) for name in _OPTIONS]
     channels = patches.view(len(patches), 3, -1, video_processor.patch_size)
     return video_processor.rescale_and_normalize(channels, *options).view(patches.shape).float()

@@ -1,7 +1,7 @@
-"""The smallest possible video, with which the vision tower runs even for samples without images or videos.
+"""A minimal video, added to samples without images or videos so that the vision tower runs in every batch.
 
-Ranks that shard parameters or average gradients synchronise in every module of every step. A rank whose batch has
-neither images nor videos would not run the vision tower, and the others would wait for it indefinitely.
+Ranks that shard parameters or average gradients synchronise in every module of every step. If a batch has neither
+images nor videos, its rank would not run the vision tower, and the others would wait for it indefinitely.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
 
 
 def placeholder_sample(processor: StreamingProcessor) -> Sample:
-    """Return a sample without supervised tokens: a black video of two frames, which is one vision token.
+    """Return a sample without supervised tokens, with a black video of two frames, which is one vision token.
 
     Args:
-        processor: makes its tokens and patches.
+        processor: the model's processor.
 
     Returns:
-        A sample of `N_PLACEHOLDER_TOKENS` tokens with patches of shape (4, values).
+        A sample of `N_PLACEHOLDER_TOKENS` tokens, with patches of shape (4, values).
     """
     video_processor = processor.video_processor
     side_px = video_processor.patch_size * video_processor.merge_size
@@ -45,16 +45,16 @@ def placeholder_sample(processor: StreamingProcessor) -> Sample:
 
 
 def with_vision(sample: Sample, processor: StreamingProcessor) -> Sample:
-    """Return the sample followed by the placeholder's video, or unchanged if it has an image or video.
+    """Append the placeholder's video to a sample, unless it has an image or video.
 
-    Attention is causal, so that the result for the sample's own tokens is the same.
+    Since attention is causal, this does not change the result for the sample's own tokens.
 
     Args:
         sample: any sample; not changed in place.
-        processor: makes the video's tokens and patches.
+        processor: the model's processor.
 
     Returns:
-        A sample with at least one image or video; `N_PLACEHOLDER_TOKENS` longer if there was none.
+        A sample with at least one image or video; `N_PLACEHOLDER_TOKENS` longer if it had none.
     """
     inputs = sample.model_inputs
     if "video_grid_thw" in inputs or "image_grid_thw" in inputs:

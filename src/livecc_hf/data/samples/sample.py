@@ -1,4 +1,4 @@
-"""A training sample: model inputs and counts, the same for every kind of data."""
+"""The training sample, with model inputs and counts, and the options for encoding it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from livecc_hf.modeling.grammar import MAX_FRAMES
 
-IGNORE_INDEX = -100  # the label of a token that is not supervised
+IGNORE_INDEX = -100  # label of tokens that are not supervised
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,13 @@ class EncodeOptions:
     """Options for encoding clips and conversations as samples.
 
     Args:
-        keep_trailing_silence: keep silent turns at a clip's end.
-        use_context: give the model the title / the previous text of a clip.
-        min_pixels: fewest pixels of a frame; the processor's limit if None.
-        max_pixels: most pixels of a frame; the clip's share of the token budget if None.
-        max_frames: most frames of a clip; later ones are cut, with their words.
-        max_tokens: most tokens of a sample; a clip loses turns at its end until it fits. None: no limit.
+        keep_trailing_silence: keep silent turns at the end of a clip.
+        use_context: include the title or the previous text of a clip in its prompt.
+        min_pixels: lower limit for the pixels of a frame; `None` for the processor's limit.
+        max_pixels: upper limit for the pixels of a frame; `None` for the clip's share of the token budget.
+        max_frames: largest number of frames in a clip; later frames and their words are cut.
+        max_tokens: largest number of tokens in a sample; clips lose turns at their end until they fit. `None` for no
+            limit.
     """
 
     keep_trailing_silence: bool = False
@@ -37,13 +38,13 @@ class Sample:
     """A training sample.
 
     Attributes:
-        model_inputs: `input_ids`, `labels`, `mm_token_type_ids` of shape (L,); where there is video,
-            `pixel_values_videos` (patches, values) and `video_grid_thw` (videos, 3); where there are images,
-            `pixel_values` (patches, values) and `image_grid_thw` (images, 3).
-        n_words: supervised words.
-        n_cut_words: words left out because they end after the last kept frame.
-        n_cut_turns: turns left out by the frame or token limit.
-        n_silent_turns: silent turns dropped at the end.
+        model_inputs: `input_ids`, `labels`, `mm_token_type_ids` (L,); with videos, `pixel_values_videos` (patches,
+            values) and `video_grid_thw` (videos, 3); with images, `pixel_values` (patches, values) and `image_grid_thw`
+            (images, 3).
+        n_words: number of supervised words.
+        n_cut_words: number of words left out, because they end before the clip or after its last kept frame.
+        n_cut_turns: number of turns left out by the frame or token limit.
+        n_silent_turns: number of silent turns dropped at the end.
     """
 
     model_inputs: dict[str, torch.Tensor] = field(repr=False)
@@ -54,5 +55,5 @@ class Sample:
 
     @property
     def n_tokens(self) -> int:
-        """Length of the sequence."""
+        """Number of tokens."""
         return len(self.model_inputs["input_ids"])

@@ -1,1 +1,1 @@
-"""The data sources that a recipe can name."""
+"""The data sources that recipes can use."""

@@ -1,4 +1,4 @@
-"""Training sources of narrated videos and conversations: JSON Lines, Parquet or Hub datasets, folders of videos."""
+"""Training sources of narrated videos and conversations: JSON Lines, Parquet, Hub datasets and folders of videos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
-    """Rows of a dataset by number, such as a list or `JsonLines`."""
+    """The rows of a dataset by index, such as a list or `JsonLines`."""
 
     def __len__(self) -> int: ...
 
@@ -43,55 +43,65 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class NarrationItem:
-    """A span of a video and the words spoken in it."""
+    """A clip of a video and the words spoken in it."""
 
     video: NarratedVideo
     media_root: str | None
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Decode the span and interleave its words."""
+        """Decode the clip and interleave its words; see `encode_narration`."""
         return encode_narration(self.video, processor, options, self.media_root)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return an upper bound from the file's header and the words."""
+        """Return an upper bound of the tokens; see `count_narration_tokens`."""
         return count_narration_tokens(self.video, processor, options, self.media_root)
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip:
-        """Decode the span."""
-        video, root = self.video, self.media_root
-        path, plan = locate_clip(video, processor, options, root)
-        shown = read_clip(path, plan, processor.video_processor)
+        """Decode the clip."""
+        video = self.video
+        path, plan = locate_clip(video, processor, options, self.media_root)
+        decoded = read_clip(path, plan, processor.video_processor)
         texts = video.query, video.title, video.previous
-        return NarratedClip(shown.frames, shown.end_times_s, video.words, *texts, is_resized=True)
+        return NarratedClip(decoded.frames, decoded.end_times_s, video.words, *texts, is_resized=True)
 
 
 @dataclass(frozen=True)
 class ChatItem:
-    """A conversation about images or videos, or of text alone."""
+    """A conversation about images or videos, or of text only."""
 
     conversation: Conversation
     media_root: str | None
     allow_urls: bool | Sequence[str] = False
 
     def encode(self, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-        """Read the media and tokenise the conversation."""
+        """Decode the media and tokenise the conversation; see `encode_chat`."""
         return encode_chat(self.conversation, processor, options, self.media_root, self.allow_urls)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return the tokens from the media's headers and the text."""
+        """Return the number of tokens, from the text and the media's headers; see `count_chat_tokens`."""
         n_tokens = count_chat_tokens(self.conversation, processor, options, self.media_root, self.allow_urls)
-        # A sample of text alone gets a tiny video when it is batched.
-        return n_tokens if self._shows_something() else n_tokens + N_PLACEHOLDER_TOKENS
+        # `with_vision` appends the placeholder's video to a sample of text only.
+        return n_tokens if self._has_media() else n_tokens + N_PLACEHOLDER_TOKENS
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> None:
-        """Return `None`: a conversation has no words in time."""
+        """Return `None`: a conversation has no timed words."""
 
-    def _shows_something(self) -> bool:
+    def _has_media(self) -> bool:
         return any(part["type"] != "text" for message in self.conversation.messages for part in message["content"])
 
 
 class RowsPart:
-    """Rows of a dataset, each parsed when it is read."""
+    """The rows of a dataset, each parsed when it is accessed.
+
+    Args:
+        rows: the rows.
+        name: name of the dataset, for messages.
+        media_root: root of the rows' media paths; see `resolve_media`.
+        allow_urls: whether to download images from the web, or the hosts allowed for it.
+
+    Raises:
+        ValueError: if `allow_urls` is neither a boolean nor a list of hosts.
+    """
 
     def __init__(self, rows: Rows, name: str, media_root: str | None, allow_urls: bool | Sequence[str] = False):
         self.rows = rows
@@ -123,11 +133,12 @@ class RowsPart:
 
 @dataclass(frozen=True)
 class JsonlEntry:
-    """A JSON Lines file, or a JSON file that holds one list."""
+    """A JSON Lines file, or a JSON file with one list."""
 
-    path: str = field(metadata={"help": "The file; hf://datasets/USER/REPO/FILE for one on the Hub."})
+    path: str = field(metadata={"help": "The file, or hf://datasets/USER/REPO/FILE for a file on the Hub."})
     media_root: str | None = field(
-        default=None, metadata={"help": "Root of media paths: a folder or hf://datasets/...; default: the file's."}
+        default=None,
+        metadata={"help": "Root of media paths, a folder or hf://datasets/...; default: the file's folder."},
     )
     allow_urls: bool | Sequence[str] = field(
         default=False, metadata={"help": "Fetch images from the web, or from the hosts of this list; videos never."}
@@ -136,7 +147,7 @@ class JsonlEntry:
 
 @register_source("jsonl")
 class JsonlSource:
-    """Live-CC-5M, Live-WhisperX-526K and the published SFT files; see `JsonlEntry` for the keys."""
+    """JSON Lines files such as Live-CC-5M, Live-WhisperX-526K and LiveCC's SFT data; see `JsonlEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
         """Open the file; `seed` is not used."""
@@ -151,9 +162,9 @@ class JsonlSource:
 class DatasetEntry:
     """A dataset that `datasets.load_dataset` opens."""
 
-    path: str = field(metadata={"help": "A Hub dataset id, a dataset folder, or Parquet files (may hold *)."})
-    name: str | None = field(default=None, metadata={"help": "Configuration of the dataset."})
-    split: str = field(default="train", metadata={"help": "Which split."})
+    path: str = field(metadata={"help": "A Hub dataset id, a dataset folder, or Parquet files (* is a wildcard)."})
+    name: str | None = field(default=None, metadata={"help": "The dataset's configuration."})
+    split: str = field(default="train", metadata={"help": "The dataset's split."})
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit on the Hub."})
     media_root: str | None = field(
         default=None, metadata={"help": "Root of media paths; default: the dataset's folder or Hub repository."}
@@ -165,7 +176,7 @@ class DatasetEntry:
 
 @register_source("dataset")
 class DatasetSource:
-    """Datasets as Parquet or on the Hub; see `DatasetEntry` for the keys and `parse_row` for the columns."""
+    """Parquet and Hub datasets; see `DatasetEntry` for the keys and `parse_row` for the columns."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
         """Open the dataset; `seed` is not used."""
@@ -176,21 +187,21 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class FolderEntry:
-    """A folder of videos, each with captions beside it."""
+    """A folder of videos, each with captions next to it."""
 
     path: str = field(metadata={"help": "The folder."})
-    query: str | None = field(default=None, metadata={"help": "The viewer's query; default: the processor's."})
+    query: str | None = field(default=None, metadata={"help": "The user's request; default: the processor's."})
     language: str | None = field(
         default=DEFAULT_LANGUAGE,
-        metadata={"help": "Preferred language of captions, where a video has several; null: any."},
+        metadata={"help": "Preferred language of captions, for videos that have several; null for any."},
     )
-    max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip in seconds."})
-    max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "A longer silence ends a clip."})
+    max_clip_s: float = field(default=MAX_CLIP_S, metadata={"help": "Longest clip, in seconds."})
+    max_gap_s: float = field(default=MAX_GAP_S, metadata={"help": "Longest silence within a clip, in seconds."})
 
 
 @register_source("folder")
 class FolderSource:
-    """A folder of narrated videos, cut into clips; see `FolderEntry` for the keys."""
+    """A folder of narrated videos, split into clips; see `FolderEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> FolderPart:
         """Read the captions; `seed` is not used."""
@@ -198,7 +209,7 @@ class FolderSource:
 
 
 class FolderPart:
-    """The clips of a folder."""
+    """The clips of a folder of narrated videos."""
 
     def __init__(self, entry: FolderEntry):
         self.entry = entry
@@ -206,7 +217,7 @@ class FolderPart:
         for remark in self.clips.remarks:
             logger.warning("%s", remark)
         for video in self.clips.bare:
-            logger.warning("%s in %s has no captions beside it: left out", video, entry.path)
+            logger.warning("%s in %s has no captions next to it: left out", video, entry.path)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -220,7 +231,7 @@ class FolderPart:
         return f"{self.clips.videos[video].video} clip {clip + 1}"
 
     def fingerprint(self) -> str:
-        """Return a hash of the videos' names and of their captions."""
+        """Return a hash of the videos' names and captions."""
         digest = hashlib.sha256()
         for video in self.clips.videos:
             digest.update(str(video.video).encode() + (self.clips.folder / video.captions).read_bytes())
@@ -228,7 +239,7 @@ class FolderPart:
 
 
 def checked_hosts(value: Any) -> bool | tuple[str, ...]:
-    """Return an entry's `allow_urls`, checked.
+    """Return an entry's `allow_urls` as a boolean or a tuple of hosts.
 
     Raises:
         ValueError: if it is neither a boolean nor a list of hosts.
@@ -243,10 +254,10 @@ def checked_hosts(value: Any) -> bool | tuple[str, ...]:
 
 
 def _fingerprint_of(rows: Any) -> str:
-    """Return a fingerprint: a dataset's own one, or a hash of a list, or of a file's line lengths and some lines."""
+    """Return the fingerprint of a `JsonLines` or a `datasets.Dataset`, or a hash of a list."""
     if hasattr(rows, "fingerprint"):
         return rows.fingerprint()
-    if hasattr(rows, "_fingerprint"):  # of `datasets.Dataset`, which has no public one
+    if hasattr(rows, "_fingerprint"):  # `datasets.Dataset` has no public fingerprint
         return rows._fingerprint
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
@@ -255,22 +266,22 @@ def _json_list(file: Path) -> list:
     """Return the list in a JSON file.
 
     Raises:
-        ValueError: if it holds something else.
+        ValueError: if the file contains anything else.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}; a file with one value a line ends in .jsonl") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}; name a file with a value in each line .jsonl") from error
     if not isinstance(value, list):
-        raise ValueError(f"{file} holds a {type(value).__name__}: expected a list of conversations")
+        raise ValueError(f"{file} contains a {type(value).__name__}: expected a list of conversations")
     return value
 
 
 def _cache_dir(folder: Path) -> str:
-    """Return a cache folder for the rows of a dataset folder in its current state.
+    """Return a cache folder for the rows of a dataset folder, which depends on the folder's path and files.
 
-    `datasets` caches a folder with a card under the last part of its path alone, so that it would confuse two folders
-    named `dataset`, or two states of one.
+    `datasets` caches a folder that has a card under its name only, and would confuse two folders with the same name, or
+    two versions of a folder.
     """
     from datasets import config
 
@@ -280,10 +291,10 @@ def _cache_dir(folder: Path) -> str:
 
 
 def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
-    """Return the dataset's rows, with media not decoded, and the root of its media paths.
+    """Return the dataset's rows, with media columns not decoded, and the default root of its media paths.
 
     Raises:
-        ValueError: if it cannot be opened.
+        ValueError: if the dataset cannot be opened.
     """
     from datasets import Image, Video, load_dataset
 
@@ -298,7 +309,7 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
             rows = load_dataset(source, keys.name, split=keys.split, revision=keys.revision, cache_dir=cache)
             revision = f"@{keys.revision}" if keys.revision else ""
             root = str(path) if path.is_dir() else f"hf://datasets/{keys.path}{revision}"
-    except Exception as error:  # each format fails with its own kind of error
+    except Exception as error:  # `datasets` raises different errors for each format
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"dataset {keys.path} (split {keys.split}) cannot be opened: {reason}") from error
     for column, kind in (rows.features or {}).items():

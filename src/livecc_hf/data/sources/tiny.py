@@ -1,6 +1,6 @@
-"""The small procedural world as a training source: clips are drawn from seeds when asked for.
+"""Training source of livecc-tiny's procedural clips, which are drawn from seeds on demand.
 
-Training seeds are never negative; negative ones are held out for evaluation.
+Training seeds are never negative; negative seeds are held out for evaluation.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from livecc_hf.data.samples.sample import IGNORE_INDEX
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_JOINT, spoken_text
 from livecc_hf.tiny.narration import DEFAULT_NARRATOR, narrator_verbs
 from livecc_hf.tiny.samples import FRAME_SIZE_PX, MOODS, cut_window, list_clip, narration_clip
 
 from ..dataset import parse_entry, register_source
+from ..samples.commentary import token_ids
 from ..samples.narration import NarratedClip, encode_clip
-from ..samples.sample import EncodeOptions, Sample
+from ..samples.sample import IGNORE_INDEX, EncodeOptions, Sample
 from ..unusable import UnusableSample
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
 SEEDS_PER_ENTRY = 100_000
-TASKS = {"list": 1, "narrate": 4, "caption": 4}  # each with its shortest length
+TASKS = {"list": 1, "narrate": 4, "caption": 4}  # with the shortest length of each
 
 
 @dataclass(frozen=True)
@@ -36,55 +36,59 @@ class TinyEntry:
         ValueError: if a value is out of range.
     """
 
-    samples: int = field(metadata={"help": "How many samples."})
+    samples: int = field(metadata={"help": "Number of samples."})
     task: str = field(
         default="narrate",
-        metadata={"help": "'list' (name objects), 'narrate', or 'caption' (see it all, then narrate it all)."},
+        metadata={"help": "'list' (name objects), 'narrate', or 'caption' (see the whole clip, then narrate it)."},
     )
     length: tuple[int, int] = field(
-        default=(16, 28), metadata={"help": "Least and most seconds of a clip; for 'list', turns."}
+        default=(16, 28), metadata={"help": "Shortest and longest clip, in seconds; for 'list', in turns."}
     )
     group: int = field(
-        default=16, metadata={"help": "Consecutive samples of one length, so that a batch has no padding."}
+        default=16,
+        metadata={"help": "Number of consecutive samples of the same length, so that batches have no padding."},
     )
     moods: tuple[str, ...] = field(
-        default=("calm",), metadata={"help": "Kinds of scenes to narrate, in turn; see `MOODS`."}
+        default=("calm",), metadata={"help": "Kinds of scenes to narrate, used in rotation; see `MOODS`."}
     )
-
-    narrator: str = field(default=DEFAULT_NARRATOR, metadata={"help": "Who narrates; see `NARRATORS`."})
+    narrator: str = field(
+        default=DEFAULT_NARRATOR, metadata={"help": "The narrator, whose words differ; see `NARRATORS`."}
+    )
     window_s: int = field(
-        default=0, metadata={"help": "For 'caption': seconds of each clip, cut out at random; 0: all of it."}
+        default=0,
+        metadata={"help": "For 'caption': length of a random window of each clip, in seconds; 0 for all of it."},
     )
     frame_px: int = field(
-        default=FRAME_SIZE_PX, metadata={"help": "Side of the frames in pixels, a multiple of the model's tokens'."}
+        default=FRAME_SIZE_PX,
+        metadata={"help": "Height and width of the frames in pixels, a multiple of the model's token size."},
     )
 
     def __post_init__(self):
         if self.task not in TASKS:
-            raise ValueError(f"task is {self.task!r}; expected one of: {', '.join(TASKS)}")
+            raise ValueError(f"task is {self.task!r}: expected one of {', '.join(TASKS)}")
         narrator_verbs(self.narrator)
         shortest = TASKS[self.task]
         low, high = self.length
         if not shortest <= low <= high:
             raise ValueError(
-                f"length is {list(self.length)}; expected [low, high] with low >= {shortest} for {self.task!r}"
+                f"length is {list(self.length)}: expected [low, high] with low >= {shortest} for {self.task!r}"
             )
         if self.window_s and not (self.task == "caption" and 0 < self.window_s <= low):
             raise ValueError(
-                f"window_s is {self.window_s} for {self.task!r} and length {list(self.length)}; expected 0, or for "
+                f"window_s is {self.window_s} for {self.task!r} and length {list(self.length)}: expected 0, or for "
                 f"'caption' 1 to {low}"
             )
         if not 16 <= self.frame_px <= 1024:
-            raise ValueError(f"frame_px is {self.frame_px}; expected 16 to 1024 pixels")
+            raise ValueError(f"frame_px is {self.frame_px}: expected 16 to 1024 pixels")
         if unknown := set(self.moods) - set(MOODS):
-            raise ValueError(f"moods holds {sorted(unknown)}; expected some of: {', '.join(MOODS)}")
+            raise ValueError(f"moods are unknown: {sorted(unknown)}; expected some of {', '.join(MOODS)}")
         if not 1 <= self.samples <= SEEDS_PER_ENTRY:
-            raise ValueError(f"samples is {self.samples}; expected 1 to {SEEDS_PER_ENTRY}")
+            raise ValueError(f"samples is {self.samples}: expected 1 to {SEEDS_PER_ENTRY}")
 
 
 @dataclass(frozen=True)
 class TinyItem:
-    """One clip to draw."""
+    """A clip that is not drawn yet."""
 
     task: str
     seed: int
@@ -100,7 +104,7 @@ class TinyItem:
         return encode(self.draw(), processor, options)
 
     def count_tokens(self, processor: StreamingProcessor, options: EncodeOptions) -> int:
-        """Return the sample's exact length, since drawing is cheap."""
+        """Return the sample's exact number of tokens, by encoding it, since drawing is cheap."""
         return self.encode(processor, options).n_tokens
 
     def clip(self, processor: StreamingProcessor, options: EncodeOptions) -> NarratedClip | None:
@@ -108,7 +112,7 @@ class TinyItem:
         return None if self.task == "caption" else self.draw()
 
     def draw(self) -> NarratedClip:
-        """Draw the clip, whatever the task."""
+        """Draw the clip, for any task."""
         if self.task == "list":
             n_first = 2 if self.length == 1 else 6
             clip = list_clip(self.seed, self.length, first_frames=n_first, size_px=self.frame_px)
@@ -120,7 +124,12 @@ class TinyItem:
 
 
 class TinyPart:
-    """The clips of an entry; ``block`` selects the seeds they come from."""
+    """The clips of an entry.
+
+    Args:
+        entry: the recipe's entry.
+        block: index of the block of `SEEDS_PER_ENTRY` seeds from which the clips are drawn.
+    """
 
     def __init__(self, entry: TinyEntry, block: int):
         self.entry = entry
@@ -142,28 +151,28 @@ class TinyPart:
         return f"tiny {self.entry.task}, seed {self.first + row}"
 
     def fingerprint(self) -> str:
-        """Return the entry and its first seed."""
-        # A run begun before frames had a choice of size goes on: the usual size is not told.
+        """Return the entry and its first seed, as text."""
+        # Leaves out the default frame size, so that runs started before `frame_px` existed can be resumed.
         return f"{self.entry} {self.first}".replace(f", frame_px={FRAME_SIZE_PX})", ")")
 
 
 @register_source("tiny")
 class TinySource:
-    """See `TinyEntry` for the keys of a recipe's entry."""
+    """Procedural clips; see `TinyEntry` for the keys of an entry."""
 
     def open(self, entry: dict[str, Any], seed: int) -> TinyPart:
-        """Open the entry's clips; ``seed`` selects the block of seeds they come from."""
+        """Open an entry; `seed` is the block of seeds from which its clips are drawn."""
         return TinyPart(parse_entry(TinyEntry, entry, "tiny"), seed)
 
 
 def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: EncodeOptions) -> Sample:
-    """Encode a clip as a conversation of one turn: the whole clip, then all of its words as one answer.
+    """Encode a clip as a single turn: the whole clip as the prompt, and all of its words as the answer.
 
-    This is the usual way to train a video language model, for comparison. The prompt is that of a stream's first turn,
-    so that only the interleaving differs.
+    This is how video language models are usually trained, for comparison. The prompt is the same as for the first turn
+    of a stream, so that only the interleaving differs.
 
     Raises:
-        UnusableSample: if it has more tokens than a sample may have.
+        UnusableSample: "too_many_tokens", if it exceeds `options.max_tokens`.
     """
     limits = {"min_pixels": options.min_pixels, "max_pixels": options.max_pixels}
     video_processor = processor.video_processor
@@ -172,13 +181,13 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
     )
     prompt = caption_prompt_ids(processor, len(clip.frames), len(patches), clip.query)
     words = [word for _, _, word in clip.words]
-    spoken = [*_encode(processor, spoken_text(words, processor.find_grammar())), processor.end_id]
-    newline = _encode(processor, TURN_JOINT)[1:]
+    spoken = [*token_ids(processor, spoken_text(words, processor.find_grammar())), processor.end_id]
+    newline = token_ids(processor, TURN_JOINT)[1:]
     input_ids = prompt + spoken + newline
     if options.max_tokens is not None and len(input_ids) > options.max_tokens:
         raise UnusableSample(
             "too_many_tokens",
-            f"a caption of {len(input_ids)} tokens does not fit max_length={options.max_tokens}; captions are not cut",
+            f"a caption of {len(input_ids)} tokens does not fit max_length={options.max_tokens}: captions are not cut",
         )
     labels = [IGNORE_INDEX] * len(prompt) + spoken + [IGNORE_INDEX] * len(newline)
     inputs = {
@@ -192,18 +201,14 @@ def encode_caption(clip: NarratedClip, processor: StreamingProcessor, options: E
 
 
 def caption_prompt_ids(processor: StreamingProcessor, n_frames: int, n_patches: int, query: str | None) -> list[int]:
-    """Return the tokens of a caption's prompt, up to the beginning of the answer.
+    """Return the tokens of a caption's prompt, up to the start of the answer.
 
     Args:
         processor: the model's processor.
-        n_frames: frames at 2 a second.
-        n_patches: number of their patches.
-        query: of the viewer; the processor's default if None.
+        n_frames: number of frames, at 2 a second.
+        n_patches: number of patches of these frames.
+        query: the user's request; `None` for the processor's default.
     """
     n_tokens = n_patches // processor.video_processor.merge_size**2
     query = processor.default_query if query is None else query
     return processor.turn_ids(0.0, n_frames * FRAME_STEP_S, n_tokens, query, is_first=True)
-
-
-def _encode(processor: StreamingProcessor, text: str) -> list[int]:
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"]
