@@ -64,7 +64,7 @@ class Lost(NamedTuple):
     Attributes:
         n_lost: number of skipped items.
         of: number of items in the list.
-        example: error message for the first one.
+        example: error message for one of them.
     """
 
     n_lost: int
@@ -108,7 +108,7 @@ def usable_items(
         max_word_s: longest duration, in seconds, of an item whose start or end is unknown.
 
     Raises:
-        ValueError: if no item is valid; the message is about the first one.
+        ValueError: if no item is valid; the message says what is wrong with one of them.
     """
     try:
         return TimedItems(*timed_arrays(items, source))
