@@ -198,6 +198,19 @@ class TestRecognisers:
         assert captions.text.to_pylist() == ["one", "two"]
         assert captions.lost[:2] == (4, 6) and "word 1 is 7: expected [start, end, word]" in captions.lost.example
 
+    def test_malformed_segments_are_read_as_far_as_possible(self, tmp_path):
+        segments = [
+            {"start": 0, "end": 1, "text": "one", "words": 7},
+            {"start": 10**400, "end": 2, "words": [{"word": "two", "start": 1.0, "end": 1.5}]},
+        ]
+        assert self.words(tmp_path, {"segments": segments}) == [(0.0, 1.0, "one"), (1.0, 1.5, "two")]
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, "[[1" + "0" * 5000 + ', 2, "x"]]'])
+    def test_json_that_python_cannot_read_is_one_clear_error(self, tmp_path, text):
+        for name in ("a.json", "a.json3"):
+            with pytest.raises(CaptionError, match=f"{name} is not JSON"):
+                read_captions(write(tmp_path, name, text))
+
     def test_words_without_any_time_are_an_error(self, tmp_path):
         with pytest.raises(CaptionError, match="word 0 "):
             read_captions(write(tmp_path, "a.json", json.dumps({"words": [{"word": "one"}, {"word": "two"}]})))

@@ -81,7 +81,7 @@ def _json(text: str, path: Path, max_word_s: float) -> TimedText:
         return pieces
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for integers of thousands of digits
         raise CaptionError("corrupt_captions", f"{path} is not JSON: {error}") from error
     if isinstance(value, dict) and "events" in value:
         detail = f"{path} is not a YouTube json3 file: 'events' is not a list of caption events: {text[:60]!r}"

@@ -43,7 +43,7 @@ def _events(text: str) -> tuple[pa.StructArray, int, str] | None:
         return events, 0, ""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not isinstance(value.get("events"), list):
         return None

@@ -73,7 +73,9 @@ def _items(values: Sequence[Any]) -> Iterator[_Item]:
             yield _Item(value, False)
             continue
         start, end, text = _triple(value)
-        words = [_triple(word) if isinstance(word, Mapping) else word for word in value.get("words") or ()]
+        listed = value.get("words")
+        listed = listed if isinstance(listed, list) else []
+        words = [_triple(word) if isinstance(word, Mapping) else word for word in listed]
         if any(_has_time(word) for word in words) or (words and text is None):
             yield from (_Item(word, True, start, end) for word in words)
         else:
@@ -93,4 +95,7 @@ def _has_time(word: Any) -> bool:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:
+        return np.nan

@@ -50,7 +50,7 @@ def parse_row(row: Any, source: str) -> NarratedVideo | Conversation:
 def _parse_json(text: str, source: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source}: the conversation is a text that is not JSON: {error}") from error
 
 
