@@ -24,5 +24,5 @@ def test_folders_without_anything_to_learn_from(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_captioned_videos(tmp_path / "none")
     (tmp_path / "a.mp4").write_text("")
-    with pytest.raises(ValueError, match="has 1 videos, and none of them has captions"):
+    with pytest.raises(ValueError, match="none of the 1 videos in .* has captions"):
         find_captioned_videos(tmp_path)
