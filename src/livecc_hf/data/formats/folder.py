@@ -59,8 +59,8 @@ def find_captioned_videos(
             found.append(CaptionedVideo(Path(video), Path(captions)))
     if not found:
         raise ValueError(
-            f"none of the {len(bare)} videos in {folder} has captions: expected NAME.json, NAME.vtt or NAME.srt next to "
-            f"NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
+            f"none of the {len(bare)} videos in {folder} has captions: expected NAME.json, NAME.vtt or NAME.srt next "
+            f"to NAME.mp4{f'; left out: {left_out}' if left_out.counts else ''}"
         )
     return sorted(found, key=lambda captioned: captioned.video), sorted(bare)
 
