@@ -175,7 +175,7 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     folder = _folder(video, encoder.media_root)
     if folder is not None:
         frames = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
-        return _pictures(part, [str(path) for path in frames], str(folder), encoder)
+        return _pictures(part, frames, str(folder), encoder)
     path = _local(video, encoder.media_root)
     if "pos" in part:
         return _pictures(part, _jpegs(path, part["pos"]), str(path), encoder)
