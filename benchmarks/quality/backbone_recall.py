@@ -29,6 +29,7 @@ FIRST_CLIP = 10_000  # none that a model was chosen by
 BASE, MOST_BELOW = "qwen2_vl", 0.05
 LEAST_BASE = 0.5  # models that have learned nothing are alike, which would prove nothing
 COUNTED = ("qwen2_5_vl", "qwen3_vl")
+ABLATIONS = {"qwen3_vl_untimed": "qwen3_vl"}  # and what each is compared with
 
 
 def measure(variant: str, folder: Path, n_clips: int) -> dict[str, Any]:
@@ -109,8 +110,11 @@ def main(
     if BASE not in models:
         raise CannotMeasureError(f"{runs} holds no finished {BASE}: run recipes/livecc-tiny/backbones.sh")
     base = models[BASE]["by_clip"]
-    for model in models.values():
+    for name, model in models.items():
         model["recall_difference"], model["recall_difference_se"] = difference(model["by_clip"], base)
+        if (whole := ABLATIONS.get(name)) in models:
+            gap, error = difference(model["by_clip"], models[whole]["by_clip"])
+            model["ablation"] = {"of": whole, "recall_difference": gap, "recall_difference_se": error}
     for model in models.values():
         del model["by_clip"]
     targets = [at_least(f"{BASE}: recall", models[BASE]["recall"], LEAST_BASE)]
