@@ -1,10 +1,10 @@
-"""LiveCC's modeling code: the files that a model repository carries, importable as `livecc_hf.modeling`.
+"""LiveCC's modeling code: the files that are published with a model, importable as `livecc_hf.modeling`.
 
-Only this file and `interfaces.py`, which type checkers alone read, are not among them.
+Only this file and `interfaces.py` (for type checkers) are not published.
 
-Importing this package makes the `livecc` model type known to transformers' auto classes, but does not import
-transformers for that, nor torch: `livecc_hf.modeling.grammar` alone needs neither. The type is registered as soon as
-transformers is imported, by whomever, or at once where it is there.
+Importing this package registers the `livecc` model type with transformers' auto classes, without importing
+transformers or torch itself: `livecc_hf.modeling.grammar` needs neither. The type is registered when transformers is
+imported, by any module, or at once if it already is.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def __dir__():
 
 
 def _register() -> None:
-    """Make the `livecc` type known to the auto classes."""
+    """Register the `livecc` model type with the auto classes."""
     from transformers import (
         AutoConfig,
         AutoModel,
@@ -87,13 +87,13 @@ def _register() -> None:
 
 
 class _Registration(MetaPathFinder):
-    """Registers the type when transformers has been imported and none of this package's modules is half imported."""
+    """Registers the type once transformers is imported and no module of this package is partly imported."""
 
     def __init__(self):
-        self._n_under_way = 0
+        self._n_importing = 0
 
     def find_spec(self, fullname, path, target=None):
-        """Return how the other finders load transformers, or a module of this package, noting when that is done."""
+        """Return the other finders' spec of transformers or a module of this package, with its import counted."""
         if fullname != "transformers" and not fullname.startswith(f"{__name__}."):
             return None
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
@@ -104,19 +104,19 @@ class _Registration(MetaPathFinder):
         return spec
 
     def _run(self, exec_module, module) -> None:
-        self._n_under_way += 1
+        self._n_importing += 1
         try:
             exec_module(module)
         finally:
-            self._n_under_way -= 1
+            self._n_importing -= 1
         self.try_now()
 
     def try_now(self) -> None:
-        """Register the type, once, if that can be done."""
-        if self._n_under_way or self not in sys.meta_path or "transformers" not in sys.modules:
+        """Register the type, once, if possible now."""
+        if self._n_importing or self not in sys.meta_path or "transformers" not in sys.modules:
             return
         sys.meta_path.remove(self)
-        with contextlib.suppress(ImportError):  # of what is missing or too old: said when a name is used
+        with contextlib.suppress(ImportError):  # a missing or old dependency is reported when a name is used
             _register()
 
 

@@ -1,8 +1,8 @@
-"""Attention of several streams in one packed sequence: each sees its own cache.
+"""Attention of several streams in one packed sequence, each to its own KV cache.
 
-The new tokens of all streams stand one after the other in a batch of size 1, so that everything but attention is
-computed for all of them at once. The backbone's own modules compute it: their attention function is replaced by one
-that reads the streams' caches from the keyword `stream_cache`, and without that keyword does what it did before.
+The new tokens of all streams are concatenated in a batch of size 1, so that everything except attention is computed
+for all of them at once, by the backbone's own modules. Their attention function is replaced by one that takes the
+streams' caches as the keyword `stream_cache`; without that keyword it calls the original function.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PREFIX = "stream_"
 
 
 def use_stream_attention(language_model: PreTrainedModel) -> None:
-    """Let a language model attend to streams' caches where its forward pass is given `stream_cache=PackedBatch(...)`.
+    """Let a language model's forward pass accept `stream_cache=PackedBatch(...)` and attend to those caches.
 
-    Without that keyword nothing changes: attention and masks are those that the model had.
+    Without that keyword, attention and masks are unchanged.
 
     Args:
-        language_model: a text model of transformers whose attention layers look their function up by the config's
+        language_model: a transformers text model whose attention layers look up their function by the config's
             `_attn_implementation`.
     """
     base = language_model.config._attn_implementation or "eager"
@@ -58,27 +58,27 @@ def _stream_attention(base: str) -> Callable:
 
 
 def _eager_attention(attention_class: type) -> Callable:
-    """Return the eager attention function that stands beside a class; transformers registers none."""
+    """Return the eager attention function in a class's module; transformers does not register one."""
     for owner in attention_class.__mro__:
         function = getattr(sys.modules[owner.__module__], "eager_attention_forward", None)
         if function is not None:
             return function
     raise RuntimeError(
-        f"no eager_attention_forward stands beside {attention_class.__name__}: use attn_implementation='sdpa'"
+        f"the module of {attention_class.__name__} has no eager_attention_forward: use attn_implementation='sdpa'"
     )
 
 
 class PackedBatch:
-    """The caches of the streams in a packed sequence, passed through the layers as `stream_cache`.
+    """The caches of the B streams in a packed sequence, passed through the layers as `stream_cache`.
 
     Args:
-        caches: one a stream.
-        n_new: how many tokens of the sequence are of each stream.
+        caches: one for each stream.
+        n_new: number of new tokens of each stream in the sequence.
         attend_causal: see `StreamingMixin`.
-        n_steps: how many passes over as many tokens will follow on each other, at most.
+        n_steps: most forward passes that will use this batch, each with the same `n_new`.
 
     Attributes:
-        last: (B,) each stream's last token in the sequence; only their hidden states are read after a pass.
+        last: (B,) index of each stream's last token in the sequence; only their hidden states are read after a pass.
     """
 
     def __init__(
@@ -90,38 +90,38 @@ class PackedBatch:
     ):
         self.caches = caches
         self.n_new = n_new
+        self.n_steps = n_steps
         self._attend_causal = attend_causal
         self.last = torch.tensor(n_new).cumsum(0) - 1
         self._masks: dict[tuple, torch.Tensor] = {}
-        # Streams of one token each that share their memory, by their indices in the batch.
-        of_memory: dict[int, list[int]] = {}
+        # Batch indices of the streams that decode one token each in a shared pool.
+        by_pool: dict[int, list[int]] = {}
         if len(caches) > 1 and all(n == 1 for n in n_new) and all(cache.length for cache in caches):
             for i, cache in enumerate(caches):
-                of_memory.setdefault(id(cache.memory), []).append(i)
-        self._shared = [rows for rows in of_memory.values() if len(rows) > 1]
-        self._n_steps = n_steps
-        # Made for the first layer: who decodes in another way needs none.
+                by_pool.setdefault(id(cache.memory), []).append(i)
+        self._shared = [rows for rows in by_pool.values() if len(rows) > 1]
+        # Made by the first layer: a faster decode step does not need them.
         self._batched: list[tuple[list[int], DecodeSlots]] | None = None
-        # The others: their indices in the batch, and which of its tokens are theirs.
+        # Batch indices of all other streams, and their tokens in the sequence.
         first = itertools.accumulate(n_new, initial=0)
         spans = [(i, slice(at, at + n)) for i, (at, n) in enumerate(zip(first, n_new))]
-        in_company = set(itertools.chain(*self._shared))
-        self._ragged = [(i, new) for i, new in spans if i not in in_company]
+        batched = set(itertools.chain(*self._shared))
+        self._ragged = [(i, new) for i, new in spans if i not in batched]
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Add the new tokens of a layer to the caches, and attend from each to its stream up to itself.
+        """Append a layer's new keys and values to the caches, and attend causally within each stream.
 
         Args:
             layer: the layer's index.
-            query: (1, heads, new tokens, head size), rotated; or of the tokens `last` only.
+            query: (1, heads, new tokens, head size), rotated; or only those of the tokens `last`.
             key: (1, key-value heads, new tokens, head size), rotated.
             value: of the shape of `key`.
             scale: factor of the scores.
 
         Returns:
-            (1, new tokens, heads, head size); or of the tokens `last` only.
+            (1, new tokens, heads, head size), or (1, B, heads, head size) if `query` has only the tokens `last`.
         """
         if len(self.caches) == 1:
             return self._attend_one(self.caches[0], layer, query, key, value, scale)
@@ -140,29 +140,29 @@ class PackedBatch:
         return attended
 
     def advance(self) -> None:
-        """Make the caches count what all layers have added; with one token each, they may take the next then."""
+        """Count the tokens that all layers have appended; if each stream has one, the batch can take the next."""
         for cache, n in zip(self.caches, self.n_new):
             cache.advance(n)
         for _, slots in self._batched or ():
             slots.advance()
 
     def _slots_of(self, rows: Sequence[int]) -> DecodeSlots:
-        """Return the slots of streams that share their memory."""
+        """Return the slots of streams that share a pool."""
         caches = [self.caches[i] for i in rows]
         lengths = [cache.length for cache in caches]
-        n_tokens = max(lengths) + self._n_steps
+        n_tokens = max(lengths) + self.n_steps
         slots = DecodeSlots(caches[0].memory, n_tokens)
         slots.begin([cache.slot for cache in caches], lengths, n_tokens)
         return slots
 
     def _attend_one(self, cache, layer, query, key, value, scale):
-        """Attend from the new tokens of one stream, or the last of them."""
+        """Attend from the new tokens of one stream, or from the last of them."""
         _, n_heads, n, size = query.shape
         keys, values = cache.append(layer, key, value)
         _, n_kv_heads, length, _ = keys.shape
         if n == 1 and query.device.type != "cuda":
-            # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA,
-            # where this may go to cuDNN, which makes a plan for each length.
+            # Heads that share keys become rows of one query: no key is copied, and no mask is needed. Not on CUDA:
+            # PyTorch may choose cuDNN, which builds a plan for each length.
             grouped = query.reshape(1, n_kv_heads, -1, size)
             return scaled_dot_product_attention(grouped, keys, values, scale=scale).view(1, 1, n_heads, size)
         if self._attend_causal is not None and (found := self._attend_causal(query, keys, values, scale)) is not None:
@@ -173,12 +173,12 @@ class PackedBatch:
         return attended.transpose(1, 2)
 
     def _mask(self, n_new: int, n_all: int, like: torch.Tensor):
-        """Return what keeps new tokens from later ones: on CUDA a form that flash attention takes, else a table."""
-        # On AMD's GPUs, where PyTorch's device is "cuda" too, that form may mean the oldest keys instead of the newest.
+        """Return the causal mask of the newest tokens: on CUDA one that flash attention accepts, else a tensor."""
+        # Not on AMD GPUs (also device "cuda"), where it may be aligned to the oldest keys instead of the newest.
         if like.device.type == "cuda" and torch.version.hip is None:
             return causal_lower_right(n_new, n_all)
         key = n_new, n_all, like.device
-        if key not in self._masks:  # the same in all layers; numbers, as attention would make of truth values
+        if key not in self._masks:  # the same for all layers; float, because a bool mask is converted in every call
             mask = self._masks[key] = like.new_full((n_new, n_all), 0.0)
             mask[:, n_all - n_new :] = like.new_full((n_new, n_new), -torch.inf).triu_(1)
         return self._masks[key]
@@ -190,11 +190,11 @@ def run(
     """Run the backbone's own forward pass over a packed sequence.
 
     Args:
-        module: the model's body, or its language model where there is nothing to see.
+        module: the model's body, or its language model if there are no frames.
         token_ids: (tokens,), on the device of the embeddings.
-        positions: (3, tokens), there too.
-        stream_cache: what the layers attend to, such as `PackedBatch`.
-        **inputs: patches and grids, as the body takes them.
+        positions: (3, tokens), on the same device.
+        stream_cache: the caches that the layers attend to, such as a `PackedBatch`.
+        **inputs: the body's patches and grids.
 
     Returns:
         Hidden states of shape (tokens, hidden).
@@ -212,5 +212,5 @@ def run(
 @lru_cache
 @torch.inference_mode(False)  # it outlives the caller's mode
 def _no_mask(device: torch.device) -> torch.Tensor:
-    """Return what keeps a model from making a mask: it has four dimensions, like one."""
+    """Return a 4-D dummy, which transformers takes for a ready mask, so that it does not build one."""
     return torch.zeros(1, 1, 1, 1, device=device)

@@ -1,8 +1,8 @@
-"""The explicit state of one stream: what its context holds, where its positions are, and what leaves its window.
+"""The explicit state of one stream: its context, its positions, and the window that decides what is evicted.
 
-Nothing of a stream lives on the model, so any number of them can take turns on it, or run in one batch. A context is a
-list of spans, each the text or the vision of one turn. As in StreamingVLM (arXiv 2510.09608) vision stays for some
-seconds, text for some hundred tokens, and the beginning (the attention sink) for ever.
+No stream state lives on the model, so any number of streams can share it, one after the other or in a batch. A context
+is a list of spans, each the text or the vision of one turn. As in StreamingVLM (arXiv 2510.09608), vision is kept for
+some seconds, text for some hundred tokens, and the beginning (the attention sink) indefinitely.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TEXT, VISION = "text", "vision"
 
 
 class ContextFullError(ValueError):
-    """The next turn does not fit into the positions that the model knows.
+    """The next turn would exceed the model's `max_position_embeddings`.
 
     Attributes:
-        segments: the turns that were completed before, where a `push` held several.
+        segments: the turns that the same `push` completed before.
     """
 
     segments: tuple = ()
@@ -37,10 +37,10 @@ class Span(NamedTuple):
 
     Attributes:
         kind: ``text``, or ``vision``: a turn's vision tokens with the markers around them.
-        turn: number of the turn they belong to.
-        end_s: where that turn ends, in seconds from the stream's start.
+        turn: number of their turn.
+        end_s: end of that turn, in seconds from the stream's start.
         n_tokens: how many tokens.
-        n_positions: how many positions they take; what follows comes that much later.
+        n_positions: by how many positions they advance the next token.
     """
 
     kind: str
@@ -50,22 +50,22 @@ class Span(NamedTuple):
     n_positions: int
 
     def longer(self, n_tokens: int, n_positions: int) -> Span:
-        """Return the span with more tokens at its end, and the positions these take."""
+        """Return the span with tokens added at its end, and their positions."""
         return self._replace(n_tokens=self.n_tokens + n_tokens, n_positions=self.n_positions + n_positions)
 
 
 @dataclass
 class StreamState(PositionState):
-    """What the model has prefilled and decoded in one stream, less what was evicted, and where its positions are.
+    """The context of one stream: what was prefilled and decoded and not evicted, and the next position.
 
     Attributes:
         cache: keys and values of `token_ids`.
         token_ids: every token in the cache, in order.
-        spans: which turn and what kind the tokens are of, in order.
-        pending_ids: generated tokens that are not in the cache yet; they open the next prefill.
-        seen_from_s: where the oldest vision of the context began, where it is dropped all at once; in seconds from
-            the stream's start.
-        n_evicted: tokens evicted from the context so far.
+        spans: the turn and kind of these tokens, in order.
+        pending_ids: generated tokens that are not in the cache yet; the next prefill begins with them.
+        seen_from_s: start of the oldest vision in the context, in seconds from the stream's start (only for window
+            ``reprefill``).
+        n_evicted: tokens evicted so far.
     """
 
     cache: KVCache = field(kw_only=True)
@@ -76,12 +76,12 @@ class StreamState(PositionState):
     n_evicted: int = 0
 
     def snapshot(self) -> tuple:
-        """Return what :meth:`restore` needs to undo everything that follows."""
+        """Return what :meth:`restore` needs to come back to this state."""
         positions = self.next_position, self.seen_vision, self.flat
         return len(self.token_ids), positions, list(self.pending_ids), list(self.spans)
 
     def restore(self, snapshot: tuple) -> None:
-        """Go back to a snapshot taken of this state since the last :meth:`evict`."""
+        """Go back to a snapshot; it must have been taken after the last :meth:`evict`."""
         n_tokens, positions, pending_ids, spans = snapshot
         self.cache.truncate(n_tokens)
         del self.token_ids[n_tokens:]
@@ -89,11 +89,9 @@ class StreamState(PositionState):
         self.pending_ids, self.spans = list(pending_ids), list(spans)
 
     def check(self) -> None:
-        """Raise `RuntimeError` if an eviction was interrupted half-way."""
+        """Raise `RuntimeError` if an eviction was interrupted."""
         if self.cache.length != len(self.token_ids):
-            raise RuntimeError(
-                "the stream was interrupted while it evicted tokens, and its cache is in disorder: call reset()"
-            )
+            raise RuntimeError("an eviction was interrupted and left the stream's cache inconsistent: call reset()")
 
     def append_token(self, token_id: int) -> None:
         """Append a generated token whose keys and values are in the cache."""
@@ -102,11 +100,14 @@ class StreamState(PositionState):
         self.spans[-1] = self.spans[-1].longer(1, 1)
 
     def evict(self, kept: list[bool], inv_freq: torch.Tensor) -> None:
-        """Evict spans from the context; what stays keeps its order and shifts to contiguous positions.
+        """Evict spans from the context; the kept ones shift to contiguous positions.
 
         Args:
-            kept: which of `spans` stay.
+            kept: for each of `spans`, whether to keep it.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
+
+        Raises:
+            RuntimeError: if an earlier eviction was interrupted.
         """
         self.check()
         if all(kept):
@@ -133,19 +134,19 @@ class StreamState(PositionState):
 
 
 def kept_spans(spans: Sequence[Span], options: StreamOptions, oldest_s: float) -> list[bool]:
-    """Return which spans of a context stay in the window.
+    """Return for each span of a context whether it stays in the window.
 
     Args:
         spans: the context, in order.
-        options: of the stream.
-        oldest_s: vision of turns that end at this time or before leaves, in seconds from the stream's start.
+        options: the stream's options.
+        oldest_s: vision of turns that end at or before this time is evicted; in seconds from the stream's start.
     """
-    n_tokens: dict[int, int] = {}  # of text, by turn
+    n_tokens: dict[int, int] = {}  # text tokens, by turn
     for span in spans:
         if span.kind == TEXT:
             n_tokens[span.turn] = n_tokens.get(span.turn, 0) + span.n_tokens
     turns = list(n_tokens)
-    # The first turn holds the query; the last one ends with the words that the next token may continue.
+    # The first turn holds the query; the last one holds the words that the next turn may continue.
     kept = {*turns[:1], *turns[-1:]}
     for order, limit in ((turns, options.text_sink), (turns[::-1], options.text_window)):
         total = 0
@@ -158,13 +159,13 @@ def kept_spans(spans: Sequence[Span], options: StreamOptions, oldest_s: float) -
 
 
 def expected_tokens(options: StreamOptions, n_first: int, n_vision: int, n_text: int) -> int:
-    """Return about how many tokens a sliding window lets a context have; of vision, 240 s at most.
+    """Return about how many tokens a sliding window keeps in a context, counting at most 240 s of vision.
 
     Args:
-        options: of the stream.
-        n_first: tokens of the first turn, vision and all.
+        options: the stream's options.
+        n_first: all tokens of the first turn.
         n_vision: vision tokens of a later turn, with the markers around them.
-        n_text: tokens of its text, what is said included.
+        n_text: text tokens of a later turn, including the generated ones.
     """
     n_turns = math.ceil(min(options.vision_window_s, REPREFILL_S)) + 1
     return n_first + options.text_sink + options.text_window + n_turns * n_vision + 2 * n_text

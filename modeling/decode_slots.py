@@ -1,4 +1,4 @@
-"""Steps that decode a token of each of several streams in one KV cache pool: where tokens go, and what they see."""
+"""Decode steps of several streams in one KV cache pool: which slots tokens are written to and which keys they see."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from torch.nn.functional import scaled_dot_product_attention
 from .kv_cache import KVCachePool
 from .transfer import to_device
 
-_KEYS_STEP = 256  # so many keys more or less are attended to: operations have few shapes
+_KEYS_STEP = 256  # the number of keys attended to is a multiple of this, so that operations have few shapes
 
 
 class DecodeSlots:
-    """The first slots of a KV cache pool, as the layers see them in steps that decode a token of some of them.
+    """The first slots of a KV cache pool, in decode steps that run one token for some of them.
 
-    How many tokens each slot holds is data, so that a step has the same shapes as the one before. Slots that are not
-    decoded write behind all tokens, where nobody reads, and what they compute is dropped.
+    The number of tokens in each slot is data, so that every step has the same shapes. Slots that are not decoded write
+    to the position after the capacity, which is never read, and their results are dropped.
 
     Args:
         memory: the pool; the caches of its streams hold tokens.
-        n_tokens: how many tokens a stream will hold, at most.
+        n_tokens: most tokens that a stream will hold.
 
     Attributes:
-        layers: the pool's, which must not grow meanwhile.
-        n_used: how many slots are computed.
+        layers: the pool's `layers`; the pool must not grow during the steps.
+        n_used: number of slots that are computed.
     """
 
     def __init__(self, memory: KVCachePool, n_tokens: int):
         memory.reserve_all(n_tokens)
-        # Not the pool itself, which may hold a step that holds this: both would stay until garbage is collected.
+        # Not the pool itself: it may hold a step that holds this object, a cycle that only the garbage collector frees.
         self.layers, self._capacity = memory.layers, memory.capacity
         self._on: dict[torch.device, _SlotState] = {}
         for layer, (keys, _) in enumerate(self.layers):
@@ -40,17 +40,18 @@ class DecodeSlots:
 
     @property
     def lengths(self) -> list[torch.Tensor]:
-        """How many tokens each slot holds, on each device: all that a step changes, besides adding tokens."""
+        """Tokens in each slot, one tensor for each device: the only state that a step changes, besides the caches."""
         return [state.lengths for state in self._on.values()]
 
     def begin(self, slots: Sequence[int], lengths: Sequence[int], n_tokens: int, n_rows: int | None = None) -> None:
-        """Begin with the next steps.
+        """Prepare the next steps.
 
         Args:
-            slots: of the B streams that are decoded.
-            lengths: how many tokens each holds.
-            n_tokens: how many it will hold, at most.
-            n_rows: where tokens are not given for the B streams, but for so many slots, from the first on.
+            slots: the slots of the B streams that are decoded.
+            lengths: number of tokens that each holds.
+            n_tokens: most tokens that one will hold.
+            n_rows: if given, :meth:`attend` gets one token for each of the first `n_rows` slots instead of for the B
+                streams.
         """
         self.n_used = n_rows or max(slots) + 1
         self._n_keys = min(-(-n_tokens // _KEYS_STEP) * _KEYS_STEP, self._capacity)
@@ -59,33 +60,33 @@ class DecodeSlots:
             state.begin(slots, lengths, are_rows)
 
     def advance(self) -> None:
-        """Go to the next token of each stream."""
+        """Count the token that each decoded stream has appended."""
         for state in self._on.values():
             state.lengths.add_(state.moves)
 
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Add the new tokens of a layer to their slots, and attend; as `PackedBatch.attend`, with a token a stream."""
+        """As `PackedBatch.attend`, with one token for each stream."""
         n, state = self.n_used, self._on[query.device]
         query, key, value = (self._to_slots(tensor[0].transpose(0, 1), state) for tensor in (query, key, value))
         keys, values = (held[:n] for held in self.layers[layer])
         numbers, lengths = state.numbers[:n], state.lengths[:n]
-        keys[numbers, :, lengths] = key.to(keys.dtype)  # which autocast may have changed
+        keys[numbers, :, lengths] = key.to(keys.dtype)  # autocast may have changed the dtype
         values[numbers, :, lengths] = value.to(values.dtype)
-        if layer == state.first_layer:  # the others have the same
+        if layer == state.first_layer:  # the same for the other layers on the device
             state.mask = self._mask(lengths, self._n_keys, keys)
         attended = self._attend(query, keys, values, state.mask, scale)
         return (attended if state.decoded is None else attended[state.decoded])[None]
 
     def _to_slots(self, rows: torch.Tensor, state: _SlotState) -> torch.Tensor:
-        """Return what streams have (B, ...) at their slots, (slots, ...); zeros elsewhere."""
+        """Scatter the rows of streams (B, ...) to their slots (`n_used`, ...); zeros elsewhere."""
         if state.decoded is None:
             return rows
         return rows.new_zeros(self.n_used, *rows.shape[1:]).index_copy_(0, state.decoded, rows)
 
     def _mask(self, lengths: torch.Tensor, n_keys: int, keys: torch.Tensor) -> torch.Tensor:
-        """Return what `_attend` adds to scores, such that slots see the first of `n_keys`, up to their newest."""
+        """Return the mask that `_attend` adds to scores: each slot sees its first `lengths` + 1 of `n_keys` keys."""
         is_later = torch.arange(n_keys, device=keys.device) > lengths[:, None]
         mask = keys.new_zeros(is_later.shape).masked_fill_(is_later, -torch.inf)
         return mask[:, None, None].repeat(1, keys.shape[1], 1, 1)
@@ -93,36 +94,36 @@ class DecodeSlots:
     def _attend(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Attend from (slots, heads, head size) to (slots, key-value heads, tokens, head size); return as `query`."""
+        """Attend from (slots, heads, head size) to (slots, key-value heads, tokens, head size); return like `query`."""
         keys, values = (held[:, :, : mask.shape[-1]] for held in (keys, values))
         grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # heads that share keys
         if query.device.type != "cpu":
             return scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale).reshape(query.shape)
-        # For a few rows, plain products are faster than blocks of scores.
+        # With few query rows, plain matrix products are faster on a CPU than its attention kernel.
         grouped, keys, values, mask = (tensor.flatten(0, 1) for tensor in (grouped, keys, values, mask))
         scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=scale)
         return torch.bmm(scores.softmax(-1), values).reshape(query.shape)
 
 
 class _SlotState:
-    """What is known of the slots of a pool on one device.
+    """The state of a pool's slots on one device.
 
     Args:
-        keys: (slots, key-value heads, tokens, head size) of a layer.
-        capacity: behind so many tokens nobody reads.
-        first_layer: the first on the device.
+        keys: (slots, key-value heads, `capacity` + 1, head size) of a layer.
+        capacity: the pool's; also the index to which slots write that are not decoded.
+        first_layer: the first layer on the device.
     """
 
     def __init__(self, keys: torch.Tensor, capacity: int, first_layer: int):
         self._capacity, self.first_layer = capacity, first_layer
         self.numbers = torch.arange(len(keys), device=keys.device)
         self.lengths = torch.full_like(self.numbers, capacity)
-        self.moves = torch.zeros_like(self.numbers)  # by how much the lengths grow in a step
-        self.decoded: torch.Tensor | None = None  # the slots of rows, where these are not the slots
+        self.moves = torch.zeros_like(self.numbers)  # added to `lengths` after a step: 1 for decoded slots, else 0
+        self.decoded: torch.Tensor | None = None  # the slot of each row; `None` if row i is slot i
         self.mask = keys.new_zeros(0)
 
     def begin(self, slots: Sequence[int], lengths: Sequence[int], are_rows: bool) -> None:
-        """As `DecodeSlots.begin`; addresses stay."""
+        """As `DecodeSlots.begin`; changes `lengths` and `moves` in place, since a CUDA graph reads their addresses."""
         device, wanted = self.numbers.device, torch.full(self.numbers.shape, self._capacity)
         wanted[list(slots)] = torch.tensor(lengths)
         self.lengths.copy_(to_device(wanted, device))

@@ -1,4 +1,4 @@
-"""The frames of a stream that wait for their turn, and where on the clock that turn stands."""
+"""The waiting frames of a stream, and the time span of the turn they will make."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ TURN_S = TURN_FRAMES * FRAME_STEP_S
 
 
 class FrameQueue:
-    """Frames at 2 per second, resized as they come.
+    """Waiting frames at 2 per second, resized when they are added.
 
     Args:
         video_processor: a :class:`LiveCCVideoProcessor`.
-        options: of the stream; its pixel limits are those of the live setting where it has none.
-        first_turn_frames: how many frames the first turn takes.
+        options: the stream's options; without `max_pixels`, the limit of live streams applies.
+        first_turn_frames: number of frames of the first turn.
 
     Raises:
-        ValueError: if the limits contradict each other.
+        ValueError: if the pixel limits contradict each other.
 
     Attributes:
-        max_pixels: how many pixels of a frame are seen at most.
-        n_turns: how many turns were taken.
-        clock_start_s: time of the first frame, where times were given.
+        max_pixels: most pixels of a resized frame.
+        n_turns: number of turns taken.
+        clock_start_s: time of the first frame in seconds; `None` without timestamps.
     """
 
     def __init__(
@@ -47,43 +47,43 @@ class FrameQueue:
         resize_limits(video_processor, options.min_pixels, self.max_pixels)  # checks them
         self.n_turns = 0
         self.clock_start_s: float | None = None
-        self._next_start_s = 0.0  # where the last turn ended, from the stream's start
+        self._next_start_s = 0.0  # end of the last turn, from the stream's start
         self._last_time_s: float | None = None
         self._frames: list[torch.Tensor] = []  # each (3, H, W), resized
         self._times_s: list[float | None] = []
-        self._size_px = 0, 0  # (H, W) as they came
+        self._size_px = 0, 0  # (H, W) before resizing
 
     def __len__(self) -> int:
         return len(self._frames)
 
     @property
     def turn_frames(self) -> int:
-        """How many frames the next turn takes."""
+        """Number of frames of the next turn."""
         return self._first_turn_frames if self.n_turns == 0 else TURN_FRAMES
 
     def n_ready(self, is_last: bool = False) -> int:
-        """Return how many of the waiting frames the next turn takes; 0 where too few wait, unless it is the last."""
+        """Return how many waiting frames the next turn takes: 0 if too few wait, unless `is_last`."""
         n_waiting = len(self._frames)
         return self.turn_frames if n_waiting >= self.turn_frames else n_waiting * is_last
 
     @property
     def next_span_s(self) -> tuple[float, float]:
-        """Where the turn of the first waiting frame begins and ends, in seconds from the stream's start."""
+        """Start and end of the turn that the first waiting frame is in, in seconds from the stream's start."""
         start_s = self._next_start_s
         time_s = self._times_s[0] if self._times_s else None
         if time_s is not None and self.clock_start_s is not None and self.n_turns:
-            # Whole turns only: the model learned labels such as 3.0-4.0, never 3.5-4.5.
+            # Skip whole turns only: the model was trained on labels such as 3.0-4.0, never 3.5-4.5.
             dropped = int((time_s - self.clock_start_s - start_s) / TURN_S + 1e-6)
             start_s += max(dropped, 0) * TURN_S
         return start_s, start_s + self.turn_frames * FRAME_STEP_S
 
     @property
     def end_s(self) -> float:
-        """Where the last turn taken ended, in seconds from the stream's start."""
+        """End of the last turn taken, in seconds from the stream's start."""
         return self._next_start_s
 
     def add(self, frames: Any, timestamps_s: Sequence[float] | None) -> None:
-        """Let frames wait; arguments and errors as in `CommentaryStream.push`."""
+        """Add frames; arguments and errors as in `CommentaryStream.push`."""
         pixels, size_px = self._prepared(frames)
         if self._frames and size_px != self._size_px:
             raise ValueError(
@@ -101,18 +101,17 @@ class FrameQueue:
         self.clock_start_s, self._last_time_s = clock_start_s, times_s[-1]
 
     def prepare(self, frames: Any) -> PreparedFrames:
-        """Return frames in the size in which the model sees them; :meth:`add` takes them as they are then.
+        """Return frames resized for the model; :meth:`add` does not resize these again.
 
-        Where limits leave no whole number of patches between them, resizing what is resized gives another size. So this
-        alone resizes a stream's frames, and what it returns is not resized again.
+        Resizing twice could change the size again, if no multiple of the patch size lies between the pixel limits.
 
         Raises:
-            ValueError: if the frames have another form.
+            ValueError: if the frames are invalid.
         """
         return frames if isinstance(frames, PreparedFrames) else PreparedFrames(*self._prepared(frames))
 
     def _prepared(self, frames: Any) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Return frames (T, 3, H, W) in the size in which the model sees them, and the (H, W) that they had before."""
+        """Return frames (T, 3, H, W) resized for the model, and their (H, W) before resizing."""
         frames = as_tensor(frames)
         is_prepared = isinstance(frames, PreparedFrames)
         pixels = frames.pixels if is_prepared else frames
@@ -124,39 +123,39 @@ class FrameQueue:
         options = self._options
         resized = self._video_processor.resized(pixels, options.min_pixels, self.max_pixels, options.do_resize)
         if resized.data_ptr() == pixels.data_ptr():
-            resized = resized.clone()  # the caller may write its next frame into the same memory
+            resized = resized.clone()  # the caller may reuse its memory for the next frame
         return resized, (pixels.shape[2], pixels.shape[3])
 
     def peek(self, n_frames: int) -> torch.Tensor:
-        """Return the first `n_frames` waiting frames (T, 3, H, W), the last of an odd count repeated."""
+        """Return the first `n_frames` waiting frames (T, 3, H, W); an odd count repeats the last one."""
         frames = self._frames[:n_frames]
         return torch.stack(frames + frames[-1:] * (n_frames % TURN_FRAMES))
 
     def take(self, n_frames: int) -> None:
-        """Let the next turn have the first `n_frames` waiting frames."""
+        """Remove the first `n_frames` waiting frames, as the next turn."""
         _, self._next_start_s = self.next_span_s
         self.n_turns += 1
         self.drop(n_frames)
 
     def drop(self, n_frames: int, behind: int = 0) -> int:
-        """Forget waiting frames; where they have times, the turn of those that follow stands that much later.
+        """Drop waiting frames; if frames have timestamps, the next turn's time span skips the dropped ones.
 
         Args:
-            n_frames: how many to forget.
-            behind: after how many that stay, such as those of a turn that is being generated.
+            n_frames: how many to drop.
+            behind: how many frames to keep before them, such as those of a turn that is being generated.
 
         Returns:
             `n_frames`.
         """
         del self._frames[behind : behind + n_frames], self._times_s[behind : behind + n_frames]
         if self.n_turns == 0 and self._frames and self._times_s[0] is not None:
-            self.clock_start_s = self._times_s[0]  # nothing was seen yet: the stream begins here
+            self.clock_start_s = self._times_s[0]  # the model has seen nothing yet: the stream starts here
         return n_frames
 
     def _checked_times(
         self, timestamps_s: Sequence[float] | None, n_frames: int
     ) -> tuple[float | None, Sequence[float | None]]:
-        """Return the time of the first frame, and one time for each frame, checked against what came before."""
+        """Check timestamps against the earlier ones; return the time of the stream's first frame, and one per frame."""
         if self.n_turns + len(self._frames) and (timestamps_s is None) != (self._last_time_s is None):
             raise ValueError("timestamps_s was given for some pushes only: give it always or never in one stream")
         if timestamps_s is None:
@@ -174,8 +173,8 @@ class FrameQueue:
                 raise ValueError(f"timestamps go back from {before_s} s to {time_s} s: expected them in order")
             if time_s < expected_s + n * FRAME_STEP_S - TURN_S:
                 raise ValueError(
-                    f"frames come faster than 2 per second: one at {time_s} s, expected not before about "
-                    f"{expected_s + n * FRAME_STEP_S} s; take every n-th frame"
+                    f"frames come faster than 2 per second: one at {time_s} s, expected at about "
+                    f"{expected_s + n * FRAME_STEP_S} s or later; take every n-th frame"
                 )
             before_s = time_s
         return clock_start_s, times_s

@@ -1,4 +1,4 @@
-"""Generates turns: prefill, then decode and sample token by token, for one stream or a batch of them."""
+"""Generate turns: prefill, then sample and decode token by token, for one stream or a batch of them."""
 
 from __future__ import annotations
 
@@ -23,41 +23,40 @@ def generate(
     requests: Sequence[TurnRequest],
     trace: Callable[[str, Callable], Callable] | None = None,
 ) -> None:
-    """Generate turns of different streams: one prefill of all, then steps that decode a token of each active stream.
+    """Generate turns of different streams: one prefill for all, then steps that decode one token of each active stream.
 
-    The states end before the last generated token of each turn, which is not decoded. A failure in sampling ends that
+    The last generated token of each turn is not decoded, so it is not in the cache. A failure in sampling ends that
     turn alone (`TurnRequest.error`; its state is undefined). Any other failure is raised, and all states are undefined.
-    `TurnRequest.undo` puts a stream back.
+    `TurnRequest.undo` restores a stream.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
         requests: the turns.
-        trace: for measuring: takes `"prefill"` or `"decode"` and the function that does it, and returns what is called
-            instead.
+        trace: wraps functions to measure them: called with `"prefill"` or `"decode"` and the function, it returns the
+            function to call instead.
 
     Raises:
-        ContextFullError: if a turn does not fit into the model's positions.
+        ContextFullError: if a turn would exceed the model's `max_position_embeddings`.
+        RuntimeError: if a stream's cache is inconsistent, or the logits of a single request are not finite.
     """
     run = (lambda _, function: function) if trace is None else trace
     for request in requests:
         request.begin()
     logits = run("prefill", prefill)(model, requests)
     states = [request.state for request in requests]
-    n_steps = max(request.n_left for request in requests)
     device = model.get_input_embeddings().weight.device
     positions = to_device(torch.tensor([state.next_position for state in states]), device)
     batch = _batch(requests)
-    faster = None if model.decode_step is None else model.decode_step(model, batch.caches, n_steps)
+    faster = None if model.decode_step is None else model.decode_step(model, batch.caches, batch.n_steps)
     step = functools.partial(run("decode", decode), model, faster=faster)
     samplers, contexts = [request.sampler for request in requests], [state.token_ids for state in states]
-    sampler = BatchSampler(samplers, contexts, n_steps, logits.device)
-    (_decode_loop_async if _runs_async(logits.device) else _decode_loop)(
-        requests, step, batch, positions, sampler, logits
-    )
+    sampler = BatchSampler(samplers, contexts, batch.n_steps, logits.device)
+    loop = _decode_loop_async if _runs_async(logits.device) else _decode_loop
+    loop(requests, step, batch, positions, sampler, logits)
 
 
 def _batch(requests: Sequence[TurnRequest]) -> PackedBatch:
-    """Return the batch of a step that decodes a token of each turn."""
+    """Return the batch of steps that decode one token of each turn."""
     n_steps = max(request.n_left for request in requests)
     return PackedBatch([request.state.cache for request in requests], [1] * len(requests), n_steps=n_steps)
 
@@ -70,7 +69,7 @@ def _decode_loop(
     sampler: BatchSampler,
     logits: torch.Tensor,
 ) -> None:
-    """Sample and decode token after token; each step takes the active streams alone."""
+    """Sample and decode token by token; each step runs only the active streams."""
     active = list(range(len(requests)))
     while active:
         tokens, failures = sampler.sample(logits, active, active)
@@ -95,20 +94,20 @@ def _decode_loop_async(
     sampler: BatchSampler,
     logits: torch.Tensor,
 ) -> None:
-    """Sample and decode; the next step is launched before the tokens of this one are known here.
+    """Sample and decode; launch each step before the host knows the tokens it decodes.
 
-    A device of its own then never waits for this process. Streams whose turn is over are decoded along, into memory
-    that is not counted, so that every step has the same streams.
+    The device then never waits for the host. Every step runs all streams: the token of a stream whose turn is over is
+    decoded too, and dropped from its cache afterwards.
     """
     active = everyone = list(range(len(requests)))
     while active:
         tokens, failures = sampler.sample(logits, everyone, active)
-        values, those_before = to_host(tokens), logits
+        values, sampled_logits = to_host(tokens), logits
         is_launched = any(requests[i].n_left > 1 for i in active)
         if is_launched:
             logits = step(batch, tokens.clamp(min=0), positions)
             positions = positions + 1
-        _accept_tokens(requests, active, everyone, those_before, values(), failures)
+        _accept_tokens(requests, active, everyone, sampled_logits, values(), failures)
         still_active = [i for i in active if requests[i].n_left]
         for i in set(everyone) - set(still_active) if is_launched else ():
             cache = requests[i].state.cache
@@ -126,15 +125,15 @@ def _accept_tokens(
     tokens: Sequence[int],
     failures: dict[int, Exception],
 ) -> None:
-    """Append the new token of each active stream, or note the error that ends its turn.
+    """Append the new token of each active stream, or record the error that ends its turn.
 
     Args:
         requests: the turns.
-        active: the streams whose turn goes on.
+        active: the streams whose turn is not over.
         held: the stream of each row.
         logits: (rows, vocabulary).
         tokens: (rows,).
-        failures: what failed, by stream.
+        failures: errors in sampling, by stream.
     """
     for row, i in enumerate(held):
         request = requests[i]
@@ -142,8 +141,8 @@ def _accept_tokens(
             continue
         if tokens[row] == NO_TOKEN and i not in failures:
             failures[i] = RuntimeError(
-                "the model's scores are not finite (NaN or infinite): its weights are damaged, or numbers got too "
-                "large for its dtype; load it with dtype='bfloat16' or 'float32'"
+                "the model's scores are not finite (NaN or infinite): its weights are damaged, or values overflow its "
+                "dtype; load it with dtype='bfloat16' or 'float32'"
             )
         if i in failures:
             if len(requests) == 1:
@@ -156,5 +155,5 @@ def _accept_tokens(
 
 
 def _runs_async(device: torch.device) -> bool:
-    """Return whether steps are launched ahead; see `_decode_loop_async`."""
+    """Return whether to use `_decode_loop_async`."""
     return device.type == "cuda"

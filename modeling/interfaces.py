@@ -1,4 +1,4 @@
-"""What streams ask of a model and of a processor: for type checkers, so no model's folder carries it."""
+"""What streams need of a model and of a processor; only for type checkers, so not published with a model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .video_processing_livecc import LiveCCVideoProcessor
 
 
 class ModelForStreams(Protocol):
-    """What streams ask of a model, such as `LiveCCForConditionalGeneration`.
+    """The attributes of a model that streams use, such as `LiveCCForConditionalGeneration`.
 
     Attributes:
-        config: with `position_scheme`, `text_config`, `vision_config` and the ids of vision tokens.
-        generation_config: how tokens are chosen where a stream's options do not say.
+        config: has `position_scheme`, `text_config`, `vision_config` and the ids of vision tokens.
+        generation_config: generation settings that a stream's options leave open.
         training: whether it is in training mode.
-        model: the body, which has a `language_model` and a vision tower, `visual`.
-        lm_head: makes logits of hidden states.
+        model: the body, with a `language_model` and the vision tower, `visual`.
+        lm_head: maps hidden states to logits.
         decode_step, attend_causal, read_file: see `StreamingMixin`.
     """
 
@@ -33,16 +33,16 @@ class ModelForStreams(Protocol):
     read_file: Callable[..., Iterable]
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
-        """Return the embeddings of tokens."""
+        """Return the token embeddings."""
 
 
 class ProcessorForStreams(Protocol):
-    """What streams ask of a processor, such as `StreamingProcessor`.
+    """The attributes of a processor that streams use, such as `StreamingProcessor`.
 
     Attributes:
         video_processor: resizes frames and cuts them into patches.
-        default_query: what is asked where a stream's options do not say.
-        backbone: of the model that it is for.
+        default_query: the query of streams without one.
+        backbone: name of the model's backbone.
     """
 
     video_processor: LiveCCVideoProcessor
@@ -55,27 +55,27 @@ class ProcessorForStreams(Protocol):
 
     @property
     def continuation_id(self) -> int | None:
-        """The id of `` ...``; `None` where the tokenizer has no such token."""
+        """The id of `` ...``; `None` if the tokenizer has no such token."""
 
     @property
     def n_joint_tokens(self) -> int:
-        """How many tokens stand between an answer and the next message."""
+        """Number of tokens between an answer and the next message."""
 
     def find_grammar(self) -> Grammar:
-        """Return how a commentary is written as a chat."""
+        """Return the grammar by which a commentary is written as a chat."""
 
     def checked_text(self, text: str) -> str:
-        """Return a text of a user's, or raise `ValueError` where it holds a control token."""
+        """Return a user's text, or raise `ValueError` if it holds a control token."""
 
     @property
     def turn_prompt(self) -> Callable[..., tuple[list[int], int]]:
         """As `StreamingProcessor.turn_prompt`."""
 
     def question_ids(self, question: str) -> list[int]:
-        """Return the tokens of a question up to its answer."""
+        """Return the tokens of a question, up to where its answer begins."""
 
     def decode_turn(self, token_ids: Sequence[int]) -> str:
-        """Return the words that a turn's tokens say."""
+        """Return the words of a turn's tokens."""
 
     def decode_answer(self, token_ids: Sequence[int]) -> str:
         """Return the text of an answer."""

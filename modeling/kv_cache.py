@@ -1,12 +1,13 @@
-"""The KV caches of streams: preallocated, truncated at the end, evicted from in the middle.
+"""KV caches of streams: preallocated, truncated at the end, evicted from in the middle.
 
-Nothing is concatenated per token: keys and values are written into memory that is reserved. Where a window bounds the
-context it is reserved at once, else it grows in steps. Streams that are decoded together may share a pool, so that
-one operation serves all of them.
+Keys and values are written into reserved memory; nothing is concatenated per token. If a window bounds the context,
+all of its memory is reserved at once; otherwise it grows in steps. Streams that are decoded together can share a pool,
+so that one operation serves all of them.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,31 +17,31 @@ import torch
 
 from .transfer import to_device
 
-# Memory is reserved in steps of this many tokens, and grows by half, so that each token is copied O(1) times.
+# Capacity is a multiple of _STEP tokens and grows by half, so that each token is copied O(1) times.
 _STEP = 256
 _GROWTH = 1.5
-_MOST_EXPECTED = 16_384  # more is reserved only as it is needed
-# Of keys that move together: as many as a CPU's cache holds, or few enough for memory elsewhere.
+_MOST_EXPECTED = 16_384  # tokens reserved in advance; more only when needed
+# Key elements shifted at once: what fits a CPU's cache, or little enough temporary memory on other devices.
 _ELEMENTS_ON_CPU = 1 << 19
 _ELEMENTS_ELSEWHERE = 1 << 26
-_BY_RUN = ("cpu",)  # where tokens move a run at a time: elsewhere launches cost more than memory
+_BY_RUN = ("cpu",)  # devices that shift one run at a time; on others kernel launches cost more than the extra copy
 
-_Run = tuple[int, int, int]  # consecutive tokens, first and end, and how far the position of each goes back
+_Run = tuple[int, int, int]  # consecutive tokens (first, end), and by how much their positions decrease
 
 
 class KVCachePool:
-    """Memory for the KV caches of some streams, one slot each; grows as they do.
+    """Memory for the KV caches of several streams, one slot each; grows with them.
 
     Args:
-        devices: of each layer of the language model; consecutive layers on one device lie in one tensor.
-        is_evictable: whether tokens may be dropped from the middle (`KVCache.evict`).
-        n_expected: how many streams will share it. On CUDA there is memory for them all from the start, since one
-            more slot would copy all others.
+        devices: the device of each layer of the language model; consecutive layers on one device share a tensor.
+        is_evictable: whether tokens may be evicted from the middle (`KVCache.evict`).
+        n_expected: how many streams will share it. On CUDA all their slots are allocated at the start, because adding
+            a slot later copies all others.
 
     Attributes:
-        layers: keys and values of all slots in each layer, (slots, key-value heads, `capacity` + 1, head size); what is
-            written behind the capacity is never read. Another list once memory has grown.
-        step: a faster way to decode that is bound to `layers`.
+        layers: (keys, values) of each layer for all slots, each (slots, key-value heads, `capacity` + 1, head size).
+            The position after the last is written to but never read. Growing replaces this list.
+        step: a faster decode step that is bound to `layers`, or `None`.
     """
 
     def __init__(self, devices: Sequence[torch.device], is_evictable: bool = False, n_expected: int = 1):
@@ -49,15 +50,15 @@ class KVCachePool:
         self._n_tokens_expected = 0
         self._groups = [_LayerGroup(len(list(run)), is_evictable) for _, run in itertools.groupby(devices)]
         self._group_of = [(group, i) for group in self._groups for i in range(group.n_layers)]
-        self._free: list[int] = []
+        self._free: list[int] = []  # a heap
         self._n_slots = 0
-        self._lock = threading.Lock()  # streams come and go while others are generated
+        self._lock = threading.Lock()  # streams join and leave while others generate
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.step: Any = None
 
     @property
     def capacity(self) -> int:
-        """Tokens of a stream for which there is memory."""
+        """Tokens per slot for which memory is reserved."""
         return max(group.capacity for group in self._groups)
 
     @property
@@ -66,37 +67,40 @@ class KVCachePool:
         return sum(held.numel() * held.element_size() for group in self._groups for held in group.held)
 
     def take_slot(self) -> int:
-        """Take the lowest free slot for a stream, and return its number."""
+        """Reserve the lowest free slot and return its number."""
         with self._lock:
             if self._free:
-                slot = min(self._free)
-                self._free.remove(slot)
-                return slot
+                return heapq.heappop(self._free)
             self._n_slots += 1
             return self._n_slots - 1
 
     def free_slot(self, slot: int) -> None:
-        """Give a slot back."""
+        """Return a slot to the pool."""
         with self._lock:
-            self._free.append(slot)
+            heapq.heappush(self._free, slot)
 
     def expect(self, n_tokens: int) -> None:
-        """Make room for streams of so many tokens at once when memory grows next, where there is some."""
+        """Let the next growth reserve at least this many tokens per slot, if the device has the memory."""
         self._n_tokens_expected = max(self._n_tokens_expected, min(n_tokens, _MOST_EXPECTED))
 
     def reserve(self, layer: int, n_tokens: int, like: torch.Tensor) -> Sequence[torch.Tensor]:
-        """Make room for streams of `n_tokens` whose keys (..., key-value heads, tokens, head size) are like these.
+        """Reserve `n_tokens` per slot in a layer, and return the layer's tensors.
+
+        Args:
+            layer: the layer's index.
+            n_tokens: tokens per slot.
+            like: keys (..., key-value heads, tokens, head size) with the dtype and device of the cache.
 
         Returns:
-            Keys, values and, where they are held, keys as they were first read, of all slots in a layer: (slots,
-            key-value heads, capacity + 1, head size) each.
+            Keys, values and, if the pool saves them, unshifted keys of all slots: (slots, key-value heads,
+            capacity + 1, head size) each.
         """
         group, i = self._group_of[layer]
         self._reserve(group, n_tokens, like)
         return group.layers[i]
 
     def reserve_all(self, n_tokens: int) -> None:
-        """Make room for streams of `n_tokens` in all layers, each of which has some already."""
+        """Reserve `n_tokens` per slot in all layers; each must hold tokens already."""
         for group in self._groups:
             self._reserve(group, n_tokens, group.held[0][0])
 
@@ -105,14 +109,14 @@ class KVCachePool:
             return
         try:
             self._grow(group, n_tokens, like)
-        except RuntimeError:  # no memory
+        except RuntimeError:  # out of memory: reserve only what is needed now
             if self._n_tokens_expected <= n_tokens:
                 raise
             self._n_tokens_expected = 0
             self._grow(group, n_tokens, like)
 
     def _grow(self, group: _LayerGroup, n_tokens: int, like: torch.Tensor) -> None:
-        capacity = self.capacity  # what another group has, so that all have the same
+        capacity = self.capacity  # the largest of all groups, so that all get the same
         if capacity < n_tokens:
             wanted = max(n_tokens, int(capacity * _GROWTH), self._n_tokens_expected)
             capacity = -(-wanted // _STEP) * _STEP
@@ -122,9 +126,9 @@ class KVCachePool:
             self.layers = [(keys, values) for group in self._groups for keys, values, *_ in group.layers]
 
     def clear_slot(self, slot: int, first: int = 0) -> None:
-        """Zero a slot from a token on.
+        """Zero a slot's tokens from index `first` on.
 
-        What is masked still counts 0 times itself, which is no number where it is none (NaN).
+        Masked entries still enter the sum as 0 * value, which is NaN if a stale value is NaN.
         """
         with self._lock:
             for parts in self.slot_tensors(slot):
@@ -132,10 +136,9 @@ class KVCachePool:
                     held[:, :, first:].zero_()
 
     def slot_tensors(self, slot: int) -> Iterator[list[torch.Tensor]]:
-        """Yield keys, values and, where held, keys as first read of a slot.
+        """Yield a slot's keys, values and, if saved, unshifted keys, for a few layers at a time.
 
-        Each is of shape (layers, key-value heads, capacity + 1, head size), a few layers at a time, so that what is
-        made of them stays small.
+        Each has shape (layers, key-value heads, capacity + 1, head size); few layers keep temporary copies small.
         """
         for group in self._groups:
             if slot < group.n_slots:
@@ -152,22 +155,16 @@ class _LayerGroup:
         self.n_layers = n_layers
         self.n_slots = self.capacity = 0
         self._is_evictable = is_evictable
-        # Keys, values, keys as first read: (layers, slots, key-value heads, capacity, head size); none at first.
+        # Keys, values, unshifted keys: (layers, slots, key-value heads, capacity + 1, head size); empty at first.
         self.held: list[torch.Tensor] = []
-        self.layers: list[tuple[torch.Tensor, ...]] = []  # views of them, for each layer
+        self.layers: list[tuple[torch.Tensor, ...]] = []  # their views, layer by layer
 
-    @torch.inference_mode(False)  # the memory outlives the mode in which it was needed
+    @torch.inference_mode(False)  # the memory outlives the caller's mode
     def grow(self, n_slots: int, capacity: int, like: torch.Tensor) -> None:
-        shape = (
-            self.n_layers,
-            n_slots,
-            like.shape[-3],
-            capacity + 1,
-            like.shape[-1],
-        )  # one more: see `KVCachePool.layers`
-        # In float32 a key may be rotated each time it moves: after a hundred times it is off by 1e-6.
+        shape = self.n_layers, n_slots, like.shape[-3], capacity + 1, like.shape[-1]
+        # In float32, keys can be rotated again at each shift: a hundred shifts add an error of 1e-6.
         n_kinds = 3 if self._is_evictable and like.dtype.itemsize < 4 else 2
-        # Zeros: slots where nothing was written take part in operations over all slots, at weight 0.
+        # Zeros: operations over all slots read unwritten slots too, at weight 0.
         grown = [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in range(n_kinds)]
         for new, old in zip(grown, self.held):
             new[:, : self.n_slots, :, : self.capacity + 1] = old
@@ -176,15 +173,16 @@ class _LayerGroup:
 
 
 class KVCache:
-    """Keys and values of the first `length` tokens of a stream, layer by layer.
+    """Keys and values of a stream's tokens, in one slot of a pool.
+
+    In an evictable pool, keys of less than 32 bits are also saved as they were before any shift. Each shift starts from
+    these, so that rounding errors do not add up.
 
     Args:
-        memory: where they are. If tokens are dropped from the middle (:meth:`evict`), keys of less than 32 bits are
-            also kept as they were first read: each move starts from these, so that no rounding adds up however often a
-            key moves.
+        memory: the pool.
 
     Attributes:
-        length: tokens held; every layer holds as many once a forward pass is complete.
+        length: tokens held; every layer holds this many once a forward pass is complete.
         slot: the stream's slot in the pool.
     """
 
@@ -193,12 +191,11 @@ class KVCache:
         self.slot = memory.take_slot()
         self.length = 0
         self._layers = memory.layers
-        self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values in it
-        # Where keys are kept as first read: which are, and how far each has moved since.
-        self._shifts: list[_Run] = []
+        self._views: dict[int, list[torch.Tensor]] = {}  # by layer: the slot's keys and values
+        self._shifts: list[_Run] = []  # the tokens whose unshifted keys are saved, and their total shift
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new tokens of a layer behind those held; `advance` makes them count.
+        """Write new tokens of a layer after the `length` tokens held; :meth:`advance` counts them later.
 
         Args:
             layer: the layer's index.
@@ -206,11 +203,11 @@ class KVCache:
             values: of the same shape.
 
         Returns:
-            Views of keys and values, old and new, of shape (1, key-value heads, `length` + new tokens, head size).
+            Views of all keys and values, each (1, key-value heads, `length` + new tokens, head size).
         """
         n = keys.shape[2]
         end = self.length + n
-        if self._layers is not self.memory.layers:  # the memory has grown
+        if self._layers is not self.memory.layers:  # the pool has grown
             self._layers, self._views = self.memory.layers, {}
         views = self._views.get(layer)
         if views is None or end >= views[0].shape[2]:
@@ -226,33 +223,36 @@ class KVCache:
         self.length += n_tokens
 
     def truncate(self, length: int) -> None:
-        """Forget all tokens from index `length` on."""
+        """Drop all tokens from index `length` on."""
         self.length = min(self.length, length)
         self._shifts = _cut(self._shifts, 0, self.length)
 
     def release(self) -> None:
-        """Give the slot back, empty; the cache cannot be used after it."""
+        """Return the cleared slot to the pool; the cache cannot be used afterwards."""
         self.truncate(0)
-        self.memory.clear_slot(self.slot)  # NaN there would spoil what the next stream in the slot attends to
+        self.memory.clear_slot(self.slot)  # stale NaNs would leak into the next stream in this slot
         self.memory.free_slot(self.slot)
 
     def evict(self, kept: Sequence[_Run], inv_freq: torch.Tensor) -> None:
-        """Evict all tokens but some, and shift the keys of those to earlier positions.
+        """Evict all tokens except `kept`, and shift the keys of these to earlier positions.
 
-        Keys are held rotated; rotations compose, so a key at position p becomes the key at p - d by one more rotation
-        by -d (RoFormer, arXiv 2104.09864, section 3.2.2; with Qwen2-VL's three positions, by -d in each of them).
+        Cached keys are rotated, and rotations compose: one more rotation by -d turns a key at position p into the key
+        at p - d (RoFormer, arXiv 2104.09864, section 3.2.2; for M-RoPE, by -d on each of the three axes).
 
         Args:
-            kept: the tokens to keep, in order, as (first, end, shift): how far the positions of each go back; those
-                before the first dropped one by 0.
+            kept: the tokens to keep, in order, as (first, end, shift): their positions decrease by `shift`, which is 0
+                before the first evicted token.
             inv_freq: (head size / 2,) the rotary embedding's frequencies.
+
+        Raises:
+            ValueError: if the pool is not evictable.
         """
         if not self.memory.is_evictable:
-            raise ValueError("tokens can only be dropped from the middle of a cache whose memory is_evictable")
+            raise ValueError("this cache cannot evict tokens: its KVCachePool was made without is_evictable=True")
         n_saved = self._shifts[-1][1] if self._shifts else 0
         held = [*self._shifts, (n_saved, self.length, 0)]
         moving: list[slice] = []
-        shifts: list[_Run] = []  # of what is kept, where it will be
+        shifts: list[_Run] = []  # of the kept tokens, at their new indices
         n_kept = n_still = 0
         for first, end, more in kept:
             back = first - n_kept
@@ -266,7 +266,7 @@ class KVCache:
             self.truncate(n_kept)
             return
         new = slice(n_saved, self.length)
-        self.length, self._shifts = 0, []  # until every token has moved
+        self.length, self._shifts = 0, []  # lets `StreamState.check` notice an interrupted eviction
         parts = list(self.memory.slot_tensors(self.slot))
         for keys, _, *original_keys in parts:
             for originals in original_keys:
@@ -284,7 +284,7 @@ class KVCache:
 
 
 def _cut(runs: Sequence[_Run], first: int, end: int) -> list[_Run]:
-    """Return the parts of runs between two tokens."""
+    """Return the parts of runs that lie within the tokens `first` to `end`."""
     parts = ((max(begin, first), min(until, end), shift) for begin, until, shift in runs)
     return [part for part in parts if part[0] < part[1]]
 
@@ -292,9 +292,9 @@ def _cut(runs: Sequence[_Run], first: int, end: int) -> list[_Run]:
 def _rotation_of(
     runs: Sequence[_Run], inv_freq: torch.Tensor, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what :func:`rotate` takes for the tokens of runs, one after the other, (tokens or 1, head size) each."""
-    described = torch.tensor([[end - first for first, end, _ in runs], [shift for _, _, shift in runs]])
-    lengths, shifts = to_device(described, device)
+    """Return the `cos` and `sin` of :func:`rotate` that shift the tokens of `runs`, each (tokens or 1, head size)."""
+    lengths_and_shifts = torch.tensor([[end - first for first, end, _ in runs], [shift for _, _, shift in runs]])
+    lengths, shifts = to_device(lengths_and_shifts, device)
     tables = torch.stack(rotation(-shifts[:, None] * to_device(inv_freq, device)))
     if len(runs) > 1:
         tables = tables.repeat_interleave(lengths, 1, output_size=runs[-1][1] - runs[0][0])
@@ -303,13 +303,13 @@ def _rotation_of(
 
 
 def _move(part: Sequence[torch.Tensor], runs: Sequence[slice], to: slice, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Move tokens of some layers, and rotate their keys; in a few operations, however many tokens and runs there are.
+    """Copy the tokens of `runs` to indices `to` in some layers, and rotate their keys, in a few operations for all.
 
     Args:
-        part: of `KVCachePool.slot_tensors`: keys, values and, where held, keys as first read.
-        runs: the tokens.
-        to: where they stand after it.
-        cos, sin: as :func:`rotate` takes them; they turn keys as first read, where those are held.
+        part: keys, values and, if saved, unshifted keys; an item of `KVCachePool.slot_tensors`.
+        runs: the tokens' present indices.
+        to: their new indices.
+        cos, sin: see :func:`rotate`; applied to the unshifted keys if saved, else to the keys.
     """
     keys, values, *original_keys = part
     if original_keys:
@@ -327,18 +327,18 @@ def _copied(held: torch.Tensor, runs: Sequence[slice]) -> torch.Tensor:
 
 
 def rotation(angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what :func:`rotate` takes for angles (..., head size / 2): cosine and sine, (..., head size) each."""
+    """Return the `cos` and `sin` of :func:`rotate`, each (..., head size), for angles (..., head size / 2)."""
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-    """Apply a rotary embedding to the last dimension of `x`, halves paired as in Qwen2-VL.
+    """Apply a rotary embedding to the last dimension of `x`; element i is paired with i + head size / 2.
 
     Args:
         x: (..., head size).
-        cos: cosines of the angles, for both halves.
-        sin: sines, those for the first half negated.
-        out: where the result goes; may overlap `x`.
+        cos: cosines of the angles, once for each half.
+        sin: sines of the angles, negated in the first half.
+        out: where to write the result; may overlap `x`.
     """
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin, out=out)

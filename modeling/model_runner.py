@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def new_kv_cache_pool(
     model: interfaces.ModelForStreams, is_evictable: bool = False, n_expected: int = 1
 ) -> KVCachePool:
-    """Return a pool for the KV caches of streams; see `KVCachePool`."""
+    """Return a KV cache pool for a model's layers; see `KVCachePool`."""
     layers = model.model.language_model.layers
     return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
@@ -43,15 +43,15 @@ def new_kv_cache_pool(
 def check_streamable(
     model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams, options: StreamOptions
 ) -> None:
-    """Raise `ValueError` if no stream with these options can run on a model."""
+    """Raise `ValueError` if a model cannot run streams with this processor and these options."""
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
     parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
-    for name, part in parts.items():  # decoder layers may be offloaded
+    for name, part in parts.items():  # only decoder layers may be offloaded
         if any(parameter.is_meta for parameter in part.parameters()):
             raise ValueError(
-                f"the model's {name} is offloaded to the CPU or the disk, from where no stream runs: load it on a "
-                "device, such as with device_map={'': 0}, and in 4-bit if it does not fit"
+                f"the model's {name} is offloaded to CPU or disk, where streams cannot run it: load it on a device, "
+                "such as with device_map={'': 0}, and in 4-bit if it does not fit"
             )
     if not hasattr(processor, "turn_ids"):
         raise ValueError(
@@ -61,11 +61,11 @@ def check_streamable(
     backbone = model.config.find_backbone()
     if processor.backbone != backbone.name:
         raise ValueError(
-            f"the processor is made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
+            f"the processor was made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
             "from the model's own folder"
         )
     if options.window == "sliding" and not backbone.can_forget:
-        raise ValueError(f"a {backbone.name} cannot forget a span of its context: use window='reprefill'")
+        raise ValueError(f"a {backbone.name} cannot evict a span of its context: use window='reprefill'")
 
 
 @torch.no_grad()
@@ -74,14 +74,16 @@ def prefill(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) 
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        requests: of B different streams; their states advance. On a failure they are undefined (`TurnRequest.undo`).
+        requests: turns of B different streams, whose states advance. After a failure the states are undefined; restore
+            them with `TurnRequest.undo`.
 
     Returns:
-        Logits of the tokens that follow, of shape (B, vocabulary).
+        Logits of the next tokens, (B, vocabulary).
 
     Raises:
-        ContextFullError: if tokens read and generated of a stream would pass `max_position_embeddings`.
-        RuntimeError: if an eviction was interrupted.
+        ContextFullError: if a stream would exceed `max_position_embeddings` with its new tokens, the generated ones
+            included.
+        RuntimeError: if an eviction of a stream was interrupted.
     """
     for request in requests:
         request.state.check()
@@ -109,17 +111,17 @@ def decode(
     positions: torch.Tensor,
     faster: Any = None,
 ) -> torch.Tensor:
-    """Run a token of each stream of a batch; the caches count it, `StreamState.append_token` does the rest.
+    """Run one token of each stream in a batch, and advance the caches (not the states; see `append_token`).
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        batch: of B streams, one token each.
+        batch: B streams with one token each.
         token_ids: (B,) the tokens, on the model's device.
-        positions: (B,) theirs, there too.
-        faster: what `model.decode_step` returned for these streams, or more.
+        positions: (B,) their positions, on the same device.
+        faster: what `model.decode_step` returned for these streams or a superset; `None`: run the model's modules.
 
     Returns:
-        Logits of the tokens that follow, of shape (B, vocabulary).
+        Logits of the next tokens, (B, vocabulary).
     """
     if faster is None:
         logits = model.lm_head(run(model.model.language_model, token_ids, positions.expand(3, -1), batch))
@@ -130,20 +132,23 @@ def decode(
 
 
 def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: StreamOptions) -> None:
-    """Evict from a stream's context what its next turn must not see any more, as its window says.
+    """Evict what has left a stream's window before its next turn.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        request: the turn; has a new state where vision is dropped all at once and the text prefilled anew.
-        options: of the stream.
+        request: the next turn; gets a new state if window ``reprefill`` evicts all vision and prefills the text again.
+        options: the stream's options.
+
+    Raises:
+        RuntimeError: if an earlier eviction was interrupted.
     """
     state, backbone = request.state, find_backbone(request.processor.backbone)
     if options.window == "sliding":
         if request.frames is not None and request.turn == 0:
-            # Memory that grew would be copied, on CUDA captured again too.
+            # Growing later would copy the caches and, on CUDA, capture the graph again.
             n_first, n_vision = len(request.prompt_ids), request.prompt_ids.count(model.config.video_token_id)
             n_text = n_first - n_vision + request.max_new_tokens
-            n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn
+            n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn, with its two markers
             state.cache.memory.expect(expected_tokens(options, n_first, n_vision, n_text))
         kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
         state.evict(kept, backbone.shift_frequencies(model.model.language_model))
@@ -157,7 +162,7 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
 
 
 def _reprefilled(model: interfaces.ModelForStreams, request: TurnRequest, kept: Sequence[bool]) -> StreamState:
-    """Return a new state whose context is the kept spans of text, prefilled anew; the old one stays as it is."""
+    """Return a new state with only the kept spans of text, prefilled again; the old state is not changed."""
     state, at = request.state, 0
     token_ids: list[int] = []
     for span, stays in zip(state.spans, kept):
@@ -172,10 +177,10 @@ def _reprefilled(model: interfaces.ModelForStreams, request: TurnRequest, kept: 
 
 
 def _extend(model: interfaces.ModelForStreams, request: TurnRequest) -> tuple[list[int], torch.Tensor]:
-    """Advance positions and spans of a state by what is prefilled; return that: tokens and positions (3, tokens)."""
+    """Advance a state's positions and spans by its new tokens; return these and their positions (3, tokens)."""
     config, state, processor = model.config, request.state, request.processor
     token_ids, n_closing = state.pending_ids + request.prompt_ids, len(state.pending_ids) + processor.n_joint_tokens
-    if request.token_ids:  # an answer goes on: the last of them was not prefilled yet
+    if request.token_ids:  # the next part of an answer: its last token is not in the cache yet
         token_ids, n_closing = request.token_ids[-1:], 1
     elif not state.spans:
         n_closing = 0
@@ -212,7 +217,7 @@ def _extend(model: interfaces.ModelForStreams, request: TurnRequest) -> tuple[li
 
 
 def _parts(types: list[int], n_closing: int, vision_first: int | None) -> list[tuple[str, int, int]]:
-    """Split new tokens into (kind, first, end): what closes the turn before, text, vision with its markers, text."""
+    """Split new tokens into (kind, first, end): end of the previous turn, text, vision with its markers, text."""
     parts = [(TEXT, 0, n_closing), (TEXT, n_closing, len(types))]
     if VIDEO_TYPE in types:
         first = types.index(VIDEO_TYPE) - 1 if vision_first is None else vision_first
@@ -226,13 +231,13 @@ def _check_room(model: interfaces.ModelForStreams, at: int, needed: int) -> None
     if needed > limit:
         raise ContextFullError(
             f"the stream is at position {at} and its next turn needs {needed - at} more, but the model knows {limit} "
-            "(max_position_embeddings): call reset() to go on with an empty memory, use smaller frames (max_pixels) to "
-            "get further, or a window (window='sliding') to go on for ever"
+            "(max_position_embeddings): call reset() to continue with an empty context, use smaller frames "
+            "(max_pixels), or use window='sliding' to continue indefinitely"
         )
 
 
 def _video_inputs(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) -> dict[str, torch.Tensor]:
-    """Return what the model's body takes beside tokens: the patches and grids of the requests with frames."""
+    """Return the vision inputs of the model's body: patches and grids of all requests with frames."""
     videos = [(each.frames, each.processor.video_processor) for each in requests if each.frames is not None]
     if not videos:
         return {}
@@ -242,15 +247,12 @@ def _video_inputs(model: interfaces.ModelForStreams, requests: Sequence[TurnRequ
 
 
 def _patches(videos: Sequence[tuple[torch.Tensor, LiveCCVideoProcessor]], device: torch.device) -> torch.Tensor:
-    """Return the patches (patches, 3 * 2 * patch size²) of all frames.
-
-    Those of videos of one size are cut together, on the device.
-    """
-    alike: dict[tuple, list[int]] = {}
-    for i, (frames, by) in enumerate(videos):
-        alike.setdefault((id(by), frames.shape, frames.device), []).append(i)
-    of_each: dict[int, torch.Tensor] = {}
-    for alike_ones in alike.values():
-        stacked = to_device(torch.stack([videos[i][0] for i in alike_ones]), device)
-        of_each |= zip(alike_ones, videos[alike_ones[0]][1].cut(stacked))
-    return torch.cat([of_each[i] for i in range(len(videos))])
+    """Return the patches (patches, 3 * 2 * patch size²) of all videos; those of one size are cut together."""
+    same_size: dict[tuple, list[int]] = {}
+    for i, (frames, video_processor) in enumerate(videos):
+        same_size.setdefault((id(video_processor), frames.shape, frames.device), []).append(i)
+    patches: dict[int, torch.Tensor] = {}
+    for indices in same_size.values():
+        stacked = to_device(torch.stack([videos[i][0] for i in indices]), device)
+        patches |= zip(indices, videos[indices[0]][1].cut(stacked))
+    return torch.cat([patches[i] for i in range(len(videos))])

@@ -1,9 +1,9 @@
-"""Rotary position schemes: which (temporal, height, width) position each token of a stream has.
+"""Rotary position schemes: the (temporal, height, width) position of each token of a stream.
 
-Queries and keys are rotated by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the
-same number three times; a vision token has one in the grid of its vision block; what follows a block goes on from
-the largest position used so far, plus one. Qwen2.5-VL's temporal positions grow by more than 1; Qwen3-VL's blocks have
-one temporal position each.
+Queries and keys are rotated by three positions (M-RoPE, arXiv 2409.12191, section 2.1). A text token has the same
+position on all three axes, a vision token its position in the grid of its vision block; the token after a block
+continues from the largest position so far plus one. Qwen2.5-VL's temporal positions grow by more than 1 per frame pair;
+each of Qwen3-VL's blocks has one temporal position.
 
 ==============  =========================================================================
 ``mrope``       3-D positions in every turn
@@ -12,8 +12,8 @@ one temporal position each.
                 LiveCC's published inference runs
 ==============  =========================================================================
 
-All functions work on the tokens of one sequence, so that a stream extends its positions turn by turn and arrives
-where a single pass over the whole conversation does.
+All functions work on the tokens of one sequence. A stream that extends its positions turn by turn gets the same as one
+pass over the whole conversation.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TEXT_TYPE, IMAGE_TYPE, VIDEO_TYPE = 0, 1, 2
 
 @dataclass
 class PositionState:
-    """Where the positions of a sequence have got to.
+    """The state of a sequence's position numbering.
 
     Attributes:
         next_position: the position of the next text token.
-        seen_vision: whether a vision token has passed.
+        seen_vision: whether the sequence has had a vision token.
         flat: whether vision tokens are numbered like text from here on.
     """
 
@@ -53,7 +53,7 @@ def vision_positions(
         grid_thw: patches in time, height and width, before merging.
         start: the position at the grid's origin.
         merge_size: patches merged to one token along height and width.
-        temporal_step: how far two temporal patches are apart, see `Backbone.temporal_step`.
+        temporal_step: distance of consecutive temporal positions, see `Backbone.temporal_step`.
 
     Returns:
         `torch.LongTensor` of shape (3, t * h/merge * w/merge).
@@ -78,14 +78,14 @@ def extend_positions(
     merge_size: int = 2,
     temporal_steps: Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """Return the positions of the next tokens of a sequence and move `state` past them.
+    """Return the positions of a sequence's next tokens, and advance `state` past them.
 
     Args:
-        token_types: 0 text, 1 image, 2 video for each of the L new tokens; a vision token run is split by `grids_thw`.
+        token_types: 0 text, 1 image, 2 video, for each of the L new tokens; `grids_thw` splits runs of vision tokens.
         grids_thw: (t, h, w) in patches of the images and videos among them, in order.
-        state: how far the sequence has come; it is changed.
+        state: the state of the sequence; changed in place.
         scheme: one of `POSITION_SCHEMES`.
-        message_ends: which tokens end a message; only scheme ``reference`` asks.
+        message_ends: for each token, whether it ends a message; only scheme ``reference`` needs it.
         merge_size: patches merged to one token along height and width.
         temporal_steps: one for each grid, see `Backbone.temporal_step`; default 1.
 
@@ -93,7 +93,7 @@ def extend_positions(
         `torch.LongTensor` of shape (3, L).
 
     Raises:
-        ValueError: if the scheme is unknown, or the grids do not account for the vision tokens.
+        ValueError: if the scheme is unknown, or the grids do not match the number of vision tokens.
     """
     check_position_scheme(scheme)
     types = _plain(token_types)
@@ -102,8 +102,8 @@ def extend_positions(
     n_vision = len(types) - types.count(TEXT_TYPE)
     if sum(lengths) != n_vision:
         raise ValueError(f"the grids {grids} make {sum(lengths)} tokens, but the sequence has {n_vision} vision tokens")
-    if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):  # one by one
-        return _one_by_one(len(types), state)
+    if scheme == "sequential" or state.flat or (scheme == "mrope" and not n_vision):
+        return _text_positions(len(types), state)
     ends = None if message_ends is None or scheme != "reference" else _plain(message_ends)
     steps = [1] * len(grids) if temporal_steps is None else temporal_steps
     return _extend_3d(types, list(zip(grids, lengths, steps, strict=True)), state, ends, merge_size)
@@ -113,15 +113,15 @@ def _plain(values: Sequence | torch.Tensor) -> list:
     return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
-def _one_by_one(n_tokens: int, state: PositionState) -> torch.Tensor:
-    """Give tokens the positions of text, and advance `state` past them."""
+def _text_positions(n_tokens: int, state: PositionState) -> torch.Tensor:
+    """Return positions (3, n_tokens) that grow by 1 per token, and advance `state` past them."""
     first = state.next_position
     state.next_position += n_tokens
     return torch.arange(first, state.next_position).expand(3, -1)
 
 
 def _extend_3d(types, blocks_of_vision, state, ends, merge_size):
-    """Walk the runs of text and vision tokens; see :func:`extend_positions`."""
+    """Return positions run by run, with vision in 3-D; see :func:`extend_positions`."""
     blocks = []
     remaining = iter(blocks_of_vision)
     i = 0
@@ -132,12 +132,12 @@ def _extend_3d(types, blocks_of_vision, state, ends, merge_size):
                 n += 1
             if ends is not None and state.seen_vision and any(ends[i : i + n]):
                 state.flat = True
-            block = _one_by_one(n, state)
+            block = _text_positions(n, state)
         else:
             grid, n, step = next(remaining)
             state.seen_vision = True
             if state.flat:
-                block = _one_by_one(n, state)
+                block = _text_positions(n, state)
             else:
                 block = vision_positions(grid, state.next_position, merge_size, step)
                 n_temporal = int((grid[0] - 1) * step) + 1

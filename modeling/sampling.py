@@ -1,6 +1,6 @@
-"""How next tokens are sampled: by transformers' logits processors, as each stream's options say.
+"""Sampling of next tokens with transformers' logits processors, by each stream's options.
 
-Streams that sample alike do it in the same operations, each by its own context and from its own generator.
+Streams with equal settings are sampled in one batch, each with its own context and random generator.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ NO_TOKEN = -1
 
 
 class SilenceThresholdLogitsProcessor(LogitsProcessor):
-    """Rules out one token where its probability is below a threshold.
+    """Forbids one token if its probability is below a threshold.
 
     Args:
-        token_id: the token that says "nothing more for now", `` ...``.
-        threshold: the probability below which it may not be chosen.
+        token_id: the token for silence, `` ...``.
+        threshold: the probability below which it is forbidden.
     """
 
     def __init__(self, token_id: int, threshold: float):
@@ -37,7 +37,7 @@ class SilenceThresholdLogitsProcessor(LogitsProcessor):
         self.threshold = threshold
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores (batch, vocabulary), the token at minus infinity where it is improbable."""
+        """Return the scores (batch, vocabulary), with the token's score at -inf in rows that forbid it."""
         improbable = scores.softmax(dim=-1)[:, self.token_id] < self.threshold
         scores = scores.clone()
         scores[:, self.token_id].masked_fill_(improbable, -torch.inf)
@@ -45,16 +45,16 @@ class SilenceThresholdLogitsProcessor(LogitsProcessor):
 
 
 class Sampler:
-    """Samples the tokens of a stream as options, generation config and live defaults say.
+    """Samples a stream's tokens; settings come from its options, else the generation config, else the live defaults.
 
     Args:
         options: the stream's options.
-        generation_config: the model's.
-        end_ids: ids that end a turn, besides those of `generation_config`.
-        continuation_id: the id of `` ...``, or `None` where the tokenizer has no such token.
+        generation_config: the model's generation config.
+        end_ids: ids that end a turn, in addition to those of `generation_config`.
+        continuation_id: the id of `` ...``; `None` if the tokenizer has no such token.
 
     Raises:
-        ValueError: if a silence threshold is set and there is no such token.
+        ValueError: if `silence_threshold` is set and `continuation_id` is `None`.
     """
 
     def __init__(self, options: StreamOptions, generation_config, end_ids, continuation_id):
@@ -75,31 +75,31 @@ class Sampler:
             self.processors.append(SilenceThresholdLogitsProcessor(continuation_id, options.silence_threshold))
         if self.do_sample:
             self.processors.extend(_warpers(values))
-        # Each stream draws from its own generator, so that streams do not touch each other here either.
+        # Each stream has its own generator, so that its words do not depend on other streams.
         self._seed = int(torch.randint(2**62, ())) if options.seed is None else options.seed
         self._generator: torch.Generator | None = None
 
     @property
     def batch_key(self) -> Hashable:
-        """The same for samplers that differ by their generators alone, so that one operation serves them."""
+        """A key that is equal for samplers that differ only in their random state, and so can share a batch."""
         return self.do_sample, *map(_processor_key, self.processors)
 
     def draw(self, waits: torch.Tensor) -> None:
-        """Fill `waits` (vocabulary,) with times drawn from an exponential distribution, one for each token.
+        """Fill `waits` (vocabulary,) with samples from an exponential distribution, one for each token.
 
-        The token whose probability divided by its time is largest is drawn by probability, as in `torch.multinomial`,
-        but without that one's checks, by which a stream would fail all others on CUDA.
+        The token with the largest ratio of probability to sample is drawn with its probability, as in
+        `torch.multinomial`, whose checks on CUDA would let one stream's bad values fail the whole batch.
         """
         if self._generator is None:
             self._generator = torch.Generator(waits.device).manual_seed(self._seed)
         waits.exponential_(generator=self._generator)
 
     def snapshot(self) -> torch.Tensor | None:
-        """Return what :meth:`restore` needs to draw the same tokens again."""
+        """Return the random state, for :meth:`restore`."""
         return None if self._generator is None else self._generator.get_state()
 
     def restore(self, snapshot: torch.Tensor | None) -> None:
-        """Go back to a snapshot."""
+        """Go back to a snapshot, and so sample the same tokens again."""
         if snapshot is None:
             self._generator = None
         elif self._generator is not None:
@@ -113,7 +113,7 @@ def _processor_key(processor) -> Hashable:
 
 
 def _warpers(values: dict) -> list:
-    """Return the sampling processors in transformers' order."""
+    """Return the processors that only sampling uses, in transformers' order."""
     warpers = []
     if values["temperature"] != 1:
         warpers.append(TemperatureLogitsWarper(float(values["temperature"])))
@@ -125,14 +125,14 @@ def _warpers(values: dict) -> list:
 
 
 class BatchSampler:
-    """Samples the next tokens of B streams, one of each at a time; of those that sample alike in the same operations.
+    """Samples one token for each of B streams per call; streams with equal settings share a batch.
 
     Args:
-        samplers: of the streams.
-        contexts: all tokens read and said in each.
-        n_new_tokens: how many tokens will be sampled for a stream, at most.
-        device: of the logits.
-        streams: their numbers; default: 0 to B - 1.
+        samplers: one for each stream.
+        contexts: all tokens of each stream's context.
+        n_new_tokens: most tokens that will be sampled for a stream.
+        device: the device of the logits.
+        streams: numbers of the streams; default: 0 to B - 1.
     """
 
     def __init__(
@@ -147,20 +147,21 @@ class BatchSampler:
         self._samplers = dict(zip(self._members, samplers))
         self._device = device
         self._orders: dict[tuple, torch.Tensor] = {}
-        alike: dict[Hashable, list[int]] = {}
+        by_key: dict[Hashable, list[int]] = {}
         for at, sampler in enumerate(samplers):
-            alike.setdefault(sampler.batch_key, []).append(at)
+            by_key.setdefault(sampler.batch_key, []).append(at)
         self._parts: list[BatchSampler] = []
-        if len(alike) > 1:
-            for rows in alike.values():
-                theirs, read = [samplers[at] for at in rows], [contexts[at] for at in rows]
-                self._parts.append(BatchSampler(theirs, read, n_new_tokens, device, [self._members[at] for at in rows]))
+        if len(by_key) > 1:
+            for rows in by_key.values():
+                part_samplers, part_contexts = [samplers[at] for at in rows], [contexts[at] for at in rows]
+                members = [self._members[at] for at in rows]
+                self._parts.append(BatchSampler(part_samplers, part_contexts, n_new_tokens, device, members))
             return
         self._processors, self._do_sample = list(samplers[0].processors), samplers[0].do_sample
         self._waits: torch.Tensor | None = None
         self._ids: torch.Tensor | None = None
         if self._processors:
-            # All that processors ask of a context is which tokens are in it: one stands in where another has more.
+            # Processors only need the set of tokens in a context; shorter sets are padded with one of their own.
             known = [list(set(context)) for context in contexts]
             self._n_ids = max(map(len, known))
             width = self._n_ids + n_new_tokens
@@ -174,12 +175,12 @@ class BatchSampler:
 
         Args:
             logits: (b, vocabulary).
-            held: (b,) the stream of each row, increasing; each was among those of the call before.
-            active: those of them that get a token.
+            held: (b,) the stream of each row, increasing; a subset of those in the call before.
+            active: those of `held` that need a token.
 
         Returns:
-            (b,) tokens, `NO_TOKEN` where the best score is not finite, any for streams that are not active; and what
-            failed for a stream, whose token is any too.
+            (b,) tokens, `NO_TOKEN` if the best score is not finite, and errors by stream. The tokens of streams that
+            failed or are not active are arbitrary.
         """
         held, chosen, order = list(held), [], []
         failures: dict[int, Exception] = {}
@@ -207,13 +208,13 @@ class BatchSampler:
         active: Sequence[int],
         failures: dict[int, Exception],
     ) -> torch.Tensor:
-        """Sample for active streams that sample alike; see :meth:`sample`."""
+        """Sample for streams with equal settings; see :meth:`sample`."""
         if members != self._members:
             if self._ids is not None:
                 self._ids = self._ids[[self._members.index(i) for i in members]]
             self._members = members
         scores = self._scores(logits, failures)
-        if self._do_sample:  # of scores that are not finite the softmax is NaN
+        if self._do_sample:  # the softmax of scores that are not finite is NaN
             scores = scores.softmax(dim=-1).div_(self._drawn(scores, active, failures))
         best, tokens = scores.max(dim=-1)
         if self._ids is not None:
@@ -223,7 +224,7 @@ class BatchSampler:
         return tokens.masked_fill_(is_not_finite, NO_TOKEN)
 
     def _drawn(self, like: torch.Tensor, active: Sequence[int], failures: dict[int, Exception]) -> torch.Tensor:
-        """Return what :meth:`Sampler.draw` says for each active member, in a row; anything for others."""
+        """Return (members, vocabulary): the :meth:`Sampler.draw` of each active member; other rows are arbitrary."""
         if self._waits is None or len(self._waits) != len(like):
             self._waits = torch.ones_like(like)
         for row, i in enumerate(self._members):
@@ -242,7 +243,7 @@ class BatchSampler:
                 failures[self._members[0]] = error
                 return logits.float()
         rows = []
-        for row, i in enumerate(self._members):  # whose fault it is shows when each goes alone
+        for row, i in enumerate(self._members):  # one by one, to find the stream that fails
             its = slice(row, row + 1)
             try:
                 rows.append(self._processed(logits[its], its))
@@ -256,6 +257,6 @@ class BatchSampler:
         if self._ids is None:
             return scores
         ids = self._ids[rows, : self._n_ids]
-        for process in self._processors:  # one by one: the list's own call inspects signatures for every token
+        for process in self._processors:  # not LogitsProcessorList's call, which inspects signatures for every token
             scores = process(ids, scores)
         return scores

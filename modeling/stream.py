@@ -1,4 +1,4 @@
-"""Real-time commentary: frames go in, the words that belong to them come out, turn by turn."""
+"""Live commentary: push frames, get the words that belong to them, turn by turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .turn import CommentarySegment, TurnRequest
 if TYPE_CHECKING:
     from . import interfaces  # this form keeps the file out of a model's folder
 
-LARGE_FRAME_PX = 728, 1288  # (H, W): as many tokens a frame as there may be
+LARGE_FRAME_PX = 728, 1288  # (H, W): makes the most tokens per frame, after resizing
 
 
 class StreamFinishedError(RuntimeError):
@@ -31,22 +31,22 @@ class StreamFinishedError(RuntimeError):
 
 
 class CommentaryStream:
-    """One running commentary. Made by `model.start_stream`; streams on one model do not touch each other.
+    """One live commentary, made by `model.start_stream`; streams on one model are independent of each other.
 
     Attributes:
-        options: what to comment on and how to choose words.
+        options: the stream's options.
         waiting: the frames that wait for their turn.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
-        options: see :class:`StreamOptions`.
-        memory: where its cache is, shared with other streams; it must be evictable, and is taken where the window is
-            ``sliding``. Call :meth:`release` at the stream's end.
+        options: the stream's options.
+        memory: an evictable KV cache pool to share with other streams; used only if the window is ``sliding``. Call
+            :meth:`release` at the stream's end.
 
     Raises:
-        ValueError: if the model is in training mode or partly offloaded, the processor is another model's, the options
-            contradict each other, or a text holds a control token.
+        ValueError: if the model is in training mode or its embeddings, vision tower or head are offloaded, the
+            processor is another model's, the options contradict each other, or a text holds a control token.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class CommentaryStream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything seen and said, and start again with the first query."""
+        """Drop the whole context and the waiting frames, and start again with the first query."""
         options, processor, memory = self.options, self._processor, self._memory
         sampler = self._make_sampler(options)
         waiting = FrameQueue(processor.video_processor, options, processor.find_grammar().first_turn_frames)
-        # What may fail has been done: nothing is taken before it.
+        # Take a slot only now: the calls above may fail.
         if memory is None and self._state is not None:
             memory = self._state.cache.memory
         elif memory is None:
@@ -80,20 +80,20 @@ class CommentaryStream:
         self._sampler, self.waiting = sampler, waiting
         self._query = processor.default_query if options.query is None else options.query
         self._asked = self._query  # becomes the query with the next turn
-        self._undelivered: list[CommentarySegment] = []  # completed in a push that failed later
+        self._undelivered: list[CommentarySegment] = []  # completed, but not yet returned by a push
         self._is_finished = False
 
     def warm_up(self, frame_px: tuple[int, int] = LARGE_FRAME_PX) -> None:
         """Run dummy turns to pay one-time costs (kernel selection, graph capture) before the first frames.
 
         Args:
-            frame_px: height and width of the frames that will come; the default gives as many tokens as there may be.
+            frame_px: expected (height, width) of the frames; the default makes the most tokens per frame.
 
         Raises:
-            ValueError: if the stream has been shown something, or `frame_px` is no size.
+            ValueError: if frames have been pushed, or `frame_px` is not a size.
         """
         if self.waiting.n_turns or len(self.waiting):
-            raise ValueError("warm_up() comes before the first frames; reset() makes the stream begin again")
+            raise ValueError("warm_up() was called after the first frames: call reset() first")
         frames, asked = gray_frames(self.waiting.turn_frames + 2 * TURN_FRAMES, frame_px), self._asked
         try:
             self.push(frames)
@@ -102,45 +102,45 @@ class CommentaryStream:
             self._asked = asked
 
     def release(self) -> None:
-        """Give the memory of the cache back; the stream is over until :meth:`reset`."""
+        """Return the cache's slot to its pool; the stream cannot be used until :meth:`reset`."""
         if self._state is not None:
             self._state.cache.release()
         self._state = None
 
     @property
     def state(self) -> StreamState:
-        """What the model has read and said, as far as it remembers; none after :meth:`release`."""
+        """The stream's context; raises `StreamFinishedError` after :meth:`release`."""
         if self._state is None:
             raise StreamFinishedError("the stream was released: call reset() to start again, or start a new stream")
         return self._state
 
     @property
     def max_pixels(self) -> int:
-        """How many pixels of a frame are seen at most."""
+        """Most pixels of a resized frame."""
         return self.waiting.max_pixels
 
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
-        """Show frames and return the turns they complete.
+        """Add frames and return the turns they complete.
 
-        The first turn takes 6 frames (3 s; 2 in the grammar of StreamingVLM), each later one 2 (1 s); frames beyond a
-        full turn wait for the next push.
+        The first turn takes 6 frames (3 s; 2 in StreamingVLM's grammar), each later one 2 (1 s). Frames that do not
+        fill a turn wait for the next push.
 
         Args:
             frames: RGB at 2 frames per second, any T above 0: uint8 (T, 3, H, W) as a tensor or NumPy array (also
-                (T, H, W, 3)), a list of PIL images, or what :meth:`prepare` returned.
-            timestamps_s: the T times at which the frames were sampled, in seconds, not decreasing, two in each
-                second; where frames are missing, the time the model reads moves on by whole seconds.
+                (T, H, W, 3)), a list of PIL images, or the result of :meth:`prepare`.
+            timestamps_s: the T sampling times in seconds, not decreasing, at most two in each second; if frames are
+                missing, the time labels that the model reads skip whole seconds.
 
         Returns:
             The completed turns, in order; empty if no turn is complete.
 
         Raises:
             StreamFinishedError: after `finish()`.
-            ValueError: if the frames or times have another form; the stream is as before.
+            ValueError: if frames or times are invalid; the stream is unchanged.
             RuntimeError: if the model's scores are not finite.
-            ContextFullError: if the next turn does not fit. Its `segments` are the turns completed before;
-                the frames that wait are dropped. After any other failure they wait for the next push, which
-                returns what was completed too (or for :meth:`discard_waiting`).
+            ContextFullError: if the next turn does not fit. Its `segments` are the turns completed before, and the
+                waiting frames are dropped. After any other failure frames and completed turns wait for the next push
+                (or :meth:`discard_waiting`).
         """
         self.feed(frames, timestamps_s)
         while self._run_turn():
@@ -148,31 +148,29 @@ class CommentaryStream:
         return self._deliver()
 
     def feed(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> None:
-        """Let frames wait for their turns without generating any; arguments and errors as in :meth:`push`.
+        """Queue frames without generating turns; arguments and errors as in :meth:`push`.
 
-        For callers that run the turns of several streams together: :meth:`begin_turn`, `generate`, :meth:`end_turn`.
+        For callers that generate turns of several streams together: :meth:`begin_turn`, `generate`, :meth:`end_turn`.
         """
         self._check_running("push")
         self.waiting.add(frames, timestamps_s)
 
     def prepare(self, frames: Any) -> PreparedFrames:
-        """Return frames in the size in which the model sees them; a push takes them as they are then.
-
-        For sources that read ahead: may be called from another thread.
+        """Return frames resized for the model, which :meth:`push` does not resize again; may run in another thread.
 
         Raises:
-            ValueError: if the frames have another form.
+            ValueError: if the frames are invalid.
         """
         return self.waiting.prepare(frames)
 
     def discard_waiting(self) -> int:
-        """Forget the frames that wait for a turn, as after a failure that would come again; return how many."""
+        """Drop the waiting frames, for example after a failure that would recur; return how many."""
         return self.waiting.drop(len(self.waiting))
 
     def finish(self) -> list[CommentarySegment]:
-        """Say what is left to say and close the stream; return the last turn, or nothing where no frame was waiting.
+        """Generate a last turn from the waiting frames, if any, close the stream, and return the turn.
 
-        An incomplete turn is completed to an even number of frames by repeating its last; it keeps its time label.
+        An incomplete turn keeps its time label; an odd number of frames repeats the last one.
 
         Raises:
             StreamFinishedError: if called twice.
@@ -184,29 +182,28 @@ class CommentaryStream:
         return self._deliver()
 
     def ask(self, query: str) -> None:
-        """Change what the commentary is about, from the next turn on.
+        """Change the query from the next turn on.
 
         Raises:
             StreamFinishedError: after `finish()`.
             ValueError: if the query is empty, holds a special token or cannot be encoded.
         """
         self._check_running("ask")
-        self._check_some_text("query", query)  # now, not in the middle of a push
+        self._check_some_text("query", query)
         self._asked = query
 
     @torch.no_grad()
     def answer(self, question: str, max_new_tokens: int = 512) -> str:
-        """Answer a question about what was seen so far; the commentary goes on as if it had not been asked.
-
-        Frames of a turn that is not complete yet have not been seen.
+        """Answer a question about the completed turns; the commentary continues as if it had not been asked.
 
         Args:
             question: the question.
-            max_new_tokens: the answer's longest length in tokens.
+            max_new_tokens: most tokens of the answer.
 
         Raises:
-            ValueError: if no turn is complete yet, or the question is empty or cannot be asked.
-            ContextFullError: if question and answer do not fit; the stream is as before.
+            ValueError: if no turn is complete yet, or the question is empty, holds a special token or cannot be
+                encoded.
+            ContextFullError: if question and answer do not fit; the stream is unchanged.
         """
         request = self.begin_answer(question, max_new_tokens)
         try:
@@ -219,12 +216,12 @@ class CommentaryStream:
     def begin_answer(self, question: str, max_new_tokens: int = 512, in_parts: bool = False) -> TurnRequest:
         """Prepare an answer; arguments and errors as in :meth:`answer`.
 
-        For callers that run it together with the turns of other streams: give it to `generate` until it `is_over`, then
-        to :meth:`end_answer`. No turn of this stream may begin before that.
+        For callers that generate it together with turns of other streams: pass it to `generate` until it `is_over`,
+        then to :meth:`end_answer`. Begin no turn of this stream in between.
 
         Args:
-            question, max_new_tokens: as there.
-            in_parts: whether one call of `generate` adds as many tokens as a turn has, and no more.
+            question, max_new_tokens: see :meth:`answer`.
+            in_parts: whether one call of `generate` adds at most the `max_new_tokens` of a turn.
         """
         if self.waiting.n_turns == 0:
             raise ValueError("nothing has been seen yet: push frames until a first turn is complete, then ask")
@@ -243,35 +240,31 @@ class CommentaryStream:
         )
 
     def check_question(self, question: str, max_new_tokens: int = 512) -> None:
-        """Check what :meth:`answer` is given.
-
-        Raises:
-            ValueError: if the question is empty or cannot be asked, or the length is none.
-        """
+        """Raise `ValueError` if the arguments of :meth:`answer` are invalid."""
         self._check_some_text("question", question)
         check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
 
     def end_answer(self, request: TurnRequest) -> str:
-        """Put the stream back to before the question, and return what was answered so far."""
+        """Restore the stream to before the question, and return the answer generated so far."""
         self.state.restore(request.before)
         return self._processor.decode_answer(request.token_ids) if request.token_ids else ""
 
     def begin_turn(self, is_last: bool = False) -> TurnRequest | None:
-        """Prepare the next turn, of frames that wait.
+        """Prepare the next turn from waiting frames; end it with :meth:`end_turn` or `TurnRequest.undo`.
 
-        Only what has left the window by then is gone after it; end it with :meth:`end_turn` or `TurnRequest.undo`.
+        What has left the window is evicted here, which `undo` does not take back.
 
         Args:
-            is_last: take the frames that wait also where they are too few.
+            is_last: whether to make a turn of too few frames.
 
         Returns:
-            The turn, or `None` where too few frames wait.
+            The turn, or `None` if too few frames wait.
         """
         waiting, options, sampler, processor = self.waiting, self.options, self._sampler, self._processor
         if not (n_frames := waiting.n_ready(is_last)):
             return None
         (start_s, end_s), is_first = waiting.next_span_s, waiting.n_turns == 0
-        frames, asked = waiting.peek(n_frames), self._asked  # which may change while the turn is generated
+        frames, asked = waiting.peek(n_frames), self._asked  # `ask` may change it while the turn is generated
         n_video_tokens = math.prod(processor.video_processor.grid(frames)) // processor.video_processor.merge_size**2
         texts = FirstTexts("" if asked == self._query else asked)
         if is_first:
@@ -301,7 +294,7 @@ class CommentaryStream:
         return request
 
     def end_turn(self, request: TurnRequest) -> CommentarySegment:
-        """Take what was generated in a turn into the stream's state."""
+        """Add a generated turn to the stream's state, and return its result."""
         last = request.token_ids[-1]
         if last not in self._sampler.end_ids:
             self.state.pending_ids = [last]
@@ -310,7 +303,7 @@ class CommentaryStream:
         return request.segment(self.waiting.clock_start_s or 0.0)
 
     def _run_turn(self, is_last: bool = False) -> bool:
-        """Generate the next turn; return whether there was one. On any failure the stream is as before."""
+        """Generate the next turn, and return whether there was one; a failure leaves the stream unchanged."""
         request = self.begin_turn(is_last)
         if request is None:
             return False
@@ -334,7 +327,7 @@ class CommentaryStream:
         return Sampler(options, self._model.generation_config, [processor.end_id], processor.continuation_id)
 
     def _continuation_ids(self) -> set[int]:
-        """Return what ends a turn although the model might add to it."""
+        """Return the ids that end a turn before the model's own end token."""
         stops = self.options.stop_at_continuation
         if stops is None:
             stops = self._model.config.position_scheme != "reference"

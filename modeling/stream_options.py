@@ -1,15 +1,11 @@
-"""What a stream may be asked for: each option once, with its default, its range and what it does.
-
-Nothing here needs PyTorch or transformers.
-"""
+"""The options of a stream: each declared once, with its default, range and help. Needs no PyTorch or transformers."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
 
-# LiveCC's live demonstration: short turns, a little variety, mild pressure against repetition.
-LIVE_DEFAULTS = {
+LIVE_DEFAULTS = {  # of LiveCC's live demo
     "do_sample": True,
     "temperature": 1.0,
     "top_p": 1.0,
@@ -22,68 +18,70 @@ WINDOWS = ("sliding", "reprefill", "none")
 
 
 def _option(default, help: str, *, by_client: bool | tuple[float, float] = False, in_commands: bool = True, **limits):
-    """Declare an option; command line, a server's messages and the documentation are made from what is said here.
+    """Declare an option; command-line arguments, server messages and documentation are generated from it.
 
     Args:
         default: its default.
-        help: what it does.
-        by_client: whether a server lets its clients choose it; as two numbers, within which bounds.
-        in_commands: whether commands have it as an argument.
-        **limits: `above`, `from_` and `up_to` as of :func:`check_number`, or `choices`; `off` is what a command calls
-            a switch that is off.
+        help: its help text.
+        by_client: whether a server's clients may set it; two numbers: yes, within these bounds.
+        in_commands: whether commands have an argument for it.
+        **limits: `above`, `from_` and `up_to` as in :func:`check_number`, or `choices`; `off` names the command-line
+            flag that turns a switch off.
     """
     return field(default=default, metadata={"help": help, "by_client": by_client, "in_commands": in_commands, **limits})
 
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What a stream is asked for and how its words are chosen.
+    """The options of a stream.
 
-    An option left at `None` comes from the model's `generation_config`, else from the live defaults (sampling
-    with top_k 50, repetition penalty 1.05, 16 new tokens a turn).
+    Generation options left at `None` come from the model's `generation_config`, else from the live defaults (sampling
+    with top_k 50, repetition penalty 1.05, 16 new tokens per turn).
     """
 
-    query: str | None = _option(None, "what to comment on; default: the model's own query")
+    query: str | None = _option(None, "what to comment on; default: the query saved with the processor")
     title: str | None = _option(None, "the video's title, which the model reads if there is no previous text")
-    previous: str | None = _option(None, "what was said before the start")
+    previous: str | None = _option(None, "what was said before the stream starts")
     do_sample: bool | None = _option(
-        None, "sample the words instead of always taking the likeliest", off="greedy", by_client=True
+        None, "sample tokens instead of always taking the most likely one", off="greedy", by_client=True
     )
     temperature: float | None = _option(None, "sampling temperature", above=0, by_client=(0.01, 100))
     top_p: float | None = _option(
-        None, "sample among the likeliest tokens of this total probability", above=0, up_to=1, by_client=True
+        None, "sample from the most likely tokens with this total probability", above=0, up_to=1, by_client=True
     )
-    top_k: int | None = _option(None, "sample among this many likeliest tokens; 0: all", from_=0, by_client=(0, 2**31))
+    top_k: int | None = _option(
+        None, "sample from this many of the most likely tokens; 0: from all", from_=0, by_client=(0, 2**31)
+    )
     repetition_penalty: float | None = _option(
-        None, "penalty on tokens of the whole context; 1: none", above=0, by_client=(0.1, 10)
+        None, "penalty on tokens that are in the context; 1: none", above=0, by_client=(0.1, 10)
     )
-    max_new_tokens: int | None = _option(None, "most tokens generated in a turn", from_=1, by_client=True)
+    max_new_tokens: int | None = _option(None, "most tokens to generate per turn", from_=1, by_client=True)
     silence_threshold: float | None = _option(
-        None, "silence that is less probable is not chosen: higher makes the model speak more", from_=0, up_to=1,
+        None, "forbid silence with a lower probability; higher values make the model speak more", from_=0, up_to=1,
         by_client=True,
     )  # fmt: skip
-    seed: int | None = _option(  # as PyTorch takes it
+    seed: int | None = _option(  # the range of PyTorch's seeds
         None, "seed of the stream's sampling", from_=-(2**63), up_to=2**64 - 1, by_client=(0, 2**63 - 1)
     )
-    output_logits: bool = _option(False, "keep the logits of every generated token on the segment", in_commands=False)
+    output_logits: bool = _option(False, "keep the logits of every generated token in the segment", in_commands=False)
     min_pixels: int | None = _option(None, "fewest pixels of a resized frame", from_=1)
     max_pixels: int | None = _option(
         None,
-        f"most pixels of a resized frame; in a stream by default {LIVE_MAX_PIXELS}, or what the model takes",
+        f"most pixels of a resized frame; default in streams: {LIVE_MAX_PIXELS}, or the model's limit if lower",
         from_=1,
     )
-    do_resize: bool = _option(True, "resize frames; off for frames whose sides are multiples of 28", in_commands=False)
+    do_resize: bool = _option(True, "resize frames; if off, their sides must be multiples of 28", in_commands=False)
     window: str = _option(
         "sliding",
-        "what is forgotten: sliding: what has left the windows below; reprefill: all vision, every 240 s; none: "
-        "nothing, until the model's positions end",
+        "what to evict from the context: sliding: what has left the windows below; reprefill: all vision, every 240 s; "
+        "none: nothing, so the stream ends when the context is full",
         choices=WINDOWS,
     )
     vision_window_s: float = _option(16.0, "seconds of vision that a sliding window keeps", from_=1)
-    text_window: int = _option(512, "newest tokens of text that a window keeps, in whole turns", from_=0)
-    text_sink: int = _option(512, "first tokens of text that a window keeps, in whole turns", from_=0)
+    text_window: int = _option(512, "newest tokens of text to keep, in whole turns", from_=0)
+    text_sink: int = _option(512, "first tokens of text to keep, in whole turns", from_=0)
     stop_at_continuation: bool | None = _option(
-        None, "end a turn at ` ...`, without asking for more; default: yes, but for position scheme reference"
+        None, "end a turn at ` ...`, without decoding its end token; default: on, except for position scheme reference"
     )
 
     def __post_init__(self):
@@ -108,7 +106,7 @@ def option_type(option: dataclasses.Field) -> type:
 
 
 def check_number(name, value, above=None, from_=None, up_to=None, kind=(int, float)) -> None:
-    """Raise `ValueError` if an option is not a number of this kind and range."""
+    """Raise `ValueError` if an option's value is not a number of this kind and range."""
     wanted = [f"above {above}"] if above is not None else []
     wanted += [f"at least {from_}"] if from_ is not None else []
     wanted += [f"at most {up_to}"] if up_to is not None else []
@@ -120,12 +118,12 @@ def check_number(name, value, above=None, from_=None, up_to=None, kind=(int, flo
 
 
 def stream_options(options: StreamOptions | None, keywords: dict) -> StreamOptions:
-    """Return `options` with `keywords` laid over it.
+    """Return `options`, overridden by `keywords`.
 
     Raises:
-        ValueError: if a keyword is not the name of an option, or `options` are none.
+        ValueError: if a keyword is not the name of an option, or `options` is not a `StreamOptions`.
     """
-    if options is not None and not hasattr(options, "text_sink"):  # by what it has: it may be remote code's
+    if options is not None and not hasattr(options, "text_sink"):  # not isinstance: it may be remote code's class
         raise ValueError(f"options are of type {type(options).__name__}: expected StreamOptions, or keywords")
     names = [f.name for f in dataclasses.fields(StreamOptions)]
     unknown = sorted(set(keywords) - set(names))

@@ -1,4 +1,4 @@
-"""The streaming methods of the model: start a commentary, or comment on a whole video in one line."""
+"""The model's streaming methods: start a live commentary, or comment on a whole video."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def read_file(
     path: str | os.PathLike, start_s: float | None, end_s: float | None, prepare: Callable[[torch.Tensor], Any]
 ) -> Iterator[tuple[Any, list[float]]]:
-    """Return an iterator over what a stream is pushed of a file: prepared frames, and their times in seconds.
+    """Return an iterator over a file's frames as `CommentaryStream.push` takes them: (prepared frames, [time in s]).
 
     Args:
-        path: a file that PyAV reads; it is looked at when this is called.
-        start_s, end_s: which part, in seconds from what a player shows as 0:00, as are the times given.
-        prepare: makes of frames, uint8 (T, 3, H, W), what is pushed.
+        path: a file that PyAV reads; opened by this call, not by the first iteration.
+        start_s, end_s: the part to read, in seconds from what a player shows as 0:00, like the returned times.
+        prepare: `CommentaryStream.prepare`; called with frames uint8 (T, 3, H, W).
     """
     frames = iter_frames(path, start_s, end_s, origin_s=read_clock_start_s(path))
     return ((prepare(item.frame[None]), [item.time_s]) for item in frames)
@@ -37,11 +37,11 @@ class StreamingMixin:
     """The streaming methods of `LiveCCForConditionalGeneration`.
 
     Attributes:
-        decode_step: returns a faster way to read generated tokens, or `None`, given the model, the streams' caches and
-            how many tokens will be read; itself `None` where there is none.
-        attend_causal: a faster attention from a turn's tokens, given query, keys, values and scale as `PackedBatch` has
-            them; returns `None` where it is none, and is itself `None` where there is none.
-        read_file: as the function of this name; a better reader may take its place.
+        decode_step: optional; called with the model, the streams' caches and the number of tokens to decode, it returns
+            a faster decode step, or `None` if it has none for these.
+        attend_causal: optional faster attention of a prefill; called with query, keys, values and scale as in
+            `PackedBatch`, it returns `None` if it would not be faster.
+        read_file: the function :func:`read_file`, or a better reader with the same signature.
     """
 
     decode_step: Callable | None = None
@@ -54,15 +54,15 @@ class StreamingMixin:
         options: StreamOptions | None = None,
         **keywords,
     ) -> CommentaryStream:
-        """Start a commentary.
+        """Start a live commentary.
 
         Args:
             processor: the model's `StreamingProcessor`.
-            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
-            **keywords: such as `query`, `do_sample` or `max_new_tokens`: the fields of :class:`StreamOptions`.
+            options: the stream's options.
+            **keywords: fields of :class:`StreamOptions` that override `options`, such as `query` or `do_sample`.
 
         Raises:
-            ValueError: if an option is unknown or out of range, or the model is in training mode.
+            ValueError: if an option is unknown or out of range, or as in :class:`CommentaryStream`.
         """
         return CommentaryStream(self, processor, stream_options(options, keywords))
 
@@ -81,16 +81,16 @@ class StreamingMixin:
             processor: the model's `StreamingProcessor`.
             video: a file that PyAV reads, or frames at 2 per second: uint8 (T, 3, H, W) as a tensor or NumPy array
                 (also (T, H, W, 3)), a list of PIL images, or an iterable of such parts.
-            start_s: where in the file to start, in seconds from what a player shows as 0:00.
-            end_s: where in the file to stop.
-            options: a :class:`StreamOptions`; keywords of the same names are laid over it.
-            **keywords: as in :meth:`start_stream`.
+            start_s, end_s: the part of the file to comment on, in seconds from what a player shows as 0:00.
+            options: the stream's options.
+            **keywords: fields of :class:`StreamOptions` that override `options`.
 
         Returns:
-            An iterator over one :class:`CommentarySegment` a turn, silent ones included; times as of `start_s`.
+            An iterator over one :class:`CommentarySegment` per turn, also for silent turns. Times of a file are on the
+            clock of `start_s`; times of frames count from the first frame.
 
         Raises:
-            ValueError: if an option or the source is not valid; the file's content is checked while it is read.
+            ValueError: if an option or the source is invalid; the file's content is checked while it is read.
         """
         stream = CommentaryStream(self, processor, stream_options(options, keywords))
         if isinstance(video, str | os.PathLike):
@@ -103,7 +103,7 @@ class StreamingMixin:
 
 
 def _commentate(stream: CommentaryStream, chunks: Iterable) -> Iterator[CommentarySegment]:
-    """Push chunks of (frames, times) and yield what comes, also what came before the context was full."""
+    """Push chunks of (frames, times) and yield the segments, also those completed before a `ContextFullError`."""
     try:
         for frames, times_s in chunks:
             yield from stream.push(frames, times_s)

@@ -1,4 +1,4 @@
-"""Copies between this process and a device of its own, which do not wait for what the device computes meanwhile."""
+"""Copies between host and device that do not wait for the device's queued work."""
 
 from __future__ import annotations
 
@@ -8,19 +8,14 @@ import torch
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on a device.
-
-    Args:
-        tensor: any; on CUDA one of this process is copied in the order of the device's work, and nothing waits.
-        device: where it goes.
-    """
+    """Return a tensor on a device; a copy from the CPU to CUDA is queued on the current stream and does not block."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def to_host(tokens: torch.Tensor) -> Callable[[], list[int]]:
-    """Begin to copy tokens to this process; the result waits for them."""
+    """Start to copy tokens (n,) to the host; return a function that waits for them and returns them."""
     if tokens.device.type != "cuda":
         return tokens.tolist
     host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)

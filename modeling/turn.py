@@ -1,4 +1,4 @@
-"""One turn of a stream: what it is generated from, and what was said."""
+"""One turn of a stream: the request to generate it, and its result."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CommentarySegment:
-    """What was said in one turn.
+    """The result of one turn.
 
     Attributes:
-        start_s: start of the turn in seconds: on the clock of the timestamps given to `push`, else from the
+        start_s: start of the turn in seconds, on the clock of the timestamps given to `push`; without them, from the
             stream's start.
         end_s: end of the turn, on the same clock.
-        text: the words; empty where the model kept silent.
-        token_ids: every token generated, the one that ended the turn included.
+        text: the words; empty for a silent turn.
+        token_ids: all generated tokens, including the one that ended the turn.
         was_cut: whether `max_new_tokens` ended the turn.
-        logits: (tokens, vocabulary) in float32, before penalties; kept with `output_logits=True`.
+        logits: (tokens, vocabulary) in float32, before penalties; only with `output_logits=True`.
     """
 
     start_s: float
@@ -43,28 +43,28 @@ class CommentarySegment:
 
 @dataclass
 class TurnRequest:
-    """A turn to generate; or an answer, which has no frames and may be generated a few tokens at a time.
+    """A turn to generate, or an answer to a question, which has no frames and may be generated in parts.
 
     Attributes:
-        state: the stream's, which `generate` advances.
+        state: the stream's state, which `generate` advances.
         processor: cuts the frames into patches.
         sampler: samples the tokens.
-        prompt_ids: the tokens up to the words; `state.pending_ids` go before them.
-        stop_ids: tokens after which it is over.
+        prompt_ids: the prompt; `state.pending_ids` are prefilled before it.
+        stop_ids: tokens that end the turn.
         max_new_tokens: most tokens to generate.
         turn: number of the turn.
-        start_s, end_s: when it is, in seconds from the stream's start.
-        query: what is asked for from this turn on.
-        frames: uint8 (T, 3, H, W), those among the tokens, in the size in which they are cut into patches; T even.
-        n_frames: how many of the frames that wait it takes; T, or one less.
-        vision_first: where in `prompt_ids` begins what leaves the context with the frames; default: with the marker
+        start_s, end_s: its time span, in seconds from the stream's start.
+        query: the query from this turn on.
+        frames: uint8 (T, 3, H, W), resized; T is even.
+        n_frames: number of waiting frames that it takes: T, or T - 1 if the last was repeated.
+        vision_first: index in `prompt_ids` of the first token that is evicted with the frames; default: the marker
             before the first vision token.
         keep_logits: whether to keep the logits.
         max_at_once: most tokens to generate in one call of `generate`; `None`: all.
-        token_ids: what was generated; the last token is not in the cache.
-        logits: of each, (vocabulary,) in float32 on the CPU.
-        error: what ended this turn alone.
-        before: the state's snapshot of before the prompt.
+        token_ids: the generated tokens; the last one is not in the cache.
+        logits: those of each generated token, (vocabulary,) in float32 on the CPU.
+        error: the error that ended this turn alone.
+        before: snapshot of the state before the prompt.
     """
 
     state: StreamState
@@ -91,35 +91,35 @@ class TurnRequest:
 
     @property
     def is_answer(self) -> bool:
-        """Whether this is no turn, but an answer beside the turns."""
+        """Whether this is an answer to a question, not a turn."""
         return self.frames is None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is generated."""
+        """Whether generation has ended."""
         is_ended = bool(self.token_ids) and self.token_ids[-1] in self.stop_ids
         return is_ended or len(self.token_ids) >= self.max_new_tokens or self.error is not None
 
     @property
     def n_left(self) -> int:
-        """How many tokens at most this call of `generate` adds yet."""
+        """Most tokens that the current call of `generate` may still add."""
         at_once = self.max_new_tokens if self.max_at_once is None else self._n_begun + self.max_at_once
         return 0 if self.is_over else min(self.max_new_tokens, at_once) - len(self.token_ids)
 
     @property
     def new_ids(self) -> list[int]:
-        """What the last call of `generate` added to `token_ids`."""
+        """The tokens that the last call of `generate` added."""
         return self.token_ids[self._n_begun :]
 
     def begin(self) -> None:
-        """Note what :meth:`undo` goes back to; every call of `generate` does."""
+        """Take the snapshots that :meth:`undo` restores; called by `generate`."""
         self._n_begun = len(self.token_ids)
         self._begun = self.state.snapshot(), self.sampler.snapshot()
         if not self.token_ids:
             self.before = self._begun[0]
 
     def undo(self) -> None:
-        """Put stream and sampler back to before the last call of `generate`, which failed; nothing of it is left."""
+        """Restore stream and sampler to before the last call of `generate`, after a failure."""
         del self.token_ids[self._n_begun :], self.logits[self._n_begun :]
         self.error = None
         state, sampler = self._begun
@@ -129,7 +129,7 @@ class TurnRequest:
         cache.memory.clear_slot(cache.slot, cache.length)
 
     def segment(self, clock_start_s: float) -> CommentarySegment:
-        """Return what was said, on the clock on which the stream starts at `clock_start_s`."""
+        """Return the turn's result, on a clock that shows `clock_start_s` (seconds) at the stream's start."""
         return CommentarySegment(
             clock_start_s + self.start_s,
             clock_start_s + self.end_s,

@@ -21,11 +21,6 @@ def test_frames_that_make_no_turns(n_frames):
         grammar.split_turns(n_frames)
 
 
-def test_no_turn_begins_there():
-    with pytest.raises(ValueError, match="no turn begins at frame 4"):
-        grammar.turn_span(4)
-
-
 @pytest.mark.parametrize(
     ("query", "title", "previous", "text"),
     [

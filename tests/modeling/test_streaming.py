@@ -208,7 +208,7 @@ def test_a_stream_that_was_warmed_up_says_the_same(window, frames, make_model, p
     assert stream.push(frames) == expected
     assert stream.state.cache.memory is memory
     assert memory.capacity >= capacity > 0
-    with pytest.raises(ValueError, match=r"before the first frames; reset\(\)"):
+    with pytest.raises(ValueError, match=r"after the first frames: call reset\(\)"):
         stream.warm_up()
 
 

@@ -247,7 +247,7 @@ def test_a_drop_that_is_interrupted_is_told(share, frames, make_model, processor
         stream.push(frames[22:24])
     monkeypatch.undo()
     for use in (lambda: stream.push(frames[24:26]), lambda: stream.answer("What?"), stream.finish):
-        with pytest.raises(RuntimeError, match=r"its cache is in disorder: call reset\(\)"):
+        with pytest.raises(RuntimeError, match=r"cache inconsistent: call reset\(\)"):
             use()
     stream.reset()
     assert stream.push(frames[:20]) == expected

@@ -70,7 +70,7 @@ def test_no_stream_waits_more_than_one_round(frames, model, processor):
 def test_over_capacity_is_refused_or_dropped_and_counted(frames, model, processor):
     refusing = CommentaryPool(model, processor, max_streams=1, max_lag_s=1)
     stream = refusing.join(OPTIONS)
-    with pytest.raises(PoolFullError, match=r"holds 1 streams, as many as it may \(max_streams\)"):
+    with pytest.raises(PoolFullError, match=r"the pool has 1 streams, its maximum \(max_streams\)"):
         refusing.join(OPTIONS)
     stream.push(frames[:6])
     stream.push(frames[6:8])
@@ -251,7 +251,7 @@ def test_a_pool_that_was_warmed_up_says_the_same(has_thread, frames, model, proc
         assert pool.warm_up(OPTIONS) == 3
         assert (len(pool), pool.stats.n_turns) == (0, 0)
         stream = pool.join(OPTIONS)
-        with pytest.raises(ValueError, match="before the first stream, but 1 have joined"):
+        with pytest.raises(ValueError, match="called after 1 streams had joined"):
             pool.warm_up(OPTIONS)
         stream.push(frames)
         if has_thread:

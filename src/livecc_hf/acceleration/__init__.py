@@ -1,4 +1,4 @@
-"""What exists only for speed: the same numbers as the model's own modules give, which do without it everywhere."""
+"""Optional speedups: they compute the same numbers as the model's own modules, which also run without them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def accelerate(model: LiveCCForConditionalGeneration) -> LiveCCForConditionalGeneration:
-    """Return a model that streams, with shorter forward passes where they pay.
+    """Make a model's streams faster, in place, and return it.
 
-    On a GPU the vision tower runs in few large operations, decoding is replayed as a graph, and from here on PyTorch
-    leaves no attention to cuDNN in this process (see `avoid_cudnn_attention`). On a CPU, which gains next to nothing by
-    that, there is less around the language model's layers, and a turn attends to a long cache without a mask.
+    On a GPU the vision tower runs in few large operations, decode steps are replayed as CUDA graphs, and PyTorch does
+    not use cuDNN attention in this process any more (see `avoid_cudnn_attention`). On a CPU, where these gain next to
+    nothing, the language model's layers run with less overhead, and a prefill attends to a long cache without a mask.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`; changed in place.
+        model: a `LiveCCForConditionalGeneration`.
     """
     from .causal_attention import attend_causal
     from .decoding import FixedDecoding

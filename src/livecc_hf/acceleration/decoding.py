@@ -1,7 +1,7 @@
-"""Decoding in fixed shapes: on a GPU a step of one or many streams is one graph, whatever they have read so far.
+"""Decoding in fixed shapes: on a GPU, a step of one or many streams is one CUDA graph for any context length.
 
-A step reads one token at each of the first slots of a cache memory: 1, 2, 4, 8 ... of them, as many as are needed. What
-the slots compute whose streams do not speak is written behind all tokens, where nobody reads, and dropped.
+A step decodes one token in each of the first 1, 2, 4, 8 ... slots of a KV cache pool, as many as needed. Slots without
+an active stream write to the position after the capacity, which is never read, and their results are dropped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 class FixedDecoding:
-    """Gives streams that share their memory a :class:`DecodeStep`; stands as `decode_step` on the model.
+    """Returns a :class:`DecodeStep` for streams that share a KV cache pool; used as a model's `decode_step`.
+
+    If no graph can be replayed, several streams still get a step, because it has few shapes; one stream does not.
 
     Args:
-        devices: kinds of devices where it is used. Where no graph can be replayed, several streams have a step all the
-            same, since its shapes are few; one stream is better off without.
-        capture: how graphs are made; default: on CUDA.
+        devices: the device types to use it on.
+        capture: captures graphs; default: :func:`capture_graph`.
     """
 
     def __init__(self, devices: Sequence[str] = ("cuda",), capture: Capture | None = None):
@@ -38,15 +39,15 @@ class FixedDecoding:
     def __call__(
         self, model: LiveCCForConditionalGeneration, caches: Sequence[KVCache], n_steps: int
     ) -> DecodeStep | None:
-        """Return a step for some streams, made before where one still fits their memory.
+        """Return a decode step for some streams; the pool's last one is used again if its memory has not changed.
 
         Args:
             model: a `LiveCCForConditionalGeneration`.
-            caches: of the streams.
-            n_steps: how many tokens will be read of each, at most.
+            caches: the streams' caches.
+            n_steps: most tokens that each will decode.
 
         Returns:
-            The step, ready for the first tokens; `None` where there is nothing to gain.
+            The step, ready for the first tokens; `None` if it would not be faster.
         """
         memory = caches[0].memory
         is_shared = all(cache.memory is memory for cache in caches)
@@ -56,7 +57,7 @@ class FixedDecoding:
         memory.reserve_all(longest)
         step = memory.step
         if step is None or step.layers is not memory.layers or step.model is not model:
-            step = memory.step = None  # before the next one is captured: its memory is free then
+            step = memory.step = None  # frees its memory before the next one is captured
             step = memory.step = DecodeStep(model, memory, self._capture)
         if not step.check() and len(caches) == 1:
             return None
@@ -64,22 +65,22 @@ class FixedDecoding:
         return step
 
     def _has_fast_kernels(self, device: torch.device) -> bool:
-        # On AMD's, what is called by name here was never tried.
+        # Not on AMD GPUs (also device "cuda"), where the kernels called by name here are untested.
         return device.type in self._devices and (device.type != "cuda" or torch.version.hip is None)
 
 
 class DecodeStep:
-    """Reads one token of each of some streams that share their memory.
+    """Decodes one token of each of several streams that share a KV cache pool.
 
     Attributes:
-        model: whose step it is.
-        layers: the memory's when it was made.
-        graphed: the step, a function of token ids and positions (n,) of the first n slots.
+        model: the model it belongs to.
+        layers: the pool's `layers` when it was made.
+        graphed: the step as a function of the token ids and positions (n,) of the first n slots.
 
     Args:
         model: a `LiveCCForConditionalGeneration`.
-        memory: of the streams.
-        capture: how graphs are made; default: on CUDA.
+        memory: the streams' pool.
+        capture: captures graphs; default: :func:`capture_graph`.
     """
 
     @torch.inference_mode(False)  # it outlives the caller's mode
@@ -96,12 +97,18 @@ class DecodeStep:
         self._chosen = torch.zeros(0, dtype=torch.long, device=self._device)
 
     def check(self) -> bool:
-        """Look at the model's modules again, and return whether steps will be replayed as a graph."""
+        """Check the model's modules for changes, and return whether steps will be replayed as a graph."""
         self._is_replayed = self._is_on_one_device and self.graphed.check()
         return self._is_replayed
 
     def begin(self, slots: Sequence[int], lengths: Sequence[int], longest: int) -> None:
-        """Say which slots will speak, how many tokens each holds, and how many the longest may hold in the end."""
+        """Prepare the next steps.
+
+        Args:
+            slots: the slots to decode.
+            lengths: number of tokens in each.
+            longest: most tokens that one will hold.
+        """
         n_used = min(1 << max(slots).bit_length(), len(self.layers[0][0]))
         self._slots.begin(slots, lengths, self._capacity if self._is_replayed else longest, n_used)
         self._choose(slots)
@@ -109,15 +116,15 @@ class DecodeStep:
     @torch.inference_mode(False)
     @torch.no_grad()
     def step(self, token_ids: torch.Tensor, positions: torch.Tensor, slots: Sequence[int]) -> torch.Tensor:
-        """Read a token of each of some streams that speak.
+        """Run one token of each of b streams.
 
         Args:
             token_ids: (b,) the tokens, on the model's device.
-            positions: (b,) theirs.
-            slots: (b,) their slots in the memory.
+            positions: (b,) their positions, on the same device.
+            slots: (b,) their slots in the pool.
 
         Returns:
-            Logits of what follows, (b, vocabulary); a copy.
+            Logits of the next tokens, (b, vocabulary); a copy that later steps do not overwrite.
         """
         if list(slots) != self._chosen_slots:
             self._choose(slots)
@@ -136,7 +143,7 @@ class DecodeStep:
         self._chosen_slots, self._chosen = list(slots), to_device(torch.tensor(slots), self._device)
 
     def _in_slots(self, values: torch.Tensor) -> torch.Tensor:
-        """Return values (b,) of the streams at their slots, (n,)."""
+        """Scatter the streams' values (b,) to their slots, (n,)."""
         return values.new_zeros(self._slots.n_used).index_copy_(0, self._chosen, values)
 
     def _step(self, token_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -146,7 +153,7 @@ class DecodeStep:
 
 
 class _SplitSlots(DecodeSlots):
-    """Slots whose keys are attended to in parts."""
+    """Decode slots that attend to their keys in parts; see `attend_in_parts`."""
 
     def _mask(self, lengths: torch.Tensor, n_keys: int, keys: torch.Tensor) -> torch.Tensor:
         return split_mask(lengths, n_keys, keys.shape[1], keys.dtype)

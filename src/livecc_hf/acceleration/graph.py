@@ -1,8 +1,8 @@
 """A function of tensors that is replayed as one CUDA graph.
 
-A replay launches all kernels of a call at once, which takes the time of Python out of a step of many small ones. What
-is replayed are the kernels and addresses of the call that was captured, so everything that could change them is part
-of a key: the inputs' shapes, the weights' addresses, and what modules remember, such as which adapter is active.
+A replay launches all kernels of a call at once, without the Python overhead of a step of many small kernels. It runs
+the kernels and addresses of the captured call, so everything that could change these is part of a key: the inputs'
+shapes, the weights' addresses, and the attributes of modules, such as which adapter is active.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from torch import nn
 
 Function = Callable[..., torch.Tensor]
-# Takes a function, the buffers that it reads its inputs from, and tensors that it changes; returns what runs it again,
-# and the output, which each run overwrites. Leaves the changed tensors as they were.
+# Takes a function, its input buffers, and tensors that it changes; returns a function that replays it, and the output
+# tensor, which each replay overwrites. Restores the changed tensors.
 Capture = Callable[[Function, Sequence[torch.Tensor], Sequence[torch.Tensor]], tuple[Callable[[], Any], torch.Tensor]]
 
 _CAPTURING = threading.Lock()  # one capture at a time in a process
 _are_disabled: ContextVar[bool] = ContextVar("graphs_are_disabled", default=False)
-_N_WARM_UP_CALLS = 2  # what libraries set up at their first call cannot be captured
-# Of modules from these packages nothing is asked but weights and hooks: their forward passes have no switches.
+_N_WARM_UP_CALLS = 2  # the one-time setup in libraries' first calls cannot be captured
+# Packages whose modules' forward passes do not depend on attributes that may be switched.
 _WITHOUT_SWITCHES = ("torch", "transformers")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _PLAIN = frozenset([bool, int, float, str, bytes, type(None), torch.dtype, torch.device])
@@ -35,7 +35,7 @@ _PLAIN = frozenset([bool, int, float, str, bytes, type(None), torch.dtype, torch
 
 @contextlib.contextmanager
 def graphs_disabled() -> Iterator[None]:
-    """Let functions inside run as they are written, such as to find out whether a graph is at fault."""
+    """Run functions eagerly inside the context, for example to find out whether a graph causes a fault."""
     token = _are_disabled.set(True)
     try:
         yield
@@ -46,18 +46,15 @@ def graphs_disabled() -> Iterator[None]:
 class CUDAGraphed:
     """A function of tensors on one CUDA device that is captured at its first call, then replayed.
 
-    There is a graph for each combination of the inputs' shapes and types. The function runs as it is written where a
-    replay could go wrong: inside :func:`graphs_disabled`; under autocast, whose copies of weights go with its context;
-    where something hangs on a module (see :func:`replay_key`); and where capturing failed, of which a warning tells.
-
-    Attributes:
-        graphs: those that were captured and are kept.
+    There is one graph for each combination of input shapes and dtypes. The function runs eagerly if a replay could be
+    wrong: inside :func:`graphs_disabled`; under autocast, whose cast weights live only as long as its context; if a
+    module has hooks (see :func:`replay_key`); and after a capture failed, with a warning.
 
     Args:
-        function: takes tensors and returns one. It may not wait for the device, nor depend on values.
-        modules: returns those that it calls.
-        state: small tensors that it changes, besides those where running twice does no harm.
-        capture: makes a graph; see `Capture`.
+        function: takes tensors and returns one. It must not wait for the device, nor depend on values.
+        modules: returns the modules that it calls.
+        state: small tensors that it changes, except those where running it twice does no harm.
+        capture: captures a graph; see `Capture`.
     """
 
     def __init__(
@@ -76,7 +73,7 @@ class CUDAGraphed:
 
     @property
     def graphs(self) -> list[Graph]:
-        """Those that were captured and are kept."""
+        """The captured graphs."""
         return list(self._graphs.values())
 
     @property
@@ -86,10 +83,9 @@ class CUDAGraphed:
         return not is_off and not torch.is_autocast_enabled("cuda") and not torch.is_autocast_enabled("cpu")
 
     def check(self) -> bool:
-        """Look at the modules again, and drop graphs of what they were; call it before calls, where they may change.
+        """Drop the graphs if the modules have changed, and return whether calls will be replayed.
 
-        Returns:
-            Whether calls will be replayed.
+        Call it before calls if the modules may have changed.
         """
         key = replay_key(self._modules())
         if key != self._key:
@@ -100,7 +96,7 @@ class CUDAGraphed:
     @torch.inference_mode(False)  # buffers and graphs outlive the caller's mode
     @torch.no_grad()
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return what the function returns for tensors; the next call may overwrite it."""
+        """Return the function's result; the next call may overwrite it."""
         if not self.is_replayed:
             return self._function(*inputs)
         key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs)
@@ -122,12 +118,12 @@ class CUDAGraphed:
 
 @dataclass(frozen=True)
 class Graph:
-    """What was captured.
+    """A captured graph.
 
     Attributes:
-        inputs: the buffers that it reads.
+        inputs: its input buffers.
         replay: runs it.
-        output: what it writes.
+        output: its output tensor.
     """
 
     inputs: list[torch.Tensor]
@@ -136,13 +132,13 @@ class Graph:
 
 
 def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
-    """Return what stays the same as long as modules run the same operations on the same addresses.
+    """Return a key that changes when modules would run other operations or read other addresses.
 
-    That is where weights and buffers are and, of modules that are not PyTorch's or transformers' own, what they
-    remember: adapters have scales and may be switched.
+    It holds the addresses of weights and buffers and, for modules not of PyTorch or transformers, their attributes:
+    adapters have scales and may be switched.
 
     Returns:
-        The key; `None` where a replay would leave something out: hooks and replaced forward passes are Python.
+        The key; `None` if a module has hooks or a replaced forward pass, which a replay would skip.
     """
     key: list[Hashable] = []
     for module in modules:
@@ -158,12 +154,12 @@ def replay_key(modules: Iterable[nn.Module]) -> Hashable | None:
 
 @lru_cache
 def _may_be_switched(place: str) -> bool:
-    """Return whether modules of a class that is defined there may remember what their forward passes depend on."""
+    """Return whether classes of the Python module `place` may have attributes that switch their forward pass."""
     return place.partition(".")[0] not in _WITHOUT_SWITCHES
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether calling a module runs something besides the forward pass of its class."""
+    """Return whether calling a module runs anything but the forward pass of its class."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -173,7 +169,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _frozen(value: object) -> Hashable:
-    """Return plain values as they are, within collections too, and anything else by its identity."""
+    """Return a hashable copy of a value: plain values and collections by content, anything else by identity."""
     if type(value) in _PLAIN and isinstance(value, Hashable):
         return value
     if isinstance(value, dict):
@@ -206,7 +202,7 @@ def capture_graph(
                     restore()
             here.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may push frames or free memory meanwhile.
+            # thread_local: other threads may push frames or free memory during the capture.
             with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 output = function(*inputs)
         finally:
@@ -222,5 +218,5 @@ def capture_graph(
 
 @lru_cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Return the stream on which a device's graphs are captured: for each stream cuBLAS holds memory of its own."""
+    """Return the one stream for all captures on a device, because cuBLAS allocates a workspace for each stream."""
     return torch.cuda.Stream(device)

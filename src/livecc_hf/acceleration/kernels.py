@@ -1,4 +1,4 @@
-"""Which of PyTorch's attention kernels to take."""
+"""Choice of PyTorch's attention kernels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 def avoid_cudnn_attention() -> None:
-    """Keep PyTorch from cuDNN's attention, in this process and from now on.
+    """Disable cuDNN attention in this process from now on.
 
-    cuDNN makes a plan for every new shape: tens of milliseconds, and here nearly every shape is new. The setting holds
-    for all threads, so it is not made and unmade around calls, where another thread would see it in the middle of one.
+    cuDNN builds a plan for every new shape, which takes tens of milliseconds, and here nearly every shape is new. The
+    setting is global to all threads, so switching it on and off around calls would affect other threads' calls.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)

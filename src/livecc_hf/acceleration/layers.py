@@ -1,10 +1,10 @@
-"""A backbone's language model as streams run it on a CPU: its own linear layers and MLPs, with less around each.
+"""A backbone's language model with less overhead, for streams on a CPU.
 
-A step of a small model spends most of its time between the matrix products: in decorators, in rotations and norms of
-eight operations. And of the last layer a turn needs no more than each stream's last token. Every linear layer and MLP
-is called as a module, so that adapters, hooks and quantisation go on working; a layer of which another part is not
-what it was when this was checked runs by itself, and so does every pass that is not a stream's. Which backbones these
-are is not written here: those whose tiny model gives the same numbers both ways.
+A step of a small model spends most of its time between the matrix products: in decorators, rotations and norms of eight
+operations. And the last layer only needs each stream's last token (and all keys and values). Every linear layer and MLP
+is called as a module, so that adapters, hooks and quantisation still work. A layer whose other parts differ from the
+classes that were checked runs its own forward pass, and so does every pass that is not a stream's. There is no list of
+backbones: one is supported if a tiny model of it gives the same numbers both ways.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from livecc_hf.acceleration.graph import has_hooks
 from livecc_hf.modeling.attention import PackedBatch, use_stream_attention
 from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate
 
-# The forward passes of classes that were checked to compute what is written out here.
+# Classes whose forward pass was found to compute the same as this module, with that forward pass.
 _FORWARD: dict[type, Callable] = {}
-_CHECKED: dict[tuple[Callable, ...], bool] = {}  # whether they were, by forward passes
+_CHECKED: dict[tuple[Callable, ...], bool] = {}  # results of `_computes_the_same`
 
-# What was worked out for passes over the same caches; gone with them.
-_LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()
-_NOT_ASKED = {"input_ids", "inputs_embeds", "attention_mask"}  # whatever they are, they are read or not needed
-_STEPS_AHEAD = 16  # positions of so many steps are turned into angles at once
+_LEAN: weakref.WeakKeyDictionary[PackedBatch, _LeanModel] = weakref.WeakKeyDictionary()  # one for each batch
+_SUPPORTED_INPUTS = {"input_ids", "inputs_embeds", "attention_mask"}  # `_lean_forward` uses or safely ignores these
+_STEPS_AHEAD = 16  # rotary angles are computed for this many decode steps at once
 
 
 def use_lean_layers(language_model: Any) -> None:
-    """Let a language model read streams' tokens with fewer operations; parameters and names stay.
+    """Let a language model run streams' tokens with fewer operations; parameters and their names do not change.
 
-    Nothing is changed where the installed transformers computes something else than what is written out here: the
-    numbers of both are compared on a tiny model first.
+    The model is left unchanged if the installed transformers computes something else than this module: both are first
+    compared on a tiny model.
 
     Args:
         language_model: `model.model.language_model`.
@@ -45,11 +45,11 @@ def use_lean_layers(language_model: Any) -> None:
     kinds = _kinds(language_model)
     forwards = tuple(kind.forward for kind in kinds)
     if kinds and _computes_the_same(kinds, forwards, type(language_model.config)) and _is_as_checked(language_model):
-        language_model.forward = types.MethodType(_lean_forward, language_model)  # a copy of the model has its own
+        language_model.forward = types.MethodType(_lean_forward, language_model)  # deepcopy binds it to the copy
 
 
 def _kinds(language_model: Any) -> tuple[Any, ...]:
-    """Return the classes of a language model, its layers, their attention and norms; none if it has no such parts."""
+    """Return the classes of a language model, its layers, their attention and norms; `()` if it lacks such parts."""
     try:
         layer = language_model.layers[0]
         parts = language_model, layer, layer.self_attn, layer.input_layernorm
@@ -61,7 +61,7 @@ def _kinds(language_model: Any) -> tuple[Any, ...]:
 def _lean_forward(
     model: Any, *arguments: Any, stream_cache: PackedBatch | None = None, **keywords: Any
 ) -> BaseModelOutputWithPast:
-    """As the class's own `forward`; of a stream's pass only the hidden states that are read are more than zeros."""
+    """As the class's own `forward`; for streams, hidden states may be zero except those of `PackedBatch.last`."""
     if not isinstance(stream_cache, PackedBatch) or arguments or not _takes(model, **keywords):
         if stream_cache is not None:
             keywords["stream_cache"] = stream_cache
@@ -87,14 +87,14 @@ def _takes(
     deepstack_visual_embeds: list[torch.Tensor] | None = None,
     **others: Any,
 ) -> bool:
-    """Return whether a pass is like those that streams ask for, and nobody has changed the model's class since."""
+    """Return whether a pass has only inputs that streams use, and the model's class was not patched since the check."""
     return (
         position_ids is not None
         and position_ids.device.type == "cpu"
         and position_ids.shape[0] == 3
         and past_key_values is None
         and not use_cache
-        and not any(others[name] is not None for name in others.keys() - _NOT_ASKED)
+        and not any(others[name] is not None for name in others.keys() - _SUPPORTED_INPUTS)
         and ((visual_pos_masks is None and deepstack_visual_embeds is None) or _has_deepstack(type(model)))
         and type(model).forward is _FORWARD[type(model)]
         and not torch.is_autocast_enabled("cpu")
@@ -102,12 +102,12 @@ def _takes(
 
 
 def _has_deepstack(kind: Any) -> bool:
-    """Return whether a class of language models takes features of deeper vision layers (as Qwen3-VL's does)."""
+    """Return whether a class of language models takes DeepStack features (as Qwen3-VL's does)."""
     return "deepstack_visual_embeds" in inspect.signature(kind.forward).parameters
 
 
 def _is_known(layer: Any) -> bool:
-    """Return whether a layer, its attention and its norms are those that are written out here, with no hooks."""
+    """Return whether a layer, its attention and its norms are of checked classes, without hooks."""
     if not _is_as_checked(layer):
         return False
     attention = layer.self_attn
@@ -117,18 +117,13 @@ def _is_known(layer: Any) -> bool:
 
 
 def _is_as_checked(module: nn.Module) -> bool:
-    """Return whether calling a module is its class's forward pass, as it was when it was checked."""
+    """Return whether calling a module runs just its class's forward pass, unchanged since it was checked."""
     kind: Any = type(module)
-    return kind.forward is _FORWARD.get(kind) and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or "forward" in module.__dict__
-        or module._compiled_call_impl is not None
-    )
+    return kind.forward is _FORWARD.get(kind) and not has_hooks(module)
 
 
 class _LeanModel:
-    """The layers as they are for the passes over one `PackedBatch`: a turn, or the steps after it.
+    """The layers for the passes over one `PackedBatch`: a prefill, or the decode steps after it.
 
     Args:
         model: the language model.
@@ -149,20 +144,21 @@ class _LeanModel:
         caches: PackedBatch,
         deep: Sequence[tuple[torch.Tensor, torch.Tensor]] = (),
     ) -> torch.Tensor:
-        """Return hidden states (tokens, hidden); zeros for tokens that are not read, where there are such.
+        """Return hidden states (tokens, hidden); those of tokens not in `caches.last` may be zero.
 
         Args:
             embeds: (1, tokens, hidden).
             position_ids: (3, 1, tokens).
-            caches: of the B streams.
-            deep: for each of the first layers, which tokens get features of the vision tower behind it, (tokens,), and
-                these features.
+            caches: the caches of the B streams.
+            deep: DeepStack inputs of the first layers: a mask of the tokens (tokens,), and the features to add to them
+                after the layer.
         """
         hidden, read = embeds[0], caches.last
         is_step = len(hidden) == len(read)
         cos, sin = self._step_tables(embeds, position_ids) if is_step else self._tables(embeds, position_ids)
         last = self._layers[-1]
-        is_cut = not is_step and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)  # to what is read
+        # Whether the last layer runs only the tokens that are read.
+        is_cut = not is_step and len(deep) < len(self._layers) and isinstance(last, _LeanLayer)
         for index, layer in enumerate(self._layers[:-1] if is_cut else self._layers):
             hidden = _run(layer, hidden, cos, sin, caches)
             if index < len(deep):
@@ -174,13 +170,13 @@ class _LeanModel:
         return torch.zeros_like(embeds[0]).index_copy_(0, read, hidden) if is_cut else hidden
 
     def _tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosine and sine as `rotate` takes them, (tokens, head size) each."""
+        """Return the `cos` and `sin` of `rotate`, (tokens, head size) each."""
         cos, sin = self._rotary(embeds, position_ids)
         half = sin.shape[-1] // 2
         return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
 
     def _step_tables(self, embeds: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `_tables` of one token of each stream; made for some steps at once, each a position further."""
+        """As `_tables` for a decode step; computes several steps at once, each one position further."""
         positions = position_ids[:, 0].tolist()
         tables = next(self._ahead, None) if positions == self._next_positions else None
         if tables is None:
@@ -193,7 +189,7 @@ class _LeanModel:
 
 
 class _LeanLayer:
-    """A decoder layer's `forward` over a row of tokens, by the layer's own linear layers and MLP."""
+    """A decoder layer's forward pass over a packed sequence, with the layer's own linear layers and MLP."""
 
     def __init__(self, layer: Any):
         attention = layer.self_attn
@@ -217,16 +213,16 @@ class _LeanLayer:
 
         Args:
             hidden: (tokens, hidden).
-            cos, sin: as `rotate` takes them, (tokens, head size).
-            caches: of the streams.
-            read: (B,) the tokens whose hidden states are wanted; `None`: all.
+            cos, sin: see `rotate`, (tokens, head size).
+            caches: the streams' caches.
+            read: (B,) the tokens whose hidden states are needed; `None`: all.
         """
         normed = self.norm(hidden)
         value = _heads(self.v(normed), self.size)
-        if read is None:  # queries and keys turn together
-            turned = rotate(self._unrotated(normed), cos, sin)
+        if read is None:  # rotate queries and keys in one operation
+            rotated = rotate(self._unrotated(normed), cos, sin)
             n_kv_heads = value.shape[1]
-            query, key = turned.split_with_sizes([turned.shape[1] - n_kv_heads, n_kv_heads], dim=1)
+            query, key = rotated.split_with_sizes([rotated.shape[1] - n_kv_heads, n_kv_heads], dim=1)
         else:
             query = rotate(self._query(normed[read]), cos[read], sin[read])
             key = rotate(self._key(normed), cos, sin)
@@ -251,14 +247,14 @@ class _LeanLayer:
 
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
-    """Return states (tokens, heads * size) as attention takes them, (1, heads, tokens, size)."""
+    """Reshape states (tokens, heads * size) for attention, to (1, heads, tokens, size)."""
     return states.view(1, len(states), -1, size).transpose(1, 2)
 
 
 def _run(
     layer: nn.Module | _LeanLayer, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, caches: PackedBatch
 ) -> torch.Tensor:
-    """Run a lean layer, or another by itself; arguments as of `_LeanLayer.__call__`."""
+    """Run a lean layer, or a layer's own forward pass; arguments as in `_LeanLayer.__call__`."""
     if isinstance(layer, _LeanLayer):
         return layer(hidden, cos, sin, caches)
     half = sin.shape[-1] // 2
@@ -275,9 +271,9 @@ def _run(
 
 
 def _norm(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what applies a norm: itself, or in float32 half as many operations."""
+    """Return a function that applies a norm: the module itself, or one with half as many operations in float32."""
     if not _is_as_checked(norm) or norm.weight.dtype != torch.float32:
-        return norm  # which rounds once more in between
+        return norm  # in 16 bits the module rounds in between, which the function does not
     size = norm.weight.shape[0]
     weight, least = norm.weight * size**0.5, torch.tensor((size * norm.variance_epsilon) ** 0.5)
 
@@ -293,12 +289,12 @@ def _norm(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 def _computes_the_same(
     kinds: tuple[type, ...], forwards: tuple[Callable, ...], config_class: type[PreTrainedConfig]
 ) -> bool:
-    """Return whether the lean pass gives the numbers of the classes' own, over a turn and a step of two streams.
+    """Return whether lean and stock passes agree, over a prefill and a decode step of two streams.
 
     Args:
-        kinds: of :func:`_kinds`.
+        kinds: from :func:`_kinds`.
         forwards: their forward passes.
-        config_class: of the language model.
+        config_class: the language model's config class.
     """
     if forwards in _CHECKED:
         return _CHECKED[forwards]
@@ -310,7 +306,7 @@ def _computes_the_same(
             torch.allclose(stock, lean, atol=1e-5, rtol=1e-5)
             for stock, lean in zip(_passes(model, forwards[0]), _passes(model, _lean_forward), strict=True)
         )
-    except Exception:  # of another backbone or release: that one is left alone
+    except Exception:  # an unknown backbone or transformers release may fail in any way: not supported
         is_same = False
     if not is_same:
         _FORWARD.clear()
@@ -321,7 +317,7 @@ def _computes_the_same(
 
 @torch.no_grad()
 def _passes(model: PreTrainedModel, forward: Callable) -> list[torch.Tensor]:
-    """Return the hidden states that are read of a turn, and of a step after it."""
+    """Return the hidden states that streams read after a prefill, and after a decode step."""
     deep: dict[str, Any] = {}
     if _has_deepstack(type(model)):
         features = torch.linspace(-1, 1, 4 * model.config.hidden_size).view(4, -1)

@@ -1,15 +1,16 @@
-"""Tells which packets of a video need not be decoded for the frames that are wanted.
+"""Find the packets of a video that can be skipped when only some frames are wanted.
 
-Two frames a second are wanted of thirty, and a codec need not decode all thirty for them:
+With two frames wanted of thirty per second, a decoder need not decode all thirty:
 
-* H.264 says of each picture whether others refer to it (`nal_ref_idc`); one that is neither wanted nor referred to
-  is left out.
-* Nothing after an IDR picture refers to anything before it; pictures between the last wanted one and the next IDR
-  picture are left out. In codecs that know no references (MJPEG, ProRes), each picture is like that.
+* H.264 marks whether other pictures refer to a picture (`nal_ref_idc`); a picture that is neither wanted nor referred
+  to is skipped.
+* Nothing after an IDR picture refers to anything before it, so pictures between the last wanted one and the next IDR
+  picture are skipped. In intra-only codecs (MJPEG, ProRes), every picture is like an IDR picture.
 
-What is decoded is decoded to the same pixels. Which frame is wanted depends on when the next one appears, so packets
-are read ahead until that is known: the reading is over for a time once the decoding times have reached it.
-Everything else (other codecs, interlaced pictures, packets without times, times that go back) is decoded in full.
+The decoded frames have the same pixels as without skipping. Whether a frame is wanted depends on when the next one
+appears, so packets are read ahead until that is known: no earlier frame can follow once the decoding times have reached
+a presentation time. Everything else (other codecs, interlaced pictures, packets without times, times that decrease) is
+decoded in full.
 """
 
 import heapq
@@ -25,28 +26,28 @@ _MAX_AHEAD = 96
 _END = object()  # of packets
 # H.264's network abstraction layer unit types.
 _NAL_SLICE, _NAL_IDR, _NAL_SEI, _NAL_SPS, _NAL_PPS, _NAL_DELIMITER, _NAL_FILLER = 1, 5, 6, 7, 8, 9, 12
-# Those that may precede a picture's slice without mattering to other pictures.
-_NAL_OF_NO_CONSEQUENCE = frozenset({_NAL_SEI, _NAL_DELIMITER, _NAL_FILLER})
-# Profiles whose parameter sets begin with the colour format, and those read here: more views or layers are not.
+# Units before a picture's slice that do not affect other pictures.
+_NAL_HARMLESS = frozenset({_NAL_SEI, _NAL_DELIMITER, _NAL_FILLER})
+# Profiles whose parameter sets begin with the colour format, and all supported ones (not multi-view or scalable).
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44})
 _PROFILES = _HIGH_PROFILES | {66, 77, 88}
 
 
 class SkippedFramesError(Exception):
-    """The file is not as its packets said; read it again, all of it."""
+    """Packets were skipped that should not have been: read the file again without skipping."""
 
 
 class PictureKind(Enum):
-    """What other pictures need of one."""
+    """How other pictures depend on a picture."""
 
-    START = "nothing from here on refers to what came before"
-    REFERENCE = "others may refer to it"
-    DISPOSABLE = "nothing refers to it"
-    UNKNOWN = "it has to be decoded"
+    START = "no later picture refers to an earlier one"
+    REFERENCE = "other pictures may refer to it"
+    DISPOSABLE = "no picture refers to it"
+    UNKNOWN = "must be decoded"
 
 
 class _Entry:
-    """A packet read ahead; `pts` is `None` if it gives no frame."""
+    """A packet that was read ahead; `pts` is `None` if it has no frame."""
 
     __slots__ = ("dts", "kind", "number", "packet", "pts", "wanted")
 
@@ -56,7 +57,7 @@ class _Entry:
 
 
 class PacketFilter:
-    """Passes on the packets that have to be decoded, and keeps account of what then has to come out.
+    """Yields the packets that must be decoded, and checks that their frames come out of the decoder.
 
     Args:
         stream: the `av` video stream.
@@ -76,27 +77,27 @@ class PacketFilter:
         self._last_shown: int | None = None
         self._started = False
         self._needed_up_to = -1
-        # Presentation times of what went to the decoder and has not come out, and of what was left out.
+        # Heaps of presentation times: sent to the decoder but not yet decoded, and skipped.
         self._sent: list[int] = []
         self._skipped: list[int] = []
         self._n_skipped = 0
 
     def skip_unless(self, wanted: Callable[[Fraction, Fraction], bool]) -> None:
-        """Begin to leave out what is not wanted: a function of the times a frame appears and leaves."""
+        """Begin to skip frames for which `wanted(appears_s, leaves_s)` is false."""
         self._wanted = wanted
 
     def give_up(self) -> None:
-        """Stop leaving out packets.
+        """Stop skipping packets.
 
         Raises:
-            SkippedFramesError: some have been left out already.
+            SkippedFramesError: if some have been skipped already.
         """
         self._given_up = True
         if self._n_skipped:
             raise SkippedFramesError
 
     def needed(self, packets: Iterable[Any]) -> Iterator[Any]:
-        """Those of the stream's packets that have to be decoded, in their order."""
+        """Yield the packets that must be decoded, in order."""
         packets = iter(packets)
         while self._ahead or self._read(packets):
             entry = self._ahead[0]
@@ -111,7 +112,7 @@ class PacketFilter:
                 yield entry.packet
 
     def skipped_before(self, frame: Any) -> Iterator[Fraction]:
-        """Given a frame that was decoded: the times in seconds of those left out that appear before it."""
+        """Yield the times in seconds of skipped frames that appear before a decoded frame."""
         if self._given_up:
             return
         if not self._sent or self._sent[0] != frame.pts or frame.time_base != self._time_base:
@@ -123,10 +124,10 @@ class PacketFilter:
         self._last_shown = shown
 
     def check_end(self) -> int:
-        """How many pictures that were sent did not come out.
+        """Return how many pictures were sent to the decoder but did not come out.
 
         Raises:
-            SkippedFramesError: some did not, and others have been left out.
+            SkippedFramesError: if there are any, or skipped ones after the last frame, and packets were skipped.
         """
         if self._given_up:
             return 0
@@ -162,36 +163,36 @@ class PacketFilter:
         if not orderly or self._at_end or entry.packet.is_corrupt or entry.packet.time_base != self._time_base:
             self.give_up()
             return
-        place = bisect_left(self._times, pts)
-        if self._times[place : place + 1] == [pts]:
+        index = bisect_left(self._times, pts)
+        if self._times[index : index + 1] == [pts]:
             self.give_up()
             return
         insort(self._times, pts)
         oldest = self._ahead[0].dts
         if len(self._times) > 4 * _MAX_AHEAD and oldest is not None:
-            # No packet that waits or is yet to come appears before it is decoded.
+            # No packet, read or still to come, has a presentation time before its decoding time.
             del self._times[: bisect_left(self._times, oldest)]
         self._last_dts = self._last_dts if dts is None else dts
         entry.pts, entry.dts, entry.kind = pts, dts, self._kind_of(entry.packet)
 
     def _is_needed(self, entry: _Entry, packets: Iterator[Any]) -> bool:
-        """Whether the first packet that waits is wanted, or one that may refer to it."""
-        # The end is decoded whole: that is where a cut shows.
+        """Return whether the first packet read ahead is wanted, or a later one that may refer to it is."""
+        # The end is decoded in full, because that is where a truncated file shows.
         if self._is_wanted(entry, packets) or self._at_end:
             return True
         if entry.kind is PictureKind.DISPOSABLE:
             return False
         if entry.number < self._needed_up_to:
             return True
-        place = 1
-        while place < len(self._ahead) or (len(self._ahead) < _MAX_AHEAD and self._read(packets)):
-            later = self._ahead[place]
+        index = 1
+        while index < len(self._ahead) or (len(self._ahead) < _MAX_AHEAD and self._read(packets)):
+            later = self._ahead[index]
             if later.kind is PictureKind.START:
                 return self._given_up
             if self._is_wanted(later, packets):
                 self._needed_up_to = later.number
                 return True
-            place += 1
+            index += 1
         return True
 
     def _is_wanted(self, entry: _Entry, packets: Iterator[Any]) -> bool:
@@ -206,11 +207,11 @@ class PacketFilter:
         return entry.wanted
 
     def _leaves(self, pts: int, packets: Iterator[Any]) -> int | None:
-        """When the next picture appears; `None` if it is the last, or that is too far ahead."""
+        """Return when the next picture appears; `None` if this is the last one, or the next is too far ahead."""
         while not self._given_up:
-            place = bisect_right(self._times, pts)
-            following = self._times[place] if place < len(self._times) else None
-            # What is yet to come appears after it is decoded, thus after the last decoding time read.
+            index = bisect_right(self._times, pts)
+            following = self._times[index] if index < len(self._times) else None
+            # Later packets have presentation times after the last decoding time read.
             if following is not None and self._reached(following):
                 return following
             if len(self._ahead) >= _MAX_AHEAD or not self._read(packets):
@@ -232,7 +233,7 @@ def _unknown(_packet: Any) -> PictureKind:
 
 
 def _kinds_of(codec: Any) -> Callable[[Any], PictureKind] | None:
-    """Return what tells the kinds of a codec's pictures from their packets; `None`: nothing here."""
+    """Return a function that gives the kind of a packet's picture, or `None` if the codec is not supported."""
     if codec.codec is not None and codec.codec.intra_only:
         return lambda _packet: PictureKind.START
     if codec.name != "h264" or not codec.extradata:
@@ -251,7 +252,7 @@ def _kinds_of(codec: Any) -> Callable[[Any], PictureKind] | None:
 
 
 def _h264_kind(data: bytes, length_size: int, parameters: bytes) -> PictureKind:
-    """Return the kind of the picture in a packet: that of its first slice."""
+    """Return the kind of a packet's picture, from its first slice."""
     extras = False
     for at in _after_lengths(data, length_size) if length_size else _start_codes(data):
         unit = data[at] & 31
@@ -262,7 +263,7 @@ def _h264_kind(data: bytes, length_size: int, parameters: bytes) -> PictureKind:
             return PictureKind.DISPOSABLE if disposable else PictureKind.REFERENCE
         if unit == _NAL_SPS and data[at : at + len(parameters)] != parameters:
             return PictureKind.UNKNOWN
-        if unit not in _NAL_OF_NO_CONSEQUENCE:
+        if unit not in _NAL_HARMLESS:
             extras = True
             if unit not in (_NAL_SPS, _NAL_PPS):
                 return PictureKind.UNKNOWN
@@ -270,7 +271,7 @@ def _h264_kind(data: bytes, length_size: int, parameters: bytes) -> PictureKind:
 
 
 def _start_codes(data: bytes) -> Iterator[int]:
-    """Where the units of an Annex B byte stream begin."""
+    """Yield the offsets at which the units of an Annex B byte stream begin."""
     at = data.find(b"\0\0\1")
     while 0 <= at < len(data) - 3:
         yield at + 3
@@ -278,7 +279,7 @@ def _start_codes(data: bytes) -> Iterator[int]:
 
 
 def _after_lengths(data: bytes, length_size: int) -> list[int]:
-    """Where the units of an MP4 or Matroska packet begin; empty if their lengths are not those of the packet."""
+    """Return the offsets of the units of an MP4 or Matroska packet; empty if their lengths do not add up to it."""
     begins, at = [], 0
     while at + length_size < len(data):
         begins.append(at + length_size)
@@ -287,7 +288,7 @@ def _after_lengths(data: bytes, length_size: int) -> list[int]:
 
 
 class _Bits:
-    """Reads a parameter set's numbers."""
+    """Reads numbers from the bits of a parameter set."""
 
     def __init__(self, data: bytes):
         data = data.replace(b"\0\0\3", b"\0\0")
@@ -305,7 +306,7 @@ class _Bits:
 
 
 def _is_plain_progressive(parameters: bytes) -> bool:
-    """Whether an H.264 sequence parameter set promises one whole picture a packet, as far as read here."""
+    """Return whether an H.264 sequence parameter set guarantees one whole, progressive picture per packet."""
     try:
         bits = _Bits(parameters)
         _unit, profile, _constraints, _level = (bits.fixed(8) for _ in range(4))

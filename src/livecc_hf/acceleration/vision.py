@@ -1,12 +1,12 @@
-"""The vision tower, in training and in streams: its own modules, in fewer and larger operations.
+"""A faster vision tower for training and streams: its own modules, in fewer and larger operations.
 
-What transformers does is slow on GPUs in three places, and is put right without touching the tower's forward pass:
+transformers' code is slow on GPUs in three places, which are fixed without replacing the tower's forward pass:
 
-- Patches are embedded by a 3-D convolution, for which cuDNN has no fast kernel in 16 bits. A convolution that sees
-  each patch once is a matrix product.
-- Attention runs picture by picture, thousands of calls for a row, and asks the device for their lengths in every
-  block. Pictures of one size are a batch, wherever they stand.
-- A frozen tower under gradient checkpointing still goes through it. Nothing is kept of what is not differentiated.
+- Patches are embedded by a 3-D convolution, for which cuDNN has no fast kernel in 16 bits. A convolution whose kernel
+  covers each patch once is a matrix product.
+- Attention runs picture by picture, in thousands of calls for one training sequence, and reads the pictures' lengths
+  from the device in every block. Here, pictures of one size are a batch, even if they are not consecutive.
+- A frozen tower still runs under gradient checkpointing. Here, it runs without gradients.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ try:
 except ImportError:  # earlier versions compute positions in the tower
     get_vision_position_ids = None
 
-# Whether a tower takes positions that were computed before.
-_KNOWS_POSITIONS = (
+# Whether the vision tower accepts precomputed positions.
+_ACCEPTS_POSITIONS = (
     get_vision_position_ids is not None and "kwargs" in inspect.signature(get_vision_position_ids).parameters
 )
 PICTURE_SDPA = "picture_sdpa"
 
 
 def use_lean_vision(visual: Any) -> None:
-    """Let Qwen2-VL's vision tower compute the same with fewer and larger operations; parameters and names stay.
+    """Let a vision tower compute the same in fewer, larger operations; parameters and their names do not change.
 
-    Attention implementations other than ``sdpa`` are left alone: flash attention takes all pictures at once.
+    Attention implementations other than ``sdpa`` are not changed: flash attention takes all pictures at once. Towers
+    with windowed attention (Qwen2.5-VL's) are not changed at all.
 
     Args:
         visual: `model.model.visual`.
@@ -54,33 +55,33 @@ def use_lean_vision(visual: Any) -> None:
         return  # most of its blocks attend within windows
     projection = visual.patch_embed.proj
     if type(projection) is nn.Conv3d and projection.groups == 1 and set(projection.padding) == {0}:
-        projection.__class__ = PatchProjection  # a new module would have to take over parameters, hooks and names
+        projection.__class__ = PatchProjection  # keeps parameters, hooks and names, unlike a new module
     if visual.config._attn_implementation == "sdpa":
         AttentionInterface.register(PICTURE_SDPA, _attend)
         visual.config._attn_implementation = PICTURE_SDPA
-    if "forward" not in vars(visual):  # nobody else has put something in its place
-        visual.forward = types.MethodType(_lean_forward, visual)  # a copy of the model has its own
+    if "forward" not in vars(visual):  # not patched by someone else
+        visual.forward = types.MethodType(_lean_forward, visual)  # deepcopy binds it to the copy
 
 
 class PatchProjection(nn.Conv3d):
-    """A 3-D convolution, computed as a matrix product where its input is as large as its kernel."""
+    """A 3-D convolution, computed as a matrix product if its input has the size of its kernel."""
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return (patches, features, 1, 1, 1) of patches (patches, channels, frames, height, width)."""
+        """Return features (patches, features, 1, 1, 1) of patches (patches, channels, frames, height, width)."""
         if tuple(patches.shape[2:]) != self.kernel_size:
             return super().forward(patches)
         return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def _lean_forward(visual: Any, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **keywords: Any) -> Any:
-    """Run the tower's own forward pass: attention is told of the grids, and no gradients are kept if it is frozen."""
+    """Run the tower's own forward pass, with picture sizes for attention, and without gradients if it is frozen."""
     if visual.config._attn_implementation == PICTURE_SDPA and "cu_seqlens" not in keywords:
         grids = grid_thw.tolist()
         keywords["pictures"] = picture_groups(grids)
-        if _KNOWS_POSITIONS and "position_ids" not in keywords:
+        if _ACCEPTS_POSITIONS and "position_ids" not in keywords:
             merge_size = visual.spatial_merge_size
             keywords["position_ids"] = _patch_positions(grids, merge_size, hidden_states.device)
-        # To the tower it is one picture, which it leaves whole: attention does the rest.
+        # Makes the tower call attention once for all patches; `_attend` separates the pictures.
         keywords["cu_seqlens"] = torch.tensor([0, len(hidden_states)], dtype=torch.int32)
     is_frozen = not any(parameter.requires_grad for parameter in visual.parameters())
     with torch.no_grad() if is_frozen else contextlib.nullcontext():
@@ -88,11 +89,11 @@ def _lean_forward(visual: Any, hidden_states: torch.Tensor, grid_thw: torch.Tens
 
 
 class PictureGroup(NamedTuple):
-    """Pictures of one size.
+    """Pictures with the same number of patches.
 
     Attributes:
-        size: patches of each.
-        runs: where they are among all patches; those that follow each other are one run.
+        size: patches of each picture.
+        runs: their ranges among all patches; consecutive pictures are one range.
     """
 
     size: int
@@ -100,10 +101,10 @@ class PictureGroup(NamedTuple):
 
 
 def picture_groups(grids: Sequence[Sequence[int]]) -> tuple[PictureGroup, ...]:
-    """Return the pictures of videos by their size.
+    """Group the pictures of videos by their number of patches.
 
     Args:
-        grids: t, h, w in patches of each video; each of its t steps is a picture.
+        grids: (t, h, w) in patches of each video; each of its t steps is a picture.
     """
     runs: dict[int, list[slice]] = {}
     start = 0
@@ -115,7 +116,7 @@ def picture_groups(grids: Sequence[Sequence[int]]) -> tuple[PictureGroup, ...]:
 
 
 def _patch_positions(grids: Sequence[Sequence[int]], merge_size: int, device: torch.device) -> torch.Tensor:
-    """Return the row and column of each patch, (patches, 2); of a grid that was seen before nothing is computed."""
+    """Return the row and column of each patch, (patches, 2); cached for each grid."""
     return torch.cat([_patch_positions_of(tuple(grid), merge_size, device) for grid in grids])
 
 
@@ -134,7 +135,7 @@ def _attend(
     pictures: tuple[PictureGroup, ...] | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each picture; all of shape (1, heads, patches, head size), pictures one after the other."""
+    """Attend within each picture; query, key and value are (1, heads, patches, head size) of all pictures."""
     if pictures is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
     attended: list[tuple[int, torch.Tensor]] = []
@@ -147,7 +148,7 @@ def _attend(
 
 
 def _pictures_in(states: torch.Tensor, runs: Sequence[slice], size: int) -> torch.Tensor:
-    """Return pictures of one size as a batch, (pictures, heads, size, head size), of states (heads, patches, ...)."""
+    """Return a batch (pictures, heads, size, head size) of pictures of one size, from states (heads, patches, ...)."""
     parts = [states[:, run] for run in runs]
     together = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return together.unflatten(1, (-1, size)).transpose(0, 1)

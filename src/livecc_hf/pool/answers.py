@@ -1,4 +1,4 @@
-"""Questions to one stream of a pool: they wait for their turn, and are answered a turn's worth of tokens a round."""
+"""Questions to one stream of a pool: queued, and answered in parts of at most a turn's tokens per round."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ if TYPE_CHECKING:
     from livecc_hf.modeling import CommentaryStream
     from livecc_hf.modeling.turn import TurnRequest
 
-MAX_WAITING = 8  # questions of one stream
+MAX_WAITING = 8  # questions per stream
 
 
 class PooledAnswers:
-    """The questions of one stream, in order. Whoever calls holds the stream's lock."""
+    """The questions of one stream, in order. The caller holds the stream's lock."""
 
     def __init__(self):
         self._waiting: deque[tuple[str, int, Future[str]]] = deque()
-        self._current: tuple[TurnRequest, Future[str]] | None = (
-            None  # the answer that is being generated, and who waits for it
-        )
+        self._current: tuple[TurnRequest, Future[str]] | None = None  # the answer that is being generated
 
     def __len__(self) -> int:
         return len(self._waiting) + (self._current is not None)
 
     def ask(self, question: str, max_new_tokens: int) -> Future[str]:
-        """Let a question wait."""
+        """Queue a question, and return its future answer."""
         future: Future[str] = Future()
         self._waiting.append((question, max_new_tokens, future))
         return future
 
     def begin(self, stream: CommentaryStream) -> TurnRequest | None:
-        """Return the answer that is due, of which a round adds a part; a question that cannot be asked fails."""
+        """Return the answer to generate a part of in this round, if any; the future of an invalid question fails."""
         while self._current is None and self._waiting:
             question, max_new_tokens, future = self._waiting.popleft()
             if not future.set_running_or_notify_cancel():
@@ -44,16 +42,16 @@ class PooledAnswers:
         return None if self._current is None else self._current[0]
 
     def end(self, stream: CommentaryStream) -> tuple[Future[str], str]:
-        """End the current answer, which is over or failed; return who waits for it, and what was answered."""
+        """End the current answer, which is over or failed; return its future, and the text generated so far."""
         if self._current is None:
-            raise RuntimeError("no answer is under way: begin one first")
+            raise RuntimeError("no answer is being generated: call begin() first")
         request, future = self._current
         text = stream.end_answer(request)
         self._current = None
         return future, text
 
     def close(self) -> list[Future[str]]:
-        """Forget all; return who waits still."""
+        """Drop all questions, and return the futures that are still waited for."""
         futures = [future for _, _, future in self._waiting if future.set_running_or_notify_cancel()]
         if self._current is not None:
             futures.append(self._current[1])

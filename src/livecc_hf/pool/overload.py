@@ -1,4 +1,4 @@
-"""What a pool does with frames that come faster than it can comment on them."""
+"""How a pool handles frames that arrive faster than it can comment on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERLOAD_POLICIES = ("refuse", "drop")
 
 
 class OverloadedError(RuntimeError):
-    """Frames come faster than the pool can comment on them."""
+    """Frames arrive faster than the pool can comment on them."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class OverloadPolicy:
     """How much video may wait, and what happens to more.
 
     Attributes:
-        kind: ``refuse`` (a push raises `OverloadedError`) or ``drop`` (the oldest frames that wait are dropped).
-        max_lag_s: how many seconds of video may wait beside the next turn.
+        kind: ``refuse`` (a push raises `OverloadedError`) or ``drop`` (the oldest waiting frames are dropped).
+        max_lag_s: how many seconds of video may wait in addition to the next turn.
 
     Raises:
         ValueError: if a value is out of range.
@@ -39,56 +39,59 @@ class OverloadPolicy:
 
     @property
     def drops(self) -> bool:
-        """Whether frames are dropped, and not refused."""
+        """Whether frames are dropped instead of refused."""
         return self.kind == "drop"
 
 
 class Backlog:
-    """The frames of a stream that wait for their words: how many they are, and since when. Its owner holds a lock.
+    """Counts the waiting frames of a stream and when they arrived. The caller holds the stream's lock.
+
+    Attributes:
+        n_in_turn: how many of them, from the first, are in the turn that is being generated.
 
     Args:
         policy: how much may wait.
-        name: of the stream, for messages.
+        name: the stream's name in messages.
     """
 
     def __init__(self, policy: OverloadPolicy, name: str):
         self._policy, self._name = policy, name
         self._arrivals_s: deque[float] = deque()  # of each frame, on the clock of time.monotonic
-        self.n_in_turn = 0  # those of the turn that is being generated, the first ones; they wait until it is complete
+        self.n_in_turn = 0
 
     def __len__(self) -> int:
         return len(self._arrivals_s)
 
     def check(self, n_next: int, n_coming: int) -> None:
-        """Check that frames may come, if the policy is to refuse; where none wait, any number may.
+        """Check whether new frames may be added; if none wait, any number may.
 
         Args:
-            n_next: how many frames the next turn takes.
-            n_coming: how many come.
+            n_next: number of frames of the next turn.
+            n_coming: number of new frames.
 
         Raises:
-            OverloadedError: if there is no room for them.
+            OverloadedError: with policy ``refuse``, if there is no room for them.
         """
         n_waiting = len(self) - self.n_in_turn
         if not self._policy.drops and n_waiting and self._surplus(n_next) + n_coming > 0:
             raise OverloadedError(
                 f"{self._name} has {n_waiting * FRAME_STEP_S:g} s of video waiting, with {self._policy.max_lag_s:g} s "
-                "allowed beside the next turn (max_lag_s): push slower, let fewer streams join, or choose "
+                "allowed in addition to the next turn (max_lag_s): push slower, let fewer streams join, or choose "
                 "overload='drop'"
             )
 
     def add(self, n_frames: int) -> None:
-        """Count frames that have come."""
+        """Count new frames."""
         self._arrivals_s.extend([time.monotonic()] * n_frames)
 
     def drop_surplus(self, n_next: int) -> int:
-        """Drop the oldest frames behind the turn that is being generated, in whole turns, if the policy is to drop.
+        """With policy ``drop``, drop the oldest frames after the turn that is being generated, in whole turns.
 
         Args:
-            n_next: how many frames the next turn takes.
+            n_next: number of frames of the next turn.
 
         Returns:
-            How many were dropped.
+            Number of dropped frames.
         """
         surplus = self._surplus(n_next)
         if not self._policy.drops or surplus <= 0:
@@ -99,15 +102,15 @@ class Backlog:
         return n_dropped
 
     def complete_turn(self) -> float:
-        """Take away the frames of the turn that was generated, and return when the last of them came."""
+        """Remove the frames of the generated turn, and return when the last of them arrived."""
         arrived_s = [self._arrivals_s.popleft() for _ in range(self.n_in_turn)]
         self.n_in_turn = 0
         return arrived_s[-1]
 
     def clear(self) -> None:
-        """Forget all frames."""
+        """Remove all frames."""
         self._arrivals_s.clear()
 
     def _surplus(self, n_next: int) -> int:
-        """Return how many frames wait beyond the next turn and the lag allowed; below 0 where there is room."""
+        """Return how many frames wait beyond the next turn and the allowed lag; negative if there is room."""
         return len(self) - self.n_in_turn - n_next - int(self._policy.max_lag_s / FRAME_STEP_S)

@@ -1,8 +1,8 @@
-"""Many live commentaries on one model: streams join, push, ask and leave; what is ready is generated together.
+"""Many live commentaries on one model: streams join, push, ask and leave; their turns are generated together.
 
-The work goes in rounds. A round takes the next turn of every stream that has one, prefills all of them in one pass and
-decodes a token of each turn that is not over in each step. So no stream waits for more than one round, and each gets
-the words that it would get alone.
+The work is done in rounds. A round takes the next turn of every stream that has one, prefills all of them in one pass
+and then decodes one token of each unfinished turn per step. So no stream waits longer than one round, and each gets the
+words that it would get alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WARM_UP_TIMEOUT_S = 1800.0
 
 
 class PoolFullError(RuntimeError):
-    """The pool holds as many streams as it may."""
+    """The pool has no room for another stream, or is closed."""
 
 
 class PoolStoppedError(RuntimeError):
@@ -44,25 +44,26 @@ class PoolStoppedError(RuntimeError):
 class CommentaryPool:
     """Streams that share a model.
 
-    Call :meth:`step` until it returns 0, or :meth:`start` a thread that does; use the pool in a `with` statement then.
-    Left normally, it comments on what waits before it ends the streams; left by an exception, it ends them at once.
+    Call :meth:`step` until it returns 0, or :meth:`start` a thread that does, in a `with` statement. Leaving the
+    statement normally comments on all waiting frames before the streams end; an exception ends them at once.
 
     Attributes:
-        max_streams: how many streams it holds at most.
-        policy: what happens to frames that come too fast.
-        failure: what the thread died of; `None` while it is well. No stream can join after it.
+        max_streams: most streams at a time.
+        policy: what happens to frames that arrive too fast.
+        failure: why the thread died, or `None`; after a failure no stream can join.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
-        max_streams: how many streams it holds at most.
-        overload: what happens to frames that come faster than they can be commented on: ``refuse`` (the push raises
-            `OverloadedError`) or ``drop`` (the oldest that wait are dropped and counted; the time the model reads
-            moves on).
-        max_lag_s: how many seconds of video may wait beside the next turn.
+        max_streams: most streams at a time.
+        overload: what happens to frames that arrive faster than they can be commented on: ``refuse`` (the push raises
+            `OverloadedError`) or ``drop`` (the oldest waiting frames are dropped and counted; the time labels that the
+            model reads skip their time).
+        max_lag_s: how many seconds of video may wait in addition to the next turn.
 
     Raises:
-        ValueError: if a value is out of range, or the model's code is of a version that this package cannot run.
+        ValueError: if a value is out of range, or the code of model or processor is a version that this package cannot
+            run.
     """
 
     def __init__(
@@ -78,20 +79,20 @@ class CommentaryPool:
         for name, part, needed in (("model", model, "decode_step"), ("processor", processor, "find_grammar")):
             if not hasattr(part, needed):
                 raise ValueError(
-                    f"the {name}'s code ({type(part).__module__}) is none that a pool can run, or an older version's: "
+                    f"a pool cannot run the {name}'s code ({type(part).__module__}), which may be an older version: "
                     "load both with livecc_hf.load_model_and_processor, which takes a folder's weights, not its code"
                 )
         self.policy = OverloadPolicy(overload, max_lag_s)
         self.max_streams = max_streams
         self._model, self._processor = model, processor
         self._rounds = Rounds(model, self.end)
-        # One memory for the caches of all: a step of all streams is then one operation a layer.
+        # All streams share a KV cache pool, so that a decode step is one operation per layer.
         self._memory = new_kv_cache_pool(model, is_evictable=True, n_expected=max_streams)
         self._streams: dict[int, PooledStream] = {}
         self._n_joined = self._n_joining = 0
-        self._changed = threading.Condition()  # guards the three above, and tells the thread of work
+        self._changed = threading.Condition()  # guards the three above, and wakes the thread
         self._thread: threading.Thread | None = None
-        self._is_closing = self._is_draining = False  # the thread may outlive a close that had a time limit
+        self._is_closing = self._is_draining = False  # read by the thread, which may outlive a close with a time limit
         self.failure: PoolStoppedError | None = None
 
     def __len__(self) -> int:
@@ -99,12 +100,12 @@ class CommentaryPool:
 
     @property
     def stats(self) -> PoolStats:
-        """What was done and refused so far."""
+        """The pool's counts so far."""
         return self._rounds.stats
 
     @property
     def streams(self) -> tuple[PooledStream, ...]:
-        """Those that have not ended."""
+        """The streams that have not ended."""
         with self._changed:
             return tuple(self._streams.values())
 
@@ -118,23 +119,23 @@ class CommentaryPool:
         """Add a stream.
 
         Args:
-            options: a `StreamOptions`; keywords of the same names are laid over it.
-            on_segment: called with each segment, by the thread that runs the rounds, instead of keeping them for
-                `PooledStream.take`. What it raises ends the stream.
+            options: the stream's options.
+            on_segment: called with each segment by the thread that runs the rounds; without it, segments are kept for
+                `PooledStream.take`. An exception that it raises ends the stream.
             on_end: called once with the error that ended the stream, or `None`.
-            **keywords: as in `model.start_stream`.
+            **keywords: fields of `StreamOptions` that override `options`.
 
         Raises:
-            PoolFullError: if there is no room.
+            PoolFullError: if there is no room, or the pool is closed.
             PoolStoppedError: if the thread that runs the rounds has died.
-            ValueError: if an option is not valid.
+            ValueError: if an option is invalid.
         """
         options = stream_options(options, keywords)
         with self._changed:
             self._check_room()
             self._n_joining += 1
         try:
-            # Not before the check: each stream takes a slot of the memory, which would grow for one that is refused.
+            # After the check, because a stream takes a slot of the KV cache pool, which may grow for it.
             stream = CommentaryStream(self._model, self._processor, options, self._memory)
             with self._changed:
                 if self._is_closing or self.failure is not None:
@@ -155,23 +156,23 @@ class CommentaryPool:
 
     @property
     def is_this_thread(self) -> bool:
-        """Whether the caller is that thread, as in `on_segment`, and must not wait for it."""
+        """Whether the caller is that thread, as in `on_segment`, and so must not wait for it."""
         return self._thread is threading.current_thread()
 
     @property
     def round_s(self) -> float:
-        """For how many seconds the current round has lasted; 0 if there is none."""
+        """Seconds since the current round began; 0 if there is none."""
         return self._rounds.lasts_s
 
     def paused(self) -> AbstractContextManager[None]:
-        """Keep rounds from beginning, such as until several streams have been shown something."""
+        """Start no rounds inside the context, for example until several streams have frames."""
         return self._rounds.paused()
 
     def step(self) -> int:
         """Run a round.
 
         Returns:
-            How many turns were generated, parts of answers among them; 0 if no stream had one.
+            Number of generated turns and parts of answers; 0 if no stream had one.
         """
         return self._rounds.run(lambda: self.streams)
 
@@ -183,24 +184,24 @@ class CommentaryPool:
     ) -> int:
         """Run dummy turns to pay one-time costs (kernel selection, graph capture) before the first stream.
 
-        Turns of one stream, then of 2, 4, 8 ... at once up to `max_streams`, as long as the time allows. Where so many
-        do not fit into the device's memory a warning says so. The pool's counts begin after it.
+        Turns of one stream, then of 2, 4, 8 ... streams at once up to `max_streams`, as long as time allows. A warning
+        is logged if that many do not fit into the device's memory. The pool's counts start after it.
 
         Args:
-            options: those of the streams that will come.
-            frame_px: height and width of their frames; the default gives as many tokens as there may be.
-            time_limit_s: how long to continue after the first stream, in seconds.
+            options: the expected streams' options.
+            frame_px: expected (height, width) of their frames; the default makes the most tokens per frame.
+            time_limit_s: seconds in which to try more streams, after the first one.
 
         Returns:
             How many streams at once have been tried.
 
         Raises:
-            ValueError: if there are streams already, or `frame_px` is no size.
+            ValueError: if streams have joined already, or `frame_px` is not a size.
             TimeoutError: if the pool's thread generates nothing for half an hour.
-            Exception: whatever keeps the model from generating.
+            Exception: an error of the model that keeps it from generating.
         """
         if len(self):
-            raise ValueError(f"warm_up() comes before the first stream, but {len(self)} have joined")
+            raise ValueError(f"warm_up() was called after {len(self)} streams had joined: call it before the first")
         frame = gray_frames(1, frame_px)
         n_streams, took_s = 1, self._run_dummy_turns(1, options, frame)
         began_s = time.monotonic()
@@ -215,7 +216,7 @@ class CommentaryPool:
         return n_streams
 
     def _run_dummy_turns(self, n_streams: int, options: StreamOptions | None, frame: torch.Tensor) -> float:
-        """Run some turns of some streams together, and return how long that may take again, in seconds."""
+        """Run dummy turns of some streams together; return how many seconds the next such run may take."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self.join(options)) for _ in range(n_streams)]
             prepared = streams[0].prepare(frame)
@@ -234,24 +235,24 @@ class CommentaryPool:
         return 3 * (time.monotonic() - began_s)
 
     def start(self) -> CommentaryPool:
-        """Run rounds in a thread of its own, as frames come, until :meth:`close`."""
+        """Start a thread that runs rounds as frames arrive, until :meth:`close`; return the pool."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="commentary-pool", daemon=True)
             self._thread.start()
         return self
 
     def close(self, timeout_s: float | None = None, drain: bool = True) -> int:
-        """Comment on what waits, and end all streams and the thread. No stream can join from here on.
+        """Comment on all waiting frames, then end all streams and the thread; no stream can join any more.
 
-        Called by the thread that runs the rounds, such as from `on_segment`, it does not wait.
+        If the thread that runs the rounds calls it, for example in `on_segment`, it does not wait.
 
         Args:
-            timeout_s: how long to wait for that; `None`: until nothing waits.
-            drain: `False`: end the streams now, after the current round; what waits is dropped, and a warning is
-                logged that says how much it was. The same happens when the time is up.
+            timeout_s: seconds after which to end the streams anyway; `None`: no limit.
+            drain: `False`: end the streams after the current round. Waiting frames are then dropped, with a warning in
+                the log, as they are after `timeout_s`.
 
         Returns:
-            How many frames were dropped.
+            Number of dropped frames.
         """
         with self._changed:
             self._is_draining, self._is_closing = drain, True
@@ -277,7 +278,7 @@ class CommentaryPool:
         self.close(drain=error_type is None)
 
     def _end_all(self) -> int:
-        """End all streams; return how many frames were dropped, which is logged."""
+        """End all streams; log and return the number of dropped frames."""
         streams = self.streams
         n_frames = sum(self.end(stream) for stream in streams)
         if n_frames:
@@ -290,7 +291,7 @@ class CommentaryPool:
         return n_frames
 
     def end(self, stream: PooledStream, error: Exception | None = None) -> int:
-        """End a stream now, because of an error or none; return how many frames had no words yet."""
+        """End a stream now, with the error that caused it, if any; return how many frames had no words yet."""
         with self._changed:
             if self._streams.pop(stream.number, None) is None:
                 return 0
@@ -299,7 +300,7 @@ class CommentaryPool:
         return n_unsaid
 
     def wake(self) -> None:
-        """Tell the thread that there may be something to do."""
+        """Wake the thread, because a stream may be ready."""
         with self._changed:
             self._changed.notify_all()
 
@@ -312,14 +313,14 @@ class CommentaryPool:
         if n_streams >= self.max_streams:
             self.stats.count(n_refused=1)
             raise PoolFullError(
-                f"the pool holds {n_streams} streams, as many as it may (max_streams): wait until one "
-                "leaves, or raise the limit if the device keeps up"
+                f"the pool has {n_streams} streams, its maximum (max_streams): wait until one leaves, or raise the limit "
+                "if the device keeps up"
             )
 
     def _run(self) -> None:
         try:
             self._run_rounds()
-        except BaseException as error:  # such as a panic in a tokenizer, which is no `Exception`
+        except BaseException as error:  # for example a panic in a tokenizer, which is not an `Exception`
             failure = PoolStoppedError(f"the thread that runs the rounds has died ({type(error).__name__}: {error})")
             failure.__cause__ = error
             with self._changed:
@@ -333,7 +334,7 @@ class CommentaryPool:
             try:
                 if self.step():
                     continue
-            except Exception as error:  # of no single stream: untold, it would leave all waiting indefinitely
+            except Exception as error:  # not of a single stream: end all, or they would wait indefinitely
                 for stream in self.streams:
                     self.end(stream, error)
             with self._changed:

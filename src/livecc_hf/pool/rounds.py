@@ -27,11 +27,11 @@ class Rounds:
     """Runs rounds, one at a time.
 
     Attributes:
-        stats: what was done and refused so far.
+        stats: the pool's counts so far.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
-        end: ends a stream, for the reason of an error or none.
+        end: ends a stream, with the error that caused it or `None`.
     """
 
     def __init__(self, model: LiveCCForConditionalGeneration, end: Callable[[PooledStream, Exception | None], object]):
@@ -42,13 +42,13 @@ class Rounds:
 
     @property
     def lasts_s(self) -> float:
-        """For how many seconds the current round has lasted; 0 if there is none."""
+        """Seconds since the current round began; 0 if there is none."""
         began_s = self._began_s
         return 0.0 if began_s is None else time.monotonic() - began_s
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Keep rounds from beginning."""
+        """Start no rounds inside the context."""
         with self._lock:
             yield
 
@@ -56,10 +56,10 @@ class Rounds:
         """Run a round.
 
         Args:
-            streams: returns those that may take part.
+            streams: returns the streams of the pool.
 
         Returns:
-            How many turns were generated, parts of answers among them; 0 if no stream had one.
+            Number of generated turns and parts of answers; 0 if no stream had one.
         """
         with self._lock:
             self._began_s = began_s = time.monotonic()
@@ -92,7 +92,7 @@ class Rounds:
         return turn
 
     def _generate(self, begun: Sequence[_Begun]) -> list[_Begun]:
-        """Generate turns and return those that succeeded; a stream that fails ends, the others continue."""
+        """Generate turns and return those that succeeded; a failing stream is ended, the others continue."""
         failure = None
         try:
             generate(self._model, [turn for _, turn in begun])
@@ -105,9 +105,9 @@ class Rounds:
                 self._fail(*begun[0], error)
                 return []
             failure = one_line(error)
-        # Not while the error is handled: its traceback holds what filled the memory, if that was the matter.
-        if failure is not None:  # whose fault it was shows when each is tried alone
-            _log.warning("%d turns at once failed (%s): each is tried alone", len(begun), failure)
+        # Outside `except`: the error's traceback keeps tensors alive, which matters if memory was full.
+        if failure is not None:  # try the turns one by one, to find the stream that fails
+            _log.warning("%d turns at once failed (%s): trying each alone", len(begun), failure)
             self.stats.n_rounds_apart += 1
             done: list[_Begun] = []
             for stream, _ in begun:
@@ -122,7 +122,7 @@ class Rounds:
         return done
 
     def _fail(self, stream: PooledStream, turn: TurnRequest, error: Exception) -> None:
-        """End a stream whose turn failed and was undone; an answer that fails ends alone."""
+        """End a stream whose turn failed and was undone; if it was an answer, end only the answer."""
         if turn.is_answer:
             stream.fail_answer(error)
         else:
@@ -134,7 +134,7 @@ class Rounds:
         except Exception as error:
             self._end(stream, error)
             return
-        if latency_s is None and not turn.is_answer:  # the stream has left meanwhile
+        if latency_s is None and not turn.is_answer:  # the stream has left during the round
             return
         self.stats.n_tokens += len(turn.new_ids)
         if latency_s is not None:

@@ -1,4 +1,4 @@
-"""One stream of a pool, as its owner sees it: push frames from any thread, take words."""
+"""One stream of a pool: push frames from any thread, take segments."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class StreamEndedError(RuntimeError):
 
 
 class Scheduler(Protocol):
-    """What a stream asks of its pool."""
+    """The methods of a pool that its streams use."""
 
     @property
     def stats(self) -> PoolStats:
-        """What was done and refused so far."""
+        """The pool's counts so far."""
 
     @property
     def is_running(self) -> bool:
@@ -49,22 +49,22 @@ class Scheduler(Protocol):
         """Run a round; return the number of turns and parts of answers that were generated."""
 
     def wake(self) -> None:
-        """Tell the thread that there may be something to do."""
+        """Wake the thread, because a stream may be ready."""
 
     def end(self, stream: PooledStream, error: Exception | None = None) -> int:
         """End a stream now; return how many frames had no words yet."""
 
 
 class PooledStream:
-    """One stream of a pool, made by `CommentaryPool.join`. Use it in a `with` statement, or :meth:`leave`.
+    """One stream of a pool, made by `CommentaryPool.join`. Use it in a `with` statement, or call :meth:`leave`.
 
-    Left normally, a `with` statement waits until all frames have their words; left by an exception, it ends the stream.
+    Leaving the `with` statement normally waits until all frames have their words; an exception ends the stream at once.
 
     Attributes:
-        number: of the stream in its pool.
+        number: the stream's number in its pool.
         n_dropped_frames: frames dropped so far.
         is_finished: whether :meth:`finish` was called.
-        error: what ended it, if an error did.
+        error: the error that ended it, if any.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class PooledStream:
         self._scheduler, self._policy = scheduler, policy
         self._backlog = Backlog(policy, f"stream {number}")
         self._on_segment, self._on_end = on_segment, on_end
-        # Pushes go on while a turn is generated: this guards what waits, not the generation.
+        # Guards the waiting frames, not the generation: pushes continue while a turn is generated.
         self._lock = threading.Lock()
-        self._stream: CommentaryStream | None = stream  # `None` after the end, so that its memory is free
+        self._stream: CommentaryStream | None = stream  # `None` after the end, so that its memory is freed
         self._n_pushed = 0
         self._is_in_round = False  # whether a turn, or part of an answer, is being generated
-        self._leaving: CommentaryStream | None = None  # ended meanwhile
+        self._leaving: CommentaryStream | None = None  # ended during a round, released after it
         self.is_finished = False
         self._answers = PooledAnswers()
         self._segments: deque[CommentarySegment] = deque()
@@ -95,43 +95,43 @@ class PooledStream:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no frames are taken and no words will come any more."""
+        """Whether the stream takes no more frames and gives no more words."""
         return self._stream is None
 
     @property
     def is_ready(self) -> bool:
-        """Whether a round has something to do for it."""
+        """Whether the next round has work for it."""
         with self._lock:
             has_work = self.is_finished or bool(self._answers)
             return self._stream is not None and (has_work or self._stream.waiting.n_ready() > 0)
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of video that wait for their words."""
+        """Seconds of video without words yet."""
         return len(self._backlog) * FRAME_STEP_S
 
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> int:
-        """Let frames wait for their words, which come later.
+        """Queue frames; their words come later.
 
         Args:
             frames, timestamps_s: as in `CommentaryStream.push`.
 
         Returns:
-            How many frames were dropped, with policy ``drop``.
+            Number of frames dropped by policy ``drop``.
 
         Raises:
             StreamEndedError: after the end, or after :meth:`finish`.
-            ValueError: if frames or times are not valid; the stream is as before.
-            OverloadedError: with policy ``refuse``, if too much waits already; these frames were not taken.
+            ValueError: if frames or times are invalid; the stream is unchanged.
+            OverloadedError: with policy ``refuse``, if too many frames wait; the new ones are not queued.
         """
         frames = as_tensor(frames)
         with self._lock:
             self._check_room(self._open_stream(), frames)
-        frames = self.prepare(frames)  # without the lock, for which the rounds of all wait
+        frames = self.prepare(frames)  # without the lock, for which rounds wait
         with self._lock:
             stream = self._open_stream()
             self._check_room(stream, frames)
-            if self._policy.drops and timestamps_s is None:  # or dropped frames would not move the time that is read
+            if self._policy.drops and timestamps_s is None:  # so that time labels skip the time of dropped frames
                 timestamps_s = [(self._n_pushed + n) * FRAME_STEP_S for n in range(len(frames))]
             stream.feed(frames, timestamps_s)
             self._n_pushed += len(frames)
@@ -144,42 +144,43 @@ class PooledStream:
         return n_dropped
 
     def prepare(self, frames: Any) -> PreparedFrames:
-        """Return frames in the size in which the model sees them; a push takes them as they are then.
+        """Return frames resized for the model, which :meth:`push` does not resize again.
 
         Raises:
             StreamEndedError: after the end, or after :meth:`finish`.
-            ValueError: if the frames have another form.
+            ValueError: if the frames are invalid.
         """
         return self._open_stream().prepare(frames)
 
     def ask(self, query: str) -> None:
-        """Change what the commentary is about, from the next turn on.
+        """Change the query from the next turn on.
 
         Raises:
             StreamEndedError: after the end, or after :meth:`finish`.
-            ValueError: if the query is empty or holds a special token.
+            ValueError: if the query is empty, holds a special token or cannot be encoded.
         """
         with self._lock:
             self._open_stream().ask(query)
 
     def answer(self, question: str, max_new_tokens: int = 512) -> Future[str]:
-        """Ask about what was seen so far; the commentary continues as if that had not been asked.
+        """Ask about the completed turns; the commentary continues as if the question had not been asked.
 
-        It is answered between two turns, as many tokens a round as a turn has, so that no other stream waits longer
-        than for a turn. The turns of this stream wait until it is answered; questions before :meth:`finish` are too.
+        The answer is generated between two turns, in each round at most as many tokens as a turn has, so that other
+        streams wait no longer than for a turn. This stream's turns wait for it. Questions asked before :meth:`finish`
+        are still answered.
 
         Args:
             question: the question.
-            max_new_tokens: the answer's longest length in tokens.
+            max_new_tokens: most tokens of the answer.
 
         Returns:
-            The answer to come: `result()` waits for it where a thread runs the rounds (`CommentaryPool.start`), and
-            raises what `CommentaryStream.answer` raises, or `StreamEndedError` where the stream has ended before.
-            A question that still waits can be cancelled.
+            The future answer. If a thread runs the rounds (`CommentaryPool.start`), `result()` waits for it; it raises
+            what `CommentaryStream.answer` raises, or `StreamEndedError` if the stream ends first. `cancel()` works
+            while the question waits.
 
         Raises:
             StreamEndedError: after the end, or after :meth:`finish`.
-            ValueError: if the question is empty or cannot be asked.
+            ValueError: if the question is empty, holds a special token or cannot be encoded.
             OverloadedError: if 8 questions wait.
         """
         with self._lock:
@@ -191,31 +192,31 @@ class PooledStream:
         return future
 
     def finish(self) -> None:
-        """Declare that no more frames come; the stream ends when what waits has its words, an incomplete turn too.
+        """Declare that no more frames will come; the stream ends once all waiting frames have their words.
 
-        It does not wait for that: :meth:`wait` does, and so does iterating over the stream.
+        An incomplete turn is generated too. This returns at once; :meth:`wait` and iterating over the stream wait.
         """
         with self._lock:
             self.is_finished = True
         self._scheduler.wake()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the stream has ended; where no thread runs the rounds (`CommentaryPool.start`), run them.
+        """Wait until the stream has ended; if no thread runs the rounds (`CommentaryPool.start`), run them.
 
-        The thread that runs them does not wait for itself.
+        If the thread that runs the rounds calls it, it returns at once.
 
         Args:
-            timeout_s: how long, in seconds; `None`: as long as it takes.
+            timeout_s: most seconds to wait; `None`: no limit.
 
         Returns:
-            Whether it has ended.
+            Whether the stream has ended.
         """
         if self._scheduler.is_this_thread:
             return self.has_ended
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         while not (self._scheduler.is_running or self.has_ended or (end_s is not None and time.monotonic() >= end_s)):
             if not self._scheduler.step() and not self.has_ended:
-                break  # nothing to do: more must be shown first, or `finish` be called
+                break  # nothing to generate until more frames come, or `finish` is called
         with self._news:
             left_s = None if end_s is None else max(0.0, end_s - time.monotonic())
             return (
@@ -223,20 +224,20 @@ class PooledStream:
             )
 
     def leave(self) -> int:
-        """End the stream now; return how many frames were dropped, which get no words."""
+        """End the stream now; return how many waiting frames were dropped."""
         return self._scheduler.end(self)
 
     def take(self, timeout_s: float | None = 0.0) -> CommentarySegment | None:
         """Return the next segment.
 
         Args:
-            timeout_s: how long to wait for one; `None`: until there is one or the stream ends.
+            timeout_s: most seconds to wait for one; `None`: until there is one or the stream ends.
 
         Returns:
-            The segment; `None` if none came in time, or the stream has ended.
+            The segment, or `None` if there was none in time or the stream has ended.
 
         Raises:
-            Exception: the error that ended the stream, after the segments before it.
+            Exception: the error that ended the stream, once all earlier segments are taken.
         """
         with self._news:
             self._news.wait_for(lambda: self._segments or self.has_ended, timeout_s)
@@ -247,7 +248,7 @@ class PooledStream:
         return None
 
     def __iter__(self) -> Iterator[CommentarySegment]:
-        """Yield segments until the stream ends; something must run the rounds (`CommentaryPool.start`)."""
+        """Yield segments until the stream ends; a thread must run the rounds (`CommentaryPool.start`)."""
         while (segment := self.take(None)) is not None:
             yield segment
 
@@ -260,7 +261,7 @@ class PooledStream:
             self.wait()
         self.leave()
 
-    # What follows is called by the pool, in its rounds.
+    # The pool calls the following methods, in its rounds.
 
     def begin(self) -> TurnRequest | None:
         """Prepare the next turn, or part of an answer, if there is one."""
@@ -268,7 +269,7 @@ class PooledStream:
             if self._stream is None:
                 return None
             waiting = self._stream.waiting
-            # A first turn that has come goes first: there is nothing to ask about before it.
+            # A first turn that is ready goes before questions, which need one.
             turn = self._answers.begin(self._stream) if waiting.n_turns or not waiting.n_ready() else None
             if turn is None:
                 turn = self._stream.begin_turn(is_last=self.is_finished)
@@ -277,7 +278,7 @@ class PooledStream:
             return turn
 
     def settle(self) -> None:
-        """End its part in a round, whatever came of it."""
+        """End the stream's part in a round, also after a failure."""
         with self._lock:
             self._backlog.n_in_turn, self._is_in_round = 0, False
             leaving, self._leaving = self._leaving, None
@@ -285,27 +286,27 @@ class PooledStream:
                 leaving.release()
 
     def undo(self, turn: TurnRequest) -> None:
-        """Put the stream back to before a turn."""
+        """Restore the stream to before a turn."""
         with self._lock:
             if self._stream is not None:
                 turn.undo()
 
     def fail_answer(self, error: Exception) -> None:
-        """End an answer that failed, of which the last part was undone; the stream continues."""
+        """End an answer that failed and whose last part was undone; the stream continues."""
         with self._lock:
             future = None if self._stream is None else self._answers.end(self._stream)[0]
-        if future is not None:  # without the lock: who waits may call
+        if future is not None:  # without the lock: callbacks of the future may call this stream
             future.set_exception(error)
 
     def complete(self, turn: TurnRequest) -> float | None:
-        """Deliver the words of a turn; return its latency in seconds, `None` if there is nothing to report."""
+        """Deliver a turn's segment, or a complete answer; return the turn's latency in seconds, if it is a turn."""
         segment = answered = None
         with self._lock:
             if self._stream is not None and not turn.is_answer:
                 segment, arrived_s = self._stream.end_turn(turn), self._backlog.complete_turn()
             elif self._stream is not None and turn.is_over:
                 answered = self._answers.end(self._stream)
-        if answered is not None:  # without the lock: who waits may call
+        if answered is not None:  # without the lock, as above
             future, text = answered
             future.set_result(text)
         if segment is None:
@@ -319,14 +320,14 @@ class PooledStream:
         return time.monotonic() - arrived_s
 
     def close(self, error: Exception | None) -> int:
-        """End the stream; the pool calls it once. Return how many frames had no words yet."""
+        """End the stream, and return how many frames had no words yet; the pool calls it once."""
         with self._lock:
-            self.error = error  # before it has ended, for those who ask why
+            self.error = error  # before `has_ended` turns true, for other threads that then read it
             stream, self._stream = self._stream, None
             n_unsaid = len(self._backlog)
             unanswered = self._answers.close()
             if self._is_in_round:
-                self._leaving = stream  # its memory is in use until the round is over
+                self._leaving = stream  # the round still uses its memory
             elif stream is not None:
                 stream.release()
             self._backlog.clear()
@@ -348,7 +349,7 @@ class PooledStream:
 
     def _check_room(self, stream: CommentaryStream, frames: Any) -> None:
         is_known = isinstance(frames, torch.Tensor | PreparedFrames)
-        n_coming = len(frames) if is_known else 0  # `prepare` says what is wrong with others
+        n_coming = len(frames) if is_known else 0  # `prepare` raises an error for others
         try:
             self._backlog.check(stream.waiting.turn_frames, n_coming)
         except OverloadedError:

@@ -208,7 +208,7 @@ def test_a_processor_of_another_backbone_is_refused(backbone, backbone_model, pr
 
     for other in all_backbones():
         if other != backbone:
-            with pytest.raises(ValueError, match=f"made for {other}, but the model is a {backbone}"):
+            with pytest.raises(ValueError, match=f"was made for {other}, but the model is a {backbone}"):
                 backbone_model.start_stream(tiny_processor(other, processor))
 
 
