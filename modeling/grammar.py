@@ -23,7 +23,6 @@ FRAME_STEP_S = 1 / FRAMES_PER_SECOND
 MAX_FRAMES = 480  # 240 s
 PIXELS_PER_TOKEN = 28 * 28  # a merged 2x2 block of 14-pixel patches
 MIN_FRAME_TOKENS, MAX_FRAME_TOKENS = 100, 768  # for each frame pair
-MAX_FRAME_PIXELS = MAX_FRAME_TOKENS * PIXELS_PER_TOKEN
 VIDEO_TOKEN_BUDGET = 24576
 
 CONTINUATION = " ..."
@@ -35,6 +34,7 @@ IM_END = "<|im_end|>"
 VISION_START = "<|vision_start|>"
 VISION_END = "<|vision_end|>"
 VIDEO_PAD = "<|video_pad|>"
+VISION_BLOCK = f"{VISION_START}{VIDEO_PAD}{VISION_END}"
 
 # Thai, Lao, Burmese, Khmer, kana and Chinese characters and punctuation: written without spaces.
 UNSPACED = (
@@ -43,7 +43,6 @@ UNSPACED = (
 )
 _NEEDLESS_SPACE = re.compile(f"(?<=[{UNSPACED}]) (?=[{UNSPACED}])")
 
-PROMPT_START = f"{IM_START}system\n{SYSTEM_PROMPT}{IM_END}\n"  # see `prompt_start`
 TURN_JOINT = f"{IM_END}\n"
 ANSWER_START = f"{IM_START}assistant\n"
 
@@ -201,27 +200,6 @@ def prompt_start(system_prompt: str | None, grammar: Grammar = LIVECC, previous:
     if grammar.previous_role is None:
         return system
     return f"{system}{IM_START}{grammar.previous_role}\n{previous}{IM_END}\n"
-
-
-def vision_text(labels: Sequence[str] = ("",), video: str = VIDEO_PAD) -> str:
-    """Return one vision block for each label, after the label; see `Backbone.vision_labels`."""
-    return "".join(f"{label}{VISION_START}{video}{VISION_END}" for label in labels)
-
-
-def user_turn(
-    start_s: float, end_s: float, query: str = "", video: str = VIDEO_PAD, labels: Sequence[str] = ("",)
-) -> str:
-    """Return one user turn, up to where the assistant's words begin.
-
-    Args:
-        start_s: start in seconds from the stream's start.
-        end_s: end in seconds from the stream's start.
-        query: the query's text if this turn has one (see :func:`query_text`).
-        video: the placeholder between the vision markers.
-        labels: the text before each vision block (see `Backbone.vision_labels`).
-    """
-    content = f"{time_label(start_s, end_s)}{vision_text(labels, video)}{query}"
-    return f"{IM_START}user\n{content}{IM_END}\n{ANSWER_START}"
 
 
 def question_turn(question: str) -> str:

@@ -24,14 +24,13 @@ from .grammar import (
     LIVECC,
     TURN_FRAMES,
     TURN_JOINT,
-    VIDEO_PAD,
+    VISION_BLOCK,
     Grammar,
     find_grammar,
     prompt_start,
     question_turn,
     strip_continuation,
     time_label,
-    vision_text,
 )
 from .video_loading import read_picture
 from .video_processing_livecc import (
@@ -247,7 +246,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         for number, label in enumerate(labels, 1):
             ids = ids + (self._encode_fixed(label) if label else [])
             is_last = number == len(labels)
-            part = vision_text(video=VIDEO_PAD) + (rest if is_last else "")
+            part = VISION_BLOCK + (rest if is_last else "")
             part_ids = (self._encode if query and is_last else self._encode_fixed)(part)
             at = part_ids.index(self.video_token_id)
             ids = ids + part_ids[:at] + [self.video_token_id] * (n_video_tokens // len(labels)) + part_ids[at + 1 :]

@@ -146,7 +146,7 @@ class BatchSampler:
         self._members = list(range(len(samplers)) if streams is None else streams)
         self._samplers = dict(zip(self._members, samplers))
         self._device = device
-        self._orders: dict[tuple, torch.Tensor] = {}
+        self._cached_rows: dict[tuple, torch.Tensor] = {}
         by_key: dict[Hashable, list[int]] = {}
         for at, sampler in enumerate(samplers):
             by_key.setdefault(sampler.batch_key, []).append(at)
@@ -182,24 +182,24 @@ class BatchSampler:
             (b,) tokens, `NO_TOKEN` if the best score is not finite, and errors by stream. The tokens of streams that
             failed or are not active are arbitrary.
         """
-        held, chosen, order = list(held), [], []
+        held = list(held)
         failures: dict[int, Exception] = {}
         if not self._parts:
             return self._sample(logits, held, active, failures), failures
+        tokens = torch.empty(len(held), dtype=torch.long, device=self._device)
         for part in self._parts:
             members = [i for i in held if i in part._samplers]
             if members:
-                rows = logits if members == held else logits[self._order(members, held)]
-                chosen.append(part._sample(rows, members, active, failures))
-                order += members
-        tokens = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
-        return tokens if order == held else tokens[self._order(held, order)], failures
+                rows = self._rows(members, held)
+                tokens[rows] = part._sample(logits if members == held else logits[rows], members, active, failures)
+        return tokens, failures
 
-    def _order(self, wanted: Sequence[int], held: Sequence[int]) -> torch.Tensor:
-        key = tuple(wanted), tuple(held)
-        if key not in self._orders:
-            self._orders[key] = to_device(torch.tensor([held.index(i) for i in wanted]), self._device)
-        return self._orders[key]
+    def _rows(self, members: Sequence[int], held: Sequence[int]) -> torch.Tensor:
+        """Return the rows of members in `held`, on the device; cached, because most steps have the same streams."""
+        key = tuple(members), tuple(held)
+        if key not in self._cached_rows:
+            self._cached_rows[key] = to_device(torch.tensor([held.index(i) for i in members]), self._device)
+        return self._cached_rows[key]
 
     def _sample(
         self,

@@ -114,11 +114,6 @@ class CommentaryStream:
             raise StreamFinishedError("the stream was released: call reset() to start again, or start a new stream")
         return self._state
 
-    @property
-    def max_pixels(self) -> int:
-        """Most pixels of a resized frame."""
-        return self.waiting.max_pixels
-
     def push(self, frames: Any, timestamps_s: Sequence[float] | None = None) -> list[CommentarySegment]:
         """Add frames and return the turns they complete.
 

@@ -35,11 +35,6 @@ class CommentarySegment:
     was_cut: bool = False
     logits: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def is_silent(self) -> bool:
-        """Whether nothing was said."""
-        return not self.text
-
 
 @dataclass
 class TurnRequest:

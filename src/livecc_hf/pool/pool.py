@@ -313,8 +313,8 @@ class CommentaryPool:
         if n_streams >= self.max_streams:
             self.stats.count(n_refused=1)
             raise PoolFullError(
-                f"the pool has {n_streams} streams, its maximum (max_streams): wait until one leaves, or raise the limit "
-                "if the device keeps up"
+                f"the pool has {n_streams} streams, its maximum (max_streams): wait until one leaves, or raise the "
+                "limit if the device keeps up"
             )
 
     def _run(self) -> None:

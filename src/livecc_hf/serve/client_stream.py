@@ -63,7 +63,7 @@ class ClientStream:
             self._start, self._trial = start, self._service.model.trial_stream(start)
         except ValueError as error:
             raise ClientError("bad_start", one_line(error), CLOSE_POLICY) from None
-        return self._trial.max_pixels
+        return self._trial.waiting.max_pixels
 
     def ask(self, item: Ask) -> None:
         """Change the query."""

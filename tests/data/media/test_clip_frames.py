@@ -15,7 +15,7 @@ from media import claim_length, number_of, write_audio, write_video
 from livecc_hf.data.media import clip_frames
 from livecc_hf.data.media.clip_frames import plan_clip, plan_frame_size, read_clip
 from livecc_hf.data.unusable import UnusableSample
-from livecc_hf.modeling.grammar import MAX_FRAME_PIXELS, frame_pixel_budget
+from livecc_hf.modeling.grammar import frame_pixel_budget
 from livecc_hf.video.reader import iter_frames, probe_video
 
 LIMITS = {"min_pixels": 28 * 28, "max_pixels": 56 * 84}
@@ -72,7 +72,7 @@ def test_resizing_while_decoding_equals_resizing_at_the_end(folder, video_proces
     plan = plan_clip(path, 2, 13, video_processor, max_pixels=max_pixels)
     clip = read_clip(path, plan, video_processor)
     raw = torch.stack([frame.frame for frame in iter_frames(path, 2, 13.001)])
-    budget = max_pixels or min(frame_pixel_budget(plan.n_frames), MAX_FRAME_PIXELS)
+    budget = max_pixels or frame_pixel_budget(plan.n_frames)
     whole = video_processor.frames_to_patches(raw, max_pixels=budget)
     ours = video_processor.frames_to_patches(clip.frames, do_resize=False)
     assert torch.equal(ours[0], whole[0])
