@@ -30,7 +30,6 @@ def generate(
     `TurnRequest.undo` restores a stream.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`.
         requests: the turns.
         trace: wraps functions to measure them: called with `"prefill"` or `"decode"` and the function, it returns the
             function to call instead.

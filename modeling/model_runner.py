@@ -73,7 +73,6 @@ def prefill(model: interfaces.ModelForStreams, requests: Sequence[TurnRequest]) 
     """Prefill a batch of streams in one forward pass.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`.
         requests: turns of B different streams, whose states advance. After a failure the states are undefined; restore
             them with `TurnRequest.undo`.
 
@@ -114,7 +113,6 @@ def decode(
     """Run one token of each stream in a batch, and advance the caches (not the states; see `append_token`).
 
     Args:
-        model: a `LiveCCForConditionalGeneration`.
         batch: B streams with one token each.
         token_ids: (B,) the tokens, on the model's device.
         positions: (B,) their positions, on the same device.
@@ -135,7 +133,6 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
     """Evict what has left a stream's window before its next turn.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`.
         request: the next turn; gets a new state if window ``reprefill`` evicts all vision and prefills the text again.
         options: the stream's options.
 

@@ -1,8 +1,8 @@
-"""What a test sees of the operations that run on a device."""
+"""Recording of the operations that run on a device."""
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Those that describe memory anew, or reserve it.
+# Operations that only make views or allocate memory.
 _WITHOUT_WORK = {
     *("alias", "as_strided", "detach", "expand", "narrow", "permute", "select", "slice", "split", "squeeze", "t"),
     *("transpose", "unbind", "unsqueeze", "view", "_unsafe_view", "empty", "empty_like", "lift_fresh", "new_empty"),
@@ -10,7 +10,7 @@ _WITHOUT_WORK = {
 
 
 class Operations(TorchDispatchMode):
-    """Notes the names of operations that do something on a device, and may interrupt the process at one of them.
+    """Records the names of operations that run on a device, and can interrupt the process at one of them.
 
     Attributes:
         names: of those that were run inside, in order.

@@ -1,4 +1,4 @@
-"""What tests of pools share."""
+"""Helpers for tests of pools."""
 
 import os
 from pathlib import Path

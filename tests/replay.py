@@ -1,6 +1,6 @@
-"""A naive replay of a stream: keys are kept unrotated, and rotated for each query to the positions they have then.
+"""A naive replay of a stream: keys are kept unrotated, and rotated for each query to their positions at that time.
 
-It shares nothing with the engine but the model's modules: it decides itself what is kept and numbers it itself.
+It shares only the model's modules with the engine, and decides itself which tokens are kept and at which positions.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Item:
 
 
 class Replay:
-    """The context of one stream, and what the model says next."""
+    """The context of one stream, and the logits of its next token."""
 
     def __init__(self, model, scheme: str):
         self.model, self.scheme = model, scheme
@@ -34,7 +34,7 @@ class Replay:
         self.values = [[] for _ in text.layers]
 
     def positions(self) -> torch.Tensor:
-        """(3, tokens): contiguous over what is kept."""
+        """(3, tokens): contiguous over the kept tokens."""
         rows, following, block = [], 0, []
         merge = self.model.config.vision_config.spatial_merge_size
         for item in self.items:
@@ -63,14 +63,14 @@ class Replay:
                 held[layer] = [tensors[i] for i in index]
 
     def read_again(self) -> None:
-        """Compute everything that is kept anew."""
+        """Compute keys and values of all kept tokens again."""
         items, self.items = self.items, []
         self.keys, self.values = ([[] for _ in held] for held in (self.keys, self.values))
         self.read(items)
 
     @torch.no_grad()
     def read(self, items: list[Item], features: torch.Tensor | None = None, deep: Sequence = ()) -> torch.Tensor:
-        """Read tokens and return the logits (vocabulary,) of what follows.
+        """Read tokens and return the logits (vocabulary,) of the next one.
 
         Args:
             items: the tokens.
@@ -110,7 +110,7 @@ class Replay:
         return model.lm_head(text.norm(hidden[-1]))
 
     def rotated(self, x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Rotate (n, heads, size) by positions (3, n): frequency j with the row that its section says."""
+        """Rotate (n, heads, size) by positions (3, n): frequency j by the axis of its section."""
         embedding = self.model.model.language_model.rotary_emb
         sections = embedding.mrope_section
         of_row = [i % 3 for i, count in enumerate(sections) for _ in range(count)]

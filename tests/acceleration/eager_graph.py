@@ -1,4 +1,4 @@
-"""A graph as a test without a GPU has it: a replay that runs the function on the buffers that were captured."""
+"""A graph for tests without a GPU: its replay runs the function eagerly on the captured buffers."""
 
 
 def capture_eagerly(function, inputs, state):

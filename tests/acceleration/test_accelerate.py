@@ -1,4 +1,4 @@
-"""Models that are loaded get what makes them faster where they run."""
+"""Loaded models get the speedups for their device."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""What makes a model faster on a GPU changes no numbers, whatever its backbone."""
+"""The speedups for GPUs do not change any backbone's numbers."""
 
 import pytest
 from backbones import BACKBONES, write_published

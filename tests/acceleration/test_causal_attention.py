@@ -1,4 +1,4 @@
-"""A turn's attention to a long cache in two parts is attention under a mask."""
+"""Attention to a long cache in two parts equals attention with a mask."""
 
 import copy
 

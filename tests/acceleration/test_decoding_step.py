@@ -1,4 +1,4 @@
-"""A decoding step in fixed shapes says what the step made anew each time says; on CUDA it is one graph."""
+"""A decode step in fixed shapes gives the same tokens as the plain one; on CUDA it is one graph."""
 
 import copy
 import gc
@@ -40,7 +40,7 @@ def fixed(make_model):
 
     def make(scheme="mrope"):
         model = copy.deepcopy(make_model(scheme))
-        del model.model.language_model.forward  # what a CPU has in place of graphs
+        del model.model.language_model.forward  # the speedup for CPUs
         model.decode_step = FixedDecoding(devices=["cpu"], capture=capture_eagerly)
         return model
 
@@ -64,7 +64,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
     is_ahead, is_replayed, frames, make_model, fixed, processor, steps_run, monkeypatch
 ):
     shown = [frames, frames.flip(0)[:12], frames.flip(3)[:18]]
-    lengths = [6, 1, 3]  # so that some are silent in each step
+    lengths = [6, 1, 3]  # so that some slots are inactive in each step
     alone = []
     for video, length in zip(shown, lengths):
         alone.append(make_model("sequential").start_stream(processor, OPTIONS, max_new_tokens=length).push(video))
@@ -72,7 +72,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
     model = fixed("sequential")
     pool = CommentaryPool(model, processor, max_streams=4, max_lag_s=60)
     streams = [pool.join(OPTIONS, max_new_tokens=length) for length in lengths]
-    pool.join(OPTIONS)  # never speaks
+    pool.join(OPTIONS)  # never gets frames
     for stream, video in zip(streams, shown):
         stream.push(video)
     hook = None if is_replayed else model.lm_head.register_forward_hook(lambda *_: None)
@@ -88,7 +88,7 @@ def test_streams_of_a_pool_say_the_same_whoever_speaks(
 
 
 def test_a_step_costs_the_slots_that_are_used(frames, fixed, processor, steps_run):
-    """Those up to the last that speaks, rounded up to a power of two, or to all there are."""
+    """The slots up to the highest active one, rounded up to a power of two, at most all."""
     pool = CommentaryPool(fixed(), processor, max_streams=6)
     sizes = []
     for stream in [pool.join(OPTIONS) for _ in range(6)]:
@@ -114,7 +114,7 @@ def test_it_goes_with_its_stream(frames, fixed, processor, steps_run):
     stream.push(frames[:12])
     memory = weakref.ref(stream.state.cache.memory)
     assert memory().step is not None
-    gc.disable()  # on a GPU it would keep gigabytes until garbage is collected
+    gc.disable()  # a cycle would keep gigabytes of GPU memory until garbage is collected
     try:
         steps_run.clear()
         del stream
@@ -144,7 +144,7 @@ def test_on_a_cpu_there_is_none(make_model):
 
 
 def test_it_runs_under_autocast(frames, fixed, processor, steps_run):
-    """As live commentary does on a float32 model that trains in bfloat16; the graphs of before stay."""
+    """As for live commentary of a float32 model that trains in bfloat16; earlier graphs are kept."""
     model = fixed()
     pool = CommentaryPool(model, processor, max_streams=2)
     streams = [pool.join(OPTIONS), pool.join(OPTIONS)]
@@ -158,7 +158,7 @@ def test_it_runs_under_autocast(frames, fixed, processor, steps_run):
 
 
 def lora_model(model):
-    """A model with two adapters on it, neither merged, that say other things than it does."""
+    """A model with two unmerged adapters that change its output."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
     for name in ("first", "second"):
@@ -243,7 +243,7 @@ def test_a_captured_step_says_what_the_layers_say(n_streams, frames, make_model,
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_the_device_from_prefill_to_the_first_token(frames, make_model, processor):
-    """The first token is chosen, and the step after it made ready, while the device still computes."""
+    """The first token is sampled, and the next step prepared, while the device still computes."""
     model = accelerate(copy.deepcopy(make_model("mrope")).to("cuda"))
     stream = model.start_stream(processor, OPTIONS, do_sample=True, seed=0, output_logits=False)
     stream.push(frames[:6])  # the step is captured

@@ -1,4 +1,4 @@
-"""A function that is replayed computes what it computes when it is called."""
+"""A replayed function computes the same as an eager call."""
 
 import copy
 import warnings
@@ -32,12 +32,12 @@ def test_a_replay_is_a_call(counted):
     for step in range(1, 4):
         x, y = torch.randn(2, 3), torch.randn(2, 3)
         torch.testing.assert_close(graphed(x, y), x * y + step)
-    assert total == 3  # capturing counts for nothing
+    assert total == 3  # capturing does not change it
     assert len(captures) == len(graphed.graphs) == 1
     graphed(torch.randn(5), torch.randn(5))
     graphed(torch.randn(5).double(), torch.randn(5))
     assert len(graphed.graphs) == 3
-    assert graphed(x, y) is graphed(x, y)  # its address stays
+    assert graphed(x, y) is graphed(x, y)  # one address
 
 
 def test_what_is_captured_are_copies_of_the_inputs(counted):
@@ -54,7 +54,7 @@ def test_it_can_be_turned_off(counted):
     with graphs_disabled():
         assert not graphed.is_replayed
         assert graphed(torch.ones(1), torch.ones(1)) == 2
-    with torch.autocast("cpu", torch.bfloat16):  # whose copies of weights go with it
+    with torch.autocast("cpu", torch.bfloat16):  # its cast weights are freed with it
         assert not graphed.check()
         graphed(torch.ones(1), torch.ones(1))
     assert not captures
@@ -68,14 +68,14 @@ def test_what_cannot_be_captured_runs_all_the_same():
     graphed = CUDAGraphed(lambda x: x + 1, capture=capture)
     with pytest.warns(UserWarning, match="without a CUDA graph, which is slower: operation not permitted"):
         assert graphed(torch.ones(1)) == 2
-    with warnings.catch_warnings():  # nor is it tried again
+    with warnings.catch_warnings():  # it is not tried again
         warnings.simplefilter("error")
         assert graphed(torch.ones(1)) == 2
     assert not graphed.check()
 
 
 class Scaled(nn.Module):
-    """What an adapter is to a graph."""
+    """A module that looks like an adapter to a graph."""
 
     def __init__(self):
         super().__init__()
@@ -103,7 +103,7 @@ def test_what_a_module_is_switched_to_is_captured_anew():
         assert len(graphed.graphs) == 1
         change()
         assert replay_key(model.modules()) != key
-    model.layer.weight.data.add_(1)  # as an optimizer does: what is replayed reads the new ones
+    model.layer.weight.data.add_(1)  # in place, as an optimizer does: replays read the new values
     assert graphed.check()
     torch.testing.assert_close(graphed(x), model(x))
     n_graphs = len(graphed.graphs)

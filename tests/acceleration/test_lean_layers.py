@@ -1,4 +1,4 @@
-"""On a CPU a model that was loaded runs its layers with less around each, and says the same."""
+"""On a CPU a loaded model runs its layers with less overhead, and gives the same tokens."""
 
 import copy
 

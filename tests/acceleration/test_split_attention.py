@@ -1,4 +1,4 @@
-"""Attention whose keys are split into parts is attention."""
+"""Attention with keys split into parts equals attention."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ SHAPES = [(1, 4, 7, 8960, 32), (3, 2, 2, 512, 4), (24, 4, 7, 1024, 2), (1, 2, 3,
 @pytest.mark.parametrize(("n", "n_kv_heads", "n_grouped", "n_keys", "parts"), SHAPES)
 def test_it_is_exact(n, n_kv_heads, n_grouped, n_keys, parts, device="cpu", dtype=torch.float32, atol=1e-6):
     torch.manual_seed(0)
-    held = torch.randn(2, n, n_kv_heads, n_keys + 1, 16, device=device, dtype=dtype)  # the last is never seen
+    held = torch.randn(2, n, n_kv_heads, n_keys + 1, 16, device=device, dtype=dtype)  # the last is never read
     held[..., n_keys, :] = torch.nan
     query = torch.randn(n, n_kv_heads * n_grouped, 16, device=device, dtype=dtype)
     last = torch.randint(0, n_keys, (n,), device=device)

@@ -1,4 +1,4 @@
-"""The lean vision tower computes what it computes elsewhere, in fewer operations."""
+"""The lean vision tower computes the same as the stock one, in fewer operations."""
 
 import copy
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ GRIDS = [[3, 4, 6], [2, 6, 4], [1, 2, 4], [2, 4, 4], [1, 4, 6]]  # of three size
 
 @pytest.fixture()
 def towers(published_checkpoint):
-    """A small tower of 2 blocks, as it is and lean."""
+    """A small tower of 2 blocks, stock and lean."""
     visual = LiveCCForConditionalGeneration.from_pretrained(published_checkpoint).model.visual
     plain, lean = copy.deepcopy(visual), copy.deepcopy(visual)
     for tower in (plain, lean):
@@ -59,7 +59,7 @@ def test_pictures_of_one_size_are_one_call(towers, monkeypatch):
 
 
 def test_the_towers_own_modules_run(towers):
-    """Adapters, hooks and a changed module have their say: nothing is written out."""
+    """Adapters, hooks and changed modules still take effect."""
     lean, seen = towers[1], []
     before = lean(patches_of(GRIDS), grid_thw=torch.tensor(GRIDS)).pooler_output
     for name, module in lean.named_modules():

@@ -1,4 +1,4 @@
-"""What is shown to streams; tests that need others have their own."""
+"""Frames for streams; tests that need others make their own."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Options by which a stream says the same each time, at a size that is fast."""
+"""Options of a deterministic and fast stream."""
 
 GREEDY = {
     "do_sample": False,

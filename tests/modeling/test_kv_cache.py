@@ -1,4 +1,4 @@
-"""A cache from which tokens are evicted holds what one would that had never held them, at little cost to its device."""
+"""A cache after an eviction equals one that never held the evicted tokens; evicting takes few operations."""
 
 import random
 
@@ -11,7 +11,7 @@ from livecc_hf.modeling.kv_cache import KVCache, KVCachePool, rotate, rotation
 
 SIZE = 64
 INV_FREQ = 1.0 / 10000 ** (torch.arange(0, SIZE, 2) / SIZE)
-# Of keys: one rounding to 8 bits, or many to 24.
+# Tolerance of keys: one rounding to 8 bits, or many to 24.
 LIMITS = [(torch.bfloat16, 0.003), (torch.float32, 1e-5)]
 
 
@@ -21,8 +21,8 @@ def read(cache, layer):
     return [held[0] for held in cache.append(layer, none, none)]
 
 
-def turned(keys, shifts):
-    """Keys as they are at positions that much earlier, in float64."""
+def shifted(keys, shifts):
+    """Keys (float64) shifted to positions earlier by `shifts`."""
     cos, sin = rotation(-torch.tensor(shifts, dtype=torch.float64)[:, None] * INV_FREQ.double())
     return rotate(keys.double(), cos, sin)
 
@@ -38,23 +38,23 @@ def test_keys_moved_many_times_lose_no_more_than_one_rounding(dtype, limit):
     cache = KVCache(KVCachePool([torch.device("cpu")], is_evictable=True))
     cache.append(0, keys, keys)
     cache.advance(200)
-    for n in range(64):  # one token leaves a turn
+    for n in range(64):  # evict one token per turn
         cache.evict([(0, 1, 0), (2, 200 - n, 7)], INV_FREQ)
     moved, _ = read(cache, 0)
-    assert relative_error(moved[:, 1:], turned(keys[0, :, 65:], [64 * 7] * 135)) < limit
+    assert relative_error(moved[:, 1:], shifted(keys[0, :, 65:], [64 * 7] * 135)) < limit
     assert torch.equal(moved[:, 0], keys[0, :, 0])
 
 
 @pytest.mark.parametrize("by_run", [True, False], ids=["by run", "at once"])
 @pytest.mark.parametrize(("dtype", "limit"), LIMITS)
 def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dtype, limit, by_run, monkeypatch):
-    """Two streams in one memory; each layer's keys and values against a list of tokens that is cut likewise."""
+    """Two streams in one pool; keys and values of each layer against a list of tokens that is cut the same way."""
     monkeypatch.setattr(kv_cache, "_BY_RUN", ["cpu"] if by_run else [])
     torch.manual_seed(0)
     chance = random.Random(0)
     pool = KVCachePool([torch.device("cpu")] * 2, is_evictable=True)
     caches = [KVCache(pool), KVCache(pool)]
-    tokens = [[], []]  # of each stream: (keys and values of each layer, how far it has moved)
+    tokens = [[], []]  # per stream: (keys and values of each layer, total shift)
     most_shifts = 0
     for _ in range(40):
         for cache, held in zip(caches, tokens):
@@ -83,7 +83,7 @@ def test_whatever_comes_and_goes_the_rest_is_what_it_was_at_earlier_positions(dt
                 keys, values = read(cache, layer)
                 expected = torch.stack([token[layer] for token, _ in held], dim=2)
                 assert torch.equal(values, expected[1])
-                assert relative_error(keys, turned(expected[0], shifts)) < limit
+                assert relative_error(keys, shifted(expected[0], shifts)) < limit
     assert most_shifts > 10
 
 
@@ -99,7 +99,7 @@ def test_the_last_tokens_leave_without_an_operation():
 
 
 def operations_of_an_eviction(dtype, n_layers, n_tokens, n_runs, device="meta"):
-    """Of a stream that has evicted before; on a device without memory, that can be asked for no value."""
+    """For a stream that has evicted before; on device "meta", where reading a value would fail."""
     pool = KVCachePool([torch.device(device)] * n_layers, is_evictable=True, n_expected=24)
     pool.expect(n_tokens + 500)
     cache = KVCache(pool)
@@ -117,7 +117,7 @@ def operations_of_an_eviction(dtype, n_layers, n_tokens, n_runs, device="meta"):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_an_eviction_is_a_few_operations_and_asks_its_device_for_nothing(dtype):
-    """Of LiveCC-7B's shape."""
+    """In LiveCC-7B's shape."""
     few = operations_of_an_eviction(dtype, n_layers=28, n_tokens=7000, n_runs=2)
     assert len(few) < 40
     assert operations_of_an_eviction(dtype, n_layers=28, n_tokens=7000, n_runs=12) == few

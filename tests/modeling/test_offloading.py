@@ -1,4 +1,4 @@
-"""Parts of a model that wait on the CPU or the disk until they are used."""
+"""Models whose parts are offloaded to CPU or disk."""
 
 import copy
 

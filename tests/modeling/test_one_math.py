@@ -1,4 +1,4 @@
-"""Streams run the backbone's own modules: whatever a module computes, a stream of it computes too."""
+"""Streams run the backbone's own modules, so a changed module changes the stream."""
 
 import ast
 import copy
@@ -106,14 +106,14 @@ def test_no_layer_of_transformers_is_named():
 
 
 class OnCuda:
-    """What attention asks of a tensor before it makes a mask."""
+    """The attributes of a tensor that attention reads before it makes a mask."""
 
     device = torch.device("cuda")
     new_full = staticmethod(torch.full)
 
 
 def test_on_an_amd_gpu_the_newest_keys_are_seen_by_a_table(monkeypatch):
-    """PyTorch calls it "cuda" too, but its causal attention may be aligned with the oldest keys."""
+    """Its device type is "cuda" too, but its causal mask may be aligned to the oldest keys."""
     caches = PackedBatch([], [])
     monkeypatch.setattr(torch.version, "hip", None)
     assert isinstance(caches._mask(2, 4, OnCuda), CausalBias)

@@ -1,4 +1,4 @@
-"""Positions: turn by turn or in one pass, against transformers' own where both agree."""
+"""Positions: turn by turn against one pass, and against transformers' own, if both agree."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Streams that choose alike choose in one go, and each hears what it hears alone."""
+"""Streams with equal settings are sampled in one batch, and each gets the same tokens as alone."""
 
 import pytest
 import torch
@@ -55,11 +55,11 @@ def test_a_context_counts_for_its_stream_only():
     sampler = BatchSampler([make_sampler(do_sample=False, repetition_penalty=2.0)] * 3, [[0], [1], [2, 2, 1]], 3, CPU)
     assert sampler.sample(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [1, 2, 0]
     assert sampler.sample(logits, [0, 1, 2], [0, 1, 2])[0].tolist() == [2, 0, 1]
-    assert sampler.sample(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context by now
+    assert sampler.sample(logits[:1], [1], [1])[0].tolist() == [1]  # all three are in its context now
 
 
 def test_draws_are_by_probability_and_by_seed():
-    """One generator a stream, as `torch.multinomial` draws from it, whatever other streams draw meanwhile."""
+    """Each stream draws from its own generator as `torch.multinomial` does, whatever other streams draw."""
     options = {"do_sample": True, "top_k": 0, "repetition_penalty": 1.0}
     logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(3, 1)
     probabilities = logits[0].softmax(-1)
@@ -73,7 +73,7 @@ def test_draws_are_by_probability_and_by_seed():
 
 
 def test_more_streams_are_no_more_operations_than_their_draws():
-    """Streams leave, too, and what is left goes on as it would alone."""
+    """Also when streams leave: the others continue as they would alone."""
     options = {"do_sample": True, "top_p": 0.9}
     logits = torch.randn(6, 8, 500, generator=torch.Generator().manual_seed(0))
     alone, n_operations = [], []
@@ -127,7 +127,7 @@ def test_a_stream_with_scores_that_are_no_numbers_ends_alone(do_sample, frames, 
 
 
 class Picky(LogitsProcessor):
-    """Fails for a context that holds a token."""
+    """Fails for contexts that hold a token."""
 
     def __init__(self, token):
         self.token = token

@@ -1,4 +1,4 @@
-"""What goes wrong in a stream is one clear error, and the stream stays as it was."""
+"""Every failure of a stream is one clear error, and leaves the stream unchanged."""
 
 import pytest
 import torch
@@ -111,7 +111,7 @@ def test_bad_times_sizes_options_and_states(frames, make_model, processor):
     with pytest.raises(ValueError, match="is a Qwen2Tokenizer.*expected a StreamingProcessor"):
         model.start_stream(processor.tokenizer)
     with pytest.raises(ValueError, match="unknown stream option"):
-        model.stream_generate(processor, frames, quary="x")  # at the call, not at the first segment
+        model.stream_generate(processor, frames, quary="x")  # raised by the call, not by the first iteration
     with pytest.raises(ValueError, match="min_pixels=9000 is above max_pixels=4000"):
         model.start_stream(processor, min_pixels=9000, max_pixels=4000)
     model.train()

@@ -1,4 +1,4 @@
-"""How words are chosen: options, the model's generation config, the live defaults."""
+"""Generation settings: options, then the model's generation config, then the live defaults."""
 
 import pytest
 import torch

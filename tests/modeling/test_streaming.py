@@ -1,4 +1,4 @@
-"""A stream says what one pass over the same conversation says, however its frames arrive."""
+"""A stream generates the same as one pass over the conversation, however its frames arrive."""
 
 import statistics
 import time
@@ -39,7 +39,7 @@ def one_shot_logits(model, processor, stream, segments, frames):
             pixel_values_videos=torch.cat(patches),
             video_grid_thw=torch.cat(grids),
         ).logits[0]
-    # A generated token is predicted one place before it stands; turns follow each answer prompt.
+    # A token's logits are those of the position before it; turns follow each answer prompt.
     header = processor.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     ids = ids[0].tolist()
     starts = [i + len(header) for i in range(len(ids)) if ids[i : i + len(header)] == header]
@@ -64,7 +64,7 @@ def test_streaming_equals_one_shot(scheme, portions, frames, make_model, process
 
 
 def test_one_shot_reference_finds_the_first_turn_by_the_message_end(frames, processor, published_checkpoint):
-    """Also where the language model's eos is another token."""
+    """Also if the language model's eos is another token."""
     model, _, _ = load_model_and_processor(published_checkpoint, position_scheme="reference")
     model.config.text_config.eos_token_id = processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
     stream = model.start_stream(processor, **GREEDY)
@@ -95,7 +95,7 @@ def test_interleaved_streams_do_not_touch_each_other(frames, make_model, process
     for i in range(0, len(frames), 2):
         for k, (f, _) in enumerate(pairs):
             mixed[k] += streams[k].push(f[i : i + 2])
-        model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=2, do_sample=False)  # a plain use in between
+        model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=2, do_sample=False)  # an unrelated call in between
     for k in range(2):
         mixed[k] += streams[k].finish()
         assert mixed[k] == alone[k]
@@ -165,7 +165,7 @@ def test_a_new_query_enters_with_the_next_turn(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, query="First.", title="Balls", **GREEDY)
     stream.push(frames[:7])
     stream.ask("Other.")
-    stream.ask("First.")  # no change after all, nothing to say
+    stream.ask("First.")  # back to the first query: nothing to write
     stream.push(frames[7:8])
     stream.ask("Second.")
     stream.push(frames[8:12])
@@ -190,7 +190,7 @@ def test_a_query_asked_while_a_turn_is_generated_enters_with_the_next_one(frames
         stream.ask("Second.")
         generation.generate(stream._model, [turn])
         stream.end_turn(turn)
-    assert n_asked() == 1  # with the second turn, and not again
+    assert n_asked() == 1  # in the second turn only
     stream.push(frames[8:10])
     assert n_asked() == 1
 
@@ -238,7 +238,7 @@ def test_nothing_is_left_of_a_turn_that_was_undone(frames, make_model, processor
         generation.generate(stream._model, [turn])
         cache = stream.state.cache
         for held in cache.memory._groups[0].held:
-            held[:, :, :, turn.before[0] :] = torch.nan  # what it wrote
+            held[:, :, :, turn.before[0] :] = torch.nan  # the part that it wrote
         turn.undo()
         turn = stream.begin_turn()
         generation.generate(stream._model, [turn])
@@ -337,7 +337,7 @@ def test_training_in_the_reference_scheme_is_an_error(make_model):
 
 
 def test_steps_launched_ahead_and_taken_back_change_nothing(frames, make_model, processor, monkeypatch):
-    """As on CUDA, where the next step begins before the last one's token is known."""
+    """As on CUDA, where a step is launched before the last one's token is known."""
     model = make_model("mrope")
     options = StreamOptions(**(GREEDY | {"stop_at_continuation": True}), vision_window_s=3)
     expected = model.start_stream(processor, options)
@@ -368,7 +368,7 @@ def test_a_stream_on_cuda_says_what_it_says_on_the_cpu(scheme, frames, published
 
 @pytest.mark.slow
 def test_two_hours_cost_a_turn_what_they_cost_at_the_beginning(frames, make_model, processor):
-    """7,200 turns: latency, memory and positions stay where they are."""
+    """7,200 turns: latency, memory and positions do not grow."""
     stream = make_model("mrope").start_stream(
         processor, do_sample=False, max_new_tokens=6, max_pixels=28 * 28 * 12, min_pixels=28 * 28 * 4
     )

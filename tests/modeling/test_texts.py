@@ -1,4 +1,4 @@
-"""Texts from outside go through one gate, and what the model says holds whole characters only."""
+"""Texts from users go through one check, and generated text holds only whole characters."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def frames(load_frames):
 
 
 def saying(model, token_ids):
-    """A hook that makes the model say these tokens, one at each step."""
+    """A hook that makes the model generate these tokens, one per step."""
     left = iter(token_ids)
 
     def say(module, args, scores):

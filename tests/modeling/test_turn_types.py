@@ -1,4 +1,4 @@
-"""How many types a reader has to know to follow one turn: counted while one runs."""
+"""How many types a reader must know to follow one turn, counted while one runs."""
 
 import sys
 
@@ -9,7 +9,7 @@ PACKAGE = "livecc_hf.modeling"
 
 
 class CrossedTypes:
-    """Notes the package's classes whose methods run, or of which objects are made, by the names that they have.
+    """Records the names of the package's classes whose methods run or whose objects are made.
 
     A method counts for the class of its object, so that one inherited is of the class at hand. Copies and named tuples
     are made by the standard library; they count as well.
@@ -40,7 +40,7 @@ class CrossedTypes:
 
 
 def _is_method(owner, frame):
-    """Whether a frame runs what a class of the package defines."""
+    """Whether a Python frame runs code of a class of the package."""
     if not frame.f_globals.get("__name__", "").startswith(f"{PACKAGE}."):
         return False
     for each in owner.__mro__:

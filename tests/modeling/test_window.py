@@ -1,4 +1,4 @@
-"""Streams without end: what leaves the window is as if the keys that stay had always stood where they stand now."""
+"""Endless streams: after an eviction, kept keys are as if they had always been at their new positions."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def frames(load_frames):
 
 
 def expected_logits(model, processor, scheme, window, frames, segments, reprefill_s=None):
-    """Logits of every generated token of the stream that said `segments`, by replaying it."""
+    """Logits of every token of `segments`, from a replay of the stream."""
     replay = Replay(model, scheme)
     from_s, logits, pending = 0.0, [], []
     chunks = [frames[:6], *frames[6:].split(2)]
@@ -159,7 +159,7 @@ def test_an_answer_and_a_failure_after_a_drop_leave_the_stream_as_it_was(frames,
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_is_read_again_before_the_positions_end(scheme, frames, make_model, processor):
-    """With one position a token they end before the 240 s are over."""
+    """With one position per token the context is full before 240 s are over."""
     model = make_model(scheme)
     text_config = model.config.text_config
     before = text_config.max_position_embeddings

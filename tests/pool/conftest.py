@@ -1,4 +1,4 @@
-"""What is shown to pools, and the model that they share."""
+"""Frames for pools, and the model that they share."""
 
 import pytest
 

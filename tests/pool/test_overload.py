@@ -1,4 +1,4 @@
-"""What a pool does with frames that come too fast."""
+"""How a pool handles frames that arrive too fast."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from livecc_hf.pool.overload import Backlog
 
 
 def backlog(n_waiting, *policy):
-    """The backlog of a stream of which so many frames wait."""
+    """The backlog of a stream with this many waiting frames."""
     made = Backlog(OverloadPolicy(*policy), "stream 1")
     made.add(n_waiting)
     return made
@@ -17,7 +17,7 @@ def test_what_lies_beyond_the_next_turn_and_the_lag_is_dropped_in_whole_turns():
     assert [backlog(n, "drop", 2.0).drop_surplus(2) for n in (0, 6, 7, 10)] == [0, 0, 2, 4]  # a lag of 4 frames
     assert backlog(10, "drop", 2.0).drop_surplus(6) == 0
     assert backlog(10, "refuse", 2.0).drop_surplus(2) == 0
-    backlog(100, "drop", 2.0).check(2, 2)  # this one drops, and refuses nothing
+    backlog(100, "drop", 2.0).check(2, 2)  # policy drop refuses nothing
 
 
 def test_frames_of_the_turn_that_is_generated_are_not_dropped():

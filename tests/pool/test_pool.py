@@ -1,4 +1,4 @@
-"""Many streams on one model: each hears what it would hear alone, whatever the others do."""
+"""Many streams on one model: each gets the same words as alone, whatever the others do."""
 
 import contextlib
 import threading
@@ -86,7 +86,7 @@ def test_over_capacity_is_refused_or_dropped_and_counted(frames, model, processo
     assert stream.push(frames[:6]) == 0
     dropping.step()
     assert stream.push(frames[6:8]) == 0
-    assert stream.push(frames[8:16]) == 6  # the oldest: what is new counts
+    assert stream.push(frames[8:16]) == 6  # the oldest are dropped
     run_all(dropping)
     spans = [(s.start_s, s.end_s) for s in taken(stream)]
     assert spans == [(0, 3), (6, 7), (7, 8)]
@@ -146,9 +146,9 @@ def test_a_running_pool_serves_threads(frames, model, processor):
 
 
 @pytest.mark.parametrize("has_thread", [True, False])
-@pytest.mark.parametrize("n_frames", [3, 6, 13])  # also of a turn that is not complete
+@pytest.mark.parametrize("n_frames", [3, 6, 13])  # also an incomplete turn
 def test_closing_says_what_waits(n_frames, has_thread, frames, model, processor):
-    """As a loop over a source does that ends with its source."""
+    """As a loop over a source that ends."""
     expected = []
     for video in (frames, frames.flip(0)):
         stream = model.start_stream(processor, OPTIONS)

@@ -1,4 +1,4 @@
-"""Streams of a pool that fail, leave at any moment or come too late: the others go on unharmed, and nothing is left."""
+"""Streams that fail, leave at any moment or join too late: the others are not affected, and nothing leaks."""
 
 import gc
 import threading
@@ -117,7 +117,7 @@ def test_sessions_that_go_leave_nothing_behind(n_sessions, frames, model, proces
 
     def session(n):
         stream = pool.join(OPTIONS)
-        if n % 5 == 0:  # before it has shown anything
+        if n % 5 == 0:  # before its first frame
             stream.leave()
             return
         stream.push(frames[:6])
@@ -163,7 +163,7 @@ def test_a_place_is_clean_for_the_next_stream(frames, model, processor):
     pool.step()
     for parts in pool._memory.slot_tensors(ill._stream.state.cache.slot):
         for part in parts:
-            part.fill_(torch.nan)  # as of numbers too large for half precision
+            part.fill_(torch.nan)  # as after an overflow in half precision
     ill.leave()
     comes = pool.join(OPTIONS)
     comes.push(frames[:12])
@@ -225,7 +225,7 @@ def test_what_filled_the_memory_is_gone_before_each_is_tried_alone(frames, model
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_ends_all_streams(frames, model, processor, monkeypatch):
     class Panic(BaseException):
-        """As libraries in Rust raise."""
+        """As raised by libraries written in Rust."""
 
     def panics(*args):
         raise Panic("at line 7")

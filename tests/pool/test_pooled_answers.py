@@ -1,4 +1,4 @@
-"""Questions to pooled streams: answered as a stream of its own answers, and the commentary goes on as if unasked."""
+"""Questions to pooled streams: answered as by a single stream, without any effect on the commentary."""
 
 import dataclasses
 import time
@@ -32,7 +32,7 @@ def test_an_answer_is_a_streams_own_and_disturbs_nobody(scheme, frames, make_mod
     futures = [asking.answer(QUESTION, 9), asking.answer("And then?", 3)]
     asking.push(frames[12:])
     n_parts = 0
-    while not futures[1].done():  # each round gives the other its turn, and the answer no more than a turn's tokens
+    while not futures[1].done():  # a round generates the other stream's turn, and at most a turn's tokens of the answer
         n_tokens = pool.stats.n_tokens
         assert pool.step() == 2
         assert pool.stats.n_tokens - n_tokens <= 2 * OPTIONS.max_new_tokens
@@ -53,7 +53,7 @@ def test_an_answer_that_fails_ends_alone(frames, model, processor, monkeypatch):
     with pytest.raises(ValueError, match="nothing has been seen yet"):
         early.result(0)
     stream.push(frames[:6])
-    waits = stream.answer(QUESTION, 4)  # goes after the first turn
+    waits = stream.answer(QUESTION, 4)  # answered after the first turn
     stream.push(frames[6:8])
     too_long = stream.answer(QUESTION, 10**7)
     run_all(pool)

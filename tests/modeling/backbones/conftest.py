@@ -20,7 +20,7 @@ def backbone_model(backbone, processor):
 
 @pytest.fixture(scope="module")
 def options(backbone_processor):
-    """Options of a stream that a test can follow."""
+    """Options of a deterministic stream with logits."""
     per_token = backbone_processor.video_processor.pixels_per_token
     return {
         "query": "Comment.",

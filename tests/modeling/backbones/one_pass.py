@@ -1,4 +1,4 @@
-"""What a stream says, and the same as one pass over the whole conversation."""
+"""A stream's logits, and those of one pass over the whole conversation."""
 
 import torch
 
@@ -19,7 +19,7 @@ def assert_same(got, expected, atol=1e-4):
 
 
 def conversation(processor, stream, segments, frames, options):
-    """The inputs of one pass over the whole of a stream."""
+    """The inputs of one pass over a stream's whole conversation."""
     ids = torch.tensor([stream.state.token_ids + list(segments[-1].token_ids[-1:])])
     patches, grids = [], []
     first = processor.find_grammar().first_turn_frames
@@ -38,7 +38,7 @@ def conversation(processor, stream, segments, frames, options):
 
 
 def said_logits(logits, ids, processor, segments):
-    """The logits of what each turn said, out of those of all tokens."""
+    """The logits of each turn's generated tokens, out of those of all tokens."""
     header = processor.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     ids = ids[0].tolist()
     starts = [i + len(header) for i in range(len(ids)) if ids[i : i + len(header)] == header]

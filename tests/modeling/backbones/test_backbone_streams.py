@@ -1,4 +1,4 @@
-"""On every backbone a stream says what one pass over the same conversation says."""
+"""On every backbone, a stream generates the same as one pass over the conversation."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_interleaved_streams_and_a_pool_equal_single_ones(backbone_model, backbo
 
 
 def test_a_stream_says_the_tokens_of_generate(backbone_model, backbone_processor, frames, options):
-    """Turn by turn, `generate` over all that came before."""
+    """Each turn against `generate` over the whole conversation so far."""
     greedy = options | {"repetition_penalty": 1.0}
     stream = backbone_model.start_stream(backbone_processor, window="none", **greedy)
     segments = stream.push(frames)

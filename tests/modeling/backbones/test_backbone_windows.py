@@ -1,4 +1,4 @@
-"""On every backbone: what leaves the window is as if the keys that stay had always stood where they stand now."""
+"""On every backbone: after an eviction, kept keys are as if they had always been at their new positions."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ from replay import Item, Replay
 
 from livecc_hf.modeling.grammar import VISION_END, VISION_START
 
-# Backbones whose frame pairs are blocks of their own, each behind its time.
+# Backbones with one vision block per frame pair, each after its time.
 LABELLED = ("qwen3_vl",)
 
 
 def turn_items(processor, config, ids, turn, end_s, grid):
-    """The items of a turn's prompt; what belongs to its vision is found by the markers."""
+    """The items of a turn's prompt; its vision is found by the markers."""
     opens, closes = (processor.tokenizer.convert_tokens_to_ids(token) for token in (VISION_START, VISION_END))
     first, last = ids.index(opens), len(ids) - 1 - ids[::-1].index(closes)
     t, h, w = grid[0].tolist()

@@ -16,7 +16,7 @@ TEXT = {
 }
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 TOWER = {"depth": 2, "num_heads": 4, "hidden_size": 32, "out_hidden_size": 32, "intermediate_size": 64}
-# What is not alike; heads of 16 in Qwen3-VL, twice what the hidden size tells.
+# Differences; Qwen3-VL's head size is 16, twice hidden size / heads.
 OWN = {
     "qwen2_vl": ({"mrope_section": [2, 1, 1]}, {}, {"depth": 2, "embed_dim": 32, "num_heads": 4, "hidden_size": 32}),
     "qwen2_5_vl": (
@@ -65,7 +65,7 @@ def tiny_model(backbone: str, tokenizer) -> LiveCCForConditionalGeneration:
     torch.manual_seed(0)
     model = LiveCCForConditionalGeneration(tiny_config(backbone, tokenizer)).eval()
     for parameter in model.parameters():
-        if parameter.ndim > 1:  # far from the flat start, so that a wrong number is seen
+        if parameter.ndim > 1:  # larger than the default, so that errors show in the logits
             torch.nn.init.normal_(parameter, std=0.15)
     return model
 
