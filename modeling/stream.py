@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .context import ContextFullError, StreamState
 from .frame_queue import FrameQueue
 from .frames import PreparedFrames, gray_frames
@@ -187,7 +185,6 @@ class CommentaryStream:
         self._check_some_text("query", query)
         self._asked = query
 
-    @torch.no_grad()
     def answer(self, question: str, max_new_tokens: int = 512) -> str:
         """Answer a question about the completed turns; the commentary continues as if it had not been asked.
 
@@ -264,9 +261,8 @@ class CommentaryStream:
         texts = FirstTexts("" if asked == self._query else asked)
         if is_first:
             texts = first_texts(asked, options.title, options.previous, processor.find_grammar())
-        n_patches = len(frames) // TURN_FRAMES
         prompt_ids, vision_first = processor.turn_prompt(
-            start_s, end_s, n_video_tokens, texts.query, is_first, n_patches, texts.previous
+            start_s, end_s, n_video_tokens, texts.query, is_first, len(frames) // TURN_FRAMES, texts.previous
         )
         request = TurnRequest(
             self.state,
