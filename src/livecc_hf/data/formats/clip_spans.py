@@ -10,9 +10,9 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S, FRAMES_PER_SECOND, MAX_FRAM
 from ...captions.words import Word
 
 MAX_CLIP_S = MAX_FRAMES / FRAMES_PER_SECOND
-MIN_CLIP_S = 10.0
-MAX_GAP_S = 30.0
-PREVIOUS_WORDS = 512
+MIN_CLIP_S = 10.0  # shorter clips start earlier, in the silence before them
+MAX_GAP_S = 30.0  # longest silence within a clip
+PREVIOUS_WORDS = 512  # words before a clip that are its context
 
 
 @dataclass(frozen=True)
