@@ -52,7 +52,7 @@ class CaptionLines:
 
 
 def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dict[int, Lost]]:
-    """Return the usable lines of a column of type `LINES`, and what each row lost if some lines are invalid."""
+    """Return the valid lines of a column of type `LINES`, and what each row lost."""
     lines = flat_times(subtitles)
     n_lines = np.bincount(lines.row_of, minlength=len(subtitles))
     n_bad = np.bincount(lines.row_of[~lines.is_sound], minlength=len(subtitles))
@@ -71,7 +71,7 @@ def flat_lines(subtitles: pa.Array | pa.ChunkedArray) -> tuple[CaptionLines, dic
 
 
 def spread_lines(lines: CaptionLines, round_s: float = ROUND_S) -> pa.ListArray:
-    """Return the timed words of caption lines: cleaned, without repeats, each line's duration split over its words.
+    """Return the cleaned words of caption lines, each line's duration split over its words.
 
     A line ends at the latest where the next one starts; lines with the same start share one time span. A word equal to
     the one before it in its line is dropped, as in the reference. Lines with equal times and text, which occur when
@@ -115,7 +115,11 @@ def rows_to_segment(lines: CaptionLines) -> np.ndarray:
 
 
 def count_distinct(words: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return the number of distinct words in each row of a `WORDS` column, ignoring case and punctuation; int64."""
+    """Count the distinct words in each row of a `WORDS` column, ignoring case and punctuation.
+
+    Returns:
+        int64 (rows,).
+    """
     array = words.combine_chunks() if isinstance(words, pa.ChunkedArray) else words
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     spellings = pc.struct_field(array.flatten(), "word").dictionary_encode()
@@ -172,7 +176,7 @@ def _only(text: pa.Array, numbers: np.ndarray, mask: pa.Array) -> tuple[pa.Array
 
 
 def _time_groups(lines: CaptionLines) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group lines with the same start; return the group of each line, and the start and end of each group."""
+    """Group lines with the same start; return each line's group, and the groups' starts and ends."""
     n_lines = len(lines.row_of)
     is_first = np.ones(n_lines, bool)
     same_row = np.diff(lines.row_of) == 0

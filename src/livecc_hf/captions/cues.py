@@ -132,7 +132,7 @@ def _seconds(clocks: list[str]) -> np.ndarray:
 
 
 def _segment_shifts(head: str, rests: list[str]) -> np.ndarray:
-    """Return the offset to add to each cue's times, float64 seconds (cues,), in a file of concatenated HLS segments.
+    """Return the time offset of each cue in concatenated HLS segments, float64 seconds (cues,).
 
     Each segment may map its local clock to the stream's MPEG-TS clock; its offset is relative to the first segment.
     """
@@ -161,7 +161,7 @@ def _clock_base_s(entry: str) -> float | None:
 def _timed_cues(
     times: tuple[np.ndarray, np.ndarray, np.ndarray], payloads: pa.Array, max_word_s: float, lost: Lost | None
 ) -> TimedText:
-    """Return the words of cues with word times, in which each line is shown again while the next one is spoken."""
+    """Return the words of rolling cues, which show each line again while the next one is spoken."""
     row_of = np.zeros(len(payloads), np.int64)
     is_first = is_first_of_repeats(row_of, times[0], times[1], payloads)
     start_s, end_s, shifts_s = (values[is_first] for values in times)

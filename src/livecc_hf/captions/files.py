@@ -1,4 +1,4 @@
-"""Reads caption files: YouTube's json3, WebVTT (including YouTube's with word times), SubRip, and JSON lists.
+"""Reads caption files: YouTube's json3, WebVTT, SubRip, and JSON lists of timed words.
 
 The text is returned as it is in the file; `cleaning` turns it into timed words.
 """
@@ -28,7 +28,7 @@ _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-l
 
 
 def read_captions(path: str | os.PathLike, max_word_s: float = MAX_WORD_S) -> TimedText:
-    """Read a caption file, detecting its format from the content, or from the suffix if the content is ambiguous.
+    """Read a caption file in the format of its content, or of its suffix if that is ambiguous.
 
     Formats: YouTube's json3 and WebVTT with word times, in which a word ends where the next one starts; plain WebVTT
     and SubRip; JSON lists of `[start, end, text]` or of objects with `start`, `end` and `word` or `text`, also under
@@ -96,7 +96,7 @@ def _json(text: str, path: Path, max_word_s: float) -> TimedText:
 
 
 def file_words(captions: TimedText, round_s: float = 0.0) -> list[tuple[float, float, str]]:
-    """Return the `(start_s, end_s, word)` triples of one file's captions; see `spread_lines` for whole columns.
+    """Return the `(start_s, end_s, word)` of one file's captions; `spread_lines` is for columns.
 
     Args:
         captions: from `read_captions`.

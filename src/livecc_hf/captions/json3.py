@@ -1,4 +1,4 @@
-"""Parses YouTube's json3 captions: events made of segments, with word times if the captions are automatic."""
+"""Parses YouTube's json3 captions, which have word times if they are automatic."""
 
 from __future__ import annotations
 

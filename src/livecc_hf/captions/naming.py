@@ -1,4 +1,4 @@
-"""Matches captions and metadata to the videos of a folder by file name, both for building data and for training."""
+"""Matches captions and metadata to videos by file name, for building data and for training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HEARING_IMPAIRED = "hi"  # next to a language; alone it means Hindi
 
 
 class CaptionTag(NamedTuple):
-    """The parsed tag between a video's name and the suffix of its captions, such as "en-US" or "pt_BR.forced".
+    """The parsed tag in the name of a caption file, such as "en-US" or "pt_BR.forced".
 
     Attributes:
         language: shortest ISO 639 code of the language; `None` if the tag names no language.
@@ -55,13 +55,13 @@ class CaptionTag(NamedTuple):
 
 
 def is_download_part(name: str) -> bool:
-    """Return whether a file name is a separate audio or video download of yt-dlp, such as `match.f137.mp4`."""
+    """Return whether a file is one of yt-dlp's partial downloads, such as `match.f137.mp4`."""
     return _PART.search(name) is not None
 
 
 @lru_cache(maxsize=4096)
 def parse_tag(tag: str) -> CaptionTag:
-    """Parse the tag between a video's name and the suffix of its captions; an empty tag counts as recognised."""
+    """Parse the tag between a video's name and its captions' suffix; it may be empty."""
     parts = [part for part in tag.split(".") if part]
     parts = [part for part in parts if f".{part.lower()}" not in VIDEO_SUFFIXES]  # as in a.mp4.srt
     kinds = [part.lower() for part in parts if part.lower() in _KINDS]
@@ -91,7 +91,7 @@ def _parse_language(part: str) -> CaptionTag | None:
 
 @lru_cache(maxsize=4096)
 def _language_code(code: str) -> str | None:
-    """Return the shortest code of a language, such as "de" for "ger" and "deu"; `None` if the code is unknown."""
+    """Return a language's shortest code, such as "de" for "ger" and "deu"; `None` if unknown."""
     require_extra("data", "telling the languages of captions apart", "langcodes")
     from langcodes import Language
     from langcodes.tag_parser import LanguageTagError
@@ -220,7 +220,7 @@ def _preference(item: tuple[str, str, str], language: str | None) -> tuple[bool,
 
 
 class LeftOut:
-    """Counts the files of a folder that look like input but are skipped, by kind, with an example of each."""
+    """Counts the files that look like input but are skipped, by kind, with an example of each."""
 
     def __init__(self):
         self.counts: Counter[str] = Counter()
@@ -235,7 +235,7 @@ class LeftOut:
         self._examples.setdefault(what, name)
 
     def is_skipped(self, prefix: str, name: str) -> bool:
-        """Return whether a file is hidden, as are macOS's side files, or a partial download; count such videos."""
+        """Return whether a file is hidden or a partial download; count it if it is a video."""
         is_hidden, is_part = name.startswith("."), is_download_part(name)
         if (is_hidden or is_part) and _split_suffix(name)[1].lower() in VIDEO_SUFFIXES:
             self.add("hidden videos" if is_hidden else "parts of downloads", f"{prefix}{name}")

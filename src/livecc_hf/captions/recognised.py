@@ -1,4 +1,4 @@
-"""Reads the JSON output of speech recognisers: lists of timed words, or objects with words, segments or chunks."""
+"""Reads the JSON output of speech recognisers: words, segments or chunks with times."""
 
 from __future__ import annotations
 

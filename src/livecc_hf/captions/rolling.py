@@ -1,4 +1,4 @@
-"""Finds the repeats in rolling captions, in which each cue begins with the lines or words that ended the one before."""
+"""Finds the repeats in rolling captions: each cue begins with the end of the one before."""
 
 from __future__ import annotations
 

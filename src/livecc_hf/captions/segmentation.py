@@ -1,4 +1,4 @@
-"""Segments text of scripts without spaces, such as Chinese, Japanese and Thai, into words with ICU's dictionaries."""
+"""Segments unspaced text (Chinese, Japanese, Thai and others) into words, with ICU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def without_needless_spaces(text: pa.Array | pa.ChunkedArray) -> pa.Array | pa.C
 
 
 def word_pieces(text: str) -> list[str]:
-    """Split a text where it may be shortened: into words with the space before them, and single unspaced characters."""
+    """Split a text into words with the space before them, and single unspaced characters."""
     return _PIECE.findall(" ".join(text.split()))
 
 
@@ -95,7 +95,7 @@ def rows_without_spaces(text: pa.Array, row_of: np.ndarray) -> np.ndarray:
 
 
 def with_spaces(text: pa.Array) -> pa.Array:
-    """Insert spaces between the words of unspaced scripts; text is unchanged if the segmenter is not installed.
+    """Insert spaces between the words of unspaced scripts, if the segmenter is installed.
 
     Args:
         text: string array (lines,).
@@ -125,7 +125,7 @@ def _segmented(line: str) -> str:
 
 
 def _is_boundary(left: str, right: str) -> bool:
-    """Return whether two of ICU's parts are separate words: spaced scripts and punctuation are not split off."""
+    """Return whether two of ICU's parts are separate words; punctuation belongs to a word."""
     if not (_UNSPACED.search(left) or _UNSPACED.search(right)):
         return False
     opens = unicodedata.category(right[0]) in ("Ps", "Pi")

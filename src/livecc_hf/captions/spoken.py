@@ -1,4 +1,4 @@
-"""Reduces caption text to speech: removes markup, sounds, speaker marks, music notes and invisible characters."""
+"""Reduces caption text to speech: removes markup, sounds, speaker marks and music notes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Word(NamedTuple):
 
 
 def timed_arrays(items: Sequence[Sequence[Any]], source: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return starts and ends in seconds, float64 (items,), and stripped texts of `[start, end, text]` items.
+    """Return starts and ends, float64 seconds (items,), and stripped texts of timed items.
 
     Args:
         items: `[start, end, text]`, with times in seconds.
@@ -98,7 +98,7 @@ def usable_items(
     bounds_s: np.ndarray | None = None,
     max_word_s: float = MAX_WORD_S,
 ) -> TimedItems:
-    """Return the valid items of a list, skipping invalid ones; missing times are interpolated, see `filled_times`.
+    """Return the valid items of a list; missing times are interpolated by `filled_times`.
 
     Args:
         items: `[start, end, text]`, or mappings with these keys (also `start_s`, `end_s`, `word`), times in seconds.

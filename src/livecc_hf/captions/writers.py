@@ -88,7 +88,7 @@ class JsonLinesWriter(CaptionWriter):
 
 
 class _CueWriter(CaptionWriter):
-    """Writes cues that never overlap: a cue starts no earlier than the last one ended, and lasts at least 1 ms."""
+    """Writes cues without overlaps: each starts after the last one, and lasts at least 1 ms."""
 
     def __init__(self, file: TextIO):
         self._n_cues = 0

@@ -69,7 +69,7 @@ class Part(Protocol):
         """Return where an item comes from, for messages."""
 
     def fingerprint(self) -> str:
-        """Return a fingerprint that changes with the content, as far as it can be told without reading everything."""
+        """Return a fingerprint that changes with the content; it need not read all of it."""
 
 
 class DataSource(Protocol):
@@ -135,7 +135,7 @@ def _type_hints(cls: type) -> dict[str, Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value from YAML fits a field's type; types that YAML does not have are not checked."""
+    """Return whether a value from YAML fits a field's type; types unknown to YAML fit any value."""
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         return any(_fits(value, option) for option in arguments)
@@ -301,7 +301,7 @@ def open_data(
 
 
 def _weighted_rows(part: DataPart, seed: int) -> np.ndarray:
-    """Return a part's row indices: all rows `floor(weight)` times, then a sorted random draw of the remaining share."""
+    """Return a part's row indices: all `floor(weight)` times, then a random draw of the rest."""
     n_rows = len(part.part)
     dtype = np.int32 if n_rows < 2**31 else np.int64
     whole, share = divmod(part.weight, 1)

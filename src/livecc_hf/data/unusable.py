@@ -1,4 +1,4 @@
-"""The exception for a sample that cannot be trained on, with a reason by which such samples are counted."""
+"""The exception for a sample that cannot be trained on, with a reason for statistics."""
 
 from __future__ import annotations
 

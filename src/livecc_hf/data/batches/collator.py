@@ -139,7 +139,7 @@ class CommentaryCollator:
         )
 
     def _prepare_sample(self, sample: Sample) -> dict[str, torch.Tensor]:
-        """Return a sample's inputs with rotary positions, and with images as videos if `images_as_videos` is set.
+        """Return a sample's inputs with rotary positions, and images as videos if requested.
 
         Raises:
             ValueError: if the sizes of its tensors are inconsistent.
@@ -185,7 +185,7 @@ class CommentaryCollator:
 
 
 def _varlen_inputs(starts: list[int], total: int) -> dict[str, torch.Tensor | int]:
-    """Return the inputs by which flash attention separates samples in concatenated rows of `total` tokens."""
+    """Return the inputs by which flash attention separates samples in `total` tokens."""
     cumulative = torch.tensor([*starts, total], dtype=torch.int32)
     longest = int(cumulative.diff().max())
     return {

@@ -102,7 +102,7 @@ class BatchLoader:
         return replace(sample, model_inputs=normalise_pixels(sample.model_inputs, self.video_processor))
 
     def _row(self, numbers: Sequence[int], skipped: list[SkippedSample]) -> list[Sample]:
-        """Return a row's samples, skipping those that are unusable or no longer fit since their media changed."""
+        """Return a row's samples, skipping those that are unusable or no longer fit."""
         samples: list[Sample] = []
         room = self.data.options.max_tokens
         for index in numbers:

@@ -128,7 +128,7 @@ def _llava_messages(row: Mapping, source: str) -> list[dict[str, Any]]:
 
 
 def _fill_placeholders(text: str, media: dict[str, list]) -> list[dict[str, Any]] | None:
-    """Replace a text's placeholders by media taken from the queues; return `None` if there are too few media."""
+    """Replace a text's placeholders by media from the queues; return `None` if too few are left."""
     # re.split keeps the pattern's group: text, placeholder, text, placeholder, ..., text.
     pieces = _PLACEHOLDER.split(text.strip())
     parts: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Parses the format of LiveCC's published datasets: conversations whose answer is a stream of timed words."""
+"""Parses LiveCC's published datasets: conversations that end with a stream of timed words."""
 
 from __future__ import annotations
 

@@ -117,7 +117,9 @@ class CaptionedFolder:
 
 
 def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **limits: float) -> CaptionedFolder:
-    """Split the videos of a folder into clips. Captions are read once to count clips, and again when a clip is loaded.
+    """Split the videos of a folder into clips.
+
+    Captions are read once to count clips, and again when a clip is loaded.
 
     Args:
         folder, language: see `find_captioned_videos`.

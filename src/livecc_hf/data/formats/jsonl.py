@@ -87,7 +87,7 @@ class JsonLines:
 
 
 def _read_at(file: BinaryIO, n_bytes: int, start: int) -> bytes:
-    """Read bytes from a position; on POSIX without moving the file's position, which forked processes share."""
+    """Read bytes at an offset; forked processes share the file's position, so avoid moving it."""
     if hasattr(os, "pread"):
         return os.pread(file.fileno(), n_bytes, start)
     file.seek(start)
@@ -95,7 +95,7 @@ def _read_at(file: BinaryIO, n_bytes: int, start: int) -> bytes:
 
 
 def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
-    """Return the cache file of a file's offsets; computed again if the file's size or modification time changes."""
+    """Return the cache file of a file's offsets, whose name depends on size and time of the file."""
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     folder = Path(cache_dir) if cache_dir is not None else default_cache()
@@ -110,7 +110,7 @@ def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
 
 
 def default_cache() -> Path:
-    """Return the cache folder for offsets and token counts of datasets: `livecc_hf` in the Hugging Face cache."""
+    """Return the cache folder for datasets: `livecc_hf` in the Hugging Face cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "livecc_hf"
@@ -149,7 +149,7 @@ def find_offsets(path: str | os.PathLike) -> np.ndarray:
 
 
 def _last_line(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Return the start and end of the last line that is not blank, reading backwards from the end of the file."""
+    """Return the start and end of the last line that is not blank, by reading backwards."""
     end = None
     for stop in range(size, 0, -_BLOCK_BYTES):
         base = max(stop - _BLOCK_BYTES, 0)

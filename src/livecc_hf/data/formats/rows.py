@@ -1,4 +1,4 @@
-"""Parses a row of a dataset, in any of the supported layouts, into a narrated video or a conversation."""
+"""Parses a dataset's row, in any supported layout, into a narrated video or a conversation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _parse_json(text: str, source: str) -> Any:
 
 
 def _flat_narration(row: Mapping[str, Any], source: str) -> NarratedVideo:
-    """Parse a row with `video` and `words`, and optionally `video_start`, `video_end`, `query`, `title` and others."""
+    """Parse a row with columns such as `video`, `words`, `video_start`, `query` and `title`."""
     words = next(row[key] for key in _WORDS if key in row)
     part = {"text": row.get("query", "")}
     if part["text"] == "":

@@ -1,4 +1,4 @@
-"""Reads the frames of a clip: planned from the video file's header, read by seeking, and resized while decoding.
+"""Reads the frames of a clip: planned from the header, read by seeking, resized on the fly.
 
 Clip and word times are in seconds from what a player shows as 0:00; this module converts them to the file's clock.
 """
@@ -103,7 +103,7 @@ class DecodedClip:
 
 @dataclass(frozen=True)
 class FrameSize:
-    """The size of a resized frame, the limits from which it was computed, and the tokens of two such frames."""
+    """The size of a resized frame, the limits that led to it, and the tokens of two frames."""
 
     height_px: int
     width_px: int
@@ -143,7 +143,7 @@ def plan_frame_size(
 
 
 def round_up_to_pairs(n_frames: int) -> int:
-    """Return the number of frames rounded up to an even number: the last frame of an odd number is repeated."""
+    """Return the number of frames, rounded up to an even number by repeating the last frame."""
     return n_frames + n_frames % TURN_FRAMES
 
 
@@ -217,7 +217,7 @@ def plan_clip(
 def read_clip(
     path: str | os.PathLike, plan: ClipPlan, video_processor: LiveCCVideoProcessor, until_s: float | None = None
 ) -> DecodedClip:
-    """Read a clip at 2 frames a second, decoding only its part of the file and keeping only resized frames.
+    """Read a clip at 2 frames a second, decoding only its part of the file.
 
     Args:
         path: the video file.
@@ -279,7 +279,7 @@ def _exact_span(
 
 
 def _file_end(path: str | os.PathLike, info: VideoInfo, needed: Fraction) -> Fraction:
-    """Return the end of a file, in seconds from what a player shows as 0:00; estimated if it is after `needed`.
+    """Return the end of a file in seconds on the player's clock, estimated if it is after `needed`.
 
     The header gives the estimate. If it is before `needed`, the file's packets are read for the exact end.
     """
@@ -308,5 +308,5 @@ def _probe(path: str | os.PathLike) -> VideoInfo:
 
 @lru_cache(maxsize=4096)
 def _probe_once(path: str, size_bytes: int, mtime_ns: int) -> VideoInfo:
-    """Probe a file; size and modification time are part of the cache key, so that a replaced file is probed again."""
+    """Probe a file; size and modification time are part of the cache key."""
     return probe_video(path)

@@ -10,7 +10,7 @@ _HUB_PREFIX = "hf://datasets/"
 
 
 def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
-    """Return the local file for a dataset's media path, downloading it from the Hub to the cache if necessary.
+    """Return the local file for a media path, downloading it from the Hub if necessary.
 
     Args:
         path: relative to `root`, absolute, `file://` followed by either, or `hf://datasets/USER/REPO[@REVISION]/PATH`.

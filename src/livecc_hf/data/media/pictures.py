@@ -17,7 +17,7 @@ _ROTATED = range(5, 9)  # its values for images rotated by 90 degrees
 
 
 def open_picture(picture: Any) -> Image.Image:
-    """Open an image from a path, bytes or a PIL image, without decoding it yet; the caller has to close it."""
+    """Open an image from a path, bytes or a PIL image; the caller has to close it."""
     from PIL import Image
 
     if isinstance(picture, bytes):

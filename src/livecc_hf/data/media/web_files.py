@@ -65,7 +65,7 @@ def fetch_file(
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is public; IPv6 addresses that embed an IPv4 address are judged by that."""
+    """Return whether an IP address, or the IPv4 address embedded in it, is public."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
@@ -177,7 +177,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Return a TLS context that verifies certificates against the system's and, if installed, certifi's authorities."""
+    """Return a TLS context with the system's and, if installed, certifi's authorities."""
     context = ssl.create_default_context()
     if find_spec("certifi"):
         import certifi

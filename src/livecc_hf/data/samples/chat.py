@@ -28,7 +28,7 @@ def encode_chat(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> Sample:
-    """Encode a conversation as a training sample; the assistant's texts and their end tokens are supervised.
+    """Encode a conversation as a training sample; the assistant's messages are supervised.
 
     Images are resized once: to a part's `resized_height` and `resized_width`, otherwise to the size that the image
     processor chooses within the part's `min_pixels` and `max_pixels` or its own limits. The frames of a video, or of
@@ -45,7 +45,8 @@ def encode_chat(
         allow_urls: whether to download images from the web, or the hosts allowed for it; see `fetch_file`.
 
     Returns:
-        The sample, without pixels if the conversation has neither images nor videos.
+        The sample, without pixels if the conversation has neither images nor videos. Only the assistant's texts and
+        their end tokens are supervised.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames", "too_many_tokens", or "malformed" for text with
@@ -101,7 +102,7 @@ def count_chat_tokens(
 def _tokenise(
     conversation: Conversation, processor: StreamingProcessor, media: Sequence[Medium], n_pairs: Sequence[int]
 ) -> tuple[list[int], list[int], int]:
-    """Return token ids with one placeholder for each vision block, labels, and the number of supervised words.
+    """Return ids with one placeholder per vision block, labels, and the number of supervised words.
 
     Answers are tokenised separately from the text before them, as at inference.
 
@@ -132,7 +133,7 @@ def _tokenise(
 
 
 def _pieces(conversation: Conversation, processor: StreamingProcessor) -> tuple[list[tuple[str, bool]], int]:
-    """Return the text in pieces with media placeholders, whether each is supervised, and the supervised words."""
+    """Return pieces of text, whether each is supervised, and the number of supervised words."""
     placeholders = {
         "image": f"{VISION_START}{processor.image_token}{VISION_END}",
         "video": f"{VISION_START}{processor.video_token}{VISION_END}",

@@ -71,7 +71,7 @@ def plan_media(
     media_root: str | os.PathLike | None = None,
     allow_urls: bool | Sequence[str] = False,
 ) -> list[Medium]:
-    """Plan a conversation's media, in order, from the headers of local files; images on the web are downloaded.
+    """Plan a conversation's media, in order, from their headers; images on the web are downloaded.
 
     Args:
         conversation: the conversation.
@@ -122,7 +122,7 @@ def _image(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
 def _image_size(
     size_px: tuple[int, int], requested: Mapping[str, Any], limits: Mapping[str, Any], image_processor: Any
 ) -> tuple[int, int]:
-    """Return the height and width to which an image is resized: the requested ones, or else within the limits.
+    """Return the height and width of a resized image: as requested, or else within the limits.
 
     Args:
         size_px: width and height of the image.
@@ -140,7 +140,7 @@ def _image_size(
 
 
 def _downloaded(image: Any, encoder: _Encoder) -> Any:
-    """Return the content of an image given as an `http:`, `https:` or `data:` URL, and any other image unchanged."""
+    """Return the content of an image given as a URL, and any other image unchanged."""
     if not isinstance(image, str):
         return image
     if image.startswith("data:"):
@@ -291,7 +291,7 @@ def _most_frames(part: Mapping[str, Any], options: EncodeOptions) -> int:
 
 
 def _frame_size(part: Mapping[str, Any], n_frames: int, size_px: tuple[int, int], encoder: _Encoder) -> FrameSize:
-    """Return the size of frames by the options' limits, or else the part's, or else the clip's share of the budget."""
+    """Return the size of frames by the options' limits, the part's or the clip's token budget."""
     options = encoder.options
     min_pixels = options.min_pixels or _pixels(part, "min_pixels")
     max_pixels = options.max_pixels or _pixels(part, "max_pixels")
@@ -352,7 +352,7 @@ def _folder(path: str, root: str | os.PathLike | None) -> Path | None:
 
 
 def _number(part: Mapping[str, Any], key: str, allow_zero: bool = False) -> float | int | None:
-    """Return a number of a part, or `None` if it is missing; raise `UnusableSample` if it is not positive."""
+    """Return a number of a part, or `None`; raise `UnusableSample` if it is not positive."""
     value = part.get(key)
     if value is None:
         return None

@@ -85,7 +85,7 @@ class _LoadedClip:
 def locate_clip(
     video: NarratedVideo, processor: StreamingProcessor, options: EncodeOptions, media_root: str | os.PathLike | None
 ) -> tuple[Path, ClipPlan]:
-    """Locate a clip's file, and plan its frames from the header; the arguments are those of `encode_narration`.
+    """Locate a clip's file, and plan its frames; takes the arguments of `encode_narration`.
 
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames" or "malformed".
@@ -190,12 +190,12 @@ def count_narration_tokens(
     options: EncodeOptions,
     media_root: str | os.PathLike | None = None,
 ) -> int:
-    """Return an upper bound for the tokens of `encode_narration`, from only the video's header and the words.
+    """Return an upper bound for the tokens of `encode_narration`, without decoding.
 
-    The arguments are those of `encode_narration`. Frames, prompts and words are counted exactly, except for words that
-    end shortly after the last sample time of a turn: only decoding shows whether they belong to that turn or the next.
-    Such a word counts with the longer of its tokenisations at the start of a turn and within a turn. A sample can be
-    longer than the bound only if the first frames of its file cannot be decoded.
+    The arguments are those of `encode_narration`. Frames, prompts and words are counted exactly from the video's header
+    and the words, except for words that end shortly after the last sample time of a turn: only decoding shows whether
+    they belong to that turn or the next. Such a word counts with the longer of its tokenisations at the start of a turn
+    and within a turn. A sample can be longer than the bound only if the first frames of its file cannot be decoded.
 
     Raises:
         UnusableSample: if the header and the words show that `encode_narration` will raise it.
@@ -295,7 +295,7 @@ def _n_fitting(
     processor: StreamingProcessor,
     max_tokens: int | None,
 ) -> int:
-    """Return the number of turns that fit the token limit; raise `UnusableSample` if the first one does not."""
+    """Return the number of turns that fit the token limit; raise `UnusableSample` if it is 0."""
     if max_tokens is None or not turn_words:
         return len(turn_words)
     grammar = processor.find_grammar()
@@ -338,7 +338,7 @@ def _token_ids(texts: list[str], processor: StreamingProcessor) -> list[list[int
 
 
 def _limit_frames(plan: ClipPlan, processor: StreamingProcessor, max_tokens: int | None) -> ClipPlan:
-    """Cut a plan to the frames that fit the token limit; raise `UnusableSample` if those of the first turn do not."""
+    """Cut a plan to the frames that fit the limit; raise `UnusableSample` if no turn does."""
     if max_tokens is None:
         return plan
     n_frames = max_tokens // plan.n_pair_tokens * TURN_FRAMES
@@ -371,7 +371,7 @@ def _first_texts(
     options: EncodeOptions,
     words: list[tuple[float, float, str]],
 ) -> FirstTexts:
-    """Return the texts of the first turn; raise `UnusableSample` if they or the words contain special tokens."""
+    """Return the first turn's texts; raise `UnusableSample` if texts or words are malformed."""
     query = processor.default_query if clip.query is None else clip.query
     try:
         context = (clip.title, clip.previous) if options.use_context else (None, None)

@@ -1,4 +1,4 @@
-"""A minimal video, added to samples without images or videos so that the vision tower runs in every batch.
+"""A minimal video for samples without media, so that the vision tower runs in every batch.
 
 Ranks that shard parameters or average gradients synchronise in every module of every step. If a batch has neither
 images nor videos, its rank would not run the vision tower, and the others would wait for it indefinitely.
@@ -20,7 +20,7 @@ N_PLACEHOLDER_TOKENS = 3  # <|vision_start|>, one video token, <|vision_end|>
 
 
 def placeholder_sample(processor: StreamingProcessor) -> Sample:
-    """Return a sample without supervised tokens, with a black video of two frames, which is one vision token.
+    """Return a sample of a black video of two frames (one vision token), not supervised.
 
     Args:
         processor: the model's processor.

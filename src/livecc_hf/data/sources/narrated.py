@@ -1,4 +1,4 @@
-"""Training sources of narrated videos and conversations: JSON Lines, Parquet, Hub datasets and folders of videos."""
+"""Training sources of narrated videos and conversations: files, datasets and folders."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class JsonlEntry:
 
 @register_source("jsonl")
 class JsonlSource:
-    """JSON Lines files such as Live-CC-5M, Live-WhisperX-526K and LiveCC's SFT data; see `JsonlEntry` for the keys."""
+    """JSON Lines files such as Live-CC-5M and LiveCC's SFT data; see `JsonlEntry` for the keys."""
 
     def open(self, entry: dict[str, Any], seed: int) -> RowsPart:
         """Open the file; `seed` is not used."""
@@ -278,7 +278,7 @@ def _json_list(file: Path) -> list:
 
 
 def _cache_dir(folder: Path) -> str:
-    """Return a cache folder for the rows of a dataset folder, which depends on the folder's path and files.
+    """Return a cache folder for a dataset folder, which depends on the folder's path and files.
 
     `datasets` caches a folder that has a card under its name only, and would confuse two folders with the same name, or
     two versions of a folder.
