@@ -1,10 +1,10 @@
-"""The scores after a question that has a pass of its own."""
+"""Logits of a question that is asked in a separate forward pass."""
 
 import torch
 
 
 def separately(model, processor, frames, text, answer_prefix):
-    """The inputs and the scores after a question, as anybody asks a model of transformers: processor, then forward."""
+    """Return the inputs and the next token's logits, as any transformers model gives them: processor, forward."""
     conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
     prompt = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True) + answer_prefix
     as_they_are = {"do_resize": False, "do_sample_frames": False}

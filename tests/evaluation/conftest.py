@@ -1,4 +1,4 @@
-"""What several tests of evaluation run with."""
+"""Fixtures of the evaluation tests."""
 
 import copy
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def talkative(make_model, processor, tmp_path_factory):
-    """A model whose tokenizer says Yes, No, digits and letters with one token each."""
+    """A model whose tokenizer has single tokens for Yes, No, digits and letters."""
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("talkative")

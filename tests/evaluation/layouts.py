@@ -1,4 +1,4 @@
-"""Made-up files in the layouts that others publish."""
+"""Synthetic files in published formats."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_lines(path: Path, values) -> Path:
 
 
 def videomme(answers: list[tuple[str, str]], duration: str = "short") -> list[dict]:
-    """Videos with two questions each; `answers` are (right letter, response)."""
+    """Return videos with two questions each; `answers` are pairs of the correct letter and the response."""
     options = [f"{letter}. {text}" for letter, text in zip(LETTERS, ("Red.", "Blue.", "Green.", "None of the above."))]
     videos = []
     for number, (answer, response) in enumerate(answers):

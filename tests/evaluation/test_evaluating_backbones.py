@@ -1,4 +1,4 @@
-"""`livecc evaluate` puts its benchmarks to every backbone."""
+"""`livecc evaluate run` on every backbone."""
 
 import json
 
@@ -15,7 +15,7 @@ CHOICE = {"question": "What is it?", "options": ["A. Red.", "B. Blue.", "C. Gree
 
 
 def write_benchmarks(folder):
-    """Write one video, and a row of each benchmark on it."""
+    """Write a video, and one row of each benchmark about it."""
     write_video(folder / "videos/a.mp4", n_frames=50, fps=10, size_px=(128, 96))
     spoken = json.dumps([[0.0, 1.5, "He runs."], [1.5, 5.0, "He falls."]])
     event = {"video_id": "a", "event_id": 1, "begin": 0.0, "end": 5.0, "video": "a.mp4", "event_title": "A run"}
@@ -32,7 +32,7 @@ def write_benchmarks(folder):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_benchmarks_are_put_to_every_backbone(name, tmp_path):
+def test_benchmarks_run_on_every_backbone(name, tmp_path):
     (tmp_path / "videos").mkdir()
     model = convert_checkpoint(write_published(name, tmp_path / name), tmp_path / "model", position_scheme="mrope")
     runs = [(suite, path, None) for suite, path in write_benchmarks(tmp_path).items()]

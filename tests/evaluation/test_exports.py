@@ -1,6 +1,7 @@
-"""Commentaries in the layouts of other evaluators, and StreamingVLM's windows with their judge."""
+"""Exports of commentaries to other evaluators' formats, and StreamingVLM's windows and judge."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "production"))
 from chat_server import Reply, serve_chat
 
 from livecc_hf.cli.main import main
-from livecc_hf.evaluation import JudgeOptions, export, judge, score
+from livecc_hf.evaluation import JudgeOptions, export, judge, report, score
 from livecc_hf.evaluation.judging.prompt import judge_protocol
 from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan, read_rows
 from livecc_hf.evaluation.predictions.file import RowSet, write_rows
@@ -36,7 +37,7 @@ def lines(path):
 
 
 class TestSeconds:
-    def test_a_turn_is_in_the_second_in_which_it_begins(self):
+    def test_a_turn_belongs_to_the_second_in_which_it_starts(self):
         turns = [
             SpokenSpan(10, 13, "Off they go"),
             SpokenSpan(13, 14, ""),
@@ -45,10 +46,10 @@ class TestSeconds:
         ]
         assert seconds_of(CommentaryRow("k", "v", 10, 20, "", turns)) == {"10": "Off they go", "14": "A goal again"}
 
-    def test_rounding_moves_no_turn_into_the_second_before(self):
+    def test_rounding_does_not_move_a_turn_to_the_previous_second(self):
         assert seconds_of(CommentaryRow("k", "v", 0, 9, "", [SpokenSpan(0.1 + 0.2 + 2.7 - 1e-9, 4, "x")])) == {"3": "x"}
 
-    def test_every_second_lies_in_the_whole_seconds_of_its_clip(self):
+    def test_seconds_lie_within_the_rounded_bounds_of_the_clip(self):
         found = record_of(
             CommentaryRow("k", "v", 9.6, 20.2, "", [SpokenSpan(9.6, 12, "a"), SpokenSpan(20, 20.2, "b")]), 0, "", ""
         )
@@ -71,7 +72,7 @@ class TestSeconds:
 
 
 class TestWindows:
-    def test_what_ends_in_a_window_is_in_it(self):
+    def test_a_span_belongs_to_the_window_in_which_it_ends(self):
         spans = [
             SpokenSpan(98, 100.9, "a"),
             SpokenSpan(99, 101, "b"),
@@ -81,8 +82,8 @@ class TestWindows:
         assert [span.text for span in in_window(spans, 100, 200)] == ["b", "c"]
         assert [span.text for span in in_window(spans, 0, 100)] == ["a"]
 
-    def test_windows_need_200_words_of_the_reference_and_the_commentary_over_them(self):
-        # 30 seconds are left over: no window.
+    def test_windows_need_200_reference_words_and_a_commentary_that_covers_them(self):
+        # The last 30 seconds are too short for a window.
         found = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"))
         assert [(row.key, row.begin_s, row.end_s) for row in found.rows] == [
             ("game 0-100", 0, 100),
@@ -91,7 +92,7 @@ class TestWindows:
         assert found.rows[0].pred == " ".join(f"said {second}" for second in range(100))
         few = replace(commentary("said"), reference=[SpokenSpan(*span[:2], "one") for span in PEOPLE])
         assert windows_of(RowSet(Header("commentary"), [few], "f")).rows == []
-        # A silent window is a window: who says nothing does not get out of being judged.
+        # A window in which the model is silent still counts.
         silent = windows_of(RowSet(Header("commentary"), [commentary("said", 50)], "f"))
         assert [(row.key, row.pred != "") for row in silent.rows] == [("game 0-100", True), ("game 100-200", False)]
 
@@ -126,8 +127,8 @@ class TestWindows:
         return read_references(tmp_path / "people.jsonl")
 
     @pytest.mark.parametrize("video", ["game.mp4", "game", "elsewhere/game.mkv"])
-    def test_windows_of_the_benchmark_are_taken_as_they_are(self, video, tmp_path):
-        # Two commentaries, each on a part of the game, as of a model that begins again.
+    def test_windows_of_the_benchmark_are_used_unchanged(self, video, tmp_path):
+        # Two commentaries on parts of one game, as when a model is restarted.
         turns = [SpokenSpan(second, second + 1, f"said {second}") for second in range(200)]
         parts = [
             CommentaryRow(str(begin), video, begin, begin + 100, "", turns[begin : begin + 100]) for begin in (0, 100)
@@ -140,18 +141,18 @@ class TestWindows:
         (again,) = windows_named(rows, [window.key, window.key, "other.mp4 0-100", "nonsense"]).rows
         assert (again.key, again.pred) == (window.key, window.pred)
 
-    def test_windows_are_cut_from_what_was_said_in_a_whole_game(self, tmp_path):
+    def test_the_reference_of_a_whole_game_is_cut_into_windows(self, tmp_path):
         given = self.people(tmp_path, [[0, 90, "word " * 200], [90, 300, "word"]])
         (window,) = windows_of(RowSet(Header("commentary"), [commentary("said")], "f"), given).rows
         assert window.key == "game 0-100"
 
-    def test_what_people_said_is_needed(self):
+    def test_a_reference_is_required(self):
         rows = RowSet(Header("commentary"), [replace(commentary("said"), reference=[])], "f")
         with pytest.raises(ValueError, match="no commentary has a reference with times"):
             windows_of(rows)
 
     @pytest.mark.parametrize("content", [[[0, 1]], [[0, "x", "y"]], [[0, float("nan"), "y"]], 3, None])
-    def test_references_of_another_form(self, content, tmp_path):
+    def test_references_in_another_form_are_refused(self, content, tmp_path):
         with pytest.raises(ValueError, match="line 2 of .*: expected video and content"):
             self.people(tmp_path, [[0, 1, "said"]], content)
 
@@ -196,7 +197,7 @@ def test_windows_are_judged_and_scored(tmp_path):
     with serve_chat(first_wins_but_for_the_second_window) as server:
         options = JudgeOptions("judge-1", server.url, protocol="inf-streams", concurrency=1)
         result = judge(mine, theirs, out, options, say=lambda line: None)
-    # The other game's second window, in which "mine" is silent, is judged and lost.
+    # The second window of the other game, in which "mine" is silent, is judged and lost.
     assert (result.n_rows, result.n_asked) == (4, 8)
     assert "on-screen information):\none two three\none two three\n" in asked[0]
     assert any("Candidate A:\n\n\nCandidate B:\nalso theirs 100 " in text for text in asked)
@@ -204,10 +205,17 @@ def test_windows_are_judged_and_scored(tmp_path):
     assert (verdicts.header.suite, verdicts.header.protocol) == ("inf-streams", "inf-streams")
     scored = next(item for item in score([out, mine, theirs]) if item.suite == "inf-streams")
     assert scored.is_complete
-    # "mine" first: won where it says something. Second: "theirs" first wins only where its second 150 is.
+    pytest.importorskip("matplotlib")
+    report([out, mine, theirs], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    [shown] = json.loads(re.search(r'id="verdict-data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [row["key"] for row in shown["rows"]] == ["game 0-100", "game 100-200", "other 0-100", "other 100-200"]
+    assert shown["rows"][0]["model"].startswith("mine 0 mine 1 ") and shown["rows"][3]["opponent"].endswith(" 199")
+    assert shown["rows"][0]["reference"].split() == ["one", "two", "three"] * 100
+    # Shown first, "mine" wins unless it is silent. Shown second, it loses only to the window with "theirs 150".
     assert (scored.figure("win rate shown first").value, scored.figure("win rate").n_correct) == (75, 5)
     write(theirs, commentary("changed"), commentary("also theirs", 230, "other"))
-    with pytest.raises(ValueError, match="carry the hash of another text"):
+    with pytest.raises(ValueError, match="have the hash of another text"):
         score([out, mine, theirs])
 
 
@@ -223,5 +231,5 @@ def test_commentaries_without_turns_cannot_be_exported(tmp_path):
 def test_windows_are_not_run(tmp_path):
     from livecc_hf.evaluation.running.plan import RunOptions, make_plans
 
-    with pytest.raises(ValueError, match="judged and scored, not run"):
+    with pytest.raises(ValueError, match="cannot be run, only judged and scored"):
         make_plans("inf-streams", RunOptions())

@@ -1,4 +1,4 @@
-"""The frames of a clip that a question is about."""
+"""Sampling the frames of a clip."""
 
 import numpy as np
 import pytest
@@ -25,23 +25,23 @@ class TestFrames:
         ("rule", "total", "fps", "expected"),
         [
             (FrameRule(), 300, 30, 20),
-            (FrameRule(), 30, 30, 4),  # not fewer than four
+            (FrameRule(), 30, 30, 4),  # at least four
             (FrameRule(), 3, 30, 2),
             (FrameRule(), 1, 30, 2),
             (FrameRule(), 30_000, 30, 480),
             (FrameRule(), 310, 30, 20),  # 20.67, in pairs
-            (FrameRule(), 10, 1, 20),  # shown more than once
+            (FrameRule(), 10, 1, 20),  # frames are repeated
             (FrameRule(n_frames=16), 300, 30, 16),
             (FrameRule(n_frames=64), 31, 30, 30),
         ],
     )
-    def test_how_many(self, rule, total, fps, expected):
+    def test_the_number_of_frames(self, rule, total, fps, expected):
         assert n_frames_of(rule, total, fps) == expected
 
-    def test_they_are_spread_over_the_clip(self, tmp_path):
+    def test_frames_are_uniformly_spaced(self, tmp_path):
         path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
         clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
-        # Frames that leave the screen from 1.0 to 3.0 s are 9 to 29; four of them, first and last included.
+        # Frames 9 to 29 leave the screen between 1.0 and 3.0 s; four are sampled, including the first and the last.
         assert [number_of(frame) for frame in clip.frames] == [9, 16, 22, 29]
         assert clip.times_s == pytest.approx([1.0, 1.7, 2.3, 3.0])
         whole = read_clip(path, None, None, FrameRule(n_frames=6), kept)
@@ -51,7 +51,7 @@ class TestFrames:
         path = write_video(tmp_path / "v.mp4", n_frames=60, fps=10)
         assert read_clip(path, 0, 0, FrameRule(), kept).times_s[-1] == pytest.approx(1.1)
 
-    def test_seconds_are_the_players(self, tmp_path):
+    def test_times_are_those_that_a_player_shows(self, tmp_path):
         times = [10 + i / 10 for i in range(60)]
         path = write_video(tmp_path / "v.ts", times_s=times, fps=10, muxer="mpegts")
         clip = read_clip(path, 1.0, 3.0, FrameRule(), kept)
@@ -62,20 +62,20 @@ class TestFrames:
 
         for number in range(12):
             Image.new("RGB", (56, 56), (number * 20,) * 3).save(tmp_path / f"{number:05d}.png")
-        clip = read_clip(tmp_path, 1.0, 3.0, FrameRule(), kept)  # 3 a second: pictures 3 to 8
+        clip = read_clip(tmp_path, 1.0, 3.0, FrameRule(), kept)  # at 3 per second: pictures 3 to 8
         assert [int(frame[0, 0, 0]) // 20 for frame in clip.frames] == [3, 5, 6, 8]
-        whole = read_clip(tmp_path, None, None, FrameRule(), kept)  # as if 2 a second
+        whole = read_clip(tmp_path, None, None, FrameRule(), kept)  # as if at 2 per second
         assert len(whole.frames) == 12
-        with pytest.raises(ValueError, match="has 12 pictures, and none between 9"):
+        with pytest.raises(ValueError, match="has 12 pictures, none of them between 9"):
             read_clip(tmp_path, 9.0, 12.0, FrameRule(), kept)
 
-    def test_what_is_no_video(self, tmp_path):
+    def test_files_that_are_not_videos_are_refused(self, tmp_path):
         (tmp_path / "v.mp4").write_bytes(b"no video")
         with pytest.raises(ValueError, match=r"v\.mp4"):
             read_clip(tmp_path / "v.mp4", 0, 1, FrameRule(), kept)
 
 
 def test_pictures_are_numbered(tmp_path):
-    """What the tests above rely on."""
+    """The tests above rely on this."""
     clip = read_clip(write_video(tmp_path / "v.mp4", n_frames=20, fps=10), None, None, FrameRule(n_frames=20), kept)
     assert np.array_equal([number_of(frame) for frame in clip.frames], range(20))

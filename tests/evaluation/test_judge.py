@@ -1,4 +1,4 @@
-"""A judge behind a real HTTP server: both orders, invalid replies, resume, and nothing paid for twice."""
+"""Judging with a real HTTP server: both orders, invalid replies, resuming, and the reply cache."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def longer_wins(_, body) -> Reply:
 
 @pytest.fixture
 def sides(tmp_path):
-    """The model's texts, longer than the opponent's in the first two rows; the opponent's; and what people said."""
+    """Files with the model's texts (longer than the opponent's in two rows), the opponent's, and the references."""
     mine = [f"a long commentary number {i}" if i < 2 else f"c{i}" for i in range(N)]
     rows = commentaries(mine, n_videos=3)
     people = [
@@ -97,7 +97,7 @@ def test_replies(order, reply, expected):
     assert judge_protocol("livecc").read(order, reply) == expected
 
 
-def test_a_text_with_braces_stays_as_it_is():
+def test_braces_in_a_text_are_not_expanded():
     (message,) = judge_protocol("livecc").messages("ab", "{b} {reference}", "other", "said {a}")
     assert "---Commentary A---\n{b} {reference}\n---" in message["content"]
     assert "---Human Commentary---\nsaid {a}\n---" in message["content"]
@@ -115,7 +115,7 @@ def test_invalid_replies_are_kept_counted_and_ties(sides, tmp_path):
     assert scored.figure("ties").value == pytest.approx(100 / (2 * N))
 
 
-def test_asking_again_costs_nothing(sides, tmp_path):
+def test_replies_are_cached(sides, tmp_path):
     with serve_chat(longer_wins) as server:
         run(sides, tmp_path / "v.jsonl", server, limit=2)
         assert len(server.requests) == 4
@@ -126,7 +126,7 @@ def test_asking_again_costs_nothing(sides, tmp_path):
         assert read_rows(tmp_path / "v.jsonl").header.limit is None
         run(sides, tmp_path / "v.jsonl", server)
         assert len(server.requests) == 2 * N
-        # Another file of verdicts from the same cache.
+        # Another verdict file, filled from the same cache.
         cache = tmp_path / ".v.answers.sqlite"
         result = run(sides, tmp_path / "w.jsonl", server, cache=cache)
         assert (len(server.requests), result.n_cached) == (2 * N, 2 * N)
@@ -145,13 +145,13 @@ def test_a_judge_that_goes_down_and_comes_back(sides, tmp_path):
     kept = read_rows(tmp_path / "v.jsonl").rows
     assert len(kept) == 5
     with serve_chat(longer_wins) as server:
-        # Another port: what is judged is the same, so the file goes on.
+        # The port differs, but the verdicts are the same, so the file is continued.
         result = run(sides, tmp_path / "v.jsonl", server)
     assert len(server.requests) == result.n_asked == 2 * N - 5
     assert len(read_rows(tmp_path / "v.jsonl").rows) == 2 * N
 
 
-def test_one_row_that_is_refused_is_counted_and_the_rest_goes_on(sides, tmp_path):
+def test_a_refused_request_is_counted_and_the_others_continue(sides, tmp_path):
     def refuses_one(n, body):
         if "number 1\n" in body["messages"][0]["content"]:
             return Reply(status=400, body="content filter")
@@ -191,11 +191,11 @@ def test_changed_texts_and_other_judges_are_refused(sides, tmp_path):
         with pytest.raises(ValueError, match="judge: 'judge-1' there, 'judge-2' now"):
             judge(*sides[:2], tmp_path / "v.jsonl", other, sides[2])
         write_lines(sides[0], commentaries([f"changed {i}" for i in range(N)], n_videos=3))
-        with pytest.raises(ValueError, match="holds verdicts on other texts, such as those on 'vid_0_0'"):
+        with pytest.raises(ValueError, match="holds verdicts on other texts, for example for 'vid_0_0'"):
             run(sides, tmp_path / "v.jsonl", server, limit=2)
 
 
-def test_rows_that_one_side_lacks(sides, tmp_path):
+def test_rows_without_one_sides_text_are_left_out(sides, tmp_path):
     write_lines(sides[1], commentaries(["the other"] * 3, n_videos=3))
     with serve_chat(longer_wins) as server:
         result = run(sides, tmp_path / "v.jsonl", server)
@@ -206,7 +206,7 @@ def test_rows_that_one_side_lacks(sides, tmp_path):
             run(sides, tmp_path / "w.jsonl", server)
 
 
-def test_references_may_come_with_the_predictions(tmp_path):
+def test_references_can_be_in_the_predictions(tmp_path):
     rows = [
         CommentaryRow("v_1", "v", 0, 5, "mine", reference=[(0, 2, "One."), (2, 4, "Two.")]),
         CommentaryRow("v_2", "v", 5, 9, None, reference=[(5, 6, "Three.")], error="v.mp4 is missing"),
@@ -273,7 +273,7 @@ def test_killed_while_judging(sides, tmp_path):
         n_before, kept = len(server.requests), len(read_rows(out).rows)
         assert n_before >= 5
         assert subprocess.run([*command, *arguments], stderr=subprocess.DEVNULL).returncode == 0
-    # What was answered is not asked again; the one call in the air may be.
+    # Finished calls are not repeated; the one that was running may be.
     assert len(server.requests) - n_before <= 2 * N - kept
     rows = read_rows(out).rows
     assert len(rows) == len({json.dumps(row.id) for row in rows}) == 2 * N

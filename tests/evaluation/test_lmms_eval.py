@@ -1,4 +1,4 @@
-"""The model and the task for lmms-eval: with lmms-eval itself, in an environment of its own."""
+"""The model and the task for lmms-eval, run by lmms-eval itself in a separate environment."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ from livecc_hf.questions.asking import answer
 from livecc_hf.tiny.rendering import write_video
 from livecc_hf.tiny.world import simulate
 
-LMMS_EVAL = ("lmms-eval==0.7.3", "filelock<3.25")  # it reaches for a private module of filelock
+LMMS_EVAL = ("lmms-eval==0.7.3", "filelock<3.25")  # it imports a private module of filelock
 QUESTION = "Commentate what happens."
 
 
@@ -64,12 +64,12 @@ def utils(capsys):
     return module
 
 
-def test_the_model_is_announced():
+def test_the_model_is_registered():
     (point,) = entry_points(group="lmms_eval.models", name="livecc")
     assert point.value == "livecc_hf.evaluation.lmms:manifest"
 
 
-def test_what_the_task_asks(utils, videos, monkeypatch):
+def test_the_messages_of_the_task(utils, videos, monkeypatch):
     row = rows()[1]
     with pytest.raises(ValueError, match="LIVESPORTS3K_VIDEOS is not set"):
         utils.doc_to_messages(row)
@@ -82,7 +82,7 @@ def test_what_the_task_asks(utils, videos, monkeypatch):
         utils.doc_to_visual(row | {"video": "none.mp4"})
 
 
-def test_what_the_task_measures(utils, tmp_path):
+def test_the_metrics_of_the_task(utils, tmp_path):
     found = [utils.process_results(row, [text]) for row, text in zip(rows(), ("a b c d", "..."), strict=True)]
     made = [item["commentaries"] for item in found]
     assert utils.words_per_second(made) == 4 / 16
@@ -94,7 +94,7 @@ def test_what_the_task_measures(utils, tmp_path):
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """An environment with lmms-eval, which sees this one's packages behind its own."""
+    """An environment with lmms-eval that also sees this environment's packages."""
     folder = tmp_path_factory.mktemp("lmms") / "env"
     venv.create(folder, with_pip=True)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
@@ -109,7 +109,7 @@ def environment(tmp_path_factory):
 
 
 def write_commentary_task(tasks, n):
-    """Write a task of `n` made-up rows, and return the lines that say where rows are."""
+    """Write a task with `n` synthetic rows, and return the lines of its config that locate the rows."""
     from livecc_hf.evaluation.lmms import tasks_folder
 
     tasks.mkdir()
@@ -141,7 +141,7 @@ def run_lmms_eval(start, tasks, names, videos, model):
     variables |= {"ACCELERATE_USE_CPU": "true"}
     ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | variables, timeout=900)
     said = ran.stdout + ran.stderr
-    # It also returns 0 after an error.
+    # lmms-eval exits with 0 even after an error.
     assert not ran.returncode and (folder / "out/livesports3k_cc.jsonl").exists(), said[-3000:]
     return said
 
@@ -201,7 +201,7 @@ def test_lmms_eval_runs_it(model_folder, environment, videos, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_lmms_eval_is_told_of_wrong_arguments(environment):
+def test_wrong_arguments_are_refused(environment):
     code = (
         "from livecc_hf.evaluation.lmms.model import LiveCC\n"
         "for keywords in ({'fps': 2}, {'batch_size': 4}):\n"

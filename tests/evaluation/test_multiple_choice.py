@@ -1,4 +1,4 @@
-"""Accuracy as each benchmark's own code counts it, with floors and errors that can be computed by hand."""
+"""Accuracy as each benchmark's own code counts it, with floors and standard errors computed by hand."""
 
 import math
 
@@ -27,7 +27,7 @@ RIGHT, WRONG, INVALID = (True, True), (False, True), (False, False)
         ("B", "The answer is B", RIGHT),
         ("B", "Best answer: B", RIGHT),
         ("B", "The best answer is B.", RIGHT),
-        # The phrase that a missing comma took away is not removed, and its own letters come first.
+        # The phrases that a missing comma joined are not removed, and their letters come first.
         ("B", "The correct option: B", RIGHT),
         ("A", "Answer: B", WRONG),
         ("B", "Because it is blue", RIGHT),  # the B of "Because"
@@ -44,7 +44,7 @@ def test_video_mme_reads_the_first_letter(answer, response, expected):
 @pytest.mark.parametrize(
     ("kind", "answer", "response", "expected"),
     [
-        ("letter", "A", "Answer", RIGHT),  # "A" is in "Answer"
+        ("letter", "A", "Answer", RIGHT),  # "Answer" contains "A"
         ("letter", "C", "B. C", RIGHT),
         ("letter", "C", "B", WRONG),
         ("letter", "C", "none of them", INVALID),
@@ -59,7 +59,7 @@ def test_video_mme_reads_the_first_letter(answer, response, expected):
         ("yes_no", "Yes", "Yes.", RIGHT),
         ("yes_no", "Yes", "Y", RIGHT),
         ("yes_no", "No", "N", RIGHT),
-        ("yes_no", "No", "Not yet", RIGHT),  # "No" is in "Not"
+        ("yes_no", "No", "Not yet", RIGHT),  # "Not" contains "No"
         ("yes_no", "No", "Yes", WRONG),
         ("yes_no", "No", "no", INVALID),
         ("yes_no", "No", None, INVALID),
@@ -69,8 +69,8 @@ def test_ovo_bench_looks_for_the_answer_in_the_response(kind, answer, response, 
     assert grade("ovobench", "official", answer, response, kind) == expected
 
 
-def test_livecc_takes_what_the_response_begins_with():
-    assert grade("ovobench", "livecc", "10", "1", "count") == WRONG  # one token cannot say it
+def test_livecc_compares_the_start_of_the_response():
+    assert grade("ovobench", "livecc", "10", "1", "count") == WRONG  # 10 is not a single token
     assert grade("ovobench", "livecc", "1", "1", "count") == RIGHT
     assert grade("ovobench", "livecc", "Yes", "Yes", "yes_no") == RIGHT
     assert grade("ovobench", "livecc", "Yes", "A", "yes_no") == INVALID
@@ -102,9 +102,9 @@ def test_mvbench_reads_the_option(answer, response, expected):
     assert grade("mvbench", "official", answer, response) == expected
 
 
-def test_a_benchmark_is_not_scored_in_anothers_protocol():
+def test_a_benchmark_is_not_scored_by_anothers_protocol():
     with pytest.raises(
-        ValueError, match=r"livesports3k-qa is not scored in protocol 'official': expected livecc, live"
+        ValueError, match=r"livesports3k-qa is not scored by protocol 'official': expected livecc, live"
     ):
         grader("livesports3k-qa", "official")
 
@@ -115,7 +115,7 @@ def score(path, **options):
 
 
 def test_video_mme_counts_floors_and_errors(tmp_path):
-    # Two videos: 2 of 2 right, and 0 of 2 right.
+    # Two videos, with 2 of 2 and 0 of 2 correct.
     answers = [("A", "A"), ("A", "A. Red."), ("B", "C"), ("D", None)]
     result = score(write_json(tmp_path / "r.json", videomme(answers)), incomplete=True)
     overall = result.figures[0]
@@ -129,7 +129,7 @@ def test_video_mme_counts_floors_and_errors(tmp_path):
     assert (only.value, only.n) == (pytest.approx(200 / 3), 3)
 
 
-def test_an_incomplete_set_has_no_headline_unless_asked(tmp_path):
+def test_the_headline_of_an_incomplete_set_is_withheld(tmp_path):
     path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "A")]))
     result = score(path)
     assert (result.is_complete, result.figures[0].value, result.figures[0].se) == (False, None, None)
@@ -212,5 +212,5 @@ def test_probabilities_make_a_calibration_curve():
 
 def test_a_row_without_its_group_is_named():
     rows = RowSet(Header("choice", suite="mvbench"), [ChoiceRow("7", "v", "A", "A")], "x")
-    with pytest.raises(ValueError, match="row '7' has no task_type: MVBench is scored by it"):
+    with pytest.raises(ValueError, match="row '7' has no group 'task_type', which the score of MVBench needs"):
         score_choices(rows)

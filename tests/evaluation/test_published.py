@@ -1,4 +1,4 @@
-"""Files in others' layouts are read for what they are."""
+"""Published files are recognised and read."""
 
 import pytest
 from layouts import commentaries, ovo, ovo_count, ovo_question, ovo_yes_no, verdicts, videomme, write_json, write_lines
@@ -77,13 +77,13 @@ def test_commentaries_and_verdicts(tmp_path):
     ]
 
 
-def test_whose_verdicts_are_the_models_must_be_clear(tmp_path):
+def test_the_evaluated_model_of_verdicts_must_be_clear(tmp_path):
     rows = commentaries(["a", "b"])
     path = write_lines(tmp_path / "verdicts.jsonl", verdicts(rows, [("X", "Y"), ("X", "X")]))
-    with pytest.raises(ValueError, match=r"winners are X, Y, and it is not clear which is the model"):
+    with pytest.raises(ValueError, match=r"the winners are X, Y, and it is unclear which is the evaluated model"):
         read(path)
     assert read(path, model="Y").rows[1].winner == "model"
-    with pytest.raises(ValueError, match="not clear"):
+    with pytest.raises(ValueError, match="it is unclear"):
         read(path, model="Z")
 
 
@@ -103,14 +103,14 @@ def test_a_question_that_was_answered_again_counts_once(tmp_path):
 @pytest.mark.parametrize(
     ("responses", "protocol"), [(["A. x", "B. y"], "livecc"), (["A. x", "B"], "official"), (["A", "B."], "official")]
 )
-def test_what_was_chosen_by_logits_is_told_by_its_shape(responses, protocol, tmp_path):
+def test_answers_chosen_by_logits_are_recognised(responses, protocol, tmp_path):
     videos = videomme([("A", response) for response in responses])
     for question in (question for video in videos for question in video["questions"]):
         question["options"] = ["A. x", "B. y", "C. z", "D. w"]
     assert read(write_json(tmp_path / "a.json", videos)).header.protocol == protocol
 
 
-def test_one_key_twice_is_an_error(tmp_path):
+def test_a_duplicate_key_is_an_error(tmp_path):
     rows = commentaries(["a"]) * 2
     with pytest.raises(DuplicateRowError, match=r"'vid_0_0'"):
         read(write_lines(tmp_path / "a.jsonl", rows))
@@ -119,12 +119,14 @@ def test_one_key_twice_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"x": 1}, "in no known layout"),
-        ([], "in no known layout"),
-        ([{"questions": 5}], "in no known layout"),
+        ({"x": 1}, "is not in a known format"),
+        ([], "is not in a known format"),
+        ([{"questions": 5}], "is not in a known format"),
         ([*videomme([("A", "A")]), {"video_id": "1"}], "entry 1 has no list of questions"),
+        ([{"questions": []}, "text"], "entry 1 has no list of questions"),
+        ([{"duration": "short", "questions": ["text"]}], "entry 0, question 0 cannot be used"),
         (ovo(backward=[{"id": 1, "task": "EPM"}]), "backward 0 has no column 'video'"),
-        (ovo(backward=[ovo_question(1, "XYZ", "A", "A")]), "task 'XYZ' is none of OVO-Bench's"),
+        (ovo(backward=[ovo_question(1, "XYZ", "A", "A")]), "task 'XYZ' is unknown: expected one of OVO-Bench's"),
         (ovo(forward=[ovo_yes_no(1, "SSR", [(2, "No")])]), "forward 0 cannot be used"),
     ],
 )
@@ -146,8 +148,8 @@ def test_an_empty_option_list_is_named(tmp_path):
         ({"video_id": "v", "event_id": 1, "begin": 0, "end": 1}, "no column 'pred'"),
         ({"video_id": "v", "event_id": 1, "begin": "0", "end": 1, "pred": "x"}, "begin_s is '0': expected seconds"),
         ({"ab_winner": "x", "video_event_id": "v_1"}, "no column ba_winner"),
-        ({"text": "x"}, r"no known layout \(columns text\)"),
-        ([1], "no known layout"),
+        ({"text": "x"}, r"not in a known format \(columns text\)"),
+        ([1], "not in a known format"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):

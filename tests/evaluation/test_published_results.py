@@ -1,4 +1,4 @@
-"""Scores of files that others published, to the count.
+"""Scores of published files, reproduced exactly.
 
 Runs where LIVECC_PUBLISHED_RESULTS names a folder with clones of showlab/livecc and JoeLeelyf/OVO-Bench.
 """
@@ -27,7 +27,7 @@ def find(name: str, *under: str) -> Path:
 
 
 def log_lines(text: str) -> dict[str, float]:
-    """The figures of a printed log of Video-MME, by our names."""
+    """Return the figures in a printed log of Video-MME, by the names in this package."""
     groups = {"Video Categories": "domain", "Video Domains": "domain", "Video Sub Categories": "sub_category",
               "Task Categories": "task_type", "Overall Performance": ""}  # fmt: skip
     duration, group, found = "", "", {}
@@ -81,7 +81,7 @@ def test_the_verdicts_filed_under_base_are_suspect_without_hashes_and_refused_wi
     assert "166 of" in notes
     assert "46.7 %" in notes
     assert "93.1 %" in notes
-    # Had the judge kept hashes of what it read, which was Instruct's text as far as can be told:
+    # If the judge had stored hashes of the texts, which seem to be Instruct's:
     (verdicts,), (read,), (opponent,) = map(read_predictions, (paths[0], texts[1], find("GPT-4o.jsonl", "captions")))
     mine = {row.key: text_hash(row.pred) for row in read.rows}
     theirs = {row.key: text_hash(row.pred) for row in opponent.rows}
@@ -122,12 +122,12 @@ def test_a_constant_letter_on_ovo_bench():
     assert {task: round(result.figure(f"task={task}").value, 2) for task in expected} == expected
 
 
-def test_questions_that_were_asked_twice_count_once():
+def test_questions_that_were_answered_twice_count_once():
     (result,) = score(find("GPT", "results"), incomplete=True)
     assert any("6 rows answer a question again; the first answer counts" in note for note in result.notes)
     assert result.figure("task=HLD").n == 184  # of 187, three of them again
 
 
-def test_the_protocol_of_video_mme_is_told_by_the_answers():
+def test_the_protocol_of_video_mme_is_found_from_the_answers():
     (rows,) = read_predictions(find("LiveCC-7B-Instruct_no_subtitles.json", "videomme"))
     assert rows.header.protocol == "livecc"

@@ -1,4 +1,4 @@
-"""From a run on made-up sports through a judge to one page, which a browser opens."""
+"""From a run on synthetic sports events, through a judge, to an HTML page that is opened in a browser."""
 
 import json
 import re
@@ -18,14 +18,14 @@ from chat_server import Reply, serve_chat
 from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.cli.main import main
 from livecc_hf.evaluation import report, score
-from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan
+from livecc_hf.evaluation.predictions import CommentaryRow, Header, SpokenSpan, VerdictRow
 from livecc_hf.evaluation.predictions.file import write_rows
 
 pytest.importorskip("matplotlib")
 
 
 class Page(HTMLParser):
-    """What stands in a page: its text without scripts, pictures, and the data of its verdicts."""
+    """The contents of a page: its text without scripts, its tags, and the data of its verdicts."""
 
     def __init__(self, path):
         super().__init__()
@@ -64,8 +64,26 @@ def test_charts_and_figures_of_answers(tmp_path):
     assert "By duration" in page.text
     assert len(page.having("svg", **{"class": "chart"})) >= 2
     assert not page.data  # no verdicts, no viewer
+    assert "withheld" not in page.text
     assert "http" not in re.sub(r"http://www\.w3\.org\S+|https?://(purl|creativecommons|matplotlib)\S+", "",
                                 (tmp_path / "r.html").read_text().split("<script>")[0])  # fmt: skip
+
+
+def test_an_undefined_figure_is_not_called_withheld(tmp_path):
+    row = CommentaryRow("k", "v", 0, 5, "", turns=[SpokenSpan(0, 3, "")], reference=[SpokenSpan(0, 3, "A goal.")])
+    write_rows(tmp_path / "t.jsonl", Header("commentary", suite="livesports3k-cc", n_rows=2), [row])
+    report(tmp_path / "t.jsonl", tmp_path / "r.html")
+    text = Page(tmp_path / "r.html").text
+    assert "lag (median)-" in text and "(N = 1 of 2)withheld: incomplete" in text
+
+
+def test_verdicts_that_name_no_model_are_not_matched_to_commentaries_that_name_none(tmp_path):
+    rows = [CommentaryRow("k", "v", 0, 5, "said")]
+    write_rows(tmp_path / "t.jsonl", Header("commentary", suite="livesports3k-cc"), rows)
+    both = [VerdictRow("k", "v", order, "model") for order in ("ab", "ba")]
+    write_rows(tmp_path / "verdicts.jsonl", Header("verdict", suite="livesports3k-cc"), both)
+    report([tmp_path / "t.jsonl", tmp_path / "verdicts.jsonl"], tmp_path / "r.html")
+    assert not Page(tmp_path / "r.html").data
 
 
 def test_suspicions_stand_out(tmp_path):
@@ -101,7 +119,7 @@ def test_texts_cannot_break_out_of_the_page(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of the bundled model on its demonstration clip as three events of sports, judged and reported."""
+    """A run of the bundled model on three events of its demonstration clip, judged and reported."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "videos").mkdir()
     shutil.copy(demo_clip_path(), folder / "videos/clip.mp4")
@@ -150,7 +168,7 @@ def test_from_run_to_page(whole):
     said = [found["title"] for found in page.having("div", **{"class": "said model"})]
     assert any("Purple ball" in text for text in said)
     pictures = [found["src"] for found in page.having("img")]
-    assert len(pictures) == 2 * 2  # one in two seconds, of two clips of six
+    assert len(pictures) == 2 * 2  # one per two seconds, for two clips of 6 s
     assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
     (shown,) = json.loads(page.data)
     assert (shown["opponent"], shown["judge"]) == ("Other", "local")

@@ -1,4 +1,4 @@
-"""Files of rows survive being killed, and are never mixed up."""
+"""Row files survive killed processes, and rows of different runs are not mixed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def row(number: int, response: str = "A") -> ChoiceRow:
     return ChoiceRow(f"{number}", "v", "A", response, groups={"task": "EPM"}, probabilities={"A": 0.75, "B": 0.25})
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_rows_are_read_back(tmp_path):
     rows = [row(0), row(1, "naïve\u2028 \ud800 …"), ChoiceRow("2", "v", "A", None, error="no such video")]
     with RowFile(tmp_path / "a/b.jsonl", HEADER) as file:
         for item in rows:
@@ -42,7 +42,7 @@ def test_a_commentary_keeps_its_times(tmp_path):
 
 
 @pytest.mark.parametrize("n_bytes", [1, 30, 60])
-def test_a_torn_line_is_cut_off_and_asked_again(tmp_path, n_bytes):
+def test_an_incomplete_line_is_removed(tmp_path, n_bytes):
     path = tmp_path / "a.jsonl"
     with RowFile(path, HEADER) as file:
         file.append(row(0))
@@ -51,7 +51,7 @@ def test_a_torn_line_is_cut_off_and_asked_again(tmp_path, n_bytes):
     path.write_bytes(path.read_bytes()[: len(whole) + n_bytes])
     there = read_rows(path)
     assert [item.key for item in there.rows] == ["0"]
-    assert "cut off" in there.notes[0]
+    assert "incomplete" in there.notes[0]
     with RowFile(path, HEADER) as file:
         assert "0" in file
         assert "1" not in file
@@ -60,7 +60,7 @@ def test_a_torn_line_is_cut_off_and_asked_again(tmp_path, n_bytes):
     assert read_rows(path).notes == []
 
 
-def test_a_last_line_without_its_end_is_whole(tmp_path):
+def test_a_last_line_without_newline_is_complete(tmp_path):
     path = tmp_path / "a.jsonl"
     with RowFile(path, HEADER) as file:
         file.append(row(0))
@@ -71,7 +71,7 @@ def test_a_last_line_without_its_end_is_whole(tmp_path):
     assert read_rows(path).rows == [row(0), row(1)]
 
 
-def test_zeros_after_a_crash_of_the_machine_are_cut_off(tmp_path):
+def test_zero_bytes_after_a_crash_are_removed(tmp_path):
     path = tmp_path / "a.jsonl"
     with RowFile(path, HEADER) as file:
         file.append(row(0))
@@ -81,7 +81,7 @@ def test_zeros_after_a_crash_of_the_machine_are_cut_off(tmp_path):
     assert read_rows(path).rows == [row(0), row(1)]
 
 
-def test_a_header_that_was_cut_off_is_written_anew(tmp_path):
+def test_an_incomplete_header_is_written_again(tmp_path):
     path = tmp_path / "a.jsonl"
     RowFile(path, HEADER).close()
     path.write_bytes(path.read_bytes()[:25])
@@ -104,15 +104,15 @@ def test_a_file_of_another_run_is_refused(tmp_path):
     other = Header("choice", suite="ovobench", protocol="official", model="me/other", n_rows=3)
     with pytest.raises(ValueError, match=r"protocol: 'livecc' there, 'official' now; model: 'me/model' there"):
         RowFile(path, other)
-    # Another machine, or more rows, go on in it.
+    # Another device or number of rows may continue the file.
     RowFile(path, Header("choice", suite="ovobench", protocol="livecc", model="me/model", n_rows=5, device="x")).close()
 
 
-def test_one_key_twice_is_an_error(tmp_path):
+def test_a_duplicate_key_is_an_error(tmp_path):
     path = tmp_path / "a.jsonl"
     with RowFile(path, HEADER) as file:
         file.append(row(0))
-        with pytest.raises(DuplicateRowError, match=r"has a row '0' already"):
+        with pytest.raises(DuplicateRowError, match=r"already has a row '0'"):
             file.append(row(0, "B"))
     path.write_text(path.read_text() + json.dumps({"key": "0", "video": "v", "answer": "A", "response": "B"}) + "\n")
     with pytest.raises(DuplicateRowError, match=r"rows 1 and 2 have the same key '0'"):
@@ -124,7 +124,7 @@ def test_one_key_twice_is_an_error(tmp_path):
     [
         ('{"key": "1", "video": "v", "answer": "A"}', "line 2 of .*: no column response"),
         ('{"key": "1", "video": "v", "answer": "A", "response": "B", "x": 1}', "unknown column x"),
-        ('{"key": 1, "video": "v", "answer": "A", "response": "B"}', "key is 1: expected a text"),
+        ('{"key": 1, "video": "v", "answer": "A", "response": "B"}', "key is 1: expected a string"),
         ('{"key": "1", "video": "v", "answer": 3, "response": "B"}', "answer is 3: expected str"),
         ('{"key": "1", "video": "v", "answer": "A", "response": "B", "kind": "x"}', "kind is 'x'"),
         ("[1]", r"expected a JSON object, got '\[1\]'"),
@@ -151,7 +151,7 @@ while True:
 """
 
 
-def test_killed_again_and_again_no_row_is_lost_or_doubled(tmp_path):
+def test_no_row_is_lost_or_written_twice_by_repeated_kills(tmp_path):
     path, n_known = tmp_path / "a.jsonl", 0
     for _ in range(3):
         writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True)

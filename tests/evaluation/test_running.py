@@ -1,4 +1,4 @@
-"""Benchmarks put to a tiny model: commentary, and runs that go on."""
+"""Benchmarks on a tiny model: commentary, questions, and resumed runs."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_a_commentary_as_the_reference_makes_it(reference, reference_dir, make_m
     row = live.comment(event, reference_dir / "clip.mp4", FrameRule())
     assert [turn.start_s for turn in row.turns] == [2, 5, 6, 7, 8]
     assert not row.pred.endswith("...")
-    base = Commentator(commentator.model, processor, query_form="base")  # nothing is known of this event: no query
+    base = Commentator(commentator.model, processor, query_form="base")  # the event has no title: an empty query
     assert base.comment(event, reference_dir / "clip.mp4", FrameRule()).pred.endswith("...")
 
 
@@ -51,7 +51,7 @@ def test_an_empty_commentary_is_three_dots():
 
 @pytest.fixture
 def benchmark(tmp_path):
-    """Two videos with three questions each, as Video-MME publishes them, with subtitles for one."""
+    """Two videos with three questions each in Video-MME's format, with subtitles for one video."""
     rows = [
         {
             "video_id": f"00{v}",
@@ -121,12 +121,12 @@ def test_the_published_answers_of_the_official_protocol(benchmark, published_che
     assert score(result.files[0])[0].figures[0].n == 4
 
 
-def test_a_trial_becomes_more_and_nothing_is_asked_twice(benchmark, published_checkpoint, tmp_path):
+def test_a_run_without_limit_completes_a_trial(benchmark, published_checkpoint, tmp_path):
     annotations, videos, _ = benchmark
     out = tmp_path / "out"
     first = run("videomme", published_checkpoint, videos, out, RunOptions(None, 3, annotations), quietly)
     assert first.n_done == 3
-    (scored,) = score(out)  # of a trial there is no headline
+    (scored,) = score(out)  # the headline of a trial is withheld
     assert (scored.figures[0].name, scored.figures[0].value) == ("overall (N = 3 of 6)", None)
     (videos / "data/clip1.mp4").rename(tmp_path / "away.mp4")  # its answers are known
     result = run("videomme", published_checkpoint, videos, out, RunOptions(annotations=annotations), quietly)
@@ -164,7 +164,7 @@ def test_results_of_another_run_are_refused(benchmark, published_checkpoint, tmp
         run("videomme", published_checkpoint, videos, out, RunOptions("official", 1, annotations), quietly)
 
 
-def test_a_run_goes_on_with_the_commit_it_began_with(benchmark, published_checkpoint, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_datasets_commit(benchmark, published_checkpoint, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -191,9 +191,9 @@ def test_a_run_goes_on_with_the_commit_it_began_with(benchmark, published_checkp
     ("suite", "options", "error", "message"),
     [
         ("nothing", {}, ValueError, "there is no benchmark 'nothing'"),
-        ("videomme,mvbench", {}, ValueError, "are about other videos"),
+        ("videomme,mvbench", {}, ValueError, "are not about the same videos"),
         ("videomme", {"protocol": "x"}, ValueError, "has no protocol 'x': expected livecc, official, livecc-fixed"),
-        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None are not a folder"),
+        ("videomme-subtitles", {}, FileNotFoundError, "subtitles None is not a folder"),
         ("videomme", {"annotations": "none.json"}, FileNotFoundError, "none.json do not exist"),
         ("livesports3k-cc", {}, ValueError, "row 0 of the annotations has no column event_id"),
         ("ovobench", {}, ValueError, "has no column task"),
@@ -280,7 +280,7 @@ def test_ovo_bench_in_all_protocols(talkative, tmp_path):
 def test_candidates_are_checked_before_any_video_is_read(published_checkpoint, tmp_path):
     (tmp_path / "videos").mkdir()
     annotations = write_json(tmp_path / "ovo.json", ovo_records())
-    with pytest.raises(CandidateError, match="cannot be read off one position"):
+    with pytest.raises(CandidateError, match="cannot be read from one position"):
         run(
             "ovobench", published_checkpoint, tmp_path / "videos", tmp_path / "out", RunOptions(None, None, annotations)
         )

@@ -1,4 +1,4 @@
-"""`livecc evaluate list | score | compare`, and what they write."""
+"""`livecc evaluate list`, `score` and `compare`, and the files they write."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ def test_score_prints_and_writes(tmp_path, capsys):
     assert markdown([result]) == out
 
 
-def test_a_headline_that_is_withheld(tmp_path, capsys):
+def test_a_withheld_headline(tmp_path, capsys):
     path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
     assert main(["evaluate", "score", str(path), "--headline"]) == 0
     out = capsys.readouterr().out
@@ -52,21 +52,21 @@ def test_verdicts_find_their_texts(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("## LiveSports-3K CC") == 1
     assert "| empty commentaries | 50.00 %" in out
-    assert "- suspect: 10 of" in out
+    assert "- suspect: 10 commentaries in" in out
 
 
 def test_a_file_for_the_hub(tmp_path, capsys):
     path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
     hub = ["--eval-results", str(tmp_path / "model"), "lmms-lab/Video-MME", "default"]
     assert main(["evaluate", "score", str(path), *hub]) == 2
-    assert "is withheld, since rows are missing" in capsys.readouterr().err
+    assert "is withheld because rows are missing" in capsys.readouterr().err
     assert main(["evaluate", "score", str(path), "--incomplete", *hub]) == 0
     file = tmp_path / "model/.eval_results/videomme_official.yaml"
     (entry,) = parse_eval_result_entries(yaml.safe_load(file.read_text()))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("lmms-lab/Video-MME", "default", 50.0)
     assert entry.notes == "livecc-hf, protocol official; N = 2; a constant answer gets 100.00"
     assert main(["evaluate", "score", str(path), "--incomplete", "--eval-results", str(tmp_path), "x", "y"]) == 2
-    assert "dataset 'x' is no Hub id" in capsys.readouterr().err
+    assert "dataset 'x' is not a Hub id" in capsys.readouterr().err
 
 
 def test_compare(tmp_path, capsys):
@@ -103,7 +103,7 @@ def test_a_protocol_that_a_benchmark_does_not_have(tmp_path, capsys):
     path = write_json(tmp_path / "r.json", ovo(backward=[ovo_question(1, "EPM", "A", "A")]))
     assert main(["evaluate", "score", str(path), "--protocol", "lmms"]) == 2
     assert (
-        "ovobench is not scored in protocol 'lmms': expected livecc, official, livecc-fixed" in capsys.readouterr().err
+        "ovobench is not scored by protocol 'lmms': expected livecc, official, livecc-fixed" in capsys.readouterr().err
     )
 
 
@@ -113,7 +113,7 @@ def test_a_file_that_holds_no_scores(tmp_path):
         read_scores(tmp_path / "a.json")
 
 
-def test_scoring_loads_neither_torch_nor_what_extras_bring(tmp_path):
+def test_scoring_imports_neither_torch_nor_packages_of_extras(tmp_path):
     path = write_json(tmp_path / "r.json", videomme([("A", "A"), ("A", "C")]))
     code = (
         "import sys; from livecc_hf.cli.main import main; main(['evaluate', 'score', sys.argv[1]]); "
@@ -142,4 +142,4 @@ def test_a_benchmarks_own_rows_show_what_is_missing_and_constant_texts(tmp_path,
     assert "has 1 rows that" in capsys.readouterr().err
     wrong = write_json(tmp_path / "w.json", ovo(backward=[ovo_question(0, "HLD", "A", "B")]))
     assert main(["evaluate", "score", str(wrong), "--annotations", annotations]) == 2
-    assert "row '0': the right answer is A in" in capsys.readouterr().err
+    assert "row '0': the correct answer is A in" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Questions on one clip that share its vision."""
+"""Questions about one clip that share its prefill."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ class TestSharedVision:
             tokens = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
             assert said == processor.decode_answer(tokens.tolist())
 
-    def test_what_questions_begin_with_in_common_is_read_once(self, make_model, processor, frames):
+    def test_a_common_beginning_of_questions_is_prefilled_once(self, make_model, processor, frames):
         model = make_model("mrope")
         vision = SharedVision(model, processor, frames)
         said = "Subtitles: he runs, he falls.\n"
@@ -44,7 +44,7 @@ class TestSharedVision:
         handle.remove()
         assert lengths[1] < lengths[0] - 5
         assert lengths[3] == lengths[0]
-        assert lengths[4] == 1  # the whole question again
+        assert lengths[4] == 1  # the question is repeated
         for text, choice in zip(texts, choices, strict=True):
             _, logits = separately(model, processor, frames, text, "Answer:")
             expected = torch.softmax(logits[candidate_ids(processor.tokenizer, "ABCD", ": ")].double(), 0)
@@ -56,8 +56,8 @@ class TestSharedVision:
         other = SharedVision(model, processor, frames, "Watch.\n").choose(QUESTION, "Answer:", "ABCD", ": ")
         assert usual.probabilities != other.probabilities
 
-    def test_candidates_that_are_no_single_token(self, processor):
-        with pytest.raises(CandidateError, match=r"'Yes' with more than one token, the last of them 'es'"):
+    def test_candidates_that_are_not_single_tokens(self, processor):
+        with pytest.raises(CandidateError, match=r"'Yes' into several tokens \(the last one is 'es'\)"):
             candidate_ids(processor.tokenizer, ["No", "Yes"][::-1], "\n")
 
     def test_candidates_that_are_the_same_token(self, processor):

@@ -1,4 +1,4 @@
-"""Questions on one clip share its vision on every backbone."""
+"""Questions about one clip share its prefill on every backbone."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_a_question_is_answered_as_by_a_processors_call(name, tmp_path, load_fra
         alone = model(**inputs).logits[0, -1]
     vision = SharedVision(model, processor, frames, times_s=times_s)
     expected = torch.softmax(alone[candidate_ids(processor.tokenizer, "AB", ": ")].double(), 0)
-    for _ in range(2):  # by the video's pass alone, and by what the first left of it
+    for _ in range(2):  # with a fresh prefill, and with the cache that the first question left
         choice = vision.choose(QUESTION, "Answer:", "AB", ": ")
         assert list(choice.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-5)
     assert vision.n_tokens < inputs["input_ids"].shape[1]

@@ -1,4 +1,4 @@
-"""Questions as each protocol puts them, to the character."""
+"""The prompts of each protocol, character for character."""
 
 # ruff: noqa: E501 (prompts are easier to compare where their lines are long)
 
@@ -40,7 +40,7 @@ def videomme_row(**others):
 class TestVideoMme:
     def test_livecc(self):
         (question,) = videomme.read_questions(rows(videomme_row()), "livecc", False)
-        # Blanks of the published options stay.
+        # Spaces in the published options are kept.
         assert question.text([]) == (
             "What {colour}?\nA. Red. \nB. Blue.\nC. Green.\nD. None.\nPlease select the correct answer."
         )
@@ -69,7 +69,7 @@ class TestVideoMme:
             )
             text = questions[0].text([0.5, 5.5])
             assert text.startswith(f"This video's subtitles are listed below:\n{said}\n")
-            # A video without subtitles keeps the sentence, with nothing in it.
+            # For a video without subtitles, the sentence is kept without lines.
             assert questions[1].text([0.5]).startswith("This video's subtitles are listed below:\n\n")
         assert "three\nSelect the best answer" in text
         (first, _) = videomme.read_questions(rows(videomme_row(), videomme_row()), "livecc", True, tmp_path)
@@ -113,7 +113,7 @@ class TestOvoBench:
         )
         assert {question.answer_prefix for question in questions} == {"The answer is:\n"}
         assert all(len(question.candidates) == 17 for question in questions)
-        assert [question.start_s for question in questions] == [0, 7, 0, 0]  # CRR from when it is asked
+        assert [question.start_s for question in questions] == [0, 7, 0, 0]  # CRR starts when the question is asked
         assert [question.row.answer for question in questions] == ["C", "No", "3", "Yes"]
         assert questions[0].media == ("src/v.mp4", "5.mp4")
         assert questions[2].media == ("src/v.mp4", "5_0.mp4")
@@ -142,9 +142,11 @@ class TestOvoBench:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            (ovo_row("XYZ"), "task 'XYZ' is none of OVO-Bench's"),
+            (ovo_row("XYZ"), "task 'XYZ' is unknown: expected one of OVO-Bench's"),
             (ovo_row("EPM", realtime=1, options=[], gt=0), r"row 0 of the annotations: options are \'\[\]\'"),
-            (ovo_row("EPM", realtime=1, options=["x"], gt=1), "gt is 1, and there are 1 options"),
+            (ovo_row("EPM", realtime=1, options=["x"], gt=1), "gt is 1: expected the index of one of the 1 options"),
+            (ovo_row("EPM", realtime=1, options=["x"], gt="A"), "gt is 'A': expected the index"),
+            (ovo_row("EPM", realtime="late", options=["x"], gt=0), "realtime is 'late': expected seconds"),
             (ovo_row("EPM", options=["x"], gt=0), "has no column realtime"),
             (ovo_row("REC", activity="a", test_info=[{"realtime": 1}]), "test_info 0 cannot be used"),
         ],
@@ -198,8 +200,8 @@ class TestMvBench:
         questions = mvbench.read_questions(rows(row, row), "livecc")
         assert [question.row.key for question in questions] == ["State Change/0", "State Change/1"]
 
-    def test_an_answer_that_is_no_candidate(self):
-        with pytest.raises(ValueError, match=r"the answer 'four' is none of \['one', 'two', 'three'\]"):
+    def test_an_answer_that_is_not_a_candidate(self):
+        with pytest.raises(ValueError, match=r"the answer 'four' is not one of \['one', 'two', 'three'\]"):
             mvbench.read_questions(rows(self.ROW | {"answer": "four"}), "livecc")
 
     def test_a_row_that_belongs_to_no_task(self):
@@ -235,7 +237,7 @@ def test_livesports_questions_in_both_layouts():
     assert (first.start_s, first.end_s, second.start_s) == (1.0, 9.5, None)
     assert first.row.groups == {"q_type": "Who", "ocr": "1"}
     assert (second.row.video, second.row.answer) == ("v", "A")
-    assert second.row.key != third.row.key  # ids that are there twice
+    assert second.row.key != third.row.key  # the id occurs twice
     cc_names = {"begin": 1.0, "end": 9.5, "ocr": 1, "options": json.dumps(ours["options"])}
     left_out = ("video_start", "video_end", "OCR", "video", "options")
     kept = {name: value for name, value in ours.items() if name not in left_out}
@@ -243,8 +245,8 @@ def test_livesports_questions_in_both_layouts():
 
 
 @pytest.mark.parametrize("options", [[], "A. x, B. y", "", 4])
-def test_options_that_are_no_list(options):
-    with pytest.raises(ValueError, match=r"row 0 of the annotations: options are .*: expected a list of texts"):
+def test_options_that_are_not_a_list(options):
+    with pytest.raises(ValueError, match=r"row 0 of the annotations: options are .*: expected a list of strings"):
         videomme.read_questions(rows(videomme_row(options=options)), "livecc")
 
 
@@ -268,7 +270,7 @@ def test_queries_of_commentary():
         query_of(bare, "x")
 
 
-def test_references_are_json_in_a_text_or_a_list():
+def test_references_are_a_list_or_a_json_string():
     row = {"video_id": "v", "event_id": 3, "begin": 1, "end": 5}
     spans = [[1.0, 2.0, "One."], [2.0, 3.0, "Two."]]
     for value in (spans, json.dumps(spans)):
@@ -295,7 +297,7 @@ class TestAnnotations:
         files = [
             write_json(tmp_path / "a.json", values),
             write_lines(tmp_path / "b.jsonl", values),
-            write_lines(tmp_path / "c.json", values),  # lines in a file that is called .json
+            write_lines(tmp_path / "c.json", values),  # JSON Lines in a .json file
             write_json(tmp_path / "d.json", {"data": values}),
             write_lines(tmp_path / "e.jsonl", [json.dumps(value) for value in values]),  # JSON in JSON
             tmp_path / "t.parquet",
@@ -311,7 +313,7 @@ class TestAnnotations:
         found = read_annotations("mvbench", "x/y", tmp_path / "json")
         assert found.rows == [{"a": 1, FILE_COLUMN: "action_count"}, {"a": 2, FILE_COLUMN: "state_change"}]
 
-    def test_the_pinned_commit_is_read_where_none_is_named(self, tmp_path, monkeypatch):
+    def test_the_pinned_commit_is_read_by_default(self, tmp_path, monkeypatch):
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -327,17 +329,19 @@ class TestAnnotations:
         found = read_annotations("mvbench", "OpenGVLab/MVBench", revision="main")
         assert (found.rows, found.revision) == ([{"a": 1}], newer)
 
-    def test_what_cannot_be_read(self, tmp_path):
+    def test_files_that_cannot_be_read(self, tmp_path):
         (tmp_path / "a.json").write_text("{")
         with pytest.raises(ValueError, match=r"a\.json is not JSON"):
             read_annotations("videomme", "x/y", tmp_path / "a.json")
         with pytest.raises(ValueError, match="holds no rows"):
             read_annotations("videomme", "x/y", write_json(tmp_path / "b.json", []))
-        with pytest.raises(ValueError, match="holds something else than rows"):
+        with pytest.raises(ValueError, match="does not hold rows"):
             read_annotations("videomme", "x/y", write_json(tmp_path / "c.json", [1]))
+        with pytest.raises(ValueError, match=r"d\.json does not hold rows"):
+            read_annotations("videomme", "x/y", write_json(tmp_path / "d.json", "text"))
         with pytest.raises(ValueError, match=r"not on the Hub as files: .*--annotations \(data/ovo_bench_new\.json"):
             read_annotations("ovobench", "x/y")
-        with pytest.raises(ValueError, match=r"cannot be fetched from x/y: .*give a file of them instead"):
+        with pytest.raises(ValueError, match=r"cannot be fetched from x/y: .*give a file with the questions instead"):
             read_annotations("videomme", "x/y")
 
 

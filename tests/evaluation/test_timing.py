@@ -1,4 +1,4 @@
-"""Timing measures, by numbers that can be checked by hand."""
+"""Timing measures, checked with numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -32,10 +32,10 @@ class TestSpeaking:
 
     def test_ends_do_not_reach_into_the_next_second(self):
         assert speaking_seconds(spans((2.0, 3.0, "a")), 0, 5).tolist() == [False, False, True, False, False]
-        # 0.1 + 0.2 is a little more than 0.3: no second more for that.
+        # 0.1 + 0.2 is slightly more than 0.3 in floating point, which must not add a second.
         assert speaking_seconds(spans((0, 0.1 + 0.2 + 0.7, "a")), 0, 2).tolist() == [True, False]
 
-    def test_what_lies_outside_the_clip_does_not_count(self):
+    def test_spans_outside_the_clip_do_not_count(self):
         assert speaking_seconds(spans((0, 4, "a"), (9, 20, "b")), 3, 6).tolist() == [True, False, False]
 
     def test_a_moment_without_length_is_in_its_second(self):
@@ -68,12 +68,12 @@ def test_lags():
     )
     said = spans((3, 4, "He shoots and"), (4, 5, "scores."), (9.5, 10, "Keeper beaten, oh!"), (20, 21, "What a day."))
     assert lags(said, reference) == [1, pytest.approx(-0.5), None]
-    assert lags(spans((3, 4, "Goal!")), reference) == []  # too short to say what it is about
+    assert lags(spans((3, 4, "Goal!")), reference) == []  # fewer than three words
 
 
 def test_repeated_turns():
     turns = spans((0, 1, "Goal!"), (1, 2, ""), (2, 3, "goal"), (3, 4, "a b c d e f g h"), (4, 5, "x a b c d e f g h"))
-    assert repeated_turns(turns) == (1, 4)  # 3 of the last turn's 4 runs of six words were said
+    assert repeated_turns(turns) == (1, 4)  # 3 of the last turn's 4 6-grams occurred before
     assert repeated_turns([*turns, SpokenSpan(5, 6, "b c d e f g h")]) == (2, 5)
 
 
@@ -183,7 +183,7 @@ class TestOvoTiming:
         assert match([10], [7.9]) == (0, 0)
         assert match([10], []) == (0, 0)
         assert match([], [1]) == (0, 0)
-        # Greedy, in the order given: the first true time takes the answer that the second needs.
+        # Matching is greedy: the first due time takes the answer that the second one needs.
         assert match([10, 8.5], [9.5, 11.5]) == (0.5, 0.5)
 
     def test_f1_is_made_of_mean_precision_and_mean_recall(self):
@@ -209,7 +209,7 @@ class TestComparison:
         write_rows(path, Header("commentary", suite="livesports3k-cc", protocol="live", model=path.stem), rows[:n_rows])
         return path
 
-    def test_what_both_have_in_common_cancels_out(self, tmp_path):
+    def test_a_common_difficulty_cancels_out(self, tmp_path):
         ours = [spans((0, 4, "a b")), spans((0, 2, "a b")), spans((0, 1, "a b")), spans((0, 5, "a b"))]
         theirs = [spans((0, 5, "a b c"))] * 4
         found = compare(self.file(tmp_path / "a.jsonl", ours), self.file(tmp_path / "b.jsonl", theirs))
@@ -234,10 +234,10 @@ class TestComparison:
         compared = {item.name: item.a for item in compare(path, path).figures}
         shared = set(figures) & set(compared)
         assert len(shared) >= 11
-        # The last row has no turns: timing is of the other two.
+        # The last row has no turns, so timing covers the other two.
         assert {name: compared[name] for name in shared} == {name: pytest.approx(figures[name]) for name in shared}
 
-    def test_rows_that_one_lacks_are_told(self, tmp_path):
+    def test_rows_that_one_file_lacks_are_noted(self, tmp_path):
         turns = [spans((0, 4, "a b"))] * 4
         found = compare(self.file(tmp_path / "a.jsonl", turns), self.file(tmp_path / "b.jsonl", turns, 3))
         assert found.figures[0].n == 3

@@ -1,4 +1,4 @@
-"""The scorer on hand-made cases."""
+"""The scorer of the synthetic world, on cases made by hand."""
 
 import pytest
 

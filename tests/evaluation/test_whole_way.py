@@ -1,4 +1,4 @@
-"""Every benchmark in its published layout: run, killed, started again, judged, scored, reported, and looked at."""
+"""Every benchmark in its published format: run, killed, resumed, judged, scored, and opened as a page in a browser."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CHOICE = {"question": "What is it?", "options": ["A. Red.", "B. Blue.", "C. Gree
 
 
 def write_annotations(folder):
-    """Write each benchmark's rows as it publishes them, on two videos; return the file or folder of each."""
+    """Write rows of each benchmark in its published format, about two videos; return their files and folders."""
     names = ("a", "b")
     events = [
         {"video_id": name, "event_id": 1, "begin": 0.0, "end": 3.0, "video": f"{name}.mp4", "event_title": "A run",
@@ -115,7 +115,7 @@ def test_every_benchmark_from_run_to_page(talkative, tmp_path, capsys):
     assert main(["evaluate", "score", *files, "--out", str(tmp_path / "scores")]) == 0
     scores = json.loads((tmp_path / "scores/scores.json").read_text())
     scores = scores if isinstance(scores, list) else scores["scores"]
-    # Of LiveSports-3K CC: what the judge says, and how it is timed.
+    # LiveSports-3K CC has a win rate and timing.
     assert sorted(item["suite"] for item in scores) == sorted([*annotations, "livesports3k-cc"])
     assert all(item["is_complete"] for item in scores)
     page = tmp_path / "report.html"
@@ -124,7 +124,7 @@ def test_every_benchmark_from_run_to_page(talkative, tmp_path, capsys):
 
 
 def look_at(page, titles):
-    """Open a page in a browser: it shows the titles, its pictures are there, and nothing goes wrong in it."""
+    """Open a page in a browser; check its titles and pictures, and that there are no script errors."""
     sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
     if not Path("/usr/bin/chromium").exists():
         pytest.skip("there is no Chromium")

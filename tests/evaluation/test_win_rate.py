@@ -1,4 +1,4 @@
-"""Win rates, and what they hang on."""
+"""Win rates, and their dependence on order, length and text."""
 
 import json
 
@@ -14,7 +14,7 @@ M, B = "Mine", "Base"
 
 
 def files(folder, winners, texts=None, opponent_texts=None, name=M):
-    """A file of verdicts, and of both sides' texts."""
+    """Write a file of verdicts and files of both sides' texts."""
     texts = texts or [f"{'word ' * (i + 1)}" for i in range(len(winners))]
     rows = commentaries(texts)
     return [
@@ -24,7 +24,7 @@ def files(folder, winners, texts=None, opponent_texts=None, name=M):
     ]
 
 
-def test_both_orders_count_and_a_tie_is_nobodys(tmp_path):
+def test_both_orders_count_and_a_tie_is_a_win_for_neither(tmp_path):
     winners = [(M, M), (M, B), (B, B), ("tie", B)]
     result = score(files(tmp_path, winners)[:1], incomplete=True)[0]
     value = {item.name: item.value for item in result.figures}
@@ -42,7 +42,7 @@ def test_both_orders_count_and_a_tie_is_nobodys(tmp_path):
 
 
 def test_the_error_is_clustered_by_video(tmp_path):
-    # Ten rows of one video that all go one way are one observation.
+    # Ten rows of one video with the same result are one observation.
     rows = commentaries([f"w{i}" for i in range(20)], n_videos=2)
     winners = [(M, M) if i % 2 == 0 else (B, B) for i in range(20)]
     path = write_lines(tmp_path / f"{B}_{M}.jsonl", verdicts(rows, winners))
@@ -69,7 +69,7 @@ def test_winning_with_empty_texts_is_suspect(tmp_path):
     texts = ["..."] * 10 + [f"something {i} is said..." for i in range(20)]
     half = [(M, B)] * 30
     (result,) = score(files(tmp_path, half, texts), incomplete=True)
-    assert any("10 of" in note and "win 50.0 %" in note and note.startswith("suspect") for note in result.notes)
+    assert any("10 commentaries in" in note and "win 50.0 %" in note and note.startswith("suspect") for note in result.notes)
     fair = [(B, B)] * 10 + [(M, B)] * 20
     (result,) = score(files(tmp_path, fair, texts), incomplete=True)
     assert not any(note.startswith("suspect") for note in result.notes)
@@ -89,7 +89,7 @@ def test_the_same_verdicts_on_other_texts_are_suspect(tmp_path):
 
 
 def judged(rows, texts, opponent="one"):
-    """Verdicts of ours, which carry hashes."""
+    """Return verdicts with hashes, as this package writes them."""
     return [
         VerdictRow(row.key, row.video, order, "model", model_hash=text_hash(text), opponent_hash=text_hash(opponent))
         for row, text in zip(rows, texts)
@@ -106,7 +106,7 @@ def test_verdicts_of_other_texts_are_refused(tmp_path):
     assert not any("hashes" in note for note in score_verdicts(right, mine, base).notes)
     wrong = RowSet(header, judged(mine.rows, ["a", "b", "changed"]), "v.jsonl")
     with pytest.raises(
-        VerdictTextError, match=r"v.jsonl is not a judgement of .*Mine.jsonl: 2 of 6 verdicts carry the hash"
+        VerdictTextError, match=r"v.jsonl is not a judgement of .*Mine.jsonl: 2 of 6 verdicts have the hash"
     ):
         score_verdicts(wrong, mine, base)
     with pytest.raises(VerdictTextError, match=r"not a judgement of .*Base.jsonl"):
@@ -155,12 +155,12 @@ def test_files_that_cannot_be_compared(tmp_path):
         return tmp_path / name
 
     a = choices("a.jsonl")
-    with pytest.raises(ValueError, match=r"protocol livecc, .* of official: a difference would be one of protocols"):
+    with pytest.raises(ValueError, match=r"protocol livecc, .* by official: the difference would include"):
         compare(a, choices("b.jsonl", "official"))
     assert compare(a, choices("b.jsonl", "official"), across_protocols=True).figures[0].difference == 0
     with pytest.raises(ValueError, match="only files of one benchmark"):
         compare(a, choices("c.jsonl", suite="ovobench"))
-    with pytest.raises(ValueError, match="the right answer is A in .* and B in"):
+    with pytest.raises(ValueError, match="the correct answer is A in .* and B in"):
         compare(a, choices("d.jsonl", answer="B"))
     with pytest.raises(ValueError, match="share no row"):
         compare(a, choices("e.jsonl", key="2"))

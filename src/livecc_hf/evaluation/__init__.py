@@ -1,14 +1,14 @@
-"""Evaluation: how good and how well timed a commentary is, and how many questions are answered; docs/evaluation.md.
+"""Evaluation of commentaries (quality and timing) and of answers to questions; see docs/evaluation.md.
 
 | folder | content |
 |---|---|
-| `tasks` | the rows and prompts of benchmarks |
-| `running` | runs them on a model |
-| `predictions` | files of answers, commentaries and verdicts, also in published formats |
-| `lmms` | a model and a task for lmms-eval |
-| `scorers` | figures from these files alone: no model, no GPU |
-| `judging` | a language model compares two commentaries |
-| `reporting` | scores as JSON, Markdown, the Hub's files and a page |
+| `tasks` | benchmark rows and prompts |
+| `running` | runs a benchmark on a model |
+| `predictions` | files of answers, commentaries and verdicts, in this package's format and in published ones |
+| `lmms` | model and task for lmms-eval |
+| `scorers` | computes figures from prediction files, without a model or GPU |
+| `judging` | asks a language model which of two commentaries is better |
+| `reporting` | writes scores as JSON, Markdown, `.eval_results` files and an HTML page |
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .running.run import ModelSource, run
     from .scoring import compare, list_suites, score
 
-# Imported at first use, so that a command line's help does not wait for them.
+# Imported on first use, which keeps `livecc evaluate --help` fast.
 _EXPORTS = {
     **dict.fromkeys(("compare", "list_suites", "score"), "scoring"),
     **dict.fromkeys(("JudgeOptions", "judge"), "judging.ask"),

@@ -13,19 +13,19 @@ FORMATS = ("proact-vl", "inf-streams")
 
 
 def export(predictions: str | os.PathLike, format: str, out: str | os.PathLike) -> int:
-    """Write commentaries in the layout of another evaluator.
+    """Write commentaries in the file format of another evaluator.
 
     Args:
         predictions: a file of commentaries with turns.
-        format: "proact-vl": the text of each second; "inf-streams": StreamingVLM's parts of 100 seconds.
-        out: the file, JSON Lines; folders above it are created.
+        format: "proact-vl" (the text of each second) or "inf-streams" (StreamingVLM's chunks of 100 seconds).
+        out: the JSON Lines file to write; parent folders are created.
 
     Returns:
         The number of lines written.
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if the format is unknown, or the commentaries have no times.
+        ValueError: if the format is unknown, or no commentary has turns.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}: expected {' or '.join(FORMATS)}")

@@ -11,19 +11,19 @@ Say = Callable[[str], None]
 
 
 def say_to_stderr(line: str) -> None:
-    """Print a line on standard error, apart from results."""
+    """Print a line on standard error; standard output is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 class RowProgress:
-    """Counts rows, and reports a line now and then.
+    """Counts finished rows and reports progress at intervals.
 
     Args:
         total: number of rows.
-        known: rows that were done before.
-        say: called with each line.
-        every_s: seconds between lines.
-        clock: returns seconds, monotonic.
+        known: rows that an earlier run finished.
+        say: called with each progress line.
+        every_s: least seconds between lines.
+        clock: returns monotonic time in seconds.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class RowProgress:
         self._began = self._said = clock()
 
     def add(self, rows: int = 1) -> None:
-        """Count rows, and report a line if one is due."""
+        """Count finished rows, and report progress if `every_s` seconds have passed."""
         self.done += rows
         if self._clock() - self._said >= self._every_s:
             self._said = self._clock()
             self._say(self.line())
 
     def line(self) -> str:
-        """Return the progress as a line."""
+        """Return the progress line: rows done, rows per second, time left."""
         elapsed = max(self._clock() - self._began, 1e-9)
         rate = self.done / elapsed
         left = self.total - self.known - self.done

@@ -1,4 +1,4 @@
-"""Reads prompts, which are part of a protocol: data beside the code that uses them, exact to the character."""
+"""Reads the prompts of benchmark protocols: JSON files that hold the published texts character for character."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of one protocol.
+    """The prompts of one protocol.
 
     Attributes:
-        name: of the file.
-        source: the project and file that they are from.
-        texts: templates by name; `{field}` is filled in.
+        name: file name without suffix.
+        source: project and file that the texts were copied from.
+        texts: templates by name, with `{field}` placeholders.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Prompts:
     texts: dict[str, str]
 
     def fill(self, text: str, **values: str) -> str:
-        """Return a template with its fields filled in; braces in the values stay as they are.
+        """Return a template with its fields filled in; braces inside the values are not expanded.
 
         Raises:
-            KeyError: if there is no such text, or a field has no value.
+            KeyError: if the template or the value of a field is missing.
         """
         return re.sub(r"\{(\w+)\}", lambda match: str(values[match[1]]), self.texts[text])
 
@@ -35,22 +35,22 @@ class Prompts:
         return self.texts[text]
 
     def get(self, text: str) -> str:
-        """Return a text; "" if the protocol has none of that name."""
+        """Return a text, or "" if the protocol does not have it."""
         return self.texts.get(text, "")
 
     @property
     def hash(self) -> str:
-        """Return a hash of all texts for headers: the first 16 hexadecimal digits of a SHA-256."""
+        """Return the hash that file headers record: the first 16 hexadecimal digits of the SHA-256 of all texts."""
         value = json.dumps(self.texts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
 def load_prompts(folder: str, name: str) -> Prompts:
-    """Read a file of prompts.
+    """Read the prompts of a protocol.
 
     Args:
         folder: "tasks" or "judging".
-        name: of the file, without its ending.
+        name: file name without suffix.
     """
     path = files("livecc_hf.evaluation") / folder / "prompts" / f"{name}.json"
     value = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The benchmarks: their names, sources, protocols, and how their figures are computed."""
+"""The benchmarks: names, data sets, protocols, and how rows are averaged into a score."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ class Suite:
     """A benchmark.
 
     Attributes:
-        name: in commands.
-        title: the name that its authors use.
-        layout: of its rows: "choice" or "commentary".
-        dataset: Hub id of its questions.
-        n_rows: rows of the whole benchmark; 0 if it depends on what is judged.
-        protocols: in which it can be run; the first is the default.
-        breakdowns: the groups of rows for which figures are given; several together for each combination.
-        mean_of: the score is a mean over this group's values of means over the next group's, and so on; empty: a mean
-            over all rows.
-        metric: name of the headline.
+        name: its name in commands.
+        title: its name in publications.
+        layout: type of its rows, "choice" or "commentary".
+        dataset: Hub id of the questions.
+        n_rows: rows of the whole benchmark; 0 if the number depends on the commentaries that are judged.
+        protocols: the protocols it can be run with, the default first.
+        breakdowns: groups that get a figure for each of their values; several names in one tuple give a figure for
+            each combination.
+        mean_of: groups of a nested mean, the outermost first: the score is the mean over the values of the first group
+            of the mean over the values of the second, and so on; empty: the mean over all rows.
+        metric: name of the headline figure.
     """
 
     name: str
@@ -82,7 +83,7 @@ SUITES = {
             breakdowns=(("task_type",),),
             mean_of=("task_type",),
         ),
-        # Windows of long commentaries: judged and scored, not run.
+        # Windows of long commentaries can be judged and scored, but not run by themselves.
         Suite(
             *("inf-streams", "Inf-Streams windows", "commentary", "mit-han-lab/Inf-Stream-Eval", 0),
             protocols=(),
@@ -96,8 +97,13 @@ def suite_of(name: str | None) -> Suite:
     """Return the benchmark of that name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the name is unknown.
     """
     if name not in SUITES:
         raise ValueError(f"there is no benchmark {name!r}: expected one of {', '.join(SUITES)}")
     return SUITES[name]
+
+
+def title_of(name: str) -> str:
+    """Return the published name of a benchmark, or `name` itself if it is not a benchmark of this package."""
+    return SUITES[name].title if name in SUITES else name

@@ -1,1 +1,1 @@
-"""A language model compares two commentaries, in both orders."""
+"""Asks a language model which of two commentaries is better, in both orders."""

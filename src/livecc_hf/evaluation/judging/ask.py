@@ -1,4 +1,4 @@
-"""Asks a judge about every row, in both orders; what it said is on disk before anything else happens."""
+"""Asks a judge about every row in both orders, and writes each verdict to disk as it arrives."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .prompt import INF_STREAMS, LIVESPORTS, JudgeProtocol, judge_protocol
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Which judge is asked, and how.
+    """Options of a judge.
 
     Attributes:
-        model: as the endpoint names it.
-        base_url: address of an OpenAI-compatible endpoint.
-        api_key_env: environment variable that holds the key.
-        repeat: how often the same is asked; 2 gives test-retest agreement.
-        concurrency: calls at the same time.
-        cache: file that keeps answers over runs; `None`: beside the verdicts.
-        limit: only the first so many rows.
-        limits: how patient to be.
-        give_up_after: failures in a row after which the run stops.
-        protocol: "livecc": LiveSports-3K's; "inf-streams": StreamingVLM's, in windows of 100 s.
+        model: the judge's name at the endpoint.
+        base_url: base URL of an OpenAI-compatible endpoint.
+        api_key_env: environment variable that holds the API key.
+        repeat: number of times that each question is asked; 2 gives test-retest agreement.
+        concurrency: number of concurrent requests.
+        cache: file that keeps replies between runs; default: a hidden file next to the verdicts.
+        limit: judge only the first `limit` rows.
+        limits: timeouts and retries of a request.
+        give_up_after: number of consecutive failures after which the run stops.
+        protocol: "livecc" (LiveSports-3K's prompt) or "inf-streams" (StreamingVLM's prompt, on windows of 100 s).
     """
 
     model: str
@@ -58,22 +58,22 @@ class JudgeOptions:
     def __post_init__(self) -> None:
         judge_protocol(self.protocol)
         if not self.model:
-            raise ValueError("no judge is named: give the model as the endpoint names it")
+            raise ValueError("no judge is named: give the model's name at the endpoint")
         check_counts(self, "repeat", "concurrency", "give_up_after", "limit")
 
 
 @dataclass
 class JudgeResult:
-    """What came of a run.
+    """The result of judging.
 
     Attributes:
         out: the file of verdicts.
-        n_rows: rows that have texts of both sides and a reference.
-        n_asked: replies that came from the judge now.
-        n_cached: replies that were kept from earlier runs.
-        n_invalid: replies that name neither or both texts, in the whole file.
-        failed: calls that got no answer, with the reason.
-        notes: what a user should know, one line each.
+        n_rows: rows that have both sides' texts and a reference.
+        n_asked: replies that the judge gave in this run.
+        n_cached: replies taken from the cache.
+        n_invalid: invalid replies in the whole file, as the protocol defines them.
+        failed: requests without an answer, as pairs of the request and the reason.
+        notes: remarks for the user, one line each.
     """
 
     out: Path
@@ -86,7 +86,7 @@ class JudgeResult:
 
 
 class _Call(NamedTuple):
-    """One question to the judge."""
+    """One request to the judge."""
 
     key: str
     video: str
@@ -106,30 +106,32 @@ def judge(
     revision: str | None = None,
     say: Say = say_to_stderr,
 ) -> JudgeResult:
-    """Have a judge compare commentaries with an opponent's, row by row and in both orders.
+    """Let a judge compare commentaries with an opponent's, row by row and in both orders.
 
-    A second call continues: a verdict is on disk before the next question, and no question is paid for twice.
+    A second call continues an interrupted one: finished verdicts are kept, and cached replies are not paid for again.
 
     Args:
         predictions: the model's commentaries.
-        opponent: the commentaries they are compared with.
+        opponent: the commentaries to compare them with.
         out: file for the verdicts.
-        options: which judge, and how it is asked.
-        references: LiveSports-3K CC's rows, which hold what people said; of windows, a file as `read_references` of
-            Inf-Streams takes it. `None`: the predictions' own references where they have them, else from the Hub.
-        revision: of the benchmark on the Hub; default: the one that the predictions were made of.
-        say: takes a line of progress.
+        options: options of the judge.
+        references: what people said: the rows of LiveSports-3K CC, or, for windows, a file that
+            `inf_streams.read_references` reads. Default: the references in the predictions; for LiveSports-3K CC
+            without them, the rows on the Hub.
+        revision: revision of the benchmark on the Hub; default: the one recorded in the predictions.
+        say: called with each progress line.
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if a file is in no known layout, or there is no row to judge.
-        EndpointError: if the judge refuses the key or the model, or fails too often in a row. Verdicts that came are
-            kept.
+        ValueError: if a file is not in a known format, there is no row to judge, or `out` holds verdicts on other
+            texts.
+        EndpointError: if the judge refuses the key or the model, or fails too many times in a row. Finished verdicts
+            are kept.
     """
     model_rows, opponent_rows = read_commentary_file(predictions), read_commentary_file(opponent)
     if options.protocol == INF_STREAMS:
-        people = None if references is None else read_references(references)
-        model_rows, opponent_rows = (windows_of(rows, people) for rows in (model_rows, opponent_rows))
+        given = None if references is None else read_references(references)
+        model_rows, opponent_rows = (windows_of(rows, given) for rows in (model_rows, opponent_rows))
         texts = {row.key: reference_text(row.reference) for row in model_rows.rows}
         source = model_rows.header.dataset if references is None else Path(references).name
         dataset_revision = model_rows.header.dataset_revision if references is None else None
@@ -147,7 +149,7 @@ def judge(
     try:
         with RowFile(result.out, header) as file:
             kept = [row for row in file.rows if isinstance(row, VerdictRow)]
-            _check_texts(kept, calls, result.out)
+            _check_hashes(kept, calls, result.out)
             _judge_all([call for call in calls if _row_id(call) not in file], len(calls), asker, file, result, say)
     finally:
         asker.close()
@@ -156,7 +158,7 @@ def judge(
 
 
 def _header(model: Header, opponent: Header, options: JudgeOptions) -> Header:
-    """Return what the file of verdicts says of the texts and of the judge."""
+    """Return the header of the verdict file; `judge` adds where the references are from."""
     protocol = judge_protocol(options.protocol)
     return Header(
         layout="verdict",
@@ -179,14 +181,14 @@ def _row_id(call: _Call) -> str:
 def _references(
     rows: RowSet[CommentaryRow], path: str | os.PathLike | None, revision: str | None
 ) -> tuple[dict[str, str], str | None, str | None]:
-    """Return what people said by key, and where that is from."""
+    """Return what people said by row key, and the source and revision of these references."""
     if path is None:
         own = {row.key: " ".join(span.text for span in row.reference) for row in rows.rows if row.reference}
         if own:
             return own, rows.header.dataset, rows.header.dataset_revision
     suite = suite_of(rows.header.suite)
     if path is None and rows.header.dataset == suite.dataset:
-        revision = revision or rows.header.dataset_revision  # of the events that the commentaries are on
+        revision = revision or rows.header.dataset_revision
     annotations = read_annotations(suite.name, suite.dataset, path, revision)
     return (
         {event.row.key: event.reference for event in read_events(annotations)},
@@ -202,6 +204,7 @@ def _calls(
     options: JudgeOptions,
     result: JudgeResult,
 ) -> Iterator[_Call]:
+    """Yield the requests of a run; set the number of rows and add notes to `result`."""
     theirs = {row.key: row.pred for row in opponent.rows if row.pred is not None}
     ours = {row.key: row.pred for row in model.rows if row.pred is not None}
     videos = {row.key: row.video for row in model.rows}
@@ -212,8 +215,8 @@ def _calls(
         result.notes.append(
             f"{len(unknown):,} commentaries have no reference, such as {unknown[0]!r}: they are not judged"
         )
-    if len(usable) < len(chosen):
-        missing = [key for key in chosen if key not in usable]
+    missing = [key for key in chosen if key not in ours or key not in theirs]
+    if missing:
         result.notes.append(
             f"{len(missing):,} of {len(chosen):,} rows lack one side's commentary, such as {missing[0]!r}, and are not "
             "judged"
@@ -227,19 +230,29 @@ def _calls(
                 yield _Call(key, videos[key], order, repeat, ours[key], theirs[key], references[key])
 
 
-def _check_texts(rows: Sequence[VerdictRow], calls: Sequence[_Call], out: Path) -> None:
-    """Check that verdicts that are there are of the texts at hand."""
+def _check_hashes(rows: Sequence[VerdictRow], calls: Sequence[_Call], out: Path) -> None:
+    """Raise `ValueError` if verdicts already in the file are about other texts than the current ones."""
     hashes = {call.key: (text_hash(call.model_text), text_hash(call.opponent_text)) for call in calls}
     wrong = [row.key for row in rows if row.key in hashes and (row.model_hash, row.opponent_hash) != hashes[row.key]]
     if wrong:
         raise ValueError(
-            f"{out} holds verdicts on other texts, such as those on {wrong[0]!r}: the commentaries have changed; "
+            f"{out} holds verdicts on other texts, for example for {wrong[0]!r}: the commentaries have changed; "
             "choose another file for the new verdicts"
         )
 
 
 class _Asker:
-    """Asks the judge, or remembers what it said; may be used from several threads."""
+    """Gets verdicts from the judge or the reply cache; thread-safe.
+
+    Args:
+        options: options of the judge.
+        protocol: how it is asked.
+        out: the file of verdicts; the default cache is next to it.
+
+    Attributes:
+        options: options of the judge.
+        stop: when set, waiting requests end and no new one is sent.
+    """
 
     def __init__(self, options: JudgeOptions, protocol: JudgeProtocol, out: Path):
         key = os.environ.get(options.api_key_env) or None
@@ -252,15 +265,15 @@ class _Asker:
         self._cache = AnswerCache(options.cache or out.with_name(f".{out.stem}.answers.sqlite"))
 
     def ask(self, call: _Call) -> tuple[VerdictRow, bool]:
-        """Return the verdict, and whether it was kept from an earlier run.
+        """Return the verdict, and whether its reply was in the cache.
 
         Raises:
-            EndpointError: if no answer came.
+            EndpointError: if the judge does not answer.
         """
         messages = self._protocol.messages(call.order, call.model_text, call.opponent_text, call.reference)
         key = AnswerCache.key(self.options.model, messages, self._protocol.seed, call.repeat)
         reply: str | None = self._cache.get(key)
-        is_kept = reply is not None
+        is_cached = reply is not None
         if reply is None:
             if self.stop.is_set():
                 raise EndpointError("not asked: the run has stopped")
@@ -272,19 +285,20 @@ class _Asker:
             model_hash=text_hash(call.model_text),
             opponent_hash=text_hash(call.opponent_text),
         )
-        return row, is_kept
+        return row, is_cached
 
     def close(self) -> None:
+        """Close the connection and the cache."""
         self._endpoint.close()
         self._cache.close()
 
 
 def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, result: JudgeResult, say: Say) -> None:
-    """Ask all calls, a bounded number ahead; write each verdict as it comes."""
+    """Send all requests, at most twice `concurrency` submitted at a time, and write each verdict as it arrives."""
     progress = RowProgress(n_total, n_total - len(calls), say)
     waiting = deque(calls)
     running: dict[Future, _Call] = {}
-    n_in_a_row = 0
+    n_failed_in_a_row = 0
     with ThreadPoolExecutor(asker.options.concurrency) as pool:
         try:
             while waiting or running:
@@ -294,17 +308,17 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     call = running.pop(future)
                     try:
-                        row, is_kept = future.result()
+                        row, is_cached = future.result()
                     except EndpointError as error:
-                        n_in_a_row += 1
+                        n_failed_in_a_row += 1
                         result.failed.append((f"{call.key} {call.order}", str(error)))
-                        if error.is_fatal or n_in_a_row >= asker.options.give_up_after:
-                            raise _stopped(error, file, result) from error
+                        if error.is_fatal or n_failed_in_a_row >= asker.options.give_up_after:
+                            raise _judge_failed(error, file, result) from error
                         continue
-                    n_in_a_row = 0
+                    n_failed_in_a_row = 0
                     file.append(row)
-                    result.n_cached += is_kept
-                    result.n_asked += not is_kept
+                    result.n_cached += is_cached
+                    result.n_asked += not is_cached
                     result.n_invalid += not row.is_valid
                     progress.add()
         except BaseException:
@@ -315,11 +329,11 @@ def _judge_all(calls: list[_Call], n_total: int, asker: _Asker, file: RowFile, r
     say(progress.line())
 
 
-def _stopped(error: EndpointError, file: RowFile, result: JudgeResult) -> EndpointError:
+def _judge_failed(error: EndpointError, file: RowFile, result: JudgeResult) -> EndpointError:
     n = len(file.rows) + result.n_asked + result.n_cached
     return EndpointError(
-        f"the judge gives no answers: {error}. {n:,} verdicts are kept in {file.path}; run the same command again "
-        "when it does",
+        f"the judge does not answer: {error}. {n:,} verdicts are kept in {file.path}; run the same command again to "
+        "continue",
         is_fatal=error.is_fatal,
         is_down=True,
     )

@@ -1,4 +1,4 @@
-"""What a judge is asked, and how its reply is read: a protocol each."""
+"""Judge protocols: the prompt for a judge, and how its reply is parsed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LIVESPORTS, INF_STREAMS = "livecc", "inf-streams"
 
 
 class Reading(NamedTuple):
-    """What a reply means.
+    """A parsed reply.
 
     Attributes:
         winner: "model", "opponent" or "tie".
-        is_valid: whether it named exactly one of the texts.
+        is_valid: whether the reply names exactly one of the two texts.
     """
 
     winner: str
@@ -26,15 +26,15 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgeProtocol:
-    """How a judge is asked.
+    """How a judge is asked and its replies are parsed.
 
     Attributes:
-        name: as the header of a file of verdicts has it.
+        name: name in the header of verdict files.
         prompts: the published texts.
-        choose: takes the prompts and a reply; returns the text it is for, "a" or "b" (`None`: a tie), and whether it
-            named exactly one.
-        max_chars: longer texts are cut there; `None`: none is.
-        seed: asked for where the endpoint takes one.
+        choose: called with the prompts and a reply; returns the winner, "a" or "b" (`None` for a tie), and whether the
+            reply names exactly one text.
+        max_chars: texts are cut to this many characters; `None` for no limit.
+        seed: sampling seed sent to the endpoint; `None` to send none.
     """
 
     name: str
@@ -44,21 +44,21 @@ class JudgeProtocol:
     seed: int | None = None
 
     def messages(self, order: str, model_text: str, opponent_text: str, reference: str) -> list[dict[str, str]]:
-        """Return the question: order "ab" shows the model's text first, "ba" the opponent's."""
-        ours, theirs, reference = map(self._shown, (model_text, opponent_text, reference))
+        """Return the chat messages; order "ab" shows the model's text first, "ba" the opponent's."""
+        ours, theirs, reference = map(self._cut, (model_text, opponent_text, reference))
         a, b = (ours, theirs) if order == "ab" else (theirs, ours)
         system = self.prompts.get("system")
-        asked = {"role": "user", "content": self.prompts.fill("user", a=a, b=b, reference=reference)}
-        return [{"role": "system", "content": system}, asked] if system else [asked]
+        question = {"role": "user", "content": self.prompts.fill("user", a=a, b=b, reference=reference)}
+        return [{"role": "system", "content": system}, question] if system else [question]
 
     def read(self, order: str, reply: str) -> Reading:
-        """Return who won."""
+        """Return the winner that a reply names, and whether the reply is valid."""
         named, is_valid = self.choose(self.prompts, reply)
         if named is None:
             return Reading(TIE, is_valid)
         return Reading(MODEL if (named == "a") == (order == "ab") else OPPONENT, is_valid)
 
-    def _shown(self, text: str) -> str:
+    def _cut(self, text: str) -> str:
         return text if self.max_chars is None else text.strip()[: self.max_chars]
 
 
@@ -66,23 +66,23 @@ def judge_protocol(name: str) -> JudgeProtocol:
     """Return the protocol of that name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the name is unknown.
     """
     if name == LIVESPORTS:
-        return JudgeProtocol(name, load_prompts("judging", "livesports3k_cc"), _named_once, seed=42)
+        return JudgeProtocol(name, load_prompts("judging", "livesports3k_cc"), _choose_livesports, seed=42)
     if name == INF_STREAMS:
-        return JudgeProtocol(name, load_prompts("judging", "inf_streams"), _begun_with, max_chars=8000)
-    raise ValueError(f"there is no judge's protocol {name!r}: expected {LIVESPORTS} or {INF_STREAMS}")
+        return JudgeProtocol(name, load_prompts("judging", "inf_streams"), _choose_inf_streams, max_chars=8000)
+    raise ValueError(f"there is no judge protocol {name!r}: expected {LIVESPORTS} or {INF_STREAMS}")
 
 
-def _named_once(prompts: Prompts, reply: str) -> tuple[str | None, bool]:
-    """Read a reply as LiveSports-3K does; one that names neither or both texts is invalid, and a tie."""
+def _choose_livesports(prompts: Prompts, reply: str) -> tuple[str | None, bool]:
+    """Parse a reply as LiveSports-3K does; a reply that names neither or both texts is invalid and counts as a tie."""
     named = [letter for letter in "ab" if prompts[f"names_{letter}"] in reply]
     return (named[0], True) if len(named) == 1 else (None, False)
 
 
-def _begun_with(prompts: Prompts, reply: str) -> tuple[str | None, bool]:
-    """Read a reply as StreamingVLM does: what does not begin with A is for B, here marked as invalid if not with B."""
+def _choose_inf_streams(prompts: Prompts, reply: str) -> tuple[str | None, bool]:
+    """Parse a reply as StreamingVLM does: B wins unless the reply begins with A; invalid if it begins with neither."""
     said = reply.strip().upper()
     chosen = "a" if said.startswith(prompts["names_a"]) else "b"
     return chosen, said.startswith((prompts["names_a"], prompts["names_b"]))

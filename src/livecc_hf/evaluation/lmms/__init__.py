@@ -1,7 +1,7 @@
-"""lmms-eval: a model for it, and a task of LiveSports-3K CC. docs/evaluation.md says how both are used.
+"""The model `livecc` and the task `livesports3k_cc` for lmms-eval; see docs/evaluation.md for their use.
 
-lmms-eval wants an older PyAV than this package does. Reading videos works with either, so the package is installed into
-lmms-eval's environment without its dependencies. Nothing here is imported by the rest of the package.
+lmms-eval requires an older PyAV than this package. Video reading works with both versions, so install this package into
+lmms-eval's environment without its dependencies. The rest of the package does not import this module.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def manifest():
-    """Return what lmms-eval's registry of models takes: the entry point `lmms_eval.models`."""
+    """Return the manifest of the model for lmms-eval's registry (entry point `lmms_eval.models`)."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(

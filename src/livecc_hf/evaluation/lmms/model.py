@@ -1,4 +1,4 @@
-"""LiveCC models in lmms-eval: commentary through the stream, questions in one pass."""
+"""LiveCC models in lmms-eval: commentary is streamed, questions are answered by `generate`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ from livecc_hf.evaluation.tasks.questions import FrameRule
 from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions
 from livecc_hf.video.loading import load_video
 
-COMMENTARY = "commentary"  # the setting of `generation_kwargs` by which a task asks for one; its value is the protocol
+COMMENTARY = (
+    "commentary"  # key of `generation_kwargs` with which a task asks for a commentary; the value is the protocol
+)
 _SETTINGS = ("max_new_tokens", "do_sample", "temperature", "top_p", "top_k", "num_beams", "repetition_penalty")
 
 
 class LiveCC(lmms):
-    """A LiveCC model, or a published one of its backbones, as lmms-eval drives it.
+    """A LiveCC model, or a published model of one of its backbones, for lmms-eval.
 
-    Tasks whose `generation_kwargs` have `commentary` get a live commentary on their video, turn by turn; of others the
-    messages go through the chat template, and the answer is generated.
+    If a task's `generation_kwargs` have `commentary`, the model comments live on the video, turn by turn. For other
+    tasks, the messages are formatted with the chat template and the answer is generated.
 
     Args:
         pretrained: folder or Hub id.
-        device: such as "cuda:0"; "": this process's GPU where there is one.
-        dtype: such as "bfloat16"; "": as the device likes.
-        max_pixels: most pixels of a frame; 0: as the processor says.
-        batch_size: 1; rows are put one by one.
-        **unknown: refused, by name.
+        device: such as "cuda:0"; default: this process's GPU, or the CPU.
+        dtype: such as "bfloat16"; default: float32 on a CPU, the checkpoint's own elsewhere.
+        max_pixels: largest number of pixels of a frame; 0 for the processor's setting.
+        batch_size: must be 1 or "auto".
+        **unknown: refused with an error that names them.
+
+    Raises:
+        ValueError: if there are unknown arguments, or `batch_size` is not 1.
+        ModelLoadError: if the model cannot be loaded.
     """
 
     is_simple = False
@@ -52,11 +58,11 @@ class LiveCC(lmms):
                 f"model_args has {', '.join(unknown)}: livecc takes pretrained, device, dtype and max_pixels"
             )
         if str(batch_size) not in ("1", "auto"):
-            raise ValueError(f"batch_size is {batch_size}: livecc is asked row by row, so leave it at 1")
-        self._rank, self._world_size, own_device = _place()
+            raise ValueError(f"batch_size is {batch_size}: livecc answers row by row, so leave it at 1")
+        self._rank, self._world_size, own_device = _process_state()
         self._model, self._processor, _ = load_model_and_processor(pretrained, device or own_device, dtype or None)
         self._max_pixels = int(max_pixels) or None
-        self.device = self._model.device  # where lmms-eval counts the rows of several processes
+        self.device = self._model.device  # lmms-eval gathers the row counts of several processes on it
 
     def generate_until(self, requests: list[Any]) -> list[str]:
         """Return the commentary or answer to each request."""
@@ -78,7 +84,7 @@ class LiveCC(lmms):
         parts = [part for message in messages.messages for part in message.content]
         videos = [part for part in parts if part.type == "video"]
         if len(videos) != 1:
-            raise ValueError(f"a commentary is on one video, and the messages hold {len(videos)}")
+            raise ValueError(f"the messages hold {len(videos)} videos: a commentary needs exactly one")
         query = "".join(part.text for part in parts if part.type == "text")
         options = {name: settings[name] for name in ("repetition_penalty",) if name in settings}
         commentator = Commentator(self._model, self._processor, protocol, options=options)
@@ -93,29 +99,28 @@ class LiveCC(lmms):
             {"role": message.role, "content": [self._part(part, videos) for part in message.content]}
             for message in messages.messages
         ]
-        about_videos: dict[str, Any] = {"do_resize": False, "do_sample_frames": False}
-        about_videos |= {"video_metadata": [video.metadata for video in videos]}
+        videos_kwargs: dict[str, Any] = {"do_resize": False, "do_sample_frames": False}
+        videos_kwargs |= {"video_metadata": [video.metadata for video in videos]}
         inputs = self._processor.apply_chat_template(
             chat,
             tokenize=True,
             return_dict=True,
             add_generation_prompt=True,
             return_tensors="pt",
-            processor_kwargs={"videos_kwargs": about_videos} if videos else {},
+            processor_kwargs={"videos_kwargs": videos_kwargs} if videos else {},
         ).to(self._model.device)
-        chosen = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
-        chosen.setdefault("max_new_tokens", 512)
-        if not chosen.get("temperature", 1):
-            chosen |= {"do_sample": False}
-        if not chosen.get("do_sample"):  # what shapes the dice is of no use then
-            chosen = {name: value for name, value in chosen.items() if name not in ("temperature", "top_p", "top_k")}
-            chosen["do_sample"] = False
+        options = {name: settings[name] for name in _SETTINGS if settings.get(name) is not None}
+        options.setdefault("max_new_tokens", 512)
+        if not options.get("do_sample") or not options.get("temperature", 1):
+            # Greedy decoding: `generate` warns about sampling options.
+            options = {name: value for name, value in options.items() if name not in ("temperature", "top_p", "top_k")}
+            options["do_sample"] = False
         with torch.inference_mode():
-            said = self._model.generate(**inputs, **chosen)
-        return self._processor.decode_answer(said[0, inputs["input_ids"].shape[1] :].tolist())
+            output_ids = self._model.generate(**inputs, **options)
+        return self._processor.decode_answer(output_ids[0, inputs["input_ids"].shape[1] :].tolist())
 
     def _part(self, part: Any, videos: list[LoadedVideo]) -> dict[str, Any]:
-        """Return a part of a message as the chat template takes it; videos are read, resized and added to a list."""
+        """Return a message part for the chat template; a video is read, resized and appended to `videos`."""
         if part.type == "text":
             return {"type": "text", "text": part.text}
         if part.type == "video":
@@ -124,19 +129,19 @@ class LiveCC(lmms):
             return {"type": "video", "video": videos[-1].frames}
         if part.type == "image":
             return {"type": "image", "image": part.url}
-        raise ValueError(f"a message holds {part.type}: livecc sees images and videos, and reads text")
+        raise ValueError(f"a message holds a part of type {part.type!r}: livecc takes text, image and video")
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
-        """Refuse; scores of options by logits are in `livecc evaluate run`."""
+        """Raise `NotImplementedError`; `livecc evaluate run` scores options by their logits."""
         raise NotImplementedError("livecc generates its answers: choose a task of output_type generate_until")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
-        """Refuse; see `generate_until`."""
+        """Raise `NotImplementedError`; only `generate_until` is supported."""
         raise NotImplementedError("livecc answers in one round: choose a task of output_type generate_until")
 
 
-def _place() -> tuple[int, int, Any]:
-    """Return this process's rank, how many there are, and its device."""
+def _process_state() -> tuple[int, int, Any]:
+    """Return this process's rank, the number of processes, and its device."""
     from accelerate import PartialState
 
     state = PartialState()
@@ -144,7 +149,7 @@ def _place() -> tuple[int, int, Any]:
 
 
 def _cut(text: str, ends: Any) -> str:
-    """Return a text up to the first of the strings that end it."""
+    """Return the text before the first occurrence of a stop string."""
     for end in [ends] if isinstance(ends, str) else ends:
         text = text.split(end)[0] if end else text
     return text

@@ -1,4 +1,4 @@
-"""Files of predictions and verdicts: ours, which survive being killed, and those that others published."""
+"""Reads and writes files of predictions and verdicts, in this package's format and in published ones."""
 
 from .file import DuplicateRowError, RowFile, RowSet, read_rows, write_rows
 from .header import Header

@@ -1,4 +1,4 @@
-"""JSON Lines files of rows that survive being killed: a header, then a line a row, each on disk before the next."""
+"""JSON Lines files of rows: a header, then one line per row, written so that a killed process loses no row."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from livecc_hf.utils.atomic import replaced_when_done
 from .header import Header, is_header
 from .rows import Row, row_from_json, row_to_json
 
+TORN_NOTE = "{path}: the last line is incomplete and left out"
 RowT = TypeVar("RowT", bound=Row)
 RowT_co = TypeVar("RowT_co", bound=Row, covariant=True)
 
 
 class DuplicateRowError(ValueError):
-    """Two rows of one file have the same key."""
+    """Raised if two rows of a file have the same key."""
 
 
 @dataclass
 class RowSet(Generic[RowT_co]):
-    """Rows with what is known of where they came from; `RowSet[Row]` where their kind is not known.
+    """Rows of one file with their origin; `RowSet[Row]` if the type of the rows is not known.
 
     Attributes:
-        header: what made them.
-        rows: in the file's order.
+        header: how the rows were made.
+        rows: the rows, in file order.
         source: the file or folder.
-        layout_name: what the file's layout is called.
-        notes: what a reader of the score should know, one line each.
+        layout_name: name of the file's format.
+        notes: remarks for readers of the score, one line each.
+
+    Raises:
+        DuplicateRowError: if two rows have the same key.
     """
 
     header: Header
@@ -45,16 +49,15 @@ class RowSet(Generic[RowT_co]):
         for number, row in enumerate(self.rows, 1):
             if row.id in seen:
                 raise DuplicateRowError(
-                    f"{self.source}: rows {seen[row.id]} and {number} have the same key {row.id!r}: a row counts once; "
-                    "remove one of them"
+                    f"{self.source}: rows {seen[row.id]} and {number} have the same key {row.id!r}: remove one of them"
                 )
             seen[row.id] = number
 
     def of(self, kind: type[RowT]) -> RowSet[RowT]:
-        """Return these rows as rows of one kind.
+        """Return this set, typed as rows of one type.
 
         Raises:
-            ValueError: if they are of another.
+            ValueError: if a row has another type.
         """
         if not all(isinstance(row, kind) for row in self.rows):
             raise ValueError(f"{self.source} holds {self.header.layout} rows: expected {kind.layout} rows")
@@ -62,13 +65,13 @@ class RowSet(Generic[RowT_co]):
 
 
 class Lines(NamedTuple):
-    """A file's JSON values.
+    """The JSON values of a file's lines.
 
     Attributes:
-        values: of the lines that are not blank.
-        numbers: of those lines, from 1.
-        whole_bytes: how much of the file is whole lines.
-        torn: what stands after them: a line whose writer was killed.
+        values: the value of each line that is not blank.
+        numbers: the line number of each value, from 1.
+        whole_bytes: size of the complete lines in bytes.
+        torn: the bytes after them: a line whose writer was killed.
     """
 
     values: list[Any]
@@ -78,10 +81,10 @@ class Lines(NamedTuple):
 
 
 def read_lines(path: str | os.PathLike) -> Lines:
-    """Return the JSON values of a file's lines; a last line that is cut off is set apart.
+    """Return the JSON values of a file's lines; an incomplete last line is returned as `torn`.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
         ValueError: if another line is not JSON.
     """
     data = Path(path).read_bytes()
@@ -95,7 +98,7 @@ def read_lines(path: str | os.PathLike) -> Lines:
             try:
                 values.append(json.loads(line))
             except ValueError as error:
-                # A kill leaves a part of a line; a crash of the machine may leave zeros.
+                # A killed process leaves a part of a line; a crash of the machine may leave zero bytes.
                 if is_last or not line.strip(b"\0 \r"):
                     return Lines(values, numbers, start, data[start:])
                 raise ValueError(f"line {number} of {path} is not JSON: {error}") from error
@@ -105,15 +108,15 @@ def read_lines(path: str | os.PathLike) -> Lines:
 
 
 def read_rows(path: str | os.PathLike) -> RowSet[Row]:
-    """Read a file of ours.
+    """Read a file in this package's format.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it has no header, a line is not what the header says, or two rows have one key.
+        OSError: if the file cannot be read.
+        ValueError: if it has no header, a row does not match the header's layout, or two rows have the same key.
     """
     lines = read_lines(path)
     if not lines.values or not is_header(lines.values[0]):
-        raise ValueError(f"{path} has no header of livecc-hf in its first line")
+        raise ValueError(f"{path} does not start with a header of livecc-hf")
     try:
         header = Header.from_json(lines.values[0])
     except (ValueError, TypeError) as error:
@@ -124,26 +127,26 @@ def read_rows(path: str | os.PathLike) -> RowSet[Row]:
             rows.append(row_from_json(header.layout, value))
         except ValueError as error:
             raise ValueError(f"line {number} of {path}: {error}") from error
-    notes = [f"{path}: the last line is cut off and left out"] if lines.torn else []
+    notes = [TORN_NOTE.format(path=path)] if lines.torn else []
     return RowSet(header, rows, str(path), notes=notes)
 
 
 class RowFile:
-    """Appends rows to a file; opened again after a kill, it goes on where it was.
+    """Appends rows to a file, and continues a file that a killed process left behind.
 
-    A row is on disk when `append` returns. What a kill left of a line is cut off when the file is opened. One
-    process writes at a time.
+    A row is on disk when `append` returns. An incomplete last line is removed when the file is opened. Only one process
+    may write to the file.
 
     Args:
-        path: the file; folders above it are made.
-        header: what makes the rows.
+        path: the file; parent folders are created.
+        header: how the rows are made.
 
     Attributes:
-        rows: what was there when the file was opened.
+        rows: the rows that were in the file when it was opened.
 
     Raises:
-        OSError: if it cannot be written.
-        ValueError: if it holds something else, rows that were made in another way, or one key twice.
+        OSError: if the file cannot be written.
+        ValueError: if the file is not a prediction file, its rows were made with other settings, or a key occurs twice.
     """
 
     def __init__(self, path: str | os.PathLike, header: Header):
@@ -160,39 +163,40 @@ class RowFile:
         if not self.path.exists() or self.path.stat().st_size == 0:
             return
         lines = read_lines(self.path)
-        if not lines.values and lines.torn:  # killed in the header
-            self._check_ours(lines.torn)
+        if not lines.values and lines.torn:  # the process was killed while it wrote the header
+            self._check_torn_header(lines.torn)
             os.truncate(self.path, 0)
             return
-        there = read_rows(self.path)
-        there.header.check_same(self.header, self.path)
-        self.rows = list(there.rows)
-        if (there.header.n_rows, there.header.limit) != (self.header.n_rows, self.header.limit):
-            write_rows(self.path, self.header, self.rows)  # a trial becomes more
+        existing = read_rows(self.path)
+        existing.header.check_same(self.header, self.path)
+        self.rows = list(existing.rows)
+        if (existing.header.n_rows, existing.header.limit) != (self.header.n_rows, self.header.limit):
+            write_rows(self.path, self.header, self.rows)  # continues a run with another --limit
             return
         if lines.torn:
             os.truncate(self.path, lines.whole_bytes)
-        elif not self.path.read_bytes().endswith(b"\n"):  # a whole line, but for its end
+        elif not self.path.read_bytes().endswith(b"\n"):  # a complete row without its newline
             with self.path.open("ab") as file:
                 file.write(b"\n")
 
-    def _check_ours(self, torn: bytes) -> None:
-        ours = json.dumps(self.header.to_json())[:12].encode()
-        if torn.strip(b"\0") and not torn.startswith(ours[: len(torn)]):
-            raise ValueError(f"{self.path} is not a file of predictions: choose another place for the new ones")
+    def _check_torn_header(self, torn: bytes) -> None:
+        """Raise `ValueError` if a file's only, incomplete line does not begin like a header."""
+        start = json.dumps(self.header.to_json())[:12].encode()
+        if torn.strip(b"\0") and not torn.startswith(start[: len(torn)]):
+            raise ValueError(f"{self.path} is not a file of predictions: choose another file for the results")
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._keys
 
     def append(self, row: Row) -> None:
-        """Write a row.
+        """Write a row to disk.
 
         Raises:
-            DuplicateRowError: if there is a row with its key.
-            OSError: if it cannot be written.
+            DuplicateRowError: if the file already has a row with this key.
+            OSError: if the row cannot be written.
         """
         if row.id in self._keys:
-            raise DuplicateRowError(f"{self.path} has a row {row.id!r} already: a row is written once")
+            raise DuplicateRowError(f"{self.path} already has a row {row.id!r}")
         self._write(row_to_json(row))
         self._keys.add(row.id)
 
@@ -203,7 +207,7 @@ class RowFile:
             while data:
                 data = data[os.write(self._file, data) :]
             os.fsync(self._file)
-        except BaseException:  # a full disk: nothing may be appended to a part of a line
+        except BaseException:  # such as a full disk: the next row must not continue an incomplete line
             os.truncate(self._file, size)
             raise
 
@@ -221,12 +225,12 @@ class RowFile:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a file to write any text to, whatever a model made of it."""
+    """Open a UTF-8 file for writing that accepts lone surrogates, which a model's text can contain."""
     return path.open("w", encoding="utf-8", errors="surrogatepass", newline="\n")
 
 
 def write_rows(path: str | os.PathLike, header: Header, rows: Iterable[Row]) -> None:
-    """Write a whole file in one step: it is there whole or not at all."""
+    """Write a whole file in one step, so that a killed process leaves no partial file."""
     with replaced_when_done(path) as partial, open_text(partial) as file:
         for value in (header.to_json(), *map(row_to_json, rows)):
             file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The first line of a file of predictions or verdicts: what made the others."""
+"""The header, which is the first line of a file of predictions or verdicts and records how its rows were made."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from livecc_hf import __version__
 from .rows import ROW_TYPES
 
 MARK, FORMAT = "livecc_hf_evaluation", 1
-# What may differ between two runs that go on in one file.
+# Fields that may differ between runs that write to one file.
 _FREE = ("version", "n_rows", "limit", "device")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's rows are, and what made them. `None`: not known, as of files that others published.
+    """The type of a file's rows, and how they were made. A field is `None` if unknown, as for published files.
 
     Attributes:
-        layout: "choice", "commentary" or "verdict".
+        layout: type of the rows: "choice", "commentary" or "verdict".
         suite: the benchmark, as `livecc evaluate list` names it.
-        protocol: how the question was put and the answer read.
-        model: folder or Hub id of the model.
-        model_revision: the commit on the Hub, or a hash of the folder's configuration and sizes.
-        processor: folder or Hub id of the processor.
-        dataset: where the questions came from: a Hub id, or a file's name.
-        dataset_revision: the commit on the Hub, or the file's SHA-256.
-        prompt_hash: of all prompts' texts.
-        frames: how frames were chosen, such as `{"fps": 2, "max_frames": 480}`.
-        pixels: the limits of a frame.
-        generation: settings of generation, or of the judge.
-        n_rows: rows of the benchmark as it was read.
-        limit: asked for the first so many rows only.
-        opponent: of verdicts: whose texts the model's were compared with.
-        judge: of verdicts: the judging model.
-        device: what it ran on.
-        version: of this package.
+        protocol: the protocol by which questions were asked and answers are parsed.
+        model: Hub id of the model, or the name of its folder.
+        model_revision: commit on the Hub, or a hash of the folder's configs and file sizes.
+        processor: Hub id of the processor, or the name of its folder.
+        dataset: source of the questions: a Hub id or a file name.
+        dataset_revision: commit on the Hub, or a hash of the file.
+        prompt_hash: hash of the protocol's prompts.
+        frames: how frames were sampled, such as `{"fps": 2, "max_frames": 480}`.
+        pixels: limits on the pixels of a frame.
+        generation: generation settings of the model, or of the judge.
+        n_rows: rows of the benchmark when it was read.
+        limit: number of rows to which the run was limited.
+        opponent: for verdicts, the model whose texts were compared with.
+        judge: for verdicts, the judging model.
+        device: the device that the model ran on.
+        version: version of this package.
     """
 
     layout: str
@@ -59,15 +59,15 @@ class Header:
     version: str = __version__
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line as JSON holds it."""
+        """Return the header as a JSON object."""
         return {MARK: FORMAT} | asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Header:
-        """Return the header that a line holds.
+        """Return the header in a JSON object.
 
         Raises:
-            ValueError: if it is of another format.
+            ValueError: if the object has another format version or an unknown layout.
         """
         if value.get(MARK) != FORMAT:
             raise ValueError(f"format {value.get(MARK)!r}: expected {FORMAT}; written by another version of livecc-hf?")
@@ -77,18 +77,22 @@ class Header:
         return cls(**{name: item for name, item in value.items() if name in known})
 
     def check_same(self, other: Header, path: object) -> None:
-        """Check that rows of `other` may be added to a file with this header.
+        """Check that rows made as `other` says may be added to a file with this header.
+
+        Args:
+            other: header of the new rows.
+            path: the file, for the error message.
 
         Raises:
-            ValueError: if they were made in another way; names what differs.
+            ValueError: if the headers differ in how rows are made; the message names the fields.
         """
-        there, ours = asdict(self), asdict(other)
-        changed = [name for name in there if name not in _FREE and there[name] != ours[name]]
+        old, new = asdict(self), asdict(other)
+        changed = [name for name in old if name not in _FREE and old[name] != new[name]]
         if changed:
-            lines = "; ".join(f"{name}: {there[name]!r} there, {ours[name]!r} now" for name in changed[:4])
-            raise ValueError(f"{path} holds results of another run ({lines}): choose another place for the new ones")
+            lines = "; ".join(f"{name}: {old[name]!r} there, {new[name]!r} now" for name in changed[:4])
+            raise ValueError(f"{path} holds the results of a different run ({lines}): choose another output path")
 
 
 def is_header(value: Any) -> bool:
-    """Return whether a line is a header of ours."""
+    """Return whether a JSON value is a header of this package's files."""
     return isinstance(value, dict) and MARK in value

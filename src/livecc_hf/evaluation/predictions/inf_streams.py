@@ -1,8 +1,9 @@
-"""StreamingVLM's Inf-Streams protocol: a long commentary becomes windows of 100 seconds, each judged by itself.
+"""StreamingVLM's Inf-Streams protocol: a long commentary is cut into windows of 100 seconds that are judged separately.
 
-The rules are those of mit-han-lab/streaming-vlm, `streaming_vlm/eval/model_compete`: a window has what ends in it, by
-whole seconds, and counts if the commentary was made for the whole of it, silent or not. Its own windows are
-`score_all_clips.jsonl`; where there are none, they are cut every 100 seconds and need 200 words of the reference.
+The rules are those of mit-han-lab/streaming-vlm, `streaming_vlm/eval/model_compete`: a window contains the spans that
+end in it, by whole seconds, and counts if the commentary covers the whole window, even if it is silent there.
+StreamingVLM's own windows are in its `score_all_clips.jsonl`; otherwise windows are cut every 100 seconds, and those
+whose reference has at least 200 words are used.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Reference:
     """What people said in a video, or in one window of it.
 
     Attributes:
-        video: its file's name.
-        spans: in the order of time; not empty.
+        video: file name of the video.
+        spans: the spoken spans, in order of time; not empty.
     """
 
     video: str
@@ -37,36 +38,36 @@ class Reference:
 
     @property
     def bounds_s(self) -> tuple[int, int]:
-        """Where it begins and ends, in whole seconds."""
+        """Start and end in whole seconds."""
         return int(self.spans[0].start_s), int(self.spans[-1].end_s)
 
     @property
     def is_window(self) -> bool:
-        """Whether it is a window itself: one of a whole game is longer than two windows."""
+        """Whether this is the reference of one window; a reference of a whole game is longer than two windows."""
         begin_s, end_s = self.bounds_s
         return end_s - begin_s <= 2 * WINDOW_S
 
 
 def in_window(spans: Sequence[SpokenSpan], begin_s: int, end_s: int) -> list[SpokenSpan]:
-    """Return what ends within (begin_s, end_s], its end taken in whole seconds."""
+    """Return the spans whose end, in whole seconds, is in (begin_s, end_s]."""
     return [span for span in spans if begin_s < int(span.end_s) <= end_s]
 
 
 def reference_text(spans: Sequence[SpokenSpan]) -> str:
-    """Return what people said in a window as the judge is shown it: a line each."""
+    """Return the spans' texts for the judge, one per line."""
     return "\n".join(span.text for span in spans)
 
 
 def windows_of(
     rows: RowSet[CommentaryRow], references: Sequence[Reference] | None = None, min_words: int = MIN_REFERENCE_WORDS
 ) -> RowSet[CommentaryRow]:
-    """Return the windows of commentaries as rows of their own.
+    """Return the windows of commentaries as rows.
 
     Args:
         rows: commentaries with turns.
-        references: what people said; default: the rows' own. Those that are windows are taken as they are, for all
-            commentaries on their video together; of others, windows are cut.
-        min_words: fewest words of the reference in a window that is cut.
+        references: what people said; default: the references of the rows. A reference that is a window is used as it
+            is, with the turns of all commentaries on its video; a longer one is cut into windows.
+        min_words: least number of reference words of a window that is cut.
 
     Raises:
         ValueError: if no commentary has turns, or none has a reference.
@@ -76,17 +77,17 @@ def windows_of(
     found = [
         row
         for item in given
-        if (row := _window(_on(rows.rows, item.video), item.video, item.video, *item.bounds_s, item.spans))
+        if (row := _window(_rows_on(rows.rows, item.video), item.video, item.video, *item.bounds_s, item.spans))
     ]
-    has_reference = any(_on(rows.rows, item.video) for item in given)
-    cut = {_joined_by(item.video): item.spans for item in references or () if not item.is_window}
+    has_reference = any(_rows_on(rows.rows, item.video) for item in given)
+    to_cut = {_video_stem(item.video): item.spans for item in references or () if not item.is_window}
     for row in rows.rows:
-        reference = row.reference if references is None else cut.get(_joined_by(row.video), [])
+        reference = row.reference if references is None else to_cut.get(_video_stem(row.video), [])
         has_reference = has_reference or bool(reference)
         for begin_s, end_s in _grid(row):
-            people = in_window(reference, begin_s, end_s)
-            if people and len(reference_text(people).split()) >= min_words:
-                window = _window([row], row.key, row.video, begin_s, end_s, people)
+            said = in_window(reference, begin_s, end_s)
+            if said and len(reference_text(said).split()) >= min_words:
+                window = _window([row], row.key, row.video, begin_s, end_s, said)
                 found += [window] if window else []
     if not has_reference:
         raise ValueError(f"{rows.source}: no commentary has a reference with times: give one (--annotations)")
@@ -95,7 +96,11 @@ def windows_of(
 
 
 def windows_named(rows: RowSet[CommentaryRow], keys: Iterable[str]) -> RowSet[CommentaryRow]:
-    """Return the windows that verdicts are on, by their keys; those that `rows` does not have are left out.
+    """Return the windows with the given keys, with the references of the commentaries.
+
+    Args:
+        rows: commentaries with turns.
+        keys: keys of windows, as in verdicts; windows that the commentaries do not cover are left out.
 
     Raises:
         ValueError: if no commentary has turns.
@@ -106,17 +111,21 @@ def windows_named(rows: RowSet[CommentaryRow], keys: Iterable[str]) -> RowSet[Co
         name, _, bounds = key.rpartition(" ")
         begin, _, end = bounds.partition("-")
         if name and begin.isdecimal() and end.isdecimal():
-            chosen = [row for row in rows.rows if row.key == name] or _on(rows.rows, name)
-            window = _window(chosen, name, chosen[0].video if chosen else name, int(begin), int(end), [])
+            chosen = [row for row in rows.rows if row.key == name] or _rows_on(rows.rows, name)
+            reference = [span for row in sorted(chosen, key=lambda row: row.begin_s) for span in row.reference]
+            said = in_window(reference, int(begin), int(end))
+            window = _window(chosen, name, chosen[0].video if chosen else name, int(begin), int(end), said)
             found += [window] if window else []
     return _row_set(rows, found, rows.notes)
 
 
 def read_references(path: str | os.PathLike) -> list[Reference]:
-    """Read what people said: lines with `video` and `content`, a list of [start_s, end_s, text].
+    """Read what people said from lines with `video` and `content`, a list of [start_s, end_s, text].
+
+    Lines without words are left out.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
         ValueError: if a line has another form.
     """
     path = Path(path).expanduser()
@@ -137,12 +146,12 @@ def read_references(path: str | os.PathLike) -> list[Reference]:
 
 
 def video_name(path: str) -> str:
-    """Return a video's file name, without folders."""
+    """Return the file name of a path, which may have Windows separators."""
     return PurePosixPath(path.replace("\\", "/")).name
 
 
 def chunks_of(row: CommentaryRow) -> Iterator[dict[str, Any]]:
-    """Yield a commentary in parts of 100 seconds, as StreamingVLM's generate_segments.py writes a model's answers."""
+    """Yield a commentary in chunks of 100 seconds, in the format of StreamingVLM's generate_segments.py."""
     last_s = math.ceil(row.end_s)
     for begin_s in range(int(row.begin_s), last_s, WINDOW_S):
         end_s = min(begin_s + WINDOW_S, last_s)
@@ -158,7 +167,7 @@ def chunks_of(row: CommentaryRow) -> Iterator[dict[str, Any]]:
 
 
 def write_chunks(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
-    """Write commentaries in parts of 100 seconds as JSON Lines, and return how many lines.
+    """Write commentaries as JSON Lines with a chunk of 100 seconds per line, and return the number of lines.
 
     Raises:
         OSError: if the file cannot be written.
@@ -173,23 +182,23 @@ def write_chunks(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
 
 
 def _window(
-    rows: Sequence[CommentaryRow], name: str, video: str, begin_s: int, end_s: int, people: list[SpokenSpan]
+    rows: Sequence[CommentaryRow], name: str, video: str, begin_s: int, end_s: int, reference: list[SpokenSpan]
 ) -> CommentaryRow | None:
-    """Return a window of one video's commentaries; `None` where they do not reach over the whole of it."""
+    """Return a window of one video's commentaries; `None` if they do not cover the whole window."""
     if not rows or int(min(row.begin_s for row in rows)) > begin_s or end_s > max(row.end_s for row in rows):
         return None
     turns = [turn for row in sorted(rows, key=lambda row: row.begin_s) for turn in row.turns]
     said = in_window(turns, begin_s, end_s)
     text = " ".join(span.text.strip() for span in said if span.text.strip())
-    return CommentaryRow(f"{name} {begin_s}-{end_s}", video, begin_s, end_s, text, said, people, rows[0].groups)
+    return CommentaryRow(f"{name} {begin_s}-{end_s}", video, begin_s, end_s, text, said, reference, rows[0].groups)
 
 
-def _on(rows: Sequence[CommentaryRow], video: str) -> list[CommentaryRow]:
-    return [row for row in rows if _joined_by(row.video) == _joined_by(video)]
+def _rows_on(rows: Sequence[CommentaryRow], video: str) -> list[CommentaryRow]:
+    return [row for row in rows if _video_stem(row.video) == _video_stem(video)]
 
 
-def _joined_by(video: str) -> str:
-    """Return a video's name without folders and ending: some files have them, others do not."""
+def _video_stem(video: str) -> str:
+    """Return a video's name without folders and suffix, which only some files have."""
     return re.sub(r"(?i)\.(mp4|mkv|webm|mov|avi|ts)$", "", video_name(video))
 
 
@@ -200,7 +209,7 @@ def _grid(row: CommentaryRow) -> Iterator[tuple[int, int]]:
 
 def _check_turns(rows: RowSet[CommentaryRow]) -> None:
     if not any(row.turns for row in rows.rows):
-        raise ValueError(f"{rows.source}: no commentary has turns with times, and windows are cut by those")
+        raise ValueError(f"{rows.source}: no commentary has turns with times, which windows need")
 
 
 def _row_set(rows: RowSet[CommentaryRow], found: list[CommentaryRow], notes: list[str]) -> RowSet[CommentaryRow]:

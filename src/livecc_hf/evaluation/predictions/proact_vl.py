@@ -1,7 +1,7 @@
-"""Commentaries in Proact-VL's layout of predictions: the text of each second.
+"""Writes commentaries in Proact-VL's format of predictions: the text of each second.
 
-The layout is that of microsoft/AnthropomorphicIntelligence, Proact-VL/evaluation/gaming: seconds of the video's clock,
-which are whole numbers, as a clip's begin and end are.
+The format is that of microsoft/AnthropomorphicIntelligence, Proact-VL/evaluation/gaming: seconds of the video, and
+begin and end of a clip, are whole numbers.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from .rows import CommentaryRow
 
 
 def seconds_of(row: CommentaryRow) -> dict[str, str]:
-    """Return what is said in each second of a clip.
+    """Return what is said in each second of the video.
 
-    A turn's words are in the second in which the turn begins, counted on the video's clock as `begin` and `end` are.
-    Seconds without words are left out.
+    The words of a turn belong to the second in which the turn starts. Seconds without words are left out.
 
     Returns:
-        Text by the second's number, as JSON has it: "12" is [12, 13).
+        The text of each second, by the second as a string: "12" is [12, 13).
     """
     found: dict[str, str] = {}
     for turn in row.turns:
@@ -34,7 +33,14 @@ def seconds_of(row: CommentaryRow) -> dict[str, str]:
 
 
 def record_of(row: CommentaryRow, index: int, dataset: str, tag: str) -> dict[str, Any]:
-    """Return a line of the layout."""
+    """Return a commentary as a JSON object of the format.
+
+    Args:
+        row: the commentary.
+        index: its number in the file.
+        dataset: name of the data set.
+        tag: name of the model.
+    """
     return {
         "video_id": row.video,
         "begin": math.floor(row.begin_s),
@@ -47,14 +53,14 @@ def record_of(row: CommentaryRow, index: int, dataset: str, tag: str) -> dict[st
 
 
 def write_seconds(path: str | os.PathLike, rows: RowSet[CommentaryRow]) -> int:
-    """Write commentaries by seconds, and return how many.
+    """Write commentaries as JSON Lines with the text of each second, and return their number.
 
     Raises:
         OSError: if the file cannot be written.
         ValueError: if no commentary has turns.
     """
     if not any(row.turns for row in rows.rows):
-        raise ValueError(f"{rows.source}: no commentary has turns with times, so nothing can be put into seconds")
+        raise ValueError(f"{rows.source}: no commentary has turns with times, which this format needs")
     dataset, tag = rows.header.dataset or rows.header.suite or "", rows.header.model or Path(rows.source).stem
     with open_text(Path(path)) as file:
         for index, row in enumerate(rows.rows):

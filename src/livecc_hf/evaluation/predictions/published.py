@@ -1,6 +1,6 @@
-"""Files that others published, by their layouts: which one a file is in, and the rows in it.
+"""Reads published files of predictions, detecting their format.
 
-| layout | from |
+| format | from |
 |---|---|
 | Video-MME results: a list of videos, each with `questions` | BradyFU/Video-MME, showlab/livecc |
 | LiveSports-3K QA and MVBench results in the same shape | showlab/livecc |
@@ -17,18 +17,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .file import Lines, RowSet, read_lines, read_rows
+from .file import TORN_NOTE, Lines, RowSet, read_lines, read_rows
 from .header import is_header
-from .published_choice import (
-    is_nested,
-    read_nested,
-    read_ovo_answers,
-    read_ovo_results,
-)
+from .published_choice import is_nested, read_nested, read_ovo_answers, read_ovo_results
 from .published_commentary import read_commentaries, read_verdicts
 from .rows import CommentaryRow, Row
 
-LAYOUTS = (
+FORMATS = (
     "a file of livecc-hf, Video-MME results, LiveSports-3K QA or MVBench results of showlab/livecc, OVO-Bench results "
     "(a file or a folder of them), LiveSports-3K CC commentaries or verdicts"
 )
@@ -36,37 +31,38 @@ _GROUPS = {"backward", "realtime", "forward"}
 
 
 def read_predictions(path: str | os.PathLike, model: str | None = None) -> list[RowSet[Row]]:
-    """Read what a file or folder holds: ours, or one of the published layouts.
+    """Read the rows of a file or folder, in this package's format or a published one.
 
     Args:
-        path: a file; or a folder: of parts of OVO-Bench results, which belong together, or of other files.
-        model: of verdicts: which of the two names is the model's; default: by the file's name, BASELINE_MODEL.jsonl.
+        path: a file, or a folder of files; OVO-Bench results in a folder are read as parts of one set.
+        model: for published verdicts, the winner that is the evaluated model; default: found from the file's name,
+            BASELINE_MODEL.jsonl.
 
     Returns:
-        A set of rows for each benchmark and mode found.
+        A row set for each file, and one for all OVO-Bench results of a folder.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is in no known layout, lacks a column, or has one key twice.
+        OSError: if a file cannot be read.
+        ValueError: if a file is not in a known format, a column is missing, or a key occurs twice.
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected {LAYOUTS}")
+        raise FileNotFoundError(f"{path} does not exist: expected {FORMATS}")
     if path.is_dir():
         return _read_folder(path, model)
     return [_read_file(path, model)]
 
 
 def read_commentary_file(path: str | os.PathLike) -> RowSet[CommentaryRow]:
-    """Read the commentaries that a file or folder holds.
+    """Read the commentaries of a file, or of a folder that holds one file of commentaries.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: as `read_predictions` does, or if it does not hold exactly one set of commentaries.
+        OSError: if a file cannot be read.
+        ValueError: as `read_predictions` does, or if there is not exactly one set of commentaries.
     """
     found = [rows for rows in read_predictions(path) if rows.header.layout == "commentary"]
     if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} files of commentaries: name one")
+        raise ValueError(f"{path} holds {len(found)} files of commentaries: expected exactly one")
     return found[0].of(CommentaryRow)
 
 
@@ -86,7 +82,7 @@ def _read_folder(folder: Path, model: str | None) -> list[RowSet[Row]]:
     if parts:
         sets.append(read_ovo_results(parts, folder))
     if not sets:
-        raise ValueError(f"{folder} holds no predictions: expected {LAYOUTS}")
+        raise ValueError(f"{folder} holds no predictions: expected {FORMATS}")
     return sets
 
 
@@ -97,13 +93,13 @@ def _read_file(path: Path, model: str | None) -> RowSet[Row]:
             return read_ovo_results([(path, value)], path)
         if isinstance(value, list):
             return _read_list(path, value)
-        raise ValueError(f"{path} is in no known layout: expected {LAYOUTS}")
+        raise ValueError(f"{path} is not in a known format: expected {FORMATS}")
     lines = read_lines(path)
     first = lines.values[0] if lines.values else None
     if is_header(first):
         return read_rows(path)
     if not isinstance(first, dict):
-        raise ValueError(f"{path} is in no known layout: expected {LAYOUTS}")
+        raise ValueError(f"{path} is not in a known format: expected {FORMATS}")
     return _read_published_lines(path, lines, first, model)
 
 
@@ -113,9 +109,9 @@ def _read_published_lines(path: Path, lines: Lines, first: dict[str, Any], model
     elif "pred" in first or "event_id" in first:
         rows = read_commentaries(path, lines)
     else:
-        raise ValueError(f"{path} is in no known layout (columns {', '.join(first)}): expected {LAYOUTS}")
+        raise ValueError(f"{path} is not in a known format (columns {', '.join(first)}): expected {FORMATS}")
     if lines.torn:
-        rows.notes.append(f"{path}: the last line is cut off and left out")
+        rows.notes.append(TORN_NOTE.format(path=path))
     return rows
 
 
@@ -125,7 +121,7 @@ def _read_list(path: Path, value: list[Any]) -> RowSet[Row]:
         return read_nested(path, value)
     if isinstance(first, dict) and {"task", "response", "answer"} <= set(first):
         return read_ovo_answers(path, value)
-    raise ValueError(f"{path} is in no known layout: expected {LAYOUTS}")
+    raise ValueError(f"{path} is not in a known format: expected {FORMATS}")
 
 
 def _is_ovo_results(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Answers to questions in the layouts of Video-MME, OVO-Bench and showlab/livecc."""
+"""Reads answers in the formats published by Video-MME, OVO-Bench and showlab/livecc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .file import RowSet
 from .header import Header
 from .rows import COUNT, LETTER, YES_NO, ChoiceRow
 
-MadeT = TypeVar("MadeT")
+ResultT = TypeVar("ResultT")
 BACKWARD = ("EPM", "ASI", "HLD")
 REALTIME = ("OCR", "ACR", "ATR", "STU", "FPD", "OJR")
 FORWARD = ("REC", "SSR", "CRR")
@@ -25,7 +25,7 @@ YES_NO_ANSWERS = ("No", "Yes")
 
 
 def is_nested(value: Any) -> bool:
-    """Return whether a value is a video with questions."""
+    """Return whether a JSON value is a video with a list of questions."""
     return isinstance(value, dict) and isinstance(value.get("questions"), list)
 
 
@@ -35,7 +35,10 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet[ChoiceRow]:
     Raises:
         ValueError: if a column is missing.
     """
-    first: dict[str, Any] = next((question for video in videos for question in video.get("questions", ())), {})
+    for number, video in enumerate(videos):
+        if not is_nested(video):
+            raise ValueError(f"{path}: entry {number} has no list of questions")
+    first: dict[str, Any] = next((question for video in videos for question in video["questions"]), {})
     if "q_type" in first:
         suite, make = "livesports3k-qa", _qa_row
     elif "duration" in videos[0]:
@@ -44,11 +47,8 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet[ChoiceRow]:
         suite, make = "mvbench", _mvbench_row
     rows = []
     for number, video in enumerate(videos):
-        questions = video.get("questions") if isinstance(video, dict) else None
-        if not isinstance(questions, list):
-            raise ValueError(f"{path}: entry {number} has no list of questions")
-        for index, question in enumerate(questions):
-            rows.append(_made(make, f"{path}: entry {number}, question {index}", video, question))
+        for index, question in enumerate(video["questions"]):
+            rows.append(_call(make, f"{path}: entry {number}, question {index}", video, question))
     rows, notes = _first_answers(rows, path)
     protocol = "official" if suite == "videomme" and not _chosen_by_logits(videos) else "livecc"
     header = Header("choice", suite=suite, protocol=protocol, version="")
@@ -56,31 +56,31 @@ def read_nested(path: Path, videos: Sequence[Any]) -> RowSet[ChoiceRow]:
 
 
 def _chosen_by_logits(videos: Sequence[dict[str, Any]]) -> bool:
-    """Return whether each response is one of its options to the character, as where showlab/livecc picks by logits.
+    """Return whether all responses are exactly one of their options, as when showlab/livecc chooses by logits.
 
-    A model that writes its answers does not quote all of them so.
+    Among generated answers, some always differ from the text of an option.
     """
     questions = [question for video in videos for question in video["questions"]]
     return all(question["response"] in question["options"] for question in questions)
 
 
 def _first_answers(rows: Sequence[ChoiceRow], source: Path) -> tuple[list[ChoiceRow], list[str]]:
-    """Return the first row of each key, and a note on the others: some published files answer a question twice."""
+    """Return the first row of each key, and a note on repeated keys, which some published files have."""
     first: dict[str, ChoiceRow] = {}
     for row in rows:
         first.setdefault(row.key, row)
-    again = len(rows) - len(first)
-    note = f"{source}: {again:,} rows answer a question again; the first answer counts"
-    return list(first.values()), [note] if again else []
+    n_repeated = len(rows) - len(first)
+    note = f"{source}: {n_repeated:,} rows answer a question again; the first answer counts"
+    return list(first.values()), [note] if n_repeated else []
 
 
-def _made(make: Callable[..., MadeT], place: str, *values: Any) -> MadeT:
-    """Return what a function makes, or say where a column is missing."""
+def _call(make: Callable[..., ResultT], place: str, *values: Any) -> ResultT:
+    """Return `make(*values)`; if a column is missing or invalid, raise a `ValueError` that names the place."""
     try:
         return make(*values)
     except KeyError as error:
         raise ValueError(f"{place} has no column {error}") from error
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{place} cannot be used: {error}") from error
 
 
@@ -119,9 +119,13 @@ def _mvbench_row(video: dict[str, Any], question: dict[str, Any]) -> ChoiceRow:
 
 
 def without_letters(options: Sequence[str]) -> list[str]:
-    """Return options without the letters before them: "A. Yes", "A: Yes" and "(A) Yes" become "Yes"."""
+    """Return options without their letters: "A. Yes", "A: Yes" and "(A) Yes" become "Yes".
+
+    Raises:
+        ValueError: if `options` is not a list, or empty.
+    """
     if not isinstance(options, Sequence) or isinstance(options, str) or not options:
-        raise ValueError(f"options are {options!r}: expected a list with at least one")
+        raise ValueError(f"options are {options!r}: expected a non-empty list")
     texts = []
     for number, option in enumerate(options):
         letter = chr(ord("A") + number)
@@ -132,7 +136,11 @@ def without_letters(options: Sequence[str]) -> list[str]:
 
 
 def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path) -> RowSet[ChoiceRow]:
-    """Read OVO-Bench's result files, which may hold some of the tasks each.
+    """Read OVO-Bench's result files, each of which may hold only some of the tasks.
+
+    Args:
+        parts: the files with their JSON values.
+        source: the file, or the folder with the files.
 
     Raises:
         ValueError: if a column is missing or a task is unknown.
@@ -141,21 +149,20 @@ def read_ovo_results(parts: Sequence[tuple[Path, dict[str, Any]]], source: Path)
     for path, value in parts:
         for group in ("backward", "realtime"):
             for index, record in enumerate(value.get(group) or ()):
-                rows.append(_made(_ovo_row, f"{path}: {group} {index}", record))
+                rows.append(_call(_ovo_row, f"{path}: {group} {index}", record))
         for index, record in enumerate(value.get("forward") or ()):
-            rows += _made(_ovo_forward_rows, f"{path}: forward {index}", record)
-    n_lists = sum(isinstance(row.response, list) for row in rows)
+            rows += _call(_ovo_forward_rows, f"{path}: forward {index}", record)
+    # Some published files hold each answer in a list of its own.
+    n_lists = sum(isinstance(row.response, list) and len(row.response) == 1 for row in rows)
     if n_lists:
-        rows = [replace(row, response=_unwrapped(row.response)) for row in rows]
+        rows = [
+            replace(row, response=row.response[0]) if isinstance(row.response, list) and len(row.response) == 1 else row
+            for row in rows
+        ]
         notes.append(f"{source}: {n_lists:,} responses are lists of one text, and are read as that text")
-    rows, again = _first_answers(rows, source)
+    rows, repeat_notes = _first_answers(rows, source)
     header = Header("choice", suite="ovobench", protocol="official", version="")
-    return RowSet(header, rows, str(source), "OVO-Bench results", notes + again)
-
-
-def _unwrapped(response: str | list[str] | None) -> str | list[str] | None:
-    """Return the text in a list of one: some published files hold each answer so, and others the same ones bare."""
-    return response[0] if isinstance(response, list) and len(response) == 1 else response
+    return RowSet(header, rows, str(source), "OVO-Bench results", notes + repeat_notes)
 
 
 def _ovo_row(record: dict[str, Any]) -> ChoiceRow:
@@ -186,23 +193,23 @@ def _ovo_forward_rows(record: dict[str, Any]) -> list[ChoiceRow]:
 
 
 def forward_answer(task: str, test: dict[str, Any]) -> str:
-    """Return the right answer to one of the times at which OVO-Bench's forward tasks ask."""
+    """Return the correct answer of an OVO-Bench forward task at one of its times."""
     return str(test["count"]) if task == "REC" else YES_NO_ANSWERS[test["type"]]
 
 
 def ovo_groups(task: str) -> dict[str, str]:
-    """Return the breakdowns of an OVO-Bench task.
+    """Return the groups of a row of an OVO-Bench task.
 
     Raises:
-        ValueError: if there is no such task.
+        ValueError: if the task is unknown.
     """
     if task not in OVO_GROUPS:
-        raise ValueError(f"task {task!r} is none of OVO-Bench's {', '.join(OVO_GROUPS)}")
+        raise ValueError(f"task {task!r} is unknown: expected one of OVO-Bench's {', '.join(OVO_GROUPS)}")
     return {"group": OVO_GROUPS[task], "task": task}
 
 
 def read_ovo_answers(path: Path, records: Sequence[Any]) -> RowSet[ChoiceRow]:
-    """Read showlab/livecc's answers to OVO-Bench; the times of a forward record follow one another in the file.
+    """Read showlab/livecc's answers to OVO-Bench, in which the times of a forward record are in order.
 
     Raises:
         ValueError: if a column is missing or a task is unknown.
@@ -210,10 +217,10 @@ def read_ovo_answers(path: Path, records: Sequence[Any]) -> RowSet[ChoiceRow]:
     n_seen: Counter[Any] = Counter()
     rows = []
     for index, record in enumerate(records):
-        rows.append(_made(_ovo_answer_row, f"{path}: entry {index}", record, n_seen))
-    rows, again = _first_answers(rows, path)
+        rows.append(_call(_ovo_answer_row, f"{path}: entry {index}", record, n_seen))
+    rows, notes = _first_answers(rows, path)
     header = Header("choice", suite="ovobench", protocol="livecc", version="")
-    return RowSet(header, rows, str(path), "OVO-Bench answers of showlab/livecc", again)
+    return RowSet(header, rows, str(path), "OVO-Bench answers of showlab/livecc", notes)
 
 
 def _ovo_answer_row(record: dict[str, Any], n_seen: Counter[Any]) -> ChoiceRow:
@@ -224,9 +231,8 @@ def _ovo_answer_row(record: dict[str, Any], n_seen: Counter[Any]) -> ChoiceRow:
         key = f"{key}_{n_seen[key]}"
         n_seen[str(record["id"])] += 1
     return ChoiceRow(
-        # The file names no video: questions of one record are about one.
         key=key,
-        video=str(record["id"]),
+        video=str(record["id"]),  # the file does not name videos, but a record is about one video
         answer=record["answer"],
         response=record["response"],
         kind=kind,

@@ -1,4 +1,4 @@
-"""Commentaries and verdicts in the layouts of showlab/livecc."""
+"""Reads commentaries and verdicts in the formats of showlab/livecc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUITE = "livesports3k-cc"
 
 
 def event_key(video_id: Any, event_id: Any) -> str:
-    """Return the key of a LiveSports-3K event, as in verdicts."""
+    """Return the key of a LiveSports-3K event, as published verdicts write it."""
     return f"{video_id}_{event_id}"
 
 
@@ -21,7 +21,7 @@ def read_commentaries(path: Path, lines: Lines) -> RowSet[CommentaryRow]:
     """Read lines with `video_id`, `event_id`, `begin`, `end` and `pred`.
 
     Raises:
-        ValueError: if a column is missing, or a key is there twice.
+        ValueError: if a column is missing, or a key occurs twice.
     """
     rows = []
     for number, value in zip(lines.numbers, lines.values, strict=True):
@@ -44,10 +44,15 @@ def read_commentaries(path: Path, lines: Lines) -> RowSet[CommentaryRow]:
 
 
 def read_verdicts(path: Path, lines: Lines, model: str | None) -> RowSet[VerdictRow]:
-    """Read lines with `video_event_id`, `ab_winner` and `ba_winner`, whose winners are names or "tie".
+    """Read lines with `video_event_id`, `ab_winner` and `ba_winner`; a winner is a model's name or "tie".
+
+    Args:
+        path: the file.
+        lines: its lines.
+        model: the winner that is the evaluated model; default: found from the file's name, BASELINE_MODEL.jsonl.
 
     Raises:
-        ValueError: if a column is missing, a key is there twice, or it is not clear which name is the model's.
+        ValueError: if a column is missing, a key occurs twice, or it is unclear which winner is the evaluated model.
     """
     for number, value in zip(lines.numbers, lines.values, strict=True):
         missing = {"video_event_id", "ab_winner", "ba_winner"} - set(value if isinstance(value, dict) else ())
@@ -66,7 +71,7 @@ def read_verdicts(path: Path, lines: Lines, model: str | None) -> RowSet[Verdict
 
 
 def _names(path: Path, names: set[str], model: str | None) -> tuple[str | None, str]:
-    """Return the opponent's and the model's name: one begins the file's name, and the other ends it."""
+    """Return the opponent's and the model's name; the file's name begins with the first and ends with the second."""
     if model is None:
         first = {name for name in names if path.stem.startswith(f"{name}_")}
         last = {name for name in names if path.stem.endswith(f"_{name}")}
@@ -75,8 +80,8 @@ def _names(path: Path, names: set[str], model: str | None) -> tuple[str | None, 
             model = path.stem.removeprefix(f"{next(iter(first))}_")
     if model is None or len(names - {model}) > 1:
         raise ValueError(
-            f"{path}: winners are {', '.join(sorted(names)) or 'ties only'}, and it is not clear which is the model: "
-            "name it (--model-name), or call the file BASELINE_MODEL.jsonl"
+            f"{path}: the winners are {', '.join(sorted(names)) or 'ties only'}, and it is unclear which is the "
+            "evaluated model: give it with --model-name, or name the file BASELINE_MODEL.jsonl"
         )
     stem = path.stem.removesuffix(f"_{model}")
     return next(iter(names - {model}), stem if stem != path.stem else None), model

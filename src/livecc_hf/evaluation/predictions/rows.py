@@ -1,4 +1,4 @@
-"""What one line of a file of predictions, or of verdicts, holds."""
+"""The rows of files of predictions and verdicts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, ClassVar, NamedTuple
 
 LETTER, YES_NO, COUNT = "letter", "yes_no", "count"
 MODEL, OPPONENT, TIE = "model", "opponent", "tie"
-ORDERS = ("ab", "ba")  # the model's text is shown first; the opponent's is
+ORDERS = ("ab", "ba")  # "ab" shows the model's text first, "ba" the opponent's
 
 
 class SpokenSpan(NamedTuple):
-    """Something said, on the video's clock.
+    """Words with their times in the video.
 
     Attributes:
-        start_s: when it begins.
-        end_s: when it ends.
-        text: the words; empty: silence.
+        start_s: start in seconds.
+        end_s: end in seconds.
+        text: the words; empty for silence.
     """
 
     start_s: float
@@ -27,18 +27,18 @@ class SpokenSpan(NamedTuple):
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """A question whose answer is one of a few.
+    """A question with fixed choices, and a model's response.
 
     Attributes:
-        key: names the row in its benchmark.
-        video: what it is about; standard errors are clustered by it.
-        answer: the right answer: a letter, "Yes" or "No", or a number.
-        response: what the model answered; a list where a published file has one; `None`: nothing.
-        kind: "letter", "yes_no" or "count".
-        groups: breakdowns that the row belongs to, such as `{"task": "EPM"}`.
-        options: the texts of the choices, in order, without letters; empty where they are not known.
-        probabilities: of each candidate, where option logits were read.
-        error: why there is no answer, such as a missing video.
+        key: identifies the row in its benchmark.
+        video: the video of the question, by which standard errors are clustered.
+        answer: the correct answer: a letter, "Yes" or "No", or a number.
+        response: the model's response; a list if a published file has one; `None` if there is none.
+        kind: type of the answer, "letter", "yes_no" or "count".
+        groups: the row's value in each breakdown, such as `{"task": "EPM"}`.
+        options: texts of the choices in order, without letters; empty if unknown.
+        probabilities: probability of each candidate, if it was chosen by logits.
+        error: the reason why there is no response, such as a missing video.
     """
 
     layout: ClassVar[str] = "choice"
@@ -54,7 +54,7 @@ class ChoiceRow:
 
     @property
     def id(self) -> str:
-        """What no two rows of a file share."""
+        """Unique identifier of the row in a file."""
         return self.key
 
     def __post_init__(self) -> None:
@@ -68,17 +68,17 @@ class CommentaryRow:
     """A commentary on a clip.
 
     Attributes:
-        key: names the row in its benchmark.
-        video: what it is about; standard errors are clustered by it.
-        begin_s: where the clip begins, on the video's clock.
-        end_s: where it ends.
-        pred: the whole text, as its protocol puts it together.
-        turns: what was said when, silent turns included; empty where a file has no times.
-        reference: what a person said, with times; empty where it is not known.
-        groups: breakdowns that the row belongs to.
+        key: identifies the row in its benchmark.
+        video: the video of the clip, by which standard errors are clustered.
+        begin_s: start of the clip in the video, in seconds.
+        end_s: end of the clip in the video, in seconds.
+        pred: the whole text, joined as the protocol does; `None` if there is none.
+        turns: the words of each turn with their times, silent turns included; empty if a file has no times.
+        reference: what people said, with times; empty if unknown.
+        groups: the row's value in each breakdown.
         latencies_s: seconds from a turn's last frame to its words, for each turn.
         work_s: seconds of work for the clip, decoding included.
-        error: why there is no commentary.
+        error: the reason why there is no commentary.
     """
 
     layout: ClassVar[str] = "commentary"
@@ -96,7 +96,7 @@ class CommentaryRow:
 
     @property
     def id(self) -> str:
-        """What no two rows of a file share."""
+        """Unique identifier of the row in a file."""
         return self.key
 
     def __post_init__(self) -> None:
@@ -109,18 +109,18 @@ class CommentaryRow:
 
 @dataclass(frozen=True)
 class VerdictRow:
-    """What a judge said of two texts, shown in one order.
+    """A judge's verdict on two texts, shown in one order.
 
     Attributes:
-        key: names the row in its benchmark.
-        video: what it is about.
-        order: "ab": the model's text is shown first; "ba": the opponent's.
-        winner: "model", "opponent", or "tie".
-        repeat: 0, or 1 and more where the same is asked again.
-        is_valid: whether the reply named exactly one of the texts.
-        reply: what the judge said; `None` where a file does not keep it.
-        model_hash: `text_hash` of the model's text that was judged; `None` where a file does not keep it.
-        opponent_hash: the same of the opponent's.
+        key: identifies the judged row in its benchmark.
+        video: the row's video.
+        order: "ab" if the model's text was shown first, "ba" if the opponent's.
+        winner: "model", "opponent" or "tie".
+        repeat: 0 for the first time that the judge was asked, 1 for the second, and so on.
+        is_valid: whether the reply is valid in the judge's protocol.
+        reply: the judge's reply; `None` if a file does not have it.
+        model_hash: `text_hash` of the model's text; `None` if a file does not have it.
+        opponent_hash: `text_hash` of the opponent's text; `None` if a file does not have it.
     """
 
     layout: ClassVar[str] = "verdict"
@@ -136,7 +136,7 @@ class VerdictRow:
 
     @property
     def id(self) -> str:
-        """What no two rows of a file share."""
+        """Unique identifier of the row in a file."""
         return f"{self.key} {self.order} {self.repeat}"
 
     def __post_init__(self) -> None:
@@ -151,19 +151,23 @@ ROW_TYPES: dict[str, type[Row]] = {row.layout: row for row in (ChoiceRow, Commen
 
 
 def text_hash(text: str) -> str:
-    """Return what stands for a text in a verdict: the first 16 hexadecimal digits of its SHA-256."""
+    """Return the hash of a text for verdicts: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
-    """Return a row as JSON holds it, without what has its default value."""
+    """Return a row as a JSON object, without fields that have their default value."""
     fields = row.__dataclass_fields__
     values = {name: getattr(row, name) for name in fields}
     return {name: value for name, value in values.items() if not _is_default(fields[name], value)}
 
 
 def row_from_json(layout: str, value: Any) -> Row:
-    """Return the row that a line holds.
+    """Return the row in a JSON value.
+
+    Args:
+        layout: type of the row: "choice", "commentary" or "verdict".
+        value: the JSON value.
 
     Raises:
         ValueError: if a column is missing, unknown or of a wrong type.
@@ -175,12 +179,12 @@ def row_from_json(layout: str, value: Any) -> Row:
     needed = [name for name, item in kind.__dataclass_fields__.items() if _has_no_default(item)]
     missing = [name for name in needed if name not in value]
     if unknown or missing:
-        what = [f"no column {', '.join(missing)}"] * bool(missing)
-        what += [f"unknown column {', '.join(unknown)}"] * bool(unknown)
-        raise ValueError(f"{'; '.join(what)}: expected {', '.join(kind.__dataclass_fields__)}")
+        problems = [f"no column {', '.join(missing)}"] if missing else []
+        problems += [f"unknown column {', '.join(unknown)}"] if unknown else []
+        raise ValueError(f"{'; '.join(problems)}: expected {', '.join(kind.__dataclass_fields__)}")
     for name in ("key", "video"):
         if not isinstance(value[name], str):
-            raise ValueError(f"{name} is {value[name]!r}: expected a text")
+            raise ValueError(f"{name} is {value[name]!r}: expected a string")
     try:
         return kind(**value)
     except TypeError as error:

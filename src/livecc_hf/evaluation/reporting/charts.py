@@ -1,4 +1,4 @@
-"""Charts of scores, as SVG: accuracy by group with error bars, calibration, win rate by length, latency."""
+"""Draws charts of scores as SVG: accuracy by group, calibration, win rate by length, latency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_BARS = 40
 
 
 def charts_of(score: Score) -> list[str]:
-    """Return a score's charts as SVG elements; none where there is nothing to draw.
+    """Return a score's charts as SVG elements; [] if there is nothing to draw.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -32,7 +32,7 @@ def charts_of(score: Score) -> list[str]:
 
 
 def breakdowns(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    """Return the figures that are parts by one group, by the group's name."""
+    """Return the figures of each single group's values, by group name; combinations of groups are left out."""
     found: dict[str, list[Figure]] = {}
     for item in figures:
         name, equals, value = item.name.partition("=")
@@ -77,7 +77,7 @@ def _calibration(series: dict[str, Any]) -> str:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_xlabel("probability of the chosen answer", fontsize=8)
-    axes.set_ylabel("share that is right", fontsize=8)
+    axes.set_ylabel("share of correct answers", fontsize=8)
     error = series["expected_calibration_error"]
     axes.set_title(f"Calibration (expected error {error:.3f})", fontsize=10, loc="left")
     return _svg(figure)
@@ -93,7 +93,7 @@ def _by_length(rows: list[dict[str, Any]]) -> str:
     axes.set_xticks(list(places), [row["name"] for row in rows], fontsize=8)
     axes.set_ylim(0, 100)
     axes.set_ylabel("win rate in %", fontsize=8)
-    axes.set_title("Win rate by the model's words, in fifths", fontsize=10, loc="left")
+    axes.set_title("Win rate by the model's word count, in fifths", fontsize=10, loc="left")
     return _svg(figure)
 
 
@@ -101,7 +101,7 @@ def _latency(values: Sequence[float]) -> str:
     figure, axes = _axes(6, 3)
     axes.hist(values, bins=min(40, max(5, len(values) // 5)), color=_OURS, alpha=0.75)
     axes.axvline(1.0, color=_FLOOR, linewidth=1)
-    axes.set_xlabel("seconds from a turn's last frame to its words; red: a turn's length", fontsize=8)
+    axes.set_xlabel("seconds from a turn's last frame to its words; red: length of a turn", fontsize=8)
     axes.set_ylabel("turns", fontsize=8)
     axes.set_title("Latency", fontsize=10, loc="left")
     return _svg(figure)

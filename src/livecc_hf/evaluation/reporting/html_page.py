@@ -1,4 +1,4 @@
-"""Writes a page for a reader: figures with charts, timelines of commentaries, and verdicts to check and overrule."""
+"""Writes the HTML page: figures with charts, timelines of commentaries, and verdicts to check and overrule."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from livecc_hf.utils.atomic import replaced_when_done
 from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
+from ..predictions.judged_texts import find_texts
 from ..predictions.rows import CommentaryRow, Row, SpokenSpan, VerdictRow
-from ..scorers.figures import PERCENT, Figure, Score
+from ..scorers.figures import Figure, Score
 from ..scorers.win_rate import both_orders
-from ..suites import SUITES
+from ..suites import title_of
 from .charts import charts_of
 from .thumbnails import Thumbnail, Thumbnails, no_thumbnails
 
 _SECOND_PX = 46
 _TIMELINES, _STRIP_FRAMES = 12, 6
-_TIMELINE_FRAME_S, _TIMELINE_FRAMES = 2.2, 120  # a picture is about as wide as two seconds
+_TIMELINE_FRAME_S, _TIMELINE_FRAMES = 2.2, 120  # a thumbnail is about as wide as two seconds
 
 
 def write_page(
@@ -37,15 +37,16 @@ def write_page(
     """Write the page as one self-contained file.
 
     Args:
-        path: of the page.
-        scores: in order.
-        sets: the scored rows; commentaries with times get timelines, and verdicts with both texts are shown.
-        thumbnails: makes pictures of a clip.
-        references: people's words, by key; default: those in the commentaries.
+        path: the HTML file to write.
+        scores: the scores, in the order to show.
+        sets: the scored rows; commentaries with turns get timelines, and verdicts are shown if both sides' texts are
+            among them.
+        thumbnails: makes thumbnails of a clip.
+        references: what people said, by row key; default: the references of the commentaries.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     require_extra("evaluate", "the report", "matplotlib")
     sections = [f"<h1>Evaluation</h1>{_summary(scores)}", *map(_score_section, scores)]
@@ -66,13 +67,9 @@ def write_page(
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _title(score: Score) -> str:
-    return SUITES[score.suite].title if score.suite in SUITES else score.suite
-
-
 def _summary(scores: Sequence[Score]) -> str:
     rows = [
-        [_title(score), score.subject, score.protocol or "", *_cells(item)]
+        [title_of(score.suite), score.subject, score.protocol or "", *_cells(item)]
         for score in scores
         for item in score.figures[: score.n_headline]
     ]
@@ -86,7 +83,7 @@ def _score_section(score: Score) -> str:
     details = {name: value for name, value in score.details.items() if value not in (None, "", {})}
     shown = json.dumps(details, indent=1, ensure_ascii=False)
     return (
-        f"<h2>{_text(_title(score))}: {_text(score.subject)}</h2>"
+        f"<h2>{_text(title_of(score.suite))}: {_text(score.subject)}</h2>"
         f'<p class="note">{_text(score.source)}, protocol {_text(score.protocol)}</p>'
         + "".join(_note(note) for note in score.notes)
         + "".join(charts_of(score))
@@ -102,27 +99,23 @@ def _note(note: str) -> str:
 
 
 def _cells(item: Figure) -> list[Any]:
-    unit = f" {item.unit}" if item.unit else ""
-    value = "withheld" if item.value is None else f"{item.value:.2f}{unit}"
-    n = f"{item.n:,}" + (f" ({item.n_correct:,})" if item.n_correct is not None and item.unit == PERCENT else "")
-    floor = "" if item.floor is None else f"{item.floor:.2f}{unit} ({item.floor_answer})"
-    se = "" if item.se is None else f"{item.se:.2f}"
-    return [item.name, value, se, n, item.n_invalid or "", item.n_missing or "", floor]
+    cells = item.cells()
+    return [item.name, cells.value, cells.se, cells.n, item.n_invalid or "", item.n_missing or "", cells.floor]
 
 
 def _timelines(rows: RowSet[CommentaryRow], thumbnails: Thumbnails) -> str:
     timed = [row for row in rows.rows if row.turns]
-    # The same ones whatever the order of rows.
+    # A pseudo-random sample that does not depend on the order of the rows.
     chosen = sorted(timed, key=lambda row: hashlib.sha256(row.key.encode()).hexdigest())[:_TIMELINES]
-    what = f"{len(chosen)} of {len(timed)}" if len(chosen) < len(timed) else str(len(timed))
+    count = f"{len(chosen)} of {len(timed)}" if len(chosen) < len(timed) else str(len(timed))
     return (
         f"<h2>Timelines: {_text(rows.header.model or rows.source)}</h2>"
-        f'<p class="note">{what} commentaries. Above: what a person said; below: what the model said.</p>'
-        + "".join(_timeline(row, thumbnails(row, _n_pictures(row))) for row in chosen)
+        f'<p class="note">{count} commentaries. Above: what a person said; below: what the model said.</p>'
+        + "".join(_timeline(row, thumbnails(row, _n_thumbnails(row))) for row in chosen)
     )
 
 
-def _n_pictures(row: CommentaryRow) -> int:
+def _n_thumbnails(row: CommentaryRow) -> int:
     return max(min(int((row.end_s - row.begin_s) / _TIMELINE_FRAME_S), _TIMELINE_FRAMES), 2)
 
 
@@ -152,37 +145,34 @@ def _timeline(row: CommentaryRow, frames: Sequence[Thumbnail]) -> str:
 
 
 def _verdicts(sets: Sequence[RowSet[Row]], thumbnails: Thumbnails, references: dict[str, str]) -> list[str]:
-    """Return the viewer of the files of verdicts of which both texts are given; nothing if there are none."""
+    """Return the section that shows the verdicts whose texts are among the sets; [] if there are none."""
     texts = [rows.of(CommentaryRow) for rows in sets if rows.header.layout == "commentary"]
     shown = []
     for rows in sets:
         if rows.header.layout == "verdict":
-            sides = [_texts_of(name, texts) for name in (rows.header.model, rows.header.opponent)]
-            if all(sides):
-                shown.append(_verdict_data(rows.of(VerdictRow), sides[0], sides[1], thumbnails, references))
+            verdicts = rows.of(VerdictRow)
+            model, opponent = (find_texts(verdicts, name, texts) for name in (rows.header.model, rows.header.opponent))
+            if model is not None and opponent is not None:
+                shown.append(_verdict_data(verdicts, model, opponent, thumbnails, references))
     if not shown:
         return []
-    # Inside a script element only its end tag needs escaping.
+    # JSON in a script element must not contain "</script>".
     return [_VIEWER.replace("DATA", json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c"))]
-
-
-def _texts_of(model: str | None, texts: Sequence[RowSet[CommentaryRow]]) -> dict[str, CommentaryRow]:
-    found = next((rows for rows in texts if model in (rows.header.model, Path(rows.source).stem)), None)
-    return {row.key: row for row in found.rows} if found else {}
 
 
 def _verdict_data(
     verdicts: RowSet[VerdictRow],
-    model: dict[str, CommentaryRow],
-    opponent: dict[str, CommentaryRow],
+    model: RowSet[CommentaryRow],
+    opponent: RowSet[CommentaryRow],
     thumbnails: Thumbnails,
     references: dict[str, str],
 ) -> dict[str, Any]:
-    """Return the data of a file of verdicts for the page's script."""
+    """Return the rows of a verdict file as page.js reads them, in the order of the commentaries."""
     rows = []
     by_key = {judged.key: judged for judged in both_orders(verdicts.rows)}
-    for key, ours in model.items():  # in the order of the commentaries, not in that of the judge's answers
-        judged, theirs = by_key.get(key), opponent.get(key)
+    opponent_rows = {row.key: row for row in opponent.rows}
+    for ours in model.rows:
+        judged, theirs = by_key.get(ours.key), opponent_rows.get(ours.key)
         if judged is None or theirs is None:
             continue
         said = references.get(judged.key) or " ".join(span.text for span in ours.reference)
@@ -200,11 +190,14 @@ def _verdict_data(
             }
         )
     header = verdicts.header
-    name = hashlib.sha256(f"{header.model} {header.opponent} {header.judge} {verdicts.source}".encode()).hexdigest()[
-        :12
-    ]
-    judge = header.judge or "a judge that is not named"
-    return {"id": name, "model": header.model, "opponent": header.opponent, "judge": judge, "rows": rows}
+    identity = f"{header.model} {header.opponent} {header.judge} {verdicts.source}"
+    return {
+        "id": hashlib.sha256(identity.encode()).hexdigest()[:12],
+        "model": header.model,
+        "opponent": header.opponent,
+        "judge": header.judge or "an unnamed judge",
+        "rows": rows,
+    }
 
 
 _VIEWER = """<h2>Verdicts</h2>
@@ -218,7 +211,7 @@ _VIEWER = """<h2>Verdicts</h2>
 <div><h4 id="opponent-name"></h4><pre id="opponent-text"></pre></div>
 <div><h4>Human</h4><pre id="reference-text"></pre></div></div>
 <details><summary>What the judge replied</summary><pre id="replies"></pre></details>
-<p>Who is nearer to what the person said? <button id="choose-model"></button>
+<p>Which is closer to what the person said? <button id="choose-model"></button>
 <button id="choose-opponent"></button><button id="choose-tie">Neither</button></p></div>
 <p><span id="agreement"></span> <button id="save">Save your verdicts</button></p>
 <script type="application/json" id="verdict-data">DATA</script>"""

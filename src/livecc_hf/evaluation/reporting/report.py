@@ -24,22 +24,22 @@ def report(
     incomplete: bool = False,
     model_name: str | None = None,
 ) -> list[Score]:
-    """Write one HTML page of predictions and verdicts: figures, charts, timelines, and verdicts to overrule.
+    """Write an HTML page with figures, charts, timelines, and verdicts that a person can check and overrule.
 
     Args:
         paths: files and folders, as `score` takes them.
-        out: the page.
-        videos: folder with the videos, for pictures.
-        annotations: LiveSports-3K CC's rows, for what people said beside verdicts.
-        incomplete: show headlines of incomplete sets, with N in their names.
-        model_name: of published verdicts: which winner is the model.
+        out: the HTML file to write.
+        videos: folder with the videos, to show thumbnails.
+        annotations: the rows of LiveSports-3K CC, to show what people said next to the verdicts.
+        incomplete: show the headline of an incomplete set, with N in its name, instead of withholding it.
+        model_name: for published verdicts, the winner that is the evaluated model.
 
     Returns:
         The scores on the page.
 
     Raises:
         OSError: if a file cannot be read or written.
-        ValueError: if one is in no known layout, or its rows cannot be scored.
+        ValueError: if a file is not in a known format, or its rows cannot be scored.
         ImportError: if matplotlib is not installed.
     """
     sets = read_sets(paths, model_name)

@@ -1,4 +1,4 @@
-"""Makes small pictures of a clip, as `data:` URLs."""
+"""Makes thumbnails of a clip, as `data:` URLs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _HEIGHT_PX, _QUALITY = 72, 60
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One picture.
+    """A small picture of a frame.
 
     Attributes:
-        time_s: when it is shown, on the video's clock.
-        source: a `data:` URL.
+        time_s: time of the frame in the video, in seconds.
+        source: the picture as a `data:` URL.
     """
 
     time_s: float
@@ -31,14 +31,14 @@ Thumbnails = Callable[[CommentaryRow, int], list[Thumbnail]]
 
 
 def no_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
-    """Return no pictures, if there are no videos."""
+    """Return [], for a page without videos."""
     return []
 
 
 def thumbnails_from(folder: VideoFolder) -> Thumbnails:
-    """Return a function from a commentary and a number n to n pictures of its clip; none if the video is missing."""
+    """Return a function that makes n thumbnails of a commentary's clip, or [] if the video is missing or broken."""
 
-    def of(row: CommentaryRow, n: int) -> list[Thumbnail]:
+    def make_thumbnails(row: CommentaryRow, n: int) -> list[Thumbnail]:
         from livecc_hf.evaluation.running.frames import read_clip
 
         path = folder.find([f"{row.video}.mp4"])
@@ -50,11 +50,11 @@ def thumbnails_from(folder: VideoFolder) -> Thumbnails:
             return []
         return [Thumbnail(time, _jpeg(frame)) for time, frame in zip(clip.times_s, clip.frames, strict=True)]
 
-    return of
+    return make_thumbnails
 
 
 def _small(frames, _max_pixels: int):
-    """Return frames (1, 3, H, W) as high as a thumbnail."""
+    """Return frames (1, 3, H, W) resized to a thumbnail's height."""
     from torchvision.transforms.v2 import functional
 
     height, width = frames.shape[-2:]

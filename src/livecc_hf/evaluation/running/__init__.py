@@ -1,1 +1,1 @@
-"""Runs a benchmark on a model; the other folders need none."""
+"""Runs a benchmark on a model; only this folder and `lmms` load one."""

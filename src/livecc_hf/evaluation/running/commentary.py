@@ -1,4 +1,4 @@
-"""Comments on the events of LiveSports-3K CC, through the stream that `livecc commentate` uses."""
+"""Comments on the events of LiveSports-3K CC with the stream of `livecc commentate`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
     from livecc_hf.modeling.stream import CommentarySegment, CommentaryStream
 
-# The reference's scored runs; sampling was not set there, and is off here.
+# Options of the reference's scored runs. They did not set sampling; it is off here.
 LIVECC_OPTIONS: dict[str, Any] = {
     "do_sample": False,
     "repetition_penalty": 1.15,
@@ -37,10 +37,10 @@ class VideoSpan:
     """A part of a video to comment on.
 
     Attributes:
-        path: the video.
-        begin_s: where the part begins, in seconds as a player shows.
-        end_s: where it ends.
-        query: of the viewer.
+        path: the video file.
+        begin_s: start of the part in seconds, as a player shows; `None` for the start of the video.
+        end_s: end of the part in seconds; `None` for the end of the video.
+        query: the query for the model.
     """
 
     path: str | os.PathLike
@@ -51,12 +51,12 @@ class VideoSpan:
 
 @dataclass(frozen=True)
 class Said:
-    """A commentary.
+    """A commentary on a part of a video.
 
     Attributes:
-        text: joined as in the protocol.
-        turns: words with their times, on the video's clock.
-        latencies_s: seconds from a turn's last frame to its words.
+        text: the whole text, joined as the protocol does.
+        turns: the words of each turn, with times in the video.
+        latencies_s: seconds from each turn's last frame to its words.
     """
 
     text: str
@@ -66,15 +66,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Commentator:
-    """A model that comments on events in one protocol.
+    """A model that comments on events by one protocol.
 
     Attributes:
-        model: in evaluation mode.
-        processor: its processor.
-        protocol: "livecc": frames spread over the clip, turns at their nominal times, the text joined as in the
-            reference; "live": frames at their own times, as in `livecc commentate`.
+        model: the model, in evaluation mode.
+        processor: the model's processor.
+        protocol: "livecc" (frames sampled uniformly from the clip, turns at their nominal times, text joined as in the
+            reference) or "live" (frames at their own times, as in `livecc commentate`).
         query_form: "instruct", or "base" for a model that was not trained on instructions.
-        options: of `start_stream`; override the protocol's.
+        options: options of `start_stream` that override the protocol's.
     """
 
     model: LiveCCForConditionalGeneration
@@ -84,21 +84,21 @@ class Commentator:
     options: dict[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Return the stream's options."""
+        """Return the options of the stream."""
         return (LIVECC_OPTIONS if self.protocol == LIVECC else LIVE_OPTIONS) | self.options
 
     def comment(self, event: SportsEvent, path: str | os.PathLike, rule: FrameRule) -> CommentaryRow:
         """Return the commentary on an event.
 
         Args:
-            event: with its span in the video, title and previous text.
-            path: the video.
-            rule: of frames, in protocol "livecc".
+            event: the event, with its span in the video, title and previous text.
+            path: the video file.
+            rule: how frames are sampled; in protocol "live", only its `max_pixels` is used.
 
         Raises:
             VideoReadError: (a ValueError) if the video cannot be read.
-            ContextFullError: if it does not fit into the model's context.
-            RuntimeError: if the model's scores are not finite.
+            ContextFullError: if the clip does not fit into the model's context.
+            RuntimeError: if the model's logits are not finite.
         """
         began_s = time.perf_counter()
         clip = VideoSpan(path, event.row.begin_s, event.row.end_s, query_of(event, self.query_form))
@@ -112,19 +112,21 @@ class Commentator:
         )
 
     def comment_clip(self, clip: VideoSpan, rule: FrameRule) -> Said:
-        """Return the commentary on a clip; raises as `comment` does."""
-        spreads = self.protocol == LIVECC
-        segments, latencies_s = (self._spread if spreads else self._live)(clip, rule)
-        shift_s = (clip.begin_s or 0.0) if spreads else 0.0
+        """Return the commentary on a part of a video; see `comment` for `rule` and the errors."""
+        if self.protocol == LIVECC:
+            segments, latencies_s = self._stream_uniform(clip, rule)
+            shift_s, text = clip.begin_s or 0.0, join_as_published(segments)
+        else:
+            segments, latencies_s = self._stream_live(clip, rule)
+            shift_s, text = 0.0, " ".join(segment.text for segment in segments if segment.text)
         turns = [SpokenSpan(item.start_s + shift_s, item.end_s + shift_s, item.text) for item in segments]
-        text = join_as_published(segments) if spreads else " ".join(turn.text for turn in turns if turn.text)
         return Said(text, turns, latencies_s)
 
     def _start(self, clip: VideoSpan, **others: Any) -> CommentaryStream:
         return self.model.start_stream(self.processor, **{"query": clip.query} | self.settings() | others)
 
-    def _spread(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
-        """Stream frames that are spread over the clip, with nominal times from 0 on."""
+    def _stream_uniform(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
+        """Stream frames sampled uniformly from the clip, with nominal times from 0; return segments and latencies."""
         frames = read_for(self.processor, clip.path, clip.begin_s, clip.end_s, rule).frames
         stream = self._start(clip, do_resize=False)
         segments, latencies_s = [], []
@@ -134,8 +136,8 @@ class Commentator:
             latencies_s.append(time.perf_counter() - shown_s)
         return segments + stream.finish(), latencies_s
 
-    def _live(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
-        """Stream frames at their own times."""
+    def _stream_live(self, clip: VideoSpan, rule: FrameRule) -> tuple[list[CommentarySegment], list[float]]:
+        """Stream frames at their own times; return segments and latencies."""
         stream = self._start(clip, **({} if rule.max_pixels is None else {"max_pixels": rule.max_pixels}))
         origin_s = probe_video(clip.path).clock_start_s
         segments, latencies_s = [], []
@@ -152,7 +154,7 @@ class Commentator:
 
 
 def join_as_published(segments: list[CommentarySegment]) -> str:
-    """Return a commentary joined as in the reference: silent turns leave their spaces, and "..." ends it."""
+    """Return the text as the reference joins it: silent turns leave their spaces, and "..." is appended."""
     return " ".join(segment.text.replace(CONTINUATION, "") for segment in segments).strip() + "..."
 
 
@@ -163,7 +165,7 @@ def read_for(
     end_s: float | None,
     rule: FrameRule,
 ) -> ClipFrames:
-    """Read the frames of a clip with `read_clip`, in the input size of a processor's model."""
+    """Read the frames of a clip in the input size of a processor's model; arguments and errors as in `read_clip`."""
     return read_clip(path, start_s, end_s, rule, resizer(processor), processor.video_processor.pixels_per_token)
 
 

@@ -1,4 +1,4 @@
-"""Frames of a clip, evenly spread over its frame numbers, as the reference reads what it scores."""
+"""Samples the frames of a clip uniformly by frame number, as the reference does for its benchmarks."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from livecc_hf.video.source import RepairedSource
 
 from ..tasks.questions import FrameRule
 
-FRAME_FACTOR = 2  # frames go in pairs
-FRAME_FOLDER_FPS = 3  # of MVBench's folders of frames
+FRAME_FACTOR = 2  # the model merges frames in pairs
+FRAME_FOLDER_FPS = 3  # frame rate of MVBench's folders of frames
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 Resize = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """The frames of a clip for the model.
+    """The sampled frames of a clip.
 
     Attributes:
         frames: uint8 (T, 3, H, W), T even, in the model's input size.
-        times_s: when each leaves the screen, in seconds as a player shows; frames are chosen by these times.
-        max_pixels: most pixels of a frame.
+        times_s: the time at which each frame leaves the screen, in seconds as a player shows; frames are chosen by it.
+        max_pixels: the limit on the pixels of a frame.
     """
 
     frames: torch.Tensor
@@ -54,17 +54,17 @@ class ClipFrames:
 
 
 def n_frames_of(rule: FrameRule, total: int, video_fps: float) -> int:
-    """Return the number of frames to take from a clip, an even number (qwen-vl-utils' `smart_nframes`).
+    """Return the number of frames to sample from a clip, which is even, as qwen-vl-utils' `smart_nframes` does.
 
     Args:
-        rule: of frames.
+        rule: how frames are sampled.
         total: number of frames in the clip.
-        video_fps: its frames a second.
+        video_fps: frame rate of the video.
     """
     if rule.n_frames is not None:
         return max(min(rule.n_frames, total) // FRAME_FACTOR * FRAME_FACTOR, FRAME_FACTOR)
     total = max(total, FRAME_FACTOR)
-    if video_fps < rule.fps:  # frames are used more than once
+    if video_fps < rule.fps:  # frames are repeated
         total, video_fps = max(int(total * rule.fps / video_fps), FRAME_FACTOR), rule.fps
     least = math.ceil(rule.min_frames / FRAME_FACTOR) * FRAME_FACTOR
     most = min(rule.max_frames, total) // FRAME_FACTOR * FRAME_FACTOR
@@ -73,7 +73,7 @@ def n_frames_of(rule: FrameRule, total: int, video_fps: float) -> int:
 
 
 def spread(total: int, n: int) -> list[int]:
-    """Return `n` numbers from 0 to `total` - 1, evenly spread, first and last included."""
+    """Return `n` uniformly spaced integers from 0 to `total` - 1, both included."""
     return torch.linspace(0, total - 1, n).round().long().tolist()
 
 
@@ -85,17 +85,18 @@ def read_clip(
     resize: Resize,
     pixels_per_token: int = PIXELS_PER_TOKEN,
 ) -> ClipFrames:
-    """Read the frames of a clip that a rule asks for.
+    """Read the frames that a rule samples from a clip.
 
-    A frame is in the clip if it leaves the screen in it, as the reference counts; a clip has at least one second.
+    As in the reference, a frame is in the clip if it leaves the screen during the clip, and a clip that is shorter than
+    a second is extended to one second.
 
     Args:
-        path: a video file, or a folder of frames at 3 a second.
-        start_s: start of the clip, in seconds as a player shows; `None`: of the video.
-        end_s: end of the clip; `None`: of the video.
-        rule: of frames.
-        resize: called with uint8 (1, 3, H, W) and the most pixels of a frame.
-        pixels_per_token: pixels of a frame for each token, see `frame_pixel_budget`.
+        path: a video file, or a folder of frames at 3 per second.
+        start_s: start of the clip in seconds, as a player shows; `None` for the start of the video.
+        end_s: end of the clip in seconds; `None` for the end of the video.
+        rule: how frames are sampled.
+        resize: called with a frame, uint8 (1, 3, H, W), and the largest number of pixels; returns the resized frame.
+        pixels_per_token: pixels of a frame per token; see `frame_pixel_budget`.
 
     Raises:
         VideoReadError: (a ValueError) if the file cannot be read, or has no frame in the clip.
@@ -112,9 +113,19 @@ def read_clip(
     return ClipFrames(torch.stack(frames), [float(time) for time in chosen], max_pixels)
 
 
-@lru_cache(maxsize=8)  # questions on one video come together, each with another end
+@lru_cache(maxsize=8)  # consecutive questions are about one video, with different clips
 def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fraction], float, Fraction]:
-    """Return when each frame leaves the screen, from what a player shows as 0:00; the frame rate; and that 0:00."""
+    """Return the times at which frames leave the screen, the frame rate, and the origin of these times.
+
+    Args:
+        path: a video file.
+        size_bytes: its size; like `mtime_ns`, only for the cache, so that a changed file is read again.
+        mtime_ns: its modification time.
+
+    Returns:
+        The times in seconds from the origin, in order; frames per second; and the origin: the timestamp in seconds that
+        a player shows as 0:00.
+    """
     with open_video(path) as container:
         stream = find_video_stream(container, path)
         origin = clock_start(container)
@@ -125,7 +136,7 @@ def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fractio
                 times.append(packet.pts * stream.time_base - origin)
                 length = (packet.duration or 0) * stream.time_base or length
     if not times:
-        raise VideoReadError(f"{path} has no frames: it is not a video, or damaged")
+        raise VideoReadError(f"{path} has no frames: it is not a video, or it is damaged")
     times = sorted(set(times))
     length = length or (1 / Fraction(rate) if rate else Fraction(1, 25))
     fps = float(rate) if rate else len(times) / float(times[-1] + length - times[0])
@@ -135,7 +146,7 @@ def _frame_ends(path: str, size_bytes: int, mtime_ns: int) -> tuple[list[Fractio
 def _range(
     ends: list[Fraction], start_s: float | None, end_s: float | None, path: str | os.PathLike
 ) -> tuple[int, int]:
-    """Return the first frame of a clip, and one past its last."""
+    """Return the index of a clip's first frame, and that after its last frame."""
     low, high = ends[0], ends[-1]
     start = min(max(low, Fraction(start_s) if start_s is not None else low), high)
     end = min(max(low, Fraction(end_s) if end_s is not None else high), high)
@@ -149,11 +160,11 @@ def _range(
 def _decode(
     path: str | os.PathLike, ends: list[Fraction], origin: Fraction, keep: Callable[[torch.Tensor], torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Return the frames that leave the screen at given times, each converted by `keep`."""
+    """Return the frames that leave the screen at the given times after `origin`, each converted by `keep`."""
     wanted = [end + origin for end in ends]
     try:
         return _decode_once(path, wanted, keep, skip=True)
-    except SkippedFramesError:  # damage: read all of it
+    except SkippedFramesError:  # the file is damaged: decode every frame
         return _decode_once(path, wanted, keep, skip=False)
 
 
@@ -165,26 +176,27 @@ def _decode_once(
         if skip:
             source.skip_unless(lambda appears, leaves: _is_between(wanted, appears, leaves))
         kept: list[torch.Tensor] = []
-        form: tuple[Orientation, tuple[int, int]] | None = None  # of the first frame
-        picture = None
+        shape: tuple[Orientation, tuple[int, int]] | None = None  # orientation and (width, height) of the first frame
+        last_image = None
         for _, leaves, frame, is_last in on_screen(source, frames):
-            if form is None and frame is not None:
-                form = display_orientation(frame), (frame.width, frame.height)
+            if shape is None and frame is not None:
+                shape = display_orientation(frame), (frame.width, frame.height)
             image = None
             while len(kept) < len(wanted) and (wanted[len(kept)] <= leaves or is_last):
                 if image is None:
-                    if frame is None or form is None:
+                    if frame is None or shape is None:
                         raise SkippedFramesError
-                    image = picture = keep(frame_to_rgb(frame, *form))
+                    image = last_image = keep(frame_to_rgb(frame, *shape))
                 kept.append(image)
             if len(kept) == len(wanted):
                 break
-    if picture is None:
-        raise VideoReadError(f"{path}: nothing of it can be decoded")
-    return kept + [picture] * (len(wanted) - len(kept))
+    if last_image is None:
+        raise VideoReadError(f"{path}: none of the clip's frames can be decoded")
+    return kept + [last_image] * (len(wanted) - len(kept))
 
 
 def _is_between(wanted: list[Fraction], appears: Fraction, leaves: Fraction) -> bool:
+    """Return whether one of the wanted times is in (appears, leaves]."""
     at = bisect.bisect_right(wanted, appears)
     return at < len(wanted) and wanted[at] <= leaves
 
@@ -197,14 +209,14 @@ def _read_folder(
     resize: Resize,
     pixels_per_token: int,
 ) -> ClipFrames:
-    """Read a clip from pictures at three a second; without bounds, as if they were at two a second."""
+    """Read a clip from a folder of frames at 3 per second; without bounds, they are sampled as if at `rule.fps`."""
     from PIL import Image
 
     pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _PICTURES)
     first = 0 if start_s is None else max(round(start_s * FRAME_FOLDER_FPS), 0)
     stop = len(pictures) if end_s is None else min(round(end_s * FRAME_FOLDER_FPS), len(pictures))
     if first >= stop:
-        raise VideoReadError(f"{folder} has {len(pictures)} pictures, and none between {start_s} and {end_s} s")
+        raise VideoReadError(f"{folder} has {len(pictures)} pictures, none of them between {start_s} and {end_s} s")
     fps = rule.fps if start_s is None and end_s is None else FRAME_FOLDER_FPS
     n = n_frames_of(rule, stop - first, fps)
     max_pixels = rule.max_pixels or frame_pixel_budget(n, pixels_per_token)

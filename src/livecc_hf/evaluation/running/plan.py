@@ -1,4 +1,4 @@
-"""Plans a run: the benchmark's rows, the videos they need, and the header of their file."""
+"""Plans a run: which rows are asked, and the header of their file."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class RunOptions:
     """Options of running a benchmark on a model.
 
     Attributes:
-        protocol: see `livecc evaluate list`; default: the benchmark's first.
-        limit: only the first `limit` rows.
-        annotations: file or folder of the benchmark's rows; default: from the Hub.
-        dataset_revision: of the rows on the Hub.
+        protocol: a protocol of the benchmark (see `livecc evaluate list`); default: the first one.
+        limit: run only the first `limit` rows.
+        annotations: file or folder with the benchmark's rows; default: the rows on the Hub.
+        dataset_revision: revision of the rows on the Hub; default: see `read_annotations`.
         subtitles: folder of Video-MME's VIDEO.srt files.
-        query_form: of commentary: "instruct", or "base" for a model that was not trained on instructions.
-        max_pixels: most pixels of a frame; overrides the protocol's.
-        stream_options: of commentary: options of `start_stream`; override the protocol's.
+        query_form: for commentary, "instruct", or "base" for a model that was not trained on instructions.
+        max_pixels: largest number of pixels of a frame; overrides the protocol's.
+        stream_options: for commentary, options of `start_stream` that override the protocol's.
     """
 
     protocol: str | None = None
@@ -54,11 +54,11 @@ class Plan:
 
     Attributes:
         suite: the benchmark.
-        protocol: of the run.
-        tasks: in the benchmark's order.
-        n_rows: rows of the whole benchmark; `tasks` may be the first of them.
-        annotations: source of the rows.
-        prompts: of the protocol.
+        protocol: the protocol of the run.
+        tasks: the questions or events to run, in the benchmark's order.
+        n_rows: rows of the whole benchmark, which can be more than `tasks`.
+        annotations: the rows as published, with their source.
+        prompts: the protocol's prompts.
     """
 
     suite: Suite
@@ -71,7 +71,15 @@ class Plan:
     def header(
         self, options: RunOptions, model: str, revision: str, processor: str, generation: dict[str, Any]
     ) -> Header:
-        """Return the header, which records how the rows are made."""
+        """Return the header of the result file.
+
+        Args:
+            options: options of the run.
+            model: name of the model.
+            revision: revision of the model.
+            processor: name of the processor.
+            generation: generation settings.
+        """
         rules = [task.frames for task in self.tasks if isinstance(task, Question)] or [FrameRule()]
         rule = asdict(rules[0])
         return Header(
@@ -92,28 +100,35 @@ class Plan:
         )
 
 
+def suite_names(suites: str | Sequence[str]) -> list[str]:
+    """Return the names of benchmarks, given as a list or separated by commas."""
+    return [name.strip() for name in (suites.split(",") if isinstance(suites, str) else suites)]
+
+
 def make_plans(suites: str | Sequence[str], options: RunOptions) -> list[Plan]:
-    """Return the plans of a run.
+    """Return the plan of each benchmark of a run.
 
     Args:
-        suites: a benchmark's name; or several on the same videos, such as `videomme,videomme-subtitles`.
-        options: of the run.
+        suites: a benchmark's name, or several that share their videos, such as `videomme,videomme-subtitles`.
+        options: options of the run.
 
     Raises:
-        ValueError: if there is no such benchmark or protocol, several have other videos, or rows are not as published.
+        ValueError: if a benchmark or protocol is unknown, the benchmarks do not share their videos, or the rows are not
+            in the published format.
         FileNotFoundError: if a file or folder is missing.
     """
-    names = suites.split(",") if isinstance(suites, str) else list(suites)
-    chosen = [suite_of(name.strip()) for name in names]
+    chosen = [suite_of(name) for name in suite_names(suites)]
     if len({suite.dataset for suite in chosen}) > 1 or len({suite.layout for suite in chosen}) > 1:
-        raise ValueError(f"{', '.join(names)} are about other videos: run them one after the other")
+        names = ", ".join(suite.name for suite in chosen)
+        raise ValueError(f"{names} are not about the same videos: run them one by one")
     return [_plan(suite, options) for suite in chosen]
 
 
 def _plan(suite: Suite, options: RunOptions) -> Plan:
     if not suite.protocols:
         raise ValueError(
-            f"{suite.name} is judged and scored, not run: run the videos' commentary and judge its windows"
+            f"{suite.name} cannot be run, only judged and scored: make a commentary on the videos and judge its "
+            "windows (livecc evaluate judge --protocol inf-streams)"
         )
     protocol = options.protocol or suite.protocols[0]
     if protocol not in suite.protocols:
@@ -126,7 +141,7 @@ def _plan(suite: Suite, options: RunOptions) -> Plan:
     seen: set[str] = set()
     for task in tasks:
         if task.row.key in seen:
-            raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: a row counts once")
+            raise ValueError(f"{annotations.source} has two rows with the key {task.row.key!r}: remove one of them")
         seen.add(task.row.key)
     return Plan(suite, protocol, tasks, len(every), annotations, prompts_of(suite.name, protocol))
 
@@ -138,18 +153,18 @@ def _with_pixels(task: Task, max_pixels: int) -> Task:
 
 
 def media_of(task: Task) -> tuple[str, ...]:
-    """Return the names under which a row's video may lie in the folder."""
+    """Return the possible names of a row's video in the folder of videos."""
     return task.media if isinstance(task, Question) else (task.media,)
 
 
 def model_name(name: str | os.PathLike) -> str:
-    """Return what a model is called in files: its Hub id, or its folder's name without the machine's paths."""
+    """Return a model's name for headers: its Hub id, or the name of its folder without the local path."""
     folder = Path(name).expanduser()
     return folder.resolve().name if folder.is_dir() else str(name)
 
 
 def model_revision(name: str | os.PathLike) -> str:
-    """Return what tells a model's weights: the commit on the Hub, or a hash of a folder's configuration and sizes."""
+    """Return a model's revision for headers: the commit on the Hub, or a hash of a folder's configs and file sizes."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         from huggingface_hub import try_to_load_from_cache

@@ -1,4 +1,4 @@
-"""`livecc evaluate run`: puts benchmarks to a model; killed, it goes on where it was; several processes share it."""
+"""`livecc evaluate run`: runs benchmarks on a model; it can resume after a kill and be shared by several processes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,32 @@ from ..suites import SUITES
 from ..tasks.livesports_cc import SportsEvent
 from ..tasks.questions import FrameRule, Question
 from ..tasks.videos import VideoFolder
-from .plan import Plan, RunOptions, Task, make_plans, media_of, model_name, model_revision
+from .plan import Plan, RunOptions, Task, make_plans, media_of, model_name, model_revision, suite_names
 
 if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
+    from .commentary import Commentator
+    from .shared_vision import SharedVision
+
 PARTS = "parts"
-Asked = ChoiceRow | CommentaryRow  # what a model is asked for; verdicts are a judge's
+Result = ChoiceRow | CommentaryRow  # the rows that a model makes; verdicts are made by a judge
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model is run, and how it is loaded: as `load_model_and_processor` takes it."""
+    """The model to run, and how to load it; the arguments of `load_model_and_processor`.
+
+    Attributes:
+        name: folder or Hub id.
+        device: such as "cuda:0"; default: the process's GPU, or the CPU.
+        dtype: such as "bfloat16"; default: float32 on a CPU, the checkpoint's own elsewhere.
+        load_in_4bit: quantise the language model with bitsandbytes.
+        position_scheme: overrides the checkpoint's position scheme.
+        base: for an adapter, its base model; default: the base that the adapter names.
+        merge: merge an adapter into the weights.
+    """
 
     name: str
     device: str | None = None
@@ -42,13 +55,13 @@ class ModelSource:
 
 @dataclass
 class RunResult:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        files: the files of predictions, one for each benchmark.
-        n_rows: rows of the benchmarks.
-        n_done: rows that have an answer.
-        failures: rows without one, by benchmark and key, with the reason.
+        files: the prediction files, one per benchmark.
+        n_rows: number of rows of all benchmarks.
+        n_done: number of rows with an answer.
+        failures: the reason for each row without an answer, by benchmark and row key.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -59,7 +72,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Rows that share a clip: `tasks` with the number of the plan that each belongs to."""
+    """Rows about one clip, each with the number of its plan."""
 
     media: tuple[str, ...]
     tasks: list[tuple[int, Task]]
@@ -73,22 +86,24 @@ def run(
     options: RunOptions | None = None,
     say: Say = say_to_stderr,
 ) -> RunResult:
-    """Put a benchmark to a model, and write what it answers.
+    """Run benchmarks on a model, and write its answers.
 
-    `OUT/SUITE.jsonl` holds a row for each of the benchmark's, also for those without an answer, which are asked again
-    next time. Each answer is on disk before the next question. Under `accelerate launch` the processes share the clips.
+    `OUT/SUITE.jsonl` gets a row for each row of the benchmark. Rows without an answer hold the reason, and are asked
+    again by the next run. Each answer is on disk before the next question is asked. Under `accelerate launch`, the
+    processes share the clips.
 
     Args:
-        suites: a benchmark, or several about the same videos: their clips are seen once.
-        model: folder or Hub id.
+        suites: a benchmark, or several about the same videos, whose clips are then processed only once.
+        model: folder or Hub id, or a `ModelSource`.
         videos: folder with the benchmark's videos.
         out: folder for the results.
-        options: how the benchmark is put.
-        say: takes lines of progress.
+        options: options of the run.
+        say: called with each progress line.
 
     Raises:
-        ValueError: if a benchmark, protocol, model or file is not as expected, or `out` holds another run's results.
-        OSError: if something cannot be read or written.
+        ValueError: if a benchmark, protocol, model or file is not as expected, or `out` holds the results of a
+            different run.
+        OSError: if a file cannot be read or written.
     """
     options = options or RunOptions()
     source = model if isinstance(model, ModelSource) else ModelSource(str(model))
@@ -106,11 +121,10 @@ def run(
 
 
 def _pinned(suites: str | list[str], options: RunOptions, out: Path) -> RunOptions:
-    """Return options with the dataset's commit that results in `out` were made with: the Hub may have a newer one."""
+    """Return the options with the dataset commit of earlier results in `out`, since the Hub may have a newer one."""
     if options.annotations is not None or options.dataset_revision is not None:
         return options
-    names = suites.split(",") if isinstance(suites, str) else suites
-    for name in (name.strip() for name in names):
+    for name in suite_names(suites):
         for file in (out / f"{name}.jsonl", *sorted((out / PARTS).glob(f"{name}.*.jsonl"))):
             rows = _read_tolerant(file)
             if rows is not None and name in SUITES and rows.header.dataset == SUITES[name].dataset:
@@ -119,7 +133,7 @@ def _pinned(suites: str | list[str], options: RunOptions, out: Path) -> RunOptio
 
 
 def _processes() -> tuple[int, int]:
-    """Return this process's number, and how many share the run."""
+    """Return this process's rank, and the number of processes that share the run."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return 0, 1
     from accelerate import PartialState
@@ -165,7 +179,7 @@ def _units(plans: list[Plan]) -> Iterator[_Unit]:
 
 
 class _Runner:
-    """One process's share of a run."""
+    """The work of one process of a run."""
 
     def __init__(
         self,
@@ -196,7 +210,7 @@ class _Runner:
         by_logits = any(isinstance(task, Question) and task.candidates for task in plan.tasks[:1])
         return common | ({"answer": "option logits"} if by_logits else {"do_sample": False, "max_new_tokens": 128})
 
-    def _commentator(self, protocol: str):
+    def _commentator(self, protocol: str) -> Commentator:
         from .commentary import Commentator
 
         options = self.options
@@ -208,27 +222,27 @@ class _Runner:
     def _parts(self, number: int) -> list[Path]:
         return sorted((self.out / PARTS).glob(f"{self.plans[number].suite.name}.*.jsonl"))
 
-    def _read_known(self, number: int) -> dict[str, Asked]:
-        """Return the rows that have an answer, from what this run and earlier ones left."""
+    def _read_known(self, number: int) -> dict[str, Result]:
+        """Return the rows with an answer in the files of this run and earlier ones, by key."""
         return {key: row for key, row in self._read_all(number).items() if row.error is None}
 
-    def _read_all(self, number: int) -> dict[str, Asked]:
-        """Return the rows that are there, with an answer where any file has one."""
-        known: dict[str, Asked] = {}
+    def _read_all(self, number: int) -> dict[str, Result]:
+        """Return the rows in the files of this run and earlier ones, by key, preferring rows with an answer."""
+        known: dict[str, Result] = {}
         files = [self._file(number), *self._parts(number)]
         for file in files:
             rows = _read_tolerant(file)
             if rows is not None:
                 rows.header.check_same(self.headers[number], file)
-                asked = [row for row in rows.rows if not isinstance(row, VerdictRow)]
-                known |= {row.key: row for row in asked if row.error is None or row.key not in known}
+                results = [row for row in rows.rows if not isinstance(row, VerdictRow)]
+                known |= {row.key: row for row in results if row.error is None or row.key not in known}
         return known
 
     def check(self) -> None:
-        """Check before any video is read that each candidate is a token of its own.
+        """Check, before any video is read, that all candidates are single, distinct tokens.
 
         Raises:
-            CandidateError: (a ValueError) if not.
+            CandidateError: (a ValueError) if they are not.
         """
         from .shared_vision import candidate_ids
 
@@ -237,7 +251,7 @@ class _Runner:
             candidate_ids(self.processor.tokenizer, candidates, lead)
 
     def work(self, units: list[_Unit], say: Say) -> None:
-        """Ask what is not known yet."""
+        """Ask the questions that have no answer yet, and write the answers to this process's files."""
         todo = [
             (unit, [(number, task) for number, task in unit.tasks if task.row.key not in self._known[number]])
             for unit in units
@@ -250,7 +264,7 @@ class _Runner:
             for unit, tasks in todo:
                 if not tasks:
                     continue
-                for number, row in self._answered(unit, tasks):
+                for number, row in self._results(unit, tasks):
                     (files if row.error is None else failed)[number].append(row)
                     if row.error is not None:
                         say(f"no answer: {row.key}: {row.error}")
@@ -264,12 +278,13 @@ class _Runner:
         return self.out / PARTS / f"{self.plans[number].suite.name}.{self.rank}.jsonl"
 
     def _failed_file(self, number: int) -> RowFile:
-        """Open a file for the rows without an answer; what an earlier run could not answer is asked again."""
+        """Open an empty file for the rows without an answer; those of earlier runs are asked again."""
         path = self._part(number).with_suffix(".failed.jsonl")
         path.unlink(missing_ok=True)
         return RowFile(path, self.headers[number])
 
-    def _answered(self, unit: _Unit, tasks: list[tuple[int, Task]]) -> Iterator[tuple[int, Asked]]:
+    def _results(self, unit: _Unit, tasks: list[tuple[int, Task]]) -> Iterator[tuple[int, Result]]:
+        """Yield the result row of each task of a clip, with the number of its plan."""
         path = self.folder.find(unit.media)
         if path is None:
             for number, task in tasks:
@@ -282,19 +297,17 @@ class _Runner:
             yield from self._answer(questions, path)
 
     def _comment(self, event: SportsEvent, path: Path, protocol: str) -> CommentaryRow:
-        from livecc_hf.modeling.context import ContextFullError
-
         try:
             rule = FrameRule(max_pixels=self.options.max_pixels)
             return self._commentator(protocol).comment(event, path, rule)
-        except (ContextFullError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             return replace(event.row, error=one_line(error))
         except RuntimeError as error:
-            if "finite" not in str(error):
+            if "finite" not in str(error):  # other runtime errors, such as of CUDA, are not about this row
                 raise
             return replace(event.row, error=one_line(error))
 
-    def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Asked]]:
+    def _answer(self, tasks: list[tuple[int, Question]], path: Path) -> Iterator[tuple[int, Result]]:
         from .commentary import read_for
         from .shared_vision import SharedVision
 
@@ -310,10 +323,10 @@ class _Runner:
             yield number, _ask(vision, task, clip.times_s)
 
     def merge(self, is_main: bool) -> RunResult:
-        """Put all processes' rows into one file for each benchmark, in its order."""
+        """Merge the rows of all processes into one file per benchmark, in the benchmark's order."""
         result = RunResult()
         if not is_main:
-            _wait_for_all()  # for the main process to have done so
+            _wait_for_all()  # until the main process has written the merged files
         for number, plan in enumerate(self.plans):
             rows = self._read_all(number)
             merged = [rows.get(task.row.key) or replace(task.row, error="not asked") for task in plan.tasks]
@@ -331,7 +344,8 @@ class _Runner:
         return result
 
 
-def _ask(vision: Any, task: Question, times_s: list[float]) -> ChoiceRow:
+def _ask(vision: SharedVision, task: Question, times_s: list[float]) -> ChoiceRow:
+    """Return the row of a question with the model's answer, or with the reason why there is none."""
     text = task.text(times_s)
     try:
         if task.candidates:
@@ -343,13 +357,13 @@ def _ask(vision: Any, task: Question, times_s: list[float]) -> ChoiceRow:
             said = vision.generate(text, task.answer_prefix, task.max_new_tokens)
             if said is not None:
                 return replace(task.row, response=task.response_prefix + said)
-    except ValueError as error:  # a text with control tokens
+    except ValueError as error:  # control tokens in the text
         return replace(task.row, error=one_line(error))
-    return replace(task.row, error="the model's scores are not finite")
+    return replace(task.row, error="the model's logits are not finite")
 
 
 def _read_tolerant(file: Path) -> RowSet[Row] | None:
-    """Read a file of rows; `None` if it is not there, is removed meanwhile by its process, or ends in its header."""
+    """Read a file of rows; `None` if it does not exist, its process just removed it, or its header is incomplete."""
     try:
         if b"\n" not in file.read_bytes()[:100_000]:
             return None

@@ -1,6 +1,6 @@
-"""Answers to questions on one clip that share its vision: the prompt is video first, so its pass is made once.
+"""Answers several questions about one clip with a single prefill of the video, which comes first in the prompt.
 
-So is that of a text that questions begin with in common, such as subtitles, where they are asked one after the other.
+Consecutive questions also share the prefill of text that they have in common after the video, such as subtitles.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 
 class CandidateError(ValueError):
-    """Candidates that one token each cannot tell apart."""
+    """Raised if candidates are not single, distinct tokens."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model chooses.
+    """A model's choice among candidates.
 
     Attributes:
-        answer: the likeliest candidate.
-        probabilities: of each candidate, adding up to 1.
+        answer: the most probable candidate.
+        probabilities: probability of each candidate; their sum is 1.
     """
 
     answer: str
@@ -50,19 +50,19 @@ class Choice:
 
 
 def candidate_ids(tokenizer, candidates: Sequence[str], lead: str) -> list[int]:
-    """Return the token that says each candidate after a lead-in.
+    """Return the token id of each candidate when it follows `lead`.
 
     Raises:
-        CandidateError: if a candidate is no single token, or two are the same one.
+        CandidateError: if a candidate is not a single token, or two candidates are the same token.
     """
     ids = []
     for candidate in candidates:
         tokens = tokenizer(f"{lead}{candidate}", add_special_tokens=False)["input_ids"]
-        said = tokenizer.decode(tokens[-1:]).strip()
-        if said != candidate:
+        last = tokenizer.decode(tokens[-1:]).strip()
+        if last != candidate:
             raise CandidateError(
-                f"the tokenizer says the candidate {candidate!r} with more than one token, the last of them {said!r}: "
-                "its probability cannot be read off one position"
+                f"the tokenizer splits the candidate {candidate!r} into several tokens (the last one is {last!r}): its "
+                "probability cannot be read from one position"
             )
         ids.append(tokens[-1])
     if len(set(ids)) < len(ids):
@@ -71,14 +71,17 @@ def candidate_ids(tokenizer, candidates: Sequence[str], lead: str) -> list[int]:
 
 
 class SharedVision:
-    """A clip that a model has seen, about which it can be asked any number of questions, each as if it were the first.
+    """The prefill of a clip, on which any number of independent questions can be asked.
 
     Args:
-        model: in evaluation mode.
-        processor: its processor.
-        frames: uint8 (T, 3, H, W), T even, in the size in which the model sees them.
-        system: another system prompt than the chat template's.
-        times_s: of the T frames, in seconds; default: two frames a second, from 0 on.
+        model: the model, in evaluation mode.
+        processor: the model's processor.
+        frames: uint8 (T, 3, H, W), T even, in the model's input size.
+        system: system prompt; default: that of the chat template.
+        times_s: times of the T frames in seconds; default: two frames per second, from 0.
+
+    Attributes:
+        n_tokens: number of prefilled tokens, up to the end of the video.
     """
 
     @torch.inference_mode()
@@ -117,30 +120,32 @@ class SharedVision:
             logits_to_keep=1,
         )
         self.n_tokens = len(ids)
-        self._asked: list[int] = []  # tokens after the video that are in the cache
+        self._suffix: list[int] = []  # cached tokens after the video
 
     def _prefix_ids(self, grid: Sequence[int], times_s: Sequence[float], system: str | None) -> list[int]:
-        """Return the tokens up to the end of the video, as a processor's call makes them for a conversation."""
+        """Return the token ids up to the end of the video, equal to those that the processor makes for a chat."""
         opening = prompt_start(self._backbone.system_prompt if system is None else system)
-        # What counts frames by number takes milliseconds just as well.
+        # Frame numbers at 1000 frames per second are the times in milliseconds.
         video = self._backbone.video_text(VIDEO_PAD, grid, 1000, [round(1000 * time) for time in times_s])
         joined = self._backbone.join_vision(f"{VISION_START}{VIDEO_PAD}{VISION_END}")
         return self._encode(f"{opening}{IM_START}user\n{joined.replace(VIDEO_PAD, video)}")
 
+    @torch.inference_mode()
     def choose(self, text: str, answer_prefix: str, candidates: Sequence[str], lead: str) -> Choice | None:
-        """Return which candidate the answer would go on with; `None` if the model's scores are not finite.
+        """Return the most probable candidate as the next token; `None` if the logits are not finite.
 
         Args:
             text: the user's text after the video.
-            answer_prefix: what the answer begins with.
-            candidates: to choose from.
-            lead: the text before a candidate when its token is looked up.
+            answer_prefix: text that the answer is forced to begin with.
+            candidates: the answers to choose from.
+            lead: text that precedes a candidate when its token is looked up.
 
         Raises:
             CandidateError: see `candidate_ids`.
+            ValueError: if `text` contains control tokens.
         """
         ids = candidate_ids(self._processor.tokenizer, candidates, lead)
-        logits = self._ask(text, answer_prefix)[ids]
+        logits = self._prefill(self._suffix_ids(text, answer_prefix))[0][ids]
         if not torch.isfinite(logits).all():
             return None
         probabilities = torch.softmax(logits.double(), 0).tolist()
@@ -149,10 +154,19 @@ class SharedVision:
 
     @torch.inference_mode()
     def generate(self, text: str, answer_prefix: str, max_new_tokens: int) -> str | None:
-        """Return the likeliest answer, token by token; `None` if the model's scores are not finite."""
+        """Return the greedily decoded answer without `answer_prefix`; `None` if the logits are not finite.
+
+        Args:
+            text: the user's text after the video.
+            answer_prefix: text that the answer is forced to begin with.
+            max_new_tokens: largest number of generated tokens.
+
+        Raises:
+            ValueError: if `text` contains control tokens.
+        """
         tokens: list[int] = []
-        logits, state = self._read(self._suffix_ids(text, answer_prefix))
-        ends = {self._processor.end_id, *self._end_ids()}
+        logits, state = self._prefill(self._suffix_ids(text, answer_prefix))
+        ends = {self._processor.end_id, *self._eos_ids()}
         while True:
             if not torch.isfinite(logits).any():
                 return None
@@ -160,37 +174,34 @@ class SharedVision:
             if token in ends or len(tokens) == max_new_tokens:
                 break
             tokens.append(token)
-            logits = self._run([token], self._positions([0], [], state, [token]))
+            logits = self._forward([token], self._positions([0], [], state, [token]))
         return self._processor.decode_answer(tokens)
 
-    def _end_ids(self) -> list[int]:
+    def _eos_ids(self) -> list[int]:
         ids = self._model.generation_config.eos_token_id
         return [ids] if isinstance(ids, int) else list(ids or [])
 
-    @torch.inference_mode()
-    def _ask(self, text: str, answer_prefix: str) -> torch.Tensor:
-        """Return the scores of the token after a question, of shape (vocabulary,)."""
-        return self._read(self._suffix_ids(text, answer_prefix))[0]
+    def _prefill(self, ids: list[int]) -> tuple[torch.Tensor, PositionState]:
+        """Prefill a question, reusing the cached tokens that it has in common with the previous question.
 
-    def _read(self, ids: list[int]) -> tuple[torch.Tensor, PositionState]:
-        """Return the scores of the token after a question's tokens, and the positions' state there.
-
-        What it begins with as the question before did, such as the video's subtitles, is in the cache already.
+        Returns:
+            Logits of the next token, of shape (vocabulary,), and the position state after the question.
         """
         n_same = 0
-        for ours, before in zip(ids[:-1], self._asked, strict=False):
-            if ours != before:
+        for token, cached in zip(ids[:-1], self._suffix, strict=False):
+            if token != cached:
                 break
             n_same += 1
-        n_new = self._cache.get_seq_length() - self.n_tokens - n_same
-        if n_new > 0:
-            self._cache.crop(-n_new)
-        self._asked = self._asked[:n_same]
+        n_dropped = self._cache.get_seq_length() - self.n_tokens - n_same
+        if n_dropped > 0:
+            self._cache.crop(-n_dropped)
+        self._suffix = self._suffix[:n_same]
         state = copy.copy(self._state)
         positions = self._positions([0] * len(ids), [], state, ids)
-        return self._run(ids[n_same:], positions[:, n_same:]), state
+        return self._forward(ids[n_same:], positions[:, n_same:]), state
 
-    def _run(self, ids: list[int], positions: torch.Tensor) -> torch.Tensor:
+    def _forward(self, ids: list[int], positions: torch.Tensor) -> torch.Tensor:
+        """Append tokens to the cache, and return the logits of the next token, of shape (vocabulary,)."""
         n_before = self._cache.get_seq_length()
         device = self._model.device
         outputs = self._model(
@@ -200,7 +211,7 @@ class SharedVision:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._asked += ids
+        self._suffix += ids
         return outputs.logits[0, -1].float()
 
     def _suffix_ids(self, text: str, answer_prefix: str) -> list[int]:
@@ -222,9 +233,9 @@ class SharedVision:
 
     @staticmethod
     def _with_text_row(positions: torch.Tensor, n_before: int) -> torch.Tensor:
-        """Return positions (3, L) as the model takes them: (4, 1, L), the tokens' numbers first."""
-        numbers = torch.arange(n_before, n_before + positions.shape[1])
-        return torch.cat([numbers[None], positions])[:, None]
+        """Return positions (3, L) as (4, 1, L), with the text positions as first row, as the model expects them."""
+        text_positions = torch.arange(n_before, n_before + positions.shape[1])
+        return torch.cat([text_positions[None], positions])[:, None]
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]

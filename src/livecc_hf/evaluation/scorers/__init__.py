@@ -1,1 +1,1 @@
-"""Figures from files of predictions and verdicts. Nothing here loads a model."""
+"""Computes figures from files of predictions and verdicts, without loading a model."""

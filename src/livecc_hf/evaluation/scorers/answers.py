@@ -1,10 +1,10 @@
-"""Parses and grades answers, by benchmark and protocol, as each benchmark's own code does.
+"""Parses and grades answers for each benchmark and protocol, as the benchmark's own code does.
 
 | protocol | Video-MME | OVO-Bench | MVBench | LiveSports-3K QA |
 |---|---|---|---|---|
-| `livecc` | first letter | the response begins with the answer | first letter | first letter |
-| `official` | first of A to D after set phrases | the answer is in the response | option letter | - |
-| `livecc-fixed` | the chosen candidate is the answer, for all | | | |
+| `livecc` | as `official` | response starts with the answer | first letter | first letter |
+| `official` | first of A to D outside fixed phrases | response contains the answer | option letter | - |
+| `livecc-fixed` | response equals the answer | the same | the same | the same |
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..predictions.rows import COUNT, LETTER, YES_NO, ChoiceRow
 
 LIVECC, OFFICIAL, FIXED = "livecc", "official", "livecc-fixed"
-# As BradyFU/Video-MME's eval_your_results.py has them: a missing comma there joins two, twice.
+# Copied from BradyFU/Video-MME's eval_your_results.py, where two missing commas join phrases.
 _VIDEOMME_PHRASES = (
     "The best answer is",
     "The correct answer is",
@@ -32,10 +32,10 @@ _VIDEOMME_PHRASES = (
 
 
 class Grade(NamedTuple):
-    """The grade of an answer.
+    """The grade of a response.
 
     Attributes:
-        is_correct: whether it is right.
+        is_correct: whether it is correct.
         is_valid: whether it can be parsed as an answer.
     """
 
@@ -48,30 +48,30 @@ Grader = Callable[[ChoiceRow], Grade]
 
 
 def grader(suite: str, protocol: str) -> Grader:
-    """Return the function that grades the rows of a benchmark in a protocol.
+    """Return the function that grades the rows of a benchmark by a protocol.
 
     Raises:
-        ValueError: if there is no such pair.
+        ValueError: if the benchmark is not scored by that protocol.
     """
     if protocol == FIXED:
         return grade_exact
     found = _GRADERS.get((suite, protocol))
     if found is None:
         known = [name for of, name in _GRADERS if of == suite] + [FIXED]
-        raise ValueError(f"{suite} is not scored in protocol {protocol!r}: expected {', '.join(known)}")
+        raise ValueError(f"{suite} is not scored by protocol {protocol!r}: expected {', '.join(known)}")
     return found
 
 
 def grade_exact(row: ChoiceRow) -> Grade:
-    """Grade a chosen candidate: the answer itself, as letter, word or number."""
+    """Grade a chosen candidate: correct if it equals the answer."""
     response = _text(row.response)
     if response is None:
         return WRONG
-    return Grade(response == row.answer, _names_something(row, response))
+    return Grade(response == row.answer, _is_answer(row, response))
 
 
 def grade_first_letter(row: ChoiceRow) -> Grade:
-    """Grade as showlab/livecc: the response's first character is the answer."""
+    """Grade as showlab/livecc does: correct if the first character of the response is the answer."""
     response = _text(row.response)
     if not response:
         return WRONG
@@ -79,22 +79,22 @@ def grade_first_letter(row: ChoiceRow) -> Grade:
 
 
 def grade_begins_with(row: ChoiceRow) -> Grade:
-    """Grade as showlab/livecc does OVO-Bench: the response begins with the answer."""
+    """Grade OVO-Bench as showlab/livecc does: correct if the response starts with the answer."""
     response = _text(row.response)
     if not response:
         return WRONG
-    return Grade(response[: len(row.answer)] == row.answer, _names_something(row, response))
+    return Grade(response.startswith(row.answer), _is_answer(row, response))
 
 
 def grade_videomme(row: ChoiceRow) -> Grade:
-    """Grade as Video-MME's own code: set phrases are removed, and the first of A, B, C, D counts."""
+    """Grade as Video-MME's own code does: after removing fixed phrases, the first of A, B, C, D counts."""
     response = _text(row.response)
     letter = videomme_letter(response or "")
     return Grade(letter == row.answer, bool(letter))
 
 
 def videomme_letter(response: str) -> str:
-    """Return the letter that Video-MME's own code reads in a response; "": none."""
+    """Return the letter that Video-MME's own code finds in a response, or ""."""
     text = response.strip()
     for phrase in _VIDEOMME_PHRASES:
         text = text.replace(phrase, "")
@@ -103,9 +103,9 @@ def videomme_letter(response: str) -> str:
 
 
 def grade_ovo(row: ChoiceRow) -> Grade:
-    """Grade as OVO-Bench's own code: the answer may be anywhere in the response, so "A" is also in "Answer".
+    """Grade as OVO-Bench's own code does: correct if the response contains the answer, so "Answer" contains "A".
 
-    In a response that is a list, one item must be the answer. For counts all digits are joined to one number.
+    If the response is a list, one item must equal the answer. For counts, all digits are joined into one number.
     """
     response = row.response
     if response is None:
@@ -121,9 +121,10 @@ def grade_ovo(row: ChoiceRow) -> Grade:
 
 
 def grade_mvbench(row: ChoiceRow) -> Grade:
-    """Grade as MVBench's own code: the first word of the response, without dots, is in the answer's "(a)" or holds it.
+    """Grade as MVBench's own code does: the first word of the response contains "(a)" or is contained in it.
 
-    An empty response is in any text there, and so counts as right; here it is invalid, and wrong.
+    Dots are removed from the word. MVBench's code counts an empty response as correct, since every text contains it;
+    here it is invalid and wrong.
     """
     response = _text(row.response)
     if response is None or not response.split("\n")[0].strip(" ("):
@@ -134,7 +135,7 @@ def grade_mvbench(row: ChoiceRow) -> Grade:
 
 
 _GRADERS: dict[tuple[str, str], Grader] = {
-    ("videomme", LIVECC): grade_videomme,  # showlab/livecc scores with the benchmark's own code
+    ("videomme", LIVECC): grade_videomme,  # showlab/livecc uses the benchmark's own code
     ("videomme", OFFICIAL): grade_videomme,
     ("videomme-subtitles", LIVECC): grade_videomme,
     ("videomme-subtitles", OFFICIAL): grade_videomme,
@@ -147,13 +148,14 @@ _GRADERS: dict[tuple[str, str], Grader] = {
 
 
 def _text(response: str | list[str] | None) -> str | None:
-    """Return a response as one text; the first item of a list."""
+    """Return a response as one text; for a list, its first item."""
     if isinstance(response, list):
         response = response[0] if response else None
     return response if response is None else str(response)
 
 
-def _names_something(row: ChoiceRow, response: str) -> bool:
+def _is_answer(row: ChoiceRow, response: str) -> bool:
+    """Return whether a response has the form of an answer to this kind of question."""
     if row.kind == LETTER:
         return _is_letter(row, response[:1])
     if row.kind == YES_NO:

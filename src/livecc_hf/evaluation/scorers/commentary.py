@@ -1,4 +1,4 @@
-"""Scores commentaries without a judge: timing where there are times, and the text itself."""
+"""Scores commentaries without a judge: timing against the reference, speed, and properties of the text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .timing import speed_figures, timing_figures
 
 
 def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) -> Score:
-    """Score commentaries: timing against the reference, speed, and measures of the text.
+    """Score commentaries: timing against the reference, speed, and properties of the text.
 
     Args:
-        rows: commentaries; those with an error count as empty ones.
-        incomplete: show a headline of an incomplete set, with N in its name; it is withheld otherwise.
+        rows: commentaries; a row with an error counts as an empty commentary.
+        incomplete: show the headline of an incomplete set, with N in its name, instead of withholding it.
 
     Raises:
         ValueError: if there are no rows.
@@ -33,7 +33,7 @@ def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) ->
     if timed:
         figures += timing_figures(timed) + _livestar_figures(timed)
         if len(timed) < len(rows.rows):
-            notes.append(f"{rows.source}: timing is of the {len(timed):,} rows with turns and a reference")
+            notes.append(f"{rows.source}: timing covers the {len(timed):,} rows with turns and a reference")
     n_headline = 2 if timed else 1
     figures += text_figures(rows.rows) + speed_figures(rows.rows)
     n_missing = sum(row.error is not None for row in rows.rows)
@@ -58,9 +58,9 @@ def score_commentaries(rows: RowSet[CommentaryRow], incomplete: bool = False) ->
 
 
 def _livestar_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return LiveStar's measures, in whole seconds.
+    """Return LiveStar's measures, computed on whole seconds.
 
-    A caption counts in the second in which a sentence ends, a prediction in that in which a turn's words are shown.
+    A reference sentence counts at the second in which it ends, a turn at the second in which its words are shown.
     """
     timings = []
     for row in rows:

@@ -1,6 +1,6 @@
-"""Scores how well a commentary tells known events, each in time and once, and is silent where nothing happens.
+"""Scores whether a commentary reports each known event once and in time, and is silent when nothing happens.
 
-For references that are events rather than words, such as those of a made-up world. Formulas: docs/evaluation.md.
+For references that are events instead of words, such as those of a synthetic world. Formulas: docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .ratios import Ratio
 
 
 class Mention(NamedTuple):
-    """An event, or a phrase that names one.
+    """An event, or a phrase that reports one.
 
     Attributes:
-        time_s: when it happens, or is said.
-        what: equal for an event and the phrase that names it.
+        time_s: when the event happens, or when the phrase is said.
+        what: identifies the event; equal for an event and a phrase that reports it.
     """
 
     time_s: float
@@ -33,10 +33,10 @@ class EventCounts:
 
     Attributes:
         events: number of events.
-        phrases: number of phrases that name an event.
-        told: phrases that name an event in time, each event once.
-        quiet_turns: turns without an event in them or shortly before.
-        silent_turns: quiet turns without words.
+        phrases: number of phrases that report an event.
+        told: number of events reported in time.
+        quiet_turns: number of turns without a recent event.
+        silent_turns: number of quiet turns without words.
     """
 
     events: int
@@ -47,36 +47,36 @@ class EventCounts:
 
 
 def match_mentions(phrases: Sequence[Mention], events: Sequence[Mention], window_s: float) -> list[tuple[int, int]]:
-    """Return which phrase tells which event, as pairs of their numbers, in the order of the phrases.
+    """Return pairs of the indices of a phrase and the event it reports, in the order of the phrases.
 
-    A phrase takes the first event given that is of the same kind, not told yet, and not more than `window_s` past.
+    A phrase reports the first event with the same `what` that is not reported yet and at most `window_s` seconds old.
     """
-    left = list(range(len(events)))
+    unreported = list(range(len(events)))
     pairs = []
     for number, phrase in enumerate(phrases):
-        for index in left:
+        for index in unreported:
             event = events[index]
             if event.what == phrase.what and 0 <= phrase.time_s - event.time_s <= window_s:
                 pairs.append((number, index))
-                left.remove(index)
+                unreported.remove(index)
                 break
     return pairs
 
 
 def quiet_turns(turns: Sequence[SpokenSpan], events: Sequence[Mention], after_s: float) -> tuple[int, int]:
-    """Return how many turns end with no event in the last `after_s` seconds, and how many of these are silent.
+    """Return the number of turns without an event in their last `after_s` seconds, and how many of them are silent.
 
     Args:
-        turns: a turn's `end_s` is when its last frame is shown.
-        events: what happens.
-        after_s: how long an event may be spoken of.
+        turns: the turns; `end_s` is the time of a turn's last frame.
+        events: the known events.
+        after_s: how long after an event a turn is not quiet, in seconds.
     """
     quiet = [turn for turn in turns if not any(0 <= turn.end_s - event.time_s <= after_s for event in events)]
     return len(quiet), sum(not turn.text.strip() for turn in quiet)
 
 
 def event_ratios(counts: Sequence[EventCounts]) -> list[Ratio]:
-    """Return event recall, event precision and the share of quiet turns kept silent, from 0 to 1."""
+    """Return event recall, event precision and the share of quiet turns kept silent, each from 0 to 1."""
     columns = ("events", "phrases", "told", "quiet_turns", "silent_turns")
     events, phrases, told, quiet, silent = (
         np.array([getattr(item, name) for item in counts], dtype=float) for name in columns

@@ -1,7 +1,8 @@
 """TimDiff, TimRedun and TimCover, as LiveStar computes them (yzy-bupt/LiveStar, utils/eval_infer_result.py).
 
-The reference is captions at whole seconds. The first one's segment is its own second; each later one's begins a second
-after the caption before it and ends at its own. Predictions are moments at whole seconds.
+The reference is a list of captions at whole seconds, and predictions are whole seconds too. Each caption has a segment:
+the first caption's is its own second; a later caption's starts one second after the previous caption and ends at its
+own second.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ class LiveStarTiming(NamedTuple):
     """The three measures of one video, or their means over videos.
 
     Attributes:
-        tim_diff: seconds from a segment's begin to the first prediction in it; its whole length where there is none.
-        tim_redun: |1 - predictions in a segment|.
+        tim_diff: seconds from a segment's start to its first prediction; without one, to the segment's end.
+        tim_redun: |1 - number of predictions in a segment|.
         tim_cover: share of segments with a prediction, 0 to 1.
     """
 
@@ -25,7 +26,7 @@ class LiveStarTiming(NamedTuple):
 
 
 def livestar_segments(caption_times_s: Sequence[int]) -> list[tuple[int, int]]:
-    """Return begin and end of each caption's segment; both belong to it."""
+    """Return start and end second, both included, of each caption's segment."""
     times = sorted(caption_times_s)
     return [(time if i == 0 else times[i - 1] + 1, time) for i, time in enumerate(times)]
 
@@ -33,11 +34,11 @@ def livestar_segments(caption_times_s: Sequence[int]) -> list[tuple[int, int]]:
 def livestar_timing(caption_times_s: Sequence[int], prediction_times_s: Sequence[int]) -> LiveStarTiming:
     """Return the measures of one video.
 
-    Of two captions with one time, the second's segment ends a second before it begins, as there: it is never met, and
-    its difference is -1.
+    If two captions have the same time, the second one's segment ends a second before it starts. As in LiveStar's code,
+    such a segment has no predictions, and its difference is -1.
 
     Args:
-        caption_times_s: at least one whole second.
+        caption_times_s: whole seconds; at least one.
         prediction_times_s: whole seconds.
 
     Raises:
@@ -64,10 +65,10 @@ def livestar_timing(caption_times_s: Sequence[int], prediction_times_s: Sequence
 
 
 def mean_timing(videos: Sequence[LiveStarTiming]) -> LiveStarTiming:
-    """Return the means over videos, each counting alike.
+    """Return the unweighted means over videos.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are no videos.
     """
     if not videos:
         raise ValueError("got no videos: there is nothing to take the mean of")
@@ -75,10 +76,10 @@ def mean_timing(videos: Sequence[LiveStarTiming]) -> LiveStarTiming:
 
 
 def parse_time_s(text: str) -> int:
-    """Return the seconds of `HH:MM:SS`, `MM:SS` or `SS`.
+    """Return the seconds of a time written as `HH:MM:SS`, `MM:SS` or `SS`.
 
     Raises:
-        ValueError: if it is none of them.
+        ValueError: if the text has another form.
     """
     parts = text.strip().split(":")
     if not 1 <= len(parts) <= 3 or not all(part.strip().isdecimal() for part in parts):

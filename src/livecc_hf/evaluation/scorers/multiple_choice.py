@@ -1,4 +1,4 @@
-"""Scores questions whose answer is one of a few: accuracy, floors, errors, breakdowns and calibration."""
+"""Scores questions with fixed choices: accuracy, standard errors, floors, breakdowns and calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..predictions.file import RowSet
 from ..predictions.rows import LETTER, ChoiceRow
 from ..suites import Suite, suite_of
-from .answers import OFFICIAL, grader
+from .answers import OFFICIAL, WRONG, grader
 from .calibration import calibration
 from .figures import Figure, Score, incomplete_headline, incomplete_note
 from .statistics import weighted_mean
@@ -22,7 +22,7 @@ _MAX_NAME = 60
 
 @dataclass(frozen=True)
 class Graded:
-    """A row with what its answer is worth."""
+    """A row with its grade; a row with an error is neither correct nor valid."""
 
     row: ChoiceRow
     is_correct: bool
@@ -33,25 +33,30 @@ def grade_rows(rows: Sequence[ChoiceRow], suite: str, protocol: str) -> list[Gra
     """Return the rows with their grades.
 
     Raises:
-        ValueError: if the benchmark is not scored in that protocol.
+        ValueError: if the benchmark is not scored by that protocol.
     """
     grade = grader(suite, protocol)
-    return [Graded(row, *(grade(row) if row.error is None else (False, False))) for row in rows]
+    return [Graded(row, *(grade(row) if row.error is None else WRONG)) for row in rows]
+
+
+def protocol_of(rows: RowSet[ChoiceRow], suite: Suite, protocol: str | None = None) -> str:
+    """Return the protocol by which answers are parsed: `protocol`, else the header's, else the benchmark's default."""
+    return protocol or rows.header.protocol or next(iter(suite.protocols), "")
 
 
 def score_choices(rows: RowSet[ChoiceRow], protocol: str | None = None, incomplete: bool = False) -> Score:
     """Score answers to a benchmark's questions.
 
     Args:
-        rows: with a header that names the benchmark.
-        protocol: how the answers are read; default: the header's.
-        incomplete: show a headline of an incomplete set, with N in its name; it is withheld otherwise.
+        rows: answers, with a header that names the benchmark.
+        protocol: how answers are parsed; default: the header's protocol.
+        incomplete: show the headline of an incomplete set, with N in its name, instead of withholding it.
 
     Raises:
         ValueError: if the benchmark or protocol is unknown, there are no rows, or a row lacks a group.
     """
     suite = suite_of(rows.header.suite)
-    protocol = protocol or rows.header.protocol or suite.protocols[0]
+    protocol = protocol_of(rows, suite, protocol)
     if not rows.rows:
         raise ValueError(f"{rows.source} holds no rows: there is nothing to score")
     _check_groups(rows, suite)
@@ -82,7 +87,9 @@ def _check_groups(rows: RowSet[ChoiceRow], suite: Suite) -> None:
     for row in rows.rows:
         missing = sorted(names - set(row.groups))
         if missing:
-            raise ValueError(f"{rows.source}: row {row.key!r} has no {missing[0]}: {suite.title} is scored by it")
+            raise ValueError(
+                f"{rows.source}: row {row.key!r} has no group {missing[0]!r}, which the score of {suite.title} needs"
+            )
 
 
 def _figures(suite: Suite, graded: Sequence[Graded]) -> list[Figure]:
@@ -93,14 +100,14 @@ def _figures(suite: Suite, graded: Sequence[Graded]) -> list[Figure]:
     for names in suite.breakdowns:
         for values, part in split(graded, names):
             label = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-            # A group that is itself a mean of means, such as OVO-Bench's "forward".
+            # A group can be a mean of means itself, such as OVO-Bench's "forward".
             below = suite.mean_of[suite.mean_of.index(names[-1]) + 1 :] if names[-1] in suite.mean_of else ()
             figures.append(figure_of(label, part, below))
     return figures
 
 
 def split(graded: Sequence[Graded], names: Sequence[str]) -> list[tuple[tuple[str, ...], list[Graded]]]:
-    """Return the rows by the values of their groups, in the order they come."""
+    """Return the rows by the values of the named groups, in order of first occurrence."""
     parts: dict[tuple[str, ...], list[Graded]] = defaultdict(list)
     for item in graded:
         parts[tuple(item.row.groups[name] for name in names)].append(item)
@@ -108,12 +115,12 @@ def split(graded: Sequence[Graded], names: Sequence[str]) -> list[tuple[tuple[st
 
 
 def figure_of(name: str, graded: Sequence[Graded], mean_of: Sequence[str] = ()) -> Figure:
-    """Return the share of right answers, in percent: over all rows alike, or a mean of means over groups.
+    """Return the accuracy in percent: the mean over all rows, or a nested mean over groups.
 
     Args:
         name: the figure's name.
         graded: at least one row.
-        mean_of: groups, the outermost first.
+        mean_of: groups of the nested mean, the outermost first; empty: the mean over all rows.
     """
     weights, parts = row_weights(graded, mean_of)
     correct = np.array([item.is_correct for item in graded], dtype=float)
@@ -132,7 +139,7 @@ def figure_of(name: str, graded: Sequence[Graded], mean_of: Sequence[str] = ()) 
 
 
 def row_weights(graded: Sequence[Graded], mean_of: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's weight in a mean of means, and the number of the innermost part it is in; both (rows,)."""
+    """Return each row's weight in a nested mean, and the number of its innermost group; both of shape (rows,)."""
     weights = np.zeros(len(graded))
     parts = np.zeros(len(graded), dtype=np.int64)
     n_parts = 0
@@ -155,14 +162,15 @@ def row_weights(graded: Sequence[Graded], mean_of: Sequence[str]) -> tuple[np.nd
 
 
 def constant_floor(rows: Sequence[ChoiceRow], weights: np.ndarray) -> tuple[float, str]:
-    """Return the share that the best constant answer gets, and that answer.
+    """Return the accuracy (0 to 1) of the best constant answer, and that answer.
 
-    One answer for each kind of question (letter, yes or no, count). Where the options are known, a constant text
-    may do better than a constant letter: of OVO-Bench's HLD all answers are "Unable to answer".
+    The constant is one answer for each kind of question (letter, yes or no, count). If the options are known, always
+    choosing the option with a certain text also counts as a constant answer: in OVO-Bench's HLD, for example, every
+    correct option reads "Unable to answer".
 
     Args:
-        rows: with their right answers.
-        weights: (rows,) of the score.
+        rows: rows with their correct answers.
+        weights: (rows,), the weights of the rows in the score.
     """
     shares: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row, weight in zip(rows, weights, strict=True):
@@ -170,8 +178,8 @@ def constant_floor(rows: Sequence[ChoiceRow], weights: np.ndarray) -> tuple[floa
         text = _answer_text(row)
         if text:
             shares[row.kind][f"the text {text[:_MAX_NAME]!r}"] += float(weight)
-    # Of equals the first in the alphabet, letters before texts: the same whatever the order of rows.
-    best = [min(of_kind.items(), key=lambda item: (-round(item[1], 12), item[0])) for of_kind in shares.values()]
+    # Ties go to the first in the alphabet (letters before texts), so that the order of the rows does not matter.
+    best = [min(answers.items(), key=lambda item: (-round(item[1], 12), item[0])) for answers in shares.values()]
     return sum(share for _, share in best), " / ".join(answer for answer, _ in best)
 
 
@@ -183,7 +191,7 @@ def _answer_text(row: ChoiceRow) -> str:
 
 
 def _answered_only(graded: Sequence[Graded]) -> list[Figure]:
-    """Return what Video-MME's own code prints where rows have no answer: it leaves them out."""
+    """Return the accuracy over valid answers, as Video-MME's own code prints it; [] if all or none are valid."""
     answered = [item for item in graded if item.is_valid]
     if len(answered) == len(graded) or not answered:
         return []

@@ -1,9 +1,9 @@
 """F1@2s on OVO-Bench's forward tasks, as OVO-Timing computes it (MCG-NJU/VideoChat3, vlmeval/dataset/ovo_timing.py).
 
-A model watches a stream and answers by itself when it is time. True times: of CRR when the clue shows, of REC and SSR
-two seconds after an event or step begins. A true time takes the first answer, in the order given, that is within two
-seconds. Precision and recall are means over a task's records, F1 is made of these, and the score is the mean of the
-three tasks.
+A model watches a stream and decides by itself when to answer. An answer is due when the clue appears (CRR), or two
+seconds after an event or step begins (REC, SSR). Each due time is matched with the first answer, in the given order,
+within two seconds of it. A task's precision and recall are means over its records, its F1 is computed from these means,
+and the score is the mean F1 of the three tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOLERANCE_S, DELAY_S = 2.0, 2.0
 
 
 class TimingScore(NamedTuple):
-    """Precision, recall and F1 of a task, 0 to 1."""
+    """Precision, recall and F1 of a task, each from 0 to 1."""
 
     precision: float
     recall: float
@@ -24,10 +24,10 @@ class TimingScore(NamedTuple):
 
 
 def true_times_s(record: Mapping[str, Any]) -> list[float]:
-    """Return when an answer to a record of OVO-Bench is due.
+    """Return the times in seconds at which answers to a record of OVO-Bench are due.
 
     Raises:
-        ValueError: if it is of another task.
+        ValueError: if the record is not of one of the three tasks.
         KeyError: if a column is missing.
     """
     task = record["task"]
@@ -40,13 +40,13 @@ def true_times_s(record: Mapping[str, Any]) -> list[float]:
 
 
 def stream_span_s(record: Mapping[str, Any]) -> tuple[float, float]:
-    """Return where the stream of a record begins and ends: CRR begins when the question is asked."""
+    """Return start and end of a record's stream in seconds: CRR starts when the question is asked, others at 0."""
     begin = float(record["ask_time"]) if record["task"] == "CRR" else 0.0
     return begin, float(record["test_info"][-1]["realtime"])
 
 
 def match(true_s: Sequence[float], answers_s: Sequence[float], tolerance_s: float = TOLERANCE_S) -> tuple[float, float]:
-    """Return precision and recall of one record; 0 where there is nothing to divide by."""
+    """Return precision and recall of one record; 0 instead of a division by zero."""
     left = list(answers_s)
     n_correct = 0
     for time in true_s:
@@ -62,11 +62,12 @@ def match(true_s: Sequence[float], answers_s: Sequence[float], tolerance_s: floa
 def ovo_timing(
     records: Sequence[Mapping[str, Any]], answers_s: Mapping[str, Sequence[float]]
 ) -> tuple[float, dict[str, TimingScore]]:
-    """Return the score, and precision, recall and F1 of each task.
+    """Return the mean F1 of the tasks, and precision, recall and F1 of each task.
 
     Args:
-        records: of OVO-Bench's annotations; those of other tasks are left out.
-        answers_s: the times of a model's answers by record id, in the order given; a record without any is silent.
+        records: OVO-Bench's annotations; records of other tasks are ignored.
+        answers_s: the times of a model's answers in seconds, in the order given, by record id; a missing record means
+            that the model did not answer.
     """
     pairs: dict[str, list[tuple[float, float]]] = {task: [] for task in TASKS}
     for record in records:

@@ -1,4 +1,4 @@
-"""Compares two files of one benchmark row by row: what both share, such as easy videos, cancels out."""
+"""Compares two files of one benchmark, paired by row, so that the difficulty of a row cancels out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..predictions.file import RowSet
 from ..predictions.rows import MODEL, ChoiceRow, CommentaryRow, Row, VerdictRow
 from ..suites import suite_of
 from .figures import PERCENT
-from .multiple_choice import OVERALL, Graded, grade_rows, row_weights, split
+from .multiple_choice import OVERALL, Graded, grade_rows, protocol_of, row_weights, split
 from .ratios import Ratio
 from .statistics import difference_of_ratios, two_sided_p, weighted_mean
 from .text_measures import text_ratios
@@ -26,18 +26,18 @@ class PairedFigure:
     """One figure of two files.
 
     Attributes:
-        name: as in `Figure`.
-        a: the first file's, in `unit`.
-        b: the second's.
+        name: name as in `Figure`.
+        a: value of the first file, in `unit`.
+        b: value of the second file.
         difference: b - a.
-        se: standard error of the difference, paired by row and clustered by video.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        p: how often a difference at least this large comes by chance, two-sided.
-        n: rows that both have.
-        n_only_a: rows that only a has right, or wins more of; of a commentary, in which a's value is higher.
-        n_only_b: the same of b.
-        unit: of `a`, `b` and what follows from them, as in `Figure`.
+        se: standard error of the difference, paired by row and clustered by video; `None` with fewer than two videos.
+        low: lower end of the difference's 95 % confidence interval.
+        high: upper end of that interval.
+        p: two-sided p-value of the difference.
+        n: rows that both files have.
+        n_only_a: rows with a higher value in the first file, such as those that only it answers correctly.
+        n_only_b: rows with a higher value in the second file.
+        unit: unit of all values, as in `Figure`.
     """
 
     name: str
@@ -60,10 +60,10 @@ class Comparison:
 
     Attributes:
         suite: the benchmark.
-        a: what the first file is called.
-        b: what the second is called.
-        figures: the headline first.
-        notes: what a reader should know, one line each.
+        a: label of the first file.
+        b: label of the second file.
+        figures: the compared figures, the headline first.
+        notes: remarks for the reader, one line each.
     """
 
     suite: str
@@ -80,12 +80,12 @@ def compare_rows(
 
     Args:
         a: answers, verdicts or commentaries.
-        b: of the same benchmark and kind.
-        protocol: how answers are read; default: the headers'.
-        across_protocols: compare files of different protocols all the same.
+        b: rows of the same benchmark and layout.
+        protocol: how answers are parsed; default: the protocols in the headers.
+        across_protocols: allow files of different protocols.
 
     Raises:
-        ValueError: if they are of different kinds, benchmarks or protocols, or share no row.
+        ValueError: if the files differ in layout, benchmark or protocol, or have no row in common.
     """
     if (a.header.layout, a.header.suite) != (b.header.layout, b.header.suite):
         raise ValueError(
@@ -94,8 +94,8 @@ def compare_rows(
         )
     if protocol is None and a.header.protocol != b.header.protocol and not across_protocols:
         raise ValueError(
-            f"{a.source} is of protocol {a.header.protocol}, {b.source} of {b.header.protocol}: a difference would be "
-            "one of protocols too; --across-protocols compares them all the same"
+            f"{a.source} was made by protocol {a.header.protocol}, {b.source} by {b.header.protocol}: the difference "
+            "would include that of the protocols; --across-protocols compares them anyway"
         )
     if a.header.layout == "choice":
         figures, n_common = _compare_choices(a.of(ChoiceRow), b.of(ChoiceRow), protocol)
@@ -104,11 +104,13 @@ def compare_rows(
     else:
         figures, n_common = _compare_commentaries(a.of(CommentaryRow), b.of(CommentaryRow))
     n_left = [(rows, len({row.key for row in rows.rows}) - n_common) for rows in (a, b)]
-    notes = [f"{n:,} rows of {rows.source} are not in the other, or not whole" for rows, n in n_left if n]
-    return Comparison(a.header.suite or "", _called(a), _called(b), figures, notes)
+    notes = [
+        f"{n:,} rows of {rows.source} are left out: they are not complete in both files" for rows, n in n_left if n
+    ]
+    return Comparison(a.header.suite or "", _label(a), _label(b), figures, notes)
 
 
-def _called(rows: RowSet[Row]) -> str:
+def _label(rows: RowSet[Row]) -> str:
     return rows.source if rows.header.model is None else f"{rows.header.model} ({rows.source})"
 
 
@@ -117,7 +119,7 @@ def _compare_choices(
 ) -> tuple[list[PairedFigure], int]:
     suite = suite_of(a.header.suite)
     graded = [
-        {item.row.key: item for item in grade_rows(rows.rows, suite.name, protocol or rows.header.protocol or "")}
+        {item.row.key: item for item in grade_rows(rows.rows, suite.name, protocol_of(rows, suite, protocol))}
         for rows in (a, b)
     ]
     pairs = [(item, graded[1][key]) for key, item in graded[0].items() if key in graded[1]]
@@ -125,8 +127,8 @@ def _compare_choices(
     for ours, theirs in pairs:
         if ours.row.answer != theirs.row.answer:
             raise ValueError(
-                f"row {ours.row.key!r}: the right answer is {ours.row.answer} in {a.source} and {theirs.row.answer} in "
-                f"{b.source}: they are of different questions"
+                f"row {ours.row.key!r}: the correct answer is {ours.row.answer} in {a.source} and {theirs.row.answer} "
+                f"in {b.source}: the files are about different questions"
             )
     other = {ours.row.key: theirs for ours, theirs in pairs}
     common = [ours for ours, _ in pairs]
@@ -142,7 +144,7 @@ def _compare_choices(
 def _paired_choice(name: str, part: Sequence[Graded], other: dict[str, Graded], mean_of: Sequence[str]) -> PairedFigure:
     weights, parts = row_weights(part, mean_of)
     values = np.array([[item.is_correct, other[item.row.key].is_correct] for item in part], dtype=float)
-    return _paired(name, values, weights, parts, [item.row.video for item in part])
+    return _paired_mean(name, values, weights, parts, [item.row.video for item in part])
 
 
 def _compare_verdicts(a: RowSet[VerdictRow], b: RowSet[VerdictRow]) -> tuple[list[PairedFigure], int]:
@@ -156,7 +158,9 @@ def _compare_verdicts(a: RowSet[VerdictRow], b: RowSet[VerdictRow]) -> tuple[lis
         f"{WIN_RATE} shown first": [[row.ab.winner == MODEL, other.ab.winner == MODEL] for row, other in pairs],
         f"{WIN_RATE} shown second": [[row.ba.winner == MODEL, other.ba.winner == MODEL] for row, other in pairs],
     }
-    figures = [_paired(name, np.array(values, dtype=float), weights, parts, videos) for name, values in columns.items()]
+    figures = [
+        _paired_mean(name, np.array(values, dtype=float), weights, parts, videos) for name, values in columns.items()
+    ]
     return figures, len(pairs)
 
 
@@ -178,10 +182,10 @@ def _paired_ratios(
     for ours, theirs in zip(*sides, strict=True):
         difference, se = difference_of_ratios((ours.parts, ours.wholes), (theirs.parts, theirs.wholes), videos)
         if difference is None:
-            continue  # one of them says nothing that this could be measured by
+            continue  # undefined for one of the files, such as the lag of commentaries without words
         means = [float(item.scale * item.parts.sum() / item.wholes.sum()) for item in (ours, theirs)]
         scaled = ours.scale * difference, None if se is None else ours.scale * se
-        figures.append(_tested(ours.name, means, scaled, theirs.by_row() - ours.by_row(), ours.unit))
+        figures.append(_paired_figure(ours.name, means, scaled, theirs.by_row() - ours.by_row(), ours.unit))
     return figures
 
 
@@ -190,24 +194,24 @@ def _check_common(pairs: Sequence[object], a: RowSet[Row], b: RowSet[Row]) -> No
         raise ValueError(f"{a.source} and {b.source} share no row: they cannot be compared")
 
 
-def _paired(
+def _paired_mean(
     name: str, values: np.ndarray, weights: np.ndarray, parts: np.ndarray, videos: Sequence[str]
 ) -> PairedFigure:
-    """Return a figure from both files' values, of shape (rows, 2)."""
+    """Return the figure of a weighted mean in percent, from both files' values in 0 to 1 of shape (rows, 2)."""
     a_and_b = (100 * (weights[:, None] * values).sum(0)).tolist()
     differences = values[:, 1] - values[:, 0]
     difference, se = weighted_mean(differences, weights, parts, videos)
-    return _tested(name, a_and_b, (100 * difference, None if se is None else 100 * se), differences, PERCENT)
+    return _paired_figure(name, a_and_b, (100 * difference, None if se is None else 100 * se), differences, PERCENT)
 
 
-def _tested(
+def _paired_figure(
     name: str,
     a_and_b: Sequence[float],
     difference: tuple[float, float | None],
-    of_rows: np.ndarray,
+    row_differences: np.ndarray,
     unit: str,
 ) -> PairedFigure:
-    """Return a figure from its values, their difference with its standard error, and the rows' differences."""
+    """Return a figure from both values, their difference with its standard error, and the differences by row."""
     (a, b), (value, se) = a_and_b, difference
     half = None if se is None else _Z_95 * se
     return PairedFigure(
@@ -215,8 +219,8 @@ def _tested(
         low=None if half is None else value - half,
         high=None if half is None else value + half,
         p=two_sided_p(value, se),
-        n=len(of_rows),
-        n_only_a=int((of_rows < 0).sum()),
-        n_only_b=int((of_rows > 0).sum()),
+        n=len(row_differences),
+        n_only_a=int((row_differences < 0).sum()),
+        n_only_b=int((row_differences > 0).sum()),
         unit=unit,
     )

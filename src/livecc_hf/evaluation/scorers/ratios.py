@@ -1,4 +1,4 @@
-"""Figures that are ratios of two sums over rows, kept by row so that two files can be compared."""
+"""Figures that are ratios of two sums over rows; the summands are kept, so that two files can be compared."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Ratio:
     """A ratio of two sums over rows.
 
     Attributes:
-        name: as in `Figure`.
-        parts: (rows,) what each row adds to the upper sum.
-        wholes: (rows,) what it adds to the lower one.
-        unit: as in `Figure`; a "%" is the ratio times 100.
+        name: name as in `Figure`.
+        parts: (rows,), the summands of the numerator.
+        wholes: (rows,), the summands of the denominator.
+        unit: unit as in `Figure`; with "%", the ratio is multiplied by 100.
     """
 
     name: str
@@ -29,16 +29,16 @@ class Ratio:
 
     @property
     def scale(self) -> float:
-        """What the ratio is multiplied by."""
+        """The factor from the ratio to its value in `unit`."""
         return 100.0 if self.unit == PERCENT else 1.0
 
     def by_row(self) -> np.ndarray:
-        """Return each row's own ratio, scaled, of shape (rows,); 0 where it has none."""
+        """Return the ratio of each row in `unit`, of shape (rows,); 0 if the row's denominator is 0."""
         return self.scale * np.divide(self.parts, self.wholes, out=np.zeros(len(self.parts)), where=self.wholes > 0)
 
 
 def figure_of(ratio: Ratio, clusters: Sequence[str]) -> Figure:
-    """Return a ratio with its standard error, clustered by video."""
+    """Return a ratio as a figure with its clustered standard error."""
     value, se = ratio_of_sums(ratio.parts, ratio.wholes, clusters)
     scaled = [None if number is None else float(ratio.scale * number) for number in (value, se)]
     return Figure(ratio.name, scaled[0], len(clusters), ratio.unit, se=scaled[1])

@@ -1,4 +1,4 @@
-"""Means and their standard errors where rows of one video hang together. Formulas: docs/evaluation.md."""
+"""Means, ratios and their standard errors, clustered by video. Formulas: docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 
 def clustered_se(influences: np.ndarray, clusters: Sequence[Hashable]) -> float | None:
-    """Return the standard error of an estimate from how much each row moves it.
+    """Return the clustered standard error of an estimate, from the influence of each row on it.
 
-    sqrt(G / (G - 1) * sum over clusters of (sum of the cluster's influences)^2), for G clusters (Liang and Zeger,
-    1986). Of a plain mean, a row's influence is (x - mean) / N.
+    For G clusters: sqrt(G / (G - 1) * sum over clusters of (sum of the cluster's influences)^2) (Liang and Zeger,
+    1986). For a plain mean, the influence of a row with value x is (x - mean) / N.
 
     Args:
-        influences: (rows,); they add up to 0.
+        influences: (rows,), with sum 0.
         clusters: the cluster of each row.
 
     Returns:
@@ -36,8 +36,8 @@ def weighted_mean(
 
     Args:
         values: (rows,).
-        weights: (rows,), adding up to 1; equal within a part.
-        parts: (rows,) which part's mean a row is in; of a plain mean, all the same.
+        weights: (rows,), with sum 1; equal within a part.
+        parts: (rows,), the number of the part whose mean a row belongs to; all 0 for a plain mean.
         clusters: the cluster of each row.
     """
     n_parts = int(parts.max(initial=-1)) + 1
@@ -49,11 +49,11 @@ def weighted_mean(
 def ratio_of_sums(
     parts: np.ndarray, wholes: np.ndarray, clusters: Sequence[Hashable]
 ) -> tuple[float, float | None] | tuple[None, None]:
-    """Return sum(parts) / sum(wholes), and its clustered standard error; `None` where the wholes are nothing.
+    """Return sum(parts) / sum(wholes) and its clustered standard error; `None` for both if sum(wholes) is 0.
 
     Args:
-        parts: (rows,) such as words.
-        wholes: (rows,) such as seconds.
+        parts: (rows,), such as words.
+        wholes: (rows,), such as seconds.
         clusters: the cluster of each row.
     """
     total = float(wholes.sum())
@@ -66,32 +66,39 @@ def ratio_of_sums(
 def difference_of_ratios(
     a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray], clusters: Sequence[Hashable]
 ) -> tuple[float, float | None] | tuple[None, None]:
-    """Return b's ratio of sums minus a's of the same rows, and its clustered standard error.
+    """Return b's ratio of sums minus a's over the same rows, and the difference's clustered standard error.
 
-    A row moves the difference by how much it moves b's ratio minus how much it moves a's: what both have in common
-    cancels out.
+    A row's influence on the difference is its influence on b's ratio minus that on a's. Both values are `None` if one
+    of the ratios is undefined.
 
     Args:
         a: parts and wholes, each (rows,), as in `ratio_of_sums`.
-        b: the same.
+        b: parts and wholes of the same rows.
         clusters: the cluster of each row.
     """
     totals = [float(wholes.sum()) for _, wholes in (a, b)]
     if 0 in totals:
         return None, None
     ratios = [float(parts.sum()) / total for (parts, _), total in zip((a, b), totals, strict=True)]
-    moves = [
+    influences = [
         (parts - ratio * wholes) / total for (parts, wholes), ratio, total in zip((a, b), ratios, totals, strict=True)
     ]
-    return ratios[1] - ratios[0], clustered_se(moves[1] - moves[0], clusters)
+    return ratios[1] - ratios[0], clustered_se(influences[1] - influences[0], clusters)
 
 
 def mean_at(
     values: np.ndarray, x: np.ndarray, at: float, clusters: Sequence[Hashable]
 ) -> tuple[float, float | None] | tuple[None, None]:
-    """Return the height at `at` of the line fitted through (x, values), and its clustered standard error.
+    """Return the value at `x = at` of the line fitted through (x, values), and its clustered standard error.
 
-    Least squares, with the sandwich estimator of the coefficients' covariance; `None` where all x are the same.
+    The line is fitted by least squares, and the error is a sandwich estimate. Both values are `None` with fewer than
+    three rows, or if all x are equal.
+
+    Args:
+        values: (rows,).
+        x: (rows,).
+        at: where to evaluate the line.
+        clusters: the cluster of each row.
     """
     design = np.stack([np.ones_like(x), x - at], axis=1)
     if len(x) < 3 or np.linalg.matrix_rank(design) < 2:
@@ -104,7 +111,7 @@ def mean_at(
 
 
 def two_sided_p(difference: float, se: float | None) -> float | None:
-    """Return how often a difference at least this large comes by chance, by the normal distribution."""
+    """Return the two-sided p-value of a difference under a normal distribution; `None` without a standard error."""
     if se is None:
         return None
     if se == 0:

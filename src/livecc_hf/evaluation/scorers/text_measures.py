@@ -1,4 +1,4 @@
-"""What can be said of a commentary without a judge and without times: length, emptiness, repetition."""
+"""Measures of a commentary's text that need neither judge nor times: length, emptiness, repetition."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ NGRAM, N_REPEATS = 6, 3
 
 
 def n_words(text: str | None) -> int:
-    """Return how many words a text has, parted by white space."""
+    """Return the number of words in a text, split at whitespace."""
     return len((text or "").split())
 
 
 def is_empty(text: str | None) -> bool:
-    """Return whether nothing is said: no text, or "..." alone, as the reference puts together an empty commentary."""
+    """Return whether a commentary says nothing: it is empty, or "..." (the reference's text for a silent clip)."""
     return not (text or "").replace("...", "").strip()
 
 
 def is_repeating(text: str | None, length: int = NGRAM, times: int = N_REPEATS) -> bool:
-    """Return whether some run of `length` words comes at least `times` times."""
+    """Return whether some n-gram of `length` words occurs at least `times` times."""
     words = (text or "").split()
-    runs = Counter(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
-    return max(runs.values(), default=0) >= times
+    ngrams = Counter(tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+    return max(ngrams.values(), default=0) >= times
 
 
 def normalised_words(text: str) -> list[str]:
-    """Return a text's words in lower case, without punctuation."""
+    """Return the words of a text in lower case, without punctuation."""
     return re.findall(r"[\w']+", text.casefold())
 
 
 def text_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
-    """Return words a second, words a commentary, and the shares of empty and of repeating texts."""
+    """Return words per second, words per commentary, and the shares of empty and of repeating commentaries."""
     words = np.array([n_words(row.pred) if not is_empty(row.pred) else 0 for row in rows], dtype=float)
     ones = np.ones(len(rows))
     return [
@@ -51,7 +51,7 @@ def text_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
 
 
 def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return the figures of `text_ratios`."""
+    """Return the ratios of `text_ratios` as figures."""
     clusters = [row.video for row in rows]
     figures = [(ratio, figure_of(ratio, clusters)) for ratio in text_ratios(rows)]
     return [
@@ -61,7 +61,7 @@ def text_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 
 
 def share(name: str, values: Sequence[bool], clusters: Sequence[str]) -> Figure:
-    """Return the share of rows for which something holds, in percent."""
+    """Return the share of rows whose value is true, in percent."""
     numbers = np.array(values, dtype=float)
     figure = figure_of(Ratio(name, numbers, np.ones(len(numbers))), clusters)
     return replace(figure, n_correct=int(numbers.sum()))

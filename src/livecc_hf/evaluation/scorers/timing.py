@@ -1,6 +1,6 @@
-"""How well a commentary is timed against what a person said: no judge, no model. Formulas: docs/evaluation.md.
+"""Measures how well a commentary is timed against what a person said. Formulas: docs/evaluation.md.
 
-All names here are ours, and so are the definitions; those of others are in `livestar.py` and `ovo_timing.py`.
+The measures here are defined by this package; published ones are in `livestar.py` and `ovo_timing.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .statistics import ratio_of_sums
 from .text_measures import NGRAM, n_words, normalised_words
 
 PAUSE_S = 1.0  # a longer silence ends an utterance
-MAX_ONSET_ERROR_S = 10.0  # also of what is never begun
+MAX_ONSET_ERROR_S = 10.0  # also if the model says nothing
 MATCH_WINDOW_S, MATCH_F1, MATCH_WORDS = 15.0, 0.3, 3
 REPEAT_OVERLAP = 0.8
 _SENTENCE_ENDS = (".", "?", "!")
@@ -27,13 +27,13 @@ _SENTENCE_ENDS = (".", "?", "!")
 
 @dataclass(frozen=True)
 class SpeakingCounts:
-    """Seconds of a clip by who speaks in them.
+    """Numbers of seconds of a clip by who speaks in them.
 
     Attributes:
-        both: the model and the reference.
-        model_only: the model.
-        reference_only: the reference.
-        neither: nobody.
+        both: seconds in which both the model and the reference speak.
+        model_only: seconds in which only the model speaks.
+        reference_only: seconds in which only the reference speaks.
+        neither: seconds in which both are silent.
     """
 
     both: int
@@ -43,12 +43,12 @@ class SpeakingCounts:
 
 
 def speaking_seconds(spans: Sequence[SpokenSpan], begin_s: float, end_s: float) -> np.ndarray:
-    """Return in which seconds of a clip something is said.
+    """Return which seconds of a clip have speech.
 
     Args:
-        spans: what is said when; silent ones do not count.
-        begin_s: where the clip begins; second k is [begin_s + k, begin_s + k + 1).
-        end_s: where it ends.
+        spans: what is said and when; spans without words are ignored.
+        begin_s: start of the clip; second k is [begin_s + k, begin_s + k + 1).
+        end_s: end of the clip.
 
     Returns:
         bool of shape (ceil(end_s - begin_s),).
@@ -59,14 +59,14 @@ def speaking_seconds(spans: Sequence[SpokenSpan], begin_s: float, end_s: float) 
         if not span.text.strip():
             continue
         first, last = span.start_s - begin_s, span.end_s - begin_s
-        # A span that ends where a second begins does not speak in it; one without length speaks where it is.
+        # A span that ends exactly at the start of a second is not in that second; a span of length 0 is in its second.
         stop = max(math.ceil(round(last, 6)), math.floor(round(first, 6)) + 1)
         speaking[max(math.floor(round(first, 6)), 0) : max(stop, 0)] = True
     return speaking
 
 
 def speaking_counts(row: CommentaryRow) -> SpeakingCounts:
-    """Return the seconds of a clip by who speaks in them."""
+    """Return the numbers of seconds of a clip by who speaks in them."""
     ours = speaking_seconds(row.turns, row.begin_s, row.end_s)
     theirs = speaking_seconds(row.reference, row.begin_s, row.end_s)
     return SpeakingCounts(
@@ -78,11 +78,11 @@ def speaking_counts(row: CommentaryRow) -> SpeakingCounts:
 
 
 def utterances(spans: Sequence[SpokenSpan], at_sentences: bool = False) -> list[SpokenSpan]:
-    """Return what is said without a pause of more than `PAUSE_S`, joined.
+    """Return the utterances: spans joined across pauses of at most `PAUSE_S`.
 
     Args:
-        spans: in the order of time.
-        at_sentences: end an utterance also after ".", "?" or "!".
+        spans: what is said, in order of time.
+        at_sentences: also end an utterance after ".", "?" or "!".
     """
     joined: list[SpokenSpan] = []
     for span in spans:
@@ -99,20 +99,20 @@ def utterances(spans: Sequence[SpokenSpan], at_sentences: bool = False) -> list[
 
 
 def onset_errors(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[float]:
-    """Return for each utterance of the reference how far the model's nearest begin is, in seconds, at most 10."""
+    """Return the seconds from the start of each reference utterance to the nearest start of the model's, at most 10."""
     ours = np.array([item.start_s for item in utterances(turns)])
     starts = [item.start_s for item in utterances(reference)]
     return [float(min(np.abs(ours - start).min(initial=MAX_ONSET_ERROR_S), MAX_ONSET_ERROR_S)) for start in starts]
 
 
 def lags(turns: Sequence[SpokenSpan], reference: Sequence[SpokenSpan]) -> list[float | None]:
-    """Return how much later than the person the model says the same, in seconds, for each of its sentences.
+    """Return the lag of each of the model's sentences behind the matching sentence of the reference.
 
-    A sentence of the model's is compared with the reference's within 15 s by F1 of their words; the best counts from
-    0.3 on. Sentences of fewer than three words are left out.
+    A sentence matches the reference sentence with the highest word F1 among those that start within 15 s of it, if that
+    F1 is at least 0.3. Sentences of the model with fewer than three words are left out.
 
     Returns:
-        Begin of the model's sentence minus begin of the reference's; `None` where none matches.
+        For each sentence, its start minus the start of the matching sentence, in seconds; `None` without a match.
     """
     theirs = [(item.start_s, Counter(normalised_words(item.text))) for item in reference if item.text.strip()]
     found = []
@@ -136,10 +136,10 @@ def _word_f1(a: Counter[str], b: Counter[str]) -> float:
 
 
 def repeated_turns(turns: Sequence[SpokenSpan]) -> tuple[int, int]:
-    """Return how many spoken turns say again what an earlier one said, and how many are spoken.
+    """Return the number of spoken turns that repeat an earlier turn, and the number of spoken turns.
 
-    The same words without case and punctuation; or, of turns with at least six words, at least 0.8 of their runs of
-    six words in one earlier turn.
+    A turn repeats an earlier one if their words are equal without case and punctuation, or if it has at least six words
+    and at least 0.8 of its 6-grams occur in the earlier turn.
     """
     seen: list[tuple[list[str], set[tuple[str, ...]]]] = []
     n_repeated = 0
@@ -147,28 +147,28 @@ def repeated_turns(turns: Sequence[SpokenSpan]) -> tuple[int, int]:
         words = normalised_words(turn.text)
         if not words:
             continue
-        runs = {tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)}
+        ngrams = {tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)}
         n_repeated += any(
-            words == before or (runs and len(runs & before_runs) >= REPEAT_OVERLAP * len(runs))
-            for before, before_runs in seen
+            words == earlier or (ngrams and len(ngrams & earlier_ngrams) >= REPEAT_OVERLAP * len(ngrams))
+            for earlier, earlier_ngrams in seen
         )
-        seen.append((words, runs))
+        seen.append((words, ngrams))
     return n_repeated, len(seen)
 
 
 def timing_ratios(rows: Sequence[CommentaryRow]) -> list[Ratio]:
-    """Return the figures of timing that are ratios of sums, from commentaries with turns and a reference with times."""
+    """Return the timing figures that are ratios of sums, for commentaries with turns and a reference with times."""
     return _ratios(rows, [lags(row.turns, row.reference) for row in rows])
 
 
-def _ratios(rows: Sequence[CommentaryRow], found: Sequence[Sequence[float | None]]) -> list[Ratio]:
-    """Return the ratios, from the lags of each row's sentences."""
+def _ratios(rows: Sequence[CommentaryRow], row_lags: Sequence[Sequence[float | None]]) -> list[Ratio]:
+    """Return the ratios of `timing_ratios`; `row_lags` are the lags of each row's sentences."""
     words, reference_words = _total_words([row.turns for row in rows]), _total_words([row.reference for row in rows])
     repeated = np.array([repeated_turns(row.turns) for row in rows], dtype=float).reshape(-1, 2)
     return [
         *_speaking_ratios(rows),
         _onset_ratio(rows),
-        Ratio("sentences like one of the reference", _lengths(_known(found)), _lengths(found)),
+        Ratio("sentences like one of the reference", _lengths(_known(row_lags)), _lengths(row_lags)),
         Ratio("words for each of the reference's", words, reference_words, ""),
         Ratio("repeated turns", repeated[:, 0], repeated[:, 1]),
     ]
@@ -197,8 +197,8 @@ def _lengths(lists: Sequence[Sequence[object]]) -> np.ndarray:
     return np.array([len(item) for item in lists], dtype=float)
 
 
-def _known(found: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    return [[value for value in values if value is not None] for values in found]
+def _known(row_lags: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    return [[value for value in values if value is not None] for values in row_lags]
 
 
 def _total_words(texts: Sequence[Sequence[SpokenSpan]]) -> np.ndarray:
@@ -206,15 +206,15 @@ def _total_words(texts: Sequence[Sequence[SpokenSpan]]) -> np.ndarray:
 
 
 def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return the timing of commentaries that have turns and a reference with times."""
+    """Return all timing figures of commentaries with turns and a reference with times."""
     clusters = [row.video for row in rows]
-    found = [lags(row.turns, row.reference) for row in rows]
-    ratios = {item.name: figure_of(item, clusters) for item in _ratios(rows, found)}
+    row_lags = [lags(row.turns, row.reference) for row in rows]
+    ratios = {item.name: figure_of(item, clusters) for item in _ratios(rows, row_lags)}
     for name, floor in _always_speaking(rows, clusters).items():
         ratios[name] = replace(ratios[name], floor=floor, floor_answer="always speaking")
     figures = list(ratios.values())
     n_before = figures.index(ratios["onset error"]) + 1
-    lag_s = [value for values in _known(found) for value in values]
+    lag_s = [value for values in _known(row_lags) for value in values]
     median = Figure("lag (median)", float(np.median(lag_s)) if lag_s else None, len(rows), "s")
     lengths_s = np.array([row.end_s - row.begin_s for row in rows])
     rate, se = ratio_of_sums(_total_words([row.reference for row in rows]), lengths_s, clusters)
@@ -223,14 +223,14 @@ def timing_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
 
 
 def _always_speaking(rows: Sequence[CommentaryRow], clusters: Sequence[str]) -> dict[str, float | None]:
-    """Return what a commentary that never stops gets."""
+    """Return the values that a commentary gets that speaks all the time, by figure name."""
     constant = [replace(row, turns=[SpokenSpan(row.begin_s, row.end_s, "x")]) for row in rows]
     figures = [figure_of(item, clusters) for item in (*_speaking_ratios(constant), _onset_ratio(constant))]
     return {item.name: item.value for item in figures if item.name != "silence kept"}
 
 
 def speed_figures(rows: Sequence[CommentaryRow]) -> list[Figure]:
-    """Return how fast the commentaries were made, where that was recorded."""
+    """Return latency and real-time factor of the rows that recorded them."""
     latencies = [value for row in rows for value in row.latencies_s]
     timed = [row for row in rows if row.work_s is not None]
     figures = []

@@ -1,6 +1,6 @@
-"""Win rates from a judge's verdicts in both orders, and what they hang on: the order, the length, the judge.
+"""Win rates from a judge's verdicts in both orders, and their dependence on order, length and judge.
 
-The win rate is (wins in ab + wins in ba) / 2N, as showlab/livecc computes it: a tie is a win for neither.
+The win rate is (wins in ab + wins in ba) / 2N, as showlab/livecc computes it: a tie is a win for neither side.
 """
 
 from __future__ import annotations
@@ -21,16 +21,23 @@ from .text_measures import is_empty, n_words, share, text_figures
 
 WIN_RATE = "win rate"
 _N_FIFTHS = 5
-_EQUAL_LENGTH = 1.25  # texts whose word counts are within this ratio
+_EQUAL_LENGTH = 1.25  # largest ratio of two word counts that are called equal
 
 
 class VerdictTextError(ValueError):
-    """Verdicts are of other texts than those given."""
+    """Raised if verdicts are about other texts than the given ones."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Both verdicts on one row. `ab` and `ba` are winners."""
+    """Both verdicts on one row.
+
+    Attributes:
+        key: the row's key.
+        video: the row's video.
+        ab: verdict with the model's text shown first.
+        ba: verdict with the opponent's text shown first.
+    """
 
     key: str
     video: str
@@ -39,17 +46,17 @@ class Judged:
 
     @property
     def value(self) -> float:
-        """What the row adds to the win rate: 0, 0.5 or 1."""
+        """The row's win rate: 0, 0.5 or 1."""
         return ((self.ab.winner == MODEL) + (self.ba.winner == MODEL)) / 2
 
     @property
     def is_consistent(self) -> bool:
-        """Whether the same text won in both orders."""
+        """Whether both verdicts name the same winner."""
         return self.ab.winner == self.ba.winner
 
 
 def both_orders(rows: Sequence[VerdictRow], repeat: int = 0) -> list[Judged]:
-    """Return the rows that were judged in both orders."""
+    """Return the rows that were judged in both orders; `repeat` chooses among verdicts asked several times."""
     found: dict[str, dict[str, VerdictRow]] = {}
     for row in rows:
         if row.repeat == repeat:
@@ -67,21 +74,21 @@ def score_verdicts(
     """Score a judge's verdicts.
 
     Args:
-        verdicts: rows in both orders.
-        model: the texts that were judged, where they are at hand.
-        opponent: the texts that they were compared with.
-        others: verdicts on other texts against the same opponent, which should differ.
-        incomplete: show a headline of an incomplete set, with N in its name; it is withheld otherwise.
+        verdicts: verdicts in both orders.
+        model: the judged texts of the model, if at hand; they add figures by length and of the text.
+        opponent: the texts they were compared with, if at hand.
+        others: verdicts on other models against the same opponent, to detect verdicts filed under a wrong model.
+        incomplete: show the headline of an incomplete set, with N in its name, instead of withholding it.
 
     Raises:
-        VerdictTextError: if a verdict carries a hash of another text, or judges a row that the texts lack.
+        VerdictTextError: if a verdict has the hash of another text, or judges a row that the texts lack.
         ValueError: if no row was judged in both orders.
     """
     check_texts(verdicts, model, MODEL)
     check_texts(verdicts, opponent, OPPONENT)
     judged = both_orders(verdicts.rows)
     if not judged:
-        raise ValueError(f"{verdicts.source}: no row was judged in both orders, so there is no win rate")
+        raise ValueError(f"{verdicts.source}: no row was judged in both orders, which the win rate needs")
     n_expected = verdicts.header.n_rows or suite_of(verdicts.header.suite).n_rows
     figures = _verdict_figures(verdicts, judged)
     texts = {row.key: row for row in model.rows} if model else {}
@@ -113,7 +120,7 @@ def score_verdicts(
 
 
 def _verdict_notes(verdicts: RowSet[VerdictRow], n_judged: int, n_expected: int) -> list[str]:
-    """Return what a user should know of the verdicts themselves, one line each."""
+    """Return remarks on the verdicts for the user, one line each."""
     notes = list(verdicts.notes)
     n_keys = len({row.key for row in verdicts.rows})
     if n_judged < n_keys:
@@ -122,21 +129,21 @@ def _verdict_notes(verdicts: RowSet[VerdictRow], n_judged: int, n_expected: int)
         notes.append(incomplete_note(verdicts.source, n_judged, n_expected))
     if not all(row.model_hash and row.opponent_hash for row in verdicts.rows):
         notes.append(
-            f"{verdicts.source} has no hashes of the judged texts, so that its verdicts may belong to other texts"
+            f"{verdicts.source} has no hashes of the judged texts: its verdicts may be about other texts than these"
         )
     return notes
 
 
 def check_texts(verdicts: RowSet[VerdictRow], texts: RowSet[CommentaryRow] | None, whose: str) -> None:
-    """Check that verdicts belong to texts.
+    """Check that verdicts are about the given texts.
 
     Args:
-        verdicts: rows that may carry hashes.
-        texts: commentaries; `None`: nothing to check.
-        whose: "model" or "opponent".
+        verdicts: verdicts, with or without hashes of the judged texts.
+        texts: commentaries of one side; with `None`, nothing is checked.
+        whose: the side, "model" or "opponent".
 
     Raises:
-        VerdictTextError: if a hash is another text's, or a judged row has no text.
+        VerdictTextError: if a hash does not match, or a judged row has no text.
     """
     if texts is None:
         return
@@ -151,9 +158,9 @@ def check_texts(verdicts: RowSet[VerdictRow], texts: RowSet[CommentaryRow] | Non
     wrong = [row.key for row, known_hash in hashes if known_hash and known_hash != text_hash(known[row.key].pred or "")]
     if wrong:
         raise VerdictTextError(
-            f"{verdicts.source} is not a judgement of {texts.source}: {len(wrong):,} of {len(hashes):,} verdicts carry "
-            f"the hash of another text, such as those on {wrong[0]!r}; give the texts that were judged, or judge these "
-            "again"
+            f"{verdicts.source} is not a judgement of {texts.source}: {len(wrong):,} of {len(hashes):,} verdicts have "
+            f"the hash of another text, for example for {wrong[0]!r}; give the texts that were judged, or judge these "
+            "texts"
         )
 
 
@@ -188,7 +195,7 @@ def _ties(row: Judged) -> float:
 
 
 def _retest(rows: Sequence[VerdictRow]) -> Figure | None:
-    """Return how often the judge says the same again; `None` where it was asked once."""
+    """Return the share of repeated calls with the same winner; `None` if the judge was asked only once."""
     by_call: dict[tuple[str, str], dict[int, VerdictRow]] = {}
     for row in rows:
         by_call.setdefault((row.key, row.order), {})[row.repeat] = row
@@ -202,18 +209,18 @@ def _retest(rows: Sequence[VerdictRow]) -> Figure | None:
 
 
 def _rate(name: str, judged: Sequence[Judged], value: Callable[[Judged], float], counted: bool = True) -> Figure:
-    """Return the mean of a value of 0 to 1 over rows, in percent."""
+    """Return the mean of a value over rows, in percent; `counted` also gives the sum, if all values are integers."""
     numbers = np.array([float(value(row)) for row in judged])
     n = len(numbers)
     mean, se = weighted_mean(numbers, np.full(n, 1 / n), np.zeros(n, dtype=np.int64), [row.video for row in judged])
-    whole = counted and bool((numbers == numbers.astype(int)).all())
+    is_count = counted and bool((numbers == numbers.astype(int)).all())
     return Figure(
-        *(name, 100 * mean, n), n_correct=int(numbers.sum()) if whole else None, se=None if se is None else 100 * se
+        *(name, 100 * mean, n), n_correct=int(numbers.sum()) if is_count else None, se=None if se is None else 100 * se
     )
 
 
 def _by_length(judged: Sequence[Judged], texts: dict[str, CommentaryRow]) -> list[Figure]:
-    """Return the win rate by fifths of the model's word count, the shortest first."""
+    """Return the win rate for each fifth of the rows by the model's word count, the shortest first."""
     if len(judged) < 2 * _N_FIFTHS:
         return []
     ordered = sorted(judged, key=lambda row: (n_words(texts[row.key].pred), row.key))
@@ -228,7 +235,7 @@ def _by_length(judged: Sequence[Judged], texts: dict[str, CommentaryRow]) -> lis
 def _equal_length(
     judged: Sequence[Judged], texts: dict[str, CommentaryRow], opponent_texts: dict[str, CommentaryRow]
 ) -> list[Figure]:
-    """Return the win rate where both texts are about as long, and what a line through all rows says for that."""
+    """Return the win rate at equal length: of rows with similar word counts, and from a line through all rows."""
     if not opponent_texts:
         return []
     pairs = [(n_words(texts[row.key].pred), n_words(opponent_texts[row.key].pred)) for row in judged]

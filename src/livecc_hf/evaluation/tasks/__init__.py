@@ -1,1 +1,1 @@
-"""Benchmarks: their rows, their prompts, and what is asked of a model."""
+"""Reads the benchmarks' rows and turns them into questions and events for a model."""

@@ -1,4 +1,4 @@
-"""Benchmarks' questions and references, from a file in the published layout or from the Hub."""
+"""Reads the rows of a benchmark (questions or references) from a file in the published format, or from the Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from livecc_hf.utils.extras import require_extra
 from livecc_hf.utils.text import one_line
 
-# Where a benchmark's rows lie in its Hub repository.
+# Files with a benchmark's rows in its Hub repository.
 HUB_FILES = {
     "livesports3k-cc": ("LiveSports-3K-CC.json",),
     "livesports3k-qa": ("LiveSports-3K-QA.json",),
@@ -21,16 +21,16 @@ HUB_FILES = {
     "videomme-subtitles": ("videomme/test-00000-of-00001.parquet",),
     "mvbench": ("json/*.json",),
 }
-# The commit that is read where the user names none; others are pinned by the first run that reads them.
+# Default commits; a benchmark that is not listed is read at its newest commit, and a resumed run keeps that commit.
 PINNED_REVISIONS = {
     "lmms-lab/Video-MME": "ead1408f75b618502df9a1d8e0950166bf0a2a0b",
     "OpenGVLab/MVBench": "230a2d4fac8900333c61754641c7a13e069ac9c6",
 }
-# Where the questions lie that are in no Hub repository.
+# Questions that are not in a Hub repository.
 _ELSEWHERE = {
     "ovobench": "data/ovo_bench_new.json of github.com/JoeLeelyf/OVO-Bench, whose Hub repository has videos only"
 }
-FILE_COLUMN = "__file__"  # the stem of the file that a row comes from, where a benchmark has several
+FILE_COLUMN = "__file__"  # added to rows of benchmarks with several files: the stem of the row's file
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Annotations:
     """A benchmark's rows.
 
     Attributes:
-        rows: as published.
-        source: the Hub id, or the file's or folder's name.
+        rows: the rows as published.
+        source: the Hub id, or the name of the file or folder.
         revision: the commit on the Hub, or a hash of the files.
     """
 
@@ -54,14 +54,15 @@ def read_annotations(
     """Read a benchmark's rows.
 
     Args:
-        suite: the benchmark's name.
-        dataset_id: its Hub id.
-        path: a .json, .jsonl or .parquet file, or a folder of .json files; `None`: from the Hub.
-        revision: a commit, tag or branch on the Hub; default: the pinned one, or the newest where none is known.
+        suite: name of the benchmark.
+        dataset_id: the benchmark's Hub id.
+        path: a .json, .jsonl or .parquet file, or a folder of .json files; default: the files on the Hub.
+        revision: a commit, tag or branch on the Hub; default: the pinned commit, or the newest if none is pinned.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no rows, or cannot be fetched.
+        FileNotFoundError: if `path` does not exist.
+        ValueError: if there are no rows, a file is not in the expected format, or the Hub's files cannot be fetched.
+        ImportError: if a .parquet file is read and pyarrow is not installed.
     """
     if path is None:
         folder, commit, names = _from_hub(suite, dataset_id, revision)
@@ -87,21 +88,21 @@ def _from_hub(suite: str, dataset_id: str, revision: str | None) -> tuple[Path, 
     revision = revision or PINNED_REVISIONS.get(dataset_id)
     try:
         folder = snapshot_download(dataset_id, repo_type="dataset", revision=revision, allow_patterns=list(names))
-    except Exception as error:  # no network, no such repository, a gate: as many types as reasons
+    except Exception as error:  # network, missing repository, gate: errors of many types
         raise ValueError(
-            f"the questions of {suite} cannot be fetched from {dataset_id}: {one_line(error)}; give a file of them "
-            "instead (--annotations)"
+            f"the questions of {suite} cannot be fetched from {dataset_id}: {one_line(error)}; give a file with the "
+            "questions instead (--annotations)"
         ) from error
     return Path(folder), Path(folder).name, names
 
 
-def _rows_of(found: Sequence[Path], place: Path) -> list[dict[str, Any]]:
+def _rows_of(files: Sequence[Path], source: Path) -> list[dict[str, Any]]:
     rows = []
-    for file in found:
-        of_file = _read(file)
-        rows += [row | {FILE_COLUMN: file.stem} for row in of_file] if len(found) > 1 else of_file
+    for file in files:
+        file_rows = _read(file)
+        rows += [row | {FILE_COLUMN: file.stem} for row in file_rows] if len(files) > 1 else file_rows
     if not rows:
-        raise ValueError(f"{place} holds no rows: expected a .json, .jsonl or .parquet file with some")
+        raise ValueError(f"{source} holds no rows: expected a non-empty .json, .jsonl or .parquet file")
     return rows
 
 
@@ -119,16 +120,19 @@ def _read(file: Path) -> list[dict[str, Any]]:
             value = _json_or_lines(text)
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
-    if isinstance(value, dict):  # a table in one object
+    if isinstance(value, dict):  # an object that holds the list of rows
         value = next((item for item in value.values() if isinstance(item, list)), [])
-    value = [json.loads(row) if isinstance(row, str) else row for row in value]
+    try:
+        value = [json.loads(row) if isinstance(row, str) else row for row in value]
+    except (ValueError, TypeError):
+        value = [None]
     if not all(isinstance(row, dict) for row in value):
-        raise ValueError(f"{file} holds something else than rows: expected a list of objects")
+        raise ValueError(f"{file} does not hold rows: expected a list of objects")
     return value
 
 
 def _json_or_lines(text: str) -> Any:
-    """Return JSON, or the rows of JSON Lines in a file that is called .json."""
+    """Return the JSON value of a .json file, or the rows if the file holds JSON Lines."""
     try:
         return json.loads(text)
     except ValueError:
@@ -138,10 +142,10 @@ def _json_or_lines(text: str) -> Any:
 
 
 def column(row: dict[str, Any], number: int, *names: str) -> Any:
-    """Return a row's column, by the first of its names that is there.
+    """Return a row's value in the first of the named columns that the row has.
 
     Raises:
-        ValueError: if none is.
+        ValueError: if the row has none of them.
     """
     for name in names:
         if row.get(name) is not None:
@@ -149,11 +153,29 @@ def column(row: dict[str, Any], number: int, *names: str) -> Any:
     raise ValueError(f"row {number} of the annotations has no column {names[0]}: it has {', '.join(row)}")
 
 
-def options_of(row: dict[str, Any], number: int, name: str = "options") -> list[str]:
-    """Return a row's options: a list, or one as JSON in a text.
+def seconds(row: dict[str, Any], number: int, *names: str) -> float:
+    """Return a time in seconds from the first of the named columns that the row has.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if the row has none of them, or the value is not a number.
+    """
+    value = column(row, number, *names)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"row {number} of the annotations: {names[0]} is {value!r}: expected seconds") from error
+
+
+def optional_seconds(row: dict[str, Any], number: int, *names: str) -> float | None:
+    """Return `seconds` of the named columns, or `None` if the row has none of them."""
+    return seconds(row, number, *names) if any(row.get(name) is not None for name in names) else None
+
+
+def options_of(row: dict[str, Any], number: int, name: str = "options") -> list[str]:
+    """Return a row's options, which may be stored as a list or as a string with a JSON list.
+
+    Raises:
+        ValueError: if there are no options.
     """
     options = column(row, number, name)
     try:
@@ -161,5 +183,7 @@ def options_of(row: dict[str, Any], number: int, name: str = "options") -> list[
     except (ValueError, TypeError):
         found = None
     if not isinstance(found, list) or not found:
-        raise ValueError(f"row {number} of the annotations: {name} are {str(options)[:80]!r}: expected a list of texts")
+        raise ValueError(
+            f"row {number} of the annotations: {name} are {str(options)[:80]!r}: expected a list of strings"
+        )
     return [str(option) for option in found]

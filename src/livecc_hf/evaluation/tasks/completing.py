@@ -1,4 +1,4 @@
-"""Puts others' answers beside a benchmark's own rows: what is missing is known then, and what the options were."""
+"""Joins published answers with the benchmark's own rows, which adds missing rows and the options."""
 
 from __future__ import annotations
 
@@ -13,32 +13,31 @@ from .readers import read_tasks
 
 
 def complete(rows: RowSet[ChoiceRow], annotations: str | os.PathLike) -> RowSet[ChoiceRow]:
-    """Return answers with a row for each of the benchmark's, those without an answer too, and with their options.
+    """Return answers with their options, and with an error row for each question that has no prediction.
 
     Args:
         rows: answers to questions.
-        annotations: the benchmark's rows, as published.
+        annotations: file or folder with the benchmark's rows, as published.
 
     Raises:
-        ValueError: if an answer is to a question that the benchmark does not have, or another answer is right there.
-        FileNotFoundError: if there is no such file.
+        ValueError: if the benchmark lacks a question, or has another correct answer for it.
+        FileNotFoundError: if `annotations` does not exist.
     """
     suite = suite_of(rows.header.suite)
     name = suite.name.removesuffix("-subtitles")  # the questions are the same
-    found = read_annotations(name, suite.dataset, annotations)
-    rows_of_suite = (task.row for task in read_tasks(name, found, suite.protocols[0]))
-    expected = {row.key: row for row in rows_of_suite if isinstance(row, ChoiceRow)}
+    tasks = read_tasks(name, read_annotations(name, suite.dataset, annotations), suite.protocols[0])
+    expected = {task.row.key: task.row for task in tasks if isinstance(task.row, ChoiceRow)}
     unknown = [row.key for row in rows.rows if row.key not in expected]
     if unknown:
         raise ValueError(
-            f"{rows.source} has {len(unknown):,} rows that {annotations} lacks, such as {unknown[0]!r}: they are "
-            "of another benchmark, or of another version of it"
+            f"{rows.source} has {len(unknown):,} rows that {annotations} lacks, such as {unknown[0]!r}: expected the "
+            "rows of the same benchmark in the same version"
         )
     known: dict[str, ChoiceRow] = {row.key: row for row in rows.rows}
     for key, row in known.items():
         if row.answer != expected[key].answer:
             raise ValueError(
-                f"row {key!r}: the right answer is {row.answer} in {rows.source} and {expected[key].answer} in "
+                f"row {key!r}: the correct answer is {row.answer} in {rows.source} and {expected[key].answer} in "
                 f"{annotations}"
             )
     merged = [

@@ -1,4 +1,4 @@
-"""LiveSports-3K CC: events to comment on, and what people said."""
+"""LiveSports-3K CC: events to comment on, with what people said about them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from ..predictions.published_commentary import event_key
 from ..predictions.rows import CommentaryRow, SpokenSpan
 from ..prompt_files import Prompts, load_prompts
-from .annotations import Annotations, column
+from .annotations import Annotations, column, seconds
 
 INSTRUCT, BASE = "instruct", "base"
 
 
 @dataclass(frozen=True)
 class SportsEvent:
-    """One event of a video.
+    """An event in a video.
 
     Attributes:
-        row: what is known before the model speaks; its `pred` is `None`.
-        media: the video's file name.
-        title: what the event is called.
-        previous: what was said before it.
-        reference: what a person said in it, as one text.
+        row: the row to comment on; its `pred` is `None`.
+        media: file name of the video.
+        title: title of the event.
+        previous: what people said before the event.
+        reference: what people said during the event, as one text.
     """
 
     row: CommentaryRow
@@ -37,43 +37,40 @@ def read_events(annotations: Annotations) -> list[SportsEvent]:
     """Return the events of LiveSports-3K CC.
 
     Raises:
-        ValueError: if a column is missing or of another form.
+        ValueError: if a column is missing or has another format.
     """
     return [read_event(row, number) for number, row in enumerate(annotations.rows)]
 
 
 def read_event(row: dict[str, Any], number: int = 0) -> SportsEvent:
-    """Return the event that a row holds.
+    """Return the event of a row.
 
     Args:
-        row: as published.
-        number: of the row, for errors.
+        row: the row as published.
+        number: the row's number, for error messages.
 
     Raises:
-        ValueError: if a column is missing or of another form.
+        ValueError: if a column is missing or has another format.
     """
     video_id = str(column(row, number, "video_id"))
     key = event_key(video_id, column(row, number, "event_id"))
     spans = _spans(row.get("event_asr"), key)
-    try:
-        commentary = CommentaryRow(
-            key=key,
-            video=video_id,
-            begin_s=float(column(row, number, "begin")),
-            end_s=float(column(row, number, "end")),
-            pred=None,
-            reference=spans,
-            groups={"class": str(row["class"])} if row.get("class") else {},
-        )
-    except TypeError as error:
-        raise ValueError(f"row {number} of the annotations ({key}) cannot be used: {error}") from error
+    commentary = CommentaryRow(
+        key=key,
+        video=video_id,
+        begin_s=seconds(row, number, "begin"),
+        end_s=seconds(row, number, "end"),
+        pred=None,
+        reference=spans,
+        groups={"class": str(row["class"])} if row.get("class") else {},
+    )
     text = row.get("event_asr_text") or " ".join(span.text for span in spans)
     media = str(row.get("video") or f"{video_id}.mp4")
     return SportsEvent(commentary, media, str(row.get("event_title") or ""), str(row.get("preasr_text") or ""), text)
 
 
 def _spans(value: Any, key: str) -> list[SpokenSpan]:
-    """Return sentences with times: a list, or JSON in a text."""
+    """Return the sentences with times, which may be stored as a list or as a JSON string."""
     try:
         items = json.loads(value) if isinstance(value, str) and value.strip() else value or []
         return [SpokenSpan(float(start), float(end), str(text)) for start, end, text in items]
@@ -82,15 +79,15 @@ def _spans(value: Any, key: str) -> list[SpokenSpan]:
 
 
 def query_of(event: SportsEvent, form: str = INSTRUCT, prompts: Prompts | None = None) -> str:
-    """Return what the reference asks for an event.
+    """Return the reference's query for an event.
 
     Args:
-        event: with its title and what was said before it.
+        event: the event, with its title and what was said before.
         form: "instruct", or "base" for a model that was not trained on instructions.
-        prompts: default: the published ones.
+        prompts: the prompt templates; default: the published ones.
 
     Raises:
-        ValueError: if there is no such form.
+        ValueError: if the form is unknown.
     """
     prompts = prompts or cc_prompts()
     if form == BASE:

@@ -1,4 +1,4 @@
-"""LiveSports-3K QA: questions about what, who and when in clips of sports."""
+"""LiveSports-3K QA: what, who and when questions about sports clips."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from typing import Any
 from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow
 from ..prompt_files import Prompts, load_prompts
-from .annotations import Annotations, column, options_of
+from ..scorers.answers import LIVECC
+from .annotations import Annotations, column, optional_seconds, options_of
 from .questions import Question, as_published, letters
 
 
 def prompts_of(protocol: str) -> Prompts:
-    """Return a protocol's prompts."""
+    """Return the prompts, which are the same for all protocols."""
     return load_prompts("tasks", "livecc_choice")
 
 
 def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
-    """Return the questions: in showlab/livecc's columns, or converted with clips of their own.
+    """Return the questions.
 
-    Where a clip begins and ends is in `video_start` and `video_end`, in `begin` and `end` as in the CC track, or in the
-    name of a clip that is cut already. Options may be a list, or one as JSON in a text, as the CC track has its words.
+    The rows have showlab/livecc's columns, or those of a converted copy whose clips are already cut. The bounds of a
+    clip are in `video_start` and `video_end`, or in `begin` and `end` as in the CC track. Options may be a list or a
+    JSON list in a string. The key of a row is its number and its id, since some ids occur twice.
 
-    Keys are the rows' numbers with their ids, since some ids are there twice.
+    Args:
+        annotations: the rows as published.
+        protocol: the protocol of the run.
 
     Raises:
         ValueError: if a column is missing.
@@ -39,10 +43,8 @@ def _question(row: dict[str, Any], number: int, protocol: str) -> Question:
     answer = re.sub(r"</?answer>", "", str(column(row, number, "answer", "solution"))).strip()
     media = row.get("video") or row.get("path")
     media = str(media) if media else f"{column(row, number, 'video_id')}.mp4"
-    # A converted copy names clips VIDEO_BEGIN_END.mp4, cut already.
+    # A converted copy names its clips VIDEO_BEGIN_END.mp4.
     cut = re.fullmatch(r"(.+)_([\d.]+)_([\d.]+)\.\w+", media)
-    start_s, end_s = (row.get(name, row.get(other)) for name, other in (("video_start", "begin"), ("video_end", "end")))
-    names: tuple[str, ...] = (media,)
     video = str(row.get("video_id") or (cut[1] if cut else media))
     choice = ChoiceRow(
         key=f"{number}_{column(row, number, 'question_id', 'problem_id')}",
@@ -58,11 +60,11 @@ def _question(row: dict[str, Any], number: int, protocol: str) -> Question:
     text = prompts.fill("question", question=question, options="\n".join(as_published(listed)))
     return Question(
         row=choice,
-        media=names,
-        start_s=None if start_s is None else float(start_s),
-        end_s=None if end_s is None else float(end_s),
+        media=(media,),
+        start_s=optional_seconds(row, number, "video_start", "begin"),
+        end_s=optional_seconds(row, number, "video_end", "end"),
         prompt=text,
         answer_prefix=prompts["answer_prefix"],
-        candidates=letters(4) if protocol == "livecc" else letters(len(options)),
+        candidates=letters(4 if protocol == LIVECC else len(options)),
         candidate_lead=prompts["candidate_lead"],
     )

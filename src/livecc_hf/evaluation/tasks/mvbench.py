@@ -1,4 +1,4 @@
-"""MVBench: 20 tasks of 200 questions on short clips, one of them on folders of frames."""
+"""MVBench: 20 tasks of 200 questions about short clips; the clips of one task are folders of frames."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ..predictions.published_choice import without_letters
 from ..predictions.rows import ChoiceRow
 from ..prompt_files import Prompts, load_prompts
 from ..scorers.answers import FIXED, LIVECC, OFFICIAL
-from .annotations import FILE_COLUMN, Annotations, column, options_of
+from .annotations import FILE_COLUMN, Annotations, column, optional_seconds, options_of
 from .questions import FrameRule, Question, lettered, letters
 
-# Where the videos of a file of questions lie (OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb).
+# The folder with the videos of each question file (OpenGVLab/Ask-Anything, video_chat2/mvbench.ipynb).
 _FOLDERS = {
     "action_sequence": "star/Charades_v1_480",
     "action_prediction": "star/Charades_v1_480",
@@ -39,17 +39,22 @@ _OFFICIAL_FRAMES = FrameRule(n_frames=16)
 
 
 def prompts_of(protocol: str) -> Prompts:
-    """Return a protocol's prompts."""
+    """Return the prompts of a protocol."""
     return load_prompts("tasks", "official_mvbench" if protocol == OFFICIAL else "livecc_choice")
 
 
 def read_questions(annotations: Annotations, protocol: str) -> list[Question]:
-    """Return the questions: from the Hub's folder of files, or from one file in showlab/livecc's columns.
+    """Return the questions.
 
-    Keys are the task's name with the row's number in it.
+    The rows are those of the files on the Hub, or of one file with showlab/livecc's columns. The key of a row is the
+    task's name and the row's number within the task.
+
+    Args:
+        annotations: the rows as published.
+        protocol: the protocol of the run.
 
     Raises:
-        ValueError: if a column is missing, or the answer is none of the candidates.
+        ValueError: if a column is missing, or the answer is not one of the candidates.
     """
     n_seen: dict[str, int] = {}
     questions = []
@@ -71,12 +76,12 @@ def _question(row: dict[str, Any], number: int, protocol: str, task: str, key: s
         "question", question=column(row, number, "question"), options="\n".join(lettered(options, form))
     )
     by_logits = protocol != OFFICIAL
-    is_bound = protocol != LIVECC  # showlab/livecc expects clips that are cut
+    has_bounds = protocol != LIVECC  # showlab/livecc expects videos that are already cut
     return Question(
         row=choice,
         media=(f"{folder}/{media}", media) if folder else (media,),
-        start_s=float(row["start"]) if is_bound and row.get("start") is not None else None,
-        end_s=float(row["end"]) if is_bound and row.get("end") is not None else None,
+        start_s=optional_seconds(row, number, "start") if has_bounds else None,
+        end_s=optional_seconds(row, number, "end") if has_bounds else None,
         prompt=text,
         answer_prefix=prompts["answer_prefix"],
         candidates=(letters(len(options)) if protocol == FIXED else _LIVECC_LETTERS) if by_logits else (),
@@ -88,11 +93,11 @@ def _question(row: dict[str, Any], number: int, protocol: str, task: str, key: s
 
 
 def _options(row: dict[str, Any], number: int) -> tuple[list[str], str]:
-    """Return the options without letters, and the right one's letter."""
+    """Return the options without letters, and the letter of the correct one."""
     answer = str(column(row, number, "answer"))
     if row.get("candidates") is None:
         return without_letters(options_of(row, number)), answer
     options = options_of(row, number, "candidates")
     if answer not in options:
-        raise ValueError(f"row {number} of the annotations: the answer {answer!r} is none of {options}")
+        raise ValueError(f"row {number} of the annotations: the answer {answer!r} is not one of {options}")
     return options, letters(len(options))[options.index(answer)]

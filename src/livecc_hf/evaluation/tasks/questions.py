@@ -13,14 +13,14 @@ ALL_LINES, SAMPLED_LINES = "all", "sampled"
 
 @dataclass(frozen=True)
 class FrameRule:
-    """Which frames of a clip the model sees: evenly spread, including the first and the last.
+    """How frames are sampled from a clip: uniformly, including the first and the last frame.
 
     Attributes:
-        fps: frames a second.
-        min_frames: least frames.
-        max_frames: most frames.
-        n_frames: number of frames, whatever the clip's length; overrides the others.
-        max_pixels: most pixels of a frame; `None`: the clip's share of the reference's token budget.
+        fps: frames per second.
+        min_frames: least number of frames.
+        max_frames: largest number of frames.
+        n_frames: fixed number of frames; overrides the other three.
+        max_pixels: largest number of pixels of a frame; default: its share of the reference's token budget for a clip.
     """
 
     fps: float = 2.0
@@ -32,24 +32,26 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a clip. The video comes before the prompt, so that questions on one clip share its vision.
+    """A question about a clip.
+
+    The video comes before the text in the prompt, so that questions about one clip can share its prefill.
 
     Attributes:
-        row: the row without an answer; its `response` is `None`.
-        media: possible names of the video in the folder, the preferred first.
-        start_s: start of the clip, in seconds as a player shows; `None`: of the video.
-        end_s: end of the clip; `None`: of the video.
+        row: the row to answer; its `response` is `None`.
+        media: possible names of the video in the folder, the preferred one first.
         prompt: the user's text after the video.
-        answer_prefix: beginning of the answer.
-        candidates: answers to choose from by their logits; empty: the answer is generated.
-        candidate_lead: the text before a candidate when its token is looked up.
-        system: system prompt, if not the chat template's.
-        frames: the rule for frames.
-        subtitles: lines of the video's subtitles; `None`: without subtitles.
-        subtitle_rule: "all" lines, or only those "sampled" that are shown with a frame.
-        subtitle_template: text before the prompt, with `{subtitles}`.
-        max_new_tokens: of a generated answer.
-        response_prefix: put before a generated answer.
+        start_s: start of the clip in seconds, as a player shows; `None` for the start of the video.
+        end_s: end of the clip in seconds; `None` for the end of the video.
+        answer_prefix: text that the answer is forced to begin with.
+        candidates: answers to choose from by their logits; empty if the answer is generated.
+        candidate_lead: text that precedes a candidate when its token is looked up.
+        system: system prompt; default: that of the chat template.
+        frames: how frames are sampled.
+        subtitles: lines of the video's subtitles; `None` for a question without subtitles.
+        subtitle_rule: "all" lines, or "sampled": only lines that are on screen in a sampled frame.
+        subtitle_template: text before the prompt, with a `{subtitles}` placeholder.
+        max_new_tokens: largest number of tokens of a generated answer.
+        response_prefix: text to put before a generated answer.
     """
 
     row: ChoiceRow
@@ -69,7 +71,7 @@ class Question:
     response_prefix: str = ""
 
     def text(self, frame_times_s: Sequence[float]) -> str:
-        """Return the user's text, with the subtitles that go with these frames."""
+        """Return the user's text, with the subtitles for frames at these times in seconds."""
         if self.subtitles is None:
             return self.prompt
         lines: Sequence[SpokenSpan] = self.subtitles
@@ -80,12 +82,12 @@ class Question:
 
 
 def lettered(options: Sequence[str], form: str = "{letter}. {text}") -> list[str]:
-    """Return options with letters before them."""
+    """Return the options with letters, each formatted by `form`."""
     return [form.format(letter=letter, text=text) for letter, text in zip(letters(len(options)), options, strict=True)]
 
 
 def as_published(options: Sequence[str]) -> list[str]:
-    """Return options exactly as they are if they have letters with dots, else with such letters before them."""
+    """Return options unchanged if they start with "A. ", "B. " and so on, else with such letters in front."""
     pairs = zip(letters(len(options)), options, strict=True)
     if all(option.startswith(f"{letter}. ") for letter, option in pairs):
         return list(options)
@@ -93,5 +95,5 @@ def as_published(options: Sequence[str]) -> list[str]:
 
 
 def letters(n: int) -> tuple[str, ...]:
-    """Return A, B, C and so on."""
+    """Return the first n capital letters."""
     return tuple(chr(ord("A") + number) for number in range(n))

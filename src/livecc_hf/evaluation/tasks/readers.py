@@ -1,4 +1,4 @@
-"""Reads each benchmark's rows as questions or events for a model."""
+"""Turns the rows of each benchmark into questions or events for a model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def read_tasks(
     """Return a benchmark's rows as questions or events.
 
     Args:
-        suite: the benchmark's name.
-        annotations: its rows as published.
-        protocol: of the run.
-        subtitles: for Video-MME with subtitles: the folder of VIDEO.srt files.
+        suite: name of the benchmark.
+        annotations: the rows as published.
+        protocol: the protocol of the run.
+        subtitles: for Video-MME with subtitles, the folder of VIDEO.srt files.
 
     Raises:
-        ValueError: if the rows are not as published.
-        FileNotFoundError: if subtitles are needed and there is no such folder.
+        ValueError: if the rows are not in the published format.
+        FileNotFoundError: if subtitles are needed and `subtitles` is not a folder.
     """
     if suite == _SUBTITLES:
         return videomme.read_questions(annotations, protocol, True, subtitles)
@@ -44,5 +44,5 @@ def read_tasks(
 
 
 def prompts_of(suite: str, protocol: str) -> Prompts:
-    """Return a protocol's prompts."""
+    """Return the prompts of a benchmark's protocol."""
     return _READERS[suite][1](protocol)

@@ -1,4 +1,4 @@
-"""Lines of SubRip files as showlab/livecc reads them: tags and line breaks gone, blank lines left out."""
+"""Reads the lines of SubRip files as showlab/livecc does: without tags, line breaks and blank lines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
 
 
 def read_subtitle_lines(path: Path) -> tuple[SpokenSpan, ...]:
-    """Return a file's lines in order.
+    """Return the subtitle lines of a file, in file order, with times in seconds.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
     """
     lines = []
     for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")):

@@ -18,7 +18,7 @@ _LETTERS = letters(4)
 
 
 def prompts_of(protocol: str) -> Prompts:
-    """Return a protocol's prompts."""
+    """Return the prompts of a protocol."""
     return load_prompts("tasks", "official_videomme" if protocol == OFFICIAL else "livecc_choice")
 
 
@@ -28,13 +28,13 @@ def read_questions(
     """Return the questions.
 
     Args:
-        annotations: rows as published.
-        protocol: how they are put.
-        with_subtitles: whether the subtitles are given.
-        subtitles: folder of VIDEO.srt files; a video without one has none.
+        annotations: the rows as published.
+        protocol: the protocol of the run.
+        with_subtitles: whether to add subtitles to the prompts.
+        subtitles: folder of VIDEO.srt files; a video without a file has no subtitles.
 
     Raises:
-        FileNotFoundError: if subtitles are to be given and there is no such folder.
+        FileNotFoundError: if subtitles are to be added and `subtitles` is not a folder.
         ValueError: if a column is missing.
     """
     folder = None
@@ -42,7 +42,7 @@ def read_questions(
         folder = Path(subtitles).expanduser() if subtitles is not None else None
         if folder is None or not folder.is_dir():
             raise FileNotFoundError(
-                f"subtitles {subtitles} are not a folder: expected one with VIDEO.srt files (--subtitles)"
+                f"subtitles {subtitles} is not a folder: expected a folder of VIDEO.srt files (--subtitles)"
             )
     lines: dict[str, tuple[SpokenSpan, ...]] = {}
     return [_question(row, number, protocol, folder, lines) for number, row in enumerate(annotations.rows)]

@@ -1,4 +1,4 @@
-"""The videos of a benchmark in a folder, however its archives were unpacked into it."""
+"""Finds the videos of a benchmark in a folder, independent of how its archives were unpacked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".ts", "
 
 
 class VideoFolder:
-    """Finds videos, and folders of frames, by path, name or stem.
+    """Finds videos and folders of frames by path, by name, or by name without suffix.
 
     Args:
-        root: the folder; folders in it are searched too.
+        root: the folder, which is searched recursively.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if the folder does not exist.
     """
 
     def __init__(self, root: str | os.PathLike):
@@ -35,7 +35,10 @@ class VideoFolder:
                 self._by_name.setdefault(name, Path(folder) / name)
 
     def find(self, names: Sequence[str]) -> Path | None:
-        """Return the first that is there, as it is named, by its name alone, or with another ending; else `None`."""
+        """Return the path of the first name that is found, or `None`.
+
+        Each name is tried as a path in the folder, as a file name anywhere in it, and with another video suffix.
+        """
         for name in names:
             path = self.root / name
             if path.exists():

@@ -1,1 +1,1 @@
-"""Evaluates commentaries on the small made-up world, whose events are known."""
+"""Evaluates commentaries on the synthetic world of livecc-tiny, whose events are known."""

@@ -1,4 +1,4 @@
-"""Scores a model on held-out clips of the small world, played from real mp4 files."""
+"""Scores a model on held-out clips of the synthetic world, streamed from mp4 files."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ CLIP_S = 20
 class Evaluation:
     """The result of `evaluate`.
 
-    Args:
+    Attributes:
         score: counts over all clips.
-        by_clip: the counts of each clip.
-        rows: each clip's commentary beside the narrator's words, as `livecc evaluate score` takes them.
-        blanked: the score with black frames, if requested, to check that the model really looks.
+        by_clip: counts of each clip.
+        rows: each clip's commentary with the narrator's words as reference, for `livecc evaluate score`.
+        blanked: counts with black frames, if requested; they show whether the model uses the frames.
         video_s: seconds of video played.
         decoding_s: seconds spent on decoding.
         model_s: seconds spent in the streaming loop.
@@ -56,11 +56,11 @@ class Evaluation:
 
     @property
     def real_time_factor(self) -> float:
-        """Seconds of work for a second of video, decoding included; below 1 keeps up with the clock."""
+        """Seconds of work per second of video, decoding included; below 1 is faster than real time."""
         return (self.decoding_s + self.model_s) / self.video_s if self.video_s else 0.0
 
     def figures(self) -> dict[str, Figure]:
-        """Return event recall and precision and the share of quiet turns kept silent, with errors clustered by clip."""
+        """Return event recall, event precision and the share of quiet turns kept silent, with errors by clip."""
         clips = [str(number) for number in range(len(self.by_clip))]
         ratios = event_ratios([score.counts() for score in self.by_clip])
         return {ratio.name: figure_of(ratio, clips) for ratio in ratios}
@@ -68,11 +68,11 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class HeldOutClip:
-    """A decoded clip that no model was trained on.
+    """A decoded clip that is not in the training data.
 
-    Args:
-        scene: what happens in it.
-        chunks: frames, uint8 (T, 3, H, W) at 2 a second, and their T times in seconds, turn by turn.
+    Attributes:
+        scene: the simulated scene with its events.
+        chunks: for each turn, frames as uint8 (T, 3, H, W) at 2 per second, and their T times in seconds.
         decoding_s: seconds spent on decoding.
     """
 
@@ -82,12 +82,12 @@ class HeldOutClip:
 
 
 def held_out_seed(index: int) -> int:
-    """Return the seed of an evaluation clip: negative, which no training clip is."""
+    """Return the seed of an evaluation clip: negative, since the seeds of training clips are not."""
     return -1 - index
 
 
 def held_out_clips(n_clips: int, first: int = 0) -> Iterator[HeldOutClip]:
-    """Yield clips of `CLIP_S` seconds, written as mp4 files and decoded again.
+    """Yield clips of `CLIP_S` seconds, encoded to an mp4 file and decoded from it.
 
     Args:
         n_clips: number of clips.
@@ -111,18 +111,18 @@ def evaluate(
     blank_too: bool = False,
     narrator: str = DEFAULT_NARRATOR,
 ) -> Evaluation:
-    """Score a model on held-out clips of `CLIP_S` seconds: encoded, decoded, streamed.
+    """Score a model on held-out clips of `CLIP_S` seconds that are encoded, decoded and streamed.
 
     Args:
-        model: in evaluation mode.
-        processor: its processor.
+        model: the model, in evaluation mode.
+        processor: the model's processor.
         n_clips: number of clips.
         first: number of the first clip.
         blank_too: play each clip a second time with black frames.
-        narrator: whose verbs count, one of `NARRATORS`.
+        narrator: the narrator whose verbs count, one of `NARRATORS`.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     result = Evaluation()
     for number, clip in enumerate(held_out_clips(n_clips, first), first):
@@ -152,7 +152,7 @@ def _row(
 
 
 def turns_of(segments: list[CommentarySegment]) -> list[SpokenTurn]:
-    """Return segments as turns for the scorer; a turn's last frame is one step before the turn's end."""
+    """Return segments as turns for `score_clip`; a turn's last frame is one frame interval before its end."""
     return [SpokenTurn(segment.end_s - FRAME_STEP_S, segment.text) for segment in segments]
 
 
@@ -162,7 +162,14 @@ def play(
     chunks: list[tuple[torch.Tensor, list[float]]],
     **options,
 ) -> list[CommentarySegment]:
-    """Stream a clip's chunks of (frames, times); ``options`` are those of `start_stream`."""
+    """Stream a clip's chunks of (frames, times in seconds), and return the segments.
+
+    Args:
+        model: the model, in evaluation mode.
+        processor: the model's processor.
+        chunks: for each turn, frames as uint8 (T, 3, H, W) and their T times in seconds.
+        **options: options of `start_stream`.
+    """
     stream = model.start_stream(processor, **options)
     segments = []
     for frames, times_s in chunks:

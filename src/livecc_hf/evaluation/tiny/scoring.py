@@ -1,4 +1,4 @@
-"""Scores a commentary of the small world against its true events."""
+"""Scores a commentary on the synthetic world against its true events."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SILENCE_S = 5.0
 class SpokenTurn:
     """The words of a turn.
 
-    Args:
-        seen_s: presentation time of the turn's last frame, by which its words were spoken.
+    Attributes:
+        seen_s: presentation time of the turn's last frame, in seconds; its words count as spoken then.
         text: the words; empty for a silent turn.
     """
 
@@ -30,29 +30,41 @@ class SpokenTurn:
 
 @dataclass
 class NarrationScore:
-    """Counts that add up over clips; the rates are properties (1.0 where there is nothing to count)."""
+    """Counts of events, phrases and turns, which can be added over clips.
+
+    Attributes:
+        events: number of events, by verb.
+        told: number of events reported in time, by verb.
+        phrases: number of spoken phrases, by verb.
+        right: number of phrases that report an event in time, by verb.
+        delays_s: seconds from each reported event to its phrase.
+        quiet_turns: number of turns without an event in the last `SILENCE_S` seconds.
+        silent_turns: number of quiet turns without words.
+
+    The rates `recall`, `precision` and `silence` are 1.0 if there is nothing to count.
+    """
 
     events: Counter = field(default_factory=Counter)
     told: Counter = field(default_factory=Counter)
     phrases: Counter = field(default_factory=Counter)
     right: Counter = field(default_factory=Counter)
-    delays_s: list[float] = field(default_factory=list)  # of the events told, from event to phrase
+    delays_s: list[float] = field(default_factory=list)
     quiet_turns: int = 0
     silent_turns: int = 0
 
     @property
     def recall(self) -> float:
-        """Share of events whose colour, shape and verb were spoken in time."""
+        """Share of events reported in time, with colour, shape and verb."""
         return _rate(self.told.total(), self.events.total())
 
     @property
     def precision(self) -> float:
-        """Share of spoken phrases that match an event in time, each event once."""
+        """Share of spoken phrases that report an event in time; each event can be reported once."""
         return _rate(self.right.total(), self.phrases.total())
 
     @property
     def silence(self) -> float:
-        """Share of turns without an event in the last `SILENCE_S` that were kept silent."""
+        """Share of turns without an event in the last `SILENCE_S` seconds that are silent."""
         return _rate(self.silent_turns, self.quiet_turns)
 
     def add(self, other: NarrationScore) -> None:
@@ -64,12 +76,12 @@ class NarrationScore:
         self.silent_turns += other.silent_turns
 
     def counts(self) -> EventCounts:
-        """Return the counts as the scorers of `livecc_hf.evaluation` take them."""
+        """Return the total counts, for `event_ratios`."""
         totals = (self.events.total(), self.phrases.total(), self.told.total())
         return EventCounts(*totals, self.quiet_turns, self.silent_turns)
 
     def by_verb(self) -> dict[str, dict[str, float | int]]:
-        """Return recall and precision of each verb."""
+        """Return the counts of events and phrases, recall and precision of each verb."""
         return {
             verb: {
                 "events": self.events[verb],
@@ -84,19 +96,19 @@ class NarrationScore:
 def score_clip(
     turns: list[SpokenTurn], events: list[Event], narrator: str = DEFAULT_NARRATOR, window_s: float = WINDOW_S
 ) -> NarrationScore:
-    """Score a clip.
+    """Score the commentary on a clip.
 
-    A phrase is colour, shape and verb in a row; it may run over a turn's end and counts at the time of
-    the turn that completes it. It takes the oldest matching event not told yet.
+    A phrase is a colour, a shape and a verb in sequence. It may continue over the end of a turn, and counts as spoken
+    in the turn that completes it. It reports the oldest matching event that is not reported yet.
 
     Args:
-        turns: in time order.
-        events: the clip's true events in time order.
-        narrator: whose verbs count, one of `NARRATORS`; counts are by the world's verbs all the same.
-        window_s: an event told later than this is not told; infinite for no limit.
+        turns: the turns, in time order.
+        events: the clip's true events, in time order.
+        narrator: the narrator whose verbs count, one of `NARRATORS`; the counts use the world's own verbs.
+        window_s: longest time from an event to its phrase, in seconds; infinite for no limit.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     spoken = spoken_phrases(turns, narrator)
     phrases = [Mention(seen_s, tuple(what)) for seen_s, *what in spoken]
@@ -113,10 +125,10 @@ def score_clip(
 
 
 def spoken_phrases(turns: list[SpokenTurn], narrator: str = DEFAULT_NARRATOR) -> list[tuple[float, str, str, str]]:
-    """Return every (seen_s, colour, shape, verb) that was spoken, in order; ``verb`` is the world's.
+    """Return (seen_s, colour, shape, verb) of each spoken phrase, in order; `verb` is the world's own verb.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     verbs = {spoken: verb for verb, spoken in narrator_verbs(narrator).items()}
     pattern = rf"\b({'|'.join(COLOURS)})\s+({'|'.join(SHAPES)})\s+({'|'.join(verbs)})\b"

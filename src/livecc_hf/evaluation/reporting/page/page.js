@@ -1,4 +1,4 @@
-// Looks at verdicts one by one; what a person thinks is kept in the browser, and compared with the judge.
+// Shows verdicts one by one. The reader's own decisions are kept in the browser and compared with the judge's.
 (() => {
   const element = (id) => document.getElementById(id);
   if (!element("verdict-data")) return;
@@ -20,7 +20,7 @@
   function open(number) {
     data = sets[number];
     mine = {};
-    try { mine = JSON.parse(localStorage.getItem(store()) || "{}"); } catch (error) { /* a page from a file may keep nothing */ }
+    try { mine = JSON.parse(localStorage.getItem(store()) || "{}"); } catch (error) { /* pages opened from a file may have no storage */ }
     for (const name of ["model", "opponent"]) {
       element(`${name}-name`).textContent = data[name];
       element(`choose-${name}`).textContent = data[name];
@@ -36,7 +36,7 @@
 
   const winner = (name) => ({ model: data.model, opponent: data.opponent, tie: "tie" })[name] || name;
 
-  // Of the judge's calls on rows that the person decided, how many say the same.
+  // Over the rows that the reader decided: the number of judge calls, and how many name the same winner.
   function agreement() {
     let calls = 0;
     let same = 0;
@@ -78,7 +78,7 @@
     const key = shown[at].key;
     if (mine[key] === name) delete mine[key];
     else mine[key] = name;
-    try { localStorage.setItem(store(), JSON.stringify(mine)); } catch (error) { /* kept until the page is closed */ }
+    try { localStorage.setItem(store(), JSON.stringify(mine)); } catch (error) { /* without storage, decisions last until the page is closed */ }
     show();
   }
 

@@ -1,4 +1,4 @@
-"""What lmms-eval asks of LiveSports-3K CC. It loads this file by its path, as a module of its own."""
+"""Functions of the task livesports3k_cc; lmms-eval loads this file by its path, outside of the package."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def doc_to_visual(doc: dict[str, Any]) -> list[str]:
 
 
 def doc_to_text(doc: dict[str, Any], lmms_eval_specific_kwargs: dict[str, Any] | None = None) -> str:
-    """Return what a model is asked."""
+    """Return the query for a model."""
     return query_of(read_event(doc))
 
 
 def doc_to_messages(doc: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the message: the event's part of the video, and the query."""
+    """Return the chat message: the event's part of the video, and the query."""
     event = read_event(doc)
     video = {
         "type": "video",
@@ -39,12 +39,12 @@ def doc_to_messages(doc: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def doc_to_target(doc: dict[str, Any]) -> str:
-    """Return what a person said."""
+    """Return what people said during the event."""
     return read_event(doc).reference
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
-    """Return what the metrics are made of."""
+    """Return the row that the metrics are computed from, for each metric."""
     event, text = read_event(doc), results[0]
     row = {
         "video_id": event.row.video,
@@ -57,17 +57,17 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
 
 
 def words_per_second(rows: list[dict[str, Any]]) -> float:
-    """Return all words over all seconds."""
+    """Return the number of words divided by the seconds of all clips."""
     return _ratio(rows, "words a second")
 
 
 def empty(rows: list[dict[str, Any]]) -> float:
-    """Return the share of commentaries that say nothing."""
+    """Return the share of empty commentaries."""
     return _ratio(rows, "empty commentaries")
 
 
 def write_commentaries(rows: list[dict[str, Any]], args: Any) -> int:
-    """Write the commentaries, in the same order whatever number of processes made them, and return how many."""
+    """Write the commentaries, sorted by video and event, and return their number."""
     folder = Path(getattr(args, "output_path", None) or ".")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "livesports3k_cc.jsonl").open("w", encoding="utf-8") as file:
@@ -85,12 +85,12 @@ def _ratio(rows: list[dict[str, Any]], name: str) -> float:
 def _path(event: SportsEvent) -> Path:
     found = _videos(os.environ.get(VIDEOS)).find([event.media])
     if found is None:
-        raise FileNotFoundError(f"{event.media} is not in {os.environ[VIDEOS]}, the folder that {VIDEOS} names")
+        raise FileNotFoundError(f"{event.media} is not in {os.environ[VIDEOS]}, the folder named by {VIDEOS}")
     return found
 
 
 @lru_cache(maxsize=1)
 def _videos(folder: str | None) -> VideoFolder:
     if not folder:
-        raise ValueError(f"{VIDEOS} is not set: it names the folder with LiveSports-3K's videos")
+        raise ValueError(f"{VIDEOS} is not set: set it to the folder with LiveSports-3K's videos")
     return VideoFolder(folder)
