@@ -1,4 +1,4 @@
-"""What of a folder is published, and what is refused before anything is asked of the Hub."""
+"""Which files of a folder are published, and what is refused before the Hub is contacted."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def model(tmp_path) -> Path:
     return shutil.copytree(bundled_model_path(), tmp_path / "model")
 
 
-def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
+def test_other_files_of_a_training_run_are_not_sent(model):
     (model / "checkpoint-2").mkdir()
     for name in ("training_args.bin", "optimizer.pt", "trainer_state.json", "inspect.png", "notes.md", "my_key.json"):
         (model / name).write_text("mine")
@@ -39,28 +39,26 @@ def test_what_a_training_run_leaves_beside_a_model_is_not_sent(model):
     assert set(contents.files) == expected
     assert contents.left_out == {
         "checkpoint-2/model.safetensors": "it belongs to a checkpoint",
-        "custom_generate/generate.py": (
-            "beside weights it would replace the model's generate: it belongs in a repository of its own"
-        ),
+        "custom_generate/generate.py": ("it would replace the model's own generate: push it to a separate repository"),
         "inspect.png": "the card does not show it",
-        "lost.safetensors": "it is a link to nothing",
+        "lost.safetensors": "it is a broken link",
         "my_key.json": "it is not part of a model",
         "notes.md": "it is not part of a model",
-        "optimizer.pt": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
-        "trainer_state.json": "it is a training run's state",
-        "training_args.bin": "it is a pickle (optimizer state, arguments, weights): reading one runs code",
+        "optimizer.pt": "it is a pickle (optimizer state, arguments or weights): loading it runs code",
+        "trainer_state.json": "it is the state of a training run",
+        "training_args.bin": "it is a pickle (optimizer state, arguments or weights): loading it runs code",
     }
 
 
-def test_a_card_in_another_encoding_is_one_sentence(model):
+def test_a_card_in_another_encoding_is_a_clear_error(model):
     (model / "README.md").write_bytes("---\nlicense: mit\n---\n# Fußball\n".encode("latin-1"))
     with pytest.raises(
-        PushError, match=r"README.md is no UTF-8 text \(invalid continuation byte at byte 25\): save it as UTF-8"
+        PushError, match=r"README.md is not UTF-8 \(invalid continuation byte at byte 25\): save it as UTF-8"
     ):
         plan_push(model, "me/x", PushOptions())
 
 
-def test_what_is_left_out_of_a_folder_is_one_line():
+def test_left_out_files_of_a_folder_share_a_line():
     left_out = {
         "checkpoint-2/a": "old",
         "checkpoint-2/b/c": "old",
@@ -86,7 +84,7 @@ def write(folder: Path, **files: str) -> None:
 
 
 NO_MODELS = {
-    "nothing": ({}, "is not a model: expected config.json with model*.safetensors (a model)"),
+    "nothing": ({}, "cannot be pushed: expected config.json with model*.safetensors (a model)"),
     "dataset": ({"README.md": "", "data__a.parquet": ""}, "is a dataset, not a model: `livecc data push"),
     "qwen": ({"config.json": '{"model_type": "qwen2_vl"}'}, "holds a model of type 'qwen2_vl' without LiveCC's code"),
     "no json": ({"config.json": "{"}, "config.json cannot be read"),
@@ -94,11 +92,11 @@ NO_MODELS = {
     "no weights": ({"config.json": '{"model_type": "livecc"}'}, "it holds no weights; expected model.safetensors"),
     "pickles": (
         {"config.json": '{"model_type": "livecc"}', "pytorch_model.bin": ""},
-        "its weights are pickles, which run code when they are read",
+        "its weights are pickles, which run code when they are loaded",
     ),
     "adapter": ({"adapter_config.json": "{}"}, "is an adapter without its weights"),
     "run": ({"checkpoint-9__model.safetensors": "", "checkpoint-10__model.safetensors": ""}, "/checkpoint-10"),
-    "space": ({"README.md": "---\nsdk: gradio\n---\n"}, "holds no app.py, which the Space would start with"),
+    "space": ({"README.md": "---\nsdk: gradio\n---\n"}, "has no app.py, the file that the Space runs"),
     "sdk": ({"README.md": "---\nsdk: streamlit\n---\n"}, "says sdk: streamlit: expected gradio, docker or static"),
     "code": ({"README.md": "---\nsdk: gradio\n---\n", "app.py": "def ("}, "app.py is not Python"),
     "local model": ({"README.md": "---\nsdk: static\nmodels: [/data/x]\n---\n"}, "names '/data/x' as models"),
@@ -106,7 +104,7 @@ NO_MODELS = {
 
 
 @pytest.mark.parametrize("case", NO_MODELS)
-def test_a_folder_that_is_none_is_one_sentence(tmp_path, case):
+def test_a_folder_that_cannot_be_pushed_is_a_clear_error(tmp_path, case):
     files, message = NO_MODELS[case]
     write(tmp_path / "folder", **files)
     with pytest.raises(PushError) as raised:
@@ -115,7 +113,7 @@ def test_a_folder_that_is_none_is_one_sentence(tmp_path, case):
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_and_nothing_are_no_folders(tmp_path):
+def test_a_file_or_missing_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for name, what in (("file", "is a file"), ("none", "does not exist")):
         with pytest.raises(PushError, match=f"{name} {what}: expected a model folder"):
@@ -123,24 +121,24 @@ def test_a_file_and_nothing_are_no_folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "me/a--b", "me/ä", "/x", "https://huggingface.co/me/x", "me/x.git"])
-def test_a_name_that_is_none(model, name):
-    with pytest.raises(PushError, match=r"is not the name of a repository.*expected USER/NAME"):
+def test_an_invalid_name_is_refused(model, name):
+    with pytest.raises(PushError, match=r"is not a repository name.*expected USER/NAME"):
         plan_push(model, name, PushOptions())
 
 
 CARDS = {
     "none": (None, {}, "has no README.md: write a card"),
-    "no head": ("# Mine\n", {}, "names no licence: add license: to its head, or give --license apache-2.0"),
-    "no yaml": ("---\nlicense: [\n---\n", {}, "the part between the lines of --- is no YAML"),
+    "no head": ("# Mine\n", {}, "names no licence: add license: to its metadata, or give --license apache-2.0"),
+    "no yaml": ("---\nlicense: [\n---\n", {}, "the metadata between the --- lines is not valid YAML"),
     "other": ("---\nlicense: other\n---\n", {}, "has license: other, which needs license_name and license_link"),
-    "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is not the identifier of a licence"),
+    "option": ("---\n---\n", {"license": "My own!"}, "--license My own! is not a licence identifier"),
     "base": ("---\nlicense: mit\nbase_model: /data/x\n---\n", {}, "as base_model, which is not a Hub id"),
     "base id": ("---\nlicense: mit\n---\n", {"base_id": "x"}, "--base-id x is not a Hub id"),
 }
 
 
 @pytest.mark.parametrize("case", CARDS)
-def test_a_card_that_will_not_do(model, case):
+def test_a_card_without_required_facts_is_refused(model, case):
     text, options, message = CARDS[case]
     (model / "README.md").unlink()
     if text is not None:
@@ -151,7 +149,7 @@ def test_a_card_that_will_not_do(model, case):
 
 
 def split(model: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Put a model's weights into two files, and return what they hold."""
+    """Split a model's weights into two files with an index, and return the tensors of each file."""
     tensors = load_file(model / "model.safetensors")
     (model / "model.safetensors").unlink()
     names = sorted(tensors)
@@ -163,48 +161,48 @@ def split(model: Path) -> dict[str, dict[str, torch.Tensor]]:
     return files
 
 
-def test_shards_are_whole_or_refused(model):
+def test_incomplete_shards_are_refused(model):
     files = split(model)
     read = read_tensors(read_contents(model))
     assert {file: set(tensors) for file, tensors in read.items()} == {file: set(held) for file, held in files.items()}
     first, second = (model / name for name in files)
     kept = second.read_bytes()
     second.write_bytes(kept[:-100])
-    with pytest.raises(PushError, match=rf"{second.name} is damaged or cut"):
+    with pytest.raises(PushError, match=rf"{second.name} is damaged or truncated"):
         read_tensors(read_contents(model))
     second.unlink()
     with pytest.raises(PushError, match=rf"index.json names {second.name}, which is not in the folder"):
         read_tensors(read_contents(model))
     second.write_bytes(first.read_bytes())
-    with pytest.raises(PushError, match=rf"looks for \S+ in {second.name}, which does not hold it"):
+    with pytest.raises(PushError, match=rf"says that \S+ is in {second.name}, which does not hold it"):
         read_tensors(read_contents(model))
     second.write_bytes(kept)
     (model / "model-00003-of-00003.safetensors").write_bytes(kept)
     with pytest.raises(PushError, match=r"does not name model-00003-of-00003"):
         read_tensors(read_contents(model))
     (model / "model.safetensors.index.json").unlink()
-    with pytest.raises(PushError, match=r"3 files of weights and no model.safetensors.index.json"):
+    with pytest.raises(PushError, match=r"3 weight files but no model.safetensors.index.json"):
         read_tensors(read_contents(model))
 
 
 def test_a_folder_without_the_models_code_is_refused(model):
     for path in model.glob("*.py"):
         path.unlink()
-    with pytest.raises(PushError, match=r"does not carry the model's code"):
+    with pytest.raises(PushError, match=r"does not contain the model's code"):
         plan_push(model, "me/x", PushOptions())
 
 
 def test_code_that_needs_this_package_is_refused(model):
     code = model / "configuration_livecc.py"
     text = code.read_text()
-    code.unlink()  # a link to the package's own
+    code.unlink()  # a link to the package's file
     code.write_text(text + "\nimport livecc_hf.cli\n")
     with pytest.raises(PushError, match=r"model does not load without livecc-hf: .*livecc_hf"):
         plan_push(model, "me/x", PushOptions())
 
 
 @pytest.mark.slow
-def test_a_licence_that_is_given_goes_into_what_is_sent_and_not_into_the_folder(model, tmp_path):
+def test_a_given_licence_is_written_into_the_upload_and_not_into_the_folder(model, tmp_path):
     before = (model / "README.md").read_text()
     plan, target = plan_push(model, "me/x", PushOptions(license="mit", base_id="me/base"))
     (tmp_path / "copy").mkdir()

@@ -1,4 +1,4 @@
-"""`livecc card` puts a commented clip, a sheet of it and scores into a folder's card."""
+"""`livecc card` adds a captioned clip, a sheet of its frames and scores to a folder's card."""
 
 import shutil
 
@@ -33,7 +33,7 @@ def test_a_clip_is_shown_with_the_words_of_the_folders_model(model):
     streamer, processor, _ = load_model_and_processor(model)
     said = [item.text for item in streamer.stream_generate(processor, str(clip), end_s=6, do_sample=False)]
     text = (model / "README.md").read_text()
-    card = ModelCard(text)  # no error of its head is ignored
+    card = ModelCard(text)  # raises if the metadata has errors
     widget = card.data.to_dict()["widget"]
     assert widget[0] == {"text": " ".join(filter(None, said)), "output": {"url": "gallery.mp4"}}
     assert [item["output"]["url"] for item in widget] == ["gallery.mp4", "gallery.png", "mine.png"]
@@ -64,12 +64,12 @@ def test_scores_are_shown_with_protocol_and_n_before_the_limits(model, tmp_path)
     assert "41.50" not in text and "50.00" in text and text.count("## Scores") == 1
 
 
-def test_what_cannot_be_put_in_is_one_line_and_changes_nothing(model, tmp_path, capsys):
+def test_errors_are_one_line_and_change_nothing(model, tmp_path, capsys):
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "scores.json").write_text("{}")
     clip = str(demo_clip_path())
     for arguments, message in (
-        ([str(model)], "nothing to put into the card"),
+        ([str(model)], "nothing to add to the card"),
         ([str(tmp_path), "--clip", clip], "has no README.md"),
         ([str(model), "--clip", str(tmp_path / "none.mp4")], "none.mp4"),
         ([str(model), "--clip", str(tmp_path / "text.mp4")], "text.mp4"),
@@ -83,6 +83,6 @@ def test_what_cannot_be_put_in_is_one_line_and_changes_nothing(model, tmp_path, 
     assert not list(model.glob("*gallery*")) and not list(model.glob(".*partial*"))
 
 
-def test_a_section_without_a_place_is_put_at_the_end():
+def test_a_section_is_added_at_the_end_by_default():
     text = set_section("# A\n", "scores", "x", "## Scores\n\n", before="\n## Limits")
     assert text == "# A\n\n## Scores\n\n<!-- livecc:scores -->\nx\n<!-- /livecc:scores -->\n"

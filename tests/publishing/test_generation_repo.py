@@ -1,4 +1,4 @@
-"""Generation code for stock models: what is written, and what it says where livecc-hf is not installed."""
+"""Generation code for stock models: the files, and the commentary where livecc-hf is not installed."""
 
 import json
 import os
@@ -74,7 +74,7 @@ print(json.dumps(told))
 
 
 def run_fresh(code: str, home: Path, *argv: object) -> str:
-    """Run code where livecc-hf cannot be imported and nothing is cached; return what it prints."""
+    """Run code in a process that cannot import livecc-hf and has an empty cache; return its output."""
     env = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", _BLOCKED + code, *map(str, argv)],
@@ -98,8 +98,8 @@ def repo(tmp_path_factory) -> Path:
         ("qwen2_5_vl", "StreamingVLM"),
     ],
 )
-def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
-    """The name decides position scheme and grammar where none is given; frames of too few pixels are made larger."""
+def test_a_stock_model_generates_what_ours_generates(repo, backbone, name, tmp_path):
+    """The name decides the default position scheme and grammar; frames with too few pixels are enlarged."""
     folder = write_published(backbone, tmp_path / name)
     clip = REFERENCE / "clip.mp4"
     frames = torch.randint(0, 256, (9, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
@@ -125,16 +125,16 @@ def test_a_stock_model_says_what_ours_says(repo, backbone, name, tmp_path):
         expected["sequential"] = said(clip, "sequential", start_s=1.0, **OPTIONS)
     assert {key: told[key] for key in expected} == expected
     different = {json.dumps([s[2] for s in segments]) for segments in expected.values()}
-    assert len(different) == len(expected)  # they can differ
+    assert len(different) == len(expected)  # the options have an effect
     before, after, stock = told["plain"]
     assert before == after == stock
     assert told["side"] == "right"
     for key, part in {
         "no processor": "processor is missing: give the model's own",
         "tokenizer": "processor is a Qwen2",
-        "other model": "the model is a Qwen2ForCausalLM: live commentary needs a Qwen2VLForConditionalGeneration",
+        "other model": "a Qwen2ForCausalLM of type 'qwen2': live commentary needs a model of type qwen2_vl or",
         "option": "unknown stream option 'tempo'",
-        "streamer": "stopping_criteria cannot be had with video=: leave it out",
+        "streamer": "stopping_criteria cannot be combined with video=: leave it out",
         "scheme": f"position_scheme={'flat' if backbone == 'qwen2_vl' else 'reference'!r} is ",
         "grammar": "grammar='none' is unknown: expected one of livecc, streamingvlm",
         "video": "nowhere.mp4",
@@ -182,7 +182,7 @@ def test_the_folder_holds_what_it_needs_and_may_be_pushed(tmp_path, capsys):
     assert "(generation code) -> model me/live" in printed and "checked: card, code, weights" in printed
 
 
-def test_a_place_that_will_not_do_is_one_line(tmp_path, capsys):
+def test_an_unusable_output_folder_is_a_one_line_error(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
     assert main(["generate-repo", str(tmp_path / "empty")]) == 0

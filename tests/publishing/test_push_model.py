@@ -1,4 +1,4 @@
-"""A model and an adapter go to a Hub on this machine, and come back in a process without this package."""
+"""A model and an adapter are pushed to a local Hub server, and loaded in a process without this package."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from livecc_hf.assets import bundled_model_path, demo_clip_path
 from livecc_hf.checkpoints.adapters import save_adapter_files
 from livecc_hf.checkpoints.loading import load_model_and_processor
 
-# Somebody who has not installed this package.
+# For a process of a user who has not installed this package.
 BLOCKED = """
 import sys
 class _Blocked:
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, _Blocked())
 
 
 def run_snippet(repository: Repository, url: str, folder: Path) -> list[str]:
-    """Run the Python of a repository's card as it stands there, beside a `video.mp4`; return the lines it prints."""
+    """Run the Python code of a repository's card in a folder with a `video.mp4`; return the lines it prints."""
     [code] = re.findall(r"```python\n(.*?)```", repository.files["README.md"].decode(), re.DOTALL)
     folder.mkdir()
     (folder / "video.mp4").symlink_to(demo_clip_path())
@@ -44,7 +44,7 @@ def run_snippet(repository: Repository, url: str, folder: Path) -> list[str]:
 
 
 def said_of_the_clip(folder: Path, **options) -> list[str]:
-    """What a folder's model says of the clip, in the form of the cards."""
+    """Return a model's commentary on the clip, formatted as by the cards' code."""
     model, processor, _ = load_model_and_processor(folder, dtype=options.pop("dtype", None))
     return [f"{s.start_s:7.1f}s  {s.text}" for s in model.stream_generate(processor, demo_clip_path(), **options)]
 
@@ -67,7 +67,7 @@ def hub():
         yield hub
 
 
-def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(model, hub, tmp_path):
+def test_a_push_replaces_old_files_keeps_others_and_is_verified(model, hub, tmp_path):
     (model / "optimizer.pt").write_bytes(b"pickle")
     hub.repositories["models/me/tiny"] = repository = repository_of(model)
     kept = {"handler.py": b"x = 3", ".eval_results/a.yaml": b"[]", "last-checkpoint/a_livecc.py": b"x = 2"}
@@ -79,8 +79,8 @@ def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(m
     sent, commit = repository.history[-2:]
     assert f'"revision": "{sent}"' in repository.files["README.md"].decode()
     assert done.stdout == f"{hub.url}/me/tiny {commit}\n"
-    assert repository.sent == ["README.md", "README.md"]  # with the repository's name, and with its own commit
-    assert "deleted there: old_livecc.py" in done.stderr
+    assert repository.sent == ["README.md", "README.md"]  # first with the repository's name, then with the commit
+    assert "deleted in the repository: old_livecc.py" in done.stderr
     assert set(files) & set(repository.files) == set(kept)
     assert f"verified at {commit}: 82 tensors have the names, types and shapes" in done.stderr
     assert "loads without livecc-hf (LiveCCForConditionalGeneration, StreamingProcessor)" in done.stderr
@@ -90,21 +90,21 @@ def test_a_push_replaces_what_is_old_keeps_what_is_not_its_own_and_is_verified(m
 def test_the_snippet_of_a_pushed_models_card_runs_in_a_process_without_this_package(model, hub, tmp_path):
     done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny", "--verify", "full")
     assert done.returncode == 0, done.stderr
-    assert "of a grey picture it says" in done.stderr
+    assert "for grey frames it says" in done.stderr
     repository = hub.repositories["models/me/tiny"]
     sent, named = repository.history
     assert done.stdout == f"{hub.url}/me/tiny {named}\n"
     assert f'"revision": "{sent}"' in repository.files["README.md"].decode()
     assert f"the card's snippet names commit {sent}" in done.stderr
     kept = dict(repository.files)
-    repository.commit({"README.md": kept["README.md"]})  # what comes later does not matter to who pins
+    repository.commit({"README.md": kept["README.md"]})  # later commits do not affect a pinned one
     expected = said_of_the_clip(bundled_model_path(), dtype="bfloat16", query="Please describe the video.")
     assert run_snippet(repository, hub.url, tmp_path / "reader") == expected
     assert len({line[10:] for line in expected}) > 3
 
 
 @pytest.mark.slow
-def test_a_snippet_names_the_commit_until_what_it_loads_is_another(model, hub, tmp_path):
+def test_a_snippet_names_the_commit_until_the_loaded_files_change(model, hub, tmp_path):
     def push():
         done = livecc(hub.url, tmp_path / "home", "push", model, "me/tiny", "--no-verify")
         assert done.returncode == 0, done.stderr
@@ -113,23 +113,23 @@ def test_a_snippet_names_the_commit_until_what_it_loads_is_another(model, hub, t
     repository = hub.repositories["models/me/tiny"] = Repository({"visibility": "private"})
     (first,), _ = push()
     assert first == repository.history[0] and len(repository.history) == 2
-    assert push()[0] == [first] and len(repository.history) == 2  # nothing has changed
+    assert push()[0] == [first] and len(repository.history) == 2  # nothing has changed, so there is no commit
     (model / "README.md").write_text((model / "README.md").read_text() + "\nMore.\n")
-    assert push()[0] == [first] and len(repository.history) == 3  # the card alone
-    # A push that was cut between the two commits is made whole by the next.
+    assert push()[0] == [first] and len(repository.history) == 3  # only the card has changed
+    # The next push completes one that was interrupted between its two commits.
     repository.commit(repository.files | {"generation_config.json": b"{}"})
     (model / "generation_config.json").write_text("{}")
     (cut,), said = push()
     assert cut == repository.history[3] and "nothing has changed" in said
     (model / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     repository.commit(repository.files | {"README.md": b"# no head"})
-    assert push()[0] == [] and len(repository.history) == 7  # a card of one's own is sent as it is
+    assert push()[0] == [] and len(repository.history) == 7  # a card without the placeholder is sent unchanged
 
 
 @pytest.mark.slow
-def test_a_push_that_is_cut_goes_on(model, hub, tmp_path):
+def test_an_interrupted_push_is_continued(model, hub, tmp_path):
     files = split(model)
-    hub.large = 1_000_000  # both files of weights
+    hub.large = 1_000_000  # both weight files are stored as large files
     sent: list[str] = []
 
     def breaks(method: str, path: str) -> bool:
@@ -143,20 +143,20 @@ def test_a_push_that_is_cut_goes_on(model, hub, tmp_path):
     alone = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     first = livecc(hub.url, tmp_path / "home", *options, **alone)
     assert first.returncode == 2 and "Traceback" not in first.stderr, first.stderr
-    assert "broke off" in first.stderr and "run the same command again; it continues" in first.stderr
+    assert "the connection broke" in first.stderr and "run the same command again to continue" in first.stderr
     assert len(hub.objects) == 1
     assert not hub.repositories["models/me/tiny"].files
     hub.breaks = lambda method, path: sent.append(path) is not None
     sent.clear()
     again = livecc(hub.url, tmp_path / "home", *options, **alone)
     assert again.returncode == 0, again.stderr
-    assert len([path for path in sent if path.startswith("/objects/")]) == 1  # the first is there
+    assert len([path for path in sent if path.startswith("/objects/")]) == 1  # the first file is not sent again
     assert set(files) <= set(hub.repositories["models/me/tiny"].files)
 
 
 @pytest.fixture
 def adapter(tmp_path) -> Path:
-    """An adapter on a base that is a folder."""
+    """An adapter whose base is a local folder."""
     peft = pytest.importorskip("peft")
     base = shutil.copytree(bundled_model_path(), tmp_path / "base")
     model, processor, _ = load_model_and_processor(base)
@@ -168,27 +168,27 @@ def adapter(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_adapter_on_a_folder_is_sent_with_its_bases_id(adapter, hub, tmp_path):
+def test_an_adapter_is_sent_with_the_hub_id_of_its_base(adapter, hub, tmp_path):
     home = tmp_path / "home"
     refused = livecc(hub.url, home, "push", adapter, "me/lora", "--license", "mit")
     assert refused.returncode == 2
-    assert f"names its base by a path, {tmp_path}/base, which nobody else has: give the base's Hub id" in refused.stderr
+    assert f"names its base by a local path, {tmp_path}/base: give the base's Hub id" in refused.stderr
     assert not hub.requests
     words = ("push", adapter, "me/lora", "--license", "mit", "--base-id", "me/base", "--verify", "full")
     gone = livecc(hub.url, home, *words)
     assert gone.returncode == 2
-    assert "the adapter's base me/base is not on the Hub, or your token may not see it" in gone.stderr
+    assert "the adapter's base me/base is not on the Hub, or your token cannot read it" in gone.stderr
     assert not hub.repositories
     hub.repositories["models/me/base"] = repository_of(tmp_path / "base")
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
     done = livecc(hub.url, home, *words)
     assert done.returncode == 0, done.stderr
-    assert "of a grey picture it says" in done.stderr
+    assert "for grey frames it says" in done.stderr
     files = hub.repositories["models/me/lora"].files
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/base"
     card = files["README.md"].decode()
     assert "base_model: me/base" in card and "base_model_relation: adapter" in card and "license: mit" in card
-    assert not [name for name, data in files.items() if str(tmp_path).encode() in data]  # no path of this machine
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data]  # no local path
     assert "livecc merge me/lora merged" in card
     expected = said_of_the_clip(tmp_path / "adapter", dtype="float32")
     assert run_snippet(hub.repositories["models/me/lora"], hub.url, tmp_path / "reader") == expected
@@ -196,7 +196,7 @@ def test_an_adapter_on_a_folder_is_sent_with_its_bases_id(adapter, hub, tmp_path
     beside = livecc(hub.url, home, "push", tmp_path / "base", "me/lora")
     assert beside.returncode == 2
     assert "me/lora holds a adapter" not in beside.stderr
-    assert "me/lora holds an adapter, and a model beside it would be loaded together with it" in beside.stderr
+    assert "me/lora holds an adapter, which would be loaded together with a model" in beside.stderr
 
 
 @pytest.mark.slow
@@ -212,8 +212,8 @@ def test_the_snippet_of_a_merged_models_card_runs(adapter, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_weights_that_arrived_otherwise_are_noticed(model, hub, tmp_path):
-    """A repository that answers with an older file than the commit's."""
+def test_different_weights_in_the_repository_are_noticed(model, hub, tmp_path):
+    """The server returns an older file than that of the commit."""
     hub.repositories["models/me/tiny"] = repository_of(model)
     data = (model / "model.safetensors").read_bytes()
     name = b"model.language_model.norm.weight"
@@ -232,8 +232,8 @@ def test_weights_that_arrived_otherwise_are_noticed(model, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence(model, hub, tmp_path):
-    """The verification with weights downloads more than this disk takes."""
+def test_a_full_disk_is_a_clear_error(model, hub, tmp_path):
+    """Verifying with weights downloads more than fits on the disk."""
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
         "from livecc_hf.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -248,7 +248,7 @@ def test_a_full_disk_is_one_sentence(model, hub, tmp_path):
 
 
 @pytest.mark.slow
-def test_generation_code_has_a_repository_of_its_own(hub, tmp_path):
+def test_generation_code_is_pushed_to_a_separate_repository(hub, tmp_path):
     folder = tmp_path / "generate"
     (folder / "custom_generate").mkdir(parents=True)
     (folder / "README.md").write_text("---\nlicense: mit\ntags: [custom_generate]\n---\n# Live\n")

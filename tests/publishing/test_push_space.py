@@ -1,4 +1,4 @@
-"""A Space goes to a Hub on this machine: made, sent, sent again, as a pull request, and refused."""
+"""A Space is pushed to a local Hub server: created, sent again, as a pull request, and refused."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def hub():
 SENT = {"README.md", "app.py", "requirements.txt", "page/index.html"}
 
 
-def test_a_space_is_made_privately_and_sent_again_as_nothing(space, hub, tmp_path):
+def test_a_new_space_is_private_and_an_unchanged_one_is_not_sent_again(space, hub, tmp_path):
     first = livecc(hub.url, tmp_path / "home", "push", space, "me/demo", "--message", "First")
     assert first.returncode == 0, first.stderr
     repository = hub.repositories["spaces/me/demo"]
@@ -66,7 +66,7 @@ def test_a_pull_request_leaves_main_alone(space, hub, tmp_path, xet):
     assert "verified at refs/pr/1: 4 files" in done.stderr
 
 
-def test_a_branch_is_made(space, hub, tmp_path):
+def test_a_branch_is_created(space, hub, tmp_path):
     done = livecc(hub.url, tmp_path / "home", "push", space, "me/demo", "--revision", "dev", "--public")
     assert done.returncode == 0, done.stderr
     repository = hub.repositories["spaces/me/demo"]
@@ -80,14 +80,14 @@ REFUSALS = {
     "read token": ({"HF_TOKEN": READ_TOKEN}, "me/demo", "the Hub does not let you write to space me/demo"),
     "not mine": ({}, "you/demo", "does not let you write to space you/demo (You don't have the rights to create"),
     "offline": ({"HF_HUB_OFFLINE": "1"}, "me/demo", "HF_HUB_OFFLINE is set: unset it to push to the Hub"),
-    "is public": ({}, "me/public", "space me/public exists and is public, and so would be what is pushed: give --pub"),
-    "no such": ({}, "me/none --pr", "space me/none does not exist, or your token may not see it, so it takes no pull"),
+    "is public": ({}, "me/public", "space me/public is public, and so would be the files: give --public"),
+    "no such": ({}, "me/none --pr", "space me/none does not exist, or your token cannot read it, so no pull"),
     "no ref": ({}, "me/mine --revision refs/pr/7", "space me/mine has no revision refs/pr/7: give a branch, or"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_the_hub_refuses_is_one_sentence(space, hub, tmp_path, case):
+def test_refusals_of_the_hub_are_clear_errors(space, hub, tmp_path, case):
     changes, words, message = REFUSALS[case]
     hub.repositories["spaces/me/public"] = Repository({"visibility": "public"})
     hub.repositories["spaces/me/mine"] = Repository({"visibility": "private"})
@@ -98,16 +98,16 @@ def test_what_the_hub_refuses_is_one_sentence(space, hub, tmp_path, case):
     assert not any(repository.sent for repository in hub.repositories.values())
 
 
-def test_a_hub_that_is_gone_is_named(space, tmp_path):
+def test_an_unreachable_hub_is_named(space, tmp_path):
     with serve_hub() as hub:
-        url = hub.url  # nobody listens there afterwards
+        url = hub.url  # the server is stopped afterwards
     done = livecc(url, tmp_path / "home", "push", space, "me/demo")
     assert done.returncode == 2
     assert f"the Hub at {url} cannot be reached" in done.stderr
-    assert "run the same command again; it continues" in done.stderr
+    assert "run the same command again to continue" in done.stderr
 
 
-def test_a_dry_run_asks_nobody(space, hub, tmp_path):
+def test_a_dry_run_does_not_use_the_network(space, hub, tmp_path):
     done = livecc(hub.url, tmp_path / "home", "push", space, "me/demo", "--dry-run", HF_TOKEN=None)
     assert done.returncode == 0, done.stderr
     assert "(space) -> space me/demo, main" in done.stdout
@@ -115,7 +115,7 @@ def test_a_dry_run_asks_nobody(space, hub, tmp_path):
     assert not hub.requests
 
 
-def test_what_needs_no_model_does_not_wait_for_torch(space):
+def test_pushing_a_space_does_not_import_torch(space):
     code = (
         "import sys; from livecc_hf.cli.main import main; code = main(sys.argv[1:])\n"
         "sys.exit(code or ', '.join({'torch', 'transformers'} & set(sys.modules)) or 0)"

@@ -1,1 +1,1 @@
-"""Publishes folders on the Hub, with checks before and after the upload."""
+"""Publishes folders on the Hub: checks them, uploads them, and verifies the upload."""

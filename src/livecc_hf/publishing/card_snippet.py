@@ -1,4 +1,4 @@
-"""Fills a card's usage snippet before the upload: the repository, and the commit with the code and weights."""
+"""Fills the usage snippet of a card before the upload, with the repository and the commit of code and weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ _REPOSITORY = {SPACE: "USER/SPACE", GENERATE: "USER/NAME"}
 _OTHERWISE = "path/or/hub-id"  # in the template of models and adapters
 _COMMIT = '"COMMIT"'
 _BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-# A repository's own commit is in an assignment, a dictionary or a line; a base's revision in a call, without spaces.
+# A repository's own commit is in an assignment, a dictionary, or a call's line of its own; `revision=` within a line is
+# the revision of a base model.
 _PINNED = re.compile(r'(?:revision = |"revision": |^ +revision=)"([0-9a-f]{40})"', re.MULTILINE)
 
 
 def fill_snippet(card: str, kind: str, repo_id: str, commit: str | None = None) -> str:
-    """Return a card whose code blocks name the repository, and the commit if it is known.
+    """Return a card with the placeholders in its code blocks replaced by the repository and the commit.
 
-    Only the placeholders of this package's templates are replaced.
+    Args:
+        card: text of the card.
+        kind: kind of the contents, as `Contents.kind`.
+        repo_id: the repository.
+        commit: the commit; `None` leaves its placeholder.
     """
 
     def fill(block: re.Match) -> str:
@@ -37,18 +42,18 @@ def fill_snippet(card: str, kind: str, repo_id: str, commit: str | None = None) 
 
 
 def leaves_commit_open(card: str) -> bool:
-    """Return whether a card's code has a placeholder for the commit."""
+    """Return whether a card's code blocks have a placeholder for the commit."""
     return any(_COMMIT in block for block in _BLOCK.findall(card))
 
 
 def find_pinned(card: str) -> str | None:
-    """Return the commit that a card's code names; `None` if there is none."""
+    """Return the commit that a card's code blocks name; `None` if they name none."""
     commits = [commit for block in _BLOCK.findall(card) for commit in _PINNED.findall(block)]
     return commits[0] if commits else None
 
 
 def find_pinned_there(api: HfApi, target: Target, revision: str | None) -> str | None:
-    """Return the commit that the card of a repository names; `None` if there is no card, or no commit in it."""
+    """Return the commit that the card in a repository names; `None` without a card or a commit in it."""
     from huggingface_hub.errors import EntryNotFoundError
 
     with tempfile.TemporaryDirectory(prefix="livecc-push-") as folder:
@@ -73,5 +78,5 @@ def holds_the_same(api: HfApi, target: Target, revisions: tuple[str, str], files
     files = files - {CARD_FILE}
     try:
         return ids(revisions[0]) == ids(revisions[1])
-    except RevisionNotFoundError:  # a history that was squashed
+    except RevisionNotFoundError:  # the history was squashed
         return False

@@ -1,4 +1,4 @@
-"""Checks a folder's card before it is published: it parses, names a licence, and names no path of this machine."""
+"""Checks a card before it is published: it must parse, name a licence, and not name local paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
 def license_of(source: str | None) -> str | None:
-    """Return the licence that the card of a model's folder or Hub repository names; `None` if it names none."""
+    """Return the licence in the card of a model's folder or Hub repository; `None` if it has none or "other"."""
     found = read_head(source).get("license") if source else None
     return found if isinstance(found, str) and found != "other" else None
 
@@ -27,49 +27,53 @@ def read_card(contents: Contents) -> RepoCard:
     """Read a folder's card.
 
     Raises:
-        PushError: if there is none, or it does not parse.
+        PushError: if there is no card, or it does not parse.
     """
     path = contents.folder / CARD_FILE
     if not path.is_file():
         raise PushError(
-            f"{contents.folder} has no {CARD_FILE}: write a card with what the {contents.kind} is, its licence, and "
-            "what it was made from"
+            f"{contents.folder} has no {CARD_FILE}: write a card that describes the {contents.kind}, its licence and "
+            "its origin"
         )
     return parse_card(path, PushError)
 
 
 def check_card(contents: Contents, card: RepoCard) -> None:
-    """Check that a card has the facts that a repository needs.
+    """Check that a card names a licence, and Hub ids instead of local paths.
 
     Raises:
-        PushError: if it has no licence, or names a folder of this machine as a base or model.
+        PushError: if it has no licence, or names a local folder as a base or model.
     """
     data, path = card.data.to_dict(), contents.folder / CARD_FILE
     licence = data.get("license")
     if contents.kind != SPACE and not licence:
-        raise PushError(f"{path} names no licence: add license: to its head, or give --license apache-2.0")
+        raise PushError(f"{path} names no licence: add license: to its metadata, or give --license apache-2.0")
     if licence == "other" and not (data.get("license_name") and data.get("license_link")):
-        raise PushError(f"{path} has license: other, which needs license_name and license_link beside it")
+        raise PushError(f"{path} has license: other, which needs license_name and license_link too")
     for key in ("base_model", "models"):
         values = data.get(key)
         for value in [values] if isinstance(values, str) else values or []:
             if not looks_like_hub_id(str(value)):
-                way = "give the Hub id with --base-id" if key == "base_model" else "write the Hub id there"
-                raise PushError(f"{path} names {value!r} as {key}, which is not a Hub id: others cannot find it; {way}")
+                fix = "give the Hub id with --base-id" if key == "base_model" else "replace it by the Hub id"
+                raise PushError(f"{path} names {value!r} as {key}, which is not a Hub id that others can load: {fix}")
 
 
 def with_license(card: RepoCard, licence: str | None) -> bool:
-    """Put a licence into a card; return whether that changed it.
+    """Set the licence of a card, and return whether that changed the card.
+
+    Args:
+        card: the card to change.
+        licence: an identifier of the Hub; `None` leaves the card unchanged.
 
     Raises:
-        PushError: if the Hub does not know it by name.
+        PushError: if `licence` is "other", or does not have the form of an identifier.
     """
     if licence is None:
         return False
     if not _LICENSE.fullmatch(licence) or licence == "other":
         raise PushError(
-            f"--license {licence} is not the identifier of a licence: expected such as apache-2.0 or cc-by-4.0; for "
-            "another write license: other, license_name and license_link into the card"
+            f"--license {licence} is not a licence identifier: expected one such as apache-2.0 or cc-by-4.0; for other "
+            "licences, write license: other, license_name and license_link into the card"
         )
     changed = card.data.get("license") != licence
     card.data["license"] = licence
@@ -77,13 +81,13 @@ def with_license(card: RepoCard, licence: str | None) -> bool:
 
 
 def with_base(contents: Contents, card: RepoCard, base_id: str | None, old: str | None) -> bool:
-    """Write a base into a card, also in its text; return whether that changed it.
+    """Set the base model in a card's metadata and text, and return whether that changed the card.
 
     Args:
         contents: the folder.
-        card: its card.
-        base_id: the Hub id; `None` leaves the card alone.
-        old: the adapter's name for its base.
+        card: its card, to change.
+        base_id: Hub id of the base; `None` leaves the card unchanged.
+        old: the base that the adapter's config names, which is replaced in the text.
     """
     if base_id is None:
         return False

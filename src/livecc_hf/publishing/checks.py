@@ -1,4 +1,4 @@
-"""Checks a folder, without network, before it is sent, and rewrites files for the copy that is sent."""
+"""Checks a folder without network before it is uploaded, and rewrites files for the upload."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Checked:
 
     Attributes:
         contents: the files to send.
-        rewritten: texts of files that are changed for the upload, by name.
-        tensors: type and shape of each tensor, by file and name.
-        loaded: what a process without this package found when it loaded the folder; empty for a Space.
-        base: an adapter's base on the Hub.
-        space_sdk: of a Space.
+        rewritten: texts of the files that are changed for the upload, by path.
+        tensors: dtype and shape of each tensor, by file and name.
+        loaded: facts from loading the folder without this package, see `load_fresh`; empty for a Space.
+        base: Hub id of an adapter's base model.
+        space_sdk: SDK of a Space.
     """
 
     contents: Contents
@@ -45,17 +45,17 @@ class Checked:
     space_sdk: str | None = None
 
     def read_text(self, name: str) -> str:
-        """Return the text of a file as it is sent."""
+        """Return the text of a file as it will be sent."""
         if name in self.rewritten:
             return self.rewritten[name]
         return (self.contents.folder / name).read_text(encoding="utf-8")
 
     def with_text(self, name: str, text: str) -> Checked:
-        """Return a copy with another text for a file."""
+        """Return a copy of this object with another text for a file."""
         return replace(self, rewritten=self.rewritten | {name: text})
 
     def copy_to(self, folder: Path, link: Callable[[Path, Path], None] = os.symlink) -> Contents:
-        """Write the files to send into an empty folder, as links if they are not rewritten; return its contents."""
+        """Link the files to send into an empty folder, write the changed ones there, and return its contents."""
         for name in self.contents.files:
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class Checked:
             source = (self.contents.folder / name).resolve()
             try:
                 link(source, place)
-            except OSError:  # a file system, or Windows, without links
+            except OSError:  # no links on this file system or operating system
                 shutil.copyfile(source, place)
         return read_contents(folder)
 
@@ -73,16 +73,19 @@ class Checked:
 def check_folder(
     folder: str | Path, *, base_id: str | None = None, licence: str | None = None, load: bool = True
 ) -> Checked:
-    """Check everything that can be checked without network.
+    """Check everything about a folder that can be checked without network.
 
     Args:
         folder: a model, adapter, Space or generation code.
-        base_id: Hub id of the base, if the folder names a path.
-        licence: written into the card that is sent.
-        load: whether to load code, config and processor in a process of their own.
+        base_id: Hub id of the base model, if the folder names it by a path.
+        licence: licence to write into the uploaded card.
+        load: whether to load code, config and processor in a separate process.
+
+    Returns:
+        The checked folder, with the changes for the upload.
 
     Raises:
-        PushError: for the first thing that is wrong.
+        PushError: for the first problem found.
     """
     contents = read_contents(folder)
     card = read_card(contents)
@@ -115,10 +118,10 @@ def _check_base_id(contents: Contents, base_id: str) -> None:
 
 
 def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, str, str | None]:
-    """Return the adapter's name for its base, the base's Hub id, and the text of its config if that is rewritten.
+    """Return the base in the adapter's config, the base's Hub id, and the changed text of the config or `None`.
 
     Raises:
-        PushError: if the base is a path and `base_id` is not given.
+        PushError: if the config cannot be read, or names a path and `base_id` is not given.
     """
     path = contents.folder / ADAPTER_CONFIG_FILE
     try:
@@ -127,10 +130,10 @@ def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, 
     except (OSError, ValueError, AttributeError) as error:
         raise PushError(f"{path} cannot be read: {one_line(error, 160)}") from error
     if base_id is None and not (old and looks_like_hub_id(old)):
-        named = f"names its base by a path, {old}" if old else "does not name its base"
+        problem = f"names its base by a local path, {old}" if old else "does not name its base"
         raise PushError(
-            f"{path} {named}, which nobody else has: give the base's Hub id, as --base-id USER/NAME; push the base "
-            "first if it is not on the Hub"
+            f"{path} {problem}: give the base's Hub id with --base-id USER/NAME; push the base first if it is not on "
+            "the Hub"
         )
     if base_id is None or base_id == old:
         return old, old, None
@@ -139,31 +142,31 @@ def _adapter_base(contents: Contents, base_id: str | None) -> tuple[str | None, 
 
 
 def _check_space(contents: Contents, card: RepoCard) -> str:
-    """Check a Space's card and code; return its SDK.
+    """Check a Space's card and code, and return its SDK.
 
     Raises:
-        PushError: if one of them would not start.
+        PushError: if the Space could not start.
     """
     sdk, app_file = card.data.get("sdk"), card.data.get("app_file") or "app.py"
     if sdk not in ("gradio", "docker", "static"):
         raise PushError(f"{contents.folder / CARD_FILE} says sdk: {sdk}: expected gradio, docker or static")
     if sdk == "gradio" and app_file not in contents.files:
-        raise PushError(f"{contents.folder} holds no {app_file}, which the Space would start with")
+        raise PushError(f"{contents.folder} has no {app_file}, the file that the Space runs")
     _check_code(contents)
     return sdk
 
 
 def _check_code(contents: Contents) -> None:
-    """Check that Python files to send can be parsed.
+    """Check that the model's code is there, and that all Python files to send can be parsed.
 
     Raises:
-        PushError: if one cannot.
+        PushError: if the code is missing, or a file cannot be parsed.
     """
     if contents.kind in (MODEL, ADAPTER) and not contents.code:
         raise PushError(
-            f"{contents.folder} does not carry the model's code (modeling_livecc.py and what it imports), so it would "
-            "load nowhere: save it with livecc-hf (livecc convert, livecc merge, livecc train), or import livecc_hf "
-            "before you save"
+            f"{contents.folder} does not contain the model's code (modeling_livecc.py and what it imports), which "
+            "loading needs: save the model with livecc-hf (livecc convert, livecc merge, livecc train), or import "
+            "livecc_hf before saving it"
         )
     for name in (name for name in contents.files if name.endswith(".py")):
         try:

@@ -1,4 +1,4 @@
-"""Finds the files of a folder that are its model's code."""
+"""Finds the files with the model's code in a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .hub import PushError
 
-# The modules that an `auto_map` names; earlier versions ended the names of all their files so.
+# The modules that `auto_map` names; earlier versions of this package named all code files like this.
 ENTRY_POINTS = "*_livecc.py"
 
 
@@ -26,19 +26,23 @@ def find_code_files(folder: Path) -> set[str]:
         try:
             names |= {Path(file).name for file in get_relative_import_files(path)}
         except FileNotFoundError as error:
-            raise PushError(f"{folder}: {path.name} needs {error.filename}, which is not there") from error
+            raise PushError(f"{folder}: {path.name} imports {error.filename}, which does not exist") from error
     return names
 
 
 def modeling_folder() -> Path:
-    """Return the folder of this package's modeling code."""
-    spec = importlib.util.find_spec("livecc_hf.modeling")  # not imported: it would bring torch along
+    """Return the folder of this package's modeling code.
+
+    Raises:
+        ImportError: if it is missing.
+    """
+    spec = importlib.util.find_spec("livecc_hf.modeling")  # does not import it, and so not torch
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError("livecc_hf.modeling is missing: install the package again")
+        raise ImportError("livecc_hf.modeling is missing: reinstall livecc-hf")
     return Path(spec.submodule_search_locations[0])
 
 
 def may_be_stale_code(name: str) -> bool:
-    """Return whether a file at the top of a repository has a name that this project gives to a model's code."""
+    """Return whether a file at the top level of a repository has the name of a code file of this package."""
     ours = {path.name for path in modeling_folder().glob("*.py")} - {"__init__.py"}
     return name in ours or ("/" not in name and fnmatch.fnmatchcase(name, ENTRY_POINTS))

@@ -1,4 +1,4 @@
-"""Finds out what a folder is (model, adapter, Space, generation code), and which of its files are published."""
+"""Detects the kind of a folder (model, adapter, Space, generation code), and selects the files to publish."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALLOWED = {
     ),
     GENERATE: (CARD_FILE, "LICENSE*", "NOTICE*", "custom_generate/*.py", "custom_generate/requirements.txt"),
 }
-# Files of an older push of the same kind that would be loaded besides, or instead of, the new ones.
+# Files of an earlier push of the same kind that would be loaded together with the new ones, or instead of them.
 STALE = {MODEL: _MODEL_WEIGHTS, ADAPTER: _ADAPTER_WEIGHTS, GENERATE: ("custom_generate/*.py",)}
 _MEDIA = (".mp4", ".webm", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".distcp")
@@ -45,9 +45,9 @@ class Contents:
     Attributes:
         folder: the folder.
         kind: `MODEL`, `ADAPTER`, `SPACE` or `GENERATE`.
-        files: bytes of each file to send, by its path in the folder.
-        left_out: the reason for each other file.
-        code: the files that are the model's code.
+        files: size in bytes of each file to send, by its path in the folder.
+        left_out: the reason why each other file is not sent, by its path.
+        code: paths of the files with the model's code.
     """
 
     folder: Path
@@ -58,25 +58,25 @@ class Contents:
 
     @property
     def repo_type(self) -> str:
-        """The Hub's type of repository for it."""
+        """Repository type on the Hub, "model" or "space"."""
         return "space" if self.kind == SPACE else "model"
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all files to send."""
+        """Total size of the files to send, in bytes."""
         return sum(self.files.values())
 
     @property
     def weights(self) -> list[str]:
-        """The files of tensors."""
+        """Sorted paths of the safetensors files to send."""
         return sorted(name for name in self.files if name.endswith(".safetensors"))
 
 
 def read_contents(folder: str | Path) -> Contents:
-    """Find out what a folder is, and which of its files to publish.
+    """Detect the kind of a folder, and select the files to publish.
 
     Raises:
-        PushError: if it is not of a kind that can be pushed.
+        PushError: if the folder is not of a kind that can be pushed.
     """
     folder = Path(folder).expanduser()
     kind = find_kind(folder)
@@ -89,7 +89,7 @@ def read_contents(folder: str | Path) -> Contents:
         if path.is_dir() or name.startswith((".git/", ".cache/")):
             continue
         if not path.is_file():
-            left_out[name] = "it is a link to nothing"
+            left_out[name] = "it is a broken link"
         elif name in code or is_allowed(kind, name) or (name.lower().endswith(_MEDIA) and _is_shown(name, shown)):
             files[name] = path.stat().st_size
         else:
@@ -98,7 +98,7 @@ def read_contents(folder: str | Path) -> Contents:
 
 
 def is_allowed(kind: str, name: str) -> bool:
-    """Return whether a file of this name is published; of a Space also files in folders."""
+    """Return whether a file with this path is published; for a Space, name patterns also apply in subfolders."""
     if any(part.startswith((".", "__pycache__")) for part in name.split("/")) and not name.startswith(".eval_results/"):
         return False
     return any(
@@ -111,7 +111,7 @@ def find_kind(folder: Path) -> str:
     """Return the kind of a folder.
 
     Raises:
-        PushError: if it is not of a kind that can be pushed.
+        PushError: if the folder is not of a kind that can be pushed.
     """
     if not folder.is_dir():
         raise PushError(f"{folder} {'is a file' if folder.exists() else 'does not exist'}: expected a model folder")
@@ -131,10 +131,10 @@ def find_kind(folder: Path) -> str:
 
 
 def _check_model(folder: Path) -> None:
-    """Check that a folder with a `config.json` is a whole model of ours.
+    """Check that a folder with a `config.json` is a complete model of this package.
 
     Raises:
-        PushError: if not.
+        PushError: if it is not.
     """
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -147,8 +147,8 @@ def _check_model(folder: Path) -> None:
             "folder that can be pushed from a checkpoint of LiveCC or of a backbone"
         )
     if not any(folder.glob("model*.safetensors")):
-        pickled = any(folder.glob("pytorch_model*.bin"))
-        why = "its weights are pickles, which run code when they are read" if pickled else "it holds no weights"
+        has_pickles = any(folder.glob("pytorch_model*.bin"))
+        why = "its weights are pickles, which run code when they are loaded" if has_pickles else "it holds no weights"
         raise PushError(f"{folder} cannot be pushed: {why}; expected model.safetensors, as save_pretrained writes it")
 
 
@@ -158,15 +158,15 @@ def _why_nothing(folder: Path) -> str:
     checkpoints = [path for path in folder.glob("checkpoint-*") if any(path.glob("*.safetensors"))]
     if checkpoints:
         newest = max(checkpoints, key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
-        return f"{folder} holds checkpoints, but no finished model: push one of them, such as {newest}"
+        return f"{folder} holds checkpoints but no finished model: push a checkpoint, such as {newest}"
     return (
-        f"{folder} is not a model: expected config.json with model*.safetensors (a model), adapter_config.json (an "
-        "adapter), README.md with an sdk (a Space) or custom_generate/generate.py"
+        f"{folder} cannot be pushed: expected config.json with model*.safetensors (a model), adapter_config.json (an "
+        "adapter), README.md with sdk: (a Space) or custom_generate/generate.py (generation code)"
     )
 
 
 def _is_shown(name: str, card: str) -> bool:
-    """Return whether a card shows a picture or clip: others in a training folder may be private."""
+    """Return whether the card's text names a picture or clip; others may be private, such as a training folder's."""
     return re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w.-])", card.replace("./", "")) is not None
 
 
@@ -175,11 +175,11 @@ def _why_left_out(kind: str, name: str) -> str:
     if name.startswith("checkpoint-"):
         return "it belongs to a checkpoint"
     if name.endswith(_PICKLES):
-        return "it is a pickle (optimizer state, arguments, weights): reading one runs code"
+        return "it is a pickle (optimizer state, arguments or weights): loading it runs code"
     if any(fnmatch.fnmatch(base, pattern) for pattern in _RUN_STATE):
-        return "it is a training run's state"
+        return "it is the state of a training run"
     if kind in (MODEL, ADAPTER) and name.startswith("custom_generate/"):
-        return "beside weights it would replace the model's generate: it belongs in a repository of its own"
+        return "it would replace the model's own generate: push it to a separate repository"
     if base.lower().endswith(_MEDIA):
         return "the card does not show it"
     if any(part.startswith(".") for part in name.split("/")):

@@ -1,4 +1,4 @@
-"""Loads a folder or repository in a fresh process that cannot import this package and has nothing cached."""
+"""Loads a folder or repository in a separate process that cannot import this package and has an empty cache."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ def load_fresh(
     base: str | None = None,
     token: str | None = None,
 ) -> dict[str, str]:
-    """Load a folder (without network) or a Hub repository, and return facts about it.
+    """Load a folder (without network) or a Hub repository in a separate process, and return facts about it.
 
     Args:
         source: folder or Hub id.
-        kind: as `Contents.kind`.
-        revision: of a Hub repository.
-        full: also load the weights, and generate one turn.
-        base: an adapter's base, for `full`.
-        token: for the Hub.
+        kind: kind of the contents, as `Contents.kind`.
+        revision: revision of the Hub repository.
+        full: also load the weights and generate one turn.
+        base: Hub id of an adapter's base model, for `full`.
+        token: token for the Hub.
 
     Returns:
-        "class", "processor" and "scheme" of what was loaded; with `full` also "said", the turn.
+        "class", the loaded model class or function; for models and adapters also "processor" (its class) and "scheme"
+        (the position scheme); with `full` also "said", the words of the turn.
 
     Raises:
-        PushError: if it does not load.
-        OSError: if the disk is full.
+        PushError: if the source does not load.
+        OSError: if loading fails with an operating system error, such as a full disk.
     """
-    asked = {"source": source, "revision": revision, "kind": kind, "full": full, "base": base, "parent": os.getpid()}
+    request = {"source": source, "revision": revision, "kind": kind, "full": full, "base": base, "parent": os.getpid()}
     with tempfile.TemporaryDirectory(prefix="livecc-push-") as home:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         environment |= {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -52,7 +53,7 @@ def load_fresh(
             environment |= {name: os.environ[name] for name in kept if name in os.environ}
             environment |= {"HF_TOKEN": token} if token else {}
         done = subprocess.run(
-            [sys.executable, str(_PROBE), json.dumps(asked)],
+            [sys.executable, str(_PROBE), json.dumps(request)],
             env=environment,
             cwd=home,
             stdin=subprocess.DEVNULL,
@@ -62,11 +63,11 @@ def load_fresh(
     try:
         facts = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
-        said = " ".join(done.stderr.split())[-_MAX_MESSAGE:]
-        facts = {"error": f"the process ended with {done.returncode}: {said}"}
+        stderr = " ".join(done.stderr.split())[-_MAX_MESSAGE:]
+        facts = {"error": f"the process ended with exit code {done.returncode}: {stderr}"}
     if "error" not in facts:
         return facts
     if facts.get("errno") is not None:  # such as a full disk
         raise OSError(facts["errno"], facts["error"][:_MAX_MESSAGE], home)
-    place = source if revision is None else f"{source}@{revision}"
-    raise PushError(f"{place} does not load without livecc-hf: {facts['error'][:_MAX_MESSAGE]}")
+    name = source if revision is None else f"{source}@{revision}"
+    raise PushError(f"{name} does not load without livecc-hf: {facts['error'][:_MAX_MESSAGE]}")

@@ -1,4 +1,4 @@
-"""Adds to a card: a clip with the model's words, a sheet of its frames, and measured scores."""
+"""Adds a gallery (a captioned clip and a sheet of its frames) and measured scores to a card."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..modeling import CommentarySegment
 
 CLIP_FILE, SHEET_FILE = "gallery.mp4", "gallery.png"
-LONGEST_S = 30.0  # a longer clip is cut
-_SHEET_FRAMES, _WORDS_SHOWN = 12, 200
+LONGEST_S = 30.0  # longer clips are cut to this
+_SHEET_FRAMES, _MAX_WORDS_CHARS = 12, 200
 _LIMITS = "\n## Limits"
 
 
@@ -43,27 +43,28 @@ def complete_card(
     end_s: float | None = None,
     query: str | None = None,
 ) -> list[Path]:
-    """Put a gallery and scores into the card of a model's or adapter's folder, in place of those of an earlier call.
+    """Add a gallery and scores to the card of a model's or adapter's folder, replacing those of an earlier call.
 
     Args:
-        folder: with a `README.md`.
-        clip: a video; the folder's model comments on its first `LONGEST_S` seconds, greedily.
+        folder: folder with a model or adapter and its `README.md`.
+        clip: a video; the folder's model comments on at most `LONGEST_S` seconds of it, with greedy decoding.
         scores: `scores.json` of `livecc evaluate score`, or the folder that holds it.
-        start_s, end_s: the part of the clip to show, in seconds.
-        query: of the viewer; default: the model's.
+        start_s: start of the part of the clip to show, in seconds; default: the start of the clip.
+        end_s: end of that part, in seconds; default: `LONGEST_S` after the start.
+        query: query for the model; default: the model's default query.
 
     Returns:
         The files written.
 
     Raises:
-        FileNotFoundError: if there is no card, clip or file of scores.
-        ValueError: if neither clip nor scores are given, the range is empty, or one of them cannot be read.
-        ModelLoadError: if the folder holds no model that loads.
+        FileNotFoundError: if the card, the clip or the scores do not exist.
+        ValueError: if neither clip nor scores are given, the range is empty, or a file cannot be read.
+        ModelLoadError: if the folder's model cannot be loaded.
     """
     folder = Path(folder)
     path = folder / CARD_FILE
     if clip is None and scores is None:
-        raise ValueError("nothing to put into the card: name a clip (--clip VIDEO), scores (--scores DIR), or both")
+        raise ValueError("nothing to add to the card: give a clip (--clip VIDEO), scores (--scores DIR), or both")
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no {CARD_FILE}: expected a model's or adapter's folder with its card")
     card = parse_card(path)
@@ -74,21 +75,21 @@ def complete_card(
     if clip is not None:
         captions = _comment(folder, clip, start_s, end_s, query)
         words = " ".join(caption.text for caption in captions if caption.text) or "(silence)"
-        shown = words if len(words) <= _WORDS_SHOWN else words[:_WORDS_SHOWN].rsplit(" ", 1)[0] + " ..."
-        ours = [
+        shown = words if len(words) <= _MAX_WORDS_CHARS else words[:_MAX_WORDS_CHARS].rsplit(" ", 1)[0] + " ..."
+        gallery = [
             {"text": shown, "output": {"url": CLIP_FILE}},
             {"text": "Frames and the words said over them", "output": {"url": SHEET_FILE}},
         ]
-        others = [item for item in card.data.get("widget") or [] if not _is_ours(item)]
-        card.data["widget"] = [*ours, *others]
-        first = re.search(r"^# .*\n", card.text, re.MULTILINE)
-        card.text = set_section(card.text, "gallery", "<Gallery />", "", after=first.end() if first else 0)
+        others = [item for item in card.data.get("widget") or [] if not _is_gallery_item(item)]
+        card.data["widget"] = [*gallery, *others]
+        heading = re.search(r"^# .*\n", card.text, re.MULTILINE)
+        card.text = set_section(card.text, "gallery", "<Gallery />", "", after=heading.end() if heading else 0)
         written += [folder / CLIP_FILE, folder / SHEET_FILE]
     path.write_text(str(card), encoding="utf-8")
     return written
 
 
-def _is_ours(item: Any) -> bool:
+def _is_gallery_item(item: Any) -> bool:
     output = item.get("output") if isinstance(item, dict) else None
     return isinstance(output, dict) and output.get("url") in (CLIP_FILE, SHEET_FILE)
 
@@ -103,7 +104,7 @@ def _scores_text(source: Path) -> str:
 def _comment(
     folder: Path, clip: str | os.PathLike, start_s: float | None, end_s: float | None, query: str | None
 ) -> list[Caption]:
-    """Let the folder's model comment on a clip; write the captioned copy and the sheet."""
+    """Let the folder's model comment on a clip, write the captioned clip and the sheet, and return the captions."""
     begin_s = start_s or 0.0
     if end_s is not None and end_s <= begin_s:
         raise ValueError(f"--start {begin_s:g} --end {end_s:g}: the range is empty; expected an end after the start")
@@ -124,7 +125,7 @@ def _turns(
     from ..checkpoints.loading import load_model_and_processor
     from ..video.reader import iter_chunks, probe_video
 
-    origin_s = probe_video(clip).clock_start_s  # before the model is loaded: a clip that cannot be read ends it here
+    origin_s = probe_video(clip).clock_start_s  # before the model is loaded, to fail early on an unreadable clip
     model, processor, _ = load_model_and_processor(folder)
     options: dict[str, Any] = {"do_sample": False} | ({} if query is None else {"query": query})
     stream = model.start_stream(processor, **options)
@@ -132,16 +133,16 @@ def _turns(
     frame: torch.Tensor | None = None
     for chunk in iter_chunks(clip, start_s, end_s, origin_s=origin_s):
         frame = chunk.frames[-1]
-        turns += _over(frame, stream.push(chunk.frames, chunk.timestamps_s))
+        turns += _turns_at(frame, stream.push(chunk.frames, chunk.timestamps_s))
     if frame is not None:
-        turns += _over(frame, stream.finish())
+        turns += _turns_at(frame, stream.finish())
     if not turns:
-        raise ValueError(f"{clip}: nothing of it lies in the range, so there is nothing to comment on")
+        raise ValueError(f"{clip} has no frames between --start and --end, so there is nothing to comment on")
     return turns
 
 
-def _over(frame: torch.Tensor, segments: Iterable[CommentarySegment]) -> list[_Turn]:
-    """Return the turns of these segments, over a frame."""
+def _turns_at(frame: torch.Tensor, segments: Iterable[CommentarySegment]) -> list[_Turn]:
+    """Return segments as turns whose last frame is `frame`."""
     return [_Turn(Caption(segment.start_s, segment.end_s, segment.text), frame) for segment in segments]
 
 
@@ -152,4 +153,4 @@ def _sheet(turns: list[_Turn]) -> Any:
         group = turns[at : at + step]
         words = " ".join(turn.caption.text for turn in group if turn.caption.text)
         cells.append(SheetCell(group[-1].frame, group[-1].caption.end_s, words))
-    return contact_sheet(cells, columns=4, legend=SheetLegend(text="what the model says up to it"))
+    return contact_sheet(cells, columns=4, legend=SheetLegend(text="what the model says up to this frame"))

@@ -1,4 +1,4 @@
-"""Writes a repository folder of generation code, with which `generate` of stock models gives live commentary."""
+"""Writes a folder of generation code with which the `generate` of stock models makes live commentary."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _NEEDED = ("torch", "torchvision", "transformers", "av", "pillow", "numpy")
 
 
 class GenerationRepoError(ValueError):
-    """The folder cannot be written; the message is one line and says what to do."""
+    """Raised if the folder cannot be written; the message is one line and says what to do."""
 
 
 def write_generation_repo(out: str | os.PathLike) -> Path:
-    """Write a folder that `model.generate(custom_generate=...)` takes, for `livecc push`.
+    """Write a folder that `model.generate(custom_generate=...)` and `livecc push` accept.
 
-    It holds all the code that it needs, so that it runs without livecc-hf.
+    The folder holds all code that it needs, so that it runs without livecc-hf.
 
     Args:
-        out: the folder to write; must not exist, or be empty.
+        out: the folder to write; it must not exist or be empty.
 
     Returns:
         The folder.
 
     Raises:
-        GenerationRepoError: if `out` cannot be such a folder, or livecc-hf is not installed.
+        GenerationRepoError: if `out` is a file or not empty, or livecc-hf is not installed.
     """
     out = Path(out).expanduser()
     check_new_folder(out, GenerationRepoError)
@@ -51,7 +51,7 @@ def write_generation_repo(out: str | os.PathLike) -> Path:
 
 
 def _modules_of(path: Path) -> list[Path]:
-    """Return the files of the modeling code that a file imports, directly or not."""
+    """Return the files of the modeling code that a file imports, directly or indirectly."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
@@ -66,10 +66,12 @@ def _modules_of(path: Path) -> list[Path]:
 
 
 def _requirements() -> list[str]:
-    """Return the packages that the code needs, with the lower bounds of this package."""
+    """Return the requirements of the code, with the version bounds of this package."""
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
     except importlib.metadata.PackageNotFoundError:
-        raise GenerationRepoError("livecc-hf is not installed: install it (pip install .) to write this") from None
+        raise GenerationRepoError(
+            "livecc-hf is not installed, so its requirements are not known: install it (pip install .)"
+        ) from None
     plain = {one.name: f"{one.name}{one.specifier}" for one in declared if one.marker is None}
     return [plain[name] for name in _NEEDED]

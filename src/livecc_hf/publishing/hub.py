@@ -1,4 +1,4 @@
-"""The Hub's side of a push: finds or creates the repository, uploads files, and explains failures in one sentence."""
+"""Repositories on the Hub: finds or creates them, uploads files, and turns failures into one-line errors."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ logger = logging.getLogger(__name__)
 
 
 class PushError(ValueError):
-    """Something cannot be published as it is; the message says why, and what to do."""
+    """Raised if something cannot be published; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a push goes.
+    """The repository and revision that a push goes to.
 
     Attributes:
         repo_id: `USER/NAME`.
         repo_type: "model", "dataset" or "space".
-        public: create a public repository, and accept one that is public; else create a private one.
+        public: create a public repository, or push to an existing public one; otherwise a new one is private, and an
+            existing public one is refused.
         revision: branch, created if it does not exist, or `refs/pr/N`; default: main.
-        pull_request: open a pull request with the push.
-        space_sdk: of a new Space, such as "gradio".
+        pull_request: open a pull request.
+        space_sdk: SDK of a new Space, such as "gradio".
 
     Raises:
-        PushError: if the name is not valid, or a pull request has a revision.
+        PushError: if the name is not valid, or both a pull request and a revision are given.
     """
 
     repo_id: str
@@ -53,8 +54,8 @@ class Target:
         check_name(self.repo_id)
         if self.pull_request and self.revision is not None:
             raise PushError(
-                f"a pull request goes to the main branch, not to {self.revision}: give --pr or --revision; to add "
-                "to a pull request give --revision refs/pr/N alone"
+                f"a pull request goes to the main branch, not to {self.revision}: give --pr or --revision, not both; "
+                "to add to an open pull request, give --revision refs/pr/N"
             )
 
 
@@ -62,25 +63,25 @@ def check_name(repo_id: str) -> None:
     """Check that a name is valid for a repository.
 
     Raises:
-        PushError: if not.
+        PushError: if it is not.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     expected = "expected USER/NAME of letters, digits, '-', '_' and '.', such as me/my-livecc"
     if repo_id.count("/") != 1:
-        raise PushError(f"{repo_id!r} is not the name of a repository: {expected}")
+        raise PushError(f"{repo_id!r} is not a repository name: {expected}")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise PushError(f"{repo_id!r} is not the name of a repository ({one_line(error, 160)}): {expected}") from error
+        raise PushError(f"{repo_id!r} is not a repository name ({one_line(error, 160)}): {expected}") from error
 
 
 def check_token(api: HfApi) -> None:
-    """Check that there is a token to write with.
+    """Check that a token for the Hub is available.
 
     Raises:
-        PushError: if there is none.
+        PushError: if there is no token.
     """
     from huggingface_hub import get_token
 
@@ -92,11 +93,11 @@ def check_token(api: HfApi) -> None:
 
 
 def prepare_repository(api: HfApi, target: Target) -> str:
-    """Find or create the repository and its branch; return its address.
+    """Find or create the repository and its branch, and return the repository's URL.
 
     Raises:
-        PushError: if it is public but the target is not, or does not exist for a pull request.
-        Exception: what the Hub's client raises; see `explain_failures`.
+        PushError: if the repository is public but the target is not, or a pull request's repository does not exist.
+        Exception: any error of the Hub's client; see `explain_failures`.
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -106,17 +107,14 @@ def prepare_repository(api: HfApi, target: Target) -> str:
     except RepositoryNotFoundError as error:
         if target.pull_request:
             raise PushError(
-                f"{what} does not exist, or your token may not see it, so it takes no pull request: without --pr it is "
-                "made"
+                f"{what} does not exist, or your token cannot read it, so no pull request can be opened: push without "
+                "--pr to create it"
             ) from error
         info = None
     if info is not None and not info.private and not target.public:
-        raise PushError(
-            f"{what} exists and is public, and so would be what is pushed: give --public if that is meant, or push to "
-            "another name"
-        )
+        raise PushError(f"{what} is public, and so would be the files: give --public to confirm, or another name")
     if info is not None and info.private and target.public:
-        logger.warning("%s exists and stays private: make it public in its settings on the Hub", what)
+        logger.warning("%s exists and stays private: its visibility can be changed in its settings on the Hub", what)
     repo = api.create_repo(
         target.repo_id,
         repo_type=target.repo_type,
@@ -140,20 +138,25 @@ def upload(
     message: str,
     path_in_repo: str | None = None,
 ) -> CommitInfo:
-    """Upload files of a folder, without those that the repository has already.
+    """Upload files of a folder; files that the repository already has are not transferred again.
+
+    With hf_xet, large folders take several commits.
 
     Args:
         api: the Hub's client.
-        target: of the push.
-        folder: that holds the files.
+        target: repository and revision to upload to.
+        folder: the folder with the files.
         allow: patterns of the files to send.
-        ignore: patterns of exceptions among these.
-        delete: paths in the repository to delete with the first commit.
-        message: the commit's first line.
-        path_in_repo: folder in the repository.
+        ignore: patterns of files not to send, even if `allow` matches them.
+        delete: paths of files in the repository to delete in the first commit.
+        message: first line of the commit message.
+        path_in_repo: folder in the repository to upload to; default: the top level.
+
+    Raises:
+        Exception: any error of the Hub's client; see `explain_failures`.
     """
     if find_spec("hf_xet") is None:
-        logger.warning("hf_xet is not installed: the upload is one commit (pip install hf_xet)")
+        logger.warning("hf_xet is not installed: the upload is a single commit (pip install hf_xet)")
     return api.upload_folder(
         repo_id=target.repo_id,
         repo_type=target.repo_type,
@@ -170,12 +173,16 @@ def upload(
 
 @contextlib.contextmanager
 def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
-    """Turn errors of the Hub's client into one sentence with the way out.
+    """Turn errors of the Hub's client into one-line errors that say what to do.
+
+    Args:
+        api: the Hub's client.
+        target: repository and revision of the push, for the messages.
 
     Raises:
         ConnectionError: if the Hub cannot be reached, or the connection breaks.
         DiskFullError: if the disk is full.
-        PushError: if the Hub refuses.
+        PushError: if the Hub refuses the request.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -189,14 +196,14 @@ def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
         raise PushError(_refusal(api, target, error)) from error
     except _broken_connections() as error:
         why = one_line(error, 200)
-        if isinstance(error, RuntimeError):  # as uploads of large files raise it
+        if isinstance(error, RuntimeError):  # raised by failed uploads of large files
             cause = error.__cause__
             if isinstance(cause, HfHubHTTPError):
                 raise PushError(_refusal(api, target, cause)) from error
             why += f": {one_line(cause, 200)}" if cause is not None else ""
         raise ConnectionError(
-            f"the Hub at {api.endpoint} cannot be reached or broke off ({why}): check the network, or HF_ENDPOINT, "
-            "and run the same command again; it continues"
+            f"the Hub at {api.endpoint} cannot be reached, or the connection broke ({why}): check the network and "
+            "HF_ENDPOINT, and run the same command again to continue"
         ) from error
     except OSError as error:
         if not is_disk_full(error):
@@ -204,12 +211,12 @@ def explain_failures(api: HfApi, target: Target) -> Iterator[None]:
         place = error.filename or os.environ.get("TMPDIR", "the temporary files")
         raise DiskFullError(
             f"the disk of {place} is full ({error.strerror or one_line(error, 100)}): free some space, or set TMPDIR "
-            "to a folder on another disk, and run the same command again; it continues"
+            "to a folder on another disk, and run the same command again to continue"
         ) from error
 
 
 def _refusal(api: HfApi, target: Target, error: Exception) -> str:
-    """Return the explanation of an error answer."""
+    """Return a one-line message for an HTTP error of the Hub."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -221,16 +228,16 @@ def _refusal(api: HfApi, target: Target, error: Exception) -> str:
         return f"the Hub at {api.endpoint} does not accept your token ({said}): log in again with `hf auth login`"
     if status == 403:
         return (
-            f"the Hub does not let you write to {what} ({said}): is it your name, or an organisation's that you may "
-            "write to, and has the token write access?"
+            f"the Hub does not let you write to {what} ({said}): use your own name or that of an organisation that you "
+            "can write to, and a token with write access"
         )
     if status == 404:
-        return f"{what} does not exist, or your token may not see it ({said})"
-    return f"the Hub refuses {what} ({said})"
+        return f"{what} does not exist, or your token cannot read it ({said})"
+    return f"the Hub refused the request for {what} ({said})"
 
 
 def _broken_connections() -> tuple[type[Exception], ...]:
-    """Return the errors of a connection without an answer; versions of huggingface_hub use different clients."""
+    """Return the exceptions of failed connections; versions of huggingface_hub use different HTTP clients."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "requests": "ConnectionError"}
     found = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
     return (ConnectionError, TimeoutError, RuntimeError, *(error for error in found if error is not None))

@@ -1,7 +1,7 @@
-"""Loads a folder or Hub repository without this package, as most users do. Run by its path, in a process of its own.
+"""Loads a folder or Hub repository without this package, as most users do. `load_fresh` runs this file as a script.
 
-The one argument is JSON: source, revision, kind, full (whether to generate a turn), base, and parent (the id of the
-process that waits for this one). The last line of standard output is JSON, too.
+The only argument is a JSON object: source, revision, kind, full (whether to generate a turn), base, and parent (id of
+the process that waits for this one). The last line of standard output is a JSON object with the facts, or the error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Blocked:
-    """Blocks imports of this package, which a repository must not need."""
+    """Import hook that blocks this package, which a repository must not need."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
@@ -55,7 +55,7 @@ def say(
     revision: str | None,
     base: str | None,
 ) -> str:
-    """Load the weights, and return the model's words for three grey seconds."""
+    """Load the weights, and return the model's words for three seconds of grey frames."""
     import torch
 
     if base is None:
@@ -71,21 +71,21 @@ def say(
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent was killed: nobody reads the result then."""
+    """End this process when its parent has ended, which alone reads the result."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def main() -> None:
-    """Load as the arguments say, and print what was found as JSON."""
+    """Load the source in the argument, and print the facts or the error as JSON."""
     arguments = json.loads(sys.argv[1])
     threading.Thread(target=_end_with, args=(arguments.pop("parent"),), daemon=True).start()
     sys.meta_path.insert(0, _Blocked)
     facts: dict[str, str | int | None]
     try:
         facts = {**load(**arguments)}
-    except Exception as error:  # whatever the folder's code raises
+    except Exception as error:  # the folder's code can raise anything
         text = " ".join(str(error).split()) or type(error).__name__
         facts = {"error": f"{type(error).__name__}: {text}", "errno": getattr(error, "errno", None)}
     print(json.dumps(facts))

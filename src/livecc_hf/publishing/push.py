@@ -30,17 +30,21 @@ _WHAT = {MODEL: "a model", ADAPTER: "an adapter"}
 
 @dataclass(frozen=True)
 class PushOptions:
-    """How a folder is pushed.
+    """Options of a push.
 
     Attributes:
-        public: create a public repository, and accept one that is public; else create a private one.
+        public: create a public repository, or push to an existing public one; otherwise a new one is private, and an
+            existing public one is refused.
         revision: branch, created if it does not exist, or `refs/pr/N`; default: main.
         pull_request: open a pull request.
-        base_id: Hub id of the base, if the folder names a path.
-        license: written into the card that is sent.
-        message: the commit's first line.
-        verify: "parts" (config, code, processor, names and shapes of the tensors), "full" (also loads the weights and
-            generates a turn) or "none".
+        base_id: Hub id of the base model, if the folder names it by a path.
+        license: licence to write into the uploaded card.
+        message: first line of the commit message.
+        verify: how to verify the upload: "parts" (config, code, processor, names and shapes of the tensors), "full"
+            (also load the weights and generate a turn) or "none".
+
+    Raises:
+        PushError: if `verify` is unknown.
     """
 
     public: bool = False
@@ -61,12 +65,12 @@ class Pushed:
     """The result of a push.
 
     Attributes:
-        url: the repository's address.
-        commit: the newest commit, with the pushed files; its card's snippet names the commit before it, since no commit
-            can name itself.
-        pull_request: the pull request's address, if one was opened.
+        url: the repository's URL.
+        commit: the newest commit, with the pushed files. The snippet in its card names the commit before it, since a
+            commit cannot contain its own hash.
+        pull_request: URL of the opened pull request; `None` if none was opened.
         changed: whether anything was sent.
-        loaded: facts from loading it in a fresh process at that commit; empty if that was not requested.
+        loaded: facts from loading the commit in a separate process, see `load_fresh`; empty if not verified.
     """
 
     url: str
@@ -84,17 +88,17 @@ def push_folder(
     token: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Check a folder, send it to the Hub and verify the upload; a second call continues a broken upload.
+    """Check a folder, upload it to the Hub and verify the upload; a second call continues an interrupted upload.
 
     Args:
         folder: a model, adapter, Space or generation code, as this package writes them.
-        repo_id: `USER/NAME`; created if it does not exist, private unless the options say otherwise.
-        options: see `PushOptions`.
-        token: of the Hub; default: `HF_TOKEN`, or the one saved by `hf auth login`.
-        report: called with lines on what is done.
+        repo_id: `USER/NAME`; created if it does not exist, and private by default.
+        options: options of the push.
+        token: token for the Hub; default: `HF_TOKEN`, or the token saved by `hf auth login`.
+        report: called with lines that report progress.
 
     Raises:
-        PushError: if the folder cannot be published as it is, the Hub refuses it, or the upload differs from it.
+        PushError: if the folder cannot be published, the Hub refuses it, or the upload differs from the folder.
         ConnectionError: if the Hub cannot be reached, or the connection breaks.
         DiskFullError: if there is no space for temporary files.
     """
@@ -106,21 +110,19 @@ def push_folder(
 
 
 def plan_push(folder: str | os.PathLike, repo_id: str, options: PushOptions) -> tuple[Checked, Target]:
-    """Check a folder, without network; return it with the target of the push.
+    """Check a folder without network, and return it with the target of the push.
 
     Raises:
-        PushError: as `push_folder`.
+        PushError: if the folder cannot be published, or the target is not valid.
     """
+    # Made before the folder is checked, to fail early on an invalid name.
     target = Target(repo_id, "model", options.public, options.revision, options.pull_request)
     plan = check_folder(Path(folder), base_id=options.base_id, licence=options.license)
-    contents = plan.contents
-    return plan, Target(
-        repo_id, contents.repo_type, target.public, target.revision, target.pull_request, plan.space_sdk
-    )
+    return plan, replace(target, repo_type=plan.contents.repo_type, space_sdk=plan.space_sdk)
 
 
 def describe_plan(plan: Checked, target: Target) -> list[str]:
-    """Return lines on the files that would be sent, the target, and the files left out."""
+    """Return lines that describe the target, the files to send, and the files left out."""
     contents = plan.contents
     place = "a pull request" if target.pull_request else target.revision or "main"
     lines = [f"{contents.folder} ({contents.kind}) -> {target.repo_type} {target.repo_id}, {place}"]
@@ -139,13 +141,12 @@ def describe_plan(plan: Checked, target: Target) -> list[str]:
     lines += _left_out_lines(contents.left_out)
     if plan.base:
         lines.append(f"base: {plan.base}")
-    visibility = "public" if target.public else "private"
-    lines.append(f"a repository that is made is {visibility}")
+    lines.append(f"a new repository would be {'public' if target.public else 'private'}")
     return lines
 
 
 def _left_out_lines(left_out: dict[str, str]) -> list[str]:
-    """Return lines on the files that are not sent; files of a folder with the same reason share one."""
+    """Return lines on the files that are not sent, one per folder and reason."""
     groups: dict[tuple[str, str], list[str]] = {}
     for name, why in left_out.items():
         folder, slash, _ = name.partition("/")
@@ -164,10 +165,19 @@ def send(
     token: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
-    """Send a checked folder, and verify the upload.
+    """Upload a checked folder, and verify the upload.
+
+    Args:
+        plan: the checked folder.
+        target: where to push it.
+        options: options of the push.
+        token: token for the Hub; default: `HF_TOKEN`, or the token saved by `hf auth login`.
+        report: called with lines that report progress.
 
     Raises:
-        PushError, ConnectionError, DiskFullError: as `push_folder`.
+        PushError: if the Hub refuses the folder, or the upload differs from it.
+        ConnectionError: if the Hub cannot be reached, or the connection breaks.
+        DiskFullError: if there is no space for temporary files.
     """
     from huggingface_hub import HfApi
 
@@ -179,7 +189,7 @@ def send(
         url = prepare_repository(api, target)
         stale, before = _remote_state(api, plan, target)
         for path in stale:
-            report(f"deleted there: {path} (of an earlier push)")
+            report(f"deleted in the repository: {path} (from an earlier push)")
         copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livecc-push-")))
         message = options.message or f"Upload {plan.contents.kind}"
         commit, pull_request = _upload(api, plan, target, copy, (stale, before), message, report)
@@ -202,25 +212,25 @@ def _upload(
     plan: Checked,
     target: Target,
     copy: Path,
-    there: tuple[list[str], str | None],
+    remote_state: tuple[list[str], str | None],
     message: str,
     report: Callable[[str], None],
 ) -> tuple[str, _PullRequest | None]:
-    """Send a folder's files, then its card again with the commit of those files.
+    """Upload a folder's files, and then its card again with the commit of those files.
 
     Args:
         api: the Hub's client.
         plan: the checked folder.
-        target: of the push.
+        target: where to push it.
         copy: an empty folder; holds the sent files afterwards.
-        there: paths to delete in the repository, and its current commit.
-        message: the commit's first line.
-        report: called with lines on what is done.
+        remote_state: paths to delete in the repository, and its current commit.
+        message: first line of the commit message.
+        report: called with lines that report progress.
 
     Returns:
-        The newest commit, and the pull request that was opened, if one was.
+        The newest commit, and the opened pull request or `None`.
     """
-    stale, before = there
+    stale, before = remote_state
     kind, card = plan.contents.kind, plan.read_text(CARD_FILE)
     names_commit = leaves_commit_open(card)
     pinned = find_pinned_there(api, target, before) if names_commit else None
@@ -239,7 +249,7 @@ def _upload(
 
 
 def _check_base(api: HfApi, plan: Checked) -> None:
-    """Check that an adapter's base is on the Hub.
+    """Check that an adapter's base model is on the Hub.
 
     Raises:
         PushError: if it is not.
@@ -252,8 +262,8 @@ def _check_base(api: HfApi, plan: Checked) -> None:
         api.model_info(plan.base)
     except RepositoryNotFoundError as error:
         raise PushError(
-            f"the adapter's base {plan.base} is not on the Hub, or your token may not see it: push the base first, or "
-            "name the right one with --base-id"
+            f"the adapter's base {plan.base} is not on the Hub, or your token cannot read it: push the base first, or "
+            "give the right base with --base-id"
         ) from error
 
 
@@ -261,7 +271,7 @@ def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str],
     """Return the files of an earlier push to delete, and the current commit.
 
     Raises:
-        PushError: if the repository holds something of another kind.
+        PushError: if the repository holds contents of another kind.
     """
     info = api.repo_info(target.repo_id, repo_type=target.repo_type, revision=target.revision)
     there = api.list_repo_files(target.repo_id, repo_type=target.repo_type, revision=target.revision)
@@ -271,8 +281,8 @@ def _remote_state(api: HfApi, plan: Checked, target: Target) -> tuple[list[str],
     for other, is_there in holds.items():
         if is_there and kind not in (other, SPACE):
             raise PushError(
-                f"{target.repo_id} holds {_WHAT[other]}, and {_WHAT.get(kind, kind)} beside it would "
-                "be loaded together with it: push to another name"
+                f"{target.repo_id} holds {_WHAT[other]}, which would be loaded together with {_WHAT.get(kind, kind)}: "
+                "push to another name"
             )
     patterns = STALE.get(kind, ())
     stale = [
@@ -296,10 +306,10 @@ def _verify(
     full: bool,
     report: Callable[[str], None],
 ) -> dict[str, str]:
-    """Check the upload, without this package and this folder; return facts from loading it.
+    """Check that the upload has all files and loads without this package; return facts from loading it.
 
     Raises:
-        PushError: if it differs from what was sent.
+        PushError: if the upload differs from the files that were sent, or does not load.
     """
     from huggingface_hub import get_token
     from huggingface_hub.hf_api import RepoFile
@@ -308,13 +318,13 @@ def _verify(
     there = {item.path: item.size for item in tree if isinstance(item, RepoFile)}
     for name, size in files.items():
         if there.get(name) != size:
-            found = f"{there[name]} bytes there" if name in there else "missing there"
-            raise PushError(f"{name} at {target.repo_id}@{revision} is {found} and {size} here: push again")
+            found = f"has {there[name]} bytes" if name in there else "is missing"
+            raise PushError(f"{name} at {target.repo_id}@{revision} {found}, expected {size} bytes: push again")
     report(f"verified at {revision}: {len(files)} files")
     if plan.contents.kind == SPACE:
         return {}
     if n_tensors := compare_tensors(api, target.repo_id, revision, plan.tensors):
-        report(f"verified at {revision}: {n_tensors} tensors have the names, types and shapes of those here")
+        report(f"verified at {revision}: {n_tensors} tensors have the names, types and shapes of the local ones")
     loaded = load_fresh(
         target.repo_id,
         plan.contents.kind,
@@ -324,7 +334,7 @@ def _verify(
         token=api.token if isinstance(api.token, str) else get_token(),
     )
     parts = ", ".join(str(loaded[key]) for key in ("class", "processor") if key in loaded)
-    said = f"; of a grey picture it says {loaded['said']!r}" if "said" in loaded else ""
+    said = f"; for grey frames it says {loaded['said']!r}" if "said" in loaded else ""
     report(f"verified at {revision}: loads without livecc-hf ({parts}){said}")
     return loaded
 

@@ -1,4 +1,4 @@
-"""Checks that files of tensors are whole, and that those on the Hub hold the same tensors."""
+"""Checks that weight files are complete, and that the files on the Hub hold the same tensors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def read_tensors(contents: Contents) -> dict[str, Tensors]:
-    """Return type and shape of each tensor, by file and name, from the files' headers.
+    """Return dtype and shape of each tensor, by file and name, from the files' headers.
 
     Raises:
-        PushError: if a file is damaged or cut, or the index and the files do not agree.
+        PushError: if a file is damaged or truncated, or the index does not match the files.
     """
     found = {name: _local_tensors(contents.folder / name) for name in contents.weights}
     index = contents.folder / _INDEX
     if _INDEX in contents.files:
         _check_index(index, found)
     elif len(found) > 1:
-        raise PushError(f"{contents.folder} holds {len(found)} files of weights and no {_INDEX} that joins them")
+        raise PushError(
+            f"{contents.folder} holds {len(found)} weight files but no {_INDEX}, which lists their tensors: write the "
+            "folder again"
+        )
     return found
 
 
@@ -40,7 +43,7 @@ def _local_tensors(file: Path) -> Tensors:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (it is not a mapping)
             return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise PushError(f"{file} is damaged or cut ({one_line(error, 160)}): write the folder again") from error
+        raise PushError(f"{file} is damaged or truncated ({one_line(error, 160)}): write the folder again") from error
 
 
 def _check_index(index: Path, found: dict[str, Tensors]) -> None:
@@ -52,13 +55,19 @@ def _check_index(index: Path, found: dict[str, Tensors]) -> None:
         if name not in found:
             raise PushError(f"{index} names {name}, which is not in the folder: copy it there, or write it again")
         if tensor not in found[name]:
-            raise PushError(f"{index} looks for {tensor} in {name}, which does not hold it: write the folder again")
+            raise PushError(f"{index} says that {tensor} is in {name}, which does not hold it: write the folder again")
     if stray := sorted(set(found) - set(named.values())):
-        raise PushError(f"{index} does not name {stray[0]}: remove it if it is an older save's")
+        raise PushError(f"{index} does not name {stray[0]}: remove that file if it is from an earlier save")
 
 
 def compare_tensors(api: HfApi, repo_id: str, revision: str, local: dict[str, Tensors]) -> int:
-    """Compare names, types and shapes of tensors with those at a revision on the Hub; return their number.
+    """Check that the tensors at a revision on the Hub have the same names, dtypes and shapes; return their number.
+
+    Args:
+        api: the Hub's client.
+        repo_id: the repository.
+        revision: the revision to check.
+        local: the tensors of the sent files, as `read_tensors` returns them.
 
     Raises:
         PushError: for the first difference.
@@ -69,11 +78,11 @@ def compare_tensors(api: HfApi, repo_id: str, revision: str, local: dict[str, Te
         if different := sorted(set(tensors.items()) ^ set(remote.items())):
             name = different[0][0]
             raise PushError(
-                f"{file} at {repo_id}@{revision} differs from the one sent: {name} is {_shown(remote.get(name))} there "
-                f"and {_shown(tensors.get(name))} here; push again"
+                f"{file} at {repo_id}@{revision} differs from the one sent: {name} is {_describe(remote.get(name))} "
+                f"there and {_describe(tensors.get(name))} here; push again"
             )
     return sum(map(len, local.values()))
 
 
-def _shown(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+def _describe(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return "missing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"

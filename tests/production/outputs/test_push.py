@@ -95,7 +95,7 @@ def test_a_public_dataset_is_pushed_to_only_if_that_is_said(folder, tmp_path):
         repository = hub.repositories["datasets/me/clips"] = Repository({"visibility": "public"})
         refused = push(folder, hub.url, tmp_path / "home")
         assert (refused.returncode, repository.sent) == (2, [])
-        assert "dataset me/clips exists and is public, and so would be what is pushed" in refused.stderr
+        assert "dataset me/clips is public, and so would be the files" in refused.stderr
         done = push(folder, hub.url, tmp_path / "home", "--public", "--revision", "dev")
         assert done.returncode == 0, done.stderr
         assert repository.trees[repository.refs["dev"]] and not repository.files
