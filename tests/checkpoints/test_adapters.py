@@ -1,4 +1,4 @@
-"""Adapters that TRL trained load by their folder, stream, switch off, and say what is wrong with them."""
+"""Adapters trained with TRL load, stream and switch off; bad adapters are clear errors."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ pytest.importorskip("peft")
 
 
 def train(model, processor, out, **options):
-    """A few steps of LoRA with TRL on one turn of a video; returns the `PeftModel`, saved as a folder of ours."""
+    """Train LoRA with TRL for a few steps on one turn of a video; return the `PeftModel`, saved as a folder."""
     from datasets import Dataset
     from trl import ModelConfig, SFTConfig, SFTTrainer
 
@@ -57,13 +57,13 @@ def train(model, processor, out, **options):
 
 @pytest.fixture(scope="session")
 def base(published_checkpoint, tmp_path_factory):
-    """A published LiveCC checkpoint: as it stands it runs in scheme `reference`."""
+    """A published LiveCC checkpoint, whose position scheme is `reference`."""
     return shutil.copytree(published_checkpoint, tmp_path_factory.mktemp("base") / "LiveCC-base")
 
 
 @pytest.fixture(scope="session")
 def trained(base, processor, tmp_path_factory):
-    """An adapter folder, trained in scheme `sequential`, and the logits of the `PeftModel` right after training."""
+    """An adapter folder, trained with scheme `sequential`, and the logits of the `PeftModel` after training."""
     folder = tmp_path_factory.mktemp("adapters") / "my-adapter"
     model, _ = load_model(base, position_scheme="sequential")
     options = {"lora_modules_to_save": ["merger"], "parts": ["vision", "language_model"]}
@@ -73,7 +73,7 @@ def trained(base, processor, tmp_path_factory):
 
 @pytest.fixture
 def adapter(trained, tmp_path):
-    """A copy of the adapter that a test may damage."""
+    """A copy of the adapter that a test may change."""
     return shutil.copytree(trained[0], tmp_path / "adapter")
 
 
@@ -101,21 +101,21 @@ def test_loaded_adapter_equals_the_trained_model_and_switches_off(trained, base)
     switch_adapter(model, on=False)
     off = logits(model, processor)
     torch.testing.assert_close(off, logits(plain, processor), atol=1e-6, rtol=0)
-    assert (off - expected).abs().max() > 0.1  # the training did something
-    for on in (True, False, True):  # what was trained in full goes and comes with the rest
+    assert (off - expected).abs().max() > 0.1  # the training changed the logits
+    for on in (True, False, True):  # modules that were trained in full are switched too
         switch_adapter(model, on)
         torch.testing.assert_close(logits(model, processor), expected if on else off, atol=1e-6, rtol=0)
     assert (info.source, info.position_scheme) == (str(folder), "sequential")
     assert info.notes == [f"{folder}: adapter on base {base.resolve()}"]
 
 
-def test_the_adapters_scheme_wins_over_the_bases_and_loses_to_the_callers(trained, base):
+def test_the_adapters_scheme_overrides_the_bases_and_the_callers_overrides_both(trained, base):
     assert open_checkpoint(base).config.position_scheme == "reference"
     assert open_checkpoint(trained[0]).config.position_scheme == "sequential"
     assert open_checkpoint(trained[0], "mrope").config.position_scheme == "mrope"
 
 
-def test_an_adapter_saved_by_others_runs_in_the_bases_scheme_and_says_so(adapter, base):
+def test_an_adapter_without_a_scheme_uses_the_bases_with_a_note(adapter, base):
     (adapter / "config.json").unlink()
     _, info = load_model(adapter)
     assert info.position_scheme == "reference"
@@ -123,7 +123,7 @@ def test_an_adapter_saved_by_others_runs_in_the_bases_scheme_and_says_so(adapter
     assert "assuming position scheme 'reference'" in info.notes[2]
 
 
-def test_what_stands_beside_the_weights(trained, base):
+def test_the_files_of_an_adapter(trained, base):
     folder, _ = trained
     info = read_adapter(folder)
     assert (info.base, info.base_revision, info.position_scheme) == (str(base.resolve()), None, "sequential")
@@ -137,7 +137,7 @@ def test_what_stands_beside_the_weights(trained, base):
     card = (folder / "README.md").read_text()
     assert "livecc merge" in card
     assert "More Information Needed" not in card
-    assert str(base.parent) not in card  # no paths of this machine in what is published
+    assert str(base.parent) not in card  # no local paths in published files
 
 
 def test_a_users_own_card_is_kept_and_a_hub_base_is_named_with_its_revision(adapter, processor, base):
@@ -149,14 +149,14 @@ def test_a_users_own_card_is_kept_and_a_hub_base_is_named_with_its_revision(adap
     assert (info.base, info.base_revision, info.position_scheme) == ("owner/base", "v2", "mrope")
     assert (adapter / "README.md").read_text() == "mine"
     assert "quantization_config" not in json.loads((adapter / "config.json").read_text())
-    assert config.quantization_config  # the caller's own stays
+    assert config.quantization_config  # the caller's config is not changed
     (adapter / "README.md").unlink()
     save_adapter_files(adapter, config, processor, "owner/base", "v2")
     assert "base_model: owner/base\n" in (adapter / "README.md").read_text()
 
 
-def test_an_adapter_of_the_hubs_cache(adapter, trained, base, tmp_path, monkeypatch):
-    """By its id, offline, as after a download."""
+def test_an_adapter_in_the_hubs_cache(adapter, trained, base, tmp_path, monkeypatch):
+    """Load it offline by its Hub id, as after a download."""
     commit = "0a1b2c3d4e" * 4
     snapshot = tmp_path / "hub/models--me--my-adapter/snapshots" / commit
     shutil.copytree(adapter, snapshot)
@@ -170,7 +170,7 @@ def test_an_adapter_of_the_hubs_cache(adapter, trained, base, tmp_path, monkeypa
     torch.testing.assert_close(logits(model, processor), trained[1], atol=1e-6, rtol=0)
 
 
-def test_no_adapter(base, tmp_path):
+def test_sources_without_an_adapter(base, tmp_path):
     for source in (base, tmp_path, tmp_path / "absent", "absent/"):
         assert read_adapter(source) is None
     with pytest.raises(ModelLoadError, match="nobody/no-such-model is not a local folder.*HF_HUB_OFFLINE"):
@@ -207,7 +207,7 @@ def test_over_a_four_bit_base(processor, tmp_path):
     assert loaded.is_loaded_in_4bit
     assert info.position_scheme == "mrope"
     for name, parameter in loaded.named_parameters():
-        if "lora_" in name:  # TRL holds them in bfloat16 over a quantised base
+        if "lora_" in name:  # TRL stores them in bfloat16 on a quantised base
             parameter.data = parameter.data.bfloat16()
     torch.testing.assert_close(logits(loaded, own), expected, atol=1e-6, rtol=0)
     switch_adapter(loaded, on=False)
@@ -262,9 +262,9 @@ def test_without_peft_says_what_to_install(trained, monkeypatch):
         load_model(trained[0])
 
 
-@pytest.mark.slow  # a fresh process imports everything once more
+@pytest.mark.slow  # a new process imports everything again
 def test_the_cards_code_runs_without_this_package(trained, base, tmp_path, processor):
-    """Exactly what `README.md` says, in a fresh process that cannot import livecc_hf."""
+    """Run the code of `README.md` unchanged in a new process that cannot import livecc_hf."""
     folder, expected = trained
     card = (folder / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
@@ -327,7 +327,7 @@ def test_an_adapter_that_is_saved_again_keeps_its_scheme_and_processor(trained, 
 
 
 class Card:
-    """A model card that is not asked from the Hub."""
+    """A model card that is not fetched from the Hub."""
 
     def save(self, path):
         Path(path).write_text("# A card\n")

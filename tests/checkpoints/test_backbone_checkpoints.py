@@ -1,12 +1,14 @@
-"""Published checkpoints of every backbone convert and load; others are refused in words."""
+"""Published checkpoints of every backbone are converted and loaded; others are refused with a reason."""
 
 import json
+import logging
 import shutil
 
 import pytest
 import torch
 from backbones import BACKBONES, write_published
 from PIL import Image
+from transformers.utils import logging as transformers_logging
 
 from livecc_hf.checkpoints.checkpoint import open_checkpoint
 from livecc_hf.checkpoints.convert import convert_checkpoint
@@ -32,18 +34,18 @@ def test_a_converted_folder_is_the_same_model(published, tmp_path):
         assert torch.equal(model(input_ids=ids).logits, before(input_ids=ids).logits)
 
 
-def test_a_scheme_that_the_backbone_does_not_know_is_refused(published):
+def test_a_scheme_that_the_backbone_does_not_support_is_refused(published):
     name, source = published
     if name == "qwen2_vl":
         assert load_model(source, position_scheme="sequential")[1].position_scheme == "sequential"
         return
     with pytest.raises(ModelLoadError, match=f"'sequential' is only for qwen2_vl.*{name}: expected 'mrope'"):
         load_model(source, position_scheme="sequential")
-    assert load_model(source)[1].notes == []  # nothing is assumed: there is one
+    assert load_model(source)[1].notes == []  # no note on an assumption, since there is only one scheme
 
 
 def changed(source, folder, **values):
-    """Copy a checkpoint, with other values in parts of its config; return the copy."""
+    """Copy a checkpoint with other values in its config; return the copy."""
     shutil.copytree(source, folder)
     config = json.loads((folder / "config.json").read_text())
     for part, value in values.items():
@@ -64,7 +66,25 @@ def test_a_config_that_does_not_fit_is_one_clear_error(tmp_path):
         load_model(source, position_scheme="sequential")
 
 
-def test_an_adapter_is_put_on_its_own_backbone_only(tmp_path):
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_transformers_report_of_weights_that_do_not_fit_is_printed_only_if_asked_for(level, tmp_path):
+    source = write_published("qwen2_vl", tmp_path / "whole")
+    wide = changed(source, tmp_path / "wide", text_config={"intermediate_size": 100})
+    records, handler, before = [], logging.Handler(), transformers_logging.get_verbosity()
+    handler.emit = records.append
+    transformers_logging.set_verbosity(level)
+    transformers_logging.add_handler(handler)
+    try:
+        with pytest.raises(ModelLoadError, match="weights are mismatched"):
+            load_model(wide)
+        assert transformers_logging.get_verbosity() == level
+    finally:
+        transformers_logging.remove_handler(handler)
+        transformers_logging.set_verbosity(before)
+    assert any("LOAD REPORT" in record.getMessage() for record in records) == (level == logging.INFO)
+
+
+def test_an_adapter_needs_a_base_of_its_backbone(tmp_path):
     own, other = (write_published(name, tmp_path / name) for name in ("qwen3_vl", "qwen2_5_vl"))
     adapter = tmp_path / "adapter"
     adapter.mkdir()
@@ -75,8 +95,8 @@ def test_an_adapter_is_put_on_its_own_backbone_only(tmp_path):
         open_checkpoint(adapter, base=other)
 
 
-def test_streamingvlms_layout_converts_in_its_grammar(tmp_path):
-    """A stock Qwen2.5-VL; only its name says whose it is."""
+def test_streamingvlm_is_converted_with_its_grammar(tmp_path):
+    """A stock Qwen2.5-VL whose name is the only sign of StreamingVLM."""
     source = write_published("qwen2_5_vl", tmp_path / "StreamingVLM")
     out = convert_checkpoint(source, tmp_path / "named")
     assert load_processor(out).grammar == "streamingvlm"
@@ -97,13 +117,13 @@ def test_recurrent_families_are_refused_with_the_reason(tmp_path):
 
 @pytest.fixture(scope="module")
 def converted(published, tmp_path_factory):
-    """A converted folder, with code of its own."""
+    """A converted folder that includes the model's code."""
     name, source = published
     return convert_checkpoint(source, tmp_path_factory.mktemp("converted") / name, position_scheme="mrope")
 
 
 def shown_to(processor, seed: int) -> tuple[Image.Image, torch.Tensor]:
-    """A picture and a video for which nothing is resized."""
+    """A picture and a video that need no resizing."""
     side_px = 12 * processor.video_processor.factor
     rng = torch.Generator().manual_seed(seed)
     picture = torch.randint(0, 256, (side_px, side_px, 3), dtype=torch.uint8, generator=rng)
@@ -111,7 +131,7 @@ def shown_to(processor, seed: int) -> tuple[Image.Image, torch.Tensor]:
     return Image.fromarray(picture.numpy()), video
 
 
-def test_a_row_of_a_batch_with_pictures_and_videos_is_what_it_is_alone(converted):
+def test_a_row_of_a_batch_with_pictures_and_videos_equals_the_row_alone(converted):
     model, processor, _ = load_model_and_processor(converted)
     picture, first = shown_to(processor, 1)
     _, second = shown_to(processor, 2)
@@ -153,7 +173,7 @@ def test_a_converted_folder_streams_in_4_bit(converted):
 
 
 def test_a_model_is_made_from_a_config_alone(converted):
-    """Whichever way it is asked for: with the weights of another it is that."""
+    """All ways to make it give a model that equals another one when it gets its weights."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     whole, processor, _ = load_model_and_processor(converted)

@@ -1,4 +1,4 @@
-"""Published checkpoints load whole, convert, and anything else is one clear line."""
+"""Published checkpoints are loaded and converted; other sources are one-line errors."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from livecc_hf.modeling import LiveCCConfig, LiveCCForConditionalGeneration
 
 @pytest.fixture
 def named(published_checkpoint, tmp_path):
-    """A function that copies the published checkpoint to a folder of the given name."""
+    """Return a function that copies the published checkpoint to a folder with a given name."""
 
     def copy(name):
         return shutil.copytree(published_checkpoint, tmp_path / name)
@@ -58,12 +58,12 @@ def test_plain_generate_answers_about_images_as_qwen2_vl(published_checkpoint, m
 
 
 @pytest.mark.parametrize(("folder", "scheme"), [("LiveCC-7B-Instruct", "reference"), ("Qwen2-VL-2B", "mrope")])
-def test_a_published_folder_loads_and_states_what_is_assumed(named, folder, scheme):
+def test_a_published_folder_loads_with_a_note_on_assumptions(named, folder, scheme):
     _, processor, info = load_model_and_processor(named(folder))
     assert info.position_scheme == scheme
     assert len(info.notes) == 1
     assert f"assuming position scheme '{scheme}'" in info.notes[0]
-    # The still-image limit of the old preprocessor file is not the video's.
+    # The image limit of an old preprocessor file is not used for videos.
     assert processor.video_processor.size["longest_edge"] == 768 * 28 * 28
 
 
@@ -141,7 +141,7 @@ def test_tied_embeddings_and_shards_of_a_published_checkpoint(published_checkpoi
     assert all(torch.equal(model.state_dict()[k], v) for k, v in stock.state_dict().items())
 
 
-def test_bad_sources_are_one_clear_line(named, tmp_path):
+def test_bad_sources_are_one_line_errors(named, tmp_path):
     def fails(source, message, **options):
         with pytest.raises(ModelLoadError, match=message) as caught:
             load_model_and_processor(source, **options)
@@ -198,7 +198,7 @@ def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
     weights = sum(path.stat().st_size for path in source.glob("*.safetensors"))
     code = (
         "import sys; from livecc_hf import modeling; from livecc_hf.checkpoints import convert, loading\n"
-        "def peak():  # of this process alone; getrusage counts its parent's memory in\n"
+        "def peak():  # of this process only; getrusage includes the parent's memory\n"
         "    status = open('/proc/self/status').read().splitlines()\n"
         "    return int(next(line for line in status if line.startswith('VmHWM')).split()[1]) * 1024\n"
         "before = peak(); convert.convert_checkpoint(sys.argv[1], sys.argv[2], max_shard_size='100MB')\n"
@@ -209,7 +209,7 @@ def test_convert_holds_the_weights_once(tmp_path, published_checkpoint):
     assert int(done.stdout.split()[-1]) < 1.5 * weights
 
 
-def test_dtype_and_device_may_be_torchs_own(published_checkpoint):
+def test_dtype_and_device_can_be_torch_objects(published_checkpoint):
     for dtype in (torch.bfloat16, "torch.bfloat16", "bfloat16"):
         model, _ = load_model(published_checkpoint, device=torch.device("cpu"), dtype=dtype)
         assert model.dtype == torch.bfloat16
@@ -219,7 +219,7 @@ def test_dtype_and_device_may_be_torchs_own(published_checkpoint):
             load_model(published_checkpoint, device="cpu", dtype=wrong)
 
 
-@pytest.mark.slow  # the Hub's client waits between its attempts
+@pytest.mark.slow  # the Hub's client waits between attempts
 def test_a_hub_that_cannot_be_reached_is_one_line_after_one_series_of_attempts(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`livecc merge`: the folder it writes is the base with the adapter on, and its errors are one line."""
+"""`livecc merge` writes a model that equals the base with the adapter; its errors are one line."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ peft = pytest.importorskip("peft")
 
 
 def make_adapter(model, processor, base, out, **options):
-    """An adapter with random weights, saved as training does; returns the `PeftModel`."""
+    """Save an adapter with random weights as training does; return the `PeftModel`."""
     from trl import ModelConfig
 
     from livecc_hf.training.model.parts import lora_config
@@ -42,7 +42,7 @@ def base(published_checkpoint, tmp_path):
 
 @pytest.fixture
 def adapter(base, processor, tmp_path):
-    """An adapter folder on a published LiveCC checkpoint, in another scheme than it runs in."""
+    """An adapter folder on a published LiveCC checkpoint, with another position scheme."""
     make_adapter(load_model(base, position_scheme="sequential")[0], processor, base, tmp_path / "adapter")
     return tmp_path / "adapter"
 
@@ -87,7 +87,7 @@ def test_merged_equals_adapter_on_and_is_a_whole_model(adapter, base, tmp_path, 
     ids=lambda options: "-".join(options) or "plain",
 )
 def test_the_logits_are_those_of_the_adapter(base, processor, tmp_path, options):
-    torch.manual_seed(0)  # the adapter's weights are random, and some round a little worse than others
+    torch.manual_seed(0)  # the rounding error depends on the adapter's random weights
     model = load_model(base, position_scheme="sequential")[0]
     plain = logits(model)
     trained = logits(make_adapter(model, processor, base, tmp_path / "adapter", **options))
@@ -99,13 +99,13 @@ def test_the_logits_are_those_of_the_adapter(base, processor, tmp_path, options)
 
 
 def said(model, processor) -> list[list[int]]:
-    """The tokens of three turns."""
+    """Return the tokens of three turns."""
     frames = torch.randint(0, 255, (10, 3, 56, 84), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
     stream = model.start_stream(processor, do_sample=False, max_new_tokens=8)
     return [segment.token_ids for segment in [*stream.push(frames), *stream.finish()]]
 
 
-def test_merged_while_loading_it_says_the_same_and_is_whole(adapter, base, processor, tmp_path):
+def test_a_model_merged_while_loading_generates_the_same_and_saves_whole(adapter, base, processor, tmp_path):
     on, own, _ = load_model_and_processor(adapter)
     merged, _, info = load_model_and_processor(adapter, merge=True)
     torch.testing.assert_close(logits(merged), logits(on), atol=1e-5, rtol=1e-5)
@@ -120,7 +120,7 @@ def test_merged_while_loading_it_says_the_same_and_is_whole(adapter, base, proce
     assert said(load_model(tmp_path / "out")[0], own) == expected
 
 
-def test_over_four_bit_weights_it_is_written_first(tmp_path):
+def test_an_adapter_on_four_bit_weights_must_be_merged_first(tmp_path):
     pytest.importorskip("bitsandbytes")
     tiny = bundled_model_path()
     model, own, _ = load_model_and_processor(tiny)
@@ -139,7 +139,7 @@ def test_over_four_bit_weights_it_is_written_first(tmp_path):
         return stream.push(frames)[0].logits[0]
 
     exact, unmerged, requantised = (first_logits(model) for model in (full, on, written))
-    # Both are as far from the exact model as 4 bits are, and no farther.
+    # Both differ from the exact model by no more than the 4-bit rounding.
     lost = (unmerged - exact).norm()
     assert 0 < lost < 0.5 * exact.norm()
     assert (requantised - exact).norm() < 2 * lost
@@ -190,7 +190,7 @@ def test_keeps_the_bases_dtype_and_rounds_once_at_the_end(base, adapter, tmp_pat
     config = json.loads((out / "config.json").read_text())
     assert (config["dtype"], config["position_scheme"]) == ("bfloat16", "sequential")
     kept, _ = load_model(out, dtype="float32")
-    for name, value in kept.state_dict().items():  # base and difference are rounded to 8 bits, and then their sum
+    for name, value in kept.state_dict().items():  # bfloat16 has 8 significant bits
         torch.testing.assert_close(value, exact.state_dict()[name], atol=4e-3, rtol=2**-7)
     out = merge_adapter(adapter, tmp_path / "cast", dtype="bfloat16")
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"

@@ -1,4 +1,4 @@
-"""Every card that the package writes parses, says what its source said, and holds a snippet that runs."""
+"""Every card of the package parses, keeps the facts of its source's card, and has a snippet that runs."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ widget: [{text: no}]
 
 
 def make_source(folder: Path) -> Path:
-    """Return a folder with the bundled model's files and a card of another."""
+    """Return a folder with the bundled model's files and another card."""
     folder.mkdir(parents=True)
     for path in bundled_model_path().iterdir():
         if path.name != "README.md":
@@ -43,7 +43,7 @@ def head(folder: Path) -> dict:
     return ModelCard.load(folder / "README.md").data.to_dict()
 
 
-def test_a_converted_model_keeps_what_its_sources_card_says(tmp_path):
+def test_a_converted_model_keeps_the_facts_of_its_sources_card(tmp_path):
     source = make_source(tmp_path / "it's: a #source")
     data = head(out := convert_checkpoint(source, tmp_path / "out"))
     assert (data["license"], data["license_name"]) == ("other", "tiny-license")
@@ -54,7 +54,7 @@ def test_a_converted_model_keeps_what_its_sources_card_says(tmp_path):
     assert "base_model_relation" not in data and "widget" not in data
     text = (out / "README.md").read_text()
     assert "# it's: a #source, for live commentary" in text and "https://arxiv.org/abs/2504.16030" in text
-    assert "Add what it is for, how it was evaluated." in text  # no more is missing
+    assert "Add what it is for, how it was evaluated." in text  # nothing else is missing
     assert str(tmp_path) not in text
 
 
@@ -83,7 +83,7 @@ def test_a_base_on_the_hub_is_pinned_and_one_without_a_card_leaves_the_licence_t
 
 
 @pytest.mark.parametrize("broken", ["---\nlicense: [\n---\n", "no head at all", "\udcff"])
-def test_a_card_that_cannot_be_read_is_as_none(tmp_path, broken):
+def test_an_unreadable_card_is_ignored(tmp_path, broken):
     (tmp_path / "README.md").write_bytes(broken.encode("utf-8", "surrogateescape"))
     card = build_card(CardFacts("x", "y.", "mrope", source=str(tmp_path), relation="finetune"))
     assert card.data.get("license") is None and "## Limits and risks" in card.text

@@ -1,4 +1,4 @@
-"""Where models go, and in which precision."""
+"""Device and dtype of loaded models."""
 
 import pytest
 import torch
@@ -12,30 +12,30 @@ from livecc_hf.checkpoints.errors import ModelLoadError
     ("capability", "dtype"),
     [(None, "bfloat16"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")],
 )
-def test_four_bit_layers_compute_in_what_the_gpu_can(capability, dtype):
+def test_the_compute_dtype_of_four_bit_layers(capability, dtype):
     assert placement.four_bit_compute_dtype(capability) == getattr(torch, dtype)
 
 
-def test_weights_are_held_as_stored_but_on_a_cpu():
+def test_weights_keep_their_dtype_except_on_a_cpu():
     assert placement.weights_dtype(None, torch.device("cpu")) == torch.float32
     assert placement.weights_dtype(None, torch.device("cuda")) == "auto"
     assert placement.weights_dtype("float16", torch.device("cuda")) == torch.float16
 
 
-def test_an_accelerator_that_was_never_tried_is_named_and_not_taken(monkeypatch):
+def test_an_untested_accelerator_is_named_and_not_used_by_default(monkeypatch):
     found = torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
     assert placement.default_device() == "cpu"
     assert device_notes(None) == [
-        "device: the CPU; this machine's mps was never tried: --device mps --dtype bfloat16 takes it"
+        "device: CPU; mps is untested with livecc-hf: use it with --device mps --dtype bfloat16"
     ]
     assert device_notes("cpu") == []
     found = None
     assert device_notes(None) == []
 
 
-def test_a_device_that_is_not_there_is_one_line():
+def test_a_missing_device_is_a_one_line_error():
     with pytest.raises(ModelLoadError, match="device 'auto' cannot be used") as caught:
         placement.checked_device("auto")
     assert "\n" not in str(caught.value)

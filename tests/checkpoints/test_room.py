@@ -1,4 +1,4 @@
-"""The room's own rules."""
+"""Import rules of the checkpoints folder."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import livecc_hf
 
 ROOM = sorted((Path(livecc_hf.__file__).parent / "checkpoints").glob("*.py"))
-LATE = {"torch", "transformers", "peft"}  # what takes seconds, or may be missing
+LATE = {"torch", "transformers", "peft"}  # slow to import, or optional
 
 
 def test_nothing_else_is_imported_inside_a_function():

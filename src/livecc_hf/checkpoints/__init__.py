@@ -1,1 +1,1 @@
-"""Checkpoints: found, loaded, converted, adapted and merged."""
+"""Finds, loads and converts checkpoints, attaches and merges adapters, and writes model cards."""

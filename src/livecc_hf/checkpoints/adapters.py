@@ -1,4 +1,4 @@
-"""Adapters: the trained difference to a base model, and what must stand beside it to run it again."""
+"""Adapters: reads, attaches, merges and switches them, and writes the files that loading one needs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from ..utils.text import one_line
 from .cards import CARD_FILE, CardFacts, short_name, update_training, write_card
 from .errors import ModelLoadError, check_report
 from .files import find_file, read_json
+from .load_report import hide_load_report
 from .names import ADAPTER_CONFIG_FILE, CONFIG_FILE, expand_home
 
 _PROCESSOR_FILES = ("processor_config.json", "tokenizer_config.json")
 _PEFT_TEMPLATE_MARK = "[More Information Needed]"
-_OTHER_BASE = "it was made for another base model; name the right one with base / --base"
+_WRONG_BASE = "it was made for another base model; give that one with base / --base"
 
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """What an adapter says about itself.
+    """The facts in an adapter's files.
 
     Attributes:
-        source: the folder or Hub id.
-        base: folder or Hub id of the model it was trained on; `None` if it names none.
-        base_revision: the base's revision on the Hub; `None`: its newest.
-        position_scheme: the scheme it was trained in; `None` if it was saved without one.
-        has_processor: whether the processor's files stand beside it.
-        backbone: of the model it was trained on; `None` if it was saved without.
+        source: folder or Hub id of the adapter.
+        base: folder or Hub id of the model it was trained on; `None` if it does not name it.
+        base_revision: revision of the base on the Hub; `None` for the newest.
+        position_scheme: position scheme it was trained with; `None` if it was saved without one.
+        has_processor: whether the adapter has processor files.
+        backbone: backbone of the model it was trained on; `None` if it was saved without one.
     """
 
     source: str
@@ -45,22 +46,22 @@ class AdapterInfo:
 
 
 def find_adapter(source: str) -> str | None:
-    """Return the path of an adapter's config; `None` if `source` holds no adapter, or a whole model beside it.
+    """Return the path of an adapter's config; `None` if `source` holds no adapter, or also a whole model.
 
     Raises:
         ModelLoadError: if the Hub cannot be reached.
     """
     path = find_file(source, ADAPTER_CONFIG_FILE)
-    # A whole model with an adapter in its folder is loaded, adapter included, by transformers itself.
+    # transformers itself loads a whole model together with an adapter in its folder.
     is_whole = Path(source).is_dir() and any(Path(source).glob("model*.safetensors"))
     return None if is_whole else path
 
 
 def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
-    """Read what an adapter folder or Hub repository says.
+    """Read the facts in an adapter's folder or Hub repository.
 
     Returns:
-        `None` if `source` holds no adapter, or holds a whole model beside it.
+        The facts; `None` if `source` holds no adapter, or also a whole model.
 
     Raises:
         ModelLoadError: if its `adapter_config.json` or `config.json` cannot be read, or the Hub cannot be reached.
@@ -83,14 +84,14 @@ def read_adapter(source: str | os.PathLike) -> AdapterInfo | None:
 
 
 def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tuple[str, str | None]:
-    """Return folder or Hub id of the base to load, and its revision.
+    """Return the folder or Hub id of an adapter's base model, and its revision on the Hub.
 
     Args:
-        adapter: what the adapter says.
-        base: where the base is, instead of where the adapter says.
+        adapter: the facts in the adapter's files.
+        base: folder or Hub id of the base; overrides the adapter's.
 
     Raises:
-        ModelLoadError: if no base is known, it cannot be reached, or it is an adapter itself.
+        ModelLoadError: if no base is known, it cannot be read, or it is an adapter itself.
     """
     source, revision = (str(base), None) if base is not None else (adapter.base, adapter.base_revision)
     if source is None:
@@ -118,38 +119,43 @@ def base_of(adapter: AdapterInfo, base: str | os.PathLike | None = None) -> tupl
 
 
 def attach_adapter(model: LiveCCForConditionalGeneration, adapter: AdapterInfo) -> None:
-    """Put an adapter on its base; the model keeps its class, so it streams as before.
+    """Attach an adapter to its base model, in place; the model keeps its class, so that it can stream.
 
-    :func:`switch_adapter` then gives the base's outputs, in the position scheme of the adapter, and back.
+    `switch_adapter` switches between the adapter's and the base's outputs, both in the model's position scheme.
+
+    Args:
+        model: the base model.
+        adapter: the adapter to load.
 
     Raises:
-        ModelLoadError: if peft is missing, or the adapter does not fit the base.
+        ModelLoadError: if peft is missing, or the adapter cannot be loaded or does not fit the base.
     """
     require_peft()
     from peft import PeftConfig, load_peft_weights
 
     try:
         weights = load_peft_weights(adapter.source, device="cpu")
-        # peft drops this suffix when it saves DoRA, and transformers does not put it back.
+        # peft drops this suffix when it saves DoRA, and transformers does not restore it.
         weights = {f"{k}.weight" if k.endswith("lora_magnitude_vector") else k: v for k, v in weights.items()}
         peft_config = PeftConfig.from_pretrained(adapter.source)
-        report = model.load_adapter(peft_config=peft_config, adapter_state_dict=weights).to_dict()
-    except Exception as error:  # damaged files fail in as many ways as there are formats
+        with hide_load_report():
+            report = model.load_adapter(peft_config=peft_config, adapter_state_dict=weights).to_dict()
+    except Exception as error:  # damaged files raise errors of many types
         raise ModelLoadError(
             f"{adapter.source}: the adapter cannot be loaded (missing or damaged?): {one_line(error)}"
         ) from error
-    check_report(adapter.source, report, "adapter weights", _OTHER_BASE)
+    check_report(adapter.source, report, "adapter weights", _WRONG_BASE)
 
 
 def merge_into(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForConditionalGeneration:
-    """Fold an adapter into the weights of its base, in the base's own precision; return the base, without adapter.
+    """Merge an adapter into the weights of its base, in the base's dtype, and return the base without adapter.
 
     Args:
-        model: the base, not quantised, on the device where it is merged.
+        model: the base, not quantised, on the device on which to merge.
         source: folder or Hub id of the adapter.
 
     Raises:
-        ModelLoadError: if peft is missing, the adapter does not fit the base, or it is of a kind that does not merge.
+        ModelLoadError: if peft is missing, or the adapter cannot be loaded, does not fit the base or cannot be merged.
     """
     require_peft()
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights
@@ -157,34 +163,33 @@ def merge_into(model: LiveCCForConditionalGeneration, source: str) -> LiveCCForC
     try:
         wrapped = PeftModel.from_pretrained(model, source, torch_device=str(model.device))
         expected, saved = set(get_peft_model_state_dict(wrapped)), set(load_peft_weights(source, device="cpu"))
-    except Exception as error:  # damaged files fail in as many ways as there are formats
+    except Exception as error:  # damaged files raise errors of many types
         raise ModelLoadError(
             f"{source}: the adapter cannot be loaded (damaged, or made for another base?): {one_line(error)}"
         ) from error
-    if expected != saved:
-        odd = expected ^ saved
+    if misfits := expected ^ saved:
         raise ModelLoadError(
-            f"{source}: {len(odd)} adapter weights do not fit the base, such as {min(odd)}: {_OTHER_BASE}"
+            f"{source}: {len(misfits)} adapter weights do not fit the base, such as {min(misfits)}: {_WRONG_BASE}"
         )
     try:
         merged = wrapped.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # weights that are not finite, or a kind of adapter that does not merge
+    except ValueError as error:  # weights are not finite, or the type of adapter cannot be merged
         raise ModelLoadError(f"{source}: the adapter cannot be merged: {error}") from error
     if hasattr(merged, "peft_config"):
-        del merged.peft_config  # of what is there no more
+        del merged.peft_config  # the merged model has no adapter, and must not be saved as one
     return merged
 
 
 def switch_adapter(model: LiveCCForConditionalGeneration, on: bool) -> None:
-    """Switch a model's adapter on or off; off, the model is the base in the adapter's position scheme.
+    """Switch a model's adapter on or off; without it, the model is the base in the adapter's position scheme.
 
-    Also switches what the adapter trained in full (`lora_modules_to_save`), which transformers'
-    `model.enable_adapters()` leaves off, and works with any peft, of which `model.disable_adapters()` of transformers
-    5.24 asks for one that is not out yet.
+    Unlike `model.enable_adapters()` of transformers, it also switches the modules that the adapter trained in full
+    (`lora_modules_to_save`), and unlike `model.disable_adapters()` of transformers 5.24, it does not need an unreleased
+    version of peft.
 
     Args:
-        model: a model with an adapter, as `load_model` returns.
-        on: whether the adapter is to be on.
+        model: a model with an adapter, as `load_model` returns it.
+        on: whether to switch the adapter on.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
@@ -210,26 +215,26 @@ def save_adapter_files(
     base_revision: str | None = None,
     **about: Any,
 ) -> None:
-    """Write what must stand beside `adapter_model.safetensors` and `adapter_config.json`.
+    """Write the files that loading an adapter needs in addition to those of `PeftModel.save_pretrained`.
 
-    That is: `config.json` with the position scheme it was trained in, the model's code, the processor, and a
-    `README.md` that says how to use and merge the adapter; `adapter_config.json`, where it is there already, gets
-    the base's name (a folder's as an absolute path, so that it is found from anywhere) and revision.
+    These are `config.json` with the position scheme of the training, the model's code, the processor, and a `README.md`
+    with the use of the adapter. If there is an `adapter_config.json`, the base's name (a folder's absolute path, so
+    that it is found from any working directory) and revision are written into it.
 
     Args:
-        folder: where `PeftModel.save_pretrained` wrote, or will write.
-        config: the trained model's config.
+        folder: the folder that `PeftModel.save_pretrained` wrote, or will write.
+        config: config of the trained model.
         processor: the processor it was trained with.
         base: folder or Hub id of the base model.
-        base_revision: the base's revision on the Hub.
-        about: further fields of `CardFacts` for the card, such as `training`.
+        base_revision: revision of the base on the Hub.
+        **about: further fields of `CardFacts` for the card, such as `training`.
     """
     from transformers.dynamic_module_utils import custom_object_save
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = copy.deepcopy(config)
-    if hasattr(config, "quantization_config"):  # how the base was held while training, not what the adapter needs
+    if hasattr(config, "quantization_config"):  # the quantisation during training; the adapter does not need it
         del config.quantization_config
     config.architectures = [LiveCCForConditionalGeneration.__name__]
     config.save_pretrained(folder)
@@ -242,10 +247,10 @@ def save_adapter_files(
     if path.is_file():
         values = read_json(str(folder), path)
         values |= {"base_model_name_or_path": base, "revision": None if is_folder else base_revision}
-        # Replaced in one step: a process killed here leaves a checkpoint that still loads.
+        # Written in one step, so that the checkpoint still loads if the process is killed here.
         write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     card = folder / CARD_FILE
-    if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never over the user's own
+    if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never replace a user's card
         name = short_name(base)
         facts = CardFacts(
             f"Adapter on {name}, for live commentary",

@@ -1,4 +1,4 @@
-"""Parts of a card that are written anew: each stands between marks, which a page does not show."""
+"""Sections of a card that this package can replace: each is enclosed in comments that a rendered page does not show."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _ROW = re.compile(r"^\| (?!\|)(.+?) \| (.+) \|$", re.MULTILINE)
 
 
 def set_section(text: str, name: str, content: str, head: str, before: str = "", after: int | None = None) -> str:
-    """Return Markdown with new content between its marks of a section.
+    """Return Markdown in which a section has new content; the section is added if it does not exist.
 
     Args:
         text: the Markdown.
-        name: of the section, in its marks.
-        content: what stands between them.
-        head: what stands above a section that is new.
-        before: a new section comes before this text, else at the end.
-        after: a new section comes at this offset.
+        name: name of the section, in its comments.
+        content: the new content.
+        head: Markdown to put above a section that is added.
+        before: an added section is put before this text; at the end if the text does not occur.
+        after: offset at which to add the section; overrides `before`.
     """
     begin, end = f"<!-- livecc:{name} -->", f"<!-- /livecc:{name} -->"
     section = f"{begin}\n{content.strip()}\n{end}"
@@ -30,16 +30,16 @@ def set_section(text: str, name: str, content: str, head: str, before: str = "",
 
 
 def has_section(text: str, name: str) -> bool:
-    """Return whether Markdown holds the marks of a section."""
+    """Return whether Markdown has a section of that name."""
     return f"<!-- livecc:{name} -->" in text
 
 
 def facts_table(facts: Mapping[str, Any]) -> str:
-    """Return facts as a table of Markdown, a row each."""
+    """Return facts as a Markdown table with one row per fact."""
     rows = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in facts.items()]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
 def read_facts_table(text: str) -> dict[str, str]:
-    """Return the facts of a table that `facts_table` wrote."""
+    """Return the facts in a Markdown table that `facts_table` made."""
     return {name: value.replace("\\|", "|") for name, value in _ROW.findall(text)}

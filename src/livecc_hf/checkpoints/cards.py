@@ -1,4 +1,4 @@
-"""Cards of models and adapters, from one template: what is known of them, and what their source's card says."""
+"""Writes the cards of models and adapters from a template, with known facts and the metadata of the source's card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub  # whose names load when they are used
+import huggingface_hub  # loads its names lazily
 
 from ..utils.text import one_line
 from .card_sections import facts_table, has_section, read_facts_table, set_section
@@ -25,21 +25,21 @@ _TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says.
+    """The facts in a card.
 
     Attributes:
-        title: its heading.
-        summary: one or more sentences on what the model is and comes from.
-        position_scheme: the scheme it runs in.
-        backbone: of the model, which is said in the text.
-        source: folder or Hub id of the model it was made from; `None`: from nothing.
-        relation: to the source, `finetune` or `adapter`; `None` where it is the same model in another form.
-        source_revision: the source's revision on the Hub.
-        datasets: Hub ids of what it was trained on, besides the source's.
-        training: facts of the run, by name.
-        metadata: further keys of the head, such as `license`; they win over the source's.
+        title: heading of the card.
+        summary: one or more sentences on what the model is and what it was made from.
+        position_scheme: position scheme of the model.
+        backbone: backbone of the model; `None` leaves it out.
+        source: folder or Hub id of the model it was made from; `None` if it was trained from scratch.
+        relation: relation to the source, `finetune` or `adapter`; `None` if it is the same model in another format.
+        source_revision: revision of the source on the Hub.
+        datasets: Hub ids of the training data, in addition to the source's.
+        training: facts about the training run, by name.
+        metadata: further metadata, such as `license`; overrides the source's.
         tags: further tags.
-        is_complete: whether the card needs no list of what is still to be said.
+        is_complete: whether to leave out the list of missing facts.
     """
 
     title: str
@@ -57,9 +57,9 @@ class CardFacts:
 
 
 def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
-    """Return the card of a model, or of an adapter where `relation` says so.
+    """Return the card of a model, or of an adapter if `relation` is `adapter`.
 
-    Licence, languages and datasets are taken over from the source's own card, where it has one that can be read.
+    Licence, languages and datasets are copied from the source's card, if it has a readable one.
     """
     is_adapter = facts.relation == "adapter"
     values = _from_source(facts) | dict(facts.metadata)
@@ -87,15 +87,15 @@ def build_card(facts: CardFacts) -> huggingface_hub.ModelCard:
 
 
 def write_card(folder: str | os.PathLike, facts: CardFacts) -> Path:
-    """Write a folder's card, over one that is there; return its path."""
+    """Write a folder's card, replacing an existing one, and return its path."""
     path = Path(folder) / CARD_FILE
     path.write_text(str(build_card(facts)), encoding="utf-8")
     return path
 
 
 @contextlib.contextmanager
-def kept_card(folder: str | os.PathLike) -> Iterator[None]:
-    """Leave a folder's card as it is, if it has one: PEFT puts tags of its own, with the base's path, into one."""
+def preserve_card(folder: str | os.PathLike) -> Iterator[None]:
+    """Restore a folder's existing card afterwards: PEFT's `save_pretrained` adds tags with the base's local path."""
     path = Path(folder) / CARD_FILE
     text = path.read_bytes() if path.is_file() else None
     yield
@@ -104,36 +104,44 @@ def kept_card(folder: str | os.PathLike) -> Iterator[None]:
 
 
 def parse_card(path: Path, error: type[Exception] = ValueError) -> huggingface_hub.RepoCard:
-    """Read a card that must parse.
+    """Read a card file.
 
     Args:
         path: the file.
-        error: what to raise.
+        error: type of the exception to raise.
 
     Raises:
-        ValueError: or the type asked for, if its head is no YAML.
+        ValueError: (or `error`) if the file is not UTF-8, or its metadata is not a YAML mapping.
+        OSError: if the file cannot be read.
     """
     try:
         card = huggingface_hub.RepoCard(path.read_text(encoding="utf-8"))
         if not isinstance(card.data.to_dict(), dict):
-            raise ValueError("its head is not a mapping")
+            raise ValueError("it is not a mapping")
     except UnicodeDecodeError as failure:
+        raise error(f"{path} is not UTF-8 ({failure.reason} at byte {failure.start}): save it as UTF-8") from failure
+    except OSError:
+        raise
+    except Exception as failure:  # YAML libraries raise errors of many types
         raise error(
-            f"{path} is no UTF-8 text ({failure.reason} at byte {failure.start}): save it as UTF-8"
+            f"{path}: the metadata between the --- lines is not valid YAML: {one_line(failure, 200)}"
         ) from failure
-    except Exception as failure:  # YAML fails in as many ways as it has rules
-        raise error(f"{path}: the part between the lines of --- is no YAML: {one_line(failure, 200)}") from failure
     return card
 
 
 def read_training(source: str, revision: str | None = None) -> dict[str, str]:
-    """Return the facts of a run that a card of ours tells; empty where there is none, or it has none."""
+    """Return the facts about training in a model's card, by name; empty without a card of this package with such facts.
+
+    Args:
+        source: folder or Hub id of the model.
+        revision: revision on the Hub; default: the newest.
+    """
     _, _, rest = _card_text(source, revision).partition(_TRAINING)
     return read_facts_table(rest.partition("\n## ")[0])
 
 
 def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> None:
-    """Write the facts of a run anew into a folder's card, if it is one of ours that has them."""
+    """Replace the facts about training in a folder's card, if it has the section that this package writes."""
     path = Path(folder) / CARD_FILE
     text = path.read_text(encoding="utf-8")
     if training and has_section(text, _TRAINING_SECTION):
@@ -141,7 +149,7 @@ def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> N
 
 
 def short_name(source: str) -> str:
-    """Return a Hub id as it is, and of a folder its name, for a card tells nobody's paths."""
+    """Return a Hub id unchanged, and a folder's name without its path, which is private."""
     return Path(source).expanduser().resolve().name if _is_folder(source) else source
 
 
@@ -154,14 +162,14 @@ def _is_folder(source: str) -> bool:
 
 
 def _from_source(facts: CardFacts) -> dict[str, Any]:
-    """Return what the head of the source's card gives a card, and what names the source."""
+    """Return the metadata copied from the source's card, and the metadata that names the source."""
     if facts.source is None:
         return {}
     theirs = read_head(facts.source, facts.source_revision)
     values = {key: theirs[key] for key in _TAKEN_OVER if theirs.get(key)}
     if not _is_folder(facts.source):
         values["base_model"] = facts.source
-    elif facts.relation != "adapter" and theirs.get("base_model"):  # an adapter fits this folder, not what it is from
+    elif facts.relation != "adapter" and theirs.get("base_model"):  # an adapter fits only this folder, not its base
         values["base_model"] = theirs["base_model"]
     relation = facts.relation or (theirs.get("base_model_relation") if _is_folder(facts.source) else None)
     if relation and (values.get("base_model") or facts.relation == "adapter"):
@@ -169,16 +177,16 @@ def _from_source(facts: CardFacts) -> dict[str, Any]:
     return values
 
 
-@lru_cache(maxsize=8)  # a run asks at each of its checkpoints
+@lru_cache(maxsize=8)  # a training run reads it for each of its checkpoints
 def _card_of_hub(source: str, revision: str | None) -> str:
     try:
         return Path(huggingface_hub.hf_hub_download(source, CARD_FILE, revision=revision)).read_text(encoding="utf-8")
-    except Exception:  # no card, no rights, no network: a card is written without it
+    except Exception:  # no card, no access, no network: the new card is written without it
         return ""
 
 
 def _card_text(source: str, revision: str | None) -> str:
-    """Read a model's card, of a folder or the Hub; empty where there is none that can be read."""
+    """Return the text of a model's card in a folder or on the Hub; empty if it cannot be read."""
     folder = Path(source).expanduser()
     if not folder.is_dir():
         return _card_of_hub(source, revision)
@@ -189,13 +197,13 @@ def _card_text(source: str, revision: str | None) -> str:
 
 
 def read_head(source: str, revision: str | None = None) -> dict[str, Any]:
-    """Read the head of a model's card; empty where there is none that parses."""
+    """Return the metadata of a model's card; empty if there is no card, or its metadata cannot be parsed."""
     text = _card_text(source, revision)
     if not text.lstrip("\ufeff \r\n").startswith("---"):
-        return {}  # for which the library would warn
+        return {}  # huggingface_hub would warn about missing metadata
     try:
         return huggingface_hub.ModelCard(text, ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # YAML fails in as many ways as it has rules
+    except Exception:  # YAML libraries raise errors of many types
         return {}
 
 
@@ -204,6 +212,6 @@ def _listed(value: Any) -> list[str]:
 
 
 def _missing(data: Any) -> list[str]:
-    """Name what somebody who publishes the card has to say."""
+    """Return the facts that whoever publishes the model has to add to the card."""
     wanted = {"license": "the licence", "language": "the languages it speaks", "datasets": "what it was trained on"}
     return [*(text for key, text in wanted.items() if not data.get(key)), "what it is for", "how it was evaluated"]

@@ -1,4 +1,4 @@
-"""A checkpoint that is found once: what it is, where its parts lie, and how its model and processor are loaded."""
+"""A checkpoint: finds its files once, and loads its model and processor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..video.loading import load_video
 from .adapters import AdapterInfo, attach_adapter, base_of, merge_into, read_adapter, require_peft
 from .config import is_published, make_config, only_scheme, published_grammar, published_scheme, read_config_dict
 from .errors import ModelLoadError, check_report
+from .load_report import hide_load_report
 from .names import expand_home
 from .placement import (
     check_four_bit,
@@ -35,18 +36,19 @@ _CHOOSE = "(choose another with position_scheme / --position-scheme)"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, or an adapter on its base, whose config was read.
+    """A whole model, or an adapter with its base, whose config has been read.
 
     Attributes:
         source: the folder or Hub id.
-        adapter: what the adapter says, if it is one.
+        adapter: the facts in the adapter's files; `None` for a whole model.
         base: folder or Hub id of the whole model: the source itself, or the adapter's base.
-        revision: of the whole model on the Hub; `None`: its newest.
-        config: the whole model's config as ours, in the position scheme that is in force.
-        own_scheme: the position scheme without a caller's: what the files say, or their name suggests, or a guess.
-        is_scheme_guessed: whether that is a guess: a published Qwen2-VL checkpoint that does not name LiveCC.
-        notes: what a user should know of it, one line each; empty for a model of our own.
-        grammar: how it writes a commentary as a chat, where its processor's files do not say.
+        revision: revision of the whole model on the Hub; `None` for the newest.
+        config: the whole model's config, with the position scheme to use.
+        own_scheme: the position scheme in the files, suggested by their name, or guessed; a caller's choice does not
+            change it.
+        is_scheme_guessed: whether `own_scheme` is a guess, as for a Qwen2-VL checkpoint without LiveCC in its name.
+        notes: remarks for the user, one line each; empty for a whole model of this package.
+        grammar: the chat format of a commentary, if the processor's files do not name it.
     """
 
     source: str
@@ -60,7 +62,7 @@ class Checkpoint:
     grammar: str | None = None
 
     def load_processor(self) -> StreamingProcessor:
-        """Load the processor, an adapter's own if it has one.
+        """Load the processor, or the adapter's own if it has one.
 
         Raises:
             ModelLoadError: if its files are missing or damaged.
@@ -70,7 +72,7 @@ class Checkpoint:
             source, revision = self.adapter.source, None
         try:
             processor = StreamingProcessor.from_pretrained(expand_home(source), **_revision(revision))
-        except Exception as error:  # damaged files fail in as many ways as there are formats
+        except Exception as error:  # damaged files raise errors of many types
             raise ModelLoadError(
                 f"{source}: the tokenizer or processor files cannot be loaded: {one_line(error)}; copy them from the "
                 "base model"
@@ -88,21 +90,22 @@ class Checkpoint:
         merge: bool = False,
         processor: StreamingProcessor | None = None,
     ) -> LiveCCForConditionalGeneration:
-        """Load the model in evaluation mode, with the adapter on it, if it is one.
+        """Load the model in evaluation mode, with its adapter if there is one.
 
         Args:
-            device: such as `cuda:0` or `cpu`; default: CUDA if there is any.
-            dtype: such as `bfloat16`; default: float32 on CPU, the checkpoint's own elsewhere.
+            device: such as `cuda:0` or `cpu`; default: CUDA if available, else the CPU.
+            dtype: such as `bfloat16`; default: float32 on a CPU, the stored dtype elsewhere.
             load_in_4bit: quantise the language model with bitsandbytes while loading.
-            merge: fold the adapter into the weights, which makes it as fast as a whole model.
-            processor: tells which token ends a message, where the config does not; saved with an adapter.
+            merge: merge the adapter into the weights, which makes it as fast as a whole model.
+            processor: the model's processor; provides the end-of-message token if the config lacks it, and is saved
+                together with an adapter.
 
         Raises:
-            ModelLoadError: if the weights cannot be loaded, do not fit, or the device or the options do not do.
+            ModelLoadError: if the weights cannot be loaded or do not fit, or the device or an option cannot be used.
         """
         self.check_merge(merge, load_in_4bit)
         if self.adapter is not None:
-            require_peft()  # before the minutes that loading the base takes
+            require_peft()  # fail before loading the base, which can take minutes
         config = copy.deepcopy(self.config)
         if processor is not None and config.message_end_token_id is None:
             config.message_end_token_id = processor.end_id
@@ -111,15 +114,15 @@ class Checkpoint:
             model = merge_into(model, self.adapter.source)
         elif self.adapter is not None:
             attach_adapter(model, self.adapter)
-            model._adapter_processor = processor  # saved with the adapter: it may not be its base's
+            model._adapter_processor = processor  # saved with the adapter, since it can differ from the base's
         model.read_file = read_file
         return accelerate(model.eval())
 
     def check_merge(self, merge: bool, load_in_4bit: bool = False) -> None:
-        """Refuse to merge what cannot be merged.
+        """Check that the adapter can be merged, if `merge` is set.
 
         Raises:
-            ModelLoadError: if it is not an adapter, or its base is, or will be, quantised.
+            ModelLoadError: if the checkpoint is not an adapter, or its base is or will be quantised.
         """
         if not merge:
             return
@@ -127,13 +130,13 @@ class Checkpoint:
             raise ModelLoadError(f"{self.source} is a whole model, with nothing to merge: leave out merge / --merge")
         if load_in_4bit:
             raise ModelLoadError(
-                f"{self.source} cannot be merged into 4-bit weights without rounding them once more: leave out merge / "
-                f"--merge, or write it merged (livecc merge {self.source} OUT) and load that in 4-bit"
+                f"{self.source} cannot be merged into 4-bit weights without rounding them again: leave out merge / "
+                f"--merge, or write the merged model (livecc merge {self.source} OUT) and load that in 4-bit"
             )
         self.check_unquantized()
 
     def check_unquantized(self) -> None:
-        """Raise `ModelLoadError` if the base's weights are stored quantised: nothing can be merged into them."""
+        """Raise `ModelLoadError` if the base's weights are stored quantised, which cannot be merged into."""
         if getattr(self.config, "quantization_config", None) is not None:
             raise ModelLoadError(
                 f"{self.base} holds quantised weights, which an adapter cannot be merged into exactly: give the "
@@ -147,29 +150,32 @@ class Checkpoint:
         dtype: str | torch.dtype | None = None,
         load_in_4bit: bool = False,
     ) -> LiveCCForConditionalGeneration:
-        """Load the weights of the whole model, without an adapter.
+        """Load the whole model without an adapter.
 
         Args:
-            config: in place of the checkpoint's.
-            device, dtype, load_in_4bit: as of :meth:`load_model`.
+            config: replaces the checkpoint's config.
+            device: see `load_model`.
+            dtype: see `load_model`.
+            load_in_4bit: see `load_model`.
 
         Raises:
-            ModelLoadError: as :meth:`load_model`.
+            ModelLoadError: if the weights cannot be loaded or do not fit, or the device or an option cannot be used.
         """
         place = checked_device(device if device is not None else default_device())
         options: dict[str, Any] = {"dtype": weights_dtype(dtype, place), "device_map": {"": place}}
         if load_in_4bit:
             options |= {"quantization_config": four_bit_config(place)}
         try:
-            model, report = LiveCCForConditionalGeneration.from_pretrained(
-                expand_home(self.base),
-                config=config or self.config,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                **options,
-                **_revision(self.revision),
-            )
-        except Exception as error:  # as for the processor
+            with hide_load_report():
+                model, report = LiveCCForConditionalGeneration.from_pretrained(
+                    expand_home(self.base),
+                    config=config or self.config,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # `check_report` refuses them with a one-line error
+                    **options,
+                    **_revision(self.revision),
+                )
+        except Exception as error:  # damaged files raise errors of many types
             raise ModelLoadError(
                 f"{self.base}: the weights cannot be loaded (missing or damaged?): {one_line(error)}"
             ) from error
@@ -187,19 +193,20 @@ def open_checkpoint(
     only_whole: bool = False,
     grammar: str | None = None,
 ) -> Checkpoint:
-    """Find a model or an adapter, and read its config; an adapter gets that of its base, in its own position scheme.
+    """Find a model or an adapter and read its config; for an adapter, that is its base's with the adapter's scheme.
 
     Args:
-        source: a folder or Hub id with a LiveCC model of ours, a published checkpoint of LiveCC or of one of its
-            backbones, or an adapter on one of them.
-        position_scheme: overrides what the files say or suggest.
-        base: for an adapter: where its base model is, if not where the adapter says.
-        revision: that of the whole model on the Hub; default: its newest, or what the adapter says.
+        source: folder or Hub id of a model of this package, of a published checkpoint of LiveCC or one of its
+            backbones, or of an adapter on one of these.
+        position_scheme: overrides the scheme that the files name or suggest.
+        base: for an adapter, folder or Hub id of its base model; default: the base that the adapter names.
+        revision: revision of the whole model on the Hub; default: the one that the adapter names, or the newest.
         only_whole: refuse an adapter.
-        grammar: overrides what the whole model's files say or suggest.
+        grammar: overrides the grammar that the whole model's files name or suggest.
 
     Raises:
-        ModelLoadError: if there is no such source, it holds another kind of model, or an adapter's base is missing.
+        ModelLoadError: if the source does not exist, holds a model of another type, or is an adapter whose base is
+            missing or does not fit; or if the position scheme is unknown or not supported by the backbone.
         ValueError: if the grammar is unknown.
     """
     if grammar is not None:
@@ -219,8 +226,8 @@ def open_checkpoint(
         raise ModelLoadError(f"{source} is a whole model and not an adapter: leave out base / --base {base}")
     if adapter is not None and adapter.backbone not in (None, found := backbone_of_values(values)):
         raise ModelLoadError(
-            f"{adapter.source} was trained on a {adapter.backbone}, but {whole} is a {found}: give the base model that "
-            "it was trained on with base / --base"
+            f"{adapter.source} was trained on a {adapter.backbone}, but {whole} is a {found}: give the model that the "
+            "adapter was trained on with base / --base"
         )
     own_scheme, is_guessed, notes = _own_scheme(values, adapter, whole, position_scheme)
     config = make_config(whole, values | {"position_scheme": own_scheme})
@@ -236,23 +243,23 @@ def open_checkpoint(
 
 
 def device_notes(device: str | torch.device | None) -> list[str]:
-    """Return what to say of the device that is taken where none is named."""
+    """Return a note if the CPU is used by default although there is an untested accelerator."""
     found = untried_accelerator() if device is None and default_device() == "cpu" else None
     if found is None:
         return []
-    return [f"device: the CPU; this machine's {found} was never tried: --device {found} --dtype bfloat16 takes it"]
+    return [f"device: CPU; {found} is untested with livecc-hf: use it with --device {found} --dtype bfloat16"]
 
 
 def _own_scheme(
     values: dict[str, Any], adapter: AdapterInfo | None, whole: str, chosen: str | None
 ) -> tuple[str, bool, list[str]]:
-    """Return the position scheme that files say or suggest, whether it is a guess, and notes on what was assumed.
+    """Return the position scheme that files name or suggest, whether it is a guess, and notes on assumptions.
 
     Args:
-        values: the config of the whole model.
-        adapter: on it, if there is one.
-        whole: the whole model's folder or Hub id.
-        chosen: the scheme that a caller asks for: then nothing is assumed.
+        values: config of the whole model.
+        adapter: the adapter on it, if there is one.
+        whole: folder or Hub id of the whole model.
+        chosen: the scheme that the caller chooses; there are then no notes on assumptions.
     """
     notes = [] if adapter is None else [f"{adapter.source}: adapter on base {whole}"]
     if adapter is not None and adapter.position_scheme is not None:

@@ -1,4 +1,4 @@
-"""What the `config.json` of a whole model says: ours, or that of a published checkpoint of a backbone."""
+"""Reads the `config.json` of a model of this package, or of a published checkpoint of LiveCC or a backbone."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OWN_TYPE = LiveCCConfig.model_type
 
 
 def read_config_dict(source: str, revision: str | None = None) -> dict[str, Any]:
-    """Return the `config.json` of a whole model.
+    """Return the contents of a model's `config.json`.
 
     Args:
-        source: a folder or Hub id.
-        revision: the revision on the Hub; default: the newest.
+        source: folder or Hub id of a whole model.
+        revision: revision on the Hub; default: the newest.
 
     Raises:
-        ModelLoadError: if there is no such source, or it holds another kind of model.
+        ModelLoadError: if the source does not exist, or holds a model of another type.
     """
     check_model_name(source)
     path = Path(source).expanduser()
@@ -45,47 +45,59 @@ def read_config_dict(source: str, revision: str | None = None) -> dict[str, Any]
 
 
 def is_published(values: dict[str, Any]) -> bool:
-    """Return whether a `config.json` is that of a published checkpoint of a backbone, and none of ours."""
+    """Return whether a config is of a published checkpoint of LiveCC or a backbone, not of a model of this package."""
     return values["model_type"] != OWN_TYPE
 
 
 def published_scheme(source: str, values: dict[str, Any]) -> str | None:
-    """Return the scheme a published checkpoint runs in: `reference` if it names LiveCC, else `None` (unknown).
+    """Return the position scheme that a published checkpoint's name suggests.
 
     Args:
-        source: its folder or Hub id.
-        values: its config.
+        source: folder or Hub id of the checkpoint.
+        values: contents of its `config.json`.
+
+    Returns:
+        `reference` if its name contains LiveCC, else `None`.
     """
     return "reference" if any("livecc" in name for name in _names_of(source, values)) else None
 
 
 def published_grammar(source: str, values: dict[str, Any]) -> str | None:
-    """Return the grammar of a published checkpoint that names its makers' own, else `None`; arguments as above."""
+    """Return the grammar that a published checkpoint's name suggests, or `None`.
+
+    Args:
+        source: folder or Hub id of the checkpoint.
+        values: contents of its `config.json`.
+    """
     return grammar_of_names(_names_of(source, values))
 
 
 def _names_of(source: str, values: dict[str, Any]) -> list[str]:
-    """Return what a checkpoint is called, in small letters."""
+    """Return the names of a checkpoint in lower case: its Hub id or folder, and the name in its config."""
     names = [source]
     path = Path(source).expanduser()
     if path.is_dir():
-        # A folder of the Hub's cache is called by its commit; the repository's name stands above it.
+        # In the Hub's cache, the folder is named by the commit, and a parent folder by the repository.
         names = [path.resolve().name] + [part for part in path.resolve().parts if part.startswith("models--")]
     names.append(str(values.get("_name_or_path") or ""))
     return [name.lower() for name in names]
 
 
 def only_scheme(values: dict[str, Any]) -> str | None:
-    """Return the one position scheme that a config's backbone knows; `None`: it knows several."""
+    """Return the only position scheme that a config's backbone supports; `None` if it supports several."""
     known = find_backbone(backbone_of_values(values)).position_schemes
     return known[0] if len(known) == 1 else None
 
 
 def make_config(source: str, values: dict[str, Any]) -> LiveCCConfig:
-    """Return a config of ours with the values of a `config.json`.
+    """Return a `LiveCCConfig` with the values of a `config.json`.
+
+    Args:
+        source: the checkpoint, for the error message.
+        values: contents of its `config.json`.
 
     Raises:
-        ModelLoadError: if they are not valid; the message names `source`.
+        ModelLoadError: if the values are not valid.
     """
     if is_published(values):
         backbone = {"backbone": backbone_of_values(values)}
@@ -97,5 +109,5 @@ def make_config(source: str, values: dict[str, Any]) -> LiveCCConfig:
 
 
 def stored_dtype(config: LiveCCConfig) -> str:
-    """Return the name of the type that a checkpoint's weights are stored in, such as `bfloat16`."""
+    """Return the dtype that a checkpoint's weights are stored in, such as `bfloat16`."""
     return str(config.dtype or "float32").removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""Turns a published checkpoint of LiveCC or of a backbone into a model folder of ours, code included."""
+"""Converts a published checkpoint of LiveCC or a backbone to a model folder that includes the model's code."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ def convert_checkpoint(
     max_shard_size: str = "2GB",
     grammar: str | None = None,
 ) -> Path:
-    """Write `source` as a model folder that loads with `trust_remote_code=True` and without this package.
+    """Write a checkpoint as a model folder that loads with `trust_remote_code=True` and without this package.
 
-    The weights are held in memory once, and one shard of them on its way to the disk.
+    Needs memory for the weights, and for one shard while it is written.
 
     Args:
-        source: a folder or Hub id with a checkpoint of LiveCC, Qwen2-VL, Qwen2.5-VL or Qwen3-VL.
-        out: the folder to write; must not exist, or be empty.
-        position_scheme: the scheme to save. May be left out where the source names LiveCC (`reference`)
-            or is a folder of ours (kept).
-        max_shard_size: largest weight file, such as `2GB`.
-        grammar: how the weights write a commentary as a chat, saved with the processor. May be left out where the
-            source names StreamingVLM (`streamingvlm`), is a folder of ours (kept), or speaks as LiveCC does.
+        source: folder or Hub id of a checkpoint of LiveCC, Qwen2-VL, Qwen2.5-VL or Qwen3-VL.
+        out: the folder to write; it must not exist or be empty.
+        position_scheme: the position scheme to save. Default: `reference` if the source's name contains LiveCC, the
+            saved scheme of a model of this package, or the only scheme of the backbone.
+        max_shard_size: largest size of a weight file, such as `2GB`.
+        grammar: the chat format of a commentary that the weights were trained on, saved with the processor. Default:
+            `streamingvlm` if the source's name contains it, the saved grammar of a model of this package, else
+            `livecc`.
 
     Returns:
         The folder written.
 
     Raises:
         ModelLoadError: if the source cannot be loaded.
-        ValueError: if the scheme must be given, the grammar is unknown, or `out` is not empty.
+        ValueError: if the position scheme is unknown and not given, the grammar is unknown, or `out` is not an empty
+            folder.
     """
     out = Path(out)
     checkpoint = open_checkpoint(source, position_scheme, only_whole=True, grammar=grammar)
     if position_scheme is None and checkpoint.is_scheme_guessed:
         raise ValueError(
-            f"{source} does not name LiveCC, so its position scheme is not known: give --position-scheme mrope for "
-            "Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
+            f"the name of {source} does not contain LiveCC, so its position scheme is unknown: give --position-scheme "
+            "mrope for Qwen2-VL weights, reference to run LiveCC weights as published, sequential to train them further"
         )
     check_new_folder(out)
     processor = checkpoint.load_processor()

@@ -1,4 +1,4 @@
-"""What is said where a checkpoint cannot be loaded."""
+"""Errors of loading a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..utils.text import one_line
 
 
 class ModelLoadError(ValueError):
-    """A model could not be loaded; the message is one line and says what to do."""
+    """Raised if a model cannot be loaded; the message is one line and says what to do."""
 
 
 def hub_message(source: str, error: Exception) -> str:
-    """Return what is said where a model is neither here nor to be had from the Hub."""
+    """Return the error message for a model that is not a local folder and cannot be fetched from the Hub."""
     if constants.HF_HUB_OFFLINE:
         return (
             f"{source} is not a local folder and not in the local cache, and HF_HUB_OFFLINE is set: unset it to "
@@ -27,7 +27,17 @@ def check_report(
     what: str = "weights",
     meaning: str = "the folder does not hold the model its config.json describes",
 ) -> None:
-    """Raise `ModelLoadError` if transformers' loading report lists `what` that is missing, unexpected or mismatched."""
+    """Check that a model's weights were loaded completely.
+
+    Args:
+        source: the checkpoint, for the message.
+        report: loading info of transformers' `from_pretrained`.
+        what: what the keys are, for the message.
+        meaning: the probable cause, for the message.
+
+    Raises:
+        ModelLoadError: if keys are missing, unexpected or have other shapes.
+    """
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report.get(kind) or ())
         if keys:

@@ -1,4 +1,4 @@
-"""The files of a checkpoint, in a folder or in a Hub repository."""
+"""Finds and reads the files of a checkpoint in a folder or Hub repository."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .names import ADAPTER_CONFIG_FILE, CONFIG_FILE, looks_like_hub_id
 
 
 def find_file(source: str, name: str) -> str | None:
-    """Return the path of a file in a folder or Hub repository, `None` if it is not there.
+    """Return the path of a file in a folder or Hub repository; `None` if it does not exist.
 
     Raises:
-        ModelLoadError: if the Hub cannot be reached, and nothing of the repository is in the cache.
+        ModelLoadError: if the Hub cannot be reached and the repository is not in the cache.
     """
     if Path(source).is_dir():
         path = Path(source) / name
@@ -34,20 +34,20 @@ def find_file(source: str, name: str) -> str | None:
     except LocalEntryNotFoundError as error:  # the Hub was not reached
         if any(isinstance(try_to_load_from_cache(source, known), str) for known in (CONFIG_FILE, ADAPTER_CONFIG_FILE)):
             return None
-        raise ModelLoadError(hub_message(source, error)) from error  # rather than wait as long for the next file
-    except (EntryNotFoundError, HfHubHTTPError, HFValidationError):  # what is wrong besides, `read_config_dict` says
+        raise ModelLoadError(hub_message(source, error)) from error  # the next file would time out as well
+    except (EntryNotFoundError, HfHubHTTPError, HFValidationError):  # `read_config_dict` reports other problems
         return None
 
 
 def read_json(source: str, path: str | os.PathLike) -> dict:
-    """Return what a JSON file of a checkpoint holds.
+    """Return the JSON object in a file of a checkpoint.
 
     Args:
-        source: the checkpoint, as messages call it.
+        source: the checkpoint, for error messages.
         path: the file.
 
     Raises:
-        ModelLoadError: if it cannot be read, or holds no object.
+        ModelLoadError: if the file cannot be read, or does not hold a JSON object.
     """
     path = Path(path)
     try:
@@ -55,5 +55,5 @@ def read_json(source: str, path: str | os.PathLike) -> dict:
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"{source}: {path.name} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise ModelLoadError(f"{source}: {path.name} holds no JSON object")
+        raise ModelLoadError(f"{source}: {path.name} does not hold a JSON object")
     return values

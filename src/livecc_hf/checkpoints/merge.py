@@ -1,4 +1,4 @@
-"""Merges an adapter into its base: a whole model folder that needs neither peft nor the base any more."""
+"""Merges an adapter into its base and writes a whole model, which needs neither peft nor the base."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ def merge_adapter(
     dtype: str | torch.dtype | None = None,
     max_shard_size: str = "2GB",
 ) -> Path:
-    """Write an adapter and its base as one model folder, in the adapter's position scheme.
+    """Merge an adapter into its base, and write the result as a model folder in the adapter's position scheme.
 
-    The base is taken as it is stored, never quantised: this is where an adapter of a QLoRA run belongs, too. Its
-    outputs then differ from those over the 4-bit base it was trained on by what the quantisation had lost.
+    The base is loaded without quantisation, also for an adapter of a QLoRA run. The merged model's outputs then differ
+    from those on the 4-bit base by the error of the quantisation.
 
     Args:
         adapter: folder or Hub id of the adapter.
-        out: the folder to write; must not exist, or be empty.
-        base: folder or Hub id of the base, if not where the adapter says.
-        dtype: of the weights written: `float32`, `bfloat16` or `float16`, or the same of torch; default: the base's.
-        max_shard_size: largest weight file, such as `2GB`.
+        out: the folder to write; it must not exist or be empty.
+        base: folder or Hub id of the base; default: the base that the adapter names.
+        dtype: dtype of the written weights: `float32`, `bfloat16` or `float16`, as a string or of torch; default: the
+            base's.
+        max_shard_size: largest size of a weight file, such as `2GB`.
 
     Returns:
         The folder written.
 
     Raises:
-        ModelLoadError: if the adapter or its base cannot be loaded, or do not fit together.
-        ValueError: if `adapter` is none, the base is quantised, or `out` is not empty.
+        ModelLoadError: if the adapter or its base cannot be loaded, they do not fit together, or the base is quantised.
+        ValueError: if `adapter` is not an adapter, `dtype` is unknown, or `out` is not an empty folder.
     """
     out = Path(out)
     checkpoint = open_checkpoint(adapter, base=base)

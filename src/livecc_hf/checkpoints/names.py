@@ -1,4 +1,4 @@
-"""How checkpoints and their files are called; asking costs nothing, neither an import of PyTorch nor the Hub."""
+"""Names of checkpoints and their files; needs neither PyTorch nor the network."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _EXPECTED = "expected a folder or a Hub id such as chenjoya/LiveCC-7B-Instruct"
 
 
 def looks_like_hub_id(source: str) -> bool:
-    """Return whether `source` has the form `owner/name`, and no folder or file has that name."""
+    """Return whether `source` has the form `owner/name` and is not an existing local path."""
     is_path = Path(source).exists() or source.startswith((".", "~", os.sep)) or Path(source).is_absolute()
     return not is_path and not source.endswith("/") and source.count("/") == 1
 
 
 def check_model_name(source: str) -> None:
-    """Check that a model may have this name.
+    """Check that a name is an existing folder, or has the form of a Hub id.
 
     Args:
         source: a folder or Hub id.
 
     Raises:
-        ModelLoadError: if it is a file, or a folder that does not exist, and cannot be a Hub id.
+        ModelLoadError: if it is a file, or neither an existing folder nor a possible Hub id.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -35,5 +35,5 @@ def check_model_name(source: str) -> None:
 
 
 def expand_home(source: str) -> str:
-    """Return a name with `~` replaced, which the Hub's libraries take for a Hub id."""
+    """Return a name with a leading `~` expanded, since the Hub's libraries would take it for a Hub id."""
     return str(Path(source).expanduser()) if source.startswith("~") else source

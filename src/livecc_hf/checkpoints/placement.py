@@ -1,4 +1,4 @@
-"""Where a model is loaded, and in which precision: device, type of the weights, 4-bit."""
+"""Device, dtype and 4-bit quantisation of a model that is loaded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 _FOUR_BIT_BLOCK = 64  # weights that share a scale, in bitsandbytes' kernels for CPUs
-_FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability of the first NVIDIA GPUs that compute in bfloat16: Ampere
+_FIRST_WITH_BFLOAT16 = (8, 0)  # compute capability of Ampere, the first NVIDIA GPUs with bfloat16 arithmetic
 
 
 def default_device() -> str:
-    """Return where a model goes that nobody has placed: the first CUDA device, else the CPU.
+    """Return the default device of a model: CUDA if available, else the CPU.
 
-    Other accelerators are taken when they are named, such as `mps` or `xpu`: nothing of ours has been tried there.
+    Other accelerators, such as `mps` or `xpu`, are untested and must be chosen explicitly.
     """
     import torch
 
@@ -27,7 +27,7 @@ def default_device() -> str:
 
 
 def untried_accelerator() -> str | None:
-    """Return the accelerator of this machine that is not taken by itself, such as `mps`; `None`: there is none."""
+    """Return this machine's accelerator if it is not chosen by default, such as `mps`; else `None`."""
     import torch
 
     found = torch.accelerator.current_accelerator(check_available=True)
@@ -35,10 +35,10 @@ def untried_accelerator() -> str | None:
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a device that can be used.
+    """Return a device after checking that it can be used.
 
     Raises:
-        ModelLoadError: if it is none, or this machine does not have it.
+        ModelLoadError: if the name is not a device, or this machine does not have it.
     """
     import torch
 
@@ -50,14 +50,14 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def weights_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | str:
-    """Return the type that weights are held in, or "auto": as they are stored.
+    """Return the dtype to load weights in; "auto" is the dtype that they are stored in.
 
     Args:
-        dtype: such as `bfloat16` or `torch.bfloat16`; default: float32 on a CPU, as stored elsewhere.
-        device: where they go.
+        dtype: such as `bfloat16` or `torch.bfloat16`; default: float32 on a CPU, the stored dtype elsewhere.
+        device: the device of the weights.
 
     Raises:
-        ModelLoadError: if `dtype` is no floating-point type.
+        ModelLoadError: if `dtype` is not a floating-point type.
     """
     import torch
 
@@ -70,7 +70,7 @@ def weights_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def four_bit_config(device: torch.device) -> BitsAndBytesConfig:
-    """Return how a language model is quantised while it is loaded.
+    """Return the config that quantises the language model to 4-bit while it is loaded.
 
     Raises:
         ModelLoadError: if bitsandbytes is missing.
@@ -92,10 +92,10 @@ def four_bit_config(device: torch.device) -> BitsAndBytesConfig:
 
 
 def four_bit_compute_dtype(capability: tuple[int, int] | None) -> torch.dtype:
-    """Return the type that 4-bit layers compute in: bfloat16, or float16 where a GPU can only emulate that.
+    """Return the dtype in which 4-bit layers compute: bfloat16, or float16 on GPUs without bfloat16 arithmetic.
 
     Args:
-        capability: the CUDA device's compute capability; `None`: another device.
+        capability: compute capability of the CUDA device; `None` for another device.
     """
     import torch
 
@@ -103,12 +103,12 @@ def four_bit_compute_dtype(capability: tuple[int, int] | None) -> torch.dtype:
 
 
 def check_four_bit(source: str, model: Any, device: str | torch.device) -> None:
-    """Refuse now what bitsandbytes would refuse in the first forward.
+    """Check that 4-bit layers can run on a device, which bitsandbytes checks only in the first forward pass.
 
     Args:
-        source: what the message calls the model.
+        source: the checkpoint, for the error message.
         model: the model, loaded in 4-bit.
-        device: where it will run.
+        device: the device it will run on.
 
     Raises:
         ModelLoadError: if a 4-bit layer cannot run on that device.
@@ -116,7 +116,7 @@ def check_four_bit(source: str, model: Any, device: str | torch.device) -> None:
     if not str(device).startswith("cpu"):
         return
     for name, module in model.named_modules():
-        # By name: the package is loaded where there is such a layer, and only there.
+        # Compared by name, so that bitsandbytes need not be imported.
         if type(module).__name__ == "Linear4bit" and module.in_features % _FOUR_BIT_BLOCK:
             raise ModelLoadError(
                 f"{source}: 4-bit weights on a CPU need layers whose input is a multiple of {_FOUR_BIT_BLOCK} wide, "

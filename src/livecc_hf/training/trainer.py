@@ -14,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 from transformers.utils import PushInProgress
 from trl import SFTTrainer
 
-from livecc_hf.checkpoints.cards import kept_card
+from livecc_hf.checkpoints.cards import preserve_card
 from livecc_hf.data.batches.loader import BOOKKEEPING, BatchLoader
 from livecc_hf.data.samples.pixels import normalise_pixels
 from livecc_hf.data.samples.sample import IGNORE_INDEX
@@ -226,7 +226,7 @@ class LiveCCTrainer(SFTTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the base class does, then add the other files (card, code, an adapter's config and processor)."""
-        with kept_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
+        with preserve_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
             super().save_model(output_dir, _internal_call=True)  # otherwise it would push an incomplete folder
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
