@@ -158,12 +158,12 @@ def _what(summary: DatasetSummary, about: DatasetAbout) -> str:
 
 def _columns(has_videos: bool, has_jsonl: bool) -> str:
     where = (
-        "below this folder"
+        "relative to this folder"
         if has_videos
-        else "as its maker's machine names it; the videos are not part of this dataset"
+        else "on the machine that made this dataset; the videos are not part of it"
     )
     jsonl = (
-        "\n`conversations.jsonl` has the same clips as conversations, one a line, in the format of Live-CC-5M; its "
+        "\n`conversations.jsonl` has the same clips as conversations, one per line, in the format of Live-CC-5M; its "
         "last line lists the byte offsets of the others.\n"
         if has_jsonl
         else ""
@@ -171,16 +171,16 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
     return f"""| column | what |
 |---|---|
 | `video` | path of the video, {where} |
-| `video_start`, `video_end` | the clip, in seconds from what a player shows as 0:00, to 0.5 s after its last word |
-| `words` | list of `start`, `end` (seconds, on the same clock) and `word`, in the order spoken |
-| `query` | what a viewer would ask to get this commentary; null where none was written |
-| `title`, `category` | of the video |
+| `video_start`, `video_end` | the clip in seconds, as a player shows; it ends 0.5 s after its last word |
+| `words` | list of `start`, `end` (seconds, as above) and `word`, in spoken order |
+| `query` | a viewer's request that this commentary answers; null if none was written |
+| `title`, `category` | title and category of the video |
 | `previous` | what was said in the video before the clip |
-| `language_score` | what the stage `language` measured, of the whole video; null: not run |
-| `text_loss`, `p_talking_head`, `speaker_ratio` | what other stages measured; null: not run |
+| `language_score` | result of the stage `language` for the whole video; null if it was not run |
+| `text_loss`, `p_talking_head`, `speaker_ratio` | results of other stages; null if they were not run |
 {jsonl}
-Train on it with `livecc train` and `data: [{{source: dataset, path: THIS_FOLDER_OR_REPO}}]`. To decode videos with
-`datasets`, which opens a relative path from the working folder, put the root before it:
+Train on it with `livecc train` and `data: [{{source: dataset, path: THIS_FOLDER_OR_REPO}}]`. `datasets` resolves a
+relative path against the working directory, so prepend the root to decode videos with it:
 
 ```python
 from datasets import Video, load_dataset
@@ -214,22 +214,23 @@ def _funnel(funnel: Mapping[str, Mapping[str, float | None]]) -> str:
         shown = ["" if value is None else f"{value:,.2f}" for value in hours]
         lines.append(f"| {stage} | {items_in:,} | {items_out:,} | {share} | {shown[0]} | {shown[1]} |")
     return "\n".join(
-        [*lines, "", "Items are videos until they are cut into clips, so that a stage may give more than it got."]
+        [*lines, "", "Items are videos until they are cut into clips, so a stage can have more items out than in."]
     )
 
 
 def _checks(about: DatasetAbout) -> str:
     license_text = about.license_name if about.license == "other" and about.license_name else about.license
-    return f"""- **Copyright.** The licence stated here ({license_text}) is what the maker of this dataset chose for
-  the collection. Each video, its sound and its words belong to whoever made them: check the terms of every source,
-  and whether your use is allowed where you are. Remove what its owner asks you to remove.
+    return f"""- **Copyright.** The licence stated here ({license_text}) is the choice of this dataset's maker for the
+  collection. Each video, its sound and its words belong to their authors: check the terms of every source, and whether
+  your use is legal in your country. Remove videos if their owners ask for it.
 - **Faces and voices.** The videos show and name people who may not know of this dataset. A talking-head filter removes
-  videos that mostly show a speaker's face; it does not make anyone anonymous. Faces and voices are personal data
-  in many places; do not identify people or clone voices with it.
-- **Words are automatic.** Captions and speech recognition make mistakes, also in names and numbers, and captions
-  without word times were split evenly over their line. What is said may be wrong, biased or offensive: nobody has
-  read all of it.
-- **Language and topics** are those of the sources, not of the world; look at the columns before you rely on them."""
+  videos that mostly show a speaker's face; it does not anonymise anyone. Faces and voices are personal data in many
+  countries; do not use the dataset to identify people or clone voices.
+- **Words are automatic.** Captions and speech recognition make mistakes, also in names and numbers, and the words of
+  captions without word times were spread evenly over their line. The words may be wrong, biased or offensive: nobody
+  has read all of them.
+- **Language and topics** are those of the sources and not representative; look at the columns before you rely on
+  them."""
 
 
 def _bullets(lines: Sequence[str]) -> str:
