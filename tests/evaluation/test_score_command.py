@@ -111,6 +111,9 @@ def test_a_file_that_holds_no_scores(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"x": 1}))
     with pytest.raises(ValueError, match="holds no scores"):
         read_scores(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text(json.dumps({"livecc_hf_scores": 1, "scores": [{"suite": "videomme"}]}))
+    with pytest.raises(ValueError, match=r"b\.json holds scores that cannot be read \('figures'\): expected a scores"):
+        read_scores(tmp_path / "b.json")
 
 
 def test_scoring_imports_neither_torch_nor_packages_of_extras(tmp_path):

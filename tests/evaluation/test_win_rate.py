@@ -69,7 +69,7 @@ def test_winning_with_empty_texts_is_suspect(tmp_path):
     texts = ["..."] * 10 + [f"something {i} is said..." for i in range(20)]
     half = [(M, B)] * 30
     (result,) = score(files(tmp_path, half, texts), incomplete=True)
-    assert any("10 commentaries in" in note and "win 50.0 %" in note and note.startswith("suspect") for note in result.notes)
+    assert any(note.startswith("suspect: 10 commentaries in") and "win 50.0 %" in note for note in result.notes)
     fair = [(B, B)] * 10 + [(M, B)] * 20
     (result,) = score(files(tmp_path, fair, texts), incomplete=True)
     assert not any(note.startswith("suspect") for note in result.notes)

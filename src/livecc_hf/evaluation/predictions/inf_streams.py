@@ -96,7 +96,7 @@ def windows_of(
 
 
 def windows_named(rows: RowSet[CommentaryRow], keys: Iterable[str]) -> RowSet[CommentaryRow]:
-    """Return the windows with the given keys, with the references of the commentaries.
+    """Return the windows with the given keys, by video and time, with the references of the commentaries.
 
     Args:
         rows: commentaries with turns.
@@ -116,6 +116,7 @@ def windows_named(rows: RowSet[CommentaryRow], keys: Iterable[str]) -> RowSet[Co
             said = in_window(reference, int(begin), int(end))
             window = _window(chosen, name, chosen[0].video if chosen else name, int(begin), int(end), said)
             found += [window] if window else []
+    found.sort(key=lambda row: (row.video, row.begin_s))
     return _row_set(rows, found, rows.notes)
 
 

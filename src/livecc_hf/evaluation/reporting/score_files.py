@@ -9,6 +9,7 @@ from pathlib import Path
 
 from livecc_hf import __version__
 from livecc_hf.utils.atomic import replaced_when_done, write_json
+from livecc_hf.utils.text import one_line
 
 from ..scorers.figures import PERCENT, Figure, Score
 from ..scorers.paired import Comparison
@@ -33,9 +34,13 @@ def read_scores(path: str | os.PathLike) -> list[Score]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    expected = "expected a scores.json as livecc evaluate score --out writes it"
     if not isinstance(value, dict) or value.get(MARK) != FORMAT:
-        raise ValueError(f"{path} holds no scores: expected a scores.json as livecc evaluate score --out writes it")
-    return [Score.from_json(item) for item in value["scores"]]
+        raise ValueError(f"{path} holds no scores: {expected}")
+    try:
+        return [Score.from_json(item) for item in value["scores"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds scores that cannot be read ({one_line(error)}): {expected}") from error
 
 
 def markdown(scores: Sequence[Score], headline_only: bool = False) -> str:
