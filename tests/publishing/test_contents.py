@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import RepoCard
 from safetensors.torch import load_file, save_file
 
 from livecc_hf.assets import bundled_model_path
+from livecc_hf.publishing.cards import with_base
 from livecc_hf.publishing.checks import Checked
-from livecc_hf.publishing.contents import Contents, read_contents
+from livecc_hf.publishing.contents import ADAPTER, Contents, read_contents
 from livecc_hf.publishing.hub import PushError, Target
 from livecc_hf.publishing.push import PushOptions, describe_plan, plan_push
 from livecc_hf.publishing.weights import read_tensors
@@ -180,6 +182,9 @@ def test_incomplete_shards_are_refused(model):
     (model / "model-00003-of-00003.safetensors").write_bytes(kept)
     with pytest.raises(PushError, match=r"does not name model-00003-of-00003"):
         read_tensors(read_contents(model))
+    (model / "model.safetensors.index.json").write_text('{"weight_map": ["x"]}')
+    with pytest.raises(PushError, match=r"index\.json cannot be read"):
+        read_tensors(read_contents(model))
     (model / "model.safetensors.index.json").unlink()
     with pytest.raises(PushError, match=r"3 weight files but no model.safetensors.index.json"):
         read_tensors(read_contents(model))
@@ -202,6 +207,15 @@ def test_code_that_needs_this_package_is_refused(model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("old", "path"), [("./runs/base", "me/base"), ("base", "./runs/base")])
+def test_a_base_is_replaced_in_a_card_only_where_it_is_named(tmp_path, old, path):
+    text = "On `base`, path/to/base or ./runs/base; its base may be ./runs/base-2.\n"
+    card = RepoCard(f"---\nlicense: mit\n---\n{text}")
+    assert with_base(Contents(tmp_path, ADAPTER, {}, {}), card, "me/base", old)
+    assert card.text == f"On `me/base`, me/base or {path}; its base may be ./runs/base-2.\n"
+    assert (card.data["base_model"], card.data["base_model_relation"]) == ("me/base", "adapter")
+
+
 def test_a_given_licence_is_written_into_the_upload_and_not_into_the_folder(model, tmp_path):
     before = (model / "README.md").read_text()
     plan, target = plan_push(model, "me/x", PushOptions(license="mit", base_id="me/base"))

@@ -96,7 +96,9 @@ def with_base(contents: Contents, card: RepoCard, base_id: str | None, old: str 
     if contents.kind == ADAPTER:
         card.data["base_model_relation"] = "adapter"
     if old:
-        text = card.text.replace(old, base_id)
         name = Path(old).name
-        card.text = text.replace(f"path/to/{name}", base_id).replace(f"`{name}`", f"`{base_id}`")
+        text = card.text.replace(f"path/to/{name}", base_id).replace(f"`{name}`", f"`{base_id}`")
+        if "/" in old:  # a bare name can be an ordinary word of the text
+            text = re.sub(rf"(?<![\w./~-]){re.escape(old)}(?![\w/-])", lambda _: base_id, text)
+        card.text = text
     return str(card) != before

@@ -48,7 +48,7 @@ def _local_tensors(file: Path) -> Tensors:
 
 def _check_index(index: Path, found: dict[str, Tensors]) -> None:
     try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        named = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PushError(f"{index} cannot be read ({one_line(error, 160)}): write the folder again") from error
     for tensor, name in named.items():
