@@ -150,6 +150,10 @@ def test_a_users_own_card_is_kept_and_a_hub_base_is_named_with_its_revision(adap
     assert (adapter / "README.md").read_text() == "mine"
     assert "quantization_config" not in json.loads((adapter / "config.json").read_text())
     assert config.quantization_config  # the caller's config is not changed
+    other_encoding = "für mich".encode("latin-1")
+    (adapter / "README.md").write_bytes(other_encoding)
+    save_adapter_files(adapter, config, processor, "owner/base", "v2", training={"steps": 2})
+    assert (adapter / "README.md").read_bytes() == other_encoding
     (adapter / "README.md").unlink()
     save_adapter_files(adapter, config, processor, "owner/base", "v2")
     assert "base_model: owner/base\n" in (adapter / "README.md").read_text()
@@ -337,7 +341,7 @@ def test_a_card_says_that_auto_classes_do_not_load_the_folder(trained):
     from transformers import AutoModel
 
     assert (
-        "`AutoModel.from_pretrained` and `pipeline` do not load the folder itself"
+        "`AutoModel.from_pretrained` and `pipeline` cannot load the repository itself"
         in (trained[0] / "README.md").read_text()
     )
     with pytest.raises(OSError, match="no file named model.safetensors"):

@@ -250,7 +250,8 @@ def save_adapter_files(
         # Written in one step, so that the checkpoint still loads if the process is killed here.
         write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")
     card = folder / CARD_FILE
-    if not card.exists() or _PEFT_TEMPLATE_MARK in card.read_text(encoding="utf-8"):  # never replace a user's card
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else _PEFT_TEMPLATE_MARK
+    if _PEFT_TEMPLATE_MARK in text:  # a user's own card is not replaced
         name = short_name(base)
         facts = CardFacts(
             f"Adapter on {name}, for live commentary",

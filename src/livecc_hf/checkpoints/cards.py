@@ -143,9 +143,10 @@ def read_training(source: str, revision: str | None = None) -> dict[str, str]:
 def update_training(folder: str | os.PathLike, training: Mapping[str, Any]) -> None:
     """Replace the facts about training in a folder's card, if it has the section that this package writes."""
     path = Path(folder) / CARD_FILE
-    text = path.read_text(encoding="utf-8")
+    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}  # keeps the bytes of a card in another encoding
+    text = path.read_text(**encoding)
     if training and has_section(text, _TRAINING_SECTION):
-        path.write_text(set_section(text, _TRAINING_SECTION, facts_table(training), ""), encoding="utf-8")
+        path.write_text(set_section(text, _TRAINING_SECTION, facts_table(training), ""), **encoding)
 
 
 def short_name(source: str) -> str:

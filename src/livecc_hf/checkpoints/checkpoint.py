@@ -48,7 +48,7 @@ class Checkpoint:
             change it.
         is_scheme_guessed: whether `own_scheme` is a guess, as for a Qwen2-VL checkpoint without LiveCC in its name.
         notes: remarks for the user, one line each; empty for a whole model of this package.
-        grammar: the chat format of a commentary, if the processor's files do not name it.
+        grammar: chat format of a commentary to set on the whole model's processor; `None` keeps the processor's own.
     """
 
     source: str
