@@ -68,7 +68,7 @@ def test_a_config_that_does_not_fit_is_one_clear_error(tmp_path):
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
 def test_transformers_report_of_weights_that_do_not_fit_is_printed_only_if_asked_for(level, tmp_path):
-    source = write_published("qwen2_vl", tmp_path / "whole")
+    source = write_published("qwen3_vl", tmp_path / "whole")
     wide = changed(source, tmp_path / "wide", text_config={"intermediate_size": 100})
     records, handler, before = [], logging.Handler(), transformers_logging.get_verbosity()
     handler.emit = records.append
