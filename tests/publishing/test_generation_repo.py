@@ -179,7 +179,7 @@ def test_the_folder_holds_what_it_needs_and_may_be_pushed(tmp_path, capsys):
     assert requirements[0] == "torch" and any(re.fullmatch(r"transformers>=[\d.]+", one) for one in requirements)
     assert main(["push", str(out), "me/live", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "(generation code) -> model me/live" in printed and "checked: card, code, weights" in printed
+    assert "(generation code) -> model me/live" in printed and "checked card, code and weights" in printed
 
 
 def test_an_unusable_output_folder_is_a_one_line_error(tmp_path, capsys):
@@ -190,7 +190,7 @@ def test_an_unusable_output_folder_is_a_one_line_error(tmp_path, capsys):
     for out, part in {
         tmp_path: "exists and is not an empty folder: choose another, or remove it",
         tmp_path / "file": "exists and is not an empty folder",
-        tmp_path / "file" / "live": f"cannot be made: {tmp_path / 'file'} is not a folder",
+        tmp_path / "file" / "live": f"cannot be created: {tmp_path / 'file'} is not a folder",
     }.items():
         assert main(["generate-repo", str(out)]) == 2
         error = capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Language models behind an HTTP endpoint: questions, failures, and answers that are kept."""
+"""Ask language models over HTTP: requests with retries, failure counts, and a cache of answers."""

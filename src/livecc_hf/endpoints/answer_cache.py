@@ -1,4 +1,4 @@
-"""Keeps the answers of a language model in a small file, so that no question is asked, and paid for, twice."""
+"""Caches the answers of a language model in a file, so that no question is asked and paid for twice."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import threading
 from pathlib import Path
 from typing import Any
 
-_BUSY_S = 60  # how long to wait for other processes that write
+_BUSY_S = 60  # how long to wait for a lock of another process
 
 
 class AnswerCacheError(ValueError):
-    """The file cannot be read or written: without it, every question would be asked again, and paid for."""
+    """The cache cannot be read or written; the run ends, as without it every question would be paid for again."""
 
 
 class AnswerCache:
-    """Answers by question, in an SQLite file that several threads and processes of one machine may share.
+    """Answers by question, in an SQLite file that threads and processes of one machine may share.
 
-    An answer is on disk when `put` returns, so that a run that is killed finds it again.
+    An answer is in the file when `put` returns, so that it survives a killed run.
 
     Args:
-        path: the file, made where there is none; `None`: answers are not kept.
+        path: the file, created if missing; `None`: nothing is cached.
 
     Raises:
-        ValueError: if it is no such file, or cannot be written.
+        ValueError: if the file is not an answer cache, or cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike | None):
@@ -52,12 +52,12 @@ class AnswerCache:
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """Return the key of a question from all that its answer depends on, as JSON can hold it."""
+        """Return the key of a question: a hash of everything that its answer depends on, as JSON values."""
         text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def get(self, key: str) -> Any | None:
-        """Return the answer, `None` if there is none.
+        """Return the cached answer, or `None`.
 
         Raises:
             AnswerCacheError: if the file cannot be read.
@@ -72,11 +72,11 @@ class AnswerCache:
         return None if row is None else json.loads(row[0])
 
     def put(self, key: str, answer: Any) -> None:
-        """Keep an answer.
+        """Store an answer.
 
         Raises:
             OSError: if the disk is full (ENOSPC).
-            AnswerCacheError: if it cannot be written for another reason.
+            AnswerCacheError: if the file cannot be written for another reason.
         """
         if self._connection is None:
             return
@@ -90,10 +90,10 @@ class AnswerCache:
             raise self._broken("written", error) from error
 
     def _broken(self, what: str, error: sqlite3.Error) -> AnswerCacheError:
-        """Return an error that ends the run."""
+        """Return the error that ends the run."""
         return AnswerCacheError(
-            f"cache {self.path} cannot be {what}: {error}. What is finished is kept: close what else uses the file, "
-            "or see that it can be written, and run the same command again"
+            f"cache {self.path} cannot be {what}: {error}. Finished work is kept: close other programs that use the "
+            "file, or make it writable, and run the same command again"
         )
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""Asks a language model behind an endpoint that speaks OpenAI's chat completions protocol."""
+"""Client of endpoints with OpenAI's chat completions protocol."""
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from dataclasses import dataclass
@@ -10,21 +11,23 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..utils.extras import require_extra
+from ..utils.text import one_line
 
 _FIRST_WAIT_S = 1.0
-# Worth another try: time-outs, "too early", rate limits, and (from 500 on) a server's own trouble.
+_MAX_QUOTED = 300  # characters of a response in an error message
+# Retried: request time-out, conflict, too early, rate limit; and all server errors (500 and above).
 _RETRIED = frozenset({408, 409, 425, 429})
-# What no other question would cure: no key, no right, no such model or path.
+# The same for every question: missing key, payment or permission, unknown model or path.
 _FATAL = frozenset({401, 402, 403, 404, 405})
 _FORMAT_WORDS = ("response_format", "json_schema", "json_object", "structured", "guided", "grammar")
 
 
 class EndpointError(RuntimeError):
-    """The endpoint gave no answer; the message is one line and says what it said.
+    """The endpoint gave no answer; the message is one line and quotes its response.
 
     Attributes:
-        is_fatal: whether it would be the same for every question.
-        is_down: whether it could not be reached or failed, and not just on this question.
+        is_fatal: whether every question would fail the same way.
+        is_down: whether the endpoint was unreachable or failed, independent of the question.
     """
 
     def __init__(self, message: str, is_fatal: bool = False, is_down: bool = False):
@@ -34,12 +37,12 @@ class EndpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class RetryLimits:
-    """How patient to be with an endpoint.
+    """Time limits and retries of a request.
 
     Attributes:
-        timeout_s: for one answer.
-        max_attempts: tries for one answer.
-        max_wait_s: longest wait between two tries, also where the endpoint asks for more (Retry-After).
+        timeout_s: longest wait for one response, in seconds.
+        max_attempts: attempts per question.
+        max_wait_s: longest wait between two attempts in seconds, even if the endpoint asks for more (Retry-After).
     """
 
     timeout_s: float = 120.0
@@ -48,24 +51,24 @@ class RetryLimits:
 
 
 class ChatEndpoint:
-    """A model behind an endpoint; may be used from several threads.
+    """A model behind an endpoint; thread-safe.
 
-    Answers are asked for as JSON of a schema where the endpoint supports it, else as any JSON, else by the prompt
-    alone: what it refuses is not sent again.
+    JSON answers are requested with a schema, else as any JSON object, else by the prompt alone: request fields that the
+    endpoint rejects are dropped from all later requests.
 
     Args:
         base_url: such as `http://localhost:8000/v1`, or with `/chat/completions`.
-        model: as the endpoint names it.
+        model: the model's name at the endpoint.
         schema: JSON schema of the answers; `None`: answers are free text.
-        api_key: sent as a bearer token; `None`: none is sent.
-        limits: how patient to be.
-        max_answer_tokens: most tokens of an answer.
-        seed: asked for where the endpoint takes one.
-        extra: what brings httpx2 to those who ask.
+        api_key: sent as a bearer token; `None`: no token is sent.
+        limits: time limits and retries.
+        max_answer_tokens: maximum tokens of an answer.
+        seed: sampling seed, if the endpoint supports one.
+        extra: the extra of pyproject.toml that an error about a missing httpx2 names.
 
     Raises:
-        ImportError: if httpx2 is not installed.
-        ValueError: if the address is none.
+        MissingExtraError: if httpx2 is not installed.
+        ValueError: if `base_url` is not an HTTP address.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class ChatEndpoint:
         self.model = model
         self.limits = limits or RetryLimits()
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        # Connections are limited by the number of threads that ask.
+        # The number of calling threads is the only limit on connections.
         pool = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
         self._client = httpx2.Client(timeout=self.limits.timeout_s, headers=headers, limits=pool)
         self._lock = threading.Lock()
@@ -101,11 +104,11 @@ class ChatEndpoint:
             self._options["seed"] = seed
 
     def ask(self, messages: list[dict[str, str]], stop: threading.Event | None = None) -> str:
-        """Return the model's answer to a conversation, trying again where that may help.
+        """Return the model's answer to a conversation; temporary failures are retried.
 
         Args:
-            messages: as OpenAI's, each with `role` and `content`.
-            stop: once set, nothing is waited for any more.
+            messages: OpenAI's format, each with `role` and `content`.
+            stop: once set, there is no further attempt.
 
         Raises:
             EndpointError: if no answer came within the limits.
@@ -118,14 +121,14 @@ class ChatEndpoint:
                 response = self._post(messages, options)
                 if response.status_code < 400:
                     return _content(response)
-                if self._give_way(response, options):
+                if self._drop_rejected_field(response, options):
                     continue
                 last = self._error(response)
                 retry_after_s = _retry_after_s(response)
-                is_worth_it = response.status_code in _RETRIED or response.status_code >= 500
-            except EndpointError as error:  # not reached, or an answer in no known form
-                last, retry_after_s, is_worth_it = error, None, True
-            if not is_worth_it or last.is_fatal:
+                is_temporary = response.status_code in _RETRIED or response.status_code >= 500
+            except EndpointError as error:  # unreachable, or a malformed response
+                last, retry_after_s, is_temporary = error, None, True
+            if not is_temporary or last.is_fatal:
                 raise last
             if attempt >= self.limits.max_attempts or stop.wait(self._wait_s(attempt, retry_after_s)):
                 raise EndpointError(f"{last} (after {attempt} tries)", is_down=last.is_down)
@@ -152,20 +155,20 @@ class ChatEndpoint:
             ) from error
 
     def _error(self, response) -> EndpointError:
-        said = " ".join(response.text.split())[:300]
+        said = one_line(response.text, _MAX_QUOTED)
         message = f"{self.url} answered {response.status_code} for model {self.model!r}: {said}"
         if response.status_code in _FATAL:
             return EndpointError(f"{message}; check the address, the model's name and the key", is_fatal=True)
         return EndpointError(message, is_down=response.status_code >= 500 or response.status_code in _RETRIED)
 
-    def _give_way(self, response, options: dict[str, Any]) -> bool:
-        """Leave out what the endpoint refuses; whether there is anything left to try at once."""
+    def _drop_rejected_field(self, response, options: dict[str, Any]) -> bool:
+        """Drop or weaken the request field that the endpoint rejected; return whether to retry at once."""
         if response.status_code not in (400, 422):
             return False
         said = response.text
         with self._lock:
             if self._options is not options:
-                return True  # another thread has done it
+                return True  # another thread has changed them meanwhile
             if "max_tokens" in options and "max_completion_tokens" in said:
                 rest = {name: value for name, value in options.items() if name != "max_tokens"}
                 self._options = rest | {"max_completion_tokens": options["max_tokens"]}
@@ -184,7 +187,7 @@ class ChatEndpoint:
     def _wait_s(self, attempt: int, retry_after_s: float | None) -> float:
         if retry_after_s is not None:
             return min(retry_after_s, self.limits.max_wait_s)
-        # Doubled each time, and spread, so that many askers do not come back at once.
+        # Exponential back-off with jitter, so that many clients do not retry at once.
         return min(_FIRST_WAIT_S * 2 ** (attempt - 1), self.limits.max_wait_s) * random.uniform(0.5, 1.0)
 
 
@@ -192,18 +195,19 @@ def _content(response) -> str:
     try:
         content = response.json()["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError) as error:
-        said = " ".join(response.text.split())[:300]
-        raise EndpointError(f"{response.url} answered with no chat completion: {said!r}", is_down=True) from error
+        said = one_line(response.text, _MAX_QUOTED)
+        raise EndpointError(f"{response.url} did not answer with a chat completion: {said!r}", is_down=True) from error
     return content if isinstance(content, str) else ""
 
 
 def _retry_after_s(response) -> float | None:
-    """Return how long the Retry-After header asks to wait: it gives seconds, or a date."""
+    """Return the seconds to wait by the Retry-After header, which gives seconds or a date; `None` without one."""
     value = response.headers.get("retry-after")
     if not value:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
+        return None if math.isnan(seconds) else max(seconds, 0.0)
     except ValueError:
         pass
     try:

@@ -1,4 +1,4 @@
-"""Tells a question that an endpoint cannot answer from an endpoint that does not answer."""
+"""Counts failed questions, to tell one bad question from a broken endpoint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .chat import EndpointError
 
 
 class EndpointFailures:
-    """Counts what fails in a batch of questions, over all threads.
+    """Counts failed questions of a batch; thread-safe.
 
     Args:
-        give_up_after: so many failures in a row, with no answer between them, are the endpoint's fault.
+        give_up_after: failures in a row after which the endpoint counts as broken.
 
     Attributes:
-        stop: set once nothing more need be asked.
+        stop: set when no further question should be asked.
     """
 
     def __init__(self, give_up_after: int):
@@ -26,7 +26,7 @@ class EndpointFailures:
         self._fatal: EndpointError | None = None
 
     def add(self, error: EndpointError) -> None:
-        """Count a question that got no usable answer within its tries."""
+        """Count a question that got no usable answer after all attempts."""
         with self._lock:
             self._in_a_row += 1
             self._n_failed += 1
@@ -37,22 +37,22 @@ class EndpointFailures:
                 self.stop.set()
 
     def reset(self) -> None:
-        """Count an answer."""
+        """Count an answer, which ends a series of failures."""
         with self._lock:
             self._in_a_row = 0
 
     def check(self, base_url: str) -> None:
-        """Raise an EndpointError if too many questions failed to go on."""
+        """Raise an EndpointError if the endpoint counts as broken."""
         if self._fatal is not None:
             raise self._fatal
         if self.stop.is_set():
             raise self.stopped(base_url)
 
     def stopped(self, base_url: str) -> EndpointError:
-        """Return the error that ends the run: nothing of the batch is dropped, and what was answered is cached."""
+        """Return the error that ends the run: no clip of the batch is dropped, and answers stay in the cache."""
         return EndpointError(
             f"the prompt stage stops: {self._n_failed} clips in this batch got no usable answer from {base_url}, "
-            f"the last because {self._last}. Check the endpoint and the model, and start again: answers that came are "
-            "kept, if there is a cache",
+            f"the last because {self._last}. Check the endpoint and the model, and run the command again: with a "
+            "cache, no answer is asked for twice",
             is_down=True,
         )

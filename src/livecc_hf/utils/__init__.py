@@ -1,1 +1,1 @@
-"""What has no subject of its own: helpers that several rooms use."""
+"""Small helpers that several packages use."""

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files atomically: a reader sees the old file or the complete new one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 @contextmanager
 def replaced_when_done(path: str | os.PathLike, sync: bool = True, keeps_suffix: bool = False) -> Iterator[Path]:
-    """Give a name beside a file to write to; it becomes the file if all goes well, and is removed if not.
+    """Yield a temporary path in the same folder; it replaces the file on success and is removed on failure.
 
     Args:
-        path: the file; folders above it are made.
-        sync: wait until it is on the disk, so that it survives a power cut, and a full disk shows here.
-        keeps_suffix: let the name end as the file's does, for a writer that takes the format from it.
+        path: the file to write; missing parent folders are created.
+        sync: call fsync, so that the file survives a power cut and a full disk is reported here.
+        keeps_suffix: keep the file's suffix on the temporary path, for writers that derive the format from it.
 
     Raises:
-        OSError: if it cannot be written; an older file stays as it was.
+        OSError: if the file cannot be written; an existing file is left unchanged.
     """
     path = Path(path)
     mark = f"{os.getpid()}.partial"
@@ -39,18 +39,18 @@ def replaced_when_done(path: str | os.PathLike, sync: bool = True, keeps_suffix:
 
 
 def write_text(path: str | os.PathLike, text: str, sync: bool = True) -> None:
-    """Write a text in UTF-8; see `replaced_when_done`."""
+    """Write a text as UTF-8, atomically; see `replaced_when_done`."""
     with replaced_when_done(path, sync) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike, value: Any, sync: bool = True) -> None:
-    """Write a value as JSON; see `replaced_when_done`."""
+    """Write a value as JSON, atomically; see `replaced_when_done`."""
     write_text(path, json.dumps(value, indent=1), sync)
 
 
 def flush(path: str | os.PathLike) -> None:
-    """Wait until a file or folder is on the disk: a full one shows only then on some file systems."""
+    """Wait until a file or folder is on disk; some file systems report a full disk only at this point."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

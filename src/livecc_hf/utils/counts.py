@@ -1,13 +1,13 @@
-"""Numbers of things that are given as options."""
+"""Checks of options that count something."""
 
 from __future__ import annotations
 
 
 def check_counts(options: object, *names: str) -> None:
-    """Check that options of these names are at least 1, or not given (`None`).
+    """Check that each named attribute of `options` is at least 1 or `None`.
 
     Raises:
-        ValueError: for the first that is less.
+        ValueError: naming the first attribute that is less than 1.
     """
     for name in names:
         value = getattr(options, name)

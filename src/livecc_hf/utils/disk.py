@@ -1,23 +1,23 @@
-"""A disk that is full, told apart from other failures: by error number, or by what libraries say instead."""
+"""Recognise a full disk: by the error number, or by the messages of libraries that do not pass it on."""
 
 from __future__ import annotations
 
 import errno
 
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# safetensors gives the number in its text; PyTorch's writer of archives says where in its own source it stopped.
+# safetensors puts the number into its message; PyTorch's archive writer only names its own source file.
 _TEXTS = (*(f"(os error {number})" for number in _NUMBERS), "PytorchStreamWriter failed", "inline_container.cc")
 
 
 class DiskFullError(OSError):
-    """Nothing more can be written; what is finished is kept."""
+    """The disk is full; finished files are kept."""
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether an error says that nothing more can be written.
+    """Return whether an error means that the disk is full.
 
     Args:
-        error: from writing: PyTorch words damage that it finds while reading almost alike.
+        error: raised while writing; PyTorch's messages about damaged files, raised while reading, are similar.
     """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _NUMBERS

@@ -1,4 +1,4 @@
-"""Packages that only some tasks need: which are missing, and the command that installs them for this installation."""
+"""Optional dependencies: which are missing, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _NAME = "livecc-hf"
-# Modules that an extra of pyproject.toml brings; tests/utils/test_extras.py compares.
+# Modules installed by each extra of pyproject.toml; tests/utils/test_extras.py compares the two.
 MODULES = {
     "train": ("trl", "peft", "datasets", "qwen_vl_utils", "filelock", "tqdm", "langcodes"),
     "data": ("datasets", "gcld3", "faster_whisper", "onnxruntime", "httpx2", "matplotlib", "tqdm", "langcodes"),
@@ -28,19 +28,19 @@ MODULES = {
 
 
 class MissingExtraError(ImportError):
-    """A package of an extra is not installed; the message is one line and says how to install it."""
+    """A package of an extra is not installed; the message is one line with the install command."""
 
 
 def require_extra(extra: str, what: str, *modules: str) -> None:
-    """Check, without importing them, that packages of an extra are installed.
+    """Check that packages of an extra are installed, without importing them.
 
     Args:
         extra: its name in `pyproject.toml`.
-        what: what needs it, as the subject of a sentence such as `"livecc train needs trl: ..."`.
+        what: what needs them, as the subject of a message such as `"livecc train needs trl: ..."`.
         modules: the modules needed; default: all of the extra.
 
     Raises:
-        MissingExtraError: if any is missing; the message names all that are.
+        MissingExtraError: if any is missing; the message names all missing modules.
     """
     missing = [name for name in modules or MODULES[extra] if not _is_there(name)]
     if missing:
@@ -50,8 +50,7 @@ def require_extra(extra: str, what: str, *modules: str) -> None:
 def install_command(*extras: str) -> str:
     """Return the command that adds extras to this installation.
 
-    It installs from where this package came from: a folder, which is known where pip recorded it, an address, or a
-    package index.
+    It names the place that this package was installed from, as recorded by pip: a folder, a URL or a package index.
     """
     names = ",".join(extras)
     origin = _origin()
@@ -72,13 +71,13 @@ def install_command(*extras: str) -> str:
 def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # a parent that is missing; a module without a spec
+    except (ImportError, ValueError):  # a missing parent package; a module without a spec
         return False
 
 
 def _origin() -> dict[str, Any]:
-    """Where this package was installed from, as pip records it; empty for a package index."""
-    # What a build leaves in a clone (PKG-INFO, no METADATA) says nothing of where this package is installed from.
+    """Return where this package was installed from, as recorded by pip; empty for a package index."""
+    # A build leaves PKG-INFO without METADATA in a clone, which is not an installation.
     installed = [found for found in distributions(name=_NAME) if found.read_text("METADATA") is not None]
     if not installed:  # a source tree that is not installed
         return {"url": (Path(__file__).parents[3]).as_uri(), "dir_info": {}}
@@ -87,7 +86,7 @@ def _origin() -> dict[str, Any]:
 
 
 def _pip() -> str:
-    """`pip`, or the whole command where the shell would find none, or that of another Python."""
+    """Return `pip`, or `PYTHON -m pip` if the shell finds no pip or another Python's."""
     found = shutil.which("pip")
     is_ours = found is not None and Path(found).parent.resolve() == Path(sys.executable).parent.resolve()
     return "pip" if is_ours else f"{sys.executable} -m pip"

@@ -1,4 +1,4 @@
-"""Numbers that stand for texts: millions of texts would be gigabytes."""
+"""Hashes of texts, to compare millions of texts without keeping gigabytes of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 def text_hashes(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Return a number for each text, the same in every process.
+    """Return a 64-bit hash of each text, the same in every process.
 
     Args:
         texts: a column of shape (rows,); null counts as "".

@@ -1,8 +1,8 @@
-"""Names that users' files may still hold: modules that this package's pages named once, and where they are now.
+"""Old names of moved modules, which users' code may still import.
 
-`import livecc_hf` makes them importable, each under both names as one module, with a `DeprecationWarning`. Only what
-README, docs, examples, templates or the form `package.module:Class` of a recipe named belongs here; other modules move
-without a trace.
+`import livecc_hf` makes each old name an alias of the new module, with a `DeprecationWarning` on import. Only modules
+that README, docs, examples, templates or a recipe's `package.module:Class` have named belong here; other modules move
+without an alias.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOVED: Mapping[str, str] = {
 
 
 class _Alias(Loader):
-    """Load a module that is there under another name."""
+    """Load an existing module under a second name."""
 
     def __init__(self, target: str):
         self._target = target
@@ -45,16 +45,16 @@ class _Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import system has put the old name's there
+        module.__spec__ = self._spec  # the import system has set the spec of the old name
 
 
 class _MovedModules(MetaPathFinder):
-    """Find the modules of `MOVED` by their old names; asked last, so a module that exists is never hidden."""
+    """Find the modules of `MOVED` by their old names; last in `sys.meta_path`, so it never hides a real module."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return how to load a module by its old name, `None` if it is no such name."""
+        """Return the spec for the old name of a moved module; `None` for any other name."""
         new = MOVED.get(fullname.removeprefix(f"{_PACKAGE}."))
         if new is None or not fullname.startswith(f"{_PACKAGE}."):
             return None
@@ -64,6 +64,6 @@ class _MovedModules(MetaPathFinder):
 
 
 def keep_old_names() -> None:
-    """Make the old names importable; a second call changes nothing."""
+    """Make the old names importable; further calls do nothing."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(_MovedModules())

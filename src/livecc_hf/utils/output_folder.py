@@ -1,4 +1,4 @@
-"""Folders that commands write whole."""
+"""Checks of output folders."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def check_new_folder(out: Path, error: type[ValueError] = ValueError) -> None:
-    """Check that a folder can be written without touching what is there.
+    """Check that a folder can be created without overwriting anything.
 
     Args:
-        out: must not exist, or be empty.
-        error: what to raise.
+        out: the folder; must not exist, or be empty.
+        error: the type of the error.
 
     Raises:
-        ValueError: of the type asked for, if something is there, or a folder above it is none.
+        ValueError: of type `error`, if `out` is not empty or not a folder, or a parent is not a folder.
     """
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise error(f"{out} exists and is not an empty folder: choose another, or remove it")
     above = next((folder for folder in out.parents if os.path.lexists(folder)), None)
     if above is not None and not above.is_dir():
-        raise error(f"{out} cannot be made: {above} is not a folder; choose another place")
+        raise error(f"{out} cannot be created: {above} is not a folder; choose another place")

@@ -9,7 +9,7 @@ from multiprocessing import parent_process
 from threading import Thread
 from typing import Any
 
-_bound_pid: int | None = None  # the process that already ends with its parent: a fork of it does not yet
+_bound_pid: int | None = None  # the process that is set up already; its forks are not
 
 
 def end_with_parent() -> None:
@@ -30,7 +30,7 @@ def end_with_parent() -> None:
 def _kill_at_end_of(sentinel: int) -> None:
     """Let the kernel send SIGKILL when the parent's end of the pipe closes.
 
-    A thread alone is not enough: it cannot run while a library holds Python's global lock.
+    The thread alone is not enough: it cannot run while a library holds the GIL.
     """
     import fcntl
 

@@ -83,8 +83,9 @@ def test_a_rate_limit_is_waited_for_as_asked(header):
     assert 0.9 < server.times_s[1] - server.times_s[0] < 4
 
 
-def test_waiting_has_its_limit():
-    with serve_chat(lambda n, _: verdict() if n else Reply(status=429, headers={"Retry-After": "9999"})) as server:
+@pytest.mark.parametrize("asked", ["9999", "inf", "nan"])
+def test_waiting_has_its_limit(asked):
+    with serve_chat(lambda n, _: verdict() if n else Reply(status=429, headers={"Retry-After": asked})) as server:
         start = time.monotonic()
         assert len(stage_for(server, max_wait_s=0.1)(clips("one")).kept) == 1
     assert time.monotonic() - start < 3
