@@ -84,7 +84,7 @@ def test_too_many_connections_are_refused_clearly(model, processor, patient):
             fourth.sendall(HEALTH)
             answer = everything_from(fourth)
             assert answer.startswith("HTTP/1.1 503 Service Unavailable")
-            assert "3 connections come from your address, as many as may" in answer
+            assert "3 connections come from your address, which is the limit" in answer
         with pytest.raises(InvalidStatus) as error:
             Client(server.url, False)
         assert error.value.response.status_code == 503 and b"from your address" in error.value.response.body
@@ -92,7 +92,7 @@ def test_too_many_connections_are_refused_clearly(model, processor, patient):
         held += [opened(server, "127.0.0.2") for _ in range(2)]
         with opened(server, "127.0.0.3") as sixth:
             sixth.sendall(HEALTH)
-            assert "the server has 5 connections, as many as it may" in everything_from(sixth)
+            assert "the server has 5 connections, which is its limit" in everything_from(sixth)
         assert refused(server, "connections") == 1
         for connection in held:
             connection.close()
@@ -135,7 +135,7 @@ def test_a_message_has_not_any_number_of_fragments(server, impatient):
     raw.settimeout(10)
     with contextlib.suppress(OSError):
         raw.sendall(b"\x02\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 5000)
-    assert "a message in more than 4096 fragments" in everything_from(raw)
+    assert "a message has more than 4096 fragments" in everything_from(raw)
     raw.close()
 
 

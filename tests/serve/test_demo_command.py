@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_loaded_is_told():
         health = health_of(served)
         assert health["status"] == "failed" and "no such model" in health["reason"]
         message, code, reason = refusal_of(served)
-        assert "the model was not loaded (no such model)" in message and code == 1012
+        assert "the model could not be loaded (no such model)" in message and code == 1012
         assert reason.startswith("not_ready: ")
 
     run_while_loading(load, check)

@@ -1,4 +1,4 @@
-"""What a server allows its clients, and how it refuses more."""
+"""Limits of a server: full, too fast, too large, token."""
 
 import base64
 import contextlib
@@ -13,10 +13,14 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("websockets")
 sys.path.insert(0, str(Path(__file__).parent))
-from served import Client, alone, encoded, serving, some_frames, wait_for
+from served import OPTIONS, Client, alone, encoded, serving, some_frames, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from livecc_hf.serve.messages import pack_frame
+from livecc_hf.serve.client_stream import ClientStream
+from livecc_hf.serve.messages import Start, pack_frame
+from livecc_hf.serve.sampling import ClientFrameSampler, Frame
+from livecc_hf.serve.service import CommentaryService
+from livecc_hf.serve.settings import ServeSettings
 
 
 def test_a_full_server_refuses_clearly(server, frames):
@@ -105,7 +109,7 @@ def test_one_address_has_not_all_places(model, processor, frames):
             client.show_a_first(frames[0], server)
         heard, code, reason = Client(server.url, False).hear_all()
         assert code == 1013 and heard[0]["code"] == "full_for_address"
-        assert reason.startswith("full_for_address: 2 clients come from your address, as many as may")
+        assert reason.startswith("full_for_address: 2 clients are connected from your address, which is the limit")
         elsewhere = socket.create_connection(("127.0.0.1", server.port), 10, source_address=("127.0.0.2", 0))
         with server.client(sock=elsewhere) as client:
             assert len(client.watch(frames)) == 6
@@ -178,6 +182,31 @@ def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model
             assert (n_shown, n_dropped, n_refused) == (8, 0, 52)
             assert spans == [(0, 3), (3, 4)]
             assert [m["code"] for m in heard if m["type"] == "notice"] == ["overloaded"] * 52
+
+
+def test_latency_counts_from_the_frame_that_was_taken(model, processor):
+    """A refused frame's sampling times go to the next one; its arrival must not count."""
+    service = CommentaryService(model, processor, ServeSettings(overload="refuse", max_lag_s=1.0), OPTIONS)
+    sampler, segments = ClientFrameSampler(), []
+    stream = ClientStream(service, sampler, segments.append, lambda error: None)
+    stream.start(Start(type="start"))
+    image = encoded(some_frames(1, (28, 56))[0])
+
+    def show(time_s, arrived_s):
+        assert sampler.wants(time_s)
+        return stream.show(Frame(time_s, image, arrived_s))
+
+    assert [show(n / 2, 10 + n) for n in range(8)] == [None] * 8
+    assert [show(4 + n / 2, 100 + n)["code"] for n in range(3)] == ["overloaded"] * 3
+    while service.pool.step():
+        pass
+    assert show(5.5, 200) is None
+    while service.pool.step():
+        pass
+    arrivals_s = [stream.arrival_s(segment)[0] for segment in segments]
+    assert [segment.end_s for segment in segments] == [3, 4, 5, 6] and arrivals_s == [15, 17, 200, 200]
+    stream.leave()
+    service.stop()
 
 
 def test_a_token_is_asked_for(model, processor):

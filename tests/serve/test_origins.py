@@ -96,7 +96,7 @@ def test_behind_a_proxy_the_page_is_the_one_of_the_name_that_was_asked_for(model
 def test_a_name_that_was_given_this_machines_address_is_not_its_own_page(server):
     """What a page can do with the DNS of its own name, where no token keeps it out."""
     said = refusal(server, f"http://evil.example:{server.port}", host=f"evil.example:{server.port}")
-    assert said.startswith("this server is not known as 'evil.example:")
+    assert said.startswith("this server does not answer to the name 'evil.example:")
     assert http(server, "/metrics", Host="evil.example")[0] == 403
     for host in ("localhost", "LOCALHOST.", "app.localhost", "127.0.0.1", "[::1]", "192.168.0.7"):
         at = f"{host}:{server.port}"
@@ -152,4 +152,4 @@ def test_where_it_is_meant_a_network_is_served(secured_by, capsys, monkeypatch):
     assert "/none" in capsys.readouterr().err
     if secured_by == "token":
         assert main(["serve", *arguments, "--insecure"]) == 2
-        assert "--insecure asks for no token, but there is one" in capsys.readouterr().err
+        assert "--insecure is given, but there is a token" in capsys.readouterr().err

@@ -108,7 +108,7 @@ def test_a_replica_asks_for_a_token_unless_told_otherwise(token, insecure, publi
 
     monkeypatch.delenv("LIVECC_SERVE_TOKEN", raising=False)
     settings = {"token": token} if token else {}
-    with pytest.raises(ValueError, match="either set LIVECC_SERVE_TOKEN on every node, or say insecure: true"):
+    with pytest.raises(ValueError, match="set either LIVECC_SERVE_TOKEN on every node, or insecure: true"):
         CommentaryDeployment(str(published_checkpoint), settings, insecure=insecure)
     loading = {"position_scheme": "mrope"}
     CommentaryDeployment(str(published_checkpoint), settings, loading=loading, insecure=not insecure)

@@ -53,7 +53,7 @@ def test_the_example_watches_and_sigterm_ends_all(tmp_path):
         done = watched("--url", url, "--speed", "8", LIVECC_SERVE_TOKEN="a-token")
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
-        assert lines[-1] == "closed: finished: all is said"
+        assert lines[-1] == "closed: finished: all frames are commented on"
         assert sum(" s  " in line for line in lines) > 5
         assert any("square" in line or "circle" in line or "ball" in line for line in lines), done.stdout
         with Client(url, additional_headers={"Authorization": "Bearer a-token"}) as client:
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_all():
         (["--max-sessions", "0"], "max_sessions=0: expected a whole number above 0"),
         (["--max-lag-s", "0.5"], "max_lag_s=0.5: expected a number of seconds, at least 1"),
         (["--token-file", "/dev/null"], "the token is empty"),
-        (["--ssl-keyfile", "key.pem"], "--ssl-keyfile without --ssl-certfile would serve without TLS"),
+        (["--ssl-keyfile", "key.pem"], "--ssl-keyfile is given without --ssl-certfile"),
         (["--ssl-certfile", "/dev/null"], "certificate /dev/null cannot be used"),
         (["--max-connections-per-address", "0"], "max_connections_per_address=0: expected a whole number above 0"),
         (["--port", "99999"], "cannot listen on 127.0.0.1:99999"),

@@ -8,11 +8,12 @@ import pytest
 pytest.importorskip("fastapi")
 from prometheus_client import Gauge
 
+from livecc_hf.pool.overload import OVERLOAD_POLICIES
 from livecc_hf.serve.admission import Admission
-from livecc_hf.serve.failures import FailureRow
+from livecc_hf.serve.failures import FailureStreak
 from livecc_hf.serve.messages import ClientError, close_reason
 from livecc_hf.serve.sampling import ClientFrameSampler, RateLimit
-from livecc_hf.serve.settings import ServeSettings, settings_from
+from livecc_hf.serve.settings import OVERLOADS, ServeSettings, settings_from
 
 
 def sampled(times_s):
@@ -76,6 +77,9 @@ def test_settings_are_checked(monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"{name}={value}: expected a .*number above 0"):
             ServeSettings(**{name: value})
+    with pytest.raises(ValueError, match="overload='queue': expected one of drop, refuse"):
+        ServeSettings(overload="queue")
+    assert set(OVERLOADS) == set(OVERLOAD_POLICIES)
     with pytest.raises(ValueError, match="unknown setting x"):
         settings_from({"x": 1})
     monkeypatch.setenv("LIVECC_SERVE_TOKEN", "secret")
@@ -105,13 +109,13 @@ def test_clients_are_counted_in_and_out():
     assert admission.n_connected == gauge._value.get() == 0
 
 
-def test_failures_in_a_row_are_told_for_a_while():
-    for told_for_s in (60.0, 0.0):
-        failures = FailureRow(told_for_s)
+def test_a_streak_of_failures_is_reported_for_a_while():
+    for reported_for_s in (60.0, 0.0):
+        failures = FailureStreak(reported_for_s)
         for error in (RuntimeError(), KeyError(), ValueError(), None, OSError()):
             assert failures.reason is None
             failures.count(error)
-        assert failures.reason == ("the generation failed in 3 sessions in a row (OSError)" if told_for_s else None)
+        assert failures.reason == ("the generation failed in 3 sessions in a row (OSError)" if reported_for_s else None)
         failures.clear()
         failures.count(OSError())
         assert failures.reason is None

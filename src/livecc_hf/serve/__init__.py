@@ -1,1 +1,1 @@
-"""Live commentary over the network: frames in and words out by WebSocket, on one machine or on a Ray cluster."""
+"""Live commentary over WebSocket: clients send frames and receive words; on one machine or a Ray cluster."""

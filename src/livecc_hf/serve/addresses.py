@@ -1,4 +1,4 @@
-"""Who a client is, as far as its address says, and where a web page comes from."""
+"""IP addresses of clients and origins of web pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_SHOWN = 100
 
 
 class Origin(NamedTuple):
-    """Where a page comes from."""
+    """The origin of a web page: scheme, host and port."""
 
     scheme: str
     host: str
@@ -22,7 +22,7 @@ class Origin(NamedTuple):
 
     @property
     def usual_port(self) -> int:
-        """The one that is left out."""
+        """The default port of the scheme, which origins leave out."""
         return _PORTS[self.scheme]
 
     def __str__(self) -> str:
@@ -31,10 +31,10 @@ class Origin(NamedTuple):
 
 
 def network_of(peer: Any) -> str:
-    """Return what stands for one client among addresses: of IPv6, its network of 64 bits; "" where there is none.
+    """Return the address by which a client is counted: its IPv4 address or its /64 IPv6 network; "" without one.
 
     Args:
-        peer: (address, port, ...) of a socket; anything else, such as a Unix socket's, has no address.
+        peer: (address, port, ...) of a socket; anything else, such as the peer of a Unix socket, has no address.
     """
     try:
         address = ip_address(peer[0].partition("%")[0])
@@ -46,17 +46,17 @@ def network_of(peer: Any) -> str:
 
 
 def ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return an IP address; one of IPv4 written as one of IPv6 is one of IPv4.
+    """Parse an IP address; an IPv4-mapped IPv6 address is returned as IPv4.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not an IP address.
     """
     address = ipaddress.ip_address(text)
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def is_loopback(text: str) -> bool:
-    """Say whether an address, or `localhost`, is reached from this machine only."""
+    """Return whether an address or `localhost` can only be reached from this machine."""
     try:
         return ip_address(text.partition("%")[0]).is_loopback
     except ValueError:
@@ -64,18 +64,18 @@ def is_loopback(text: str) -> bool:
 
 
 def parse_origin(text: str) -> Origin:
-    """Read an origin as browsers write it: `https://example.com` or `http://localhost:3000`.
+    """Parse an origin as browsers write it: `https://example.com` or `http://localhost:3000`.
 
     Raises:
-        ValueError: if it is none; `null` is none: pages of any site can have that.
+        ValueError: if the text is not an origin. `null` is refused too, since pages of any site can have it.
     """
     try:
         parts = urlsplit(text.strip())
-    except ValueError:  # such as of brackets that do not belong together
+    except ValueError:  # such as unbalanced brackets
         parts = urlsplit("")
     host, port = split_host(parts.netloc)
-    is_more = parts.path not in ("", "/") or parts.query or parts.fragment
-    if parts.scheme not in ("http", "https") or not host or is_more:
+    has_more = parts.path not in ("", "/") or parts.query or parts.fragment
+    if parts.scheme not in ("http", "https") or not host or has_more:
         raise ValueError(
             f"origin {shown(text)}: expected a page's scheme, host and port, such as https://example.com:8443"
         )
@@ -83,7 +83,7 @@ def parse_origin(text: str) -> Origin:
 
 
 def split_host(netloc: str) -> tuple[str, int | None]:
-    """Return host, in lower case, and port of `host:port`."""
+    """Return the host in lower case and the port of `host:port`; "" and `None` if it cannot be parsed."""
     match = re.fullmatch(rf"({_HOST.pattern})(?::(\d{{1,5}}))?", netloc.strip())
     if match is None:
         return "", None
@@ -91,5 +91,5 @@ def split_host(netloc: str) -> tuple[str, int | None]:
 
 
 def shown(text: str) -> str:
-    """Return a stranger's text for a message."""
+    """Return untrusted text quoted and shortened, for a message."""
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

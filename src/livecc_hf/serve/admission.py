@@ -1,4 +1,4 @@
-"""Who may enter a server: clients are counted, all of them and those of one address."""
+"""Admits clients up to a limit, in total and per address."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Counts clients in and out; in the event loop's thread only.
+    """Counts connected clients. Not thread-safe: call it from the event loop's thread only.
 
-    A client that is in has no slot of the pool yet: it takes one with its first frame, so a silent client holds none.
+    An admitted client holds no slot of the pool yet: it takes one with its first frame.
 
     Args:
         settings: the limits.
-        gauge: shows how many clients are connected.
+        gauge: metric for the number of connected clients.
 
     Attributes:
-        n_connected: how many clients are in.
+        n_connected: number of connected clients.
     """
 
     def __init__(self, settings: ServeSettings, gauge: Gauge):
@@ -33,14 +33,14 @@ class Admission:
         self._of_address: Counter[str] = Counter()
 
     def enter(self, address: str, n_streams: int) -> int:
-        """Count a client in, and return its number; :meth:`leave` counts it out.
+        """Admit a client and return its number; call :meth:`leave` when it disconnects.
 
         Args:
-            address: what stands for the client; see `network_of`.
-            n_streams: how many slots of the pool are taken.
+            address: the client's address, from `network_of`.
+            n_streams: number of occupied slots of the pool.
 
         Raises:
-            ClientError: if there is no room.
+            ClientError: if the server is full, in total or for this address.
         """
         if n_streams >= self._settings.max_sessions:
             raise self.full()
@@ -48,7 +48,7 @@ class Admission:
         if limit is not None and self._of_address[address] >= limit:
             raise ClientError(
                 "full_for_address",
-                f"{limit} clients come from your address, as many as may: close one, or try again later",
+                f"{limit} clients are connected from your address, which is the limit: close one, or try again later",
                 CLOSE_TRY_LATER,
             )
         self._n_admitted += 1
@@ -57,15 +57,15 @@ class Admission:
         return self._n_admitted
 
     def leave(self, address: str) -> None:
-        """Count a client out."""
-        self._of_address -= Counter([address])  # keeps none at 0
+        """Note that a client has disconnected."""
+        self._of_address -= Counter([address])  # drops entries that reach 0
         self._count(-1)
 
     def full(self) -> ClientError:
-        """Return the error for a client for which there is no slot."""
+        """Return the error for a client when every slot is taken."""
         n_clients = self._settings.max_sessions
         return ClientError(
-            "full", f"the server has {n_clients} clients, as many as it may: try again later", CLOSE_TRY_LATER
+            "full", f"the server has {n_clients} clients, which is its limit: try again later", CLOSE_TRY_LATER
         )
 
     def _count(self, change: int) -> None:

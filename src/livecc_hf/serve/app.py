@@ -41,19 +41,19 @@ _UNAUTHORIZED = (
 
 
 def create_app(service: CommentaryService, has_page: bool = True, clip: Path | None = None) -> FastAPI:
-    """Make the application; its start starts the service if that was not done, its end stops it.
+    """Return the web application, which starts the service at its start-up and stops it at its shutdown.
 
     Args:
-        service: what it serves.
-        has_page: whether it has the page at `/`.
-        clip: a video that the page offers; `None`: the bundled one.
+        service: the service; one that was started already is not started again.
+        has_page: whether to serve the page at `/`.
+        clip: the sample video of the page; `None`: the bundled clip.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loading = None
         try:
-            if service.model.loads_later:  # the page is there meanwhile
+            if service.model.loads_later:  # the server listens while the model loads
                 loading = asyncio.create_task(asyncio.to_thread(service.start_or_tell))
             elif service.state == "starting":
                 await asyncio.to_thread(service.start)
@@ -78,10 +78,10 @@ def create_app(service: CommentaryService, has_page: bool = True, clip: Path | N
 
     @app.get("/health")
     async def health() -> Response:
-        health = service.health()  # waits for nothing, least of all for what it reports on
+        health = service.health()  # takes no lock, so it also answers while the model hangs
         return JSONResponse(health, status_code=200 if health["status"] == "ready" else 503)
 
-    # Not `async`: it waits for locks that rounds hold, so it goes to a thread.
+    # Not `async`, so it runs in a thread: it waits for locks that rounds of the pool hold.
     @app.get("/metrics")
     def metrics(request: Request) -> Response:
         if not may_enter(request, settings.token):
@@ -109,11 +109,11 @@ async def _watch(service: CommentaryService) -> None:
 
 
 def may_enter(connection: HTTPConnection, token: str | None) -> bool:
-    """Say whether a request shows the token, in its header or (WebSocket) as a subprotocol.
+    """Return whether a request carries the token, in its header or as a WebSocket subprotocol.
 
     Args:
         connection: the request.
-        token: the token; `None`: everybody may enter.
+        token: the server's token; `None`: every request is allowed.
     """
     if token is None:
         return True
@@ -128,10 +128,10 @@ def may_enter(connection: HTTPConnection, token: str | None) -> bool:
 
 
 async def serve_client(service: CommentaryService, websocket: WebSocket) -> None:
-    """Serve a client from its accepted connection to its end, or tell it why not.
+    """Run a client's session on its accepted connection, or send it the reason for a refusal.
 
     Args:
-        service: what it is served by.
+        service: the service.
         websocket: the accepted connection.
     """
     address = network_of(websocket.client)

@@ -1,4 +1,4 @@
-"""Image files from strangers: decoded within limits."""
+"""Decodes untrusted image files within limits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import torch
 from PIL import Image, ImageOps
 
 from livecc_hf.modeling.frames import rgb_picture
+from livecc_hf.utils.text import one_line
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-# Small files can cost minutes. A scan of a progressive JPEG file goes over all of its pixels and may take 20 bytes;
-# cameras and encoders write about 10. A part of a header takes some reads in Python and may take 4 bytes.
+# Limits against small files that cost minutes: a progressive JPEG's scan visits every pixel and can be 20 bytes long
+# (encoders write about 10 scans), and a header segment of 4 bytes costs several reads in Python.
 _MAX_SCANS = 64
 _MAX_READS = 10_000
-_SCAN = b"\xff\xda"  # inside of a scan's own bytes, 00 follows each FF
+_MAX_REASON = 100  # characters of a decoder's message
+_SCAN = b"\xff\xda"  # the start of a scan; in its data each FF is followed by 00
 
 
 def decode_image(
@@ -25,16 +27,16 @@ def decode_image(
     """Decode an image file.
 
     Args:
-        data: a JPEG, PNG or WebP file; of an animation, the first image.
-        max_px: most pixels; checked before anything is decoded.
-        size_px: the (width, height) wanted. An image of another size is scaled into it, with black bars where its
-            form differs.
+        data: a JPEG, PNG or WebP file; of an animation, the first image is used.
+        max_px: maximum number of pixels, checked before decoding.
+        size_px: the (width, height) to return. An image of another size is scaled into it, with black bars if its
+            aspect ratio differs.
 
     Returns:
-        The image, uint8 (3, H, W), RGB; and the (width, height) that it had.
+        The RGB image, uint8 (3, H, W), and its original (width, height).
 
     Raises:
-        ValueError: if it is no such file, is damaged or has too many pixels.
+        ValueError: if the file is in another format, damaged, or has too many pixels.
     """
     if data.startswith(b"\xff\xd8") and data.count(_SCAN) > _MAX_SCANS:
         raise ValueError(
@@ -45,9 +47,9 @@ def decode_image(
             warnings.simplefilter("ignore")
             image = Image.open(_File(data), formats=FORMATS)
     except Image.DecompressionBombError:
-        raise ValueError(f"the image has more than {max_px} pixels, which are allowed: send it smaller") from None
-    except Exception as error:  # Pillow's readers raise all sorts of things
-        raise ValueError(f"the image cannot be read ({_named(error)}): expected a JPEG, PNG or WebP file") from None
+        raise ValueError(f"the image has more than {max_px} pixels, the maximum: send it smaller") from None
+    except Exception as error:  # Pillow's readers raise errors of many types
+        raise ValueError(f"the image cannot be read ({_reason(error)}): expected a JPEG, PNG or WebP file") from None
     with image:
         if image.width * image.height > max_px:
             raise ValueError(
@@ -56,7 +58,7 @@ def decode_image(
         try:
             rgb = rgb_picture(image)
         except Exception as error:
-            raise ValueError(f"the image is damaged ({_named(error)}): send it again") from None
+            raise ValueError(f"the image is damaged ({_reason(error)}): send it again") from None
     sent_size_px = rgb.size
     if size_px is not None and sent_size_px != size_px:
         rgb = ImageOps.pad(rgb, size_px, Image.Resampling.BICUBIC)
@@ -64,20 +66,20 @@ def decode_image(
 
 
 class FrameFitter:
-    """Decodes the frames of a session, all in the size of the first that was taken.
+    """Decodes the frames of a session and scales them to the size of its first frame.
 
     Args:
-        max_px: most pixels of a frame.
+        max_px: maximum pixels of a frame.
     """
 
     def __init__(self, max_px: int):
         self._max_px = max_px
         self._size_px: tuple[int, int] | None = None  # (width, height) of the first frame
-        self._sent_size_px: tuple[int, int] | None = None  # of the last that was taken, as it was sent,
-        self._decoded_size_px: tuple[int, int] | None = None  # and of the last that was decoded
+        self._sent_size_px: tuple[int, int] | None = None  # original size of the last frame taken
+        self._decoded_size_px: tuple[int, int] | None = None  # original size of the last frame decoded
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, str | None]:
-        """Return a frame, uint8 (3, H, W), and what to say of its size, if that is another now.
+        """Return a frame, uint8 (3, H, W), and a message if its original size has changed, else `None`.
 
         Raises:
             ValueError: as `decode_image` does.
@@ -87,16 +89,19 @@ class FrameFitter:
         if self._size_px is None or sent_size_px in (self._size_px, self._sent_size_px):
             return image, None
         now, first = ("x".join(map(str, size)) for size in (sent_size_px, self._size_px))
-        return image, f"frames are {now} pixels now, {first} before: they are scaled to that; connect again to change"
+        return (
+            image,
+            f"frames are {now} pixels now; they are scaled to the first size, {first}: connect again to change it",
+        )
 
     def take(self) -> None:
-        """Count the frame that was decoded last as taken."""
+        """Mark the last decoded frame as taken."""
         self._sent_size_px = self._decoded_size_px
         self._size_px = self._size_px or self._decoded_size_px
 
 
 class _File(io.BytesIO):
-    """A file in memory that may not be read in too many parts."""
+    """An in-memory file that limits the number of reads."""
 
     n_reads = 0
 
@@ -107,7 +112,7 @@ class _File(io.BytesIO):
         return super().read(size)
 
 
-def _named(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):  # its text names an object in memory
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):  # its message contains a memory address
         return "unknown format"
-    return " ".join(str(error).split())[:100] or type(error).__name__
+    return one_line(error, _MAX_REASON)

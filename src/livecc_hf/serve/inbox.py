@@ -1,4 +1,4 @@
-"""Messages that have come from a client: checked, sifted, and in order."""
+"""Queue of a client's messages: validated, rate-limited, and in order."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ Request = Start | Ask | QuestionMessage | Finish | Frame
 
 
 class Inbox:
-    """A bounded queue of requests: of frames the newest stay, of other requests the oldest.
+    """A bounded queue of requests. When it is full, it drops the oldest frame and refuses new requests of other types.
 
     Args:
         settings: the limits.
-        sampler: chooses the frames that the model sees.
-        count: called with what became of a frame.
+        sampler: selects the frames that the model sees.
+        count: called with the outcome of each frame that does not reach the model; see `ServeMetrics.count_frames`.
 
     Attributes:
         has_started: whether the client has sent its `Start`.
         is_finishing: whether it has sent its `Finish`.
-        n_dropped: frames dropped because too many waited.
+        n_dropped: number of frames dropped because too many were waiting.
     """
 
     def __init__(self, settings: ServeSettings, sampler: ClientFrameSampler, count: Callable[[str], None]):
@@ -50,13 +50,13 @@ class Inbox:
         self._requests: deque[Request] = deque()
         self._has_news = asyncio.Event()
         self._is_closed = self.has_started = self.is_finishing = False
-        self._active_s = time.monotonic()  # when the video last moved on
-        self._held_s = 0.0  # until when a pause or a question keeps the session
+        self._active_s = time.monotonic()  # when the last new frame came
+        self._held_s = 0.0  # until when a pause or a question keeps the session open
         self.n_dropped = 0
 
     @property
     def wait_s(self) -> float | None:
-        """For how many seconds the client may be silent from now on; `None`: until the end."""
+        """Seconds from now after which a silent client is disconnected; `None`: no limit."""
         if self.is_finishing:
             return None
         settings = self._settings
@@ -66,18 +66,22 @@ class Inbox:
         return max(self._active_s + settings.idle_timeout_s, held_s) - time.monotonic()
 
     def timeout(self) -> ClientError:
-        """Return why the session ends when :attr:`wait_s` is over."""
+        """Return the error that ends the session after :attr:`wait_s`."""
         if self.has_started:
             idle_s = round(time.monotonic() - self._active_s)
             return ClientError("idle", f"no new frame for {idle_s} s: connect again", CLOSE_POLICY)
-        what = f"no 'start' for {self._settings.start_timeout_s:g} s: connect again"
+        what = f"no 'start' within {self._settings.start_timeout_s:g} s: connect again"
         return ClientError("not_started", what, CLOSE_POLICY)
 
     def receive(self, text: str | None, data: bytes | None) -> None:
-        """Take a message in, as JSON or as the bytes of a frame.
+        """Validate a message and queue it.
+
+        Args:
+            text: JSON, or `None`.
+            data: a frame's message, if `text` is `None`.
 
         Raises:
-            ClientError: if it is not valid, out of order, or too much.
+            ClientError: if the message is invalid, out of order, or exceeds a limit.
         """
         if not self._messages.allows() or not self._bytes.allows(len(text or data or "")):
             raise ClientError(
@@ -88,7 +92,7 @@ class Inbox:
             )
         received = self._unpacked(data or b"") if text is None else read_message(text)
         if self.is_finishing:
-            raise ClientError("finished", "a message after 'finish': nothing may follow it")
+            raise ClientError("finished", "a message after 'finish': no message may follow it")
         if isinstance(received, Start) == self.has_started:
             what = (
                 "a second 'start': connect again" if self.has_started else "a message before 'start': send that first"
@@ -109,7 +113,7 @@ class Inbox:
         self._put(received)
 
     async def get(self) -> Request | None:
-        """Return the next request when there is one; `None` after :meth:`close`."""
+        """Wait for the next request and return it; `None` after :meth:`close`."""
         while not self._is_closed:
             if self._requests:
                 return self._requests.popleft()
@@ -118,7 +122,7 @@ class Inbox:
         return None
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Discard waiting requests and end :meth:`get`."""
         self._is_closed = True
         self._requests.clear()
         self._has_news.set()
@@ -130,7 +134,7 @@ class Inbox:
     def _check_waiting(self, received: Ask | QuestionMessage) -> None:
         if sum(isinstance(item, type(received)) for item in self._requests) >= _MAX_WAITING_ASKS:
             id = getattr(received, "id", None)
-            raise ClientError("too_fast", f"too many wait: this {received.type} was not taken", id=id)
+            raise ClientError("too_fast", f"too many are waiting: this {received.type} was not accepted", id=id)
         if isinstance(received, QuestionMessage):
             self._held_s = max(self._held_s, time.monotonic() + self._settings.idle_timeout_s)
 
@@ -142,7 +146,7 @@ class Inbox:
             raise
 
     def _sift(self, frame: Frame) -> None:
-        """Let a frame wait if the model should see it; where too many wait, the oldest is dropped."""
+        """Queue a frame if the model should see it; if too many are waiting, drop the oldest."""
         if frame.timestamp_s > self._sampler.last_s:
             self._active_s, self._held_s = time.monotonic(), 0.0
         try:

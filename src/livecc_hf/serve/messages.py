@@ -1,7 +1,7 @@
-"""What goes over the wire: JSON from and to the client, and frames as a time followed by an image file.
+"""The wire format: JSON messages in both directions, and frames as binary messages from the client.
 
-A frame is one binary message: 8 bytes, the time in seconds as a big-endian float64 (what `DataView.setFloat64` of a
-browser writes), then a JPEG, PNG or WebP file.
+A frame's message is its time in seconds as a big-endian float64 (8 bytes, the default of `DataView.setFloat64` in
+browsers), followed by a JPEG, PNG or WebP file.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ TOKEN_SUBPROTOCOL_PREFIX = "livecc.bearer."
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_QUERY_CHARACTERS = 4000
 MAX_ID_CHARACTERS = 100
-MAX_TIME_S = 1e11  # beyond any clock in seconds; milliseconds since 1970 lie above
+MAX_TIME_S = 1e11  # above any clock in seconds and below milliseconds since 1970
 
 # RFC 6455 and the IANA registry.
 CLOSE_DONE = 1000
-CLOSE_AWAY = 1001  # a browser whose page is left
+CLOSE_AWAY = 1001  # a browser whose user has left the page
 CLOSE_POLICY = 1008
 CLOSE_TOO_LARGE = 1009
 CLOSE_FAILED = 1011
@@ -44,13 +44,13 @@ _TIME = struct.Struct(">d")
 
 
 class ClientError(Exception):
-    """Something a client did wrong, or cannot have.
+    """An invalid message of a client, or a request that the server refuses.
 
     Args:
-        code: what programs read.
-        message: what people read.
-        close_code: the close code if the session ends with it; `None` if it continues.
-        id: of the question that it answers.
+        code: identifier for programs.
+        message: description for people.
+        close_code: the WebSocket close code if the error ends the session; `None` if the session continues.
+        id: the id of the question that failed, if any.
     """
 
     def __init__(self, code: str, message: str, close_code: int | None = None, id: str | int | None = None):
@@ -66,7 +66,7 @@ _Text = Annotated[str, Field(max_length=MAX_QUERY_CHARACTERS)]
 
 
 def _client_field(option: dataclasses.Field) -> tuple[Any, None]:
-    """Return type and default of what a client may choose of an option of `StreamOptions`."""
+    """Return the type, with the bounds for clients, and the default of an option of `StreamOptions`."""
     kind, said = option_type(option), option.metadata
     bounds: dict[str, Any] = {"gt": said.get("above"), "ge": said.get("from_"), "le": said.get("up_to")}
     if said["by_client"] is not True:
@@ -75,7 +75,7 @@ def _client_field(option: dataclasses.Field) -> tuple[Any, None]:
 
 
 def make_client_options(options: type[DataclassInstance]) -> type[_Message]:
-    """Return the model of what a client may choose of `StreamOptions`; what it leaves out is the server's."""
+    """Return the pydantic model of the options that clients may choose; `None` stands for the server's value."""
     chosen: dict[str, Any] = {
         option.name: _client_field(option) for option in fields(options) if option.metadata["by_client"]
     }
@@ -85,7 +85,7 @@ def make_client_options(options: type[DataclassInstance]) -> type[_Message]:
 if TYPE_CHECKING:
 
     class ClientOptions(_Message):
-        """What a client may choose; its fields follow from `StreamOptions`."""
+        """The options that a client may choose; its fields are made from `StreamOptions`."""
 
 else:
     ClientOptions = make_client_options(StreamOptions)
@@ -102,14 +102,14 @@ class Start(_Message):
 
 
 class Ask(_Message):
-    """Another query, from the next turn on."""
+    """A new query, from the next turn on."""
 
     type: Literal["ask"]
     query: _Text
 
 
 class QuestionMessage(_Message):
-    """A question beside the commentary, which continues as if nothing had been asked."""
+    """A question next to the commentary, which continues as if nothing had been asked."""
 
     type: Literal["question"]
     question: _Text
@@ -118,13 +118,13 @@ class QuestionMessage(_Message):
 
 
 class Pause(_Message):
-    """The video stands still for now."""
+    """The video is paused; the session stays open."""
 
     type: Literal["pause"]
 
 
 class Finish(_Message):
-    """No more frames come; those that wait get their words before the end."""
+    """No more frames come; waiting frames are commented on before the session ends."""
 
     type: Literal["finish"]
 
@@ -134,10 +134,10 @@ _CLIENT_MESSAGE = TypeAdapter(Annotated[ClientMessage, Field(discriminator="type
 
 
 def read_message(text: str) -> ClientMessage:
-    """Read a client's JSON.
+    """Parse a client's JSON message.
 
     Raises:
-        ClientError: if it is not one of the messages.
+        ClientError: if it is not a valid message.
     """
     if len(text) > MAX_TEXT_CHARACTERS:
         raise ClientError(
@@ -149,27 +149,31 @@ def read_message(text: str) -> ClientMessage:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         what = " ".join(f"{place}: {first['msg']}".removeprefix(": ").split())[:300]
-        what = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in what)  # it may be the client's
+        what = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in what)  # it may quote the client
         raise ClientError(
             "bad_message", f'{what} (messages are JSON objects such as {{"type": "ask", "query": "..."}})'
         ) from None
 
 
 def pack_frame(timestamp_s: float, image: bytes) -> bytes:
-    """Return the message of a frame.
+    """Return the binary message of a frame.
 
     Args:
-        timestamp_s: when it was taken, in seconds on any clock.
+        timestamp_s: time of the frame in seconds, on any clock.
         image: a JPEG, PNG or WebP file.
     """
     return _TIME.pack(timestamp_s) + image
 
 
 def unpack_frame(message: bytes, max_bytes: int) -> tuple[float, bytes]:
-    """Return a frame's time in seconds and its image file.
+    """Return the time in seconds and the image file of a frame's message.
+
+    Args:
+        message: as made by `pack_frame`.
+        max_bytes: maximum size of the image file.
 
     Raises:
-        ClientError: if the message is too short or too long, or the time is none.
+        ClientError: if the message is too short or too long, or its time is not a valid number of seconds.
     """
     if len(message) <= _TIME.size:
         raise ClientError(
@@ -190,7 +194,7 @@ def unpack_frame(message: bytes, max_bytes: int) -> tuple[float, bytes]:
 
 
 def error_message(error: ClientError) -> dict:
-    """Return what tells a client of an error."""
+    """Return the message for an error."""
     named = {} if error.id is None else {"id": error.id}
     return {
         "type": "error",
@@ -202,18 +206,18 @@ def error_message(error: ClientError) -> dict:
 
 
 def close_reason(error: ClientError) -> str:
-    """Return a close frame's reason, cut to what one holds."""
+    """Return the reason of a close frame, cut to its maximum of 123 bytes."""
     return f"{error.code}: {error.message}".encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def started_message(session: int, settings: ServeSettings, model: str, max_pixels: int) -> dict:
-    """Return the answer to a start.
+    """Return the message that answers a `Start`.
 
     Args:
-        session: its number.
+        session: number of the session.
         settings: the limits in force.
         model: the model's name.
-        max_pixels: how many pixels of a frame the model sees at most; larger frames are resized.
+        max_pixels: maximum pixels of a frame that the model sees; larger frames are resized.
     """
     limits = (
         *("max_frame_bytes", "max_frame_px", "max_messages_per_s", "max_bytes_per_s", "max_session_s"),
@@ -230,13 +234,14 @@ def started_message(session: int, settings: ServeSettings, model: str, max_pixel
 
 
 def segment_message(segment: CommentarySegment, latency_s: float, turn_s: float, n_dropped_frames: int) -> dict:
-    """Return the words of a turn.
+    """Return the message for a turn's segment.
 
     Args:
-        segment: the words.
-        latency_s: from the arrival of its last frame, in seconds.
-        turn_s: the part of it in which the model had that frame: until the round before had ended, and its own turn.
-        n_dropped_frames: how many frames of the client were dropped so far.
+        segment: the segment.
+        latency_s: seconds from the arrival of its last frame to its words.
+        turn_s: the part of `latency_s` after that frame was pushed to the model: the rest of the round before, and the
+            turn's own round.
+        n_dropped_frames: number of the client's frames dropped so far.
     """
     return {
         "type": "segment",
@@ -251,6 +256,6 @@ def segment_message(segment: CommentarySegment, latency_s: float, turn_s: float,
 
 
 def answer_message(item: QuestionMessage, text: str) -> dict:
-    """Return the answer to a question."""
+    """Return the message for the answer to a question."""
     named = {} if item.id is None else {"id": item.id}
     return {"type": "answer", **named, "question": item.question, "text": text}

@@ -1,8 +1,8 @@
-"""Which web pages may use a server: its own, and those of a list.
+"""Allows requests from web pages of the server itself and of listed origins.
 
-Any page that somebody opens can connect to what their browser reaches, a server on their own machine above all; no
-rule of the browser stops WebSockets. But a browser says where the page comes from, in `Origin`, which pages cannot
-forge. Programs that are no browsers send none, and need no leave.
+Browsers let any page open WebSockets to any server that they can reach, including one on the user's own machine. They
+name the page's origin in the `Origin` header, which pages cannot forge. Programs other than browsers send no `Origin`
+and are always allowed.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from livecc_hf.serve.messages import CLOSE_POLICY
 
 
 class OriginCheck:
-    """Refuses what comes from pages that may not use the server, with status 403, before anything else looks at it.
+    """Middleware that answers requests from other web pages with status 403.
 
-    Allowed are requests without `Origin`, from the page's own server (its host and port are those that the request is
-    for, and its scheme, where that is known), and from listed origins.
+    Allowed are requests without `Origin`, same-origin requests (host and port equal the request's `Host`; an http page
+    may not use a server that is known to speak TLS), and requests from listed origins.
 
-    Where there is no token, a request over this machine's loopback must also be for a host that can only be this
-    machine: an address, `localhost`, its own name, or the host of a listed origin. Else a page could give its own name
-    this machine's address, and so be taken for its server's own page.
+    Without a token, the `Host` of a request over the loopback interface must also be an IP address, `localhost`, this
+    machine's name or the host of a listed origin. Otherwise a page whose name resolves to this machine (DNS rebinding)
+    would pass as same-origin.
 
     Args:
         app: the application.
-        allowed: the list; `*`: all, whatever they ask for.
-        has_token: whether clients show a token, which no other page knows.
-        on_refusal: called for each refusal.
+        allowed: the listed origins; `*` disables all checks.
+        has_token: whether requests are checked for a token, which other pages do not know.
+        on_refusal: called for each refused request.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str], has_token: bool, on_refusal: Callable[[], None]):
@@ -43,8 +43,8 @@ class OriginCheck:
         self._names = {"localhost", socket.gethostname().lower()} | {origin.host for origin in self._allowed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to the application, or refuse it."""
-        reason = None if self._allows_all or scope["type"] == "lifespan" else self._objection(scope)
+        """Pass a request to the application, or refuse it."""
+        reason = None if self._allows_all or scope["type"] == "lifespan" else self._refusal(scope)
         if reason is None:
             await self._app(scope, receive, send)
             return
@@ -55,23 +55,24 @@ class OriginCheck:
         else:
             await response(scope, receive, send)
 
-    def _objection(self, scope: Scope) -> str | None:
+    def _refusal(self, scope: Scope) -> str | None:
+        """Return why a request is refused; `None` if it is allowed."""
         headers = Headers(scope=scope)
         asked = headers.get("host", "")
-        if not self._has_token and not self._is_certain(asked, scope):
+        if not self._has_token and self._may_be_rebound(asked, scope):
             return (
-                f"this server is not known as {shown(asked)}: start it with --allowed-origins and the address of its "
-                "pages, such as http://NAME:PORT, or with a token"
+                f"this server does not answer to the name {shown(asked)}: start it with a token, or with "
+                "--allowed-origins and the address of its pages, such as http://NAME:PORT"
             )
         for text in headers.getlist("origin"):
-            if not self._may(text, asked, scope["scheme"]):
+            if not self._is_allowed(text, asked, scope["scheme"]):
                 return (
-                    f"pages of {shown(text)} may not use this server, which was asked for as {shown(asked)}: if they "
-                    f"should, start it with --allowed-origins and their address"
+                    f"pages of {shown(text)} may not use this server, requested as {shown(asked)}: to allow them, "
+                    "start it with --allowed-origins and their address"
                 )
         return None
 
-    def _may(self, text: str, asked: str, scheme: str) -> bool:
+    def _is_allowed(self, text: str, asked: str, scheme: str) -> bool:
         try:
             origin = parse_origin(text)
         except ValueError:
@@ -79,26 +80,26 @@ class OriginCheck:
         if origin in self._allowed:
             return True
         host, port = split_host(asked)
-        # A proxy in front may speak TLS and not say so; who speaks TLS here has no pages without it.
+        # An https page may reach an http server through a TLS proxy; an http page cannot belong to a TLS server.
         is_weaker = scheme in ("https", "wss") and origin.scheme == "http"
         return (origin.host, origin.port) == (host, port or origin.usual_port) and not is_weaker
 
-    def _is_certain(self, asked: str, scope: Scope) -> bool:
-        """Return whether a name asked for cannot be another server's that was given this machine's address."""
+    def _may_be_rebound(self, asked: str, scope: Scope) -> bool:
+        """Return whether the `Host` of a loopback request may be a foreign name that resolves to this machine."""
         server = scope.get("server")
         if not asked or not server or not is_loopback(server[0]):
-            return True
+            return False
         host = split_host(asked)[0]
         try:
             ip_address(host.strip("[]"))
         except ValueError:
-            return host in self._names or host.endswith(".localhost")
-        return True
+            return host not in self._names and not host.endswith(".localhost")
+        return False
 
 
 async def deny(websocket: WebSocket, response: Response) -> None:
-    """Answer a WebSocket's request with a response in place of accepting it."""
+    """Answer a WebSocket handshake with an HTTP response instead of accepting it."""
     if "websocket.http.response" in websocket.scope.get("extensions", {}):
         await websocket.send_denial_response(response)
     else:
-        await websocket.close(CLOSE_POLICY, "refused")  # before it is accepted: HTTP 403
+        await websocket.close(CLOSE_POLICY, "refused")  # before the handshake: the server answers HTTP 403

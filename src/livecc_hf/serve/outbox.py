@@ -1,4 +1,4 @@
-"""Messages on their way to a client."""
+"""Queue of messages to a client."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
 SLOW_READER = "slow_reader"
-_FAREWELL_S = 5.0  # for a client to take its last messages
+_FAREWELL_S = 5.0  # time limit for a client to receive its last messages
 
 
 class Outbox:
-    """A bounded queue of messages, and a farewell, for which there is always room.
+    """A bounded queue of messages, with room for a last one.
 
     Args:
         websocket: the accepted connection.
-        max_unread: how many messages may wait.
+        max_unread: maximum number of waiting messages.
     """
 
     def __init__(self, websocket: WebSocket, max_unread: int):
         self._websocket, self._max_unread = websocket, max_unread
-        self._unread: asyncio.Queue[dict | None] = asyncio.Queue()  # bounded by hand, so that a farewell fits
+        # Unbounded, since `close` must find room for the last message; `put` checks the bound.
+        self._unread: asyncio.Queue[dict | None] = asyncio.Queue()
 
     def put(self, message: dict) -> None:
-        """Let a message wait until it can be sent.
+        """Queue a message.
 
         Raises:
-            ClientError: if too many wait, so that the session must end.
+            ClientError: if the queue is full, which ends the session.
         """
         if self._unread.qsize() >= self._max_unread:
-            raise ClientError(SLOW_READER, f"{self._max_unread} messages lie unread: read faster", CLOSE_POLICY)
+            raise ClientError(SLOW_READER, f"{self._max_unread} messages are unread: read faster", CLOSE_POLICY)
         self._unread.put_nowait(message)
 
     async def send_all(self) -> bool:
-        """Send what comes until the farewell; return whether that was sent: if not, the client has gone."""
+        """Send queued messages until the last one; return `False` if the client disconnected before."""
         try:
             while (message := await self._unread.get()) is not None:
                 await self._websocket.send_text(json.dumps(message, ensure_ascii=False))
-        except (WebSocketDisconnect, RuntimeError, OSError):  # closed meanwhile
+        except (WebSocketDisconnect, RuntimeError, OSError):  # the connection was closed
             return False
         return True
 
     async def close(self, writer: asyncio.Task, end: ClientError | None, farewell: dict) -> None:
-        """Send what waits and close the connection; a client that does not take it is given up after 5 seconds.
+        """Send the waiting messages and a last one, then close; a client that does not read is cut off after 5 seconds.
 
         Args:
-            writer: what runs :meth:`send_all`.
-            end: why the session ends; `None`: the client has gone, so nothing is sent.
-            farewell: the last message, for a client that reads.
+            writer: the task that runs :meth:`send_all`.
+            end: why the session ends; `None`: the client has disconnected, and nothing is sent.
+            farewell: the last message; a client that does not read (``slow_reader``) does not get it.
         """
         if end is not None and end.code != SLOW_READER:
             self._unread.put_nowait(farewell)

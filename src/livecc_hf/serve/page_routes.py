@@ -1,4 +1,4 @@
-"""The page at `/`, where people watch a model comment: its files, the sample clip, and what it asks of its server."""
+"""Routes of the web page at `/`: its files, the sample clip, and its configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mimetypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PAGE_FOLDER = Path(__file__).parent / "page"
 CONFIG_PATH = "/v1/config"
 _CLIP_PATH = "/clip.mp4"
-# As the page says of itself. It may stand in a frame: a Space's does.
+# The policy equals that of index.html. Framing is allowed: a Space shows the page in a frame.
 _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Content-Type-Options": "nosniff",
@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 class _PageFiles(StaticFiles):
-    """Files that browsers ask for again: after an update no page runs with old parts."""
+    """Static files that browsers revalidate, so that an updated page never runs old scripts."""
 
     def file_response(self, *args: Any, **keywords: Any) -> Response:
         response = super().file_response(*args, **keywords)
@@ -42,17 +42,17 @@ class _PageFiles(StaticFiles):
 
 
 def add_page(app: FastAPI, service: CommentaryService, clip: Path | None = None) -> None:
-    """Serve the page. Call it after all other routes were added: it answers whatever is left.
+    """Add the routes of the page. Call it after all other routes were added: it answers every remaining path.
 
     Args:
         app: the application.
-        service: what the page shows.
-        clip: a video that it offers; `None`: the bundled one.
+        service: the service that the page describes.
+        clip: the sample video; `None`: the bundled clip.
     """
     clip_path = demo_clip_path() if clip is None else clip
 
     @app.get(CONFIG_PATH)
-    async def config(request: Request) -> Response:
+    async def config() -> Response:
         options = service.model.options
         answer = {
             "version": __version__,

@@ -1,4 +1,4 @@
-"""The application as a Ray Serve deployment: each replica holds a model, each connection stays on its replica."""
+"""Ray Serve deployment: each replica holds a model, and a connection stays on its replica."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from livecc_hf.assets import bundled_model_path
 from livecc_hf.modeling import StreamOptions
 from livecc_hf.serve.settings import TOKEN_VARIABLE, settings_from
 
-# Beside its sessions a replica answers health checks and refuses clients that it has no room for.
+# Room for requests other than sessions: health checks, and clients that a full replica refuses.
 SPARE_REQUESTS = 16
 _EXPORT_EVERY_S = 5.0
 
 
 class CommentaryDeployment:
-    """One replica.
+    """One replica of the server.
 
     Args:
         model: folder or Hub id of the model; `None`: the bundled livecc-tiny.
-        settings: of `ServeSettings`, by name.
-        options: of `StreamOptions`, by name: of sessions, where clients do not choose.
+        settings: fields of `ServeSettings`.
+        options: fields of `StreamOptions`, the defaults of sessions.
         loading: further arguments of `load_model_and_processor`, such as `dtype`.
-        insecure: ask for no token. A cluster is reached by others than its users, so without this there must be one.
+        insecure: serve without a token. Without it a token is required, since others can reach a cluster too.
 
     Raises:
         ValueError: if there is no token, a name is unknown or a value is out of range.
@@ -45,8 +45,8 @@ class CommentaryDeployment:
     ):
         chosen = settings_from(settings or {})
         if insecure == (chosen.token is not None):
-            what = "insecure: true asks for no token, but there is one" if insecure else "there is no token"
-            raise ValueError(f"{what}: either set {TOKEN_VARIABLE} on every node, or say insecure: true")
+            what = "insecure: true is set, but there is a token" if insecure else "there is no token"
+            raise ValueError(f"{what}: set either {TOKEN_VARIABLE} on every node, or insecure: true")
         from livecc_hf.checkpoints.loading import load_model_and_processor
         from livecc_hf.serve.service import CommentaryService
 
@@ -55,7 +55,7 @@ class CommentaryDeployment:
         self._service = CommentaryService(found, processor, chosen, stream_options)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Make the application in the replica, after its model was loaded."""
+        """Return the application; Ray calls this in the replica after the model was loaded."""
         from livecc_hf.serve.app import create_app
 
         app = create_app(self._service)
@@ -74,10 +74,10 @@ class CommentaryDeployment:
         return app
 
     def check_health(self) -> None:
-        """Tell Ray whether to replace this replica.
+        """Check the health of the replica for Ray, which replaces it on an error.
 
         Raises:
-            RuntimeError: if it has stopped, or its model generates for nobody.
+            RuntimeError: if the service has stopped, or its model does not generate.
         """
         if self._service.state == "stopping":
             raise RuntimeError("the service has stopped")
@@ -87,7 +87,7 @@ class CommentaryDeployment:
 
 
 async def _export(registry: CollectorRegistry) -> None:
-    """Copy the metrics to Ray's own, which carry the replica's name and come from every node."""
+    """Copy the metrics to Ray's metrics, which are exported on every node with the replica's name."""
     gauges: dict[str, Gauge] = {}
     while True:
         for metric in await asyncio.to_thread(lambda: list(registry.collect())):
@@ -104,7 +104,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     """Return the application for `serve run` and `serve deploy`.
 
     Args:
-        args: `model`, `settings`, `options`, `loading` and `insecure` as in :class:`CommentaryDeployment`, and
+        args: `model`, `settings`, `options`, `loading` and `insecure` of :class:`CommentaryDeployment`, and
             `deployment`: options of `serve.deployment`, such as `num_replicas`, `autoscaling_config` and
             `ray_actor_options`.
 
@@ -119,7 +119,7 @@ def build(args: dict[str, Any]) -> serve.Application:
             f"unknown argument {', '.join(unknown)}: expected some of model, settings, options, loading, "
             "insecure, deployment"
         )
-    settings = settings_from(args.get("settings") or {})  # before any replica starts
+    settings = settings_from(args.get("settings") or {})  # checked before any replica starts
     given: dict[str, Any] = {
         "name": "livecc",
         "max_ongoing_requests": settings.max_sessions + SPARE_REQUESTS,

@@ -1,4 +1,4 @@
-"""Which of a client's frames the model sees, and how much a client may send."""
+"""Selects the frames of a client that the model sees, and limits the rate of its messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 
-# A gap up to this is filled by repeating the frame after it; after a longer one, the time moves on.
+# A gap up to this is filled by repeating the frame after it; a longer gap is skipped.
 MAX_FILL_S = 2.0
 _TOLERANCE_S = 1e-3
 
@@ -18,9 +18,9 @@ class Frame:
     """A frame that waits to be decoded.
 
     Attributes:
-        timestamp_s: when it was taken, on the client's clock.
+        timestamp_s: its time on the client's clock, in seconds.
         image: an image file.
-        arrived_s: when it came, on the clock of `time.monotonic`.
+        arrived_s: when it arrived, in seconds of `time.monotonic`.
     """
 
     timestamp_s: float
@@ -29,26 +29,26 @@ class Frame:
 
 
 class ClientFrameSampler:
-    """Chooses two frames a second of however many come: each sampling time takes the first frame at or after it.
+    """Samples two frames a second: each sampling time takes the first frame at or after it.
 
-    Sampling times count from the first frame. Where a source is slow, a frame is taken more than once.
+    Sampling times are multiples of 0.5 s from the first frame. A frame of a slow source serves several of them.
 
     Attributes:
-        last_s: time of the last frame that came; minus infinity before the first.
+        last_s: time of the latest frame, in seconds; minus infinity before the first.
     """
 
     def __init__(self):
         self._start_s: float | None = None
         self.last_s = -math.inf
-        self._next_wanted = 0  # sampling times, counted from the start: of frames that come,
-        self._next_taken = 0  # and of those that the model was shown
+        self._next_wanted = 0  # index of the next sampling time without a received frame
+        self._next_taken = 0  # index of the next sampling time that the model was not shown
         self._n_taken = 0
 
     def wants(self, timestamp_s: float) -> bool:
-        """Return whether a frame that has come is one to take.
+        """Return whether the model should see a received frame.
 
         Raises:
-            ValueError: if it is older than the one before.
+            ValueError: if its time is before that of the previous frame.
         """
         if timestamp_s < self.last_s:
             raise ValueError(
@@ -64,34 +64,34 @@ class ClientFrameSampler:
         return True
 
     def times_of(self, timestamp_s: float) -> list[float]:
-        """Return the sampling times in seconds that a wanted frame is for; :meth:`take` them when it was shown."""
+        """Return the sampling times in seconds that a wanted frame serves; call :meth:`take` once it was shown."""
         newest, first = self._newest(timestamp_s), self._next_taken
         if (newest - first) * FRAME_STEP_S > MAX_FILL_S:
-            # Where half a turn waits, its other half follows, so that the turns after it are whole seconds again.
+            # If half a turn waits, complete it first, so that later turns are whole seconds again.
             first = newest - (newest - self._n_taken) % TURN_FRAMES
         return [self._origin_s + n * FRAME_STEP_S for n in range(first, newest + 1)]
 
     def take(self, times_s: list[float]) -> None:
-        """Count sampling times as shown."""
+        """Mark sampling times as shown to the model."""
         self._next_taken = round((times_s[-1] - self._origin_s) / FRAME_STEP_S) + 1
         self._n_taken += len(times_s)
 
     @property
     def _origin_s(self) -> float:
         if self._start_s is None:
-            raise RuntimeError("no frame has come yet: ask whether it is wanted first")
+            raise RuntimeError("no frame has come yet: call wants first")
         return self._start_s
 
     def _newest(self, timestamp_s: float) -> int:
-        """Return the last sampling time not after a frame."""
+        """Return the index of the last sampling time at or before a frame."""
         return int((timestamp_s - self._origin_s + _TOLERANCE_S) / FRAME_STEP_S)
 
 
 class RateLimit:
-    """So much a second, and a burst of two seconds.
+    """A token bucket that allows bursts of two seconds' worth.
 
     Args:
-        per_s: what flows back each second.
+        per_s: the allowed rate, in units a second.
     """
 
     def __init__(self, per_s: float):
@@ -100,11 +100,11 @@ class RateLimit:
         self._at_s = time.monotonic()
 
     def allows(self, amount: float = 1) -> bool:
-        """Spend `amount`, if there is any left."""
+        """Return whether there is any budget left, and if so spend `amount`."""
         now_s = time.monotonic()
         self._left = min(2 * self._per_s, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if self._left <= 0:  # the last message may overdraw: it may be larger than two seconds' worth
+        if self._left <= 0:  # a message may overdraw the budget, so that one larger than a burst passes too
             return False
         self._left -= amount
         return True

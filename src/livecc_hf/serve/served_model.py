@@ -1,4 +1,4 @@
-"""The model of a server: there from the start, or loaded later; and what clients may ask of it."""
+"""The model of a server, loaded at once or later, and the limits on its clients' options."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """A model with its processor, and the options of a server's streams.
+    """A model with its processor, and the default options of a server's streams.
 
     Args:
-        loaded: both, if they are there already.
-        settings: what clients may ask for at most.
-        options: of streams, where clients do not choose.
-        load: returns both, where they are not there.
-        name: what the model is called until it is there.
+        loaded: model and processor, if they are loaded already.
+        settings: the limits for clients.
+        options: default options of streams, which clients may override.
+        load: returns model and processor, if they are not loaded yet.
+        name: the model's name while it is not loaded.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ServedModel:
 
     @property
     def loads_later(self) -> bool:
-        """Whether :meth:`load` has, or had, something to load."""
+        """Whether the model is, or was, loaded by :meth:`load`."""
         return self._load is not None
 
     @property
@@ -55,32 +55,32 @@ class ServedModel:
         """Model and processor.
 
         Raises:
-            RuntimeError: if they are not there yet.
+            RuntimeError: if they are not loaded yet.
         """
         if self._loaded is None:
             raise RuntimeError("the model is not loaded yet: call load first")
         return self._loaded
 
     def load(self) -> None:
-        """Load the model, if that was not done.
+        """Load the model unless it is loaded.
 
         Raises:
-            Exception: whatever keeps it from being loaded.
+            Exception: whatever the loading raises.
         """
         if self._loaded is None and self._load is not None:
             self._loaded = self._load()
 
     @property
     def name(self) -> str:
-        """The model's name for people: an id on the Hub, or a folder's name."""
+        """The model's display name: a Hub id, or a folder's name."""
         path = Path(self._name if self._loaded is None else self._loaded[0].name_or_path)
         for part in path.parts:
-            if part.startswith("models--"):  # of the Hub's cache
+            if part.startswith("models--"):  # a folder of the Hub's cache
                 return part.removeprefix("models--").replace("--", "/", 1)
         return path.resolve().name if path.is_dir() else str(path)
 
     def trial_stream(self, start: Start) -> CommentaryStream:
-        """Return a stream as a client would have it, which takes no slot: it shows what is wrong with a start.
+        """Return a stream outside the pool with a client's options, to validate them without taking a slot.
 
         Raises:
             ValueError: if an option or text is not valid.
@@ -88,7 +88,7 @@ class ServedModel:
         return CommentaryStream(*self.loaded, self.options_of(start))
 
     def options_of(self, start: Start) -> StreamOptions:
-        """Return the options of a client's stream: what it chose, over the server's.
+        """Return the options of a client's stream: its own choices, else the server's defaults.
 
         Raises:
             ValueError: if an option or text is not valid.
@@ -102,10 +102,14 @@ class ServedModel:
         return stream_options(self.options, chosen)
 
     def check_length(self, text: str, what: str = "query, title and previous text have") -> None:
-        """Check that a client's text is not too long: the memory of all streams is as long as the longest.
+        """Check the length of a client's text, since every slot of the KV cache is as long as the longest context.
+
+        Args:
+            text: the text.
+            what: subject of the error's sentence.
 
         Raises:
-            ValueError: if it is.
+            ValueError: if the text has more than `max_text_tokens`.
         """
         _, processor = self.loaded
         n_tokens = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -15,14 +15,14 @@ from livecc_hf.serve.app import create_app
 from livecc_hf.serve.protocols import Connections, HttpProtocol, WebSocketProtocol
 from livecc_hf.serve.service import CommentaryService
 
-_GRACE_S = 10  # for sessions to end when the server stops
+_GRACE_S = 10  # time limit for sessions to end when the server stops
 _SPARE_BYTES = 64 * 1024
-# What uvicorn logs because of what any client sends, with a traceback of its own code.
+# Log messages of uvicorn that any client can cause; some have a traceback.
 _OF_CLIENTS = ("Invalid UTF-8", "Invalid HTTP request", "Unsupported upgrade request")
 
 
 class _Server(uvicorn.Server):
-    """Lets sessions say that it stops before it closes their connections."""
+    """Ends the sessions before uvicorn closes their connections, so that clients learn the reason."""
 
     def __init__(self, config: uvicorn.Config, service: CommentaryService):
         super().__init__(config)
@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
 
     Args:
         host: an address of this machine.
-        port: the port; 0 for any that is free.
+        port: the port; 0: any free port.
 
     Raises:
         OSError: if the address cannot be used.
@@ -55,13 +55,13 @@ def listen(host: str, port: int) -> socket.socket:
 def make_server(
     service: CommentaryService, has_page: bool = True, clip: Path | None = None, **options: Any
 ) -> uvicorn.Server:
-    """Return a server of the application, to run with `server.run(sockets=[...])`.
+    """Return a uvicorn server for the service, to run with `server.run(sockets=[...])`.
 
     Args:
-        service: what it serves.
-        has_page: whether it has the page at `/`.
-        clip: a video that the page offers; `None`: the bundled one.
-        **options: of `uvicorn.Config`, such as `ssl_certfile`.
+        service: the service.
+        has_page: whether to serve the page at `/`.
+        clip: the sample video of the page; `None`: the bundled clip.
+        **options: arguments of `uvicorn.Config`, such as `ssl_certfile`.
     """
     settings = service.settings
     connections = Connections(
@@ -83,11 +83,11 @@ def make_server(
         create_app(service, has_page, clip),
         http=Http,
         ws=WebSockets,
-        # A frame that is too large is reported and the session continues; only what is larger by far closes it.
+        # Twice the limit, so that a frame that is somewhat too large gets an error and the session continues.
         ws_max_size=2 * settings.max_frame_bytes + _SPARE_BYTES,
         ws_ping_interval=settings.ping_timeout_s,
         ws_ping_timeout=settings.ping_timeout_s,
-        ws_per_message_deflate=False,  # images do not shrink further, and a bomb may not grow
+        ws_per_message_deflate=False,  # images are compressed already, and a compressed bomb could not be limited
         timeout_graceful_shutdown=_GRACE_S,
         **{"log_config": None, "log_level": "warning", "access_log": False, "lifespan": "on", **options},
     )
@@ -99,7 +99,7 @@ def _is_of_server(record: logging.LogRecord) -> bool:
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM end this process with exit code 0, after uvicorn has closed all."""
+    """Make SIGTERM end this process with exit code 0 after uvicorn has shut down."""
 
     def leave(*_: object) -> None:
         raise SystemExit(0)

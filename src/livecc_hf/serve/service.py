@@ -1,4 +1,4 @@
-"""What all sessions of a server share: the pool, the threads that decode, the counts."""
+"""The state shared by all sessions of a server: the pool, the decoding threads and the metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from livecc_hf.pool import CommentaryPool
 from livecc_hf.serve.admission import Admission
-from livecc_hf.serve.failures import FailureRow
+from livecc_hf.serve.failures import FailureStreak
 from livecc_hf.serve.messages import CLOSE_RESTART, ClientError
 from livecc_hf.serve.metrics import ServeMetrics
 from livecc_hf.serve.served_model import ServedModel
@@ -32,34 +32,35 @@ _log = logging.getLogger(__name__)
 
 
 class ClientSession(Protocol):
-    """What the service asks of a session."""
+    """The methods of a session that the service calls."""
 
     def stop(self) -> None:
         """Tell the client that the server stops, and end."""
 
     def fail(self, reason: str) -> None:
-        """Tell the client that its words will not come, and end."""
+        """Tell the client that the generation failed, and end."""
 
 
 class CommentaryService:
-    """A model on which clients have streams, from its loading to the end of the last.
+    """A model that generates for the streams of many clients.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode; `None`: :meth:`start` loads it.
         processor: its `StreamingProcessor`.
-        settings: a `ServeSettings`.
-        options: the `StreamOptions` of sessions, where clients do not choose.
-        load: returns both, where they are not given; the application listens meanwhile, and says that the model loads.
-        name: what the model is called until it is there.
-        on_start: called from another thread, where the model was loaded, with what kept it from generating, or `None`.
+        settings: the limits for clients.
+        options: default `StreamOptions` of sessions, which clients may override.
+        load: returns model and processor, if they are not given. The application then listens while they load, and
+            refuses clients with ``loading``.
+        name: the model's name while it is not loaded.
+        on_start: called in the loading thread with the error that kept the model from starting, or `None`.
 
     Attributes:
-        model: the model as it is served, a `ServedModel`.
-        pool: the streams on it; `None` until it is loaded.
-        state: ``starting``, ``ready``, ``failed`` (the model was not loaded) or ``stopping``.
-        sessions: the open ones.
-        warm_up_s: how long the first turns took, in seconds.
-        warm_up_streams: how many streams at once were tried then.
+        model: the `ServedModel`.
+        pool: the pool of streams; `None` until the model is loaded.
+        state: ``starting``, ``ready``, ``failed`` (the model could not be loaded) or ``stopping``.
+        sessions: the open sessions.
+        warm_up_s: duration of loading and warm-up, in seconds.
+        warm_up_streams: largest number of concurrent streams in the warm-up.
     """
 
     def __init__(
@@ -86,15 +87,15 @@ class CommentaryService:
         self.sessions: set[ClientSession] = set()
         self.warm_up_s, self.warm_up_streams = 0.0, 0
         self._admission = Admission(settings, self.metrics.sessions)
-        self._failures = FailureRow()
-        self._told: str | None = None
+        self._failures = FailureStreak()
+        self._logged_trouble: str | None = None
         self.metrics.is_ready.set_function(lambda: float(self.health()["status"] == "ready"))
 
     def start(self) -> None:
-        """Load the model if that was not done, and warm the pool up, so that the first client does not wait for it.
+        """Load the model unless it is loaded, and warm up the pool, so that the first client does not wait.
 
         Raises:
-            Exception: whatever keeps the model from generating.
+            Exception: whatever loading or warm-up raises.
         """
         began_s = time.monotonic()
         self.model.load()
@@ -106,15 +107,15 @@ class CommentaryService:
             self.state = "ready"
 
     def start_or_tell(self) -> None:
-        """Start; a failure is told to clients, and to `on_start` or the log."""
+        """Start; report a failure to clients, and to `on_start` or else the log, instead of raising it."""
         failure = None
         try:
             self.start()
         except Exception as error:
             failure = error
             if self._on_start is None:
-                _log.exception("the model was not loaded")
-            self._load_failure = f"the model was not loaded ({one_line(error)})"
+                _log.exception("the model could not be loaded")
+            self._load_failure = f"the model could not be loaded ({one_line(error)})"
             self.state = "failed"
         if self._on_start is not None:
             self._on_start(failure)
@@ -137,14 +138,14 @@ class CommentaryService:
         self.threads.shutdown()
 
     def end_sessions(self) -> None:
-        """Tell all clients that the server stops; their sessions end soon after. In the event loop's thread only."""
+        """Tell all clients that the server stops, and end their sessions. Call it from the event loop's thread only."""
         self.state = "stopping"
         for session in tuple(self.sessions):
             session.stop()
 
     @property
     def trouble(self) -> str | None:
-        """Why the model generates for nobody; `None` if it does."""
+        """Why the model does not generate; `None` if it does."""
         if self.pool is None:
             return self._load_failure
         if self.pool.failure is not None:
@@ -155,41 +156,41 @@ class CommentaryService:
         return None
 
     def check(self) -> None:
-        """End sessions that would wait indefinitely. In the event loop's thread only."""
+        """End all sessions if the model does not generate. Call it from the event loop's thread only."""
         trouble = self.trouble
         if trouble is not None:
-            if self._told is None:
+            if self._logged_trouble is None:
                 _log.error("not serving: %s", trouble)
             for session in tuple(self.sessions):
                 session.fail(trouble)
-        elif self._told is not None:
+        elif self._logged_trouble is not None:
             _log.warning("serving again")
-        self._told = trouble
+        self._logged_trouble = trouble
 
     @property
     def n_connected(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
         return self._admission.n_connected
 
     def admit(self, address: str) -> int:
-        """Count a client in, and return its number; :meth:`discharge` it later.
+        """Admit a client and return its number; call :meth:`discharge` when it disconnects.
 
         Args:
-            address: what stands for the client; see `network_of`.
+            address: the client's address, from `network_of`.
 
         Raises:
-            ClientError: if the model does not generate, or there is no room.
+            ClientError: if the model does not generate, or the server is full.
         """
         if (refusal := self._refusal()) is not None:
             raise ClientError(*refusal, CLOSE_RESTART)
         return self._admission.enter(address, len(self._running_pool()))
 
     def discharge(self, address: str) -> None:
-        """Count a client out."""
+        """Note that a client has disconnected."""
         self._admission.leave(address)
 
     def _refusal(self) -> tuple[str, str] | None:
-        """Return code and message for clients that come while the model generates for nobody."""
+        """Return code and message of the refusal while the model does not generate; `None` if it does."""
         if self.state == "starting":
             return "loading", "the model is still loading: try again in a moment"
         if self.state == "failed":
@@ -199,7 +200,7 @@ class CommentaryService:
         return None if (trouble := self.trouble) is None else ("not_ready", f"{trouble}: try again later")
 
     def full(self) -> ClientError:
-        """Return the error for a client for which there is no slot."""
+        """Return the error for a client when every slot is taken."""
         return self._admission.full()
 
     def join(
@@ -208,12 +209,11 @@ class CommentaryService:
         on_segment: Callable[[CommentarySegment], None],
         on_end: Callable[[Exception | None], None],
     ) -> PooledStream:
-        """Start a client's stream.
+        """Start a client's stream in the pool.
 
         Args:
-            start: what the client wants.
-            on_segment: as in `CommentaryPool.join`.
-            on_end: as there.
+            start: the client's `Start` message.
+            on_segment, on_end: as in `CommentaryPool.join`.
 
         Raises:
             ValueError: if an option or text is not valid.
@@ -232,7 +232,7 @@ class CommentaryService:
         return self._running_pool().join(self.model.options_of(start), delivered, ended)
 
     def health(self) -> dict:
-        """Return what a load balancer wants to know: `status`, with a `reason` where that is ``failed``."""
+        """Return the body of `/health`: `status`, with a `reason` if it is ``failed``, and counts."""
         trouble = self.trouble
         reason = self._failures.reason if trouble is None else trouble
         has_failed = self.state in ("ready", "failed") and reason is not None

@@ -1,4 +1,4 @@
-"""One client of a server, from its connection to its end."""
+"""The session of one client."""
 
 from __future__ import annotations
 
@@ -44,29 +44,29 @@ _log = logging.getLogger(__name__)
 
 
 class Session:
-    """A client and its stream.
+    """A client's connection and its stream.
 
-    Four parties: a reader fills the inbox and never waits for anything else; a worker brings its requests to the
-    stream, in order, with decoding in threads; the pool calls back with segments; a writer empties the outbox. Whoever
-    sees a reason to end sets it, and :meth:`run` ends all.
+    Four parties work at once: the reader task moves messages from the connection to the inbox, the worker task passes
+    requests from the inbox to the stream (decoding runs in threads), the pool calls back with segments, and the writer
+    task sends the outbox. The first party with a reason to end the session sets it, and :meth:`run` stops the others.
 
     Args:
-        service: what it is served by.
+        service: the service.
         websocket: the accepted connection.
-        number: of the session on its server.
+        number: number of the session, for its client and the log.
     """
 
     def __init__(self, service: CommentaryService, websocket: WebSocket, number: int):
         self._service, self._websocket, self._number = service, websocket, number
         self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[ClientError | None] = self._loop.create_future()  # `None`: the client has gone
+        self._ended: asyncio.Future[ClientError | None] = self._loop.create_future()  # `None`: the client disconnected
         sampler = ClientFrameSampler()
         self._inbox = Inbox(service.settings, sampler, service.metrics.count_frames)
         self._outbox = Outbox(websocket, service.settings.max_unread)
         self._stream = ClientStream(service, sampler, self._on_segment, self._on_end)
         self._n_errors = 0  # in a row
         self._n_turns = 0
-        self._gone = "vanished"  # how the client went, if it did
+        self._gone = "vanished"  # how the client disconnected: "left" after a closing handshake
 
     @property
     def _n_dropped(self) -> int:
@@ -77,11 +77,11 @@ class Session:
         self._end("stopping", "the server stops: connect again later", CLOSE_RESTART)
 
     def fail(self, reason: str) -> None:
-        """Tell the client that its words will not come, and end."""
+        """Tell the client that the generation failed, and end."""
         self._end("generation_failed", f"the generation failed ({reason}): connect again later", CLOSE_FAILED)
 
     async def run(self) -> None:
-        """Serve the client until the end."""
+        """Run the session until it ends."""
         began_s = time.monotonic()
         address = self._websocket.client.host if self._websocket.client else "an unknown address"
         _log.info("session %d began, from %s", self._number, address)
@@ -90,7 +90,7 @@ class Session:
         )
         limit_s = self._service.settings.max_session_s
         timer = self._loop.call_later(
-            limit_s, self._end, "session_too_long", f"sessions last {limit_s:g} s at most: connect again", CLOSE_POLICY
+            limit_s, self._end, "session_too_long", f"the limit is {limit_s:g} s: connect again", CLOSE_POLICY
         )
         try:
             end = await asyncio.shield(self._ended)
@@ -102,7 +102,7 @@ class Session:
         finally:
             timer.cancel()
             reader.cancel()
-            # Beside the farewell: neither waits for the other.
+            # Concurrent with the farewell: neither has to wait for the other.
             leaving = self._loop.create_task(self._leave(worker))
             self._service.metrics.endings.labels(code).inc()
             lasted_s, what = time.monotonic() - began_s, code if end is None else f"{end.code}: {end.message}"
@@ -111,26 +111,26 @@ class Session:
             await leaving
 
     async def _leave(self, worker: asyncio.Task) -> None:
-        await worker  # a job in a thread cannot be cancelled, and what it brings must be put away
-        with contextlib.suppress(RuntimeError):  # the threads have stopped, and all streams before them
+        await worker  # a job in a thread cannot be cancelled, and may still take a slot
+        with contextlib.suppress(RuntimeError):  # the executor was shut down, after all streams had ended
             await self._in_thread(self._stream.leave)
 
     async def _guarded(self, party: Callable[[], Awaitable[None]]) -> None:
-        """Run a party; a defect in it ends the session, and is logged."""
+        """Run a task; log an unexpected error and end the session."""
         try:
             await party()
         except asyncio.CancelledError:
             raise
         except Exception:
             _log.exception("session %d failed", self._number)
-            self._end("server_error", "a defect in the server: see its log", CLOSE_FAILED)
+            self._end("server_error", "an internal error of the server: see its log", CLOSE_FAILED)
 
     async def _read(self) -> None:
-        """Fill the inbox."""
+        """Move messages from the connection to the inbox."""
         while not self._ended.done():
             wait_s = self._inbox.wait_s
             try:
-                if wait_s is not None and wait_s <= 0:  # or what is there already would be taken all the same
+                if wait_s is not None and wait_s <= 0:  # asyncio.timeout would still receive a waiting message
                     raise TimeoutError
                 async with asyncio.timeout(wait_s):
                     message = await self._websocket.receive()
@@ -148,14 +148,14 @@ class Session:
                 self._tell_error(error)
 
     async def _work(self) -> None:
-        """Bring requests to the stream."""
+        """Pass requests from the inbox to the stream."""
         while (request := await self._inbox.get()) is not None:
             try:
                 await self._handle(request)
             except ClientError as error:
                 self._tell_error(error)
             except StreamEndedError:
-                pass  # the pool has told why, or will
+                pass  # the pool calls on_end with the reason
 
     async def _handle(self, request: Request) -> None:
         if isinstance(request, Frame):
@@ -177,25 +177,25 @@ class Session:
                 )
             )
         elif not self._stream.finish():
-            self._end("finished", "all is said", CLOSE_DONE)
+            self._end("finished", "all frames are commented on", CLOSE_DONE)
 
     async def _write(self) -> None:
-        """Empty the outbox."""
+        """Send the outbox."""
         if not await self._outbox.send_all():
             self._end_as(None)
 
-    # The pool's thread calls these two.
+    # The two callbacks of the pool, called in its thread.
 
     def _on_segment(self, segment: CommentarySegment) -> None:
         self._loop.call_soon_threadsafe(self._tell_segment, segment, time.monotonic())
 
     def _on_end(self, error: Exception | None) -> None:
         if error is None and self._inbox.is_finishing:
-            end = ("finished", "all is said", CLOSE_DONE)
+            end = ("finished", "all frames are commented on", CLOSE_DONE)
         elif error is None:
             self._loop.call_soon_threadsafe(self.stop)
             return
-        elif isinstance(error, PoolStoppedError):  # which is in the log
+        elif isinstance(error, PoolStoppedError):  # logged by the service
             self._loop.call_soon_threadsafe(self.fail, one_line(error))
             return
         else:
@@ -204,7 +204,7 @@ class Session:
             end = ("generation_failed", f"the generation failed ({what}): connect again", CLOSE_FAILED)
         self._loop.call_soon_threadsafe(self._end, *end)
 
-    # What the client is told.
+    # Messages to the client.
 
     def _tell(self, message: dict) -> None:
         if self._ended.done():
@@ -236,13 +236,13 @@ class Session:
         if error is None:
             self._service.metrics.answer_s.observe(took_s)
             self._tell(answer_message(item, answered.result()))
-        elif not isinstance(error, StreamEndedError):  # of which the client hears as such
+        elif not isinstance(error, StreamEndedError):  # the client gets the end of the session instead
             if not isinstance(error, ValueError):
                 _log.error("session %d: a question was not answered", self._number, exc_info=error)
             what = one_line(error) if isinstance(error, ValueError) else f"it failed ({type(error).__name__})"
             self._tell_error(ClientError("bad_question", f"the question was not answered: {what}", id=item.id))
 
-    # The end.
+    # The end of the session.
 
     def _farewell(self, end: ClientError | None) -> dict:
         if end is None or end.close_code == CLOSE_DONE:
