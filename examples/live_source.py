@@ -18,7 +18,7 @@ if len(sys.argv) not in (2, 3):
 try:
     source = open_source(sys.argv[1], on_message=print, stall_s=10, max_reconnects=8)  # nothing is read yet
     model, processor, _ = load_model_and_processor(sys.argv[2] if len(sys.argv) > 2 else bundled_model_path())
-except (OSError, ValueError) as error:  # such as no file, no model, no such kind of address
+except (OSError, ValueError) as error:  # such as no file, no model, an unknown scheme
     raise SystemExit(f"error: {error}") from None
 stream = model.start_stream(processor)
 

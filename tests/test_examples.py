@@ -81,7 +81,7 @@ def test_a_live_source_that_fails(run):
         ("commentate_file.py", ["clip.mp4", "no/such/model"], "error: "),
         ("live_source.py", [], "usage: python examples/live_source.py SOURCE [MODEL]"),
         ("live_source.py", ["none.mp4"], "error: no such file: none.mp4"),
-        ("live_source.py", ["ftp://host/x"], "error: ftp://host/x: unknown kind of address"),
+        ("live_source.py", ["ftp://host/x"], "error: ftp://host/x: unknown scheme"),
         ("watch_server.py", ["none.mp4"], "cannot show none.mp4: No such file or directory"),
         ("watch_server.py", ["tone.m4a"], "cannot show tone.m4a: no pictures are in it"),
         ("watch_server.py", ["clip.mp4", "--url", "nowhere"], "no server at nowhere (nowhere isn't a valid URI"),

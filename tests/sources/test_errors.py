@@ -46,4 +46,4 @@ def test_a_connection_that_breaks():
     assert str(lost_error(pyav_error(errno.EIO), spec, 10, False)) == "rtsp://***@host/a: the connection broke"
     stalled = lost_error(pyav_error(errno.EIO), spec, 10, True)
     assert isinstance(stalled, StalledError)
-    assert str(stalled) == "rtsp://***@host/a: nothing came for 10 s"
+    assert str(stalled) == "rtsp://***@host/a: no data came for 10 s"

@@ -20,7 +20,7 @@ def chunks(n_chunks, frame_s=0.05, n_frames=2, last_frames=2):
         yield FrameChunk(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), times)
 
 
-def test_a_fast_taker_gets_everything_when_it_is_due():
+def test_a_fast_consumer_gets_everything_when_it_is_due():
     feed = RealTimeFeed(chunks(6))
     began_s = time.monotonic()
     lags = []
@@ -33,7 +33,7 @@ def test_a_fast_taker_gets_everything_when_it_is_due():
     assert all(-0.005 <= lag < 0.2 for lag in lags)
 
 
-def test_a_slow_taker_gets_the_newest_and_the_rest_is_counted():
+def test_a_slow_consumer_gets_the_newest_and_the_rest_is_counted():
     feed = RealTimeFeed(chunks(20, frame_s=0.02))
     taken = []
     for chunk in feed:
@@ -55,7 +55,7 @@ def test_a_short_last_chunk_replaces_nothing():
     assert feed.skipped_frames == 2
 
 
-def test_a_taker_may_leave():
+def test_a_consumer_may_leave():
     feed = iter(RealTimeFeed(chunks(10_000)))
     next(feed)
     began_s = time.monotonic()
@@ -63,7 +63,7 @@ def test_a_taker_may_leave():
     assert time.monotonic() - began_s < 1
 
 
-def test_an_error_of_the_video_reaches_the_taker():
+def test_an_error_of_the_video_reaches_the_consumer():
     def broken():
         yield from chunks(1)
         raise ValueError("the disk is gone")

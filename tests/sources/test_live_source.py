@@ -64,7 +64,7 @@ def test_frames_come_as_they_are_sent(server):
 
 
 @pytest.mark.slow
-def test_a_slow_taker_gets_the_newest(server):
+def test_a_slow_consumer_gets_the_newest(server):
     source = open_source(server.url(), max_hold_s=0.5, **QUICK)
     taken = []
     with source:
@@ -117,7 +117,7 @@ def test_a_stall_is_noticed_and_connected_again(server):
                 break
     assert_whole_seconds(taken)
     assert source.stats.n_reconnects == 1
-    assert any("nothing came for 1 s; attempt 1" in message for message in messages)
+    assert any("no data came for 1 s; attempt 1" in message for message in messages)
 
 
 def test_a_sender_that_is_stopped_and_goes_on(tmp_path):
@@ -215,9 +215,9 @@ def test_another_size_after_a_cut_is_resized(server):
     [
         ("401", "401, not authorised: give the right name and password as http://NAME:PASSWORD@"),
         ("403", "403, forbidden"),
-        ("404", "404, not found: is the path right"),
+        ("404", "404, not found: check the path"),
         ("500", r"the server failed \(HTTP 5xx\)"),
-        ("text", "or sends no video"),
+        ("text", "or no video is sent"),
         ("tone.ts", r"has no video stream to watch \(it holds: audio\)"),
         ("silent", "no video came within 1 s|ended before any video"),
     ],
@@ -236,7 +236,7 @@ def test_what_cannot_be_opened_is_one_clear_line(server, path, message):
 def test_nothing_listens(scheme):
     url = f"{scheme}://me:geheim@127.0.0.1:{free_port()}/a/b"
     source = open_source(url, **QUICK)
-    with pytest.raises(SourceOpenError, match="connection refused: is the server running") as error, source:
+    with pytest.raises(SourceOpenError, match="connection refused: check that the server is running") as error, source:
         source.wait_ready()
     assert "geheim" not in str(error.value)
 
@@ -280,7 +280,7 @@ def test_a_test_pattern_stands_in_for_a_camera():
         list(open_source("lavfi:no_such_thing"))
 
 
-def test_a_taker_may_leave_and_the_reader_ends(server):
+def test_a_consumer_may_leave_and_the_reader_ends(server):
     before = threading.active_count()
     source = open_source(server.url(), **QUICK)
     take(source, 1)

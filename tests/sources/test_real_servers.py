@@ -133,7 +133,7 @@ def test_udp_and_rtp_from_ffmpeg_with_a_stall(launch, tmp_path, muxer):
         threading.Timer(1.5, sender.send_signal, [signal.SIGCONT]).start()
 
     taken = take(source, 4, at={1: stall})
-    assert any("nothing came for 1 s; attempt 1" in message for message in messages)
+    assert any("no data came for 1 s; attempt 1" in message for message in messages)
     assert source.stats.n_reconnects == 1
     assert taken[-1][0] >= 3
     sender.kill()
@@ -185,12 +185,12 @@ def test_rtmp_from_nginx_whose_publisher_stops(launch, tmp_path, options):
     if options:
         take(source, 50, at={2: sender.terminate})  # ends: the server says so, and has the stream no more
         assert any("the sender ended the stream" in message for message in messages)
-        assert any("does anybody publish there?" in message for message in messages)
+        assert any("is a stream being published there?" in message for message in messages)
     else:
         source = open_when_there(url, on_message=messages.append, stall_s=3, open_timeout_s=5, max_reconnects=1)
-        with pytest.raises(SourceLostError, match=r"does anybody publish there\?; 1 attempts"):
+        with pytest.raises(SourceLostError, match=r"is a stream being published there\?; 1 attempts"):
             take(source, 50, at={2: sender.terminate})
-        assert any("nothing came for 3 s" in message for message in messages)
+        assert any("no data came for 3 s" in message for message in messages)
 
 
 @pytest.mark.slow

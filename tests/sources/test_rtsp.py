@@ -83,7 +83,7 @@ def test_a_stall(messages, transport):
 
         source = open_source(server.url(), messages.append, rtsp_transport=transport, **QUICK)
         take(source, 3, after_first=stall)
-    assert any("nothing came for 1.5 s; attempt 1 of 10" in message for message in messages)
+    assert any("no data came for 1.5 s; attempt 1 of 10" in message for message in messages)
     assert source.stats.n_reconnects == 1
 
 

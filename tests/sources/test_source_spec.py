@@ -64,7 +64,7 @@ def test_rtsp_goes_over_tcp_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("ftp://u:pw@host/x", {}, r"ftp://\*\*\*@host/x: unknown kind of address"),
+        ("ftp://u:pw@host/x", {}, r"ftp://\*\*\*@host/x: unknown scheme"),
         ("rtsp://", {}, "has no host"),
         ("rtsp://host:port/x", {}, "not an address"),
         ("camera:x", {}, "expected a camera's number"),

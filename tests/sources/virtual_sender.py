@@ -107,7 +107,7 @@ class VirtualPipe:
             wait_s = self._data[self._at][0] - self._clock.now_s
             if wait_s > self._stall_s:
                 self._clock.now_s += self._stall_s
-                raise StalledError(f"nothing came for {self._stall_s:g} s")
+                raise StalledError(f"no data came for {self._stall_s:g} s")
             self._clock.now_s += wait_s
             return self.read(size)
         part, self._rest = self._rest[:size], self._rest[size:]

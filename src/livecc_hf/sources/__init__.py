@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from livecc_hf.sources.source import Source, SourceOptions, SourceStats, open_source
     from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
 
-# Imported at first use, so that help and errors of a command line do not wait for torch.
+# Imported on first use, so that the command line's help and errors do not wait for PyTorch.
 _EXPORTS = {
     **dict.fromkeys(("SourceError", "SourceLostError", "SourceOpenError", "StalledError"), "errors"),
     **dict.fromkeys(("LagMeter", "PlayoutClock", "RealTimeFeed"), "feed"),
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-_FORMER = {"StreamOptions": "ReconnectOptions"}  # names of version 0.1.0, which still work
+_FORMER = {"StreamOptions": "ReconnectOptions"}  # old names of version 0.1.0, still accepted
 
 
 def __getattr__(name: str) -> Any:

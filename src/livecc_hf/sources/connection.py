@@ -39,17 +39,18 @@ from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import ArrivedFrame
 
 _FALLBACK_DURATION = Fraction(1, 25)
-# Pictures before the first key frame lack their references; some senders never send a key frame.
+# Frames before the first key frame lack their references, so they are skipped for this long; some senders never send
+# a key frame.
 _KEY_FRAME_WAIT_S = 3.0
-# FFmpeg "plays" any text as a recorded terminal session, and shows pictures of other things.
+# FFmpeg renders any text file as a recorded terminal session.
 _NOT_VIDEO_FORMATS = frozenset({"tty"})
-# Formats without times, for which FFmpeg makes up times; a live picture's time is then its arrival.
+# Formats without timestamps, for which FFmpeg invents some; a live frame's time is then its arrival.
 _UNTIMED_FORMATS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc", "m4v", "mpegvideo", "image2pipe"})
 # Sources whose header may give their length, which makes them recordings.
 _MAY_BE_RECORDINGS = frozenset({"http", "hls", "stdin", "stream"})
 _TICKS = 1_000_000
 _EARLY_END_S = 2.0
-# Packets that were read while the connection opened come at once; a packet with a longer wait ends this backlog.
+# Packets buffered while the connection opened are returned at once; a packet with a longer wait ends this backlog.
 _WAITED_FOR_S = 0.02
 # Limits of the backlog: seconds, packets, and seconds on the sender's clock.
 _BACKLOG_S, _BACKLOG_PACKETS, _BACKLOG_SPAN_S = 0.25, 4096, 60.0
@@ -107,7 +108,7 @@ class Connection:
             opened.callback(self._container.close)
             self._stream = self._find_stream()
             self._resources = opened.pop_all()
-        # Of a fragmented MP4, whose header counts no pictures, FFmpeg tells the length of the fragments so far.
+        # For a fragmented MP4, whose header counts no frames, FFmpeg gives the duration of the fragments so far.
         grows = "mp4" in self._container.format.name and not self._stream.frames
         duration = 0 if grows and spec.kind != "file" else self._container.duration or 0
         self._duration_s = duration / _TICKS
@@ -115,11 +116,12 @@ class Connection:
         self._duration = 1 / rate if rate else _FALLBACK_DURATION
         format_name = self._container.format.name
         self._is_untimed = format_name in _UNTIMED_FORMATS or format_name.endswith("_pipe")
-        # A body with a length from the server has an end, too, except from cameras that send JPEG with any length.
+        # An HTTP body with a Content-Length ends too, except for cameras that send JPEG with an arbitrary length.
         has_end = duration > 0 or (spec.kind == "http" and self._container.size > 0 and not self._is_untimed)
         self.is_recording = not spec.is_live or (spec.kind in _MAY_BE_RECORDINGS and has_end)
         self._keep_up = KeepUp(self._stream.codec_context)
         self._has_picture = False
+        self._reached_s: float | None = None  # the latest frame's time on the sender's clock
         self._opened_s = time.monotonic()
         self._sought: Iterator[ArrivedFrame] | None = None
 
@@ -128,10 +130,10 @@ class Connection:
         self._resources.close()
 
     def frames(self) -> Iterator[ArrivedFrame]:
-        """Yield the frames as they come, until the sender ends the stream.
+        """Yield the frames as they arrive, until the sender ends the stream.
 
         Raises:
-            SourceLostError: (or StalledError) it broke off, or no frame came for too long.
+            SourceLostError: if the connection broke off, or (StalledError) no frame came for too long.
         """
         if self._sought is not None:
             yield from self._sought
@@ -145,8 +147,8 @@ class Connection:
                     self._last_s = arrived_s
                     yield arrived
             if arrived_s - self._last_s > self._stall_s:
-                hint = "" if self._has_picture else ": where key frames are further apart, wait longer for a stall"
-                raise StalledError(f"{self.spec.name}: data comes, but no picture for {self._stall_s:g} s{hint}")
+                hint = "" if self._has_picture else ": if its key frames are further apart, allow a longer stall"
+                raise StalledError(f"{self.spec.name}: data arrives, but no frame for {self._stall_s:g} s{hint}")
         self._check_end()
 
     @property
@@ -158,11 +160,11 @@ class Connection:
         """Seek to a key frame before a time; :meth:`frames` continues from there.
 
         Args:
-            start: the time in seconds on the sender's clock.
-            margin_s: seconds before it to aim at, since some containers land after the point aimed at.
+            start: the time, in seconds on the sender's clock.
+            margin_s: seconds to seek before it, since some containers land after the requested time.
 
         Returns:
-            Whether it worked; if not, connect again.
+            Whether it worked. If not, the connection cannot be used any more.
         """
         try:
             ticks = math.floor((start - margin_s) / self._stream.time_base)
@@ -182,10 +184,10 @@ class Connection:
         self._keep_up.note_pause(pause_s)
 
     def _dated_packets(self) -> Iterator[tuple[Any, float, float]]:
-        """Yield like `_packets`, with the seconds that each packet waited to be read.
+        """Yield the packets of `_packets` with the seconds that each waited to be read.
 
-        FFmpeg may take seconds to find the video, and a server may send all pictures since its last key frame at once.
-        The arrival of packets in such a backlog is computed from the one with the least delay, by the sender's times.
+        FFmpeg may take seconds to find the video, and a server may send all frames since its last key frame at once.
+        The arrival times of such a backlog are computed from its packet with the least delay, by the sender's times.
         """
         backlog: list[tuple[Any, float]] = []
         lost = None
@@ -211,7 +213,7 @@ class Connection:
         """Return the seconds that each packet of a backlog waited, computed from the one with the least delay."""
         times_s = [_time_of(packet) for packet, _ in backlog]
         following_s = None
-        for i in reversed(range(len(backlog))):  # RTSP's first picture has no time
+        for i in reversed(range(len(backlog))):  # the first frame over RTSP has no time
             if times_s[i] is None and backlog[i][0] is not None and following_s is not None:
                 times_s[i] = following_s - float(self._duration)
             following_s = times_s[i] if times_s[i] is not None else following_s
@@ -221,7 +223,7 @@ class Connection:
         return [wait_s if wait_s <= _BACKLOG_SPAN_S else 0.0 for wait_s in waits_s]
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
-        """Yield the video's packets and their arrival; packets of other streams as `None`, for the time limit."""
+        """Yield the video's packets, or `None` for those of other streams (to check time limits), and their arrival."""
         av = import_av()
         packets = self._container.demux()
         asked_s = time.monotonic()
@@ -234,7 +236,7 @@ class Connection:
                     return
                 # After an aborted wait, FFmpeg may first return packets from its parser, then wait again.
                 if arrived_s - asked_s > self._stall_s and self.spec.is_live:
-                    raise StalledError(f"{self.spec.name}: nothing came for {self._stall_s:g} s")
+                    raise StalledError(f"{self.spec.name}: no data came for {self._stall_s:g} s")
                 is_video = packet.stream is self._stream
                 if is_video and not self.is_recording:
                     self._keep_up.note(packet, asked_s, arrived_s)
@@ -245,7 +247,7 @@ class Connection:
             is_late = time.monotonic() - asked_s >= self._stall_s
             if self.spec.kind == "stdin" and is_named(error, "InvalidDataError"):
                 raise _open_error(error, self.spec, self._stall_s, is_late) from None
-            # FFmpeg reports this when a server ends a body without a length, or RTMP, by closing the connection.
+            # FFmpeg reports EIO when a server ends a body without a length, or RTMP, by closing the connection.
             if self.spec.kind in ("http", "rtmp") and error.errno == errno.EIO and not (is_late or self.is_recording):
                 return
             is_mp4 = "mp4" in self._container.format.name
@@ -253,9 +255,9 @@ class Connection:
                 raise reason from None
             raise lost_error(error, self.spec, self._stall_s, is_late) from None
         except IndexError:
-            return  # PyAV fails at the end on streams that began after it opened the source
-        except Exception as error:  # whatever else PyAV makes of damage
-            raise SourceLostError(f"{self.spec.name}: it cannot be read any further: {reason_of(error)}") from error
+            return  # PyAV raises this at the end if a stream was added after the source was opened
+        except Exception as error:  # PyAV raises errors of many types for damaged data
+            raise SourceLostError(f"{self.spec.name}: cannot be read any further: {reason_of(error)}") from error
 
     def _decode(self, packet: Any, arrived_s: float, waited_s: float) -> Iterator[ArrivedFrame]:
         if packet is None:
@@ -265,8 +267,8 @@ class Connection:
             frames = self._stream.decode(packet)
         except av.error.EOFError:
             return
-        except Exception:  # whatever PyAV makes of damage
-            self._counts.n_damaged += self._has_picture  # pictures before the first key frame cannot be decoded
+        except Exception:  # PyAV raises errors of many types for damaged data
+            self._counts.n_damaged += self._has_picture  # frames before the first key frame never decode
             return
         if self._keep_up.level and packet.size and not frames:
             self._counts.n_undecoded += 1
@@ -281,27 +283,27 @@ class Connection:
             yield ArrivedFrame(frame, pts, self._duration, arrived_s, waited_s)
 
     def _check_end(self) -> None:
-        """Raise a SourceLostError if a recording ended too early."""
+        """Raise a SourceLostError if a recording ended before its duration."""
         if self._stop.is_set() or not self.is_recording or not self._duration_s:
             return
-        # Matroska counts its length from 0, others from their start.
+        # The duration of Matroska counts from 0, that of other formats from their first timestamp.
         starts_at_0 = "matroska" in self._container.format.name
         start_s = 0.0 if starts_at_0 else (self._container.start_time or 0) / _TICKS
-        reached_s = getattr(self, "_reached_s", start_s) - start_s
+        reached_s = 0.0 if self._reached_s is None else self._reached_s - start_s
         if reached_s < self._duration_s - _EARLY_END_S:
-            raise SourceLostError(f"{self.spec.name}: it broke off at {reached_s:.1f} of {self._duration_s:.1f} s")
+            raise SourceLostError(f"{self.spec.name}: broke off at {reached_s:.1f} of {self._duration_s:.1f} s")
 
     def _find_stream(self) -> Any:
         name = self.spec.name
         if self._container.format.name in _NOT_VIDEO_FORMATS:
-            raise SourceOpenError(f"{name}: what comes from there is text, not a video", is_answered=True)
+            raise SourceOpenError(f"{name}: this is text, not a video", is_answered=True)
         try:
             stream = find_video_stream(self._container, name)
         except NoDecoderError:
-            raise SourceOpenError(f"{name}: PyAV has no decoder for its video", is_final=True) from None
+            raise SourceOpenError(f"{name}: the installed PyAV has no decoder for this video", is_final=True) from None
         except VideoReadError as error:
             raise SourceOpenError(str(error), is_answered=True) from None
-        if self.spec.kind == "hls":  # otherwise every quality in the playlist would be fetched
+        if self.spec.kind == "hls":  # otherwise FFmpeg fetches every quality of the playlist
             for other in self._container.streams:
                 if other is not stream:
                     other.discard = import_av().stream.Discard.all
@@ -311,7 +313,7 @@ class Connection:
 
 
 def _time_of(packet: Any) -> float | None:
-    """Return the decoding time of a packet on the sender's clock, in seconds; `None` if it has none."""
+    """Return a packet's decoding timestamp on the sender's clock, in seconds; `None` if it has none."""
     ticks = None if packet is None else packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None or packet.time_base is None else float(ticks * packet.time_base)
 
@@ -336,8 +338,8 @@ def _open(spec: SourceSpec, file: Any, open_timeout_s: float, stall_s: float) ->
 def _open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late: bool) -> SourceOpenError:
     if spec.kind == "stdin" and is_named(error, "InvalidDataError"):
         return SourceOpenError(
-            f"{spec.name}: what comes is not a video that can be read from a pipe; send such as "
-            "ffmpeg ... -f mpegts - (an MP4 has its index at the end: give the file itself)"
+            f"{spec.name}: the data is not a video that can be read from a pipe; send it with such as "
+            "ffmpeg ... -f mpegts - (an MP4 may have its index at the end: give the file itself)"
         )
     if spec.kind == "pattern":
         return SourceOpenError(f"{spec.name}: FFmpeg cannot make this test pattern; expected such as lavfi:testsrc")
@@ -347,7 +349,7 @@ def _open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_lat
 def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int) -> Any:
     limit_s = stall_s if spec.is_live else None
     max_kept_bytes = MAX_KEPT_BYTES if spec.is_live else 0
-    if spec.url != "-":  # a named pipe; without waiting for its writer here
+    if spec.url != "-":  # a named pipe; opened without waiting for its writer
         fd = os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK)
         return PipeReader(fd, True, spec.name, limit_s, stop, max_kept_bytes)
     try:
@@ -357,5 +359,5 @@ def _open_pipe(spec: SourceSpec, stall_s: float, stop: threading.Event, fd: int)
     if os.isatty(fd):
         raise SourceOpenError("standard input is a terminal: pipe a video into it, as in ffmpeg ... | livecc ... -")
     if stat.S_ISREG(mode):
-        return os.fdopen(os.dup(fd), "rb")  # `- < file`: may be sought in
+        return os.fdopen(os.dup(fd), "rb")  # `- < file`: seekable
     return PipeReader(fd, False, spec.name, limit_s, stop, max_kept_bytes)

@@ -1,4 +1,4 @@
-"""Finds out why FFmpeg could not open an address, since FFmpeg only reports "Input/output error"."""
+"""Finds out why FFmpeg could not open an address, for which it only reports "Input/output error"."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def has_ranges(url: str, verify_tls: bool) -> bool:
 
 
 def _part_of(url: str, verify_tls: bool) -> tuple[bool, bytes]:
-    """Return whether the server answers a range request with a range, and the first bytes; none without an answer."""
+    """Return whether the server answers a range request with a range, and the first 12 bytes; on failure none."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers={"Range": "bytes=0-11"})

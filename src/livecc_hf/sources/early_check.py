@@ -1,4 +1,4 @@
-"""Refuses files that are certainly not videos in a fraction of a second, before PyTorch is imported."""
+"""Quick check, before PyTorch is imported, that a file is a video."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class NoVideoError(ValueError):
 
 
 def check_is_video(path: str | os.PathLike) -> None:
-    """Open a file with PyAV, and check that it has a video stream.
+    """Check with PyAV that a file has a video stream.
 
-    A file that passes may still be damaged, which `livecc_hf.video.reader.probe_video` finds. The messages are
-    the same as there (`tests/sources/test_early_check.py` compares them).
+    A file that passes may still be damaged; `livecc_hf.video.reader.probe_video` detects that, with the same messages
+    (`tests/sources/test_early_check.py` compares them).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        NoVideoError: if it is a folder, a text, only sound, or nothing that FFmpeg knows.
+        NoVideoError: if it is a folder or a text, has only sound, or is in a format unknown to FFmpeg.
     """
     if Path(path).is_dir():
         raise NoVideoError(f"{path} is a folder: expected a video file")
@@ -26,7 +26,7 @@ def check_is_video(path: str | os.PathLike) -> None:
         raise FileNotFoundError(f"no such file: {path}")
     try:
         import av
-    except ImportError:  # the reader's own error says how to install PyAV
+    except ImportError:  # the error of the video reader says how to install PyAV
         return
     try:
         container = av.open(f"file:{os.fspath(path)}", metadata_errors="replace")  # a name may contain a colon
@@ -34,7 +34,7 @@ def check_is_video(path: str | os.PathLike) -> None:
         reason = getattr(error, "strerror", None) or error
         raise NoVideoError(f"{path} is not a video file that can be read: {reason}") from error
     with container:
-        if container.format.name == "tty":  # FFmpeg "plays" any text as a recorded terminal session
+        if container.format.name == "tty":  # FFmpeg renders any text file as a recorded terminal session
             raise NoVideoError(f"{path} is a text file, not a video")
         if not container.streams.video:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"

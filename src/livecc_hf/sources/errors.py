@@ -1,4 +1,4 @@
-"""Errors of sources, each one line that never shows a password."""
+"""Errors of sources; every message is one line without passwords."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class SourceError(RuntimeError):
-    """A source cannot be opened, or failed while it was read."""
+    """A source could not be opened, or failed while being read."""
 
 
 class SourceOpenError(SourceError):
-    """A source cannot be opened.
+    """A source could not be opened.
 
     Attributes:
-        is_final: whether trying again is useless, as with a wrong password.
-        is_answered: whether a server answered that it has no such stream.
+        is_final: whether another attempt would fail too, as with a wrong password.
+        is_answered: whether a server answered, but without this stream.
     """
 
     def __init__(self, message: str, is_final: bool = False, is_answered: bool = False):
@@ -30,15 +30,15 @@ class SourceOpenError(SourceError):
 
 
 class SourceLostError(SourceError):
-    """An open source failed: it broke off, stalled, or did not come back."""
+    """An open source failed: it broke off, stalled, or could not be reconnected."""
 
 
 class StalledError(SourceLostError):
-    """No frame came for too long."""
+    """No frame arrived within the time limit."""
 
 
-# FFmpeg's own error classes: name, message, whether it is final, whether it means that there is no stream.
-# A server that fails or is busy says nothing about the stream.
+# PyAV's error classes of HTTP: (name, reason, `is_final`, `is_answered`). A failing or busy server says nothing about
+# the stream.
 _HTTP_REASONS = (
     (
         "HTTPUnauthorizedError",
@@ -46,22 +46,22 @@ _HTTP_REASONS = (
         True,
         True,
     ),
-    ("HTTPForbiddenError", "403, forbidden: this address is not for you", True, True),
-    ("HTTPNotFoundError", "404, not found: is the path right, and is the stream on air?", False, True),
-    ("HTTPBadRequestError", "400, the server did not understand the request", True, True),
+    ("HTTPForbiddenError", "403, forbidden: you may not read this address", True, True),
+    ("HTTPNotFoundError", "404, not found: check the path, and that the stream is live", False, True),
+    ("HTTPBadRequestError", "400, bad request: the server did not understand the request", True, True),
     ("HTTPTooManyRequestsError", "429, too many requests", False, False),
     ("HTTPOtherClientError", "the server refused the request (HTTP 4xx)", False, True),
     ("HTTPServerError", "the server failed (HTTP 5xx)", False, False),
 )
 _NETWORK_REASONS: dict[int | None, str] = {
-    errno.ECONNREFUSED: "connection refused: is the server running, and is the port right?",
+    errno.ECONNREFUSED: "connection refused: check that the server is running, and the port",
     errno.ECONNRESET: "the server reset the connection",
     errno.EPIPE: "the server closed the connection",
-    errno.ETIMEDOUT: "no answer: the connection timed out",
-    errno.EHOSTUNREACH: "no route to that host",
-    errno.ENETUNREACH: "the network cannot be reached",
-    errno.EPROTONOSUPPORT: "the server does not carry video that way: try another RTSP transport (auto, tcp, udp)",
-    errno.EIO: "it cannot be reached, or sends no video: are the host's name and the path right?",
+    errno.ETIMEDOUT: "the connection timed out",
+    errno.EHOSTUNREACH: "no route to this host",
+    errno.ENETUNREACH: "the network is unreachable",
+    errno.EPROTONOSUPPORT: "the server does not support this transport: try another RTSP transport (auto, tcp, udp)",
+    errno.EIO: "unreachable, or no video is sent: check the host name and the path",
 }
 _DEVICE_REASONS: dict[int | None, str] = {
     errno.ENOENT: "no such camera: is it plugged in? (ls /dev/video*)",
@@ -76,13 +76,13 @@ _DEVICE_REASONS: dict[int | None, str] = {
 
 
 def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late: bool) -> SourceOpenError:
-    """Return the error for a source that did not open.
+    """Return the error for a source that could not be opened.
 
     Args:
-        error: raised by PyAV.
+        error: the error raised by PyAV.
         spec: the source.
-        timeout_s: the longest wait.
-        is_late: whether that wait is over: then FFmpeg's protocols report various errors for the aborted wait.
+        timeout_s: the time limit for opening, in seconds.
+        is_late: whether the time limit has passed; FFmpeg's protocols report an aborted wait by various errors.
     """
     name, number = spec.name, getattr(error, "errno", None)
     scheme = name.split("://")[0].lower()
@@ -94,16 +94,16 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
     if is_named(error, "InvalidDataError"):
         if (of_index := index_error(spec)) is not None:
             return of_index
-        hint = "; RTP of one codec needs its description: give the .sdp file" if scheme == "rtp" else ""
-        reason = f"what comes from there is not a video that can be read{hint}"
+        hint = "; RTP other than MPEG-TS needs its description: give the .sdp file" if scheme == "rtp" else ""
+        reason = f"the data is not a video that can be read{hint}"
         return SourceOpenError(f"{name}: {reason}", is_final=bool(hint), is_answered=True)
     if is_named(error, "EOFError"):
-        return SourceOpenError(f"{name}: it ended before any video came", is_answered=True)
+        return SourceOpenError(f"{name}: ended before any video came", is_answered=True)
     if is_named(error, "ProtocolNotFoundError") or (isinstance(error, ValueError) and number is None):
         lacking = "this protocol" if spec.av_format is None else f"the input format {spec.av_format}"
         return SourceOpenError(f"{name}: the installed PyAV was built without {lacking}", is_final=True)
     if spec.kind == "rtmp" and number == errno.EPERM:
-        return SourceOpenError(f"{name}: the server refuses: does anybody publish there?", is_answered=True)
+        return SourceOpenError(f"{name}: the server refused: is a stream being published there?", is_answered=True)
     if spec.kind == "camera":
         reason = _DEVICE_REASONS.get(number) or _plain_reason(error)
         return SourceOpenError(f"{name}: {reason}", is_final=number in (errno.EACCES, errno.ENOTTY))
@@ -115,7 +115,7 @@ def open_error(error: BaseException, spec: SourceSpec, timeout_s: float, is_late
 def lost_error(error: BaseException, spec: SourceSpec, stall_s: float, is_late: bool) -> SourceLostError:
     """Return the error for a source that broke off; arguments as in :func:`open_error`."""
     if is_late or is_named(error, "ExitError"):
-        return StalledError(f"{spec.name}: nothing came for {stall_s:g} s")
+        return StalledError(f"{spec.name}: no data came for {stall_s:g} s")
     reasons = _DEVICE_REASONS if spec.kind == "camera" else _NETWORK_REASONS | {errno.EIO: "the connection broke"}
     return SourceLostError(f"{spec.name}: {reasons.get(getattr(error, 'errno', None)) or _plain_reason(error)}")
 
@@ -133,23 +133,23 @@ def index_error(spec: SourceSpec) -> SourceOpenError | None:
 
 
 def is_named(error: Any, class_name: str) -> bool:
-    """Return whether an error is of one of PyAV's classes, which are not imported here."""
+    """Return whether an error is an instance of a class of PyAV, which is not imported here."""
     return any(kind.__name__ == class_name and kind.__module__.startswith("av.") for kind in type(error).__mro__)
 
 
 def _late_error(spec: SourceSpec, timeout_s: float) -> SourceOpenError:
     reason = f"no video came within {timeout_s:g} s of connecting"
-    # An RTMP server lets viewers wait while nobody publishes.
+    # An RTMP server keeps viewers waiting while nothing is published.
     if spec.kind == "rtmp" and is_listening(spec.url):
-        return SourceOpenError(f"{spec.name}: {reason}: does anybody publish there?", is_answered=True)
+        return SourceOpenError(f"{spec.name}: {reason}: is a stream being published there?", is_answered=True)
     return SourceOpenError(f"{spec.name}: {reason}")
 
 
 def _why_unreachable(spec: SourceSpec) -> SourceOpenError | None:
     if (host := unknown_host(spec.url)) is not None:
-        return SourceOpenError(f"{spec.name}: no host {host} is known: is its name right, and is the network up?")
+        return SourceOpenError(f"{spec.name}: unknown host {host}: check its name and the network")
     if spec.av_options.get("tls_verify") == "1" and (reason := distrust(spec.url)) is not None:
-        what = f"the server's certificate is not trusted ({reason}); --no-verify-tls (verify_tls=False) does without"
+        what = f"the server's certificate is not trusted ({reason}); --no-verify-tls (verify_tls=False) accepts it"
         return SourceOpenError(f"{spec.name}: {what}", is_final=True)
     return None
 

@@ -1,4 +1,4 @@
-"""Hands out a video at its own pace: chunks that are outdated when they could be taken are skipped."""
+"""Plays a video in real time: chunks that are outdated when the consumer asks for them are skipped."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from livecc_hf.sources.timeline import LiveChunk
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
 
-# A recording is read this many chunks ahead of the clock.
+# Chunks of a recording that are read ahead of the clock.
 _READ_AHEAD = 2
-# For how long a burst of a live stream is remembered, as a multiple of the longest time to hold back.
+# How long a burst of a live stream is remembered, as a multiple of `max_hold_s`.
 _BURST_MEMORY = 2
-# How often a waiting taker checks whether the reader hangs.
+# How often a waiting consumer checks whether the reader hangs, in seconds.
 _CHECK_EVERY_S = 0.5
 _JOIN_S = 2.0
-# Fastest pace of a sender that waits, in seconds of video a second: a little above 1, since its clock may be faster.
+# Fastest pace for a sender that waits, in seconds of video a second: slightly above 1, since its clock may run fast.
 _PACE = 1.01
-# A taker that came t seconds late skips no chunk of the first `_CATCH_UP` * t seconds: it catches up at twice the pace.
+# A consumer that starts t seconds late skips no chunk of the first `_CATCH_UP` * t seconds: it catches up at twice the
+# pace.
 _CATCH_UP = 2
 
 
@@ -37,7 +38,7 @@ class _Waiting(NamedTuple):
 
 @dataclass
 class LagMeter:
-    """Measures how far the commentary is behind the video, in seconds."""
+    """Statistics of how far the commentary is behind the video, in seconds."""
 
     count: int = 0
     total_s: float = 0.0
@@ -53,7 +54,7 @@ class LagMeter:
 
     @property
     def mean_s(self) -> float:
-        """The mean of all measurements; 0 without any."""
+        """The mean of all measurements; 0 if there are none."""
         return self.total_s / self.count if self.count else 0.0
 
 
@@ -61,8 +62,8 @@ class PlayoutClock:
     """Computes when a chunk is due.
 
     A recording plays from its first chunk on, as in a player. A live chunk is due when it arrives; if chunks arrive in
-    bursts (segments of HLS, clusters of Matroska), they are held back just long enough to go out evenly, by the bursts
-    of the last `2 * max_hold_s` seconds, and at most for `max_hold_s`.
+    bursts (HLS segments, Matroska clusters), they are held back just long enough to be delivered evenly, judged by the
+    bursts of the last `2 * max_hold_s` seconds, and at most for `max_hold_s`.
 
     Args:
         max_hold_s: longest time that a live chunk is held back, in seconds.
@@ -72,10 +73,10 @@ class PlayoutClock:
         self.max_hold_s = max_hold_s
         self.is_live = False
         self._offset_s: float | None = None  # of a recording: clock time minus video time
-        self._delays_s: deque[tuple[float, float]] = deque()  # (arrival, its delay), delays falling
+        self._delays_s: deque[tuple[float, float]] = deque()  # (arrival, delay), in order of falling delay
 
     def due_s(self, chunk: FrameChunk, now_s: float) -> float:
-        """Return the time on the monotonic clock at which the chunk's last frame is to be shown."""
+        """Return when the chunk's last frame is due, in seconds on the monotonic clock."""
         time_s = chunk.timestamps_s[-1]
         self.is_live = isinstance(chunk, LiveChunk)
         if not isinstance(chunk, LiveChunk):
@@ -91,29 +92,33 @@ class PlayoutClock:
         return min(time_s + delays[0][1], arrived_s + self.max_hold_s)
 
     def lag_s(self, chunk: FrameChunk, now_s: float) -> float:
-        """Seconds since the chunk's last frame arrived, or since it was due if it is of a recording."""
+        """Return the seconds since the chunk's last frame arrived, or, in a recording, since it was due."""
         if isinstance(chunk, LiveChunk):
             return now_s - chunk.arrived_s
         return now_s - (self._offset_s or 0.0) - chunk.timestamps_s[-1]
 
 
 class RealTimeFeed:
-    """Reads chunks in a thread, and hands out each when it is due.
+    """Reads chunks in a thread, and yields each when it is due.
 
-    At most one due chunk waits, so that the lag does not grow: a taker that comes late gets the newest due chunk, and
-    the chunks before it count as skipped. A recording is read just ahead of the clock, which starts with the first
-    take; a live source is read as fast as it comes.
+    At most one due chunk waits, so that the lag does not grow: a late consumer gets the newest due chunk, and the
+    chunks before it count as skipped. A recording is read just ahead of the clock, which starts when the first chunk
+    is requested; a live source is read as fast as it sends.
 
-    A sender that waits while nothing is read, such as one into a pipe, has to wait until the first take, and while it
-    is faster than the clock. Chunks that it sent before are handed out first, without pauses.
+    A sender that can be made to wait, such as one that writes into a pipe, waits until the first chunk is requested,
+    and whenever it is faster than the clock. Chunks that it sent before are yielded first, without pauses.
 
     Args:
-        chunks: the video, in order; read in another thread. Each `LiveChunk` is live.
-        sender_waits: whether the sender waits while nothing is read.
+        chunks: the video, in order, iterated in another thread; `LiveChunk`s are live, other chunks of a recording.
         clock: computes when each chunk is due.
         now_s: a monotonic clock in seconds.
-        find_failure: called while the taker waits; an exception that it returns is raised, without the reader.
-        stop_reading: called when the taker leaves, to free a reader that waits.
+        find_failure: called while the consumer waits; an exception that it returns is raised in the consumer.
+        stop_reading: called when the consumer leaves, to stop a reader that waits for data.
+        sender_waits: whether the sender waits while nothing is read.
+
+    Attributes:
+        skipped_frames: number of frames skipped.
+        taken_frames: number of frames yielded.
     """
 
     def __init__(
@@ -128,7 +133,7 @@ class RealTimeFeed:
         self._chunks = chunks
         self._sender_waits = sender_waits
         self._began: tuple[float, float] | None = None  # when the first chunk came, and its video time
-        self._taker_came_s: float | None = None
+        self._consumer_came_s: float | None = None
         self._clock = clock or PlayoutClock()
         self._now_s = now_s
         self._find_failure = find_failure
@@ -142,7 +147,7 @@ class RealTimeFeed:
         self.taken_frames = 0
 
     def start(self) -> None:
-        """Start to read, unless that is done."""
+        """Start reading, unless it was started."""
         if self._thread.ident is None:
             self._thread.start()
 
@@ -150,7 +155,7 @@ class RealTimeFeed:
         """Wait for the first chunk.
 
         Raises:
-            Exception: the reader's error, if it failed instead.
+            Exception: the reader's error, if it failed before that.
         """
         self.start()
         with self._changed:
@@ -169,7 +174,7 @@ class RealTimeFeed:
             self.close()
 
     def close(self) -> None:
-        """Stop reading. A reader that hangs in a read ends when that read does."""
+        """Stop reading. A reader that hangs in a read ends when the read returns."""
         with self._changed:
             self._is_stopped = True
             self._waiting.clear()
@@ -180,18 +185,18 @@ class RealTimeFeed:
             self._thread.join(_JOIN_S)
 
     def lag_s(self, chunk: FrameChunk) -> float:
-        """Return how many seconds ago the chunk's last frame arrived (live) or was due (a recording)."""
+        """Return the seconds since the chunk's last frame arrived (live) or was due (recording)."""
         return self._clock.lag_s(chunk, self._now_s())
 
     def notify(self) -> None:
-        """Wake the taker, which then calls `find_failure`."""
+        """Wake the consumer, so that it calls `find_failure`."""
         with self._changed:
             self._changed.notify_all()
 
     def _take(self) -> FrameChunk | None:
         with self._changed:
-            if self._taker_came_s is None:
-                self._taker_came_s = self._now_s()
+            if self._consumer_came_s is None:
+                self._consumer_came_s = self._now_s()
                 self._changed.notify_all()
             while not self._is_stopped:
                 self._skip_outdated()
@@ -208,7 +213,7 @@ class RealTimeFeed:
             return None
 
     def _wait(self, timeout_s: float | None) -> None:
-        """Wait for a change, and check now and then whether the reader hangs."""
+        """Wait for a change; check regularly whether the reader hangs."""
         if self._find_failure is not None:
             if (error := self._find_failure()) is not None:
                 raise error
@@ -216,10 +221,10 @@ class RealTimeFeed:
         self._changed.wait(timeout_s)
 
     def _skip_outdated(self) -> None:
-        """Drop chunks that a newer one has made outdated."""
+        """Skip chunks that are outdated because a newer one is due."""
         while len(self._waiting) > 1 and self._waiting[1].due_s <= self._now_s():
             first, second = self._waiting[0], self._waiting[1]
-            # A shorter last chunk does not replace the one before it: both are of one turn.
+            # A last chunk of one frame does not replace the chunk before it: both belong to one turn.
             if first.is_kept or len(second.chunk.timestamps_s) < len(first.chunk.timestamps_s):
                 break
             self._skip_first()
@@ -236,7 +241,7 @@ class RealTimeFeed:
                 for chunk in chunks:
                     if not self._put(chunk):
                         return
-        except BaseException as error:  # handed to the taker
+        except BaseException as error:  # handed to the consumer
             self._error = error
         finally:
             with self._changed:
@@ -244,7 +249,7 @@ class RealTimeFeed:
                 self._changed.notify_all()
 
     def _put(self, chunk: FrameChunk) -> bool:
-        """Queue a chunk; return `False` if the taker has left. A recording waits for room, a live source makes room."""
+        """Queue a chunk; return whether to continue. If the queue is full, wait (recording) or skip one (live)."""
         with self._changed:
             is_live, is_kept = isinstance(chunk, LiveChunk), False
             self._has_started = True
@@ -252,15 +257,15 @@ class RealTimeFeed:
             if self._began is None:
                 self._began = self._now_s(), chunk.timestamps_s[-1]
             if not is_live or self._sender_waits:
-                self._changed.wait_for(lambda: self._taker_came_s is not None or self._is_stopped)
-            came_s = self._taker_came_s
+                self._changed.wait_for(lambda: self._consumer_came_s is not None or self._is_stopped)
+            came_s = self._consumer_came_s
             if isinstance(chunk, LiveChunk) and self._sender_waits and came_s is not None and not self._is_stopped:
                 chunk, is_kept = self._held_back(chunk, self._began, came_s)
             due_s = self._now_s() if is_kept else self._clock.due_s(chunk, self._now_s())
             self._waiting.append(_Waiting(due_s, chunk, is_kept))
             self._changed.notify_all()
             if is_live:
-                # Room for chunks that are held back, and for one that waits for a late taker.
+                # Room for the chunks that are held back, and for one due chunk.
                 room = 1 + math.ceil(self._clock.max_hold_s / (len(chunk.timestamps_s) / 2))
                 while len(self._waiting) > room and not self._is_stopped:
                     if self._waiting[0].is_kept:
@@ -275,15 +280,15 @@ class RealTimeFeed:
             return not self._is_stopped
 
     def _held_back(self, chunk: LiveChunk, began: tuple[float, float], came_s: float) -> tuple[LiveChunk, bool]:
-        """Hold a chunk of a sender that waits until the clock has come to it.
+        """Hold back a chunk of a sender that waits until the clock reaches the chunk's time.
 
         Args:
             chunk: the chunk.
-            began: when the first chunk came, and its video time.
-            came_s: when the taker came.
+            began: when the first chunk was read, and its video time, in seconds.
+            came_s: when the consumer requested its first chunk, in seconds.
 
         Returns:
-            The chunk, with the arrival that it would have without any wait; and whether it must not be skipped.
+            The chunk, with the arrival time that it would have without waiting; and whether it must not be skipped.
         """
         began_s, first_s = began
         time_s, is_early = chunk.timestamps_s[-1] - first_s, False

@@ -1,4 +1,4 @@
-"""Leaves out frames while decoding is slower than the stream."""
+"""Skips decoding of frames while decoding is slower than the stream."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 
 class KeepUp:
-    """Lets the decoder leave out frames while decoding is slower than the stream.
+    """Makes the decoder skip frames while decoding is slower than the stream.
 
-    Decoding is too slow if the next packet was always there already, and yet the stream's time ran slower than the
-    clock. Then frames without dependants are left out, and after another second all but key frames, until the decoder
-    has to wait for packets again; all frames are decoded from the next key frame on.
+    Decoding is too slow if, over a second, the next packet was nearly always waiting and the stream's time still
+    advanced slower than the clock. Then non-reference frames are skipped, and after another such second all but key
+    frames. Once the decoder has to wait for packets again, all frames are decoded from the next key frame on.
 
     Args:
-        codec_context: a PyAV codec context, whose `skip_frame` is set.
+        codec_context: the PyAV codec context, whose `skip_frame` is set.
+
+    Attributes:
+        level: 0: all frames are decoded; 1: reference frames; 2: key frames.
     """
 
     _LEVELS = ("DEFAULT", "NONREF", "NONKEY")
@@ -26,11 +29,11 @@ class KeepUp:
         self._caught_up = False
         self._began_s: float | None = None
         self._waited_s = 0.0
-        self._first: float | None = None  # earliest and latest time of the window's packets
+        self._first: float | None = None  # first and last timestamp of the window's packets, in seconds
         self._last: float | None = None
 
     def note(self, packet: Any, asked_s: float, arrived_s: float) -> None:
-        """Note a packet before it is decoded, with the times at which it was requested and arrived."""
+        """Record a packet before it is decoded, with the times at which it was requested and arrived."""
         if self._began_s is None:
             self._began_s = asked_s
         self._waited_s += arrived_s - asked_s
@@ -45,7 +48,7 @@ class KeepUp:
             self._set_level(0)
 
     def note_pause(self, pause_s: float) -> None:
-        """Note that nothing had to be decoded for these seconds."""
+        """Exclude a pause of the reader, in which nothing was decoded, from the measurement."""
         if self._began_s is not None:
             self._began_s += pause_s
 

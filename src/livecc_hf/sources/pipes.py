@@ -1,4 +1,4 @@
-"""A pipe as a file object whose reads have a time limit."""
+"""Wraps a pipe as a file object with a time limit for reads."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from livecc_hf.sources.errors import StalledError
 _SELECT_S = 0.2
 _JOIN_S = 2.0
 _READ_BYTES = 1 << 18
-# Bytes kept while nothing is read, such as while a model loads; a sender of more has to wait.
+# Bytes buffered while nobody reads, such as while a model loads; then the sender has to wait.
 MAX_KEPT_BYTES = 1 << 27
 
 
 class PipeReader:
-    """A pipe as a file object for PyAV, whose reads end at a time limit or when `stop` is set.
+    """A pipe as a file object for PyAV; a read ends at a time limit or when `stop` is set.
 
-    A thread reads ahead, so that a sender that cannot wait, such as a screen recorder, does not have to.
+    A thread reads ahead, for senders that cannot wait, such as a screen recorder.
 
     Args:
         fd: the file descriptor.
-        owns_fd: whether to close it.
-        name: its name in messages.
-        stall_s: longest wait for data; `None`: no limit.
-        stop: set to end the data.
-        max_kept_bytes: most bytes to read ahead; 0: none, so that the sender waits.
+        owns_fd: whether to close the descriptor.
+        name: the pipe's name in messages.
+        stall_s: longest wait for data, in seconds; `None`: no limit.
+        stop: set it to end the data.
+        max_kept_bytes: maximum bytes to read ahead; 0: none, so that the sender waits.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class PipeReader:
             self._owns_fd = False
 
     def read(self, size: int) -> bytes:
-        """Return at most `size` bytes; none at the end.
+        """Return at most `size` bytes; `b""` at the end.
 
         Raises:
-            StalledError: if nothing came within `stall_s`.
+            StalledError: if no data came within `stall_s`.
+            OSError: if the pipe cannot be read.
         """
         if not self._max_kept_bytes:
             return self._read_now(size)
@@ -105,10 +106,10 @@ class PipeReader:
 
     def _check_stall(self, waited_from_s: float) -> None:
         if self._stall_s is not None and time.monotonic() - waited_from_s > self._stall_s:
-            raise StalledError(f"{self._label}: nothing came for {self._stall_s:g} s")
+            raise StalledError(f"{self._label}: no data came for {self._stall_s:g} s")
 
     def _is_ready(self) -> bool:
-        """Wait a little for data. Windows cannot wait for pipes: there the read itself waits."""
+        """Wait up to 0.2 s for data; return whether there is any. Always true on Windows, which cannot poll pipes."""
         return sys.platform == "win32" or bool(select.select([self._fd], [], [], _SELECT_S)[0])
 
     def _read_ahead(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads a stream over cuts: reconnects with a back-off, and tells the end of a stream from a failure."""
+"""Reads a stream across interruptions: reconnects with back-off, and tells the end of a stream from a failure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from livecc_hf.sources.spec import SourceSpec
 from livecc_hf.sources.timeline import LiveFrameSampler, StreamClock
 from livecc_hf.video.reader import MAX_GAP_S, FrameChunk, exact_number
 
-# A connection that lasted this long was a good one: the next failure is the first again.
+# A connection that lasted this many seconds resets the count of failures.
 _GOOD_AFTER_S = 5.0
-# After the sender ended the stream, this many refusals of its server confirm the end.
+# After the sender has ended the stream, this many refusals by its server confirm the end.
 _REFUSALS_AT_END = 3
-# Kinds of sources that end only once.
+# Kinds of sources that cannot be reconnected after their end.
 _ENDS_ONCE = frozenset({"stdin", "pattern"})
-# A start this many seconds into a recording is worth a seek, and the margins before it to try.
+# A start this many seconds into a recording is worth a seek; the margins before it to try, in seconds.
 _SEEK_FROM_S = 10
 _SEEK_MARGINS_S = (1, 20)
 # Seconds past its time limit after which a read counts as hung.
@@ -40,10 +40,13 @@ class ReconnectOptions:
         open_timeout_s: longest time to connect and find the video, in seconds.
         stall_s: longest time without a frame before the stream counts as stalled, in seconds.
         max_reconnects: attempts in a row to connect again before giving up; 0: none.
-        first_backoff_s: wait before the first such attempt, doubled for each further one up to `max_backoff_s`, and
-            varied at random by up to a quarter.
-        max_backoff_s: longest wait between two attempts.
-        max_gap_s: a longer step in a recording's times is damage and left out.
+        first_backoff_s: wait before the first such attempt in seconds, doubled for each further one up to
+            `max_backoff_s`, and varied at random by up to a quarter.
+        max_backoff_s: longest wait between two attempts, in seconds.
+        max_gap_s: a longer step in a recording's times, in seconds, counts as damage and is skipped.
+
+    Raises:
+        ValueError: if a value is out of range.
     """
 
     open_timeout_s: float = 15.0
@@ -80,9 +83,10 @@ class StreamReader:
             start, the times of the chunks count from there too.
 
     Attributes:
-        messages: lines on events; the reader's owner takes them from the left.
+        messages: one-line messages on events, which the owner of the reader takes from the left.
         n_reconnects: number of reconnections.
-        counts: of packets.
+        counts: the packets' counts.
+        sampler: samples the frames; `None` before the first connection.
     """
 
     def __init__(
@@ -102,14 +106,14 @@ class StreamReader:
         self._stdin_fd = stdin_fd
         self._start = None if start_s is None else exact_number("start_s", start_s)
         self._end_s = math.inf if end_s is None else end_s
-        self._shift_s = 0.0  # of the first frame sampled
-        self._n_given = 0  # chunks
-        self._connection: Connection | None = None  # that is being read
+        self._shift_s = 0.0  # added to the chunks' times: the time of the first frame
+        self._n_given = 0  # chunks yielded
+        self._connection: Connection | None = None  # the one being read
         self._stop = threading.Event()
         self._hung_at_s = math.inf  # when the reader counts as hung, on the monotonic clock
         self._n_failures = 0  # in a row
-        self._n_refusals = 0  # of them, by a server that answers
-        self._was_ended = False  # the last connection was ended by the sender, in order
+        self._n_refusals = 0  # failures among them with `is_answered`
+        self._was_ended = False  # whether the sender ended the last connection in order
         self._reported_sizes = self._reported_jumps = 0
 
     def stop(self) -> None:
@@ -117,9 +121,9 @@ class StreamReader:
         self._stop.set()
 
     def find_failure(self) -> SourceError | None:
-        """Return an error if the reader hangs in a read without a time limit, such as a camera's."""
+        """Return an error if the reader hangs in a read without a time limit, such as that of a camera; else `None`."""
         if time.monotonic() > self._hung_at_s:
-            return SourceLostError(f"{self.spec.name}: reading hangs; nothing came for too long")
+            return SourceLostError(f"{self.spec.name}: reading hangs; no data came for too long")
         return None
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -154,7 +158,7 @@ class StreamReader:
                 raise SourceOpenError(f"{self.spec.name}: the start, {float(self._start):g} s, lies past its end")
 
     def _connect(self) -> tuple[Connection, LiveFrameSampler] | None:
-        """Connect, and return also what samples the frames; `None` if the stream has turned out to have ended."""
+        """Return a connection and the sampler of its frames; `None` if the stream turned out to have ended."""
         options = self.options
         self._hung_at_s = time.monotonic() + 2 * options.open_timeout_s + _HUNG_AFTER_S
         if self.spec.kind == "stdin":
@@ -167,7 +171,7 @@ class StreamReader:
                 origin = connection.clock_start + self._start
             self.sampler = LiveFrameSampler(StreamClock(not connection.is_recording, options.max_gap_s, origin))
         elif connection.is_recording and self.sampler.clock.is_live:
-            connection.close()  # the playlist is complete now: nothing more will come
+            connection.close()  # the playlist is complete now: no more frames will come
             return None
         return connection, self.sampler
 
@@ -176,7 +180,7 @@ class StreamReader:
         return Connection(self.spec, options.open_timeout_s, options.stall_s, self._stop, self.counts, self._stdin_fd)
 
     def _at_start(self, connection: Connection, start: Fraction) -> Connection:
-        """Return a connection that gives frames from before the start on: by a seek, where the source can."""
+        """Return a connection whose frames begin before the start: after a seek if the source supports it."""
         for margin_s in _SEEK_MARGINS_S if start >= _SEEK_FROM_S and self._can_seek() else ():
             if connection.seek_before(connection.clock_start + start, margin_s):
                 return connection
@@ -185,14 +189,14 @@ class StreamReader:
         return connection  # from the beginning, which takes longer
 
     def _can_seek(self) -> bool:
-        if self.spec.kind == "http":  # without ranges FFmpeg would seek by reading on, and fail at the end
+        if self.spec.kind == "http":  # without ranges, FFmpeg would seek by reading ahead, and fail at the end
             return has_ranges(self.spec.url, self.spec.av_options.get("tls_verify") == "1")
         return self.spec.kind != "stdin"
 
     def _read(
         self, connection: Connection, sampler: LiveFrameSampler
     ) -> Generator[FrameChunk, None, SourceError | None]:
-        """Read until the connection ends; returns why it was lost, or `None` if the sender ended it."""
+        """Yield chunks until the connection ends; return why it was lost, or `None` if the sender ended it."""
         began_s = time.monotonic()
         n_frames = 0
         try:
@@ -213,7 +217,7 @@ class StreamReader:
         except SourceLostError as error:
             return error
         if n_frames == 0 and not self._stop.is_set():
-            return SourceOpenError(f"{self.spec.name}: it ended before a picture could be decoded", is_answered=True)
+            return SourceOpenError(f"{self.spec.name}: ended before a frame could be decoded", is_answered=True)
         return None
 
     def _try_again(self, error: SourceError | None, is_live: bool) -> bool:
@@ -252,14 +256,14 @@ class StreamReader:
                 self._stop.set()
                 return
             self._n_given += 1
-            self._hung_at_s = math.inf  # the taker may wait as long as it likes
+            self._hung_at_s = math.inf  # the consumer may take any time
             given_s = time.monotonic()
             yield chunk
             if self._connection is not None:
                 self._connection.note_pause(time.monotonic() - given_s)
 
     def _within_range(self, chunk: FrameChunk) -> FrameChunk | None:
-        """Return a chunk with its times from the start, cut at the end; `None` if all of it is after the end."""
+        """Return the chunk with its times shifted and its end cut to `end_s`; `None` if all of it is after that."""
         if self._start is None and self._end_s == math.inf:
             return chunk
         times_s = [time_s + self._shift_s for time_s in chunk.timestamps_s]
@@ -272,9 +276,9 @@ class StreamReader:
 
     def _note_changes(self, sampler: LiveFrameSampler) -> None:
         if sampler.n_size_changes > self._reported_sizes == 0:
-            self.messages.append(f"{self.spec.name}: the picture changed its size; it is resized to the first one's")
+            self.messages.append(f"{self.spec.name}: the frame size changed; frames are resized to the first size")
         self._reported_sizes = sampler.n_size_changes
         clock = sampler.clock
         if clock.n_jumps > self._reported_jumps == 0 and not clock.is_live:
-            self.messages.append(f"{self.spec.name}: its times jump; what follows was put after what came before")
+            self.messages.append(f"{self.spec.name}: its timestamps jump; later frames continue without the jump")
         self._reported_jumps = clock.n_jumps

@@ -1,4 +1,4 @@
-"""Opens a source of video: a file, a camera, an address, or standard input."""
+"""Opens a video source: a file, a camera, a URL, or standard input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from livecc_hf.video.reader import iter_chunks, probe_video
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
 
-# HLS segments arrive whole: even those of this many seconds go out evenly.
+# `max_hold_s` by default; HLS segments arrive whole, and this long a segment is still delivered evenly.
 _HLS_HOLD_S = 10.0
 _HOLD_S = 2.0
 
@@ -26,12 +26,12 @@ class SourceOptions(ReconnectOptions):
     """How to read a source; see also `ReconnectOptions`.
 
     Attributes:
-        live: `True`: live, whatever the name says; `False`: a recording, of which every frame is shown; `None`: by
-            the name.
-        realtime: play a recording at the clock's pace, like a live source.
+        live: `True`: read as live; `False`: read as a recording, of which every frame is shown; `None`: decide by the
+            name.
+        realtime: play a recording in real time, like a live source.
         start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; sources that can
-            seek, such as HTTP with ranges, do not read what is before.
-        max_hold_s: longest time that bursts are held back to go out evenly; `None`: 10 s for HLS, else 2 s.
+            seek, such as HTTP with ranges, do not read the part before.
+        max_hold_s: longest time that bursts are held back to be delivered evenly; `None`: 10 s for HLS, else 2 s.
         rtsp_transport: `auto`, `tcp` or `udp`.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
@@ -52,14 +52,14 @@ class SourceStats:
     """Counts of a source so far.
 
     Attributes:
-        taken_frames: sampled frames handed out.
-        skipped_frames: sampled frames that were outdated when they could have been taken.
-        n_reconnects: how often the source was lost and came back.
+        taken_frames: sampled frames that were yielded.
+        skipped_frames: sampled frames that were outdated when the consumer asked for them.
+        n_reconnects: number of reconnections.
         n_damaged: damaged frames and packets.
-        n_undecoded: frames of the sender that were left out because decoding was slower than the stream.
-        n_time_jumps: how often the sender's times went back or jumped.
-        n_late_frames: frames that came after a later one and were left out.
-        n_size_changes: how often the picture changed its size.
+        n_undecoded: frames that were not decoded because decoding was slower than the stream.
+        n_time_jumps: number of jumps of the sender's times, back or ahead.
+        n_late_frames: frames that arrived after a later one and were skipped.
+        n_size_changes: number of changes of the frame size.
     """
 
     taken_frames: int = 0
@@ -73,7 +73,7 @@ class SourceStats:
 
 
 class Source:
-    """A video that is read once, from its start to its end, in pairs of frames. Made by :func:`open_source`.
+    """A video that is read once, from start to end, in chunks of one second. Made by :func:`open_source`.
 
     Use it in a `with` statement, and iterate over it::
 
@@ -81,16 +81,16 @@ class Source:
             for chunk in source:
                 segments = stream.push(chunk.frames, chunk.timestamps_s)
 
-    Every chunk is a `FrameChunk`: the frames (2, 3, H, W) of one second; the last of a recording may hold one. Times
-    of a file are those that a player shows; all others count in seconds from the first frame. Whole seconds are
-    missing where the taker was too slow or the source was interrupted.
+    Every chunk is a `FrameChunk` with the frames of one second, (2, 3, H, W); the last chunk of a recording may have
+    one frame. Times of a file are those that a player shows; all others are seconds from the first frame. Whole seconds
+    are missing if the consumer was too slow or the source was interrupted.
 
     Args:
         name: the source's name without passwords.
-        is_live: whether it is live by its name and options.
-        chunks: the video; a `StreamReader`, or a file's chunks.
-        clock: computes when each chunk is due; `None`: as soon as it is requested.
-        on_message: called with each line on cuts and other events, in the thread that iterates.
+        is_live: whether it is live, by its name and options.
+        chunks: the video: a `StreamReader`, or the chunks of a file.
+        clock: computes when each chunk is due; `None`: chunks are read when they are requested.
+        on_message: called with one-line messages on interruptions and other events, in the thread that iterates.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Source:
             self._feed = RealTimeFeed(
                 chunks,
                 clock,
-                find_failure=self._look_after_reader,
+                find_failure=self._find_failure,
                 stop_reading=stop,
                 sender_waits=self._reader is not None and self._reader.spec.kind == "stdin",
             )
@@ -127,7 +127,7 @@ class Source:
 
     @property
     def is_paced(self) -> bool:
-        """Whether chunks come at the clock's pace, so that a slow taker misses some."""
+        """Whether chunks are delivered in real time, so that a slow consumer misses some."""
         return self._feed is not None
 
     @property
@@ -149,22 +149,22 @@ class Source:
     def wait_ready(self) -> None:
         """Start a paced source and wait for its first frames; for other sources do nothing.
 
-        From then on, frames that come by themselves, as from a camera, are skipped while nobody takes them. A recording
-        or a pipe waits for the iteration.
+        From then on, outdated frames of a source that cannot wait, such as a camera, are skipped until the iteration
+        starts. A recording or a pipe waits for the iteration.
 
         Raises:
-            SourceOpenError: if it cannot be opened.
+            SourceOpenError: if the source cannot be opened.
         """
         if self._feed is not None:
             self._feed.wait_ready()
 
     def __iter__(self) -> Generator[FrameChunk, None, None]:
-        """Give out the chunks.
+        """Yield the chunks.
 
         Raises:
-            SourceOpenError: if it cannot be opened.
-            SourceLostError: if it failed and did not come back.
-            VideoReadError: a file that cannot be read.
+            SourceOpenError: if the source cannot be opened.
+            SourceLostError: if it failed and could not be reconnected.
+            VideoReadError: if a file cannot be read.
         """
         try:
             for chunk in self._feed or self._chunks:
@@ -176,19 +176,19 @@ class Source:
             self._pass_messages()
 
     def note_lag(self, chunk: FrameChunk) -> float:
-        """Note that a chunk has been processed; return the seconds since its last frame arrived, or was due."""
+        """Record that a chunk was processed; return the seconds since its last frame arrived or was due."""
         lag_s = self._feed.lag_s(chunk) if self._feed is not None else 0.0
         self.lag.add(lag_s)
         return lag_s
 
     def close(self) -> None:
-        """Stop reading. A network read that hangs ends in the background, at its time limit."""
+        """Stop reading. A hanging network read ends in the background, at its time limit."""
         if self._feed is not None:
             self._feed.close()
         elif self._reader is not None:
             self._reader.stop()
 
-    def _look_after_reader(self) -> BaseException | None:
+    def _find_failure(self) -> BaseException | None:
         self._pass_messages()
         return self._reader.find_failure() if self._reader is not None else None
 
@@ -200,24 +200,24 @@ class Source:
 
 
 def open_source(name: str | os.PathLike, on_message: Callable[[str], None] | None = None, **options: Any) -> Source:
-    """Open a file, a camera, an address or standard input.
+    """Open a file, a camera, a URL or standard input.
 
-    Nothing is read before the first iteration, except a file's first picture.
+    Nothing is read before the first iteration, except the first frame of a file.
 
     Args:
         name: see `livecc_hf.sources.parse_spec`.
-        on_message: called with each line on cuts and other events, in the thread that iterates.
+        on_message: called with one-line messages on interruptions and other events, in the thread that iterates.
         **options: the fields of `SourceOptions`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no such kind of source, options that do not fit it, or a file that is not a video.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the kind of source is unknown, options do not fit it, or the file is not a video.
     """
     chosen = SourceOptions(**options)
     spec = parse_spec(os.fspath(name), chosen.live, chosen.rtsp_transport, chosen.verify_tls)
     if spec.is_live and (chosen.start_s is not None or chosen.end_s is not None):
         raise ValueError(
-            f"{spec.name}: a live source has no start and end; leave them out, or say live=False if it is a recording"
+            f"{spec.name}: a live source has no start and end; leave them out, or pass live=False if it is a recording"
         )
     if chosen.end_s is not None and chosen.end_s <= (chosen.start_s or 0):
         raise ValueError(f"end_s={chosen.end_s} is not after start_s={chosen.start_s or 0}: give a later end")

@@ -1,4 +1,4 @@
-"""Parses the name of a source: a file, a camera, an address, or standard input; live or a recording."""
+"""Parses the name of a source: a file, a camera, a URL or standard input; live or a recording."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _SCHEMES: dict[str, Kind] = {
     **{"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp", "http": "http", "https": "http"},
     **{"tcp": "stream", "udp": "stream", "rtp": "stream", "srt": "stream"},
 }
-# Suffixes under which a server sends a file, unless the user says otherwise.
+# URLs with these suffixes are recordings, unless the user says otherwise.
 _RECORDING_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv"})
 _PLAYLIST_SUFFIXES = frozenset({".m3u8", ".m3u"})
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CAMERA = re.compile(r"camera:(\d+)")
 _CAMERA_DEVICE = re.compile(r"/dev/video(\d+)")
-_V4L_MAJOR = 81  # Linux's number for cameras
-# A scheme with mistyped slashes, and a user's name before the host.
+_V4L_MAJOR = 81  # Linux's device number of cameras
+# A URL with mistyped slashes after its scheme and a user name before the host.
 _MISTYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/?(?!/)[^/]*@")
 _HIDDEN = "***"
-# Limits of FFmpeg's analysis of a stream's start, which delays its frames. For the frame rate, which FFmpeg would
-# measure over 20 frames, 3 are enough.
+# Limits of FFmpeg's analysis of a stream's start, which delays its frames: microseconds, and frames to measure the
+# frame rate (20 by default, but 3 are enough).
 _SHORT_ANALYSIS = {"analyzeduration": "2000000", "fpsprobesize": "3"}
-# A description of RTP streams may name addresses; FFmpeg has to be allowed to use them.
+# Protocols that a description of RTP streams may use.
 _SDP = {"protocol_whitelist": "file,udp,rtp"}
 
 
@@ -42,9 +42,9 @@ class SourceSpec:
     """A source's name, parsed.
 
     Attributes:
-        kind: of source.
-        is_live: live (paced by arrival, the newest frames win) or a recording (every frame counts).
-        url: for PyAV; may contain a password, so it is not shown.
+        kind: the kind of source.
+        is_live: whether it is live (outdated frames are skipped) or a recording (every frame is shown).
+        url: the path or URL for PyAV; may contain a password, so it is not shown.
         name: the source's name without secrets, for messages.
         av_format: the FFmpeg input format, if it does not follow from the content.
         av_options: FFmpeg options of the protocol and the container.
@@ -66,14 +66,15 @@ def parse_spec(
     """Parse the name of a source.
 
     Args:
-        text: a file, `/dev/video0`, `camera:0`, an address (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
+        text: a file, `/dev/video0`, `camera:0`, a URL (rtsp, rtsps, rtmp, rtmps, http, https, tcp, udp, rtp, srt),
             the `.sdp` file of RTP streams, `-` for standard input, or `lavfi:GRAPH` for one of FFmpeg's test patterns.
-        live: overrides what the name says: `True`, live; `False`, a recording.
+        live: `True`: read as live; `False`: read as a recording; `None`: decide by the name.
         rtsp_transport: how RTSP carries video: `tcp`, `udp`, or `auto` for TCP where the server offers it.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
 
     Raises:
-        ValueError: if it is not a source, or cannot be what `live` says.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a source, or cannot be read as `live` asks.
     """
     if rtsp_transport not in RTSP_TRANSPORTS:
         raise ValueError(f"rtsp_transport={rtsp_transport!r}: expected one of {', '.join(RTSP_TRANSPORTS)}")
@@ -94,7 +95,7 @@ def parse_spec(
 
 
 def redact(url: str) -> str:
-    """Return an address without its secrets: name, password, and everything after the question mark."""
+    """Return a URL without its secrets: user name, password, and everything after the question mark."""
     match = _SCHEME.match(url)
     if match is None:
         mistyped = _MISTYPED.match(url)
@@ -102,7 +103,7 @@ def redact(url: str) -> str:
     rest = url[match.end() :]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority and "@" in rest and re.search(r":(?!\d*$)", authority):
-        # A password may contain a slash: rather hide too much than too little.
+        # A password may contain a slash: hiding too much is better than too little.
         authority = rest[: rest.rindex("@") + 1]
     if "@" in authority.removeprefix("@"):
         at = rest.rindex("@", 0, len(authority))
@@ -114,16 +115,14 @@ def redact(url: str) -> str:
 def _parse_url(text: str, scheme: str, live: bool | None, rtsp_transport: str, verify_tls: bool) -> SourceSpec:
     name = redact(text)
     if scheme not in _SCHEMES:
-        raise ValueError(f"{name}: unknown kind of address {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
+        raise ValueError(f"{name}: unknown scheme {scheme}://; expected one of {', '.join(sorted(_SCHEMES))}")
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018  (raises if it is not a number)
     except ValueError:
-        raise ValueError(
-            f"{name}: not an address that can be read; write special characters of a password as %XX"
-        ) from None
+        raise ValueError(f"{name}: cannot parse this URL; write special characters of a password as %XX") from None
     if not parts.netloc:
-        raise ValueError(f"{name}: the address has no host; expected such as {scheme}://host/path")
+        raise ValueError(f"{name}: the URL has no host; expected a form such as {scheme}://host/path")
     kind, suffix = _SCHEMES[scheme], PurePosixPath(parts.path).suffix.lower()
     if kind == "http" and suffix in _PLAYLIST_SUFFIXES:
         kind = "hls"
@@ -153,7 +152,7 @@ def _camera(number: int, text: str, live: bool | None, device: str | None = None
         return SourceSpec("camera", True, device or f"/dev/video{number}", text, "v4l2")
     if sys.platform == "darwin":
         return SourceSpec("camera", True, f"{number}:none", text, "avfoundation", {"framerate": "30"})
-    raise ValueError(f"{text}: cameras are read on Linux and macOS; elsewhere pipe one in: ffmpeg ... | livecc ... -")
+    raise ValueError(f"{text}: cameras work on Linux and macOS only; elsewhere use a pipe: ffmpeg ... | livecc ... -")
 
 
 def _parse_path(text: str, live: bool | None) -> SourceSpec:

@@ -1,4 +1,4 @@
-"""The clock of a stream, over cuts, jumps and times that go back, and the frames sampled on it."""
+"""The continuous clock of a stream, across interruptions and jumps of timestamps, and the sampling of its frames."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.video_file import MAX_GAP_S, display_orientation, frame_to_rgb
 from livecc_hf.video.reader import FrameChunk
 
-# If a time goes back by less, the frame is late and is skipped; by more, the sender has started again.
+# A time that goes back by up to this is of a late frame, which is skipped; by more, the sender has restarted.
 _LATE_FRAME_S = Fraction(1)
-# A live stream's time that runs ahead of the wall clock by more has jumped.
+# A live stream's time that is ahead of the wall clock by more than this has jumped.
 _JUMP_S = Fraction(5)
-# After a cut, a sender's time that is off the wall clock by less is that of a clock that went on.
+# After a reconnection, a sender's clock that differs from the wall clock by up to this has continued.
 _SAME_CLOCK_S = Fraction(2)
-# A live sender whose time stands still for longer while pictures come has no clock; their arrival counts.
+# A live sender whose time stands still for longer while frames arrive has no clock; their arrival is used instead.
 _FROZEN_S = 2.0
-# Pictures further apart do not come one after the other.
+# Longest gap between arrivals that counts towards `_FROZEN_S`, in seconds.
 _NEXT_PICTURE_S = 1.0
-# Clocks differ in speed by less: the least delay seen so far is forgotten at this rate.
+# Bound on the difference in speed of two clocks: the least delay so far may grow at this rate.
 _DRIFT = Fraction(1, 5000)
-# A live picture that stands still for longer is not repeated: nothing was sent.
+# A live frame is repeated for at most this long; in a longer gap nothing was sent.
 _LIVE_REPEAT_S = Fraction(2)
 _STEP = Fraction(FRAME_STEP_S)
 _DENOMINATOR = 90_000
@@ -39,10 +39,10 @@ class ArrivedFrame:
     Attributes:
         frame: an `av.VideoFrame`.
         pts: its presentation time in seconds on the sender's clock; `None` if it has none.
-        duration: how long it is usually shown, in seconds.
+        duration: the usual duration of a frame, in seconds.
         arrived_s: when its data was read, on the monotonic clock.
-        waited_s: seconds between its arrival and the read, as far as known: data that comes while a connection opens is
-            read later.
+        waited_s: seconds between its arrival and the read, if known: data that arrives while a connection opens is read
+            later.
     """
 
     frame: Any
@@ -53,7 +53,7 @@ class ArrivedFrame:
 
     @property
     def came(self) -> Fraction:
-        """The time of its arrival, in seconds on the monotonic clock."""
+        """The time of arrival, in seconds on the monotonic clock."""
         return Fraction(self.arrived_s - self.waited_s).limit_denominator(_DENOMINATOR)
 
 
@@ -62,34 +62,37 @@ class LiveChunk(FrameChunk):
     """Consecutive sampled frames of a live source.
 
     Attributes:
-        arrived_s: when the last picture's data arrived, on the monotonic clock (`time.monotonic`).
+        arrived_s: when the data of the last frame arrived, in seconds of `time.monotonic`.
     """
 
     arrived_s: float
 
 
 class _LastFrame(NamedTuple):
-    time: Fraction  # the stream's
+    time: Fraction  # on the stream's clock
     came: Fraction  # on the monotonic clock
-    delay: Fraction  # the least so far: arrival minus stream time
+    delay: Fraction  # the least so far of: arrival minus stream time
 
 
 class StreamClock:
     """Converts the sender's times to seconds from the stream's start, which never go back.
 
-    During a connection, the stream's time follows the sender's, over any pause. It follows the wall clock if the
-    sender's times go back, jump, or stand still while pictures come, and after a cut, unless the sender's clock ran on
-    with the wall clock.
+    During a connection, the stream's time follows the sender's, across pauses of any length. It follows the wall clock
+    if the sender's times go back, jump, or stand still while frames arrive, and after a reconnection, unless the
+    sender's clock continued with the wall clock.
 
-    A frame arrives late by the delay of network and container (a packet of MPEG-TS waits until the next one begins, a
-    cluster of Matroska until it is full). The least delay so far is the reference: a frame that would arrive before its
-    time by that reference has jumped ahead.
+    Network and container delay the arrival of frames (MPEG-TS by a frame, Matroska until its cluster is full). The
+    least delay so far is the reference: a frame whose time lies ahead of its arrival by this reference has jumped.
 
     Args:
-        is_live: whether the wall clock decides if times jump ahead; in a recording, a jump is a picture that stays.
-        max_gap_s: in a recording, a longer jump is damage, since no picture stays for longer.
+        is_live: whether the wall clock decides if times jump ahead; in a recording, a jump is a frame that stays.
+        max_gap_s: in a recording, a longer jump counts as damage, since no frame stays for longer; in seconds.
         origin: in a recording, the sender's time at 0; if the first frame is later, that one is at 0. Frames before the
             origin have negative times and are not sampled.
+
+    Attributes:
+        n_jumps: number of jumps.
+        n_late_frames: number of late frames.
     """
 
     def __init__(self, is_live: bool, max_gap_s: float = MAX_GAP_S, origin: Fraction | None = None):
@@ -98,14 +101,14 @@ class StreamClock:
         self._origin = origin
         self.n_jumps = 0
         self.n_late_frames = 0
-        self._offset: Fraction | None = None  # stream time minus the sender's
-        self._last_offset: Fraction | None = None  # the same, of the connection before
+        self._offset: Fraction | None = None  # stream time minus sender's time
+        self._last_offset: Fraction | None = None  # the same in the previous connection
         self._last: _LastFrame | None = None
-        self._still_s = 0.0  # for how long pictures have come whose time did not move
+        self._still_s = 0.0  # for how long frames have arrived without an advance of their time
         self._is_frozen = False
 
     def cut(self) -> None:
-        """Note the end of a connection: the next frame's time may be on another clock."""
+        """Record the end of a connection: the next frame's time may be on another clock."""
         self._last_offset = None if self._is_frozen else self._offset
         self._offset = None
         self._is_frozen = False
@@ -151,14 +154,14 @@ class StreamClock:
         self._last = _LastFrame(time, came, delay)
 
     def _has_jumped(self, time: Fraction, came: Fraction, last: _LastFrame) -> bool:
-        """Return whether a frame of this time came from the future; in a recording, from too far ahead."""
+        """Return whether this time is ahead of the frame's arrival; in a recording, whether the step is too long."""
         step = time - last.time
         if not self.is_live:
             return step > self.max_gap_s
         return step > _JUMP_S and time - (came - last.delay) > _JUMP_S
 
     def _after_cut(self, arrived: ArrivedFrame, last: _LastFrame) -> Fraction:
-        """Return the time of a connection's first frame: by the sender's clock if that is the one of before."""
+        """Return the time of a connection's first frame: by the sender's clock if it continued, else the wall clock."""
         by_wall_clock = self._by_wall_clock(arrived, last)
         if self._last_offset is not None and arrived.pts is not None:
             time = arrived.pts + self._last_offset
@@ -174,20 +177,23 @@ class StreamClock:
 class LiveFrameSampler:
     """Samples two frames a second in whole-second pairs, by the file reader's rule.
 
-    Sample time `n / 2` takes the picture on screen just before it. Only sampled pictures are converted to RGB, and
-    resized to the first picture's size if the size changes. A chunk is the two frames of one second, `n` and `n + 0.5`;
-    seconds without a picture are left out whole.
+    Sample time `n / 2` takes the frame that is shown just before it. Only sampled frames are converted to RGB, and
+    resized to the size of the first frame if the size changes. A chunk is the two frames of one second, `n` and
+    `n + 0.5`; a second without frames has no chunk.
 
     Args:
         clock: the stream's clock.
+
+    Attributes:
+        n_size_changes: number of changes of the frame size.
     """
 
     def __init__(self, clock: StreamClock):
         self.clock = clock
         self.n_size_changes = 0
-        self._shown: tuple[Fraction, ArrivedFrame] | None = None  # the picture on screen, and since when
-        self._stored_px: tuple[int, int] | None = None  # of the first picture
-        self._size_px: tuple[int, int] | None = None  # of the latest
+        self._shown: tuple[Fraction, ArrivedFrame] | None = None  # since when, and the frame that is shown
+        self._stored_px: tuple[int, int] | None = None  # size of the first frame
+        self._size_px: tuple[int, int] | None = None  # size of the latest frame
         self._next = 0  # number of the next sample
         self._pending: list[tuple[torch.Tensor, float, float]] = []  # (frame, sample time, arrival)
 
@@ -197,7 +203,7 @@ class LiveFrameSampler:
         return self._stored_px is None
 
     def add(self, arrived: ArrivedFrame) -> Iterator[FrameChunk]:
-        """Take the next frame, and yield the chunks that it completes."""
+        """Add the next frame, and yield the chunks that it completes."""
         time = self.clock.time_of(arrived)
         if time is None:
             return
@@ -211,7 +217,7 @@ class LiveFrameSampler:
         self._shown = (time, arrived)
 
     def cut(self) -> Iterator[FrameChunk]:
-        """End a connection; yield the complete chunks, with the last frame repeated to fill its second."""
+        """End a connection; yield the rest, with the last frame repeated to complete its second."""
         yield from self._leave_out()
         self.clock.cut()
 
@@ -236,7 +242,7 @@ class LiveFrameSampler:
             yield from self._take(frame, arrived_s)
 
     def _show_out(self) -> Iterator[FrameChunk]:
-        """Sample the last picture for its usual time."""
+        """Sample the last frame for its usual duration."""
         if self._shown is not None:
             time, arrived = self._shown
             yield from self._sample_until(arrived, time + arrived.duration, is_last=True)

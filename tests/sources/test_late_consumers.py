@@ -71,7 +71,7 @@ def test_what_comes_faster_than_it_plays_is_paced_and_kept(wait_s, pipe):
     assert time.monotonic() - began_s > 4.5
 
 
-def test_the_newest_win_once_the_taker_is_too_slow(pipe):
+def test_the_newest_win_once_the_consumer_is_too_slow(pipe):
     send_live(pipe[1], 80)
     source = open_source("-", stdin_fd=pipe[0], max_hold_s=0.5)
     source.wait_ready()
@@ -101,7 +101,7 @@ def test_a_sender_need_not_wait(tmp_path, pipe):
     source.close()
 
 
-def test_a_recording_plays_from_its_start_when_the_taker_comes(tmp_path):
+def test_a_recording_plays_from_its_start_when_the_consumer_comes(tmp_path):
     source = open_source(write_video(tmp_path / "a.mp4", n_frames=40), realtime=True)
     source.wait_ready()
     time.sleep(1.5)
@@ -112,7 +112,7 @@ def test_a_recording_plays_from_its_start_when_the_taker_comes(tmp_path):
     assert time.monotonic() - came_s > 3.3
 
 
-def test_a_slow_taker_is_no_stall_of_the_source(tmp_path, pipe):
+def test_a_slow_consumer_is_no_stall_of_the_source(tmp_path, pipe):
     """Packets of sound that come after a long turn of the model."""
     video = write_video(tmp_path / "a.ts", n_frames=40, audio_s=4.0, audio_codec="mp2")
     flood(pipe[1], video.read_bytes())
