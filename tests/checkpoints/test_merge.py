@@ -149,8 +149,8 @@ def test_commentate_merges_and_says_so(adapter, base, reference_dir, capsys):
     run = ["commentate", str(reference_dir / "clip.mp4"), "--greedy", "--max-pixels", "50176", "--end", "5", "--model"]
     assert main([*run, str(adapter)]) == 0
     unmerged, err = capsys.readouterr()
-    hint = "an adapter that is not merged is slower: --merge folds it in while loading, livecc merge"
-    assert f"{hint} {adapter} OUT writes a model without it" in err
+    hint = "an adapter that is not merged makes each token slower: --merge merges it while loading, livecc merge"
+    assert f"{hint} {adapter} OUT writes a merged model" in err
     assert main([*run, str(adapter), "--merge"]) == 0
     out, err = capsys.readouterr()
     assert out == unmerged

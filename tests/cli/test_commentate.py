@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sources"))
 from senders import LiveServer, free_port
 
 from livecc_hf.captions.writers import clock
-from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.main import main
+from livecc_hf.cli.times import parse_time
 from livecc_hf.modeling import CommentaryStream
 from livecc_hf.utils.text import one_line
 from livecc_hf.video.reader import probe_video
@@ -246,8 +246,8 @@ class TestLiveSources:
             ("-", ["--max-gap", "60"], "--max-gap: for video files only, and - is read as a stream"),
             (server.url("401", login), [], "401, not authorised"),
             (server.url("404", login), [], "404, not found"),
-            (f"rtsp://{login}127.0.0.1:{free_port()}/a", [], "connection refused: is the server running"),
-            (f"ftp://{login}host/a", [], "unknown kind of address ftp://"),
+            (f"rtsp://{login}127.0.0.1:{free_port()}/a", [], "connection refused: check that the server is running"),
+            (f"ftp://{login}host/a", [], "unknown scheme ftp://"),
             (server.url("live.ts", login), ["--reconnects", "-1"], "max_reconnects=-1"),
         ):
             code, out, err = commentate(video, *options)

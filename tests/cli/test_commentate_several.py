@@ -75,7 +75,7 @@ def test_one_that_fails_does_not_stop_the_others(commentate, videos, tmp_path):
     assert sorted(path.name for path in captions.iterdir()) == ["match.srt", "other.srt"]
     errors = [line for line in err.splitlines() if line.startswith("livecc: error: ")]
     assert len(errors) == 2 and "missing.mp4" in errors[0] and "is a text file" in errors[1]
-    assert err.splitlines()[-1] == f"2 of 4 videos; not: {missing}, {text}"
+    assert err.splitlines()[-1] == f"2 of 4 videos done; failed: {missing}, {text}"
     code, out, err = commentate(missing, text)
     assert (code, out) == (2, "")
     assert "model: " not in err  # there is nothing to load it for
@@ -93,7 +93,7 @@ def test_one_that_fails_on_the_way_does_not_stop_the_others(commentate, videos):
     headings = [line for line in out.splitlines() if line.endswith(":")]
     assert headings == [f"{video}:" for video in (videos[0], gone, videos[2])], err
     assert f"livecc: error: {gone}: 404, not found" in err
-    assert err.splitlines()[-1] == f"2 of 3 videos; not: {gone}"
+    assert err.splitlines()[-1] == f"2 of 3 videos done; failed: {gone}"
 
 
 def test_what_does_not_go_together_is_refused_before_anything_is_read(commentate, videos, tmp_path):
@@ -109,12 +109,15 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(commentate
             [a, "--output", tmp_path / "x.mp4", "--overlay", tmp_path / "x.mp4"],
             "and --overlay would both write",
         ),
-        ([a, b, "--format", "srt"], "--format srt: 2 videos on one standard output are text only"),
-        ([a, "rtsp://me:geheim@host/x"], "rtsp://***@host/x is read as live, and 2 videos are commented on one after"),
+        ([a, b, "--format", "srt"], "--format srt: several videos on standard output are text only"),
+        (
+            [a, "rtsp://me:geheim@host/x"],
+            "rtsp://***@host/x is read as live, but several videos are commented on one after",
+        ),
         ([a, "-"], "standard input is read as live"),
-        (["rtsp://me:geheim@host/x", "--realtime"], "--realtime plays a recording as if it were live"),
-        ([a, "--live", "--realtime"], "--realtime plays a recording as if it were live"),
-        ([a, "--overlay-font", "x.ttf"], "--overlay-font is for the letters of an overlay"),
+        (["rtsp://me:geheim@host/x", "--realtime"], "--realtime is for recordings"),
+        ([a, "--live", "--realtime"], "--realtime is for recordings"),
+        ([a, "--overlay-font", "x.ttf"], "--overlay-font is the font of an overlay"),
         ([a, "--window", "none", "--text-window", "5"], "--text-window: not with --window none"),
         ([a, "--window", "reprefill", "--vision-window-s", "5"], "--vision-window-s: not with --window reprefill"),
         ([a, "--temperature", "2", "--top-k", "5"], "--temperature and --top-k: not with --greedy"),

@@ -48,8 +48,11 @@ assert not heavy, heavy
         (["commentate", "x.mp4", "--start", "1:75"], "'1:75' is not a time: expected seconds or hh:mm:ss"),
         (["rtsp://me:secret@host/x"], "invalid choice: 'rtsp://***@host/x'"),
         (["commentate", "x.mp4", "--url=rtsp://me:secret@host"], "unrecognized arguments: --url=rtsp://***@host"),
-        (["commentate", "x.mp4", "--query", "a\udcff"], r"argument --query: 'a\udcff' holds part of a character only"),
-        (["commentate", "x.mp4", "--title", "\ud83d"], r"argument --title: '\ud83d' holds part of a character only"),
+        (
+            ["commentate", "x.mp4", "--query", "a\udcff"],
+            r"argument --query: 'a\udcff' contains an incomplete character",
+        ),
+        (["commentate", "x.mp4", "--title", "\ud83d"], r"argument --title: '\ud83d' contains an incomplete character"),
         (["convert", "only-one"], "livecc convert: error: the following arguments are required: OUT"),
     ],
 )

@@ -239,7 +239,7 @@ def test_the_command(sides, tmp_path, capsys, monkeypatch):
         assert main(["evaluate", "judge", str(sides[0]), str(sides[1]), "--out", out, *arguments]) == 0
     assert server.headers[0]["authorization"] == "Bearer secret"
     err = capsys.readouterr().err
-    assert "6 rows; 12 replies now, 0 known; 0 invalid; 0 failed" in err
+    assert "6 rows; 12 new replies, 0 cached; 0 invalid; 0 failed" in err
     assert "12 of 12 rows" in err
     assert "secret" not in Path(out).read_text()
     assert main(["evaluate", "judge", str(sides[0]), str(sides[1]), "--out", out, "--judge", ""]) == 2

@@ -1,4 +1,4 @@
-"""`livecc ask`: a question about a video or an image, and its answer on standard output."""
+"""`livecc ask`: answer a question about a video or an image on standard output."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 
 from livecc_hf.checkpoints.names import check_model_name
-from livecc_hf.cli.commentate import parse_time
 from livecc_hf.cli.model_arguments import add_model_arguments, load_model_of
 from livecc_hf.cli.status import Status, show_warnings
-from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, whole_text
+from livecc_hf.cli.stream_arguments import SAMPLING_OPTIONS, add_option_arguments, flag_of, whole_text
+from livecc_hf.cli.times import check_range, parse_time
 from livecc_hf.modeling.stream_options import StreamOptions
 from livecc_hf.sources.early_check import check_is_video
 
@@ -21,33 +21,32 @@ _GENERATION = (*(name for name in SAMPLING_OPTIONS if name != "seed"), "max_new_
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("shown", metavar="VIDEO_OR_IMAGE", help="a video or picture file")
-    parser.add_argument("question", metavar="QUESTION", type=whole_text, help="what to answer")
-    reading = parser.add_argument_group("what is seen of a video")
-    reading.add_argument("--start", type=parse_time, metavar="TIME", help="from where: seconds, or hh:mm:ss.s")
-    reading.add_argument("--end", type=parse_time, metavar="TIME", help="up to where")
+    parser.add_argument("question", metavar="QUESTION", type=whole_text, help="the question")
+    reading = parser.add_argument_group("part and frames of a video")
+    reading.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
+    reading.add_argument("--end", type=parse_time, metavar="TIME", help="where to stop")
     reading.add_argument("--fps", type=float, metavar="X", help="frames a second; default: 2")
     reading.add_argument(
-        "--max-frames", type=int, metavar="N", help="most frames, spread evenly over a longer video; default: 480"
+        "--max-frames", type=int, metavar="N", help="maximum frames; longer videos are sampled evenly; default: 480"
     )
     add_model_arguments(parser.add_argument_group("model"))
     group = parser.add_argument_group("generation", "defaults: the model's generation_config")
-    group.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens of the answer; default: 512")
+    group.add_argument("--max-new-tokens", type=int, metavar="N", help="maximum tokens of the answer; default: 512")
     add_option_arguments(group, SAMPLING_OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer the question."""
+    """Print the answer."""
     from livecc_hf.questions.asking import is_picture_file
 
-    # Said before the seconds that the other imports take.
+    # Bad input is reported before the other imports, which take seconds.
     if not args.question.strip():
         raise ValueError(f"the question is {args.question!r}: expected some text")
     if not Path(args.shown).is_file() or not is_picture_file(args.shown):
         check_is_video(args.shown)
-    elif given := [f"--{name}" for name in ("start", "end", "fps") if getattr(args, name) is not None]:
+    elif given := [flag_of(name) for name in ("start", "end", "fps", "max_frames") if getattr(args, name) is not None]:
         raise ValueError(f"{' and '.join(given)}: for videos only, and {args.shown} is a picture; leave it out")
-    if args.end is not None and args.end <= (args.start or 0):
-        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
+    check_range(args.start, args.end)
     if args.model is not None:
         check_model_name(args.model)
     import torch
@@ -57,8 +56,15 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.video.reader import VideoReadWarning
 
     generation = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
-    StreamOptions(**generation, seed=args.seed)  # checks the values
-    reading = LoadOptions(args.fps, args.max_frames, None, args.min_pixels, args.max_pixels, True, args.start, args.end)
+    StreamOptions(**generation, seed=args.seed)  # validates the values
+    reading = LoadOptions(
+        fps=args.fps,
+        max_frames=args.max_frames,
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+        start_s=args.start,
+        end_s=args.end,
+    )
     status = Status(quiet=False)
     with warnings.catch_warnings(), contextlib.closing(status):
         show_warnings(status, (VideoReadWarning,), args.debug)

@@ -1,4 +1,4 @@
-"""`livecc commentate`: words as the video plays, on standard output or in a file; all else on standard error."""
+"""`livecc commentate`: comment on videos, on standard output or in files; messages go to standard error."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from livecc_hf.cli.model_arguments import (
 )
 from livecc_hf.cli.status import Status, show_warnings
 from livecc_hf.cli.stream_arguments import TEXT_OPTIONS, add_option_arguments
+from livecc_hf.cli.times import parse_time
 from livecc_hf.sources.early_check import check_is_video
 from livecc_hf.sources.spec import RTSP_TRANSPORTS, redact
 
@@ -38,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "videos",
         nargs="+",
         metavar="VIDEO",
-        help="a video file, or several; or a camera (camera:0, /dev/video0), an address (rtsp, rtmp, http, https, "
-        "tcp, udp, ...) or - for standard input",
+        help="one or more video files; or a camera (camera:0, /dev/video0), a URL (rtsp, rtmp, http, https, tcp, udp, "
+        "...) or - for standard input",
     )
     add_option_arguments(parser, TEXT_OPTIONS)
     parser.add_argument("--start", type=parse_time, metavar="TIME", help="where to start: seconds, or hh:mm:ss.s")
@@ -48,38 +49,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-gap",
         type=parse_time,
         metavar="TIME",
-        help="a longer step of a file's times, past all that it holds, is damage and left out; default: 1:00:00",
+        help="a longer jump of a file's timestamps counts as damage and is skipped; default: 1:00:00",
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--format", choices=FORMATS, help="form of the commentary; default: by the name of --output, else text"
+        "--format", choices=FORMATS, help="format of the commentary; default: by the suffix of --output, else text"
     )
     output.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="write there; standard output then shows the commentary as text. A folder that exists, or a pattern such "
-        "as {folder}/{stem}.srt (of {stem}, {name}, {parent}, {folder}), names a file for each video",
+        help="file for the commentary, which standard output then shows as text. An existing folder, or a pattern such "
+        "as {folder}/{stem}.srt (with {stem}, {name}, {parent} or {folder}), names a file for each video",
     )
     output.add_argument(
         "--overlay",
         type=Path,
         metavar="OUT.mp4",
-        help="also write a copy of the video with the words; a folder or pattern as for --output",
+        help="also write a copy of the video with the words burnt in; a folder or pattern as for --output",
     )
-    output.add_argument("--overlay-font", type=Path, metavar="FILE", help="TrueType font of the overlay's letters")
+    output.add_argument("--overlay-font", type=Path, metavar="FILE", help="TrueType font of the overlay")
     output.add_argument(
-        "--realtime", action="store_true", help="keep to the clock as with a camera, skipping frames that come too late"
+        "--realtime", action="store_true", help="play in real time as from a camera, skipping outdated frames"
     )
-    output.add_argument("--quiet", action="store_true", help="no messages, only commentary, warnings and errors")
-    _add_source_arguments(
-        parser.add_argument_group("live sources", "how cameras, addresses and standard input are read")
-    )
+    output.add_argument("--quiet", action="store_true", help="print only commentary, warnings and errors")
+    _add_source_arguments(parser.add_argument_group("live sources", "how cameras, URLs and standard input are read"))
     add_model_arguments(parser.add_argument_group("model"))
     add_option_arguments(
-        parser.add_argument_group(
-            "generation", "defaults: the model's generation_config, then those of the live setting"
-        )
+        parser.add_argument_group("generation", "defaults: the model's generation_config, then the live defaults")
     )
 
 
@@ -89,38 +86,38 @@ def _add_source_arguments(group: Any) -> None:
         "--live",
         action="store_true",
         default=None,
-        help="read VIDEO as live: newest frames first; default: by its name",
+        help="read VIDEO as live, skipping outdated frames; default: by its name",
     )
     kind.add_argument(
         "--file",
         dest="live",
         action="store_false",
         default=None,
-        help="read VIDEO as a recording: every frame counts, however long it takes",
+        help="read VIDEO as a recording, of which every frame is shown",
     )
     group.add_argument(
         "--stall-timeout",
         type=parse_time,
         metavar="TIME",
-        help="without a frame for so long, connect again; default: 10",
+        help="reconnect after this time without a frame; default: 10",
     )
     group.add_argument(
-        "--reconnects", type=int, metavar="N", help="attempts to connect again before giving up; default: 8; 0: none"
+        "--reconnects", type=int, metavar="N", help="consecutive attempts to reconnect; default: 8; 0: none"
     )
     group.add_argument(
-        "--rtsp-transport", choices=RTSP_TRANSPORTS, default="auto", help="default: TCP where the server offers it"
+        "--rtsp-transport", choices=RTSP_TRANSPORTS, default="auto", help="default: TCP if the server offers it"
     )
     group.add_argument(
         "--no-verify-tls",
         dest="verify_tls",
         action="store_false",
-        help="accept any certificate of an https, rtsps or rtmps server, such as a camera's own",
+        help="accept any certificate of an https, rtsps or rtmps server, such as a self-signed one of a camera",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Comment on the videos, one after the other; one that fails does not keep the others from it."""
-    # Said before the seconds that the other imports take.
+    """Comment on the videos one after the other; a video that fails does not stop the others."""
+    # Bad input is reported before the other imports, which take seconds.
     jobs = plan(args)
     is_alone = len(jobs) == 1
     if is_alone and jobs[0].is_file:
@@ -141,29 +138,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _comment_on_all(jobs: Sequence[Job], args: argparse.Namespace, status: Status) -> int:
-    """Comment on several videos; return the exit code, an error's if any of them failed."""
+    """Comment on several videos; return the exit code, which is that of an error if any failed."""
     failed: list[str] = []
     checked: list[Job] = []
     for job in jobs:
-        with _telling_errors(job, failed, args, status):
+        with _report_errors(job, failed, args, status):
             _check(job, args)
             checked.append(job)
     if checked:
         model, processor = load_model_of(args, status)
     for job in checked:
         code = 0
-        with _telling_errors(job, failed, args, status), _opened(job, args, status) as video:
+        with _report_errors(job, failed, args, status), _opened(job, args, status) as video:
             code = _comment(video, model, processor)
         if code == EXIT_INTERRUPTED:
             return code
     if failed:
-        status.line(f"{len(jobs) - len(failed)} of {len(jobs)} videos; not: {', '.join(failed)}")
+        status.line(f"{len(jobs) - len(failed)} of {len(jobs)} videos done; failed: {', '.join(failed)}")
     return EXIT_ERROR if failed else 0
 
 
 @contextlib.contextmanager
-def _telling_errors(job: Job, failed: list[str], args: argparse.Namespace, status: Status) -> Iterator[None]:
-    """Tell an error with a video, and note its name, so that the others have their turn."""
+def _report_errors(job: Job, failed: list[str], args: argparse.Namespace, status: Status) -> Iterator[None]:
+    """Print an error with one video and add its name to `failed`, so that the other videos continue."""
     try:
         yield
     except BrokenPipeError:
@@ -177,7 +174,7 @@ def _telling_errors(job: Job, failed: list[str], args: argparse.Namespace, statu
 
 
 def _check(job: Job, args: argparse.Namespace) -> VideoInfo | None:
-    """Look at a video before the model is loaded."""
+    """Check a job before the model is loaded; return what is known of a file."""
     if job.error is not None:
         raise job.error
     return _check_file(job, args) if job.is_file else None
@@ -185,47 +182,47 @@ def _check(job: Job, args: argparse.Namespace) -> VideoInfo | None:
 
 @contextlib.contextmanager
 def _opened(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]:
-    """Open a video, and wait for its first frames where they come by themselves."""
+    """Open a video, and wait for the first frames of a live one."""
     info = _check(job, args)
     with _open(job, args, status) as source:
         source.wait_ready()
         yield Run(job, args, info, source, status)
 
 
-def _comment(run_: Run, model: LiveCCForConditionalGeneration, processor: StreamingProcessor) -> int:
+def _comment(commentary: Run, model: LiveCCForConditionalGeneration, processor: StreamingProcessor) -> int:
     """Comment on a video; return the exit code."""
     from livecc_hf.modeling.context import ContextFullError
     from livecc_hf.sources import SourceLostError
 
-    job, status = run_.job, run_.status
+    job, status = commentary.job, commentary.status
     stopped_by: BaseException | None = None
-    with _open_output(job, run_.args) as writers:
+    with _open_output(job, commentary.args) as writers:
         try:
-            run_.comment(model, processor, writers)
+            commentary.comment(model, processor, writers)
         except KeyboardInterrupt as error:
             stopped_by = error
-            status.line(f"interrupted at {clock(run_.reached_s)}: what was written is kept")
+            status.line(f"interrupted at {clock(commentary.reached_s)}: the commentary so far is kept")
         except (ContextFullError, SourceLostError) as error:
             stopped_by = error
     if not job.is_file and stopped_by is None:
-        status.line(f"{run_.source.name}: the stream has ended")
-    run_.report()
+        status.line(f"{commentary.source.name}: the stream has ended")
+    commentary.report()
     if job.overlay:
-        run_.write_overlay(complete=stopped_by is None)
+        commentary.write_overlay(complete=stopped_by is None)
     if isinstance(stopped_by, ContextFullError | SourceLostError):
         raise stopped_by
     return EXIT_INTERRUPTED if stopped_by else 0
 
 
 def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
-    """Refuse what cannot work with this file before the model is loaded."""
+    """Return what is known of a file; raise an error if the options cannot work with it."""
     from livecc_hf.rendering.caption_painter import CaptionStyle
     from livecc_hf.rendering.overlay import check_output
     from livecc_hf.video.reader import measure_duration, probe_video
 
     info = probe_video(job.video)
     by_header_s = 0.0 if info.duration_s is None else info.first_pts_s - info.clock_start_s + info.duration_s
-    # Headers give estimates: only where the packets end is an end.
+    # The duration in the header is an estimate, so the packets are read before a start is refused.
     if args.start and args.start >= by_header_s and args.start >= (length_s := measure_duration(job.video)):
         raise ValueError(f"--start {args.start:g} lies past the end of {job.video}, at {length_s:.1f} s")
     if job.overlay is not None:
@@ -259,20 +256,3 @@ def _open_output(job: Job, args: argparse.Namespace) -> Iterator[list[CaptionWri
     with job.output.open("w", encoding="utf-8", newline="\n") as file:
         writers = [open_writer(job.format, file)]
         yield writers if args.quiet else [*writers, open_writer("text", sys.stdout)]
-
-
-def parse_time(text: str) -> float:
-    """Seconds from `90`, `1:30`, `0:01:30.5`.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is not a time.
-    """
-    parts = text.split(":")
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        values = []
-    is_time = 1 <= len(values) <= 3 and all(0 <= v < 60 for v in values[1:]) and all(v >= 0 for v in values)
-    if not is_time or values[0] == float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: expected seconds or hh:mm:ss, such as 90 or 1:30.5")
-    return sum(value * 60**power for power, value in enumerate(reversed(values)))

@@ -1,4 +1,4 @@
-"""What `livecc commentate` is asked for: which videos, where their words go, and options that do not go together."""
+"""Plans `livecc commentate`: the videos, the files to write, and checks of options that conflict."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 from livecc_hf.captions.writers import FORMATS
 from livecc_hf.cli.model_arguments import check_window_options
+from livecc_hf.cli.stream_arguments import flag_of
+from livecc_hf.cli.times import check_range
 from livecc_hf.sources.spec import SourceSpec, parse_spec, redact
 
 _FORMAT_SUFFIXES = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "jsonl": ".jsonl"}
 _SUFFIX_FORMATS = {suffix: format for format, suffix in _FORMAT_SUFFIXES.items()}
 assert set(_FORMAT_SUFFIXES) == set(FORMATS)
-# What of a source's name becomes part of a file's.
+# Characters of a source's name that are replaced in a file name.
 _UNSAFE = re.compile(r"[^\w.-]+")
 PLACEHOLDERS = ("{stem}", "{name}", "{parent}", "{folder}")
 
@@ -26,12 +28,12 @@ class Job:
     """One video to comment on.
 
     Attributes:
-        video: as it was given.
-        spec: what that means; `None` where it means nothing, or there is no such file.
-        error: why.
-        output: where the words go; `None`: standard output only.
-        format: their form there.
-        overlay: where the copy with the words goes.
+        video: the argument.
+        spec: the parsed argument; `None` if it is not valid, or there is no such file.
+        error: why `spec` is `None`.
+        output: the file for the words; `None`: standard output only.
+        format: the format of that file.
+        overlay: the file for the copy of the video with the words.
     """
 
     video: str
@@ -43,25 +45,26 @@ class Job:
 
     @property
     def is_file(self) -> bool:
-        """Return whether it is a video file, which can be read more than once."""
+        """Whether it is a video file, which can be read more than once."""
         return self.spec is not None and self.spec.kind == "file"
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
-    """Return what to do, if the options go together and the files to write have names of their own.
+    """Return one job for each video.
 
     Raises:
-        ValueError: if not.
+        ValueError: if options conflict, or two jobs would write the same file.
+        OSError: if a single video, or a folder to write to, does not exist.
     """
     jobs = [_job(video, args) for video in args.videos]
     known = [job for job in jobs if job.spec is not None]
-    _check_times(args)
+    check_range(args.start, args.end)
     _check_sources(args, known)
     _check_pairs(args)
     _check_targets(args, known)
     if len(jobs) > 1 and args.output is None and args.format not in (None, "text"):
         raise ValueError(
-            f"--format {args.format}: {len(jobs)} videos on one standard output are text only; give --output a folder, "
+            f"--format {args.format}: several videos on standard output are text only; give --output a folder, "
             "or a pattern such as {folder}/{stem}." + args.format
         )
     return jobs
@@ -83,9 +86,9 @@ def _job(video: str, args: argparse.Namespace) -> Job:
 
 
 def _target(option: str, given: Path, video: str, spec: SourceSpec | None, suffix: str, n_videos: int) -> Path:
-    """Return the file to write for a video: the one given, in the folder given, or of the pattern given."""
+    """Return the file to write for a video: the given file, a file in the given folder, or the filled-in pattern."""
     source = Path(video)
-    if spec is not None and not spec.is_path:  # an address, a camera, standard input
+    if spec is not None and not spec.is_path:  # a URL, a camera, standard input
         path = unquote(urlsplit(spec.url).path) if "://" in spec.name else spec.name
         source = Path(_UNSAFE.sub("-", Path(path).name).strip("-") or "video")
     if any(placeholder in str(given) for placeholder in PLACEHOLDERS):
@@ -109,25 +112,20 @@ def _target(option: str, given: Path, video: str, spec: SourceSpec | None, suffi
     return given
 
 
-def _check_times(args: argparse.Namespace) -> None:
-    if args.end is not None and args.end <= (args.start or 0):
-        raise ValueError(f"--end {args.end:g} is not after the start, {args.start or 0:g}: give a later end")
-
-
 def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse options that a source's kind has no use for."""
+    """Raise an error for options that do not apply to the kind of a source."""
     for job in jobs:
         spec = job.spec
         if spec is None:
             continue
         if spec.is_live and len(args.videos) > 1:
             raise ValueError(
-                f"{spec.name} is read as live, and {len(args.videos)} videos are commented on one after the other: "
-                "give it alone, or --file if it is a recording"
+                f"{spec.name} is read as live, but several videos are commented on one after the other: give it alone, "
+                "or with --file if it is a recording"
             )
-        lacking = ["start", "end"] if spec.is_live else []
-        lacking += [] if job.is_file else ["overlay", "max_gap"]
-        given = [f"--{name.replace('_', '-')}" for name in lacking if getattr(args, name) is not None]
+        unsupported = ["start", "end"] if spec.is_live else []
+        unsupported += [] if job.is_file else ["overlay", "max_gap"]
+        given = [flag_of(name) for name in unsupported if getattr(args, name) is not None]
         if given:
             way_out = "leave it out"
             way_out += ", or give --file if it is a recording" if spec.is_live and given != ["--overlay"] else ""
@@ -135,12 +133,10 @@ def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
             raise ValueError(f"{' and '.join(given)}: {what}; {way_out}")
         if args.realtime and spec.is_live:
             raise ValueError(
-                f"--realtime plays a recording as if it were live, and {spec.name} is read as live: leave --realtime "
-                "out, or give --file if it is a recording"
+                f"--realtime is for recordings, and {spec.name} is read as live: leave --realtime out, or give --file "
+                "if it is a recording"
             )
-    given = [
-        f"--{name.replace('_', '-')}" for name in ("stall_timeout", "reconnects") if getattr(args, name) is not None
-    ]
+    given = [flag_of(name) for name in ("stall_timeout", "reconnects") if getattr(args, name) is not None]
     given += ["--rtsp-transport"] * (args.rtsp_transport != "auto") + ["--no-verify-tls"] * (not args.verify_tls)
     if given and jobs and all(job.is_file for job in jobs):
         raise ValueError(f"{' and '.join(given)}: not for video files, such as {jobs[0].video}; leave it out")
@@ -149,11 +145,11 @@ def _check_sources(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
 def _check_pairs(args: argparse.Namespace) -> None:
     check_window_options(args)
     if args.overlay_font is not None and args.overlay is None:
-        raise ValueError("--overlay-font is for the letters of an overlay: give --overlay too, or leave it out")
+        raise ValueError("--overlay-font is the font of an overlay: give --overlay too, or leave it out")
 
 
 def _check_targets(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse to write two things into one file, or over a video."""
+    """Raise an error if a file would be written twice, or a video overwritten."""
     videos = [job.video for job in jobs if job.is_file]
     written: dict[Path, tuple[str, str]] = {}
     for job in jobs:
@@ -170,5 +166,5 @@ def _check_targets(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
             if other is not job.video:
                 raise ValueError(
                     f"{option}: the words of {other} and {job.video} would both go to {path}; give a pattern that "
-                    f"tells them apart, of {', '.join(PLACEHOLDERS)}, such as {{folder}}/{{name}}{path.suffix}"
+                    f"distinguishes them, with {', '.join(PLACEHOLDERS)}, such as {{folder}}/{{name}}{path.suffix}"
                 )

@@ -1,4 +1,4 @@
-"""One run of `livecc commentate` over one video: shows it to the model, writes what it says, and reports."""
+"""Runs `livecc commentate` on one video: pushes its frames, writes the words, and reports."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """One commentary: what came of it, for the report and the overlay.
+    """The commentary on one video, with the numbers for its report.
 
-    Times in `captions` are the source's; what is shown and written counts from what a player shows as 0:00, as they
-    do for a file, or from the first frame of a stream that the model saw.
+    Attributes:
+        captions: the words so far, with the source's times; for the overlay.
+        skipped_before: frames skipped before the model was ready, which do not count.
+        n_turns: number of turns.
+        seen_s: seconds of video that the model has seen.
+        took_s: duration of the run, in seconds.
+        reached_s: end of the last turn, in seconds as they are shown.
+        origin_s: the source's time that is shown and written as 0: 0 for a file, whose times are a player's; for a
+            stream, the first frame that the model saw; `None` before that.
     """
 
     job: Job
@@ -49,13 +56,13 @@ class Run:
 
     @property
     def skipped_frames(self) -> int:
-        """Frames that the model was too slow for."""
+        """Number of frames that the model was too slow for."""
         return self.source.stats.skipped_frames - self.skipped_before
 
     def comment(
         self, model: LiveCCForConditionalGeneration, processor: StreamingProcessor, writers: list[CaptionWriter]
     ) -> None:
-        """Show the model the video and write what it says as it says it."""
+        """Push the video's frames to the model, and write its words as they come."""
         from livecc_hf.modeling.context import ContextFullError
         from livecc_hf.sources import SourceLostError
 
@@ -68,7 +75,7 @@ class Run:
         with contextlib.closing(iter(self.source)) as shown:
             try:
                 for chunk in shown:
-                    if self.origin_s is None:  # what came while the model was loaded is no loss
+                    if self.origin_s is None:  # frames skipped while the model was loaded do not count
                         self.origin_s = chunk.timestamps_s[0]
                         self.skipped_before = self.source.stats.skipped_frames
                     segments = stream.push(chunk.frames, chunk.timestamps_s)
@@ -88,7 +95,7 @@ class Run:
                 self.took_s = time.monotonic() - began_s
 
     def report(self) -> None:
-        """Say how it went."""
+        """Print a summary of the run."""
         if not self.n_turns:
             return
         n_spoken = sum(bool(caption.text) for caption in self.captions)
@@ -98,16 +105,16 @@ class Run:
             lag, stats = self.source.lag, self.source.stats
             counts = [f"{self.skipped_frames} frames skipped"]
             for number, what in (
-                (stats.n_reconnects, "times connected again"),
+                (stats.n_reconnects, "reconnections"),
                 (stats.n_time_jumps, "jumps of the sender's clock"),
-                (stats.n_damaged, "damaged spots"),
-                (stats.n_undecoded, "of the sender's frames left out because decoding was too slow"),
+                (stats.n_damaged, "damaged frames or packets"),
+                (stats.n_undecoded, "frames not decoded because decoding was too slow"),
             ):
                 counts += [f"{number} {what}"] if number else []
             self.status.line(f"lag {lag.mean_s:.2f} s on average, {lag.max_s:.2f} s at most; {', '.join(counts)}")
 
     def write_overlay(self, complete: bool) -> None:
-        """Write the copy with the words in it; up to the last turn if not `complete`."""
+        """Write a copy of the video with the words burnt in; if not `complete`, up to the last turn."""
         from livecc_hf.rendering.caption_painter import CaptionStyle
         from livecc_hf.rendering.overlay import OverlayWriter
         from livecc_hf.video.reader import VideoReadWarning
@@ -117,7 +124,7 @@ class Run:
             return
         style = CaptionStyle(font=self.args.overlay_font)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VideoReadWarning)  # said when the model was shown the same
+            warnings.simplefilter("ignore", VideoReadWarning)  # shown before, when the model read the same file
             writer = OverlayWriter(self.job.video, out, self.args.start, self.args.end, style, self.args.max_gap)
             try:
                 for caption in self.captions:

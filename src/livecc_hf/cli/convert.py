@@ -1,4 +1,4 @@
-"""`livecc convert`: a published checkpoint becomes a model folder that carries its code."""
+"""`livecc convert`: turn a published checkpoint into a model folder with its code."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--position-scheme",
         choices=("mrope", "sequential", "reference"),
-        help="how positions are counted; needed unless the source names LiveCC, which gets 'reference'",
+        help="how positions are counted; required unless the source names LiveCC ('reference')",
     )
     parser.add_argument(
         "--grammar",
         choices=("livecc", "streamingvlm"),
-        help="in which texts a commentary is a chat; needed unless it is LiveCC's, or the source names StreamingVLM",
+        help="how a commentary is written as a chat; default: livecc, or streamingvlm if the source names StreamingVLM",
     )
     parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say where the folder is."""
+    """Convert the checkpoint, and print the folder."""
     from livecc_hf.checkpoints.convert import convert_checkpoint
 
     quiet_libraries(args.debug)

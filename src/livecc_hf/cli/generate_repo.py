@@ -1,4 +1,4 @@
-"""`livecc generate-repo`: generation code with which a stock model of a backbone comments on videos."""
+"""`livecc generate-repo`: write a repository of generation code for stock models of the backbones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the folder, and say how it is published."""
+    """Write the folder, and print the command that publishes it."""
     from livecc_hf.publishing.generation_repo import write_generation_repo
 
     out = write_generation_repo(args.out)

@@ -1,4 +1,4 @@
-"""The service of `livecc serve` and `livecc demo`: it is there before its model."""
+"""Makes the service of `livecc serve` and `livecc demo`, which listens before its model is loaded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def lazy_service(
     status: Status,
     on_start: Callable[[Exception | None], None] | None = None,
 ) -> CommentaryService:
-    """Return a service that loads the arguments' model when the server starts.
+    """Return a service that loads its model when the server starts.
 
     Args:
-        args: with those of `model_arguments`.
-        settings: of the server.
-        status: shows what is loaded.
+        args: the arguments declared by `model_arguments` and `stream_arguments`.
+        settings: the server's settings.
+        status: shows the progress of loading.
         on_start: as of `CommentaryService`.
     """
     from livecc_hf.serve.service import CommentaryService
@@ -45,13 +45,13 @@ def lazy_service(
 
 
 class TokenLimit(TypedDict, total=False):
-    """The setting of a server that limits the tokens of a turn."""
+    """The server setting that limits the tokens of a turn."""
 
     max_new_tokens: int
 
 
 def token_limit(args: argparse.Namespace) -> TokenLimit:
-    """Return the setting that allows as many tokens a turn as the arguments ask for; empty if they do not."""
+    """Return a setting that allows at least the `--max-new-tokens` given; empty without it."""
     if args.max_new_tokens is None:
         return {}
     return {"max_new_tokens": max(args.max_new_tokens, ServeSettings.max_new_tokens)}

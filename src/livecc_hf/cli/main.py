@@ -1,6 +1,7 @@
-"""The console script: finds the command, runs it, and turns failures into one line and an exit code.
+"""The console script `livecc`: runs a command, and turns its errors into one line and an exit code.
 
-Exit codes: 0 done, 2 an error of input or environment, 130 interrupted with Ctrl-C.
+Exit codes: 0: done; 1: some videos or rows failed (`data fetch`, `evaluate run`, `evaluate judge`); 2: an error; 130:
+interrupted with Ctrl-C; 141: the reader of standard output has closed it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from livecc_hf import __version__
 from livecc_hf.cli.exits import EXIT_BROKEN_PIPE, EXIT_ERROR, EXIT_INTERRUPTED, describe
 from livecc_hf.cli.parser import OneLineParser, add_commands, add_debug
 
-# By name what a command does, and its module; see `add_commands`.
+# Name: (summary, module); see `add_commands`.
 COMMANDS = {
     "ask": ("answer a question about a video or an image", "livecc_hf.cli.ask"),
     "commentate": ("comment on a video while it plays", "livecc_hf.cli.commentate"),
-    "card": ("put a commented clip and scores into a model's card", "livecc_hf.cli.card"),
+    "card": ("add a gallery and scores to a model card", "livecc_hf.cli.card"),
     "convert": ("turn a published checkpoint into a model folder with code", "livecc_hf.cli.convert"),
     "data": ("turn videos with captions or speech into a dataset", "livecc_hf.cli.data"),
-    "demo": ("show a model commenting, in the browser", "livecc_hf.cli.demo"),
+    "demo": ("watch a model comment, in the browser", "livecc_hf.cli.demo"),
     "evaluate": ("score commentaries and answers on benchmarks", "livecc_hf.cli.evaluate"),
-    "generate-repo": ("write code with which a stock model comments", "livecc_hf.cli.generate_repo"),
-    "merge": ("put an adapter and its base into one model folder", "livecc_hf.cli.merge"),
+    "generate-repo": ("write code that lets stock models comment", "livecc_hf.cli.generate_repo"),
+    "merge": ("merge an adapter and its base into one model folder", "livecc_hf.cli.merge"),
     "push": ("publish a model, an adapter or a Space on the Hub", "livecc_hf.cli.push"),
-    "serve": ("comment for clients that send frames over the network", "livecc_hf.cli.serve"),
-    "space": ("write a Space where anybody can watch a model comment", "livecc_hf.cli.space"),
+    "serve": ("serve commentary to clients that send frames over the network", "livecc_hf.cli.serve"),
+    "space": ("write a Space in which a model comments", "livecc_hf.cli.space"),
     "train": ("fine-tune a model; arguments as in recipes/, see livecc train --help", "livecc_hf.cli.train"),
 }
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in argv
     command = next((word for word in argv if not word.startswith("-")), None)
     try:
-        if command == "train":  # its arguments are read by the trainer's own parser
+        if command == "train":  # the training script parses its own arguments
             argv.remove("train")
             rest = [word for word in argv if word != "--debug"]
             return importlib.import_module(COMMANDS[command][1]).run(rest)
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has left. Point standard output elsewhere, or the interpreter's last flush fails.
+        # The reader of standard output has closed it. Redirect it, or the interpreter's flush at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except _expected_errors() as error:
@@ -76,14 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
-    """Return what is told in a line; also what broken connections to the Hub, and weights that are damaged, raise."""
+    """Return the errors that are shown as one line, including those of Hub connections and damaged weights."""
     names = {"httpx": "TransportError", "httpx2": "TransportError", "safetensors": "SafetensorError"}
     errors = (getattr(sys.modules.get(module), name, None) for module, name in names.items())
     return (ValueError, OSError, ImportError, RuntimeError, *(error for error in errors if error is not None))
 
 
 def make_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the whole program, with the arguments of `command` alone, so that help stays fast."""
+    """Return the program's parser; only the arguments of `command` are declared, so that help is fast."""
     parser = OneLineParser(prog="livecc", description="Live video commentary with LiveCC.", allow_abbrev=False)
     add_debug(parser, default=False)
     parser.add_argument("--version", action="version", version=f"livecc-hf {__version__}")

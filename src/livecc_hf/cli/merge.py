@@ -1,4 +1,4 @@
-"""`livecc merge`: an adapter and its base become one model folder."""
+"""`livecc merge`: merge an adapter and its base into one model folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("adapter", metavar="ADAPTER", help="folder or Hub id of the adapter")
     parser.add_argument("out", metavar="OUT", help="folder to write; must not exist, or be empty")
-    parser.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="the base model, if not where the adapter says")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights written; default: the base's"
+        "--base", metavar="FOLDER_OR_HUB_ID", help="the base model; default: the one that the adapter names"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="dtype of the weights written; default: the base's"
     )
     parser.add_argument("--max-shard-size", default="2GB", help="largest weight file (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge, and say where the folder is."""
+    """Merge the adapter, and print the folder."""
     from livecc_hf.checkpoints.merge import merge_adapter
 
     quiet_libraries(args.debug)

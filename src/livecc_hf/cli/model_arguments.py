@@ -1,4 +1,4 @@
-"""Arguments that commands with a model share, and what is made of them."""
+"""Arguments shared by commands that load a model, and the loading itself."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ _REAL_MODEL = "chenjoya/LiveCC-7B-Instruct"
 
 
 def add_model_arguments(group: Any) -> None:
-    """Declare which model is loaded, and how."""
+    """Declare the arguments that choose a model and how it is loaded."""
     group.add_argument(
         "--model",
         metavar="FOLDER_OR_HUB_ID",
-        help="the model, or an adapter; default: the bundled livecc-tiny, a demonstration",
+        help="the model or adapter; default: the bundled livecc-tiny, a demonstration",
     )
-    group.add_argument("--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base, if not where the adapter says")
-    group.add_argument("--merge", action="store_true", help="fold an adapter into the weights, which makes it faster")
-    group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if there is any")
-    group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, the checkpoint's own elsewhere")
+    group.add_argument(
+        "--base", metavar="FOLDER_OR_HUB_ID", help="an adapter's base; default: the one that the adapter names"
+    )
+    group.add_argument("--merge", action="store_true", help="merge an adapter into the weights, which is faster")
+    group.add_argument("--device", help="such as cuda:0 or cpu; default: CUDA if available")
+    group.add_argument("--dtype", help="such as bfloat16; default: float32 on CPU, else that of the checkpoint")
     group.add_argument("--load-in-4bit", action="store_true", help="quantise with bitsandbytes while loading")
     group.add_argument(
         "--position-scheme",
@@ -38,45 +40,45 @@ def add_model_arguments(group: Any) -> None:
 
 
 def check_window_options(args: argparse.Namespace) -> None:
-    """Refuse windows where nothing is forgotten, and windows of vision where all of it is at once.
+    """Check that no option of a window is given that `--window` does not use.
 
     Raises:
-        ValueError: if such options are given.
+        ValueError: if there is one.
     """
     idle = {"none": ("vision_window_s", "text_window", "text_sink"), "reprefill": ("vision_window_s",)}
     given = [flag_of(name) for name in idle.get(args.window, ()) if getattr(args, name) is not None]
     if given:
-        raise ValueError(f"{' and '.join(given)}: not with --window {args.window}, which keeps no such window")
+        raise ValueError(f"{' and '.join(given)}: not with --window {args.window}, which does not use it; leave it out")
 
 
 def check_stream_options(args: argparse.Namespace) -> None:
-    """Refuse values that no stream takes, and options of sampling where there is none, before a model is loaded.
+    """Check the options of a stream before a model is loaded.
 
     Raises:
-        ValueError: if there are such.
+        ValueError: if a value is not valid, or a sampling option is given with `--greedy`.
     """
     StreamOptions(**stream_options_of(args))
     names = ("temperature", "top_p", "top_k") if args.do_sample is False else ()
     given = [flag_of(name) for name in names if getattr(args, name) is not None]
     if given:
-        raise ValueError(f"{' and '.join(given)}: not with --greedy, which takes the likeliest word; leave one out")
+        raise ValueError(f"{' and '.join(given)}: not with --greedy, which does not sample; leave one of them out")
 
 
 def load_model_of(
     args: argparse.Namespace, status: Status
 ) -> tuple[LiveCCForConditionalGeneration, StreamingProcessor]:
-    """Load the model and its processor, and say which."""
+    """Load the model and its processor, and print which model it is, with its notes."""
     from livecc_hf.checkpoints.checkpoint import device_notes, open_checkpoint
 
     quiet_libraries(args.debug)
     name = args.model if args.model is not None else bundled_model_path()
     status.update(f"looking for {name} ...")
-    checkpoint = open_checkpoint(name, args.position_scheme, args.base)  # fails early, and in one line
+    checkpoint = open_checkpoint(name, args.position_scheme, args.base)  # raises one-line errors before the slow part
     checkpoint.check_merge(args.merge, args.load_in_4bit)
     status.clear()
     if args.model is None:
         status.line(
-            "model: livecc-tiny, bundled. A demonstration: it knows moving coloured shapes and nothing else. "
+            "model: the bundled livecc-tiny, a demonstration that only knows moving coloured shapes. "
             f"For real videos: --model {_REAL_MODEL}"
         )
     else:
@@ -91,12 +93,12 @@ def load_model_of(
 
 
 def _adapter_notes(checkpoint: Checkpoint, args: argparse.Namespace) -> list[str]:
-    """Say that an adapter makes each token slower, and how to be rid of that."""
+    """Return notes on an adapter: whether it was merged, and if not, how to merge it."""
     if checkpoint.adapter is None:
         return []
     if args.merge:
         return ["the adapter was merged into the weights"]
-    ways = [f"livecc merge {args.model} OUT writes a model without it"]
+    ways = [f"livecc merge {args.model} OUT writes a merged model"]
     if not args.load_in_4bit:
-        ways.insert(0, "--merge folds it in while loading")
-    return [f"an adapter that is not merged is slower: {', '.join(ways)}"]
+        ways.insert(0, "--merge merges it while loading")
+    return [f"an adapter that is not merged makes each token slower: {', '.join(ways)}"]

@@ -1,4 +1,4 @@
-"""`livecc serve`: commentary for clients that send frames by WebSocket."""
+"""`livecc serve`: serve commentary to clients that send frames over WebSocket."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ from livecc_hf.cli.model_arguments import (
 from livecc_hf.cli.status import Status
 from livecc_hf.cli.stream_arguments import add_option_arguments
 from livecc_hf.serve.addresses import is_loopback
-from livecc_hf.serve.settings import TOKEN_VARIABLE, ServeSettings, settings_from
+from livecc_hf.serve.settings import OVERLOADS, TOKEN_VARIABLE, ServeSettings, settings_from
 from livecc_hf.utils.extras import require_extra
 from livecc_hf.utils.text import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all; default: %(default)s")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free; default: %(default)s")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all addresses; default: %(default)s"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on; 0: any free port; default: %(default)s"
+    )
     parser.add_argument(
         "--token-file",
         type=Path,
         metavar="FILE",
-        help=f"holds the token that clients must show; or set {TOKEN_VARIABLE}; default: none is asked for",
+        help=f"file with the token that clients must send; or set {TOKEN_VARIABLE}; default: no token",
     )
     parser.add_argument(
         "--insecure",
         action="store_true",
-        help="ask for no token although others than this machine's users can reach it",
+        help="serve without a token on an address that other machines can reach",
     )
-    parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate, for https and wss")
-    parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key")
-    parser.add_argument("--no-page", action="store_true", help="no page at /, only the addresses for programs")
-    parser.add_argument("--quiet", action="store_true", help="no messages, only warnings and errors")
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="certificate for https and wss")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="key of the certificate")
+    parser.add_argument("--no-page", action="store_true", help="do not serve the web page at /")
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     limits = parser.add_argument_group("limits")
     for f in dataclasses.fields(ServeSettings):
         if f.name in ("token", "max_new_tokens"):
@@ -50,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if f.name == "allowed_origins":
             parser.add_argument(flag, nargs="+", metavar="ORIGIN", help=help)
         elif f.name == "overload":
-            limits.add_argument(flag, choices=("drop", "refuse"), help=f"{help}; default: {f.default}")
+            limits.add_argument(flag, choices=OVERLOADS, help=f"{help}; default: {f.default}")
         else:
             number = int if f.type.startswith("int") else float
             default = "" if f.default is None else f"; default: {f.default:,.10g}"
             limits.add_argument(flag, type=number, metavar="N", help=f"{help}{default}")
     add_model_arguments(parser.add_argument_group("model"))
-    generation = parser.add_argument_group("generation", "of sessions, where the client does not choose")
+    generation = parser.add_argument_group("generation", "defaults of sessions, which clients may override")
     add_option_arguments(generation)
 
 
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from livecc_hf.serve.server import exit_on_sigterm, listen, make_server
 
     status = Status(quiet=args.quiet)
-    with listen(args.host, args.port) as listener:  # refused now, not after the model was loaded
+    with listen(args.host, args.port) as listener:  # fails now instead of after the model was loaded
         _check_open(args, listener.getsockname()[0], settings)
         check_stream_options(args)
         exit_on_sigterm()
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
         def started(failure: Exception | None) -> None:
             status.clear()
-            if failure is not None:  # without a model nobody is served: whoever runs the server is to notice
+            if failure is not None:  # end the process, so that its operator or supervisor notices
                 failures.append(failure)
                 server.should_exit = True
             elif service.state == "ready":
@@ -100,29 +104,31 @@ def _settings(args: argparse.Namespace) -> ServeSettings:
 
 
 def _check_open(args: argparse.Namespace, address: str, settings: ServeSettings) -> None:
-    """Refuse to serve everybody on the network unless that is what is wanted."""
+    """Raise an error if the network could use the server without a token and `--insecure` is not given."""
     if args.insecure and settings.token is not None:
-        raise ValueError(f"--insecure asks for no token, but there is one (--token-file or {TOKEN_VARIABLE}): choose")
+        raise ValueError(
+            f"--insecure is given, but there is a token (--token-file or {TOKEN_VARIABLE}): leave one of them out"
+        )
     if settings.token is None and not is_loopback(address) and not args.insecure:
         raise ValueError(
-            f"--host {args.host} without a token would let everybody who reaches this machine use it: set "
-            f"{TOKEN_VARIABLE} or --token-file, or say --insecure"
+            f"--host {args.host} without a token would let anybody who can reach this machine use it: set "
+            f"{TOKEN_VARIABLE} or --token-file, or give --insecure"
         )
 
 
 def _ssl_files(args: argparse.Namespace) -> dict[str, Any]:
-    """Return uvicorn's options for TLS; what is wrong with them is told now, not after the model was loaded."""
+    """Return uvicorn's TLS options, checked now instead of after the model was loaded."""
     if args.ssl_certfile is None:
         if args.ssl_keyfile is not None:
-            raise ValueError("--ssl-keyfile without --ssl-certfile would serve without TLS: give both, or none")
+            raise ValueError("--ssl-keyfile is given without --ssl-certfile: give both, or none")
         return {}
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(args.ssl_certfile, args.ssl_keyfile)
-    except OSError as error:  # of which SSL's are
+    except OSError as error:  # includes ssl.SSLError
         key = f" with key {args.ssl_keyfile}" if args.ssl_keyfile else ""
         raise ValueError(
-            f"certificate {args.ssl_certfile}{key} cannot be used ({one_line(error)}): expected PEM files that belong "
-            "together"
+            f"certificate {args.ssl_certfile}{key} cannot be used ({one_line(error)}): expected a matching pair of PEM "
+            "files"
         ) from None
     return {"ssl_certfile": args.ssl_certfile, "ssl_keyfile": args.ssl_keyfile}
 
@@ -132,9 +138,9 @@ def _announce(args: argparse.Namespace, port: int, service: Any, status: Status)
     host = f"[{args.host}]" if ":" in args.host else args.host
     status.line(
         f"listening on {scheme}://{host}:{port}/v1/commentary for {service.settings.max_sessions} clients; "
-        f"warmed up in {service.warm_up_s:.1f} s, with up to {service.warm_up_streams} at once"
+        f"warmed up in {service.warm_up_s:.1f} s, with up to {service.warm_up_streams} concurrent streams"
     )
     if args.insecure:
         status.warn(
-            f"livecc: warning: everybody who reaches {host}:{port} may use it: set {TOKEN_VARIABLE} or --token-file"
+            f"livecc: warning: anybody who can reach {host}:{port} may use it: set {TOKEN_VARIABLE} or --token-file"
         )

@@ -1,4 +1,4 @@
-"""What the command line says on standard error: lines that stay, and one status line that is redrawn."""
+"""Messages on standard error: permanent lines, and one status line that is redrawn."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import time
 import warnings
 from typing import TextIO
 
+from livecc_hf.utils.text import one_line
+
 _CLEAR_LINE = "\r\x1b[K"
 _REDRAW_EVERY_S = 0.1
 
 
 class Status:
-    """Lines and a redrawn status line on a stream; the status line only if the stream is a terminal.
+    """Prints permanent lines and a redrawn status line; the status line only on a terminal.
 
     Args:
-        stream: default: standard error.
-        quiet: say nothing but warnings.
+        stream: where to print; default: standard error.
+        quiet: print only warnings.
     """
 
     def __init__(self, stream: TextIO | None = None, quiet: bool = False):
@@ -28,19 +30,19 @@ class Status:
         self._drawn_at_s = 0.0
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line, unless quiet."""
         if not self._quiet:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """Print a line that stays, even if quiet."""
+        """Print a permanent line, even if quiet."""
         shown = self._shown
         self.clear()
         print(text, file=self._stream, flush=True)
         self._draw(shown)
 
     def update(self, text: str) -> None:
-        """Redraw the status line, not more often than the eye follows."""
+        """Redraw the status line, at most ten times a second."""
         now_s = time.monotonic()
         if self._is_terminal and now_s - self._drawn_at_s >= _REDRAW_EVERY_S:
             self._drawn_at_s = now_s
@@ -48,11 +50,11 @@ class Status:
             self._draw(text)
 
     def close(self) -> None:
-        """Remove the status line for good."""
+        """Remove the status line."""
         self.clear()
 
     def clear(self) -> None:
-        """Remove the status line, to write on the same terminal by other means."""
+        """Remove the status line, so that other output can go to the same terminal."""
         if self._shown:
             print(_CLEAR_LINE, end="", file=self._stream, flush=True)
             self._shown = ""
@@ -64,13 +66,13 @@ class Status:
 
 
 def show_warnings(status: Status, categories: tuple[type[Warning], ...], debug: bool) -> None:
-    """Show warnings of these categories as one line each, and others only if debugging.
+    """Show warnings of these categories as one line each; hide others, unless debugging.
 
-    Call it inside `warnings.catch_warnings()`, which undoes it.
+    Call it inside `warnings.catch_warnings()`, which restores the previous behaviour.
     """
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        status.warn(f"livecc: warning: {' '.join(str(message).split())}")
+        status.warn(f"livecc: warning: {one_line(str(message))}")
 
     warnings.showwarning = show
     if not debug:
@@ -80,7 +82,7 @@ def show_warnings(status: Status, categories: tuple[type[Warning], ...], debug: 
 
 
 def quiet_libraries(debug: bool) -> None:
-    """Keep progress bars and advice of the libraries that load models off the terminal, unless debugging."""
+    """Silence progress bars and log messages of the libraries that load models, unless debugging."""
     if debug:
         return
     quiet_hub(debug)
@@ -88,14 +90,14 @@ def quiet_libraries(debug: bool) -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it speaks of CPU kernels that are not installed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about missing CPU kernels
 
 
 def quiet_hub(debug: bool) -> None:
-    """Keep progress bars and advice of the Hub's library off the terminal, unless debugging."""
+    """Silence progress bars and log messages of huggingface_hub, unless debugging."""
     if debug:
         return
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it counts its attempts to reach the Hub
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry

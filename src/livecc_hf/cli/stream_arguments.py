@@ -1,4 +1,4 @@
-"""The options of a stream as arguments: made from the fields of `StreamOptions`, so that a new one is declared once."""
+"""Options of a stream as command line arguments, made from the fields of `StreamOptions`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_option_arguments(group: Any, names: Sequence[str] | None = None) -> None
 
     Args:
         group: a parser, or a group of its arguments.
-        names: of the options; default: all that say what is chosen and remembered, a new option too.
+        names: the options; default: all except `FRAME_OPTIONS` and `TEXT_OPTIONS`.
     """
     for option in command_options():
         is_general = option.name not in (*FRAME_OPTIONS, *TEXT_OPTIONS)
@@ -28,33 +28,31 @@ def add_option_arguments(group: Any, names: Sequence[str] | None = None) -> None
 
 
 def stream_options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of `start_stream` that were given."""
+    """Return the given options of a stream, by name."""
     names = [option.name for option in command_options()]
     return {name: value for name in names if (value := getattr(args, name, None)) is not None}
 
 
 def flag_of(name: str) -> str:
-    """Return how an option is called on the command line."""
+    """Return the command line flag of an option."""
     return f"--{name.replace('_', '-')}"
 
 
 def whole_text(text: str) -> str:
-    """Return the text, unless it holds half a character: unlike a file's name, the model reads it.
+    """Return the text if it can be encoded as UTF-8, which a text for the model must be, unlike a file name.
 
     Raises:
-        argparse.ArgumentTypeError: if it cannot be encoded.
+        argparse.ArgumentTypeError: if it cannot.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} holds part of a character only: expected whole text, such as UTF-8"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} contains an incomplete character: expected valid UTF-8") from None
     return text
 
 
 def command_options() -> list[dataclasses.Field]:
-    """Return the fields of `StreamOptions` that are arguments of commands."""
+    """Return the fields of `StreamOptions` that are command line arguments."""
     fields = dataclasses.fields(stream_options.StreamOptions)
     return [option for option in fields if option.metadata["in_commands"]]
 
@@ -68,7 +66,7 @@ def _add(group: Any, option: dataclasses.Field) -> None:
         choice = group.add_mutually_exclusive_group()
         choice.add_argument(flag, action="store_true", default=None, help=help)
         choice.add_argument(
-            flag_of(said["off"]), dest=option.name, action="store_false", default=None, help=f"the contrary of {flag}"
+            flag_of(said["off"]), dest=option.name, action="store_false", default=None, help=f"the opposite of {flag}"
         )
     elif kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=help)

@@ -1,4 +1,4 @@
-"""`livecc train`: hands its arguments to the training script."""
+"""`livecc train`: run the training script."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from livecc_hf.utils.extras import require_extra
 
 
 def run(argv: Sequence[str]) -> int:
-    """Train with the training script's own arguments.
+    """Train with the arguments of the training script; return 0.
 
     Raises:
-        ValueError: if `--recipe` names none there is.
+        ValueError: if `--recipe` names an unknown recipe.
         ImportError: if the packages for training are not installed.
     """
     if "--help" in argv or "-h" in argv:

@@ -1,4 +1,4 @@
-"""`livecc data push`: a dataset folder goes to the Hub."""
+"""`livecc data push`: upload a dataset folder to the Hub."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from livecc_hf.utils.extras import require_extra
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
-    parser.description = "Upload a dataset folder to the Hub in parts. Started again, it goes on."
-    parser.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
-    parser.add_argument("repo", metavar="REPO", help="USER/NAME; made if it does not exist")
-    parser.add_argument(
-        "--public", action="store_true", help="a repository that is made is public, and one that is may be pushed to"
+    parser.description = (
+        "Upload a dataset folder to the Hub in parts. After an interruption, run the command again to continue."
     )
-    parser.add_argument("--revision", metavar="BRANCH", help="branch, made if it does not exist (default: main)")
+    parser.add_argument("folder", metavar="FOLDER", help="the result of livecc data build, or a dataset folder")
+    parser.add_argument("repo", metavar="REPO", help="USER/NAME; created if it does not exist")
+    parser.add_argument(
+        "--public", action="store_true", help="create a public repository, and allow pushing to an existing public one"
+    )
+    parser.add_argument("--revision", metavar="BRANCH", help="branch; created if it does not exist (default: main)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Push the folder, and print its address."""
+    """Push the folder, and print the URL of the dataset."""
     require_extra("data", "livecc data push", "datasets")
     from livecc_hf.production.outputs.push import push_dataset
 

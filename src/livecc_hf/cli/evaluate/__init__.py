@@ -1,19 +1,19 @@
-"""`livecc evaluate`: run a benchmark, score predictions, compare them, have commentaries judged, look at it all."""
+"""`livecc evaluate`: run benchmarks; score, compare, judge, export and show predictions."""
 
-# By name what a task does, and its module; see `add_commands`.
+# Name: (summary, module); see `add_commands`.
 TASKS = {
-    "list": ("the benchmarks and their protocols", "livecc_hf.cli.evaluate.list"),
-    "run": ("put a benchmark to a model", "livecc_hf.cli.evaluate.run"),
+    "list": ("list the benchmarks and their protocols", "livecc_hf.cli.evaluate.list"),
+    "run": ("run a model on a benchmark", "livecc_hf.cli.evaluate.run"),
     "score": (
-        "figures from files of predictions and verdicts, also those that others published",
+        "score files of predictions and verdicts, including published ones",
         "livecc_hf.cli.evaluate.score",
     ),
-    "compare": ("two files of one benchmark, paired by row", "livecc_hf.cli.evaluate.compare"),
-    "judge": ("a language model compares commentaries with an opponent's", "livecc_hf.cli.evaluate.judge"),
-    "export": ("commentaries in the layouts of other evaluators", "livecc_hf.cli.evaluate.export"),
+    "compare": ("compare two files of one benchmark, row by row", "livecc_hf.cli.evaluate.compare"),
+    "judge": ("have a language model compare commentaries with an opponent's", "livecc_hf.cli.evaluate.judge"),
+    "export": ("write commentaries in the formats of other evaluators", "livecc_hf.cli.evaluate.export"),
     "report": (
-        "one page with charts, timelines, and verdicts to look at and overrule",
+        "write a page with charts, timelines and verdicts to review",
         "livecc_hf.cli.evaluate.report",
     ),
-    "lmms-tasks": ("the folder of tasks for lmms-eval", "livecc_hf.cli.evaluate.lmms_tasks"),
+    "lmms-tasks": ("print the folder of tasks for lmms-eval", "livecc_hf.cli.evaluate.lmms_tasks"),
 }

@@ -1,4 +1,4 @@
-"""`livecc evaluate compare`: two files of one benchmark, paired by row."""
+"""`livecc evaluate compare`: compare two files of one benchmark, row by row."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
     parser.description = "Compare two files of answers, verdicts or commentaries of one benchmark, row by row."
-    parser.add_argument("a", metavar="A", help="predictions or verdicts")
-    parser.add_argument("b", metavar="B", help="of the same benchmark")
+    parser.add_argument("a", metavar="A", help="file of predictions or verdicts")
+    parser.add_argument("b", metavar="B", help="file of the same benchmark")
     parser.add_argument("--protocol", help="how answers are read; default: as each file says")
     parser.add_argument(
         "--model-names",
         nargs=2,
         default=(None, None),
         metavar=("NAME_A", "NAME_B"),
-        help="models of published verdicts",
+        help="names of the models in published verdicts",
     )
     parser.add_argument("--across-protocols", action="store_true", help="compare files of different protocols too")
 

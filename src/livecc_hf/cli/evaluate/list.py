@@ -1,4 +1,4 @@
-"""`livecc evaluate list`: the benchmarks and their protocols."""
+"""`livecc evaluate list`: list the benchmarks and their protocols."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`livecc evaluate lmms-tasks`: the folder of tasks for lmms-eval."""
+"""`livecc evaluate lmms-tasks`: print the folder of tasks for lmms-eval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`livecc evaluate run`: a benchmark is put to a model."""
+"""`livecc evaluate run`: run a model on a benchmark."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from livecc_hf.cli.status import quiet_libraries
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the task's arguments."""
     parser.description = (
-        "Put a benchmark to a model and write what it answers. Started again after an interruption, it "
-        "goes on. Under accelerate launch several GPUs share it."
+        "Run a model on a benchmark and write its predictions. After an interruption, run the command again to "
+        "continue. Use accelerate launch to share the work between GPUs."
     )
     parser.add_argument(
-        "suite", metavar="SUITE", help="a benchmark, see livecc evaluate list; A,B: about the same videos"
+        "suite", metavar="SUITE", help="a benchmark, see livecc evaluate list; A,B: several on the same videos"
     )
     parser.add_argument("--videos", required=True, type=Path, metavar="DIR", help="folder with the benchmark's videos")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where predictions go")
-    parser.add_argument("--protocol", help="how the benchmark is put; default: the first that list shows")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the predictions")
+    parser.add_argument("--protocol", help="protocol of the benchmark; default: the first one in livecc evaluate list")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows, for a trial")
     parser.add_argument("--annotations", metavar="FILE", help="the benchmark's rows; default: from the Hub")
-    parser.add_argument("--dataset-revision", metavar="REVISION", help="of the rows on the Hub")
-    parser.add_argument("--subtitles", type=Path, metavar="DIR", help="Video-MME's VIDEO.srt files")
+    parser.add_argument("--dataset-revision", metavar="REVISION", help="revision of the dataset on the Hub")
+    parser.add_argument("--subtitles", type=Path, metavar="DIR", help="folder with Video-MME's VIDEO.srt files")
     parser.add_argument(
         "--query-form",
         choices=("instruct", "base"),
         default="instruct",
-        help="of commentary: what the model was trained on",
+        help="form of the query for commentary: that of the model's training (default: %(default)s)",
     )
     add_model_arguments(parser.add_argument_group("model"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer the rows that are not answered yet, and say where they are; return 1 if some failed."""
+    """Run the rows without a prediction, and print the files; return 1 if some failed."""
     if args.model is None:
-        raise ValueError("no model is named: expected --model FOLDER_OR_HUB_ID")
+        raise ValueError("no model is given: expected --model FOLDER_OR_HUB_ID")
     if args.min_pixels is not None:
-        raise ValueError("--min-pixels is given: the fewest pixels of a frame are the protocol's; leave it out")
+        raise ValueError("--min-pixels is given, but the protocol sets the minimum pixels of a frame; leave it out")
     from livecc_hf.checkpoints.names import check_model_name
     from livecc_hf.evaluation.running.plan import RunOptions
     from livecc_hf.evaluation.running.run import ModelSource

@@ -1,0 +1,32 @@
+"""Times and ranges of time as arguments of commands."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds of `90`, `1:30` or `0:01:30.5`.
+
+    Raises:
+        argparse.ArgumentTypeError: if the text is not a time.
+    """
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    is_time = 1 <= len(values) <= 3 and all(0 <= v < 60 for v in values[1:]) and all(v >= 0 for v in values)
+    if not is_time or values[0] == float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: expected seconds or hh:mm:ss, such as 90 or 1:30.5")
+    return sum(value * 60**power for power, value in enumerate(reversed(values)))
+
+
+def check_range(start_s: float | None, end_s: float | None) -> None:
+    """Check that `--end` is after `--start`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if end_s is not None and end_s <= (start_s or 0):
+        raise ValueError(f"--end {end_s:g} is not after the start, {start_s or 0:g}: give a later end")
