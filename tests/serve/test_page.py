@@ -252,7 +252,7 @@ def test_no_place_is_said_in_words(browser, tiny):
         first.wait_for(lambda: len(served.service.pool) == 1)
         second.click("#clip")
         second.wait_for_state("waiting")
-        assert "All places are taken" in second.notice and "Trying again" in second.notice
+        assert "The server is full" in second.notice and "Trying again" in second.notice
         first.click("#close")
         second.click("#retry")
         second.wait_for_state("live")

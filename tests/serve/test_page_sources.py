@@ -153,9 +153,11 @@ def test_the_words_are_spoken_over_a_quieter_video(speaking_browser, url):
                 };
             }"""
         )
+        watcher.page.evaluate("localStorage.setItem('livecc.voice', 'a voice that was removed')")
         watcher.click("#voice")
         names = watcher.page.eval_on_selector_all("#voices option", "all => all.map(e => e.value)")
         assert watcher.page.get_attribute("#voice", "aria-pressed") == "true" and 0 < len(names) <= 100
+        assert watcher.page.input_value("#voices") == names[0]
         watcher.click("#clip")
         spoken = lambda: watcher.page.evaluate("window.spoken.filter((each) => each.volumes.length === 2)")  # noqa: E731
         watcher.wait_for(lambda: len(spoken()) >= 2)

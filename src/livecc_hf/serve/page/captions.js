@@ -1,19 +1,19 @@
-// Words over the picture, two lines that roll as live captions do.
+// Words over the picture: two rolling lines, like live captions.
 
 const MAX_LINES = 2;
 const SHOWN_MS = 5000; // after the last word
-const KEPT_S = 5; // words of earlier turns stay as long beside newer ones
+const KEPT_S = 5; // of video: how long words of earlier turns stay next to newer ones
 
 export class Captions {
   constructor(box) {
     this.box = box;
-    this.text = document.createElement("span"); // its ground follows its lines
+    this.text = document.createElement("span"); // inline, so that its background follows the lines
     box.append(this.text);
     this.parts = [];
     this.timer = null;
   }
 
-  /** Show the words of a turn after those before it. */
+  /** Append the words of a turn. */
   show(segment) {
     if (!segment.text) return;
     const last = this.parts.at(-1);
@@ -28,7 +28,7 @@ export class Captions {
     this.timer = setTimeout(() => this.clear(), SHOWN_MS);
   }
 
-  /** Show the words of one turn alone, for as long as the picture stands. */
+  /** Show only the words of one turn (or none), while the video is paused. */
   still(segment) {
     this.clear();
     if (!segment) return;

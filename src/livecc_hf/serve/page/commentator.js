@@ -1,17 +1,17 @@
-// Brings a player's frames to the server and its words back, through pauses, seeks and broken connections.
+// Sends a player's frames to the server and receives its words, across pauses, seeks and broken connections.
 
 import { diagnose } from "./config.js";
 import { Connection, socketUrl } from "./connection.js";
 import { FrameGrabber, STEP_S } from "./frames.js";
 
 const PATH = "v1/commentary";
-const LAST_PICTURE_MS = 120; // until the browser has handed on a file's last frame
+const LAST_PICTURE_MS = 120; // time for the browser to deliver a file's last frame
 const WAITS_S = [0.5, 1, 2, 4, 8, 15];
 const FULL_WAIT_S = 5;
 const LOADING_WAIT_S = 1;
 const PREVIOUS_WORDS = 60;
-const UNCLEAR = new Set(["not_ready", "generation_failed", "stopping"]); // the server's health says more
-// What ends a session for a reason that the next one would meet as well.
+const UNCLEAR = new Set(["not_ready", "generation_failed", "stopping"]); // /health gives the reason
+// Errors that would end the next session too.
 const FATAL = new Set(["bad_start", "too_many_errors"]);
 
 /**
@@ -27,15 +27,15 @@ export class Commentator {
     this.query = "";
     this.token = "";
     this.maxPixels = 384 * 28 * 28;
-    this.previousOf = () => ""; // the words before a time
+    this.previousOf = () => ""; // (timeS, maxWords) => the last words before a time
     this.connection = null;
     this.timer = null;
-    this.shown = []; // frames whose words have not come: {timeS, presentedMs, sentMs}
-    this.asked = new Map(); // questions whose answers have not come: when they were asked, in seconds
+    this.shown = []; // sent frames without words yet: {timeS, presentedMs, sentMs}
+    this.asked = new Map(); // unanswered questions: id => the player's time in seconds
     this.nAsked = 0;
-    this.run = 0; // counts sessions, so that what is late is known
+    this.run = 0; // number of the session, to ignore results of an earlier one
     this.nFailures = 0;
-    this.placeS = 0; // up to where all words have come
+    this.placeS = 0; // end of the last turn with words
     this.nDroppedBefore = this.nDroppedThere = this.nDroppedHere = 0;
     this.grabber = null;
     player.on = {
@@ -55,7 +55,7 @@ export class Commentator {
     return this.nDroppedBefore + this.nDroppedThere + this.nDroppedHere;
   }
 
-  /** Comment on the player's source, from where it is. */
+  /** Comment on the player's source, from its current time. */
   open() {
     this.nDroppedBefore = this.nDroppedThere = this.nDroppedHere = 0;
     this.nFailures = 0;
@@ -67,13 +67,13 @@ export class Commentator {
     this.setState("idle");
   }
 
-  /** Use another query: at once where a session goes on, else with the next. */
+  /** Change the query: in the current session if there is one, else in the next. */
   ask(query) {
     this.query = query;
     if (this.connection?.isStarted) this.connection.say({ type: "ask", query });
   }
 
-  /** Ask something beside the commentary; return whether there is somebody to ask. */
+  /** Ask a question next to the commentary; return whether there is a session to ask. */
   question(text) {
     if (!this.connection?.isStarted) return false;
     this.nAsked += 1;
@@ -82,13 +82,13 @@ export class Commentator {
     return true;
   }
 
-  /** Try at once what would be tried later. */
+  /** Retry now instead of after the wait. */
   retry() {
     this.nFailures = 0;
     this.begin(true);
   }
 
-  // A session.
+  // Start of a session.
 
   async begin(isAgain = false) {
     this.leave();
@@ -148,7 +148,7 @@ export class Commentator {
       onFrame: (timeS, file, presentedMs) => {
         this.shown.push({ timeS, presentedMs, sentMs: performance.now() });
         if (!connection.show(timeS, file)) this.dropped();
-        if (!player.isWanted) this.holdPlace(); // a frame that was on its way ends a pause
+        if (!player.isWanted) this.holdPlace(); // this frame has ended the pause on the server
       },
       onDropped: () => this.dropped(),
     });
@@ -157,7 +157,7 @@ export class Commentator {
     this.setState("live", { session });
   }
 
-  /** Tell the server that the video stands still and goes on later. */
+  /** Tell the server that the video is paused, so that it keeps the session open. */
   holdPlace() {
     if (this.connection?.isStarted && this.canPause) this.connection.say({ type: "pause" });
   }
@@ -193,7 +193,7 @@ export class Commentator {
     this.on.answer({ timeS, question, text });
   }
 
-  // Its end.
+  // End of a session.
 
   async finish() {
     if (this.state !== "live") return;
@@ -216,7 +216,7 @@ export class Commentator {
     }
     this.player.hold(true);
     if (error && !UNCLEAR.has(what)) return this.wait(what, error.message);
-    const found = await diagnose(this.token); // the browser does not say why it was refused
+    const found = await diagnose(this.token); // the browser does not tell why the connection was refused
     if (run !== this.run) return;
     if (found.code.startsWith("token")) return this.setState("token", found);
     if (found.code !== "refused") return this.wait(found.code, found.reason);

@@ -1,27 +1,27 @@
-// What the page is told by its server, and what is wrong when nothing answers.
+// The server's configuration for the page, and the reason for a refused connection.
 
 const CONFIG = "v1/config";
 const WAIT_MS = 5000;
 
-async function asked(path, headers = {}) {
+async function get(path, headers = {}) {
   return fetch(new URL(path, document.baseURI), { headers, cache: "no-store", signal: AbortSignal.timeout(WAIT_MS) });
 }
 
-/** Return the server's answer, or `null` if it gives none. */
+/** Return the server's configuration, or `null` if it does not answer. */
 export async function readConfig() {
   try {
-    const answer = await asked(CONFIG);
+    const answer = await get(CONFIG);
     return answer.ok ? await answer.json() : null;
   } catch {
     return null;
   }
 }
 
-/** Return why a connection was refused: the name of a text of words_*.js, and what the server says of itself. */
+/** Return why a connection was refused: `code` names a text of words_*.js, `reason` is the server's own message. */
 export async function diagnose(token) {
   let health;
   try {
-    health = await (await asked("health")).json();
+    health = await (await get("health")).json();
   } catch {
     return { code: "unreachable" };
   }
@@ -29,7 +29,7 @@ export async function diagnose(token) {
   if (health.status !== "ready") return { code: health.status === "stopping" ? "stopping" : "loading" };
   try {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    if ((await asked("metrics", headers)).status === 401) return { code: token ? "token_wrong" : "token_needed" };
+    if ((await get("metrics", headers)).status === 401) return { code: token ? "token_wrong" : "token_needed" };
   } catch {
     return { code: "unreachable" };
   }

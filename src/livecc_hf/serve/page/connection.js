@@ -1,10 +1,10 @@
-// One WebSocket, from its start message to its end: docs/serving.md says what goes over it.
+// One WebSocket session; docs/serving.md describes its messages.
 
 const SUBPROTOCOL = "livecc.v1";
 const TOKEN_PREFIX = "livecc.bearer.";
-const MAX_BUFFERED_BYTES = 1_500_000; // frames that the network does not take
+const MAX_BUFFERED_BYTES = 1_500_000; // of unsent data, above which frames are dropped
 
-/** Return the WebSocket's address beside the page's own. */
+/** Return the WebSocket URL of a path relative to the page. */
 export function socketUrl(path) {
   const url = new URL(path, document.baseURI);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -12,8 +12,8 @@ export function socketUrl(path) {
 }
 
 /**
- * A session with the server. `on` has functions for what is heard: `started`, `segment`, `answer`, `notice`, `error`
- * and `end` take the message; `closed` takes `{wasOpen, code, reason, error}`, `error` being the final error's message.
+ * A session with the server. `on` has callbacks: `started`, `segment`, `answer`, `notice`, `error` and `end` receive the
+ * message of that type; `closed` receives `{wasOpen, code, reason, error}`, where `error` is the final error message.
  */
 export class Connection {
   constructor(url, token, start, on) {
@@ -48,7 +48,7 @@ export class Connection {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
-  /** Send a frame; return whether it was: where the network is too slow, newer frames are worth more. */
+  /** Send a frame; return `false` if it was dropped, because the network is too slow or the socket is not open. */
   show(timeS, file) {
     if (this.socket.readyState !== WebSocket.OPEN) return false;
     if (this.socket.bufferedAmount > MAX_BUFFERED_BYTES) return false;
@@ -58,7 +58,7 @@ export class Connection {
     return true;
   }
 
-  /** Leave without another word. */
+  /** Close without calling `closed`. */
   close() {
     this.isClosing = true;
     this.socket.close(1000);

@@ -1,4 +1,4 @@
-// The buttons below the picture, and the keys that do the same.
+// The buttons below the picture, and the keyboard shortcuts.
 
 import { element, memory, setIcon } from "./dom.js";
 import { t } from "./i18n.js";
@@ -25,7 +25,7 @@ export class Controls {
     if (memory.get("captions") === "off") this.toggleCaptions();
   }
 
-  /** Show how things stand. */
+  /** Redraw the controls from the player's state. */
   draw() {
     const { player } = this;
     const { video } = player;

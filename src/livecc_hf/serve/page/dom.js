@@ -1,4 +1,4 @@
-// The page's elements by their id.
+// Access to the page's elements, and stored choices.
 
 export const element = (id) => document.getElementById(id);
 
@@ -6,7 +6,7 @@ export function setIcon(button, name) {
   button.querySelector("use").setAttribute("href", `#i-${name}`);
 }
 
-/** Remember a choice of the user's, where the browser allows it. */
+/** Store a choice of the user, if the browser allows it. */
 export const memory = {
   get(name, store = "localStorage") {
     try {
@@ -19,7 +19,7 @@ export const memory = {
     try {
       window[store].setItem(`livecc.${name}`, value);
     } catch {
-      // a private window
+      // not allowed, such as in a private window
     }
   },
 };

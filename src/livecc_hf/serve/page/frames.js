@@ -1,19 +1,19 @@
-// Two frames a second from a playing <video> or a live track, each with its media time.
+// Grabs two frames a second from a playing <video> or a live track, each with its media time.
 
 import { PictureEncoder } from "./pictures.js";
 
 export const STEP_S = 0.5;
 const TOLERANCE_S = 1e-3;
-const MAX_WAITING = 4; // pictures that are being encoded
-const MAX_FRAME_S = 0.1; // longer steps are frames that the browser left out
-const SURE_AFTER = 3; // steps between frames
-const AWAKE_S = 0.1; // before the frame that is wanted next
+const MAX_WAITING = 4; // frames being encoded, above which new ones are dropped
+const MAX_FRAME_S = 0.1; // a longer step between frames means that the browser skipped some
+const SURE_AFTER = 3; // steps between frames after which the frame duration counts as known
+const AWAKE_S = 0.1; // how long before the next wanted frame to start watching
 
 /**
- * Grabs frames and hands them on as `onFrame(timeS, jpeg, presentedMs)`.
+ * Grabs frames and passes them to `onFrame(timeS, jpeg, presentedMs)`.
  *
- * Sampling times count in half seconds from the first frame. A file's sampling time takes the frame whose display ends
- * at or after it, as the model's own reader does; where the browser leaves frames out, the next that it shows.
+ * Sampling times are multiples of half a second from the first frame. In a file, a sampling time takes the first frame
+ * whose display ends at or after it, as the model's own reader does; if the browser skips it, the next frame shown.
  */
 export class FrameGrabber {
   constructor(video, { maxPixels, onFrame, onDropped }) {
@@ -21,10 +21,10 @@ export class FrameGrabber {
     this.encoder = new PictureEncoder(maxPixels);
     this.onFrame = onFrame;
     this.onDropped = onDropped;
-    this.run = null; // of frames that belong together
+    this.run = null; // state of the current run, from `start` to `stop`
   }
 
-  /** Start anew with the next frame. `source` is live or a file; `clock()` is the time of a live source in seconds. */
+  /** Restart with the next frame. `source` is live or a file; `clock()` returns the time of a live source in seconds. */
   start(source, clock) {
     this.stop();
     const run = { startS: null, nextSlot: 0, frameS: MAX_FRAME_S, nSteps: 0, lastS: null, isOn: true, close: () => {} };
@@ -40,7 +40,7 @@ export class FrameGrabber {
     this.run = null;
   }
 
-  /** Take a picture for the sampling time it stands for, if that has none yet. */
+  /** Encode a picture if its sampling time has none yet. */
   offer(run, picture, width, height, timeS, displayEndS, presentedMs) {
     if (!run.isOn || !width || !height) return;
     run.startS ??= timeS;
@@ -59,8 +59,8 @@ export class FrameGrabber {
   }
 }
 
-// A file: the frames that the browser shows around a sampling time are looked at. To wait for a frame's callback keeps
-// the page drawing at the screen's rate, so in between nothing is waited for.
+// A file: watch the frames that the browser shows around each sampling time. A pending frame callback makes the page
+// render at the screen's rate, so there is none in between.
 function followFile(grabber, run) {
   const { video } = grabber;
   let handle = null;
@@ -105,20 +105,20 @@ function followFile(grabber, run) {
   watch();
 }
 
-// WebCodecs says the time of the very picture that is drawn: by the time a callback runs, the next may be shown.
+// WebCodecs gives the exact time of the frame that is drawn: when a callback runs, the next frame may be shown already.
 function currentFrame(video, mediaS) {
   if (typeof VideoFrame === "function") {
     try {
       const frame = new VideoFrame(video);
       return { picture: frame, timeS: frame.timestamp / 1e6, close: () => frame.close() };
     } catch {
-      // such as of a protected or a not yet decoded picture
+      // such as a protected frame, or one that is not decoded yet
     }
   }
   return { picture: video, timeS: mediaS, close: () => {} };
 }
 
-// A live track: sampled by the clock, since a screen that does not change sends no frames.
+// A live track: sampled by the clock, since a shared screen sends no frames while it does not change.
 function followTrack(grabber, run, source, clock) {
   const { video } = grabber;
   const latest = followLatest(source.track, run);
@@ -138,11 +138,11 @@ function followTrack(grabber, run, source, clock) {
   };
 }
 
-// Where there is WebCodecs, frames come even while the page is hidden; a <video> shows none then.
+// With WebCodecs, frames arrive even while the page is hidden; a <video> shows none then.
 function followLatest(track, run) {
   const latest = { frame: null, atMs: 0, close: () => {} };
   if (typeof MediaStreamTrackProcessor !== "function") return latest;
-  const copy = track.clone(); // a processor takes its track's frames alone
+  const copy = track.clone(); // a MediaStreamTrackProcessor consumes the frames of its track
   const reader = new MediaStreamTrackProcessor({ track: copy, maxBufferSize: 1 }).readable.getReader();
   latest.close = () => {
     reader.cancel().catch(() => {});

@@ -1,4 +1,4 @@
-// The page's own words, in the language that is chosen.
+// The page's texts in the chosen language.
 
 import de from "./words_de.js";
 import en from "./words_en.js";
@@ -6,7 +6,7 @@ import en from "./words_en.js";
 export const LANGUAGES = { en, de };
 let words = en;
 
-/** Return the text of a name, with `{value}`s filled in. */
+/** Return a text by its name, with its `{placeholders}` filled in. */
 export function t(name, values = {}) {
   const text = words[name] ?? en[name] ?? name;
   return text.replace(/\{(\w+)\}/g, (all, key) => values[key] ?? "");
@@ -16,13 +16,13 @@ export function has(name) {
   return name in en;
 }
 
-/** Return the language to begin with: the one chosen last, else the browser's. */
+/** Return the initial language: the one chosen last, else the browser's. */
 export function firstLanguage(chosen) {
   const wanted = [chosen, ...navigator.languages].map((tag) => (tag ?? "").split("-")[0]);
   return wanted.find((tag) => tag in LANGUAGES) ?? "en";
 }
 
-/** Put a language's words into the page: `data-t` names an element's text, `data-t-label`, `-title`, `-hint` others. */
+/** Fill in the page's texts: `data-t` names an element's text, `data-t-label` its label, `data-t-hint` its placeholder. */
 export function speak(language) {
   words = LANGUAGES[language];
   document.documentElement.lang = language;

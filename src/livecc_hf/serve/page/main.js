@@ -1,4 +1,4 @@
-// Puts the page together.
+// Creates the parts of the page and connects them.
 
 import { Captions } from "./captions.js";
 import { Commentator } from "./commentator.js";
@@ -15,7 +15,7 @@ import { TranscriptView } from "./transcript.js";
 import { Voice } from "./voice.js";
 
 const CONFIG_WAIT_MS = 2000;
-const QUIET_CODES = new Set(["session_too_long", "idle"]); // nobody needs to know
+const QUIET_CODES = new Set(["session_too_long", "idle"]); // the page reconnects without a message
 let config = null;
 
 const player = new Player(element("video"));
@@ -41,14 +41,14 @@ commentator.token = memory.get("token", "sessionStorage") ?? "";
 commentator.previousOf = (timeS, nWords) => transcript.record.before(timeS, nWords);
 Object.assign(player.on, { changed: showPlace, broken: fail, stopped: redrawState });
 
-// What the model says.
+// Output of the model.
 
 function hear(segment) {
   captions.show(segment);
   transcript.add(segment);
   voice.say(segment.text);
   stats.add(segment);
-  element("stage").dispatchEvent(new CustomEvent("livecc:segment", { detail: segment })); // for who measures it
+  element("stage").dispatchEvent(new CustomEvent("livecc:segment", { detail: segment })); // for measurements
   if (segment.text) showRecord();
 }
 
@@ -64,7 +64,7 @@ function hearNotice(code, reason) {
   messages.show(code, { reason }, { isMild: true, fallback: reason });
 }
 
-// What is to be seen.
+// Sources.
 
 async function open(opening) {
   closeSource();
@@ -75,7 +75,7 @@ async function open(opening) {
     source = await opening();
     await player.open(source);
   } catch (error) {
-    if (source && player.source !== source) return source.close(); // another was chosen meanwhile
+    if (source && player.source !== source) return source.close(); // the user has chosen another source
     closeSource();
     fail(error);
     return;
@@ -106,7 +106,7 @@ function fail(error) {
   if (player.source) player.pause();
 }
 
-// How things stand.
+// State of the page.
 
 function redrawState() {
   showState(...lastState);
@@ -167,9 +167,11 @@ function showEmpty() {
 
 function showVoices() {
   const list = element("voices");
-  list.replaceChildren(...voice.voices(document.documentElement.lang).map((each) => new Option(`${each.name} (${each.lang})`, each.name)));
-  voice.name = memory.get("voice") ?? list.value;
-  list.value = voice.name;
+  const offered = voice.voices(document.documentElement.lang);
+  list.replaceChildren(...offered.map((each) => new Option(`${each.name} (${each.lang})`, each.name)));
+  const remembered = memory.get("voice");
+  if (offered.some((each) => each.name === remembered)) list.value = remembered;
+  voice.name = list.value;
   list.hidden = !voice.isOn || list.length === 0;
 }
 
@@ -187,7 +189,7 @@ function choose(language) {
   showStats();
 }
 
-// What the user does.
+// Actions of the user.
 
 element("clip").onclick = () => open(() => openClip(config.clip));
 element("camera").onclick = () => open(openCamera);
@@ -195,7 +197,7 @@ element("screen").onclick = () => open(openScreen);
 element("file").onclick = () => element("file-input").click();
 element("file-input").onchange = (event) => {
   const [file] = event.target.files;
-  event.target.value = ""; // the same file may be chosen again
+  event.target.value = ""; // so that the same file can be chosen again
   if (file) open(() => openFile(file));
 };
 element("close").onclick = () => {
@@ -247,7 +249,7 @@ window.addEventListener("online", () => commentator.state === "waiting" && comme
 window.addEventListener("pagehide", () => commentator.close());
 setInterval(() => player.isLive && controls.draw(), 500);
 
-// A file of the user's own is called by its name.
+// The sample video of `livecc demo FILE` is shown by its name.
 function nameClip() {
   const name = config?.clip_name;
   element("clip").querySelector("span").textContent = name ? t("clip_named", { name }) : t("clip");
@@ -258,7 +260,7 @@ function setTheme(theme) {
   memory.set("theme", theme);
 }
 
-// The beginning.
+// Start-up.
 
 async function configure() {
   config = await readConfig();

@@ -1,4 +1,4 @@
-// What went wrong, said in words: one message at a time, and the dialog that asks for a token.
+// Shows one message at a time, and the dialog that asks for a token.
 
 import { element, memory } from "./dom.js";
 import { has, t } from "./i18n.js";
@@ -13,7 +13,7 @@ export class Messages {
     element("retry").onclick = onRetry;
   }
 
-  /** Show the text of a name. `untilMs`: when it is tried again; `isMild`: it goes away of itself. */
+  /** Show a text by its name. `untilMs`: time of the next attempt; `isMild`: the message disappears after a while. */
   show(code, values = {}, { untilMs = null, isMild = false, fallback = "" } = {}) {
     clearInterval(this.timer);
     this.shown = { code, values, options: { untilMs, isMild, fallback } };
@@ -38,13 +38,13 @@ export class Messages {
     element("notice").hidden = true;
   }
 
-  /** Say the same in the language that is chosen now. */
+  /** Show the current message in the current language. */
   redraw() {
     if (this.shown) this.show(this.shown.code, this.shown.values, this.shown.options);
   }
 }
 
-/** Ask for a token; resolves with it, or with `null` if the user does not give one. */
+/** Ask for a token; resolves to the token, or to `null` if the user cancels. */
 export function askForToken(isWrong) {
   const dialog = element("token-dialog");
   element("token-wrong").textContent = isWrong ? t("token_wrong") : "";
@@ -62,6 +62,6 @@ export function askForToken(isWrong) {
       end(token);
     };
     element("token-cancel").onclick = () => end(null);
-    dialog.oncancel = () => end(null); // the Escape key; `close` comes late, when the dialog may be open again
+    dialog.oncancel = () => end(null); // the Escape key; the event `close` may come after the dialog was opened again
   });
 }

@@ -1,14 +1,14 @@
-// Pictures as the server takes them: JPEG files within the model's pixel budget.
+// Encodes pictures for the server: JPEG files within the model's pixel budget.
 
 const QUALITY = 0.92;
 
-/** Return the size of a picture shrunk to at most `maxPixels`; it is never enlarged. */
+/** Return the size of a picture scaled down to at most `maxPixels`; a smaller picture keeps its size. */
 export function fitted(width, height, maxPixels) {
   const scale = Math.min(1, Math.sqrt(maxPixels / (width * height)));
   return [Math.max(1, Math.floor(width * scale)), Math.max(1, Math.floor(height * scale))];
 }
 
-/** Draws pictures and makes files of them, in the order in which they came. */
+/** Encodes pictures; the files come in the order of the pictures. */
 export class PictureEncoder {
   constructor(maxPixels) {
     this.maxPixels = maxPixels;
@@ -17,7 +17,7 @@ export class PictureEncoder {
   }
 
   /**
-   * Return a promise of a JPEG file. The picture is drawn at once, so it may change or be closed afterwards.
+   * Return a promise of a JPEG file. The picture is copied at once, so it may change or be closed afterwards.
    * @param {CanvasImageSource} picture
    */
   encode(picture, sourceWidth, sourceHeight) {

@@ -1,18 +1,18 @@
-// The <video>: it plays while the user wants it to and nothing holds it.
+// Controls the <video>, which plays while the user wants it to play and nothing holds it back.
 
 import { SourceError } from "./source.js";
 
-const SETTLED_MS = 250; // after the last of several seeks
+const SETTLED_MS = 250; // after the last of several seeks, until `sought`
 
-/** `on` has functions: `play`, `pause`, `seeking`, `sought`, `ended`, `broken` and `changed` (anything at all). */
+/** `on` has callbacks: `play`, `pause`, `seeking`, `sought`, `ended`, `broken`, and `changed` for any change. */
 export class Player {
   constructor(video) {
     this.video = video;
     this.on = {};
     this.source = null;
-    this.isWanted = false; // to play, by the user
+    this.isWanted = false; // whether the user wants it to play
     this.isHeld = false;
-    this.isQuiet = false; // a seek that is not the user's
+    this.isQuiet = false; // whether the current seek is the page's own
     this.beganMs = 0;
     this.settling = null;
     const listen = (name, then) => video.addEventListener(name, then);
@@ -23,7 +23,7 @@ export class Player {
       this.on.ended?.();
     });
     listen("error", () => this.source && this.isReady && this.on.broken?.(unplayable(video)));
-    // What the browser does of itself, such as from a headset's button or when a phone is locked.
+    // Pauses by the browser, such as by a headset's button or a locked phone.
     listen("pause", () => this.isHeld || video.ended || !this.isWanted || this.pause());
     for (const name of ["play", "pause", "timeupdate", "durationchange", "volumechange", "seeking", "seeked", "ended"]) {
       listen(name, () => this.on.changed?.());
@@ -34,7 +34,7 @@ export class Player {
     return this.source?.isLive ?? false;
   }
 
-  /** Seconds: of a file, where it plays; of a live source, since it was opened. */
+  /** In seconds: the current time of a file, or the time since a live source was opened. */
   get timeS() {
     return this.isLive ? (performance.now() - this.beganMs) / 1000 : this.video.currentTime;
   }
@@ -67,6 +67,7 @@ export class Player {
     clearTimeout(this.settling);
     const { source, video } = this;
     [this.source, this.isWanted, this.isHeld, this.isReady] = [null, false, false, false];
+    this.isQuiet = false; // a seek that is still in progress never ends
     if (!source) return;
     video.pause();
     video.removeAttribute("src");
@@ -92,7 +93,7 @@ export class Player {
     else this.play();
   }
 
-  /** Keep a file from playing until its words can be said; a live source cannot wait. */
+  /** Hold a file back until the server is ready for its frames; a live source cannot wait. */
   hold(isHeld) {
     this.isHeld = isHeld && !this.isLive;
     this.apply();
@@ -105,19 +106,19 @@ export class Player {
     if (!this.isWanted || this.isHeld) video.pause();
     else {
       video.play().catch((error) => {
-        if (error.name === "NotAllowedError") this.pause(); // the browser wants a click
+        if (error.name === "NotAllowedError") this.pause(); // the browser requires a click first
       });
     }
   }
 
-  /** Go to a place, as the user wants. */
+  /** Seek on behalf of the user. */
   seek(timeS) {
     if (this.isLive || !this.source) return;
     const end = Number.isFinite(this.video.duration) ? this.video.duration : timeS;
     this.video.currentTime = Math.min(Math.max(0, timeS), end);
   }
 
-  /** Go to a place where no words were missed; resolves when its picture is there. */
+  /** Seek on behalf of the page, without `seeking` and `sought`; resolves when the frame is shown. */
   async goTo(timeS) {
     const { video } = this;
     if (this.isLive || Math.abs(video.currentTime - timeS) < 0.05) return;

@@ -1,8 +1,8 @@
-// The transcript as a file: WebVTT, SubRip or plain text, in the forms that `livecc commentate` writes.
+// Saves the transcript as WebVTT, SubRip or plain text, in the formats of `livecc commentate`.
 
 const TYPES = { vtt: "text/vtt", srt: "application/x-subrip", txt: "text/plain" };
 
-/** Return the text of a file of a record's segments (and, in plain text, its answers). */
+/** Return the contents of a file with a record's segments; plain text also has its answers. */
 export function written(form, record) {
   if (form === "txt") return plain(record);
   const isVtt = form === "vtt";
@@ -21,7 +21,7 @@ export function written(form, record) {
   return text;
 }
 
-/** Let the browser save a record as NAME.FORM. */
+/** Make the browser download a record as NAME.FORM. */
 export function save(form, record, name) {
   const url = URL.createObjectURL(new Blob([written(form, record)], { type: `${TYPES[form]};charset=utf-8` }));
   const link = Object.assign(document.createElement("a"), { href: url, download: `${stem(name)}.${form}` });

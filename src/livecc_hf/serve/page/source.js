@@ -1,6 +1,6 @@
-// Where the picture comes from: a camera, a screen, or a file.
+// Video sources: a camera, a shared screen, or a file.
 
-/** Why there is no picture; `code` names a text of words_*.js. */
+/** A source that cannot be opened or played; `code` names a text of words_*.js. */
 export class SourceError extends Error {
   constructor(code, values = {}) {
     super(code);
@@ -9,7 +9,7 @@ export class SourceError extends Error {
   }
 }
 
-/** Return a source: `kind`, `name`, `isLive` (it has no place to seek), `attach(video)` and `close()`. */
+/** Return a source with `kind`, `name`, `isLive` (it cannot be sought in), `attach(video)` and `close()`. */
 export async function openCamera() {
   const devices = mediaDevices("camera_needs_https");
   if (!devices.getUserMedia) throw new SourceError("camera_unsupported");
@@ -48,7 +48,7 @@ const CAMERA_ERRORS = {
   AbortError: "camera_busy",
 };
 
-// Browsers hide the cameras from pages that came over plain http, but for the machine's own.
+// Browsers hide cameras from pages loaded over plain http, except from this computer.
 function mediaDevices(codeWithout) {
   if (!window.isSecureContext || !navigator.mediaDevices) {
     throw new SourceError(codeWithout, { address: `https://${location.host}${location.pathname}` });
@@ -63,7 +63,7 @@ function live(kind, stream) {
     name: kind,
     isLive: true,
     track,
-    onEnded: null, // the user stops sharing, the camera is unplugged
+    onEnded: null, // called when the user stops sharing or the camera is unplugged
     attach(video) {
       video.srcObject = stream;
     },

@@ -1,7 +1,7 @@
-// How the commentary keeps up: lag, words a second, dropped frames.
+// Statistics of the commentary: lag and words a second.
 
-const WORDS_OVER_S = 20;
-const LAGS = 5;
+const WORDS_OVER_S = 20; // seconds of video over which words are counted
+const LAGS = 5; // turns whose median lag is shown
 
 export class Stats {
   constructor() {
@@ -10,10 +10,10 @@ export class Stats {
 
   clear() {
     this.lags = [];
-    this.said = []; // {startS, endS, nWords}, the last seconds of video
+    this.said = []; // {startS, endS, nWords} of the last turns
   }
 
-  /** Count a segment whose words are on the screen; `presentedMs`: when its turn's last frame was. */
+  /** Add a segment whose words were just shown; `presentedMs` is when its turn's last frame was shown. */
   add(segment) {
     if (segment.presentedMs !== null) this.lags = [...this.lags, (performance.now() - segment.presentedMs) / 1000].slice(-LAGS);
     const last = this.said.at(-1);
@@ -23,7 +23,7 @@ export class Stats {
     this.said = this.said.filter((each) => each.startS >= segment.endS - WORDS_OVER_S);
   }
 
-  /** Seconds from a turn's last frame to its words, in the middle of the last turns; `null` before the first. */
+  /** Median of the seconds from a turn's last frame to its words, over the last turns; `null` before the first. */
   get lagS() {
     if (this.lags.length === 0) return null;
     return [...this.lags].sort((a, b) => a - b)[this.lags.length >> 1];

@@ -1,5 +1,5 @@
-// A worker that ticks twice a second. A page that nobody looks at has its own timers slowed down: while a screen is
-// shared, that is the usual case.
+// A worker that ticks twice a second. Browsers slow down the timers of hidden pages, and a page that shares another
+// window is usually hidden.
 const STEP_MS = 500;
 const began = performance.now();
 let n = 0;

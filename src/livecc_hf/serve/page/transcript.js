@@ -1,4 +1,4 @@
-// What was said and when: kept in order of time, shown as lines that lead back to their place.
+// The transcript: segments and answers in order of time, shown as lines that seek to their time.
 
 const MAX_LINE_WORDS = 14;
 const MAX_SILENCE_S = 2;
@@ -11,14 +11,14 @@ export function clock(seconds) {
   return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
 }
 
-/** Segments `{startS, endS, text}` in order of time. What is said anew of a time replaces what was said of it. */
+/** Segments `{startS, endS, text}` in order of time. A new segment replaces earlier ones of the same time. */
 export class Record {
   constructor() {
     this.segments = []; // with words
     this.answers = []; // {timeS, question, text}
   }
 
-  /** Take a segment; return whether it came after all others, and replaced none. */
+  /** Add a segment; return whether the list of segments was at most appended to. */
   add(segment) {
     const { segments } = this;
     const isLast = segments.length === 0 || segments.at(-1).endS <= segment.startS + 1e-6;
@@ -45,7 +45,7 @@ export class Record {
     return found && timeS < found.endS ? found : null;
   }
 
-  /** Return the words before a time, the last `maxWords`. */
+  /** Return the last `maxWords` words before a time. */
   before(timeS, maxWords) {
     const words = [];
     for (let n = this.segments.length - 1; n >= 0 && words.length < maxWords; n -= 1) {
@@ -73,7 +73,7 @@ function continues(segments, segment) {
   return segments.reduce((n, each) => n + each.text.split(/\s+/).length, 0) < MAX_LINE_WORDS;
 }
 
-/** Shows a record in a list. `onSeek(timeS)` is called for a line that is chosen, unless `canSeek` is false. */
+/** Shows a record in a list. `onSeek(timeS)` is called for a clicked line, unless `canSeek` is false. */
 export class TranscriptView {
   constructor(list, { onSeek, label }) {
     this.list = list;
@@ -115,7 +115,7 @@ export class TranscriptView {
     this.keepingPlace(() => this.render());
   }
 
-  /** Mark what was said of a time. */
+  /** Mark the segment of a time. */
   mark(timeS) {
     const segment = this.record.at(timeS);
     if (segment === this.current) return;
@@ -154,7 +154,7 @@ export class TranscriptView {
     this.list.append(item);
   }
 
-  // The list follows what is new, unless somebody has scrolled up to read.
+  // The list scrolls to new lines, unless the user has scrolled up.
   keepingPlace(change) {
     const { list } = this;
     const follows = list.scrollHeight - list.scrollTop - list.clientHeight < 60;

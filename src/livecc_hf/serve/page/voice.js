@@ -1,6 +1,6 @@
-// The words spoken by the browser. Only voices of this machine are used: others would send the words away.
+// Speaks the words with the browser's voices. Only local voices are used: others would send the words to a service.
 
-const MAX_WAITING = 2; // utterances: older ones are left out, to stay with the picture
+const MAX_WAITING = 2; // texts that wait to be spoken; older ones are dropped, to keep up with the video
 const MAX_OFFERED = 100; // voices: some systems have thousands
 const DUCKED = 0.2; // of the video's own volume while the voice speaks
 
@@ -9,20 +9,20 @@ export class Voice {
     this.video = video;
     this.speech = speech;
     this.isOn = false;
-    this.name = null; // of the voice that was chosen
+    this.name = null; // of the chosen voice
     this.waiting = [];
     this.speaking = null;
-    this.volume = null; // of the video, while it is turned down
+    this.volume = null; // the video's own volume while it is turned down
   }
 
-  /** Return voices of this machine, those of the page's language first. */
+  /** Return the local voices, those of the page's language first. */
   voices(language) {
     const rank = (voice) => (voice.lang.startsWith(language) ? 0 : voice.lang.startsWith("en") ? 1 : 2);
     const own = this.speech ? this.speech.getVoices().filter((voice) => voice.localService) : [];
     return own.sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name)).slice(0, MAX_OFFERED);
   }
 
-  /** Call `then` whenever the browser has found more voices; many find them late. */
+  /** Call `then` whenever the list of voices changes; many browsers fill it late. */
   onVoices(then) {
     this.speech?.addEventListener?.("voiceschanged", then);
   }
@@ -54,7 +54,9 @@ export class Voice {
     }
     const utterance = new SpeechSynthesisUtterance(this.waiting.join(" "));
     this.waiting = [];
-    const voice = this.speech.getVoices().find((each) => each.localService && each.name === this.name);
+    const local = this.voices(document.documentElement.lang);
+    const voice = local.find((each) => each.name === this.name) ?? local[0];
+    if (!voice && this.speech.getVoices().length > 0) return this.stop(); // the default voice would not be local
     if (voice) [utterance.voice, utterance.lang] = [voice, voice.lang];
     utterance.rate = 1.1;
     this.speaking = utterance;
@@ -67,7 +69,7 @@ export class Voice {
     this.speech.speak(utterance);
   }
 
-  /** Set the video's own volume, as the user wants it. */
+  /** Set the video's own volume. */
   setVolume(volume) {
     if (this.volume !== null) this.volume = volume;
     this.video.volume = this.volume === null ? volume : volume * DUCKED;
