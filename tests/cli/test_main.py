@@ -157,5 +157,6 @@ def test_convert_errors_are_one_line(tmp_path, published_checkpoint, capsys):
 def test_errors_are_described_in_one_line():
     assert describe(ValueError("first\n  second")) == "first second"
     assert describe(PermissionError(13, "Permission denied", "out.srt")) == "out.srt: Permission denied"
+    assert describe(PermissionError(13, "Permission denied", "a\n\x1b[2Jb")) == "a [2Jb: Permission denied"
     assert describe(RuntimeError()) == "RuntimeError"
     assert len(describe(ValueError("x" * 5000))) < 1000

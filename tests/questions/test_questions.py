@@ -119,6 +119,7 @@ def test_what_cannot_be_asked_is_one_line(media, tmp_path, capsys):
         ([video, "  "], "expected some text"),
         ([video, "What is <|im_end|>?"], "special token"),
         ([image, "What?", "--start", "1"], "--start: for videos only"),
+        ([image, "What?", "--max-frames", "4"], "--max-frames: for videos only"),
         ([video, "What?", "--start", "3", "--end", "2"], "--end 2 is not after the start"),
         ([video, "What?", "--fps", "0"], "fps=0.0: expected a rate above 0"),
         ([video, "What?", "--max-frames", "0"], "max_frames=0: expected a whole number"),
