@@ -51,7 +51,7 @@ def commentate(published_checkpoint, capsys):
 
 @pytest.fixture
 def spoken(reference):
-    """(start, end, text) of what the reference said on the clip, silent turns left out."""
+    """(start, end, text) of the reference's words for the clip, without silent turns."""
     turns = (
         (start, end, one_line(text.strip().removesuffix(" ...")))
         for start, end, text in reference["live_cc"]["segments"]
@@ -90,7 +90,7 @@ class TestOutput:
         assert (tmp_path / "o.srt").read_text().startswith("WEBVTT\n")
 
     def test_times_are_those_that_players_show(self, commentate, tmp_path):
-        """Of a stream cut out of a broadcast, whose clock starts anywhere."""
+        """A clip of a broadcast, whose clock starts anywhere."""
         video = write_video(tmp_path / "late.ts", times_s=[50 + n / 10 for n in range(80)], size_px=(320, 240))
         code, out, _ = commentate(video, "--start", "0:02", "--end", "7", "--format", "jsonl")
         assert code == 0
@@ -142,7 +142,7 @@ class TestOutput:
         times = [(entry["start_s"], entry["end_s"]) for entry in map(json.loads, out.splitlines())]
         assert times[0] == (0, 3)
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
-        assert sum(end - start for start, end in times) < 6.5  # not all of it was seen
+        assert sum(end - start for start, end in times) < 6.5  # some of it was skipped
         skipped, lag = re.search(r"at most; (\d+) frames skipped", err), re.search(r"lag ([\d.]+) s on average", err)
         assert int(skipped[1]) >= 2
         assert float(lag[1]) >= 1.5
@@ -161,7 +161,7 @@ class TestOutput:
 
 
 def stop_once_written(path, stop):
-    """Call `stop` in a thread when something is in the file; returns the thread."""
+    """Call `stop` in a thread once the file is not empty; return the thread."""
 
     def wait():
         deadline_s = time.monotonic() + 30
@@ -323,7 +323,7 @@ def long_clip(tmp_path_factory):
 
 class TestInterruption:
     def start(self, published_checkpoint, *argv, **options):
-        """Start the command; with every turn spoken, so that words come soon."""
+        """Start the command, with words in every turn, so that they come soon."""
         command = [sys.executable, "-m", "livecc_hf.cli.main", "commentate", *map(str, argv)]
         return subprocess.Popen(
             [*command, "--model", str(published_checkpoint), *GREEDY, "--silence-threshold", "1"],
@@ -331,7 +331,7 @@ class TestInterruption:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"HF_HUB_OFFLINE": "1"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where a shell put us behind
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background jobs of a shell
             **options,
         )
 
@@ -346,7 +346,7 @@ class TestInterruption:
         assert "Traceback" not in err
         cues = list(srt.parse(captions.read_text(encoding="utf-8")))
         assert cues[0].end.total_seconds() == 3
-        assert cues[-1].end.total_seconds() < 590  # not the whole
+        assert cues[-1].end.total_seconds() < 590  # not the whole video
         assert probe_video(overlay).duration_s == pytest.approx(cues[-1].end.total_seconds(), abs=1.5)
 
     @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`livecc commentate` with several videos, files that are named for each, and options that exclude each other."""
+"""`livecc commentate` with several videos, named output files, and conflicting options."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ def commentate(published_checkpoint, capsys):
 
 @pytest.fixture
 def videos(tmp_path):
-    """Two videos of one name in two folders, and one of another name."""
+    """Two videos with the same name in two folders, and one with another name."""
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     sizes = {"a/match.mp4": 40, "b/match.mp4": 60, "b/other.mkv": 50}
@@ -78,7 +78,7 @@ def test_one_that_fails_does_not_stop_the_others(commentate, videos, tmp_path):
     assert err.splitlines()[-1] == f"2 of 4 videos done; failed: {missing}, {text}"
     code, out, err = commentate(missing, text)
     assert (code, out) == (2, "")
-    assert "model: " not in err  # there is nothing to load it for
+    assert "model: " not in err  # no video is left to load it for
 
 
 def test_one_that_fails_on_the_way_does_not_stop_the_others(commentate, videos):

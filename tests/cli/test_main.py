@@ -1,4 +1,4 @@
-"""The console script itself: help, errors, exit codes."""
+"""The console script: help, errors, exit codes."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from livecc_hf.cli.main import main
 
 
 def run_cli(*argv, **options):
-    """`livecc` in a process of its own."""
+    """Run `livecc` in its own process."""
     command = [sys.executable, "-m", "livecc_hf.cli.main", *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 

@@ -1,4 +1,4 @@
-"""Commands and their tasks are declared alike; their help loads nothing heavy."""
+"""Declaration of commands and tasks; their help imports nothing heavy."""
 
 import importlib
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from livecc_hf.cli.main import COMMANDS, make_parser
 from livecc_hf.cli.parser import OneLineParser
 
-# `train` has a parser of its own.
+# `train` has its own parser.
 MODULES = {(name,): module for name, (_, module) in COMMANDS.items() if name != "train"}
 for group in ("data", "evaluate"):
     tasks = importlib.import_module(MODULES.pop((group,))).TASKS
@@ -40,8 +40,8 @@ assert not heavy, heavy
     assert result.returncode == 0, result.stderr
     for words in MODULES:
         assert f"usage: livecc {' '.join(words)} " in result.stdout
-    assert "Started again" in result.stdout  # a longer description than the list has
-    assert "Turn videos with captions or speech into a dataset." in result.stdout  # or the same
+    assert "After an interruption" in result.stdout  # a description of its own
+    assert "Turn videos with captions or speech into a dataset." in result.stdout  # the summary
 
 
 def test_overrides_stand_between_options():

@@ -1,4 +1,4 @@
-"""The options of a stream are declared once: arguments, messages and documentation are made from that."""
+"""Options of a stream are declared once; arguments, messages and documentation follow."""
 
 import contextlib
 import dataclasses
@@ -28,16 +28,16 @@ def test_each_is_an_argument_and_arrives():
     assert arrived == given
     assert StreamOptions(**arrived) != StreamOptions()
     left_out = {option.name for option in dataclasses.fields(StreamOptions)} - set(given)
-    assert left_out == {"output_logits", "do_resize"}  # for programs
+    assert left_out == {"output_logits", "do_resize"}  # for Python programs only
     assert stream_options_of(make_parser("commentate").parse_args(["commentate", "a.mp4"])) == {}
     assert stream_options_of(make_parser("serve").parse_args(["serve", "--greedy"])) == {"do_sample": False}
 
 
 @pytest.fixture
 def more_options(monkeypatch):
-    """Stream options with one more, declared as all are: in one line."""
+    """`StreamOptions` with one more option, declared in one line."""
     with contextlib.suppress(ImportError):
-        importlib.import_module("livecc_hf.serve.messages")  # made from the options as they are
+        importlib.import_module("livecc_hf.serve.messages")  # imported first, so that it has the real options
     new = stream_options._option(None, "how loud, at 100%", from_=0, up_to=2, by_client=(0.5, 1.5))
     more = dataclasses.make_dataclass("More", [("loudness", "float | None", new)], bases=(StreamOptions,), frozen=True)
     monkeypatch.setattr(stream_options, "StreamOptions", more)

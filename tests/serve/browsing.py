@@ -1,4 +1,4 @@
-"""A headless Chromium that opens the page of a server, and what a user sees and does there."""
+"""Drives the page of a server in headless Chromium, like a user."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def chromium(*flags):
 
 @contextlib.contextmanager
 def another_chromium(browser, *flags, **environment):
-    """Run a second browser beside the first."""
+    """Run a second browser next to the first."""
     options = {"executable_path": chromium_path(), "args": [*_FLAGS, *flags], "env": os.environ | environment}
     second = browser.browser_type.launch(**options)
     try:
@@ -49,8 +49,8 @@ class Watcher:
     """A tab with the page.
 
     Attributes:
-        complaints: what the browser's console says is wrong.
-        foreign: requests to anybody but the server.
+        complaints: errors and warnings of the browser's console.
+        foreign: requests to other servers.
     """
 
     def __init__(self, browser, url, path="/", **context):
@@ -85,7 +85,7 @@ class Watcher:
 
     @property
     def segments(self):
-        """What the transcript holds: (start in seconds, end, words)."""
+        """The segments of the transcript: (start in seconds, end, words)."""
         return [
             tuple(each)
             for each in self.page.eval_on_selector_all(
@@ -103,7 +103,7 @@ class Watcher:
             self.page.click(selector)
 
     def wait_for(self, condition, timeout_s=60):
-        """Wait until something is so, while the browser's events are heard."""
+        """Wait until a condition holds, while the browser's events are processed."""
         end_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end_s, (self.state, self.notice, self.segments, self.complaints)
@@ -113,7 +113,7 @@ class Watcher:
         self.wait_for(lambda: self.state in states, timeout_s)
 
     def go_to(self, time_s):
-        """Drag the slider, as with the mouse."""
+        """Move the slider, like a user with the mouse."""
         self.page.eval_on_selector(
             "#place", "(e, s) => { e.value = s; e.dispatchEvent(new Event('input', {bubbles: true})); }", time_s
         )

@@ -1,4 +1,4 @@
-"""A server, and what is shown to it."""
+"""A running server, and frames for it."""
 
 import pytest
 

@@ -19,7 +19,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
 
 def shoot(watcher, path):
-    """Write what the tab shows, as WebP."""
+    """Write a screenshot of the tab as WebP."""
     Image.open(io.BytesIO(watcher.page.screenshot())).convert("RGB").save(path, "WEBP", quality=86, method=6)
 
 

@@ -35,7 +35,7 @@ OPTIONS = StreamOptions(
 
 
 class Served:
-    """What tests know of a running server."""
+    """A running server, for tests."""
 
     def __init__(self, service, port):
         self.service, self.port = service, port
@@ -55,7 +55,7 @@ class Served:
 
 
 class Client:
-    """A connection; `start` is what the start message holds, `False`: none is sent."""
+    """A connection; `start` has fields of the start message, `False`: no start message is sent."""
 
     def __init__(self, url, start=None, **options):
         self.connection = connect(url, **options).__enter__()  # closed in __exit__, or by the server
@@ -71,7 +71,7 @@ class Client:
         self.connection.send(pack_frame(time_s, encoded(frame, format)))
 
     def show_a_first(self, frame, server):
-        """Show a first frame, and wait until there is a stream for it, which is returned."""
+        """Show the first frame, wait for its stream in the pool, and return the stream."""
         before = server.service.pool.streams
         self.show(0, frame)
         wait_for(lambda: len(server.service.pool.streams) > len(before))
@@ -81,14 +81,14 @@ class Client:
         return json.loads(self.connection.recv(timeout_s))
 
     def hear_until(self, type):
-        """Everything up to the first message of a type."""
+        """Return the messages up to the first one of a type."""
         heard = [self.hear()]
         while heard[-1]["type"] != type:
             heard.append(self.hear())
         return heard
 
     def hear_all(self):
-        """Everything up to the close, and its code and reason."""
+        """Return the messages up to the close, and its code and reason."""
         heard = []
         try:
             while True:
@@ -97,7 +97,7 @@ class Client:
             return heard, closed.rcvd.code if closed.rcvd else None, closed.rcvd.reason if closed.rcvd else ""
 
     def watch(self, frames, start_s=0.0):
-        """Show frames, finish, and return what was said."""
+        """Show frames, finish, and return the segments."""
         for n, frame in enumerate(frames):
             self.show(start_s + n / 2, frame)
         self.say({"type": "finish"})
@@ -113,7 +113,7 @@ class Client:
 
 
 def encoded(frame, format="PNG", **options):
-    """An image file of a uint8 (3, H, W) frame."""
+    """Return a uint8 (3, H, W) frame as an image file."""
     file = io.BytesIO()
     Image.fromarray(frame.permute(1, 2, 0).numpy()).save(file, format, **options)
     return file.getvalue()
@@ -121,7 +121,7 @@ def encoded(frame, format="PNG", **options):
 
 @contextlib.contextmanager
 def serving(model, processor, options=OPTIONS, listener=None, config=None, clip=None, **settings):
-    """Run a server; generous limits unless given."""
+    """Run a server, with generous limits by default."""
     generous = {"max_sessions": 4, "max_lag_s": 120.0, "max_messages_per_s": 1000.0, "max_bytes_per_s": 1e8}
     service = CommentaryService(model, processor, ServeSettings(**(generous | settings)), options)
     listener = listener or listen("127.0.0.1", 0)
@@ -140,28 +140,28 @@ def serving(model, processor, options=OPTIONS, listener=None, config=None, clip=
 
 
 def wait_for(condition, timeout_s=10):
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < end_s, "it did not come true in time"
+        assert time.monotonic() < end_s, "the condition did not hold in time"
         time.sleep(0.01)
 
 
 def alone(model, processor, frames, options=OPTIONS, start_s=0.0, **keywords):
-    """What a stream of its own says."""
+    """Return the segments of a stream that runs alone."""
     stream = model.start_stream(processor, options, **keywords)
     said = stream.push(frames, [start_s + n / 2 for n in range(len(frames))]) + stream.finish()
     return [(s.start_s, s.end_s, s.text) for s in said]
 
 
 def some_frames(n_frames, size_px=(56, 84)):
-    """Frames with something in them."""
+    """Return random frames."""
     generator = torch.Generator().manual_seed(3)
     return torch.randint(0, 256, (n_frames, 3, *size_px), dtype=torch.uint8, generator=generator)
 
 
 def raw_client(port):
-    """A WebSocket connection that does nothing of itself."""
+    """Return a raw WebSocket connection, which answers no pings."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Clients that send garbage, bombs and floods: one clear error each, and no harm to others."""
+"""Clients that send garbage, bombs and floods get a clear error, and do not harm others."""
 
 import contextlib
 import io
@@ -55,7 +55,7 @@ def test_garbage_gets_one_error_and_the_session_goes_on(garbage, code, message, 
     if message == "ratio of at most":
         frames = frames[:0]  # later frames are fitted to the first
     elif message in ("unknown format", "damaged"):
-        frames[6] = frames[7]  # its time is taken by the one that was bad, so the next frame stands for it
+        frames[6] = frames[7]  # the bad frame had this time, so the next frame is used for it
     expected = alone(model, processor, frames) if len(frames) else None
     with server.client() as client:
         for n, frame in enumerate(frames[:6]):
@@ -92,13 +92,13 @@ def test_a_bomb_is_not_decoded(server):
 
 
 def many_scans():
-    """A progressive JPEG file whose last scan, 20 bytes over all pixels, comes again and again: minutes to decode."""
+    """Return a progressive JPEG that repeats its last scan of 20 bytes: it takes minutes to decode."""
     image = encoded(torch.zeros(3, 2160, 3840, dtype=torch.uint8), "JPEG", progressive=True)
     return image[:-2] + image[image.rindex(b"\xff\xda") : -2] * 100_000 + image[-2:]
 
 
 def many_chunks(at):
-    """A PNG file with chunks that say nothing: seconds in Python to read."""
+    """Return a PNG with many empty chunks: it takes seconds to read in Python."""
     image = encoded(some_frames(1)[0])
     return image[:at] + png_chunk(b"aaAa") * 300_000 + image[at:]
 
@@ -196,7 +196,7 @@ def test_a_generation_that_fails_ends_its_session_only(server, model, processor,
         pool = server.service.pool
         failing._stream._sampler.processors.append(lambda *args: 1 / 0)
         n_rounds = pool.stats.n_rounds
-        with pool.paused():  # so that both speak in one batch
+        with pool.paused():  # so that both are decoded in one batch
             for n in (6, 7):
                 first.show(n / 2, frames[n])
                 second.show(n / 2, frames[n])

@@ -1,4 +1,4 @@
-"""Connections that hold on, say nothing or waste: counted, told and closed before they cost anything."""
+"""Limits of connections: idle, wasteful and too many ones are refused or closed, with the reason."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @pytest.fixture
 def patient(monkeypatch):
-    """A server that waits for clients slowed down by other work on the machine."""
+    """A server with long timeouts, for clients on a busy machine."""
     monkeypatch.setattr("livecc_hf.serve.protocols._REFUSAL_S", 10.0)
 
 
@@ -54,7 +54,7 @@ def test_a_connection_without_a_request_is_closed(model, processor, impatient):
         began_s = time.monotonic()
         silent, slow, late = opened(server), opened(server), opened(server)
         slow.sendall(b"GET /health HT")
-        late.sendall(HEALTH)  # is answered, and kept for a while
+        late.sendall(HEALTH)  # answered, and kept alive for a while
         answer = late.recv(4096)
         assert b"200 OK" in answer
         assert everything_from(silent) == ""
@@ -62,7 +62,7 @@ def test_a_connection_without_a_request_is_closed(model, processor, impatient):
         assert everything_from(late) == ""
         assert 0.5 < time.monotonic() - began_s < 6
         with server.client():
-            time.sleep(0.8)  # a session is no request
+            time.sleep(0.8)  # sessions have no such time limit
             assert server.service.n_connected == 1
 
 
@@ -73,7 +73,10 @@ def test_headers_have_an_end(server):
             for _ in range(10000):
                 connection.sendall(b"x: " + b"y" * 1000 + b"\r\n")
             raise AssertionError("10 MB of headers were read")
-        assert everything_from(connection)[:12] in ("HTTP/1.1 431", "")  # `""`: lost, as we went on sending
+        assert everything_from(connection)[:12] in (
+            "HTTP/1.1 431",
+            "",
+        )  # `""`: lost, as the client continued to send
 
 
 def test_too_many_connections_are_refused_clearly(model, processor, patient):
@@ -96,7 +99,7 @@ def test_too_many_connections_are_refused_clearly(model, processor, patient):
         assert refused(server, "connections") == 1
         for connection in held:
             connection.close()
-        with server.client() as client:  # one that is counted once, also when it has become a WebSocket
+        with server.client() as client:  # counted once, also after it has become a WebSocket
             client.say({"type": "finish"})
             assert client.hear_all()[1] == 1000
         for _ in range(6):

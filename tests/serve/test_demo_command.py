@@ -1,4 +1,4 @@
-"""`livecc demo` as a user runs it, and a server whose model is still loading."""
+"""`livecc demo` as a user runs it, and servers whose model is still loading."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a server knows of its own health, and what its clients hear when it is ill."""
+"""The health of a server, and what its clients are told when the model fails."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ def show_a_turn(client, frames, first=0):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_noticed_by_all(model, processor, frames, monkeypatch):
     class Panic(BaseException):
-        """As libraries in Rust raise."""
+        """A BaseException, such as panics of Rust libraries."""
 
     def panics(*args):
         raise Panic("at line 7")
@@ -89,7 +89,7 @@ def test_failures_in_a_row_are_told_and_forgotten(server, frames):
     status, told = health(server)
     assert status == 503
     assert told["reason"] == "the generation failed in 3 sessions in a row (ZeroDivisionError)"
-    with server.client() as client:  # who comes all the same is served, and what works is well
+    with server.client() as client:  # clients are still admitted, and a success resets the state
         show_a_turn(client, frames)
         assert client.hear()["type"] == "segment"
     assert health(server)[0] == 200

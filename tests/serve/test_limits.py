@@ -28,7 +28,7 @@ def test_a_full_server_refuses_clearly(server, frames):
     try:
         for client in clients[:4]:
             client.show_a_first(frames[0], server)
-        clients[4].show(0, frames[0])  # it came before the others had shown anything
+        clients[4].show(0, frames[0])  # connected before the others had sent a frame
         heard, code, reason = clients[4].hear_all()
         assert code == 1013 and reason.startswith("full: the server has 4 clients")
         heard, code, reason = Client(server.url, False).hear_all()
@@ -46,15 +46,15 @@ def test_a_full_server_refuses_clearly(server, frames):
 def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
     with serving(model, processor, max_sessions=2, start_timeout_s=5.0) as server:
         silent = [server.client({"query": "Comment."}) for _ in range(6)]
-        silent += [Client(server.url, False) for _ in range(6)]  # these do not even start
+        silent += [Client(server.url, False) for _ in range(6)]  # these do not send a start message
         for client in silent[:3]:
             client.say({"type": "ask", "query": "What moves?"})
         expected = alone(model, processor, frames)
         with server.client() as speaks:
             assert speaks.watch(frames) == expected
-        with silent[0] as late:  # and who was silent has lost nothing
+        with silent[0] as late:  # and a silent client can still start
             assert late.watch(frames) == alone(model, processor, frames, query="What moves?")
-        for n in range(2):  # frames that are no good take no place
+        for n in range(2):  # bad frames take no slot
             silent[n + 1].show(0, some_frames(1, (2, 900))[0])
             assert silent[n + 1].hear()["code"] == "bad_frame"
         assert len(server.service.pool) == 0
@@ -65,7 +65,7 @@ def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
 
 
 def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
-    """Neither by queries, nor by pings, nor by the same frame again, nor by what is not an image."""
+    """Queries, pings, repeated frames and data that is not an image do not count."""
     limits = {"max_sessions": 1, "idle_timeout_s": 1.0, "max_errors": 10**6}
     with serving(model, processor, **limits) as server, server.client() as client:
         client.show_a_first(frames[0], server)
@@ -81,7 +81,7 @@ def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
         assert (heard[-1]["code"], code) == ("idle", 1008) and reason == "idle: no new frame for 1 s: connect again"
         assert time.monotonic() - began_s < 8
         wait_for(lambda: server.service.n_connected == 0)
-        with server.client() as other:  # as slow as may be
+        with server.client() as other:  # at the slowest rate allowed
             for n in range(4):
                 other.show(n / 2, frames[n])
                 time.sleep(0.6)
@@ -113,7 +113,7 @@ def test_one_address_has_not_all_places(model, processor, frames):
         elsewhere = socket.create_connection(("127.0.0.1", server.port), 10, source_address=("127.0.0.2", 0))
         with server.client(sock=elsewhere) as client:
             assert len(client.watch(frames)) == 6
-        # Behind a proxy, which uvicorn trusts where it is on this machine.
+        # Behind a proxy on this machine, which uvicorn trusts.
         with server.client(additional_headers={"X-Forwarded-For": "192.0.2.7"}) as client:
             assert len(client.watch(frames)) == 6
         mine[0].connection.close()
@@ -164,11 +164,11 @@ def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model
     results = ["shown", "dropped", "refused"]
     with serving(model, processor, overload=overload, max_lag_s=1.0) as server, server.client() as client:
         counts = [server.service.metrics.frames.labels(result)._value for result in results]
-        with server.service.pool.paused():  # the model speaks to somebody else all the time
+        with server.service.pool.paused():  # the model is busy with other streams
             for n, frame in enumerate(frames):
                 client.show(n / 2, frame)
-                wait_for(lambda n=n: counts[0].get() + counts[2].get() == n + 1)  # dropped ones were shown before
-            assert server.metric("livecc_lag_seconds") == 4  # a turn, and the lag allowed
+                wait_for(lambda n=n: counts[0].get() + counts[2].get() == n + 1)  # dropped ones count as shown too
+            assert server.metric("livecc_lag_seconds") == 4  # a turn and the allowed lag
         client.say({"type": "finish"})
         heard, code, _ = client.hear_all()
         assert code == 1000
@@ -176,7 +176,7 @@ def test_what_comes_too_fast_for_the_model_is_dropped_or_refused(overload, model
         n_shown, n_dropped, n_refused = (server.metric(f'livecc_frames_total{{result="{r}"}}') for r in results)
         if overload == "drop":
             assert (n_shown, n_dropped, n_refused) == (60, 52, 0)
-            assert spans == [(26, 29), (29, 30)]  # the newest are heard
+            assert spans == [(26, 29), (29, 30)]  # the newest frames
             assert heard[-1]["n_dropped_frames"] == 52
         else:
             assert (n_shown, n_dropped, n_refused) == (8, 0, 52)
@@ -231,4 +231,7 @@ def test_messages_beyond_all_measure_are_not_read(server):
     with server.client() as client:
         with contextlib.suppress(ConnectionClosed):
             client.connection.send(bytes(12 * 2**20))
-        assert client.hear_all()[1] in (1009, None)  # `None`: closed while it was sent, the reason lost on the way
+        assert client.hear_all()[1] in (
+            1009,
+            None,
+        )  # `None`: reset while sending, the reason is lost

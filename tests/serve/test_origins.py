@@ -20,10 +20,10 @@ from livecc_hf.serve.settings import ServeSettings
 
 
 def refusal(server, origin=None, host=None, **headers):
-    """What a WebSocket with these headers is told: `None` if it is served."""
+    """Return the body of the refusal of a WebSocket with these headers; `None` if it is accepted."""
     headers |= {"Origin": origin} if origin is not None else {}
     url = server.url if host is None else f"ws://{host}/v1/commentary"
-    connection = socket.create_connection(("127.0.0.1", server.port), 10)  # whatever the name
+    connection = socket.create_connection(("127.0.0.1", server.port), 10)  # whatever `Host` says
     try:
         with Client(url, additional_headers=headers, sock=connection):
             return None
@@ -33,7 +33,7 @@ def refusal(server, origin=None, host=None, **headers):
 
 
 def http(server, path, method="GET", **headers):
-    """Status and headers of an HTTP answer; as a browser, `Host` may be given."""
+    """Return status and headers of an HTTP response; `Host` may be given."""
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -44,7 +44,7 @@ def http(server, path, method="GET", **headers):
 
 def test_pages_of_other_servers_are_refused(server):
     own = f"http://127.0.0.1:{server.port}"
-    assert refusal(server) is None  # a program
+    assert refusal(server) is None  # a program other than a browser
     assert refusal(server, own) is None
     refused = server.service.metrics.refusals.labels("origin")._value
     before = refused.get()
@@ -78,15 +78,15 @@ def test_listed_pages_are_served_and_may_read_answers(model, processor):
 
 
 def test_behind_a_proxy_the_page_is_the_one_of_the_name_that_was_asked_for(model, processor):
-    """As docs/serving.md says: the proxy passes `Host` on, or its address is listed."""
+    """As in docs/serving.md: the proxy passes `Host`, or its address is listed."""
     with serving(model, processor, token="t") as server:
         token = {"Authorization": "Bearer t"}
         name, page = "livecc.example.com", "https://livecc.example.com"
-        assert refusal(server, page, host=name, **token) is None  # TLS ends at the proxy, which does not say so
+        assert refusal(server, page, host=name, **token) is None  # TLS ends at the proxy, without X-Forwarded-Proto
         assert refusal(server, page, host=name, **token, **{"X-Forwarded-Proto": "https"}) is None
         weak = refusal(server, "http://livecc.example.com", host=name, **token, **{"X-Forwarded-Proto": "https"})
         assert "may not use this server" in weak
-        assert refusal(server, page, **token) is not None  # it does not pass `Host` on
+        assert refusal(server, page, **token) is not None  # the proxy does not pass `Host`
         assert refusal(server, "https://evil.example", host=name, **token) is not None
     with serving(model, processor, allowed_origins=["https://livecc.example.com"]) as server:
         assert refusal(server, page) is None
@@ -94,7 +94,7 @@ def test_behind_a_proxy_the_page_is_the_one_of_the_name_that_was_asked_for(model
 
 
 def test_a_name_that_was_given_this_machines_address_is_not_its_own_page(server):
-    """What a page can do with the DNS of its own name, where no token keeps it out."""
+    """DNS rebinding: a page's own name resolves to this machine, and there is no token."""
     said = refusal(server, f"http://evil.example:{server.port}", host=f"evil.example:{server.port}")
     assert said.startswith("this server does not answer to the name 'evil.example:")
     assert http(server, "/metrics", Host="evil.example")[0] == 403
@@ -144,7 +144,7 @@ def test_nobody_serves_a_network_without_a_token_by_accident(host, capsys, monke
 
 @pytest.mark.parametrize("secured_by", ["--insecure", "token", "loopback"])
 def test_where_it_is_meant_a_network_is_served(secured_by, capsys, monkeypatch):
-    """Told from the refusal by what comes after it: a model that is not there."""
+    """Without the refusal, the next error comes: an unknown model."""
     arguments = ["--host", "127.0.0.2" if secured_by == "loopback" else "0.0.0.0", "--port", "0", "--model", "/none"]
     if secured_by == "token":
         monkeypatch.setenv("LIVECC_SERVE_TOKEN", "t")

@@ -72,7 +72,7 @@ def beginning_of(path, length_s, out):
 
 @pytest.mark.parametrize("length_s", [6, pytest.param(24, marks=pytest.mark.slow)])
 def test_the_clip_with_one_click(browser, tiny, length_s, tmp_path):
-    """The page says what `livecc commentate` says."""
+    """The page shows the same words as `livecc commentate`."""
     clip = beginning_of(demo_clip_path(), length_s, tmp_path / "clip.mp4")
     model, processor = tiny
     said = [s for s in model.stream_generate(processor, clip, do_sample=False) if s.text]
@@ -88,7 +88,7 @@ def test_the_clip_with_one_click(browser, tiny, length_s, tmp_path):
         serving(*tiny, GREEDY, max_messages_per_s=60.0, clip=clip) as served,
         Watcher(browser, address(served)) as watcher,
     ):
-        # A browser that other work slows down shows some pictures late or not at all, and the model sees what it shows.
+        # On a busy machine the browser shows some frames late or skips them, and the model sees only those shown.
         for _ in range(3):
             watcher.click("#clip")
             watcher.wait_for(is_over)
@@ -114,7 +114,7 @@ def test_camera_and_pause(watcher, served):
     watcher.wait_for(lambda: turns() >= before + 2)
     watcher.page.keyboard.press("k")
     assert watcher.page.inner_text("#state") == "Paused"
-    watcher.page.wait_for_timeout(300)  # a frame that was on its way
+    watcher.page.wait_for_timeout(300)  # for a frame that is still being encoded
     held = served.metric(shown)
     watcher.page.wait_for_timeout(1500)
     assert served.metric(shown) == held
@@ -135,11 +135,11 @@ def test_seeking_starts_anew_and_lines_lead_back(watcher):
     watcher.click("#transcript .time >> nth=0")
     watcher.wait_for(lambda: watcher.session != session)
     assert start_s <= watcher.time_s < start_s + 3
-    # What is said anew of a time takes the place of what was said of it; the rest stays, in order.
+    # New words of a time replace earlier ones; the others stay, in order.
     watcher.wait_for(lambda: any(s >= start_s + 3 for s, _, _ in watcher.segments))
     times = [(s, e) for s, e, _ in watcher.segments]
     assert times == sorted(times) and all(a[1] <= b[0] for a, b in itertools.pairwise(times))
-    # Paused, the words of the place are shown over the picture.
+    # While paused, the words of the current time are shown over the picture.
     watcher.page.keyboard.press("k")
     place_s, _, words = watcher.segments[-1]
     watcher.go_to(place_s + 0.5)
@@ -168,7 +168,7 @@ def test_a_question_is_answered_beside_the_commentary(watcher):
     assert "Start a video first" in watcher.page.inner_text("#question-said")
     watcher.click("#clip")
     watcher.wait_for(lambda: watcher.segments)
-    # livecc-tiny, which was taught no questions, has no words for one at some moments: it is asked at several.
+    # livecc-tiny was not trained on questions and sometimes gives an empty answer, so it is asked several times.
     for n_asked in range(1, 9):
         watcher.page.fill("#question", "What is there?")
         watcher.click("#question-form button")
@@ -191,7 +191,7 @@ def test_two_tabs_at_once(browser, served, watcher):
             tab.click("#clip")
         for tab in (watcher, other):
             tab.wait_for(lambda tab=tab: len(tab.segments) >= 1)
-        # Which pictures a browser shows when depends on what else runs, and so may the words.
+        # Which frames the browser shows depends on the load of the machine, and so do the words.
         assert watcher.session and other.session and watcher.session != other.session
         assert other.complaints == [] and other.foreign == []
 
@@ -224,7 +224,7 @@ def test_a_server_that_goes_away_and_comes_back(browser, tiny, free_port):
         said = watcher.segments
         assert said
         watcher.wait_for(lambda: "does not answer" in watcher.notice)
-        watcher.wait_for(lambda: watcher.time_s == said[-1][1])  # the video waits there, so that nothing is missed
+        watcher.wait_for(lambda: watcher.time_s == said[-1][1])  # the video waits there, so that no frame is missed
         with serving(*tiny, GREEDY, listener=listen("127.0.0.1", free_port)):
             watcher.wait_for_state("live")
             watcher.wait_for(lambda: len(watcher.segments) > len(said))
@@ -234,7 +234,7 @@ def test_a_server_that_goes_away_and_comes_back(browser, tiny, free_port):
 
 
 def after_first_words(browser, tiny, port):
-    """A watcher whose server has gone after the first words."""
+    """A watcher whose server was stopped after the first words."""
     with serving(*tiny, GREEDY, listener=listen("127.0.0.1", port)) as served:
         watcher = Watcher(browser, address(served))
         watcher.click("#clip")
@@ -269,7 +269,7 @@ def test_a_model_that_loads_or_died_is_said_in_words(watcher, served):
         watcher.wait_for(lambda: len(service.pool) == 1)
     finally:
         service.state = "ready"
-    watcher.complaints.clear()  # the browser's own lines about refusals
+    watcher.complaints.clear()  # the browser's own messages about refused connections
 
 
 @pytest.mark.slow
@@ -296,7 +296,7 @@ def test_a_paused_page_keeps_its_place_and_is_answered(browser, tiny):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_model_that_died_is_said_in_words(browser, tiny, monkeypatch):
     class Panic(BaseException):
-        """As libraries in Rust raise."""
+        """A BaseException, such as panics of Rust libraries."""
 
     def panics(*args):
         raise Panic("at line 7")
@@ -352,7 +352,7 @@ def test_a_camera_over_plain_http_is_one_sentence(browser, tiny, free_port):
         watcher.click("#screen")
         watcher.wait_for(lambda: watcher.page.get_attribute("#notice", "data-code") == "screen_needs_https")
         assert watcher.state == "idle"
-        watcher.click("#clip")  # files need no leave
+        watcher.click("#clip")  # files need no permission
         watcher.wait_for_state("live")
         assert watcher.complaints == []
 
@@ -369,7 +369,7 @@ def test_keys_do_what_buttons_do(watcher):
     watcher.wait_for(lambda: watcher.time_s >= 5)
     watcher.page.keyboard.press(" ")
     watcher.wait_for(lambda: watcher.page.get_attribute("#play", "aria-label") == "Play")
-    watcher.page.fill("#query", "k m c")  # typing is no command
+    watcher.page.fill("#query", "k m c")  # typing in a field triggers no shortcut
     assert watcher.page.get_attribute("#captions-on", "aria-pressed") == "false"
 
 
@@ -388,7 +388,7 @@ def test_languages_have_the_same_words(watcher):
 
 
 def test_everything_has_a_name(watcher):
-    """Buttons, fields and lists say what they are to those who do not see them."""
+    """Buttons, fields and lists have labels for screen readers."""
     unnamed = watcher.page.evaluate(
         """() => [...document.querySelectorAll('button, input:not([type=file]), select')].filter(
             e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length)).map(e => e.id)"""

@@ -1,4 +1,4 @@
-"""The page's screen and voice in a browser: a screen that is shared, words that are spoken over a quieter video."""
+"""The page in a browser: screen sharing, and words spoken over a quieter video."""
 
 import os
 import shutil
@@ -46,15 +46,15 @@ def watcher(browser, served, url):
 
 @pytest.mark.slow
 def test_a_shared_screen_is_commented_on_until_sharing_ends(watcher, served):
-    """The browser shares a screen that it makes up, through its own `getDisplayMedia`."""
+    """The browser shares a fake screen through its own `getDisplayMedia`."""
     before = served.metric("livecc_turns_total")
     watcher.click("#screen")
     watcher.wait_for_state("live")
     track = "document.getElementById('video').srcObject.getVideoTracks()[0]"
     assert watcher.page.evaluate(f"{track}.getSettings().displaySurface") == "monitor"
     watcher.wait_for(lambda: served.metric("livecc_turns_total") >= before + 2)
-    assert not watcher.page.is_visible("#place")  # nothing to seek
-    watcher.page.evaluate(f"{track}.dispatchEvent(new Event('ended'))")  # as the browser's own button does
+    assert not watcher.page.is_visible("#place")  # a live source has no slider
+    watcher.page.evaluate(f"{track}.dispatchEvent(new Event('ended'))")  # like the browser's own button
     watcher.wait_for_state("finished")
 
 
@@ -87,7 +87,7 @@ def test_a_browser_without_voices_says_so(watcher):
 
 
 def test_the_video_is_as_loud_as_before_where_speaking_fails(watcher):
-    """The browser's own speech fails where it has no voices."""
+    """Speech fails in a browser without voices."""
     heard = watcher.page.evaluate(
         """async () => {
             const { Voice } = await import('./voice.js');
@@ -107,7 +107,7 @@ def test_the_video_is_as_loud_as_before_where_speaking_fails(watcher):
 
 @pytest.fixture
 def speaking_browser(browser, tmp_path):
-    """A browser that speaks by espeak-ng, into nothing."""
+    """A browser that speaks with espeak-ng, without sound output."""
     daemon = shutil.which("speech-dispatcher")
     if daemon is None or not (SPEECH_MODULES / "sd_espeak-ng").exists():
         pytest.skip("needs speech-dispatcher with espeak-ng")

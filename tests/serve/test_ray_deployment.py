@@ -1,4 +1,4 @@
-"""The application on a local Ray cluster: two replicas, each connection on its own."""
+"""The application on a local Ray cluster with two replicas."""
 
 import contextlib
 import socket
@@ -53,7 +53,7 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
         server = Served(None, port)
         frames = some_frames(16)
         expected = alone(make_model("mrope"), processor, frames)
-        clients = [_admitted(server) for _ in range(4)]  # 2 to each replica: as many as there is room for
+        clients = [_admitted(server) for _ in range(4)]  # 2 on each replica, which is the limit
         for n, frame in enumerate(frames[1:], 1):
             for client in clients:
                 client.show(n / 2, frame)
@@ -64,7 +64,7 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
         clients = [_admitted(server) for _ in range(4)]
         with Client(server.url, False, **HEADERS) as fifth:
             assert fifth.hear_all()[1] == 1013
-        for client in clients:  # they vanish
+        for client in clients:  # they disconnect without closing
             client.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.connection.socket.close()
         for client in [_admitted(server) for _ in range(4)]:
@@ -81,7 +81,7 @@ def test_each_connection_stays_on_its_replica(published_checkpoint, make_model, 
 
 
 def _admitted(server):
-    """A client that has a place; it tries again where it is refused: the router may not know which replica is full."""
+    """Return an admitted client; it retries when refused, since the router may not know which replica is full."""
     end_s = time.monotonic() + 20
     while True:
         client = Client(server.url, False, **HEADERS)

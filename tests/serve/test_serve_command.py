@@ -1,4 +1,4 @@
-"""`livecc serve` as a user runs it, and the example that watches it."""
+"""`livecc serve` as a user runs it, and the example client."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @contextlib.contextmanager
 def running(*arguments, **environment):
-    """Yields the process and its address, once it listens."""
+    """Yield the process and its address once it listens."""
     process = subprocess.Popen(
         [sys.executable, "-m", "livecc_hf.cli.main", "serve", "--port", "0", *arguments],
         stderr=subprocess.PIPE,

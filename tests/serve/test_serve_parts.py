@@ -17,7 +17,7 @@ from livecc_hf.serve.settings import OVERLOADS, ServeSettings, settings_from
 
 
 def sampled(times_s):
-    """What a source with these times is shown as: the frame's own time, and the sampling times it stands for."""
+    """Return (time, sampling times relative to the first frame) of each frame that the model is shown."""
     sampler, shown = ClientFrameSampler(), []
     for time_s in times_s:
         if sampler.wants(time_s):
@@ -32,13 +32,13 @@ def test_each_sampling_time_takes_the_first_frame_at_or_after_it():
     thirty = sampled([n / 30 for n in range(301)])
     assert [n for _, taken in thirty for n in taken] == [n / 2 for n in range(21)]
     assert [round(t * 30) for t, _ in thirty] == [15 * n for n in range(21)]
-    epoch = sampled([1.7e9 + n / 2 for n in range(200)])  # a clock on which half a second is near the last digits
+    epoch = sampled([1.7e9 + n / 2 for n in range(200)])  # large times, to check rounding
     assert [taken for _, taken in epoch] == [[n / 2] for n in range(200)]
 
 
 def test_a_slow_source_is_repeated_and_a_gap_is_not_filled():
     assert sampled([0, 1, 2]) == [(0, [0]), (1, [0.5, 1]), (2, [1.5, 2])]
-    # Five frames were shown, so a sixth completes the turn; the turns after it are whole seconds again.
+    # Five frames were shown, so the next one completes the turn; later turns are whole seconds again.
     shown = sampled([0, 0.5, 1, 1.5, 2, 60.2, 60.6, 61.1])
     assert shown[5:] == [(60.2, [59.5, 60]), (60.6, [60.5]), (61.1, [61])]
     assert sampled([0, 0.5, 1, 1.5, 60.7])[4:] == [(60.7, [60, 60.5])]
@@ -85,7 +85,7 @@ def test_settings_are_checked(monkeypatch):
     monkeypatch.setenv("LIVECC_SERVE_TOKEN", "secret")
     assert settings_from({}).token == "secret" and settings_from({"token": "other"}).token == "other"
     assert "secret" not in repr(settings_from({}))
-    monkeypatch.setenv("LIVECC_SERVE_TOKEN", "secret\n")  # as secrets of clusters end; no header can carry that
+    monkeypatch.setenv("LIVECC_SERVE_TOKEN", "secret\n")  # secrets often end with a newline
     assert settings_from({}).token == "secret"
     monkeypatch.setenv("LIVECC_SERVE_TOKEN", " ")
     with pytest.raises(ValueError, match="token is empty"):
@@ -103,7 +103,7 @@ def test_clients_are_counted_in_and_out():
         assert refused.value.code == code
     assert admission.n_connected == gauge._value.get() == 2
     admission.leave("a")
-    assert admission.enter("a", 1) == 3  # its number is new
+    assert admission.enter("a", 1) == 3  # numbers are not reused
     admission.leave("a")
     admission.leave("b")
     assert admission.n_connected == gauge._value.get() == 0

@@ -1,4 +1,4 @@
-"""Questions, pauses and what a client is told at its start."""
+"""Questions, pauses and the `started` message."""
 
 import sys
 import time
@@ -79,7 +79,7 @@ def test_a_pause_holds_the_place_up_to_a_limit(model, processor):
             assert client.hear()["type"] == "segment"
             client.say({"type": "pause"})
             time.sleep(1.5)
-            client.show(3, frames[6])  # it goes on
+            client.show(3, frames[6])  # the video continues
             began_s = time.monotonic()
             client.say({"type": "question", "question": QUESTION, "max_new_tokens": 2})
             assert client.hear()["type"] == "answer"

@@ -1,4 +1,4 @@
-"""Clients that vanish, freeze or are sent away: nothing of them is left."""
+"""Clients that vanish, freeze or are disconnected leave nothing behind."""
 
 import contextlib
 import gc
@@ -38,13 +38,13 @@ def test_a_client_that_does_not_read_is_given_up(model, processor, monkeypatch):
         ended = 'livecc_sessions_ended_total{reason="slow_reader"}'
         wait_for(lambda: server.metric(ended) == 1)
         wait_for(lambda: server.service.n_connected == 0)
-        wait_for(lambda: n_handles() == before + 1)  # our side of it; the other is closed, unsent words or not
+        wait_for(lambda: n_handles() == before + 1)  # the client's socket; the server has closed its own
         deaf.close()
 
 
 def test_half_open_connections_are_found_by_their_silence(model, processor, frames):
     with serving(model, processor, ping_timeout_s=0.3) as server:
-        frozen = raw_client(server.port)  # answers no ping, as a machine that lost its power
+        frozen = raw_client(server.port)  # answers no ping, like a machine without power
         send_raw(frozen, 1, b'{"type": "start"}')
         wait_for(lambda: server.service.n_connected == 1)
         wait_for(lambda: server.service.n_connected == 0 and len(server.service.pool) == 0, 5)
@@ -95,7 +95,7 @@ def test_those_who_leave_are_told_from_those_who_vanish(server):
 
 
 def _sessions(server, n_sessions, frames):
-    """Clients that come, are heard, and go in four ways."""
+    """Clients that connect, send frames, and disconnect in four ways."""
     files = [encoded(frame) for frame in frames[:7]]
     for n in range(n_sessions):
         with server.client() as client:
@@ -119,7 +119,7 @@ def _sessions(server, n_sessions, frames):
 def test_sessions_leave_nothing_behind(n_sessions, server, frames):
     _sessions(server, 12 if n_sessions == 60 else 100, frames)
     service = server.service
-    all_up = threading.Barrier(service.settings.decode_threads)  # they start where none is idle, sooner or later
+    all_up = threading.Barrier(service.settings.decode_threads)  # the executor starts a thread only when none is idle
     list(service.threads.map(lambda _: all_up.wait(10), range(all_up.parties)))
     before = resident_bytes(), n_handles(), threading.active_count()
     _sessions(server, n_sessions, frames)

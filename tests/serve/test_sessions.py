@@ -1,4 +1,4 @@
-"""A real server on a loopback port, and clients that do what they should."""
+"""A real server on a loopback port with well-behaved clients."""
 
 import sys
 import threading
@@ -77,7 +77,7 @@ def test_segments_come_while_the_video_plays_and_queries_change(server, model, p
 def test_a_client_may_send_what_its_camera_has(server, model, processor, frames):
     expected = alone(model, processor, frames[:8])
     with server.client() as client:
-        for n in range(8 * 15):  # 30 frames a second: the first at or after each half second counts
+        for n in range(8 * 15):  # 30 frames a second, of which the first at or after each half second is used
             frame = frames[n // 15] if n % 15 == 0 else frames[-1]
             client.connection.send(pack_frame(n / 30, encoded(frame)))
         client.say({"type": "finish"})

@@ -1,4 +1,4 @@
-"""What several tests of sources read from."""
+"""Fixtures of several tests of sources."""
 
 import os
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def pipe():
-    """A pipe as (file descriptor to read, file to write); what reads may be slow, so writing is done in threads."""
+    """A pipe as (file descriptor to read, file to write); write from a thread, since the reader may be slow."""
     read_fd, write_fd = os.pipe()
     writer = os.fdopen(write_fd, "wb", buffering=0)
     yield read_fd, writer

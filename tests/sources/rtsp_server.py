@@ -1,4 +1,4 @@
-"""A real RTSP server for tests: encodes video live, sends it within the RTSP connection (TCP) or beside it (UDP)."""
+"""A real RTSP server for tests: encodes video live and sends it over TCP (interleaved) or UDP."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ _DESCRIPTION = (
 
 
 class RtspServer:
-    """Serves `/live`. Picture n is the one of n tenths of a second after the server was made.
+    """Serves `/live`. Frame n is n tenths of a second after the server was created.
 
     Args:
         transports: which of `tcp` and `udp` it offers.
@@ -66,7 +66,7 @@ class RtspServer:
         return time.monotonic() - self.began_s
 
     def cut(self):
-        """Cut every connection."""
+        """Break every connection."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -80,7 +80,7 @@ class Session:
         self.handler = handler
         self._is_over = threading.Event()
         self._write = threading.Lock()
-        self._send = None  # takes a packet and whether it is RTCP
+        self._send = None  # called with a packet and whether it is RTCP
 
     def run(self):
         try:
@@ -90,7 +90,7 @@ class Session:
             self._is_over.set()
 
     def _read(self):
-        """The next request: (method, address, headers); reports of the client's are left out."""
+        """Return the next request: (method, address, headers); RTCP reports of the client are skipped."""
         lines = []
         while True:
             first = self.handler.rfile.read(1)
@@ -155,7 +155,7 @@ class Session:
             self.handler.wfile.write(b"$" + bytes([is_rtcp]) + len(packet).to_bytes(2, "big") + packet)
 
     def _encode(self):
-        """Let FFmpeg cut the video into RTP packets, and pass them on until the server is off the air."""
+        """Have FFmpeg packetise the video as RTP, and forward the packets until the server is stopped."""
         server = self.server
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, av.error.FFmpegError):
             sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]

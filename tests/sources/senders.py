@@ -1,4 +1,4 @@
-"""Real senders for tests: an HTTP server that encodes video live with PyAV, and can be cut and stalled."""
+"""Real senders for tests: an HTTP server that encodes video live with PyAV and can be interrupted and stalled."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ FPS = 10
 
 
 class LiveServer:
-    """Serves live video as MPEG-TS. Picture n is the one of n tenths of a second after the server was first started.
+    """Serves live video as MPEG-TS. Frame n is n tenths of a second after the server was first started.
 
     Paths: `/live.ts` without end; `/end.ts` ends `end_s` after the start, and then is not found; `/burst.ts` sends
     two seconds at once and ends; `/back.ts` whose times start anew after 2 s; `/text`; `/tone.ts` without video;
@@ -42,7 +42,7 @@ class LiveServer:
         self.start()
 
     def start(self):
-        """Listen, at the same port as before."""
+        """Listen on the same port as before."""
         live = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ class LiveServer:
             block_on_close = False
 
             def handle_error(self, *_):
-                pass  # clients and tests cut connections
+                pass  # clients and tests break connections
 
             def process_request(self, request, address):
                 live._open.add(request)
@@ -72,13 +72,13 @@ class LiveServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def cut(self):
-        """Cut every connection."""
+        """Break every connection."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def stop(self):
-        """Stop listening, and cut every connection."""
+        """Stop listening, and break every connection."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -132,7 +132,7 @@ class LiveServer:
                 while self.paused.is_set():
                     time.sleep(0.02)
                 late = self.now_s() - n / FPS > 0.5
-                n = round(self.now_s() * FPS) if late else n  # a camera does not send what it could not
+                n = round(self.now_s() * FPS) if late else n  # like a camera, skip frames that were not sent in time
                 if path == "back.ts" and n == first + 2 * FPS:
                     encoder = stack.enter_context(LiveEncoder(file, self.size_px))
                 restarted = path == "back.ts" and n >= first + 2 * FPS
@@ -141,7 +141,7 @@ class LiveServer:
 
 
 class LiveEncoder:
-    """Encodes numbered pictures into a stream, each sent at once."""
+    """Encodes numbered frames into a stream, each sent at once."""
 
     def __init__(self, file, size_px=(96, 64), muxer="mpegts", options=None, key_frames=5):
         self._container = av.open(file, "w", format=muxer, options={"flush_packets": "1"} | (options or {}))
@@ -159,7 +159,7 @@ class LiveEncoder:
             self._container.close()
 
     def send(self, number, tick=None):
-        """Send picture `number` with the time `tick` / FPS."""
+        """Send frame `number` with the time `tick` / FPS."""
         picture = numbered_picture(number % 4096, *self.size_px)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = number if tick is None else tick, Fraction(1, FPS)
@@ -168,7 +168,7 @@ class LiveEncoder:
 
 @functools.cache
 def recording(n_frames, size_px=(96, 64)):
-    """The bytes of a video in MPEG-TS."""
+    """Return a video as MPEG-TS."""
     file = io.BytesIO()
     with LiveEncoder(file, size_px) as encoder:
         for n in range(n_frames):
@@ -185,13 +185,13 @@ def send_tone(file):
 
 
 def free_port():
-    """A port at which nothing listens."""
+    """Return a port on which nothing listens."""
     with socketserver.TCPServer(("127.0.0.1", 0), None) as server:
         return server.server_address[1]
 
 
 def main():
-    """Serve `/live.ts` at the port in the argument until killed."""
+    """Serve `/live.ts` on the port in the argument until killed."""
     LiveServer(port=int(sys.argv[1]))
     print("ready", flush=True)
     threading.Event().wait()

@@ -1,4 +1,4 @@
-"""What is no video is refused before PyTorch is imported, in the words of what reads it."""
+"""Files that are not videos are refused before PyTorch is imported, with the messages of the video reader."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from livecc_hf.video.reader import probe_video
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """No videos, by what is wrong with them."""
+    """Files that are not videos, by what is wrong with them."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "notes.txt").write_text("not a video\n" * 50)
     (folder / "noise.mp4").write_bytes(bytes(range(256)) * 40)

@@ -1,4 +1,4 @@
-"""What is said of PyAV's errors where no test can make the device or the server that causes them."""
+"""Messages for PyAV's errors whose device or server no test can provide."""
 
 import errno
 import sys
@@ -11,7 +11,7 @@ from livecc_hf.sources.errors import StalledError, lost_error, open_error
 
 
 def pyav_error(number):
-    """The error that PyAV raises for a return value of FFmpeg's."""
+    """Return the error that PyAV raises for a return value of FFmpeg."""
     with pytest.raises(Exception) as error:
         av.error.err_check(-number)
     return error.value

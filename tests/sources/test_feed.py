@@ -1,4 +1,4 @@
-"""The clock-paced feed, against real time in tenths of a second."""
+"""RealTimeFeed against the real clock."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ from livecc_hf.video.reader import FrameChunk
 
 
 def chunks(n_chunks, frame_s=0.05, n_frames=2, last_frames=2):
-    """A video whose frames come every `frame_s` seconds, from 100 s on."""
+    """A video with a frame every `frame_s` seconds, starting at 100 s."""
     for chunk in range(n_chunks):
         count = last_frames if chunk == n_chunks - 1 else n_frames
         times = [100 + (chunk * n_frames + frame) * frame_s for frame in range(count)]
@@ -38,7 +38,7 @@ def test_a_slow_consumer_gets_the_newest_and_the_rest_is_counted():
     taken = []
     for chunk in feed:
         taken += chunk.timestamps_s
-        time.sleep(0.14)  # the time of 7 frames
+        time.sleep(0.14)  # the duration of 7 frames
     assert taken == sorted(taken)
     assert len(taken) + feed.skipped_frames == 40
     assert feed.skipped_frames > 15
@@ -73,7 +73,7 @@ def test_an_error_of_the_video_reaches_the_consumer():
 
 
 def arrivals(bursts, burst_s):
-    """A live source that sends a burst of chunks of one second of video each, shrunk to `burst_s` per chunk."""
+    """A live source that sends bursts of chunks, with a second of video shortened to `burst_s`."""
     began_s = time.monotonic()
     for burst in range(bursts):
         time.sleep(max(0, began_s + burst * 4 * burst_s - time.monotonic()))

@@ -1,4 +1,4 @@
-"""HLS from a folder: of the qualities that a playlist offers only one is fetched."""
+"""HLS from a folder: only one of a playlist's qualities is fetched."""
 
 import functools
 import http.server
@@ -12,7 +12,7 @@ from livecc_hf.sources import open_source
 
 @pytest.fixture
 def server(tmp_path):
-    """A server of `tmp_path`, with the paths that were asked for."""
+    """A server of `tmp_path`, with the requested paths."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -46,5 +46,5 @@ def test_one_quality_is_fetched(server, tmp_path):
         name: sum(path.startswith(f"/{name}") and path.endswith(".ts") for path in server.asked)
         for name in ("small", "large")
     }
-    assert sorted(fetched.values())[0] <= 4  # of the other, what was looked at while opening
+    assert sorted(fetched.values())[0] <= 4  # the other quality is only read while opening
     assert max(fetched.values()) >= 16

@@ -1,4 +1,4 @@
-"""Recordings over HTTP, from servers that send parts of files and servers that do not."""
+"""Recordings over HTTP, from servers with and without ranges."""
 
 import contextlib
 import functools
@@ -23,13 +23,13 @@ LONG = {"n_frames": 400, "paint": lambda n: np.roll(NOISE, n, axis=0), "codec_op
 
 
 class FileServer(http.server.ThreadingHTTPServer):
-    """Serves a folder; with HTTP ranges, or whole files only, as Python's own server does."""
+    """Serves a folder, with HTTP ranges or, like Python's own server, without."""
 
     daemon_threads = True
 
     def __init__(self, folder, has_ranges, password=None):
         server = self
-        self.firsts = []  # bytes of the parts that were asked for
+        self.firsts = []  # first bytes of the requested ranges
 
         class Handler(http.server.SimpleHTTPRequestHandler):
             def do_GET(self):
@@ -57,7 +57,7 @@ class FileServer(http.server.ThreadingHTTPServer):
                 return io.BytesIO(data[first : last + 1])
 
             def copyfile(self, source, outputfile):
-                with contextlib.suppress(OSError):  # who has enough hangs up
+                with contextlib.suppress(OSError):  # the client closes the connection when it has enough
                     super().copyfile(source, outputfile)
 
             def log_message(self, *_):
@@ -111,9 +111,9 @@ def test_a_part_is_the_same_as_of_the_file(name, options, has_ranges, serve, tmp
     for part in ({"start_s": 30}, {"start_s": 31.3, "end_s": 33}, {"start_s": 3, "end_s": 5.5}, {"end_s": 2.5}):
         server.firsts.clear()
         assert_same(read(server.url(name), live=False, **part), read(video, **part))
-        # What is before a far start is not read where the server sends parts.
+        # With ranges, the part before a distant start is not read.
         is_near = [0.5 < first / video.stat().st_size < 0.9 for first in server.firsts]
-        if name != "late.ts":  # whose length FFmpeg looks for at its end, step by step
+        if name != "late.ts":  # FFmpeg seeks its duration at the end, step by step
             assert any(is_near) == (has_ranges and part.get("start_s", 0) > 10)
 
 

@@ -1,4 +1,4 @@
-"""Leaving out frames while decoding is slower than the stream, with a real decoder and times set by hand."""
+"""Skipping of frames while decoding is slower than the stream, with a real decoder and simulated times."""
 
 import contextlib
 import threading
@@ -20,7 +20,7 @@ def video(tmp_path):
 
 
 def play(video, wait_s, work_s):
-    """Note every packet after `wait_s(n)` and decode it in `work_s(n)`; the numbers of frames per level."""
+    """Simulate a wait of `wait_s(n)` and decoding for `work_s(n)` for each packet; return the frames at each level."""
     stream = video.streams.video[0]
     keep_up = KeepUp(stream.codec_context)
     now_s, levels, n_frames = 50.0, [], 0
@@ -30,7 +30,7 @@ def play(video, wait_s, work_s):
             keep_up.note(packet, asked_s, now_s)
         n_frames += len(stream.decode(packet))
         levels.append(keep_up.level)
-        now_s += work_s(n) if keep_up.level < 2 else 0.001  # this video has no frame that no other needs
+        now_s += work_s(n) if keep_up.level < 2 else 0.001  # this video has no non-reference frames
     return levels, n_frames
 
 
@@ -47,7 +47,7 @@ def test_a_burst_is_no_reason_to_leave_out_frames(video):
 
 
 def test_key_frames_only_until_caught_up(video):
-    """Decoding takes 0.15 s a frame at first, where one comes every 0.1 s; then there is time again."""
+    """Decoding takes 0.15 s a frame at first, with a frame every 0.1 s; then it is faster."""
     levels, n_frames = play(video, lambda n: 0.0 if n < 100 else 0.09, lambda n: 0.15)
     assert max(levels) >= 1
     first_back = next(n for n in range(100, 200) if levels[n] == 0)
@@ -56,7 +56,7 @@ def test_key_frames_only_until_caught_up(video):
 
 
 def note_all(video, work_s, pause_s):
-    """Note packets that are all there already, each of which takes its time after a pause that is told."""
+    """Simulate packets that never wait, each decoded after a pause that is reported."""
     stream = video.streams.video[0]
     keep_up, now_s = KeepUp(stream.codec_context), 0.0
     for packet in video.demux(stream):
@@ -87,5 +87,5 @@ def test_what_is_left_out_is_counted(tmp_path):
 
 
 def test_time_in_which_nothing_was_to_be_decoded_does_not_count(video):
-    """As while a model is loaded, or a sender is made to wait."""
+    """Such as while a model loads, or a sender is made to wait."""
     assert note_all(video, work_s=0.02, pause_s=0.3).level == 0

@@ -1,4 +1,4 @@
-"""Takers who come late or take their time, as a model that is loaded or slow: what waits for them is there."""
+"""Consumers that start late or are slow, such as a model that loads: waiting frames are kept."""
 
 import contextlib
 import threading
@@ -44,14 +44,14 @@ def test_what_is_sent_live_while_nobody_takes_is_kept(pipe):
     send_live(pipe[1], 51)
     source = open_source("-", stdin_fd=pipe[0])
     source.wait_ready()
-    time.sleep(3)  # the model is loaded
+    time.sleep(3)  # the model loads
     came_s = time.monotonic()
     taken = []
     for chunk in source:
         taken.append((chunk.timestamps_s, [number_of(frame) for frame in chunk.frames]))
         if chunk.timestamps_s[0] == 1:
-            assert time.monotonic() - came_s < 1.5  # at once, not at the clock's pace
-            assert source.note_lag(chunk) > 0.7  # which is told
+            assert time.monotonic() - came_s < 1.5  # at once, not in real time
+            assert source.note_lag(chunk) > 0.7  # the lag is reported
     assert [times for times, _ in taken] == [[n, n + 0.5] for n in range(5)] + [[5]]
     assert all(abs(number - 10 * t) <= 1 for times, numbers in taken for t, number in zip(times, numbers))
     assert source.stats.skipped_frames == 0
@@ -59,7 +59,7 @@ def test_what_is_sent_live_while_nobody_takes_is_kept(pipe):
 
 @pytest.mark.parametrize("wait_s", [0, 1.5])
 def test_what_comes_faster_than_it_plays_is_paced_and_kept(wait_s, pipe):
-    """A recording in a format that does not tell its length, as `cat a.ts | livecc commentate -`."""
+    """A recording in a format without a duration, as in `cat a.ts | livecc commentate -`."""
     began_s = time.monotonic()
     flood(pipe[1], recording(60))
     source = open_source("-", stdin_fd=pipe[0])
@@ -81,14 +81,14 @@ def test_the_newest_win_once_the_consumer_is_too_slow(pipe):
         taken += chunk.timestamps_s
         time.sleep(1.5)
         lags.append(source.note_lag(chunk))
-    assert taken[:4] == [0, 0.5, 1, 1.5]  # what came by then
+    assert taken[:4] == [0, 0.5, 1, 1.5]  # the frames that had come before
     assert source.stats.skipped_frames >= 2
     assert len(taken) + source.stats.skipped_frames == 16
     assert lags[-1] < 4.5
 
 
 def test_a_sender_need_not_wait(tmp_path, pipe):
-    """Who records a screen or a camera would leave out pictures."""
+    """A sender that records a screen or a camera would have to skip frames."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     video = write_video(tmp_path / "a.ts", n_frames=100, paint=lambda n: np.roll(noise, n, axis=0))
     data = video.read_bytes()
@@ -113,7 +113,7 @@ def test_a_recording_plays_from_its_start_when_the_consumer_comes(tmp_path):
 
 
 def test_a_slow_consumer_is_no_stall_of_the_source(tmp_path, pipe):
-    """Packets of sound that come after a long turn of the model."""
+    """Audio packets that arrive after a long turn of the model."""
     video = write_video(tmp_path / "a.ts", n_frames=40, audio_s=4.0, audio_codec="mp2")
     flood(pipe[1], video.read_bytes())
     source = open_source("-", stdin_fd=pipe[0], live=False, stall_s=0.4)

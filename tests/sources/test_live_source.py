@@ -1,4 +1,4 @@
-"""Live sources over loopback, from a real HTTP server: pace, cuts, stalls, ends and failures."""
+"""Live sources over loopback from a real HTTP server: pace, interruptions, stalls, ends and failures."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ def server():
 
 
 def take(source, count):
-    """The first chunks, and how late each came."""
+    """Return the first chunks, and how late each came."""
     taken = []
     with source:
         for chunk in itertools.islice(iter(source), count):
@@ -59,7 +59,7 @@ def test_frames_come_as_they_are_sent(server):
     assert source.is_live
     assert source.stats.taken_frames == 6
     assert source.lag.max_s < 2.5
-    assert age_s < 2.5  # of the last picture, by the sender's clock
+    assert age_s < 2.5  # of the last frame, by the sender's clock
     assert time.monotonic() - began_s < 7
 
 
@@ -92,8 +92,8 @@ def test_a_server_killed_and_started_again(server):
                 break
     assert_whole_seconds(taken)
     assert source.stats.n_reconnects == 1
-    assert 1 <= times(taken)[-1] - 3.5 <= 6  # the stream's clock went on meanwhile
-    # and so did what it shows: picture numbers are the sender's time.
+    assert 1 <= times(taken)[-1] - 3.5 <= 6  # the stream's clock continued
+    # and so did its contents: frame numbers are the sender's time.
     numbers = [number_of(chunk.frames[-1]) / FPS for chunk, _ in taken]
     spans = numbers[-1] - numbers[0], times(taken)[-1] - times(taken)[1]
     assert spans[0] == pytest.approx(spans[1], abs=1.5)
@@ -145,7 +145,7 @@ def test_a_sender_that_is_stopped_and_goes_on(tmp_path):
 def test_the_end_is_told_from_a_failure(server):
     server.end_s = server.now_s() + 2.5
     source = open_source(server.url("end.ts"), **QUICK)
-    taken = take(source, 10)  # the iteration ends: the server is there, and has the stream no more
+    taken = take(source, 10)  # the iteration ends: the server answers, but no longer has the stream
     assert times(taken)[:4] == [0, 0.5, 1, 1.5]
     assert source.stats.n_reconnects == 0
 
@@ -161,7 +161,7 @@ def test_a_server_that_does_not_come_back_is_a_failure(server):
 
 
 def test_a_server_that_fails_after_the_end_is_a_failure(server):
-    """A proxy whose encoder has crashed closes the stream in order, too, and then answers 502."""
+    """A proxy whose encoder has crashed also closes the stream in order, and then answers 502."""
     server.end_s = server.now_s() + 1.5
     source = open_source(server.url("end.ts"), **QUICK | {"max_reconnects": 5})
     with pytest.raises(SourceLostError, match=r"the server failed \(HTTP 5xx\); 5 attempts"), source:
@@ -251,7 +251,7 @@ def test_a_host_without_a_name(scheme):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="devices as on Linux")
 def test_a_camera_under_another_name(tmp_path):
-    """As below /dev/v4l/by-id. Of the right kind, but nothing is plugged in."""
+    """Like a name in /dev/v4l/by-id: a device node of a camera that is not plugged in."""
     path = tmp_path / "usb-camera"
     try:
         os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(81, 97))
@@ -271,7 +271,7 @@ def test_no_camera():
 
 
 def test_a_test_pattern_stands_in_for_a_camera():
-    """FFmpeg's virtual capture device: frames made on the spot, at the clock's pace."""
+    """FFmpeg's virtual capture device, which generates frames in real time."""
     source = open_source("lavfi:testsrc=size=64x64:rate=10,realtime", **QUICK)
     taken = take(source, 3)
     assert times(taken) == [0, 0.5, 1, 1.5, 2, 2.5]
@@ -288,7 +288,7 @@ def test_a_consumer_may_leave_and_the_reader_ends(server):
     while any(t.name == "livecc-feed" for t in threading.enumerate()) and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert not any(thread.name == "livecc-feed" for thread in threading.enumerate())
-    assert threading.active_count() <= before + 2  # the server's own
+    assert threading.active_count() <= before + 2  # the server's threads
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts in /proc")

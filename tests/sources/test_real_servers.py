@@ -1,4 +1,4 @@
-"""Programs that people stream with: FFmpeg, nginx with the RTMP module, VLC, HLS from a folder; where installed."""
+"""Common streaming programs, if installed: FFmpeg, nginx with the RTMP module, VLC, HLS from a folder."""
 
 import functools
 import http.server
@@ -30,7 +30,7 @@ needs_vlc = pytest.mark.skipif(not shutil.which("cvlc"), reason="VLC is not inst
 
 @pytest.fixture
 def launch():
-    """A function that starts a program, which is ended with the test."""
+    """A function that starts a program, which is terminated after the test."""
     started = []
 
     def start(command, **options):
@@ -53,7 +53,7 @@ def ffmpeg(*arguments):
 
 
 def take(source, count, at=None):
-    """The times of the first chunks; `at` maps a number of chunks to what is then done."""
+    """Return the times of the first chunks; `at` maps a number of chunks to a function to call then."""
     taken = []
     with source:
         for chunk in source:
@@ -63,7 +63,7 @@ def take(source, count, at=None):
                 at[len(taken)]()
             if len(taken) == count:
                 break
-    ends_early = len(taken[-1]) == 1  # the last chunk of a stream that has ended
+    ends_early = len(taken[-1]) == 1  # the last chunk of an ended stream
     assert all(second == first + 0.5 for first, second in taken[: len(taken) - ends_early])
     assert all(times[0] == int(times[0]) for times in taken)
     assert taken == sorted(taken)
@@ -78,7 +78,7 @@ def wait_for(condition):
 
 
 def open_when_there(url, **options):
-    """Open a source whose sender has just been started."""
+    """Open a source whose sender was just started."""
     deadline_s = time.monotonic() + 15
     while True:
         source = open_source(url, **QUICK | options)
@@ -112,11 +112,11 @@ def test_a_pipe_of_other_forms(launch, muxer, options):
     assert source.lag.max_s < 3
 
 
-@pytest.mark.slow  # a busy machine makes more stalls than one
+@pytest.mark.slow  # on a busy machine there are further stalls
 @needs_ffmpeg
 @pytest.mark.parametrize("muxer", ["mpegts", "rtp_mpegts", "rtp"])
 def test_udp_and_rtp_from_ffmpeg_with_a_stall(launch, tmp_path, muxer):
-    """Datagrams have no connection: whoever sends to the port is heard, and silence is all that tells of a failure."""
+    """UDP has no connection: any sender to the port is read, and only silence shows a failure."""
     address = f"{'udp' if muxer == 'mpegts' else 'rtp'}://127.0.0.1:{free_port() // 2 * 2}"
     url, options = address, []
     if muxer == "rtp":
@@ -160,7 +160,7 @@ def test_http_from_ffmpeg_stopped_and_started_again(launch):
 
 
 def write_rtmp_config(folder, options=""):
-    """An nginx configuration, and the address to publish at."""
+    """Return an nginx configuration and the URL to publish to."""
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(
@@ -175,7 +175,7 @@ def write_rtmp_config(folder, options=""):
 @needs_nginx
 @pytest.mark.parametrize("options", ["", "idle_streams off;", "play_restart on;"])
 def test_rtmp_from_nginx_whose_publisher_stops(launch, tmp_path, options):
-    """As nginx is set up by default, that is a stall; it can be told to say so."""
+    """With nginx's default settings this is a stall; a setting makes nginx signal the end."""
     config, url = write_rtmp_config(tmp_path, options)
     launch(["nginx", "-c", str(config)])
     time.sleep(0.5)
@@ -183,7 +183,7 @@ def test_rtmp_from_nginx_whose_publisher_stops(launch, tmp_path, options):
     messages = []
     source = open_when_there(url, on_message=messages.append, stall_s=3, open_timeout_s=5)
     if options:
-        take(source, 50, at={2: sender.terminate})  # ends: the server says so, and has the stream no more
+        take(source, 50, at={2: sender.terminate})  # ends: the server signals it, and no longer has the stream
         assert any("the sender ended the stream" in message for message in messages)
         assert any("is a stream being published there?" in message for message in messages)
     else:
@@ -264,7 +264,7 @@ def test_hls_from_a_folder_with_a_stall_and_its_end(launch, tmp_path):
             threading.Timer(5, sender.send_signal, [signal.SIGCONT]).start()
 
         source = open_when_there(f"http://127.0.0.1:{server.server_port}/live.m3u8", stall_s=3)
-        taken = take(source, 100, at={4: stall})  # ends as the sender does
+        taken = take(source, 100, at={4: stall})  # ends with the sender
         server.shutdown()
     assert len(taken) >= 7
     assert source.stats.n_reconnects >= 1

@@ -1,4 +1,4 @@
-"""RTSP over loopback: both transports, a cut, a stall, the end, and passwords."""
+"""RTSP over loopback: both transports, an interruption, a stall, the end, and passwords."""
 
 import threading
 
@@ -18,7 +18,7 @@ def messages():
 
 
 def take(source, count, after_first=None):
-    """The first chunks; `after_first` is done when the first has come."""
+    """Return the first chunks; call `after_first` after the first one."""
     taken = []
     with source:
         for chunk in source:
@@ -70,7 +70,7 @@ def test_a_cut(messages):
         spans = [number_of(chunk.frames[0]) / FPS - chunk.timestamps_s[0] for chunk in taken]
     assert any("attempt 1 of 10" in message for message in messages)
     assert messages[-1].endswith("connected again")
-    assert max(spans) - min(spans) < 1.5  # the stream's clock went on with the sender's
+    assert max(spans) - min(spans) < 1.5  # the stream's clock followed the sender's
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
@@ -94,6 +94,6 @@ def test_the_end_is_told_from_a_failure(messages):
             server.is_on_air = False
 
         source = open_source(server.url(), messages.append, **QUICK)
-        take(source, 10, after_first=end)  # the iteration ends: the server is there, and has the stream no more
+        take(source, 10, after_first=end)  # the iteration ends: the server answers, but no longer has the stream
     assert any("404, not found" in message for message in messages)
     assert source.stats.n_reconnects == 0

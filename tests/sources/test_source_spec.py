@@ -1,4 +1,4 @@
-"""What the names of sources mean, and that passwords in them stay hidden."""
+"""Parsing of source names; passwords in them stay hidden."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""After a pause and after a cut, the stream's clock is the sender's, whatever the container holds back."""
+"""After pauses and interruptions, the stream's clock follows the sender's, whatever the container delays."""
 
 import threading
 from itertools import pairwise
@@ -15,7 +15,7 @@ from livecc_hf.sources.errors import SourceLostError, SourceOpenError
 from livecc_hf.sources.reader import ReconnectOptions, StreamReader
 from livecc_hf.sources.spec import parse_spec
 
-# How far a label may be from the truth.
+# Largest error of a label, in seconds.
 CLOSE_S = 0.6
 
 
@@ -28,7 +28,7 @@ def clock(monkeypatch):
 
 
 def errors_s(chunks):
-    """How far each frame's label is from the sender's time since the first picture, repeated pictures left out."""
+    """Return the error of each frame's label against the sender's time, without repeated frames."""
     shown = [(t, number_of(f) / FPS) for chunk in chunks for t, f in zip(chunk.timestamps_s, chunk.frames, strict=True)]
     first_s = shown[0][1]
     fresh = [shown[0], *(after for before, after in pairwise(shown) if before[1] != after[1])]
@@ -62,7 +62,7 @@ def test_a_pause(clock, monkeypatch, muxer, loses, stall_s):
 
 
 def reconnected(sender, clock, monkeypatch, joins_s, cuts_s):
-    """Connect at each of the times, each connection being cut at its own."""
+    """Simulate connections that begin and break at the given times."""
     attempts = iter(zip(joins_s, cuts_s, strict=True))
 
     def connect(spec, *_):
@@ -76,7 +76,7 @@ def reconnected(sender, clock, monkeypatch, joins_s, cuts_s):
     monkeypatch.setattr(connection, "_open", connect)
     options = ReconnectOptions(stall_s=60, first_backoff_s=0.001, max_reconnects=len(joins_s))
     stream, chunks = StreamReader(parse_spec("tcp://127.0.0.1:1"), options), []
-    with pytest.raises(SourceLostError, match="over"):  # no further connection is let in
+    with pytest.raises(SourceLostError, match="over"):  # no further connection is accepted
         for chunk in stream:
             chunks.append(chunk)
     return chunks
@@ -94,7 +94,7 @@ def test_a_cut(clock, monkeypatch, muxer, restarts, key_frames_s, away_s):
 
 
 def watched(server, url, paused_s, **options):
-    """Pause a real server when two seconds have come, and watch four more."""
+    """Pause a real server after two seconds of video, and read four more."""
     chunks = []
     with open_source(url, first_backoff_s=0.1, max_backoff_s=0.3, max_reconnects=60, **options) as source:
         for chunk in source:

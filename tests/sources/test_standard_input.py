@@ -1,4 +1,4 @@
-"""Standard input: live, as a recording, and with what does not belong there."""
+"""Standard input: live, as a recording, and with invalid data."""
 
 import os
 import threading
@@ -52,7 +52,7 @@ def test_a_recording_gives_the_frames_of_the_file(tmp_path, pipe, name):
 
 
 def test_sound_that_begins_on_the_way_ends_nothing(tmp_path, pipe):
-    """PyAV trips over a stream that it did not see when it opened the source."""
+    """PyAV fails on a stream that begins after it opened the source."""
     parts = [
         write_video(tmp_path / "a.ts", n_frames=600, codec_options={"g": "10"}),
         write_video(tmp_path / "b.ts", times_s=[60 + n / 10 for n in range(40)], audio_s=64),
@@ -88,7 +88,7 @@ def test_the_33_bit_clock_of_mpegts_wraps(tmp_path, pipe):
 
 
 def test_a_sender_that_changes_its_picture_in_the_middle(pipe):
-    """Another size and times that start anew, without a break."""
+    """A new frame size and restarted times, without an interruption."""
     send(pipe[1], recording(20) + recording(20, (192, 128)))
     source = open_source("-", stdin_fd=pipe[0], live=False)
     chunks = list(source)
@@ -119,7 +119,7 @@ def test_fragments_of_mp4(tmp_path, pipe):
 
 
 def test_jpeg_pictures_of_changing_size(pipe):
-    """They carry no time of their own, so arrival counts."""
+    """They have no times, so their arrival is used."""
 
     def run():
         with pipe[1] as writer:
@@ -134,7 +134,7 @@ def test_jpeg_pictures_of_changing_size(pipe):
     assert [chunk.timestamps_s for chunk in chunks][:2] == [
         [0, 0.5],
         [1, 1.5],
-    ]  # 70 pictures would be 2.8 s at 25 a second
+    ]  # 70 frames would be 2.8 s at 25 frames a second
     assert {tuple(chunk.frames.shape[1:]) for chunk in chunks} == {(3, 64, 96)}
     assert source.stats.n_size_changes == 1
 

@@ -1,4 +1,4 @@
-"""Sampling and the stream's own clock, with real PyAV frames and times set by hand."""
+"""Sampling and the stream's clock, with real PyAV frames and simulated times."""
 
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ def arrive(number, pts, arrived_s, size_px=(96, 64), rate=10):
 
 
 def play(sampler, frames):
-    """The chunks of frames given as `arrive`'s arguments; `None` is a cut."""
+    """Return the chunks of frames, given as arguments of `arrive`; `None` is a reconnection."""
     chunks = []
     for frame in frames:
         chunks += sampler.cut() if frame is None else sampler.add(arrive(*frame))
@@ -24,7 +24,7 @@ def play(sampler, frames):
 
 
 def shown(chunks):
-    """(time, picture's number) of every sampled frame."""
+    """Return (time, frame number) of every sampled frame."""
     return [(t, number_of(f)) for chunk in chunks for t, f in zip(chunk.timestamps_s, chunk.frames)]
 
 
@@ -38,7 +38,7 @@ def steady(first, count, pts=0.0, arrived_s=100.0, rate=10):
 
 def test_two_frames_a_second_from_the_first_on():
     chunks = play(live(), steady(0, 31, pts=50))
-    # The picture on screen just before each half second, as in the file reader.
+    # The frame shown just before each half second, as in the file reader.
     assert shown(chunks) == [(0, 0), (0.5, 4), (1, 9), (1.5, 14), (2, 19), (2.5, 24)]
     assert all(isinstance(chunk, LiveChunk) for chunk in chunks)
     assert [chunk.arrived_s for chunk in chunks] == [pytest.approx(t) for t in (100.4, 101.4, 102.4)]
@@ -63,7 +63,7 @@ def test_a_cut_goes_on_by_the_wall_clock_at_a_whole_second():
     sampler = live()
     chunks = play(sampler, [*steady(0, 13), None, *steady(100, 21, pts=9000, arrived_s=107.33)])
     times = [t for t, _ in shown(chunks)]
-    # The second that was cut in its middle is filled with its last picture; 7.33 s is when the stream came back.
+    # The interrupted second is completed with its last frame; the stream came back at 7.33 s.
     assert shown(chunks)[:4] == [(0, 0), (0.5, 4), (1, 9), (1.5, 9)]
     assert times[4:] == [8, 8.5]
     assert [number for _, number in shown(chunks)[4:]] == [106, 111]
@@ -80,7 +80,7 @@ def test_a_recording_repeats_a_picture_that_stays():
     assert not any(isinstance(chunk, LiveChunk) for chunk in chunks)
 
 
-@pytest.mark.parametrize("back_to", [0.0, -95443.7])  # starts anew; the 33-bit clock of MPEG-TS wraps
+@pytest.mark.parametrize("back_to", [0.0, -95443.7])  # a restart; a wrap of MPEG-TS's 33-bit clock
 def test_times_that_go_back_far_go_on(back_to):
     sampler = live()
     chunks = play(sampler, [*steady(0, 20, pts=500), *steady(20, 21, pts=back_to, arrived_s=102)])
@@ -95,14 +95,14 @@ def test_times_that_jump_ahead_of_the_wall_clock_go_on():
     assert sampler.clock.n_jumps == 1
 
 
-@pytest.mark.parametrize("stuck_at", [1.9, 1.5])  # the last time before, or one that makes every frame a late one
+@pytest.mark.parametrize("stuck_at", [1.9, 1.5])  # the previous time, or one that makes every frame late
 def test_a_clock_that_stands_still_is_left_for_the_wall_clock(stuck_at):
     sampler = live()
     frozen = [(number, stuck_at, arrived_s) for number, _, arrived_s in steady(20, 60, arrived_s=102)]
     chunks = play(sampler, [*steady(0, 20), *frozen])
     times = [t for t, _ in shown(chunks)]
     assert times == sorted(set(times))
-    assert 5 <= times[-1] <= 8  # what was missed meanwhile may be left out
+    assert 5 <= times[-1] <= 8  # the time missed meanwhile may be left out
     assert sampler.clock.n_jumps == 1
     # The next connection's clock is trusted again.
     chunks = play(sampler, [None, *steady(100, 31, pts=70, arrived_s=120.05)])
@@ -139,7 +139,7 @@ def test_the_end_gives_out_the_rest():
 
 
 def test_a_jump_of_a_recording_that_no_picture_can_fill_is_damage():
-    """A damaged entry of a time table would else be a picture that stays for hours."""
+    """Otherwise a damaged timestamp would repeat a frame for hours."""
     sampler = LiveFrameSampler(StreamClock(is_live=False))
     far_s = 100_000
     chunks = play(sampler, [*steady(0, 15), *steady(15, 26, pts=far_s + 1.5)])

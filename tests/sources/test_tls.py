@@ -1,4 +1,4 @@
-"""TLS over loopback, with a certificate that nobody vouches for."""
+"""TLS over loopback, with a self-signed certificate."""
 
 import functools
 import http.server
@@ -18,7 +18,7 @@ QUICK = {"open_timeout_s": 6, "stall_s": 3}
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A file with a key and its own certificate for 127.0.0.1."""
+    """A file with a key and its self-signed certificate for 127.0.0.1."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
     files = ["-keyout", path, "-out", path.with_name("c.pem"), "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -35,7 +35,7 @@ def url(certificate, tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.handle_error = lambda *_: None  # clients that turn away
+        server.handle_error = lambda *_: None  # clients that refuse the certificate
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"https://me:geheim@127.0.0.1:{server.server_port}/a.ts"
@@ -43,7 +43,7 @@ def url(certificate, tmp_path):
 
 
 def test_a_certificate_that_is_not_trusted_is_refused(url):
-    """Or the password would go to whoever answers."""
+    """Otherwise the password could be sent to the wrong server."""
     with pytest.raises(SourceOpenError, match=r"certificate is not trusted \(self-signed.*--no-verify-tls") as error:
         list(open_source(url, **QUICK))
     assert "geheim" not in str(error.value)

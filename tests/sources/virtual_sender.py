@@ -1,4 +1,4 @@
-"""Live senders on a clock that is moved by hand, so that half a minute of silence takes no time.
+"""Live senders on a simulated clock, so that half a minute of silence takes no time.
 
 What a sender writes is known with the time at which it writes it; a reader who waits for data moves the clock there.
 FFmpeg's real muxers and demuxers are in between, with all that they hold back.
@@ -21,7 +21,7 @@ MUXERS = {
 
 
 class VirtualTime:
-    """In place of the module `time` in what is tested."""
+    """Replaces the module `time` in the tested modules."""
 
     def __init__(self, now_s=1000.0):
         self.now_s = now_s
@@ -35,7 +35,7 @@ class VirtualTime:
 
 @dataclass
 class Sender:
-    """Picture n is that of n tenths of a second after `began_s`.
+    """A sender whose frame n is n tenths of a second after `began_s`.
 
     Attributes:
         clock: what moves.
@@ -55,7 +55,7 @@ class Sender:
     end_s: float = 60.0
 
     def data_from(self, joined_s):
-        """What a connection made at this time is sent: `(when, bytes)`, from the last key frame on."""
+        """Return the data for a connection made at this time: `(when, bytes)`, from the last key frame on."""
         step = round(self.key_frames_s * FPS)
         first = int((joined_s - self.began_s) * FPS) // step * step
         begins, ends = self.stall_s
@@ -74,7 +74,7 @@ class Sender:
 
 
 class _Written:
-    """A file that cannot be sought in."""
+    """A file that is not seekable."""
 
     def __init__(self):
         self._data = b""
@@ -89,7 +89,7 @@ class _Written:
 
 
 class VirtualPipe:
-    """A file object for PyAV over what a sender sends."""
+    """A file object for PyAV with the data of a sender."""
 
     def __init__(self, clock, data, stall_s, cut_s=float("inf")):
         self._clock, self._stall_s, self._cut_s = clock, stall_s, cut_s

@@ -1,4 +1,4 @@
-"""Numbers of things: at least 1, or not given."""
+"""Checks of options that count something."""
 
 from types import SimpleNamespace
 

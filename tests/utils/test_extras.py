@@ -1,4 +1,4 @@
-"""What needs an extra says so in one line, with a command that installs it; in an environment that has none."""
+"""In an environment without extras, missing packages are reported in one line with the install command."""
 
 import importlib.metadata
 import json
@@ -26,7 +26,7 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def installed_from(tmp_path, monkeypatch):
-    """A function that makes this package look installed from somewhere, by pip's own record."""
+    """A function that makes this package look installed from a place, by pip's own record."""
 
     def record(**origin):
         info = tmp_path / "site" / "livecc_hf-9.dist-info"
@@ -73,7 +73,7 @@ class TestInstallCommand:
         assert install_command("data") == 'pip install "livecc-hf[data] @ git+https://host/livecc-hf.git"'
 
     def test_from_a_clone_that_was_built_in(self, installed_from, tmp_path, monkeypatch):
-        """What a build leaves in the clone comes first where the clone is on the path; it names no origin."""
+        """A build's metadata in the clone comes first if the clone is on the path, but has no origin."""
         left = tmp_path / "clone/livecc_hf.egg-info"
         left.mkdir(parents=True)
         (left / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: livecc-hf\nVersion: 9\n")
@@ -125,7 +125,7 @@ for argv in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def answers(bare, tmp_path_factory):
-    """What each command of `COMMANDS`, and last one that needs no extra, says where there are none."""
+    """The output without extras of each command of `COMMANDS`, and of one that needs no extra."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "urls.txt").write_text("https://host/video\n")
     (folder / "adapter").mkdir()
@@ -178,7 +178,7 @@ def test_every_part_names_the_extra_it_needs(code, module, extra, monkeypatch):
 
 
 def test_no_text_names_a_package_that_is_not_published():
-    """A package index does not know this package; `livecc_hf.utils.extras` alone says how it is installed."""
+    """The package is on no package index; only `livecc_hf.utils.extras` knows how it is installed."""
     for folder in ("src", "docs", "recipes", "examples", "modeling"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".md", ".yaml", ".sh") and path.name != "extras.py":

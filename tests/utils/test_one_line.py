@@ -1,4 +1,4 @@
-"""Texts and errors as parts of our own lines."""
+"""Texts and errors as parts of one-line messages."""
 
 import pytest
 

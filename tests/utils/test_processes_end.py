@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 LIMIT_S = 120
-# Holds Python's global lock: no thread of the process can run.
+# Holds the GIL, so that no thread of the process can run.
 _BUSY = """
 import ctypes, os, sys, time
 from pathlib import Path
@@ -56,7 +56,7 @@ def is_alive(pid: int) -> bool:
 
 
 def kill_at_work(command, folder: Path, n_processes: int) -> list[int]:
-    """Kill a command when its child processes are at work; return those."""
+    """Kill a command while its child processes work; return these processes."""
     pids = folder / "pids"
     deadline_s = time.monotonic() + LIMIT_S
     errors = folder / "errors.txt"
