@@ -138,7 +138,7 @@ def test_nobody_serves_a_network_without_a_token_by_accident(host, capsys, monke
     monkeypatch.delenv("LIVECC_SERVE_TOKEN", raising=False)
     assert main(["serve", "--host", host, "--port", "0"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"livecc: error: --host {host} without a token") and "say --insecure" in said
+    assert said.startswith(f"livecc: error: --host {host} without a token") and "give --insecure" in said
     assert len(said.splitlines()) == 1
 
 

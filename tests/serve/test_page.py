@@ -364,7 +364,7 @@ def test_keys_do_what_buttons_do(watcher):
     watcher.page.keyboard.press("c")
     assert watcher.page.get_attribute("#captions-on", "aria-pressed") == "false"
     watcher.page.keyboard.press("m")
-    watcher.wait_for(lambda: watcher.page.get_attribute("#mute", "aria-label") == "Sound on")
+    watcher.wait_for(lambda: watcher.page.get_attribute("#mute", "aria-label") == "Unmute")
     watcher.page.keyboard.press("ArrowRight")
     watcher.wait_for(lambda: watcher.time_s >= 5)
     watcher.page.keyboard.press(" ")
