@@ -60,7 +60,7 @@ def spoken(reference):
 
 
 class TestOutput:
-    def test_is_what_the_reference_said(self, commentate, clip, spoken, published_checkpoint):
+    def test_words_equal_the_reference(self, commentate, clip, spoken, published_checkpoint):
         code, out, err = commentate(clip)
         assert code == 0
         assert out == "".join(f"{clock(start)} - {clock(end)}  {text}\n" for start, end, text in spoken)

@@ -81,7 +81,7 @@ def test_one_that_fails_does_not_stop_the_others(commentate, videos, tmp_path):
     assert "model: " not in err  # no video is left to load it for
 
 
-def test_one_that_fails_on_the_way_does_not_stop_the_others(commentate, videos):
+def test_a_video_that_fails_midway_does_not_stop_the_others(commentate, videos):
     server = LiveServer()
     try:
         gone = server.url("file.ts")
@@ -96,7 +96,7 @@ def test_one_that_fails_on_the_way_does_not_stop_the_others(commentate, videos):
     assert err.splitlines()[-1] == f"2 of 3 videos done; failed: {gone}"
 
 
-def test_what_does_not_go_together_is_refused_before_anything_is_read(commentate, videos, tmp_path):
+def test_conflicting_options_are_refused_before_anything_is_read(commentate, videos, tmp_path):
     a, b, other = videos
     one = tmp_path / "one.srt"
     for arguments, message in (
@@ -130,7 +130,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(commentate
         assert "geheim" not in err
 
 
-def test_sampling_and_not_sampling_exclude_each_other(videos, capsys):
+def test_sampling_options_exclude_greedy(videos, capsys):
     for command in (["commentate", str(videos[0])], ["serve"]):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--greedy", "--do-sample"])

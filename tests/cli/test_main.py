@@ -100,7 +100,7 @@ def test_wrong_arguments_are_one_line(argv, message, capsys):
         ),
     ],
 )
-def test_what_is_mistyped_is_guessed(argv, message, capsys):
+def test_mistyped_words_get_a_suggestion(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(argv)
     assert stop.value.code == 2

@@ -44,7 +44,7 @@ assert not heavy, heavy
     assert "Turn videos with captions or speech into a dataset." in result.stdout  # the summary
 
 
-def test_overrides_stand_between_options():
+def test_overrides_may_stand_between_options():
     parse = make_parser("data").parse_args
     words = ["data", "build", "a=1", "--out", "x=y", "--restart", "b.c=2", "--limit", "3", "d:e=4"]
     args = parse(words)

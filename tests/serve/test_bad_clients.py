@@ -51,7 +51,7 @@ from livecc_hf.serve.messages import pack_frame
         (pack_frame(3.0, b"x" * (4 * 2**20 + 1)), "frame_too_large", "4194304 allowed"),
     ],
 )
-def test_garbage_gets_one_error_and_the_session_goes_on(garbage, code, message, server, model, processor, frames):
+def test_garbage_gets_one_error_and_the_session_continues(garbage, code, message, server, model, processor, frames):
     if message == "ratio of at most":
         frames = frames[:0]  # later frames are fitted to the first
     elif message in ("unknown format", "damaged"):
@@ -140,7 +140,7 @@ def test_frames_of_16_bits_keep_their_brightness():
     assert np.array_equal(image.numpy(), np.broadcast_to(gray, (3, 20, 30)))
 
 
-def test_a_text_that_would_lengthen_the_memory_of_all_is_refused(server):
+def test_a_text_that_is_too_long_is_refused(server):
     client = Client(server.url, False)
     client.say({"type": "start", "title": "\N{BRAIN}" * 100, "previous": "\N{BRAIN}" * 3900})
     heard, code, _ = client.hear_all()
@@ -148,7 +148,7 @@ def test_a_text_that_would_lengthen_the_memory_of_all_is_refused(server):
     assert "query, title and previous text have" in heard[0]["message"]
 
 
-def test_times_may_be_anywhere_and_leap(server, frames):
+def test_times_may_start_anywhere_and_jump(server, frames):
     times_s = [-1e11 + n / 2 for n in range(6)] + [1e11 - 1 + n / 2 for n in range(3)]
     with server.client() as client:
         for time_s, frame in zip(times_s, frames):

@@ -66,7 +66,7 @@ def test_a_connection_without_a_request_is_closed(model, processor, impatient):
             assert server.service.n_connected == 1
 
 
-def test_headers_have_an_end(server):
+def test_long_headers_are_refused(server):
     with opened(server) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\n")
         with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ def test_refused_connections_do_not_pile_up(model, processor, monkeypatch, patie
         wait_for(lambda: "ready" in server.get("/health"))
 
 
-def test_a_flood_of_pings_is_not_answered_for_ever(server):
+def test_a_flood_of_pings_ends_the_connection(server):
     with server.client() as client:
         assert all(client.connection.ping().wait(5) for _ in range(10))
         with contextlib.suppress(Exception):
@@ -132,7 +132,7 @@ def test_a_flood_of_pings_is_not_answered_for_ever(server):
         assert (code, reason) == (1008, "too_fast: more than 10 pings a second")
 
 
-def test_a_message_has_not_any_number_of_fragments(server, impatient):
+def test_a_message_with_too_many_fragments_is_refused(server, impatient):
     raw = raw_client(server.port)
     send_raw(raw, 1, b'{"type": "start"}')
     raw.settimeout(10)
@@ -143,7 +143,7 @@ def test_a_message_has_not_any_number_of_fragments(server, impatient):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_all_of_it_under_tls(model, processor, frames, tmp_path, patient):
+def test_limits_hold_under_tls(model, processor, frames, tmp_path, patient):
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     make += f" -addext subjectAltName=IP:127.0.0.1 -out {certificate} -keyout {key}"

@@ -74,7 +74,7 @@ def test_the_page_is_there_while_the_model_loads(model, processor, frames):
     run_while_loading(load, check)
 
 
-def test_a_model_that_cannot_be_loaded_is_told():
+def test_a_model_that_cannot_be_loaded_is_reported():
     def load():
         raise ValueError("no such model")
 
@@ -89,13 +89,13 @@ def test_a_model_that_cannot_be_loaded_is_told():
     run_while_loading(load, check)
 
 
-def test_demo_with_what_is_no_file_is_one_line(capsys):
+def test_demo_with_a_missing_file_is_one_line(capsys):
     assert main(["demo", "no-such.mp4"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "no-such.mp4 is not a file" in said[0]
 
 
-def test_demo_with_what_is_no_model_is_one_line(capsys):
+def test_demo_with_an_invalid_model_name_is_one_line(capsys):
     assert main(["demo", "--model", "nowhere", "--no-browser"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "model folder nowhere does not exist: expected a folder or a Hub id" in said[0]

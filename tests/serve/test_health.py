@@ -79,7 +79,7 @@ def test_a_round_that_hangs_is_noticed_by_all(model, processor, frames, monkeypa
         go_on.set()
 
 
-def test_failures_in_a_row_are_told_and_forgotten(server, frames):
+def test_failures_in_a_row_are_reported_until_a_success(server, frames):
     for _ in range(3):
         assert health(server)[0] == 200
         with server.client() as client:
@@ -95,7 +95,7 @@ def test_failures_in_a_row_are_told_and_forgotten(server, frames):
     assert health(server)[0] == 200
 
 
-def test_what_a_client_brought_on_itself_is_no_illness(server, frames, monkeypatch):
+def test_errors_of_clients_do_not_affect_health(server, frames, monkeypatch):
     def is_full(*args):
         raise ValueError("it is full")
 
@@ -108,7 +108,7 @@ def test_what_a_client_brought_on_itself_is_no_illness(server, frames, monkeypat
     assert health(server)[0] == 200
 
 
-def test_the_warm_up_tries_a_full_house(model, processor, monkeypatch, caplog):
+def test_the_warm_up_tries_the_largest_batch(model, processor, monkeypatch, caplog):
     sizes, generate = [], livecc_hf.pool.rounds.generate
 
     def no_memory_for_five(model, requests):
@@ -131,7 +131,7 @@ def test_the_warm_up_tries_a_full_house(model, processor, monkeypatch, caplog):
         assert ("5 streams at once fail" in caplog.text) == (n_sessions == 5)
 
 
-def test_a_model_that_cannot_speak_is_told_at_the_start(model, processor, monkeypatch):
+def test_a_model_that_cannot_generate_fails_at_the_start(model, processor, monkeypatch):
     def broken(*args):
         raise RuntimeError("no kernel for this device")
 

@@ -43,7 +43,7 @@ def test_a_full_server_refuses_clearly(server, frames):
         pass
 
 
-def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
+def test_silent_clients_hold_no_slots(model, processor, frames):
     with serving(model, processor, max_sessions=2, start_timeout_s=5.0) as server:
         silent = [server.client({"query": "Comment."}) for _ in range(6)]
         silent += [Client(server.url, False) for _ in range(6)]  # these do not send a start message
@@ -64,7 +64,7 @@ def test_nobody_holds_places_by_saying_nothing(model, processor, frames):
             client.connection.close()
 
 
-def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
+def test_only_new_frames_keep_a_slot(model, processor, frames):
     """Queries, pings, repeated frames and data that is not an image do not count."""
     limits = {"max_sessions": 1, "idle_timeout_s": 1.0, "max_errors": 10**6}
     with serving(model, processor, **limits) as server, server.client() as client:
@@ -89,7 +89,7 @@ def test_a_place_is_kept_by_new_frames_only(model, processor, frames):
             assert other.hear_all()[1] == 1000
 
 
-def test_who_shows_nothing_at_all_is_sent_away_in_time(model, processor):
+def test_clients_without_frames_are_disconnected(model, processor):
     with serving(model, processor, idle_timeout_s=0.6, start_timeout_s=0.6) as server:
         began_s = time.monotonic()
         clients = [server.client() for _ in range(3)]
@@ -102,7 +102,7 @@ def test_who_shows_nothing_at_all_is_sent_away_in_time(model, processor):
             assert client.hear_all()[0][-1]["type"] == "end"
 
 
-def test_one_address_has_not_all_places(model, processor, frames):
+def test_one_address_cannot_take_all_slots(model, processor, frames):
     with serving(model, processor, max_sessions=3, max_sessions_per_address=2) as server:
         mine = [server.client() for _ in range(2)]
         for client in mine:
@@ -209,7 +209,7 @@ def test_latency_counts_from_the_frame_that_was_taken(model, processor):
     service.stop()
 
 
-def test_a_token_is_asked_for(model, processor):
+def test_a_token_is_required(model, processor):
     with serving(model, processor, token="sesam öffne dich") as server:
         token = "sesam öffne dich".encode()
         encoded_token = base64.urlsafe_b64encode(token).decode().rstrip("=")
@@ -227,7 +227,7 @@ def test_a_token_is_asked_for(model, processor):
         assert "ready" in server.get("/health")
 
 
-def test_messages_beyond_all_measure_are_not_read(server):
+def test_huge_messages_are_not_read(server):
     with server.client() as client:
         with contextlib.suppress(ConnectionClosed):
             client.connection.send(bytes(12 * 2**20))

@@ -77,7 +77,7 @@ def test_listed_pages_are_served_and_may_read_answers(model, processor):
         assert refusal(server, "http://anything.example", host="any.example") is None
 
 
-def test_behind_a_proxy_the_page_is_the_one_of_the_name_that_was_asked_for(model, processor):
+def test_behind_a_proxy_the_requested_name_is_the_origin(model, processor):
     """As in docs/serving.md: the proxy passes `Host`, or its address is listed."""
     with serving(model, processor, token="t") as server:
         token = {"Authorization": "Bearer t"}
@@ -93,7 +93,7 @@ def test_behind_a_proxy_the_page_is_the_one_of_the_name_that_was_asked_for(model
         assert refusal(server, page, host=name) is None
 
 
-def test_a_name_that_was_given_this_machines_address_is_not_its_own_page(server):
+def test_dns_rebinding_is_refused(server):
     """DNS rebinding: a page's own name resolves to this machine, and there is no token."""
     said = refusal(server, f"http://evil.example:{server.port}", host=f"evil.example:{server.port}")
     assert said.startswith("this server does not answer to the name 'evil.example:")
@@ -121,14 +121,14 @@ def test_origins_are_read_as_browsers_write_them(text, origin):
 @pytest.mark.parametrize(
     "text", ["example.com", "null", "ws://example.com", "https://example.com/page", "https://a@b", "https://*.a.b:x"]
 )
-def test_what_is_no_origin_is_refused(text, capsys):
+def test_invalid_origins_are_refused(text, capsys):
     with pytest.raises(ValueError, match="expected a page's scheme, host and port"):
         ServeSettings(allowed_origins=["https://example.com", text])
     assert main(["serve", "--allowed-origins", text]) == 2
     assert capsys.readouterr().err.startswith(f"livecc: error: origin {text!r}: expected a page's scheme")
 
 
-def test_a_list_is_a_list():
+def test_allowed_origins_must_be_a_list():
     with pytest.raises(ValueError, match="expected a list"):
         ServeSettings(allowed_origins="https://example.com")
 
@@ -143,7 +143,7 @@ def test_nobody_serves_a_network_without_a_token_by_accident(host, capsys, monke
 
 
 @pytest.mark.parametrize("secured_by", ["--insecure", "token", "loopback"])
-def test_where_it_is_meant_a_network_is_served(secured_by, capsys, monkeypatch):
+def test_a_network_is_served_if_asked_for(secured_by, capsys, monkeypatch):
     """Without the refusal, the next error comes: an unknown model."""
     arguments = ["--host", "127.0.0.2" if secured_by == "loopback" else "0.0.0.0", "--port", "0", "--model", "/none"]
     if secured_by == "token":

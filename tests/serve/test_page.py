@@ -124,7 +124,7 @@ def test_camera_and_pause(watcher, served):
     assert watcher.state == "idle"
 
 
-def test_seeking_starts_anew_and_lines_lead_back(watcher):
+def test_seeking_restarts_and_lines_seek(watcher):
     watcher.page.set_input_files("#file-input", demo_clip_path())
     watcher.wait_for_state("live")
     watcher.go_to(5.5)
@@ -162,7 +162,7 @@ def test_another_query_while_it_runs(watcher, served, monkeypatch):
     assert watcher.state == "live" and tuple(served.service.sessions) == sessions
 
 
-def test_a_question_is_answered_beside_the_commentary(watcher):
+def test_a_question_is_answered_next_to_the_commentary(watcher):
     watcher.page.fill("#question", "What is there?")
     watcher.click("#question-form button")
     assert "Start a video first" in watcher.page.inner_text("#question-said")
@@ -242,7 +242,7 @@ def after_first_words(browser, tiny, port):
     return watcher
 
 
-def test_no_place_is_said_in_words(browser, tiny):
+def test_a_full_server_is_reported(browser, tiny):
     with (
         serving(*tiny, GREEDY, max_sessions=1) as served,
         Watcher(browser, address(served)) as first,
@@ -258,7 +258,7 @@ def test_no_place_is_said_in_words(browser, tiny):
         second.wait_for_state("live")
 
 
-def test_a_model_that_loads_or_died_is_said_in_words(watcher, served):
+def test_a_loading_or_failed_model_is_reported(watcher, served):
     service = served.service
     service.state = "starting"
     try:
@@ -294,7 +294,7 @@ def test_a_paused_page_keeps_its_place_and_is_answered(browser, tiny):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_model_that_died_is_said_in_words(browser, tiny, monkeypatch):
+def test_a_failed_model_is_reported(browser, tiny, monkeypatch):
     class Panic(BaseException):
         """A BaseException, such as panics of Rust libraries."""
 
@@ -309,7 +309,7 @@ def test_a_model_that_died_is_said_in_words(browser, tiny, monkeypatch):
         assert "Panic: at line 7" in watcher.notice
 
 
-def test_a_file_of_ones_own_is_called_by_its_name(browser, tiny, tmp_path):
+def test_the_users_file_is_shown_by_its_name(browser, tiny, tmp_path):
     own = tmp_path / "own match.mp4"
     own.write_bytes(demo_clip_path().read_bytes())
     with serving(*tiny, GREEDY, clip=own) as served, Watcher(browser, address(served)) as watcher:
@@ -318,7 +318,7 @@ def test_a_file_of_ones_own_is_called_by_its_name(browser, tiny, tmp_path):
         assert watcher.page.inner_text("#clip") == "own match.mp4 abspielen"
 
 
-def test_what_cannot_be_played(watcher, tmp_path):
+def test_videos_that_cannot_be_played(watcher, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video at all" * 100)
     watcher.page.set_input_files("#file-input", broken)
@@ -387,7 +387,7 @@ def test_languages_have_the_same_words(watcher):
     assert "Beispiel abspielen" in watcher.page.inner_text("#clip")
 
 
-def test_everything_has_a_name(watcher):
+def test_every_control_has_a_label(watcher):
     """Buttons, fields and lists have labels for screen readers."""
     unnamed = watcher.page.evaluate(
         """() => [...document.querySelectorAll('button, input:not([type=file]), select')].filter(

@@ -66,7 +66,7 @@ def test_a_shared_screen_is_commented_on_until_sharing_ends(watcher, served):
         ("screen_unsupported", "d.getDisplayMedia = undefined"),
     ],
 )
-def test_no_screen_is_one_sentence(watcher, code, how):
+def test_a_screen_that_cannot_be_shared_is_one_sentence(watcher, code, how):
     watcher.page.evaluate(f"() => {{ const d = navigator.mediaDevices; {how}; }}")
     watcher.click("#screen")
     watcher.wait_for(lambda: watcher.notice)
@@ -86,7 +86,7 @@ def test_a_browser_without_voices_says_so(watcher):
     assert watcher.page.get_attribute("#notice", "data-code") == "voice_none"
 
 
-def test_the_video_is_as_loud_as_before_where_speaking_fails(watcher):
+def test_the_volume_is_restored_if_speech_fails(watcher):
     """Speech fails in a browser without voices."""
     heard = watcher.page.evaluate(
         """async () => {

@@ -103,7 +103,7 @@ def _free_port():
 
 
 @pytest.mark.parametrize(("token", "insecure"), [(None, False), ("t", True)])
-def test_a_replica_asks_for_a_token_unless_told_otherwise(token, insecure, published_checkpoint, monkeypatch):
+def test_a_replica_requires_a_token_unless_insecure(token, insecure, published_checkpoint, monkeypatch):
     from livecc_hf.serve.ray_deployment import CommentaryDeployment
 
     monkeypatch.delenv("LIVECC_SERVE_TOKEN", raising=False)

@@ -69,7 +69,7 @@ def watched(*arguments, **environment):
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
-def test_the_example_tells_why_it_cannot(model, processor):
+def test_the_example_reports_errors(model, processor):
     from served import serving
 
     with serving(model, processor, token="a-token") as server:
@@ -102,7 +102,7 @@ def test_ctrl_c_ends_all():
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:8000"),
     ],
 )
-def test_bad_arguments_are_told_in_one_line(arguments, message, capsys):
+def test_bad_arguments_are_reported_in_one_line(arguments, message, capsys):
     assert main(["serve", *arguments]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and message in said[0]
@@ -114,7 +114,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path, cap
     assert len(said) == 1 and str(tmp_path) in said[0]
 
 
-def test_a_port_in_use_is_told(capsys):
+def test_a_port_in_use_is_reported(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2

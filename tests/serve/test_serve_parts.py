@@ -44,7 +44,7 @@ def test_a_slow_source_is_repeated_and_a_gap_is_not_filled():
     assert sampled([0, 0.5, 1, 1.5, 60.7])[4:] == [(60.7, [60, 60.5])]
 
 
-def test_a_frame_that_was_not_taken_is_stood_for_by_the_next():
+def test_the_next_frame_replaces_one_that_was_not_taken():
     sampler = ClientFrameSampler()
     assert sampler.wants(0) and sampler.times_of(0) == [0]
     sampler.take([0])
@@ -60,7 +60,7 @@ def test_times_that_go_back_are_refused():
     assert sampler.wants(10.5)
 
 
-def test_a_rate_has_a_burst_and_recovers():
+def test_a_rate_limit_allows_a_burst_and_recovers():
     rate = RateLimit(20)
     assert sum(rate.allows() for _ in range(100)) in (40, 41, 42)
     time.sleep(0.25)

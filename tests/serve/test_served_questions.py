@@ -14,7 +14,7 @@ from served import OPTIONS, alone, serving, some_frames, wait_for
 QUESTION = "What is shown?"
 
 
-def test_a_question_is_answered_and_the_commentary_goes_on(server, model, processor, frames):
+def test_a_question_is_answered_and_the_commentary_continues(server, model, processor, frames):
     expected = alone(model, processor, frames)
     stream = model.start_stream(processor, OPTIONS)
     stream.push(frames[:8])
@@ -37,7 +37,7 @@ def test_a_question_is_answered_and_the_commentary_goes_on(server, model, proces
     assert server.metric("livecc_answer_seconds_count") == n_answered + 2
 
 
-def test_questions_that_cannot_be_answered_are_told(server, frames):
+def test_questions_that_cannot_be_answered_get_an_error(server, frames):
     with server.client() as client:
         client.say({"type": "question", "question": QUESTION, "id": 7})
         error = client.hear()

@@ -19,7 +19,7 @@ from served import Client, encoded, n_handles, raw_client, resident_bytes, send_
 from livecc_hf.serve.messages import pack_frame
 
 
-def test_a_client_that_does_not_read_is_given_up(model, processor, monkeypatch):
+def test_a_client_that_does_not_read_is_disconnected(model, processor, monkeypatch):
     monkeypatch.setattr("livecc_hf.serve.outbox._FAREWELL_S", 0.3)
     monkeypatch.setattr("livecc_hf.serve.protocols._LINGER_S", 0.3)
     listener = socket.socket()
@@ -42,7 +42,7 @@ def test_a_client_that_does_not_read_is_given_up(model, processor, monkeypatch):
         deaf.close()
 
 
-def test_half_open_connections_are_found_by_their_silence(model, processor, frames):
+def test_half_open_connections_are_detected_by_pings(model, processor, frames):
     with serving(model, processor, ping_timeout_s=0.3) as server:
         frozen = raw_client(server.port)  # answers no ping, like a machine without power
         send_raw(frozen, 1, b'{"type": "start"}')
@@ -67,7 +67,7 @@ def test_stopping_the_server_closes_sessions(model, processor, frames):
     assert set(threading.enumerate()) - before <= {client.connection.recv_events_thread for client in clients}
 
 
-def test_a_server_that_stops_does_not_wait_for_those_who_do_not_read(model, processor, frames, monkeypatch):
+def test_a_stopping_server_does_not_wait_for_clients_that_do_not_read(model, processor, frames, monkeypatch):
     monkeypatch.setattr("livecc_hf.serve.outbox._FAREWELL_S", 0.3)
     monkeypatch.setattr("livecc_hf.serve.protocols._LINGER_S", 0.3)
     with serving(model, processor) as server:
@@ -82,7 +82,7 @@ def test_a_server_that_stops_does_not_wait_for_those_who_do_not_read(model, proc
     half.close()
 
 
-def test_those_who_leave_are_told_from_those_who_vanish(server):
+def test_left_and_vanished_clients_are_counted_apart(server):
     endings = [server.service.metrics.endings.labels(reason)._value for reason in ("left", "vanished")]
     before = [value.get() for value in endings]
     with server.client():

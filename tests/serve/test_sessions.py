@@ -15,7 +15,7 @@ from served import OPTIONS, Client, alone, encoded, some_frames
 from livecc_hf.serve.messages import pack_frame
 
 
-def test_health_and_metrics_tell_what_goes_on(server, frames):
+def test_health_and_metrics(server, frames):
     import json
 
     health = json.loads(server.get("/health"))
@@ -35,7 +35,7 @@ def test_health_and_metrics_tell_what_goes_on(server, frames):
     assert server.metric("livecc_lag_seconds") == 0
 
 
-def test_clients_at_once_hear_what_they_hear_alone(server, model, processor, frames):
+def test_concurrent_clients_get_the_same_words_as_alone(server, model, processor, frames):
     shown = [frames, frames.flip(0), frames.flip(3)[:, :, :40], frames[:13]]
     queries = ["Comment.", "What moves?", "Say it.", None]
     expected = [
@@ -74,7 +74,7 @@ def test_segments_come_while_the_video_plays_and_queries_change(server, model, p
         assert second["n_dropped_frames"] == 0
 
 
-def test_a_client_may_send_what_its_camera_has(server, model, processor, frames):
+def test_a_client_may_send_at_any_rate(server, model, processor, frames):
     expected = alone(model, processor, frames[:8])
     with server.client() as client:
         for n in range(8 * 15):  # 30 frames a second, of which the first at or after each half second is used
@@ -110,7 +110,7 @@ def test_client_options_are_checked_and_used(server, model, processor, frames):
         assert code == 1008 and reason.startswith("bad_start: ")
 
 
-def test_frames_before_start_and_after_finish_are_told(server, frames):
+def test_frames_before_start_and_after_finish_get_an_error(server, frames):
     client = Client(server.url, False)
     client.show(0, frames[0])
     assert client.hear()["code"] == "bad_order"
@@ -145,7 +145,7 @@ def test_a_frame_of_another_size_is_scaled_with_bars():
     assert image[:, :10].max() == 0 and image[:, 30:].max() == 0 and image[:, 10:30].min() == 200
 
 
-def test_a_gap_moves_the_time_on(server, frames):
+def test_a_gap_is_skipped(server, frames):
     with server.client() as client:
         times = [n / 2 for n in range(7)] + [30 + n / 2 for n in range(5)]
         for n, time_s in enumerate(times):

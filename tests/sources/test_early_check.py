@@ -30,7 +30,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["none", "folder", "text", "noise", "empty", "sound"])
-def test_refuses_in_the_words_of_the_reader(files, kind):
+def test_messages_equal_those_of_the_reader(files, kind):
     with pytest.raises((OSError, ValueError)) as late:
         probe_video(files[kind])
     with pytest.raises((OSError, ValueError)) as early:

@@ -83,7 +83,7 @@ def arrivals(bursts, burst_s):
             yield LiveChunk(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), times, time.monotonic())
 
 
-def test_bursts_of_a_live_source_go_out_evenly():
+def test_bursts_of_a_live_source_are_delivered_evenly():
     feed = RealTimeFeed(arrivals(5, burst_s=0.1), PlayoutClock(max_hold_s=4))
     taken = [(time.monotonic(), chunk.timestamps_s[0]) for chunk in feed]
     assert len(taken) == 20
@@ -126,7 +126,7 @@ def test_a_reader_that_hangs_is_left_alone():
     hang.set()
 
 
-def test_what_fails_at_the_start_is_said_before_anything_is_taken():
+def test_an_error_at_the_start_is_raised_by_wait_ready():
     def broken():
         raise ValueError("no camera")
         yield

@@ -117,7 +117,7 @@ def test_a_part_is_the_same_as_of_the_file(name, options, has_ranges, serve, tmp
             assert any(is_near) == (has_ranges and part.get("start_s", 0) > 10)
 
 
-def test_a_start_past_the_end_is_told(serve, tmp_path):
+def test_a_start_past_the_end_is_an_error(serve, tmp_path):
     write_video(tmp_path / "a.mkv", n_frames=30)
     for start_s in (4, 40):
         with pytest.raises(SourceOpenError, match=rf"a\.mkv: the start, {start_s} s, lies past its end"):
@@ -134,7 +134,7 @@ def test_commentary_counts_from_the_start_of_the_recording(serve, tmp_path, publ
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
-def test_an_index_at_the_end_that_cannot_be_fetched_is_told(name, serve, tmp_path):
+def test_an_index_at_the_end_that_cannot_be_fetched_is_an_error(name, serve, tmp_path):
     video = write_video(tmp_path / name, **LONG)
     assert video.stat().st_size > 200_000
     message = r"an MP4 with its index at the end, from a server that sends whole files only \(no HTTP ranges\)"
@@ -147,7 +147,7 @@ def test_an_index_at_the_end_that_cannot_be_fetched_is_told(name, serve, tmp_pat
     assert len(read(serve(True).url(name))[0]) == 80
 
 
-def test_other_breaks_are_no_matter_of_an_index(serve, tmp_path):
+def test_other_failures_do_not_mention_an_index(serve, tmp_path):
     video = write_video(tmp_path / "a.mp4", **LONG, muxer_options={"movflags": "+faststart"})
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
     with pytest.raises(Exception, match="broke|broken") as error:

@@ -40,7 +40,7 @@ def test_all_frames_while_there_is_time(video):
     assert n_frames == 200
 
 
-def test_a_burst_is_no_reason_to_leave_out_frames(video):
+def test_a_burst_does_not_skip_frames(video):
     levels, n_frames = play(video, lambda n: 0.0, lambda n: 0.03)
     assert set(levels) == {0}
     assert n_frames == 200
@@ -69,12 +69,12 @@ def note_all(video, work_s, pause_s):
     return keep_up
 
 
-def test_ever_more_is_left_out_while_it_is_not_enough(video):
+def test_more_is_skipped_while_decoding_is_too_slow(video):
     assert note_all(video, work_s=0.3, pause_s=0.0).level == 2
     assert video.streams.video[0].codec_context.skip_frame == "NONKEY"
 
 
-def test_what_is_left_out_is_counted(tmp_path):
+def test_skipped_frames_are_counted(tmp_path):
     path = write_video(tmp_path / "a.ts", n_frames=40, codec_options={"g": "10", "sc_threshold": "0"})
     counts = DecodeCounts()
     with contextlib.closing(
@@ -86,6 +86,6 @@ def test_what_is_left_out_is_counted(tmp_path):
     assert (counts.n_undecoded, counts.n_damaged) == (36, 0)
 
 
-def test_time_in_which_nothing_was_to_be_decoded_does_not_count(video):
+def test_pauses_do_not_count(video):
     """Such as while a model loads, or a sender is made to wait."""
     assert note_all(video, work_s=0.02, pause_s=0.3).level == 0

@@ -40,7 +40,7 @@ def flood(writer, data):
     return in_thread(run)
 
 
-def test_what_is_sent_live_while_nobody_takes_is_kept(pipe):
+def test_live_frames_are_kept_until_the_consumer_starts(pipe):
     send_live(pipe[1], 51)
     source = open_source("-", stdin_fd=pipe[0])
     source.wait_ready()
@@ -58,7 +58,7 @@ def test_what_is_sent_live_while_nobody_takes_is_kept(pipe):
 
 
 @pytest.mark.parametrize("wait_s", [0, 1.5])
-def test_what_comes_faster_than_it_plays_is_paced_and_kept(wait_s, pipe):
+def test_a_fast_sender_is_paced_and_nothing_is_skipped(wait_s, pipe):
     """A recording in a format without a duration, as in `cat a.ts | livecc commentate -`."""
     began_s = time.monotonic()
     flood(pipe[1], recording(60))
@@ -87,7 +87,7 @@ def test_the_newest_win_once_the_consumer_is_too_slow(pipe):
     assert lags[-1] < 4.5
 
 
-def test_a_sender_need_not_wait(tmp_path, pipe):
+def test_a_sender_does_not_have_to_wait(tmp_path, pipe):
     """A sender that records a screen or a camera would have to skip frames."""
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     video = write_video(tmp_path / "a.ts", n_frames=100, paint=lambda n: np.roll(noise, n, axis=0))
@@ -112,7 +112,7 @@ def test_a_recording_plays_from_its_start_when_the_consumer_comes(tmp_path):
     assert time.monotonic() - came_s > 3.3
 
 
-def test_a_slow_consumer_is_no_stall_of_the_source(tmp_path, pipe):
+def test_a_slow_consumer_does_not_count_as_a_stall(tmp_path, pipe):
     """Audio packets that arrive after a long turn of the model."""
     video = write_video(tmp_path / "a.ts", n_frames=40, audio_s=4.0, audio_codec="mp2")
     flood(pipe[1], video.read_bytes())
@@ -124,7 +124,7 @@ def test_a_slow_consumer_is_no_stall_of_the_source(tmp_path, pipe):
     assert times_s == [n / 2 for n in range(8)]
 
 
-def test_a_source_that_nobody_takes_from_can_be_closed(pipe):
+def test_a_source_without_a_consumer_can_be_closed(pipe):
     send_live(pipe[1], 20)
     source = open_source("-", stdin_fd=pipe[0])
     source.wait_ready()

@@ -103,7 +103,7 @@ def test_a_server_killed_and_started_again(server):
 
 
 @pytest.mark.slow
-def test_a_stall_is_noticed_and_connected_again(server):
+def test_a_stall_is_detected_and_reconnected(server):
     messages = []
     source = open_source(server.url(), on_message=messages.append, **QUICK | {"stall_s": 1})
     taken = []
@@ -120,7 +120,7 @@ def test_a_stall_is_noticed_and_connected_again(server):
     assert any("no data came for 1 s; attempt 1" in message for message in messages)
 
 
-def test_a_sender_that_is_stopped_and_goes_on(tmp_path):
+def test_a_sender_that_is_stopped_and_continues(tmp_path):
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("senders.py")), str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
@@ -142,7 +142,7 @@ def test_a_sender_that_is_stopped_and_goes_on(tmp_path):
     assert source.stats.n_reconnects >= 1
 
 
-def test_the_end_is_told_from_a_failure(server):
+def test_the_end_is_distinguished_from_a_failure(server):
     server.end_s = server.now_s() + 2.5
     source = open_source(server.url("end.ts"), **QUICK)
     taken = take(source, 10)  # the iteration ends: the server answers, but no longer has the stream
@@ -185,7 +185,7 @@ def test_a_body_of_known_length_is_a_recording(server):
 
 
 @pytest.mark.slow
-def test_times_that_start_anew(server):
+def test_times_that_restart(server):
     source = open_source(server.url("back.ts"), **QUICK)
     taken = take(source, 4)
     assert_whole_seconds(taken)

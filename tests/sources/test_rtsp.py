@@ -87,7 +87,7 @@ def test_a_stall(messages, transport):
     assert source.stats.n_reconnects == 1
 
 
-def test_the_end_is_told_from_a_failure(messages):
+def test_the_end_is_distinguished_from_a_failure(messages):
     with RtspServer() as server:
 
         def end():

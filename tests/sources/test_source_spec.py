@@ -43,20 +43,20 @@ def test_files_and_pipes(tmp_path):
     assert (spec.kind, spec.is_live, spec.av_format) == ("stream", True, "sdp")
 
 
-def test_certificates_are_verified_unless_told_otherwise():
+def test_certificates_are_verified_by_default():
     for scheme in ("https", "rtsps", "rtmps"):
         assert parse_spec(f"{scheme}://h/s").av_options["tls_verify"] == "1"
         assert "tls_verify" not in parse_spec(f"{scheme}://h/s", verify_tls=False).av_options
     assert "tls_verify" not in parse_spec("rtsp://h/s").av_options
 
 
-def test_the_caller_may_know_better():
+def test_live_overrides_the_name():
     assert parse_spec("http://host/a.mp4", live=True).is_live
     assert not parse_spec("http://host/a.ts", live=False).is_live
     assert not parse_spec("-", live=False).is_live
 
 
-def test_rtsp_goes_over_tcp_unless_told_otherwise():
+def test_rtsp_prefers_tcp_by_default():
     assert parse_spec("rtsp://h/s").av_options["rtsp_flags"] == "prefer_tcp"
     assert parse_spec("rtsp://h/s", rtsp_transport="udp").av_options["rtsp_transport"] == "udp"
 

@@ -51,7 +51,7 @@ def test_a_recording_gives_the_frames_of_the_file(tmp_path, pipe, name):
         assert chunk.timestamps_s == pytest.approx([t - 3 for t in other.timestamps_s])
 
 
-def test_sound_that_begins_on_the_way_ends_nothing(tmp_path, pipe):
+def test_audio_that_begins_midway_does_not_end_the_video(tmp_path, pipe):
     """PyAV fails on a stream that begins after it opened the source."""
     parts = [
         write_video(tmp_path / "a.ts", n_frames=600, codec_options={"g": "10"}),
@@ -97,7 +97,7 @@ def test_a_sender_that_changes_its_picture_in_the_middle(pipe):
     assert (source.stats.n_size_changes, source.stats.n_time_jumps) == (1, 1)
 
 
-def test_what_comes_before_the_first_key_frame_is_left_out_and_no_damage(tmp_path, pipe):
+def test_frames_before_the_first_key_frame_are_skipped_and_not_damage(tmp_path, pipe):
     video = write_video(tmp_path / "a.ts", n_frames=80, codec_options={"g": "40", "sc_threshold": "0"})
     data = video.read_bytes()
     with av.open(video) as container:
@@ -139,7 +139,7 @@ def test_jpeg_pictures_of_changing_size(pipe):
     assert source.stats.n_size_changes == 1
 
 
-def test_a_pipe_in_which_nothing_comes(pipe):
+def test_a_pipe_without_data(pipe):
     with pytest.raises(SourceOpenError, match=r"standard input: no data came for 0\.3 s"):
         list(open_source("-", stdin_fd=pipe[0], stall_s=0.3))
 
@@ -166,7 +166,7 @@ def test_garbage(pipe):
         list(open_source("-", stdin_fd=pipe[0]))
 
 
-def test_an_mp4_with_its_index_at_the_end_names_the_way_out(tmp_path, pipe):
+def test_an_mp4_with_its_index_at_the_end_gets_a_helpful_error(tmp_path, pipe):
     noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     video = write_video(tmp_path / "a.mp4", n_frames=60, paint=lambda n: np.roll(noise, n, axis=0))
     assert video.stat().st_size > 100_000
@@ -175,7 +175,7 @@ def test_an_mp4_with_its_index_at_the_end_names_the_way_out(tmp_path, pipe):
         list(open_source("-", stdin_fd=pipe[0]))
 
 
-def test_a_file_as_standard_input_may_be_sought_in(tmp_path):
+def test_a_file_as_standard_input_is_seekable(tmp_path):
     video = write_video(tmp_path / "a.mp4")
     with video.open("rb") as file:
         chunks = list(open_source("-", stdin_fd=file.fileno(), live=False))

@@ -59,7 +59,7 @@ def test_few_frames_a_second_are_repeated():
     assert shown(chunks) == [(0, 0), (0.5, 0), (1, 0), (1.5, 1), (2, 1), (2.5, 2)]
 
 
-def test_a_cut_goes_on_by_the_wall_clock_at_a_whole_second():
+def test_a_reconnection_continues_by_the_wall_clock_at_a_whole_second():
     sampler = live()
     chunks = play(sampler, [*steady(0, 13), None, *steady(100, 21, pts=9000, arrived_s=107.33)])
     times = [t for t, _ in shown(chunks)]
@@ -81,14 +81,14 @@ def test_a_recording_repeats_a_picture_that_stays():
 
 
 @pytest.mark.parametrize("back_to", [0.0, -95443.7])  # a restart; a wrap of MPEG-TS's 33-bit clock
-def test_times_that_go_back_far_go_on(back_to):
+def test_times_that_go_far_back_continue(back_to):
     sampler = live()
     chunks = play(sampler, [*steady(0, 20, pts=500), *steady(20, 21, pts=back_to, arrived_s=102)])
     assert [t for t, _ in shown(chunks)] == [n / 2 for n in range(8)]
     assert sampler.clock.n_jumps == 1
 
 
-def test_times_that_jump_ahead_of_the_wall_clock_go_on():
+def test_times_that_jump_ahead_of_the_wall_clock_continue():
     sampler = live()
     chunks = play(sampler, [*steady(0, 20), *steady(20, 21, pts=5000, arrived_s=102)])
     assert [t for t, _ in shown(chunks)] == [n / 2 for n in range(8)]
@@ -96,7 +96,7 @@ def test_times_that_jump_ahead_of_the_wall_clock_go_on():
 
 
 @pytest.mark.parametrize("stuck_at", [1.9, 1.5])  # the previous time, or one that makes every frame late
-def test_a_clock_that_stands_still_is_left_for_the_wall_clock(stuck_at):
+def test_a_clock_that_stands_still_is_replaced_by_the_wall_clock(stuck_at):
     sampler = live()
     frozen = [(number, stuck_at, arrived_s) for number, _, arrived_s in steady(20, 60, arrived_s=102)]
     chunks = play(sampler, [*steady(0, 20), *frozen])
@@ -131,7 +131,7 @@ def test_another_size_is_resized_to_the_first():
     assert sampler.n_size_changes == 1
 
 
-def test_the_end_gives_out_the_rest():
+def test_the_end_yields_the_rest():
     sampler = live()
     chunks = play(sampler, steady(0, 12))
     chunks += sampler.end()

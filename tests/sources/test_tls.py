@@ -49,7 +49,7 @@ def test_a_certificate_that_is_not_trusted_is_refused(url):
     assert "geheim" not in str(error.value)
 
 
-def test_unless_told_to_do_without(url):
+def test_an_untrusted_certificate_is_accepted_on_request(url):
     assert [chunk.timestamps_s for chunk in open_source(url, verify_tls=False, **QUICK)] == [[0, 0.5], [1, 1.5]]
 
 

@@ -14,7 +14,7 @@ def test_a_file_is_there_with_its_folder_when_all_went_well(tmp_path):
 
 
 @pytest.mark.parametrize("keeps_suffix", [False, True])
-def test_what_fails_leaves_the_older_file_and_nothing_beside_it(tmp_path, keeps_suffix):
+def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path, keeps_suffix):
     path = tmp_path / "clip.mp4"
     path.write_text("older")
     with pytest.raises(RuntimeError), replaced_when_done(path, keeps_suffix=keeps_suffix) as partial:

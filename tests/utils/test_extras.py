@@ -95,7 +95,7 @@ class TestInstallCommand:
         assert f'"{ROOT}[data]"' in install_command("data")
 
 
-def test_what_is_there_is_not_asked_for():
+def test_installed_modules_are_not_reported():
     require_extra("data", "this test", "json", "pytest")
     with pytest.raises(MissingExtraError, match=r"^this test needs no_such_module, no_parent.child: .*\[data\]"):
         require_extra("data", "this test", "json", "no_such_module", "no_parent.child")

@@ -17,7 +17,7 @@ from livecc_hf.utils.text import one_line
         (KeyError(), "KeyError"),
     ],
 )
-def test_what_is_said_stands_on_one_line(said, line):
+def test_texts_and_errors_become_one_line(said, line):
     assert one_line(said) == line
 
 
