@@ -54,7 +54,7 @@ def create_app(service: CommentaryService, has_page: bool = True, clip: Path | N
         loading = None
         try:
             if service.model.loads_later:  # the server listens while the model loads
-                loading = asyncio.create_task(asyncio.to_thread(service.start_or_tell))
+                loading = asyncio.create_task(asyncio.to_thread(service.start_or_report))
             elif service.state == "starting":
                 await asyncio.to_thread(service.start)
             watch = asyncio.create_task(_watch(service))

@@ -106,7 +106,7 @@ class CommentaryService:
         if self.state == "starting":
             self.state = "ready"
 
-    def start_or_tell(self) -> None:
+    def start_or_report(self) -> None:
         """Start; report a failure to clients, and to `on_start` or else the log, instead of raising it."""
         failure = None
         try:
