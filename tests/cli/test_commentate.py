@@ -286,7 +286,7 @@ class TestErrors:
             (["--start", "5", "--end", "4"], "--end 4 is not after the start, 5"),
             (["--start", "99"], "--start 99 lies past the end of"),
             (["--overlay", tmp_path / "o.webm"], "expected a file name that ends in .mp4"),
-            (["--overlay", tmp_path / "none" / "o.mp4"], "no such folder"),
+            (["--overlay", tmp_path / "none" / "o.mp4"], "expected a file name in a folder that exists"),
             (["--overlay", clip], "is the video itself"),
             (["--output", tmp_path / "none" / "o.srt"], "expected a file name in a folder that exists"),
             (["--output", clip], "is the video itself"),

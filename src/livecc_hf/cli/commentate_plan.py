@@ -53,8 +53,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
     """Return one job for each video.
 
     Raises:
-        ValueError: if options conflict, or two jobs would write the same file.
-        OSError: if a single video, or a folder to write to, does not exist.
+        ValueError: if options conflict, a folder to write to does not exist, or two jobs would write the same file.
+        OSError: if a single video does not exist.
     """
     jobs = [_job(video, args) for video in args.videos]
     known = [job for job in jobs if job.spec is not None]
@@ -106,8 +106,6 @@ def _target(option: str, given: Path, video: str, spec: SourceSpec | None, suffi
             f"{{folder}}/{{stem}}{suffix}"
         )
     if not given.parent.is_dir():
-        if option == "--overlay":
-            raise FileNotFoundError(f"no such folder: {given.parent}")
         raise ValueError(f"{option} {given}: expected a file name in a folder that exists")
     return given
 

@@ -90,7 +90,7 @@ class Inbox:
                 "a second: send no more than the model sees, 2 frames a second",
                 CLOSE_POLICY,
             )
-        received = self._unpacked(data or b"") if text is None else read_message(text)
+        received = self._unpack(data or b"") if text is None else read_message(text)
         if self.is_finishing:
             raise ClientError("finished", "a message after 'finish': no message may follow it")
         if isinstance(received, Start) == self.has_started:
@@ -99,7 +99,7 @@ class Inbox:
             )
             raise ClientError("bad_order", what)
         if isinstance(received, Frame):
-            self._sift(received)
+            self._queue_frame(received)
             return
         if isinstance(received, Pause):
             self._held_s = math.inf
@@ -138,14 +138,14 @@ class Inbox:
         if isinstance(received, QuestionMessage):
             self._held_s = max(self._held_s, time.monotonic() + self._settings.idle_timeout_s)
 
-    def _unpacked(self, data: bytes) -> Frame:
+    def _unpack(self, data: bytes) -> Frame:
         try:
             return Frame(*unpack_frame(data, self._settings.max_frame_bytes), time.monotonic())
         except ClientError:
             self._count("bad")
             raise
 
-    def _sift(self, frame: Frame) -> None:
+    def _queue_frame(self, frame: Frame) -> None:
         """Queue a frame if the model should see it; if too many are waiting, drop the oldest."""
         if frame.timestamp_s > self._sampler.last_s:
             self._active_s, self._held_s = time.monotonic(), 0.0
