@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         check_stream_options(args)
         if not is_alone:
             return _comment_on_all(jobs, args, status)
-        with _opened(jobs[0], args, status) as video:
+        with _open_video(jobs[0], args, status) as video:
             return _comment(video, *load_model_of(args, status))
 
 
@@ -149,7 +149,7 @@ def _comment_on_all(jobs: Sequence[Job], args: argparse.Namespace, status: Statu
         model, processor = load_model_of(args, status)
     for job in checked:
         code = 0
-        with _report_errors(job, failed, args, status), _opened(job, args, status) as video:
+        with _report_errors(job, failed, args, status), _open_video(job, args, status) as video:
             code = _comment(video, model, processor)
         if code == EXIT_INTERRUPTED:
             return code
@@ -181,10 +181,10 @@ def _check(job: Job, args: argparse.Namespace) -> VideoInfo | None:
 
 
 @contextlib.contextmanager
-def _opened(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]:
+def _open_video(job: Job, args: argparse.Namespace, status: Status) -> Iterator[Run]:
     """Open a video, and wait for the first frames of a live one."""
     info = _check(job, args)
-    with _open(job, args, status) as source:
+    with _open_source(job, args, status) as source:
         source.wait_ready()
         yield Run(job, args, info, source, status)
 
@@ -231,7 +231,7 @@ def _check_file(job: Job, args: argparse.Namespace) -> VideoInfo:
     return info
 
 
-def _open(job: Job, args: argparse.Namespace, status: Status) -> Source:
+def _open_source(job: Job, args: argparse.Namespace, status: Status) -> Source:
     from livecc_hf.sources import open_source
 
     options: dict[str, Any] = {"realtime": args.realtime, "live": args.live, "rtsp_transport": args.rtsp_transport}

@@ -77,7 +77,7 @@ def parse_origin(text: str) -> Origin:
     has_more = parts.path not in ("", "/") or parts.query or parts.fragment
     if parts.scheme not in ("http", "https") or not host or has_more:
         raise ValueError(
-            f"origin {shown(text)}: expected a page's scheme, host and port, such as https://example.com:8443"
+            f"origin {quoted(text)}: expected a page's scheme, host and port, such as https://example.com:8443"
         )
     return Origin(parts.scheme, host, port or _PORTS[parts.scheme])
 
@@ -90,6 +90,6 @@ def split_host(netloc: str) -> tuple[str, int | None]:
     return match[1].lower().removesuffix("."), int(match[2]) if match[2] else None
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """Return untrusted text quoted and shortened, for a message."""
     return repr(text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "...")

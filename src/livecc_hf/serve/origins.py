@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from livecc_hf.serve.addresses import ANY, ip_address, is_loopback, parse_origin, shown, split_host
+from livecc_hf.serve.addresses import ANY, ip_address, is_loopback, parse_origin, quoted, split_host
 from livecc_hf.serve.messages import CLOSE_POLICY
 
 
@@ -61,13 +61,13 @@ class OriginCheck:
         asked = headers.get("host", "")
         if not self._has_token and self._may_be_rebound(asked, scope):
             return (
-                f"this server does not answer to the name {shown(asked)}: start it with a token, or with "
+                f"this server does not answer to the name {quoted(asked)}: start it with a token, or with "
                 "--allowed-origins and the address of its pages, such as http://NAME:PORT"
             )
         for text in headers.getlist("origin"):
             if not self._is_allowed(text, asked, scope["scheme"]):
                 return (
-                    f"pages of {shown(text)} may not use this server, requested as {shown(asked)}: to allow them, "
+                    f"pages of {quoted(text)} may not use this server, requested as {quoted(asked)}: to allow them, "
                     "start it with --allowed-origins and their address"
                 )
         return None

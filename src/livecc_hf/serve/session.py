@@ -86,7 +86,7 @@ class Session:
         address = self._websocket.client.host if self._websocket.client else "an unknown address"
         _log.info("session %d began, from %s", self._number, address)
         reader, worker, writer = (
-            self._loop.create_task(self._guarded(party)) for party in (self._read, self._work, self._write)
+            self._loop.create_task(self._run_party(party)) for party in (self._read, self._work, self._write)
         )
         limit_s = self._service.settings.max_session_s
         timer = self._loop.call_later(
@@ -115,7 +115,7 @@ class Session:
         with contextlib.suppress(RuntimeError):  # the executor was shut down, after all streams had ended
             await self._in_thread(self._stream.leave)
 
-    async def _guarded(self, party: Callable[[], Awaitable[None]]) -> None:
+    async def _run_party(self, party: Callable[[], Awaitable[None]]) -> None:
         """Run a task; log an unexpected error and end the session."""
         try:
             await party()

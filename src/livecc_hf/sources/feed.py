@@ -260,7 +260,7 @@ class RealTimeFeed:
                 self._changed.wait_for(lambda: self._consumer_came_s is not None or self._is_stopped)
             came_s = self._consumer_came_s
             if isinstance(chunk, LiveChunk) and self._sender_waits and came_s is not None and not self._is_stopped:
-                chunk, is_kept = self._held_back(chunk, self._began, came_s)
+                chunk, is_kept = self._hold_back(chunk, self._began, came_s)
             due_s = self._now_s() if is_kept else self._clock.due_s(chunk, self._now_s())
             self._waiting.append(_Waiting(due_s, chunk, is_kept))
             self._changed.notify_all()
@@ -279,7 +279,7 @@ class RealTimeFeed:
                 self._changed.wait(max(self._waiting[1].due_s - self._now_s(), 0.001))
             return not self._is_stopped
 
-    def _held_back(self, chunk: LiveChunk, began: tuple[float, float], came_s: float) -> tuple[LiveChunk, bool]:
+    def _hold_back(self, chunk: LiveChunk, began: tuple[float, float], came_s: float) -> tuple[LiveChunk, bool]:
         """Hold back a chunk of a sender that waits until the clock reaches the chunk's time.
 
         Args:
