@@ -115,6 +115,10 @@ def test_redact(url, shown):
         ({"stall_s": 0}, "stall_s=0"),
         ({"max_reconnects": -1}, "max_reconnects=-1"),
         ({"open_timeout_s": float("inf")}, "open_timeout_s=inf"),
+        ({"stall_s": True}, "stall_s=True"),
+        ({"max_reconnects": True}, "max_reconnects=True"),
+        ({"max_hold_s": -1}, "max_hold_s=-1: expected a number of seconds above 0"),
+        ({"end_s": float("nan"), "live": False}, "end_s=nan: expected a finite number"),
         ({"start_s": 1}, "a live source has no start and end"),
     ],
 )

@@ -58,16 +58,25 @@ class ReconnectOptions:
 
     def __post_init__(self) -> None:
         for name in ("open_timeout_s", "stall_s", "first_backoff_s", "max_backoff_s", "max_gap_s"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 < value < math.inf):
-                raise ValueError(f"{name}={value!r}: expected a number of seconds above 0")
-        if not isinstance(self.max_reconnects, int) or self.max_reconnects < 0:
+            check_seconds(name, getattr(self, name))
+        retries = self.max_reconnects
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
             raise ValueError(f"max_reconnects={self.max_reconnects!r}: expected a whole number, 0 or more")
 
     def backoff_s(self, n_failures: int) -> float:
         """Return the seconds to wait after the `n_failures`-th failure in a row, with its random part."""
         backoff_s = min(self.first_backoff_s * 2.0 ** min(n_failures - 1, 60), self.max_backoff_s)
         return backoff_s * random.uniform(0.75, 1.25)
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Check that an option is a number of seconds above 0.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError(f"{name}={value!r}: expected a number of seconds above 0")
 
 
 class StreamReader:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from livecc_hf.modeling.grammar import TURN_FRAMES
 from livecc_hf.sources.feed import LagMeter, PlayoutClock, RealTimeFeed
-from livecc_hf.sources.reader import ReconnectOptions, StreamReader
+from livecc_hf.sources.reader import ReconnectOptions, StreamReader, check_seconds
 from livecc_hf.sources.spec import SourceSpec, parse_spec
-from livecc_hf.video.reader import iter_chunks, probe_video
+from livecc_hf.video.reader import exact_number, iter_chunks, probe_video
 
 if TYPE_CHECKING:
     from livecc_hf.video.reader import FrameChunk
@@ -45,6 +45,14 @@ class SourceOptions(ReconnectOptions):
     rtsp_transport: str = "auto"
     verify_tls: bool = True
     stdin_fd: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_hold_s is not None:
+            check_seconds("max_hold_s", self.max_hold_s)
+        for name in ("start_s", "end_s"):
+            if (value := getattr(self, name)) is not None:
+                exact_number(name, value)
 
 
 @dataclass(frozen=True)
