@@ -31,7 +31,8 @@ class SourceOptions(ReconnectOptions):
         realtime: play a recording in real time, like a live source.
         start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; sources that can
             seek, such as HTTP with ranges, do not read the part before.
-        max_hold_s: longest time that bursts are held back to be delivered evenly; `None`: 10 s for HLS, else 2 s.
+        max_hold_s: longest time that bursts are held back to be delivered evenly, in seconds; 0: none; `None`: 10 for HLS,
+            else 2.
         rtsp_transport: `auto`, `tcp` or `udp`.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
@@ -48,7 +49,7 @@ class SourceOptions(ReconnectOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_hold_s is not None:
+        if self.max_hold_s:
             check_seconds("max_hold_s", self.max_hold_s)
         for name in ("start_s", "end_s"):
             if (value := getattr(self, name)) is not None:
