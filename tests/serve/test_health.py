@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 import urllib.error
 from pathlib import Path
 
@@ -129,6 +130,22 @@ def test_the_warm_up_tries_the_largest_batch(model, processor, monkeypatch, capl
         assert service.warm_up_streams == service.health()["warm_up_streams"] == n_sessions
         assert service.pool.stats.n_rounds == 0
         assert ("5 streams at once fail" in caplog.text) == (n_sessions == 5)
+
+
+def test_the_warm_up_time_does_not_include_loading(model, processor):
+    loaded_s = []
+
+    def load():
+        time.sleep(0.5)
+        loaded_s.append(time.monotonic())
+        return model, processor
+
+    service = CommentaryService(None, None, ServeSettings(max_sessions=1), OPTIONS, load)
+    try:
+        service.start()
+        assert 0 < service.warm_up_s <= time.monotonic() - loaded_s[0]
+    finally:
+        service.stop()
 
 
 def test_a_model_that_cannot_generate_fails_at_the_start(model, processor, monkeypatch):

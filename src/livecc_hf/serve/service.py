@@ -59,7 +59,7 @@ class CommentaryService:
         pool: the pool of streams; `None` until the model is loaded.
         state: ``starting``, ``ready``, ``failed`` (the model could not be loaded) or ``stopping``.
         sessions: the open sessions.
-        warm_up_s: duration of loading and warm-up, in seconds.
+        warm_up_s: duration of the warm-up, in seconds.
         warm_up_streams: largest number of concurrent streams in the warm-up.
     """
 
@@ -97,8 +97,8 @@ class CommentaryService:
         Raises:
             Exception: whatever loading or warm-up raises.
         """
-        began_s = time.monotonic()
         self.model.load()
+        began_s = time.monotonic()
         pool = self._make_pool() if self.pool is None else self.pool
         pool.start()
         self.warm_up_streams = pool.warm_up(self.model.options)

@@ -31,8 +31,8 @@ class SourceOptions(ReconnectOptions):
         realtime: play a recording in real time, like a live source.
         start_s, end_s: the part of a recording to read, in seconds from what a player shows as 0:00; sources that can
             seek, such as HTTP with ranges, do not read the part before.
-        max_hold_s: longest time that bursts are held back to be delivered evenly, in seconds; 0: none; `None`: 10 for HLS,
-            else 2.
+        max_hold_s: longest time that bursts are held back to be delivered evenly, in seconds; 0: none; `None`: 10 for
+            HLS, else 2.
         rtsp_transport: `auto`, `tcp` or `udp`.
         verify_tls: whether servers of https, rtsps and rtmps must have a certificate that the system trusts.
         stdin_fd: the file descriptor that `-` reads.
