@@ -66,7 +66,7 @@ def test_rtsp_prefers_tcp_by_default():
     [
         ("ftp://u:pw@host/x", {}, r"ftp://\*\*\*@host/x: unknown scheme"),
         ("rtsp://", {}, "has no host"),
-        ("rtsp://host:port/x", {}, "not an address"),
+        ("rtsp://host:port/x", {}, "cannot parse this URL"),
         ("camera:x", {}, "expected a camera's number"),
         ("camera:0", {"live": False}, "is a camera"),
         ("rtsp://h/s", {"rtsp_transport": "quic"}, "'quic'"),
