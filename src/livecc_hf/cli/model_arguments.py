@@ -34,7 +34,7 @@ def add_model_arguments(group: Any) -> None:
     group.add_argument(
         "--position-scheme",
         choices=("mrope", "sequential", "reference"),
-        help="how positions are counted; default: what the model says, or is taken to need",
+        help="how positions are counted; default: as saved in the checkpoint, else inferred from it",
     )
     add_option_arguments(group, FRAME_OPTIONS)
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         default="livecc",
         choices=("livecc", "inf-streams"),
-        help="livecc: whole commentaries, as LiveSports-3K (default); inf-streams: windows, as StreamingVLM",
+        help="livecc: whole commentaries, as in LiveSports-3K (default); inf-streams: windows, as in StreamingVLM",
     )
     parser.add_argument(
         "--annotations",
