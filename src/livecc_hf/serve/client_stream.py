@@ -85,7 +85,7 @@ class ClientStream:
             what = f"max_new_tokens={item.max_new_tokens}: expected at most {limit} on this server"
             raise ClientError("bad_question", what, id=item.id)
         if self._stream is None:
-            what = "the model has seen nothing yet: ask after the first segment"
+            what = "nothing has been seen yet: ask after the first segment"
             raise ClientError("bad_question", what, id=item.id)
         try:
             self._service.model.check_length(item.question, "the question has")
