@@ -133,7 +133,7 @@ def test_frames_that_change_size_are_fitted_with_a_notice(server, frames):
         heard = [client.hear() for _ in range(5)]
     notices = [m for m in heard if m["type"] == "notice"]
     assert [m["code"] for m in notices] == ["size_changed"]
-    assert "140x56 pixels now, 84x56 before" in notices[0]["message"]
+    assert "140x56 pixels now; they are scaled to the first size, 84x56" in notices[0]["message"]
     assert sum(m["type"] == "segment" for m in heard) == 4
 
 
