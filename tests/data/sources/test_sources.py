@@ -192,6 +192,8 @@ def test_a_line_that_is_not_json(media, tiny_processor):
         ({"source": "jsonl", "path": "nowhere.jsonl"}, "nowhere.jsonl does not exist"),
         ({"source": "dataset", "path": "nobody/nothing"}, "nobody/nothing .*cannot be opened"),
         ({"source": "folder", "path": "nowhere"}, "nowhere is not a folder"),
+        ({"source": "folder", "path": "~nobody-here/videos"}, "~nobody-here/videos is not a folder"),
+        ({"source": "dataset", "path": "~nobody-here/a.parquet"}, "~nobody-here/a.parquet .*cannot be opened"),
         ({"source": "folder", "path": ".", "max_clip_s": 1}, "max_s=1"),
     ],
 )

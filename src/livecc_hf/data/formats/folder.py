@@ -12,6 +12,7 @@ import numpy as np
 from ...captions.files import read_words_and_lost
 from ...captions.naming import DEFAULT_LANGUAGE, VIDEO_SUFFIXES, LeftOut, walk_videos
 from ...captions.words import Lost
+from ..media.paths import expand_user
 from ..unusable import UnusableSample
 from .clip_spans import ClipSpan, split_into_clips
 from .conversations import NarratedVideo
@@ -45,7 +46,7 @@ def find_captioned_videos(
         FileNotFoundError: if the folder does not exist.
         ValueError: if no video in the folder has captions, or the language is unknown.
     """
-    folder = Path(folder).expanduser()
+    folder = expand_user(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: expected one with videos, and captions next to them")
     left_out = LeftOut() if left_out is None else left_out
@@ -130,7 +131,7 @@ def open_folder(folder: str | os.PathLike, language: str | None = DEFAULT_LANGUA
         ValueError: if no video in the folder has captions, or the language or a limit is invalid.
     """
     split_into_clips([], **limits)  # checks the limits
-    folder = Path(folder).expanduser().absolute()
+    folder = expand_user(folder).absolute()
     left_out = LeftOut()
     videos, bare = find_captioned_videos(folder, language, left_out)
     counts: list[int] = []

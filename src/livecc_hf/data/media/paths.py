@@ -45,16 +45,20 @@ def local_path(path: str, root: str | os.PathLike | None = None) -> Path:
     Raises:
         ValueError: if the path leads out of the root.
     """
-    # Unlike Path.expanduser, this leaves a name such as "~take 1.mp4" alone.
-    file = Path(os.path.expanduser(_without_scheme(path, root)))  # noqa: PTH111
+    file = expand_user(_without_scheme(path, root))
     if root is None:
         return file
-    folder = Path(root).expanduser()
+    folder = expand_user(root)
     if not _is_below(file, folder) and not (folder / file).resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"media path {path} leads out of {root}: set media_root to a folder above it to let the dataset read there"
         )
     return folder / file
+
+
+def expand_user(path: str | os.PathLike) -> Path:
+    """Replace `~` and `~user` at the start of a path; other names, such as "~take 1.mp4", stay as they are."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (`Path.expanduser` raises an error for unknown users)
 
 
 def _is_below(file: Path, folder: Path) -> bool:

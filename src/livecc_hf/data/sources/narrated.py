@@ -20,7 +20,7 @@ from ..formats.folder import open_folder
 from ..formats.jsonl import JsonLines
 from ..formats.rows import parse_row
 from ..media.clip_frames import read_clip
-from ..media.paths import resolve_media
+from ..media.paths import expand_user, resolve_media
 from ..samples.chat import count_chat_tokens, encode_chat
 from ..samples.narration import NarratedClip, count_narration_tokens, encode_narration, locate_clip
 from ..samples.placeholder import N_PLACEHOLDER_TOKENS
@@ -298,7 +298,7 @@ def _load_rows(keys: DatasetEntry) -> tuple[Any, str]:
     """
     from datasets import Image, Video, load_dataset
 
-    path = Path(keys.path).expanduser()
+    path = expand_user(keys.path)
     try:
         if path.suffix == ".parquet":
             rows = load_dataset("parquet", data_files=str(path), split="train")
