@@ -1,0 +1,110 @@
+"""Estimates of memory and time have the numbers of docs/training.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from livecc_hf.checkpoints.shapes import PUBLISHED_SHAPES, Shape, shape_config, shape_processor
+from livecc_hf.modeling import LiveCCForConditionalGeneration
+from livecc_hf.training import estimates
+
+ROOT = Path(__file__).parents[2]
+PAGE = " ".join((ROOT / "docs/training.md").read_text().split())
+
+
+def recipe_of(name):
+    return yaml.safe_load((ROOT / f"recipes/{name}.yaml").read_text())
+
+
+def test_published_models_have_the_parameters_that_the_page_tells():
+    billions = {
+        name: [f"{n / 1e9:.2f}" for n in (counts.layers, counts.embeddings, counts.vision)]
+        for name in PUBLISHED_SHAPES
+        for counts in [estimates.count_model(estimates.published_model(name))]
+    }
+    for name, words in (
+        ("LiveCC-7B", "7B has {}·10⁹ in the decoder's layers, {}·10⁹ in embeddings and head, {}·10⁹ in the vision"),
+        ("Qwen2-VL-2B", "2B has {}, {} (embeddings and head are one) and {}."),
+        ("Qwen3-VL-4B", "Qwen3-VL-4B has {}, {} and {},"),
+        ("Qwen3-VL-2B", "its 2B {}, {} and {};"),
+    ):
+        assert words.format(*billions[name]) in PAGE
+
+
+def test_counts_are_those_of_the_modules():
+    shape = Shape(1000, 64, 128, 2, 4, 2, False, 1, 32, vision_heads=4)
+    with torch.device("meta"):
+        model = LiveCCForConditionalGeneration(shape_config(shape, shape_processor()))
+    counts = estimates.count_model(model)
+    assert counts.head == 64 * 1000 and counts.embeddings == 2 * 64 * 1000
+    attention = 64 * 64 + 64 + 2 * (64 * 32 + 32) + 64 * 64  # query, key, value and output
+    assert counts.layers == 2 * (attention + 3 * 64 * 128 + 2 * 64)
+    assert counts.adapter == 2 * (2 * 128 + 2 * (64 + 32) + 3 * (64 + 128))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert counts.layers + counts.embeddings + counts.vision + 64 == total  # and the last norm
+
+
+def test_a_working_set_grows_with_the_tokens_and_is_smaller_with_frozen_weights():
+    shape = Shape(1000, 64, 128, 2, 4, 2, False, 1, 32, vision_heads=4)
+    with torch.device("meta"):
+        model = LiveCCForConditionalGeneration(shape_config(shape, shape_processor()))
+    one, two = (estimates.working_set_bytes(model, n, rank=4) for n in (256, 512))
+    assert one > 256 * 64 * 2
+    assert two == pytest.approx(2 * one, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "model", "gpus", "total"),
+    [
+        ("livecc-7b/sft_lora", "LiveCC-7B", 1, r"7B LoRA, 8k \| [^|]*= (\d+) GB"),
+        ("livecc-7b/sft_qlora", "LiveCC-7B", 1, r"7B QLoRA, 8k \| [^|]*= (\d+) GB"),
+        ("qwen2-vl-2b/sft", "Qwen2-VL-2B", 1, r"2B full, 32k, one GPU \| [^|]*= (\d+) GB"),
+        ("qwen2.5-vl-7b/sft", "Qwen2.5-VL-7B", 8, r"7B full, 32k, FSDP2 on 8 \| [^|]*= (\d+) GB"),
+    ],
+)
+def test_memory_is_that_of_the_page(recipe, model, gpus, total):
+    parts = estimates.memory_gb(recipe_of(recipe), estimates.published_model(model), gpus)
+    assert sum(parts.values()) == pytest.approx(int(re.search(total, PAGE)[1]), abs=0.7)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model", "card", "seconds"),
+    [
+        ("livecc-7b/sft_lora", "LiveCC-7B", "RTX 4090", 6.4),
+        ("qwen2-vl-2b/sft", "Qwen2-VL-2B", "H100", 1.8),
+        ("qwen3-vl-4b/sft_qlora", "Qwen3-VL-4B", "RTX 4080", 9.6),
+    ],
+)
+def test_times_are_those_of_the_page(recipe, model, card, seconds):
+    found = estimates.row_seconds(recipe_of(recipe), estimates.published_model(model), card)
+    assert found == pytest.approx(seconds, rel=0.02)  # the page multiplies rounded numbers
+    assert f"{seconds} s on an {card}" in PAGE
+
+
+def test_unknown_models_and_cards_are_errors():
+    with pytest.raises(ValueError, match=r"'LLaVA' has no known shape: expected one of LiveCC-7B"):
+        estimates.published_model("LLaVA")
+    model = estimates.published_model("Qwen2-VL-2B")
+    with pytest.raises(ValueError, match=r"'Abacus' has no known rate"):
+        estimates.row_seconds(recipe_of("qwen2-vl-2b/sft"), model, "Abacus")
+
+
+@pytest.mark.parametrize(
+    ("device", "rate"),
+    [
+        ("NVIDIA H200", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("Unheard-of 7", None),
+    ],
+)
+def test_peak_rates_are_found_by_name(device, rate):
+    assert estimates.peak_tflops(device) == rate
