@@ -13,6 +13,7 @@ from livecc_hf.checkpoints.loading import load_model_and_processor
 from livecc_hf.data.samples.sample import EncodeOptions
 from livecc_hf.data.sources.tiny import TinyEntry, TinyItem, TinySource
 from livecc_hf.data.unusable import UnusableSample
+from livecc_hf.evaluation.tiny import baselines
 from livecc_hf.evaluation.tiny.scoring import score_clip
 from livecc_hf.tiny.samples import cut_window, narration_clip
 from livecc_hf.tiny.world import simulate
@@ -113,22 +114,22 @@ def test_a_window_is_part_of_a_captioned_clip(keys):
         TinyEntry(samples=1, length=(4, 7), **keys)
 
 
-def test_a_caption_model_used_live_speaks_at_its_windows_ends(bundled, interleaving):
+def test_a_caption_model_used_live_speaks_at_its_windows_ends(bundled):
     frames = torch.from_numpy(narration_clip(5, 10, "busy").frames)
-    turns = interleaving.caption_turns(*bundled, frames, window_s=4, every_s=4)
+    turns = baselines.caption_turns(*bundled, frames, window_s=4, every_s=4)
     assert [turn.seen_s for turn in turns] == [3.5, 7.5]
 
 
-def test_overlapping_windows_repeat_nothing(bundled, interleaving, monkeypatch):
+def test_overlapping_windows_repeat_nothing(bundled, monkeypatch):
     said = iter(["Red ball moves.", "Red ball moves. Red ball stops.", "Red ball stops. Red ball stops.", ""])
-    monkeypatch.setattr(interleaving, "caption", lambda *_: next(said))
-    turns = interleaving.caption_turns(*bundled, torch.zeros(14, 3, 84, 84), window_s=4, every_s=1)
+    monkeypatch.setattr(baselines, "caption", lambda *_: next(said))
+    turns = baselines.caption_turns(*bundled, torch.zeros(14, 3, 84, 84), window_s=4, every_s=1)
     assert [turn.text for turn in turns] == ["Red ball moves.", "Red ball stops.", "Red ball stops.", ""]
 
 
-def test_the_narrator_is_the_best_there_is(interleaving):
+def test_the_narrator_is_the_best_there_is():
     events = simulate(-1, 20).events
-    score = score_clip(interleaving.narrator_turns(events), events)
+    score = score_clip(baselines.narrator_turns(events), events)
     assert (score.recall, score.precision) == (1.0, 1.0)
 
 
