@@ -1,12 +1,10 @@
 """Writes the tables of docs/performance.md from the recorded results.
 
     python benchmarks/performance_page.py            # after a benchmark has written its result
-    python benchmarks/performance_page.py --check    # exit code 1 where the page says something else
+    python benchmarks/performance_page.py --check    # exit code 1 if the page differs
 
-Its rows are in performance.yaml; each is filled from one file in benchmarks/results.
+performance.yaml has the rows; each takes its figures from one file in benchmarks/results.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -21,9 +19,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import RESULTS, ROOT
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGE, BENCHMARKS = ROOT / "docs" / "performance.md", ROOT / "benchmarks"
 HEAD = "| what | figure | of how many | hardware | script | measured |\n|---|--:|---|---|---|---|\n"
-BENCHMARKS = Path(__file__).resolve().parent
 _TEMPLATES = jinja2.Environment(undefined=jinja2.StrictUndefined)
 # The script that writes each result.
 SCRIPTS = {
@@ -34,8 +31,9 @@ SCRIPTS = {
 SCRIPTS["streaming-backbones"] = "streaming/streaming.py"  # with --backbones
 
 
-def line_of(what: str, name: str, figure: str, of: str, results: Path = RESULTS) -> str:
+def line_of(row: Sequence[str], results: Path = RESULTS) -> str:
     """Return a row of performance.yaml as a line of a table."""
+    what, name, figure, of = row
     result = json.loads((results / f"{name}.json").read_text())
     cells = (what, _TEMPLATES.from_string(figure).render(result), _TEMPLATES.from_string(of).render(result))
     return f"| {' | '.join(cells)} | {result['hardware']} | `benchmarks/{SCRIPTS[name]}` | {result['measured_on']} |\n"
@@ -47,31 +45,30 @@ def read_rows() -> dict[str, list[list[str]]]:
 
 
 def filled_in(page: str, results: Path = RESULTS) -> str:
-    """Return the page's text with the tables between their marks made anew.
+    """Return the page's text with new tables between their marks.
 
     Raises:
-        ValueError: if a table's marks are missing, or the page has marks of a table that is none.
+        ValueError: if a table's marks are missing, or the page has marks of an unknown table.
     """
-    made = {name: HEAD + "".join(line_of(*row, results) for row in rows) for name, rows in read_rows().items()}
+    made = {name: HEAD + "".join(line_of(row, results) for row in rows) for name, rows in read_rows().items()}
     marks = re.findall(r"<!-- table (\w+) -->", page)
     if sorted(marks) != sorted(made):
         raise ValueError(f"the page has the tables {sorted(marks)}, the script makes {sorted(made)}")
     for name, text in made.items():
-        pattern = rf"(<!-- table {name} -->\n).*?(<!-- /table -->)"
-        page, n_found = re.subn(pattern, lambda match, text=text: match[1] + text + match[2], page, flags=re.DOTALL)
+        pattern, escaped = rf"(<!-- table {name} -->\n).*?(<!-- /table -->)", text.replace("\\", r"\\")
+        page, n_found = re.subn(pattern, rf"\g<1>{escaped}\g<2>", page, flags=re.DOTALL)
         if n_found != 1:
             raise ValueError(f"the table {name} has no end: <!-- /table --> is missing")
     return page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the page, or compare it; return the exit code."""
+    """Write or check the page; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where the page differs")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if the page differs")
     page = PAGE.read_text(encoding="utf-8")
     wanted = filled_in(page)
-    if arguments.check:
+    if parser.parse_args(argv).check:
         print("up to date" if page == wanted else "differs: run python benchmarks/performance_page.py")
         return int(page != wanted)
     PAGE.write_text(wanted, encoding="utf-8")

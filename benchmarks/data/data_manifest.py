@@ -1,11 +1,9 @@
-"""A manifest of made-up captioned videos, of any size, for `benchmarks/data/data.py`.
+"""A manifest of synthetic captioned videos, of any size, for `benchmarks/data/data.py`.
 
-The lines are those of `tests/data/reference_clips/captions.jsonl.gz`, English as captions have it, in the order that a
-seed gives; the times are drawn anew: lines of a few seconds, some silences, now and then a sound such as [Music].
-Some videos are what data production drops: too long, too small, without a title, in another language.
+Caption lines come from `tests/data/reference_clips/captions.jsonl.gz`, in an order that depends on the seed. Times are
+drawn: lines of a few seconds, some silences, now and then a sound such as [Music]. Some videos are of the kinds that
+data production drops: too long, too small, without a title, in another language.
 """
-
-from __future__ import annotations
 
 import gzip
 import json
@@ -25,7 +23,7 @@ _GERMAN = [
     "jetzt kommt es darauf an ob die Abwehr hält",
 ]
 _CATEGORIES = ("Sports", "Education", "Gaming", "Howto & Style", "Music", "Entertainment")
-_BAD_SHARE = 0.03  # of the videos, for each of the ways to be dropped
+_BAD_SHARE = 0.03  # of the videos, for each kind that is dropped
 _SECONDS = (30, 600)  # shortest and longest video
 _WORDS_PER_S = (1.5, 3.2)
 _SILENCE_SHARE, _SILENCE_S = 0.02, (3.5, 12)  # between two lines
@@ -34,7 +32,7 @@ _MUSIC_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ManifestCounts:
-    """What a manifest holds: videos, lines of captions and words in them, hours of video, and the file's size."""
+    """Sizes of a manifest: videos, caption lines and their words, hours of video, file size in 1e6 bytes."""
 
     videos: int
     caption_lines: int
@@ -44,7 +42,7 @@ class ManifestCounts:
 
 
 def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
-    """Write videos until they have so many lines of captions; the same seed gives the same bytes."""
+    """Write videos with `n_lines` caption lines in all; the same seed gives the same bytes."""
     with gzip.open(_CAPTIONS, "rt", encoding="utf-8") as file:
         english = [text for line in file for _, _, text in json.loads(line)["subtitles"]]
     videos = lines = words = 0
@@ -63,9 +61,9 @@ def write_manifest(path: Path, n_lines: int, seed: int = 0) -> ManifestCounts:
 
 
 def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield videos without end."""
+    """Yield videos indefinitely."""
     for number in count():
-        chance = random.random() // _BAD_SHARE  # 0, 1, 2 and 3 are bad in one way each
+        chance = random.random() // _BAD_SHARE  # 0, 1, 2 and 3 are the kinds that are dropped
         duration_s = round(float(random.uniform(*_SECONDS)) + (600 if chance == 0 else 0), 1)
         # Neighbouring lines stay together, so that the words make sentences.
         lines = _GERMAN if chance == 3 else english
@@ -84,7 +82,7 @@ def _videos(random: np.random.Generator, english: list[str]) -> Iterator[dict[st
 
 
 def _lines(random: np.random.Generator, texts: list[str], duration_s: float) -> Iterator[tuple[float, float, str]]:
-    """Yield lines of captions up to the video's end."""
+    """Yield caption lines up to the video's end."""
     at_s, words_per_s = float(random.uniform(0, 2)), float(random.uniform(*_WORDS_PER_S))
     for spoken in cycle(texts):
         text = "[Music]" if random.random() < _MUSIC_SHARE else spoken

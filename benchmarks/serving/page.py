@@ -2,21 +2,16 @@
 
     python benchmarks/serving/page.py [--pages 1 4 8] [--output FILE]
 
-Pages in one headless Chromium play the bundled clip, and livecc-tiny comments on it over loopback. Of every turn the
-page notes when the browser presented the turn's last frame and when the first frame with its words was painted. The
-engine's own time, which is taken off, is what the server reports as `turn_s`: from the moment at which the model had
-that frame to the words, which includes the wait for the round that is running. What is left is the overhead, and
-reported in its parts: `grab` (to draw, encode and send the picture), `decode` (in the server), `paint` (from the words'
-arrival to the browser's frame with them) and `network` (the rest: both ways through WebSocket and event loops).
+Pages in one headless Chromium play the bundled clip, and livecc-tiny comments over loopback. For every turn the page
+notes when the browser presented the turn's last frame and when it painted the first frame with its words. Subtracted is
+the engine's time, the server's `turn_s`: from when the model had that frame to the words, including the wait for the
+current round. The rest is the overhead. Its parts: `grab` (draw, encode and send the picture), `decode` (in the
+server), `paint` (from the words' arrival to their frame), `network` (the rest: WebSocket and event loops, both ways).
 
-Pages begin one after the other, evenly over a turn: viewers who click in the same millisecond would have all their
-pictures decoded, drawn and encoded in the same one. Browser and server share the machine: a number of pages that fills
-its cores measures them, not the page, and so does other work that goes on meanwhile.
-
-Exit code 1 where the overhead's p95 of some number of pages is above the target.
+Pages start evenly over a turn, since viewers who click in the same millisecond would have all pictures decoded and
+encoded at once. Browser and server share the machine: if the pages fill its cores, the figures are of the machine. Exit
+code 1 if the overhead's 95th percentile is above the target.
 """
-
-from __future__ import annotations
 
 import contextlib
 import json
@@ -25,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,12 +49,12 @@ _NOTE = """() => {
 
 
 @contextlib.contextmanager
-def server(n_clients: int):
-    """Run `livecc serve` on livecc-tiny in a process of its own."""
+def server(n_clients: int) -> Iterator[str]:
+    """Run `livecc serve` with livecc-tiny in its own process; yield its address."""
     command = [sys.executable, "-m", "livecc_hf.cli.main", "serve", "--port", "0", "--greedy"]
     process = subprocess.Popen([*command, "--max-sessions", str(n_clients)], stderr=subprocess.PIPE, text=True)
     try:
-        for line in process.stderr:
+        for line in process.stderr or ():
             if found := re.search(r"listening on ws://([^/\s]+)", line):
                 yield f"http://{found[1]}"
                 return
@@ -68,8 +64,8 @@ def server(n_clients: int):
         process.wait(30)
 
 
-def measure(browser, url: str, n_pages: int) -> dict[str, Any]:
-    """Return what the turns of `n_pages` pages at once took, in milliseconds."""
+def measure(browser: Any, url: str, n_pages: int) -> dict[str, Any]:
+    """Return the times of turns on `n_pages` pages at once, in milliseconds."""
     contexts = [browser.new_context() for _ in range(n_pages)]
     pages = [context.new_page() for context in contexts]
     for page in pages:
@@ -91,20 +87,14 @@ def measure(browser, url: str, n_pages: int) -> dict[str, Any]:
     dropped = sum(int(page.inner_text("#dropped")) for page in pages)
     for context in contexts:
         context.close()
-    parts = {f"{name}_ms": spread([turn[name] for turn in turns]) for name in turns[0]}
-    return {
-        "pages": n_pages,
-        "turns": len(turns),
-        "dropped_frames": dropped,
-        "overhead_ms": spread([turn["to_screen"] - turn["engine"] for turn in turns]),
-        **parts,
-        "lasted_s": lasted_s,
-    }
+    found: dict[str, Any] = {"pages": n_pages, "turns": len(turns), "dropped_frames": dropped, "lasted_s": lasted_s}
+    found["overhead_ms"] = spread([turn["to_screen"] - turn["engine"] for turn in turns])
+    return found | {f"{name}_ms": spread([turn[name] for turn in turns]) for name in turns[0]}
 
 
 @benchmark("page.json", "torch", "transformers", small={"pages": [1]})
-def main(_: Run, pages: Annotated[list[int], "how many at once"] = (1, 4, 8)) -> Measured:
-    """Measure."""
+def main(run: Run, pages: Annotated[tuple[int, ...], "numbers of pages at once"] = (1, 4, 8)) -> Measured:
+    """Measure all numbers of pages."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise CannotMeasureError("chromium is not installed")
@@ -115,14 +105,10 @@ def main(_: Run, pages: Annotated[list[int], "how many at once"] = (1, 4, 8)) ->
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         for n in pages:
             results.append(measure(browser, url, n))
-            print(json.dumps(rounded(results[-1])), flush=True)
+            run.tell(json.dumps(rounded(results[-1])))
         report = {"model": "livecc-tiny", "chromium": browser.version, "results": results}
         browser.close()
     return report, [
         at_most(f"{found['pages']} pages: overhead at p95, ms", found["overhead_ms"]["p95"], MAX_OVERHEAD_P95_MS)
         for found in results
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from livecc_hf.checkpoints.shapes import shape_processor
 from livecc_hf.modeling.backbones import BACKBONES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks/streaming"
@@ -20,12 +21,12 @@ def sides(load, published_checkpoint):
     """Our stream and the reference's way over the reference's random checkpoint."""
     from livecc_hf.checkpoints.loading import load_model_and_processor
 
-    ways = load("streaming_sides")
+    ways, models = load("streaming_sides"), load("models")
+    case = replace(models.CASES["livecc-tiny"], new_tokens=4, max_pixels=28 * 28 * 12)
     model, processor, _ = load_model_and_processor(published_checkpoint, device="cpu", position_scheme="reference")
     clock = ways.Clock(torch.device("cpu"))
-    work = ways.Work(model, processor, "Comment.", new_tokens=4, max_pixels=28 * 28 * 12)
-    stock = ways.StockSide(work, clock, ways.stock_model(model), ways.stock_processor(processor, work.max_pixels))
-    return ways.EngineSide(work, clock, window="none"), stock, clock
+    ours = case, model, processor, clock
+    return ways.EngineSide(*ours, window="none"), ways.StockSide(*ours), clock, processor
 
 
 @pytest.mark.slow
@@ -65,18 +66,18 @@ def test_all_sides_run_and_say_the_same(options, names, tmp_path):
         assert result["turns_compared"] == (4 if is_reference else 1)
 
 
-def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames):
-    engine, stock, _ = sides
+def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames, load):
+    engine, stock, _, ours = sides
+    query = load("streaming_sides").QUERY
     frames = load_frames("live_cc")
     for turn, clip in enumerate((frames[:6], *frames[6:14].split(2))):
-        ours = engine.stream._processor
         resized = engine.stream.prepare(clip).pixels
         patches, grid = ours.video_processor.frames_to_patches(resized, do_resize=False)
         inputs = stock.inputs(clip)
         assert torch.equal(inputs["video_grid_thw"], grid)
         torch.testing.assert_close(inputs["pixel_values_videos"], patches, atol=1e-5, rtol=0)
         start_s = turn + 2.0 if turn else 0.0
-        ids = ours.turn_ids(start_s, turn + 3.0, len(patches) // 4, "" if turn else "Comment.", turn == 0)
+        ids = ours.turn_ids(start_s, turn + 3.0, len(patches) // 4, "" if turn else query, turn == 0)
         assert inputs["input_ids"][0].tolist() == ids
         said = engine.turn(clip)
         assert len(said) == 4
@@ -88,14 +89,13 @@ def test_the_reference_way_reads_what_the_stream_reads(sides, load_frames):
 def test_each_backbones_own_way_reads_what_the_stream_reads(backbone, load):
     models, ways = load("models"), load("streaming_sides")
     case = models.backbone_case(backbone).small()
-    processor = models.bundled_processor(backbone)
+    processor = shape_processor(backbone)
     model = models.build_model(case, processor, "cpu", is_small=True)
     assert model.config.backbone == backbone
-    work = ways.Work(model, processor, "Comment.", case.new_tokens, case.max_pixels)
-    clock, stock_processor = ways.Clock(model.device), ways.stock_processor(processor, case.max_pixels)
-    stock = ways.StockSide(work, clock, ways.stock_model(model), stock_processor)
+    ours = case, model, processor, ways.Clock(model.device)
+    stock = ways.StockSide(*ours)
     assert type(stock.model) is processor.find_backbone().model_classes()[0]
-    engine = ways.EngineSide(work, clock, window="none")
+    engine = ways.EngineSide(*ours, window="none")
     frames = torch.randint(0, 256, (10, 3, *case.frame_px), dtype=torch.uint8)
     for turn, clip in enumerate((frames[:6], *frames[6:].split(2))):
         inputs = stock.inputs(clip)
@@ -105,14 +105,14 @@ def test_each_backbones_own_way_reads_what_the_stream_reads(backbone, load):
             assert engine_said == stock_said
         start_s = turn + 2.0 if turn else 0.0
         n_tokens = int(inputs["video_grid_thw"].prod()) // 4
-        ids = processor.turn_ids(start_s, turn + 3.0, n_tokens, "" if turn else "Comment.", turn == 0)
+        ids = processor.turn_ids(start_s, turn + 3.0, n_tokens, "" if turn else ways.QUERY, turn == 0)
         assert inputs["input_ids"][0].tolist() == ids
         assert engine.n_video_tokens == n_tokens
     assert len(stock.past_ids[0]) == len(engine.stream.state.token_ids + engine.stream.state.pending_ids)
 
 
 def test_the_parts_of_a_turn_make_the_turn(sides, load_frames):
-    engine, stock, clock = sides
+    engine, stock, clock, _ = sides
     for side in (engine, stock):
         with side.timed():
             times = clock.measure(lambda s=side: s.turn(load_frames("live_cc")[:6]))
