@@ -5,7 +5,7 @@ from __future__ import annotations
 import transformers
 
 if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 17):
-    # Here, before anything that an older one lacks is imported.
+    # Before the imports that an older version would fail on.
     raise ImportError(
         f"LiveCC's code needs transformers 5.17 or newer, but {transformers.__version__} is installed: "
         'pip install -U "transformers>=5.17"'
@@ -14,8 +14,7 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 17
 from transformers import Qwen2VLConfig
 from transformers.utils import logging
 
-from .backbone import Backbone
-from .backbones import DEFAULT_BACKBONE, backbone_of_values, check_backbone, find_backbone
+from .backbones import DEFAULT_BACKBONE, Backbone, backbone_of_values, check_backbone, find_backbone
 
 logger = logging.get_logger(__name__)
 
@@ -32,26 +31,26 @@ AUTO_MAP = {
 
 
 def check_position_scheme(scheme: str) -> None:
-    """Raise `ValueError` if `scheme` is none of `POSITION_SCHEMES`."""
+    """Raise `ValueError` if `scheme` is not one of `POSITION_SCHEMES`."""
     if scheme not in POSITION_SCHEMES:
         raise ValueError(f"position_scheme={scheme!r} is unknown: expected one of {', '.join(POSITION_SCHEMES)}")
 
 
 class LiveCCConfig(Qwen2VLConfig):
-    """Configuration of :class:`LiveCCForConditionalGeneration`: its backbone's, and the position scheme.
+    """Configuration of :class:`LiveCCForConditionalGeneration`: the backbone's config plus the position scheme.
 
     Args:
-        backbone: the family of models that the weights are of: ``qwen2_vl``, ``qwen2_5_vl`` or ``qwen3_vl``;
-            `text_config` and `vision_config` are that family's.
-        position_scheme: how tokens of a stream are numbered for the rotary embedding, saved with the
-            checkpoint because the weights depend on it: ``mrope`` (3-D positions in every turn),
-            ``sequential`` (1-D positions for every token) or ``reference`` (3-D in the first turn, 1-D
-            after it; inference only). Only Qwen2-VL knows the last two, as whose weights LiveCC was released.
-        message_end_token_id: the id of `<|im_end|>`, where scheme ``reference`` looks for the end of the first
-            turn; `None`: the language model's `eos_token_id`.
+        backbone: the model family of the weights: ``qwen2_vl``, ``qwen2_5_vl`` or ``qwen3_vl``; `text_config` and
+            `vision_config` are that family's.
+        position_scheme: how tokens of a stream are numbered for the rotary embedding: ``mrope`` (3-D positions in
+            every turn), ``sequential`` (1-D positions for every token) or ``reference`` (3-D in the first turn, 1-D
+            after it; inference only). Saved with the checkpoint because the weights depend on it. The last two exist
+            only for Qwen2-VL, the backbone of the released LiveCC weights.
+        message_end_token_id: the id of `<|im_end|>`, which marks the end of the first turn in scheme ``reference``;
+            `None`: the language model's `eos_token_id`.
 
     Raises:
-        ValueError: if the backbone is unknown, has patches of another size, or does not know the `position_scheme`.
+        ValueError: if the backbone is unknown, has another patch size, or does not support the `position_scheme`.
     """
 
     model_type = "livecc"
@@ -62,14 +61,14 @@ class LiveCCConfig(Qwen2VLConfig):
 
     def __post_init__(self, **kwargs):
         check_backbone(self.backbone)
-        if self.backbone != DEFAULT_BACKBONE:  # Qwen2-VL's is the base class
+        if self.backbone != DEFAULT_BACKBONE:  # the base class is Qwen2-VL's config
             kwargs = self._take_from_backbone(kwargs)
         super().__post_init__(**kwargs)
         self._check_patches()
         self.check_scheme()
 
     def _take_from_backbone(self, values: dict) -> dict:
-        """Let the backbone's own config class read what is written for it; return the values that are left."""
+        """Parse the backbone's own values with its config class, and return the remaining ones."""
         own = {name: getattr(self, name) for name in ("text_config", "vision_config", "tie_word_embeddings")}
         taken = self.find_backbone().config_class()(**own, **values)
         self.text_config, self.vision_config = taken.text_config, taken.vision_config
@@ -78,7 +77,7 @@ class LiveCCConfig(Qwen2VLConfig):
         return {name: value for name, value in values.items() if name not in flat or hasattr(type(self), name)}
 
     def find_backbone(self) -> Backbone:
-        """Return what differs between backbones, for this one."""
+        """Return the backbone object for this config's `backbone` name."""
         return find_backbone(self.backbone)
 
     def _check_patches(self) -> None:
@@ -87,11 +86,11 @@ class LiveCCConfig(Qwen2VLConfig):
         if given != expected:
             raise ValueError(
                 f"vision_config.patch_size is {given!r:.80}, but a {self.backbone} has patches of {expected} pixels: "
-                "take the config.json that was published with the weights"
+                "use the config.json that was published with the weights"
             )
 
     def check_scheme(self) -> None:
-        """Raise `ValueError` if the position scheme is unknown, or its backbone cannot run with it."""
+        """Raise `ValueError` if the position scheme is unknown or the backbone does not support it."""
         check_position_scheme(self.position_scheme)
         known = self.find_backbone().position_schemes
         if self.position_scheme not in known:
@@ -102,12 +101,12 @@ class LiveCCConfig(Qwen2VLConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As `PreTrainedConfig.from_dict`, also for a published checkpoint of a backbone.
+        """As `PreTrainedConfig.from_dict`, but also accept the config of a backbone's published checkpoint.
 
-        Says so where a published config leaves the position scheme open.
+        Warns if a published Qwen2-VL config does not name a position scheme.
 
         Raises:
-            ValueError: if it is of another family of models.
+            ValueError: if the config belongs to another family of models.
         """
         if "backbone" not in kwargs:
             config_dict = {**config_dict, "backbone": backbone_of_values(config_dict)}
@@ -121,7 +120,7 @@ class LiveCCConfig(Qwen2VLConfig):
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save with an `auto_map` for every auto class; arguments as in `PreTrainedConfig.save_pretrained`."""
-        # A class registers for one auto class only, and a config from the Hub names its repo here.
+        # `register_for_auto_class` keeps one auto class, and a config loaded from the Hub has its repo in `auto_map`.
         self.auto_map = dict(AUTO_MAP)
         return super().save_pretrained(save_directory, **kwargs)
 

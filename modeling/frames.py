@@ -1,4 +1,4 @@
-"""Frames as people have them: tensors, NumPy arrays, PIL images; and frames that are prepared for the model."""
+"""Converts frames that users pass (tensors, NumPy arrays, PIL images) to tensors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from .grammar import TURN_FRAMES
 
 EXPECTED = "a torch.Tensor or NumPy array, uint8 (T, 3, H, W), or a list of PIL images"
-_ORIENTATION = 0x0112  # EXIF's tag
+_ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # its values to PIL's `Transpose`
 _MAX_16_BIT = 2**16 - 1
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # gray, 16 bits a pixel, or 32 that hold 16
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")  # 16-bit gray; "I" has 32 bits, of which 16 may be used
 
 
 @dataclass(frozen=True)
 class PreparedFrames:
-    """Frames in the size in which the model sees them: nothing resizes them again.
+    """Frames at the size the model sees; they are not resized again.
 
     Attributes:
-        pixels: uint8 (T, 3, H, W), RGB; H and W are multiples of the backbone's factor, 28 or 32.
-        source_px: (height, width) that they had before.
+        pixels: uint8 (T, 3, H, W), RGB; H and W are multiples of the backbone's `factor`, 28 or 32.
+        source_px: (height, width) before resizing.
     """
 
     pixels: torch.Tensor
@@ -33,19 +33,19 @@ class PreparedFrames:
         return len(self.pixels)
 
     def expand(self, n_frames: int) -> PreparedFrames:
-        """Return a single frame `n_frames` times; no memory is copied."""
+        """Return a single frame repeated `n_frames` times, without copying memory."""
         return PreparedFrames(self.pixels.expand(n_frames, -1, -1, -1), self.source_px)
 
 
 def gray_frames(n_frames: int, frame_px: tuple[int, int]) -> torch.Tensor:
-    """Return frames that show nothing, uint8 (T, 3, H, W).
+    """Return gray frames, uint8 (T, 3, H, W).
 
     Args:
         n_frames: T.
         frame_px: (H, W).
 
     Raises:
-        ValueError: if `frame_px` is not two whole numbers above 0.
+        ValueError: if `frame_px` is not two positive integers.
     """
     good = isinstance(frame_px, (tuple, list)) and len(frame_px) == 2
     if not good or not all(type(side) is int and side > 0 for side in frame_px):
@@ -54,37 +54,37 @@ def gray_frames(n_frames: int, frame_px: tuple[int, int]) -> torch.Tensor:
 
 
 def rgb_picture(picture):
-    """Return a PIL image upright and in RGB, as people see it.
-
-    Gray pictures of 16 bits keep their brightness (Pillow's own conversion makes them white), what is transparent
-    stands on white, and the camera's orientation (EXIF) is followed.
+    """Return a PIL image as upright RGB: EXIF orientation applied, on a white background, 16-bit gray scaled to 8.
 
     Args:
         picture: a PIL image of any mode.
 
     Raises:
-        ValueError: for values that say no brightness: floating point, or integers of more than 16 bits.
+        ValueError: if values have no known brightness: floating point, or integers of more than 16 bits.
     """
+    from PIL import Image
+
+    # Not ImageOps.exif_transpose: it also rewrites the EXIF data, and raises if that is damaged.
     turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION))
     picture = picture.copy() if turn is None else picture.transpose(turn)
     if picture.mode in _DEEP_MODES:
-        picture = picture.convert("I")
+        picture = picture.convert("I")  # not to "L" at once: Pillow clips at 255
         low, high = picture.getextrema()
         if low < 0 or high > _MAX_16_BIT:
             raise ValueError(
                 f"a gray picture has values from {low} to {high}: expected 8 or 16 bits a pixel, 0 to {_MAX_16_BIT}"
             )
         picture = picture.point(lambda value: value * (1 / 256) + 0).convert("L")
-        picture.info.pop("transparency", None)  # a value of 16 bits
+        picture.info.pop("transparency", None)  # a 16-bit value
     elif picture.mode == "F":
         raise ValueError("a picture holds floating-point values: expected 8 or 16 bits a pixel; save it as PNG")
-    seen = picture.convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        seen = picture.convert("RGB")
-        seen.paste((255, 255, 255), (0, 0, *picture.size))
-        seen.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
-    seen.info.clear()  # what it says of orientation and transparency has been done
+        seen = Image.new("RGB", picture.size, "white")
+        seen.paste(picture, mask=picture)
+        return seen
+    seen = picture.convert("RGB")
+    seen.info.clear()  # its orientation and transparency have been applied
     return seen
 
 
@@ -96,14 +96,17 @@ def picture_tensor(picture) -> torch.Tensor:
 
 
 def as_tensor(frames: Any) -> Any:
-    """Return frames as a tensor where they are arrays or pictures; what is none of these as it is.
+    """Convert arrays and lists of frames to a tensor; return anything else unchanged.
 
     Args:
         frames: a NumPy array (T, 3, H, W) or (T, H, W, 3), or a list of PIL images, of arrays (3, H, W) or (H, W, 3),
             or of tensors (3, H, W), all of one size.
 
+    Returns:
+        A tensor (T, 3, H, W), or `frames` if it is neither an array nor a list.
+
     Raises:
-        ValueError: if an item of a list is something else, or has another size than the first.
+        ValueError: if an item of a list is something else, or its size differs from the first item's.
     """
     if is_array(frames):
         return _array_tensor(frames, 4)
@@ -120,13 +123,14 @@ def as_tensor(frames: Any) -> Any:
 
 
 def frame_batches(video: Any) -> Iterator[torch.Tensor]:
-    """Return frames (T, 3, H, W), a few at a time, of a whole video in memory or of its parts as they come.
+    """Return an iterator over a video's frames, (T, 3, H, W) with small T.
 
     Args:
-        video: what :func:`as_tensor` takes, a tensor (T, 3, H, W), or an iterable of such, or of single frames.
+        video: a whole video (a tensor (T, 3, H, W), or anything :func:`as_tensor` converts), or an iterable of parts
+            of these forms, or of single frames.
 
     Raises:
-        ValueError: if it is nothing of that; what an iterable gives is checked when it comes.
+        ValueError: if `video` has none of these forms; the items of an iterable are checked on iteration.
     """
     is_whole = isinstance(video, torch.Tensor | PreparedFrames) or is_array(video)
     if isinstance(video, list | tuple) and video:
@@ -145,7 +149,7 @@ def _batches(parts: Iterable) -> Iterator[torch.Tensor]:
         if isinstance(frames, torch.Tensor) and frames.ndim == 4:
             yield from frames.split(TURN_FRAMES)
         else:
-            yield frames  # what takes it says what is wrong with it
+            yield frames  # the stream reports what is wrong with it
 
 
 def is_array(value: Any) -> bool:
@@ -174,7 +178,7 @@ def _item_tensor(item: Any, number: int) -> torch.Tensor:
 
 
 def _array_tensor(array: Any, n_dims: int) -> torch.Tensor:
-    """Return an array as a tensor of its own memory, channels first."""
+    """Copy an array to a tensor with channels first."""
     try:
         tensor = torch.from_numpy(array.copy())
     except TypeError:

@@ -40,10 +40,8 @@ def new_kv_cache_pool(
     return KVCachePool([next(layer.parameters()).device for layer in layers], is_evictable, n_expected)
 
 
-def check_streamable(
-    model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams, options: StreamOptions
-) -> None:
-    """Raise `ValueError` if a model cannot run streams with this processor and these options."""
+def check_streamable(model: interfaces.ModelForStreams, processor: interfaces.ProcessorForStreams) -> None:
+    """Raise `ValueError` if streams cannot run with this model and processor."""
     if model.training:
         raise ValueError("the model is in training mode (dropout is on): call model.eval() before start_stream")
     parts = {"embeddings": model.get_input_embeddings(), "vision tower": model.model.visual, "head": model.lm_head}
@@ -64,8 +62,6 @@ def check_streamable(
             f"the processor was made for {processor.backbone}, but the model is a {backbone.name}: load the processor "
             "from the model's own folder"
         )
-    if options.window == "sliding" and not backbone.can_forget:
-        raise ValueError(f"a {backbone.name} cannot evict a span of its context: use window='reprefill'")
 
 
 @torch.no_grad()

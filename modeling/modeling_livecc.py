@@ -1,7 +1,7 @@
-"""The LiveCC model: a backbone with a position scheme, and the streaming commentary on top of it.
+"""The LiveCC model: a backbone with a position scheme and streaming commentary.
 
-`LiveCCForConditionalGeneration` is the class for users. What it makes is of a class that also has the backbone's stock
-class for a base: one for each backbone, made here when it is first needed.
+Users call `LiveCCForConditionalGeneration`. Its instances belong to a subclass per backbone, created here on first
+use, that also inherits from the backbone's stock class.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .backbones import BACKBONES, find_backbone
 from .positions import PositionState, extend_positions
 from .streaming_mixin import StreamingMixin
 
-# Published checkpoints carry Qwen2-VL's first key layout (`visual.*`, `model.layers.*`), those of Qwen2.5-VL too;
-# without a mapping for this class they would load with the language model left at random. It leaves others as they are.
+# Published checkpoints of Qwen2-VL and Qwen2.5-VL have an older key layout (`visual.*`, `model.layers.*`). Without a
+# mapping for this class, their language model would load as random weights. Other layouts are not affected.
 register_checkpoint_conversion_mapping(
     "LiveCCForConditionalGeneration",
     get_checkpoint_conversion_mapping("Qwen2VLForConditionalGeneration"),
@@ -37,20 +37,20 @@ _HUB_OPTIONS = ("repo_id", "commit_message", "create_pr", "private", "revision",
 
 
 class LiveCCModel(PreTrainedModel):
-    """A backbone's body whose positions follow `config.position_scheme`; see `model_class`."""
+    """A backbone's model without head, with positions by `config.position_scheme`; see `model_class`."""
 
     config_class = LiveCCConfig
 
     def forward(self, *args, kept_positions: torch.BoolTensor | None = None, **kwargs):
-        """As the backbone's own body.
+        """As the backbone's forward.
 
         Args:
-            kept_positions: (batch, length); `last_hidden_state` then holds these positions only, row after row, in
-                shape (1, kept, hidden). Training needs the head at supervised positions alone, and most tokens of a
-                commentary are vision.
+            kept_positions: (batch, length); reduces `last_hidden_state` to these positions, row after row, in shape
+                (1, kept, hidden). Training runs the head only at supervised positions, and most tokens of a commentary
+                are vision tokens.
 
         Raises:
-            ValueError: if the model is in training mode and its scheme is for inference only.
+            ValueError: if the model is in training mode and its position scheme is for inference only.
         """
         if self.training and self.config.position_scheme == "reference":
             others = ", ".join(scheme for scheme in POSITION_SCHEMES if scheme != "reference")
@@ -73,10 +73,10 @@ class LiveCCModel(PreTrainedModel):
         second_per_grid_ts: torch.Tensor | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rotary positions of a batch, in the config's scheme.
+        """Return the rotary positions of a batch in the config's scheme.
 
-        Unlike the stock method, what follows a video continues from the largest position used plus one,
-        as the backbones were trained: the two differ where a clip has more temporal than spatial steps.
+        Unlike in the stock method, tokens after a video continue from the largest position so far plus one, as the
+        backbones were trained. The two differ if a clip has more temporal than spatial steps.
 
         Args:
             input_ids: (batch, length).
@@ -84,11 +84,13 @@ class LiveCCModel(PreTrainedModel):
             image_grid_thw: (images, 3) in patches.
             video_grid_thw: (videos, 3) in patches.
             attention_mask: (batch, length); padding gets position 0.
-            second_per_grid_ts: (videos,) seconds from one frame pair to the next, default 1; only Qwen2.5-VL asks.
+            second_per_grid_ts: (videos,) seconds from one frame pair to the next, default 1; used by Qwen2.5-VL only.
 
         Returns:
-            positions of shape (3, batch, length), and (batch, 1) deltas: next position minus the
-            number of tokens.
+            positions (3, batch, length), and deltas (batch, 1): next position minus the number of tokens.
+
+        Raises:
+            ValueError: if a vision token has no grid.
         """
         blocks = vision_blocks(self.config, image_grid_thw, video_grid_thw, second_per_grid_ts)
         merge_size = self.config.vision_config.spatial_merge_size
@@ -115,7 +117,7 @@ class LiveCCModel(PreTrainedModel):
         return positions.to(device), torch.tensor(deltas, device=device)
 
     def _message_end_ids(self) -> torch.Tensor:
-        """Return the ids that close a message (`<|im_end|>` in Qwen2-VL's chat format)."""
+        """Return the ids that end a message (`<|im_end|>` in Qwen2-VL's chat format), shape (ids,)."""
         ids = self.config.message_end_token_id
         if ids is None:
             ids = self.config.text_config.eos_token_id
@@ -123,13 +125,16 @@ class LiveCCModel(PreTrainedModel):
 
 
 def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None) -> dict[int, list[list]]:
-    """Return what `extend_positions` needs of all vision blocks: t, h, w and the temporal step, by token type.
+    """Return the vision blocks of a batch in order, for `extend_positions`.
 
     Args:
-        config: the model's.
+        config: the model's config.
         image_grids: (images, 3) in patches, or `None`.
         video_grids: (videos, 3) in patches, or `None`.
         patches_s: (videos,) seconds from one frame pair to the next, default 1.
+
+    Returns:
+        For each token type (1 image, 2 video) a list of `[t, h, w, temporal step]`.
     """
     backbone = config.find_backbone()
     blocks: dict[int, list[list]] = {1: [], 2: []}
@@ -142,7 +147,7 @@ def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None
 
 
 def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list]:
-    """Take from `grids` (by type, which is changed) those of one sequence's vision tokens, in order."""
+    """Remove the grids of one sequence's vision tokens from `grids` (lists by type) and return them in order."""
     taken = []
     i = 0
     kinds = types.tolist()
@@ -168,31 +173,31 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
     :meth:`stream_generate` comment in real time.
 
     Args:
-        config: its `backbone` says which stock class the model is an instance of, beside this one.
+        config: its `backbone` selects the stock class that the model is also an instance of.
     """
 
     config_class = LiveCCConfig
 
     def __new__(cls, config: LiveCCConfig | None = None, *args, **kwargs):
-        """Return an object of the class for `config.backbone`; without one, as copies are made, of this class."""
+        """Create an instance of the subclass for `config.backbone`; of `cls` itself without a config (copy, pickle)."""
         if cls is LiveCCForConditionalGeneration and config is not None:
             return super().__new__(model_class(config.backbone))
         return super().__new__(cls)
 
     def __init__(self, config: LiveCCConfig):
-        config.check_scheme()  # may have been set after the config was made
+        config.check_scheme()  # the scheme may have been set after the config was created
         stock_class: Any
         stock_class, body_class = config.find_backbone().model_classes()
-        # Past the stock class's own constructor, which would build and initialise a second body.
+        # Skip the stock class's constructor, which would build a second model.
         super(stock_class, self).__init__(config)
-        self.model = _beside(LiveCCModel, body_class, config.backbone)(config)
+        self.model = _combined(LiveCCModel, body_class, config.backbone)(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
     def enable_input_require_grads(self):
-        """As `PreTrainedModel.enable_input_require_grads`, but for a frozen vision tower.
+        """As `PreTrainedModel.enable_input_require_grads`, but not for a frozen vision tower.
 
-        Gradient checkpointing asks for this, and a frozen tower would be computed again and differentiated for nothing.
+        Gradient checkpointing calls this; a frozen tower would then be recomputed and differentiated for nothing.
         """
         super().enable_input_require_grads()
         visual = self.model.visual
@@ -205,13 +210,13 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
     def save_pretrained(
         self, save_directory, *args, save_original_format: bool = False, push_to_hub: bool = False, **kwargs
     ):
-        """As `PreTrainedModel.save_pretrained`, in the key layout of the modules.
+        """As `PreTrainedModel.save_pretrained`, with the key layout of the modules.
 
-        With `save_original_format=True` the keys go back to the backbone's published layout; a full
-        fine-tune resumed from such a folder by `Trainer` would drop every renamed weight.
+        With `save_original_format=True` the keys get the backbone's published layout; `Trainer` would drop every
+        renamed weight when it resumes a full fine-tune from such a folder.
 
-        Of a model that was loaded from an adapter, the adapter alone is saved, as transformers does; what it needs
-        stands beside it: `config.json` with its position scheme, which may not be its base's, and its processor.
+        If the model was loaded from an adapter, transformers saves only the adapter. The `config.json` and processor
+        are saved with it, since position scheme and processor may differ from the base model's.
         """
         kwargs["save_original_format"] = save_original_format and self.config.find_backbone().renames_weights
         if not getattr(self, "_hf_peft_config_loaded", False):
@@ -220,14 +225,14 @@ class LiveCCForConditionalGeneration(StreamingMixin, PreTrainedModel, Generation
         super().save_pretrained(save_directory, *args, **kwargs)
         if kwargs.get("is_main_process", True):
             self._save_beside_adapter(Path(save_directory))
-            if push_to_hub:  # saves once more: transformers would not send what it has not written itself
+            if push_to_hub:  # saves again: transformers only uploads files that it wrote itself
                 repo_id = hub.pop("repo_id", None) or Path(save_directory).name
                 token = {"token": kwargs["token"]} if "token" in kwargs else {}
                 self.push_to_hub(repo_id, **hub, **token)
 
     def _save_beside_adapter(self, folder: Path) -> None:
         config = copy.deepcopy(self.config)
-        if hasattr(config, "quantization_config"):  # how the base was held, not what the adapter needs
+        if hasattr(config, "quantization_config"):  # describes the loaded base, not the adapter
             del config.quantization_config
         config.architectures = ["LiveCCForConditionalGeneration"]
         config.save_pretrained(folder)
@@ -245,23 +250,23 @@ def model_class(backbone: str) -> type[LiveCCForConditionalGeneration]:
     Raises:
         ValueError: if there is no such backbone.
     """
-    return _beside(LiveCCForConditionalGeneration, find_backbone(backbone).model_classes()[0], backbone)
+    return _combined(LiveCCForConditionalGeneration, find_backbone(backbone).model_classes()[0], backbone)
 
 
-def _beside(ours: type, stock: type, backbone: str) -> type:
-    """Return the class that has one of ours and a stock class for bases; made once."""
+def _combined(ours: type, stock: type, backbone: str) -> type:
+    """Return the subclass of one of our classes and a stock class, created once per backbone."""
     name = f"{ours.__name__}_{backbone}"
     if name not in globals():
-        # Ours by name, by which transformers looks up key layouts and writes configs; pickles find it by that name.
+        # `__name__` is ours: transformers uses it for key layouts and configs. Pickle looks up `__qualname__`.
         names = {"__module__": __name__, "__qualname__": name, "__doc__": ours.__doc__}
         globals()[name] = type(ours.__name__, (ours, stock), names)
     return globals()[name]
 
 
 def __getattr__(name: str) -> type:
-    """Return the class of a model in a pickle, from a process in which it was not made yet."""
+    """Return a subclass named in a pickle if this process has not created it yet."""
     for ours in (LiveCCForConditionalGeneration, LiveCCModel):
         backbone = name.removeprefix(f"{ours.__name__}_")
         if backbone in BACKBONES and backbone != name:
-            return _beside(ours, find_backbone(backbone).model_classes()[ours is LiveCCModel], backbone)
+            return _combined(ours, find_backbone(backbone).model_classes()[ours is LiveCCModel], backbone)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

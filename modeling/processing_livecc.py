@@ -1,4 +1,4 @@
-"""The processor: text, images and video to model inputs, and the pieces of a streamed conversation."""
+"""The processor: converts text, images and videos to model inputs, and encodes and decodes turns of a stream."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from .configuration_livecc import LiveCCConfig  # first: checks transformers' ve
 from transformers import Qwen2VLProcessor
 from transformers.image_utils import SizeDict
 
-from .backbone import Backbone
-from .backbones import BACKBONES, backbone_of_patches, check_backbone, find_backbone
+from .backbones import BACKBONES, Backbone, backbone_of_patches, check_backbone, find_backbone
 from .frames import is_picture, rgb_picture
 from .grammar import (
     ANSWER_START,
@@ -41,27 +40,27 @@ from .video_processing_livecc import (
     resize_limits,
 )
 
-MAX_FIXED_TEXTS = 4096  # whose tokens are remembered
+MAX_FIXED_TEXTS = 4096  # cached tokenizations
 _CUT_CHARACTER = re.compile(rf"\N{{REPLACEMENT CHARACTER}}+(?=({re.escape(CONTINUATION)})?\s*$)")
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class StreamingProcessor(Qwen2VLProcessor):
-    """A backbone's processor that also speaks LiveCC's streaming grammar.
+    """A backbone's processor with LiveCC's streaming grammar.
 
     Args:
-        image_processor: as in Qwen2-VL.
-        tokenizer: Qwen2's, or another with its special tokens.
-        video_processor: a :class:`LiveCCVideoProcessor`; the backbone's own is replaced by one.
+        image_processor: the backbone's image processor.
+        tokenizer: Qwen2's tokenizer, or another with the same special tokens.
+        video_processor: a :class:`LiveCCVideoProcessor`; any other video processor is converted to one.
         chat_template: the backbone's chat template.
-        default_query: what a stream without a query asks for; saved with the processor.
-        backbone: of the model, saved with the processor; default: what the video processor's patches tell, Qwen2-VL
-            where they are 14 pixels wide.
+        default_query: the query of streams that have none; saved with the processor.
+        backbone: name of the model's backbone, saved with the processor; default: the first backbone with the video
+            processor's patch size (14 pixels: Qwen2-VL).
         grammar: how a commentary is written as a chat: ``livecc``, or ``streamingvlm`` for StreamingVLM's weights;
             saved with the processor.
 
     Raises:
-        ValueError: if backbone or grammar is unknown, or the patches of a part are not the backbone's.
+        ValueError: if backbone or grammar is unknown, or a part has another patch size than the backbone.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class StreamingProcessor(Qwen2VLProcessor):
             video_processor = _as_livecc(video_processor)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         if tokenizer is not None:
-            tokenizer.padding_side = "left"  # what is generated follows what is asked, in a batch too
+            tokenizer.padding_side = "left"  # generated tokens must follow the prompt, also in a batch
         self.default_query = default_query
         self.backbone = (
             backbone_of_patches(getattr(video_processor, "patch_size", None)) if backbone is None else backbone
@@ -88,11 +87,11 @@ class StreamingProcessor(Qwen2VLProcessor):
         self.grammar = find_grammar(grammar).name
 
     def find_grammar(self) -> Grammar:
-        """Return how this processor writes a commentary as a chat."""
+        """Return the grammar object for this processor's `grammar` name."""
         return find_grammar(self.grammar)
 
     def find_backbone(self) -> Backbone:
-        """Return what differs between backbones, for this processor's."""
+        """Return the backbone object for this processor's `backbone` name."""
         return find_backbone(self.backbone)
 
     def _check_backbone(self) -> None:
@@ -108,18 +107,17 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As `ProcessorMixin.from_pretrained`; the limits of a file for still images are not taken for the video's.
+        """As `ProcessorMixin.from_pretrained`, but pixel limits saved for still images do not apply to videos.
 
-        Checkpoints published before video processors existed carry `preprocessor_config.json` alone, whose
-        12.8 megapixel limit is meant for images. `size`, `min_pixels` and `max_pixels` given here hold for both,
-        and win over what the files say.
+        Older checkpoints have only `preprocessor_config.json`, whose 12.8 megapixel limit is meant for images. `size`,
+        `min_pixels` and `max_pixels` given here apply to both images and videos, and override the files.
 
         Raises:
-            ValueError: if these limits are no numbers of pixels, or contradict each other.
+            ValueError: if these limits are not positive numbers, or contradict each other.
         """
         size = dict(kwargs.get("size") or {})
         if size:
-            kwargs["size"] = dict(size)  # transformers writes the limits of older files into it
+            kwargs["size"] = dict(size)  # transformers adds the limits of older files to it
         low = kwargs["min_pixels"] if kwargs.get("min_pixels") is not None else size.get("shortest_edge")
         high = kwargs["max_pixels"] if kwargs.get("max_pixels") is not None else size.get("longest_edge")
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -136,12 +134,12 @@ class StreamingProcessor(Qwen2VLProcessor):
         return processor
 
     def _follow_model(self, name: str | os.PathLike, source: dict) -> None:
-        """Take the backbone from the `config.json` beside a processor that was saved without one."""
+        """Set the backbone from the folder's `config.json` if the processor was saved without one."""
         try:
             if "backbone" in self.get_processor_dict(name, **source)[0]:
                 return
             values, _ = LiveCCConfig.get_config_dict(name, **source)
-        except OSError:  # a processor alone
+        except OSError:  # a folder without a model
             return
         backbone = values.get("backbone") or values.get("model_type")
         if backbone in BACKBONES:
@@ -149,13 +147,13 @@ class StreamingProcessor(Qwen2VLProcessor):
             self._check_backbone()
 
     def __call__(self, images=None, text=None, videos=None, *args, **kwargs):
-        """As `Qwen2VLProcessor.__call__`, but for what is shown and what is asked.
+        """As `Qwen2VLProcessor.__call__`, with LiveCC's readers of videos and images.
 
-        Files of videos are read by LiveCC's reader (see `LiveCCVideoProcessor.preprocess`). Pictures are upright, keep
-        the brightness of 16 bits, and stand on white where they are transparent.
+        Video files are read as in `LiveCCVideoProcessor.preprocess`. Images are turned upright, put on a white
+        background, and 16-bit gray is scaled to 8 bits (see `rgb_picture`).
 
         Raises:
-            ValueError: if a text cannot be encoded, such as one with half of a character.
+            ValueError: if a text cannot be encoded as UTF-8, such as one with half of a surrogate pair.
         """
         for each in [text] if isinstance(text, str) else text or ():
             if isinstance(each, str):
@@ -163,15 +161,15 @@ class StreamingProcessor(Qwen2VLProcessor):
         if text is not None:
             join = self.find_backbone().join_vision
             text = join(text) if isinstance(text, str) else [join(t) if isinstance(t, str) else t for t in text]
-        return super().__call__(_as_seen(images, True), text, _as_seen(videos, False), *args, **kwargs)
+        return super().__call__(_as_rgb(images, True), text, _as_rgb(videos, False), *args, **kwargs)
 
     @property
     def videos_kwargs(self) -> dict[str, Any]:
-        """What a video processor's call is given by default."""
+        """Default keywords of the video processor's call."""
         return {"return_metadata": True} if self.find_backbone().needs_video_metadata else {}
 
     def _process_videos(self, videos, **kwargs):
-        """As the base class, with what the backbone needs to know of time."""
+        """As the base class, plus the time inputs of the backbone."""
         processed, replacements = super()._process_videos(videos, **kwargs)
         grids, metadata = processed["video_grid_thw"], processed.get("video_metadata") or []
         known = [one.sampled_fps if getattr(one, "fps", None) else FRAMES_PER_SECOND for one in metadata]
@@ -180,7 +178,7 @@ class StreamingProcessor(Qwen2VLProcessor):
         return processed, replacements
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        """Return what stands for a video in a text; see `Backbone.video_text`."""
+        """Return the text that replaces a video's placeholder; see `Backbone.video_text`."""
         grid = video_inputs["video_grid_thw"][video_idx].tolist()
         metadata = video_inputs.get("video_metadata")
         one = metadata[video_idx] if metadata else None
@@ -196,17 +194,17 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     @property
     def continuation_id(self) -> int | None:
-        """The id of `` ...`` where the tokenizer has it as one token (Qwen2: 2503), else `None`."""
+        """The id of `` ...`` if the tokenizer has it as one token (Qwen2: 2503), else `None`."""
         ids = self._encode_fixed(CONTINUATION)
         return ids[0] if len(ids) == 1 else None
 
     @property
     def n_joint_tokens(self) -> int:
-        """How many tokens of a later turn close the one before it."""
+        """How many tokens at the start of a turn close the one before it."""
         return len(self._encode_fixed(TURN_JOINT))
 
     def turn_ids(self, *turn: Any, **keywords: Any) -> list[int]:
-        """Return the tokens of :meth:`turn_prompt` alone; arguments as there."""
+        """Return the token ids of :meth:`turn_prompt`; same arguments."""
         return self.turn_prompt(*turn, **keywords)[0]
 
     def turn_prompt(
@@ -219,18 +217,22 @@ class StreamingProcessor(Qwen2VLProcessor):
         n_patches: int | None = None,
         previous: str = "",
     ) -> tuple[list[int], int]:
-        """Return the tokens of a user turn, and where in them begins what leaves the context with the turn's vision.
-
-        They go from the end of the turn before to where the words begin.
+        """Return the prompt of a turn, from the end of the previous turn to where the spoken words begin.
 
         Args:
             start_s: start in seconds from the stream's start.
             end_s: end in seconds from the stream's start.
-            n_video_tokens: tokens that the turn's frames make.
-            query: the query's text if this turn carries one.
-            is_first: whether this is the stream's first turn (which opens with the system prompt).
-            n_patches: frame pairs of the turn; default: those of a whole turn.
-            previous: what was said before the stream's first turn, where the grammar has a message for it.
+            n_video_tokens: vision tokens of the turn's frames.
+            query: text of the query, if this turn has one.
+            is_first: whether this is the stream's first turn, which starts with the system prompt.
+            n_patches: frame pairs of the turn; default: those of a full turn from `start_s` to `end_s`.
+            previous: what was said before the stream's first turn, if the grammar has a message for it.
+
+        Returns:
+            The token ids, and the index of the first one that is evicted together with the turn's vision tokens.
+
+        Raises:
+            ValueError: if `query` or `previous` is not a valid text (see :meth:`checked_text`).
         """
         backbone = self.find_backbone()
         opening = TURN_JOINT
@@ -238,7 +240,7 @@ class StreamingProcessor(Qwen2VLProcessor):
             opening = prompt_start(backbone.system_prompt, self.find_grammar(), self.checked_text(previous))
         n_patches = n_patches or max(round((end_s - start_s) * FRAMES_PER_SECOND / TURN_FRAMES), 1)
         labels = backbone.vision_labels(n_patches, start_s)
-        # Special tokens part a text: what stands between two of them is tokenised alone, and only the time is new.
+        # Special tokens split a text: the parts between them are tokenized separately and can be cached.
         ids = (self._encode if previous else self._encode_fixed)(opening + IM_START)
         ids = ids + self._encode_fixed(f"user\n{time_label(start_s, end_s)}")
         vision_first = len(ids)
@@ -253,15 +255,15 @@ class StreamingProcessor(Qwen2VLProcessor):
         return ids, vision_first
 
     def question_ids(self, question: str) -> list[int]:
-        """Return the tokens of a question without video, put after what was said so far."""
+        """Return the token ids of a question without video, to append to the conversation so far."""
         return self._encode(TURN_JOINT + question_turn(self.checked_text(question)))
 
     def decode_turn(self, token_ids: Sequence[int]) -> str:
-        """Return what a listener hears of a turn's tokens: no special tokens, no final `` ...``, no cut character."""
+        """Return a turn's spoken text: without special tokens, the final `` ...`` and an incomplete last character."""
         return strip_continuation(self._decode(token_ids))
 
     def decode_answer(self, token_ids: Sequence[int]) -> str:
-        """Return an answer's tokens as text, as of a turn: whoever speaks in turns may end an answer as one."""
+        """Return the text of an answer; a model trained in turns may end it with `` ...``, which is removed."""
         text = f" {self._decode(token_ids).strip()}"
         while text.endswith(CONTINUATION):
             text = strip_continuation(text)
@@ -270,13 +272,13 @@ class StreamingProcessor(Qwen2VLProcessor):
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        # What a limit of tokens cut inside of a character: its first bytes are no text. Elsewhere nothing was cut.
+        # A token limit may cut a character, which leaves replacement characters at the end (and only there).
         return _CUT_CHARACTER.sub("", text)
 
     def _encode_fixed(self, text: str) -> list[int]:
-        """Return the tokens of a text of the grammar, tokenised once; the times of all streams are the same."""
+        """Return the token ids of a text of the grammar, from a cache: all streams have the same texts and times."""
         known = self.__dict__.setdefault("_fixed_ids", {})
-        ids = known.get(text)  # others may clear it at any time
+        ids = known.get(text)  # another thread may clear it at any time
         if ids is None:
             if len(known) >= MAX_FIXED_TEXTS:
                 known.clear()
@@ -287,11 +289,11 @@ class StreamingProcessor(Qwen2VLProcessor):
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def checked_text(self, text: str) -> str:
-        """Return a user's text: the one gate of all texts that are not the grammar's.
+        """Return `text` unchanged if it may enter a prompt; all texts from users pass through here.
 
         Raises:
-            ValueError: if it is no string, cannot be encoded (half of a character, as of an emoji that was cut), or
-                holds one of the tokenizer's control tokens, which would rewrite the conversation.
+            ValueError: if it is not a string, cannot be encoded as UTF-8 (such as half of an emoji), or contains a
+                special token, which would change the structure of the conversation.
         """
         if not isinstance(text, str):
             raise ValueError(f"a text is {text!r:.80}: expected a string")
@@ -312,26 +314,27 @@ def _check_encodable(text: str) -> None:
         ) from None
 
 
-def _as_seen(media: Any, are_pictures: bool) -> Any:
-    """Return pictures in RGB as people see them, in the nesting that they came in; what is something else as it is.
+def _as_rgb(media: Any, are_images: bool) -> Any:
+    """Convert the PIL images in (nested lists of) media with `rgb_picture`; return other items unchanged.
 
     Args:
-        media: what a processor takes as images or videos.
-        are_pictures: whether a text is the path of a picture, where there is such a file, and not of a video.
+        media: images or videos, as a processor takes them.
+        are_images: whether strings are paths of images, which are read if the file exists; else they are videos.
     """
     if isinstance(media, list | tuple):
-        return [_as_seen(item, are_pictures) for item in media]
+        return [_as_rgb(item, are_images) for item in media]
     if is_picture(media):
         return rgb_picture(media)
     if isinstance(media, os.PathLike):
         media = os.fspath(media)
-    if are_pictures and isinstance(media, str) and os.path.isfile(media):  # noqa: PTH113 (or base64, too long a name)
+    # Not Path.is_file, which raises for the long strings of base64 images.
+    if are_images and isinstance(media, str) and os.path.isfile(media):  # noqa: PTH113
         return rgb_picture(read_picture(media))
     return media
 
 
 def _as_livecc(video_processor) -> LiveCCVideoProcessor:
-    """Return a backbone's own video processor as LiveCC's, with its settings."""
+    """Convert a backbone's video processor to a `LiveCCVideoProcessor` with the same settings."""
     settings = video_processor.to_dict()
     if counts_whole_videos(settings | {"video_processor_type": type(video_processor).__name__}):
         settings.pop("size", None)

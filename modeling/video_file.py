@@ -1,6 +1,6 @@
-"""Opens video files with PyAV, and decodes what a player would show, upright and with exact times.
+"""Opens video files with PyAV and decodes them as a player would show them: upright, with exact times.
 
-All frames from the file's first on are decoded; what is damaged is left out and counted.
+Files are decoded from their first frame on. Damaged parts are skipped and counted.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The unit of a container's times, in fractions of a second.
+# Ticks per second of `container.start_time` and `container.duration` (AV_TIME_BASE).
 CONTAINER_TICKS = 1_000_000
-# A step of the file's times that is longer than this, in seconds, is damage.
+# A longer step between timestamps, in seconds, is treated as damage.
 MAX_GAP_S = 3600
-# How long a picture stays when nothing says.
+# Display time of a frame if neither the frame nor the stream's rate gives one.
 FALLBACK_DURATION_S = Fraction(1, 25)
 
 
 class VideoReadError(ValueError):
-    """The file cannot be read as a video, or holds no frame in the range asked for."""
+    """The file cannot be read as a video, or has no frame in the requested range."""
 
 
 class NoDecoderError(VideoReadError):
-    """The file's video is in a format that FFmpeg, as it is here, cannot decode."""
+    """The installed FFmpeg has no decoder for the file's video."""
 
 
 class VideoReadWarning(UserWarning):
@@ -37,7 +37,7 @@ class VideoReadWarning(UserWarning):
 
 
 def import_av() -> Any:
-    """Return PyAV, or raise an ImportError that says how to get it."""
+    """Return PyAV, or raise an ImportError that says how to install it."""
     try:
         import av
     except ImportError as error:
@@ -46,7 +46,7 @@ def import_av() -> Any:
 
 
 def check_file(path: str | os.PathLike) -> None:
-    """Raise FileNotFoundError or VideoReadError unless `path` is there and no folder."""
+    """Raise FileNotFoundError if `path` does not exist, VideoReadError if it is a folder."""
     if Path(path).is_dir():
         raise VideoReadError(f"{path} is a folder: expected a video file")
     if not Path(path).exists():
@@ -54,7 +54,7 @@ def check_file(path: str | os.PathLike) -> None:
 
 
 def file_url(path: str | os.PathLike) -> str:
-    """Return what PyAV is given for a path: FFmpeg takes `10:30.mp4` for an address of protocol `10`."""
+    """Return the URL to open a path with: FFmpeg would read a bare `10:30.mp4` as protocol `10`."""
     return f"file:{os.fsdecode(path)}"
 
 
@@ -63,26 +63,25 @@ def open_video(path: str | os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        VideoReadError: FFmpeg cannot make sense of it.
+        VideoReadError: FFmpeg does not recognise it as media.
         ImportError: PyAV is not installed.
     """
     av = import_av()
     check_file(path)
     try:
         container = av.open(file_url(path), metadata_errors="replace")
-    except Exception as error:  # whatever PyAV makes of damage: by far not all of it is an FFmpegError
+    except Exception as error:  # not only FFmpegError: damage also surfaces as other exceptions in PyAV
         raise VideoReadError(f"{path} is not a video file that can be read: {reason_of(error)}") from error
     if container.format.name == "tty":  # FFmpeg "plays" any text file as a recorded terminal session
         container.close()
         raise VideoReadError(f"{path} is a text file, not a video")
-    # Without this, FFmpeg gives as many times as it can; with it, PyAV has it make up those that are missing, wrongly
-    # where pictures are stored in another order than shown (AVI).
+    # PyAV sets genpts, which makes up wrong timestamps if frames are stored out of display order (AVI).
     container.flags &= ~av.container.Flags.gen_pts.value
     return container
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of PyAV says, in one line."""
+    """Return a PyAV error's message in one line."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
@@ -90,11 +89,11 @@ def choose_video(container: Any) -> Any | None:
     """Return the video stream of an open file that a player would choose: by default flag, then size and length.
 
     Returns:
-        `None` if there is none that can be decoded. Cover pictures and thumbnails do not count.
+        `None` if no stream can be decoded. Cover pictures and thumbnails are ignored.
     """
     streams = [stream for stream in container.streams.video if stream.codec_context and not _is_cover(stream)]
     if container.format.name == "hls":
-        return next(iter(streams), None)  # players begin with the first quality of a playlist
+        return next(iter(streams), None)  # players start with the first quality of a playlist
     default, usual = import_av().stream.Disposition.default, container.streams.best("video")
 
     def rank(stream: Any) -> tuple:
@@ -114,13 +113,13 @@ def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
     """Return the video stream of an open file that a player would choose, set to decode with threads.
 
     Raises:
-        NoDecoderError: there are only such that FFmpeg cannot decode.
-        VideoReadError: there is none.
+        NoDecoderError: FFmpeg cannot decode any of its video streams.
+        VideoReadError: it has no video stream.
     """
     stream = choose_video(container)
     if stream is not None:
-        # FFmpeg passes over damage to VP8 where it decodes several frames at once, and over the end of a damaged slice
-        # of H.264 unless it is told to be strict; what it gives is the same.
+        # Damage would go unreported: in VP8 with frame threads, in H.264 slices without strict error detection. The
+        # decoded frames are the same.
         codec = stream.codec_context
         stream.thread_type = "SLICE" if codec.name == "vp8" else "AUTO"
         if codec.name == "h264":
@@ -136,18 +135,18 @@ def find_video_stream(container: Any, path: str | os.PathLike) -> Any:
 
 
 def clock_start(container: Any, default: Fraction = Fraction(0)) -> Fraction:
-    """Return the earliest time over all streams by an open file's header, in seconds: what players show as 0:00."""
+    """Return the time in seconds that players show as 0:00: the earliest over all streams by the file's header."""
     if container.start_time is None:
         return default
     start = Fraction(container.start_time, CONTAINER_TICKS)
-    # The header's is rounded to its ticks; that of the stream which begins there is exact.
+    # The container's start is rounded to its ticks; the start of the earliest stream is exact.
     starts = (stream.start_time * stream.time_base for stream in container.streams if stream.start_time is not None)
     nearest = min(starts, key=lambda time: abs(time - start), default=start)
     return nearest if abs(nearest - start) * CONTAINER_TICKS <= 1 else start
 
 
 class Orientation(NamedTuple):
-    """How a stored picture becomes the displayed one: transpose first, then the flips."""
+    """How to turn a stored picture into the displayed one: transpose first, then flip."""
 
     transpose: bool = False
     flip_horizontal: bool = False
@@ -155,11 +154,12 @@ class Orientation(NamedTuple):
 
 
 def display_orientation(frame: Any) -> Orientation:
-    """Return the orientation a decoded frame's display matrix asks for, to the nearest quarter turn."""
+    """Return the orientation given by a decoded frame's display matrix, to the nearest quarter turn."""
     entry = frame.side_data.get("DISPLAYMATRIX")
     if entry is None:
         return Orientation()
-    # Nine 32-bit numbers a b u c d v x y w: pixel (p, q) is displayed at (a p + c q, b p + d q).
+    # Nine int32 a b u c d v x y w: pixel (p, q) is displayed at (a p + c q, b p + d q). PyAV's `frame.rotation` has no
+    # flips.
     a, b, _, c, d = memoryview(bytes(entry)).cast("i")[:5]
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(transpose=True, flip_horizontal=c < 0, flip_vertical=b < 0)
@@ -171,13 +171,13 @@ def frame_to_rgb(frame: Any, orientation: Orientation, stored_size_px: tuple[int
 
     Args:
         frame: an `av.VideoFrame` in any pixel format.
-        orientation: what to do to the stored picture.
-        stored_size_px: (width, height) to resize the stored picture to.
+        orientation: how to turn the stored picture.
+        stored_size_px: (width, height) to resize the stored picture to, before it is turned.
 
     Returns:
-        uint8 tensor `(3, height, width)`, contiguous, sharing no memory with the frame.
+        uint8 tensor `(3, height, width)` of the upright picture, contiguous, not sharing memory with the frame.
     """
-    from torch import from_numpy  # here: who asks for times or sound alone need not wait for it
+    from torch import from_numpy  # keeps torch out of processes that only need times or sound
 
     width, height = stored_size_px
     array = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
@@ -202,7 +202,7 @@ class VideoSource:
         path: a video file.
 
     Attributes:
-        n_damaged: spots that were left out or patched.
+        n_damaged: damaged spots so far, skipped or concealed by the decoder.
 
     Raises:
         FileNotFoundError: no such file.
@@ -225,10 +225,10 @@ class VideoSource:
         self.container.close()
 
     def frames(self) -> Iterator[TimedFrame]:
-        """Yield the frames from here on, in order of time; those that come with a time in the past are left out.
+        """Yield the remaining frames in order of time; a frame whose time lies in the past is skipped.
 
         Raises:
-            VideoReadError: the times jump ahead so far that it is damage.
+            VideoReadError: a time jumps ahead by more than `MAX_GAP_S`.
         """
         last: Fraction | None = None
         for packet in self.packets():
@@ -240,7 +240,7 @@ class VideoSource:
                 self.n_damaged += frame.is_corrupt
                 if last is not None and time - last > MAX_GAP_S:
                     jump = f"from {float(last):.1f} to {float(time):.1f} s"
-                    raise VideoReadError(f"{self.path} is damaged: its times jump {jump}; have it written anew")
+                    raise VideoReadError(f"{self.path} is damaged: its times jump {jump}; re-encode it")
                 if last is not None and time < last:
                     self.n_damaged += 1
                     continue
@@ -248,28 +248,28 @@ class VideoSource:
                 yield TimedFrame(time, frame)
 
     def packets(self) -> Iterator[Any]:
-        """Yield the video's packets, at the end of what can be read the flushing one (`None`)."""
+        """Yield the video's packets, then `None` to flush the decoder."""
         try:
             yield from self.container.demux(self.stream)
         except IndexError:
-            pass  # PyAV reads all, then trips over streams that began after it opened the file
-        except Exception:  # whatever PyAV makes of damage
+            pass  # PyAV raises this at the end of files with streams that appear after opening
+        except Exception:  # damage surfaces as many types of exception in PyAV
             self.n_damaged += 1
         yield None
 
     def decode(self, packet: Any) -> list[Any]:
-        """Return the frames that a packet completes."""
+        """Return the frames that become available with a packet."""
         self.n_damaged += packet is not None and packet.is_corrupt
         try:
             return self.stream.decode(packet)
         except import_av().error.EOFError:
             return []
-        except Exception:  # whatever PyAV makes of damage
+        except Exception:  # damage surfaces as many types of exception in PyAV
             self.n_damaged += 1
             return []
 
     def damage(self) -> list[str]:
-        """Return what was found damaged so far, for a message."""
+        """Return a description of each kind of damage found so far."""
         return [f"{self.n_damaged} damaged spot(s) were skipped or patched"] if self.n_damaged else []
 
     def display_end(self, shown: TimedFrame) -> Fraction:
@@ -279,31 +279,31 @@ class VideoSource:
 
 
 def usual_duration(stream: Any) -> Fraction:
-    """Return how long a picture of an `av` stream usually stays, in seconds; a stand-in for streams of other kinds."""
+    """Return the seconds a frame of an `av` stream lasts by its frame rate; a fallback for streams without one."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return 1 / rate if rate else FALLBACK_DURATION_S
 
 
 def warn_of_damage(path: str | os.PathLike, first: Fraction, last_end: Fraction, damage: Sequence[str]) -> None:
-    """Warn of `damage`, if there is any, in the part of a video from `first` to `last_end`, in seconds."""
+    """Warn if there is any `damage` in the part of a video from `first` to `last_end`, in seconds."""
     if damage:
         decoded = f"{max(float(last_end - first), 0):.1f} s of video were decoded, up to {float(last_end):.1f} s"
         warnings.warn(f"{path}: {decoded}: {'; '.join(damage)}", VideoReadWarning, stacklevel=4)
 
 
 def nothing_decoded(path: str | os.PathLike) -> VideoReadError:
-    """Return the error for a video stream of which nothing can be used."""
-    return VideoReadError(f"{path} has a video stream, but not one frame of it could be decoded")
+    """Return the error for a video stream without any usable frame."""
+    return VideoReadError(f"{path} has a video stream, but no frame of it can be decoded")
 
 
 def read_clock_start_s(path: str | os.PathLike) -> float:
-    """Return what a player shows as 0:00 of a video, in seconds on the file's clock; errors as of `VideoSource`."""
+    """Return the time on the file's clock, in seconds, that players show as 0:00; raises as `VideoSource`."""
     with closing(VideoSource(path)) as source:
         return float(clock_start(source.container))
 
 
 class VideoTimes(NamedTuple):
-    """What a player shows as 0:00 of a video, when its first frame appears and when its last is over, in seconds."""
+    """Times on a file's clock in seconds: what players show as 0:00, the first frame, and the end of the last."""
 
     zero_s: float
     first_s: float
@@ -311,10 +311,10 @@ class VideoTimes(NamedTuple):
 
 
 def read_times(path: str | os.PathLike) -> VideoTimes:
-    """Read a video's packets to the end, which headers only estimate; none is decoded.
+    """Read all packets of a video, without decoding, for exact times; headers only have estimates.
 
     Raises:
-        VideoReadError: it holds no frame; and as of `VideoSource`.
+        VideoReadError: the file has no frame; otherwise as `VideoSource`.
     """
     with closing(VideoSource(path)) as source:
         unit, usual = source.stream.time_base, usual_duration(source.stream)
@@ -325,5 +325,5 @@ def read_times(path: str | os.PathLike) -> VideoTimes:
                 begins.append(ticks * unit)
                 ends.append(begins[-1] + (packet.duration * unit if packet.duration else usual))
         if not begins:
-            raise VideoReadError(f"{path} has a video stream, but it holds no picture")
+            raise nothing_decoded(path)
         return VideoTimes(float(clock_start(source.container)), float(min(begins)), float(max(ends)))

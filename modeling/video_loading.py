@@ -1,8 +1,7 @@
-"""Whole videos for questions: a file's frames at 2 per second, within a clip's budget, resized as they are read."""
+"""Loads whole videos for questions: 2 frames per second within a clip's token budget, resized while decoding."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import shutil
@@ -15,8 +14,9 @@ from typing import Any
 
 import torch
 
-from .frames import picture_tensor
+from .frames import picture_tensor, rgb_picture
 from .grammar import FRAMES_PER_SECOND, MAX_FRAMES
+from .stream_options import check_number
 from .video_file import VideoTimes, read_times
 from .video_sampling import SampledFrame, exact_number, iter_frames
 
@@ -25,15 +25,15 @@ _FETCH_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a video is read.
+    """Which frames of a video to load, and how large.
 
     Attributes:
-        fps: frames for each second; fewer where that would be more than `max_frames`.
-        max_frames: most frames, spread evenly over the video.
-        num_frames: as many frames, spread evenly, instead of `fps`.
-        min_pixels, max_pixels: of a frame; by default the processor's limits, and the clip's share of the budget.
+        fps: frames per second; lowered if the video would have more than `max_frames`.
+        max_frames: maximum number of frames, spread evenly over a longer video.
+        num_frames: exact number of frames, spread evenly, instead of `fps`.
+        min_pixels, max_pixels: limits of a frame; default: the processor's limits and its share of the clip's budget.
         do_resize: whether frames are resized.
-        start_s, end_s: which part, in seconds from what a player shows as 0:00.
+        start_s, end_s: the part to load, in seconds from the time that players show as 0:00.
     """
 
     fps: float | None = None
@@ -47,9 +47,8 @@ class LoadOptions:
 
     def __post_init__(self):
         for name in ("max_frames", "num_frames"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name}={value!r:.80}: expected a whole number at least 1")
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), from_=1, kind=int)
         if self.fps is not None and exact_number("fps", self.fps) <= 0:
             raise ValueError(f"fps={self.fps!r}: expected a rate above 0, such as 2.0")
         if self.fps is not None and self.num_frames is not None:
@@ -57,7 +56,7 @@ class LoadOptions:
 
     @property
     def most(self) -> int:
-        """The most frames."""
+        """The maximum number of frames."""
         return self.num_frames or self.max_frames or MAX_FRAMES
 
 
@@ -67,7 +66,7 @@ class LoadedVideo:
 
     Attributes:
         frames: uint8 (T, 3, H, W), RGB, resized.
-        times_s: T sample times in seconds from what a player shows as 0:00.
+        times_s: T sample times in seconds from the time that players show as 0:00.
     """
 
     frames: torch.Tensor
@@ -75,7 +74,7 @@ class LoadedVideo:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a processor's call is told of the frames as `video_metadata`: some backbones read when they are."""
+        """The `video_metadata` of a processor call, from which some backbones read the times of frames."""
         n_frames, fps = len(self.frames), frame_rate(self.times_s)
         return {
             "total_num_frames": n_frames,
@@ -87,9 +86,9 @@ class LoadedVideo:
 
 
 def frame_rate(times_s: Sequence[float]) -> float:
-    """Return how many there are a second of frames that are spread evenly over time; of a single one, LiveCC's rate."""
+    """Return the frames per second of evenly spaced times; for a single time, LiveCC's rate."""
     length_s = times_s[-1] - times_s[0]
-    # Rounded, since labels are: what is a float's noise above 2 a second would make another label of a time.
+    # Rounded because labels are rounded too: float noise above 2 fps would change the label of a time.
     return round((len(times_s) - 1) / length_s, 9) if length_s > 0 else float(FRAMES_PER_SECOND)
 
 
@@ -100,29 +99,29 @@ def load_video(
     read: Callable[..., Generator[SampledFrame, None, None]] = iter_frames,
     measure: Callable[[str], VideoTimes] = read_times,
 ) -> LoadedVideo:
-    """Read a video as the model is asked about it.
+    """Load a video for a question about it.
 
-    Frames are chosen by time, as everywhere in LiveCC: 2 for each second, or 480 spread evenly over a video that is
-    longer than 240 s. They are resized once, while they are read.
+    Frames are chosen by time, as everywhere in LiveCC: 2 per second, or 480 spread evenly over a video longer than
+    240 s. Each is resized as soon as it is decoded.
 
     Args:
-        path: a video file, or its http(s) address, from where it is fetched first.
-        video_processor: a `LiveCCVideoProcessor`; resizes frames, within its limits and the budget of a clip.
+        path: a video file, or an http(s) URL, which is downloaded first.
+        video_processor: a `LiveCCVideoProcessor`; resizes frames within its limits and the clip's token budget.
         options: a :class:`LoadOptions`.
-        read: gives a file's frames, as :func:`iter_frames`.
-        measure: gives a file's times, as :func:`read_times`.
+        read: reads the frames of a file, with the signature of :func:`iter_frames`.
+        measure: reads the times of a file, with the signature of :func:`read_times`.
 
     Raises:
         FileNotFoundError: no such file.
-        OSError: it cannot be fetched.
-        VideoReadError: (a ValueError) it is not a video, or nothing lies in that part of it.
+        OSError: the download failed.
+        VideoReadError: (a ValueError) not a video, or no frame in the part.
         ImportError: PyAV is not installed.
     """
     options = options or LoadOptions()
     path = os.fspath(path)
     if path.startswith(("http://", "https://")):
-        with tempfile.NamedTemporaryFile() as file, urllib.request.urlopen(path, timeout=_FETCH_TIMEOUT_S) as answer:
-            shutil.copyfileobj(answer, file)
+        with tempfile.NamedTemporaryFile() as file, urllib.request.urlopen(path, timeout=_FETCH_TIMEOUT_S) as reply:
+            shutil.copyfileobj(reply, file)
             file.flush()
             return load_video(file.name, video_processor, options, read, measure)
     path = path.removeprefix("file://")
@@ -134,67 +133,65 @@ def load_video(
     source: torch.Tensor | None = None
     with closing(read(path, options.start_s, options.end_s, fps, times.zero_s)) as sampled:
         for item in sampled:
-            frames.append(frames[-1] if item.frame is source else resize(item.frame))  # else it is shown for longer
+            frames.append(frames[-1] if item.frame is source else resize(item.frame))  # repeated: same tensor
             source = item.frame
             times_s.append(item.time_s)
-    if len(frames) > options.most:  # by rounding, or where times are damaged
+    if len(frames) > options.most:  # by rounding, or because of damaged times
         kept = torch.linspace(0, len(frames) - 1, options.most).round().long().tolist()
         times_s, frames = [times_s[i] for i in kept], [frames[i] for i in kept]
     return LoadedVideo(torch.stack(frames), times_s)
 
 
 def load_pictures(paths: Sequence[str], video_processor: Any, options: LoadOptions) -> LoadedVideo:
-    """Read a video that is given as picture files, which are taken as they are, in the size of the first.
+    """Load a video given as picture files, one per frame; all are resized to the size of the first.
 
     Raises:
-        ValueError: if one cannot be read.
+        FileNotFoundError: no such file.
+        ValueError: a file is not a picture, or is damaged.
     """
-    first = read_picture(paths[0])
-    pictures = [first, *(read_picture(path).resize(first.size) for path in paths[1:])]
+    pictures = [rgb_picture(read_picture(path)) for path in paths]
     resize = _resizer(video_processor, len(pictures), options)
+    frames = [resize(picture_tensor(picture.resize(pictures[0].size))) for picture in pictures]
     fps = options.fps or FRAMES_PER_SECOND
-    frames = [resize(picture_tensor(picture)) for picture in pictures]
     return LoadedVideo(torch.stack(frames), [n / fps for n in range(len(frames))])
 
 
 def read_picture(path: str | os.PathLike):
-    """Return a picture file as a PIL image; :func:`rgb_picture` makes it RGB.
+    """Return a picture file as a PIL image in its own mode; :func:`rgb_picture` converts it to RGB.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is not a picture, or damaged.
+        ValueError: the file is not a picture, or is damaged.
     """
-    try:
-        Image = importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError("pictures need Pillow: pip install pillow") from error
+    from PIL import Image
+
     try:
         with Image.open(path) as picture:
             picture.load()
             return picture.copy()
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for broken files
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # damaged files
         raise ValueError(f"{path} cannot be read as a picture: {' '.join(str(error).split())[:200]}") from error
 
 
 def _plan(duration_s: float, first_s: float, options: LoadOptions) -> tuple[int, float]:
-    """Return how many frames a video has, whose first appears at `first_s`, and how many for each second."""
+    """Return how many frames to load, and how many per second; times are relative to what players show as 0:00."""
     fps = options.fps or FRAMES_PER_SECOND
     first_s = max(first_s, options.start_s or -math.inf)
     end_s = min(duration_s, math.inf if options.end_s is None else options.end_s)
-    length_s = max(end_s - first_s, 1e-3)  # what lies outside of the video, the reader says
+    length_s = max(end_s - first_s, 1e-3)  # the reader reports a part outside of the video
     if options.num_frames is not None or length_s * fps > options.most:
         return options.most, options.most / length_s
     return max(math.ceil(length_s * fps), 1), fps
 
 
 def _resizer(video_processor: Any, n_frames: int, options: LoadOptions) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what resizes a frame (3, H, W) of a clip."""
+    """Return a function that resizes a frame (3, H, W) of a clip with `n_frames` frames."""
     limits = video_processor.clip_limits(n_frames, options.min_pixels, options.max_pixels)
 
-    def resized(frame: torch.Tensor) -> torch.Tensor:
+    def resize(frame: torch.Tensor) -> torch.Tensor:
         video_processor.check_frames(frame[None], options.do_resize)
         return video_processor.resized(frame[None], limits.shortest_edge, limits.longest_edge, options.do_resize)[0]
 
-    return resized
+    return resize

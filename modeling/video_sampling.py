@@ -1,19 +1,18 @@
-"""Reads video files into frames at a fixed rate, chosen by presentation time.
+"""Samples the frames of video files at a fixed rate, by presentation time.
 
-LiveCC sees two frames per second. Sample time `t_n = first + n / fps` takes the picture that is on
-screen just before it: the first frame whose display ends at or after `t_n`. This is the choice the
-reference implementation makes, and it never looks ahead of `t_n`. Times are compared as exact
-rationals (`pts * time_base`), so the choice does not depend on rounding. Conventions:
+LiveCC sees two frames per second. Sample time `t_n = first + n / fps` takes the frame that is on screen just before
+it: the first frame whose display ends at or after `t_n`. The reference implementation makes the same choice, and it
+never looks ahead of `t_n`. Times are exact fractions (`pts * time_base`), so rounding cannot change the choice.
 
-* Times are seconds from `origin_s` on the file's own clock. Captions and words count from what a
-  player shows as 0:00, `read_clock_start_s(path)`.
-* `first` is `start_s`, or the first frame's time if that is later or no start is given.
-* Samples stop before `end_s` (exclusive, as in a slice: ten seconds at 2 fps are 20 frames) and
-  before the last frame's display ends. Nothing is padded here.
-* A frame is on screen until the next one appears, or for its own duration if it is the last. Where
-  it stays for several sample times (a gap, or a frame rate below `fps`) it is repeated.
-* Frames are turned upright as the display matrix asks. If the picture changes size on the way,
-  later frames are resized to the first one's size. Non-square pixels are not stretched.
+* Times are seconds from `origin_s` on the file's own clock. Captions and words count from the time that players show
+  as 0:00, `read_clock_start_s(path)`.
+* `first` is `start_s`, or the first frame's time if that is later or there is no start.
+* Samples stop before `end_s` (exclusive, as in a slice: ten seconds at 2 fps are 20 frames) and before the end of the
+  last frame's display. Nothing is padded here.
+* A frame is on screen until the next one appears; the last one for its own duration. If it stays for several sample
+  times (a gap, or a frame rate below `fps`), it is repeated.
+* Frames are turned upright by the display matrix. If the size changes within a file, later frames are resized to the
+  first one's size. Non-square pixels are not stretched.
 """
 
 import itertools
@@ -37,12 +36,20 @@ from .video_file import (
     warn_of_damage,
 )
 
-# Floats are read as the nearest fraction up to this denominator: 1.4 means 7/5, not 1.39999...
+# Floats are read as the nearest fraction with at most this denominator: 1.4 means 7/5, not 1.39999...
 _MAX_DENOMINATOR = 10**6
 
 
 def exact_number(name: str, value: float | Fraction) -> Fraction:
-    """Return the simple fraction a number stands for, or raise a ValueError that names it: 1.4 is 7/5."""
+    """Return the simple fraction that a number stands for: 1.4 is 7/5.
+
+    Args:
+        name: name of the argument, for the error.
+        value: a number.
+
+    Raises:
+        ValueError: if the value is not a finite number.
+    """
     number = isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
     if not number or not math.isfinite(value):
         raise ValueError(f"{name}={value!r}: expected a finite number")
@@ -50,13 +57,13 @@ def exact_number(name: str, value: float | Fraction) -> Fraction:
 
 
 class SampledFrame(NamedTuple):
-    """One chosen frame.
+    """One sampled frame; times count from `origin_s`, in seconds.
 
     Attributes:
-        frame: uint8 tensor `(3, height, width)`, RGB, upright. A repeated frame is the same tensor.
-        time_s: the sample time `t_n` it was taken for, in seconds, as `start_s` counts.
-        pts_s: the frame's own presentation time, at which it appeared.
-        end_s: when the next frame replaced it; the time that words are compared with in training.
+        frame: uint8 tensor `(3, height, width)`, RGB, upright. A repeated frame is the same tensor object.
+        time_s: the sample time `t_n`.
+        pts_s: when the frame appeared on screen.
+        end_s: when the next frame replaced it; training compares word times with this.
     """
 
     frame: torch.Tensor
@@ -66,14 +73,14 @@ class SampledFrame(NamedTuple):
 
 
 class SampleTimes:
-    """The sample times of a part of a video, exact and on the file's clock; arguments as of `iter_frames`.
+    """The sample times of a part of a video, exact, on the file's clock; arguments as in `iter_frames`.
 
     Attributes:
-        start: of the part, in seconds; `None`: from the first frame.
+        start: start of the part in seconds; `None`: the first frame.
         fps: sample times per second.
-        origin: what times that are given and told count from.
-        first: the first sample time; known from the first frame on (`begin`).
-        reached: when the last frame that was looked at leaves the screen.
+        origin: the time on the file's clock from which arguments and results count.
+        first: the first sample time; valid after `begin`.
+        reached: end of display of the last frame examined.
     """
 
     def __init__(self, start_s: Any, end_s: Any, fps: Any, origin_s: Any):
@@ -88,11 +95,11 @@ class SampleTimes:
         self.first = self.reached = Fraction(0)
 
     def begin(self, appears: Fraction) -> None:
-        """Take account of when the first frame appears, in seconds."""
+        """Set the first sample time, given when the first frame appears, in seconds."""
         self.first = self.reached = appears if self.start is None else max(self.start, appears)
 
     def sample(self, number: int) -> Fraction:
-        """Return a sample time in seconds; the first has number 0."""
+        """Return sample time `number` in seconds, counted from 0."""
         return self.first + number / self.fps
 
     def is_before_end(self, sample: Fraction) -> bool:
@@ -100,7 +107,7 @@ class SampleTimes:
         return self._end is None or sample < self._end
 
     def none_found(self, path: str | os.PathLike) -> VideoReadError:
-        """Return the error for a part in which there is no frame."""
+        """Return the error for a part without any frame."""
         first_s, reached_s = float(self.first - self.origin), float(self.reached - self.origin)
         if self._end is not None and self._end <= self.first:
             end_s = float(self._end - self.origin)
@@ -114,13 +121,13 @@ def choose_frames(
     picture: Callable[[Any], torch.Tensor],
     number: int = 0,
 ) -> Iterator[SampledFrame]:
-    """Yield the frames on screen at the sample times; see the module's conventions.
+    """Yield the frames on screen at the sample times, by the rule at the top of this module.
 
     Args:
-        shown: what `on_screen` gives.
-        times: the sample times, begun.
-        picture: makes an RGB tensor of a decoded frame; asked only for those that are chosen.
-        number: of the sample time to begin with.
+        shown: frames as `on_screen` yields them.
+        times: the sample times, after `begin`.
+        picture: converts a decoded frame to an RGB tensor; called for sampled frames only.
+        number: index of the first sample time to yield.
     """
     for appears, times.reached, frame, is_last in shown:
         image, leaves = None, times.reached
@@ -135,7 +142,7 @@ def choose_frames(
 
 
 def on_screen(source: VideoSource, frames: Iterator[TimedFrame]) -> Iterator[tuple[Fraction, Fraction, Any, bool]]:
-    """Yield frames with the times they appear and leave the screen in seconds, and whether it is the last one."""
+    """Yield (appears, leaves, frame, is last) for each frame; times on screen in seconds."""
     shown = next(frames, None)
     if shown is None:
         return
@@ -152,32 +159,30 @@ def iter_frames(
     fps: float | Fraction = 2.0,
     origin_s: float | Fraction = 0,
 ) -> Generator[SampledFrame, None, None]:
-    """Stream a file's frames at `fps`, chosen by presentation time (see the module's conventions).
+    """Stream a file's frames at `fps`, chosen by presentation time.
 
-    Memory stays flat: frames are decoded as they are asked for, and only chosen ones are converted to RGB.
+    Memory use is constant: frames are decoded on demand, and only sampled ones are converted to RGB.
 
     Args:
         path: a video file.
-        start_s: sample from this time on, in seconds from `origin_s`; `None`, or a time before
-            the first frame: from the first frame. 0 is a time like any other.
+        start_s: sample from this time on, in seconds from `origin_s`; `None` or a time before the first frame: from
+            the first frame.
         end_s: sample before this time; `None`: to the end.
         fps: sample times per second.
-        origin_s: what all times, given and returned, count from, in seconds on the file's clock; the
-            file's own 0, or `read_clock_start_s(path)` for the time that a player shows.
+        origin_s: the time on the file's clock, in seconds, from which all times given and returned count: 0 for the
+            file's own clock, or `read_clock_start_s(path)` for the time that players show.
 
     Returns:
-        An iterator of `SampledFrame`. Arguments are checked at the call, the file's content when
-        the iteration starts.
+        An iterator of `SampledFrame`. Arguments are checked by this call, the file's content when iteration starts.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: `fps`, `start_s`, `end_s` or `origin_s` make no sense.
-        VideoReadError: (a ValueError) not a video, nothing decodable, or nothing in the range.
+        ValueError: invalid `fps`, `start_s`, `end_s` or `origin_s`.
+        VideoReadError: (a ValueError) not a video, nothing can be decoded, or no frame in the range.
         ImportError: PyAV is not installed.
 
     Warns:
-        VideoReadWarning: part of the file could not be decoded; comes where reading ends, also where the iterator is
-            closed before.
+        VideoReadWarning: part of the file could not be decoded; issued when reading ends or the iterator is closed.
     """
     times = SampleTimes(start_s, end_s, fps, origin_s)
     check_file(path)

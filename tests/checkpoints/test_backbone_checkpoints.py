@@ -111,7 +111,7 @@ def test_streamingvlm_is_converted_with_its_grammar(tmp_path):
 
 def test_recurrent_families_are_refused_with_the_reason(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen3_5"}')
-    with pytest.raises(ModelLoadError, match="'qwen3_5'.*recurrent state, which cannot forget a span"):
+    with pytest.raises(ModelLoadError, match="'qwen3_5'.*a span of video cannot be evicted from a recurrent state"):
         load_model(tmp_path)
 
 

@@ -17,7 +17,7 @@ from livecc_hf import load_model_and_processor
 from livecc_hf.assets import bundled_model_path
 from livecc_hf.modeling import StreamingProcessor
 from livecc_hf.modeling.grammar import frame_pixel_budget
-from livecc_hf.modeling.video_loading import LoadOptions, load_video
+from livecc_hf.modeling.video_loading import LoadOptions, load_pictures, load_video
 from livecc_hf.video import loading
 from livecc_hf.video.reader import VideoReadError, iter_frames, probe_video
 
@@ -164,6 +164,20 @@ def test_pictures_are_a_video_and_pictures_of_16_bits_keep_their_brightness(proc
         assert torch.equal(asked(processor, chat({"type": "image", "image": image}, "What?"))["pixel_values"], expected)
 
 
+def test_pictures_of_a_video_are_turned_upright_before_they_get_one_size(processor, tmp_path):
+    """A phone stores a portrait picture on its side, another program stores it upright."""
+    upright = np.random.default_rng(0).integers(0, 256, (112, 84, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "0.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "1.png")
+    paths = [str(tmp_path / f"{n}.png") for n in range(2)]
+    expected = torch.from_numpy(upright).permute(2, 0, 1).expand(2, -1, -1, -1)
+    for order in (paths, paths[::-1]):
+        loaded = load_pictures(order, processor.video_processor, LoadOptions(do_resize=False))
+        assert torch.equal(loaded.frames, expected)
+
+
 def test_a_video_on_the_web(processor, video):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(video.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -228,5 +242,5 @@ def test_limits_given_to_from_pretrained_hold_for_images_and_videos(
         assert part.size["shortest_edge"] <= 39200
         if len(limits) == 2 or "size" in limits:
             assert part.size["shortest_edge"] == 3136
-    with pytest.raises(ValueError, match="max_pixels=0: expected a positive number"):
+    with pytest.raises(ValueError, match="max_pixels=0: expected a number above 0"):
         StreamingProcessor.from_pretrained(folder, max_pixels=0)

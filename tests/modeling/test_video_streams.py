@@ -128,7 +128,7 @@ class TestTimes:
         path = tmp_path / "both.ts"
         path.write_bytes(b"".join(part.read_bytes() for part in parts))
         expected = [0, *range(4, 160, 5), *range(1004, 1159, 5)]
-        with pytest.warns(VideoReadWarning, match="its clock begins anew 1 time"):
+        with pytest.warns(VideoReadWarning, match="its clock restarts 1 time"):
             shown = zip(reader.iter_frames(path), numbers(path, reader=reader), strict=True)
             whole = [(f.time_s, number) for f, number in shown]
         first_s = whole[0][0]

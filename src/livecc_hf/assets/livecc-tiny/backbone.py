@@ -1,1 +1,0 @@
-../../../../modeling/backbone.py

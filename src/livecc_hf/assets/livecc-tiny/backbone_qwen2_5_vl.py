@@ -1,1 +1,0 @@
-../../../../modeling/backbone_qwen2_5_vl.py

@@ -1,1 +1,0 @@
-../../../../modeling/backbone_qwen3_vl.py
