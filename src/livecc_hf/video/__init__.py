@@ -1,1 +1,1 @@
-"""Reading video files where it pays to be fast and to get past damage; the rules are those of `livecc_hf.modeling`."""
+"""A faster and more robust video reader with the same sampling rules as `livecc_hf.modeling.video_sampling`."""

@@ -1,4 +1,4 @@
-"""Reads files ahead in a thread: what comes next is decoded and resized while the model speaks."""
+"""Reads files ahead in a thread: the next frames are decoded and resized while the model generates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .reader import iter_chunks
 def read_file(
     path: str | os.PathLike, start_s: float | None, end_s: float | None, prepare: Callable[[torch.Tensor], Any]
 ) -> Iterator[tuple[Any, list[float]]]:
-    """Yield a file's frames as `StreamingMixin.read_file` does: past damage, and ahead of what is asked for."""
+    """Yield a file's frames as `StreamingMixin.read_file` does, but read ahead and past damage."""
     chunks = iter_chunks(path, start_s, end_s, origin_s=probe_video(path).clock_start_s)
     return read_ahead((prepare(chunk.frames), chunk.timestamps_s) for chunk in chunks)
 
 
 def read_ahead(items: Iterable, n_items: int = 4) -> Iterator:
-    """Yield the items of an iterable that a thread walks through, a bounded number ahead.
+    """Yield the items of an iterable, which a thread reads ahead.
 
     Args:
-        items: what to walk through; it is closed at the end.
-        n_items: how many may wait.
+        items: the iterable; its iterator is closed at the end.
+        n_items: how many items to read ahead.
 
     Raises:
-        Exception: what the iterable raised, after the items before it.
+        Exception: any exception of the iterable, after the items before it.
     """
     end, iterator = object(), iter(items)
     try:

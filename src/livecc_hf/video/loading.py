@@ -1,4 +1,4 @@
-"""Whole videos for questions, read past damage; see `livecc_hf.modeling.video_loading`."""
+"""Loads whole videos for questions with the package's reader; see `livecc_hf.modeling.video_loading`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scan import measure_duration
 
 
 def load_video(path: str | os.PathLike, video_processor: Any, options: LoadOptions | None = None) -> LoadedVideo:
-    """Read a video as the model is asked about it; arguments and errors as `video_loading.load_video`."""
+    """Load a video for a question about it; arguments and errors as in `video_loading.load_video`."""
     return video_loading.load_video(path, video_processor, options, iter_frames, _read_times)
 
 

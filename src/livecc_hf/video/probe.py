@@ -1,4 +1,4 @@
-"""What a video file says about itself, and its first frame."""
+"""Reads the properties of a video file: its header and first frame."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .source import RepairedSource
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says about itself, and its first frame.
+    """Properties of a video file.
 
     Attributes:
-        duration_s: length of the video in seconds by its header, which is an estimate; `None` if it does not say.
-            `measure_duration` finds it.
-        clock_start_s: the file's earliest time over all its streams; what players show as 0:00. A time on the
-            player's clock plus this is one on the file's.
-        first_pts_s: presentation time of the first decodable frame.
-        width, height: size as displayed (after rotation), in pixels.
-        frame_rate: average frames per second by its header, `None` if it does not say.
-        orientation: what turns the stored picture into the displayed one.
+        duration_s: length of the video in seconds, as estimated by its header; `None` if unknown. `measure_duration`
+            returns the exact length.
+        clock_start_s: earliest time over all streams on the file's clock, which players show as 0:00. A time that a
+            player shows plus this is a time on the file's clock.
+        first_pts_s: presentation time of the first decodable frame, on the file's clock.
+        width, height: displayed size (after rotation) in pixels.
+        frame_rate: average frames per second by the header, `None` if unknown.
+        orientation: how to turn the stored picture into the displayed one.
         codec: name of the video codec.
         has_audio: whether there is an audio stream.
     """

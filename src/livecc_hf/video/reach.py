@@ -1,4 +1,4 @@
-"""How far a file's packets reach, and where there are none: what tells damage from a long picture or a cut file."""
+"""Tracks how far a file's packets reach and where they are missing, to tell damage from long or missing frames."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from livecc_hf.modeling.video_file import FALLBACK_DURATION_S, MAX_GAP_S, usual_
 
 from .times import MIN_RESTART_FRAMES, SteadyClock
 
-# A shorter stretch without any packet is no sign of lost ones.
+# A shorter stretch without packets does not count as lost data, in seconds.
 _MIN_HOLE_S = 1
 
 
 class PacketReach:
-    """How far the packets of a file's streams reach, in seconds: past jumps that are damage.
+    """How far the packets of a file's streams reach, in seconds, with damaged jumps of their times removed.
 
-    It is asked by the streams' numbers: a stream of a closed file is no longer there.
+    Methods take stream indices, since the `av` streams are gone once the file is closed.
 
     Args:
-        streams: the `av` streams that are looked at.
+        streams: the `av` streams to track.
         max_gap_s: see `SteadyClock`.
     """
 
@@ -29,30 +29,30 @@ class PacketReach:
         self._sounds = [reach for reach in self._streams.values() if reach.is_sound]
 
     def note(self, packet: Any) -> None:
-        """Take account of the next packet of the file."""
+        """Record the next packet of the file."""
         reach = self._streams.get(packet.stream.index)
         if reach is not None and packet.size:
-            reach.note(packet, None if reach.is_sound else self.of_sound())
+            reach.note(packet, None if reach.is_sound else self.sound_end())
 
-    def of_sound(self) -> Fraction | None:
-        """How far the sound reaches, `None` where there is none yet."""
+    def sound_end(self) -> Fraction | None:
+        """Return the end of the sound so far, `None` if there is none yet."""
         return max((reach.end for reach in self._sounds if reach.end is not None), default=None)
 
-    def of_all(self) -> Fraction | None:
-        """How far the longest stream reaches."""
+    def end(self) -> Fraction | None:
+        """Return the end of the longest stream so far, `None` if there is none yet."""
         return max((reach.end for reach in self._streams.values() if reach.end is not None), default=None)
 
-    def of(self, index: int) -> Fraction | None:
-        """How far one stream reaches."""
+    def end_of(self, index: int) -> Fraction | None:
+        """Return the end of one stream so far, `None` if it has no packets yet."""
         return self._streams[index].end
 
     def n_jumps(self, index: int) -> int:
-        """How often a stream's times jumped, ahead or back."""
+        """Return how often a stream's times jumped, ahead or back."""
         clock = self._streams[index].clock
         return clock.n_jumps + clock.n_restarts
 
     def lost_s(self, index: int) -> Fraction:
-        """How many seconds have neither packets of a video stream nor sound, in a file that has both."""
+        """Return the seconds without packets of a video stream and without sound; 0 in a file without sound."""
         holes = self._streams[index].holes
         heard = [reach for reach in self._sounds if reach.end is not None]
         for reach in heard:
@@ -60,12 +60,12 @@ class PacketReach:
         return sum((end - begin for begin, end in holes), Fraction(0)) if heard else Fraction(0)
 
     def goes_back(self, index: int) -> bool:
-        """Whether a stream's times ever went back."""
+        """Return whether a stream's times ever went back."""
         return self._streams[index].goes_back
 
 
 class _StreamReach:
-    """How far one stream's packets reach, and where there are none, in seconds."""
+    """End and holes of one stream's packets, in seconds."""
 
     def __init__(self, stream: Any, max_gap_s: float | Fraction):
         self.is_sound = stream.type == "audio"
@@ -101,7 +101,7 @@ class _StreamReach:
 def _common(
     some: list[tuple[Fraction, Fraction]], others: list[tuple[Fraction, Fraction]]
 ) -> Iterator[tuple[Fraction, Fraction]]:
-    """Return the stretches of time that lie in both of two lists, where they are long enough."""
+    """Yield the intersections of two lists of stretches that are at least `_MIN_HOLE_S` long."""
     for begin, end in some:
         for other_begin, other_end in others:
             common = max(begin, other_begin), min(end, other_end)

@@ -1,8 +1,8 @@
-"""Reads video files as `livecc_hf.modeling.video_sampling` does: faster, from any place, and past more kinds of damage.
+"""Samples frames of video files like `livecc_hf.modeling.video_sampling`, but faster, with seeks and past more damage.
 
-The frames are chosen by the same rule and are the same bit for bit. What is neither chosen nor needed to decode what
-is chosen is not decoded, where the codec lets that be known (H.264, intra-only codecs); damage that lies inside what is
-not decoded is not reported.
+The same rule chooses the frames, and they are equal bit for bit. Frames that are not sampled and not needed as
+references are not decoded if the codec shows which ones those are (H.264, intra-only codecs). Damage in them is not
+reported.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class FrameChunk:
 
     Attributes:
         frames: uint8 tensor `(T, 3, height, width)`, RGB, upright.
-        timestamps_s: sample time of each frame in seconds, as `start_s` counts; length `T`.
+        timestamps_s: T sample times in seconds, counted from `origin_s`.
     """
 
     frames: torch.Tensor
@@ -72,21 +72,21 @@ def iter_frames(
     origin_s: float | Fraction = 0,
     max_gap_s: float | Fraction = MAX_GAP_S,
 ) -> Generator[SampledFrame, None, None]:
-    """Stream a file's frames at `fps`; as `livecc_hf.modeling.video_sampling.iter_frames`, but for one argument.
+    """Stream a file's frames at `fps`, as `livecc_hf.modeling.video_sampling.iter_frames`.
 
     Args:
         path, start_s, end_s, fps: as there.
-        origin_s: what all times, given and returned, count from, in seconds on the file's clock; the file's own 0, or
-            `probe_video(path).clock_start_s` for the time that a player shows.
-        max_gap_s: a step of the file's times that is longer than this, past all that its packets have
-            reached, is damage and left out, as of an entry of its time table.
+        origin_s: the time on the file's clock, in seconds, from which all times given and returned count: 0 for the
+            file's own clock, or `probe_video(path).clock_start_s` for the time that players show.
+        max_gap_s: a longer step of the file's times beyond the end of all packets so far, in seconds, is treated as
+            damage (such as a wrong time table entry) and removed.
 
     Raises:
-        ValueError: `max_gap_s` makes no sense; and as there.
+        ValueError: invalid `max_gap_s`; otherwise as there.
 
     Warns:
         VideoReadWarning: part of the file could not be decoded, or its times were wrong; says how many seconds were
-            decoded. It comes where reading ends, also where the iterator is closed before.
+            decoded. Issued when reading ends or the iterator is closed.
     """
     max_gap = exact_number("max_gap_s", max_gap_s)
     if max_gap <= 0:
@@ -121,24 +121,24 @@ def _groups(frames: Iterator[SampledFrame], frames_per_chunk: int) -> Iterator[F
 
 
 class _Reading:
-    """One reading of a file's frames, which skips what need not be decoded."""
+    """One pass over a file's sampled frames that skips frames it need not decode."""
 
     def __init__(self, path: str | os.PathLike, times: SampleTimes, max_gap: Fraction):
         self._path, self._times, self._max_gap = path, times, max_gap
         self._source: RepairedSource | None = None
-        self._form: tuple | None = None  # of the first frame: its orientation, and its size as stored
+        self._form: tuple | None = None  # orientation and stored size of the first frame
         self._n_given = 0
         self._at_end = False
         self._skips = True
 
     def frames(self) -> Generator[SampledFrame, None, None]:
-        """Yield the chosen frames, and warn of damage where reading ends."""
+        """Yield the sampled frames, and warn of damage when reading ends."""
         times = self._times
         try:
             try:
                 yield from self._read(times.start)
             except SkippedFramesError:
-                # Damage: frames that were skipped may be wanted in place of those that did not come.
+                # Damage: a skipped frame may be needed instead of one that is missing. Read again without skipping.
                 self._skips = False
                 yield from self._read(times.sample(max(self._n_given - 1, 0)))
             if self._form is None:
@@ -153,7 +153,7 @@ class _Reading:
             self._close()
 
     def _read(self, start: Fraction | None) -> Iterator[SampledFrame]:
-        """Yield the frames of the sample times from the next one on; `start` is where to begin to read."""
+        """Yield the frames of the remaining sample times, reading from `start` (seconds) on."""
         self._close()
         source, frames = RepairedSource.open_before(self._path, start, max_gap_s=self._max_gap)
         self._source = source
@@ -165,13 +165,13 @@ class _Reading:
             self._form = display_orientation(first.frame), (first.frame.width, first.frame.height)
         if self._skips:
             source.skip_unless(self._is_wanted)
-        shown = self._noted(on_screen(source, itertools.chain([first], frames)))
+        shown = self._track_end(on_screen(source, itertools.chain([first], frames)))
         for chosen in choose_frames(shown, self._times, self._picture, self._n_given):
-            self._n_given += 1  # first: a frame that was given is not given again
+            self._n_given += 1  # before the yield, so that a second pass does not repeat the frame
             yield chosen
         self._at_end = self._at_end and self._times.is_before_end(self._times.sample(self._n_given))
 
-    def _noted(self, shown: Iterator[tuple]) -> Iterator[tuple]:
+    def _track_end(self, shown: Iterator[tuple]) -> Iterator[tuple]:
         for each in shown:
             self._at_end = each[-1]
             yield each
@@ -182,7 +182,7 @@ class _Reading:
         return frame_to_rgb(frame, *self._form)
 
     def _is_wanted(self, appears: Fraction, leaves: Fraction) -> bool:
-        """Return whether a frame, not the first, is chosen for any sample time."""
+        """Return whether a frame other than the first is chosen for any sample time."""
         times = self._times
         sample = times.sample(max(0, math.floor((appears - times.first) * times.fps) + 1))
         return sample <= leaves and times.is_before_end(sample)

@@ -1,7 +1,7 @@
-"""What only reading a file's packets to the end tells: how long it is, and whether a time occurs once in it.
+"""Scans all packets of a file for its exact length, and for whether its times are unique.
 
-Headers give lengths as estimates: of a recording that was cut off, of one that a browser made, of files that were
-joined, and of damaged ones they are wrong or missing.
+Lengths in headers are estimates. They are wrong or missing in recordings that were cut off or made by a browser, in
+concatenated files and in damaged ones.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from livecc_hf.modeling.video_file import VideoReadError, clock_start, find_video_stream, import_av, open_video
+from livecc_hf.modeling.video_file import (
+    VideoReadError,
+    clock_start,
+    find_video_stream,
+    import_av,
+    nothing_decoded,
+    open_video,
+)
 
 from .reach import PacketReach
 
-# Matroska's elements: the header, the one that holds all the rest, and filling.
+# IDs of Matroska elements: header, body, and padding.
 _EBML, _SEGMENT, _VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\xec"
 _HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class PacketScan:
-    """What a video's packets say, in seconds on the file's clock.
+    """Times of a video by its packets, in seconds on the file's clock.
 
     Attributes:
-        clock_start: what a player shows as 0:00.
-        end: when the last picture leaves the screen, `None` if there is none; jumps that are damage are left out.
-        is_in_order: whether times never go back, so that each is one place of the file.
+        clock_start: the time that players show as 0:00.
+        end: when the last frame leaves the screen, with damaged jumps removed; `None` if there is no frame.
+        is_in_order: whether times never go back, so that each occurs at one place of the file.
     """
 
     clock_start: Fraction
@@ -39,48 +46,48 @@ class PacketScan:
 
 
 def measure_duration(path: str | os.PathLike) -> float:
-    """Return how long a video is, in seconds from what a player shows as 0:00 to the end of its last picture.
+    """Return a video's length in seconds, from the time that players show as 0:00 to the end of its last frame.
 
-    Its packets are read to the end; none is decoded. Of a file that does not change this happens once.
+    All packets are read, without decoding. Results are cached until the file changes.
 
     Raises:
         FileNotFoundError: no such file.
-        VideoReadError: not a video, or it holds no picture.
+        VideoReadError: not a video, or it has no frame.
         ImportError: PyAV is not installed.
     """
     scan = scan_packets(path)
     if scan.end is None:
-        raise VideoReadError(f"{path} has a video stream, but it holds no picture")
+        raise nothing_decoded(path)
     return float(scan.end - scan.clock_start)
 
 
 def scan_packets(path: str | os.PathLike) -> PacketScan:
-    """Read the packets of a file's video; see `measure_duration` for errors."""
+    """Scan the packets of a file's video; raises as `measure_duration`."""
     try:
         stat = Path(path).stat()
     except OSError:
-        stat = None  # what opens the file says what is wrong
+        stat = None  # opening the file raises the error
     return _scan(os.fspath(path), *((stat.st_size, stat.st_mtime_ns) if stat else (0, 0)))
 
 
 def demuxed(container: Any, on_error: Callable[[], None] | None = None) -> Iterator[Any]:
-    """Yield the packets of an open file, up to the first that cannot be read.
+    """Yield the packets of an open file, up to the first one that cannot be read.
 
     Args:
         container: an `av` input container.
-        on_error: called where reading breaks off.
+        on_error: called if reading stops before the end.
     """
     try:
         yield from container.demux()
     except IndexError:
-        pass  # PyAV reads all, then trips over streams that began after it opened the file
-    except Exception:  # whatever PyAV makes of damage
+        pass  # PyAV raises this at the end of files with streams that appear after opening
+    except Exception:  # damage surfaces as many types of exception in PyAV
         if on_error is not None:
             on_error()
 
 
 def is_seekable(path: str | os.PathLike, container: Any) -> bool:
-    """Return whether a time leads to one place of an open file because its times never go back."""
+    """Return whether each time occurs at one place of an open file, because its times never go back."""
     if "matroska" in container.format.name and _is_one_segment(path):
         return True
     try:
@@ -91,9 +98,9 @@ def is_seekable(path: str | os.PathLike, container: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def _scan(path: str, size_bytes: int, mtime_ns: int) -> PacketScan:
-    """Scan a file; size and time of change make a file that was replaced another one."""
+    """Scan a file; size and modification time are part of the cache key, for files that are replaced."""
     scan, has_jumped = _read(path, with_sound=False)
-    # Whether a long step is damage shows in the sound beside it.
+    # The sound shows whether a long step is damage.
     return _read(path, with_sound=True)[0] if has_jumped else scan
 
 
@@ -109,12 +116,12 @@ def _read(path: str, with_sound: bool) -> tuple[PacketScan, bool]:
         reach = PacketReach(kept)
         for packet in demuxed(container):
             reach.note(packet)
-        scan = PacketScan(clock_start(container), reach.of(video.index), not reach.goes_back(video.index))
+        scan = PacketScan(clock_start(container), reach.end_of(video.index), not reach.goes_back(video.index))
         return scan, reach.n_jumps(video.index) > 0
 
 
 def _is_one_segment(path: str | os.PathLike) -> bool:
-    """Return whether a Matroska file says that its first segment is all of it."""
+    """Return whether the first segment of a Matroska file reaches to its end."""
     with Path(path).open("rb") as file:
         head = file.read(_HEAD_BYTES)
     at = 0
@@ -129,7 +136,7 @@ def _is_one_segment(path: str | os.PathLike) -> bool:
 
 
 def _element(data: bytes, at: int) -> tuple[bytes, int, int | None] | None:
-    """Return the name of the Matroska element at a place, where its content begins, and how long that is if it says."""
+    """Return the ID of the Matroska element at a position, and the start and size (`None`: unknown) of its content."""
     bounds = [at]
     for _ in ("name", "size"):
         first = data[bounds[-1] : bounds[-1] + 1]

@@ -1,4 +1,4 @@
-"""Which sound of a file belongs to its video."""
+"""Chooses the audio stream that belongs to a file's video."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ def choose_sound(container: Any, video: Any) -> Any | None:
 
     Args:
         container: an `av` input container.
-        video: the stream that is watched, `None` if there is none: in a broadcast of several programs, each has its own
-            sound.
+        video: the chosen video stream, or `None`; in a broadcast of several programs, each has its own sound.
 
     Returns:
-        `None` if there is none that can be decoded.
+        `None` if no audio stream can be decoded.
     """
-    # One without a rate has no description, or a damaged one.
+    # A stream without a sample rate has a missing or damaged description.
     streams = [s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate]
     usual = container.streams.best("audio", video)
 
@@ -29,7 +28,7 @@ def choose_sound(container: Any, video: Any) -> Any | None:
 
 
 def recommendation(stream: Any) -> int:
-    """Return how much a file recommends a stream: the default first, last what is made for some listeners only."""
+    """Return a stream's rank by its flags: default streams first, those for some listeners only last."""
     kinds = import_av().stream.Disposition
     special = kinds.hearing_impaired | kinds.visual_impaired | kinds.descriptions | kinds.comment | kinds.dub
     return bool(stream.disposition & kinds.default) - 2 * bool(stream.disposition & special)

@@ -1,4 +1,4 @@
-"""Decodes video files past damage, with what the sound beside them tells, and skips what nobody asks for."""
+"""Decodes video files past damage, using the sound to judge their times, and skips frames that are not needed."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from .times import BestEffort, SteadyClock
 
 # A file whose packets end this long before its header says is reported as cut short.
 _MISSING_TAIL_S = Fraction(1)
-# A start this far into the file is worth a seek; closer ones are decoded up to.
+# Seek to starts at least this many seconds into the file; decode up to earlier ones.
 _SEEK_FROM_S = 10
-# How far before the wanted time a seek aims, one try after the other; some containers land after the point aimed at.
+# How many seconds before the start to seek to, in order of tries: some containers land after the target.
 _SEEK_MARGINS_S = (1, 20)
 
 
 class RepairedSource(VideoSource):
-    """A `VideoSource` that reads past jumps and restarts of the file's times, can begin anywhere, and can skip.
+    """A `VideoSource` that reads past jumps and restarts of the file's times, can seek, and can skip frames.
 
-    Times are weighed by the file's sound, and a time is looked up where packets show that it leads to one place.
+    The file's sound helps to tell a jump from a long frame. Seeks are used only if a time occurs at one place of the
+    file.
 
     Args:
         path: a video file.
-        keep_audio: collect the packets of its sound on the way, in `audio_packets`.
-        max_gap_s: a longer step of the file's times, past all that its packets have reached, is damage.
+        keep_audio: collect the packets of the sound in `audio_packets` while reading.
+        max_gap_s: a longer step of the file's times beyond the end of all packets so far is treated as damage.
 
     Attributes:
-        header_end: when the longest stream ends by the header, an estimate, in seconds; `None` if it does not say.
+        header_end: end of the longest stream by the header, an estimate, in seconds; `None` if unknown.
     """
 
     def __init__(self, path: str | os.PathLike, keep_audio: bool = False, max_gap_s: float | Fraction = MAX_GAP_S):
@@ -63,18 +64,18 @@ class RepairedSource(VideoSource):
     def open_before(
         cls, path: str | os.PathLike, start: Fraction | None, **options: Any
     ) -> tuple[Self, Iterator[TimedFrame]]:
-        """Open a file, with its frames from before `start` (seconds) on: by a seek where that is exact.
+        """Open a file and return it with its frames from before `start` on, after a seek if that is exact.
 
         Args:
             path: a video file.
-            start: `None`: from the first frame on.
-            **options: of the class.
+            start: in seconds on the file's clock; `None`: from the first frame on.
+            **options: keywords of the class.
         """
         for margin_s in _SEEK_MARGINS_S:
             if start is None:
                 break
             source = cls(path, **options)
-            # What lies past the end by the header is past a jump of times that is damage, or the header is wrong.
+            # A start past the header's end means a damaged jump of times, or a wrong header: do not seek.
             is_far = start - source.clock_start() >= _SEEK_FROM_S and start <= (source.header_end or start)
             if not is_far or not source.may_seek():
                 return source, source.frames()
@@ -86,47 +87,47 @@ class RepairedSource(VideoSource):
         return source, source.frames()
 
     def clock_start(self, default: Fraction = Fraction(0)) -> Fraction:
-        """Return the earliest time over all streams by the header, in seconds."""
+        """Return the time in seconds that players show as 0:00; see `clock_start`."""
         return clock_start(self.container, default)
 
     def skip_unless(self, wanted: Callable[[Fraction, Fraction], bool]) -> None:
-        """From here on, skip decoding frames that are not wanted where the others do not need them.
+        """From here on, do not decode frames that are neither wanted nor needed as references.
 
-        Skipped frames come from `frames` as times whose frame is `None`. Damage inside them goes unseen; at any other
-        sign that the file is not as its packets say, the iterator of frames raises `SkippedFramesError`: read the file
-        again then, without skipping.
+        `frames` yields skipped frames as a time with frame `None`. Damage inside them goes unnoticed. If the file
+        otherwise turns out to differ from its packet headers, `frames` raises `SkippedFramesError`: read the file again
+        without skipping.
 
         Args:
-            wanted: says of a frame that appears at the first and leaves the screen at the second time, in seconds,
-                whether it has to be decoded.
+            wanted: takes the times in seconds when a frame appears and leaves the screen, and returns whether it must
+                be decoded.
         """
         self._filter.skip_unless(wanted)
 
     def may_seek(self) -> bool:
-        """Return whether a time leads to one place of the file: by its index, or because its times never go back."""
+        """Return whether each time occurs at one place of the file: by its index, or because times never go back."""
         name = self.container.format.name
-        has_index = self.stream.frames > 0 and (name == "avi" or "mp4" in name)  # of all of its pictures
+        has_index = self.stream.frames > 0 and (name == "avi" or "mp4" in name)  # an index of all frames
         return has_index or is_seekable(self.path, self.container)
 
     def frames_before(self, start: Fraction, margin_s: int) -> Iterator[TimedFrame] | None:
-        """Seek to `margin_s` before `start` (seconds), and return the frames from a key frame before `start` on.
+        """Seek to `margin_s` seconds before `start`, and return the frames from a key frame before `start` on.
 
         Returns:
-            `None` if the file did not go to such a position: use another source then.
+            `None` if the seek did not land there; open a new source then.
         """
         try:
             ticks = math.floor((start - margin_s) / self.stream.time_base)
             self.container.seek(ticks, stream=self.stream)
-        except Exception:  # whatever PyAV makes of damage
+        except Exception:  # damage surfaces as many types of exception in PyAV
             return None
         frames = self.frames()
-        # What comes ahead of the first key frame may lack the pictures it refers to.
+        # Frames before the first key frame may lack their reference frames.
         key = next((timed for timed in frames if timed.frame.key_frame), None)
         self.n_damaged = 0
         return itertools.chain([key], frames) if key and key.time < start else None
 
     def frames(self) -> Iterator[TimedFrame]:
-        """Yield the frames from here on, in order of time.
+        """Yield the remaining frames in order of time.
 
         Raises:
             SkippedFramesError: see `skip_unless`.
@@ -148,9 +149,9 @@ class RepairedSource(VideoSource):
         self.n_damaged += self._filter.check_end()
 
     def packets(self) -> Iterator[Any]:
-        """Yield the video's packets, the flushing one last (`None`) even where reading breaks off."""
+        """Yield the video's packets, the flushing packet or `None` last, even if reading stops early."""
         flushed = False
-        # All streams are read: how far the others reach tells a cut file from a short picture.
+        # All streams are read: the end of the others tells a cut-off file from a short video stream.
         for packet in demuxed(self.container, self._break_off):
             self._reach.note(packet)
             if packet.stream is self.audio_stream and packet.size:
@@ -162,38 +163,38 @@ class RepairedSource(VideoSource):
             yield None
 
     def decode(self, packet: Any) -> list[Any]:
-        """Return the frames that a packet completes."""
+        """Return the frames that become available with a packet."""
         self.n_damaged += packet is None and self._broke_off
         return super().decode(packet)
 
     def display_end(self, shown: TimedFrame) -> Fraction:
         """Return when the file's last frame leaves the screen, in seconds."""
         duration = (shown.frame.duration or 0) * (shown.frame.time_base or self.stream.time_base)
-        return shown.time + self.clock.length(shown.time, duration, self._reach.of_sound())
+        return shown.time + self.clock.length(shown.time, duration, self._reach.sound_end())
 
     def damage(self) -> list[str]:
-        """Return what was found damaged so far, for a message, with what is missing in picture and sound alike."""
+        """Return a description of each kind of damage found so far, including stretches without video and sound."""
         damage, faults = super().damage(), self.clock.faults()
         if (lost := self._reach.lost_s(self._index)) > 0:
             damage.append(f"{float(lost):.1f} s in it hold neither picture nor sound")
         if not faults and self._reach.n_jumps(self._index):
-            faults = ["its times jump, and what follows could not be read"]
+            faults = ["its times jump, and later parts could not be read"]
         return damage + faults
 
     def warn_of_damage(self, first: Fraction, last_end: Fraction, at_end: bool) -> None:
-        """Warn of what could not be decoded.
+        """Warn of damage, if any was found.
 
         Args:
-            first, last_end: the range in seconds that could.
-            at_end: whether the file was read to its end, where a missing tail shows.
+            first, last_end: the decoded range in seconds.
+            at_end: whether the file was read to its end, where a cut-off file shows.
         """
         damage, end = self.damage(), self.header_end
-        if at_end and end is not None and end - (self._reach.of_all() or 0) > _MISSING_TAIL_S:
+        if at_end and end is not None and end - (self._reach.end() or 0) > _MISSING_TAIL_S:
             damage.insert(0, f"it is cut short (by its header it ends at {float(end):.1f} s)")
         warn_of_damage(self.path, first, last_end, damage)
 
     def _time_by_file(self, frame: Any) -> Fraction | None:
-        """Return when a decoded frame appears as the file says, `None` if it does not; a made-up time ends skipping."""
+        """Return a decoded frame's time by the file, or `None`; stop skipping if it is not the frame's `pts`."""
         time_base = frame.time_base or self.stream.time_base
         ticks = self._best_effort.ticks_of(frame.pts, frame.dts)
         if frame.pts is None or ticks != frame.pts:
@@ -201,8 +202,8 @@ class RepairedSource(VideoSource):
         return None if ticks is None else ticks * time_base
 
     def _settle(self, time: Fraction | None) -> Fraction | None:
-        """Return when the next frame appears, which is no jump as far as the sound reaches; `None`: in the past."""
-        return self.clock.settle(time, self._reach.of_sound())
+        """Return when the next frame appears, `None` if in the past; steps within the sound so far are not jumps."""
+        return self.clock.settle(time, self._reach.sound_end())
 
     def _end_by_header(self) -> Fraction | None:
         if self.container.duration is None:

@@ -1,8 +1,8 @@
-"""Turns the times that a file says into times that run on: FFmpeg's best effort, past jumps that are damage.
+"""Turns a file's timestamps into times that never go back: FFmpeg's best effort, with jumps removed.
 
-A file's times go wrong in two ways. Single frames have none, or one that is out of order: then their decoding time may
-serve. And the clock itself jumps: far ahead where an entry of a time table or a time stamp is damaged, back to where
-it began where recordings were joined end to end. After a jump, what follows is put after what came before it.
+Timestamps go wrong in two ways. Single frames have none, or one that is out of order: their decoding time may be used
+instead. And the clock itself jumps: far ahead at a damaged timestamp or time table entry, or back to its start where
+recordings were concatenated. The frames after a jump are put directly after those before it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, Generic, TypeVar
 
 from livecc_hf.modeling.video_file import FALLBACK_DURATION_S, MAX_GAP_S
 
-# A step back by more than this, in seconds and in frames, is a clock that begins anew; by less, a frame out of order.
+# A step back by more than this, in seconds and in frames, is a restart of the clock; by less, a frame out of order.
 _MIN_RESTART_S = 1
 MIN_RESTART_FRAMES = 16
-# So many of the last steps tell how long a frame usually lasts.
+# The usual duration of a frame is the median of this many recent steps.
 _RECENT_STEPS = 5
-# Past clocks that are tried when times jump: damage to single time stamps goes back to the clock before.
+# How many earlier clock offsets to try when times jump: after a few damaged timestamps, the old clock continues.
 _MOST_OFFSETS = 8
 
 TimeT = TypeVar("TimeT", Fraction, int)  # seconds, or ticks
@@ -36,7 +36,7 @@ class BestEffort:
         self._faulty_pts = self._faulty_dts = 0
 
     def ticks_of(self, pts: int | None, dts: int | None) -> int | None:
-        """Return the time of the next frame, in the unit of the given times; `None` if both are."""
+        """Return the time of the next frame, in the unit of the given times; `None` if both are `None`."""
         if dts is not None:
             self._faulty_dts += dts <= self._last_dts
             self._last_dts = dts
@@ -51,30 +51,29 @@ class BestEffort:
 
 
 class SteadyClock(Generic[TimeT]):
-    """Settles times one after the other; what it gives never goes back.
+    """Corrects a sequence of times so that it never goes back.
 
-    Times are in seconds, or in whole ticks of which `second` make one.
+    Times are in seconds, or in integer ticks of 1 / `second` seconds.
 
     Args:
-        usual: how long a frame or packet lasts by the header: the step that is taken where the file's is damage, as
-            long as no usual one is known from the times.
-        max_gap_s: a longer step past everything that the file's packets have reached is damage; in seconds.
-        second: ticks in a second.
+        usual: duration of a frame or packet by the header; replaces a damaged step until enough steps are known.
+        max_gap_s: a longer step beyond the end of all packets so far, in seconds, is treated as damage.
+        second: ticks per second.
 
     Attributes:
-        last: the last time that was settled.
-        n_jumps: how often times jumped ahead by more than that.
-        n_restarts: how often the clock began anew.
-        n_backward: how many times lay in the past; they were not settled.
+        last: the last corrected time.
+        n_jumps: how often times jumped ahead by more than `max_gap_s`.
+        n_restarts: how often the clock restarted.
+        n_backward: how many times lay in the past and were dropped.
     """
 
     def __init__(self, usual: TimeT, max_gap_s: float | Fraction = MAX_GAP_S, second: int = 1):
         self.max_gap_s = max_gap_s
         self._max_gap = Fraction(max_gap_s) * second
-        self._usual: Any = usual  # here and below numbers of either kind, which go together
-        if usual > self._max_gap:  # the rate by the header is damage, too
+        self._usual: Any = usual  # here and below: seconds or ticks, never mixed
+        if usual > self._max_gap:  # the header's rate is damaged
             self._usual = max(1, second // 25) if isinstance(usual, int) else FALLBACK_DURATION_S * second
-        # A damaged time table makes a wrong rate, too.
+        # At most 16 s, since a damaged time table also gives a wrong rate.
         self._longest_step = max(_MIN_RESTART_S * second, MIN_RESTART_FRAMES * min(self._usual, second))
         self._steps: deque[Any] = deque(maxlen=_RECENT_STEPS)
         self._offsets: list[Any] = [0]
@@ -82,11 +81,11 @@ class SteadyClock(Generic[TimeT]):
         self.n_jumps = self.n_restarts = self.n_backward = 0
 
     def settle(self, time: TimeT | None, reached: Fraction | int | None = None) -> TimeT | None:
-        """Return when a frame appears that the file says to appear at `time`.
+        """Return the corrected time of the next frame.
 
         Args:
-            time: as the file says; `None`: it does not say.
-            reached: how far the file's other streams have come, if there are any.
+            time: its time by the file, `None` if it has none.
+            reached: end of the file's other streams so far, if there are any.
 
         Returns:
             `None` for a frame that is out of order, in the past.
@@ -100,7 +99,7 @@ class SteadyClock(Generic[TimeT]):
             self._steps.append(step)
             self.last = last + step
         else:
-            settled = self._settled(time, last, last if reached is None else max(last, reached))
+            settled = self._settle_jump(time, last, last if reached is None else max(last, reached))
             if settled is None:
                 self.n_backward += 1
                 return None
@@ -108,7 +107,7 @@ class SteadyClock(Generic[TimeT]):
         return self.last
 
     def length(self, start: TimeT, duration: TimeT, reached: Fraction | int | None = None) -> TimeT:
-        """Return how long what appears at `start` stays: its `duration` by the file unless that is damage too."""
+        """Return how long a frame that appears at `start` stays: `duration`, unless it is missing or damaged."""
         past: Any = 0 if reached is None else reached - start
         limit = self._max_gap + max(past, 0)
         return duration if 0 < duration <= limit else self._usual_step()
@@ -117,18 +116,18 @@ class SteadyClock(Generic[TimeT]):
         return sorted(self._steps)[len(self._steps) // 2] if len(self._steps) == _RECENT_STEPS else self._usual
 
     def faults(self) -> list[str]:
-        """Return what was wrong with the times, for a message."""
-        after = "what follows was put after what came before"
+        """Return a description of each kind of fault in the times."""
+        after = "later parts follow earlier ones"
         faults = (
-            (self.n_restarts, f"its clock begins anew {{}} time(s), as in recordings joined end to end; {after}"),
-            (self.n_jumps, f"{{}} jump(s) of its times by more than {float(self.max_gap_s):g} s were left out"),
+            (self.n_restarts, f"its clock restarts {{}} time(s), as in concatenated recordings; {after}"),
+            (self.n_jumps, f"{{}} jump(s) of its times by more than {float(self.max_gap_s):g} s were removed"),
             (self.n_backward, "{} frame(s) with a time in the past were skipped"),
         )
         return [text.format(number) for number, text in faults if number]
 
-    def _settled(self, time: Any, last: Any, reached: Any) -> Any | None:
+    def _settle_jump(self, time: Any, last: Any, reached: Any) -> Any | None:
         steps = {offset: time - offset - last for offset in self._offsets}
-        # What goes on where a past clock stopped ends damage to a few times; else the clock is as it was.
+        # Prefer an offset with which this time directly continues the last one, then any that avoids a jump.
         fitting = [offset for offset, step in steps.items() if 0 <= step <= self._longest_step]
         limit = reached - last + self._max_gap
         fitting += [offset for offset, step in steps.items() if 0 <= step <= limit]

@@ -141,7 +141,7 @@ def test_a_recording_behind_another_is_heard_after_it(tmp_path):
     path = tmp_path / "twice.ts"
     parts = [write_beeps(tmp_path / name, 1.4, seconds) for name, seconds in (("a.ts", 4), ("b.ts", 6))]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.warns(VideoReadWarning, match=r"its clock begins anew 1 time\(s\), as in recordings joined"):
+    with pytest.warns(VideoReadWarning, match=r"its clock restarts 1 time\(s\), as in concatenated recordings"):
         audio = decode_speech(path)
     # An AAC encoder puts 0.064 s ahead of the sound and fills its last frame.
     assert heard_s(audio) == pytest.approx(range(10), abs=0.2)
