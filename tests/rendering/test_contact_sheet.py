@@ -67,3 +67,5 @@ def test_sections_have_one_legend():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="at least one frame"):
         contact_sheet([])
+    with pytest.raises(ValueError, match="columns=0: expected at least 1"):
+        contact_sheet([cell()], columns=0)

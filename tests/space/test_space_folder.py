@@ -74,9 +74,9 @@ def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("tiny", "--model tiny is no Hub id: expected USER/NAME"),
-        ("a/b/c", "--model a/b/c is no Hub id: expected USER/NAME"),
-        ("me/ti ny", "--model me/ti ny is no Hub id: expected USER/NAME"),
+        ("tiny", "--model tiny is not a Hub id: expected USER/NAME"),
+        ("a/b/c", "--model a/b/c is not a Hub id: expected USER/NAME"),
+        ("me/ti ny", "--model me/ti ny is not a Hub id: expected USER/NAME"),
         (".", ". is a folder, which a Space cannot reach: push it first, and give its USER/NAME"),
     ],
 )

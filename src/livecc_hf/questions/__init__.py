@@ -1,1 +1,1 @@
-"""Questions about a video or an image that is seen whole."""
+"""Answers questions about a whole video or image."""

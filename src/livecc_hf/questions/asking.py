@@ -1,4 +1,4 @@
-"""Questions about a video or an image, answered as Qwen2-VL answers them: once, with all of it in view."""
+"""Answers questions about a whole video or image, as Qwen2-VL does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
     from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions
 
-# Formats of pictures; Pillow also opens some videos. JPEG stands for those of phones (MPO), too.
+# Formats that are pictures, since Pillow also opens some videos. "JPEG" includes MPO, which phones write.
 _PICTURES = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF", "AVIF")
 
 
@@ -26,27 +26,29 @@ def answer(
     max_new_tokens: int = 512,
     **generation: Any,
 ) -> str:
-    """Answer a question about a video or an image, seen whole.
+    """Answer a question about a whole video or image.
 
-    What happens is what `processor.apply_chat_template` and `model.generate` do, as with Qwen2-VL: of a video, 2 frames
-    a second are seen, or 480 spread over one of more than 240 s. For a question in the middle of a live commentary, see
+    Calls `processor.apply_chat_template` and `model.generate`, as for Qwen2-VL. The model sees 2 frames per second of a
+    video, or 480 spread evenly over one longer than 240 s. For a question during a live commentary, see
     `CommentaryStream.answer`.
 
     Args:
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
-        shown: the path of a video or picture file, a PIL image, or a video's frames as `push` takes them.
+        shown: the path of a video or image file, a video's http(s) URL, a PIL image, or a video's frames as `push`
+            takes them.
         question: the question.
         reading: a :class:`LoadOptions`: which part of a video is seen, how many frames, and how large.
-        max_new_tokens: the answer's longest length in tokens.
-        **generation: as of `model.generate`, such as `do_sample`; by default what the model's `generation_config` says.
+        max_new_tokens: maximum length of the answer in tokens.
+        **generation: keywords of `model.generate`, such as `do_sample`; default: the model's `generation_config`.
 
     Returns:
-        The answer; it never ends in the marker that ends a turn of a commentary.
+        The answer, without the marker `` ...`` that ends a turn of a commentary.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: if the question is empty or cannot be asked, the file cannot be read, or the model is in training
+        OSError: a download failed.
+        ValueError: if the question is empty or not a valid text, the file cannot be read, or the model is in training
             mode.
     """
     import torch
@@ -56,14 +58,14 @@ def answer(
     if not processor.checked_text(question).strip():
         raise ValueError(f"the question is {question!r}: expected some text")
     check_number("max_new_tokens", max_new_tokens, from_=1, kind=int)
-    part, limits = _part(shown, processor, reading)
+    part, processor_kwargs = _part(shown, processor, reading)
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": [part, {"type": "text", "text": question}]}],
         tokenize=True,
         return_dict=True,
         add_generation_prompt=True,
         return_tensors="pt",
-        processor_kwargs=limits,
+        processor_kwargs=processor_kwargs,
     ).to(model.device)
     ends = {}
     if model.generation_config.eos_token_id is None:
@@ -71,12 +73,12 @@ def answer(
     if model.generation_config.pad_token_id is None:
         ends["pad_token_id"] = processor.tokenizer.pad_token_id
     with torch.no_grad():
-        said = model.generate(**inputs, max_new_tokens=max_new_tokens, **(ends | generation))
-    return processor.decode_answer(said[0, inputs["input_ids"].shape[1] :].tolist())
+        output_ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **(ends | generation))
+    return processor.decode_answer(output_ids[0, inputs["input_ids"].shape[1] :].tolist())
 
 
 def is_picture_file(path: str | os.PathLike) -> bool:
-    """Return whether a file is a single picture; what moves, such as some GIF and WebP files, is a video."""
+    """Return whether a file is a single picture; animated ones (some GIF and WebP files) are videos."""
     from PIL import Image
 
     Image.init()
@@ -84,12 +86,12 @@ def is_picture_file(path: str | os.PathLike) -> bool:
     try:
         with Image.open(path, formats=known) as image:
             return image.format == "MPO" or not getattr(image, "is_animated", False)
-    except Exception:  # Pillow's readers raise all sorts of things; what reads it as a video says what it is
+    except Exception:  # Pillow raises many types; the video reader reports the error
         return False
 
 
 def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None) -> tuple[dict[str, Any], dict]:
-    """Return what is shown as a part of a message, and what the processor is told about it."""
+    """Return `shown` as a content part of a chat message, and the `processor_kwargs` for it."""
     from livecc_hf.modeling.frames import as_tensor, is_picture
     from livecc_hf.modeling.video_loading import LoadedVideo, LoadOptions, read_picture
     from livecc_hf.video.loading import load_video
@@ -117,8 +119,8 @@ def _part(shown: Any, processor: StreamingProcessor, reading: LoadOptions | None
 
 
 def _video_part(video: LoadedVideo) -> tuple[dict[str, Any], dict]:
-    about = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
-    return {"type": "video", "video": video.frames}, {"videos_kwargs": about}
+    options = {"do_resize": False, "do_sample_frames": False, "video_metadata": [video.metadata]}
+    return {"type": "video", "video": video.frames}, {"videos_kwargs": options}
 
 
 def _is_address(path: str | os.PathLike) -> bool:

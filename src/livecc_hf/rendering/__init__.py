@@ -1,1 +1,1 @@
-"""Pictures for people: captions on a video, and frames with their words on one sheet."""
+"""Renders commentary for viewing: captions burned into a video, and contact sheets."""

@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 _MIN_FONT_PX = 12
 _FONT_SHARE = 1 / 16  # of the picture's shorter side
-_MAX_HEIGHT_SHARE = 0.4  # of the picture's height, for all lines together
+_MAX_HEIGHT_SHARE = 0.4  # of the picture's height, for all lines
 _WIDTH_SHARE = 0.92  # of the picture's width, for the longest line
 _LINE_HEIGHT = 1.25  # of the font size
 _TEXT_RGB = (255, 255, 255)
 _OUTLINE_RGB = (0, 0, 0)
 _BAND_ALPHA = 110  # of 255
-# Looked for on the system, because Pillow's own font has little beyond English letters.
+# System fonts, tried in order, since Pillow's built-in font has few letters beyond English ones.
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "arial.ttf")
 
 
@@ -28,7 +28,7 @@ class CaptionStyle:
     """How captions look."""
 
     font: str | Path | None = field(default=None, metadata={"help": "a TrueType or OpenType font file"})
-    font_scale: float = field(default=1.0, metadata={"help": "size of the letters, relative to the usual"})
+    font_scale: float = field(default=1.0, metadata={"help": "size of the letters, relative to the default"})
 
     def __post_init__(self):
         if not 0.2 <= self.font_scale <= 5:
@@ -37,7 +37,7 @@ class CaptionStyle:
 
 
 class CaptionPainter:
-    """Draws captions at the bottom of pictures of one size; the last one drawn is kept.
+    """Draws captions at the bottom of pictures of one size; caches the last caption.
 
     Args:
         size_px: (width, height) of the pictures.
@@ -54,7 +54,7 @@ class CaptionPainter:
         self._band: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def draw(self, picture: np.ndarray, text: str) -> None:
-        """Draw `text` onto `picture`, uint8 (height, width, 3), in place; empty text draws nothing."""
+        """Draw `text` onto `picture`, uint8 (height, width, 3), in place; nothing if `text` is empty."""
         text = " ".join(text.split())
         if text != self._text:
             self._text = text
@@ -66,7 +66,11 @@ class CaptionPainter:
         rows[...] = colour + (rows * transparency >> 8).astype(np.uint8)
 
     def _render(self, text: str) -> tuple[int, np.ndarray, np.ndarray]:
-        """Return the band's top row, its colour times its opacity (rows, width, 3), and 256 times its transparency."""
+        """Return the band's top row, its premultiplied colour, and its transparency from 0 to 256.
+
+        Returns:
+            The row; uint8 (band height, width, 3), colour times opacity; uint16 (band height, width, 1).
+        """
         width, height = self.size_px
         font, lines = self._fit(text)
         line_px = round(font.size * _LINE_HEIGHT)
@@ -84,7 +88,7 @@ class CaptionPainter:
         return top, (layer[..., :3] * opacity >> 8).astype(np.uint8), 256 - opacity
 
     def _fit(self, text: str) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-        """Return the largest font in which the text fits, and its lines; too long text loses its start."""
+        """Return the largest font in which the text fits, and its lines; text that is too long is cut at the start."""
         width, height = self.size_px
         room_px = width * _WIDTH_SHARE
         usual_px = max(_MIN_FONT_PX, round(min(width, height) * _FONT_SHARE * self.style.font_scale))
@@ -101,7 +105,7 @@ class CaptionPainter:
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont, room_px: float) -> list[str]:
-    """Break text into lines of at most `room_px`, between words where possible, else within them."""
+    """Break text into lines of at most `room_px`, between words if possible, else within them."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -125,7 +129,7 @@ def _load_font(path: str | Path | None, size_px: int) -> ImageFont.FreeTypeFont:
         name = _system_font()
         if name:
             return ImageFont.truetype(name, size_px)
-        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))  # which it is where a size is given
+        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size_px))  # with a size, it returns this class
     try:
         return ImageFont.truetype(str(path), size_px)
     except OSError as error:

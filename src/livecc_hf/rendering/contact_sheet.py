@@ -1,4 +1,4 @@
-"""One picture of a commentary: frames in a grid, each with its time and the words spoken over it."""
+"""Draws a commentary as one picture: a grid of frames, each with its time and words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _TEXT_COLOUR = (240, 241, 244)
 _MARGIN_PX = 10
 _LINE_PX = 18
 _FONT_PX = 14
-_TALLEST = 1.5  # height of a frame on the sheet over its width, at most
-_SMALLEST_ENLARGED_PX = 160  # frames below this width are enlarged in whole pixels, to be seen as they are
+_TALLEST = 1.5  # maximum height of a frame on the sheet, relative to the cell width
+_NEAREST_BELOW_PX = 160  # frames below this width are enlarged without interpolation, so that pixels stay visible
 
 _Line = tuple[str, tuple[int, int, int]]
 
@@ -33,8 +33,8 @@ class SheetCell:
         frame: uint8 (3, H, W), RGB.
         time_s: when it is shown, in seconds.
         text: the words under it; empty for silence.
-        note: a second line in another colour, such as what really happened.
-        label: stands in the place of the time, for a frame that has none.
+        note: text in another colour under the words, such as the ground truth.
+        label: replaces the time, for a frame without one.
     """
 
     frame: torch.Tensor
@@ -46,12 +46,12 @@ class SheetCell:
 
 @dataclass(frozen=True)
 class SheetSection:
-    """A part of a sheet under a band of its own.
+    """A part of a sheet with a title band.
 
     Attributes:
-        title: what the band says.
+        title: first line of the band.
         cells: the frames in order; may be empty.
-        text: more lines of the band.
+        text: further lines of the band.
     """
 
     title: str
@@ -61,12 +61,12 @@ class SheetSection:
 
 @dataclass(frozen=True)
 class SheetLegend:
-    """What the lines under the frames are, written above them all in the lines' colours; empty ones are left out.
+    """Explanations of the lines under the frames, drawn at the top in the lines' colours; empty ones are left out.
 
     Attributes:
-        time: what the first line says.
-        text: what the words are.
-        note: what the line in another colour is.
+        time: explains the times.
+        text: explains the words.
+        note: explains the notes.
     """
 
     time: str = "when the frame is shown"
@@ -83,13 +83,13 @@ def contact_sheet(
         cells: the frames in order.
         columns: frames in a row.
         cell_width_px: width of a frame on the sheet; its height follows its own shape.
-        legend: what stands above the frames.
+        legend: explanations at the top.
 
     Returns:
         An RGB `PIL.Image.Image`.
 
     Raises:
-        ValueError: if there is nothing to draw.
+        ValueError: if there is nothing to draw, or `columns` or `cell_width_px` is below 1.
     """
     if not cells:
         raise ValueError("got no cells: a contact sheet needs at least one frame")
@@ -108,18 +108,21 @@ def contact_sheet_of_sections(
         sections: the parts in order; a section without a title has no band.
         columns: frames in a row.
         cell_width_px: width of a frame on the sheet; its height follows its own shape.
-        legend: what stands above the frames.
+        legend: explanations at the top.
 
     Returns:
         An RGB `PIL.Image.Image`.
 
     Raises:
-        ValueError: if there is nothing to draw.
+        ValueError: if there is nothing to draw, or `columns` or `cell_width_px` is below 1.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     if not sections:
         raise ValueError("got no sections: a contact sheet needs at least one")
+    for name, value in (("columns", columns), ("cell_width_px", cell_width_px)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
     font = ImageFont.load_default(size=_FONT_PX)
     width_px = columns * (cell_width_px + _MARGIN_PX) + _MARGIN_PX
     bands = [_band_lines(section, width_px) for section in sections]
@@ -149,7 +152,7 @@ def contact_sheet_of_sections(
 
 
 def _legend_places(legend: SheetLegend | None, font, width_px: int) -> list[tuple[_Line, tuple[int, int]]]:
-    """Return each entry and where it begins: side by side, on another line where it would leave the sheet."""
+    """Return each entry with its (x, y): side by side, wrapped to a new line at the edge of the sheet."""
     if legend is None:
         return []
     x, y, places = _MARGIN_PX, 0, []
@@ -171,11 +174,11 @@ def _draw_lines(draw, font, at: tuple[int, int], lines: Sequence[_Line]) -> None
 
 
 def _picture(cell: SheetCell, width_px: int) -> Image.Image:
-    """Return the frame as wide as the cell; small frames keep their pixels visible as squares."""
+    """Return the frame resized to fit the cell; small frames are enlarged with visible pixels."""
     from PIL import Image
 
     picture = Image.fromarray(cell.frame.permute(1, 2, 0).contiguous().cpu().numpy())
-    resample = Image.Resampling.NEAREST if picture.width < _SMALLEST_ENLARGED_PX else Image.Resampling.BICUBIC
+    resample = Image.Resampling.NEAREST if picture.width < _NEAREST_BELOW_PX else Image.Resampling.BICUBIC
     return picture.resize(_frame_size_px(cell, width_px), resample)
 
 

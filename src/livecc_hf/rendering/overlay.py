@@ -1,4 +1,4 @@
-"""Burns commentary into a playable copy of a video: H.264, the frames' own timing, the audio kept."""
+"""Burns captions into a copy of a video: H.264, with the original frame times and audio."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ..video.times import SteadyClock
 if TYPE_CHECKING:
     from .caption_painter import CaptionStyle
 
-# Containers that hold H.264 and play nearly everywhere.
+# Containers for H.264 that most players support.
 SUFFIXES = (".mp4", ".mov", ".mkv")
-# Words stay this long after their turn, unless others follow: a turn alone is short to read.
+# Words stay this long after their turn unless others follow, to give time for reading.
 HOLD_S = Fraction(3, 2)
-# Narrower videos are enlarged by a whole factor, so that there is room for letters.
+# Narrower videos are enlarged by an integer factor to make room for letters.
 _MIN_WIDTH_PX = 320
-# No B-frames: they make the times in an MP4 header wrong at variable frame rates.
+# No B-frames: at variable frame rates they make the times in an MP4 header wrong.
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "bf": "0"}
-# Pixels are taken for square unless they are at most this many times as wide as high, or as high as wide.
+# A larger ratio of a pixel's sides is treated as damage, and its pixels as square.
 _MAX_PIXEL_ASPECT = 4
 _MAX_UNIT, _FALLBACK_UNIT_S = 10**7, Fraction(1, 90_000)
-_BT709 = 1  # the number of this colour space, its primaries and its transfer curve in H.264
+_BT709 = 1  # H.264's code for this colour space, its primaries and its transfer curve
 
 
 class OverlayWarning(UserWarning):
@@ -38,27 +38,26 @@ class OverlayWarning(UserWarning):
 
 
 class OverlayWriter:
-    """Copies a video with captions in it, following the captions as they are written.
+    """Copies a video with captions burned in, while the captions are written.
 
-    What is not as the file says is mended as `iter_frames` does; pictures whose pixels are not square are stretched.
-
-    Captions must come in order of time. The copy begins at 0 where the range begins. Nothing but the frames
-    in work is held in memory. Use it in a `with` statement: left normally, the rest of the range is copied;
-    left by an exception, the file ends where the captions did and still plays.
+    Damaged files are read as in `livecc_hf.video.reader.iter_frames`. Pictures with non-square pixels are stretched.
+    Captions must come in order of time. The copy starts at time 0. Memory use is constant. Use it in a `with`
+    statement: on normal exit the rest of the range is copied; after an exception the file ends with the last caption
+    and still plays.
 
     Args:
         video: the file to copy.
         out: the file to write, `.mp4`, `.mov` or `.mkv`; replaced if it exists.
-        start_s, end_s: the range to copy, in seconds from what a player shows as 0:00, as captions are timed.
+        start_s, end_s: the range to copy, in seconds from the time that players show as 0:00, like captions.
         style: how the captions look.
-        max_gap_s: a longer step of the file's times is damage; `None`: `iter_frames`' default.
+        max_gap_s: a longer step of the file's times, in seconds, is treated as damage; default as in `iter_frames`.
 
     Raises:
         FileNotFoundError: no such video, or no folder to write `out` to.
         ValueError: the video cannot be read, or `out` has another suffix or is the video itself.
 
     Warns:
-        OverlayWarning: the audio cannot be put in this container and is left out.
+        OverlayWarning: audio is left out, because the container does not support it or packets are damaged.
         VideoReadWarning: part of the file could not be decoded, or its times were wrong.
     """
 
@@ -76,7 +75,7 @@ class OverlayWriter:
         max_gap_s = MAX_GAP_S if max_gap_s is None else max_gap_s
         self._style = style
         self._out = check_output(video, out)
-        # On the file's clock, as are all times in here.
+        # This and all other times in this class are on the file's clock.
         self._zero = exact_number("clock_start_s", probe_video(video).clock_start_s)
         start = None if start_s is None else exact_number("start_s", start_s) + self._zero
         self._has_start = start is not None
@@ -104,7 +103,7 @@ class OverlayWriter:
         self.close(complete=error_type is None)
 
     def write(self, segment: CaptionLike) -> None:
-        """Copy the video up to the end of a segment, with its words in it; a silent one shows nothing new."""
+        """Copy the video up to the end of a segment, with its words; a silent one does not end earlier words."""
         from ..video.reader import exact_number
 
         start, end = (exact_number(name, getattr(segment, name)) + self._zero for name in ("start_s", "end_s"))
@@ -115,7 +114,7 @@ class OverlayWriter:
         self._copy_until(end)
 
     def close(self, complete: bool = True) -> None:
-        """Finish the file: with the rest of the range if `complete`, else as far as it came."""
+        """Finish the file, after copying the rest of the range if `complete`."""
         if self._container is None:
             return
         try:
@@ -148,7 +147,7 @@ class OverlayWriter:
         context = self._video.codec_context
         self._video.width, self._video.height, self._video.pix_fmt = width, height, "yuv420p"
         unit = stream.time_base
-        # A damaged header makes units that no container takes.
+        # A damaged header may have a time base that no container supports.
         self._time_base = unit if unit.numerator <= _MAX_UNIT and unit.denominator <= _MAX_UNIT else _FALLBACK_UNIT_S
         context.time_base = self._time_base
         context.colorspace = context.color_primaries = context.color_trc = _BT709
@@ -183,7 +182,7 @@ class OverlayWriter:
             self._next = next(self._shown, None)
             packets, self._source.audio_packets = self._source.audio_packets, []
             if self._sound is not None:
-                # A whole copy keeps what an audio codec puts ahead of its first sound.
+                # Without a start, keep the priming packets that audio codecs put before the first sound.
                 self._sound.copy(packets, self._origin, self._origin if self._has_start else None, self._end)
 
     def _encode(self, appears: Fraction, leaves: Fraction, frame: Any) -> None:
@@ -207,7 +206,7 @@ class OverlayWriter:
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
-            packet.duration = self._durations.popleft()  # without B-frames, packets come in the order of frames
+            packet.duration = self._durations.popleft()  # without B-frames, packets have the order of frames
             self._container.mux(packet)
 
     def _close_files(self) -> None:
@@ -218,7 +217,7 @@ class OverlayWriter:
 
 
 class _SoundCopy:
-    """Copies packets of sound with times that run on, as `SteadyClock` makes them."""
+    """Copies audio packets, with times corrected by `SteadyClock`."""
 
     def __init__(self, container: Any, stream: Any, max_gap_s: float):
         self._container, self._stream, self._max_gap_s = container, stream, max_gap_s
@@ -227,7 +226,7 @@ class _SoundCopy:
         self.n_left_out = 0
 
     def copy(self, packets: list[Any], origin: Fraction, begin: Fraction | None, end: Fraction | None) -> None:
-        """Copy those from `begin` to `end`, in seconds; `None`: from the first, to the last. `origin` becomes 0."""
+        """Copy the packets from `begin` to `end` (seconds; `None`: no limit), with times counted from `origin`."""
         import av
 
         for packet in packets:
@@ -255,13 +254,13 @@ class _SoundCopy:
             except av.error.FFmpegError as error:
                 if isinstance(error, OSError):  # such as a full disk
                     raise
-                self.n_left_out += 1  # damage that the container does not take
+                self.n_left_out += 1  # damaged packet that the container rejects
 
 
 def _square_size_px(width: int, height: int, pixel_aspect: Fraction | None) -> tuple[int, int]:
-    """Return the size of a picture with square pixels, as players show it, large enough for letters."""
+    """Return the (width, height) of a picture after stretching to square pixels and enlarging narrow ones."""
     if pixel_aspect and Fraction(1, _MAX_PIXEL_ASPECT) <= pixel_aspect <= _MAX_PIXEL_ASPECT:
-        # The shorter side of a pixel is stretched, so that nothing is lost.
+        # Stretch the shorter side of a pixel, so that no detail is lost.
         width, height = round(width * max(pixel_aspect, Fraction(1))), round(height / min(pixel_aspect, Fraction(1)))
     scale = max(1, -(-_MIN_WIDTH_PX // width))
     return width * scale, height * scale
@@ -276,10 +275,10 @@ def burn_captions(
     style: CaptionStyle | None = None,
     max_gap_s: float | None = None,
 ) -> Path:
-    """Write a copy of `video` with `captions` in it; see `OverlayWriter` for arguments and errors.
+    """Write a copy of `video` with `captions` burned in; see `OverlayWriter` for arguments and errors.
 
     Returns:
-        The file written.
+        The path of the copy.
     """
     with OverlayWriter(video, out, start_s, end_s, style, max_gap_s) as writer:
         for caption in captions:
@@ -292,7 +291,7 @@ def check_output(video: str | os.PathLike, out: str | os.PathLike) -> Path:
 
     Raises:
         FileNotFoundError: its folder does not exist.
-        ValueError: it has another suffix than a video with H.264, or is the video itself.
+        ValueError: its suffix is not one of `SUFFIXES`, or it is the video itself.
     """
     out = Path(out)
     if out.suffix.lower() not in SUFFIXES:

@@ -1,1 +1,1 @@
-"""A Space on the Hub: its folder, and how the page and Gradio's API share one address there."""
+"""Writes a Space for the Hub, and serves the live page and Gradio's API at one address."""

@@ -1,4 +1,4 @@
-"""Writes the folder of a Space: its card, its requirements, `app.py`, and the part of this package that it runs."""
+"""Writes the folder of a Space: card, requirements, `app.py`, and the parts of this package that it runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from livecc_hf.utils.text import one_line
 
 PACKAGE = "livecc_hf"
 _TEMPLATE = Path(__file__).parent / "template" / "app.py"
-# What a Space does not run.
+# Packages that a Space does not run.
 _LEFT_OUT = ("cli", "evaluation", "examples", "production", "publishing", "recipes", "tiny", "training")
-_GRADIO = "6.31.0"  # as tested; a Space's image brings it by sdk_version, so requirements.txt does not name it
+_GRADIO = "6.31.0"  # the tested version; installed by the card's sdk_version, so not in requirements.txt
 _PYTHON = "3.12"
 
 
@@ -30,19 +30,20 @@ class SpaceError(ValueError):
 def write_space(out: str | os.PathLike, model_id: str, title: str | None = None, check: bool = True) -> Path:
     """Write a Space's folder, for `livecc push`.
 
-    It carries what it runs of this package, so nothing but published packages is installed there.
+    The folder has a copy of the parts of this package that it runs, so the Space installs published packages only.
 
     Args:
         out: the folder to write; must not exist, or be empty.
-        model_id: a Hub id of a model or an adapter that `load_model_and_processor` can load.
-        title: of the Space; default: the model's name.
+        model_id: Hub id of a model or adapter that `load_model_and_processor` can load.
+        title: title of the Space; default: the model's name and "live".
         check: ask the Hub whether the model is there, unless `HF_HUB_OFFLINE` is set.
 
     Returns:
         The folder.
 
     Raises:
-        SpaceError: if `out` is not empty, `model_id` is no Hub id, or the Hub has no such model.
+        SpaceError: if `out` is not empty, `model_id` is not a Hub id, the Hub has no such model or cannot be reached,
+            or livecc-hf is not installed.
     """
     out = Path(out).expanduser()
     check_new_folder(out, SpaceError)
@@ -69,11 +70,11 @@ def _check_id(model_id: str) -> None:
     else:
         is_id = looks_like_hub_id(model_id)
     if not is_id:
-        raise SpaceError(f"--model {model_id} is no Hub id: expected USER/NAME, such as chenjoya/LiveCC-7B-Instruct")
+        raise SpaceError(f"--model {model_id} is not a Hub id: expected USER/NAME, such as chenjoya/LiveCC-7B-Instruct")
 
 
 def _files_on_hub(model_id: str) -> tuple[str, ...]:
-    """Return the names of a model's files; empty where the Hub is not to be asked."""
+    """Return the names of a model's files; empty if `HF_HUB_OFFLINE` is set."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -90,17 +91,17 @@ def _files_on_hub(model_id: str) -> tuple[str, ...]:
         ) from None
     except (HfHubHTTPError, OSError) as error:
         reason = one_line(error, 160)
-    except Exception as error:  # the HTTP library's own failures of a connection
+    except Exception as error:  # connection errors of the HTTP library
         if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore"):
             raise
         reason = one_line(error, 160)
     else:
         return tuple(file.rfilename for file in info.siblings or ())
-    raise SpaceError(f"the Hub cannot be asked for {model_id} ({reason}): try again, or leave that out with --no-check")
+    raise SpaceError(f"the Hub cannot be asked for {model_id} ({reason}): try again, or skip this with --no-check")
 
 
 def _requirements(is_adapter: bool) -> list[str]:
-    """Return what the Space installs: what this package needs itself and to serve."""
+    """Return the Space's requirements: those of this package and its `serve` extra, for adapters also peft."""
     try:
         declared = [Requirement(text) for text in importlib.metadata.requires("livecc-hf") or ()]
     except importlib.metadata.PackageNotFoundError:
@@ -158,7 +159,7 @@ for turn in Client("USER/SPACE").submit(handle_file("match.mp4"), "Commentate th
 
 
 def _copy_package(target: Path) -> None:
-    """Copy what the Space runs; the folders of a clone lie apart and hold links, those of the copy do not."""
+    """Copy the parts of this package that the Space runs, with `modeling/` inside and links replaced by files."""
     packages = map(importlib.import_module, (PACKAGE, f"{PACKAGE}.modeling"))
     root, modeling = (Path(str(package.__file__)).parent for package in packages)
 
@@ -168,7 +169,7 @@ def _copy_package(target: Path) -> None:
             name
             for name in names
             if name in at_top
-            or name in ("__pycache__", "livecc-tiny", "templates")  # no model is bundled, no card is written
+            or name in ("__pycache__", "livecc-tiny", "templates")  # the Space bundles no model and writes no cards
             or name.endswith((".egg-info", ".typed", ".json"))
         }
 

@@ -1,4 +1,4 @@
-"""Puts the page of `livecc serve` and its WebSocket at the address of a Gradio server."""
+"""Serves the page of `livecc serve` and its WebSocket from a Gradio server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from livecc_hf.serve.settings import ServeSettings
 if TYPE_CHECKING:
     from livecc_hf.modeling import LiveCCForConditionalGeneration, StreamingProcessor
 
-# What Gradio's clients ask for; all else is the page's.
+# Paths of Gradio's clients; all others belong to the page.
 _GRADIO_PREFIX = "/gradio_api"
 _GRADIO_PATHS = ("/config",)
 _NO_GPU_OF_ITS_OWN = (
@@ -28,15 +28,15 @@ _NO_GPU_OF_ITS_OWN = (
 
 
 class _Division:
-    """Sends a request to Gradio or to the page."""
+    """ASGI middleware that routes a request to Gradio or to the page."""
 
     def __init__(self, app: ASGIApp, live: FastAPI):
         self._app, self._live = app, live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        is_gradios = scope["type"] == "lifespan" or path in _GRADIO_PATHS or path.startswith(_GRADIO_PREFIX)
-        await (self._app if is_gradios else self._live)(scope, receive, send)
+        is_for_gradio = scope["type"] == "lifespan" or path in _GRADIO_PATHS or path.startswith(_GRADIO_PREFIX)
+        await (self._app if is_for_gradio else self._live)(scope, receive, send)
 
 
 def add_live_page(
@@ -45,16 +45,16 @@ def add_live_page(
     processor: StreamingProcessor,
     settings: ServeSettings | None = None,
 ) -> Callable[[FastAPI], Any]:
-    """Answer with the live page whatever Gradio does not.
+    """Serve the live page at all paths that are not Gradio's.
 
     Args:
-        server: a `gradio.Server` that was not launched yet.
+        server: a `gradio.Server` that has not been launched yet.
         model: a `LiveCCForConditionalGeneration` in evaluation mode.
         processor: its `StreamingProcessor`.
-        settings: limits; default: those of `livecc serve`, for pages of the Space's own address.
+        settings: limits of the server; default: those of `livecc serve`, and pages of the Space's own origin only.
 
     Returns:
-        The lifespan that `server.launch(app_kwargs={"lifespan": ...})` needs: the model is warmed up and let go in it.
+        The lifespan to pass to `server.launch(app_kwargs={"lifespan": ...})`, which warms the model up and releases it.
     """
     service = CommentaryService(model, processor, settings or _settings_of_space())
     live = _page_only(service) if has_borrowed_gpu() else create_app(service)
@@ -68,12 +68,12 @@ def has_borrowed_gpu() -> bool:
 
 
 def _settings_of_space() -> ServeSettings:
-    host = os.environ.get("SPACE_HOST")  # set by the Hub; its proxy is one address for all
+    host = os.environ.get("SPACE_HOST")  # set by the Hub, whose proxy has one address for all visitors
     return ServeSettings(allowed_origins=(f"https://{host}",) if host else ())
 
 
 def _page_only(service: CommentaryService) -> FastAPI:
-    """Make an application whose page says why nothing can be watched live."""
+    """Return an application whose page says why live video is not possible."""
     app = FastAPI(title="livecc", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")

@@ -1,6 +1,6 @@
 """Live commentary in a Space: the page at /, its WebSocket, and the endpoint /commentate for video files.
 
-LIVECC_MODEL: another model than the Space's own, a Hub id or a folder.
+Set LIVECC_MODEL to a Hub id or a folder to run another model.
 """
 
 import os
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
-import spaces  # before PyTorch: on ZeroGPU it stands between PyTorch and the GPU
+import spaces  # before PyTorch, which it patches on ZeroGPU
 from gradio import FileData
 
 from livecc_hf import load_model_and_processor
@@ -24,8 +24,8 @@ server = gr.Server(title="LiveCC")
 @server.api(name="commentate", concurrency_limit=1)
 @spaces.GPU(duration=120)
 def commentate(video: FileData, query: str = "") -> Iterator[dict]:
-    """Yield a video's turns as they are said: `start_s`, `end_s` and `text`, empty where the model is silent."""
-    path = cast(dict[str, Any], video)["path"]  # Gradio hands over what a `FileData` is made from
+    """Yield a video's turns as they are generated: `start_s`, `end_s` and `text`, empty if the model is silent."""
+    path = cast(dict[str, Any], video)["path"]  # Gradio passes a dictionary
     for segment in model.stream_generate(processor, path, query=query or None):
         yield {"start_s": float(segment.start_s), "end_s": float(segment.end_s), "text": segment.text}
 
