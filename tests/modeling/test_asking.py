@@ -1,4 +1,4 @@
-"""Questions in the Hugging Face way: files are read by LiveCC's reader, within its budget, and resized once."""
+"""Questions with the transformers API: LiveCC's reader reads files, within the token budget, and resizes once."""
 
 import functools
 import http.server
@@ -27,7 +27,7 @@ SMALL = {"shortest_edge": 28 * 28, "longest_edge": 6 * 28 * 28}
 
 @pytest.fixture(autouse=True)
 def no_other_reader(monkeypatch):
-    """As if torchcodec were there, or not: transformers' own reader is not asked."""
+    """Fail if transformers' own reader is called, whether or not torchcodec is installed."""
 
     def fails(*args, **kwargs):
         raise AssertionError("transformers read the file")
@@ -82,7 +82,7 @@ def test_a_file_is_read_at_two_frames_a_second(processor, video, as_path):
     assert int((inputs["mm_token_type_ids"] == 2).sum()) == grid.prod() // 4
 
 
-def test_limits_that_are_given_hold_and_frames_are_resized_once(processor, video, tiny_processor):
+def test_given_limits_apply_and_frames_are_resized_once(processor, video, tiny_processor):
     for each, kwargs in ((processor, {"size": SMALL}), (tiny_processor, {})):
         inputs = asked(each, chat({"type": "video", "video": str(video)}, "What?"), **kwargs)
         frames = torch.stack([item.frame for item in iter_frames(video)])
@@ -92,7 +92,7 @@ def test_limits_that_are_given_hold_and_frames_are_resized_once(processor, video
         assert torch.equal(inputs["pixel_values_videos"], patches)
 
 
-def test_frames_may_be_chosen(processor, video):
+def test_the_number_of_frames_can_be_set(processor, video):
     for kwargs, n_pairs in (({"num_frames": 4}, 2), ({"fps": 4}, 9), ({"max_frames": 6}, 3), ({"fps": 1}, 3)):
         inputs = asked(processor, chat({"type": "video", "video": str(video)}, "What?"), size=SMALL, **kwargs)
         assert inputs["video_grid_thw"][0, 0] == n_pairs, kwargs
@@ -101,8 +101,8 @@ def test_frames_may_be_chosen(processor, video):
 
 
 @both_loaders
-def test_a_long_video_is_seen_whole_within_the_budget(tiny_processor, processor, tmp_path, load):
-    """More than 240 s: 480 frames, spread evenly, of which each has its share of the tokens."""
+def test_a_long_video_is_sampled_evenly_within_the_budget(tiny_processor, processor, tmp_path, load):
+    """Over 240 s: 480 frames, spread evenly, that share the token budget."""
     path = write_video(tmp_path / "long.mp4", n_frames=320, fps=1)
     loaded = load(path, tiny_processor.video_processor)
     assert len(loaded.frames) == 480
@@ -133,7 +133,7 @@ def test_a_wrong_length_in_the_header_changes_nothing(processor, tmp_path, heade
 
 @both_loaders
 def test_a_file_without_a_length(processor, tmp_path, load):
-    """As a browser records it."""
+    """Browsers record such files."""
     path = write_video(tmp_path / "live.mkv", n_frames=45, fps=10, muxer="matroska", muxer_options={"live": "1"})
     assert probe_video(path).duration_s is None
     loaded = load(path, processor.video_processor)
@@ -148,7 +148,7 @@ def test_a_part_of_a_video(processor, video, load):
     assert loaded.times_s == [1.0, 1.5, 2.0, 2.5]
 
 
-def test_pictures_are_a_video_and_pictures_of_16_bits_keep_their_brightness(processor, tmp_path):
+def test_16_bit_picture_files_as_a_video_and_as_an_image(processor, tmp_path):
     gray = np.random.default_rng(0).integers(0, 256, (84, 112), dtype=np.uint8)
     paths = [str(tmp_path / f"{n}.png") for n in range(4)]
     for path in paths:
@@ -164,11 +164,11 @@ def test_pictures_are_a_video_and_pictures_of_16_bits_keep_their_brightness(proc
         assert torch.equal(asked(processor, chat({"type": "image", "image": image}, "What?"))["pixel_values"], expected)
 
 
-def test_pictures_of_a_video_are_turned_upright_before_they_get_one_size(processor, tmp_path):
-    """A phone stores a portrait picture on its side, another program stores it upright."""
+def test_picture_files_of_a_video_are_turned_upright_before_resizing(processor, tmp_path):
+    """A phone stores a portrait picture rotated, with an EXIF tag; another program stores it upright."""
     upright = np.random.default_rng(0).integers(0, 256, (112, 84, 3), dtype=np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to display
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "0.png", exif=exif)
     Image.fromarray(upright).save(tmp_path / "1.png")
     paths = [str(tmp_path / f"{n}.png") for n in range(2)]
@@ -178,7 +178,7 @@ def test_pictures_of_a_video_are_turned_upright_before_they_get_one_size(process
         assert torch.equal(loaded.frames, expected)
 
 
-def test_a_video_on_the_web(processor, video):
+def test_a_video_url(processor, video):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(video.parent))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -190,7 +190,7 @@ def test_a_video_on_the_web(processor, video):
     assert torch.equal(loaded.frames, load_video(video, processor.video_processor).frames)
 
 
-def test_what_cannot_be_read_is_one_clear_error(processor, tmp_path):
+def test_unreadable_files_and_texts_give_one_clear_error(processor, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     for shown, error, message in (
         ({"type": "video", "video": str(tmp_path / "none.mp4")}, FileNotFoundError, "none.mp4"),
@@ -204,8 +204,8 @@ def test_what_cannot_be_read_is_one_clear_error(processor, tmp_path):
 
 
 @pytest.mark.parametrize("with_video", [True, False])
-def test_a_batch_says_what_each_says_alone(tiny, video, with_video):
-    """Shorter questions are padded on the left, where nothing is generated."""
+def test_a_batch_equals_single_questions(tiny, video, with_video):
+    """Shorter prompts are padded on the left."""
     shown = [{"type": "video", "video": str(video)}] if with_video else []
     chats = [chat(*shown, question) for question in ("What?", "What happens here, and what is it that moves?")]
     pipe = pipeline("image-text-to-text", model=tiny[0], processor=tiny[1])
@@ -227,7 +227,7 @@ LIMITS = {
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("is_published", [True, False])
-def test_limits_given_to_from_pretrained_hold_for_images_and_videos(
+def test_limits_given_to_from_pretrained_apply_to_images_and_videos(
     published_checkpoint, tmp_path, processor, limits, is_published
 ):
     folder = published_checkpoint
@@ -236,7 +236,7 @@ def test_limits_given_to_from_pretrained_hold_for_images_and_videos(
         folder = tmp_path
     given = {name: dict(value) if isinstance(value, dict) else value for name, value in limits.items()}
     limited = StreamingProcessor.from_pretrained(folder, **given)
-    assert given == limits  # the caller's own
+    assert given == limits  # the caller's dictionary is not modified
     for part in (limited.image_processor, limited.video_processor):
         assert part.size["longest_edge"] == 39200
         assert part.size["shortest_edge"] <= 39200

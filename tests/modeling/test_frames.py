@@ -1,4 +1,4 @@
-"""Frames in every form are the same frames, and are resized once, wherever they come from."""
+"""Frames in every accepted form give the same result, and are resized exactly once."""
 
 import io
 
@@ -37,7 +37,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_frames_in_every_form_say_the_same(form, frames, make_model, processor):
+def test_frames_in_every_form_give_the_same_commentary(form, frames, make_model, processor):
     model, shown = make_model("mrope"), FORMS[form](frames)
     expected = model.start_stream(processor, **SMALL).push(frames)
     assert len(expected) == 2
@@ -67,31 +67,31 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_no_frames_is_one_clear_error(name, frames, make_model, processor):
+def test_invalid_frames_give_one_clear_error(name, frames, make_model, processor):
     bad, message = BAD[name]
     stream = make_model("mrope").start_stream(processor, **SMALL)
     stream.push(frames[:5])
     with pytest.raises(ValueError, match=message):
         stream.push(bad)
     assert len(stream.waiting) == 5
-    if name != "one picture":  # which an iterable may give
+    if name != "one picture":  # valid as an item of an iterable
         with pytest.raises(ValueError, match=message):
             list(make_model("mrope").stream_generate(processor, iter([bad]), **SMALL))
 
 
-def test_a_whole_video_of_another_form_is_one_clear_error(frames, make_model, processor):
+def test_a_whole_video_of_wrong_shape_or_dtype_gives_one_clear_error(frames, make_model, processor):
     for whole in (frames[0], frames[0].numpy(), frames.float(), frames[:0]):
         with pytest.raises(ValueError, match="expected"):
             list(make_model("mrope").stream_generate(processor, whole, **SMALL))
 
 
 @pytest.mark.parametrize("video", [5, None, b"match.mp4", {"video": "match.mp4"}])
-def test_what_is_no_video_is_refused_at_the_call(video, make_model, processor):
+def test_a_value_that_is_not_a_video_is_refused_at_the_call(video, make_model, processor):
     with pytest.raises(ValueError, match=f"the video is of type {type(video).__name__}: expected the path"):
         make_model("mrope").stream_generate(processor, video)
 
 
-def test_timestamps_of_a_wrong_kind_are_one_clear_error(frames, make_model, processor):
+def test_invalid_timestamps_give_one_clear_error(frames, make_model, processor):
     stream = make_model("mrope").start_stream(processor, **SMALL)
     for wrong in (5, ["a", "b"], [0.0, None]):
         with pytest.raises(ValueError, match="timestamps_s=.*: expected a number of seconds for each frame"):
@@ -108,8 +108,8 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-def test_the_model_sees_one_size_wherever_frames_come_from(limits, make_model, processor, tmp_path, monkeypatch):
-    """That which training plans: of a push, of a file, and of the pool, which the server is in front of."""
+def test_frames_from_all_sources_have_the_same_size(limits, make_model, processor, tmp_path, monkeypatch):
+    """The size that training plans, for `push`, files and the pool (which the server uses)."""
     path = write_video(tmp_path / "v.mp4", n_frames=30, fps=10, size_px=(640, 360))
     model, options = make_model("mrope"), GREEDY | limits
     seen, peek = [], FrameQueue.peek
@@ -140,7 +140,7 @@ def test_the_model_sees_one_size_wherever_frames_come_from(limits, make_model, p
     assert by_file == by_push == by_pool
 
 
-def test_prepared_frames_are_taken_as_they_are(frames, make_model, processor):
+def test_prepared_frames_are_not_resized(frames, make_model, processor):
     model = make_model("mrope")
     stream = model.start_stream(processor, min_pixels=784, max_pixels=2000, **GREEDY)
     prepared = stream.prepare(frames[:1])
@@ -173,7 +173,7 @@ GRAY = np.arange(256, dtype=np.uint16).reshape(16, 16)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "I", "I;16B"])
-def test_pictures_of_16_bits_keep_their_brightness(kind):
+def test_16_bit_pictures_keep_their_brightness(kind):
     deep = GRAY * 257
     if kind == "I":
         picture = Image.fromarray(deep.astype(np.int32))
@@ -187,7 +187,7 @@ def test_pictures_of_16_bits_keep_their_brightness(kind):
     assert np.array_equal(rgb, np.repeat(GRAY[..., None], 3, axis=2))
 
 
-def test_pictures_are_upright_and_stand_on_white():
+def test_pictures_are_upright_on_a_white_background():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     for orientation in range(1, 9):
         exif = Image.Exif()

@@ -86,14 +86,14 @@ def test_an_odd_clip_repeats_its_last_frame(processor):
         (6, 6, [(50, 51, "late")], "none of the 1 words ends between .* 0.00 s and its last at 2.50 s"),
     ],
 )
-def test_clips_that_make_no_sample(n_frames, n_times, words, message, processor):
+def test_clips_that_give_no_sample(n_frames, n_times, words, message, processor):
     with pytest.raises(ValueError, match=message):
         encode_commentary(
             processor, torch.zeros(n_frames, 3, 28, 28, dtype=torch.uint8), [n / 2 for n in range(n_times)], words
         )
 
 
-def test_a_turn_is_tokenised_as_the_conversation_is(processor):
+def test_a_turn_is_tokenised_like_the_conversation(processor):
     first = processor.turn_ids(0, 3, 5, "Describe.", is_first=True)
     assert first.count(processor.video_token_id) == 5
     text = processor.tokenizer.decode(first)
@@ -118,12 +118,12 @@ def test_special_tokens_in_a_query_are_refused(processor):
         (torch.zeros(6, 3, 56, 56, dtype=torch.uint8), [(0, 1, "a<|im_end|>b")], r"special token <\|im_end\|>"),
     ],
 )
-def test_frames_and_words_of_another_form(frames, words, message, processor):
+def test_invalid_frames_and_words_are_refused(frames, words, message, processor):
     with pytest.raises(ValueError, match=message):
         encode_commentary(processor, frames, [n / 2 for n in range(6)], words)
 
 
-def test_pixel_limits_given_at_loading_hold_for_video(published_checkpoint):
+def test_pixel_limits_given_at_loading_apply_to_videos(published_checkpoint):
     size = StreamingProcessor.from_pretrained(published_checkpoint, max_pixels=100352).video_processor.size
     assert (size["shortest_edge"], size["longest_edge"]) == (78400, 100352)
 
@@ -138,7 +138,7 @@ def test_patches_equal_the_processor_call(processor):
         assert torch.equal(grid, stock["video_grid_thw"])
 
 
-def test_a_call_with_frames_that_cannot_be_cut_is_one_clear_error(processor):
+def test_a_call_with_unresized_frames_of_wrong_size_gives_one_clear_error(processor):
     frames = torch.zeros(4, 3, 56, 90, dtype=torch.uint8)
     for shown in (frames, frames.numpy(), [frames]):
         with pytest.raises(ValueError, match=r"frames are 90x56 pixels, .* both sides must be multiples of 28: resize"):
@@ -159,7 +159,7 @@ def test_limits_of_a_video_file_are_kept(published_checkpoint, processor, tmp_pa
     assert (size["shortest_edge"], size["longest_edge"]) == (7056, 7056)
 
 
-def test_frames_of_several_sizes_are_cut_as_each_alone(processor):
+def test_frames_of_several_sizes_equal_single_calls(processor):
     video_processor = processor.video_processor
     videos = [
         torch.randint(0, 256, (t, 3, h, w), dtype=torch.uint8) for t, h, w in ((2, 56, 84), (6, 28, 28), (2, 56, 84))

@@ -1,4 +1,4 @@
-"""The file reader of a model's folder: which frames it chooses, and what it makes of odd files."""
+"""The file reader of a model's folder: which frames it samples, and how it reads unusual files."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.Vi
 
 
 def expected_numbers(times, last_s, fps=2, start=None, end=None):
-    """The rule, by brute force: the first frame whose display ends at or after the sample time."""
+    """Brute-force reference: the first frame whose display ends at or after the sample time."""
     ends = [*times[1:], times[-1] + last_s]
     first = times[0] if start is None else max(start, times[0])
     chosen, n = [], 0
@@ -36,7 +36,7 @@ def expected_numbers(times, last_s, fps=2, start=None, end=None):
 
 
 class TestChoice:
-    def test_is_that_of_the_reference(self, reference_dir):
+    def test_equals_the_reference(self, reference_dir):
         recorded = np.load(reference_dir / "live_cc_frames.npz")
         sampled = list(iter_frames(reference_dir / "clip.mp4"))
         assert [f.time_s for f in sampled] == recorded["timestamps"].tolist()
@@ -46,7 +46,7 @@ class TestChoice:
         assert difference.float().mean((1, 2, 3)).max() < 0.2  # the neighbouring frames differ by more than 1
 
     def test_of_a_training_clip_has_exact_times(self, reference_dir):
-        """The reference compares float32 times: from the 15th on, its frames sit one source frame later."""
+        """The reference compares float32 times, so its frames from the 15th on are one source frame later."""
         sample = json.loads((reference_dir / "train_sample.json").read_text())
         video = sample["conversation"][0]["content"][0]
         sampled = list(iter_frames(reference_dir / "clip.mp4", video["video_start"], video["video_end"]))
@@ -186,12 +186,12 @@ class TestPicture:
         assert next(iter_frames(path)).frame.shape == (3, 63, 97)
         assert numbers(path) == [0, 4, 9, 14, 19, 24]
 
-    def test_that_changes_size_keeps_the_first_size(self, tmp_path):
+    def test_of_changing_size_keeps_the_first_size(self, tmp_path):
         small = write_video(tmp_path / "a.ts", n_frames=20)
         large = write_video(tmp_path / "b.ts", times_s=[2 + i / 10 for i in range(20)], size_px=(192, 160))
         both = tmp_path / "both.ts"
         both.write_bytes(small.read_bytes() + large.read_bytes())
-        with pytest.warns(VideoReadWarning, match=r"1 damaged spot"):  # the seam
+        with pytest.warns(VideoReadWarning, match=r"1 damaged spot"):  # where the size changes
             sampled = list(iter_frames(both))
         assert {f.frame.shape for f in sampled} == {(3, 64, 96)}
         assert [number_of(f.frame) for f in sampled] == [0, 4, 9, 14, 19, 4, 9, 14]
@@ -210,7 +210,7 @@ print(count, kib() - early)
 
 
 @pytest.mark.slow
-def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
+def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path):
     path = write_video(tmp_path / "long.mp4", n_frames=2 * 7200, fps=2, size_px=(160, 120), codec_options={"g": "200"})
     output = subprocess.run(
         [sys.executable, "-c", MEASURE_MEMORY, str(path)], capture_output=True, text=True, check=True
@@ -220,19 +220,19 @@ def test_two_hours_take_no_more_memory_than_two_minutes(tmp_path):
     assert growth_kib < 16 * 1024, f"{growth_kib} KiB more after two hours than after two minutes"
 
 
-def test_the_reader_needs_no_decoder_to_be_imported():
-    """The remote code of a model folder is imported where PyAV may be missing."""
+def test_the_reader_can_be_imported_without_pyav():
+    """The code in a model's folder is imported even if PyAV is missing."""
     source = Path(sys.modules[iter_frames.__module__].__file__).parent
     for name in ("video_file.py", "video_sampling.py"):
         assert not any(line.startswith(("import av", "from av")) for line in (source / name).read_text().splitlines())
 
 
 def test_display_ends_are_the_times_of_the_recorded_training_sample(reference_dir):
-    """The recorded times are rounded to float32, which put some samples one source frame later."""
+    """The recorded times are rounded to float32, so some samples are one source frame later."""
     recorded = json.loads((reference_dir / "train_sample.json").read_text())["plain"]["frame_pts"]
     frames = list(iter_frames(reference_dir / "clip.mp4", start_s=1.4, end_s=12.45))
     ends_s = [frame.end_s for frame in frames]
     assert all(frame.pts_s < frame.time_s <= frame.end_s for frame in frames)
-    assert len(ends_s) == len(recorded) - 1  # an odd count repeats its last
+    assert len(ends_s) == len(recorded) - 1  # an odd count repeats the last frame
     for ours, theirs in zip(ends_s, recorded):
         assert ours == pytest.approx(theirs, abs=1e-6) or ours == pytest.approx(theirs - 1 / 30, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Which stream of a file is watched and heard, and that a path is a path."""
+"""The choice of video and audio streams, unusual file names, and files with irregular times."""
 
 from fractions import Fraction
 
@@ -67,7 +67,7 @@ class TestVideo:
         assert (info.width, info.height, info.codec) == (96, 64, "h264")
         assert numbers(path) == [0, 4, 9, 14, 19, 24]
 
-    def test_of_an_unknown_format_is_one_named_error(self, tmp_path):
+    def test_of_an_unknown_format_raises_no_decoder_error(self, tmp_path):
         path = write_video(tmp_path / "a.mp4")
         path.write_bytes(path.read_bytes().replace(b"avc1", b"qqqq"))
         for read_it in (probe_video, lambda path: list(iter_frames(path)), lambda p: burn_captions(p, [], "o.mp4")):
@@ -88,7 +88,7 @@ class TestSound:
 
 
 @pytest.mark.parametrize("name", ["10:30 talk.mp4", "http:x.mp4", "concat:a|b.mp4", "pipe:0.mp4", "50%d off.mp4"])
-def test_a_path_is_a_path(tmp_path, monkeypatch, name):
+def test_a_file_name_is_never_read_as_a_url(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "plain.mp4", audio_s=1).rename(tmp_path / name)
     assert numbers(name) == [0, 4, 9, 14, 19, 24]
@@ -102,7 +102,7 @@ class TestTimes:
     @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
     @both_readers
     def test_of_avi_with_pictures_stored_out_of_order(self, tmp_path, codec, by):
-        """AVI says when pictures are decoded, not when they are shown."""
+        """AVI stores decoding times, not presentation times."""
         path = write_video(
             tmp_path / "b.avi",
             n_frames=300,
@@ -118,8 +118,8 @@ class TestTimes:
         start_s = 20 + delay / 10
         assert numbers(path, start_s=start_s, reader=by) == [number for tick, number in whole if number >= 199]
 
-    def test_of_recordings_joined_end_to_end(self, tmp_path):
-        """A time that the file has twice is never looked up: pictures do not depend on where reading begins."""
+    def test_of_concatenated_recordings(self, tmp_path):
+        """Times that occur twice are never used for seeks, so frames do not depend on where reading starts."""
         parts = [
             write_video(tmp_path / f"{first}.ts", n_frames=160, codec_options={"g": "20"},
                         paint=lambda index, first=first: numbered_picture(first + index, 96, 64))
@@ -137,7 +137,7 @@ class TestTimes:
         for place in (20, 24, 40):
             with pytest.warns(VideoReadWarning):
                 assert numbers(path, start_s=whole[place][0], reader=reader) == expected[place:]
-        with pytest.warns(VideoReadWarning, match="160 damaged spot"):  # left out by what reads no second clock
+        with pytest.warns(VideoReadWarning, match="160 damaged spot"):  # does not read past a restart
             assert numbers(path) == expected[:32]
         with pytest.warns(VideoReadWarning):
             out = burn_captions(path, [], tmp_path / "out.mp4")

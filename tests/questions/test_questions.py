@@ -1,4 +1,4 @@
-"""`answer` and `livecc ask` say what Qwen2-VL says about the same frames."""
+"""`answer` and `livecc ask` give Qwen2-VL's answers about the same frames."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def said_by_stock(stock, part, question, **processor_kwargs):
 
 
 @pytest.mark.parametrize("question", [QUESTION, "Who?"])
-def test_a_video_as_stock_qwen2_vl(stock, ours, media, question):
+def test_answers_about_a_video_equal_stock_qwen2_vl(stock, ours, media, question):
     frames = torch.stack([item.frame for item in iter_frames(media / "v.mp4")])
     assert len(frames) == 8
     size = {"shortest_edge": 100 * 28 * 28, "longest_edge": 768 * 28 * 28}
@@ -74,7 +74,7 @@ def test_a_video_as_stock_qwen2_vl(stock, ours, media, question):
     assert answer(*ours, media / "v.mp4", question, few, **GREEDY) == expected
 
 
-def test_an_image_as_stock_qwen2_vl(stock, ours, media):
+def test_answers_about_an_image_equal_stock_qwen2_vl(stock, ours, media):
     expected = said_by_stock(stock, {"type": "image", "image": str(media / "a.png")}, QUESTION)
     assert expected
     for shown in (str(media / "a.png"), media / "a.png", Image.open(media / "a.png")):
@@ -85,7 +85,7 @@ def test_an_image_as_stock_qwen2_vl(stock, ours, media):
     assert answer(*ours, media / "a.png", QUESTION, reading, **GREEDY) == expected
 
 
-def test_the_command_says_what_the_function_says(published_checkpoint, ours, media, capsys):
+def test_the_command_equals_the_function(published_checkpoint, ours, media, capsys):
     options = ["--model", str(published_checkpoint), "--device", "cpu", "--position-scheme", "mrope", "--greedy"]
     options += ["--max-new-tokens", "12"]
     part = ["--start", "1", "--end", "0:03", "--max-pixels", "90000"]
@@ -107,7 +107,7 @@ def test_the_bundled_model_answers(media, capsys):
     assert not out.endswith("...")
 
 
-def test_what_cannot_be_asked_is_one_line(media, tmp_path, capsys):
+def test_invalid_questions_give_a_one_line_error(media, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("no video")
     write_audio(tmp_path / "sound.m4a")
     video, image = str(media / "v.mp4"), str(media / "a.png")
@@ -135,7 +135,7 @@ def test_what_cannot_be_asked_is_one_line(media, tmp_path, capsys):
         assert not shown.out
 
 
-def test_half_a_character_and_a_missing_question_are_one_line(media):
+def test_half_a_character_and_a_missing_question_give_a_one_line_error(media):
     for arguments in ([b"bad \xff question"], []):
         done = subprocess.run(
             [sys.executable, "-m", "livecc_hf.cli.main", "ask", str(media / "v.mp4"), *arguments], capture_output=True
@@ -165,7 +165,7 @@ def test_wrong_values_are_refused(ours, media):
     assert livecc_hf.answer is answer
 
 
-def test_what_moves_is_a_video(media, tmp_path):
+def test_animated_pictures_are_videos(media, tmp_path):
     frames = [Image.new("RGB", (56, 56), (60 * n, 0, 0)) for n in range(4)]
     frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "still.gif")
@@ -175,8 +175,8 @@ def test_what_moves_is_a_video(media, tmp_path):
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("fps", [1, 2])
-def test_the_time_of_frames_is_what_it_is_in_the_file(name, fps, media, tmp_path):
-    """As a processor's call on the file says it: to Qwen2.5-VL in positions, to Qwen3-VL as text."""
+def test_frame_times_equal_those_of_a_processor_call(name, fps, media, tmp_path):
+    """Qwen2.5-VL gets them as positions, Qwen3-VL as text."""
     folder = write_published(name, tmp_path / name)
     model, processor = load_model_and_processor(folder, device="cpu", position_scheme="mrope")[:2]
     seen = []

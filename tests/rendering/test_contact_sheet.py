@@ -1,4 +1,4 @@
-"""Contact sheets: where frames, words and the legend stand."""
+"""Contact sheets: the places of frames, words and the legend."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_the_legend_names_each_colour_above_the_frames():
     assert (below[frames.min() - added :] == np.asarray(plain)[frames.min() - added :]).all()
 
 
-def test_what_a_sheet_has_not_is_not_in_its_legend():
+def test_missing_lines_are_not_in_the_legend():
     sheet = contact_sheet([cell(text="Goal!")] * 3, legend=SheetLegend(text="what is said"))
     top = rows_with(sheet, BLUE).min()
     assert not (rows_with(sheet, _NOTE_COLOUR) < top).any()
@@ -64,7 +64,7 @@ def test_sections_have_one_legend():
     assert 0 < with_legend.height - without.height < 60
 
 
-def test_nothing_to_draw_is_refused():
+def test_invalid_sheets_are_refused():
     with pytest.raises(ValueError, match="at least one frame"):
         contact_sheet([])
     with pytest.raises(ValueError, match="columns=0: expected at least 1"):

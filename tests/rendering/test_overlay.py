@@ -1,4 +1,4 @@
-"""The copy with captions in it: where the words are, and that timing, size and sound are kept."""
+"""Copies with burned-in captions: the places of words; times, size and sound are kept."""
 
 from fractions import Fraction
 
@@ -56,7 +56,7 @@ class TestCopy:
             before, after = audio_packets(video), audio_packets(out)
             assert [data for _, data in after] == [data for _, data in before]
             assert [time for time, _ in after] == pytest.approx([time for time, _ in before], abs=2e-3)
-            if suffix != ".mkv":  # whose header gives the length with the sound only
+            if suffix != ".mkv":  # its header includes the sound in the length
                 assert probe_video(out).duration_s == pytest.approx(3.1, abs=1e-3)
 
     def test_of_a_range_starts_at_zero(self, tmp_path):
@@ -133,14 +133,14 @@ class TestCopy:
         assert len(frames) == 30
         assert has_words(frames[-1][1])
 
-    def test_of_a_file_cut_short_ends_where_it_does(self, tmp_path):
+    def test_of_a_cut_off_file_ends_with_it(self, tmp_path):
         whole = write_video(tmp_path / "whole.mkv", n_frames=60, codec_options={"g": "5"})
         cut = tmp_path / "cut.mkv"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
         frames = frames_of(burn_captions(cut, [Caption(0, 6, "words")], tmp_path / "out.mp4"))
         assert 20 < len(frames) < 60
 
-    def test_says_when_the_sound_does_not_fit(self, tmp_path):
+    def test_warns_if_the_container_does_not_support_the_sound(self, tmp_path):
         options = {"codec": "mpeg4", "clock": 10, "audio_s": 1, "audio_codec": "pcm_mulaw"}
         video = write_video(tmp_path / "in.avi", n_frames=5, **options)
         with pytest.warns(UserWarning, match=r"pcm_mulaw audio does not fit in this container and is left out"):
@@ -150,7 +150,7 @@ class TestCopy:
 
 
 class TestErrors:
-    def test_name_what_is_wrong_before_anything_is_written(self, tmp_path):
+    def test_are_raised_before_anything_is_written(self, tmp_path):
         video = write_video(tmp_path / "in.mp4", n_frames=3)
         text = tmp_path / "notes.txt"
         text.write_text("not a video\n" * 50)

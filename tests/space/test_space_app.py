@@ -1,4 +1,4 @@
-"""A Space that was pushed to a Hub on this machine, as it runs from there: its page, its endpoint, its WebSocket."""
+"""A Space pushed to a local Hub and started from there: its page, endpoint and WebSocket."""
 
 import json
 import socket
@@ -78,7 +78,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def hub():
-    """A Hub with livecc-tiny, which only its owner may see."""
+    """A Hub with livecc-tiny as a private model."""
     with serve_hub() as hub:
         model = hub.repositories["models/me/tiny"] = Repository({"visibility": "private"})
         model.commit({path.name: path.read_bytes() for path in bundled_model_path().iterdir()})
@@ -90,7 +90,7 @@ _DOWNLOAD = "import sys, huggingface_hub as h; h.snapshot_download('me/live', re
 
 @pytest.fixture(scope="module")
 def folder(hub, tmp_path_factory):
-    """What `livecc space` wrote and `livecc push` sent, downloaded."""
+    """A Space written by `livecc space`, pushed by `livecc push`, and downloaded."""
     place = tmp_path_factory.mktemp("spaces")
     for words in (("space", place / "written", "--model", "me/tiny"), ("push", place / "written", "me/live")):
         done = livecc(hub.url, place / "home", *words)
@@ -101,7 +101,7 @@ def folder(hub, tmp_path_factory):
     return copy
 
 
-def test_the_pushed_space_says_what_the_hub_wants_to_know(hub, folder):
+def test_the_pushed_space_has_the_metadata_for_the_hub(hub, folder):
     from huggingface_hub import RepoCard
 
     repository = hub.repositories["spaces/me/live"]
@@ -132,7 +132,7 @@ def _turns(url):
     return job.outputs()
 
 
-def test_the_endpoint_says_what_the_command_line_says(space, tmp_path):
+def test_the_endpoint_equals_the_command_line(space, tmp_path):
     out = tmp_path / "said.jsonl"
     assert main(["commentate", str(demo_clip_path()), "--format", "jsonl", "--output", str(out), "--quiet"]) == 0
     said = [json.loads(line) for line in out.read_text().splitlines()]
@@ -141,7 +141,7 @@ def test_the_endpoint_says_what_the_command_line_says(space, tmp_path):
     assert turns == [{name: turn[name] for name in ("start_s", "end_s", "text")} for turn in said]
 
 
-def test_the_live_server_answers_beside_it(space):
+def test_the_live_server_answers_too(space):
     status, health = _get(f"{space.url}/health")
     assert (status, json.loads(health)["status"]) == (200, "ready")
 
@@ -154,7 +154,7 @@ def test_frames_are_answered_over_the_websocket(space):
         assert json.loads(socket.recv(timeout=60))["type"] == "started"
 
 
-def test_the_page_is_that_of_livecc_serve(space):
+def test_the_page_equals_that_of_livecc_serve(space):
     from livecc_hf.serve.page_routes import PAGE_FOLDER
 
     assert _get(f"{space.url}/") == (200, (PAGE_FOLDER / "index.html").read_text())
@@ -162,8 +162,8 @@ def test_the_page_is_that_of_livecc_serve(space):
     assert json.loads(_get(f"{space.url}/v1/config")[1])["model"] == "me/tiny"
 
 
-def test_a_borrowed_gpu_is_said_on_the_page():
-    """On ZeroGPU nothing is live, and the page is told why."""
+def test_the_page_says_that_zero_gpu_cannot_be_live():
+    """On ZeroGPU there is no live video, and the page gets the reason."""
     import gradio
     from starlette.testclient import TestClient
 

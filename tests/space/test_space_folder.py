@@ -1,4 +1,4 @@
-"""The folder that `livecc space` writes: what it holds, that `livecc push` takes all of it, and what is refused."""
+"""The folder written by `livecc space`: its contents, that `livecc push` uploads all of it, and errors."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def test_only_published_packages_are_required(folder):
     assert len(names) == len(set(names))
 
 
-def test_all_of_it_is_pushed(folder):
+def test_the_whole_folder_is_pushed(folder):
     plan = check_folder(folder)
     lines = describe_plan(plan, Target("me/live", "space"))
     assert len(lines) < 10 and any(re.fullmatch(r" +\S+ \wB  livecc_hf/, \d+ files", line) for line in lines)
@@ -57,8 +57,8 @@ def test_all_of_it_is_pushed(folder):
     assert "livecc_hf/assets/demo/clip.mp4" in plan.contents.files
 
 
-def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
-    """All that runs there: the page, and loading a model or an adapter."""
+def test_its_copy_of_the_package_needs_nothing_else(folder):
+    """Everything that runs there: the page, and loading a model or an adapter."""
     code = (
         "import sys, livecc_hf.space.serving, livecc_hf.checkpoints.merge\n"
         "modules = [module for name, module in sys.modules.items() if name.startswith('livecc_hf.')]\n"
@@ -67,7 +67,7 @@ def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
     env = os.environ | {"PYTHONPATH": str(folder)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr
-    # An installation in place would lend what the folder lacks.
+    # An editable installation would provide modules that the folder lacks.
     assert [path for path in done.stdout.splitlines() if not path.startswith(str(folder))] == []
 
 
@@ -80,7 +80,7 @@ def test_what_it_carries_needs_nothing_of_what_it_leaves_out(folder):
         (".", ". is a folder, which a Space cannot reach: push it first, and give its USER/NAME"),
     ],
 )
-def test_what_is_no_id_is_refused(model, message, tmp_path, capsys):
+def test_an_invalid_id_is_refused(model, message, tmp_path, capsys):
     assert main(["space", str(tmp_path / "out"), "--model", model]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -88,7 +88,7 @@ def test_what_is_no_id_is_refused(model, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["space", str(tmp_path), "--model", "me/tiny", "--no-check"]) == 2
     assert f"{tmp_path} exists and is not an empty folder: choose another, or remove it\n" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def _asked(endpoint, out):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
 
 
-def test_a_model_that_the_hub_does_not_have_is_said(tmp_path):
+def test_a_model_that_is_not_on_the_hub_is_an_error(tmp_path):
     with serve_hub() as hub:
         done = _asked(hub.url, tmp_path / "out")
     assert done.returncode == 2
@@ -109,7 +109,7 @@ def test_a_model_that_the_hub_does_not_have_is_said(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_hub_that_does_not_answer_is_said(tmp_path):
+def test_a_hub_that_does_not_answer_is_an_error(tmp_path):
     done = _asked("http://127.0.0.1:9", tmp_path / "out")
     assert done.returncode == 2
     assert "the Hub cannot be asked for me/absent" in done.stderr

@@ -1,4 +1,4 @@
-"""A model that this package has loaded reads files past damage, and while it speaks."""
+"""A model loaded by this package reads files ahead, and past damage."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ from livecc_hf.video.ahead import read_ahead, read_file
 from livecc_hf.video.reader import iter_chunks
 
 
-def test_reading_ahead_changes_nothing_and_stops_when_told(make_model, processor, reference_dir, monkeypatch):
+def test_reading_ahead_changes_nothing_and_stops_on_close(make_model, processor, reference_dir, monkeypatch):
     model = make_model("mrope")
     options = {"do_sample": False, "max_new_tokens": 3, "max_pixels": 28 * 28 * 12, "min_pixels": 28 * 28 * 4}
     clip = reference_dir / "clip.mp4"
@@ -32,7 +32,7 @@ def test_reading_ahead_changes_nothing_and_stops_when_told(make_model, processor
     assert threading.active_count() == before
 
 
-def test_what_fails_while_reading_ahead_is_raised_after_what_came_before():
+def test_an_error_while_reading_ahead_is_raised_after_earlier_items():
     def items():
         yield from range(3)
         raise OSError("cut")
@@ -45,14 +45,14 @@ def test_what_fails_while_reading_ahead_is_raised_after_what_came_before():
 
 
 def test_a_loaded_model_reads_past_a_jump_of_times(tmp_path):
-    """As the code in a model's folder does not, which says what is wrong."""
+    """The code in a model's folder raises a clear error instead."""
     model, processor, _ = load_model_and_processor(bundled_model_path(), device="cpu")
     path = write_video(tmp_path / "a.mp4", n_frames=100, audio_s=10, muxer_options={"use_editlist": "0"},
                        times_s=[(i + 0.1 * (i % 2)) / 10 for i in range(100)])  # fmt: skip
     damage_time_table(path, 50)
     with pytest.warns(VideoReadWarning, match="1 jump"):
         segments = list(model.stream_generate(processor, path, do_sample=False, max_new_tokens=1))
-    assert [segment.end_s for segment in segments] == list(range(3, 12))  # the last picture stays until 10.1 s
+    assert [segment.end_s for segment in segments] == list(range(3, 12))  # the last frame stays until 10.1 s
     with pytest.warns(VideoReadWarning, match="1 jump"):
         inputs = processor(text="<|video_pad|>", videos=[str(path)], return_tensors="pt")
     assert inputs["video_grid_thw"][0, 0] == 11

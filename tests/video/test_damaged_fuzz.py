@@ -1,4 +1,4 @@
-"""Files damaged at random: whatever the bytes, only the package's own errors and warnings come out."""
+"""Randomly damaged files only cause the package's own errors and warnings."""
 
 import random
 import warnings
@@ -56,7 +56,7 @@ def damage(data: bytes, seed: str) -> bytes:
             for name in FOURCCS:
                 if dice.random() < 0.5:
                     bytes_ = bytes_.replace(name, b"q" * len(name), 1)
-        case 5:  # where headers and tables are, as a rule
+        case 5:  # headers and tables are usually there
             for _ in range(dice.choice([1, 4, 30])):
                 place = dice.randrange(min(3000, len(data)))
                 bytes_[dice.choice([place, len(data) - 1 - place])] ^= 1 << dice.randrange(8)
@@ -67,7 +67,7 @@ def damage(data: bytes, seed: str) -> bytes:
 
 
 def uses(path, folder, processor):
-    """All that reads a file, each with the errors that it may raise."""
+    """Yield all functions that read a file, with the errors that each may raise."""
 
     def read(start_s=None):
         return sum(1 for _ in islice(iter_frames(path, start_s, max_gap_s=MAX_GAP_S), MOST_FRAMES + 1))
@@ -117,12 +117,12 @@ def check(name, data, folder, video_processor):
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", KINDS)
-def test_of_damage_only_named_errors_come(name, seed, files, tmp_path, video_processor):
+def test_damage_causes_only_named_errors(name, seed, files, tmp_path, video_processor):
     check(name, damage(files[name], f"{name} {seed}"), tmp_path, video_processor)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_of_much_damage_only_named_errors_come(name, files, tmp_path, video_processor):
+def test_heavy_damage_causes_only_named_errors(name, files, tmp_path, video_processor):
     for seed in range(8, 200):
         check(name, damage(files[name], f"{name} {seed}"), tmp_path, video_processor)

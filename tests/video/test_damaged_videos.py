@@ -1,4 +1,4 @@
-"""Files that are not videos, or only part of one: one clear error, or what is there with a warning."""
+"""Files that are not videos give one clear error; damaged videos are read as far as possible, with a warning."""
 
 import functools
 import sys
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.Vi
 
 
 def noise(index):
-    """A picture that no codec compresses well."""
+    """Return a noise picture, which compresses badly."""
     return np.random.default_rng(index).integers(0, 256, (128, 192, 3), np.uint8)
 
 
 def interleave(path, out, hole_s=(0, 0)):
-    """Copy a file with its packets in order of time, without those of a stretch."""
+    """Copy a file with its packets in order of time, except those of a stretch."""
     with av.open(str(path)) as source, av.open(str(out), "w") as copy:
         streams = {stream.index: copy.add_stream_from_template(stream) for stream in source.streams}
         packets = [packet for packet in source.demux() if packet.size]
@@ -47,7 +47,7 @@ def interleave(path, out, hole_s=(0, 0)):
 
 class TestErrors:
     @pytest.mark.parametrize("read_it", [probe_video, lambda p: list(iter_frames(p))], ids=["probe", "frames"])
-    def test_of_what_is_no_video(self, tmp_path, read_it):
+    def test_of_files_that_are_not_videos(self, tmp_path, read_it):
         text = tmp_path / "notes.txt"
         text.write_text("not a video\n" * 50)
         renamed = tmp_path / "renamed.mp4"
@@ -69,7 +69,7 @@ class TestErrors:
             with pytest.raises(VideoReadError, match=message):
                 read_it(path)
 
-    def test_a_cover_picture_is_no_video(self, tmp_path):
+    def test_a_cover_picture_is_not_a_video(self, tmp_path):
         path = tmp_path / "song.mp4"
         with av.open(str(path), "w") as container:
             cover = container.add_stream("mjpeg", rate=1)
@@ -83,7 +83,7 @@ class TestErrors:
         with pytest.raises(VideoReadError, match="no video stream"):
             probe_video(path)
 
-    def test_of_arguments_come_at_the_call(self, tmp_path):
+    def test_of_arguments_are_raised_at_the_call(self, tmp_path):
         path = write_video(tmp_path / "video.mp4")
         for options, message in (
             ({"fps": 0}, r"fps=0: expected a rate above 0"),
@@ -119,7 +119,7 @@ class TestDamage:
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     @pytest.mark.parametrize("audio_s", [None, 10])
     @both_readers
-    def test_a_file_cut_short_gives_what_is_there(self, tmp_path, suffix, audio_s, reader):
+    def test_a_cut_off_file_gives_its_frames(self, tmp_path, suffix, audio_s, reader):
         options = {"movflags": "faststart"} if suffix == ".mp4" else {}
         path = write_video(
             tmp_path / f"whole{suffix}", n_frames=100, audio_s=audio_s, muxer_options=options, codec_options={"g": "5"}
@@ -128,16 +128,16 @@ class TestDamage:
         cut = tmp_path / f"cut{suffix}"
         cut.write_bytes(whole[: len(whole) * 6 // 10])
         said = r"[1-9]\.\d s of video were decoded, .*cut short .*ends at 10\.\d s"
-        is_said = reader is not video_sampling  # which says no more than that a spot is damaged, where it notices
+        is_said = reader is not video_sampling  # which only counts damaged spots
         with pytest.warns(VideoReadWarning, match=said) if is_said else warnings.catch_warnings():
             if not is_said:
                 warnings.simplefilter("ignore", VideoReadWarning)
             sampled = chosen.numbers(cut, reader=reader)
         assert 4 <= len(sampled) < 18
-        # The last picture decoded may be concealed damage.
+        # The last decoded frame may be concealed damage.
         assert sampled[:-2] == numbers(path)[: len(sampled) - 2]
 
-    def test_a_range_before_the_cut_is_sound(self, tmp_path):
+    def test_a_range_before_the_cut_gives_no_warning(self, tmp_path):
         path = write_video(tmp_path / "whole.mkv", n_frames=100, codec_options={"g": "5"})
         cut = tmp_path / "cut.mkv"
         cut.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
@@ -156,8 +156,8 @@ class TestDamage:
         assert sampled[:6] == [(0, 0.0), (4, 0.5), (9, 1.0), (14, 1.5), (19, 2.0), (24, 2.5)]
         assert sampled[-1] == (94, 9.5)
 
-    def test_a_jump_of_the_time_table_is_left_out(self, tmp_path):
-        """One entry of the table says seven hours; all that follows is that much later."""
+    def test_a_jump_of_the_time_table_is_removed(self, tmp_path):
+        """One entry of the table says seven hours, which delays all later frames."""
         times = [(i + 0.1 * (i % 2)) / 10 for i in range(200)]
         options = {
             "times_s": times,
@@ -178,14 +178,14 @@ class TestDamage:
             read(path, start_s=30)
         with pytest.warns(VideoReadWarning):
             assert probe_video(burn_captions(path, [], tmp_path / "out.mp4")).duration_s == pytest.approx(20, abs=0.1)
-        # What is too long is an option.
+        # The limit is an option.
         with pytest.warns(VideoReadWarning):
             early = [next(iter_frames(path, 12, max_gap_s=limit_s)).frame for limit_s in (3600, 60)]
         assert number_of(early[0]) == number_of(early[1])
         assert number_of(next(iter_frames(path, 12, max_gap_s=10**6)).frame) == 100
 
     def test_a_jump_past_the_edit_list_ends_the_file(self, tmp_path):
-        """FFmpeg leaves out what lies past the length by the header."""
+        """FFmpeg drops frames past the length in the header."""
         times = [(i + 0.1 * (i % 2)) / 10 for i in range(100)]
         path = write_video(tmp_path / "a.mp4", times_s=times, audio_s=10)
         whole = numbers(path)
@@ -193,13 +193,13 @@ class TestDamage:
         with pytest.warns(VideoReadWarning, match="its times jump, and later parts could not be read"):
             assert numbers(path) == whole[:11]
 
-    def test_a_still_picture_over_sound_is_no_jump(self, tmp_path):
+    def test_a_still_picture_over_sound_is_not_a_jump(self, tmp_path):
         path = write_video(tmp_path / "slides.mkv", times_s=[0, 1, 101], fps=1, audio_s=102, codec="mjpeg",
                            pixel_format="yuvj420p")  # fmt: skip
         interleaved = interleave(path, tmp_path / "interleaved.mkv")
         assert numbers(interleaved, start_s=99, max_gap_s=20) == [1, 1, 1, 1, 1]
 
-    def test_single_times_that_are_damaged_cost_nothing(self):
+    def test_single_damaged_times_are_corrected(self):
         clock = SteadyClock(Fraction(1, 10), max_gap_s=60)
         said = [0, 1, 2, 900, 4, 5, -300, 7, 8, None, 10]
         settled = [clock.settle(None if tick is None else Fraction(tick, 10)) for tick in said]
@@ -207,7 +207,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
     @pytest.mark.parametrize("suffix", [".mp4", ".ts", ".avi", ".mkv"])
-    def test_harmed_frames_are_said(self, tmp_path, suffix, codec):
+    def test_damaged_frames_are_reported(self, tmp_path, suffix, codec):
         path = write_video(tmp_path / f"v{suffix}", n_frames=60, codec=codec, clock=10, size_px=(192, 128), paint=noise,
                            codec_options={"g": "20"})  # fmt: skip
         whole = [frame.frame for frame in iter_frames(path, fps=10)]

@@ -50,7 +50,7 @@ GRAIN = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
 
 
 def noisy(index):
-    """Two grainy pictures that move apart: each frame differs from the next one everywhere."""
+    """Two noise pictures that move apart: each frame differs from the next one everywhere."""
     return np.roll(GRAIN, index, 1) // 2 + np.roll(GRAIN, -index, 0) // 4
 
 
@@ -77,7 +77,7 @@ class TestSkipping:
         assert len(usual) == 14
         assert n_skipped >= skipped_at_least
         if not skipped_at_least:
-            assert n_skipped < 10  # at most what follows the last sample before a key frame
+            assert n_skipped < 10  # at most the frames between the last sample and a key frame
         usual, all_decoded, _ = skipping(path, start_s=1.23, end_s=5.6, fps=7)
         assert usual == all_decoded
 
@@ -85,7 +85,7 @@ class TestSkipping:
         ("codec", "suffix", "skips"),
         [("mjpeg", ".mov", True), ("libx265", ".mp4", False), ("mpeg4", ".avi", False), ("libvpx-vp9", ".webm", False)],
     )
-    def test_of_other_codecs_only_where_exact(self, tmp_path, skipping, codec, suffix, skips):
+    def test_of_other_codecs_only_if_exact(self, tmp_path, skipping, codec, suffix, skips):
         options = {"codec_options": {"x265-params": "log-level=none"}} if codec == "libx265" else {}
         if codec == "mpeg4":
             options["clock"] = 30
@@ -103,12 +103,12 @@ class TestSkipping:
             options = {"bf": "3", "preset": "medium", "g": "30", "x264-params": "b-adapt=0"}
             path = write_video(tmp_path / f"video{suffix}", times_s=times, fps=60, paint=noisy, codec_options=options)
             usual, all_decoded, n_skipped = skipping(path)
-            n_more = len(usual) - len(all_decoded)  # how long its last picture stays, this container does not say
+            n_more = len(usual) - len(all_decoded)  # this container has no duration of the last frame
             assert usual[: len(all_decoded)] == all_decoded and n_more in ((0, 1) if suffix == ".ts" else (0,))
             assert n_skipped > 20
 
     @pytest.mark.parametrize("frame_number", [30, 90, 140])
-    def test_that_went_wrong_reads_again_from_there(self, tmp_path, monkeypatch, skipping, frame_number):
+    def test_that_failed_reads_again_from_there(self, tmp_path, monkeypatch, skipping, frame_number):
         path = write_video(
             tmp_path / "video.mp4", n_frames=400, fps=30, paint=noisy, codec_options={"g": "10", "bf": "0"}
         )
@@ -147,7 +147,7 @@ class TestSkipping:
         assert n_skipped > 20
 
     def test_reads_parameter_sets(self):
-        """Of x264, 1080p: High profile, progressive and interlaced; and what is cut short."""
+        """x264, 1080p, High profile, progressive and interlaced; and truncated ones."""
         progressive = bytes.fromhex("67640028acd940780227e5c05a808080a0000003002000000781e30632c0")
         assert video_packets._is_plain_progressive(progressive)
         assert not video_packets._is_plain_progressive(progressive[:6])

@@ -1,4 +1,4 @@
-"""The package's reader: the frames of the model's own, from any place of a file, one by one or in chunks."""
+"""The package's reader gives the same frames as the model folder's, from any place, singly or in chunks."""
 
 import functools
 

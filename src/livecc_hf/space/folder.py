@@ -146,8 +146,8 @@ def _card(model_id: str, title: str) -> str:
 
 [{model_id}](https://huggingface.co/{model_id}) comments on a camera, a screen or a video file while it plays.
 
-The page follows live video where the Space has a GPU of its own. On ZeroGPU, which lends one for a call at a time, only
-the endpoint for files works:
+The page comments on live video if the Space has a dedicated GPU. On ZeroGPU, which lends a GPU for one call at a time,
+only the endpoint for files works:
 
 ```python
 from gradio_client import Client, handle_file

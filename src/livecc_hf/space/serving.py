@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 # Paths of Gradio's clients; all others belong to the page.
 _GRADIO_PREFIX = "/gradio_api"
 _GRADIO_PATHS = ("/config",)
-_NO_GPU_OF_ITS_OWN = (
-    "this Space borrows a GPU for one call at a time (ZeroGPU), so it cannot follow a live video: send files to its "
-    "endpoint /commentate, or run it on hardware of its own"
+_NO_DEDICATED_GPU = (
+    "this Space has a GPU for one call at a time only (ZeroGPU), so it cannot follow live video: send files to its "
+    "endpoint /commentate, or run it on a dedicated GPU"
 )
 
 
@@ -78,7 +78,7 @@ def _page_only(service: CommentaryService) -> FastAPI:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        return JSONResponse({"status": "failed", "reason": _NO_GPU_OF_ITS_OWN}, status_code=503)
+        return JSONResponse({"status": "failed", "reason": _NO_DEDICATED_GPU}, status_code=503)
 
     add_page(app, service)
     return app

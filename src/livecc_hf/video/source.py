@@ -208,7 +208,7 @@ class RepairedSource(VideoSource):
     def _end_by_header(self) -> Fraction | None:
         if self.container.duration is None:
             return None
-        # Matroska counts its duration from 0, the others from where they start.
+        # Matroska's duration counts from 0, other containers' from their start time.
         starts_at_0 = "matroska" in self.container.format.name
         start = Fraction(0) if starts_at_0 else self.clock_start()
         return start + Fraction(self.container.duration, CONTAINER_TICKS)

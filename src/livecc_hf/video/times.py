@@ -27,8 +27,8 @@ TimeT = TypeVar("TimeT", Fraction, int)  # seconds, or ticks
 class BestEffort:
     """Chooses between the presentation and the decoding time of each frame, as FFmpeg's `best_effort_timestamp` does.
 
-    The rule is `guess_correct_pts` of libavcodec/decode.c: the presentation time, unless there is none, or those seen
-    so far were out of order more often than the decoding times.
+    The rule is `guess_correct_pts` of libavcodec/decode.c: the presentation time, unless it is missing or presentation
+    times were out of order more often so far than decoding times.
     """
 
     def __init__(self):

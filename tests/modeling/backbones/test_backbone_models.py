@@ -1,4 +1,4 @@
-"""On every backbone: plain use equals the stock class; configs, folders, adapters and wrong input."""
+"""All backbones: `generate` equals the stock class; configs, folders, adapters and invalid input."""
 
 import copy
 import json
@@ -48,7 +48,7 @@ def test_generate_equals_the_stock_class(stock, backbone_model, question):
     assert torch.equal(backbone_model.generate(**question, **asked), stock.generate(**question, **asked))
 
 
-def test_a_long_clip_goes_on_from_the_largest_position(backbone, backbone_model):
+def test_text_after_a_long_clip_continues_from_the_largest_position(backbone, backbone_model):
     """More frame pairs than tokens along a side."""
     config, t = backbone_model.config, 9
     one = [config.vision_start_token_id] + [config.video_token_id] * 4 + [config.vision_end_token_id]
@@ -93,7 +93,7 @@ def test_a_published_folder_loads_with_nothing_missing(backbone, stock, backbone
 
 
 def test_a_published_processor_is_read(backbone, backbone_processor, backbone_model, tmp_path):
-    """Its limits may be those of whole videos; LiveCC's are those of a frame."""
+    """Its pixel limits may be for whole videos; LiveCC's are for one frame."""
     from transformers import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
     published = Qwen3VLVideoProcessor if backbone == "qwen3_vl" else Qwen2VLVideoProcessor
@@ -173,7 +173,7 @@ def test_whole_models_are_pickled_and_copied(backbone_model, tmp_path):
     assert type(model) is type(backbone_model) is type(copy.deepcopy(backbone_model))
 
 
-def test_schemes_of_released_weights_are_qwen2_vls(backbone, backbone_model):
+def test_schemes_of_released_weights_are_for_qwen2_vl_only(backbone, backbone_model):
     for scheme in ("sequential", "reference"):
         if backbone == "qwen2_vl":
             assert LiveCCConfig(position_scheme=scheme).position_scheme == scheme
@@ -226,7 +226,7 @@ def test_patches_of_another_size_are_refused(backbone, processor):
         LiveCCVideoProcessor(patch_size=15)
 
 
-def test_frames_of_less_than_a_token_are_refused(backbone_processor):
+def test_frames_smaller_than_a_token_are_refused(backbone_processor):
     video_processor = backbone_processor.video_processor
     side = video_processor.factor
     small = torch.zeros(2, 3, side // 2, side, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""StreamingVLM's grammar on its backbone: its prompts, its streams, its samples."""
+"""StreamingVLM's grammar on its backbone: prompts, streams and training samples."""
 
 import pytest
 import torch
@@ -48,8 +48,8 @@ def frames(load_frames):
 
 
 @pytest.mark.parametrize("previous", ["", " They walk on."])
-def test_prompts_are_those_that_its_inference_makes(previous, speaker):
-    """It puts messages through the chat template; of a later turn's text it leaves out the system message."""
+def test_prompts_equal_those_of_its_inference_code(previous, speaker):
+    """Its code applies the chat template, and drops the system message from later turns."""
 
     def ids(text):
         return speaker.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -82,7 +82,7 @@ def test_a_stream_equals_one_pass(model, speaker, frames, options):
         torch.testing.assert_close(segment.logits, expected, atol=1e-4, rtol=0)
 
 
-def test_a_pool_and_a_window_follow_it(model, speaker, frames, options):
+def test_a_pool_and_a_window_use_it(model, speaker, frames, options):
     alone = run(model.start_stream(speaker, vision_window_s=2.0, **options), frames, [10])
     assert len(alone) == 5
     pool = CommentaryPool(model, speaker, max_streams=2)
