@@ -92,13 +92,6 @@ class Backbone:
         """
         return 1
 
-    def shift_frequencies(self, language_model: Any) -> Any:
-        """Return the rotary frequencies, (head size / 2,), that move cached keys to earlier positions.
-
-        A key moves by the same distance on all three axes, so it does not matter which axis a frequency belongs to.
-        """
-        return language_model.rotary_emb.inv_freq
-
     def join_vision(self, text: str) -> str:
         """Rewrite a rendered chat template into the form in which a processor call inserts the videos."""
         return text

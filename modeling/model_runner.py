@@ -135,7 +135,7 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
     Raises:
         RuntimeError: if an earlier eviction was interrupted.
     """
-    state, backbone = request.state, find_backbone(request.processor.backbone)
+    state = request.state
     if options.window == "sliding":
         if request.frames is not None and request.turn == 0:
             # Growing later would copy the caches and, on CUDA, capture the graph again.
@@ -144,7 +144,8 @@ def make_room(model: interfaces.ModelForStreams, request: TurnRequest, options: 
             n_vision = n_vision * TURN_FRAMES // len(request.frames) + 2  # of a later turn, with its two markers
             state.cache.memory.expect(expected_tokens(options, n_first, n_vision, n_text))
         kept = kept_spans(state.spans, options, request.end_s - options.vision_window_s)
-        state.evict(kept, backbone.shift_frequencies(model.model.language_model))
+        # Positions shift alike on all three axes, so it does not matter which axis a frequency belongs to.
+        state.evict(kept, model.model.language_model.rotary_emb.inv_freq)
     elif options.window == "reprefill":
         needed = state.next_position + len(state.pending_ids) + len(request.prompt_ids) + request.max_new_tokens
         is_full = needed > model.config.text_config.max_position_embeddings
