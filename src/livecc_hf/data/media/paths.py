@@ -6,6 +6,8 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from ..unusable import UnusableSample
+
 _HUB_PREFIX = "hf://datasets/"
 
 
@@ -31,6 +33,20 @@ def resolve_media(path: str, root: str | os.PathLike | None = None) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"media file {file} does not exist: check the path, and media_root")
     return file
+
+
+def find_media(path: str, root: str | os.PathLike | None = None) -> Path:
+    """Return the local file for a sample's media path; see `resolve_media`.
+
+    Raises:
+        UnusableSample: "missing_file", or "malformed" if the path is invalid or leads out of its root.
+    """
+    try:
+        return resolve_media(path, root)
+    except FileNotFoundError as error:
+        raise UnusableSample("missing_file", str(error)) from error
+    except ValueError as error:
+        raise UnusableSample("malformed", str(error)) from error
 
 
 def local_path(path: str, root: str | os.PathLike | None = None) -> Path:

@@ -21,7 +21,7 @@ from livecc_hf.video.reader import iter_frames, measure_duration
 
 from ..formats.chat import Conversation
 from ..media.clip_frames import FrameSize, plan_frame_size, round_up_to_pairs
-from ..media.paths import local_path, resolve_media
+from ..media.paths import find_media, local_path
 from ..media.pictures import picture_at, picture_size_px
 from ..media.web_files import WEB_PREFIXES, WebFileError, fetch_file
 from ..unusable import UnusableSample
@@ -176,7 +176,7 @@ def _video(part: Mapping[str, Any], encoder: _Encoder) -> Medium:
     if folder is not None:
         frames = sorted(path for path in folder.iterdir() if path.suffix.lower() in _FRAME_SUFFIXES)
         return _pictures(part, frames, str(folder), encoder)
-    path = _local(video, encoder.media_root)
+    path = find_media(video, encoder.media_root)
     if "pos" in part:
         return _pictures(part, _jpegs(path, part["pos"]), str(path), encoder)
     return _video_file(part, path, encoder)
@@ -325,19 +325,10 @@ def _image_of(value: Any, root: str | os.PathLike | None) -> Any:
     if isinstance(value, str) and value.startswith((*WEB_PREFIXES, "data:image")):
         return value
     if isinstance(value, str) and value:
-        return _local(value, root)
+        return find_media(value, root)
     if isinstance(value, bytes) or hasattr(value, "convert"):
         return value
     raise UnusableSample("malformed", f"an image is {value!r:.80}: expected a path, a URL, bytes or a PIL image")
-
-
-def _local(path: str, root: str | os.PathLike | None) -> Path:
-    try:
-        return resolve_media(path, root)
-    except FileNotFoundError as error:
-        raise UnusableSample("missing_file", str(error)) from error
-    except ValueError as error:
-        raise UnusableSample("malformed", str(error)) from error
 
 
 def _folder(path: str, root: str | os.PathLike | None) -> Path | None:

@@ -28,7 +28,7 @@ from livecc_hf.modeling.grammar import (
 
 from ..formats.conversations import NarratedVideo
 from ..media.clip_frames import ClipPlan, plan_clip, plan_frame_size, read_clip, round_up_to_pairs
-from ..media.paths import resolve_media
+from ..media.paths import find_media
 from ..unusable import UnusableSample
 from .commentary import FrameOptions, encode_commentary
 from .sample import EncodeOptions, Sample
@@ -90,12 +90,7 @@ def locate_clip(
     Raises:
         UnusableSample: "missing_file", "unreadable_media", "no_frames" or "malformed".
     """
-    try:
-        path = resolve_media(video.video, media_root)
-    except FileNotFoundError as error:
-        raise UnusableSample("missing_file", str(error)) from error
-    except ValueError as error:
-        raise UnusableSample("malformed", str(error)) from error
+    path = find_media(video.video, media_root)
     plan = plan_clip(
         path,
         video.start_s,
