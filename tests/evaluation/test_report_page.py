@@ -203,7 +203,7 @@ def test_a_browser_opens_it_and_a_person_overrules_the_judge(whole, tmp_path):
         timeout=120,
     )
     dom = done.stdout
-    assert "You decided 2; the judge agrees in 2 of 4 calls (50.0 %)." in dom
+    assert "You decided 2 rows; the judge agrees with you in 2 of 4 calls (50.0 %)." in dom
     assert '<h3 id="row-key">clip_0</h3>' in dom
     assert re.search(r'id="choose-opponent" class="chosen">Other<', dom)
     assert "1 of 2" in dom

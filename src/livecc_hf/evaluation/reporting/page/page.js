@@ -56,7 +56,7 @@
     const count = agreement();
     const share = count.calls ? ` (${(100 * count.same / count.calls).toFixed(1)} %)` : "";
     element("agreement").textContent =
-      `You decided ${count.rows}; the judge agrees in ${count.same} of ${count.calls} calls${share}.`;
+      `You decided ${count.rows} rows; the judge agrees with you in ${count.same} of ${count.calls} calls${share}.`;
     element("verdict").hidden = !row;
     if (!row) return;
     element("row-key").textContent = row.key;
