@@ -2,7 +2,7 @@
 
 import pytest
 
-from livecc_hf.utils.atomic import replaced_when_done, write_json, write_text
+from livecc_hf.utils.atomic import atomic_write, write_json, write_text
 
 
 def test_a_file_is_there_with_its_folder_when_all_went_well(tmp_path):
@@ -17,7 +17,7 @@ def test_a_file_is_there_with_its_folder_when_all_went_well(tmp_path):
 def test_a_failure_leaves_the_older_file_and_nothing_else(tmp_path, keeps_suffix):
     path = tmp_path / "clip.mp4"
     path.write_text("older")
-    with pytest.raises(RuntimeError), replaced_when_done(path, keeps_suffix=keeps_suffix) as partial:
+    with pytest.raises(RuntimeError), atomic_write(path, keeps_suffix=keeps_suffix) as partial:
         partial.write_text("half")
         assert partial.name.startswith(".clip") and (partial.suffix == ".mp4") == keeps_suffix
         raise RuntimeError

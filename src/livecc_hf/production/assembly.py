@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..utils.atomic import replaced_when_done, write_json
+from ..utils.atomic import atomic_write, write_json
 from ..utils.hashing import text_hashes
 from .execution.unit_folder import UnitFolder
 from .execution.units import StageStats, total_stats
@@ -132,7 +132,7 @@ def _as_clips(rows: pa.Table) -> pa.Table:
 def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
     """Write tables to one Parquet file, which exists whole or not at all; return the number of rows."""
     rows = 0
-    with replaced_when_done(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in tables:
             if not len(table):
                 continue

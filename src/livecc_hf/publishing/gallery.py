@@ -14,7 +14,7 @@ from ..checkpoints.card_sections import set_section
 from ..checkpoints.cards import CARD_FILE, parse_card
 from ..rendering.contact_sheet import SheetCell, SheetLegend, contact_sheet
 from ..rendering.overlay import OverlayWriter, check_output
-from ..utils.atomic import replaced_when_done
+from ..utils.atomic import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -109,7 +109,7 @@ def _comment(
     if end_s is not None and end_s <= begin_s:
         raise ValueError(f"--start {begin_s:g} --end {end_s:g}: the range is empty; expected an end after the start")
     end_s = begin_s + LONGEST_S if end_s is None else min(end_s, begin_s + LONGEST_S)
-    with replaced_when_done(folder / CLIP_FILE, keeps_suffix=True) as part:
+    with atomic_write(folder / CLIP_FILE, keeps_suffix=True) as part:
         check_output(clip, part)
         turns = _turns(folder, clip, start_s, end_s, query)
         with OverlayWriter(clip, part, start_s, end_s) as writer:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextmanager
-def replaced_when_done(path: str | os.PathLike, sync: bool = True, keeps_suffix: bool = False) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike, sync: bool = True, keeps_suffix: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it replaces the file on success and is removed on failure.
 
     Args:
@@ -39,13 +39,13 @@ def replaced_when_done(path: str | os.PathLike, sync: bool = True, keeps_suffix:
 
 
 def write_text(path: str | os.PathLike, text: str, sync: bool = True) -> None:
-    """Write a text as UTF-8, atomically; see `replaced_when_done`."""
-    with replaced_when_done(path, sync) as partial:
+    """Write a text as UTF-8, atomically; see `atomic_write`."""
+    with atomic_write(path, sync) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike, value: Any, sync: bool = True) -> None:
-    """Write a value as JSON, atomically; see `replaced_when_done`."""
+    """Write a value as JSON, atomically; see `atomic_write`."""
     write_text(path, json.dumps(value, indent=1), sync)
 
 

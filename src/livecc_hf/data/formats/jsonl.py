@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from livecc_hf.utils.atomic import replaced_when_done
+from livecc_hf.utils.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,7 @@ def _cached_offsets(path: Path, cache_dir: str | os.PathLike | None) -> Path:
     file = folder / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.offsets.npy"
     if not file.exists():
         offsets = find_offsets(path)
-        with replaced_when_done(
-            file, sync=False, keeps_suffix=True
-        ) as partial:  # several processes may write it at once
+        with atomic_write(file, sync=False, keeps_suffix=True) as partial:  # several processes may write it at once
             np.save(partial, offsets)
     return file
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
-from livecc_hf.utils.atomic import replaced_when_done
+from livecc_hf.utils.atomic import atomic_write
 
 from .header import Header, is_header
 from .rows import Row, row_from_json, row_to_json
@@ -231,6 +231,6 @@ def open_text(path: Path) -> IO[str]:
 
 def write_rows(path: str | os.PathLike, header: Header, rows: Iterable[Row]) -> None:
     """Write a whole file in one step, so that a killed process leaves no partial file."""
-    with replaced_when_done(path) as partial, open_text(partial) as file:
+    with atomic_write(path) as partial, open_text(partial) as file:
         for value in (header.to_json(), *map(row_to_json, rows)):
             file.write(json.dumps(value, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from livecc_hf.utils.atomic import replaced_when_done
+from livecc_hf.utils.atomic import atomic_write
 
 from ..scorers.figures import Score
 
@@ -46,6 +46,6 @@ def write_eval_results(folder: str | os.PathLike, score: Score, dataset_id: str,
     )
     name = re.sub(r"[^\w.-]+", "_", f"{score.suite}_{score.protocol}")
     path = Path(folder) / FOLDER / f"{name}.yaml"
-    with replaced_when_done(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False), encoding="utf-8")
     return path

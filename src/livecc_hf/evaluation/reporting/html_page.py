@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from livecc_hf.utils.atomic import replaced_when_done
+from livecc_hf.utils.atomic import atomic_write
 from livecc_hf.utils.extras import require_extra
 
 from ..predictions.file import RowSet
@@ -63,7 +63,7 @@ def write_page(
         + "".join(f"<section>{section}</section>" for section in sections)
         + f"<script>{script}</script></body></html>"
     )
-    with replaced_when_done(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from livecc_hf import __version__
-from livecc_hf.utils.atomic import replaced_when_done, write_json
+from livecc_hf.utils.atomic import atomic_write, write_json
 from livecc_hf.utils.text import one_line
 
 from ..scorers.figures import PERCENT, Figure, Score
@@ -100,5 +100,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def write_markdown(path: str | os.PathLike, text: str) -> None:
     """Write Markdown in one step, so that a killed process leaves no partial file."""
-    with replaced_when_done(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")

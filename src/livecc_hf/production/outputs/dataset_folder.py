@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...utils.atomic import replaced_when_done
+from ...utils.atomic import atomic_write
 from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from ..stages.base import split
 from .card import DatasetAbout, DatasetSummary, make_card
@@ -128,7 +128,7 @@ def write_dataset_folder(
         has_jsonl=options.jsonl,
         content_id=_content_id(partial / "data"),
     )
-    with replaced_when_done(partial / "README.md") as file:
+    with atomic_write(partial / "README.md") as file:
         card.save(file)
     _move(partial, folder)
     return WrittenDataset(folder, summary, writer.all_dropped())
@@ -285,7 +285,7 @@ def _put(source: Path, place: Path, is_link: bool) -> None:
         if (there.st_size, there.st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return
     place.unlink(missing_ok=True)
-    with replaced_when_done(place) as partial:
+    with atomic_write(place) as partial:
         shutil.copy2(source, partial)
 
 

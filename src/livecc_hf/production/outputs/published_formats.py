@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...modeling.grammar import FRAME_STEP_S
-from ...utils.atomic import replaced_when_done
+from ...utils.atomic import atomic_write
 from ..schemas import CLIP_SCHEMA
 
 _ESCAPED = r'[\x00-\x1f"\\]'
@@ -133,7 +133,7 @@ def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
     Raises:
         ValueError: if no clip was written.
     """
-    with replaced_when_done(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         writer = JsonlWriter(file)
         yield writer
         writer.finish()
@@ -149,7 +149,7 @@ def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
         ValueError: if the columns are not those of `CLIP_SCHEMA`.
     """
     rows = dataset_rows(clips)
-    with replaced_when_done(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(
             rows,
             partial,

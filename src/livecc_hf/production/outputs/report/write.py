@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ....utils.atomic import replaced_when_done
+from ....utils.atomic import atomic_write
 from ...execution.units import StageStats
 from ...stages.base import TEXT_WORDS, Stage
 from .charts import draw, make_distributions
@@ -51,11 +51,11 @@ def write_report(
     found = _find(kept, dropped, options)
     drawn = [item for item in found.distributions if not item.is_empty]
     figure = draw(stats, drawn, stages)
-    with replaced_when_done(folder / "report.png") as partial:
+    with atomic_write(folder / "report.png") as partial:
         figure.savefig(partial, format="png", dpi=110)
     with Photographer(options) as photographer:
         page = make_page(folder, stats, stages, found, photographer)
-    with replaced_when_done(folder / "report.html") as partial:
+    with atomic_write(folder / "report.html") as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")
 
 
