@@ -296,7 +296,7 @@ def test_the_command(benchmark, published_checkpoint, tmp_path, capsys):
     assert main([*arguments, "--min-pixels", "100"]) == 2
     assert "--min-pixels is given" in capsys.readouterr().err
     assert main(["evaluate", "run", "videomme", "--videos", str(videos), "--out", "x"]) == 2
-    assert "no model is named" in capsys.readouterr().err
+    assert "no model is given" in capsys.readouterr().err
 
 
 def command(benchmark, model, out):
