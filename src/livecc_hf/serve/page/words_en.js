@@ -31,7 +31,7 @@ export default {
   voice_choice: "Voice",
   voice_none: "This computer has no voice for this browser. Install one in the system's speech settings.",
   query: "What should it comment on?",
-  query_hint: "For example: Comment on this match",
+  query_hint: "E.g. Comment on this match",
   query_set: "Use",
   query_taken: "Applies from the next words on.",
   question: "Ask about the video so far",
