@@ -62,7 +62,7 @@ class DecodeCounts:
 
     Attributes:
         n_damaged: damaged frames, and packets that could not be decoded.
-        n_undecoded: frames left out because decoding was slower than the stream.
+        n_undecoded: frames skipped because decoding was slower than the stream.
     """
 
     n_damaged: int = 0

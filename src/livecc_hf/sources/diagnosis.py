@@ -41,7 +41,7 @@ def unknown_host(url: str) -> str | None:
 
 
 def distrust(url: str) -> str | None:
-    """Return why the server's certificate is not trusted; `None` if it is."""
+    """Return why the server's certificate is not trusted; `None` if it is, or cannot be checked."""
     parts = urlsplit(url)
     if parts.scheme.lower() not in TLS_SCHEMES:
         return None

@@ -14,7 +14,7 @@ from livecc_hf.modeling.grammar import FRAME_STEP_S, TURN_FRAMES
 from livecc_hf.modeling.video_file import MAX_GAP_S, display_orientation, frame_to_rgb
 from livecc_hf.video.reader import FrameChunk
 
-# A time that goes back by up to this is of a late frame, which is skipped; by more, the sender has restarted.
+# A time that goes back by up to this belongs to a late frame, which is skipped; by more, the sender has restarted.
 _LATE_FRAME_S = Fraction(1)
 # A live stream's time that is ahead of the wall clock by more than this has jumped.
 _JUMP_S = Fraction(5)
