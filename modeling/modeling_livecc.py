@@ -93,7 +93,6 @@ class LiveCCModel(PreTrainedModel):
             ValueError: if a vision token has no grid.
         """
         blocks = vision_blocks(self.config, image_grid_thw, video_grid_thw, second_per_grid_ts)
-        merge_size = self.config.vision_config.spatial_merge_size
         positions = torch.zeros(3, *input_ids.shape, dtype=torch.long)
         deltas = []
         for row, (ids, types) in enumerate(zip(input_ids.cpu(), mm_token_type_ids.cpu())):
@@ -102,30 +101,14 @@ class LiveCCModel(PreTrainedModel):
                 kept = attention_mask[row].cpu().bool()
             ids, types = ids[kept], types[kept]
             state = PositionState()
-            taken = _take_grids(types, blocks, merge_size)
-            positions[:, row, kept] = extend_positions(
-                types,
-                [block[:3] for block in taken],
-                state,
-                self.config.position_scheme,
-                message_ends=torch.isin(ids, self._message_end_ids()),
-                merge_size=merge_size,
-                temporal_steps=[block[3] for block in taken],
-            )
+            positions[:, row, kept] = rotary_positions(self.config, ids, types, blocks, state)
             deltas.append([state.next_position - len(ids)])
         device = input_ids.device
         return positions.to(device), torch.tensor(deltas, device=device)
 
-    def _message_end_ids(self) -> torch.Tensor:
-        """Return the ids that end a message (`<|im_end|>` in Qwen2-VL's chat format), shape (ids,)."""
-        ids = self.config.message_end_token_id
-        if ids is None:
-            ids = self.config.text_config.eos_token_id
-        return torch.tensor([ids] if isinstance(ids, int) else list(ids or []), dtype=torch.long)
-
 
 def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None) -> dict[int, list[list]]:
-    """Return the vision blocks of a batch in order, for `extend_positions`.
+    """Return the vision blocks of a batch in order, for `rotary_positions`.
 
     Args:
         config: the model's config.
@@ -146,8 +129,48 @@ def vision_blocks(config: LiveCCConfig, image_grids, video_grids, patches_s=None
     return blocks
 
 
-def _take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list]:
-    """Remove the grids of one sequence's vision tokens from `grids` (lists by type) and return them in order."""
+def rotary_positions(
+    config: LiveCCConfig, ids: torch.Tensor, types: torch.Tensor, blocks: dict[int, list[list]], state: PositionState
+) -> torch.Tensor:
+    """Return the rotary positions (3, L) of one sequence.
+
+    Args:
+        config: the model's config.
+        ids: (L,) token ids.
+        types: (L,) token types; 0 text, 1 image, 2 video.
+        blocks: as `vision_blocks` returns them; those of the sequence are removed.
+        state: the state of the sequence; changed in place.
+
+    Raises:
+        ValueError: if a vision token has no grid.
+    """
+    merge_size = config.vision_config.spatial_merge_size
+    taken = take_grids(types, blocks, merge_size)
+    end_ids = config.message_end_token_id
+    if end_ids is None:
+        end_ids = config.text_config.eos_token_id
+    return extend_positions(
+        types,
+        [block[:3] for block in taken],
+        state,
+        config.position_scheme,
+        message_ends=torch.isin(ids, torch.tensor([] if end_ids is None else end_ids, dtype=torch.long)),
+        merge_size=merge_size,
+        temporal_steps=[block[3] for block in taken],
+    )
+
+
+def take_grids(types: torch.Tensor, grids: dict[int, list], merge_size: int) -> list[list]:
+    """Remove the grids of one sequence's vision tokens from `grids` (lists by type) and return them in order.
+
+    Args:
+        types: (L,) token types; 0 text, 1 image, 2 video.
+        grids: for each token type a list of grids that start with (t, h, w), in patches; changed in place.
+        merge_size: patches merged to one token along height and width.
+
+    Raises:
+        ValueError: if a vision token has no grid.
+    """
     taken = []
     i = 0
     kinds = types.tolist()

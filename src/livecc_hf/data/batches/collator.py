@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from livecc_hf.modeling.modeling_livecc import _take_grids, vision_blocks
-from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState, extend_positions
+from livecc_hf.modeling.modeling_livecc import rotary_positions, take_grids, vision_blocks
+from livecc_hf.modeling.positions import IMAGE_TYPE, TEXT_TYPE, VIDEO_TYPE, PositionState
 
 from ..samples.sample import IGNORE_INDEX, Sample
 
@@ -121,22 +121,8 @@ class CommentaryCollator:
 
     def _rotary_positions(self, sample: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the positions (3, L) that `LiveCCModel.get_rope_index` returns for the sample alone."""
-        merge_size = self.config.vision_config.spatial_merge_size
-        types = sample["mm_token_type_ids"]
-        end_ids = self.config.message_end_token_id
-        if end_ids is None:
-            end_ids = self.config.text_config.eos_token_id
-        grids = vision_blocks(self.config, *(sample.get(name) for name in (*_GRIDS, PATCH_SECONDS)))
-        blocks = _take_grids(types, grids, merge_size)
-        return extend_positions(
-            types,
-            [block[:3] for block in blocks],
-            PositionState(),
-            self.config.position_scheme,
-            message_ends=torch.isin(sample["input_ids"], torch.tensor(end_ids if end_ids is not None else [])),
-            merge_size=merge_size,
-            temporal_steps=[block[3] for block in blocks],
-        )
+        blocks = vision_blocks(self.config, *(sample.get(name) for name in (*_GRIDS, PATCH_SECONDS)))
+        return rotary_positions(self.config, sample["input_ids"], sample["mm_token_type_ids"], blocks, PositionState())
 
     def _prepare_sample(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Return a sample's inputs with rotary positions, and images as videos if requested.
@@ -168,7 +154,7 @@ class CommentaryCollator:
         is_image = types == IMAGE_TYPE
         merge_size = self.config.vision_config.spatial_merge_size
         grids = vision_blocks(self.config, *(inputs.get(name) for name in _GRIDS))
-        blocks = _take_grids(types, grids, merge_size)
+        blocks = take_grids(types, grids, merge_size)
         patches = inputs["pixel_values"]
         if "pixel_values_videos" in inputs:
             kinds = types[types != TEXT_TYPE].repeat_interleave(merge_size**2)  # of each patch, in order
