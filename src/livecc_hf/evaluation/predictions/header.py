@@ -33,7 +33,7 @@ class Header:
         generation: generation settings of the model, or of the judge.
         n_rows: rows of the benchmark when it was read.
         limit: number of rows to which the run was limited.
-        opponent: for verdicts, the model whose texts were compared with.
+        opponent: for verdicts, the model that the evaluated model was compared with.
         judge: for verdicts, the judging model.
         device: the device that the model ran on.
         version: version of this package.
