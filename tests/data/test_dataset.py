@@ -16,9 +16,9 @@ SILENCE = EncodeOptions(keep_trailing_silence=True)
 
 
 def test_items_are_samples_in_the_grammar(tiny_processor):
-    dataset = open_data([NARRATE], tiny_processor, SILENCE, seed=1).as_dataset()
-    assert len(dataset) == 6
-    item = dataset[0]
+    data = open_data([NARRATE], tiny_processor, SILENCE, seed=1)
+    assert len(data) == 6
+    item = data.sample(0).model_inputs
     text = tiny_processor.tokenizer.decode(item["input_ids"])
     assert "Time=0.0-3.0s" in text
     assert text.count("assistant\n") == len(item["video_grid_thw"])

@@ -22,7 +22,6 @@ from .samples.sample import EncodeOptions, Sample
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-    from datasets import Dataset
 
     from livecc_hf.modeling.processing_livecc import StreamingProcessor
 
@@ -240,29 +239,6 @@ class TrainingData:
         ]
         digest.update(json.dumps([described, repr(self.options)], sort_keys=True, default=str).encode())
         return digest.hexdigest()[:16]
-
-    def as_dataset(self) -> Dataset:
-        """Return a map-style dataset that decodes each item when it is read.
-
-        Items have the keys of `Sample.model_inputs`. In a slice of mixed kinds, the keys that a sample lacks are
-        `None`.
-        """
-        from datasets import Dataset
-
-        dataset = Dataset.from_dict({"index": np.arange(len(self))})
-        return dataset.with_transform(_AsModelInputs(self))
-
-
-class _AsModelInputs:
-    """Encodes the items of a slice; the transform of `TrainingData.as_dataset`."""
-
-    def __init__(self, data: TrainingData):
-        self.data = data
-
-    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        samples = [self.data.sample(int(index)).model_inputs for index in batch["index"]]
-        keys = dict.fromkeys(key for sample in samples for key in sample)
-        return {key: [sample.get(key) for sample in samples] for key in keys}
 
 
 def open_data(
