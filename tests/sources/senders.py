@@ -24,7 +24,7 @@ class LiveServer:
     """Serves live video as MPEG-TS. Frame n is n tenths of a second after the server was first started.
 
     Paths: `/live.ts` without end; `/end.ts` ends `end_s` after the start, and then is not found; `/burst.ts` sends
-    two seconds at once and ends; `/back.ts` whose times start anew after 2 s; `/text`; `/tone.ts` without video;
+    two seconds at once and ends; `/back.ts` whose times restart after 2 s; `/text`; `/tone.ts` without video;
     `/file.ts` sends two seconds at once, and their length before; `/401`, `/403`, `/404`, `/500`; `/silent` answers
     nothing. While `refuse` is a status, every answer is that.
     """
