@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/gpu.py --folder OUT [--minutes 9] [--stages checks step streaming pool training]
 
-Needs torch, transformers and accelerate; pytest for the checks, peft and trl for training. Tests that need other
+Needs torch, transformers and accelerate; pytest for the checks, peft for training. Tests that need other
 packages are skipped without them. Each stage is a process with a time limit; it writes OUT/STAGE.json while it runs and
 its output to OUT/STAGE.log. OUT/summary.json has the exit codes. Without CUDA it exits with 1; `--small` runs every
 stage in small on any device.

@@ -2,9 +2,10 @@
 
     python benchmarks/gpu/training_gpu.py [--tokens 8192 24576]
 
-A step of `LiveCCTrainer` is one row of one commentary, about 10% of it supervised: gradient checkpointing, bfloat16,
-LoRA of rank 16 on all linear layers of the language model, AdamW. Each row length runs in its own process. Without CUDA
-it exits with 1; `--small` runs the same code with a tiny model on any device.
+A step is one row of one commentary, about 10% of it supervised: gradient checkpointing, bfloat16, LoRA of rank 16 on
+all linear layers of the language model, AdamW. It is a plain loop around the model call of `LiveCCTrainer`, so that it
+runs where TRL is missing. Each row length runs in its own process. Without CUDA it exits with 1; `--small` runs the
+same code with a tiny model on any device.
 
 Peak memory is PyTorch's `max_memory_reserved`: weights included, the CUDA context not. Model FLOPs utilisation (MFU)
 counts 4N FLOPs a token: 2N forward and 2N backward to the activations, since the base is frozen. N are the parameters
@@ -20,21 +21,25 @@ leaves 0.63 s for everything.
 """
 
 import sys
-import tempfile
+import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import torch
-from trl import ModelConfig
+from torch.nn.functional import pad
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import Measured, Run, at_least, benchmark, holds, in_child, rounded
 from models import SHAPES, random_bf16_model, synthetic_commentary
-from trainers import StepRecorder, StoredSample, packed_trainer
 
+from livecc_hf.acceleration.vision import use_lean_vision
 from livecc_hf.checkpoints.shapes import shape_config, shape_processor
+from livecc_hf.data.batches.collator import CommentaryCollator
+from livecc_hf.data.samples.sample import Sample
 from livecc_hf.training.estimates import peak_tflops
+from livecc_hf.training.model.packed_attention import packed_batch, sample_lengths, use_packed_attention
 from livecc_hf.training.model.parts import lora_config
 
 FRAME_PATCHES = 20  # along a side: 280 pixels, 100 tokens a frame pair, as recipes/livecc-7b/sft_lora.yaml
@@ -51,7 +56,7 @@ def model_config(small: bool, processor):
     return shape_config(shape, processor)
 
 
-def row_sample(n_tokens: int, config) -> StoredSample:
+def row_sample(n_tokens: int, config) -> Sample:
     """Return a commentary with as many turns of a frame pair as fit into a row, filled with text to its end.
 
     Raises:
@@ -65,9 +70,54 @@ def row_sample(n_tokens: int, config) -> StoredSample:
     text = torch.randint(1000, 150_000, (n_tokens - len(inputs["input_ids"]),), generator=rng)
     for name, more in (("input_ids", text), ("labels", torch.full_like(text, -100)), ("mm_token_type_ids", 0 * text)):
         inputs[name] = torch.cat([inputs[name], more])
-    # Normalised on the device, as in `livecc train`.
-    inputs["pixel_values_videos"] = torch.randint(0, 256, inputs["pixel_values_videos"].shape, dtype=torch.uint8)
-    return StoredSample(inputs)
+    return Sample(inputs)
+
+
+def row_batch(sample: Sample, config) -> dict[str, Any]:
+    """Return a batch of one row."""
+    batch = CommentaryCollator(config, config.text_config.pad_token_id)([[sample]])
+    del batch["n_words"]
+    return batch
+
+
+def supervised_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch as `LiveCCTrainer.compute_loss` passes it to the model: labels at supervised positions only."""
+    inputs = dict(batch)
+    targets = pad(inputs.pop("labels")[:, 1:], (0, 1), value=-100)
+    kept = targets != -100
+    compact = targets[kept][None]
+    return inputs | {"labels": compact, "shift_labels": compact, "kept_positions": kept, "use_cache": False}
+
+
+def train(model, sample: Sample, n_steps: int, device: str) -> tuple[list[float], list[float]]:
+    """Train with LoRA, as the recipes do; return the seconds and the loss of each step."""
+    from peft import get_peft_model
+
+    options = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target_modules": None}
+    options |= {"lora_target_parameters": None, "lora_modules_to_save": None, "lora_task_type": "CAUSAL_LM"}
+    lora = lora_config(model, SimpleNamespace(**options, use_rslora=False, use_dora=False))
+    use_lean_vision(model.model.visual)
+    use_packed_attention(model)
+    batch = row_batch(sample, model.config)
+    model = get_peft_model(model.train(), lora)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    inputs = {name: value.to(device) for name, value in batch.items()}
+    inputs = supervised_inputs(inputs) | sample_lengths(model, inputs)
+    times, losses = [], []
+    for _ in range(n_steps):
+        start = time.perf_counter()
+        with packed_batch(inputs), torch.autocast(torch.device(device).type, torch.bfloat16):
+            loss = model(**inputs).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())  # waits for the device
+        times.append(time.perf_counter() - start)
+    return times, losses
 
 
 def run_one(n_tokens: int, n_steps: int, device: str, is_small: bool) -> dict[str, Any]:
@@ -83,18 +133,12 @@ def run_one(n_tokens: int, n_steps: int, device: str, is_small: bool) -> dict[st
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         memory_gb["weights_gb"] = torch.cuda.memory_allocated() / 1e9
-    with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"learning_rate": 1e-4, "bf16": True, "use_cpu": not on_cuda}
-        options |= {"peft_config": lora_config(model, ModelConfig(use_peft=True, lora_r=16, lora_dropout=0.0))}
-        options |= {"output_dir": folder, "max_steps": N_FIRST_STEPS + n_steps}
-        trainer = packed_trainer(model, processor, [sample], n_tokens, **options)
-        trainer.add_callback(recorder := StepRecorder())
-        trainer.train()
+    times, losses = train(model, sample, N_FIRST_STEPS + n_steps, device)
     if on_cuda:
         memory_gb["peak_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
         memory_gb["peak_allocated_gb"] = torch.cuda.max_memory_allocated() / 1e9
     inputs = sample.model_inputs
-    seconds, n_patches = median(recorder.wall_s[N_FIRST_STEPS:]), len(inputs["pixel_values_videos"])
+    seconds, n_patches = median(times[N_FIRST_STEPS:]), len(inputs["pixel_values_videos"])
     n_supervised = int((inputs["labels"] != -100).sum())
     language = 4 * counts["language_layers"] * n_tokens
     flops = language + 4 * counts["head"] * n_supervised + 2 * counts["vision"] * n_patches
@@ -110,11 +154,11 @@ def run_one(n_tokens: int, n_steps: int, device: str, is_small: bool) -> dict[st
         "assumed_peak_bf16_tflops": peak,
         "mfu": flops / seconds / (peak * 1e12) if peak else None,
         "counted_parameters": counts,
-        "losses": recorder.losses,
+        "losses": losses,
     }
 
 
-@benchmark("training_gpu.json", "peft", "accelerate", "trl", on_cuda=True, small={"tokens": [300]})
+@benchmark("training_gpu.json", "peft", "accelerate", on_cuda=True, small={"tokens": [300]})
 def main(
     run: Run,
     tokens: Annotated[tuple[int, ...], "tokens in a row"] = (8192, 24_576),

@@ -1,6 +1,8 @@
 """The benchmarks for GPUs run in small without one, and say what they measured."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,34 @@ def test_every_stage_has_a_command_and_the_time_is_enough(gpu, tmp_path):
 def test_all_of_it_runs_in_small(gpu, tmp_path):
     assert gpu.main(["--small", "--folder", str(tmp_path), "--stages", "checks", "step"]) == 0
     assert "skipped" in (tmp_path / "checks.log").read_text() or torch.cuda.is_available()
+
+
+def test_the_plain_loop_has_the_loss_of_the_full_computation(training_gpu):
+    config = training_gpu.model_config(True, shape_processor())
+    torch.manual_seed(0)
+    model = training_gpu.random_bf16_model(config, "cpu").float()
+    batch = training_gpu.row_batch(training_gpu.row_sample(270, config), config)
+    with torch.no_grad():
+        loss = model(**training_gpu.supervised_inputs(batch)).loss
+        labels = batch.pop("labels")
+        logits = model(**batch, use_cache=False).logits
+    full = torch.nn.functional.cross_entropy(logits[0, :-1], labels[0, 1:])
+    assert loss.item() == pytest.approx(full.item(), abs=1e-5)
+    assert loss.item() > 5
+
+
+MISSING_THERE = ("trl", "datasets", "av", "bitsandbytes")
+
+
+@pytest.mark.parametrize("script", ["gpu/decode_step", "gpu/training_gpu", "streaming/streaming", "streaming/pool"])
+def test_what_gpu_machines_lack_is_not_needed(script):
+    """Images with PyTorch and transformers often have no more than peft and accelerate."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{script}.py"
+    code = (
+        f"import sys, runpy; sys.modules |= dict.fromkeys({MISSING_THERE})\n"
+        f"sys.path.insert(0, {str(path.parent)!r}); runpy.run_path({str(path)!r}, run_name='imported')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_a_row_is_filled_with_turns_and_text(training_gpu):
