@@ -1,4 +1,4 @@
-"""Writes captions of known words in the forms YouTube and yt-dlp give them."""
+"""Writes captions of known words as YouTube and yt-dlp write them."""
 
 import json
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ def clock(time_s: float, mark: str = ".") -> str:
 
 
 def line_end_s(lines: Sequence[Line], number: int, last_s: float = 2.0) -> float:
-    """A line is over just before the next one."""
+    """Return when each line ends: just before the next line."""
     return lines[number + 1][0][0] - 0.01 if number + 1 < len(lines) else lines[number][-1][0] + last_s
 
 
 def json3(lines: Sequence[Line]) -> str:
-    """Automatic captions: an event a line, shown until the line after the next, and line breaks in events between."""
+    """Automatic captions: an event per line, shown until the line after the next, and line breaks between events."""
     events = [{"tStartMs": 0, "dDurationMs": 600_000, "id": 1, "wpWinPosId": 1, "wsWinStyleId": 1}]
     for number, line in enumerate(lines):
         start_ms = round(line[0][0] * 1000)
@@ -51,7 +51,7 @@ def json3(lines: Sequence[Line]) -> str:
 
 
 def youtube_vtt(lines: Sequence[Line]) -> str:
-    """Automatic captions: the line before above the one spoken, then 10 ms of the spoken one alone."""
+    """Automatic captions: the previous line above the spoken line, then 10 ms of the spoken line alone."""
     cues, above = ["WEBVTT\nKind: captions\nLanguage: en\n"], " "
     for number, line in enumerate(lines):
         start_s, end_s = line[0][0], line_end_s(lines, number)
@@ -65,7 +65,7 @@ def youtube_vtt(lines: Sequence[Line]) -> str:
 
 
 def youtube_srt(lines: Sequence[Line], flat: bool = False) -> str:
-    """The same after a conversion to SubRip, which loses the times within lines; `flat`: and line breaks."""
+    """The same after a conversion to SubRip, which loses the word times, and with `flat` the line breaks."""
     cues, above = [], ""
     for number, line in enumerate(lines):
         start_s, end_s = line[0][0], line_end_s(lines, number)
@@ -88,7 +88,7 @@ def vtt(cues: Sequence[tuple[float, float, str]]) -> str:
 
 
 def lines_to_words(subtitles: pa.Array | list) -> pa.ListArray:
-    """The words of each video, from a column of lines or Python's `[start, end, text]`."""
+    """Return the words of each video, from a column of lines or lists of `[start, end, text]`."""
     if isinstance(subtitles, list):
         rows = [None if row is None else timed_arrays(row, f"captions of row {i}") for i, row in enumerate(subtitles)]
         subtitles = timed_array(rows, LINE)

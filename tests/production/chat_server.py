@@ -16,7 +16,7 @@ GOOD = {"describes_video": True, "personal": False, "conversation": False, "garb
 
 @dataclass
 class Reply:
-    """What the server sends: a completion with `content`, or `body` as it is."""
+    """A reply of the server: a completion with `content`, or `body` unchanged."""
 
     content: str | None = None
     status: int = 200
@@ -33,13 +33,13 @@ class Reply:
 
 
 def verdict(query: str = "Please comment on the game.", **conditions: bool) -> Reply:
-    """An answer as it is asked for."""
+    """Return a valid answer."""
     return Reply(json.dumps(GOOD | conditions | {"query": query}))
 
 
 @dataclass
 class ChatServer:
-    """What the server got, and where it is.
+    """The server's address and the requests that it received.
 
     Attributes:
         url: its base URL.
@@ -58,7 +58,7 @@ class ChatServer:
 
 @contextlib.contextmanager
 def serve_chat(reply_to: Callable[[int, dict[str, Any]], Reply]) -> Iterator[ChatServer]:
-    """Serve on a free port; `reply_to` maps the number of a request and its body to what is sent."""
+    """Serve on a free port; `reply_to` maps the number of a request and its body to the reply."""
     lock = threading.Lock()
     now_open = 0
 

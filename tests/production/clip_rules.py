@@ -1,4 +1,4 @@
-"""The rules by which words are cut into clips, one word at a time, with the faults of the reference."""
+"""The rules for cutting words into clips, word by word, with the faults of the reference as options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from livecc_hf.production.schemas import VIDEO_SCHEMA, words_array
 
 
 def videos(words_of: dict[str, list | None], **columns) -> pa.Table:
-    """A table of videos by their ids."""
+    """Return a table of videos from their words by id."""
     n_videos = len(words_of)
     ids = list(words_of)
     values = {"id": ids, "video": ids, "title": [f"Title of {name}" for name in ids]} | columns
@@ -20,13 +20,13 @@ def videos(words_of: dict[str, list | None], **columns) -> pa.Table:
 
 
 def talk(n_words: int, start_s: float = 0.0, step_s: float = 0.5, text: str = "word") -> list[tuple]:
-    """Words one after the other without silence."""
+    """Return consecutive words without silence."""
     return [(start_s + i * step_s, start_s + (i + 1) * step_s, f"{text}{i}") for i in range(n_words)]
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What the reference does wrong, each on its own."""
+    """The faults of the reference, each as an option."""
 
     loses_last_word: bool = False  # of a video
     counts_from_first_end: bool = False  # a clip's length leaves its first word out (pre-training)
@@ -40,7 +40,7 @@ REFERENCE = Faults(True, True, True, True, True)
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules for one video, a word at a time."""
+    """The rules for one video, word by word."""
 
     is_sft: bool
     faults: Faults = Faults()
@@ -61,7 +61,7 @@ class Rules:
         return is_capital and before[-1] in ".?!"
 
     def pieces(self, words: list) -> list[tuple[int, int, str | None]]:
-        """First word, stop and reason (`None`: a clip) of each piece; a lost word is in no piece."""
+        """Return first word, stop and reason (`None`: a clip) of each piece; a lost word is in no piece."""
         pieces, first, is_clip = [], 0, True
         time = 0 if self.is_sft else 1  # of a word
         from_time = 1 if self.faults.counts_from_first_end and not self.is_sft else 0
@@ -98,7 +98,7 @@ class Rules:
         return None
 
     def clips(self, words: list) -> list[tuple[list, str]]:
-        """The words of each clip, and those before it."""
+        """Return the words of each clip, and the words before it."""
         return [
             ([tuple(word) for word in words[a:b]], " ".join(word[2] for word in words[:a]))
             for a, b, reason in self.pieces(words)

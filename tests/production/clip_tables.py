@@ -6,7 +6,7 @@ from livecc_hf.production.schemas import CLIP_SCHEMA
 
 
 def clips(*rows) -> pa.Table:
-    """Return clips of (video, start_s, end_s), of which nothing else is known."""
+    """Return clips of (video, start_s, end_s), with all other columns null."""
     columns = {
         "id": [f"v#{i}" for i in range(len(rows))],
         "video": [str(row[0]) for row in rows],

@@ -1,4 +1,4 @@
-"""Writes face detectors in the layouts that are published, which find a coloured mark over a face."""
+"""Writes face detectors in the published layouts, which detect a coloured mark over a face."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARK_STRIDE = 8  # marks cover one cell of this
 
 
 class _Marks(nn.Module):
-    """How much of each cell has the mark's colour, from pictures of the layout's own numbers."""
+    """Return the share of the mark's colour in each cell, from pictures in the layout's number range."""
 
     def __init__(self, mark: tuple[float, float, float], half: float):
         super().__init__()

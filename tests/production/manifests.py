@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def video_row(number: int, title: str = "", seconds: int = 60) -> dict:
-    """A video whose words are spoken at two a second; every third one has a pause that makes it two clips."""
+    """Return a video with two words per second; every third video has a pause that makes two clips of it."""
     gap_s = 10 if number % 3 == 0 else 0
     n_words = 2 * seconds
     words = [
@@ -26,7 +26,7 @@ def video_row(number: int, title: str = "", seconds: int = 60) -> dict:
 
 
 def write_manifest(path: Path, titles: list[str], **options) -> Path:
-    """A manifest with a video for each title; a title "bad line" is a line that is not JSON."""
+    """Write a manifest with a video for each title; the title "bad line" gives a line that is not JSON."""
     lines = [
         "{not json" if title == "bad line" else json.dumps(video_row(number, title, **options))
         for number, title in enumerate(titles)

@@ -1,4 +1,4 @@
-"""Runs of small manifests, and what they wrote."""
+"""Helpers to run small manifests and to read the results."""
 
 import json
 from pathlib import Path

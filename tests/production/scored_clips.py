@@ -12,7 +12,7 @@ _WORDS = _TEXT.split()
 
 
 def times_faster(stage: TextLoss, n_clips: int, repeats: int) -> float:
-    """Return how many times as fast batches are as one clip at a time: the fastest of some runs, in CPU time."""
+    """Return the speedup of batches over single clips: the fastest of several runs, in CPU time."""
     clips = make_clips(n_clips, seed=0)
     ways = (lambda: stage.losses(*clips), lambda: one_at_a_time(stage, *clips))
     stage.losses(*(column[:4] for column in clips))  # warm up

@@ -1,4 +1,4 @@
-"""Small stages whose misbehaviour a video's title asks for; the engines' tests import them in other processes."""
+"""Small stages that misbehave by a video's title; the engines' tests import them in other processes."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ class Titles(Stage):
 
 @dataclass(frozen=True)
 class Score(Stage):
-    """Gives clips a loss of their number of words; stands for a stage with a model."""
+    """Gives clips a loss equal to their number of words; stands for a stage with a model."""
 
     name: ClassVar[str] = "score"
     needs_gpu: ClassVar[bool] = True

@@ -35,7 +35,7 @@ def speak(text: str, work: Path, words_per_min: int = 150) -> np.ndarray:
 
 
 def speak_timed(text: str, words_per_min: int = 150) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Return speech as int16 samples, mono, 16 kHz, and when each word starts, as espeak-ng's own events tell.
+    """Return speech as int16 samples, mono, 16 kHz, and the start of each word by espeak-ng's own events.
 
     Words that it speaks as one with the one before, such as the second of "on the", have no event and are left out.
 
@@ -79,7 +79,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @functools.cache
 def _espeak() -> tuple[ctypes.CDLL, int]:
-    """Return the library and its samples a second; a process may initialise it once."""
+    """Return the library and its sample rate; a process may initialise it only once."""
     library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
     return library, library.espeak_Initialize(_RETRIEVAL, 0, None, 0)
 

@@ -38,14 +38,14 @@ class Face:
 
 
 def loudness(samples: np.ndarray) -> np.ndarray:
-    """Return from 0 to 1 how loud each frame's sound is."""
+    """Return the loudness of each frame's sound, from 0 to 1."""
     size = RATE_HZ // FPS
     pieces = np.abs(samples[: len(samples) // size * size].astype(float)).reshape(-1, size).mean(1)
     return pieces / max(pieces.max(initial=0.0), 1e-9)
 
 
 def portrait(open_by: float = 0.0) -> np.ndarray:
-    """Return the face (96, 96, 3), its lower part drawn down by a share of what it can be."""
+    """Return the face (96, 96, 3) with the mouth opened by a share from 0 to 1."""
     face = np.asarray(Image.open(_PORTRAIT).convert("RGB"))
     down = round(open_by * _MOVE_PX)
     lower = Image.fromarray(face[_MOUTH_FROM:]).resize(

@@ -1,4 +1,4 @@
-"""Whole runs: what is written, and from what."""
+"""Whole runs: inputs, outputs and errors."""
 
 import json
 import shutil
@@ -61,7 +61,7 @@ def test_a_run_writes_a_dataset_what_it_dropped_and_a_report(tmp_path):
 
 
 def test_nothing_kept_is_an_error_with_a_report(tmp_path):
-    with pytest.raises(ValueError, match=r"nothing was kept of 3 videos: .*report.html says why"):
+    with pytest.raises(ValueError, match=r"none of 3 videos was kept: .*report.html shows why"):
         quiet_build(options_for(tmp_path, ["drop"] * 3))
     assert "unwanted" in (tmp_path / "out" / "report.html").read_text()
     assert len(table_of(tmp_path / "out", "dropped.parquet")) == 3
@@ -82,7 +82,7 @@ def test_what_was_removed_is_made_again(tmp_path):
 def test_videos_that_are_all_missing_are_in_the_report(tmp_path):
     stages = {"pretrain_clips": {"min_s": 20.0}}
     options = options_for(tmp_path, ["a"] * 3, stages=stages, dataset={"videos": "link"})
-    with pytest.raises(ValueError, match="nothing was kept of 3 videos"):
+    with pytest.raises(ValueError, match="none of 3 videos was kept"):
         quiet_build(options)
     out = tmp_path / "out"
     assert table_of(out, "dropped.parquet")["reason"].to_pylist() == ["missing_video"] * 4
@@ -113,7 +113,7 @@ def test_a_stage_of_ones_own_may_append_a_column(tmp_path, first):
     assert result.dataset is not None
     assert [row["id"] for row in dataset_rows(result.out)] == ["v0#0", "v0#1", "v1#0", "v2#0"]
     assert all(row["video_start"] < row["video_end"] and row["words"] for row in dataset_rows(result.out))
-    assert any("not part of a dataset" in line and line.endswith("my_score") for line in lines)
+    assert any("a dataset does not have these columns" in line and line.endswith("my_score") for line in lines)
     assert pq.read_table(result.out / "units" / "000000" / "clips.parquet")["my_score"].to_pylist() == [0.5] * 4
 
 
@@ -151,7 +151,7 @@ def test_an_input_without_a_video_is_one_clear_error(tmp_path, name):
 
 
 def test_rows_that_name_an_id_again_are_in_the_report(tmp_path):
-    """Their ids are the same, so nothing but their place tells them apart."""
+    """Their ids are the same, so only their positions tell them apart."""
     rows = [{"id": "v", "video": f"{i}.mp4", "duration_s": 60.0} for i in range(60)]
     file = write_manifest(tmp_path / "m.jsonl", ["a"])
     file.write_text(file.read_text() + "\n".join(map(json.dumps, rows)))

@@ -56,26 +56,26 @@ def test_the_command_line_goes_over_the_recipe(tmp_path):
     [
         (["limt=3"], "unknown option 'limt': did you mean limit?"),
         (["text_loss.max=5"], "stage text_loss has no threshold 'max': it has: model, min_loss"),
-        (["asr.model=tiny"], "there is no stage 'asr' in this run; it has metadata, captions"),
+        (["asr.model=tiny"], "this run has no stage 'asr'; its stages are metadata, captions"),
         (["dataset.licence=mit"], "unknown dataset key 'licence': did you mean license?"),
         (["dataset.clips_per_shard=big"], "dataset.clips_per_shard is 'big': expected a whole number"),
         (["dataset.video_feature=1"], "dataset.video_feature is 1: expected true or false"),
-        (["dataset.sources=3"], "dataset.sources is 3: expected a list of texts, such as [3]"),
-        (["dataset.language=[1]"], "dataset.language is [1]: expected a list of texts"),
+        (["dataset.sources=3"], "dataset.sources is 3: expected a list of strings, such as [3]"),
+        (["dataset.language=[1]"], "dataset.language is [1]: expected a list of strings"),
         (["report.sample=3"], "unknown report key 'sample': did you mean samples?"),
         (["report.frames=many"], "report.frames is 'many': expected a whole number"),
         (["report.frame_px=2"], "report.frame_px is 2: expected 16 or more, such as 192"),
-        (["dataset.name=12"], "dataset.name is 12: expected text; put it into quotes"),
-        (["item_timeout_s=-1"], "item_timeout_s is -1; expected seconds, or 0 for no limit"),
+        (["dataset.name=12"], "dataset.name is 12: expected text; put it in quotes"),
+        (["item_timeout_s=-1"], "item_timeout_s is -1: expected seconds, or 0 for no limit"),
         (["language.language=xx"], "language is 'xx': expected the code of a language that CLD3 knows, one of af, am"),
-        (["captions.round_s=0.3"], "round_s is 0.3: expected 0, or a step of which a whole number makes a second"),
+        (["captions.round_s=0.3"], "round_s is 0.3: expected 0, or a step that divides a second evenly"),
         (["limit"], "'limit' is not an option: expected key=value"),
         (["limit=many"], "limit is 'many': expected a whole number or null"),
-        (["language.language=no"], "language.language is False: expected text; put it into quotes"),
+        (["language.language=no"], "language.language is False: expected text; put it in quotes"),
         (["keep_going=1"], "keep_going is 1: expected true or false"),
-        (["limit=0"], "limit is 0; expected 1 or more"),
-        (["engine=spark"], "engine is 'spark'; expected one of: local, ray"),
-        (["stages=a"], "stages are chosen with --stages"),
+        (["limit=0"], "limit is 0: expected 1 or more"),
+        (["engine=spark"], "engine is 'spark': expected one of local, ray"),
+        (["stages=a"], "cannot replace the recipe's stages: choose among them with --stages"),
         (["text_loss.max_loss=[1"], "is not YAML"),
     ],
 )
@@ -103,25 +103,28 @@ def test_the_card_names_the_language_that_was_kept(recipe):
 
 
 def test_wrong_recipes_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no recipe"):
+    with pytest.raises(FileNotFoundError, match="recipe .* does not exist"):
         load_options(tmp_path / "none.yaml")
     for text, message in (
-        ("[1]", "holds list"),
-        ("a: [", "is not YAML"),
+        ("[1]", "holds a value of type list"),
+        ("a: [", "is not a YAML file"),
         ("stages: 3", "stages is 3: expected a mapping"),
-        ("stages: {captions: 3}", "stage captions has 3: expected a mapping"),
-        ("input: a\nout: b", "there are no stages"),
+        ("stages: {captions: 3}", "stage captions is 3: expected a mapping"),
+        ("input: a\nout: b", "no stages are given"),
         ("stages: [captions]\nout: b", "input is not given"),
     ):
         (tmp_path / "r.yaml").write_text(text)
         with pytest.raises(ValueError, match=re.escape(message)):
             load_options(tmp_path / "r.yaml")
-    with pytest.raises(ValueError, match="--stages names 'asr', which is not in this run"):
+    with pytest.raises(ValueError, match="--stages names 'asr', which this run does not have"):
         load_options(ROOT / "recipes/data/pretrain.yaml", (), "asr")
 
 
 def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path):
-    for dataset, message in (({"videos": "move"}, "videos='move'"), ({"sources": "mine"}, "expected a list of texts")):
+    for dataset, message in (
+        ({"videos": "move"}, "videos='move'"),
+        ({"sources": "mine"}, "expected a list of strings"),
+    ):
         with pytest.raises(ValueError, match=message):
             quiet_build(options_for(tmp_path, ["a"], dataset=dataset))
     assert not (tmp_path / "out").exists()
@@ -158,7 +161,7 @@ def test_the_command_line_builds(tmp_path, capsys):
         (["build", "--config"], "argument --config: expected one argument"),
         (["fetch"], "the following arguments are required: URLS_FILE, OUT"),
         (["push"], "the following arguments are required: FOLDER, REPO"),
-        (["fetch", "a=b.txt", "out"], "there is no file a=b.txt"),
+        (["fetch", "a=b.txt", "out"], "a=b.txt does not exist"),
         (["push", "a=b", "me/clips"], "a=b is not a dataset folder"),
     ],
     ids=" ".join,
@@ -174,6 +177,6 @@ def test_words_that_are_missing_and_names_that_look_like_options(words, message,
 
 def test_fetch_and_push_on_the_command_line_name_what_is_wrong(tmp_path, capsys):
     assert main(["data", "fetch", str(tmp_path / "none.txt"), str(tmp_path)]) == 2
-    assert "expected a text file with one address a line" in capsys.readouterr().err
+    assert "expected a text file with one URL per line" in capsys.readouterr().err
     assert main(["data", "push", str(tmp_path), "user/name"]) == 2
     assert "is not a dataset folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Whose a run's folder is, what it is given, and files in it that are damaged."""
+"""The folder of a run: which run owns it, the order of stages, and damaged files."""
 
 import json
 import shutil
@@ -14,6 +14,8 @@ from manifests import write_manifest
 from runs import dataset_rows, options_for, quiet_build
 
 from livecc_hf.production.build import build
+from livecc_hf.production.stages.active_speaker.stage import ActiveSpeaker
+from livecc_hf.production.stages.registry import make_stage, stage_values
 
 CLIPS = {"pretrain_clips": {"min_s": 20.0}}
 
@@ -43,6 +45,23 @@ def test_a_run_from_before_an_option_goes_on_with_its_default(tmp_path):
     assert quiet_build(options_for(tmp_path, [], stages=CLIPS)).n_clips == 4
     with pytest.raises(ValueError, match=r"max_chars_per_s: 8\.0 there, 9\.0 now"):
         quiet_build(options_for(tmp_path, [], stages={"pretrain_clips": {"min_s": 20.0, "max_chars_per_s": 9.0}}))
+
+
+def test_recorded_options_that_do_not_decide_the_result_are_ignored(tmp_path):
+    quiet_build(options_for(tmp_path, ["a"] * 3, stages=CLIPS))
+    file = tmp_path / "out" / "build.json"
+    there = json.loads(file.read_text())
+    there["settings"] |= {"active_speaker.batch": 16}  # as earlier versions recorded it
+    file.write_text(json.dumps(there))
+    assert quiet_build(options_for(tmp_path, [], stages=CLIPS)).n_clips == 4
+
+
+def test_batch_sizes_are_not_settings_of_a_run():
+    stages = [
+        ActiveSpeaker(model="m", detector="d"),
+        *(make_stage(name) for name in ("asr", "text_loss", "talking_head")),
+    ]
+    assert all("batch" not in key for stage in stages for key in stage_values(stage))
 
 
 def test_damaged_settings_name_the_way_out(tmp_path):
@@ -81,12 +100,12 @@ def test_a_damaged_funnel_is_counted_anew(tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ({**CLIPS, "captions": {}}, r"captions takes videos, and stage pretrain_clips gives it clips: put it before"),
-        ({**CLIPS, "metadata": {}}, "metadata takes videos, and stage pretrain_clips"),
-        ({**CLIPS, "sft_clips": {}}, "sft_clips takes videos, and stage pretrain_clips"),
-        ({"talking_head": {}, **CLIPS}, r"talking_head takes clips, and the input .* gives it videos: put it after"),
-        ({"text_loss": {}}, "text_loss takes clips, and the input"),
-        ({"prompt": {"model": "m"}, **CLIPS}, "prompt takes clips, and the input"),
+        ({**CLIPS, "captions": {}}, r"captions takes videos, but stage pretrain_clips gives it clips: put it before"),
+        ({**CLIPS, "metadata": {}}, "metadata takes videos, but stage pretrain_clips"),
+        ({**CLIPS, "sft_clips": {}}, "sft_clips takes videos, but stage pretrain_clips"),
+        ({"talking_head": {}, **CLIPS}, r"talking_head takes clips, but the input .* gives it videos: put it after"),
+        ({"text_loss": {}}, "text_loss takes clips, but the input"),
+        ({"prompt": {"model": "m"}, **CLIPS}, "prompt takes clips, but the input"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -99,14 +118,14 @@ def test_a_stage_gets_what_it_takes(tmp_path, stages, message):
 def test_clips_do_not_go_where_videos_are_taken(tmp_path):
     first = quiet_build(options_for(tmp_path, ["a"] * 3, stages=CLIPS))
     clips = str(first.dataset / "data")
-    with pytest.raises(ValueError, match=r"metadata takes videos, and the input .*/data gives it clips: .*--stages"):
+    with pytest.raises(ValueError, match=r"metadata takes videos, but the input .*/data gives it clips: .*--stages"):
         quiet_build(options_for(tmp_path, [], "next", input=clips, stages={"metadata": {}}))
     both = {"language": {"min_score": 0.0}, "simple_stages:Score": {"max_loss": 200.0}}
     assert quiet_build(options_for(tmp_path, [], "last", input=clips, stages=both)).n_clips == 4
 
 
 def test_numbers_that_make_no_sense_do_not_end_a_run(tmp_path):
-    """They would be found when its card is written, after all the work."""
+    """Otherwise they would fail when the card is written, after all the work."""
     file = write_manifest(tmp_path / "m.jsonl", ["a"] * 4)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[1]["duration_s"], rows[2]["duration_s"] = float("nan"), float("inf")
@@ -126,7 +145,7 @@ def test_what_of_a_folder_is_left_out_is_said_once(tmp_path):
     for name in ("a.mp4", "._a.mp4", "b.f137.mp4", "lost.en.vtt"):
         (folder / name).touch()
     lines = []
-    with pytest.raises(ValueError, match="nothing was kept"):
+    with pytest.raises(ValueError, match="videos was kept"):
         build(options_for(tmp_path, [], input=str(folder), stages={"captions": {}}), lines.append)
     [said] = [line for line in lines if "left out" in line]
     assert "hidden videos (1, such as ._a.mp4), parts of downloads (1, such as b.f137.mp4)" in said

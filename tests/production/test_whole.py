@@ -1,4 +1,4 @@
-"""The whole way, as a user goes it: narrated videos, both pipelines, training on what they make, and commentary."""
+"""End to end, as a user would: narrated videos, both pipelines, training on their datasets, and commentary."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ N_STEPS = 10
 
 
 class World(NamedTuple):
-    """Videos as `livecc data fetch` leaves them, and what is truly said in them.
+    """Videos as `livecc data fetch` leaves them, and the words that are spoken in them.
 
     Attributes:
         folder: the videos with captions and metadata.
@@ -71,7 +71,7 @@ def narrate_from_whole_second(events: list) -> list[Word]:
 
 
 def webvtt(words: list[Word]) -> str:
-    """Captions with a line for each sentence; its words are equally long, so that their times can be told."""
+    """Captions with a line for each sentence, whose words are equally long, so that their times are known."""
     cues, sentence = ["WEBVTT\n"], []
     for word in words:
         sentence.append(word)
@@ -95,7 +95,7 @@ def build(recipe: str, source: Path, out: Path, *options: str) -> Path:
 
 
 def by_name(file: Path) -> dict[str, dict]:
-    """The rows of a table by the name of their video."""
+    """Return the rows of a table by the name of their video."""
     return {Path(row["video"]).stem: row for row in pq.read_table(file).to_pylist()}
 
 
@@ -104,7 +104,7 @@ def reasons_of(out: Path) -> dict[str, tuple[str, str]]:
 
 
 def check_clip(row: dict, spoken: list[Word]) -> None:
-    """A clip holds the words of its time, where they were spoken (captions: to 0.1 s), and all scores."""
+    """Check that a clip has the words spoken in its time, at the right times (captions: to 0.1 s), and all scores."""
     words = row["words"]
     first = next(i for i, word in enumerate(spoken) if abs(word[0] - words[0]["start"]) < 0.06)
     expected = spoken[first : first + len(words)]
@@ -116,14 +116,14 @@ def check_clip(row: dict, spoken: list[Word]) -> None:
 
 
 def check_heard(words: list[dict], spoken: list[Word]) -> None:
-    """What a Whisper of random weights hears is nonsense, but is heard where something is said, in order."""
+    """Check that a Whisper with random weights gives nonsense words, in order and at times with speech."""
     times_s = np.array([(word["start_s"], word["end_s"]) for word in words])
     assert len(times_s) and times_s.min() > spoken[0][0] - 1 and times_s.max() < spoken[-1][1] + 2
     assert (np.diff(times_s[:, 0]) >= 0).all()
 
 
 def write_heard(file: Path, videos: Path, spoken: dict[str, list[Word]]) -> Path:
-    """Copy a table of videos, with what a Whisper that understands would have written."""
+    """Copy a table of videos, with the words that a trained Whisper would recognise."""
     table = pq.read_table(videos)
     words = words_array([spoken[Path(video).stem] for video in table["video"].to_pylist()])
     pq.write_table(table.set_column(table.schema.get_field_index("words"), "words", words), file)

@@ -1,4 +1,4 @@
-"""The whole way with real speech recognition: videos with sound alone become a dataset, a model and commentary.
+"""End to end with real speech recognition: videos without captions become a dataset, a model and commentary.
 
 No word is given beforehand: espeak-ng speaks, Whisper tiny.en listens.
 """
@@ -64,7 +64,7 @@ class Told(NamedTuple):
 
 
 def tell(events: list) -> Told:
-    """Speak of the newest event whenever the sentence before has ended."""
+    """Speak about the newest event whenever the previous sentence has ended."""
     sound, starts, free_s = np.zeros(LENGTH_S * RATE_HZ, np.int16), [], 0.0
     n_told = Counter()
     for event, after in zip(events, [*events[1:], None]):
@@ -84,7 +84,7 @@ def tell(events: list) -> Told:
 
 
 def write_videos(folder: Path) -> dict[str, Told]:
-    """Write two videos of moving shapes and one of a face that talks of itself; return what is told of the shapes."""
+    """Write two videos of moving shapes and one of a talking face; return the narration of the shapes."""
     folder.mkdir()
     told = {}
     for name, seed in SEEDS.items():
@@ -97,7 +97,7 @@ def write_videos(folder: Path) -> dict[str, Told]:
 
 
 def speaker_models(folder: Path) -> list[str]:
-    """Return the options of active_speaker: published weights, or random ones whose scores keep everything."""
+    """Return the options of active_speaker: published weights, or random weights and options that keep all clips."""
     detector = write_detector(folder / "faces.onnx", YuNetLayout())
     options = [f"active_speaker.detector={detector}", "active_speaker.window_s=2.0", "active_speaker.device=cpu"]
     if LIGHT_ASD is not None:
@@ -120,7 +120,7 @@ def build(recipe: str, source: Path, out: Path, *options: str) -> dict[str, list
 
 
 def start_errors_s(told: Told, clips: list[dict]) -> np.ndarray:
-    """Return by how much the start of each word that was understood differs from the truth."""
+    """Return the absolute error of each recognised word's start, in seconds."""
     heard = [(word["start"], word["word"]) for clip in clips for word in clip["words"]]
     said, found = ([text.strip(".,!?").lower() for _, text in words] for words in (told.starts, heard))
     blocks = difflib.SequenceMatcher(None, said, found, autojunk=False).get_matching_blocks()

@@ -1,4 +1,4 @@
-"""The end of a run: joins the results of all units into one dataset, with the dropped rows and the report."""
+"""The last step of a run: joins the results of all units into the dataset, the dropped rows and the report."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .stages.base import Stage, split
 
 
 def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: UnitFolder, say: Say) -> dict[str, Any]:
-    """Write the dataset, the dropped rows and the report from the results of all units, unless that is done.
+    """Write the dataset, the dropped rows and the report from the finished units, unless they are up to date.
 
     Returns:
-        `clips` (the number of clips, or of videos if no stage makes clips) and `stages`, the statistics of each.
+        `clips` (number of clips, or of videos if no stage makes clips) and `stages` (statistics of each stage).
     """
     file = out / FUNNEL
     if file.is_file():
         saved = _read_saved(file)
-        # If options of `dataset` or `report` changed, these are written again, without running a stage. So too if a
-        # file is gone, or if nothing was kept, since videos that were missing may exist now.
+        # Written again, without running a stage, if options of `dataset` or `report` changed, if a file is missing, or
+        # if no clip was kept, since videos that were missing may exist now.
         before = (saved.get("dataset"), saved.get("report", {}), saved.get("units"))
         is_same = before == (plain(options.dataset), plain(options.report), folder.numbers())
         if is_same and saved.get("clips") and all((out / name).is_file() for name in saved.get("files", [""])):
@@ -67,7 +67,7 @@ def assemble(options: BuildOptions, stages: list[Stage], out: Path, folder: Unit
 
 
 def _read_saved(file: Path) -> dict[str, Any]:
-    """Return the record of an earlier run; empty if it is damaged: everything is then made again from the units."""
+    """Return the record of an earlier run; empty if it is damaged, so that everything is written again."""
     try:
         return dict(json.loads(file.read_text()))
     except (ValueError, TypeError):
@@ -83,13 +83,13 @@ def _write_rows(
     repeats: _Repeats,
     say: Say,
 ) -> tuple[int, list[pa.Table], list[Path]]:
-    """Write the kept rows, clips or videos; return their number, the rows left out of the dataset, and the files."""
+    """Write the kept clips or videos; return their number, the rows left out of the dataset, and the files."""
     names = next(folder.schemas()).names
     if not {"start_s", "end_s"} <= set(names):
         schema = next((schema for schema in folder.schemas() if SUBTITLES in schema.names), VIDEO_SCHEMA)
         return _write_tables(out / VIDEOS, repeats.without(folder.rows()), schema), [], [out / VIDEOS]
     if others := [name for name in names if name not in CLIP_SCHEMA.names]:
-        say(f"these columns are not part of a dataset and stay in {out / UNITS}: {', '.join(others)}")
+        say(f"a dataset does not have these columns; find them in {out / UNITS}: {', '.join(others)}")
     try:
         written = write_dataset_folder(
             out / DATASET,
@@ -122,21 +122,23 @@ def _counts(item: StageStats) -> dict[str, float | None]:
 
 
 def _as_clips(rows: pa.Table) -> pa.Table:
-    """Return rows in `CLIP_SCHEMA`, without columns that a user's own stages appended."""
+    """Return rows in `CLIP_SCHEMA`, without columns that the user's own stages added."""
     lost = [name for name in CLIP_SCHEMA.names if name not in rows.column_names]
     if lost:
-        raise ValueError(f"clips have no {', '.join(lost)}: a stage must keep the columns that it is given")
+        raise ValueError(
+            f"clips lack the columns {', '.join(lost)}: expected stages to keep all columns of their input"
+        )
     return rows.select(CLIP_SCHEMA.names).cast(CLIP_SCHEMA)
 
 
 def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write tables to one Parquet file, which exists whole or not at all; return the number of rows."""
+    """Write tables to one Parquet file, renamed to its place when complete; return the number of rows."""
     rows = 0
     with atomic_write(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in tables:
             if not len(table):
                 continue
-            # Only some units of videos may have captions inline.
+            # Units whose videos have no inline captions lack that column.
             whole = pa.concat_tables([schema.empty_table(), table], promote_options="default")
             writer.write_table(whole.select(schema.names).cast(schema))
             rows += len(table)
@@ -144,10 +146,10 @@ def _write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> 
 
 
 class _Repeats:
-    """Finds ids that are in more than one unit, as when a manifest names a video twice; only the first row stays.
+    """Drops rows whose id occurred in an earlier unit, as when a manifest lists a video twice.
 
     Attributes:
-        dropped: the other rows, once all tables were read.
+        dropped: these rows, complete once all tables of `without` were read.
     """
 
     def __init__(self, folder: UnitFolder):
@@ -157,7 +159,7 @@ class _Repeats:
         self.dropped: list[pa.Table] = []
 
     def without(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the tables without rows whose id came in an earlier row."""
+        """Yield the tables without rows whose id occurred in an earlier row."""
         self.dropped = []
         seen: set[str] = set()
         for table in tables:

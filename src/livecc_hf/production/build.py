@@ -1,4 +1,4 @@
-"""A whole run: units through the stages on an engine, then the dataset folder, the dropped rows and the report."""
+"""A whole run: an engine runs units through the stages; then the dataset, dropped rows and report are written."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .watchdog import read_progress
 
 
 class Engine(Protocol):
-    """What runs the units of a plan through its stages, such as `LocalEngine`."""
+    """Interface of an engine: runs the units of a plan through its stages, as `LocalEngine` does."""
 
     def run(self, units: Iterator[UnitRef], on_unit: Callable[[Sequence[StageStats]], None]) -> None:
-        """Run units, and call `on_unit` with the statistics of each finished one."""
+        """Run units, and call `on_unit` with the statistics of each finished unit."""
 
 
 MakeEngine = Callable[[RunPlan], Engine]
@@ -36,12 +36,12 @@ MakeEngine = Callable[[RunPlan], Engine]
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
-        out: its folder.
-        stats: of each stage, over all units.
-        n_clips: number of clips in the dataset, or of videos if no stage makes clips.
+        out: the run's folder.
+        stats: statistics of each stage, summed over all units.
+        n_clips: number of clips in the dataset; if no stage makes clips, the number of videos kept.
         dataset: the dataset folder; `None` if no stage makes clips.
     """
 
@@ -52,19 +52,18 @@ class BuildResult:
 
 
 def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngine | None = None) -> BuildResult:
-    """Make a dataset; in a folder where a run was interrupted, go on with it.
+    """Make a dataset, or continue a run that was interrupted in the same folder.
 
     Args:
-        options: what to do.
-        say: takes lines of progress.
-        make_engine: returns what runs the units of a plan; default: the engine that the options name.
+        options: of the run.
+        say: called with each line of progress.
+        make_engine: returns the engine for a plan; default: the engine that the options name.
 
     Raises:
         FileNotFoundError: if the input does not exist.
-        ValueError: if an option does not fit, the folder belongs to another run, a stage cannot work, or nothing is
-            kept.
+        ValueError: if an option is invalid, the folder belongs to another run, a stage cannot run, or no item is kept.
         ImportError: if a package is missing.
-        DiskFullError: if the disk is full. Finished units are kept, and the same call continues.
+        DiskFullError: if the disk is full. Finished units are kept, and the same call continues the run.
     """
     from filelock import FileLock, Timeout
 
@@ -96,23 +95,23 @@ def build(options: BuildOptions, say: Say = say_to_stderr, make_engine: MakeEngi
 
 
 def _check_early(options: BuildOptions, stages: list[Stage]) -> None:
-    """Find errors in the options before the run that would otherwise show when the dataset is written."""
+    """Raise errors now that would otherwise show only when the dataset and the report are written."""
     options.folder_options()
     options.about(stages, {})
     require_extra("data", "the report", "matplotlib")
 
 
 def _check_places(source: VideoInput, out: Path) -> None:
-    """Refuse an input without videos, and an output folder that the next start would read as input."""
+    """Raise a ValueError if the input has no videos, or if `out` lies in it and would be read as input next time."""
     if source.path.is_dir() and out.resolve().is_relative_to(source.path.resolve()):
         raise ValueError(
             f"out {out} is inside the input {source.path}, so its videos would be read as input: choose a "
-            f"folder beside it, such as {source.path.resolve()}-dataset"
+            f"folder next to it, such as {source.path.resolve()}-dataset"
         )
     if next(source.units(), None) is None:
         raise ValueError(
-            f"{source.path} holds no video: expected a manifest with a line or row for each one, or a folder with "
-            "files such as NAME.mp4, captions such as NAME.en.vtt and metadata NAME.info.json"
+            f"{source.path} holds no video: expected a manifest with a line or row for each video, or a folder with "
+            "files such as NAME.mp4, captions such as NAME.en.vtt and metadata such as NAME.info.json"
         )
 
 
@@ -126,7 +125,7 @@ def _build(
     plan = RunPlan(source, group_stages(stages), folder, options.keep_going, options.max_retries, timeout_s)
     done = set(folder.numbers())
     if done:
-        say(f"{len(done):,} units are finished: continuing with the others")
+        say(f"continuing: {len(done):,} units are finished")
     progress = Progress(say, in_flight=lambda: read_progress(folder.folder))
     counting = threading.Thread(target=_count, args=(source, len(done), progress), daemon=True)
     counting.start()
@@ -138,7 +137,7 @@ def _build(
     stats = [StageStats(**item) for item in saved["stages"]]
     say(funnel_table(stats))
     if not saved["clips"]:
-        raise ValueError(f"nothing was kept of {stats[0].items_in:,} videos: {out / 'report.html'} says why")
+        raise ValueError(f"none of {stats[0].items_in:,} videos was kept: {out / 'report.html'} shows why")
     dataset = out / DATASET if (out / DATASET).is_dir() else None
     return BuildResult(out, stats, saved["clips"], dataset)
 
@@ -150,5 +149,5 @@ def _make_engine(options: BuildOptions, plan: RunPlan) -> Engine:
 
 
 def _count(source: VideoInput, done: int, progress: Progress) -> None:
-    """Count the units that are left, in a thread: a long manifest takes a while to read."""
+    """Set the number of units to process. Runs in a thread, since reading a long manifest takes a while."""
     progress.total = max(sum(1 for _ in source.units()) - done, 0)

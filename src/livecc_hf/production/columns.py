@@ -1,4 +1,4 @@
-"""Reads and replaces columns of the tables that flow between stages."""
+"""Helpers for columns of the tables that pass from stage to stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..captions.segmentation import without_needless_spaces
 
 
 def with_column(batch: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Return the table with a column replaced, or appended if there is none of that name."""
+    """Return the table with the column replaced, or appended if the table has no column of that name."""
     index = batch.schema.get_field_index(name)
     return batch.append_column(name, values) if index < 0 else batch.set_column(index, name, values)
 
@@ -21,7 +21,7 @@ def scores_array(scores: np.ndarray) -> pa.Array:
 
 
 def spoken_text(batch: pa.Table) -> list[str]:
-    """Return the spoken text of each row, its words joined as their script is written; "" where there are none."""
+    """Return the spoken text of each row: its words, joined without spaces in scripts that use none; "" if no words."""
     words = batch["words"].combine_chunks()
     if isinstance(words, pa.ChunkedArray):
         words = pa.concat_arrays(words.chunks)
@@ -32,7 +32,7 @@ def spoken_text(batch: pa.Table) -> list[str]:
 
 
 def texts(batch: pa.Table, name: str) -> list[str]:
-    """Return a column's texts, stripped; "" for null, and if there is no such column."""
+    """Return a column's texts, stripped; "" for null or if the table has no such column."""
     if name not in batch.column_names:
         return [""] * len(batch)
     return [(value or "").strip() for value in batch[name].to_pylist()]

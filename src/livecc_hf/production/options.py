@@ -28,25 +28,25 @@ class BuildOptions:
     """All options of a run.
 
     Raises:
-        ValueError: if a value does not fit.
+        ValueError: if a value is invalid.
     """
 
     input: str = field(default="", metadata={"help": "Folder of videos, or a .jsonl or .parquet manifest."})
-    out: str = field(default="", metadata={"help": "Folder for the result; an interrupted run continues in it."})
+    out: str = field(default="", metadata={"help": "Output folder; an interrupted run continues in it."})
     stages: dict[str, dict[str, Any]] = field(
         default_factory=dict, metadata={"help": "Stages in order, each with its thresholds."}
     )
     engine: str = field(default="local", metadata={"help": "local: processes on this machine; ray: Ray Data."})
     limit: int | None = field(default=None, metadata={"help": "Use only the first N videos."})
     language: str | None = field(
-        default="en", metadata={"help": "Preferred language of captions, where a folder has several."}
+        default="en", metadata={"help": "Preferred language of captions, if a video in a folder has several."}
     )
     media_root: str | None = field(
         default=None, metadata={"help": "Root of relative paths in a manifest; default: its folder."}
     )
     unit_videos: int = field(
         default=UNIT_VIDEOS,
-        metadata={"help": "Videos in a work unit, which is written whole: a crash costs at most this many."},
+        metadata={"help": "Videos in a work unit, which is written in one step; a crash loses the units in progress."},
     )
     workers: int | None = field(
         default=None, metadata={"help": "Processes for stages without a model; default: one per core."}
@@ -54,28 +54,30 @@ class BuildOptions:
     gpus: int | None = field(
         default=None, metadata={"help": "Processes for each stage with a model; default: one per accelerator."}
     )
-    max_retries: int = field(default=2, metadata={"help": "How often a unit whose process died is tried again, whole."})
+    max_retries: int = field(default=2, metadata={"help": "Retries of a unit whose process died."})
     item_timeout_s: float = field(
         default=3600.0,
         metadata={
-            "help": "Seconds that a stage may take for an item, plus four times the video's length; then its process "
-            "is ended and the item dropped. 0: no limit."
+            "help": "Time limit of a stage for an item: this many seconds plus four times the video's length. Then the "
+            "process is killed and the item dropped. 0: no limit."
         },
     )
     keep_going: bool = field(
         default=False,
-        metadata={"help": "Drop items even if a stage fails on every item of a unit, instead of stopping."},
+        metadata={"help": "If a stage fails on every item of a unit, drop the items instead of stopping the run."},
     )
     ray_address: str | None = field(
-        default=None, metadata={"help": "Cluster: auto, or an address; default: $RAY_ADDRESS, else start one here."}
+        default=None,
+        metadata={"help": "Ray cluster: auto or an address; default: $RAY_ADDRESS, else start Ray on this machine."},
     )
-    restart: bool = field(default=False, metadata={"help": "Delete what is finished in out, and start over."})
+    restart: bool = field(default=False, metadata={"help": "Delete the run in out and start over."})
     dataset: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": f"For the card and its files: {', '.join(_ABOUT_KEYS + _FOLDER_KEYS)}."}
+        default_factory=dict,
+        metadata={"help": f"Options of the dataset and its card: {', '.join(_ABOUT_KEYS + _FOLDER_KEYS)}."},
     )
     report: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "What report.html shows: samples, kept_samples, frames, frame_px, max_pictures."},
+        metadata={"help": f"Options of report.html: {', '.join(item.name for item in fields(ReportOptions))}."},
     )
 
     def __post_init__(self) -> None:
@@ -83,17 +85,17 @@ class BuildOptions:
             if not getattr(self, name):
                 raise ValueError(f"{name} is not given: set it in the recipe or as {name}={example}")
         if not self.stages:
-            raise ValueError("there are no stages: expected a recipe with some, such as recipes/data/my_videos.yaml")
+            raise ValueError("no stages are given: expected a recipe with stages, such as recipes/data/my_videos.yaml")
         if self.engine not in ENGINES:
-            raise ValueError(f"engine is {self.engine!r}; expected one of: {', '.join(ENGINES)}")
+            raise ValueError(f"engine is {self.engine!r}: expected one of {', '.join(ENGINES)}")
         for name in ("limit", "unit_videos", "workers", "gpus"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+                raise ValueError(f"{name} is {value}: expected 1 or more")
         if not 0 <= self.item_timeout_s < math.inf:
-            raise ValueError(f"item_timeout_s is {self.item_timeout_s}; expected seconds, or 0 for no limit")
+            raise ValueError(f"item_timeout_s is {self.item_timeout_s}: expected seconds, or 0 for no limit")
         if self.max_retries < 0:
-            raise ValueError(f"max_retries is {self.max_retries}; expected 0 or more")
+            raise ValueError(f"max_retries is {self.max_retries}: expected 0 or more")
         _check_dataset(self.dataset)
         self.report_options()
 
@@ -101,17 +103,17 @@ class BuildOptions:
         """Return the stages, in order.
 
         Raises:
-            ValueError: if a stage or threshold is unknown or does not fit.
+            ValueError: if a stage or threshold is unknown, or a threshold is invalid.
         """
         stages = [make_stage(name, thresholds) for name, thresholds in self.stages.items()]
         names = [stage.name for stage in stages]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
-            raise ValueError(f"stage {repeated.pop()} comes twice: expected each once")
+            raise ValueError(f"stage {repeated.pop()} is listed twice: expected each stage once")
         return stages
 
     def folder_options(self) -> FolderOptions:
-        """Return how the dataset folder is written."""
+        """Return the options of the dataset folder."""
         chosen = {key: value for key, value in self.dataset.items() if key in _FOLDER_KEYS}
         return FolderOptions(**chosen, overwrite=True)
 
@@ -123,10 +125,15 @@ class BuildOptions:
         return ReportOptions(**chosen)
 
     def about(self, stages: Sequence[Stage], funnel: Mapping[str, Mapping[str, float | None]]) -> DatasetAbout:
-        """Return what the dataset's card says."""
+        """Return the content of the dataset's card.
+
+        Args:
+            stages: of the run.
+            funnel: counts by stage name, see `DatasetAbout.funnel`.
+        """
         chosen = {key: value for key, value in self.dataset.items() if key in _ABOUT_KEYS}
         chosen.setdefault("name", Path(self.out).expanduser().absolute().name)
-        # The language is stated only where it is known: from the options, or from a stage that checks it.
+        # The card states a language only if an option gives it, or a stage checks it.
         spoken = {stage.name: getattr(stage, "language", None) for stage in stages if stage.name in ("asr", "language")}
         code = spoken.get("language") or spoken.get("asr")
         chosen.setdefault("language", [code.split("-")[0]] if code else [])
@@ -136,17 +143,17 @@ class BuildOptions:
 def load_options(
     config: str | os.PathLike | None, overrides: Sequence[str] = (), only_stages: str | None = None, **flags: Any
 ) -> BuildOptions:
-    """Read a recipe, and override it with the command line.
+    """Return the options of a recipe, with those of the command line in place of its own.
 
     Args:
-        config: a YAML recipe.
+        config: path of a YAML recipe.
         overrides: `key=value`, `stage.threshold=value` or `dataset.key=value`; values are YAML.
         only_stages: names of the recipe's stages to run, separated by commas.
-        flags: options by name; `None`: not given.
+        flags: options by name; those that are `None` keep the recipe's value.
 
     Raises:
-        FileNotFoundError: if there is no such recipe.
-        ValueError: if a key is unknown or a value does not fit.
+        FileNotFoundError: if the recipe does not exist.
+        ValueError: if a key is unknown or a value is invalid.
     """
     values = _read_recipe(config) if config is not None else {}
     values["stages"] = _stages_of(values.get("stages"))
@@ -171,25 +178,27 @@ def _read_recipe(path: str | os.PathLike) -> dict[str, Any]:
 
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no recipe {path}: expected a YAML file such as recipes/data/my_videos.yaml")
+        raise FileNotFoundError(
+            f"recipe {path} does not exist: expected a YAML file such as recipes/data/my_videos.yaml"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds {type(values).__name__}: expected keys and values")
+        raise ValueError(f"{path} holds a value of type {type(values).__name__}: expected a mapping of options")
     return values
 
 
 def _stages_of(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the stages as a mapping; a recipe may also list names."""
+    """Return the stages as a mapping of names to thresholds; a recipe may also list names only."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         value = dict.fromkeys(value)
     if not isinstance(value, dict | None):
         raise ValueError(f"stages is {value!r:.80}: expected a mapping of names to thresholds")
     for name, thresholds in (value or {}).items():
         if not isinstance(thresholds, dict | None):
-            raise ValueError(f"stage {name} has {thresholds!r:.60}: expected a mapping of thresholds")
+            raise ValueError(f"stage {name} is {thresholds!r:.60}: expected a mapping of thresholds")
     return {str(name): dict(thresholds or {}) for name, thresholds in (value or {}).items()}
 
 
@@ -208,7 +217,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     section, dot, name = key.rpartition(".")
     if not dot:
         if key == "stages":
-            raise ValueError("stages are chosen with --stages a,b")
+            raise ValueError(f"{override!r} cannot replace the recipe's stages: choose among them with --stages a,b")
         values[key] = value
     elif section in _SECTIONS and section not in values["stages"]:
         values[section] = {**(values.get(section) or {}), name: value}
@@ -216,12 +225,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         stages = values["stages"]
         target = section if section in stages else _by_class_name(stages).get(section)
         if target is None:
-            raise ValueError(f"{override!r}: there is no stage {section!r} in this run; it has {', '.join(stages)}")
+            raise ValueError(f"{override!r}: this run has no stage {section!r}; its stages are {', '.join(stages)}")
         stages[target] = {**stages[target], name: value}
 
 
 def _by_class_name(stages: Mapping[str, Any]) -> dict[str, str]:
-    """Return the recipe's keys (`package.module:Class`) of a user's own stages, by the stages' names."""
+    """Map the names of the user's own stages to their keys in the recipe, `package.module:Class`."""
     return {find_stage(key).name: key for key in stages if ":" in key}
 
 
@@ -231,7 +240,9 @@ def _chosen(stages: dict[str, dict[str, Any]], names: str) -> dict[str, dict[str
     keys = [own.get(name, name) for name in wanted]
     for name, key in zip(wanted, keys, strict=True):
         if key not in stages:
-            raise ValueError(f"--stages names {name!r}, which is not in this run; it has {', '.join(stages)}")
+            raise ValueError(
+                f"--stages names {name!r}, which this run does not have; its stages are {', '.join(stages)}"
+            )
     return {key: thresholds for key, thresholds in stages.items() if key in keys}
 
 
@@ -241,7 +252,7 @@ def _check_dataset(values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         is_list = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
         if str(known[key].type).startswith("Sequence") and not is_list:
-            raise ValueError(f"dataset.{key} is {value!r}: expected a list of texts, such as [{value}]")
+            raise ValueError(f"dataset.{key} is {value!r}: expected a list of strings, such as [{value}]")
         convert_value(value, known[key], f"dataset.{key}")
 
 

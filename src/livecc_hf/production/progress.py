@@ -1,4 +1,4 @@
-"""Reports the progress of a run: a line now and then, with the items and rate of every stage."""
+"""Reports the progress of a run in a line every few seconds, with the items and rate of every stage."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .watchdog import UnitProgress
 
 Say = Callable[[str], None]
 
-_SLOWEST_S = 60.0
-_STILL_S = 300.0
+_MAX_EVERY_S = 60.0  # longest time between lines
+_STALLED_S = 300.0  # a unit without progress for this long is reported
 
 
 def say_to_stderr(line: str) -> None:
-    """Print a line on standard error, apart from results."""
+    """Print a line on standard error, since standard output is for results."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts finished units, and the progress of the others.
+    """Counts finished units, and the progress of those being processed.
 
     Args:
         say: called with each line.
-        every_s: seconds between the first lines; in a run of hours a line comes once a minute.
-        clock: returns seconds, monotonic.
-        in_flight: returns the progress of the units that are being processed.
+        every_s: seconds between the first lines; the interval grows to a minute in long runs.
+        clock: returns monotonic seconds.
+        in_flight: returns the progress of the units being processed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Progress:
         self.stats: list[StageStats] = []
         self.done = 0
         self._began = self._said = clock()
-        self._since: dict[int, tuple[UnitProgress, float]] = {}  # by unit: its last progress, and when it came
+        self._since: dict[int, tuple[UnitProgress, float]] = {}  # by unit: its latest progress, and since when
         self._lock = threading.Lock()
 
     def add(self, stats: Sequence[StageStats]) -> None:
@@ -59,7 +59,7 @@ class Progress:
         """Report a line if one is due."""
         now = self._clock()
         with self._lock:
-            is_due = now - self._said >= max(self.every_s, min((now - self._began) / 60, _SLOWEST_S))
+            is_due = now - self._said >= max(self.every_s, min((now - self._began) / 60, _MAX_EVERY_S))
             if is_due:
                 self._said = now
         if is_due:
@@ -83,7 +83,7 @@ class Progress:
             ticker.join()
 
     def line(self) -> str:
-        """Return the progress as a line: for each stage its items in, items out, and items a second."""
+        """Return the progress as a line: for each stage its items in, items out, and items per second."""
         now = self._clock()
         elapsed = max(now - self._began, 1e-9)
         moving = self._in_flight()
@@ -96,26 +96,26 @@ class Progress:
         ]
         if self.total is not None and 0 < done < self.total:
             parts.append(f"{_clock_time(elapsed / done * (self.total - done))} left")
-        parts += self._still(moving, now)
+        parts += self._stalled(moving, now)
         return " · ".join(parts)
 
-    def _still(self, moving: Sequence[UnitProgress], now: float) -> list[str]:
-        """Return a text on the unit that has been without progress for longest, if that is long; else nothing."""
+    def _stalled(self, moving: Sequence[UnitProgress], now: float) -> list[str]:
+        """Return a text on the unit without progress for longest, if that exceeds `_STALLED_S`; else an empty list."""
         before, self._since = self._since, {}
         for unit in moving:
             known = before.get(unit.number)
             self._since[unit.number] = known if known is not None and known[0] == unit else (unit, now)
-        still = min(self._since.values(), key=lambda entry: entry[1], default=None)
-        if still is None or now - still[1] < _STILL_S:
+        slowest = min(self._since.values(), key=lambda entry: entry[1], default=None)
+        if slowest is None or now - slowest[1] < _STALLED_S:
             return []
-        unit, since = still
+        unit, since = slowest
         stage = unit.stages[-1]
         place = f"{stage['name']} ({stage['items_in']:,} of {unit.rows:,})"
-        return [f"unit {unit.number} has not moved for {_clock_time(now - since)}: {place}"]
+        return [f"unit {unit.number} has made no progress for {_clock_time(now - since)}: {place}"]
 
 
 def funnel_table(stats: Sequence[StageStats]) -> str:
-    """Return what each stage was given and kept, as lines of text."""
+    """Return the input and output counts of each stage as a text table."""
     rows: list[tuple[str, ...]] = [("stage", "in", "kept", "hours in", "hours kept", "dropped", "errors", "items/s")]
     for item in stats:
         rate = _rate(item.items_in / item.seconds) if item.seconds else "-"

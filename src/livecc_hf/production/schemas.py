@@ -1,7 +1,7 @@
-"""The tables that flow between stages: one row a video, then one row a clip.
+"""Schemas of the tables that pass from stage to stage: one row per video, then one row per clip.
 
-Columns are Arrow's, so that stages work on whole columns and tables travel between processes without copying.
-Times are seconds from what a player shows as 0:00, in double precision.
+They are Arrow tables, so that stages process whole columns and processes exchange tables cheaply.
+Times are float64 seconds from the moment that a player shows as 0:00.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from ..captions.arrow import WORDS
 
-SUBTITLES = "subtitles"  # an extra column of `VIDEO_SCHEMA`: captions given inline, as lines
+SUBTITLES = "subtitles"  # optional extra column of `VIDEO_SCHEMA`: inline captions, as lines
 
-# Tracked faces, two samples a second: the time, the score (above 0: the face speaks), and the box, as fractions of the
-# picture's width and height.
+# Tracked faces, two samples per second: time, score (above 0: the face speaks), and box, as fractions of the picture's
+# width and height.
 FACES = pa.list_(
     pa.struct(
         [("time_s", pa.float64()), ("score", pa.float32())]
@@ -25,7 +25,7 @@ VIDEO_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # unique in a run
         ("video", pa.string()),  # path or URL, as the input names it
-        ("captions", pa.string()),  # path of the caption file; null: none
+        ("captions", pa.string()),  # path of the caption file, or null
         ("title", pa.string()),
         ("category", pa.string()),
         ("language", pa.string()),  # declared by the input, such as "en" or "en-US"
@@ -46,7 +46,7 @@ CLIP_SCHEMA = pa.schema(
         ("start_s", pa.float64()),
         ("end_s", pa.float64()),
         ("words", WORDS),
-        ("previous", pa.string()),  # what was said before the clip; "": nothing
+        ("previous", pa.string()),  # all that was said in the video before the clip
         ("language_score", pa.float64()),  # null until a stage fills it, like the columns below
         ("text_loss", pa.float64()),
         ("p_talking_head", pa.float64()),
@@ -61,9 +61,9 @@ DROPPED_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("video", pa.string()),
         ("stage", pa.string()),
-        ("reason", pa.string()),  # one word, counted in the report; "error": the stage failed on this item
-        ("value", pa.float64()),  # the number compared with the threshold, if there is one
-        ("detail", pa.string()),  # for a reader: the error, or what was found
+        ("reason", pa.string()),  # an identifier, counted in the report; "error": the stage failed on this item
+        ("value", pa.float64()),  # the number that was compared with a threshold, or null
+        ("detail", pa.string()),  # text for the user: the error, or what was found
         ("hours", pa.float64()),  # of video
         ("text", pa.string()),  # the first words, for samples in the report
         ("start_s", pa.float64()),  # of a clip; null for videos, like the columns below
@@ -75,7 +75,7 @@ DROPPED_SCHEMA = pa.schema(
 
 
 def words_array(words_of_rows: list[list[tuple[float, float, str]] | None]) -> pa.Array:
-    """Return a column of words from `(start_s, end_s, word)` triples of each row; slow, for small inputs and tests."""
+    """Return a column of words from `(start_s, end_s, word)` triples per row; slow, meant for few words."""
     rows = [
         None if words is None else [dict(zip(("start_s", "end_s", "word"), word, strict=True)) for word in words]
         for words in words_of_rows

@@ -1,8 +1,8 @@
-"""Reports how far each unit is, and ends processes whose stage hangs.
+"""Reports the progress of each unit, and ends processes in which a stage hangs.
 
-The process that works on a unit writes a small file beside the finished units, from which the process that started the
-run, on this node or another, reads the progress. If a stage shows no progress for too long, its process exits: only
-that stops a decoder or driver that hangs.
+The process that works on a unit writes its progress to a small file next to the finished units. The process that
+started the run, on this node or another, reads these files. If a stage makes no progress for too long, its process
+exits, which is the only way to stop a decoder or driver that hangs.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .columns import hours_of
 
 _FOLDER = ".progress"
 _WRITE_EVERY_S = 2.0
-_TIMES_LENGTH = 4  # without an accelerator, speech recognition may take longer than the video lasts
-_BATCH_LENGTH_S = 3600.0  # most video of a batch that its time limit counts
+_TIMES_LENGTH = 4  # on a CPU, speech recognition may take longer than the video lasts
+_BATCH_LENGTH_S = 3600.0  # length of video up to which a batch extends its time limit
 
-_current: UnitWatch | None = None  # of this process
+_current: UnitWatch | None = None  # the active watch of this process
 _last_write = -math.inf
 
 
 @dataclass(frozen=True)
 class UnitProgress:
-    """How far a unit is.
+    """The progress of a unit.
 
     Attributes:
         number: of the unit.
-        stages: for each stage that began, the keywords of `StageStats`; the last one may still run.
-        rows: that the last stage was given.
+        stages: for each stage that has begun, the keywords of `StageStats`; the last stage may still be running.
+        rows: number of rows given to the last stage.
     """
 
     number: int
@@ -53,9 +53,9 @@ def time_limit_s(rows: pa.Table, item_timeout_s: float) -> float:
     """Return the seconds without progress after which a stage counts as hanging: `item_timeout_s` + 4 x video length.
 
     Args:
-        rows: the batch, videos or clips. Their total length counts up to an hour, or up to the longest one. A limit
-            that is too short costs no item, since each is then tried alone.
-        item_timeout_s: in seconds.
+        rows: the batch of videos or clips. Their total length counts up to an hour, or up to the longest item if that
+            is longer. A limit that is too short for a batch loses no item, since each item is then tried alone.
+        item_timeout_s: seconds for an item.
     """
     seconds = 3600 * np.nan_to_num(np.asarray(hours_of(rows).to_numpy(zero_copy_only=False), np.float64))
     length_s = min(seconds.sum(), max(seconds.max(), _BATCH_LENGTH_S)) if len(seconds) else 0.0
@@ -63,24 +63,23 @@ def time_limit_s(rows: pa.Table, item_timeout_s: float) -> float:
 
 
 def items_done(count: int = 1) -> None:
-    """Report from inside a stage that it has finished more items of its batch, which restarts its time limit.
+    """Report from inside a stage that it finished `count` more items of its batch; restarts the stage's time limit.
 
-    For stages that take long for a batch. Outside a run, as when a stage is called by itself, it does nothing. May be
-    called from any thread.
+    Call it in stages that take long for a batch, from any thread. It does nothing outside a run.
     """
     if _current is not None:
         _current.items_done(count)
 
 
 class UnitWatch:
-    """Writes this process's progress with a unit to a file, and ends the process when a stage hangs.
+    """Writes the progress of a unit to a file, and ends this process if a stage hangs.
 
     A context manager; only one may be active in a process.
 
     Args:
-        folder: of the units.
+        folder: of all units.
         number: of the unit.
-        group: index of the group of stages that runs here.
+        group: index of the group of stages that this process runs.
         item_timeout_s: see `time_limit_s`; `None`: no limit.
     """
 
@@ -111,7 +110,7 @@ class UnitWatch:
             self._hung.unlink(missing_ok=True)
 
     def begin_stage(self, name: str, finished: Sequence[dict[str, Any]], rows: int) -> None:
-        """Note that a stage begins.
+        """Record that a stage begins.
 
         Args:
             name: of the stage.
@@ -137,7 +136,7 @@ class UnitWatch:
             faulthandler.cancel_dump_traceback_later()
 
     def items_done(self, count: int) -> None:
-        """Count items of the current batch, and restart its time limit."""
+        """Add finished items of the current batch, and restart its time limit."""
         with self._lock:
             self._in_batch += count
             if self._limit_s is not None and self._trace is not None:
@@ -152,7 +151,7 @@ class UnitWatch:
         self.write()
 
     def write(self, now: bool = False) -> None:
-        """Write the unit's progress, at most once in two seconds unless `now`."""
+        """Write the unit's progress; without `now`, at most every two seconds."""
         global _last_write
         if not now and time.monotonic() - _last_write < _WRITE_EVERY_S:
             return
@@ -163,7 +162,7 @@ class UnitWatch:
             "items_out": self._kept,
             "seconds": time.perf_counter() - self._began,
         }
-        with suppress(OSError):  # the file only informs; a run does not need it
+        with suppress(OSError):  # the file is only for progress lines
             write_json(self._file, {"rows": self._rows, "stages": [*self._stages, stage]}, sync=False)
 
     def remove(self) -> None:
@@ -171,12 +170,12 @@ class UnitWatch:
         self._file.unlink(missing_ok=True)
 
     def _arm(self, limit_s: float, trace: TextIO) -> None:
-        # A thread of C waits, which needs no lock of the interpreter's: what hangs may hold it.
+        # faulthandler waits in a C thread without the GIL, which the hanging code may hold.
         faulthandler.dump_traceback_later(limit_s, exit=True, file=trace)
 
 
 class _NoWatch:
-    """Stands in for `UnitWatch` outside a run: does nothing."""
+    """Replaces `UnitWatch` outside a run and does nothing."""
 
     def begin_stage(self, name: str, finished: Sequence[dict[str, Any]], rows: int) -> None: ...
 
@@ -188,29 +187,29 @@ class _NoWatch:
 
 
 def watch() -> UnitWatch | _NoWatch:
-    """Return the active `UnitWatch` of this process, or one that does nothing."""
+    """Return the active `UnitWatch` of this process, or a substitute that does nothing."""
     return _current if _current is not None else _NoWatch()
 
 
 def has_hung(folder: Path, number: int, group: int) -> bool:
-    """Return whether a process was ended because a stage hung on the unit; valid once that process is gone."""
+    """Return whether a process exited because a stage hung on the unit; valid once that process has exited."""
     file = _hung_file(folder, number, group)
     return file.is_file() and file.stat().st_size > 0
 
 
 def forget_hung(folder: Path, number: int, group: int) -> None:
-    """Remove the mark that `has_hung` finds."""
+    """Remove the file by which `has_hung` knows of a hang."""
     _hung_file(folder, number, group).unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:
-    """Remove the files of an earlier run."""
+    """Remove all progress files, which an earlier process may have left."""
     for file in (*folder.glob(".*.hung"), *(folder / _FOLDER).glob("*")):
         file.unlink(missing_ok=True)
 
 
 def read_progress(folder: Path) -> list[UnitProgress]:
-    """Return the progress of the units that are being processed."""
+    """Return the progress of the units being processed."""
     found = []
     for name in _names(folder / _FOLDER):
         with suppress(OSError, ValueError, KeyError):  # finished in the meantime, or partly written

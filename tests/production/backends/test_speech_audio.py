@@ -1,4 +1,4 @@
-"""The sound for speech recognition keeps its time over gaps, changes of format and damage."""
+"""The sound for speech recognition keeps its times across gaps, changes of format and damage."""
 
 import struct
 import warnings
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("error::livecc_hf.modeling.video_file.Vi
 
 
 def beeps(seconds, rate_hz=RATE_HZ):
-    """A beep of 0.1 s at each whole second, float32 of shape (samples,)."""
+    """Return a beep of 0.1 s at each whole second, float32 of shape (samples,)."""
     time_s = np.arange(round(seconds * rate_hz)) / rate_hz
     return np.where(time_s % 1 < 0.1, 0.6 * np.sin(2 * np.pi * 1000 * time_s), 0).astype(np.float32)
 
@@ -46,7 +46,7 @@ def write_beeps(path, start_s=0.0, seconds=6.0, **options):
 
 
 def heard_s(audio):
-    """When a player comes to each beep, by the audio's own account."""
+    """Return the player's time of each beep, by `SpeechAudio.shown_s`."""
     loud = np.flatnonzero(np.abs(audio.samples) > 0.2)
     begins = loud[np.insert(np.diff(loud) > RATE_HZ // 4, 0, True)]
     return [audio.shown_s(index / RATE_HZ) for index in begins]
@@ -74,7 +74,7 @@ def test_a_player_shows_the_first_sound_of_a_broadcast_at_0(tmp_path):
 
 
 def test_times_do_not_drift_over_many_gaps(tmp_path):
-    """Also where none of them is a whole number of samples."""
+    """Even if no gap is a whole number of samples."""
     sound = (beeps(60) * 20_000).astype(np.int16)
     gaps = tuple((RATE_HZ * n, 1.0007) for n in range(1, 60))
     audio = decode_speech(write_sound(tmp_path / "a.mkv", sound, gaps=gaps))
@@ -82,7 +82,7 @@ def test_times_do_not_drift_over_many_gaps(tmp_path):
 
 
 def write_stretches(path, starts_s):
-    """A Matroska file with a second of sound, a beep first, from each of these times on."""
+    """Write a Matroska file with a second of sound, which begins with a beep, at each of these times."""
     beep = (beeps(1) * 20_000).astype(np.int16)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
@@ -137,7 +137,7 @@ def test_one_wrong_time_moves_nothing(tmp_path, tag, wrong_ms):
 
 
 def test_a_recording_behind_another_is_heard_after_it(tmp_path):
-    """As its pictures are seen: both have the same clock, which goes back where they were joined."""
+    """As with its pictures: both have the same clock, which jumps back where the files were joined."""
     path = tmp_path / "twice.ts"
     parts = [write_beeps(tmp_path / name, 1.4, seconds) for name, seconds in (("a.ts", 4), ("b.ts", 6))]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -151,7 +151,7 @@ def test_sound_that_overlaps_what_came_before_is_skipped_and_said(tmp_path):
     path = tmp_path / "overlap.ts"
     parts = [write_beeps(tmp_path / name, start_s, 4) for name, start_s in (("a.ts", 1.4), ("b.ts", 4.9))]
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.warns(VideoReadWarning, match=r"0\.[56] s with a time in the past were skipped"):
+    with pytest.warns(VideoReadWarning, match=r"0\.[56] s with a timestamp in the past were skipped"):
         audio = decode_speech(path)
     assert heard_s(audio) == pytest.approx([0, 1, 2, 3, 4.5, 5.5, 6.5], abs=0.1)
 
@@ -170,7 +170,7 @@ def test_the_sound_is_that_which_a_player_chooses(tmp_path):
 def test_sound_of_an_unknown_format_is_named(tmp_path):
     path = write_beeps(tmp_path / "a.mp4")
     path.write_bytes(path.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"zzzz"))
-    with pytest.raises(ValueError, match=r"a\.mp4 has sound in a format that is unknown, or damaged") as error:
+    with pytest.raises(ValueError, match=r"a\.mp4 has sound in a format without a decoder") as error:
         decode_speech(path)
     assert not isinstance(error.value, NoAudioError)
 

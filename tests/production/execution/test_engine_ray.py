@@ -44,7 +44,7 @@ def run(tmp_path, out, stages=STAGES, **options):
 
 
 def files_of(result) -> dict:
-    """What the units hold, without how long they took."""
+    """Return the content of the units, without run times."""
     import pyarrow.parquet as pq
 
     return {
@@ -58,8 +58,16 @@ def test_an_address_where_nobody_listens_is_named_at_once():
 
     with pytest.raises(ConnectionError, match="no Ray cluster answers at 127.0.0.1:1 "):
         _check_reachable("127.0.0.1:1")
-    for address in (None, "auto", "local", "ray://x:1"):
+    for address in ("auto", "local", "ray://x:1"):
         _check_reachable(address)
+
+
+def test_an_address_in_the_environment_is_checked_as_well(monkeypatch):
+    from livecc_hf.production.execution.ray import RayEngine
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConnectionError, match=r"no Ray cluster answers at 127.0.0.1:1 .*RAY_ADDRESS"):
+        RayEngine(None)
 
 
 def test_ray_makes_what_the_local_engine_makes(tmp_path, cluster):

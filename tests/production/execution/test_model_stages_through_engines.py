@@ -1,4 +1,4 @@
-"""Every stage with a model or an endpoint goes through both engines, and makes what it makes when it is just called."""
+"""Every stage with a model or an endpoint gives the same result in both engines as in a direct call."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ _STORE = 80 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    """Videos with words, and with speech alone; one of another category, one that is not a video."""
+    """Videos with words, and with speech only; one of another category, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     scene = simulate(6, LENGTH_S, MOODS["busy"])
     words = narrate(scene.events, LENGTH_S)
@@ -69,7 +69,7 @@ def stages(tmp_path_factory, published_checkpoint) -> dict[str, dict]:
 
 @pytest.fixture
 def use_engine():
-    """A function that makes an engine ready."""
+    """Return a function that prepares an engine."""
     with pytest.MonkeyPatch.context() as patch:
         stop = []
 
@@ -87,7 +87,7 @@ def use_engine():
 
 
 def answer(_, body):
-    """A query for each clip, by its words."""
+    """Return a query for each clip, by its words."""
     spoken = body["messages"][-1]["content"].partition("Speech:\n")[2]
     return verdict(f"Comment on {len(spoken.split())} words.")
 

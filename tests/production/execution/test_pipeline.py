@@ -1,4 +1,4 @@
-"""Units through stages: batches, failures, processes that die, and how a unit is written."""
+"""Units through stages: batches, failures, processes that die, and writing of units."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def make_work(tmp_path, titles, stages, unit_videos=8, **options) -> RunPlan:
 
 
 def run_here(work: RunPlan) -> None:
-    """All units, one after the other, in this process."""
+    """Run all units in sequence in this process."""
     for unit in work.source.units():
         payload = unit
         for index in range(len(work.groups)):
@@ -130,7 +130,7 @@ def test_a_stage_that_fails_on_everything_stops_the_run(tmp_path):
 
 
 def test_one_broken_video_of_many_clips_does_not_stop_the_run(tmp_path):
-    """Of a unit with one video left, all clips may fail without a fault of the stage."""
+    """If a unit has one video left, all clips may fail although the stage works."""
     work = make_work(tmp_path, ["a"], [Score(broken=True)])
     clips = CLIPS(work.start(next(work.source.units())).rows).kept.slice(0, 1)
     for n_videos in (1, 7, 8):
@@ -158,7 +158,7 @@ class FailingClips(PretrainClips):
 
 @dataclass(frozen=True)
 class FailingDevice(Stage):
-    """Its accelerator fails from the third batch on; the process cannot use it any more."""
+    """Its accelerator fails from the third batch on, and stays unusable for the process."""
 
     name: ClassVar[str] = "failing_device"
     batch_rows: ClassVar[int] = 4
@@ -174,7 +174,7 @@ class FailingDevice(Stage):
 
 
 class AcceleratorError(RuntimeError):
-    """Named as torch's."""
+    """Has the name of torch's error."""
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_an_item_that_kills_its_process_is_dropped_alone(tmp_path):
     assert [row["id"] for row in rows] == ["v0", "v1", "v3", "v4", "v5"]
     [lost] = dropped
     assert (lost["id"], lost["stage"], lost["reason"]) == ("v2", "titles", "error")
-    assert "process that worked on it died" in lost["detail"]
+    assert "worker process died" in lost["detail"]
 
 
 def test_a_process_that_dies_once_costs_nothing(tmp_path):
@@ -278,7 +278,7 @@ def test_a_stage_that_names_its_device_sees_them_all(tmp_path, monkeypatch, devi
 
 
 def test_a_small_unit_on_which_clips_fail_goes_on_without_rows(tmp_path):
-    """What is left of it has the columns of clips, which the next stage looks at."""
+    """The empty rest has the columns of clips, which the next stage reads."""
     work = make_work(tmp_path, ["a"] * 3, [FailingClips(min_s=20.0), Score()], unit_videos=3)
     run_here(work)
     rows, dropped = results(work)
@@ -296,7 +296,7 @@ def test_a_model_that_is_missing_is_one_clear_error(tmp_path):
 
 @dataclass(frozen=True)
 class Shrinks(Stage):
-    """Gives other columns for some batches."""
+    """Returns other columns for some batches."""
 
     name: ClassVar[str] = "shrinks"
     batch_rows: ClassVar[int] = 1
@@ -316,7 +316,7 @@ def test_a_stage_whose_columns_change_is_named(tmp_path):
 
 
 def test_a_worker_that_is_killed_leaves_no_semaphore(tmp_path):
-    """Models are loaded with a progress bar, whose lock is one between processes."""
+    """Models are loaded with a progress bar, which has an inter-process lock."""
     import subprocess
 
     code = """
@@ -345,7 +345,7 @@ def test_statistics_are_json(tmp_path):
 
 
 def test_a_closed_worker_starts_no_process():
-    """A thread that is about to give it a task when the run stops must not start one that nobody ends."""
+    """A thread that submits a task while the run stops must not start a process that nobody ends."""
     for close in (Worker.close, Worker.finish):
         worker = Worker()
         assert worker.run(os.getpid) == worker.pid

@@ -1,4 +1,4 @@
-"""Fetching: the options that make it polite, and a real run of yt-dlp against a server on this machine."""
+"""Fetching: the options for yt-dlp, and a real run of it against a server on this machine."""
 
 import functools
 import http.server
@@ -38,10 +38,10 @@ def test_captions_only_keeps_an_archive_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": "fast"}, "rate is 'fast'; expected bytes per second such as 500K"),
+        ({"rate": "fast"}, "rate is 'fast': expected bytes per second such as 500K"),
         ({"sleep_s": -1}, "sleep_s is -1"),
         ({"retries": -1}, "retries is -1"),
-        ({"languages": ()}, "there are no languages"),
+        ({"languages": ()}, "languages is empty"),
         ({"max_height_px": 0}, "max_height_px is 0"),
     ],
 )
@@ -56,7 +56,7 @@ def test_rates():
 
 def test_a_file_in_another_encoding_is_named(tmp_path):
     (tmp_path / "urls.txt").write_text("# für später\nhttps://a.example/1\n", encoding="latin-1")
-    with pytest.raises(ValueError, match=r"urls\.txt is not UTF-8 .*: expected a text file with one address a line"):
+    with pytest.raises(ValueError, match=r"urls\.txt is not UTF-8 .*: expected a text file with one URL per line"):
         read_urls(tmp_path / "urls.txt")
     (tmp_path / "urls.txt").write_text("https://a.example/1\n", encoding="utf-8-sig")  # as Windows saves it
     assert read_urls(tmp_path / "urls.txt") == ["https://a.example/1"]
@@ -70,7 +70,7 @@ def test_urls_are_read_and_wrong_lines_named(tmp_path):
     with pytest.raises(ValueError, match="line 2 of .* is 'not an address'"):
         read_urls(file)
     file.write_text("\n")
-    with pytest.raises(ValueError, match="holds no address"):
+    with pytest.raises(ValueError, match="holds no URL"):
         read_urls(file)
     with pytest.raises(FileNotFoundError, match="expected a text file"):
         read_urls(tmp_path / "none")
@@ -154,7 +154,7 @@ def test_captions_that_fail_are_a_failure_and_tried_again(tmp_path, site, status
         result = fetch([url], out, options, lines.append)
         assert (result.done, result.known) == (0, 0)
         [(failed, reason)] = result.failed
-        assert failed == url and str(status) in reason and "captions (en) that could not be fetched" in reason
+        assert failed == url and str(status) in reason and "could not be fetched: en" in reason
         assert not list(out.glob("*.vtt"))
     assert any("failed: " in line and str(status) in line for line in lines)
     again = fetch([url], out, options)
@@ -177,4 +177,4 @@ def test_progress_says_what_is_going_on(tmp_path, site):
     )
     assert lines[0] == f"1 of 2: {site.url}/page.html" and f"2 of 2: {site.url}/match.mp4" in lines
     assert any(".en.vtt: 0.0 MB" in line for line in lines) and sum(".mp4: 0." in line for line in lines) == 2
-    assert lines[-1] == "  1 fetched, 0 were there"
+    assert lines[-1] == "  1 fetched, 0 fetched earlier"

@@ -1,4 +1,4 @@
-"""Where videos come from: manifests, folders, metadata beside videos; bad lines; memory."""
+"""Inputs: manifests, folders, metadata files; invalid lines; memory."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ def test_one_bad_line_does_not_cost_the_others(tmp_path, line):
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "parquet of lists"])
 def test_one_bad_word_costs_one_word(tmp_path, kind):
-    """A missing time is found between its neighbours; what cannot be used is said, and the row goes on."""
+    """A missing time is interpolated; unusable words are reported, and the row is kept."""
     words = [(0.0, 0.5, "so"), (None, None, "2014."), (1.5, None, "was"), (3.0, 2.0, "gone"), (2.0, 2.5, "good")]
     words = [dict(zip(("start", "end", "word"), word)) for word in words]
     rows = [
@@ -237,7 +237,7 @@ def test_clips_keep_their_times_whatever_type_their_words_have(tmp_path, words):
 
 
 def test_what_is_no_input_is_left_out_and_said(tmp_path):
-    """Hidden files, parts that yt-dlp did not put together, folders elsewhere, captions without a video."""
+    """Hidden files, parts that yt-dlp did not merge, linked folders, captions without a video."""
     names = (".dataset.partial/videos/b.mp4", "shown/a.mp4", "shown/a.en.vtt", "shown/._a.mp4", "shown/.b.mp4")
     names += ("shown/e.f137.mp4", "shown/e.f140-drc.m4a", "shown/e.f2.mp4", "shown/lost.srt", "shown/notes.json")
     for name in (*names, "shown/._a.info.json"):
@@ -359,14 +359,11 @@ def test_what_is_no_input_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="ends in '.csv': expected a folder of videos"):
         open_input(tmp_path / "m.csv")
     (tmp_path / "m.parquet").write_bytes(b"no parquet")
-    with pytest.raises(ValueError, match="m.parquet is not Parquet"):
+    with pytest.raises(ValueError, match="m.parquet is not a Parquet file"):
         open_input(tmp_path / "m.parquet")
     pq.write_table(pa.table({"path": ["a"]}), tmp_path / "p.parquet")
     with pytest.raises(ValueError, match="has no column 'video'; it has: path"):
         open_input(tmp_path / "p.parquet")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no video"):
-        open_input(tmp_path / "empty").fingerprint()
     with pytest.raises(ValueError, match="unit_videos is 0"):
         open_input(tmp_path, unit_videos=0)
     with pytest.raises(ValueError, match="limit is 0"):

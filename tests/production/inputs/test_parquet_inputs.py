@@ -1,4 +1,4 @@
-"""Parquet manifests of all kinds: what does not fit costs a row, as in JSON Lines."""
+"""Parquet manifests of all kinds: an invalid value drops a row, as in JSON Lines."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_values_of_other_types_fit_or_cost_their_row(tmp_path):
     assert [(row["id"], row["width_px"], row["duration_s"], row["title"]) for row in found] == [
         *(("0.mp4", 640, 60.5, "1"), ("2.mp4", 642, 12.0, "3"), ("3.mp4", None, None, None)),
     ]
-    assert dropped["detail"] == "row 1 of m.parquet: duration_s is 'N/A': expected a number, 0 or more"
+    assert dropped["detail"] == "row 1 of m.parquet: duration_s is 'N/A': expected a number from 0 to 2147483647"
     found, dropped = read_parquet(tmp_path / "n.parquet", {"video": ["a", "b"], "title": [{"text": "x"}, None]})
     assert [row["id"] for row in found] == ["b"] and "title is {'text': 'x'}: expected text" in dropped[0]["detail"]
 
@@ -81,15 +81,15 @@ def test_every_file_of_a_folder_is_looked_at_first(tmp_path):
     with pytest.raises(ValueError, match=r"1\.parquet has no column 'video'; it has: path"):
         open_input(tmp_path)
     pq.write_table(pa.table({"video": ["b"], "start_s": [0.0], "end_s": [1.0]}), tmp_path / "1.parquet")
-    with pytest.raises(ValueError, match=r"1\.parquet holds clips, and .*0\.parquet videos: expected one kind"):
+    with pytest.raises(ValueError, match=r"1\.parquet holds clips, but .*0\.parquet videos: expected one kind"):
         open_input(tmp_path)
     (tmp_path / "1.parquet").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match=r"1\.parquet is not Parquet"):
+    with pytest.raises(ValueError, match=r"1\.parquet is not a Parquet file"):
         open_input(tmp_path)
 
 
 def test_words_of_any_shape_keep_their_place_in_the_unit(tmp_path):
-    """Odd words are read one by one, in a file whose other columns are not."""
+    """Odd words are read one by one, but the other columns of the file are not."""
     words = pa.array([[["0", "1", "a"]], None, [["2", "1", "back"]], [["1", "2", "b"], ["0", "1", "c"]]])
     columns = {"video": ["a", "b", "c", "d"], "duration_s": ["1", "2", "3", "4"], "words": words}
     found, [dropped] = read_parquet(tmp_path / "m.parquet", columns)

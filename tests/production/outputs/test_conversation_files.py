@@ -31,7 +31,7 @@ WORDS = [(16.8, 16.9, "all"), (16.9, 17.0, "right")]
 
 
 def clips(*rows: dict) -> pa.Table:
-    """A table of clips; what a row leaves out is null, but for the required columns."""
+    """Return a table of clips; missing values are null, except in required columns."""
     full = [
         {"id": f"a#{i}", "video": "a.mp4", "start_s": 16.8, "end_s": 158.8, "words": WORDS} | row
         for i, row in enumerate(rows)
@@ -46,7 +46,7 @@ def clips(*rows: dict) -> pa.Table:
 
 
 def write_jsonl(path, tables) -> int:
-    """How many clips the file came to have."""
+    """Return the number of clips in the file."""
     with open_jsonl(path) as writer:
         for table in tables:
             writer.write(table)
@@ -54,7 +54,7 @@ def write_jsonl(path, tables) -> int:
 
 
 def test_a_line_is_what_live_cc_5m_has():
-    """But for `video_end`, where it would be a word's end: see the test of the last word."""
+    """Except for `video_end`, which would be a word's end: see the test of the last word."""
     line = conversation_lines(clips({"title": "A review", "previous": ""}))[0]
     assert line.decode() == (
         '[{"role": "user", "content": [{"type": "video", "video": "a.mp4", "video_start": 16.8, "video_end": 158.8}, '
@@ -172,7 +172,7 @@ def test_a_frame_is_sampled_after_the_last_word(end_s):
 
 @pytest.mark.parametrize("word_s", [0.5, pytest.param(0.34, marks=pytest.mark.slow)])
 def test_training_cuts_no_word_of_the_longest_clips(tmp_path, processor, word_s):
-    """Decoded, sampled and encoded: the words of a clip as long as 480 frames are all spoken."""
+    """Decoded, sampled and encoded, a clip as long as 480 frames keeps all of its words."""
     write_video(tmp_path / "a.mp4", n_frames=1000, fps=2, size_px=(56, 56))
     n_words = int(490 / word_s)
     words = words_array([[(0.3 + i * word_s, 0.3 + (i + 1) * word_s, "word") for i in range(n_words)]])
@@ -187,7 +187,7 @@ def test_training_cuts_no_word_of_the_longest_clips(tmp_path, processor, word_s)
 
 
 def test_a_clip_that_ends_late_enough_stays_as_it_is():
-    """So that a dataset whose clips go through more stages ends where it did; so does one without words."""
+    """If the clips of a dataset pass through more stages, their ends stay; so do those of clips without words."""
     rows = dataset_rows(clips({"end_s": 17.5}, {"end_s": 17.0}, {"end_s": 30.0}, {"words": [], "end_s": 20.0}))
     assert rows["video_end"].to_pylist() == [17.5, 17.5, 30.0, 20.0]
 

@@ -1,4 +1,4 @@
-"""The dataset folder: opened by `datasets`, trained on, filled with videos, described by its card, pushed."""
+"""The dataset folder: opened by `datasets`, used for training, filled with videos, described by its card, pushed."""
 
 import logging
 import shutil
@@ -68,7 +68,7 @@ def test_datasets_opens_the_folder(tmp_path):
 
 
 def test_datasets_takes_no_folder_for_another_of_the_same_name(tmp_path):
-    """`datasets` caches a folder by its last name and what its card says of its files."""
+    """`datasets` caches a folder by its name and by its card's description of the files."""
     shown = []
     for parent, video in (("a", "1.mp4"), ("b", "2.mp4"), ("a", "3.mp4")):
         options = FolderOptions(overwrite=True)
@@ -137,7 +137,7 @@ def test_videos_of_one_name_are_not_confused(tmp_path):
 
 @pytest.mark.parametrize("how", ["copy", "link"])
 def test_what_is_no_video_is_not_put_into_the_folder(tmp_path, media, how):
-    """A manifest may name anything: keys, notes, pictures, lists of other files, also by the name of a video."""
+    """A manifest may name any file: keys, notes, pictures, playlists, even with the suffix of a video."""
     others = tmp_path / "others"
     others.mkdir()
     Image.new("RGB", (64, 64)).save(others / "photo.png")
@@ -232,7 +232,7 @@ def test_the_card_is_filled(tmp_path):
     assert header["language"] == ["en", "de"] and header["size_categories"] == ["1K<n<10K"]
     assert header["configs"][0]["data_files"] == [{"split": "train", "path": "data/*.parquet"}]
     for text in (
-        "4,000 narrated clips of 1,500 videos: 100.00 hours, 1,000,000 timed words, 90.0 s and 2.78 words a second",
+        "4,000 narrated clips of 1,500 videos: 100.00 hours, 1,000,000 timed words, 90.0 s and 2.78 words per second",
         "YouTube channel X",
         "1. **pretrain_clips**: Cuts clips for pre-training",
         "`max_gap_s` = `2.5`",

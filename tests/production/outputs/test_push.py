@@ -1,4 +1,4 @@
-"""`livecc data push` against a server on this machine that speaks the Hub's commit API."""
+"""`livecc data push` against a server on this machine that implements the Hub's commit API."""
 
 import os
 import subprocess
@@ -78,7 +78,7 @@ def test_only_the_dataset_and_what_is_a_video_are_sent(folder, tmp_path):
             "videos/link.mp4",
         }
         assert set(hub.repositories["datasets/me/clips"].files) == sent
-    assert f"3 files of {folder} are not sent, such as my-notes.txt: it is not part of a dataset" in done.stderr
+    assert f"3 files of {folder} are left out, such as my-notes.txt: it is not part of a dataset" in done.stderr
 
 
 def test_a_hub_that_does_not_answer_is_named(folder, tmp_path):

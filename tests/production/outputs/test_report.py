@@ -1,4 +1,4 @@
-"""The report: what is counted and drawn, and that what was said cannot break the page."""
+"""The report: counts and charts, and spoken text that must not break the page."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_the_page_shows_counts_thresholds_and_samples_and_is_safe(tmp_path):
     assert "p(talking head)" not in page  # no row has it
     assert "<li>min_s = <b>30.0</b></li>" in page  # as it is by default
     assert '<li class="set">max_loss = <b>5</b> (default 6.5)</li>' in page
-    assert "Most mean loss of a token, in nats." in page
+    assert "Highest mean loss, in nats per token." in page
     assert not any(f"{name} =" in page for name in ("name", "takes", "makes_clips", "batch_rows"))
     assert len(re.findall(r"<b>d\d+<", page)) == 7  # six samples of a reason, one of the other
     assert not list(tmp_path.glob(".*"))
@@ -86,7 +86,7 @@ def test_any_number_of_distributions_is_drawn(n):
 
 
 def test_dropped_rows_may_share_an_id(tmp_path):
-    """A manifest that names an id three times drops two rows of it, whose videos differ."""
+    """If a manifest has an id three times, two of its rows are dropped, although their videos differ."""
     rows = [{"id": "v1", "video": f"{i}.mp4", "stage": "input", "reason": "repeated"} for i in range(60)]
     pq.write_table(pa.Table.from_pylist(rows, DROPPED_SCHEMA), tmp_path / "dropped.parquet")
     write_report(tmp_path, STATS, STAGES, [clips(3)], pq.ParquetFile(tmp_path / "dropped.parquet"))

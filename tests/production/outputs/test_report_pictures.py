@@ -145,9 +145,9 @@ def test_a_video_over_which_a_decoder_dies_or_hangs_costs_its_own_pictures(tmp_p
         with monkeypatch.context() as patch:
             patch.setattr(pictures, "read_strip", die)
             faults += [photographer.strip_of(sample_of(clip(tmp_path / name))).fault for name in names[2:]]
-    assert faults[0].startswith("dies.mp4: the process that worked on it died")
+    assert faults[0].startswith("dies.mp4: its worker process died")
     assert faults[1].startswith("hangs.mp4: timed out")
-    assert faults[3] == "3 videos ended the process that decodes them"
+    assert faults[3] == "decoding was stopped after 3 videos that killed the decoding process"
 
 
 def test_links_play_the_clip(tmp_path, video):

@@ -1,4 +1,4 @@
-"""The stage active_speaker runs for real: videos of a face, detectors in ONNX, random weights and published ones."""
+"""The stage active_speaker runs for real: videos of a face, ONNX detectors, random and published weights."""
 
 import pickle
 
@@ -49,7 +49,7 @@ def make(folder, model="light.model", **options) -> ActiveSpeaker:
 
 
 def scored(stage: ActiveSpeaker, *rows) -> list[dict]:
-    """What is known of each clip, kept or not."""
+    """Return the result for each clip, kept or dropped."""
     result = stage(clips(*rows))
     assert result.kept.schema == CLIP_SCHEMA and result.dropped.schema == DROPPED_SCHEMA
     found = {row["id"]: row | {"ratio": row["speaker_ratio"], "reason": None} for row in result.kept.to_pylist()}
@@ -149,7 +149,7 @@ def test_a_missing_model_is_said_before_any_clip(folder):
 
 @needs_light_asd
 class TestPublishedWeights:
-    """A still face never speaks, one whose mouth moves with the sound always does."""
+    """A still face never speaks; a face whose mouth moves with the sound always does."""
 
     @pytest.fixture
     def stage(self, folder):
@@ -170,7 +170,7 @@ class TestPublishedWeights:
         assert max(face["time_s"] for face in row["faces"]) < 1.0
 
     def test_a_cut_parts_what_is_seen(self, stage, folder):
-        """After it another, still face is on screen, at another place."""
+        """Then another, still face is on screen at another place."""
         faces = [Face(**LEFT, is_moved=True, to_s=1.0), Face(**RIGHT, from_s=1.0)]
         write_talking_video(folder / "cut.mkv", syllables(2), faces, 2)
         [row] = scored(stage, (folder / "cut.mkv", 0.0, 2.0))
@@ -178,7 +178,7 @@ class TestPublishedWeights:
         assert all((face["left"] < 0.3) == (face["time_s"] < 1.0) for face in row["faces"])
 
     def test_pictures_and_sound_are_on_one_clock(self, stage, folder):
-        """A sound that starts late moves the mouth late: before, the face does not speak."""
+        """A sound that starts late moves the mouth late; before that, the face does not speak."""
         write_talking_video(folder / "late.mkv", syllables(1.2), [Face(is_moved=True)], 2.4, sound_from_s=1.2)
         before, after = scored(stage, (folder / "late.mkv", 0.0, 0.8), (folder / "late.mkv", 1.4, 2.2))
         assert before["ratio"] == 0.0 and after["ratio"] == 1.0

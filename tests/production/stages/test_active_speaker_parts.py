@@ -1,4 +1,4 @@
-"""The parts of the stage active_speaker: networks, sound features, detectors of faces, tracks, windows."""
+"""The parts of the stage active_speaker: networks, sound features, face detectors, tracks, windows."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ class TestNetworks:
         ],
     )
     def test_weights_have_the_published_names(self, kind, size, names, tmp_path):
-        """Random ones go through a file, also with the head for training that the published files have."""
+        """Random weights survive a file, also with the training head that the published files have."""
         torch.manual_seed(3)
         network = kind().eval()
         state = network.state_dict()
@@ -110,7 +110,11 @@ class TestNetworks:
                 load_network(str(tmp_path / name))
         (tmp_path / "damaged.model").write_bytes(b"no weights")
         torch.save(["a list"], tmp_path / "list.model")
-        for name, text in {"damaged": "cannot be read", "list": "no weights by name", "gone": "does not exist"}.items():
+        for name, text in {
+            "damaged": "cannot be read",
+            "list": "does not hold weights by name",
+            "gone": "does not exist",
+        }.items():
             with pytest.raises(ValueError, match=text):
                 load_network(str(tmp_path / f"{name}.model"))
         (tmp_path / "weights.bin").touch()
@@ -165,7 +169,7 @@ def test_onnx_detectors_find_faces_where_they_are(layout, size, tmp_path):
 
 
 def test_detectors_of_transformers_find_faces(tmp_path):
-    """A YOLOS whose weights say the same whatever it sees: sure of a face in the middle."""
+    """A YOLOS whose weights detect a face in the middle of any picture."""
     from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessor
 
     config = YolosConfig(
@@ -193,7 +197,7 @@ def test_detectors_of_transformers_find_faces(tmp_path):
     np.testing.assert_allclose(found[0], expected, atol=0.01)  # three of them are one
     config.id2label = {0: "cat", 1: "dog"}
     config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="finds cat, dog: expected a detector with a label for faces"):
+    with pytest.raises(ValueError, match="detects cat, dog: expected a detector with a label for faces"):
         load_detector(str(tmp_path), "cpu")
 
 
@@ -268,7 +272,7 @@ class TestWindows:
         assert speaking_frames(tracks, 10).sum() == 6
 
     def test_the_sound_of_a_clip_is_that_of_its_time(self):
-        """It starts late, on a clock that runs; of a long silence a part was left out."""
+        """It starts late on a clock that does not start at 0, and a part of a long silence was left out."""
         rate = SPEECH_RATE_HZ
         samples = np.concatenate([np.full(rate, 0.25), np.full(rate, 0.5)]).astype(np.float32)
         audio = SpeechAudio(samples, start_s=102.0, clock_start_s=100.0, cuts=((rate, 50.0),))

@@ -66,7 +66,7 @@ def test_words_have_times_within_the_speech_and_are_in_order(stage, speech, tmp_
 
 
 def test_no_model_is_loaded_where_all_videos_have_captions(tmp_path):
-    """Nothing is downloaded for them, and nothing fails for lack of a network."""
+    """Then nothing is downloaded, and a missing network is no problem."""
     stage = Asr(model=str(tmp_path / "no_model"), device="cpu")
     with_words = videos("a.mp4", "b.mp4", words=[[(0.0, 1.0, "hi")], [(0.0, 1.0, "you")]])
     unit = UnitState(0, with_words, DROPPED_SCHEMA.empty_table(), ())
@@ -88,7 +88,7 @@ def test_words_shift_with_the_sound(stage, speech, tmp_path):
 
 @needs_espeak
 def test_words_count_from_what_a_player_shows_as_0(stage, speech, tmp_path):
-    """Of a recording of a broadcast, whose clock has run for hours."""
+    """As in a recording of a broadcast, whose timestamps start at hours."""
     path = write_sound(tmp_path / "now.mkv", speech, start_s=2.0)
     with av.open(str(path)) as whole, av.open(str(tmp_path / "broadcast.mkv"), "w") as copy:
         streams = [copy.add_stream_from_template(stream) for stream in whole.streams]
@@ -219,7 +219,9 @@ def test_options_are_checked():
         Asr(max_silence_s=0)
     with pytest.raises(ValueError, match="beam_size is 0: expected at least 1"):
         Asr(beam_size=0)
-    with pytest.raises(ValueError, match="language is 'en' and multilingual is set: expected one of the two"):
+    with pytest.raises(ValueError, match="cpu_threads is -1: expected 0 or more"):
+        Asr(cpu_threads=-1)
+    with pytest.raises(ValueError, match="language is 'en' and multilingual is set: expected only one of the two"):
         Asr(language="en", multilingual=True)
     with pytest.raises(ValueError, match="max_repeats is 0: expected at least 1, or null"):
         Asr(max_repeats=0)

@@ -53,7 +53,7 @@ def stage():
 
 @pytest.fixture(scope="module")
 def keeps_all(stage):
-    """The same, without rules for words that nobody said, and with an ear for noise."""
+    """The same, without the rules against hallucinations, and with a low threshold for voices."""
     return Asr(model=stage.model, **OPTIONS, **KEEP_NONSENSE, vad_threshold=0.001)
 
 
@@ -68,7 +68,7 @@ def plain(words) -> list[str]:
 
 
 def word_error_rate(spoken: list[str], heard: list[str]) -> float:
-    """Edits from what was said to what was heard, by words said."""
+    """Return the word error rate."""
     row = np.arange(len(heard) + 1)
     for i, word in enumerate(spoken, 1):
         before, row = row, np.full(len(heard) + 1, i)
@@ -78,7 +78,7 @@ def word_error_rate(spoken: list[str], heard: list[str]) -> float:
 
 
 def start_errors_s(truth: list[tuple[float, str]], words: list[dict]) -> np.ndarray:
-    """Return by how much each word's start differs, for those that were understood."""
+    """Return the absolute error of each recognised word's start, in seconds."""
     spoken, heard = plain(word for _, word in truth), plain(word["word"] for word in words)
     blocks = difflib.SequenceMatcher(None, spoken, heard, autojunk=False).get_matching_blocks()
     pairs = [(truth[a + i][0], words[b + i]["start_s"]) for a, b, size in blocks for i in range(size)]
@@ -86,7 +86,7 @@ def start_errors_s(truth: list[tuple[float, str]], words: list[dict]) -> np.ndar
 
 
 def check(speech: Speech, words: list[dict]) -> None:
-    """Few words are wrong, and the others start when they are said, the median within 0.3 s."""
+    """Check that few words are wrong, and that the others start at the right time, the median within 0.3 s."""
     assert word_error_rate(plain(speech.text.split()), plain(word["word"] for word in words)) <= 0.1
     errors_s = np.abs(start_errors_s(speech.starts, words))
     assert len(errors_s) >= 0.8 * len(speech.text.split())
@@ -98,7 +98,7 @@ def heard(stage: Asr, path) -> list[dict]:
 
 
 def test_words_come_back_when_they_are_said_one_stretch_at_a_time_or_together(stage, tmp_path):
-    """Of more than 30 s, which are several stretches."""
+    """More than 30 s of speech, which are several stretches."""
     first, second = (said(*part, words_per_min=130) for part in (SENTENCES[:3], (*SENTENCES[3:], *SENTENCES[:2])))
     speech = first.then(2.0, second)
     assert len(first.samples) + len(second.samples) > 31 * RATE_HZ
@@ -161,7 +161,7 @@ def melody(n_samples: int) -> np.ndarray:
 
 @pytest.mark.parametrize("sound", [noise, chord, melody])
 def test_music_and_noise_are_no_speech(stage, keeps_all, tmp_path, sound):
-    """A voice is found in neither; and where it were, what Whisper writes on hearing them is known for nobody's."""
+    """No voice is detected in either; and if it were, the rules remove what Whisper writes for them."""
     path = write_sound(tmp_path / "sound.mkv", sound(20 * RATE_HZ).astype(np.int16))
     assert stage(videos(path)).dropped["reason"].to_pylist() == ["no_speech"]
     assert len(heard(keeps_all, path)) > 0
@@ -171,7 +171,7 @@ def test_music_and_noise_are_no_speech(stage, keeps_all, tmp_path, sound):
 
 
 def test_a_loop_is_taken_away(stage, keeps_all, tmp_path):
-    """Of a word said thirty times, this Whisper makes as many as it may."""
+    """For a word said thirty times, this Whisper repeats the word as often as it can."""
     path = write_sound(tmp_path / "loop.mkv", said("no " * 30).samples)
     looped = heard(keeps_all, path)
     assert len(looped) > 60

@@ -1,4 +1,4 @@
-"""Caption files in the forms YouTube and yt-dlp write them become timed words, each said once and in order."""
+"""Caption files as YouTube and yt-dlp write them become timed words, each once and in order."""
 
 import json
 import random
@@ -260,7 +260,7 @@ def test_the_stage_fills_words_and_drops_each_bad_file_with_its_reason(tmp_path)
 
 
 def test_what_captions_lost_is_said_also_where_they_are_optional(tmp_path):
-    """A video that goes on with fewer words, or without, has a row that says so, and keeps its hours."""
+    """A video that is kept with fewer words, or without, has a row for that, and its hours count as kept."""
     lines = [(i, i + 1, f"word{i}") for i in range(40)]
     partly = srt(lines).replace("00:00:05,000 -->", "00:00:07,000 -->")
     files = {"partly.srt": partly, "bad.srt": "hello", "few.vtt": vtt([(1, 2, "two words")]), "good.srt": srt(lines)}

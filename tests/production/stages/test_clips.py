@@ -1,4 +1,4 @@
-"""Words cut into clips: what a clip holds, limits, and the rules one word at a time against the stages."""
+"""The clip stages: the content of clips, limits, and a comparison with word-by-word rules."""
 
 import sys
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_long_talk_is_cut_at_the_limit():
 
 @pytest.mark.parametrize(("start_s", "max_s"), [(16.1, 240.0), (2.0, 9.7)])
 def test_rounding_of_the_limit_does_not_move_a_word(start_s, max_s):
-    """What is compared is the difference of times, as in the rules: a sum may round to the other side."""
+    """The difference of times is compared, as in the rules: a sum may round to the other side."""
     end_s = next(
         round(start_s + i / 10 + max_s, 1)
         for i in range(4000)
@@ -119,7 +119,7 @@ def test_videos_without_clips_and_broken_ones_are_told_apart():
 
 
 def test_words_after_the_end_of_the_video_are_no_clip():
-    """As of captions that belong to another version: training would have no frames for them."""
+    """As with captions of another version of the video: training would have no frames for them."""
     cases = {
         "other": talk(120, 100.0),
         "longer": talk(140),
@@ -218,7 +218,7 @@ def test_the_split_into_batches_does_not_matter(words_of, data, is_sft):
 
 
 def sentences(n_sentences, words, step_s=0.5):
-    """A sentence again and again, without a silence."""
+    """Return a sentence repeated without silence."""
     spoken = words * n_sentences
     return [(i * step_s, (i + 1) * step_s, word) for i, word in enumerate(spoken)]
 
@@ -258,7 +258,7 @@ def test_previous_words_are_joined_as_they_are_written():
 
 
 def test_speed_is_in_characters_where_words_mean_nothing():
-    """Of Chinese, "words" may be single characters or whole lines; of Thai, three characters count as one."""
+    """In Chinese, "words" may be single characters or whole lines; in Thai, three characters count as one."""
     chinese = [(i * 0.2, (i + 1) * 0.2, "好") for i in range(200)]  # 5 characters a second
     lines = [(i * 10.0, i * 10.0 + 8.0, "今天的比赛非常精彩主队进球了今天的比赛非常精彩主队进球了") for i in range(4)]
     thai = [(i * 0.4, (i + 1) * 0.4, "สนุกมาก") for i in range(100)]  # 17.5 characters a second

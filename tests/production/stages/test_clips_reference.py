@@ -1,4 +1,4 @@
-"""Words cut into clips as the reference's recorded clips are, but for what it gets wrong."""
+"""The clip stages give the recorded clips of the reference, except for the faults of the reference."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ def read(name: str) -> list[dict]:
 
 
 def words_of_lines(lines: list) -> list[list]:
-    """Caption lines as words: LiveCC's rules for captions without word times."""
+    """Split caption lines into words by LiveCC's rules for captions without word times."""
     words = []
     for start_s, end_s, text in lines:
         if "[" in text or "]" in text:
@@ -78,7 +78,7 @@ def test_the_stages_are_the_rules_without_faults(kind):
 
 
 def changed_by(kind: str, **faults: bool) -> list[str]:
-    """Videos whose clips one fault changes."""
+    """Return the videos whose clips a fault changes."""
     right, wrong = Rules(kind == "sft"), Rules(kind == "sft", Faults(**faults))
     return [name for name, words in inputs(kind).items() if right.clips(words) != wrong.clips(words)]
 
@@ -126,7 +126,7 @@ def test_a_sentence_starts_at_any_capitalised_word():
 
 
 def test_the_references_sentence_starts_are_an_option():
-    """With them, each clip is one of the recorded ones, but for the last word of a video."""
+    """With these options, each clip is one of the recorded clips, except for the last word of a video."""
     stage, theirs = SftClips(sentence_start="all_capitals"), recorded("sft")
     kept = stage(videos(inputs("sft"))).kept.to_pylist()
     assert len(kept) == 6
@@ -137,7 +137,7 @@ def test_the_references_sentence_starts_are_an_option():
 
 @pytest.mark.parametrize("kind", ["pretrain", "sft"])
 def test_a_clip_leaves_room_for_the_frame_after_its_last_word(kind):
-    """The reference's clips may last 240 s, whose last half second has no frame: its training cuts those words."""
+    """The reference's clips may last 240 s, but the last half second has no frame, so its training cuts words there."""
     stage = PretrainClips() if kind == "pretrain" else SftClips()
     words = [("The" if i % 7 else "end.") for i in range(1000)]
     words = [(i * 0.4, (i + 1) * 0.4, word) for i, word in enumerate(words)]
@@ -158,7 +158,7 @@ def test_sft_clips_differ_from_the_recorded_ones_by_nothing_else():
 
 
 def test_captions_give_the_same_clips_as_the_rules_for_lines():
-    """From lines to clips; the reference takes a dash that begins a line, or parts paragraphs, for a word."""
+    """From lines to clips; the reference counts a dash at the start of a line or between paragraphs as a word."""
     lines = {video["video"]: video["subtitles"] for video in read("captions")}
     words = dict(zip(lines, lines_to_words(list(lines.values())).to_pylist()))
     triples = {name: [tuple(word.values()) for word in spoken] for name, spoken in words.items()}
@@ -176,7 +176,7 @@ def test_captions_give_the_same_clips_as_the_rules_for_lines():
 
 
 def test_no_sft_clip_is_longer_than_the_limit():
-    """The reference measures to the last word's start: its clips may last longer than 240 s."""
+    """The reference measures to the last word's start, so its clips may last longer than 240 s."""
     words = [(i * 2.0, i * 2.0 + 1.5, "word") for i in range(121)]  # the last one from 240 to 241.5 s
     faults = Faults(measures_max_to_start=True, leaves_no_frame=True)
     assert len(Rules(True, faults).clips(words)[0][0]) == 121
@@ -186,7 +186,7 @@ def test_no_sft_clip_is_longer_than_the_limit():
 
 
 def test_word_times_show_a_silence_that_an_even_split_hides():
-    """The reference splits every caption line evenly, also where its words have times."""
+    """The reference splits every caption line evenly, even if its words have times."""
     spoken = [*talk(70), (60.0, 60.5, "so"), *talk(70, 60.5)]
     lines = [(word[0], word[1], word[2]) for word in talk(70)] + [
         (35.0, 60.5, " ".join(f"w{i}" for i in range(25)) + " so")
@@ -198,7 +198,7 @@ def test_word_times_show_a_silence_that_an_even_split_hides():
 
 
 def test_a_word_that_rolling_captions_repeat_is_a_word_like_any_other():
-    """The clip stages drop no repeats: those of rolling captions are removed where captions are read."""
+    """The clip stages keep repeated words; the captions stage removes those of rolling captions."""
     words = talk(80)
     doubled = [*words[:40], (19.9, 20.0, "word39"), *words[40:]]
     texts = [word["word"] for word in PretrainClips()(videos({"a": doubled})).kept["words"][0].as_py()]

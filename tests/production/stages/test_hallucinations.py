@@ -1,4 +1,4 @@
-"""Rules for words that nobody said, on made-up words."""
+"""Rules against hallucinated words, on made-up words."""
 
 import math
 
@@ -23,7 +23,7 @@ def stretch(words: list[HeardWord], ratio: float = 1.5, logprob: float = -0.2, n
 
 
 def passed(*stretches: Stretch, length_s: float = LENGTH_S, **limits) -> tuple[str, dict[str, tuple[int, float]]]:
-    """Return the text that passes, and by reason how many words went and the number that was compared."""
+    """Return the text that passes, and by reason the number of dropped words and the number that was compared."""
     words, lost = HallucinationRules(**limits).apply(stretches, length_s)
     assert all(item.detail.startswith(f"{item.n_lost} of {item.of} words; at ") and item.text for item in lost)
     return " ".join(word.text for word in words), {item.reason: (item.n_lost, item.value) for item in lost}
@@ -46,7 +46,7 @@ def test_a_stretch_that_compresses_well_repeats_itself(ratio, goes):
     ("no_speech", "logprob", "goes"), [(0.7, -1.1, True), (0.7, -0.9, False), (0.6, -1.1, False), (0.5, -3.0, False)]
 )
 def test_a_stretch_without_a_voice_is_silent_where_its_tokens_are_improbable_too(no_speech, logprob, goes):
-    """Both, as in Whisper: each alone is common in speech."""
+    """Both conditions must hold, as in Whisper: each alone is common in speech."""
     of_noise = stretch(spoken("thank you", 20), logprob=logprob, no_speech=no_speech)
     assert passed(stretch(spoken(SENTENCE)), of_noise)[1] == ({"silent_stretch": (2, no_speech)} if goes else {})
     assert passed(of_noise, no_speech_threshold=None) == ("thank you", {})
@@ -92,7 +92,7 @@ def test_a_loop_that_breaks_off_in_its_midst_goes_to_its_end():
 
 
 def test_words_at_one_moment_go_but_not_two():
-    """Short words of real speech come without length now and then, also two in a row."""
+    """Short words of real speech sometimes have no duration, even two in a row."""
     instant = [HeardWord(3.3, 3.3, word, 0.9) for word in ("in", "a")]
     assert passed(stretch(spoken(SENTENCE) + instant)) == (f"{SENTENCE} in a", {})
     more = [*instant, HeardWord(3.3, 3.305, "big", 0.9)]
@@ -138,7 +138,7 @@ def test_likely_words_and_those_beside_others_stay(words):
 
 
 def test_rules_see_what_those_before_them_left():
-    """A loop is no neighbour: what stands alone after it went is judged alone."""
+    """A removed loop does not count as a neighbour: words that are isolated without it are judged as isolated."""
     odd = spoken("uh", 33.0, probability=0.1)
     loop = spoken("go " * 40, 20.0)
     assert set(passed(stretch(spoken(SENTENCE)), stretch(loop + odd))[1]) == {"looped_words", "improbable_words"}
@@ -149,8 +149,16 @@ def test_the_worst_place_is_told():
     rules = HallucinationRules()
     calm, wild = stretch(spoken("a b c", 1.0), ratio=3.0), stretch(spoken("d e", 30.0), ratio=8.25)
     _, [lost] = rules.apply([calm, wild], LENGTH_S)
-    assert lost.detail == "5 of 5 words; at 30.0 s, the worst of 2 places: the stretch's text compresses 8.2 times"
+    worst = "the worst of 2 places: the text of the stretch compresses by a factor of 8.2"
+    assert lost.detail == f"5 of 5 words; at 30.0 s, {worst}"
     assert (lost.value, lost.text) == (8.25, "d e")
+
+
+def test_places_are_times_of_the_player():
+    past_end = [HeardWord(70.0, 70.5, "thanks", 0.9)]
+    _, [lost] = HallucinationRules().apply([stretch(past_end)], LENGTH_S, lambda time_s: time_s + 100)
+    assert lost.detail == "1 of 1 words; at 170.0 s: the sound ends at 160.0 s"
+    assert lost.value == 10.0  # seconds between the two
 
 
 @pytest.mark.parametrize(
@@ -158,7 +166,7 @@ def test_the_worst_place_is_told():
     [
         ("compression_ratio_threshold", 0.5, "0.5: expected a ratio above 1"),
         ("no_speech_threshold", 60, "60: expected a probability from 0 to 1"),
-        ("log_prob_threshold", 1.0, "1.0: expected a logarithm of a probability"),
+        ("log_prob_threshold", 1.0, "1.0: expected a log probability"),
         ("hallucination_silence_threshold", 0, "0: expected seconds above 0"),
         ("max_past_end_s", -0.5, "-0.5: expected seconds, 0 or more"),
         ("max_repeats", 0, "0: expected at least 1"),

@@ -1,4 +1,4 @@
-"""Videos are kept by their metadata, which comes from the file where the input does not give it."""
+"""Videos are kept by their metadata, which is read from the file if the input does not give it."""
 
 import pyarrow as pa
 import pytest
@@ -39,7 +39,7 @@ def captions(tmp_path):
         ({"duration_s": 600.1}, "too_long", 600.1, None),
         ({"language": "de"}, "other_language", None, "de"),
         ({"language": "enm"}, "other_language", None, "enm"),
-        ({"captions": None}, "no_captions", None, "none are named"),
+        ({"captions": None}, "no_captions", None, "no captions are named"),
         ({"captions": "gone.vtt"}, "no_captions", None, "gone.vtt does not exist"),
         ({"width_px": None}, "no_metadata", None, "width_px unknown"),
         ({"duration_s": None}, "no_metadata", None, "duration_s unknown"),
@@ -65,6 +65,12 @@ def test_thresholds_can_be_changed_and_words_count_as_captions(captions):
         "id"
     ].to_pylist() == ["v1"]
     assert len(Metadata()(batch.slice(0, 0)).kept) == 0
+
+
+@pytest.mark.parametrize("language", ["en", "EN", "en-US", "en_GB"])
+def test_a_region_in_the_wanted_language_does_not_count(language):
+    batch = videos(GOOD, GOOD | {"language": "de"}, GOOD | {"language": "en_US"})
+    assert Metadata(language=language, needs_captions=False)(batch).kept["id"].to_pylist() == ["v0", "v2"]
 
 
 @pytest.mark.parametrize(

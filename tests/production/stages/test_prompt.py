@@ -1,4 +1,4 @@
-"""The prompt stage asks a real HTTP server on this machine, which has faults of every kind."""
+"""The stage prompt asks a real HTTP server on this machine, which has all kinds of faults."""
 
 import json
 import pickle
@@ -135,7 +135,7 @@ def test_one_clip_that_fails_is_an_error_and_the_rest_goes_on():
     assert result.kept["id"].to_pylist() == ["v#0", "v#2"]
     rows = result.dropped.to_pylist()
     assert [row["reason"] for row in rows] == ["error"] * 3
-    assert "no usable answer from 'judge-7b' in 3 tries" in rows[0]["detail"] and "banana" in rows[0]["detail"]
+    assert "no usable answer from 'judge-7b' in 3 attempts" in rows[0]["detail"] and "banana" in rows[0]["detail"]
     assert "400" in rows[1]["detail"] and "prompt is too long" in rows[1]["detail"]
     assert rows[2]["detail"] == "the clip has no words"
     assert sum(speech_of(body) == "nonsense" for body in server.requests) == 3
@@ -321,7 +321,7 @@ def test_a_cache_that_cannot_grow_stops_with_one_error(tmp_path):
 
 @pytest.mark.parametrize("fault", ["full", "locked"])
 def test_a_cache_that_fails_ends_the_run_and_pays_for_nothing_twice(tmp_path, fault):
-    """The run must stop at once, and not ask for ever smaller batches, or drop clips for it."""
+    """The run must stop at once, without trying smaller and smaller batches or dropping clips."""
     cache = tmp_path / "answers.sqlite"
     table = clips(*(f"clip {i}" for i in range(60)))
     unit = UnitState(0, table, DROPPED_SCHEMA.empty_table(), ())

@@ -1,4 +1,4 @@
-"""A user's own filter decides about one row at a time."""
+"""A user's own filter that decides row by row."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from livecc_hf.production.stages.registry import make_stage
 
 @dataclass(frozen=True)
 class Says(RowFilter):
-    """Gives the verdict that a video's title names."""
+    """Returns the verdict that a video's title names."""
 
     name: ClassVar[str] = "says"
     verdicts: tuple[tuple[str, Any], ...] = ()
@@ -86,7 +86,7 @@ def test_a_filter_gets_the_columns_that_it_reads():
     found = Spoken()(videos(["a", "b", "c"], words))
     assert found.kept["id"].to_pylist() == ["v0"]
     assert found.dropped["value"].to_pylist() == [1.0, 0.0]
-    with pytest.raises(StageBrokenError, match="stage spoken reads words: expected columns that exist here"):
+    with pytest.raises(StageBrokenError, match="stage spoken reads words: expected columns of its input"):
         Spoken()(videos(["a"]).drop_columns(["words"]))
 
 
@@ -106,5 +106,5 @@ def test_a_recipe_names_it_with_its_thresholds():
     assert make_stage("test_row_filter:Spoken", {"least": 3}).least == 3
     with pytest.raises(ValueError, match=r"put @dataclass\(frozen=True\) above the class"):
         make_stage("test_row_filter:NoDataclass")
-    with pytest.raises(ValueError, match="has no name: give the class one"):
+    with pytest.raises(ValueError, match="has no name: give its class one"):
         make_stage("test_row_filter:Nameless")

@@ -30,7 +30,7 @@ def stage(folder):
 
 
 def clips(*rows) -> pa.Table:
-    """Clips from (words, title, previous)."""
+    """Return clips from (words, title, previous)."""
     columns = {
         "id": [f"v#{i}" for i in range(len(rows))],
         "start_s": [0.0] * len(rows),

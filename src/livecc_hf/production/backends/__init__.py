@@ -1,1 +1,1 @@
-"""What several stages use: the decoded sound of a video."""
+"""Code that several stages share: decoding the sound of a video."""

@@ -1,7 +1,8 @@
 """Decodes the sound of a video for speech recognition, aligned with the video's clock.
 
-Decoded sound is collected in runs (sound without a gap), which are then placed in time. So a gap becomes silence, sound
-keeps its time after a change of format, and a time that fits neither the run before nor the one after is damage.
+Decoded sound is collected in runs (sound without a gap), which are then placed in time. Thus a gap becomes silence,
+sound keeps its time after a change of format, and a timestamp that fits neither the run before nor the run after it
+counts as damage.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from ...video.sound import choose_sound
 from ...video.times import SteadyClock
 
 SPEECH_RATE_HZ = 16_000
-# A longer jump in the sound's times counts as damage, as in `iter_frames`.
+# A longer forward jump of the timestamps counts as damage, as in `iter_frames`.
 MAX_SILENCE_S = 3600.0
-# Longest silence that is kept as samples: twice the 30 s that a recogniser hears at a time.
+# Longest silence that is kept as samples: twice the 30 s window of a recogniser.
 KEPT_SILENCE_S = 60.0
-# Times of consecutive sound are off by less than this.
+# Timestamps of consecutive sound deviate by less than this.
 _JITTER_S = Fraction(1, 10)
-# A single run with an odd time is damaged if it is shorter than this.
+# A single run with an odd timestamp counts as damage if it is shorter than this.
 _LONE_S = 1
-# Reading stops after this many errors in a row.
+# Demuxing stops after this many errors in a row.
 _MAX_ERRORS = 20
 
 
 class NoAudioError(ValueError):
-    """The file holds no audio stream."""
+    """The file has no audio stream."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class SpeechAudio:
 
     Attributes:
         samples: float32 of shape (samples,), mono, 16 kHz, from -1 to 1.
-        start_s: when the first sample is heard, on the file's clock.
-        clock_start_s: when a player shows 0:00, on the file's clock.
-        cuts: `(sample, seconds)`, in order: seconds of silence left out before that sample.
+        start_s: time of the first sample on the file's clock.
+        clock_start_s: time at which a player shows 0:00 on the file's clock.
+        cuts: `(sample, seconds)` in order: seconds of silence left out before that sample.
         damage: descriptions of the damage; empty if there is none.
     """
 
@@ -56,7 +57,7 @@ class SpeechAudio:
     damage: tuple[str, ...] = ()
 
     def shown_s(self, sound_s: float) -> float:
-        """Return the time that a player shows at a time of the sound.
+        """Return the time in seconds that a player shows at a time of the sound.
 
         Args:
             sound_s: seconds from the first of `samples`.
@@ -67,23 +68,23 @@ class SpeechAudio:
 
 
 def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S) -> SpeechAudio:
-    """Decode the audio stream that a player would choose, past damage.
+    """Decode the audio stream that a player would choose, skipping damaged parts.
 
-    Gaps in the sound become silence, so that sample `i` is heard at `start_s + i / SPEECH_RATE_HZ`. (faster-whisper's
-    own decoder leaves gaps out, so that its times drift.) Of a silence longer than a minute the rest is left out, and
-    noted in `cuts`.
+    Gaps in the sound become silence, so that sample `i` is heard at `start_s + i / SPEECH_RATE_HZ`, plus the silences
+    left out before it. (faster-whisper's own decoder leaves gaps out, so that its times drift.) A silence keeps its
+    first minute; the rest is left out and recorded in `cuts`.
 
     Args:
-        path: a video or sound file.
-        max_silence_s: a longer jump ahead of the sound's times is taken for damage, and ignored.
+        path: a video or audio file.
+        max_silence_s: a longer forward jump of the timestamps counts as damage and is ignored.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: if the file does not exist.
         NoAudioError: if there is no audio stream.
         ValueError: if the file cannot be read, or none of its sound can be decoded.
 
     Warns:
-        VideoReadWarning: part of the sound is damaged.
+        VideoReadWarning: if part of the sound is damaged.
     """
     with open_video(path) as container:
         stream = find_audio_stream(container, path)
@@ -91,7 +92,7 @@ def decode_speech(path: str | os.PathLike, max_silence_s: float = MAX_SILENCE_S)
         reader = _Reader(container, stream)
         runs = reader.runs()
     if not runs:
-        raise ValueError(f"{path}: nothing of its audio stream could be decoded{reader.message()}")
+        raise ValueError(f"{path}: its audio stream cannot be decoded{reader.message()}")
     layout = _Layout(max_silence_s)
     samples, start, cuts = layout.place(runs)
     damage = (*reader.damage(), *layout.damage())
@@ -105,13 +106,15 @@ def find_audio_stream(container: Any, path: str | os.PathLike) -> Any:
 
     Raises:
         NoAudioError: if there is no audio stream.
-        ValueError: if there is no decoder for any of them.
+        ValueError: if no audio stream has a decoder.
     """
     stream = choose_sound(container, choose_video(container))
     if stream is not None:
         return stream
     if container.streams.audio:
-        raise ValueError(f"{path} has sound in a format that is unknown, or damaged: there is no decoder for it")
+        raise ValueError(
+            f"{path} has sound in a format without a decoder: its format is unknown, or the file is damaged"
+        )
     raise NoAudioError(f"{path} has no audio stream")
 
 
@@ -120,8 +123,8 @@ class _Run:
     """Sound without a gap.
 
     Attributes:
-        start: when it is heard, in seconds on the file's clock; `None`: right after the run before.
-        parts: its samples, int16.
+        start: seconds on the file's clock; `None`: directly after the run before it.
+        parts: samples, int16.
     """
 
     start: Fraction | None
@@ -137,7 +140,7 @@ class _Run:
 
 
 class _Reader:
-    """Decodes a stream into runs, and counts damaged spots."""
+    """Decodes a stream into runs and counts damaged spots."""
 
     def __init__(self, container: Any, stream: Any):
         self._container, self._stream = container, stream
@@ -158,7 +161,7 @@ class _Reader:
         return f": {'; '.join(self.damage())}" if self.damage() else ""
 
     def runs(self) -> list[_Run]:
-        """Return the runs of the whole stream, in the order stored."""
+        """Return the runs of the whole stream, in the order in which they are stored."""
         for frame in self._frames():
             if frame.samples and frame.sample_rate:
                 self._add(frame)
@@ -175,7 +178,7 @@ class _Reader:
                 frames = self._stream.decode(packet)
             except av.error.EOFError:
                 return
-            except Exception as error:  # whatever the bytes made of the decoder
+            except Exception as error:  # a damaged packet must not stop the decoding
                 _raise_if_out_of_memory(error)
                 self._n_damaged += 1
                 continue
@@ -192,7 +195,7 @@ class _Reader:
                     yield packet
                 return
             except (av.error.EOFError, IndexError):
-                return  # at the end PyAV fails on streams that began after it opened the file
+                return  # at the end of the file PyAV fails on streams that appeared after it was opened
             except Exception as error:
                 _raise_if_out_of_memory(error)
                 n_errors += 1
@@ -231,7 +234,7 @@ class _Reader:
             _raise_if_out_of_memory(error)
             self._n_damaged += 1
             return
-        # The resampler passes on sound that needs no resampling, and `None`.
+        # For input that needs no resampling, the resampler returns what it was given, even `None`.
         self._runs[-1].parts += [part.to_ndarray().reshape(-1) for part in resampled if part is not None]
 
     def _drain(self) -> None:
@@ -240,16 +243,17 @@ class _Reader:
 
 
 class _Layout:
-    """Places runs in time, by the same rule as for pictures.
+    """Places runs in time, by the same rule as for pictures (`SteadyClock`).
 
     Args:
-        max_silence_s: a longer jump ahead is damage.
+        max_silence_s: a longer forward jump counts as damage.
     """
 
     def __init__(self, max_silence_s: float):
-        # The clock's last time is the end of the sound so far, less the jitter by which the next run may begin early.
+        # The clock's last time is kept at the end of the sound so far, less the jitter by which the next run may be
+        # early.
         self._clock = SteadyClock(_JITTER_S, max_silence_s)
-        self._shift = Fraction(0)  # seconds by which the file's times run ahead now
+        self._shift = Fraction(0)  # seconds by which the file's timestamps currently run ahead
         self._n_lone = self._n_past = 0
         self._past = Fraction(0)
 
@@ -257,10 +261,10 @@ class _Layout:
         """Return descriptions of the damage."""
         notes = []
         if self._n_lone:
-            notes.append(f"{self._n_lone} time(s) that do not fit those around them were ignored")
+            notes.append(f"{self._n_lone} timestamp(s) that do not fit their neighbours were ignored")
         if self._n_past:
-            notes.append(f"{float(self._past):.1f} s with a time in the past were skipped")
-        self._clock.n_backward = 0  # given above, in seconds
+            notes.append(f"{float(self._past):.1f} s with a timestamp in the past were skipped")
+        self._clock.n_backward = 0  # reported above, in seconds
         return notes + self._clock.faults()
 
     def place(self, runs: list[_Run]) -> tuple[np.ndarray, Fraction, tuple[tuple[int, float], ...]]:
@@ -275,7 +279,7 @@ class _Layout:
             gap = self._gap(run, reached)
             if gap >= 0:
                 left_out += max(gap - kept, Fraction(0))
-                # Counted from the start, so that rounding does not add up.
+                # Counted from the start, so that rounding errors do not add up.
                 silence = max(round((reached + gap - left_out - start) * SPEECH_RATE_HZ) - n_samples, 0)
                 if gap > kept:
                     cuts.append((n_samples + silence, float(gap - kept)))
@@ -292,7 +296,7 @@ class _Layout:
         return np.concatenate(parts), start, tuple(cuts)
 
     def _gap(self, run: _Run, reached: Fraction) -> Fraction:
-        """Return the seconds of silence before a run; if negative, the seconds of the run that lie in the past."""
+        """Return the seconds of silence before a run; if negative, by how many seconds it starts in the past."""
         clock = self._clock
         if run.start is None:
             return Fraction(0)
@@ -309,7 +313,7 @@ class _Layout:
         return gap if gap > _JITTER_S else Fraction(0)
 
     def _clear_lone_times(self, runs: list[_Run]) -> None:
-        """Clear the time of short runs that do not fit between their neighbours, where these fit each other."""
+        """Clear the start of short runs that do not fit between their neighbours, if these fit each other."""
         for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
             if run.length >= _LONE_S or before.start is None or run.start is None or after.start is None:
                 continue
@@ -326,7 +330,7 @@ class _Layout:
 
 
 def _raise_if_out_of_memory(error: Exception) -> None:
-    """Raise a real lack of memory; FFmpeg reports one for a damaged size, too."""
+    """Raise the error if memory ran out; FFmpeg's errors of that kind may come from a damaged size field."""
     import av
 
     if isinstance(error, MemoryError) and not isinstance(error, av.error.FFmpegError):

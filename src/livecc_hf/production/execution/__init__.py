@@ -1,1 +1,1 @@
-"""Runs the stages: units, processes and engines."""
+"""Execution of stages: units, worker processes and engines."""

@@ -1,7 +1,7 @@
-"""Runs the work units in processes on this machine.
+"""The local engine: runs work units in processes on this machine.
 
-All stages without a model share one pool of processes. Each stage with a model has processes of its own, one per
-accelerator. Several units are in flight at a time, each in another stage.
+All stages without a model share one pool of processes. Each stage with a model has a pool of its own, one process per
+accelerator. Several units are processed concurrently, each in its own stage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OnUnit = Callable[[Sequence[StageStats]], None]
 
 
 class _Pool:
-    """Workers, each lent to one task at a time."""
+    """A pool of workers; each runs one task at a time."""
 
     def __init__(self, environments: Sequence[dict[str, str]]):
         self.workers = [Worker(environment) for environment in environments]
@@ -48,8 +48,8 @@ class LocalEngine:
 
     Args:
         plan: the stages, the input and the folder of finished units.
-        workers: processes for the stages without a model; default: one per core, one less if a stage has a model.
-        gpus: processes for each stage with a model; default: one per accelerator, at least 1.
+        workers: processes for the stages without a model; default: one per core, or one less if a stage has a model.
+        gpus: processes for each stage with a model; default: one per accelerator, at least one.
     """
 
     def __init__(self, plan: RunPlan, workers: int | None = None, gpus: int | None = None):
@@ -71,14 +71,16 @@ class LocalEngine:
         """Run units through all stages.
 
         Args:
-            units: the units that are not finished; read while others are processed.
+            units: the unfinished units; read lazily while others are processed.
             on_unit: called with the statistics of each finished unit.
 
         Raises:
-            ValueError, ImportError: if a stage cannot work at all.
-            OSError: if the disk is full. Finished units are kept in every case.
+            ValueError, ImportError: if a stage cannot run at all.
+            OSError: if the disk is full.
+
+        Finished units are kept whatever the error.
         """
-        # More units than processes, so that no process waits while results travel.
+        # Two more than processes, so that no process idles while results are passed on.
         in_flight = len(self._workers()) + 2
         threads = ThreadPoolExecutor(in_flight, thread_name_prefix="unit")
         pending: set[Future] = set()
@@ -106,7 +108,7 @@ class LocalEngine:
             if not isinstance(result, bytes):
                 return result[1]
             payload = result
-        raise RuntimeError(f"unit {unit.number} went through all stages and was not written")
+        raise RuntimeError(f"unit {unit.number} passed all stages but was not written: this is a bug")
 
     def _run_group(self, index: int, number: int, payload: UnitRef | bytes) -> GroupResult:
         for attempt in range(self.plan.max_retries + 1):
@@ -116,7 +118,7 @@ class LocalEngine:
                 except WorkerDiedError:
                     if self._stopping.is_set():
                         raise
-            # A unit that hung is not tried again whole: each try would cost the full time limit.
+            # A unit that hung is not retried as a whole, since each attempt would take the full time limit.
             if attempt == self.plan.max_retries or watchdog.has_hung(self.plan.folder.folder, number, index):
                 break
         with self._pools[index].lend() as worker:
@@ -124,12 +126,12 @@ class LocalEngine:
 
 
 def _model_environments(group: StageGroup, gpus: int | None, shared: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the environment of each process of a stage; where the recipe names a device (cuda:1), all are visible."""
+    """Return the environment of each process of a stage; all devices stay visible if the recipe names one (cuda:1)."""
     return [{}] * (gpus or 1) if getattr(group.stages[0], "device", None) else shared
 
 
 def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
-    """Return the environment of each process for a stage with a model."""
+    """Return the environments of the processes of a stage with a model, which assign an accelerator to each."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = [] if given is None else [device for device in given.split(",") if device.strip()]
     if given is None and _may_have_accelerator():
@@ -143,6 +145,6 @@ def _gpu_environments(gpus: int | None) -> list[dict[str, str]]:
 
 
 def _may_have_accelerator() -> bool:
-    """Return whether the system may have an accelerator. Asking torch would take seconds to import it."""
+    """Return whether the system may have an accelerator, without torch, which takes seconds to import."""
     devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
     return not sys.platform.startswith("linux") or any(Path(device).exists() for device in devices)

@@ -1,4 +1,4 @@
-"""The stages of a run in order, and how one process runs a unit through a group of them."""
+"""The plan of a run: its stages in groups, and the functions by which a process runs a unit through a group."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .unit_folder import UnitFolder
 from .units import StageStats, UnitState
 from .workers import Worker, WorkerDiedError, WorkerHangsError
 
-# A unit for the next group, or after the last one its number and statistics.
+# The unit as bytes for the next group; from the last group, the unit's number and statistics.
 GroupResult = bytes | tuple[int, tuple[StageStats, ...]]
 
-_LONE_ATTEMPTS = 2  # at an item that is alone in its process
-_OPENED: dict[str, Stage] = {}  # the stages whose models are loaded in this process
+_LONE_ATTEMPTS = 2  # attempts at a single item
+_OPENED: dict[str, Stage] = {}  # the stages that are open in this process
 
 
 def check_order(stages: Sequence[Stage], source: VideoInput) -> None:
-    """Check that each stage gets the kind of rows it takes, videos or clips.
+    """Check that each stage is given the kind of rows that it takes, videos or clips.
 
     Raises:
-        ValueError: if a stage would get the other kind.
+        ValueError: if a stage would be given the other kind.
     """
     kind, maker = ("clips" if source.holds_clips else "videos"), f"the input {source.path}"
     for stage in stages:
@@ -39,30 +39,30 @@ def check_order(stages: Sequence[Stage], source: VideoInput) -> None:
                 if kind == "clips"
                 else "put it after a stage that cuts clips, such as pretrain_clips"
             )
-            raise ValueError(f"stage {stage.name} takes {stage.takes}, and {maker} gives it {kind}: {way_out}")
+            raise ValueError(f"stage {stage.name} takes {stage.takes}, but {maker} gives it {kind}: {way_out}")
         if stage.makes_clips:
             kind, maker = "clips", f"stage {stage.name}"
 
 
 @dataclass(frozen=True)
 class StageGroup:
-    """Consecutive stages that run in one process: any number without an accelerator, or a single one with."""
+    """Consecutive stages that run in one process: any number without a model, or a single stage with one."""
 
     stages: tuple[Stage, ...]
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the group is one stage that uses an accelerator."""
+        """Whether the group is a stage that uses an accelerator."""
         return self.stages[0].needs_gpu
 
     @property
     def name(self) -> str:
-        """The stages' names, joined."""
+        """The stages' names, joined by `+`."""
         return "+".join(stage.name for stage in self.stages)
 
 
 def group_stages(stages: Sequence[Stage]) -> tuple[StageGroup, ...]:
-    """Group stages by the processes they run in."""
+    """Group consecutive stages that share a process."""
     groups: list[list[Stage]] = []
     for stage in stages:
         if groups and not stage.needs_gpu and not groups[-1][0].needs_gpu:
@@ -74,15 +74,16 @@ def group_stages(stages: Sequence[Stage]) -> tuple[StageGroup, ...]:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What every process of a run knows; small and picklable.
+    """The plan of a run, shared with all of its processes; small and picklable.
 
     Attributes:
         source: the input.
-        groups: the stages.
-        folder: where finished units are written.
-        keep_going: continue if a stage fails on every item of a unit.
-        max_retries: how often a unit is tried again, whole, after a process died while working on it.
-        item_timeout_s: seconds that a stage may take for an item, plus four times the video's length; `None`: no limit.
+        groups: the stages, in groups.
+        folder: of the finished units.
+        keep_going: drop items instead of stopping if a stage fails on every item of a unit.
+        max_retries: retries of a whole unit after a process died while working on it.
+        item_timeout_s: time limit of a stage for an item, to which four times the video's length is added; `None`: no
+            limit.
     """
 
     source: VideoInput
@@ -93,7 +94,7 @@ class RunPlan:
     item_timeout_s: float | None = None
 
     def start(self, ref: UnitRef) -> UnitState:
-        """Read a unit."""
+        """Read a unit from the input."""
         began = time.perf_counter()
         rows, dropped = self.source.read(ref)
         seconds = time.perf_counter() - began
@@ -103,19 +104,20 @@ class RunPlan:
 
 
 def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResult:
-    """Run a unit through a group; the last one writes it.
+    """Run a unit through a group of stages; the last group writes the unit to the folder.
+
+    If a stage hangs, this process exits, see `watchdog.has_hung`.
 
     Args:
-        plan: the run.
+        plan: of the run.
         index: of the group in `plan.groups`.
-        payload: the unit's reference for the first group; for the others what the group before returned.
+        payload: for the first group, the unit's reference; for the others, the result of the group before.
 
     Returns:
-        The unit as bytes for the next group; from the last group its number and statistics. If a stage hangs, this
-        process exits instead, see `watchdog.has_hung`.
+        The unit as bytes for the next group; from the last group, its number and statistics.
 
     Raises:
-        StageBrokenError, ImportError, ValueError: if a stage cannot work at all.
+        StageBrokenError, ImportError, ValueError: if a stage cannot run at all.
         OSError: if the disk is full.
     """
     unit = plan.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
@@ -126,11 +128,11 @@ def run_group(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResul
 
 
 def run_group_isolated(plan: RunPlan, index: int, payload: UnitRef | bytes) -> GroupResult:
-    """Like `run_group`, for a unit that kills the processes that work on it, or on which they hang.
+    """Like `run_group`, for a unit whose processes died or hung.
 
-    Each stage runs in a process of its own. If that dies, its batch is halved until the item at fault is alone, which
-    is then dropped with reason "error". Where a stage hung, every item is alone from the start, since each batch that
-    holds the item at fault costs the whole time limit.
+    Each stage runs in a process of its own. If that process dies, the batch is halved until the item at fault is alone,
+    and this item is dropped with reason "error". If a stage hung, items are processed one by one from the start, since
+    each batch with the item at fault would take the whole time limit.
     """
     unit = plan.start(payload) if isinstance(payload, UnitRef) else UnitState.from_bytes(payload)
     folder = plan.folder.folder
@@ -149,7 +151,7 @@ def run_group_isolated(plan: RunPlan, index: int, payload: UnitRef | bytes) -> G
 
 def _pass_on(plan: RunPlan, index: int, unit: UnitState, watch: watchdog.UnitWatch) -> GroupResult:
     if index < len(plan.groups) - 1:
-        watch.write(now=True)  # the unit may wait a while for the next group
+        watch.write(now=True)  # the unit may wait long for the next group
         return unit.to_bytes()
     plan.folder.write(unit)
     watch.remove()
@@ -158,7 +160,7 @@ def _pass_on(plan: RunPlan, index: int, unit: UnitState, watch: watchdog.UnitWat
 
 @dataclass(frozen=True)
 class _Isolated:
-    """Runs a stage in a process that may die or hang."""
+    """Runs a stage in a worker process that may die or hang."""
 
     worker: Worker
     stage: Stage
@@ -171,11 +173,11 @@ class _Isolated:
 
     def _batch(self, batch: pa.Table) -> StageResult:
         limit_s = None if self.item_timeout_s is None else watchdog.time_limit_s(batch, self.item_timeout_s)
-        # A lone item is tried twice: its process may have died for another reason, such as a lack of memory.
+        # A single item is tried twice, since its process may have died for another reason, such as a lack of memory.
         for _ in range(_LONE_ATTEMPTS if len(batch) <= 1 else 1):
             try:
                 rows = batch.combine_chunks()
-                self.worker.run(_open_here, self.stage, rows)  # no limit: models are loaded, or even downloaded
+                self.worker.run(_open_here, self.stage, rows)  # no time limit, since a model may be downloaded
                 result = self.worker.run(_run_here, self.stage, rows, limit_s=limit_s)
                 self.watch.count(len(batch), len(result.kept))
                 return result
@@ -198,7 +200,7 @@ def _run_here(stage: Stage, batch: pa.Table) -> StageResult:
 
 
 def open_stage(stage: Stage, rows: pa.Table) -> Stage:
-    """Return this process's copy of a stage, with its models loaded if any of the rows needs them."""
+    """Return this process's copy of a stage, opened if the rows need that."""
     key = f"{type(stage).__module__}.{stage!r}"
     if key not in _OPENED:
         if not stage.needs_open(rows):

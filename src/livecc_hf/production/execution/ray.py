@@ -1,7 +1,7 @@
-"""Runs the work units on Ray Data: on this machine, or on a cluster.
+"""The Ray engine: runs work units on Ray Data, on this machine or on a cluster.
 
 Stages without a model run as tasks. Each stage with a model runs in actors, one per accelerator, which load the model
-once. Several units are in flight at a time, and Ray moves them between nodes. The input, the videos and the output
+once. Several units are processed concurrently, and Ray moves them between nodes. The input, the videos and the output
 folder must be at the same path on every node, as on a shared file system.
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 OnUnit = Callable[[Sequence[StageStats]], None]
 
 _CONNECT_S = 10.0
-_MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with them
+_MAX_BLOCKS = 20_000  # Ray Data's bookkeeping grows with the number of blocks
 
 
 class RayEngine:
@@ -41,14 +41,14 @@ class RayEngine:
 
     Args:
         plan: the stages, the input and the folder of finished units.
-        address: of the cluster; `auto` for the one this machine belongs to; default: `$RAY_ADDRESS`, else a new
-            cluster on this machine. If this process is connected to a cluster already, that one is used.
-        workers: most tasks at a time for stages without a model; default: Ray decides.
-        gpus: actors of each stage with a model; default: one per accelerator of the cluster, at least 1.
+        address: of the cluster; `auto`: the cluster that this machine belongs to; default: `$RAY_ADDRESS`, else a new
+            cluster on this machine. Ignored if this process is already connected to a cluster.
+        workers: maximum number of concurrent tasks for stages without a model; default: Ray decides.
+        gpus: actors of each stage with a model; default: one per accelerator of the cluster, at least one.
 
     Raises:
         ImportError: if Ray is not installed.
-        ConnectionError: if there is no such cluster.
+        ConnectionError: if no cluster answers at the address.
     """
 
     def __init__(self, plan: RunPlan, address: str | None = None, workers: int | None = None, gpus: int | None = None):
@@ -59,16 +59,15 @@ class RayEngine:
         self.plan, self.workers, self.gpus = plan, workers, gpus
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
+            address = address or os.environ.get("RAY_ADDRESS") or "local"
             _check_reachable(address)
             quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
             try:
-                ray.init(address or os.environ.get("RAY_ADDRESS", "local"), include_dashboard=False, **quiet)
+                ray.init(address, include_dashboard=False, **quiet)
             except ConnectionError as error:
-                raise ConnectionError(
-                    f"no Ray cluster answers at {address!r}: start one with ray start --head, or leave ray_address out"
-                ) from error
-            except ValueError:  # the options fit a new cluster only, and one is running
-                ray.init(address or os.environ.get("RAY_ADDRESS"), **quiet)
+                raise ConnectionError(_no_cluster(address, error)) from error
+            except ValueError:  # include_dashboard is only for a new cluster, and the address is one that runs
+                ray.init(address, **quiet)
 
     def run(self, units: Iterator[UnitRef], on_unit: OnUnit) -> None:
         """Run units through all stages; see `LocalEngine.run`."""
@@ -76,7 +75,7 @@ class RayEngine:
 
         logger = logging.getLogger("ray.data")
         level = logger.level
-        logger.setLevel(logging.ERROR)  # this package reports the progress itself
+        logger.setLevel(logging.ERROR)  # this package reports progress itself
         try:
             self._run(list(units), on_unit)
         finally:
@@ -100,13 +99,13 @@ class RayEngine:
                 raise pickle.loads(row["payload"])
             if not self.plan.folder.is_done(row["number"]):
                 raise ValueError(
-                    f"unit {row['number']} was written on another machine, and {self.plan.folder.folder} does not show "
-                    "it here: expected out on storage that all nodes share"
+                    f"unit {row['number']} was written on another machine and is not in {self.plan.folder.folder} here:"
+                    " expected out to be on storage that all nodes share"
                 )
             on_unit([StageStats(**item) for item in json.loads(row["payload"])])
 
     def _add_group(self, data: ray.data.Dataset, index: int, group: StageGroup) -> ray.data.Dataset:
-        """Append a group of stages to the dataset's steps, with one unit per batch."""
+        """Append a group of stages to the dataset's operations, with one unit per batch."""
         import ray.data
 
         options: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}
@@ -116,7 +115,8 @@ class RayEngine:
         resources = ray.cluster_resources()
         n_models = sum(other.needs_gpu for other in self.plan.groups)
         n_gpus = resources.get("GPU", 0)
-        # An accelerator holds one model of each stage, as in the local engine; without, half the cores stay for tasks.
+        # An accelerator holds one model of each stage, as in the local engine. Without accelerators, half of the cores
+        # are left to tasks.
         options |= {"num_gpus": 1 / n_models} if n_gpus else {}
         cpus = 0.1 if n_gpus else max(min(1.0, resources.get("CPU", 1) / (2 * n_models)), 0.1)
         actors = self.gpus or max(int(n_gpus), 1)
@@ -129,17 +129,22 @@ class RayEngine:
         )
 
 
-def _check_reachable(address: str | None) -> None:
+def _no_cluster(address: str, error: Exception) -> str:
+    return (
+        f"no Ray cluster answers at {address} ({one_line(error, 200)}): start one with ray start --head, or leave out "
+        "ray_address and $RAY_ADDRESS to start Ray on this machine"
+    )
+
+
+def _check_reachable(address: str) -> None:
     """Raise a ConnectionError if nothing listens at HOST:PORT; Ray itself would try for over ten minutes."""
-    host, _, port = (address or "").rpartition(":")
+    host, _, port = address.rpartition(":")
     if "/" in host or not host or not port.isdigit():  # auto, local, or a client's ray://
         return
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except OSError as error:
-        raise ConnectionError(
-            f"no Ray cluster answers at {address} ({error}): start one with ray start --head, or leave ray_address out"
-        ) from error
+        raise ConnectionError(_no_cluster(address, error)) from error
 
 
 class _GroupTask:
@@ -159,7 +164,7 @@ class _GroupTask:
             return row
         try:
             result = self._attempt(number, pickle.loads(payload) if state == "ref" else payload)
-        except Exception as error:  # returned as a row, since Ray would wrap the error, or retry
+        except Exception as error:  # returned as a row, since Ray would wrap the error or retry
             return {"number": number, "state": "fatal", "payload": _pickle_error(error)}
         if isinstance(result, bytes):
             return {"number": number, "state": "unit", "payload": result}
@@ -167,10 +172,10 @@ class _GroupTask:
         return {"number": number, "state": "done", "payload": stats.encode()}
 
     def _attempt(self, number: int, payload: UnitRef | bytes) -> GroupResult:
-        """Run the unit; after `max_retries` more processes have died over it, look for the item at fault.
+        """Run the unit; isolate the item at fault after `max_retries` retries, or if a stage hung.
 
-        When a process dies, Ray Data silently gives its unit to another one, without limit. So each attempt appends a
-        byte to a file, and the file's size is the number of attempts.
+        If a process dies, Ray Data silently passes its unit to another process, without limit. So each attempt appends
+        a byte to a file, whose size is the number of attempts.
         """
         folder = self.plan.folder.folder
         marks = folder / f".{number:06d}.{self.index}.attempts"
@@ -183,12 +188,12 @@ class _GroupTask:
 
 
 class _GroupActor(_GroupTask):
-    """Runs units through a group of stages, in an actor that keeps its model."""
+    """Runs units through a group of stages, in an actor that keeps the model loaded."""
 
 
 def _pickle_error(error: Exception) -> bytes:
-    """Return an error as bytes; one that does not travel as a plain one with its text."""
-    if is_disk_full(error):  # also where a library says so in words alone
+    """Pickle an error; one that cannot be pickled becomes a RuntimeError with its text."""
+    if is_disk_full(error):  # also if a library says so only in its message
         number, said = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
         return pickle.dumps(OSError(number or errno.ENOSPC, said or one_line(error, 200)))
     try:

@@ -1,4 +1,4 @@
-"""Runs a stage over a unit. If the stage raises, batches are halved to find and drop the one item at fault."""
+"""Runs a stage over a unit. If the stage raises, the batch is halved to find and drop the item at fault."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from ..stages.base import Stage, StageResult, split
 from .units import StageStats, UnitState
 
 FAILED = "error"  # the reason of rows on which a stage failed
-_ALL_FAILED_VIDEOS = 8  # if fewer all fail, the stage may still work; counted by video, since one may give many clips
+# If a stage fails on all items of at least this many videos, the stage is at fault. Videos count, not clips, since one
+# broken video may give many clips.
+_ALL_FAILED_VIDEOS = 8
 
 
 def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitState:
@@ -30,18 +32,18 @@ def run_stage(stage: Stage, unit: UnitState, keep_going: bool = False) -> UnitSt
 
     Args:
         stage: an opened stage.
-        unit: its rows are processed.
-        keep_going: continue if the stage fails on every row.
+        unit: whose rows are processed.
+        keep_going: drop the rows instead of raising if the stage fails on every row.
 
     Raises:
-        StageBrokenError: if the stage fails on every row of eight videos or more, or the accelerator fails.
+        StageBrokenError: if the stage fails on every row of a unit with eight videos or more, or the accelerator fails.
         ImportError, EndpointError: if a package is missing, or the endpoint of a model is down.
-        OSError: if the disk is full.
+        OSError: if the disk is full, or the cache of answers cannot be written.
     """
     began = time.perf_counter()
     rows = unit.rows
     watchdog.watch().begin_stage(stage.name, [asdict(item) for item in unit.stats], len(rows))
-    # An empty unit goes through the stage too, since the stage may change its columns.
+    # An empty unit is passed to the stage too, since the stage may change its columns.
     parts = [run_batch(stage, rows.slice(i, stage.batch_rows)) for i in range(0, max(len(rows), 1), stage.batch_rows)]
     return finish_stage(stage, unit, join_results(stage, parts), time.perf_counter() - began, keep_going)
 
@@ -60,7 +62,7 @@ def finish_stage(stage: Stage, unit: UnitState, result: StageResult, seconds: fl
 
 
 def _empty_result(stage: Stage, rows: pa.Table, kept: pa.Table) -> pa.Table:
-    """Return an empty table with the stage's output columns; rows on which it failed have its input columns."""
+    """Return an empty table with the stage's output columns; `kept`, of failed rows, has its input columns."""
     try:
         return stage(rows.slice(0, 0)).kept
     except Exception:  # a broken stage may fail even without rows
@@ -78,8 +80,8 @@ def _stats(stage: Stage, rows: pa.Table, result: StageResult, seconds: float, ke
         first = next(row for row in dropped.to_pylist() if row["reason"] == FAILED)
         raise StageBrokenError(
             f"stage {stage.name} failed on all {len(rows)} items of a unit, on {first['id']} with: {first['detail']}. "
-            "Finished units are kept: fix the cause and run the same command again, or with keep_going=true to drop "
-            "such items"
+            "Finished units are kept: fix the cause and run the same command again, or add keep_going=true to drop the "
+            "items"
         )
     return StageStats(
         stage.name, len(rows), len(kept), total_hours(rows), total_hours(kept), len(dropped), errors, seconds
@@ -94,7 +96,7 @@ def run_batch(stage: Stage, batch: pa.Table) -> StageResult:
     """Run a batch through a stage; see `run_stage`."""
     try:
         return _run_watched(stage, batch)
-    except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # the same for every batch
+    except (ImportError, EndpointError, AnswerCacheError, StageBrokenError):  # would be the same for every batch
         raise
     except Exception as error:
         if is_disk_full(error) or not len(batch):
@@ -124,16 +126,22 @@ def _run_watched(stage: Stage, batch: pa.Table) -> StageResult:
 
 
 def join_results(stage: Stage, parts: Sequence[StageResult]) -> StageResult:
-    """Return the results of consecutive batches as one."""
+    """Concatenate the results of consecutive batches.
+
+    Raises:
+        ValueError: if their columns differ.
+    """
     schemas = [part.kept.schema for part in parts if len(part.kept)] or [parts[0].kept.schema]
     kept = [part.kept for part in parts if len(part.kept)] or [parts[0].kept]
     if any(schema != schemas[0] for schema in schemas):
-        raise ValueError(f"stage {stage.name} returns different columns for different batches")
+        raise ValueError(
+            f"stage {stage.name} returns different columns for different batches: expected the same names and types"
+        )
     return StageResult(pa.concat_tables(kept), pa.concat_tables([part.dropped for part in parts]))
 
 
 def drop_failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
-    """Return the result in which all rows are dropped with reason "error"."""
+    """Return a result that drops all rows with reason "error"."""
     details = [" ".join(detail.split())[:500]] * len(rows)
     dropped = split(stage.name, rows, np.full(len(rows), FAILED, object), details=details).dropped
     return StageResult(rows.slice(0, 0), dropped)
@@ -141,5 +149,5 @@ def drop_failed(stage: Stage, rows: pa.Table, detail: str) -> StageResult:
 
 def _is_device_failure(error: BaseException) -> bool:
     """Return whether the accelerator itself failed; running out of memory on one item does not count."""
-    names = {cls.__name__ for cls in type(error).__mro__}  # torch may not be installed
+    names = {cls.__name__ for cls in type(error).__mro__}  # by name, since torch may not be installed
     return "AcceleratorError" in names or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

@@ -1,4 +1,4 @@
-"""The folder of a run's finished units, each written whole or not at all."""
+"""The folder of a run's finished units, each of which is written in one step."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ROWS_FILE, DROPPED_FILE, STATS_FILE = "clips.parquet", "dropped.parquet", "stats
 
 
 class UnitFolder:
-    """The finished units of a run: folders `NNNNNN/` with rows, dropped rows and statistics.
+    """The finished units of a run: folders `NNNNNN/` with kept rows, dropped rows and statistics.
 
     Args:
-        folder: that holds them.
+        folder: that holds the units.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -43,7 +43,7 @@ class UnitFolder:
         """Write a unit, unless it is finished already.
 
         Raises:
-            OSError: if the disk is full; no partial unit is left behind.
+            OSError: if the disk is full; no partial unit is left.
         """
         partial = self.folder / f".{unit.number:06d}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -63,7 +63,7 @@ class UnitFolder:
             shutil.rmtree(partial, ignore_errors=True)
 
     def remove_partial(self) -> None:
-        """Remove the partial files of a run that was killed."""
+        """Remove partial units and other temporary files of a killed run."""
         for partial in self.folder.glob(".*.partial"):
             shutil.rmtree(partial, ignore_errors=True)
         for marks in self.folder.glob(".*.attempts"):
@@ -71,7 +71,7 @@ class UnitFolder:
         watchdog.clear(self.folder)
 
     def remove(self, number: int) -> None:
-        """Remove a finished unit; it is gone whole even if this process is killed."""
+        """Remove a finished unit in one step, so that a kill leaves no half of it."""
         gone = self.folder / f".{number:06d}.{os.getpid()}.partial"
         self.path(number).rename(gone)
         shutil.rmtree(gone)
@@ -82,19 +82,19 @@ class UnitFolder:
         return sorted(int(name) for name in found if name.isdigit())
 
     def rows(self) -> Iterator[pa.Table]:
-        """Yield the rows of the finished units, in order."""
+        """Yield the kept rows of each finished unit, in order."""
         for number in self.numbers():
             with self._readable(number):
                 table = pq.read_table(self.path(number) / ROWS_FILE)
             yield table
 
     def ids(self, number: int) -> pa.ChunkedArray:
-        """Return the ids of a finished unit."""
+        """Return the ids of the kept rows of a finished unit."""
         with self._readable(number):
             return pq.read_table(self.path(number) / ROWS_FILE, columns=["id"])["id"]
 
     def schemas(self) -> Iterator[pa.Schema]:
-        """Yield the columns of the finished units that hold any row."""
+        """Yield the schema of each finished unit that has kept rows, in order."""
         for number in self.numbers():
             with self._readable(number):
                 file = pq.ParquetFile(self.path(number) / ROWS_FILE)
@@ -102,7 +102,7 @@ class UnitFolder:
                 yield file.schema_arrow
 
     def dropped(self) -> Iterator[pa.Table]:
-        """Yield the dropped rows of the finished units, in order."""
+        """Yield the dropped rows of each finished unit, in order."""
         for number in self.numbers():
             with self._readable(number):
                 table = pq.read_table(self.path(number) / DROPPED_FILE)
@@ -115,11 +115,11 @@ class UnitFolder:
 
     @contextmanager
     def _readable(self, number: int) -> Iterator[None]:
-        """Raise one clear error where a file of the unit is damaged or missing."""
+        """Raise a ValueError that names the way out if a file of the unit is damaged or missing."""
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"a file of {self.path(number)} is damaged ({one_line(error)}): remove this folder and run the same "
-                "command again, which makes the unit again"
+                "command again to make the unit again"
             ) from error

@@ -1,4 +1,4 @@
-"""A work unit on its way through the stages, with the statistics of each."""
+"""The state of a work unit between stages, and the statistics of stages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class StageStats:
 
     Attributes:
         name: of the stage.
-        items_in, items_out: videos or clips that it was given and kept.
-        hours_in, hours_out: hours of video of these, where the length is known.
-        dropped: rows that it dropped.
-        errors: those of them on which the stage failed.
-        seconds: how long it ran.
+        items_in, items_out: number of videos or clips given to the stage, and kept by it.
+        hours_in, hours_out: hours of video of these items; unknown lengths count as 0.
+        dropped: number of rows dropped, including those for lost parts of kept items.
+        errors: number of dropped rows on which the stage failed.
+        seconds: run time.
     """
 
     name: str
@@ -41,13 +41,13 @@ class StageStats:
 
 @dataclass(frozen=True)
 class UnitState:
-    """A unit on its way through the stages.
+    """A unit between two stages.
 
     Attributes:
         number: of the unit.
-        rows: the rows that are kept so far.
-        dropped: the rows that are dropped so far, in `DROPPED_SCHEMA`.
-        stats: of the stages so far.
+        rows: the rows kept so far.
+        dropped: the rows dropped so far, in `DROPPED_SCHEMA`.
+        stats: statistics of the stages so far.
     """
 
     number: int
@@ -61,7 +61,7 @@ class UnitState:
         return UnitState(self.number, result.kept, dropped, (*self.stats, stats))
 
     def to_bytes(self) -> bytes:
-        """Return the unit as bytes for another process; of a slice only its own rows, not the table behind it."""
+        """Serialise the unit for another process; a sliced table is written without the rows outside the slice."""
         head = json.dumps([self.number, [asdict(item) for item in self.stats]]).encode()
         sink = pa.BufferOutputStream()
         sink.write(len(head).to_bytes(8, "little") + head)
@@ -72,7 +72,7 @@ class UnitState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> UnitState:
-        """Return the unit that `to_bytes` encoded."""
+        """Return the unit that `to_bytes` serialised."""
         length = int.from_bytes(data[:8], "little")
         number, stats = json.loads(data[8 : 8 + length])
         source = pa.BufferReader(pa.py_buffer(data)[8 + length :])
@@ -81,7 +81,7 @@ class UnitState:
 
 
 def total_stats(per_unit: Iterator[Sequence[StageStats]]) -> list[StageStats]:
-    """Return the sum over units, stage by stage."""
+    """Return the statistics of each stage, summed over units."""
     totals: dict[str, StageStats] = {}
     for stats in per_unit:
         for item in stats:

@@ -1,4 +1,4 @@
-"""A worker process that runs one task at a time, and can be killed without losing anything but that task."""
+"""A worker process that runs one task at a time, and that can be killed with the loss of only that task."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class WorkerDiedError(RuntimeError):
 
 
 class WorkerHangsError(WorkerDiedError):
-    """The process did not finish its task in time and was killed."""
+    """The process did not finish its task in time, and was killed."""
 
 
 class Worker:
-    """A process that runs one task at a time. If it dies, the caller of that task is told; the next gets a new process.
+    """A process that runs one task at a time. If it dies, its task raises, and the next task starts a new process.
 
     Args:
         environment: environment variables of the process.
@@ -46,21 +46,21 @@ class Worker:
         """Call a function in the process and return its result.
 
         Args:
-            function: can be pickled, like its arguments and its result.
+            function: picklable, as are its arguments and its result.
             args: the function's arguments.
             limit_s: seconds after which the process is killed; `None`: no limit.
 
         Raises:
             WorkerDiedError: if the process died, or the worker was closed.
             WorkerHangsError: if the call took longer than `limit_s`.
-            Exception: what the function raised.
+            Exception: any error of the function.
         """
         try:
             executor = self._start()
             future = executor.submit(function, *args)
         except WorkerDiedError:
             raise
-        except RuntimeError as error:  # another thread closed the pool: BrokenProcessPool, or submit's own error
+        except RuntimeError as error:  # another thread ended the process: BrokenProcessPool, or an error of `submit`
             raise self._death() from error
         try:
             return future.result(limit_s)
@@ -73,7 +73,7 @@ class Worker:
             raise WorkerHangsError(f"timed out: not finished after {limit_s:,.0f} s") from None
 
     def finish(self) -> None:
-        """Let an idle process exit by itself, so that it frees its resources, and start no other."""
+        """Let the idle process exit normally, so that it frees its resources; later calls of `run` raise."""
         with self._lock:
             self._is_closed = True
             executor, pid = self._executor, self.pid
@@ -87,7 +87,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the process, whatever it is doing, and start no other."""
+        """Kill the process, whatever it is doing; later calls of `run` raise."""
         with self._lock:
             self._is_closed = True
         self._end()
@@ -105,15 +105,15 @@ class Worker:
             self.pid = executor.submit(_own_pid).result()
             with self._lock:
                 is_late = self._is_closed
-            if is_late:  # closed during the start, when the process id was not known yet
+            if is_late:  # closed during the start, before the process id was known
                 self._end()
                 raise WorkerDiedError("the run has stopped")
         return executor
 
     def _death(self) -> WorkerDiedError:
-        self.pid = None  # the process is gone, and the system may give its id to another
+        self.pid = None  # must not be killed: the system may have given the id to another process
         self._end()
-        return WorkerDiedError("the process that worked on it died (killed, out of memory, or crashed)")
+        return WorkerDiedError("its worker process died (killed, out of memory, or crashed)")
 
     def _end(self) -> None:
         with self._lock:
@@ -139,9 +139,9 @@ def _own_pid() -> int:
 def _begin_worker(environment: Mapping[str, str]) -> None:
     end_with_parent()
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     pa.set_cpu_count(1)  # the processes share the cores
-    # tqdm (progress while a model loads) makes a lock between processes, which would leak when this one is killed.
+    # tqdm, which shows progress while a model loads, creates an inter-process lock that would leak if this is killed.
     with suppress(ImportError):
         from tqdm import tqdm
 

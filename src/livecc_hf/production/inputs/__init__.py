@@ -1,1 +1,1 @@
-"""Inputs of a run: manifests, folders of videos, downloads."""
+"""Inputs of a run: manifests, folders of videos, and downloads."""

@@ -1,20 +1,21 @@
-"""Downloads videos with captions and metadata by yt-dlp, politely: slowly, one at a time, and each only once."""
+"""Downloads videos with captions and metadata by yt-dlp: rate-limited, one at a time, and each only once."""
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...utils.extras import require_extra
+from ..progress import Say, say_to_stderr
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 _FACTORS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+# Parts of yt-dlp's messages.
 _KNOWN = "has already been recorded in the archive"
 _ITEM = "Downloading item"  # of a playlist
 _NO_CAPTIONS = "Unable to download video subtitles"
@@ -25,29 +26,32 @@ ARCHIVE, CAPTIONS_ARCHIVE = "archive.txt", "archive-captions.txt"
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How videos are fetched."""
+    """Options of a download."""
 
     languages: tuple[str, ...] = field(default=("en",), metadata={"help": "Languages of the captions."})
-    max_height_px: int = field(default=720, metadata={"help": "Highest picture to prefer, in pixels."})
-    video: bool = field(default=True, metadata={"help": "Fetch the video; else captions and metadata only."})
-    rate: str = field(default="4M", metadata={"help": "Limit in bytes a second, such as 500K or 4M; 0: no limit."})
-    sleep_s: float = field(
-        default=5.0, metadata={"help": "Seconds between videos, at random up to three times as long."}
+    max_height_px: int = field(
+        default=720, metadata={"help": "Prefer the largest picture up to this height, in pixels."}
     )
-    retries: int = field(default=10, metadata={"help": "How often a request is tried again."})
+    video: bool = field(default=True, metadata={"help": "Fetch the video; false: captions and metadata only."})
+    rate: str = field(default="4M", metadata={"help": "Limit in bytes per second, such as 500K or 4M; 0: no limit."})
+    sleep_s: float = field(
+        default=5.0,
+        metadata={"help": "Shortest wait between videos in seconds; it is random, up to three times as long."},
+    )
+    retries: int = field(default=10, metadata={"help": "Retries of a request."})
     cookies: str | None = field(default=None, metadata={"help": "A cookies.txt file."})
 
     def __post_init__(self) -> None:
         if not self.languages:
-            raise ValueError("there are no languages: expected some, such as en")
+            raise ValueError("languages is empty: expected at least one, such as en")
         if self.max_height_px < 1:
-            raise ValueError(f"max_height_px is {self.max_height_px}; expected a height such as 720")
+            raise ValueError(f"max_height_px is {self.max_height_px}: expected a height such as 720")
         if not 0 <= self.sleep_s <= 3600:
-            raise ValueError(f"sleep_s is {self.sleep_s}; expected 0 to 3600 seconds")
+            raise ValueError(f"sleep_s is {self.sleep_s}: expected 0 to 3600 seconds")
         if self.retries < 0:
-            raise ValueError(f"retries is {self.retries}; expected 0 or more")
+            raise ValueError(f"retries is {self.retries}: expected 0 or more")
         if self.cookies is not None and not Path(self.cookies).expanduser().is_file():
-            raise FileNotFoundError(f"there is no cookies file {self.cookies}")
+            raise FileNotFoundError(f"cookies file {self.cookies} does not exist: expected a cookies.txt file")
         parse_rate(self.rate)
 
 
@@ -56,9 +60,9 @@ class FetchResult:
     """The result of a download.
 
     Attributes:
-        done: number of videos fetched now, with each video of a playlist.
-        known: number of videos that were fetched earlier.
-        failed: address and reason of each that could not be fetched.
+        done: number of videos fetched by this call; each video of a playlist counts.
+        known: number of videos fetched earlier.
+        failed: the URLs that could not be fetched whole, each with the reason.
     """
 
     done: int
@@ -67,20 +71,20 @@ class FetchResult:
 
 
 def read_urls(path: str | os.PathLike) -> list[str]:
-    """Read a file with one address a line; blank lines and those that begin with # are left out.
+    """Read a text file with one URL per line; blank lines and lines that begin with # are left out.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is not an address, or the file holds none.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if a line is not a URL, or the file has none.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: expected a text file with one address a line")
+        raise FileNotFoundError(f"{path} does not exist: expected a text file with one URL per line")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8 ({error}): expected a text file with one address a line; save it as UTF-8"
+            f"{path} is not UTF-8 ({error}): expected a text file with one URL per line; save it as UTF-8"
         ) from error
     urls = []
     for number, line in enumerate(lines, 1):
@@ -88,10 +92,10 @@ def read_urls(path: str | os.PathLike) -> list[str]:
         if not url or url.startswith("#"):
             continue
         if "://" not in url or " " in url:
-            raise ValueError(f"line {number} of {path} is {url[:80]!r}: expected an address such as https://...")
+            raise ValueError(f"line {number} of {path} is {url[:80]!r}: expected a URL such as https://...")
         urls.append(url)
     if not urls:
-        raise ValueError(f"{path} holds no address: expected one a line")
+        raise ValueError(f"{path} holds no URL: expected one per line")
     return list(dict.fromkeys(urls))
 
 
@@ -103,7 +107,7 @@ def parse_rate(text: str) -> int | None:
     """
     match = _RATE.fullmatch(str(text).strip())
     if match is None:
-        raise ValueError(f"rate is {text!r}; expected bytes per second such as 500K or 4M, or 0 for no limit")
+        raise ValueError(f"rate is {text!r}: expected bytes per second such as 500K or 4M, or 0 for no limit")
     return round(float(match[1]) * _FACTORS[match[2].upper()]) or None
 
 
@@ -118,10 +122,10 @@ def ytdlp_options(out: str | os.PathLike, options: FetchOptions) -> dict[str, An
         "writeinfojson": True,
         "writesubtitles": True,
         "writeautomaticsub": True,
-        # "en-orig" is the original, of which "en" may be a machine translation.
+        # "en-orig" is the original; "en" may be machine-translated from it.
         "subtitleslangs": [tag for name in options.languages for tag in (name, f"{name}-orig")],
         "subtitlesformat": "json3/vtt/best",
-        # Captions without videos have an archive of their own, so that the videos can be fetched later.
+        # Downloads of captions alone have an archive of their own, so that the videos can be fetched later.
         "download_archive": str(out / (ARCHIVE if options.video else CAPTIONS_ARCHIVE)),
         "force_write_download_archive": not options.video,
         "overwrites": False,
@@ -148,26 +152,26 @@ def fetch(
     urls: Sequence[str],
     out: str | os.PathLike,
     options: FetchOptions | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say = say_to_stderr,
 ) -> FetchResult:
-    """Download videos, except those listed in the archive file in the folder.
+    """Download videos, except those that the archive file in the folder lists.
 
-    A video is listed once all of it was fetched: if captions fail, the other files are kept, and the same call tries
-    the captions again.
+    A video is listed once all of its files were fetched. If captions fail, the other files are kept, and the same call
+    requests the captions again.
 
     Args:
-        urls: addresses of videos or playlists that yt-dlp knows.
-        out: folder; it gets `NAME.mp4`, `NAME.en.json3` and `NAME.info.json` for each video, as `livecc data build`
-            reads them.
+        urls: of videos or playlists that yt-dlp supports.
+        out: folder for `NAME.mp4`, `NAME.en.json3` and `NAME.info.json` of each video, as `livecc data build` reads
+            them.
         options: see `FetchOptions`.
-        say: called with each line of progress; default: print to standard error.
+        say: called with each line of progress.
 
     Raises:
         ImportError: if yt-dlp is not installed.
-        OSError: if the disk is full; the files so far are kept, and the same call continues.
+        OSError: if the disk is full; the files so far are kept, and the same call continues the download.
     """
     require_extra("fetch", "livecc data fetch")
-    options, say = options or FetchOptions(), say or _say_to_stderr
+    options = options or FetchOptions()
     out = Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     listener = _Listener(say)
@@ -179,14 +183,14 @@ def fetch(
             before, known = _count_lines(archive), listener.known
             listener.errors.clear()
             say(f"{number} of {len(urls)}: {url}")
-            downloader.download([url])  # its result says nothing: it stays 1 after a first failure
+            downloader.download([url])  # its exit code is of no use: after a first failure it stays 1
             if listener.errors:
                 reason = " ".join("; ".join(listener.errors).split())[:500]
                 if any(mark in reason for mark in _DISK_FULL):
                     raise OSError(f"the disk of {out} is full: free some space and run the same command again")
                 failed.append((url, reason))
                 say(f"  failed: {reason}")
-            say(f"  {_count_lines(archive) - before} fetched, {listener.known - known} were there")
+            say(f"  {_count_lines(archive) - before} fetched, {listener.known - known} fetched earlier")
     return FetchResult(_count_lines(archive) - done_before, listener.known, failed)
 
 
@@ -196,25 +200,21 @@ def _downloader(settings: dict[str, Any]) -> Any:
 
     class Downloader(YoutubeDL):
         def record_download_archive(self, info_dict: dict[str, Any]) -> None:
-            # It goes on without what cannot be fetched, and would never ask for it again.
+            # yt-dlp would continue without captions that fail, list the video, and never request them again.
             wanted = info_dict.get("requested_subtitles") or {}
             lost = [name for name, captions in wanted.items() if not Path(captions.get("filepath") or "").is_file()]
             if lost:
-                self.report_error(f"{info_dict.get('id')} has captions ({', '.join(lost)}) that could not be fetched")
+                self.report_error(f"captions of {info_dict.get('id')} could not be fetched: {', '.join(lost)}")
             else:
                 super().record_download_archive(info_dict)
 
     return Downloader(settings)
 
 
-def _say_to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class _Listener:
-    """Receives yt-dlp's messages: keeps errors, counts known videos, and passes on progress."""
+    """Receives yt-dlp's messages: collects errors, counts known videos, and reports progress."""
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Say):
         self.errors: list[str] = []
         self.known = 0
         self._say = say
@@ -236,7 +236,7 @@ class _Listener:
         self.errors.append(_plain(message).removeprefix("ERROR: "))
 
     def progress(self, status: dict[str, Any]) -> None:
-        """Report finished files, and now and then the file that is being downloaded."""
+        """Report finished files, and every 15 s the file that is being downloaded."""
         now_s, name = time.monotonic(), Path(status.get("filename") or "").name
         got, size = status.get("downloaded_bytes") or 0, status.get("total_bytes") or status.get("total_bytes_estimate")
         if status["status"] == "finished":
@@ -250,7 +250,7 @@ class _Listener:
 
 
 def _plain(message: str) -> str:
-    """Return a message without colour codes."""
+    """Return a message without ANSI colour codes."""
     return re.sub(r"\x1b\[[0-9;]*m", "", message)
 
 

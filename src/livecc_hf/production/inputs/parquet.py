@@ -1,4 +1,4 @@
-"""Reads rows of Parquet files, a few hundred in memory at a time."""
+"""Reads rows of Parquet files with a few hundred rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ import pyarrow.parquet as pq
 from ..schemas import CLIP_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
 _PARQUET_ROWS = 256  # read at a time
-_DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # as a dataset folder has them
+_DATASET_NAMES = {"video_start": "start_s", "video_end": "end_s"}  # a dataset folder's columns, and ours
 
 
 def read_header(file: str) -> tuple[int, bool]:
-    """Return how many rows a Parquet file has, and whether they are clips, with a start and an end."""
+    """Return the number of rows of a Parquet file, and whether they are clips, which have a start and an end.
+
+    Raises:
+        ValueError: if it is not a Parquet file, or has no usable column `video`.
+    """
     try:
         header = pq.ParquetFile(file)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{file} is not Parquet: {error}") from error
+        raise ValueError(f"{file} is not a Parquet file: {error}") from error
     schema = header.schema_arrow
     names = {_DATASET_NAMES.get(name, name) for name in schema.names}
     if "video" not in names:
@@ -30,7 +34,11 @@ def read_header(file: str) -> tuple[int, bool]:
 
 
 class ParquetReader:
-    """Reads rows of a Parquet file by number; fast if they are read in order."""
+    """Reads rows of a Parquet file by number; fast if they are read in order.
+
+    Args:
+        file: path of the file.
+    """
 
     def __init__(self, file: str):
         self.file = file
@@ -39,7 +47,7 @@ class ParquetReader:
         self._rest: pa.Table | None = None
 
     def read(self, start: int, count: int) -> pa.Table:
-        """Return `count` rows from row `start` on; they have to exist."""
+        """Return `count` rows from row `start` on, with our column names; the rows must exist."""
         batches = self._batches
         if batches is None or start < self._next_row:
             batches = self._batches = self._open(start)
@@ -57,7 +65,7 @@ class ParquetReader:
         return table.rename_columns([_DATASET_NAMES.get(name, name) for name in table.column_names])
 
     def _open(self, start: int) -> Iterator[pa.RecordBatch]:
-        """Begin at the row group that holds the row."""
+        """Return the batches from the row group on that holds the row."""
         file = pq.ParquetFile(self.file)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
         group, begin = 0, 0
@@ -67,6 +75,6 @@ class ParquetReader:
         known = {*VIDEO_SCHEMA.names, *CLIP_SCHEMA.names, *_DATASET_NAMES, SUBTITLES}
         columns = [name for name in file.schema_arrow.names if name in known]
         if pa.types.is_struct(file.schema_arrow.field("video").type):
-            columns[columns.index("video")] = "video.path"  # not the bytes of the videos
+            columns[columns.index("video")] = "video.path"  # without the bytes of the videos
         self._next_row, self._rest = begin, None
         return file.iter_batches(_PARQUET_ROWS, row_groups=list(range(group, len(sizes))), columns=columns)

@@ -1,4 +1,4 @@
-"""Turns lines and rows of a manifest into a table of videos; those that do not fit are dropped, with their line."""
+"""Converts lines and rows of a manifest into a table of videos or clips; invalid ones become dropped rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from ...captions.arrow import LINE, WORD, flat_times, timed_array
 from ...captions.words import END_KEYS, START_KEYS, Lost, TimedItems, timed_arrays, usable_items
 from ..schemas import DROPPED_SCHEMA, SUBTITLES, VIDEO_SCHEMA
 
-STAGE = "input"  # the name under which dropped rows are counted
+STAGE = "input"  # the stage's name in dropped rows
 _DETAIL_CHARS = 200
-_MOST = 2**31  # highest number of seconds or pixels
+_MOST = 2**31  # seconds or pixels must be below it
+_EXPECTED_NUMBER = f"expected a number from 0 to {_MOST - 1}"
 _CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
-# A malformed line, whatever it holds, must not affect the lines around it.
+# Errors by which a malformed row is dropped; whatever it holds, it must not affect other rows.
 _MALFORMED = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError, AttributeError)
 _Timed = tuple[np.ndarray, np.ndarray, list[str]]
 
@@ -31,13 +32,13 @@ class RowReader:
     """Collects the rows of a unit.
 
     Args:
-        root: where relative paths start.
-        schema: of the table; default: videos.
+        root: folder at which relative paths start.
+        schema: of the rows; default: videos.
     """
 
     def __init__(self, root: str, schema: pa.Schema = VIDEO_SCHEMA):
         self.root, self.schema = root, schema
-        others = ("id", "video", "captions", "words", "faces")  # no input gives `faces`
+        others = ("id", "video", "captions", "words", "faces")  # an input never has `faces`
         kinds = {item.name: item.type for item in schema if item.name not in others}
         self._text_keys = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
         self._number_keys = [name for name in kinds if name not in self._text_keys]
@@ -48,19 +49,29 @@ class RowReader:
         self._dropped: list[dict[str, Any]] = []
 
     def add_json(self, line: bytes, place: str) -> None:
-        """Add a line of a manifest."""
+        """Add a line of a JSON Lines manifest.
+
+        Args:
+            line: the line.
+            place: name of the line, for messages.
+        """
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             self.drop(place, None, "not_json", f"{place} is not JSON: {error}: {line[:60]!r}")
             return
         if not isinstance(row, dict):
-            self.drop(place, None, "not_json", f"{place} holds {type(row).__name__}: expected an object")
+            self.drop(place, None, "not_json", f"{place} holds a {type(row).__name__}: expected an object")
             return
         self.add(row, place)
 
     def add(self, row: Mapping[str, Any], place: str) -> None:
-        """Add a video."""
+        """Add a row for a video.
+
+        Args:
+            row: values by column; all but `video` may be missing.
+            place: name of the row's source, for messages.
+        """
         video = row.get("video")
         if not isinstance(video, str) or not video:
             self.drop(place, None, "no_video", f"{place}: video is {video!r}: expected a path or URL")
@@ -84,7 +95,13 @@ class RowReader:
         self._note_lost(identity, path, place, filter(None, [*lost, *others]))
 
     def add_table(self, rows: pa.Table, name: str, first_row: int) -> None:
-        """Add rows of a Parquet file, column by column; a row with a value that does not fit is dropped."""
+        """Add rows of a Parquet file, column by column; rows with an invalid value are dropped.
+
+        Args:
+            rows: as `ParquetReader.read` returns them.
+            name: of the file, for messages.
+            first_row: number of the first row in the file.
+        """
         faults: dict[int, str] = {}
         lost: dict[int, Lost] = {}
         given = _paths_of(rows["video"])
@@ -122,18 +139,18 @@ class RowReader:
         return pa.array([path and self._absolute(path) for path in paths.to_pylist()], pa.string())
 
     def _note_lost(self, identity: str, video: str, place: str, lost: Iterable[Lost]) -> None:
-        """Note the words or lines that a kept row lost because they cannot be used."""
+        """Add dropped rows for the unusable words or lines of a kept row."""
         for found in lost:
             self.drop(identity, video, "lost_words", f"{place}: {found}")
 
     def drop(self, identity: str, video: str | None, reason: str, detail: str) -> None:
-        """Add a row to the dropped ones."""
+        """Add a dropped row."""
         detail = _printable(detail[:_DETAIL_CHARS])
         row = {"id": identity, "video": video, "stage": STAGE, "reason": reason, "detail": detail}
         self._dropped.append(row)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
-        """Return the rows, each id once, and the dropped rows."""
+        """Return the rows, without those whose id occurs before, and the dropped rows."""
         tables = list(self._tables)
         if self._rows:
             arrays = {
@@ -146,7 +163,7 @@ class RowReader:
             if any(lines is not None for lines in self._lines):
                 table = table.append_column(SUBTITLES, timed_array(self._lines, LINE))
             tables.append(table)
-        # Only some tables may have inline captions; the column is null in the others.
+        # Tables without inline captions lack that column, which is then null.
         table = pa.concat_tables(tables, promote_options="default") if tables else self.schema.empty_table()
         table = table.combine_chunks()
         return self._without_repeats(table), pa.Table.from_pylist(self._dropped, DROPPED_SCHEMA)
@@ -157,7 +174,7 @@ class RowReader:
             keep.append(identity not in seen)
             seen.add(identity)
             if not keep[-1]:
-                self.drop(identity, video, "repeated", f"id {identity} came before: give each row an id of its own")
+                self.drop(identity, video, "repeated", f"id {identity} is not unique: give each row an id of its own")
         return table if all(keep) else table.filter(pa.array(keep))
 
     def _absolute(self, path: str) -> str:
@@ -165,10 +182,10 @@ class RowReader:
 
 
 def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
-    """Return title, category, language, duration, size and `page` (the address) from yt-dlp's metadata.
+    """Return title, category, language, duration, size and `page` (the page's URL) from yt-dlp's metadata.
 
     Raises:
-        ValueError: if the file is not such metadata.
+        ValueError: if the file is not yt-dlp's metadata of a single video.
     """
     try:
         info = json.loads(Path(path).read_bytes())
@@ -177,7 +194,9 @@ def from_info_json(path: str | os.PathLike) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(info, dict) or info.get("_type", "video") != "video":
-        raise ValueError(f"{path} does not describe a single video: expected the .info.json that yt-dlp writes for one")
+        raise ValueError(
+            f"{path} does not describe a single video: expected an .info.json file as yt-dlp writes it for a video"
+        )
     categories = info.get("categories")
     category = next(iter(categories), None) if isinstance(categories, list) else categories
     return {
@@ -198,13 +217,15 @@ def _text(value: Any, key: str) -> str | None:
 
 
 def _sound(text: str, key: str) -> str:
-    """Return a text; JSON can hold half of a character, and names a zero, which no file can."""
+    """Return a text that can be encoded and used as a file name.
+
+    Raises:
+        ValueError: if it holds a lone surrogate, as JSON allows, or a zero byte.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(
-            f"{key} holds half of a character (a surrogate without its other half): {text!a:.60}"
-        ) from None
+        raise ValueError(f"{key} holds half of a character (a lone surrogate): {text!a:.60}") from None
     if "\0" in text:
         raise ValueError(f"{key} holds a zero byte: {text!r:.60}")
     return text
@@ -219,12 +240,12 @@ def _number(value: Any, key: str) -> float | int | None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0 <= value < _MOST:
-        raise ValueError(f"{key} is {value!r:.60}: expected a number, 0 or more")
+        raise ValueError(f"{key} is {value!r:.60}: {_EXPECTED_NUMBER}")
     return round(value) if key.endswith("_px") else float(value)
 
 
 def _timed(items: Any, key: str, text_key: str) -> tuple[_Timed | None, Lost | None]:
-    """Return starts, ends and texts of a row's words or lines, ordered by their ends, and those that cannot be used."""
+    """Return starts, ends and texts of a row's words or lines, ordered by their ends, and a record of unusable ones."""
     if items is None:
         return None, None
     if isinstance(items, str) or not isinstance(items, Sequence | np.ndarray):
@@ -245,30 +266,30 @@ def _items(items: Sequence[Any], key: str, text_key: str) -> TimedItems:
         next((name for name in choice if name in items[0]), choice[0])
         for choice in (START_KEYS, END_KEYS, (text_key, "text", "word"))
     ]
-    try:  # nearly always all have the same keys
+    try:  # the fast way, for items that all have the same keys
         return TimedItems(*timed_arrays([*map(itemgetter(*names), items)], key))
     except _MALFORMED:
         return usable_items(items, key)
 
 
 def _paths_of(column: pa.ChunkedArray) -> pa.Array:
-    """Return the paths of videos; `datasets` keeps those of a Video feature in a struct."""
+    """Return the paths of videos; a Video feature of `datasets` holds them in a struct."""
     array = _whole(column)
     return (pc.struct_field(array, "path") if pa.types.is_struct(array.type) else array).cast(pa.string())
 
 
 def _first_text(*columns: pa.Array) -> pa.Array:
-    """Return for each row the first text that is not empty."""
+    """Return for each row the first of its texts that is not empty."""
     return pc.coalesce(*(pc.if_else(pc.equal(column, ""), None, column) for column in columns))
 
 
 def _cast(rows: pa.Table, name: str, kind: pa.DataType, faults: dict[int, str]) -> pa.Array:
-    """Return a column cast to another type, with null and a fault for each value that does not fit."""
+    """Return a column cast to another type, with null and an entry in `faults` for each invalid value."""
     if name not in rows.column_names:
         return pa.nulls(len(rows), kind)
     array = _whole(rows[name])
     if pa.types.is_integer(kind) and pa.types.is_floating(array.type):
-        return array  # rounded later, when it is checked
+        return array  # `_check_numbers` rounds it
     try:
         return array.cast(kind)
     except _CAST_ERRORS:
@@ -279,17 +300,17 @@ def _cast_one(value: pa.Scalar, kind: pa.DataType, name: str, row: int, faults: 
     try:
         return value.cast(kind).as_py() if value.is_valid else None
     except _CAST_ERRORS:
-        expected = "text" if pa.types.is_string(kind) else "a number, 0 or more"
-        faults.setdefault(row, f"{name} is {value.as_py()!r:.60}: expected {expected}")
+        expected = "expected text" if pa.types.is_string(kind) else _EXPECTED_NUMBER
+        faults.setdefault(row, f"{name} is {value.as_py()!r:.60}: {expected}")
         return None
 
 
 def _check_numbers(numbers: pa.Array, field: pa.Field, faults: dict[int, str]) -> pa.Array:
-    """Return numbers in the field's type, with null and a fault for those that make no sense; see `_number`."""
+    """Return numbers in the field's type, with null and an entry in `faults` for each out of range; see `_number`."""
     values = pc.fill_null(numbers.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
     is_wrong = ~((values >= 0) & (values < _MOST))
     for row in np.flatnonzero(is_wrong).tolist():
-        faults.setdefault(row, f"{field.name} is {values[row]}: expected a number, 0 or more")
+        faults.setdefault(row, f"{field.name} is {values[row]}: {_EXPECTED_NUMBER}")
     numbers = pc.if_else(pa.array(is_wrong), None, numbers)
     is_rounded = pa.types.is_integer(field.type) and pa.types.is_floating(numbers.type)
     return (pc.round(numbers) if is_rounded else numbers).cast(field.type)
@@ -310,9 +331,9 @@ def _timed_or_null(
     Args:
         rows: the table.
         key: the column's name.
-        kind: of its items.
-        faults: gets an entry for each row of which no item can be used.
-        lost: gets an entry for each other row of which some items cannot be used.
+        kind: type of the column's items.
+        faults: receives an entry for each row without a usable item.
+        lost: receives an entry for each row with some unusable items.
     """
     if key not in rows.column_names:
         return pa.nulls(len(rows), pa.list_(kind))
@@ -348,7 +369,7 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _timed_array(array: pa.ListArray, kind: pa.StructType) -> pa.ListArray:
-    """Return words or lines in the package's type; a cast would leave fields with other names empty."""
+    """Return words or lines in the package's type, field by field: a cast would set fields of other names to null."""
     array = array.cast(pa.list_(array.type.value_type))
     values = [part.cast(field.type) for part, field in zip(array.flatten().flatten(), kind, strict=True)]
     counts = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
@@ -358,13 +379,13 @@ def _timed_array(array: pa.ListArray, kind: pa.StructType) -> pa.ListArray:
 
 
 def _is_timed(kind: pa.DataType, wanted: pa.StructType) -> bool:
-    """Return whether a column has the type of words or lines, apart from how numbers and texts are stored."""
+    """Return whether a column has the type of words or lines, whatever the width of its numbers and strings."""
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not is_list or not pa.types.is_struct(kind.value_type):
         return False
     names = [field.name for field in wanted]
     if [field.name for field in kind.value_type] not in (names, [name.removesuffix("_s") for name in names]):
-        return False  # datasets leave the unit out of the names
+        return False  # dataset folders have names without the unit: `start`, `end`
     *times, text = [field.type for field in kind.value_type]
     is_text = pa.types.is_string(text) or pa.types.is_large_string(text)
     return is_text and all(pa.types.is_floating(time) or pa.types.is_integer(time) for time in times)

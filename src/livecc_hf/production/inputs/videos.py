@@ -1,8 +1,7 @@
-"""Inputs of videos: a manifest, or a folder with captions and yt-dlp's metadata beside the videos.
+"""Inputs of a run: a manifest, or a folder of videos with captions and yt-dlp's metadata next to them.
 
-An input is divided into work units of consecutive videos. A unit is passed on as a small reference, such as the
-position of its lines in the manifest, and is read by the process that works on it, so that memory does not grow with
-the input.
+An input is divided into work units of consecutive videos. A unit is passed to a process as a small reference, such as
+the position of its lines in the manifest, and read by that process, so that memory does not grow with the input.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ _PARQUET_READERS: dict[str, ParquetReader] = {}  # of this process
 
 @dataclass(frozen=True)
 class UnitRef:
-    """A reference to a work unit, some consecutive videos of the input.
+    """A reference to a work unit, which is some consecutive videos of the input.
 
     Attributes:
         number: of the unit, from 0.
-        items: number of its videos, including unreadable ones.
-        where: the positions at which the input finds them.
+        items: number of videos, including unreadable ones.
+        where: position of the videos in the input, in the input's own form.
     """
 
     number: int
@@ -44,13 +43,22 @@ class UnitRef:
 
 
 class VideoInput(ABC):
-    """An input of videos in work units. Small and picklable, since units are read in other processes."""
+    """An input, divided into work units. Small and picklable, since other processes read the units.
+
+    Args:
+        path: of the input.
+        unit_videos: videos in a work unit.
+        limit: use only the first `limit` videos; `None`: all.
+
+    Raises:
+        ValueError: if `unit_videos` or `limit` is below 1.
+    """
 
     def __init__(self, path: str | os.PathLike, unit_videos: int = UNIT_VIDEOS, limit: int | None = None):
         if unit_videos < 1:
-            raise ValueError(f"unit_videos is {unit_videos}; expected 1 or more, such as {UNIT_VIDEOS}")
+            raise ValueError(f"unit_videos is {unit_videos}: expected 1 or more, such as {UNIT_VIDEOS}")
         if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}; expected 1 or more videos")
+            raise ValueError(f"limit is {limit}: expected 1 or more videos")
         self.path = Path(path).expanduser().absolute()
         self.unit_videos, self.limit = unit_videos, limit
 
@@ -63,7 +71,7 @@ class VideoInput(ABC):
         """Read a unit.
 
         Returns:
-            Its videos in `VIDEO_SCHEMA` (or clips in `CLIP_SCHEMA`), and those that could not be read, in
+            The unit's videos in `VIDEO_SCHEMA` (or clips in `CLIP_SCHEMA`), and the rows that could not be read, in
             `DROPPED_SCHEMA`.
         """
 
@@ -78,16 +86,16 @@ class VideoInput(ABC):
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of a unit."""
+        """The schema of a unit's rows."""
         return CLIP_SCHEMA if self.holds_clips else VIDEO_SCHEMA
 
     def describe_left_out(self) -> list[str]:
-        """Return lines for a reader on the files that are left out; known once `fingerprint` was called."""
+        """Return lines for the user on the files that are left out; complete once `fingerprint` was called."""
         return []
 
 
 class _ScannedInput(VideoInput):
-    """An input that is scanned for its videos."""
+    """An input that must be scanned to find its videos."""
 
     def units(self) -> Iterator[UnitRef]:
         """Yield the work units, in the input's order."""
@@ -109,10 +117,10 @@ class _ScannedInput(VideoInput):
 
 
 class JsonLinesInput(_ScannedInput):
-    """A manifest with one JSON object a line, whose keys are the columns of `VIDEO_SCHEMA`.
+    """A manifest with one JSON object per line, whose keys are columns of `VIDEO_SCHEMA`.
 
-    `video` is required; `id` defaults to it. `words` is a list of `[start, end, word]` or of objects with these keys;
-    `subtitles` is the same for lines of captions, which stage `captions` reads. Relative paths start at `root`.
+    `video` is required, and `id` defaults to it. `words` is a list of `[start, end, word]`, or of objects with such
+    keys; `subtitles` is the same for caption lines, which the stage `captions` reads. Relative paths start at `root`.
     """
 
     def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any):
@@ -132,7 +140,7 @@ class JsonLinesInput(_ScannedInput):
         return places[0][0], places[-1][1], places[0][2]
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the lines of a unit; a line that is not a JSON object with a video is dropped, with its number."""
+        """Read the lines of a unit; lines that are not a JSON object with a video are dropped."""
         start, end, first_line = unit.where
         with self.path.open("rb") as file:
             file.seek(start)
@@ -149,11 +157,14 @@ class JsonLinesInput(_ScannedInput):
 
 
 class ParquetInput(VideoInput):
-    """A manifest as a Parquet file, or a folder of them, with the columns of `VIDEO_SCHEMA`, or of `CLIP_SCHEMA`.
+    """A manifest as a Parquet file or a folder of them, with columns of `VIDEO_SCHEMA` or `CLIP_SCHEMA`.
 
-    The shards of a dataset folder hold clips, so that more stages can run on a dataset that exists.
+    The shards of a dataset folder hold clips, so that more stages can run on an existing dataset. A process that reads
+    units in order decodes the file once and holds a few hundred rows in memory.
 
-    A process that reads one unit after the other decodes the file once and holds a few hundred rows in memory.
+    Raises:
+        ValueError: if a file is not a Parquet file or has no usable column `video`, or if some files hold clips and
+            others videos.
     """
 
     def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, **options: Any):
@@ -168,7 +179,7 @@ class ParquetInput(VideoInput):
         if any(has_times != self.holds_clips for has_times in self._with_times):
             odd = self.files[self._with_times.index(not self.holds_clips)]
             raise ValueError(
-                f"{odd} holds {'videos' if self.holds_clips else 'clips'}, and {self.files[0]} "
+                f"{odd} holds {'videos' if self.holds_clips else 'clips'}, but {self.files[0]} "
                 f"{'clips' if self.holds_clips else 'videos'}: expected one kind in a folder"
             )
 
@@ -178,7 +189,7 @@ class ParquetInput(VideoInput):
         return self._with_times[0]
 
     def units(self) -> Iterator[UnitRef]:
-        """Yield the work units, in the input's order, from the number of rows of each file."""
+        """Yield the work units, in the input's order."""
         first_rows = [0, *accumulate(self.rows)]  # of each file
         n_rows = first_rows[-1] if self.limit is None else min(first_rows[-1], self.limit)
         for number, start in enumerate(range(0, n_rows, self.unit_videos)):
@@ -192,7 +203,7 @@ class ParquetInput(VideoInput):
             yield UnitRef(number, stop - start, tuple(where))
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the rows of a unit; a row without a video is dropped, with its number."""
+        """Read the rows of a unit; rows without a video are dropped."""
         reader = RowReader(str(self.root), self.schema)
         for number, start, count in unit.where:
             file = self.files[number]
@@ -206,16 +217,17 @@ class ParquetInput(VideoInput):
 
 
 class FolderInput(_ScannedInput):
-    """A folder of videos with their captions and metadata beside them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
+    """A folder of videos with captions and metadata next to them: `NAME.mp4`, `NAME.en.json3`, `NAME.info.json`.
 
-    Captions are json3, JSON, WebVTT or SubRip, named like the video, with or without a language; `captions.naming`
-    chooses among several, as in training on a folder. Metadata as yt-dlp writes it gives title, category, language and
-    size. A video of which only the metadata was downloaded is named by its page's address. Hidden files, parts of a
-    download such as `NAME.f137.mp4`, linked folders, and captions without a video are left out and reported.
+    Captions are json3, JSON, WebVTT or SubRip files named like the video, with or without a language. If a video has
+    several, `captions.naming` chooses one, as in training on a folder. Metadata as yt-dlp writes it gives title,
+    category, language and size. If only the metadata of a video was downloaded, its `video` is the page's URL. Hidden
+    files, parts of a download such as `NAME.f137.mp4`, linked folders, and captions without a video are left out and
+    reported.
 
-    For millions of videos write a manifest: a run walks a folder three times (for its fingerprint, with the size of
-    every file; for the number of units; and for the units), and holds the names of one folder in memory at a time,
-    some hundred megabytes for a million videos in one folder.
+    For millions of videos, write a manifest. A run walks a folder several times (for its fingerprint, with the size of
+    every file; for the number of units; and for the units) and holds the names of one folder in memory at a time, some
+    hundred megabytes for a million videos in one folder.
     """
 
     def __init__(self, path: str | os.PathLike, language: str | None = DEFAULT_LANGUAGE, **options: Any):
@@ -224,18 +236,18 @@ class FolderInput(_ScannedInput):
         self._left_out = LeftOut()
 
     def describe_left_out(self) -> list[str]:
-        """Return a line on the files that are left out, if there are any."""
+        """Return a line on the files that are left out, if any; complete once `fingerprint` was called."""
         return [f"left out of {self.path}: {self._left_out}"] if self._left_out.counts else []
 
     def _places(self, left_out: LeftOut | None = None) -> Iterator[tuple[str, str | None, str | None]]:
-        """Yield names relative to the folder: the video (or its stem if there is none), captions, metadata."""
+        """Yield paths relative to the folder: the video (or its stem if it has no file), captions, metadata."""
         return walk_videos(self.path, self.language, left_out or LeftOut())
 
     def _where(self, places: list[Any]) -> tuple[Any, ...]:
         return tuple(places)
 
     def read(self, unit: UnitRef) -> tuple[pa.Table, pa.Table]:
-        """Read the metadata of a unit; a video whose metadata is not JSON is dropped."""
+        """Read the metadata of a unit; videos with invalid metadata are dropped."""
         reader = RowReader(str(self.path))
         for video, captions, info in unit.where:
             row = {"id": video, "video": video, "captions": captions}
@@ -254,7 +266,7 @@ class FolderInput(_ScannedInput):
         return reader.tables()
 
     def fingerprint(self) -> str:
-        """Return a digest of the names and sizes of the files."""
+        """Return the path, the number of videos, and a digest of the names and sizes of the files."""
         digest, count = hashlib.sha256(), 0
         self._left_out = LeftOut()
         for place in self._places(self._left_out):
@@ -263,11 +275,6 @@ class FolderInput(_ScannedInput):
             ]
             digest.update(repr((place, sizes)).encode())
             count += 1
-        if not count:
-            raise ValueError(
-                f"{self.path} holds no video: expected files such as NAME.mp4, with captions such as NAME.en.vtt and "
-                "metadata NAME.info.json beside them"
-            )
         return f"{self.path}, {count} videos, {digest.hexdigest()[:16]}"
 
 
@@ -283,13 +290,13 @@ def open_input(
     Args:
         path: a `.jsonl` or `.parquet` file, a folder of Parquet files, or a folder of videos.
         unit_videos: videos in a work unit.
-        limit: use only the first `limit` videos.
-        language: preferred language of captions, if a video in a folder has several.
-        root: of relative paths in a manifest; default: its folder.
+        limit: use only the first `limit` videos; `None`: all.
+        language: preferred language of captions, if a video in a folder has several; `None`: no preference.
+        root: folder at which relative paths of a manifest start; default: the manifest's folder.
 
     Raises:
-        FileNotFoundError: if there is no such file or folder.
-        ValueError: if it is neither, or holds no video.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if it is of another kind, or a Parquet file cannot be used.
     """
     path = Path(path).expanduser()
     options = {"unit_videos": unit_videos, "limit": limit}

@@ -1,1 +1,1 @@
-"""What a run leaves: the dataset folder, its files, card and report."""
+"""Outputs of a run: the dataset folder with its card, the report, and the upload to the Hub."""

@@ -1,4 +1,4 @@
-"""The card of a dataset: its content, its sources, how it was made, and what to check before use."""
+"""The card of a dataset: its content and sources, how it was made, and what to check before use."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ _DATA_FILES = [{"split": "train", "path": "data/*.parquet"}]
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Numbers of a dataset.
+    """Counts of a dataset.
 
     Attributes:
-        n_clips, n_videos, n_words: counts; each path counts as one video.
-        hours: of all clips together.
+        n_clips, n_words: number of clips and of words.
+        n_videos: number of different video paths.
+        hours: total length of the clips.
     """
 
     n_clips: int
@@ -34,17 +35,22 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class DatasetAbout:
-    """The content of a card that does not follow from the data.
+    """The parts of a card that cannot be derived from the data.
 
     Attributes:
         name: title of the dataset.
-        sources: of the videos, a line each.
-        language: ISO 639 codes, such as "en"; none: not stated.
-        license: an identifier of the Hub, such as "cc-by-4.0"; "other" needs `license_name` and `license_link`.
-        stages: in order; the card lists their thresholds.
-        funnel: by stage name `items_in`, `items_out`, `hours_in`, `hours_out`; hours may be left out. Items are videos
+        sources: sources of the videos, a line each.
+        language: ISO 639 codes, such as "en"; empty: not stated.
+        license: an identifier of the Hub, such as "cc-by-4.0"; "other": see `license_name` and `license_link`.
+        license_name: name of an "other" license.
+        license_link: URL of an "other" license.
+        stages: the stages of the run, in order; the card lists their thresholds.
+        funnel: by stage name `items_in`, `items_out`, `hours_in`, `hours_out`; hours may be missing. Items are videos
             up to the input of the clip stage, and clips after it.
-        notes: more for the reader, in Markdown.
+        notes: further text for readers of the card, in Markdown.
+
+    Raises:
+        ValueError: if a value is invalid.
     """
 
     name: str
@@ -59,10 +65,10 @@ class DatasetAbout:
 
     def __post_init__(self) -> None:
         if not self.name.strip():
-            raise ValueError("the dataset's name is empty: expected one for its card")
+            raise ValueError("the dataset's name is empty: expected a title for its card")
         for text in ("sources", "language"):
             if isinstance(getattr(self, text), str):
-                raise ValueError(f"{text} is {getattr(self, text)!r}: expected a list of texts")
+                raise ValueError(f"{text} is {getattr(self, text)!r}: expected a list of strings")
         for stage, counts in self.funnel.items():
             _check_counts(stage, counts)
 
@@ -79,16 +85,16 @@ def make_card(
     """Return the card of a dataset folder.
 
     Args:
-        about: what the dataset's maker states.
-        summary: numbers of the dataset.
-        features: the columns as `datasets` describes them in YAML; `None`: as in the Parquet files.
+        about: statements of the dataset's maker.
+        summary: counts of the dataset.
+        features: the columns in the YAML form of `datasets`; `None`: those of the Parquet files.
         has_videos: whether the videos are in the folder.
         has_jsonl: whether `conversations.jsonl` is in the folder.
-        content_id: digest of the data; `datasets` caches a folder by its last name and this.
+        content_id: digest of the data, by which `datasets` tells cached folders of the same name apart.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    # A licence's name and link belong to "other" only.
+    # The Hub takes a license's name and link only for "other".
     own_license = {"license_name": about.license_name, "license_link": about.license_link}
     more: dict[str, Any] = {"dataset_info": {"features": features}} if features else {}
     if about.license == "other":
@@ -127,7 +133,7 @@ def _check_counts(stage: str, counts: Mapping[str, float | None]) -> None:
     if unknown or missing:
         raise ValueError(
             f"funnel of stage {stage!r} has keys {sorted(counts)}: expected {', '.join(_FUNNEL_KEYS)} (hours may be "
-            "left out)"
+            "missing)"
         )
     for key, value in counts.items():
         is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
@@ -150,7 +156,7 @@ def _what(summary: DatasetSummary, about: DatasetAbout) -> str:
     speed = summary.n_words / max(3600 * summary.hours, 1e-9)
     return (
         f"{summary.n_clips:,} narrated clips of {summary.n_videos:,} videos: {summary.hours:,.2f} hours, "
-        f"{summary.n_words:,} timed words, {mean_s:.1f} s and {speed:.2f} words a second on average. "
+        f"{summary.n_words:,} timed words, {mean_s:.1f} s and {speed:.2f} words per second on average. "
         f"Language: {', '.join(about.language) or 'not stated'}. Made with livecc-hf for training live commentary: "
         "every word has the time at which it was spoken."
     )
@@ -168,7 +174,7 @@ def _columns(has_videos: bool, has_jsonl: bool) -> str:
         if has_jsonl
         else ""
     )
-    return f"""| column | what |
+    return f"""| column | content |
 |---|---|
 | `video` | path of the video, {where} |
 | `video_start`, `video_end` | the clip in seconds, as a player shows; it ends 0.5 s after its last word |

@@ -1,4 +1,4 @@
-"""Writes a dataset folder: Parquet shards, the conversations file, a card, and if asked for the videos."""
+"""Writes a dataset folder: Parquet shards, the conversations file, the card, and optionally the videos."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from .published_formats import DATASET_SCHEMA, JsonlWriter, open_jsonl, write_pa
 from .video_check import why_no_video
 
 STAGE = "dataset"  # the stage's name in dropped rows
-VIDEOS = "videos"  # the folder's folder of videos
+VIDEOS = "videos"  # the subfolder of videos
 _JSONL = "conversations.jsonl"
 _PLACES = ("leave", "link", "copy")
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How a dataset folder is written."""
+    """Options of a dataset folder."""
 
     videos: str = field(
         default="leave",
-        metadata={"help": "leave: paths stay as they are; link, copy: the videos are put into the folder's videos/."},
+        metadata={"help": "leave: keep the paths; link, copy: put the videos into the subfolder videos/."},
     )
     media_root: str | None = field(
-        default=None, metadata={"help": "Root of relative video paths; default: the working folder."}
+        default=None, metadata={"help": "Folder at which relative video paths start; default: the working folder."}
     )
     video_feature: bool = field(
-        default=False, metadata={"help": "Declare the video column a Video feature, so that viewers show it."}
+        default=False, metadata={"help": "Declare the column video as a Video feature, so that viewers show it."}
     )
     jsonl: bool = field(default=True, metadata={"help": "Also write the conversations file."})
     clips_per_shard: int = field(default=10_000, metadata={"help": "Clips in one Parquet file."})
@@ -54,10 +54,10 @@ class FolderOptions:
 
 
 class NoClipError(ValueError):
-    """There is no clip for a dataset.
+    """No clip is left for a dataset.
 
     Attributes:
-        dropped: clips left out because their video does not exist or is not a video, in `DROPPED_SCHEMA`.
+        dropped: clips left out because their file does not exist or is not a video, in `DROPPED_SCHEMA`.
     """
 
     def __init__(self, message: str, dropped: pa.Table):
@@ -71,8 +71,8 @@ class WrittenDataset:
 
     Attributes:
         folder: of the dataset.
-        summary: of the dataset.
-        dropped: clips left out because their video does not exist or is not a video, in `DROPPED_SCHEMA`; only if
+        summary: counts of the dataset.
+        dropped: clips left out because their file does not exist or is not a video, in `DROPPED_SCHEMA`; empty unless
             videos are put into the folder.
     """
 
@@ -89,19 +89,19 @@ def write_dataset_folder(
 ) -> WrittenDataset:
     """Write clips as a folder that `datasets.load_dataset` opens and `push_dataset` uploads.
 
-    It holds `data/*.parquet`, `conversations.jsonl`, `README.md`, and if videos are linked or copied `videos/`; then
-    the `video` column is relative to the folder. The folder is written beside its place and moved there when complete.
-    The next call after a killed one writes everything again, except videos that were placed already.
+    It holds `data/*.parquet`, `conversations.jsonl` and `README.md`. If videos are linked or copied, it also holds
+    `videos/`, and the column `video` is relative to the folder. A temporary folder next to it is written first, and
+    renamed when complete. A call after a killed one writes everything again, except videos that are in place already.
 
     Args:
         folder: to write.
         clips: tables in `CLIP_SCHEMA`; one shard of them is in memory at a time.
-        about: the content of the card that does not follow from the clips.
+        about: the parts of the card that cannot be derived from the clips.
         options: see `FolderOptions`.
 
     Raises:
-        NoClipError: if there is no clip; an older dataset stays.
-        ValueError: if a table has other columns, or `folder` holds something else.
+        NoClipError: if no clip is left; an older dataset stays in place.
+        ValueError: if a table has other columns, or `folder` holds anything but a dataset.
     """
     options = options or FolderOptions()
     folder = Path(folder).expanduser().absolute()
@@ -137,7 +137,7 @@ def write_dataset_folder(
 def _whole_funnel(
     funnel: Mapping[str, Mapping[str, float | None]], summary: DatasetSummary
 ) -> Mapping[str, Mapping[str, float | None]]:
-    """Return the funnel with a line for what the dataset leaves out, such as clips without a file, if it does."""
+    """Return the funnel, with a line for the dataset if it leaves out clips, such as those without a file."""
     last = next(reversed([*funnel.values()]), None)
     if last is None or last["items_out"] == summary.n_clips:
         return funnel
@@ -152,14 +152,14 @@ def _whole_funnel(
 
 @dataclass(frozen=True)
 class _Unplaced:
-    """The reason why a video is not put into the folder."""
+    """Why a video is not put into the folder."""
 
     reason: str
     detail: str
 
 
 class _FolderWriter:
-    """Writes clips to shards and conversations as they come, and counts them."""
+    """Streams clips to shards and the conversations file, and counts them."""
 
     def __init__(self, folder: Path, options: FolderOptions):
         self.folder = folder
@@ -180,7 +180,7 @@ class _FolderWriter:
             self._write_shards(clips, jsonl)
             if not self._n_clips:
                 raise NoClipError(
-                    "there is no clip for the dataset: all were dropped, or none came", self.all_dropped()
+                    "there is no clip for the dataset: all were dropped, or none were given", self.all_dropped()
                 )
         if self.options.videos != "leave":
             self._remove_others()
@@ -210,7 +210,7 @@ class _FolderWriter:
         self._videos = np.union1d(self._videos, np.array(hashes, np.uint64))
 
     def _place_videos(self, shard: pa.Table) -> pa.Table:
-        """Put the videos of a shard into the folder, drop clips without a usable video, and return the shard."""
+        """Put the videos of a shard into the folder; return the shard without clips that have no usable video."""
         if self.options.videos == "leave" or not len(shard):
             return shard
         encoded = shard["video"].combine_chunks().dictionary_encode()
@@ -224,8 +224,8 @@ class _FolderWriter:
         return result.kept.set_column(CLIP_SCHEMA.get_field_index("video"), CLIP_SCHEMA.field("video"), videos)
 
     def _place(self, video: str) -> str | _Unplaced:
-        """Put a video into the folder and return its path there, or the reason why it is not."""
-        if "://" in video:  # an address, which works from anywhere
+        """Put a video into the folder and return its path there, or why it is not put there."""
+        if "://" in video:  # a URL works from anywhere
             return video
         source = Path(self.options.media_root or ".").expanduser() / Path(video).expanduser()
         if not source.is_file():
@@ -239,7 +239,7 @@ class _FolderWriter:
         return str(target)
 
     def _remove_others(self) -> None:
-        """Remove videos of an earlier run with other clips."""
+        """Remove videos that an earlier call with other clips left."""
         for file in (self.folder / VIDEOS).rglob("*"):
             if file not in self._placed and (file.is_symlink() or not file.is_dir()):
                 file.unlink()
@@ -263,7 +263,7 @@ def _regroup(clips: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
 
 
 def _name_in_folder(video: str, source: Path) -> PurePosixPath:
-    """Return the path below `videos/`: plain relative paths stay; others get a hash, so that no two are equal."""
+    """Return the path below `videos/`: relative paths inside the root stay; others get a hash, to be unique."""
     path = PurePosixPath(Path(video).as_posix())
     if not path.is_absolute() and ".." not in path.parts and not video.startswith("~"):
         return path
@@ -272,7 +272,7 @@ def _name_in_folder(video: str, source: Path) -> PurePosixPath:
 
 
 def _put(source: Path, place: Path, is_link: bool) -> None:
-    """Link or copy a file, unless that is done."""
+    """Link or copy a file, unless that was done before."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if is_link:
         if not (place.is_symlink() and place.readlink() == source):
@@ -303,7 +303,7 @@ def _content_id(data: Path) -> str:
 
 
 def _features() -> list[dict[str, Any]]:
-    """Return the columns as `datasets` describes them in a card, with the videos as a Video feature."""
+    """Return the columns in the form of a card's YAML, with `video` as a Video feature."""
     from datasets import Features, Video
 
     features = Features.from_arrow_schema(DATASET_SCHEMA)
@@ -312,7 +312,7 @@ def _features() -> list[dict[str, Any]]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Return whether a folder is a dataset that this module wrote, even if files are missing."""
+    """Return whether this module wrote the dataset in a folder, even if files are missing."""
     card = folder / "README.md"
     is_our_card = card.is_file() and "livecc-hf" in card.read_text(encoding="utf-8", errors="replace")
     return is_our_card or any(folder.glob("data/train-*.parquet"))
@@ -326,11 +326,11 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not overwrite:
         raise ValueError(f"{folder} is not empty: choose another folder, or overwrite=True to replace a dataset")
     if not _is_ours(folder):
-        raise ValueError(f"{folder} holds something other than a dataset and is not overwritten: choose another folder")
+        raise ValueError(f"{folder} holds something other than a dataset, so it is not replaced: choose another folder")
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Move the finished folder to its place; an older dataset stays there until then."""
+    """Rename the finished folder to its place; an older dataset stays there until then."""
     old = folder.with_name(f".{folder.name}.old")
     _remove(old)
     if folder.exists():

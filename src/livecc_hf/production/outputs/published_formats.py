@@ -1,6 +1,6 @@
-"""Writes clips as training data: JSON Lines of conversations as published, and Parquet with flat columns.
+"""Writes clips as training data: conversations as JSON Lines, as Live-CC-5M has them, and Parquet with flat columns.
 
-Both are written under another name and renamed when complete, so that a file that exists is whole.
+Both are written to a temporary file that is renamed when complete.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ DATASET_SCHEMA = pa.schema(
 
 
 def dataset_rows(clips: pa.Table) -> pa.Table:
-    """Return clips as rows of a training dataset, with the columns that the source `dataset` of a recipe reads.
+    """Return clips as rows of a training dataset, as the source `dataset` of a training recipe reads them.
 
     Args:
         clips: in `CLIP_SCHEMA`.
 
     Returns:
-        In `DATASET_SCHEMA`; `video_end` is one sampling step (0.5 s) after the last word, or later.
+        A table in `DATASET_SCHEMA`; `video_end` is at least one sampling step (0.5 s) after the last word's end.
 
     Raises:
         ValueError: if the columns are not those of `CLIP_SCHEMA`.
@@ -61,25 +61,25 @@ def dataset_rows(clips: pa.Table) -> pa.Table:
     words = clips["words"].combine_chunks()
     names = [name for name in DATASET_SCHEMA.names if name != "video_end"]
     columns = {name: clips[_CLIP_COLUMNS.get(name, name)] for name in names} | {"video_end": _video_ends(clips)}
-    values = pa.StructArray.from_arrays(words.flatten().flatten(), fields=list(_WORD))  # a cast goes by names
+    values = pa.StructArray.from_arrays(words.flatten().flatten(), fields=list(_WORD))  # a cast would match by names
     return pa.table(columns | {"words": pa.ListArray.from_arrays(_offsets(words), values)}, schema=DATASET_SCHEMA)
 
 
 def conversation_lines(clips: pa.Table) -> list[bytes]:
-    """Return clips in the format of Live-CC-5M: for each a conversation, as one line of JSON.
+    """Return clips in the format of Live-CC-5M: a conversation per clip, as a line of JSON.
 
     The user's message has the video with `video_start` and `video_end`, and a text (the query) with `previous`,
-    `title` and, where known, `category`; the assistant's is a `text_stream` of `[start, end, word]`. `video_end` is one
-    sampling step (0.5 s) after the last word's end; in Live-CC-5M it is the last word's end.
+    `title` and, if known, `category`; the assistant's message is a `text_stream` of `[start, end, word]`. `video_end`
+    is at least one sampling step (0.5 s) after the last word's end; in Live-CC-5M it is the last word's end.
 
     Args:
         clips: in `CLIP_SCHEMA`.
 
     Returns:
-        UTF-8, each ending in a newline.
+        Lines in UTF-8, each ending in a newline.
 
     Raises:
-        ValueError: if the columns are not those of `CLIP_SCHEMA`, or a word has no text or no finite times.
+        ValueError: if the columns are not those of `CLIP_SCHEMA`, or a word lacks text or finite times.
     """
     _check(clips)
     _check_words(clips)
@@ -128,7 +128,7 @@ class JsonlWriter:
 
 @contextmanager
 def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
-    """Open a writer of conversations; the file appears, with its offsets, when the block ends without an error.
+    """Open a writer of conversations; the file appears, with its line of offsets, when the block ends without error.
 
     Raises:
         ValueError: if no clip was written.
@@ -140,10 +140,10 @@ def open_jsonl(path: str | os.PathLike) -> Iterator[JsonlWriter]:
 
 
 def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
-    """Write clips as one Parquet file of `dataset_rows`.
+    """Write clips as a Parquet file of `dataset_rows`.
 
-    Row groups are small, so that a row is read quickly, and chunked by content, so that the upload of a changed file
-    sends only the changed parts.
+    Row groups are small, so that single rows are read quickly. Pages are chunked by content, so that the upload of a
+    changed file sends only the changed parts.
 
     Raises:
         ValueError: if the columns are not those of `CLIP_SCHEMA`.
@@ -161,10 +161,10 @@ def write_parquet(path: str | os.PathLike, clips: pa.Table) -> None:
 
 
 def _video_ends(clips: pa.Table) -> np.ndarray:
-    """Return the `video_end` of each clip, late enough that a frame is sampled after its last word.
+    """Return the `video_end` of each clip, late enough that a frame is sampled after the last word.
 
-    Training samples frames at multiples of 0.5 s from the clip's start, and drops words that end after the last one.
-    Clips that were read from a dataset end late enough already and stay as they are.
+    Training samples frames at multiples of 0.5 s from the clip's start, and drops words that end after the last frame.
+    The ends of clips that were read from a dataset are late enough already and stay.
     """
     words = clips["words"].combine_chunks()
     offsets = _offsets(words).to_numpy()
@@ -208,7 +208,7 @@ def _line(row: tuple, stream: str) -> bytes:
 
 
 def _streams(words: pa.ListArray) -> pa.Array:
-    """Return the words of each clip as JSON without the outer brackets."""
+    """Return the words of each clip as a JSON list without its outer brackets."""
     starts, ends, texts = words.flatten().flatten()
     dumped = _map_rare(
         pc.match_substring_regex(texts, _ESCAPED), texts, lambda text: json.dumps(text, ensure_ascii=False)[1:-1]
@@ -218,14 +218,14 @@ def _streams(words: pa.ListArray) -> pa.Array:
 
 
 def _offsets(words: pa.ListArray) -> pa.Int32Array:
-    """Return the index of each row's first word among all words, and the number of all words."""
+    """Return the offsets of a list array that starts at 0: each row's first word, and the number of all words."""
     lengths = pc.fill_null(pc.list_value_length(words), 0).to_numpy(zero_copy_only=False)
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
 
 
 def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
-    """Return numbers as JSON, whole ones as "17.0": as Python writes them, not as Arrow does."""
-    encoded = seconds.dictionary_encode()  # times repeat: a word begins where another ends
+    """Return numbers as JSON in Python's form: whole numbers as "17.0", which Arrow would write as "17"."""
+    encoded = seconds.dictionary_encode()  # times repeat, since a word often starts when another ends
     values = encoded.dictionary
     is_whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 1e9))
     numbers = pc.binary_join_element_wise(pc.cast(values, pa.string()), pc.if_else(is_whole, ".0", ""), "")
@@ -233,6 +233,6 @@ def _numbers(seconds: pa.DoubleArray) -> pa.StringArray:
 
 
 def _map_rare(is_rare: pa.BooleanArray, texts: pa.StringArray, function: Callable[[str], str]) -> pa.StringArray:
-    """Return the texts with a function applied to the rare ones that need it."""
+    """Return the texts with a Python function applied to those marked as rare."""
     rare = texts.filter(is_rare)
     return pc.replace_with_mask(texts, is_rare, pa.array([function(text) for text in rare.to_pylist()], pa.string()))

@@ -17,7 +17,7 @@ from .video_check import why_no_video
 
 logger = logging.getLogger(__name__)
 
-_PARTS = ["README.md", "conversations.jsonl", "data/*.parquet", f"{VIDEOS}/*"]  # fnmatch: * is any depth
+_PARTS = ["README.md", "conversations.jsonl", "data/*.parquet", f"{VIDEOS}/*"]  # fnmatch: * also matches slashes
 
 
 def push_dataset(
@@ -30,24 +30,24 @@ def push_dataset(
 ) -> str:
     """Upload a dataset folder to the Hub, in several commits if it is large; a second call continues an upload.
 
-    It sends the card, the tables, the conversations and the videos. Other files, and files in `videos/` that are not
-    videos, are not sent, with a warning.
+    The card, the tables, the conversations and the videos are sent. Other files, and files in `videos/` that are not
+    videos, are left out with a warning.
 
-    Several commits and continuing need hf_xet, which comes with huggingface_hub on common machines; without it, the
-    upload is one commit.
+    Several commits, and continuing an upload, need hf_xet, which is installed with huggingface_hub on most platforms.
+    Without it, the upload is a single commit.
 
     Args:
         folder: as `write_dataset_folder` writes it.
         repo_id: `USER/NAME`; created if it does not exist.
-        private: create a private repository, and refuse one that exists and is public.
-        token: of the Hub; default: the one saved by `hf auth login`.
+        private: create the repository as private, and refuse to push to an existing public one.
+        token: of the Hub; default: the token saved by `hf auth login`.
         revision: branch, created if it does not exist; default: main.
 
     Returns:
-        The repository's address.
+        The repository's URL.
 
     Raises:
-        ValueError: if the folder holds no dataset, the name is not a repository's, or the Hub refuses.
+        ValueError: if the folder holds no dataset, the repository's name is invalid, or the Hub refuses the upload.
         ConnectionError: if the Hub cannot be reached, or the connection breaks.
     """
     from huggingface_hub import HfApi
@@ -59,14 +59,14 @@ def push_dataset(
     if n_lost := count_unreachable_videos(folder):
         logger.warning(
             "%d clips of %s name a video outside the folder, which others cannot read: write the folder with "
-            "videos=copy or link to publish the videos too",
+            "dataset.videos=copy or link to publish the videos too",
             n_lost,
             folder,
         )
     left_out = find_strangers(folder)
     if left_out:
         name, why = next(iter(left_out.items()))
-        logger.warning("%d files of %s are not sent, such as %s: %s", len(left_out), folder, name, why)
+        logger.warning("%d files of %s are left out, such as %s: %s", len(left_out), folder, name, why)
     api = HfApi(token=token)
     with explain_failures(api, target):
         check_token(api)
@@ -77,9 +77,9 @@ def push_dataset(
 
 
 def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
-    """Return the files of a dataset folder that are not sent, each with the reason; hidden files are left out.
+    """Return the files of a dataset folder that are not sent, each with the reason. Hidden files are not listed.
 
-    A folder of videos may hold any file, or a link to any file: only real videos are published.
+    The folder of videos may hold any file, or a link to any file, and only real videos may be published.
     """
     folder, found = Path(folder), {}
     for path in sorted(folder.rglob("*")):
@@ -94,7 +94,7 @@ def find_strangers(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def count_unreachable_videos(folder: str | os.PathLike) -> int:
-    """Return the number of clips whose video is neither in the dataset folder nor an address on the web or the Hub."""
+    """Return the number of clips whose video is neither in the dataset folder nor a URL on the web or the Hub."""
     folder, n_lost = Path(folder), 0
     for shard in sorted(folder.glob("data/*.parquet")):
         counted = pc.value_counts(pq.read_table(shard, columns=["video"])["video"])

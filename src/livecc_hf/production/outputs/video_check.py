@@ -1,4 +1,4 @@
-"""Checks by its content whether a file is a video: a manifest may name any file."""
+"""Checks by its content whether a file is a video, since a manifest may name any file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 
 from ...modeling.video_file import VideoReadError, find_video_stream, open_video
 
-# FFmpeg also opens these: lists of other files, single pictures, and any file with certain suffixes.
+# Formats of FFmpeg that are not videos: lists of other files, single pictures, and formats chosen by suffix alone.
 _NO_VIDEOS = frozenset(
     {"adf", "bin", "concat", "dash", "hls", "ico", "idf", "image2", "rawvideo", "sdp", "smush", "tty", "xbin"}
 )
 
 
 def why_no_video(path: str | os.PathLike) -> str | None:
-    """Return why a file is not a video that can be shown, or `None` if it is one; reads only its beginning.
+    """Return why a file is not a playable video, or `None` if it is one; reads only the beginning of the file.
 
     Args:
-        path: of a file.
+        path: of the file.
     """
     try:
         with open_video(path) as container:

@@ -1,4 +1,4 @@
-"""Captions: the timed words of a video, from its caption file."""
+"""The stage `captions`: fills the timed words of videos from their caption files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from .base import LostPart, Stage, StageResult, lost_parts, split
 
 @dataclass(frozen=True)
 class Captions(Stage):
-    """Fills `words` from the caption file of each video, or from a column `subtitles` of lines, which it removes.
+    """Fills `words` from the caption file of each video, or from the column `subtitles` of inline lines.
 
-    It reads YouTube's json3 and WebVTT with word times, JSON lists of timed words, and plain WebVTT and SubRip, where
-    the time of a line is spread evenly over its words. Sounds such as [Music], markup, speaker marks, music notes and
-    lines that rolling captions show twice are removed; see `captions.cleaning`. Videos that have words keep them.
+    It reads YouTube's json3 and WebVTT with word times, JSON lists of timed words, and plain WebVTT and SubRip, whose
+    line times are spread evenly over the words of a line. Sounds such as [Music], markup, speaker marks, music notes
+    and lines that rolling captions show twice are removed; see `captions.cleaning`. Videos that have words already keep
+    them. The column `subtitles` is removed.
 
-    Dropped: `no_captions` (none named, or no such file), `empty_captions`, `corrupt_captions`, `caption_encoding` (not
-    UTF-8), `no_segmenter` (Chinese, Japanese or Thai, without the extra that finds their words), `few_words` (value:
-    the number of different words), `error`. With `required=false`, a video whose captions cannot be used is kept
-    without words, and a dropped row without hours gives the reason. A video of whose captions only some can be used is
-    kept with those, and a dropped row `lost_captions` counts the others (value).
+    Dropped: `no_captions` (none named, or the file does not exist), `empty_captions`, `corrupt_captions`,
+    `caption_encoding` (not UTF-8), `no_segmenter` (a script without spaces, such as Chinese, Japanese or Thai, and the
+    extra that splits it into words is not installed), `few_words` (value: number of different words), `error`. With
+    `required=false`, a video whose captions cannot be used is kept without words, and a dropped row without hours gives
+    the reason. If only some of a video's captions can be used, the video is kept with those, and a dropped row
+    `lost_captions` gives the number of the others (value).
 
     The LiveCC paper asks for at least 30 different words (arXiv 2504.16030, Live-CC-5M).
     """
@@ -47,15 +49,17 @@ class Captions(Stage):
     )
     max_word_s: float = field(
         default=MAX_WORD_S,
-        metadata={"help": "Longest time of a word in seconds, where captions give only its start."},
+        metadata={"help": "Longest duration of a word in seconds, if captions give only its start."},
     )
     round_s: float = field(
         default=ROUND_S,
-        metadata={"help": "Step to which evenly spread word times are rounded, in seconds; 0: none. (reference: 0.1)"},
+        metadata={
+            "help": "Evenly spread word times are rounded to multiples of this; 0: not rounded. (reference: 0.1)"
+        },
     )
     required: bool = field(
         default=True,
-        metadata={"help": "Drop videos without usable captions; else they are kept without words, for stage asr."},
+        metadata={"help": "Drop videos without usable captions; false: keep them without words, for the stage asr."},
     )
 
     def __post_init__(self):
@@ -66,8 +70,8 @@ class Captions(Stage):
         steps_per_s = 1 / self.round_s if 0 < self.round_s <= 1 else 0.5
         if self.round_s != 0 and abs(steps_per_s - round(steps_per_s)) > 1e-6:
             raise ValueError(
-                f"round_s is {self.round_s}: expected 0, or a step of which a whole number makes a second, such as "
-                f"{ROUND_S}, 0.25 or 0.5"
+                f"round_s is {self.round_s}: expected 0, or a step that divides a second evenly, such as {ROUND_S}, "
+                "0.25 or 0.5"
             )
 
     def __call__(self, batch: pa.Table) -> StageResult:
@@ -95,7 +99,7 @@ class Captions(Stage):
     def _result(
         self, batch: pa.Table, words: pa.Array, faults: _Faults, n_distinct: np.ndarray, has_captions: np.ndarray
     ) -> StageResult:
-        """Return the result, with dropped rows for the captions that kept videos lost."""
+        """Return the result, with dropped rows also for the captions that kept videos lost."""
         reasons, details = faults.reasons, faults.details
         is_bad = np.array([reason is not None for reason in reasons], bool)
         values = n_distinct.astype(object)
@@ -119,7 +123,7 @@ class Captions(Stage):
         except CaptionError as error:
             faults.refuse(row, error.reason, one_line(error))
             return None
-        except Exception as error:  # whatever a file does to a parser, the others go on
+        except Exception as error:  # a file that breaks a parser must not fail the batch
             faults.refuse(row, "error", one_line(error))
             return None
         if text.lost:
@@ -129,7 +133,7 @@ class Captions(Stage):
     def _inline(
         self, batch: pa.Table, is_wanted: np.ndarray, faults: _Faults
     ) -> tuple[CaptionLines | None, np.ndarray, pa.Table]:
-        """Return the lines given inline, which rows have any (bool), and the table without the column of lines."""
+        """Return the inline lines, which rows have some (bool), and the batch without the column of lines."""
         if SUBTITLES not in batch.column_names:
             return None, np.zeros(len(batch), bool), batch
         column = batch[SUBTITLES]
@@ -150,9 +154,9 @@ class _Faults:
     """The faults found in the captions of a batch.
 
     Attributes:
-        reasons: object (rows,): why a video's captions cannot be used; `None`: they can.
-        details: for each row a text for a reader.
-        lost: by row, the lines and words that cannot be used of captions that otherwise can.
+        reasons: object array of shape (rows,): why the captions cannot be used, or `None` if they can.
+        details: for each row, a text for the user.
+        lost: by row, the unusable lines and words of captions that are otherwise usable.
     """
 
     reasons: np.ndarray
@@ -168,7 +172,7 @@ class _Faults:
 
 
 def _without_unspaced(lines: CaptionLines, fault: str, faults: _Faults) -> CaptionLines:
-    """Return the lines without those of videos whose words cannot be split: `fault` says why."""
+    """Return the lines without those that need a segmenter to split them into words; `fault` says why there is none."""
     rows = rows_to_segment(lines)
     for row in rows:
         faults.refuse(row, "no_segmenter", fault)
@@ -176,7 +180,7 @@ def _without_unspaced(lines: CaptionLines, fault: str, faults: _Faults) -> Capti
 
 
 def _join_lines(texts: dict[int, TimedText], inline: CaptionLines | None, n_rows: int) -> CaptionLines:
-    """Return the captions of all rows, from files or inline."""
+    """Return the captions of all rows, from files and inline, in the order of the rows."""
     parts = list(texts.values())
     counts = [len(part.text) for part in parts]
     row_of = np.repeat(np.fromiter(texts, np.int64, len(parts)), counts)

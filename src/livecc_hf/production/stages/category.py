@@ -1,4 +1,4 @@
-"""Filters by category: keeps the kinds of videos whose speech describes what is seen."""
+"""The stage `category`: keeps the kinds of videos whose speech tends to describe what is seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from .base import Stage, StageResult, split
 
-# The videoCategories of the YouTube Data API to which videos can be assigned, by their ids.
+# By id: the videoCategories of the YouTube Data API that can be assigned to videos.
 YOUTUBE_CATEGORIES = {
     "1": "Film & Animation",
     "2": "Autos & Vehicles",
@@ -45,9 +45,10 @@ PAPER_CATEGORIES = (
 class Category(Stage):
     """Keeps the videos or clips of the listed categories.
 
-    Names are compared without case and punctuation, with `&` as `and`; YouTube's category numbers count as their names.
+    Names are compared without case and punctuation, and with `&` as `and`. YouTube's category numbers stand for their
+    names.
 
-    Dropped: `no_category`, `other_category` (detail: which).
+    Dropped: `no_category`, `other_category` (detail: the category).
 
     The default is the seven categories of the LiveCC paper's SFT data (arXiv 2504.16030, Live-WhisperX-526K).
     """
@@ -73,13 +74,13 @@ class Category(Stage):
         canonical = [canonical_category(name) for name in names]
         reason_of = [None if name in kept else "other_category" if name else "no_category" for name in canonical]
         indices = found.indices.to_numpy()
-        reasons = np.array([*reason_of, None], dtype=object)[indices]  # with the None, NumPy makes an array of objects
+        reasons = np.array(reason_of, dtype=object)[indices]
         details = [None if reason_of[i] is None else names[i] or None for i in indices]
         return split(self.name, batch, reasons, details=details)
 
 
 def canonical_category(name: str) -> str:
-    """Return a category's name without case and punctuation; equal for "Howto & Style", "howto and style" and "26"."""
+    """Return a name for comparison, without case and punctuation; the same for "Howto & Style" and "26"."""
     name = YOUTUBE_CATEGORIES.get(name.strip(), name)
     words = re.sub(r"[^\w]+", " ", name.lower().replace("&amp;", " and ").replace("&", " and ")).split()
     text = " ".join(words)

@@ -1,17 +1,18 @@
-"""Cuts the words of videos into clips: at silences, at the longest length, and for fine-tuning at sentence starts.
+"""The stages `pretrain_clips` and `sft_clips`: cut the words of videos into clips.
 
-The rules are those of LiveCC's data production (showlab/livecc, `data/production`), with these differences:
+Clips end at silences and at the length limit; fine-tuning clips also start at sentence starts. The rules are those of
+LiveCC's data production (showlab/livecc, `data/production`), except that:
 
-- The last word of a video belongs to its clip.
+- The last word of a video is part of its clip; the reference loses it.
 - A clip's length counts from the start of its first word, not from that word's end.
-- The limit holds for every clip. The reference measures fine-tuning clips only to the start of their last word.
-- The limit includes the half second after the last word at which a frame is sampled, since training has no frame for
-  words that end later than 239.5 s after the clip's start.
+- The length limit holds for every clip. The reference measures fine-tuning clips only to the start of their last word.
+- The limit includes the half second after the last word in which a frame is sampled: training has no frame for words
+  that end later than 239.5 s after the clip's start.
 - A sentence starts at a word whose first letter is a capital. The reference accepts only words all in capitals, such
-  as "A" (`sentence_start` chooses).
-- Languages other than English: in scripts without capitals, a sentence starts after the mark that ends the one before;
-  in Thai and Lao, which have no such mark, at any word. Where most characters of a clip are of a script without
-  spaces, its speed is measured in characters.
+  as "A"; the option `sentence_start` chooses between the two.
+- In scripts without capitals, a sentence starts after the mark that ends the sentence before it; in Thai and Lao, which
+  have no such mark, at any word.
+- If most characters of a clip are of a script without spaces, its speed is measured in characters.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..schemas import CLIP_SCHEMA, DROPPED_SCHEMA
 from .base import TEXT_WORDS, Stage, StageResult
 from .cutting import ALL_CAPITALS, CAPITAL_FIRST, Pieces, Words, characters_of, cut, flat_words, sentence_starts
 
-_END_SLACK_S = 2.0  # captions may end a little after the video, whose length metadata gives in whole seconds
+_END_SLACK_S = 2.0  # captions may end a little after the video, since metadata gives its length in whole seconds
 _REASONS = np.array(
     [
         *(None, "mid_sentence", "past_end", "long", "short", "too_slow", "too_fast"),
@@ -45,28 +46,29 @@ _NO_LIMITS = (0.0, math.inf)
 
 @dataclass(frozen=True)
 class _ClipStage(Stage):
-    """The base of both clip stages, for pre-training and for fine-tuning.
+    """The base of both clip stages.
 
-    A video's words become pieces. Each piece is a clip in `kept`, or a row in `dropped` with the compared number, its
-    words and its hours. Reasons, besides those of the subclass: "short"; "long", a single word that is too long;
-    "past_end", words more than 2 s after the video's end (`duration_s`), as in captions of another version of it.
-    Pieces are numbered in order, kept or not, so that every id is unique. A video without any clip also gets a row
-    "no_clip", whose hours are those outside all pieces; a video whose words cannot be used gets a row "error".
+    A video's words are cut into pieces. Each piece becomes a clip in `kept`, or a row in `dropped` with the number that
+    was compared, its words and its hours. All pieces of a video are numbered in order, so that every id is unique.
+
+    Reasons of both stages: `short`; `long` (a single word that is too long); `past_end` (the piece ends more than 2 s
+    after `duration_s`, as in captions of another version of the video). A video without any clip also gets a row
+    `no_clip`, whose hours are those outside all pieces, or a row `error` if its words cannot be used.
     """
 
     min_s: float = field(default=30.0, metadata={"help": "Shortest clip in seconds; LiveCC's 30."})
     max_s: float = field(
         default=240.0,
-        metadata={"help": "Longest clip in seconds, including 0.5 after its last word; LiveCC's 240, 480 frames."},
+        metadata={"help": "Longest clip in seconds, including 0.5 s after its last word; LiveCC's 240, or 480 frames."},
     )
     max_gap_s: float = field(default=3.0, metadata={"help": "A longer silence ends a clip; LiveCC's 3."})
     max_previous_words: int | None = field(
-        default=None, metadata={"help": "Most words before a clip that are kept as its previous text; default: all."}
+        default=None, metadata={"help": "Keep at most this many words as the text before a clip; default: all."}
     )
 
     takes: ClassVar[str] = "videos"
     makes_clips: ClassVar[bool] = True
-    by_starts: ClassVar[bool]  # measure silence and the least length between word starts, not word ends
+    by_starts: ClassVar[bool]  # whether silence and the minimum length are measured between word starts, not word ends
 
     def __post_init__(self) -> None:
         if not (
@@ -95,7 +97,7 @@ class _ClipStage(Stage):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return for each piece the index of its reason in `_REASONS`, and the number that was compared."""
         first, last = pieces.first, pieces.stop - 1
-        latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN where unknown: no time is after NaN
+        latest_s = durations_s[words.row_of[first]] + _END_SLACK_S  # NaN if unknown: comparisons with it are false
         seconds = words.end_s[last] - words.start_s[first]
         measured_s = times[last] - words.start_s[first]
         end_s = words.end_s[last]
@@ -122,7 +124,7 @@ class _ClipStage(Stage):
         return _NO_LIMITS
 
     def _sentence_starts(self, words: Words) -> np.ndarray | None:
-        """Return the indices of words at which a clip may begin; `None`: at any word."""
+        """Return the indices of the words at which a clip may begin; `None`: any word."""
         return None
 
     def _kept(self, batch: pa.Table, words: Words, pieces: Pieces, codes: np.ndarray, text: _JoinedText) -> pa.Table:
@@ -157,7 +159,7 @@ class _ClipStage(Stage):
         judged: tuple[np.ndarray, np.ndarray],
         text: _JoinedText,
     ) -> pa.Table:
-        """Return rows of the pieces that are not clips, then of videos without a clip, in the order of the batch."""
+        """Return a row for each piece that is not a clip, and for each video without a clip, in the batch's order."""
         codes, values = judged
         piece_rows = words.row_of[pieces.first]
         gone = np.flatnonzero(codes)
@@ -197,7 +199,7 @@ class _ClipStage(Stage):
             "value": pa.nulls(len(rows), pa.float64()),
             "detail": pa.array([fault or f"{n} words" for fault, n in zip(faults, n_words, strict=True)], pa.string()),
             "hours": np.maximum(duration_s - pieces_s, 0) / 3600,
-            "text": pa.nulls(len(rows), pa.string()),  # the rows of its pieces have the words
+            "text": pa.nulls(len(rows), pa.string()),  # the rows of the pieces have the words
         }
         columns |= {item.name: pa.nulls(len(rows), item.type) for item in DROPPED_SCHEMA if item.name not in columns}
         return pa.table(columns, schema=DROPPED_SCHEMA)
@@ -205,21 +207,23 @@ class _ClipStage(Stage):
 
 @dataclass(frozen=True)
 class PretrainClips(_ClipStage):
-    """Cuts clips for pre-training at silences and at the longest length, and keeps those with 1 to 4 words a second.
+    """Cuts clips for pre-training at silences and at the length limit, and keeps those with 1 to 4 words per second.
 
-    Silence is measured from a word's end to the next word's end, as in the reference. Reasons besides those of all
-    clip stages: "too_slow" and "too_fast"; where most characters of a clip are of a script without spaces, such as
-    Chinese, Japanese or Thai, "too_slow_characters" and "too_fast_characters". In the scripts of Southeast Asia, where
-    a syllable takes about three characters, three characters count as one.
+    Silence is measured from a word's end to the next word's end, as in the reference.
+
+    Dropped: `short`, `long`, `past_end`, `no_clip`, `error` as in every clip stage; `too_slow`, `too_fast` (value:
+    words per second). If most characters of a clip are of a script without spaces, such as Chinese, Japanese or Thai:
+    `too_slow_characters`, `too_fast_characters` (value: characters per second). In the scripts of Southeast Asia, whose
+    syllables have about three characters, three characters count as one.
     """
 
-    min_words_per_s: float = field(default=1.0, metadata={"help": "Slowest speech in words a second; LiveCC's 1."})
-    max_words_per_s: float = field(default=4.0, metadata={"help": "Fastest speech in words a second; LiveCC's 4."})
+    min_words_per_s: float = field(default=1.0, metadata={"help": "Slowest speech in words per second; LiveCC's 1."})
+    max_words_per_s: float = field(default=4.0, metadata={"help": "Fastest speech in words per second; LiveCC's 4."})
     min_chars_per_s: float = field(
-        default=1.5, metadata={"help": "Slowest speech in characters a second, in scripts without spaces; ours."}
+        default=1.5, metadata={"help": "Slowest speech in characters per second, in scripts without spaces; ours."}
     )
     max_chars_per_s: float = field(
-        default=8.0, metadata={"help": "Fastest speech in characters a second, in scripts without spaces; ours."}
+        default=8.0, metadata={"help": "Fastest speech in characters per second, in scripts without spaces; ours."}
     )
 
     name: ClassVar[str] = "pretrain_clips"
@@ -247,18 +251,20 @@ class PretrainClips(_ClipStage):
 
 @dataclass(frozen=True)
 class SftClips(_ClipStage):
-    """Cuts clips for fine-tuning as for pre-training, but each begins a sentence, and there is no limit of speed.
+    """Cuts clips for fine-tuning as `pretrain_clips` does, except that each begins a sentence, at any speed.
 
-    A clip begins with the video's first word, or with a word whose first letter is a capital, after a word that ends in
-    `.`, `?` or `!`. Silence and the least length are measured between word starts, as in the reference. Reason
-    besides those of all clip stages: "mid_sentence", words before the first sentence start after a silence.
+    A clip begins with the video's first word, or with a word whose first letter is a capital and that follows a word
+    ending in `.`, `?` or `!`. Silence and the minimum length are measured between word starts, as in the reference.
+
+    Dropped: `short`, `long`, `past_end`, `no_clip`, `error` as in every clip stage; `mid_sentence` (the words between a
+    silence and the next sentence start).
     """
 
     sentence_start: str = field(
         default="capital",
         metadata={
-            "help": "What begins a sentence: capital, a word whose first letter is a capital; all_capitals, only a "
-            "word all in capitals, such as A, as in the reference, which gives far fewer clips."
+            "help": "Words that may begin a sentence. capital: words whose first letter is a capital. all_capitals: "
+            "only words all in capitals, such as A, as in the reference, which gives far fewer clips."
         },
     )
 
@@ -277,7 +283,7 @@ class SftClips(_ClipStage):
 
 
 class _JoinedText:
-    """All words of a batch in one buffer, separated by spaces, so that any run of words is a slice."""
+    """All words of a batch in one buffer, separated by spaces, so that consecutive words are a slice of it."""
 
     def __init__(self, text: pa.StringArray):
         n_words = len(text)
@@ -287,7 +293,7 @@ class _JoinedText:
         self._bytes = memoryview(joined[0].as_buffer())
 
     def slices(self, first: np.ndarray, stop: np.ndarray) -> pa.Array | pa.ChunkedArray:
-        """Return for each `i` the words `first[i]` up to, not including, `stop[i]` as one string."""
+        """Return for each `i` the words `first[i]` to `stop[i] - 1` as one string."""
         begins, ends = self._begins[first], np.maximum(self._begins[stop] - 1, self._begins[first])
         pairs = zip(begins.tolist(), ends.tolist(), strict=True)
         return pa.array([bytes(self._bytes[begin:end]) for begin, end in pairs], pa.string())
@@ -307,13 +313,13 @@ def _nest_words(words: Words, first: np.ndarray, stop: np.ndarray) -> pa.ListArr
 
 
 def _piece_ids(batch: pa.Table, rows: np.ndarray) -> pa.Array | pa.ChunkedArray:
-    """Return the id of each piece: its video's, "#", its number in the video."""
+    """Return the id of each piece: the video's id, "#", and the piece's number in the video."""
     numbers = np.arange(len(rows)) - np.searchsorted(rows, rows)
     ids = batch["id"].take(pa.array(rows))
     return pc.binary_join_element_wise(ids, pc.cast(pa.array(numbers), pa.string()), "#")
 
 
 def _ratio(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Return counts a second; in no time infinite, or NaN if the count is 0 too."""
+    """Return counts per second: infinite for 0 seconds, or NaN if the count is 0 too."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return counts / seconds

@@ -1,4 +1,4 @@
-"""Cuts the words of a batch into pieces, on flat arrays; only runs longer than the limit are cut in a loop."""
+"""Cuts the words of a batch into pieces, vectorised; only runs of words longer than the limit need a loop."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pyarrow.compute as pc
 from ...captions.arrow import flat_times
 from ...captions.segmentation import count_characters, is_unspaced
 
-# The first letter is a capital, or of a script without capitals.
+# Words whose first letter is a capital, or of a script without capitals.
 CAPITAL_FIRST = r"^\P{L}*[\p{Lu}\p{Lo}]"
 ALL_CAPITALS = r"^[^\p{Ll}\p{Lt}]*\p{Lu}[^\p{Ll}\p{Lt}]*$"
 _SENTENCE_END = r"[.?!]$|[。？！．｡؟۔।။។][」』）”’]*$"
-_UNMARKED = r"^[\p{Thai}\p{Lao}]"  # scripts without marks at the end of a sentence
+_UNMARKED = r"^[\p{Thai}\p{Lao}]"  # scripts that do not mark the end of a sentence
 
 
 @dataclass(frozen=True)
 class Words:
-    """All words of a batch in flat arrays, row by row; within a row ordered by their ends.
+    """All words of a batch in flat arrays, row by row; within a row, ordered by their ends.
 
     Attributes:
-        start_s, end_s: float64 (words,).
-        text: (words,).
-        row_of: int64 (words,), the row of the batch that each word is from.
-        faults: by row, why its words cannot be used; the words of such rows are left out.
+        start_s, end_s: float64 of shape (words,).
+        text: strings of shape (words,).
+        row_of: int64 of shape (words,): the row of each word in the batch.
+        faults: for rows whose words cannot be used, why; their words are left out.
     """
 
     start_s: np.ndarray
@@ -39,11 +39,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Pieces of consecutive words: piece `i` is words `first[i]` up to, not including, `stop[i]`; in order, disjoint.
+    """Disjoint pieces of consecutive words, in order: piece `i` has the words `first[i]` to `stop[i] - 1`.
 
     Attributes:
-        first, stop: int64 (pieces,).
-        is_clip: bool (pieces,); false for the words before the first sentence start of a run.
+        first, stop: int64 of shape (pieces,).
+        is_clip: bool of shape (pieces,); false for words before the first sentence start of a run.
     """
 
     first: np.ndarray
@@ -52,7 +52,7 @@ class Pieces:
 
 
 def flat_words(batch: pa.Table) -> Words:
-    """Return the words of all rows, without blank words and without rows whose times make no sense."""
+    """Return the words of all rows, without blank words and without rows that have invalid times."""
     found = flat_times(batch["words"], needs_text=True)
     faults = {}
     for row, at in found.faults.items():
@@ -72,25 +72,25 @@ def flat_words(batch: pa.Table) -> Words:
 
 
 def cut(words: Words, times: np.ndarray, max_s: float, max_gap_s: float, allowed: np.ndarray | None) -> Pieces:
-    """Return the pieces of all words.
+    """Cut words into pieces: at silences, and where a piece would exceed the limit.
 
     Args:
         words: of a batch.
-        times: float64 (words,), the times between which silence is measured.
-        max_s: longest piece, from the start of its first word to the end of its last.
-        max_gap_s: a longer silence ends a run of words.
-        allowed: indices of the words at which a clip may begin; `None`: at any word.
+        times: float64 of shape (words,): the times between which silence is measured.
+        max_s: longest piece in seconds, from the start of its first word to the end of its last.
+        max_gap_s: a longer silence, in seconds, ends a run of words.
+        allowed: indices of the words at which a clip may begin; `None`: any word.
     """
     n_words = len(times)
     is_break = np.ones(n_words, bool)
     is_break[1:] = (np.diff(words.row_of) != 0) | (np.diff(times) > max_gap_s)
     begins = np.flatnonzero(is_break)
     stops = np.append(begins[1:], n_words) if n_words else begins
-    next_allowed = np.arange(n_words)  # for each word, the first one from there on that may begin a clip
+    next_allowed = np.arange(n_words)  # for each word, the first word from it on that may begin a clip
     if allowed is not None:
         next_allowed = np.append(allowed, n_words)[np.searchsorted(allowed, next_allowed)]
     first = np.minimum(next_allowed[begins], stops)
-    starts = np.flatnonzero(first < stops)  # runs with a clip
+    starts = np.flatnonzero(first < stops)  # runs that hold a clip
     is_long = words.end_s[stops[starts] - 1] - words.start_s[first[starts]] > max_s
     whole, long = starts[~is_long], starts[is_long]
     cuts = [_cut_run(words, next_allowed, (int(first[run]), int(stops[run])), max_s) for run in long]
@@ -124,10 +124,10 @@ def _cut_run(
 
 
 def _last_within(end_s: np.ndarray, run: tuple[int, int], start_s: float, max_s: float) -> int:
-    """Return the index after the last word that ends within the limit, and at least `first + 1`."""
+    """Return the index after the last word that ends within the limit, but at least `first + 1`."""
     first, stop = run
     at = first + int(np.searchsorted(end_s[first:stop], start_s + max_s, side="right"))
-    # The limit holds for the difference of the times, which may be rounded otherwise than the sum above.
+    # The limit is checked on the difference of times, whose rounding may differ from the sum above.
     while at < stop and end_s[at] - start_s <= max_s:
         at += 1
     while at > first + 1 and end_s[at - 1] - start_s > max_s:
@@ -136,7 +136,12 @@ def _last_within(end_s: np.ndarray, run: tuple[int, int], start_s: float, max_s:
 
 
 def sentence_starts(words: Words, capital: str) -> np.ndarray:
-    """Return the indices of words that begin a sentence; such a word matches the pattern `capital`."""
+    """Return the indices of words that begin a sentence.
+
+    Args:
+        words: of a batch.
+        capital: pattern that such a word must match, unless it is a video's first word.
+    """
     is_first = np.ones(len(words.row_of), bool)
     is_first[1:] = np.diff(words.row_of) != 0
     is_capital = pc.match_substring_regex(words.text, capital).to_numpy(zero_copy_only=False)
@@ -151,7 +156,10 @@ def sentence_starts(words: Words, capital: str) -> np.ndarray:
 
 
 def characters_of(text: pa.Array, pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each piece its characters as a speed counts them, and whether its speed is measured in characters."""
+    """Return the number of characters of each piece, and whether its speed is measured in characters.
+
+    Three characters of a Southeast Asian script count as one.
+    """
     found = count_characters(text)
     if found is None:
         return np.zeros(len(pieces.first)), np.zeros(len(pieces.first), bool)

@@ -1,4 +1,4 @@
-"""Filters by language: the probability that the words are in the one wanted."""
+"""The stage `language`: keeps videos or clips whose words are in the wanted language."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..columns import scores_array, spoken_text, with_column
 from .base import StageResult, split
 from .model import ModelStage
 
-# Long enough for CLD3 to be sure of a piece, and short enough that most pieces are in one language.
+# Long enough for a reliable score by CLD3, and short enough that most pieces are in one language.
 _PIECE_CHARS = 256
 _LETTER = re.compile(r"[^\W\d_]")
 # The codes that CLD3 returns (`kLanguageNames` of version 3.0.13), and other codes for the same languages.
@@ -36,23 +36,24 @@ _ALIASES |= {"zh-Hans": "zh", "zh-Hant": "zh"}
 class Language(ModelStage):
     """Keeps videos or clips whose words are in a language, and fills `language_score`.
 
-    The score is CLD3's probability of the language, averaged over pieces of the text, so that a text half in another
-    language scores about a half. CLD3 is a small neural model that comes with its package: nothing is downloaded.
+    The score is CLD3's probability of the language, averaged over pieces of the text, so that a text that is half in
+    another language scores about 0.5. CLD3 is a small neural network that is part of its package: nothing is
+    downloaded.
 
     Dropped: `other_language` (value: the score; detail: the language of most pieces), `no_words`.
 
-    The default, English from 0.9 on, is the LiveCC paper's (arXiv 2504.16030).
+    The default, English with a score of at least 0.9, is the LiveCC paper's (arXiv 2504.16030).
     """
 
     name: ClassVar[str] = "language"
 
-    language: str = field(default="en", metadata={"help": "ISO 639 code of the language wanted. (paper: en)"})
+    language: str = field(default="en", metadata={"help": "ISO 639 code of the wanted language. (paper: en)"})
     min_score: float = field(
         default=0.9, metadata={"help": "Lowest probability that the words are in the language, 0 to 1. (paper: 0.9)"}
     )
     max_pieces: int = field(
         default=8,
-        metadata={"help": f"Most pieces of {_PIECE_CHARS} characters that are scored, spread evenly over the text."},
+        metadata={"help": f"Score at most this many pieces of {_PIECE_CHARS} characters, spread evenly over the text."},
     )
 
     def __post_init__(self):
@@ -79,7 +80,7 @@ class Language(ModelStage):
         require_extra("data", "language identification", "gcld3")
         import gcld3
 
-        return gcld3.NNetLanguageIdentifier(0, 4 * 2 * _PIECE_CHARS)  # bytes: at most 4 a character
+        return gcld3.NNetLanguageIdentifier(0, 4 * 2 * _PIECE_CHARS)  # bytes: a character has 4 at most
 
     def __call__(self, batch: pa.Table) -> StageResult:
         """Score a batch in `VIDEO_SCHEMA` or `CLIP_SCHEMA`."""
@@ -97,8 +98,7 @@ class Language(ModelStage):
     def score(self, text: str) -> tuple[float, str | None]:
         """Return the probability that a text is in the language, and the code of the language of most of its pieces.
 
-        Returns:
-            NaN and `None` for a text without letters.
+        A text without letters gives NaN and `None`.
         """
         if not _LETTER.search(text):
             return np.nan, None
@@ -109,7 +109,7 @@ class Language(ModelStage):
 
 
 def _pieces(text: str, most: int) -> list[str]:
-    """Return pieces of a text of about one length: all, or `most` of them spread evenly over the text."""
+    """Return pieces of a text of about equal length: the whole text, or at most `most` pieces spread evenly over it."""
     if len(text) < 2 * _PIECE_CHARS:
         n_pieces = max(1, round(len(text) / _PIECE_CHARS))
         starts = [len(text) * i // n_pieces for i in range(n_pieces + 1)]

@@ -1,7 +1,8 @@
-"""Filters videos by metadata: size, length, language, captions and title."""
+"""The stages `probe` and `metadata`: read sizes and lengths from files, and filter videos by their metadata."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -21,10 +22,12 @@ _FROM_FILE = ("duration_s", "width_px", "height_px")
 
 @dataclass(frozen=True)
 class Probe(Stage):
-    """Fills `duration_s`, `width_px` and `height_px` from the video file, where one of them is null.
+    """Fills `duration_s`, `width_px` and `height_px` from the video file, if one of them is null.
 
-    The size is the one displayed, after rotation. The file is read to its end to find the length, since headers only
-    estimate it, or leave it out. Dropped: `error` (no such file, or no video).
+    The size is the displayed one, after rotation. The length is found by reading the file to its end, since headers
+    only estimate it, or lack it.
+
+    Dropped: `error` (the file does not exist or is not a video).
     """
 
     name: ClassVar[str] = "probe"
@@ -45,7 +48,7 @@ class Probe(Stage):
         for row in np.flatnonzero(is_missing):
             try:
                 found = probe(videos[row], with_duration=columns["duration_s"][row] is None)
-            except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+            except Exception as error:  # a broken file must not end the run, whatever error FFmpeg raises
                 reasons[row], details[row] = "error", one_line(error)
                 continue
             for name, value in found.items():
@@ -61,13 +64,13 @@ def probe(video: str, with_duration: bool = True) -> dict[str, float | int]:
 
     Args:
         video: path, as `resolve_media` takes it.
-        with_duration: read the file to its end to measure its length.
+        with_duration: also return `duration_s`, for which the file is read to its end.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it is not a video.
     """
-    # Imported here, since it imports torch, which a process that only compares numbers does not need.
+    # Imported here because it imports torch, which the stage `metadata` does not need.
     from ...video.reader import measure_duration, probe_video
 
     path = resolve_media(video)
@@ -81,34 +84,34 @@ class Metadata(Stage):
     """Keeps videos by their size, length, language, captions and title.
 
     Dropped, by the first reason that applies: `no_title`, `low_resolution` (value: pixels of the shorter side),
-    `too_short`, `too_long` (value: seconds), `other_language` (detail: the declared one), `no_captions` (no words, no
-    lines and no caption file), `no_metadata` (size or duration is null: run stage `probe` before).
+    `too_short`, `too_long` (value: seconds), `other_language` (detail: the declared language), `no_metadata` (size or
+    duration is null: run the stage `probe` first), `no_captions` (no words, no inline lines and no caption file).
 
     The thresholds are those of the LiveCC paper (arXiv 2504.16030, metadata filtering for Live-CC-5M): 480p or more,
-    30 s to 10 min, English, with a title and captions. 480p is taken as the shorter side, so that upright videos count
-    too. A video that declares no language is kept: stage `language` checks its words.
+    30 s to 10 min, English, with a title and captions. 480p is read as the shorter side, so that upright videos pass
+    too. A video that declares no language is kept, since the stage `language` checks its words.
     """
 
     name: ClassVar[str] = "metadata"
     takes: ClassVar[str] = "videos"
 
-    min_side_px: int = field(default=480, metadata={"help": "Fewest pixels of a picture's shorter side. (paper: 480p)"})
+    min_side_px: int = field(default=480, metadata={"help": "Minimum of the picture's shorter side. (paper: 480p)"})
     min_duration_s: float = field(default=30.0, metadata={"help": "Shortest video, in seconds. (paper: 30)"})
     max_duration_s: float = field(default=600.0, metadata={"help": "Longest video, in seconds. (paper: 600)"})
     language: str = field(
         default="en",
-        metadata={"help": "Language that a video may declare, with or without a region; '': any. (paper: English)"},
+        metadata={"help": "Keep videos that declare this language, in any region, or none; '': any. (paper: English)"},
     )
     needs_captions: bool = field(
-        default=True, metadata={"help": "Keep only videos with captions; false if stage asr follows."}
+        default=True, metadata={"help": "Keep only videos with captions; set it to false if the stage asr follows."}
     )
     needs_title: bool = field(default=True, metadata={"help": "Keep only videos with a title."})
 
     def __post_init__(self):
         if not 0 <= self.min_duration_s <= self.max_duration_s:
             raise ValueError(
-                f"min_duration_s is {self.min_duration_s} and max_duration_s {self.max_duration_s}: expected 0 "
-                "or more, and the maximum not below the minimum"
+                f"min_duration_s is {self.min_duration_s} and max_duration_s {self.max_duration_s}: expected "
+                "0 <= min_duration_s <= max_duration_s"
             )
         if self.min_side_px < 0:
             raise ValueError(f"min_side_px is {self.min_side_px}: expected 0 or more")
@@ -120,9 +123,10 @@ class Metadata(Stage):
         duration_s = pc.fill_null(batch["duration_s"], np.nan).to_numpy()
         language = pc.utf8_lower(pc.fill_null(batch["language"], ""))
         spoken = pc.replace_substring_regex(language, "[-_].*", "")
-        is_other = pc.and_(pc.not_equal(language, ""), pc.not_equal(spoken, self.language.lower().split("-")[0]))
+        wanted = re.split("[-_]", self.language.lower())[0]
+        is_other = pc.and_(pc.not_equal(language, ""), pc.not_equal(spoken, wanted))
         no_title = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(batch["title"], "")), "").to_numpy()
-        checks: list[tuple[str, np.ndarray, np.ndarray | None]] = [  # reason, rows it holds for, the compared number
+        checks: list[tuple[str, np.ndarray, np.ndarray | None]] = [  # reason, whether it applies, the compared number
             ("no_title", no_title & self.needs_title, None),
             ("low_resolution", side_px < self.min_side_px, side_px),
             ("too_short", duration_s < self.min_duration_s, duration_s),
@@ -144,7 +148,7 @@ class Metadata(Stage):
         return split(self.name, batch, reasons, values, _details(batch, reasons))
 
     def _check_captions(self, batch: pa.Table, is_open: np.ndarray, reasons: np.ndarray) -> None:
-        """Set the reason of rows without captions, among those without a reason so far; checking files is slow."""
+        """Set the reason of rows without captions. Only rows without a reason so far are checked: files are slow."""
         has_words = batch["words"].is_valid().to_numpy()
         if SUBTITLES in batch.column_names:
             has_words = has_words | batch[SUBTITLES].is_valid().to_numpy()
@@ -155,14 +159,14 @@ class Metadata(Stage):
 
 
 def _details(batch: pa.Table, reasons: np.ndarray) -> list[str | None]:
-    """Return for each dropped row a text for a reader on what was found."""
+    """Return for each dropped row a text that tells the user what was found."""
     details: list[str | None] = [None] * len(batch)
     for row in np.flatnonzero(reasons != None):  # noqa: E711 (element by element)
         found = {name: batch[name][int(row)].as_py() for name in (*_FROM_FILE, "language", "captions")}
         details[row] = {
             "low_resolution": f"{found['width_px']}x{found['height_px']} px",
             "other_language": found["language"],
-            "no_captions": f"{found['captions']} does not exist" if found["captions"] else "none are named",
+            "no_captions": f"{found['captions']} does not exist" if found["captions"] else "no captions are named",
             "no_metadata": ", ".join(name for name in _FROM_FILE if found[name] is None) + " unknown",
         }.get(reasons[row])
     return details

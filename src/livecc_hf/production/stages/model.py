@@ -1,4 +1,4 @@
-"""The base of the stages that load a model."""
+"""The base class and common options of stages that load a model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .base import Stage
 
 
 class ModelStage(Stage):
-    """A stage whose `open` loads a model, which stays in its process.
+    """A stage that loads a model once in each process.
 
-    A stage may be pickled at any time, without its model: the process that unpickles it loads the model again.
+    Pickling leaves the model out: the process that unpickles the stage loads it again.
     """
 
     @abstractmethod
     def load(self) -> Any:
-        """Load and return the model, in any form; see `open` for what it raises."""
+        """Return the loaded model, in any form; raises what `Stage.open` may raise."""
 
     def open(self) -> None:
         """Load the model; a second call does nothing."""
@@ -29,7 +29,7 @@ class ModelStage(Stage):
 
     @property
     def loaded(self) -> Any:
-        """What `load` returned."""
+        """The model that `load` returned; loaded on first use."""
         self.open()
         return self.__dict__["_loaded"]
 
@@ -38,7 +38,7 @@ class ModelStage(Stage):
 
 
 def load_pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
-    """Call a `from_pretrained`, with one clear error however it fails.
+    """Return what a `from_pretrained` loads; whatever its failure, raise one clear error.
 
     Args:
         load: such as `AutoTokenizer.from_pretrained`.
@@ -46,7 +46,7 @@ def load_pretrained(load: Callable[..., Any], source: str, **options: Any) -> An
         options: keywords of `load`.
 
     Raises:
-        ValueError: if there is no such model, or it cannot be loaded.
+        ValueError: if the model does not exist or cannot be loaded.
     """
     path = Path(source).expanduser()
     is_path = path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
@@ -54,20 +54,20 @@ def load_pretrained(load: Callable[..., Any], source: str, **options: Any) -> An
         raise ValueError(f"model folder {source} does not exist: expected a local folder or a Hub id")
     try:
         return load(str(path) if path.is_dir() else source, **options)
-    except Exception as error:  # damaged files and a missing network fail in as many ways as there are formats
+    except Exception as error:  # each file format and library raises errors of its own
         raise ValueError(
-            f"model {source} cannot be loaded: {one_line(error)}; expected a local folder or a Hub id that can be "
-            "reached"
+            f"model {source} cannot be loaded: {one_line(error)}; expected a local folder, or a Hub id and access to "
+            "the Hub"
         ) from error
 
 
 def device_option() -> Any:
-    """Return the field of a stage that is its device."""
-    return field(default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if there is any."})
+    """Return the dataclass field for a stage's option `device`."""
+    return field(default=None, metadata={"help": "Such as 'cuda:1' or 'cpu'; default: CUDA if available."})
 
 
 def choose_device(device: str | None) -> str:
-    """Return `device`, by default CUDA if there is any, else CPU.
+    """Return `device`; default: CUDA if available, else CPU.
 
     Raises:
         ValueError: if the device cannot be used.
@@ -85,15 +85,15 @@ def choose_device(device: str | None) -> str:
 
 
 def dtype_option() -> Any:
-    """Return the field of a stage that is the type of its model's numbers."""
-    return field(default=None, metadata={"help": "Default: bfloat16 on CUDA, float32 elsewhere."})
+    """Return the dataclass field for a stage's option `dtype`."""
+    return field(default=None, metadata={"help": "The model's dtype; default: bfloat16 on CUDA, float32 elsewhere."})
 
 
 def choose_dtype(dtype: str | None, device: str) -> Any:
     """Return the torch dtype of that name; default: bfloat16 on CUDA, float32 elsewhere.
 
     Raises:
-        ValueError: if there is no such floating-point type.
+        ValueError: if it is not the name of a floating-point dtype.
     """
     import torch
 

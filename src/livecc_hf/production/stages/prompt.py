@@ -1,4 +1,4 @@
-"""Prompt stage: a language model judges the speech of a clip, and writes the query that a user might have asked."""
+"""The stage `prompt`: a language model judges the speech of clips and writes the query that a user might have asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .model import ModelStage
 
 _MAX_QUERY_CHARACTERS = 400
 _EASY_SPEECH = "He passes the ball to the left, and it goes wide of the goal."
-# For each condition: its key in an answer, the value that keeps a clip, and the reason to drop it otherwise.
+# For each condition: its key in an answer, the value with which a clip is kept, and the reason to drop it otherwise.
 CONDITIONS = (
     ("describes_video", True, "not_about_video"),
     ("personal", False, "personal"),
@@ -54,8 +54,8 @@ class Verdict(NamedTuple):
     """The model's judgement of a clip.
 
     Attributes:
-        reasons: why it is dropped; empty: it is kept.
-        query: of the user.
+        reasons: the reasons to drop the clip; empty if it is kept.
+        query: the request that a user might have made; "" if the clip is dropped.
     """
 
     reasons: list[str]
@@ -74,13 +74,13 @@ class Prompt(ModelStage):
     A language model behind any endpoint with OpenAI's chat completions protocol (vLLM, TGI, llama.cpp, a provider)
     judges four conditions in one answer: the speech comments in real time on what the video shows; it shares no
     personal experiences or feelings; it is not a conversation of several people; it is not garbled. For a clip that
-    meets all four it writes a generic query that would lead to such commentary without giving its content away.
+    meets all four, the model writes a generic query that would lead to such commentary without revealing its content.
 
-    Answers are JSON and are checked; a faulty one is sent back with what is wrong. Failed calls are tried again, a
+    Answers are checked JSON; an invalid answer is sent back to the model with the error. Failed calls are retried a
     limited number of times, after the wait that the endpoint asks for. `cache` keeps answers by model and prompt.
 
-    Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that applies; detail: all of them),
-    `error` (no usable answer; detail: the last fault). If the endpoint itself fails, the run stops instead: see
+    Dropped: `not_about_video`, `personal`, `conversation`, `garbled` (the first that applies; detail: all that apply),
+    `error` (no usable answer; detail: the last error). If the endpoint itself fails, the run stops instead: see
     `__call__`.
 
     The conditions are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data).
@@ -93,38 +93,40 @@ class Prompt(ModelStage):
     model: str = field(default="", metadata={"help": "The model's name at the endpoint; required."})
     base_url: str = field(
         default="http://localhost:8000/v1",
-        metadata={"help": "Address of an OpenAI-compatible endpoint (default: where vLLM serves)."},
+        metadata={"help": "URL of an OpenAI-compatible endpoint (default: that of a local `vllm serve`)."},
     )
     api_key_env: str = field(
-        default="OPENAI_API_KEY", metadata={"help": "Environment variable that holds the key; sent if it is set."}
+        default="OPENAI_API_KEY",
+        metadata={"help": "Environment variable with the API key, which is sent if it is set."},
     )
     cache: str | None = field(
         default=None,
-        metadata={"help": "File on a local disk that keeps the answers, so that a resumed run does not ask again."},
+        metadata={"help": "File on a local disk for the answers, so that a continued run does not ask again."},
     )
-    concurrency: int = field(default=16, metadata={"help": "Calls in flight at a time, by each process."})
-    timeout_s: float = field(default=120.0, metadata={"help": "Longest wait for an answer."})
-    max_attempts: int = field(default=5, metadata={"help": "Tries of a call while the endpoint fails."})
+    concurrency: int = field(default=16, metadata={"help": "Concurrent calls of each process."})
+    timeout_s: float = field(default=120.0, metadata={"help": "Longest wait for an answer, in seconds."})
+    max_attempts: int = field(default=5, metadata={"help": "Attempts of a call if the endpoint fails."})
     max_wait_s: float = field(
-        default=60.0, metadata={"help": "Longest wait between tries, even if Retry-After asks for more."}
+        default=60.0,
+        metadata={"help": "Longest wait between attempts, in seconds, even if Retry-After asks for more."},
     )
-    max_answers: int = field(default=3, metadata={"help": "Answers for a clip until it is dropped, if none is usable."})
-    give_up_after: int = field(default=20, metadata={"help": "The run stops once so many clips in a row fail."})
+    max_answers: int = field(default=3, metadata={"help": "Drop a clip after this many unusable answers."})
+    give_up_after: int = field(default=20, metadata={"help": "Stop the run after this many failed clips in a row."})
 
     def __post_init__(self):
         if not self.model:
-            raise ValueError("prompt.model is not given: name the model as the endpoint at prompt.base_url does")
+            raise ValueError("prompt.model is not given: set it to the model's name at the endpoint prompt.base_url")
         check_counts(self, "concurrency", "max_attempts", "max_answers", "give_up_after")
         for name in ("timeout_s", "max_wait_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected seconds above 0")
 
     def load(self) -> _Loaded:
-        """Return the endpoint and the cache, without a call yet.
+        """Return the endpoint and the cache; the endpoint is not called yet.
 
         Raises:
             ImportError: if httpx2 is not installed.
-            ValueError: if the address or the cache file cannot be used.
+            ValueError: if the URL or the cache file cannot be used.
         """
         limits = RetryLimits(self.timeout_s, self.max_attempts, self.max_wait_s)
         key = os.environ.get(self.api_key_env) or None
@@ -134,9 +136,8 @@ class Prompt(ModelStage):
         """Judge the clips of a batch in `CLIP_SCHEMA`.
 
         Raises:
-            EndpointError: if the endpoint refuses the key or the model; if it fails on a clip and then on an easy
-                test question; or if `give_up_after` clips in a row got no usable answer. Answers so far are in the
-                cache.
+            EndpointError: if the endpoint refuses the key or the model, if it fails on a clip and then on an easy test
+                question, or if `give_up_after` clips in a row got no usable answer. Answers so far are in the cache.
             OSError: if the cache cannot be written.
         """
         self.open()
@@ -155,11 +156,11 @@ class Prompt(ModelStage):
         return split(self.name, scored, reasons, details=details)
 
     def judge(self, spoken: list[str], titles: list[str]) -> list[Verdict | str]:
-        """Return the verdict on each clip, or a text that says what went wrong.
+        """Return the verdict on each clip, or the error as text.
 
         Args:
-            spoken: the words of each clip.
-            titles: the title of its video; "": none.
+            spoken: the speech of each clip.
+            titles: the title of each clip's video, or "".
 
         Raises:
             EndpointError, OSError: see `__call__`.
@@ -175,12 +176,12 @@ class Prompt(ModelStage):
             waiting = [i for i in waiting if isinstance(found := outcomes[i], EndpointError) and found.is_down]
             if not waiting:
                 break
-            # No clip is dropped for an outage, not even the last ones of a unit: after it they are asked again.
+            # An outage must not drop clips, not even the last ones of a unit, so they are asked once more.
             self._check_is_up(failures)
         return [str(outcome) if isinstance(outcome, EndpointError) else outcome for outcome in outcomes]
 
     def _ask_all(self, clips: list[tuple[str, str]], failures: EndpointFailures) -> list[Verdict | EndpointError]:
-        """Return a verdict or an error for each clip's words and title."""
+        """Return the verdict on each clip (speech, title), or the error."""
 
         def ask(clip: tuple[str, str]) -> Verdict | EndpointError:
             if failures.stop.is_set():
@@ -193,7 +194,7 @@ class Prompt(ModelStage):
                 failures.add(error)
                 return error
             except BaseException:
-                failures.stop.set()  # calls that still wait are not made
+                failures.stop.set()  # queued calls are not made
                 raise
 
         with ThreadPoolExecutor(self.concurrency) as pool:
@@ -204,7 +205,7 @@ class Prompt(ModelStage):
                 raise
 
     def _check_is_up(self, failures: EndpointFailures) -> None:
-        """Raise an EndpointError if the endpoint does not answer even on an easy clip, whatever the answer."""
+        """Raise an EndpointError if the endpoint does not answer an easy clip either; any answer will do."""
         try:
             self.loaded.endpoint.ask(_messages(_EASY_SPEECH, ""))
         except EndpointError as error:
@@ -214,9 +215,9 @@ class Prompt(ModelStage):
     def _verdict(self, messages: list[dict[str, str]], failures: EndpointFailures) -> Verdict:
         endpoint, cache = self.loaded
         key = AnswerCache.key(self.model, messages, SCHEMA)
-        kept = cache.get(key)
-        if kept is not None:
-            return verdict_of(kept)
+        known = cache.get(key)
+        if known is not None:
+            return verdict_of(known)
         conversation, wrong = messages, ""
         for _ in range(self.max_answers):
             text = endpoint.ask(conversation, failures.stop)
@@ -233,14 +234,14 @@ class Prompt(ModelStage):
             failures.reset()
             cache.put(key, answer)
             return verdict_of(answer)
-        raise EndpointError(f"no usable answer from {self.model!r} in {self.max_answers} tries: {wrong}")
+        raise EndpointError(f"no usable answer from {self.model!r} in {self.max_answers} attempts: {wrong}")
 
 
 def read_answer(text: str) -> dict[str, Any]:
-    """Return the JSON object in a model's text, without what is around it (thoughts, code fences).
+    """Return the first valid answer in a model's text, ignoring text around it such as thoughts and code fences.
 
     Raises:
-        ValueError: if there is no JSON object, or it does not fit `SCHEMA`; the message is written for the model.
+        ValueError: if no JSON object in the text fits `SCHEMA`; the message is written for the model.
     """
     decoder = json.JSONDecoder()
     wrong, at = "there is no JSON object in it", text.find("{")
@@ -261,11 +262,12 @@ def read_answer(text: str) -> dict[str, Any]:
 
 
 def verdict_of(answer: dict[str, Any]) -> Verdict:
-    """Return the verdict that an answer of `SCHEMA` gives."""
+    """Return the verdict of an answer that fits `SCHEMA`."""
     return Verdict([reason for name, wanted, reason in CONDITIONS if answer[name] is not wanted], answer["query"])
 
 
 def _problem(value: Any) -> str | None:
+    """Return why a JSON object does not fit `SCHEMA`; `None` if it does."""
     for name, _, _ in CONDITIONS:
         if not isinstance(value.get(name), bool):
             return f"{name!r} is {value.get(name)!r}, expected true or false"

@@ -1,4 +1,4 @@
-"""Finds stages by name, and makes them from a recipe's values."""
+"""Finds stages by name and creates them from a recipe's values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 from .base import Stage
 
-# Options that change how fast or where a stage runs, but not its result: a run may continue with other values.
+# Options that change where or how fast a stage runs, but not its result: a run may continue with other values.
 HOW_KEYS = {
-    *("device", "cpu_threads", "decoders", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
+    *("device", "cpu_threads", "decoders", "batch", "chunks_per_batch", "clips_per_batch", "tokens_per_batch"),
     *("base_url", "cache", "concurrency", "api_key_env", "timeout_s", "max_attempts", "max_wait_s", "give_up_after"),
 }
-# The module of each stage: a run imports only those it uses, since some import a model's code.
+# The module and class of each stage. A run imports only the stages it uses, since some import a model's code.
 STAGES = {
     "probe": "metadata:Probe",
     "metadata": "metadata:Metadata",
@@ -33,37 +33,44 @@ STAGES = {
 
 
 def find_stage(name: str) -> type[Stage]:
-    """Return the class of a stage, by name or, for one of the user's own, as `package.module:Class`.
+    """Return the class of a stage.
+
+    Args:
+        name: of a stage in `STAGES`, or `package.module:Class` for a stage of the user's own.
 
     Raises:
-        ValueError: if there is no such stage.
+        ValueError: if there is no such stage, or the class is not a stage.
     """
     if ":" not in name and name not in STAGES:
         near = difflib.get_close_matches(name, STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(STAGES)}"
-        raise ValueError(f"stage {name!r} is unknown: {hint}, or your own as package.module:Class")
+        raise ValueError(f"stage {name!r} is unknown: {hint}, or a stage of your own as package.module:Class")
     place = name if ":" in name else f"{__package__}.{STAGES[name]}"
     module_name, _, class_name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"stage {name!r} cannot be imported: {error}; expected package.module:Class of a module on PYTHONPATH"
+            f"stage {name!r} cannot be imported: {error}; expected package.module:Class, with the module on PYTHONPATH"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
         raise ValueError(f"stage {name!r} is not a subclass of livecc_hf.production.stages.base.Stage")
     if not dataclasses.is_dataclass(found):
         raise ValueError(f"stage {name!r} is not a dataclass: put @dataclass(frozen=True) above the class")
     if not isinstance(getattr(found, "name", None), str):
-        raise ValueError(f'stage {name!r} has no name: give the class one, such as name: ClassVar[str] = "my_filter"')
+        raise ValueError(f'stage {name!r} has no name: give its class one, such as name: ClassVar[str] = "my_filter"')
     return found
 
 
 def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
-    """Make a stage from its name and thresholds.
+    """Create a stage from its name and thresholds.
+
+    Args:
+        name: as `find_stage` takes it.
+        thresholds: values from YAML, by name; default: the stage's defaults.
 
     Raises:
-        ValueError: if a threshold is unknown or does not fit.
+        ValueError: if the stage or a threshold is unknown, or a value is invalid.
     """
     cls = find_stage(name)
     fields = {item.name: item for item in dataclasses.fields(cls) if item.init}
@@ -83,15 +90,20 @@ def make_stage(name: str, thresholds: Mapping[str, Any] | None = None) -> Stage:
 def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
     """Return a value from YAML or the command line, converted to the field's type.
 
+    Args:
+        value: as YAML reads it.
+        field: of the options' dataclass.
+        name: of the option, for errors.
+
     Raises:
-        ValueError: if it does not fit.
+        ValueError: if the value does not have the field's type.
     """
     kind = str(field.type)
     if isinstance(value, list) and "tuple" in kind:
         return tuple(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("str") and not isinstance(value, str) and not (value is None and "None" in kind):
-        raise ValueError(f"{name} is {value!r}: expected text; put it into quotes")  # YAML reads a bare `no` as false
+        raise ValueError(f"{name} is {value!r}: expected text; put it in quotes")  # YAML reads a bare `no` as false
     if "str" in kind or "Any" in kind:
         return value
     if "float" in kind and isinstance(value, str):  # YAML reads 1e-3 as text
@@ -112,7 +124,7 @@ def convert_value(value: Any, field: dataclasses.Field, name: str) -> Any:
 
 
 def stage_values(stage: Stage) -> dict[str, Any]:
-    """Return the options of a stage that decide its output: not, for example, its device."""
+    """Return the options of a stage that decide its result, which excludes those such as its device."""
     return {
         item.name: getattr(stage, item.name)
         for item in dataclasses.fields(stage)

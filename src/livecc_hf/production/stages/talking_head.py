@@ -1,4 +1,4 @@
-"""Finds talking heads, clips in which someone just talks to the camera, by a vision language model."""
+"""The stage `talking_head`: drops clips in which someone just talks to the camera, by a vision language model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 N_FRAMES = 8
 FRAME_SIZE_PX = (180, 320)  # height, width
-# Frames at least this far apart are read with a seek each; closer ones are decoded in one go.
+# Frames at least this far apart are read by one seek each; closer frames are decoded in one pass.
 _SEEK_FROM_S = 5.0
 _QUESTION = (
     f"These are {N_FRAMES} frames, evenly spaced, of a video clip. Does someone show their face and talk all the time? "
@@ -41,13 +41,13 @@ class TalkingHead(ModelStage):
     """Drops clips in which someone just talks to the camera, and fills `p_talking_head`.
 
     A vision language model sees 8 evenly spaced frames of the clip at 320 x 180 and is asked whether someone shows
-    their face and talks all the time. The score is the probability, over its whole vocabulary, that its answer starts
-    with "Yes". Such people seldom speak about what can be seen.
+    their face and talks all the time. The score is the probability, over the whole vocabulary, that its answer starts
+    with "Yes". People who talk to the camera seldom describe what it shows.
 
-    Dropped: `talking_head` (value: the probability), `error` (no such file, or nothing to decode in the clip's time).
+    Dropped: `talking_head` (value: the probability), `error` (the file does not exist, or the clip cannot be decoded).
 
     Model, frames and question are like those of the LiveCC reference, which scores whole videos. The threshold (keep
-    below 0.3) is the paper's (arXiv 2504.16030, section 3); it holds for Qwen2-VL-2B-Instruct.
+    below 0.3) is the paper's (arXiv 2504.16030, section 3), for Qwen2-VL-2B-Instruct.
     """
 
     name: ClassVar[str] = "talking_head"
@@ -57,15 +57,15 @@ class TalkingHead(ModelStage):
 
     model: str = field(
         default="Qwen/Qwen2-VL-2B-Instruct",
-        metadata={"help": "Vision language model for several images: a Hub id or a local folder."},
+        metadata={"help": "Vision language model that takes several images: a Hub id or a local folder."},
     )
     max_probability: float = field(
-        default=0.3, metadata={"help": "Clips at or above this probability of a talking head are dropped. (Paper: 0.3)"}
+        default=0.3, metadata={"help": "Drop clips with this probability of a talking head or more. (paper: 0.3)"}
     )
     clips_per_batch: int = field(
         default=16, metadata={"help": "Clips in a forward pass, about 600 tokens each; lower it if memory runs out."}
     )
-    decoders: int = field(default=4, metadata={"help": "Clips decoded at the same time."})
+    decoders: int = field(default=4, metadata={"help": "Clips decoded concurrently."})
     device: str | None = device_option()
     dtype: str | None = dtype_option()
 
@@ -75,10 +75,10 @@ class TalkingHead(ModelStage):
         check_counts(self, "clips_per_batch", "decoders")
 
     def load(self) -> _Model:
-        """Return the model, its processor, and the token that starts "Yes".
+        """Return the model, its processor, and the id of the token that starts "Yes".
 
         Raises:
-            ValueError: if they cannot be loaded, or there is no chat template.
+            ValueError: if they cannot be loaded, or the processor has no chat template.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -107,7 +107,7 @@ class TalkingHead(ModelStage):
             RuntimeError: if the device fails, as when memory runs out for a single clip.
         """
         if len(batch):
-            self.open()  # before decoding, so that a missing model shows first
+            self.open()  # before decoding, so that a missing model is reported first
         spans = [batch[name].to_pylist() for name in ("video", "start_s", "end_s")]
         details: list[str | None] = [None] * len(batch)
         scores = np.full(len(batch), np.nan)
@@ -127,14 +127,14 @@ class TalkingHead(ModelStage):
         reasons = np.full(len(batch), None, dtype=object)
         reasons[scores >= self.max_probability] = "talking_head"
         for i in np.flatnonzero(np.isnan(scores)).tolist():
-            reasons[i], details[i] = "error", details[i] or "the probability is not a number: try dtype float32"
+            reasons[i], details[i] = "error", details[i] or "the probability is NaN: try dtype float32"
         return split(self.name, with_column(batch, "p_talking_head", scores_array(scores)), reasons, scores, details)
 
     def probabilities(self, clips: list[torch.Tensor]) -> np.ndarray:
         """Return the probability of a talking head in each clip.
 
         Args:
-            clips: the frames of each, uint8 of shape (frames, 3, height, width), RGB.
+            clips: for each clip its frames, uint8 of shape (frames, 3, height, width), RGB.
 
         Returns:
             float64 of shape (clips,).
@@ -148,9 +148,7 @@ class TalkingHead(ModelStage):
             return self._forward(clips)
         except torch.OutOfMemoryError as error:
             if len(clips) == 1:
-                raise RuntimeError(
-                    f"memory runs out on a single clip: use a smaller model; {one_line(error)}"
-                ) from error
+                raise RuntimeError(f"out of memory on a single clip: use a smaller model; {one_line(error)}") from error
         torch.cuda.empty_cache()
         half = len(clips) // 2
         return np.concatenate([self.probabilities(clips[:half]), self.probabilities(clips[half:])])
@@ -172,18 +170,18 @@ class TalkingHead(ModelStage):
 
 
 def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
-    """Return the frames of a clip that the model sees.
+    """Return the frames that the model sees of a clip.
 
     Args:
         video: path, as `resolve_media` takes it.
         start_s, end_s: the clip, in seconds from what a player shows as 0:00.
 
     Returns:
-        uint8 of shape (8, 3, 180, 320): the pictures on screen at the start of each eighth of the clip.
+        uint8 of shape (8, 3, 180, 320), RGB: the pictures on screen at the start of each eighth of the clip.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: if it cannot be decoded, or the clip does not lie within the video.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file cannot be decoded, or the clip does not lie within the video.
     """
     import torch
     from torchvision.transforms.v2.functional import InterpolationMode, resize
@@ -202,7 +200,7 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
             frames.append(next(reader).frame)
             reader.close()
     else:
-        # The end, half a step past the last time, is before the next one however the rate was rounded.
+        # Half a step past the last time, so that rounding of the rate neither loses nor adds a frame.
         reader = iter_frames(path, start_s, times_s[-1] + spacing_s / 2, 1 / spacing_s, origin_s)
         frames = [sampled.frame for sampled in reader][:N_FRAMES]
     if len(frames) < N_FRAMES:
@@ -218,5 +216,5 @@ def clip_frames(video: str, start_s: float, end_s: float) -> torch.Tensor:
 def _frames_or_error(video: str, start_s: float, end_s: float) -> torch.Tensor | str:
     try:
         return clip_frames(video, start_s, end_s)
-    except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+    except Exception as error:  # a broken file must not end the run, whatever error FFmpeg raises
         return one_line(error)

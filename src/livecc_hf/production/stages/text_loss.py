@@ -1,4 +1,4 @@
-"""Text loss: how surprising a clip's words are to a language model that knows the title and the words before."""
+"""The stage `text_loss`: scores how surprising a clip's words are, given the title and the words before them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _DEFAULT_MODEL = "Qwen/Qwen2-1.5B-Instruct"
-# Most numbers of one block of logits: what a CPU's cache bears, and what keeps an accelerator busy.
-_CPU_TOKENS_PER_BATCH = 4096  # longer ones gain nothing where no kernel has to be started
+_CPU_TOKENS_PER_BATCH = 4096  # larger batches are no faster on a CPU, which has no kernels to launch
+# Logits computed at a time: few enough for a CPU's cache, enough to keep an accelerator busy.
 _LOGITS_PER_BLOCK = {"cpu": 1 << 23, "other": 1 << 27}
 
 
@@ -32,7 +32,7 @@ class EncodedClip(NamedTuple):
 
     Attributes:
         ids: int64 of shape (tokens,): the prompt, then the words.
-        n_prompt: how many of them are the prompt.
+        n_prompt: number of tokens of the prompt.
     """
 
     ids: np.ndarray
@@ -43,29 +43,29 @@ class _Model(NamedTuple):
     tokenizer: Any
     model: Any
     max_tokens: int
-    is_plain_head: bool  # logits are one linear layer on the hidden states
+    is_plain_head: bool  # whether the logits are the output layer on the hidden states, nothing more
 
 
 @dataclass(frozen=True)
 class TextLoss(ModelStage):
     """Keeps clips whose words are neither too predictable nor too surprising, and fills `text_loss`.
 
-    A causal language model reads a chat prompt with the title, the previous words if there are any, and the request
-    for the likely transcription. The clip's words stand as its answer, and the loss is the mean over their tokens,
-    without the tokens that end the answer. Words that cannot be predicted from a title are worth learning from video;
-    words that are not predictable at all are noise, or garbled.
+    A causal language model is given a chat prompt with the title, the previous words if any, and a request for the
+    likely transcription; the clip's words are the answer. The loss is the mean over the answer's tokens, without the
+    tokens that end it. Words that a title does not predict are worth learning from video; words that nothing predicts
+    are noise, or garbled.
 
-    Prompt and words together are cut to the model's context, or to `max_tokens`, by leaving out the earliest previous
-    words. A clip that is too long even without previous words is dropped as `error`.
+    Prompt and words are limited to the model's context, or to `max_tokens`, by leaving out the earliest previous words.
+    A clip that is too long even without previous words is dropped as `error`.
 
     For speed, the clips of a batch are sorted by length and run in groups of `tokens_per_batch` tokens, padded on the
-    right, where causal attention needs no mask. The output layer runs only on the tokens of the answer.
+    right, where causal attention needs no mask. The output layer runs only at positions that predict the answer.
 
     Dropped: `loss_too_low`, `loss_too_high` (value: the loss), `error`.
 
-    The thresholds are those of the LiveCC paper (arXiv 2504.16030, section 3) for Qwen2-1.5B-Instruct: 1.5 to 6.5 in
-    pre-training; 1.5 to 5 for SFT data, there without the previous words. They hold for that model: for another, set
-    them by the distribution in the report.
+    The thresholds are those of the LiveCC paper (arXiv 2504.16030, section 3) for Qwen2-1.5B-Instruct: 1.5 to 6.5 for
+    pre-training data; 1.5 to 5 for SFT data, without previous words. For another model, set them by the distribution in
+    the report.
     """
 
     name: ClassVar[str] = "text_loss"
@@ -77,22 +77,24 @@ class TextLoss(ModelStage):
         default=_DEFAULT_MODEL,
         metadata={"help": "Causal language model with a chat template: a Hub id or a local folder."},
     )
-    min_loss: float = field(default=1.5, metadata={"help": "Least mean loss of a token, in nats. (Paper: 1.5)"})
-    max_loss: float = field(default=6.5, metadata={"help": "Most mean loss of a token, in nats. (Paper: 6.5; SFT: 5)"})
+    min_loss: float = field(default=1.5, metadata={"help": "Lowest mean loss, in nats per token. (paper: 1.5)"})
+    max_loss: float = field(
+        default=6.5, metadata={"help": "Highest mean loss, in nats per token. (paper: 6.5; SFT: 5)"}
+    )
     use_previous: bool = field(
         default=True,
         metadata={
-            "help": "Let the model read what was said before the clip. (reference: in pre-training; not for SFT)"
+            "help": "Show the model what was said before the clip. (reference: true for pre-training, false for SFT)"
         },
     )
     tokens_per_batch: int = field(
         default=16_384,
         metadata={
-            "help": "Tokens run at once, padding included (on a CPU 4,096 at most); lower it if memory runs out."
+            "help": "Tokens in a forward pass, with padding (on a CPU at most 4,096); lower it if memory runs out."
         },
     )
     max_tokens: int | None = field(
-        default=None, metadata={"help": "Most tokens of prompt and words; default: the model's context."}
+        default=None, metadata={"help": "Maximum tokens of prompt and words; default: the model's context."}
     )
     device: str | None = device_option()
     dtype: str | None = dtype_option()
@@ -100,7 +102,7 @@ class TextLoss(ModelStage):
     def __post_init__(self):
         if not self.min_loss < self.max_loss:
             raise ValueError(
-                f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected such as 1.5, 6.5"
+                f"min_loss {self.min_loss} is not below max_loss {self.max_loss}: expected values such as 1.5 and 6.5"
             )
         check_counts(self, "tokens_per_batch", "max_tokens")
 
@@ -108,7 +110,7 @@ class TextLoss(ModelStage):
         """Return the model and its tokenizer.
 
         Raises:
-            ValueError: if they cannot be loaded, or there is no chat template.
+            ValueError: if they cannot be loaded, or the tokenizer has no chat template.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -140,14 +142,19 @@ class TextLoss(ModelStage):
         return split(self.name, with_column(batch, "text_loss", scores_array(losses)), reasons, losses, details)
 
     def losses(self, spoken: list[str], titles: list[str], previous: list[str]) -> tuple[np.ndarray, list[str | None]]:
-        """Return the mean loss of each clip's words, and where there is none the reason.
+        """Return the mean loss of each clip's words, and for clips without a loss the reason.
 
         Args:
-            spoken: the words of each clip.
-            titles, previous: "" where there is none.
+            spoken: the speech of each clip.
+            titles: the title of each clip's video, or "".
+            previous: the speech before each clip, or "".
 
         Returns:
-            float64 of shape (clips,) in nats, NaN where it could not be computed; for those a text that says why.
+            The losses, float64 of shape (clips,) in nats per token, NaN for clips without one; and for each of these
+            clips a text that says why, else `None`.
+
+        Raises:
+            RuntimeError: if memory runs out for a single clip.
         """
         losses = np.full(len(spoken), np.nan)
         details: list[str | None] = [None] * len(spoken)
@@ -161,7 +168,7 @@ class TextLoss(ModelStage):
                 details[i] = "the clip has no words"
             elif len(clip.ids) > loaded.max_tokens:
                 details[i] = (
-                    f"{len(clip.ids)} tokens, without previous words: more than the limit of {loaded.max_tokens}"
+                    f"{len(clip.ids)} tokens without previous words: more than the limit of {loaded.max_tokens}"
                 )
             else:
                 usable[i] = clip
@@ -172,7 +179,7 @@ class TextLoss(ModelStage):
             losses[group] = self._run([usable[i] for i in group])
             items_done(len(group))
         for i in np.flatnonzero(np.isnan(losses)).tolist():
-            details[i] = details[i] or "the loss is not a number: try dtype bfloat16 or float32"
+            details[i] = details[i] or "the loss is NaN: try dtype bfloat16 or float32"
         return losses, details
 
     def _run(self, clips: list[EncodedClip]) -> np.ndarray:
@@ -183,8 +190,8 @@ class TextLoss(ModelStage):
         except torch.OutOfMemoryError as error:
             if len(clips) == 1:
                 raise RuntimeError(
-                    f"memory runs out at a clip of {len(clips[0].ids)} tokens: lower max_tokens (now "
-                    f"{self.loaded.max_tokens}), or take a smaller model; {one_line(error)}"
+                    f"out of memory on a clip of {len(clips[0].ids)} tokens: lower max_tokens (now "
+                    f"{self.loaded.max_tokens}), or use a smaller model; {one_line(error)}"
                 ) from error
         torch.cuda.empty_cache()
         half = len(clips) // 2
@@ -205,11 +212,15 @@ def prompt_of(title: str, previous: str) -> str:
 def encode_clips(
     tokenizer: Any, spoken: list[str], titles: list[str], previous: list[str], max_tokens: int
 ) -> list[EncodedClip | None]:
-    """Encode clips as tokens, without the earliest previous words where a clip is longer than `max_tokens`.
+    """Encode clips as tokens; clips over `max_tokens` lose their earliest previous words.
+
+    Args:
+        tokenizer: with a chat template.
+        spoken, titles, previous: of each clip, as for `TextLoss.losses`.
+        max_tokens: maximum tokens of a clip. A clip is longer only if it is too long without any previous words.
 
     Returns:
-        One for each clip, `None` where it has no words; longer than `max_tokens` only where leaving out all previous
-        words is not enough.
+        For each clip its tokens, or `None` if it has no words.
     """
     encoded: list[EncodedClip | None] = [None] * len(spoken)
     previous_words = {i: word_pieces(previous[i]) for i, text in enumerate(spoken) if text.strip()}
@@ -226,7 +237,7 @@ def encode_clips(
             encoded[i] = clip
             excess = len(clip.ids) - max_tokens
             if excess > 0 and previous_words[i]:
-                # The excess in tokens, converted to words by the prompt's share; at least one word.
+                # The excess tokens as a share of the prompt, applied to the words; at least one word.
                 share = excess / len(prompt_ids)
                 previous_words[i] = previous_words[i][max(int(share * len(previous_words[i])), 1) :]
                 too_long.append(i)
@@ -240,11 +251,11 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
     Args:
         model: a causal language model.
         clips: run as one batch.
-        is_plain_head: whether the logits are one linear layer on the decoder's output; it then runs only at the
-            positions that predict a word.
+        is_plain_head: whether the logits are the output layer on the decoder's output, nothing more; the layer then
+            runs only at positions that predict a word.
 
     Returns:
-        float64 of shape (clips,), in nats a token.
+        float64 of shape (clips,), in nats per token.
     """
     import torch
 
@@ -252,7 +263,7 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
     ids = np.zeros((len(clips), lengths.max()), dtype=np.int64)
     for row, clip in enumerate(clips):
         ids[row, : len(clip.ids)] = clip.ids
-    # No attention mask: padding is on the right, and with causal attention no real token attends to what follows it.
+    # No attention mask is needed: with padding on the right, causal attention never reaches it from a real token.
     input_ids = torch.from_numpy(ids).to(model.device)
     counts = lengths - starts
     row_of = np.repeat(np.arange(len(clips)), counts)
@@ -274,6 +285,7 @@ def mean_losses(model: Any, clips: list[EncodedClip], is_plain_head: bool = Fals
 
 
 def _token_losses(hidden: torch.Tensor, project: nn.Module, targets: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Return the loss of each token, of shape (tokens,); computed in blocks to limit memory."""
     import torch
 
     kind = "cpu" if hidden.device.type == "cpu" else "other"
@@ -285,7 +297,7 @@ def _token_losses(hidden: torch.Tensor, project: nn.Module, targets: torch.Tenso
 
 
 def _is_plain_head(model: Any) -> bool:
-    """Return whether the output layer on the decoder's output gives the logits, which some models scale or cap."""
+    """Return whether the output layer on the decoder's output gives the logits; some models scale or cap them."""
     import torch
 
     head, ids = model.get_output_embeddings(), torch.arange(4, device=model.device)[None]
@@ -301,7 +313,7 @@ def _is_plain_head(model: Any) -> bool:
 
 
 def _groups(lengths: dict[int, int], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Yield groups of clips of similar length, the longest first, so that a lack of memory shows at once."""
+    """Yield groups of clips of similar length, the longest first, so that a lack of memory shows early."""
     group: list[int] = []
     longest = 0
     for i in sorted(lengths, key=lengths.__getitem__, reverse=True):

@@ -1,1 +1,1 @@
-"""The report of a run: charts, thresholds, and pictures of what was kept and dropped."""
+"""The report of a run: charts, thresholds, and pictures of kept and dropped items."""

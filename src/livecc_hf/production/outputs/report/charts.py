@@ -1,4 +1,4 @@
-"""The charts of a report: the funnel, and the distributions of the numbers that have a threshold."""
+"""The charts of a report: the funnel, and the distributions of the numbers that are compared with thresholds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ _KEPT_COLOUR, _DROPPED_COLOUR, _LINE_COLOUR = "#2f6f9f", "#d9822b", "#b00020"
 
 @dataclass
 class Distribution:
-    """The distribution of a number that has a threshold, over kept rows and over rows dropped for it.
+    """The distribution of a number that has a threshold, over kept rows and over rows dropped by it.
 
     Attributes:
-        name: of the number, and of its column if clips have one.
+        name: of the number, which is also the column's name if clips have one.
         title: of the chart, with the unit.
-        column: a function from clips to the number, float64 (rows,), NaN where there is none.
-        reasons: the dropped rows whose `value` is this number: stage, and reason or `None` for all reasons.
-        thresholds: names of the thresholds, as `stage.threshold`.
-        span: drawn range; numbers outside count in the first and last bin.
+        column: function that returns the number of each clip of a table, float64 of shape (rows,), NaN if unknown.
+        reasons: the dropped rows whose `value` is this number, as (stage, reason); `None`: all reasons of the stage.
+        thresholds: names of the thresholds, as `stage.threshold`; `stage.*`: all limits of the stage.
+        span: drawn range; numbers outside it count in the first or last bin.
+        kept, dropped: int64 of shape (BINS,): histograms of kept and dropped rows.
     """
 
     name: str
@@ -45,12 +46,12 @@ class Distribution:
     dropped: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def count(self, values: np.ndarray) -> np.ndarray:
-        """Return the histogram of numbers over the bins."""
+        """Return the histogram of numbers, int64 of shape (BINS,)."""
         values = values[np.isfinite(values)]
         return np.histogram(np.clip(values, *self.span), BINS, self.span)[0]
 
     def is_cut_by(self, stage: str, reason: str | None = None) -> bool:
-        """Return whether a stage, for this reason if one is given, drops rows by this number."""
+        """Return whether a stage drops rows by this number: for the given reason, or for any if it is `None`."""
         return any(name == stage and reason in (None, cause or reason) for name, cause in self.reasons)
 
     @property
@@ -60,7 +61,7 @@ class Distribution:
 
 
 def make_distributions() -> list[Distribution]:
-    """Return empty distributions of all numbers that have a threshold in the package's stages."""
+    """Return empty distributions of all numbers that stages of this package compare with a threshold."""
 
     def of_clips(*reasons: str) -> list[tuple[str, str | None]]:
         return [(stage, reason) for stage in _CLIP_STAGES for reason in reasons]
@@ -86,12 +87,18 @@ def make_distributions() -> list[Distribution]:
 
 
 def _of_stage(stage: str, name: str, title: str, span: tuple[float, float]) -> Distribution:
-    """Return the distribution of a number that a stage fills in and drops rows by, for any reason."""
+    """Return the distribution of the one number by which a stage drops rows, which is also a column."""
     return Distribution(name, title, _column(name), [(stage, None)], [f"{stage}.*"], span)
 
 
 def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], stages: Sequence[Stage]) -> Figure:
-    """Return the funnel and the distributions as one figure."""
+    """Draw the funnel and the distributions in one figure.
+
+    Args:
+        stats: of each stage.
+        distributions: to draw.
+        stages: for their thresholds.
+    """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -110,7 +117,7 @@ def draw(stats: Sequence[StageStats], distributions: Sequence[Distribution], sta
 
 
 def thresholds_of(item: Distribution, stages: Sequence[Stage]) -> list[tuple[str, float]]:
-    """Return the names and values of a number's thresholds in this run."""
+    """Return the names and values of a number's thresholds in a run with these stages."""
     found = []
     for stage in stages:
         for name in getattr(stage, "__dataclass_fields__", {}):
@@ -118,7 +125,7 @@ def thresholds_of(item: Distribution, stages: Sequence[Stage]) -> list[tuple[str
             is_limit = name.startswith(("min_", "max_")) or name == "threshold"
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             is_named = f"{stage.name}.{name}" in item.thresholds
-            # Limits of tokens or rows are far outside the drawn range.
+            # The range excludes other limits, such as those of tokens or pieces.
             is_any = f"{stage.name}.*" in item.thresholds and is_limit and is_number
             if is_number and (is_named or (is_any and item.span[0] <= value <= item.span[1])):
                 found.append((name, float(value)))
@@ -138,7 +145,7 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
     for place, before, after in zip(places.tolist(), given, left, strict=True):
         number = f"{after:,.0f}" if what == "items" or after >= 100 else f"{after:.2f}"
         if what == "hours" and not after and stats[place].items_out:
-            number = "unknown"  # the input does not give the lengths of its videos
+            number = "unknown"  # the input does not give the lengths of the videos
         share = f"  {after / before:.0%}" if 0 < after <= before else ""
         if place == cut:
             share = f" clips of {before:,} videos"
@@ -158,7 +165,7 @@ def _draw_funnel(axes: Axes, stats: Sequence[StageStats], what: str) -> None:
 
 
 def _cutting_stage(stats: Sequence[StageStats]) -> int | None:
-    """Return the index of the stage that cut videos into clips; `None` if the statistics do not show it."""
+    """Return the index of the stage that cut videos into clips; `None` if there is none."""
     names = [item.name for item in stats]
     return next((names.index(stage) for stage in _CLIP_STAGES if stage in names), None)
 
@@ -168,7 +175,7 @@ def _draw_distribution(axes: Axes, item: Distribution, thresholds: Sequence[tupl
 
     edges = np.linspace(*item.span, BINS + 1)
     width = edges[1] - edges[0]
-    # If a stage runs before clips are cut, the clips may lack its number.
+    # Kept clips may lack a number that was measured before they were cut.
     kept = f"kept {item.kept.sum():,}" if item.kept.any() else "kept: not measured"
     axes.bar(edges[:-1], item.kept, width, align="edge", color=_KEPT_COLOUR, label=kept)
     dropped = f"dropped by it {item.dropped.sum():,}"

@@ -14,12 +14,12 @@ def text(value: Any) -> str:
 
 
 def code(value: str) -> str:
-    """Return an escaped text, with names between backticks as code."""
+    """Return an escaped text, with text between backticks as code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", text(value))
 
 
 def anchor(*names: str) -> str:
-    """Return the id of an element on the page, for links to it."""
+    """Return an id for an element on the page."""
     return text("-".join(names).replace(" ", "_"))
 
 
@@ -40,7 +40,7 @@ def number(value: float) -> str:
 
 
 def plain_value(value: Any) -> str:
-    """Return a value as it is written in a recipe."""
+    """Return a value in the form of a recipe."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple | list):
@@ -49,7 +49,13 @@ def plain_value(value: Any) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Return a table whose cells are HTML; the columns in `numbers` are right-aligned."""
+    """Return a table.
+
+    Args:
+        heads: titles of the columns, as text.
+        rows: cells, as HTML.
+        numbers: indices of right-aligned columns.
+    """
 
     def line(cells: Sequence[str], tag: str) -> str:
         kinds = [' class="number"' if column in numbers else "" for column in range(len(cells))]

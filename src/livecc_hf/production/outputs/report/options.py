@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How much a report shows. It takes about 5 kB for each picture of 192 pixels."""
+    """How much a report shows; a picture of 192 pixels takes about 5 kB."""
 
-    samples: int = field(default=6, metadata={"help": "Dropped items shown for each reason of a stage."})
-    kept_samples: int = field(default=12, metadata={"help": "Kept clips, or videos, shown."})
-    frames: int = field(default=8, metadata={"help": "Pictures of each of these; 0: none, and no video is opened."})
+    samples: int = field(default=6, metadata={"help": "Number of dropped items shown for each reason of a stage."})
+    kept_samples: int = field(default=12, metadata={"help": "Number of kept clips (or videos) shown."})
+    frames: int = field(default=8, metadata={"help": "Pictures per shown item; 0: none, and no video is opened."})
     frame_px: int = field(default=192, metadata={"help": "Longer side of a picture, in pixels."})
-    max_pictures: int = field(default=1000, metadata={"help": "Most pictures of a report."})
+    max_pictures: int = field(default=1000, metadata={"help": "Maximum number of pictures in the report."})
 
     def __post_init__(self) -> None:
         least = {"samples": 1, "kept_samples": 1, "frame_px": 16}

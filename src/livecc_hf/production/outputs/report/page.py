@@ -1,4 +1,4 @@
-"""The page of a report: an overview, a section for each stage, and samples of what was kept."""
+"""The page of a report: an overview, a section for each stage, and samples of kept items."""
 
 from __future__ import annotations
 
@@ -50,25 +50,25 @@ def make_page(
 
     Args:
         folder: of the page.
-        stats: of each stage.
+        stats: statistics of each stage.
         stages: for their thresholds.
         found: counts and samples.
-        photographer: makes the pictures.
+        photographer: reads the pictures.
     """
     name = text(folder.absolute().name)
     writer = _Writer(folder, stages, found, photographer)
-    # Rows dropped by the input or by the dataset have a section too, before or after the stages.
+    # The input and the dataset have a section too if they dropped rows.
     names = [item.name for item in stats]
     names += [stage for stage in dict.fromkeys(stage for stage, _ in found.reasons) if stage not in names]
     by_name = {stage.name: stage for stage in stages}
     stats_of = {item.name: item for item in stats}
     shown = [stage for stage in names if stage in by_name or found.reasons_of(stage)]
     links = "".join(f'<a href="#{anchor("stage", stage)}">{text(stage)}</a>' for stage in shown)
-    nav = f'<nav>{links}<a href="#kept">what is left</a></nav>'
+    nav = f'<nav>{links}<a href="#kept">kept</a></nav>'
     sections = [f"<h1>Data production: {name}</h1>{nav}{_overview(stats, found, shown)}"]
     sections += [writer.stage(stage, by_name.get(stage), stats_of.get(stage)) for stage in shown]
     kept = "".join(writer.sample(sample, sample.others) for sample in found.kept) or "<p>Nothing.</p>"
-    sections.append(f'<h2 id="kept">What is left <span class="soft">{len(found.kept)} shown</span></h2>{kept}')
+    sections.append(f'<h2 id="kept">Kept <span class="soft">{len(found.kept)} shown</span></h2>{kept}')
     style = (files("livecc_hf.production.outputs.report") / "page/report.css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -102,7 +102,7 @@ def _overview(stats: Sequence[StageStats], found: Findings, shown: Sequence[str]
 
 
 class _Writer:
-    """Writes the parts of a page that show samples."""
+    """Writes the sections and samples of a page."""
 
     def __init__(self, folder: Path, stages: Sequence[Stage], found: Findings, photographer: Photographer):
         self.folder, self.found, self.photographer = folder, found, photographer
@@ -111,7 +111,7 @@ class _Writer:
         ]
 
     def stage(self, name: str, stage: Stage | None, stats: StageStats | None) -> str:
-        """Return the section of a stage, which fits on a screen while its samples are folded."""
+        """Return the section of a stage, which fits on a screen while its samples are collapsed."""
         doc = (type(stage).__doc__ or "").strip().split("\n")[0] if stage is not None else ""
         counts = f"{stats.items_in:,} in, {stats.items_out:,} kept" if stats is not None else ""
         facts = f'<p class="soft">{code(doc)}</p>' if doc else ""
@@ -133,7 +133,7 @@ class _Writer:
             value = {cut[0][0]: sample.others.get("value")} if cut else {}
             shown.append(self.sample(sample, value))
         count = self.found.reasons[stage, reason]
-        # The id is inside the folded part, so that a link to it unfolds it.
+        # The id is inside the collapsed part, so that a link to it expands it.
         return (
             f"<details><summary>Dropped by {text(stage)}: {text(reason)} <b>{count:,}</b></summary>"
             f'<div id="{anchor(stage, reason)}">{"".join(shown)}</div></details>'
@@ -143,18 +143,18 @@ class _Writer:
         """Return a sample with its pictures, and with a bar for each number that has a distribution."""
         measures = measures_of(values, self._items)
         if measures and "value" in sample.others:
-            sample = replace(sample, others={key: said for key, said in sample.others.items() if key != "value"})
+            sample = replace(sample, others={key: value for key, value in sample.others.items() if key != "value"})
         return show_sample(sample, self.photographer.strip_of(sample), self.folder, measures)
 
 
 def _thresholds(stage: Stage) -> str:
-    """Return the options of a stage, with those that differ from the default set off."""
+    """Return the options of a stage, with those that differ from their default highlighted."""
     if not is_dataclass(stage):
         return ""
-    chosen: list[str] = []
-    ways: list[str] = []
+    thresholds: list[str] = []
+    others: list[str] = []
     meanings: list[list[str]] = []
-    for item in fields(stage):  # not `name` or `takes`, which nobody sets
+    for item in fields(stage):
         if not item.init:
             continue
         value = getattr(stage, item.name)
@@ -163,20 +163,20 @@ def _thresholds(stage: Stage) -> str:
         if is_set and item.default not in (MISSING, ""):
             shown += text(f" (default {plain_value(item.default)})")
         entry = f'<li class="set">{shown}</li>' if is_set else f"<li>{shown}</li>"
-        (ways if item.name in HOW_KEYS else chosen).append(entry)
+        (others if item.name in HOW_KEYS else thresholds).append(entry)
         meanings.append([text(item.name), code(item.metadata.get("help", ""))])
-    parts = [f'<ul class="thresholds">{"".join(chosen)}</ul>' if chosen else ""]
+    parts = [f'<ul class="thresholds">{"".join(thresholds)}</ul>' if thresholds else ""]
     if meanings:
-        how = f'<ul class="thresholds">{"".join(ways)}</ul>' if ways else ""
+        shown = f'<ul class="thresholds">{"".join(others)}</ul>' if others else ""
         parts.append(
-            f"<details><summary>What these mean{', and how it ran' if ways else ''}</summary>"
-            f'<div class="scroll">{how}{table(["option", "what it is"], meanings)}</div></details>'
+            f"<details><summary>Meaning of the options{', and those of execution' if others else ''}</summary>"
+            f'<div class="scroll">{shown}{table(["option", "meaning"], meanings)}</div></details>'
         )
     return "".join(parts)
 
 
 def _histogram(item: Distribution, thresholds: Mapping[str, float]) -> str:
-    """Return the histograms of kept and dropped rows over a number, with lines at its thresholds."""
+    """Return the histogram of kept and dropped rows over a number, with lines at its thresholds."""
     most = max(int((item.kept + item.dropped).max()), 1)
     bars = {"kept": "", "dropped": ""}
     for place, (kept, dropped) in enumerate(zip(item.kept, item.dropped, strict=True)):
@@ -190,7 +190,7 @@ def _histogram(item: Distribution, thresholds: Mapping[str, float]) -> str:
     kept = f"kept {item.kept.sum():,}" if item.kept.any() else "kept: not measured"
     keys = [("kept", kept), ("dropped", f"dropped by it {item.dropped.sum():,}")]
     keys += [("limit", f"{name} = {at:g}") for name, at in thresholds.items()]
-    key = "".join(f'<span class="{kind}"><b></b>{text(said)}</span>' for kind, said in keys)
+    key = "".join(f'<span class="{kind}"><b></b>{text(label)}</span>' for kind, label in keys)
     return (
         f"<figure><figcaption>{text(item.title)}</figcaption>"
         f'<svg class="chart" viewBox="0 0 {BINS} 100" preserveAspectRatio="none" aria-hidden="true">'

@@ -1,6 +1,6 @@
-"""Makes small pictures of the samples from their videos, where these exist on this machine.
+"""Reads small pictures of the samples from their videos, if these exist on this machine.
 
-A separate process decodes them, since a decoder may crash or hang on a video, which may be why a stage dropped it.
+A separate process decodes them: a decoder may crash or hang on a video, perhaps the reason why a stage dropped it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .options import ReportOptions
 from .samples import ReportSample
 
 _QUALITY = 70
-_LIMIT_S = 60.0  # for the pictures of a sample
-_MOST_DEATHS = 3
-_MOST_ERROR = 160  # characters
+_LIMIT_S = 60.0  # time limit for the pictures of a sample
+_MOST_DEATHS = 3  # dead processes after which no more videos are opened
+_ERROR_CHARS = 160
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Picture:
 
     Attributes:
         time_s: seconds from what a player shows as 0:00.
-        source: a `data:` URL; `None`: the video has no picture at that time.
+        source: a `data:` URL; `None` if the video has no picture at that time.
         size_px: width and height.
     """
 
@@ -45,12 +45,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """The pictures of a sample: its time is divided into equal parts, with a picture from each.
+    """The pictures of a sample, one from each of equal parts of its time span.
 
     Attributes:
         start_s, end_s: time span; `end_s` is `None` if the length of the video is unknown.
-        pictures: in order; empty if there are none.
-        fault: why there are none.
+        pictures: in order; may be empty.
+        fault: why there are no pictures; `None` if there are, or if none were requested.
     """
 
     start_s: float
@@ -60,7 +60,7 @@ class Strip:
 
 
 def choose_times(start_s: float, end_s: float, n: int, wanted_s: Sequence[float] = ()) -> list[float]:
-    """Return a time in each of `n` equal parts of a span: its middle, or the time of `wanted_s` nearest to that."""
+    """Return a time in each of `n` equal parts of a span: the time of `wanted_s` nearest its middle, or the middle."""
     step_s = (end_s - start_s) / n
     times = []
     for number in range(n):
@@ -72,7 +72,7 @@ def choose_times(start_s: float, end_s: float, n: int, wanted_s: Sequence[float]
 
 
 def find_file(video: str) -> Path | None:
-    """Return the file of a video; `None`: it is not on this machine."""
+    """Return the file of a video; `None` if it is not on this machine."""
     if not video or ("://" in video and not video.startswith("file://")):
         return None
     try:
@@ -86,12 +86,12 @@ def link_to(video: str, folder: Path, start_s: float, end_s: float | None) -> st
     """Return a link that plays a part of a video.
 
     Args:
-        video: as in its row.
-        folder: of the page; the link to a video near it is relative, so that both can be moved together.
-        start_s, end_s: the part.
+        video: path or URL, as in its row.
+        folder: of the page; links to videos near it are relative, so that both can be moved together.
+        start_s, end_s: the part; no end: to the end of the video.
 
     Returns:
-        The link; `None` if the video is neither on this machine nor an address on the web.
+        The link; `None` if the video is neither on this machine nor a URL on the web.
     """
     part = f"#t={start_s:g}" + ("" if end_s is None else f",{end_s:g}")
     if video.startswith(("http://", "https://")):
@@ -108,7 +108,7 @@ def link_to(video: str, folder: Path, start_s: float, end_s: float | None) -> st
 
 
 class Photographer:
-    """Makes the strips of a report, up to its highest number of pictures. A context manager.
+    """Reads the pictures of a report, up to its maximum number. A context manager.
 
     Args:
         options: number and size of pictures.
@@ -140,7 +140,7 @@ class Photographer:
                 none, f"the report has {self.options.max_pictures:,} pictures already (report.max_pictures)"
             )
         if self._deaths >= _MOST_DEATHS:
-            return _without(none, f"{self._deaths} videos ended the process that decodes them")
+            return _without(none, f"decoding was stopped after {self._deaths} videos that killed the decoding process")
         faces_s = sorted({face["time_s"] for face in sample.faces})
         arguments = (str(path), sample.start_s, sample.end_s, faces_s, self.options.frames, self.options.frame_px)
         try:
@@ -169,7 +169,7 @@ def _load_reader() -> None:
 def read_strip(
     path: str, start_s: float, end_s: float | None, wanted_s: Sequence[float], n: int, side_px: int
 ) -> Strip:
-    """Decode the pictures of a strip.
+    """Decode the pictures of a strip; whatever fails, the strip's `fault` says why.
 
     Args:
         path: of a video.
@@ -185,15 +185,15 @@ def read_strip(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if fault := why_no_video(path):
-                return Strip(start_s, end_s, fault=one_line(fault, _MOST_ERROR))
+                return Strip(start_s, end_s, fault=one_line(fault, _ERROR_CHARS))
             info = probe_video(path)
             end_s = info.duration_s if end_s is None else end_s
             if end_s is None or not end_s > start_s:
                 return Strip(start_s, None, fault=f"the length of {Path(path).name} is unknown")
             times_s = choose_times(start_s, end_s, n, wanted_s)
             pictures = [_read_picture(path, time_s, info.clock_start_s, side_px) for time_s in times_s]
-    except Exception as error:  # whatever FFmpeg makes of a broken file
-        return Strip(start_s, end_s, fault=one_line(error)[:_MOST_ERROR])
+    except Exception as error:  # whatever error FFmpeg raises for a broken file
+        return Strip(start_s, end_s, fault=one_line(error, _ERROR_CHARS))
     if not any(picture.source for picture in pictures):
         return Strip(start_s, end_s, fault=f"{Path(path).name} has no picture from {start_s:g} to {end_s:g} s")
     return Strip(start_s, end_s, pictures)

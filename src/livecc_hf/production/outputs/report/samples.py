@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from ....utils.hashing import text_hashes
 
-_MOST_WORDS = 400  # of a sample
-_APART = ("id", "video", "start_s", "end_s", "words", "faces", "text", "stage", "reason", "hours", "duration_s")
+_MOST_WORDS = 400  # shown of a sample
+# Columns that the report shows in their own way, or that are clear from the place of a sample.
+_SHOWN_APART = ("id", "video", "start_s", "end_s", "words", "faces", "text", "stage", "reason", "hours", "duration_s")
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class ReportSample:
     """A clip or video in the report.
 
     Attributes:
-        id, video: as in its row.
-        start_s, end_s: of a clip; of a video 0 and its length, `None` if unknown.
-        is_clip: whether it is a clip, not a video.
+        id, video: as in the row.
+        start_s, end_s: of a clip; for a video, 0 and its length, or `None` if unknown.
+        is_clip: whether the sample is a clip, not a video.
         words: the first words, each with `start_s`, `end_s` and `word`; empty if their times are unknown.
-        is_cut: whether there are more words.
+        is_cut: whether there may be more words.
         text: the first words as text.
-        faces: each with `time_s`, `score`, `left`, `top`, `right`, `bottom`; empty if unknown.
-        others: the other columns of its row.
+        faces: each with `time_s`, `score`, `left`, `top`, `right`, `bottom`; may be empty.
+        others: the other columns of the row.
     """
 
     id: str
@@ -44,11 +45,11 @@ class ReportSample:
 
 
 class Samples:
-    """A few rows, drawn by a hash of their ids, so that their order does not matter.
+    """Random rows, drawn by a hash of their ids, so that the draw does not depend on their order.
 
     Args:
-        size: number of rows.
-        most_words: most words of a row that are kept; a row with that many counts as cut.
+        size: number of rows to draw.
+        most_words: maximum number of words kept of a row; a row with that many counts as cut.
     """
 
     def __init__(self, size: int, most_words: int = _MOST_WORDS):
@@ -56,7 +57,7 @@ class Samples:
         self._chosen: list[tuple[int, ReportSample]] = []
 
     def add(self, table: pa.Table) -> None:
-        """Consider the rows of a table."""
+        """Add the rows of a table to those from which the samples are drawn."""
         hashes = text_hashes(table["id"])
         candidates = np.arange(len(hashes))
         if len(self._chosen) == self.size:
@@ -96,5 +97,5 @@ def read_sample(table: pa.Table, index: int, most_words: int = _MOST_WORDS) -> R
         is_cut,
         columns.get("text") or " ".join(word["word"] for word in words),
         columns.get("faces") or [],
-        {name: value for name, value in columns.items() if name not in _APART and value not in (None, "")},
+        {name: value for name, value in columns.items() if name not in _SHOWN_APART and value not in (None, "")},
     )

@@ -1,4 +1,4 @@
-"""Shows a sample on the page: its pictures side by side, and below them, on the same time axis, its words."""
+"""Shows a sample on the page: its pictures in a row, and below them, on the same time axis, its words and scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .html import clock, number, text
 from .pictures import Picture, Strip, link_to
 from .samples import ReportSample
 
-_FACE_S = 0.48  # from one score of a face to the next
-_NEAR_S = 0.02  # between a picture and the faces on it
-_LEAST_SCORE = 2.0  # the chart of scores reaches at least this far up and down
+_FACE_S = 0.48  # time from one score of a face to the next, as `active_speaker` samples them
+_NEAR_S = 0.02  # largest time between a picture and the faces drawn on it
+_LEAST_SCORE = 2.0  # smallest range of the chart of scores, up and down
 
 
 def show_sample(
@@ -26,9 +26,9 @@ def show_sample(
 
     Args:
         sample: to show.
-        strip: its pictures.
+        strip: the sample's pictures.
         folder: of the page.
-        measures: numbers of the sample: name, value, distribution (for the range), and thresholds.
+        measures: numbers to show as bars: name, value, distribution (for the range), and thresholds.
     """
     end_s = sample.end_s if sample.end_s is not None else strip.end_s
     link = link_to(sample.video, folder, sample.start_s, end_s if sample.is_clip else None)
@@ -58,11 +58,11 @@ def _measure(name: str, value: float, item: Distribution, thresholds: Mapping[st
     places = {key: min(max((at - low) / (high - low), 0), 1) * 100 for key, at in thresholds.items()}
     part = min(max((value - low) / (high - low), 0), 1) * 100
     limits = "".join(f'<s style="left:{place:.1f}%"></s>' for place in places.values())
-    said = ", ".join(f"{key} {at:g}" for key, at in thresholds.items())
+    label = ", ".join(f"{key} {at:g}" for key, at in thresholds.items())
     return (
         f'<span class="measure"><i>{text(name.replace("_", " "))}</i> {number(float(value))}'
         f'<u><em style="width:{part:.1f}%"></em>{limits}</u>'
-        f"{f'<i>{text(said)}</i>' if said else ''}</span>"
+        f"{f'<i>{text(label)}</i>' if label else ''}</span>"
     )
 
 
@@ -83,8 +83,8 @@ def _timeline(sample: ReportSample, strip: Strip, end_s: float, folder: Path) ->
     below = ""
     if sample.faces:
         below = (
-            "<p class='soft'>Bars: the score of each face, twice a second in the windows that were scored; above the "
-            "line the face speaks. Boxes: the faces at the time of the picture.</p>"
+            "<p class='soft'>Bars: the score of each face, twice a second in the scored windows; above the line, the "
+            "face speaks. Boxes: the faces at the time of the picture.</p>"
         )
     if not sample.words and sample.text:
         below += f'<p class="said">{text(sample.text)}</p>'
@@ -107,9 +107,9 @@ def _frame(sample: ReportSample, picture: Picture, end_s: float, folder: Path) -
         f'<b style="left:{100 * face["left"]:.1f}%;top:{100 * face["top"]:.1f}%">{face["score"]:+.1f}</b>'
         for face in faces
     )
-    said = f"At {clock(picture.time_s)}" + (f", {len(faces)} face(s)" if faces else "")
+    label = f"At {clock(picture.time_s)}" + (f", {len(faces)} face(s)" if faces else "")
     width, height = picture.size_px
-    image = f'<img src="{picture.source}" alt="{said}" width="{width}" height="{height}" decoding="async">'
+    image = f'<img src="{picture.source}" alt="{label}" width="{width}" height="{height}" decoding="async">'
     inner = f"{image}{boxes}{scores}{time}"
     link = link_to(sample.video, folder, picture.time_s, end_s if sample.is_clip else None)
     return f'<a class="frame" href="{text(link)}">{inner}</a>' if link else f'<span class="frame">{inner}</span>'
@@ -132,7 +132,7 @@ def _speech(sample: ReportSample, end_s: float) -> str:
 
 
 def _scores(sample: ReportSample, end_s: float) -> str:
-    """Return bars that go up where a face speaks, and down where it does not."""
+    """Return bars that go up while a face speaks, and down while it does not."""
     length_s = end_s - sample.start_s
     most = max(_LEAST_SCORE, *(abs(face["score"]) for face in sample.faces))
     width = max(_FACE_S / length_s * 1000 * 0.9, 1.0)
@@ -151,7 +151,7 @@ def _scores(sample: ReportSample, end_s: float) -> str:
 
 
 def _said(sample: ReportSample, end_s: float, n: int) -> list[str]:
-    """Return the words below each picture: those that begin in its part of the time span."""
+    """Return the words below each picture: those that start in its part of the time span."""
     parts: list[list[str]] = [[] for _ in range(n)]
     for word in sample.words:
         part = int((word["start_s"] - sample.start_s) / (end_s - sample.start_s) * n)
@@ -165,7 +165,7 @@ def _said(sample: ReportSample, end_s: float, n: int) -> list[str]:
 def measures_of(
     values: Mapping[str, Any], items: Sequence[tuple[str, Distribution, Mapping[str, float]]]
 ) -> list[tuple[str, float, Distribution, Mapping[str, float]]]:
-    """Return the numbers of a row that have a distribution, with it and its thresholds."""
+    """Return the numbers of a row that have a distribution, each with its distribution and thresholds."""
     return [
         (name, float(values[name]), item, thresholds)
         for name, item, thresholds in items

@@ -1,6 +1,6 @@
 """Writes the report of a run: what each stage kept, numbers and thresholds, and samples of kept and dropped rows.
 
-The report is one HTML file without other files, and the charts as a picture. It is what thresholds are set by.
+The report is one self-contained HTML file, and the charts as a picture. Users set thresholds by it.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def write_report(
 
     Args:
         folder: to write to.
-        stats: of each stage.
+        stats: statistics of each stage.
         stages: for their thresholds.
-        kept: the kept rows, a table at a time.
+        kept: tables of the kept rows.
         dropped: the dropped rows.
         options: how much to show.
 

@@ -1,1 +1,1 @@
-"""Finds clips in which somebody on screen is the one who talks, from faces, their motion and the sound."""
+"""Finds clips in which somebody on screen speaks, from the motion of faces and the sound."""

@@ -1,4 +1,4 @@
-"""Finds faces in pictures, by YuNet or SCRFD (onnxruntime) or by an object detector of transformers."""
+"""Detects faces in pictures by YuNet or SCRFD (onnxruntime), or by an object detector of transformers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..model import load_pretrained
 from .hub_files import find_file
 
 MIN_SCORE = 0.5
-_MAX_OVERLAP = 0.4
-_DIVISOR = 32
+_MAX_OVERLAP = 0.4  # IoU above which the face with the lower score is dropped
+_DIVISOR = 32  # sides of the network's input are multiples of it
 _ONNX = ".onnx"
 
 
 class FaceDetector(ABC):
-    """Finds faces."""
+    """Detects faces in pictures."""
 
     @abstractmethod
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
@@ -32,21 +32,21 @@ class FaceDetector(ABC):
             frames: uint8 of shape (frames, height, width, 3), RGB.
 
         Returns:
-            For each, float32 of shape (faces, 4): left, top, right, bottom in pixels, by falling score.
+            For each picture, float32 of shape (faces, 4): left, top, right, bottom in pixels, by descending score.
         """
 
 
 def load_detector(source: str, device: str) -> FaceDetector:
-    """Return a detector.
+    """Load a face detector.
 
     Args:
-        source: an ONNX file, a folder that holds one, or `repo:file.onnx` of a Hub repository; or a folder or Hub id
+        source: an ONNX file, a folder that holds one, or `repo:file.onnx` of a Hub repository; or the folder or Hub id
             of an object detector of transformers.
         device: such as "cpu" or "cuda:0".
 
     Raises:
         ImportError: if onnxruntime is missing.
-        ValueError: if it cannot be loaded, or does not detect faces.
+        ValueError: if the detector cannot be loaded, or does not detect faces.
     """
     path = Path(source).expanduser()
     is_onnx = source.endswith(_ONNX) or (path.is_dir() and not (path / "config.json").is_file())
@@ -60,13 +60,13 @@ def load_detector(source: str, device: str) -> FaceDetector:
     if len(names) in _SCRFD_STRIDES:
         return _Scrfd(session)
     raise ValueError(
-        f"active_speaker.detector: {source} has the outputs {', '.join(names)}: expected YuNet's (cls_8, obj_8, "
-        "bbox_8, ...) or SCRFD's (6, 9, 10 or 15 of them)"
+        f"active_speaker.detector: {source} has the outputs {', '.join(names)}: expected those of YuNet (cls_8, obj_8, "
+        "bbox_8, ...) or of SCRFD (6, 9, 10 or 15 outputs)"
     )
 
 
 def _session(file: Path, device: str) -> Any:
-    require_extra("data", "finding faces", "onnxruntime")
+    require_extra("data", "face detection", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -82,7 +82,7 @@ def _session(file: Path, device: str) -> Any:
 
 
 class _OnnxDetector(FaceDetector):
-    """Runs one picture at a time, in the input size of the file, or in the picture's own size if the file takes any."""
+    """Runs one picture at a time, in the model's input size, or in the picture's size if the model takes any."""
 
     def __init__(self, session: Any):
         self._session = session
@@ -104,7 +104,7 @@ class _OnnxDetector(FaceDetector):
         return _clip_boxes(boxes[_without_overlaps(boxes, scores)], frame.shape[:2])
 
     def _place(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return a picture in the top left of the input size, with black around it, and its scale."""
+        """Return the picture scaled into the top left of the input size, padded with black, and its scale."""
         height, width = frame.shape[:2]
         if self._size is None:
             tall, wide = (-(-side // _DIVISOR) * _DIVISOR for side in (height, width))
@@ -117,18 +117,20 @@ class _OnnxDetector(FaceDetector):
         whole[: frame.shape[0], : frame.shape[1]] = frame[:tall, :wide]
         return whole, scale
 
+    @abstractmethod
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Return the network's input, float32 of shape (height, width, 3), for an RGB picture."""
 
+    @abstractmethod
     def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        raise NotImplementedError
+        """Return boxes (faces, 4) and scores (faces,) from the outputs for an input of size (height, width)."""
 
 
 class _YuNet(_OnnxDetector):
-    """OpenCV's YuNet: for each cell a class score, an object score, the centre and the log sizes of the box."""
+    """OpenCV's YuNet: for each cell a class score, an objectness score, and the centre and log size of the box."""
 
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
-        return picture[..., ::-1].astype(np.float32)  # BGR, not normalised
+        return picture[..., ::-1].astype(np.float32)  # BGR, 0 to 255
 
     def _decode(self, found: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         named = dict(zip((item.name for item in self._session.get_outputs()), found, strict=True))
@@ -149,7 +151,7 @@ _SCRFD_STRIDES = {6: (8, 16, 32), 9: (8, 16, 32), 10: (8, 16, 32, 64, 128), 15: 
 
 
 class _Scrfd(_OnnxDetector):
-    """InsightFace's SCRFD: for each anchor of a cell a score, and the distances to the four sides."""
+    """InsightFace's SCRFD: for each anchor of a cell a score, and the distances to the box's four sides."""
 
     def _pixels(self, picture: np.ndarray) -> np.ndarray:
         return (picture.astype(np.float32) - 127.5) / 128
@@ -182,7 +184,7 @@ class _TransformersDetector(FaceDetector):
         if not self._wanted:
             some = ", ".join(list(labels.values())[:8])
             raise ValueError(
-                f"active_speaker.detector: {source} finds {some}: expected a detector with a label for faces"
+                f"active_speaker.detector: {source} detects {some}: expected a detector with a label for faces"
             )
 
     def __call__(self, frames: np.ndarray) -> list[np.ndarray]:
@@ -204,13 +206,13 @@ class _TransformersDetector(FaceDetector):
 
 
 def _cells(size: tuple[int, int], stride: int) -> np.ndarray:
-    """Return the column and row of each cell: (cells, 2)."""
+    """Return the column and row of each cell, of shape (cells, 2)."""
     rows, columns = np.mgrid[: size[0] // stride, : size[1] // stride]
     return np.stack([columns.reshape(-1), rows.reshape(-1)], 1).astype(np.float32)
 
 
 def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the indices of boxes that overlap no box with a higher score, by falling score."""
+    """Return the indices of boxes left by non-maximum suppression, by descending score."""
     import torch
     from torchvision.ops import nms
 
@@ -219,7 +221,7 @@ def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _clip_boxes(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return boxes clipped to the picture, without those outside it."""
+    """Return boxes clipped to the picture (height, width), without those narrower or lower than a pixel."""
     height, width = size
     boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
     return boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]

@@ -1,4 +1,4 @@
-"""Finds a file of weights on this machine or in a repository on the Hub."""
+"""Finds a file of weights on this machine or in a Hub repository."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ....utils.text import one_line
 
 
 def find_file(source: str, suffixes: Sequence[str], option: str, what: str) -> Path:
-    """Return a local file.
+    """Return the local path of a file, downloaded from the Hub if needed.
 
     Args:
-        source: a file, a folder that holds one, a Hub repository that holds one, or `repo:file`.
+        source: a file, a folder or Hub repository that holds one, or `repo:file`.
         suffixes: of the files to look for.
         option: name of the option that gave `source`, for errors.
-        what: what the file should hold, for errors.
+        what: description of the file's content, for errors.
 
     Raises:
-        ValueError: if there is no such file, or several.
+        ValueError: if there is no such file, or more than one.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -29,7 +29,7 @@ def find_file(source: str, suffixes: Sequence[str], option: str, what: str) -> P
         found = sorted(item for item in path.iterdir() if item.suffix in suffixes)
         return path / _only([item.name for item in found], source, suffixes, option, what, "/")
     if path.is_absolute() or source.startswith((".", "~")) or source.partition(":")[0].count("/") != 1:
-        raise ValueError(f"{option}: {source} does not exist: expected {what}, a file, a folder, REPO or REPO:FILE")
+        raise ValueError(f"{option}: {source} does not exist: expected {what} as a file, a folder, REPO or REPO:FILE")
     return _from_hub(source, suffixes, option, what)
 
 
@@ -46,8 +46,8 @@ def _from_hub(source: str, suffixes: Sequence[str], option: str, what: str) -> P
         raise
     except Exception as error:  # no network, no such repository, no access
         raise ValueError(
-            f"{option}: {source} cannot be fetched: {one_line(error)}; expected {what}, a local file or a repository "
-            "on the Hub that can be reached"
+            f"{option}: {source} cannot be fetched: {one_line(error)}; expected {what} as a local file, or in a Hub "
+            "repository that can be reached"
         ) from error
 
 

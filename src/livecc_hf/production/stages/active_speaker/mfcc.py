@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients as Light-ASD was trained on: the defaults of python_speech_features."""
+"""Mel-frequency cepstral coefficients as in Light-ASD's training: the defaults of python_speech_features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ...backends.speech_audio import SPEECH_RATE_HZ
 
 STEP = SPEECH_RATE_HZ // 100  # samples from one row to the next
-LENGTH = SPEECH_RATE_HZ // 40  # samples from which a row is computed
+LENGTH = SPEECH_RATE_HZ // 40  # samples in the window of a row
 N_COEFFICIENTS = 13
 _FFT, _FILTERS, _LIFTER, _PREEMPHASIS = 512, 26, 22, 0.97
 _TINY = np.finfo(np.float64).eps
@@ -20,8 +20,8 @@ def mfcc(samples: np.ndarray, first: int = 0, rows: int | None = None) -> np.nda
 
     Args:
         samples: of shape (samples,), mono, 16 kHz, on the scale of 16-bit integers.
-        first: the first row.
-        rows: number of rows; default: to the end of the samples, with the last one padded with silence.
+        first: index of the first row to return.
+        rows: number of rows; default: to the end of the samples. Rows past the end are computed from silence.
 
     Returns:
         float32 of shape (rows, 13).
@@ -48,7 +48,7 @@ def mfcc(samples: np.ndarray, first: int = 0, rows: int | None = None) -> np.nda
 
 @cache
 def _filters() -> np.ndarray:
-    """Return triangular filters over the spectrum, evenly spaced in mel: (filters, bins)."""
+    """Return triangular filters over the spectrum, evenly spaced in mel, of shape (filters, bins)."""
     top = 2595 * np.log10(1 + SPEECH_RATE_HZ / 2 / 700)
     edges_hz = 700 * (10 ** (np.linspace(0, top, _FILTERS + 2) / 2595) - 1)
     bins = np.floor((_FFT + 1) * edges_hz / SPEECH_RATE_HZ)
@@ -62,7 +62,7 @@ def _filters() -> np.ndarray:
 
 @cache
 def _cosines() -> np.ndarray:
-    """Return the orthonormal cosine transform: (coefficients, filters)."""
+    """Return the matrix of the orthonormal cosine transform, of shape (coefficients, filters)."""
     n = np.arange(_FILTERS)
     waves = np.cos(np.pi * np.arange(N_COEFFICIENTS)[:, None] * (2 * n + 1) / (2 * _FILTERS))
     waves *= np.sqrt(2 / _FILTERS)

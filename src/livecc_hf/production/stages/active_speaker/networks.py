@@ -1,4 +1,4 @@
-"""Light-ASD (CVPR 2023) and LR-ASD (IJCV 2025): does a face speak? Weights keep their published names."""
+"""Light-ASD (CVPR 2023) and LR-ASD (IJCV 2025), which decide whether a face speaks; weights keep published names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def _layer(kind: str, n_in: int, out: int, size: int, stride: int = 1) -> list[n
     """Return a convolution without bias over one kind of axis, and its batch norm.
 
     Args:
-        kind: the axis: "picture" or "frames" of a video, "coefficients" or "steps" of a sound.
+        kind: the axis: "picture" (height and width) or "frames" of a video, "coefficients" or "steps" of a sound.
         n_in: input channels.
         out: output channels.
         size: of the kernel.
-        stride: in the picture.
+        stride: over the picture; other axes have stride 1.
     """
     pad = size // 2
     if kind in ("coefficients", "steps"):
@@ -56,7 +56,7 @@ class _ParallelBlock(nn.Module):
 
 
 class _ChainBlock(nn.Module):
-    """LR-ASD's: kernels of 5 and 3 one after the other, over the picture (or coefficients), then over time."""
+    """LR-ASD's block: kernels of 5 and 3 in sequence, over the picture (or coefficients), then over time."""
 
     def __init__(self, kinds: tuple[str, str], n_in: int, out: int, stride: int = 1):
         super().__init__()
@@ -80,7 +80,7 @@ class _ChainBlock(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Three blocks with pooling between them; gives 128 numbers for each frame of 1/25 s."""
+    """Three blocks with pooling between them; returns 128 features for each frame of 1/25 s."""
 
     def __init__(self, block: type[nn.Module], kinds: tuple[str, str]):
         super().__init__()
@@ -106,7 +106,7 @@ class _Encoder(nn.Module):
         return nn.functional.max_pool2d(x, (1, 3), (1, 2), (0, 1))
 
 
-class _TwoWays(nn.Module):
+class _SequentialGrus(nn.Module):
     """Light-ASD's temporal part: a GRU forward in time, then one backward over its output."""
 
     def __init__(self, width: int):
@@ -120,7 +120,7 @@ class _TwoWays(nn.Module):
 
 
 class _Gate(nn.Module):
-    """LR-ASD's gate: two vectors concatenated, each number weighted by a sigmoid of all of them."""
+    """LR-ASD's gate: concatenates two vectors and weights each element by a sigmoid of all elements."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -132,7 +132,7 @@ class _Gate(nn.Module):
         return (both * self.bn(self.attention(both)).sigmoid()).transpose(1, 2)
 
 
-class _GatedTwoWays(nn.Module):
+class _GatedGrus(nn.Module):
     """LR-ASD's temporal part: a GRU forward and a GRU backward in time, gated."""
 
     def __init__(self, width: int):
@@ -152,11 +152,11 @@ class _Head(nn.Module):
 
 
 class _Trunk(nn.Module):
-    """Two encoders, and what joins them in time.
+    """Two encoders, and the modules that join their outputs; its attribute names are those of the weights.
 
     Args:
-        block: of the encoders.
-        ends: what joins them, by name.
+        block: class of the encoders' blocks.
+        ends: the modules that join the encoders' outputs, by name.
     """
 
     def __init__(self, block: type[nn.Module], ends: dict[str, nn.Module]):
@@ -168,11 +168,11 @@ class _Trunk(nn.Module):
 
 
 class SpeakerNetwork(nn.Module):
-    """What both networks have in common: two encoders, what joins them in time, and two numbers a frame.
+    """Base of both networks: two encoders, the modules that join their outputs, and a head with two logits per frame.
 
     Args:
-        block: of the encoders.
-        **ends: what joins them, by name.
+        block: class of the encoders' blocks.
+        **ends: the modules that join the encoders' outputs, by name.
     """
 
     def __init__(self, block: type[nn.Module], **ends: nn.Module):
@@ -181,14 +181,14 @@ class SpeakerNetwork(nn.Module):
         self.lossAV = _Head()
 
     def forward(self, faces: torch.Tensor, mfcc: torch.Tensor) -> torch.Tensor:
-        """Return the logit for each frame; above 0 the face speaks.
+        """Return a logit for each frame; above 0 the face speaks.
 
         Args:
-            faces: of shape (tracks, frames, 112, 112), gray, 0 to 255.
-            mfcc: of shape (tracks, 4 * frames, 13).
+            faces: of shape (tracks, frames, 112, 112), gray, 0 to 255, 25 frames per second.
+            mfcc: of shape (tracks, 4 * frames, 13), see `mfcc.mfcc`.
 
         Returns:
-            Of shape (tracks, frames).
+            float32 of shape (tracks, frames).
         """
         dtype = self.lossAV.FC.weight.dtype
         pixels = ((faces.to(torch.float32) / 255 - _PIXEL_MEAN) / _PIXEL_STD).to(dtype)
@@ -197,6 +197,7 @@ class SpeakerNetwork(nn.Module):
         return self.lossAV.FC(self._join(heard, seen))[..., 1].float()
 
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Return the head's input from the encoders' outputs, all of shape (tracks, frames, 128)."""
         raise NotImplementedError
 
 
@@ -204,7 +205,7 @@ class LightAsd(SpeakerNetwork):
     """Light-ASD, 1.0 M parameters: a lightweight model for active speaker detection (arXiv 2303.04439)."""
 
     def __init__(self):
-        super().__init__(_ParallelBlock, GRU=_TwoWays(_WIDTHS[-1]))
+        super().__init__(_ParallelBlock, GRU=_SequentialGrus(_WIDTHS[-1]))
 
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return self.model.get_submodule("GRU")(heard + seen)
@@ -214,7 +215,7 @@ class LrAsd(SpeakerNetwork):
     """LR-ASD, 0.8 M parameters: lightweight and robust, the successor of Light-ASD."""
 
     def __init__(self):
-        super().__init__(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedTwoWays(2 * _WIDTHS[-1]))
+        super().__init__(_ChainBlock, fusion=_Gate(2 * _WIDTHS[-1]), detector=_GatedGrus(2 * _WIDTHS[-1]))
 
     def _join(self, heard: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         return self.model.get_submodule("detector")(self.model.get_submodule("fusion")(heard, seen))

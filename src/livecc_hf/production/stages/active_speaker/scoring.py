@@ -1,4 +1,4 @@
-"""Scores a window: which faces speak when."""
+"""Scores the faces of a window: whether they speak in each frame."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .windows import MFCC_PER_FRAME, Pictures
 if TYPE_CHECKING:
     from .networks import SpeakerNetwork
 
-MIN_OVERLAP = 0.7  # of a face from one picture to the next; this and the next are the reference's
+# Both as in the reference.
+MIN_OVERLAP = 0.7  # IoU of a face from one picture to the next
 MIN_TRACK_FRAMES = 5
-_FRAMES_AT_ONCE = 32  # in a call of the detector
+_FRAMES_AT_ONCE = 32  # per call of the detector
 
 
 class ScoredTrack(NamedTuple):
-    """A face tracked over a window, with its scores.
+    """A tracked face in a window, with its scores.
 
     Attributes:
         first: index of its first picture in the window.
@@ -41,7 +42,7 @@ def find_tracks(pictures: Pictures, detector: FaceDetector, min_face_px: float) 
     Args:
         pictures: of the window.
         detector: of faces.
-        min_face_px: least height of a face in the video's pixels.
+        min_face_px: minimum height of a face, in pixels of the video.
     """
     frames = pictures.frames
     found = [
@@ -56,15 +57,15 @@ def find_tracks(pictures: Pictures, detector: FaceDetector, min_face_px: float) 
 def score_tracks(
     network: SpeakerNetwork, pictures: Pictures, tracks: list[Track], sound: np.ndarray, window: int, batch: int
 ) -> list[ScoredTrack]:
-    """Return the tracks with the network's score of each frame.
+    """Return the tracks with the network's logit for each frame.
 
     Args:
         network: on its device.
         pictures: of the window.
-        tracks: of its faces.
+        tracks: of the window's faces.
         sound: of the clip, as `clip_sound` returns it.
         window: index of the window's first frame in the clip.
-        batch: most faces in a forward pass.
+        batch: maximum number of tracks in a forward pass.
     """
     import torch
 
@@ -85,7 +86,7 @@ def score_tracks(
 
 
 def _of_one_length(tracks: list[Track], batch: int) -> Iterator[list[int]]:
-    """Group tracks of equal length: without padding, a face's score does not depend on the others."""
+    """Yield groups of tracks of equal length: without padding, a track's score does not depend on other tracks."""
     groups: dict[int, list[int]] = defaultdict(list)
     for number, track in enumerate(tracks):
         groups[len(track)].append(number)
@@ -95,7 +96,7 @@ def _of_one_length(tracks: list[Track], batch: int) -> Iterator[list[int]]:
 
 
 def speaking_frames(tracks: list[ScoredTrack], n_frames: int) -> np.ndarray:
-    """Return in which frames of a window any face speaks: bool of shape (frames,)."""
+    """Return whether any face speaks in each frame of a window, bool of shape (frames,)."""
     speaks = np.zeros(n_frames, bool)
     for track in tracks:
         speaks[track.first : track.first + len(track.logits)] |= track.logits > 0

@@ -1,4 +1,4 @@
-"""The stage `active_speaker`: in how much of a clip somebody on screen speaks."""
+"""The stage `active_speaker`: drops clips in which somebody on screen often speaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..model import ModelStage, choose_device, device_option
 from .scoring import ScoredTrack, find_tracks, score_tracks, speaking_frames
 from .windows import FPS, Pictures, clip_sound, read_pictures, windows_of
 
-_SAMPLED_FRAMES = FPS // 2  # frames from one score that the report shows to the next
+_SAMPLED_FRAMES = FPS // 2  # frames per score in the column `faces`, so about two scores per second
 
 
 class _Loaded(NamedTuple):
@@ -49,20 +49,20 @@ class _Score(NamedTuple):
 
 @dataclass(frozen=True)
 class ActiveSpeaker(ModelStage):
-    """Drops clips in which a speaker is often seen, and fills `speaker_ratio`.
+    """Drops clips in which a person on screen often speaks, and fills `speaker_ratio`.
 
-    In windows of a clip, faces are detected in 25 frames a second and tracked while they overlap. A network that sees a
-    face's motion and hears the clip's sound decides in which frames the face speaks. The ratio is the share of the
-    windows' frames in which any face speaks. People who talk to the camera seldom describe what it shows.
+    In windows of a clip, faces are detected in 25 frames per second and tracked while they overlap. A network decides
+    from a face's motion and the sound in which frames the face speaks. The ratio is the share of the windows' frames in
+    which any face speaks. People who talk to the camera seldom describe what it shows.
 
-    Pictures and sound are aligned on the clock that a player shows. A clip shorter than a window is one short window,
+    Pictures and sound are aligned on the player's clock. A clip shorter than a window is scored as one short window,
     and a clip without faces has ratio 0.
 
-    Dropped: `active_speaker` (value: the ratio), `no_audio` (no audio stream), `error` (the file is missing, or
+    Dropped: `active_speaker` (value: the ratio), `no_audio` (no audio stream), `error` (the file does not exist, or
     pictures or sound cannot be decoded).
 
-    Method and threshold are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data) with Light-ASD; what
-    differs from its published code is in docs/data-production.md.
+    Method and threshold are those of the LiveCC paper (arXiv 2504.16030, section 3, SFT data) with Light-ASD;
+    docs/data-production.md lists the differences from its published code.
     """
 
     name: ClassVar[str] = "active_speaker"
@@ -73,14 +73,14 @@ class ActiveSpeaker(ModelStage):
     model: str = field(
         default="",
         metadata={
-            "help": "Light-ASD's or LR-ASD's weights (.model as published, or .safetensors): a file, a folder, a Hub "
-            "id or REPO:FILE; required."
+            "help": "Weights of Light-ASD or LR-ASD (.model as published, or .safetensors): a file, a folder, a Hub id "
+            "or REPO:FILE; required."
         },
     )
     detector: str = field(
         default="",
         metadata={
-            "help": "Finds faces: YuNet or SCRFD (.onnx) as a file, a folder or REPO:FILE, or an object detector of "
+            "help": "Face detector: YuNet or SCRFD (.onnx) as a file, a folder or REPO:FILE, or an object detector of "
             "transformers as a folder or Hub id; required."
         },
     )
@@ -90,27 +90,32 @@ class ActiveSpeaker(ModelStage):
     )
     round_ratio: bool = field(
         default=False,
-        metadata={"help": "Compare the ratio rounded to two digits, as the reference does: 0.05 means below 0.055."},
+        metadata={"help": "Round the ratio to two digits first, as the reference does: 0.05 then means below 0.055."},
     )
     window_s: float = field(default=6.0, metadata={"help": "Length of a window in seconds. (reference: 6)"})
     every_s: float = field(
         default=30.0, metadata={"help": "Seconds from one window's start to the next's. (reference: 30)"}
     )
     min_face_px: float = field(
-        default=0.0, metadata={"help": "Least height of a face, in pixels of the video. (reference: 0)"}
+        default=0.0, metadata={"help": "Minimum height of a face, in pixels of the video. (reference: 0)"}
     )
     side_px: int = field(
         default=320,
-        metadata={"help": "Longer side of the pictures for the detector. (reference: 288, height 160)"},
+        metadata={"help": "Longer side of the pictures in which faces are detected. (reference: 288 x 160)"},
     )
     batch: int = field(default=16, metadata={"help": "Faces in a forward pass; lower it if memory runs out."})
-    decoders: int = field(default=2, metadata={"help": "Windows decoded ahead."})
+    decoders: int = field(default=2, metadata={"help": "Windows decoded in advance."})
     device: str | None = device_option()
 
     def __post_init__(self):
-        for name, what in (("model", "Light-ASD's weights"), ("detector", "a face detector, as YuNet's .onnx file")):
+        for name, what in (
+            ("model", "Light-ASD's weights"),
+            ("detector", "a face detector, such as YuNet's .onnx file"),
+        ):
             if not getattr(self, name):
-                raise ValueError(f"active_speaker.{name} is not given: name {what}; docs/data-production.md says where")
+                raise ValueError(
+                    f"active_speaker.{name} is not given: set it to {what}; docs/data-production.md names sources"
+                )
         if not 0 <= self.max_ratio <= 1:
             raise ValueError(f"max_ratio is {self.max_ratio}: expected a share from 0 to 1, such as 0.05")
         for name in ("window_s", "every_s"):
@@ -125,11 +130,11 @@ class ActiveSpeaker(ModelStage):
         check_counts(self, "batch", "decoders")
 
     def load(self) -> _Loaded:
-        """Return the network and the detector of faces.
+        """Return the network and the face detector.
 
         Raises:
             ImportError: if onnxruntime is missing.
-            ValueError: if they cannot be loaded.
+            ValueError: if one of them cannot be loaded.
         """
         from .faces import load_detector
         from .weights import load_network
@@ -144,7 +149,7 @@ class ActiveSpeaker(ModelStage):
             DeviceError: if the accelerator fails, as when its memory runs out.
         """
         if len(batch):
-            self.open()  # here, so that a model that cannot be loaded is not taken for a fault of a clip
+            self.open()  # here, so that a failure to load is not reported as an error of a clip
         clips = [
             _Clip(*row)
             for row in zip(*(batch[name].to_pylist() for name in ("video", "start_s", "end_s")), strict=True)
@@ -166,7 +171,7 @@ class ActiveSpeaker(ModelStage):
         return bool((round(float(ratio), 2) if self.round_ratio else ratio) <= self.max_ratio)
 
     def _scores(self, clips: list[_Clip]) -> Iterator[_Score]:
-        """Score clips in order, while the next windows are decoded."""
+        """Yield the score of each clip in order, while the next windows are decoded."""
         sounds = _Sounds()
         with ThreadPoolExecutor(self.decoders) as pool:
             windows = ((number, window) for number, clip in enumerate(clips) for window in self._windows(clip))
@@ -183,11 +188,11 @@ class ActiveSpeaker(ModelStage):
     def _read(self, clip: _Clip, window: tuple[float, int]) -> Pictures | str:
         try:
             return read_pictures(clip.video, clip.start_s + window[0], window[1], self.side_px)
-        except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+        except Exception as error:  # a broken file must not end the run, whatever error FFmpeg raises
             return one_line(error)
 
     def _score(self, clip: _Clip, read: Iterator[Pictures | str], sounds: _Sounds) -> _Score:
-        """Score a clip; if that fails, still take all its windows from `read`, so that the next clip gets its own."""
+        """Score a clip; takes all of its windows from `read` even if one fails, so that the next clip gets its own."""
         windows = self._windows(clip)
         if not windows:
             span = f"from {clip.start_s} to {clip.end_s} s"
@@ -214,10 +219,10 @@ class ActiveSpeaker(ModelStage):
         try:
             tracks = find_tracks(pictures, detector, self.min_face_px)
             return score_tracks(network, pictures, tracks, sound, first, self.batch)
-        except (RuntimeError, MemoryError) as error:  # pictures and sound are decoded, so the device failed
+        except (RuntimeError, MemoryError) as error:  # decoding is done, so this is the device's fault
             raise DeviceError(
-                f"finding speakers failed at {clip.video}: {one_line(error)}; if memory ran out, lower batch (now "
-                f"{self.batch})"
+                f"active speaker detection failed at {clip.video}: {one_line(error)}; if memory ran out, lower "
+                f"active_speaker.batch (now {self.batch})"
             ) from error
 
 
@@ -229,15 +234,15 @@ class _Sounds:
         self._found: SpeechAudio | tuple[str, str] = ("error", "not read")
 
     def fault(self, video: str) -> tuple[str, str] | None:
-        """Return the reason and detail if there is no sound; `None`: there is."""
+        """Return the reason and detail why a video's sound cannot be decoded; `None` if it can."""
         found = self._read(video)
         return found if isinstance(found, tuple) else None
 
     def of(self, video: str) -> SpeechAudio:
-        """Return it.
+        """Return a video's sound.
 
         Raises:
-            ValueError: if there is none, as :meth:`fault` says.
+            ValueError: if it cannot be decoded.
         """
         found = self._read(video)
         if isinstance(found, tuple):
@@ -257,7 +262,7 @@ class _Sounds:
 
 
 def _sample_faces(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[str, float]]:
-    """Return for each face two samples a second: its box, and the mean of the scores up to the next sample."""
+    """Return two samples per second for each face: its box, and the mean score up to the next sample."""
     found = []
     for track in tracks:
         for at in range(0, len(track.logits), _SAMPLED_FRAMES):
@@ -269,7 +274,7 @@ def _sample_faces(tracks: Iterable[ScoredTrack], start_s: float) -> list[dict[st
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, n: int) -> Iterator[Any]:
-    """Yield `work(item)` for each item in order, with up to `n` of them running ahead."""
+    """Yield `work(item)` for each item in order, while up to `n` further items are processed in the pool."""
     waiting: deque = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -1,4 +1,4 @@
-"""Tracks faces from picture to picture, and crops them."""
+"""Tracks faces from picture to picture, and crops the tracked faces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Track:
 
     Attributes:
         first: index of the first picture.
-        boxes: for each picture float32 (4,): left, top, right, bottom in pixels.
+        boxes: for each picture, float32 of shape (4,): left, top, right, bottom in pixels.
     """
 
     first: int
@@ -30,12 +30,12 @@ class Track:
 def link_faces(faces: Sequence[np.ndarray], min_overlap: float, min_frames: int) -> list[Track]:
     """Link faces that overlap from one picture to the next into tracks.
 
-    A track continues with the face that overlaps its last one most; pairs with more overlap go first. It ends at a
-    picture without such a face, as at a cut, or when the face leaves.
+    Pairs of a track's last face and a face of the next picture are linked in the order of their overlap, largest first.
+    A track ends at a picture in which no face overlaps its last one enough, as at a cut or when the person leaves.
 
     Args:
-        faces: for each picture float32 (faces, 4).
-        min_overlap: least intersection over union.
+        faces: for each picture, float32 of shape (faces, 4).
+        min_overlap: linked faces overlap by more than this (intersection over union).
         min_frames: shorter tracks are left out.
     """
     live: list[Track] = []
@@ -60,7 +60,7 @@ def link_faces(faces: Sequence[np.ndarray], min_overlap: float, min_frames: int)
 
 
 def _overlaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of all pairs: (ours, theirs)."""
+    """Return the intersection over union of all pairs, of shape (ours, theirs)."""
     if not len(ours) or not len(theirs):
         return np.zeros((len(ours), len(theirs)))
     low = np.maximum(ours[:, None, :2], theirs[None, :, :2])
@@ -71,11 +71,11 @@ def _overlaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def cut_out(frames: np.ndarray, track: Track) -> np.ndarray:
-    """Return the crops of a tracked face, gray, resized to a square.
+    """Return the crops of a tracked face, in gray and resized to a square.
 
     Args:
         frames: uint8 of shape (frames, height, width, 3), RGB.
-        track: of these frames.
+        track: of a face in these frames.
 
     Returns:
         float32 of shape (len(track), 112, 112), 0 to 255.

@@ -1,4 +1,4 @@
-"""Reads the weights of Light-ASD or LR-ASD: the published `.model` files, or safetensors."""
+"""Loads Light-ASD or LR-ASD from the published `.model` files or from safetensors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .hub_files import find_file
 from .networks import LightAsd, LrAsd, SpeakerNetwork
 
 _SUFFIXES = (".safetensors", ".model")
-# The head on pictures alone is only for training.
+# The head that sees only pictures is used in training alone.
 _UNUSED = ("lossV.",)
 
 
 def load_network(source: str) -> SpeakerNetwork:
-    """Load a network; the names of the weights tell which of the two it is.
+    """Load Light-ASD or LR-ASD, whichever the names of the weights belong to.
 
     Args:
         source: a file, a folder or Hub repository that holds one, or `repo:file`.
 
     Raises:
-        ValueError: if there is no such file, or it holds the weights of another network.
+        ValueError: if there is no such file, or it holds other weights.
     """
     file = find_file(source, _SUFFIXES, "active_speaker.model", "Light-ASD's or LR-ASD's weights")
     weights = {name: value for name, value in _read(file).items() if not name.startswith(_UNUSED)}
@@ -44,8 +44,8 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
 
             return load_file(file)
         weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files fail in as many ways as there are formats
+    except Exception as error:  # each file format raises errors of its own
         raise ValueError(f"{file} cannot be read as weights: {one_line(error)}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise ValueError(f"{file} holds no weights by name: expected a state dict of Light-ASD or LR-ASD")
+        raise ValueError(f"{file} does not hold weights by name: expected a state dict of Light-ASD or LR-ASD")
     return weights

@@ -1,4 +1,4 @@
-"""The windows of a clip that are scored: their pictures at 25 frames a second, and the clip's sound."""
+"""Reads what is scored of a clip: windows of pictures at 25 frames per second, and the sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....data.media.paths import resolve_media
 from ...backends.speech_audio import SPEECH_RATE_HZ, SpeechAudio
 
 FPS = 25
-MFCC_PER_FRAME = 4  # sound features come at 100 Hz
+MFCC_PER_FRAME = 4  # rows of MFCC, at 100 Hz, per frame
 _INT16 = 32767
 
 
@@ -21,7 +21,7 @@ class Pictures:
 
     Attributes:
         frames: uint8 of shape (frames, height, width, 3), RGB.
-        first: index of the first picture in the window; above 0 if the video's pictures begin later.
+        first: index of the first picture in the window; above 0 if the video's pictures begin after the window's start.
         scale: width of these pictures divided by the video's width.
     """
 
@@ -31,18 +31,19 @@ class Pictures:
 
 
 def windows_of(start_s: float, end_s: float, window_s: float, every_s: float) -> list[tuple[float, int]]:
-    """Return for each window its start, in seconds from the clip's start, and its length in frames.
+    """Return the windows of a clip: their starts, in seconds from the clip's start, and lengths in frames.
 
-    Only whole windows count; a clip shorter than a window is one short window.
+    Windows that do not fit whole into the clip are left out; a clip shorter than a window is one short window.
 
     Args:
         start_s, end_s: the clip.
-        window_s, every_s: length of a window, and seconds from one start to the next.
+        window_s: length of a window.
+        every_s: seconds from the start of a window to the start of the next.
 
     Raises:
-        ValueError: if the clip holds no frame.
+        ValueError: if the clip is shorter than a frame.
     """
-    # Rounded to microseconds, so that rounding errors do not cost a frame.
+    # Rounded to microseconds, so that rounding errors do not lose a frame.
     length = int(round(end_s - start_s, 6) * FPS + 1e-6)
     size, step = round(window_s * FPS), round(every_s * FPS)
     if length < 1:
@@ -58,12 +59,12 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     Args:
         video: path, as `resolve_media` takes it.
         start_s: in seconds from what a player shows as 0:00.
-        n_frames: most pictures; there are fewer if the video's begin later or end earlier.
-        side_px: longer side; larger pictures are shrunk to it.
+        n_frames: maximum number of pictures; fewer if the video's pictures begin after `start_s` or end early.
+        side_px: longer side to which larger pictures are downscaled.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: if nothing can be decoded in that time.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if no picture can be decoded in that time.
     """
     import torch
     from torchvision.transforms.v2.functional import resize
@@ -71,7 +72,7 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
     from ....video.reader import iter_frames, probe_video
 
     path = resolve_media(video)
-    # The end is half a step early, so that rounding does not give a frame too many.
+    # The end is half a step early, so that rounding does not add a frame.
     reader = iter_frames(path, start_s, start_s + (n_frames - 0.5) / FPS, FPS, probe_video(path).clock_start_s)
     frames: list[torch.Tensor] = []
     shown: torch.Tensor | None = None
@@ -80,7 +81,7 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
         if not frames:
             first = max(round((sampled.time_s - start_s) * FPS), 0)
             scale = min(side_px / max(sampled.frame.shape[1:]), 1.0)
-        if sampled.frame is shown:  # a picture that stays is the same tensor
+        if sampled.frame is shown:  # a picture that stays on screen is the same tensor
             frames.append(frames[-1])
             continue
         shown = sampled.frame
@@ -93,14 +94,14 @@ def read_pictures(video: str, start_s: float, n_frames: int, side_px: int) -> Pi
 
 
 def clip_sound(audio: SpeechAudio, start_s: float, end_s: float) -> np.ndarray:
-    """Return the sound of a clip, with silence where the video has none.
+    """Return the sound of a clip, with silence for times at which the video has no sound.
 
     Args:
         audio: of the whole video.
         start_s, end_s: in seconds from what a player shows as 0:00.
 
     Returns:
-        float64 of shape (samples,), 16 kHz, scaled so that the loudest sample is 32767; all 0 if the clip is silent.
+        float64 of shape (samples,), 16 kHz, scaled to a peak of 32767; all 0 if the clip is silent.
     """
     begin, end = (round(time_s * SPEECH_RATE_HZ) for time_s in (start_s, end_s))
     sound = np.zeros(max(end - begin, 0), np.float32)

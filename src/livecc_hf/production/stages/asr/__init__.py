@@ -1,3 +1,3 @@
-"""Speech recognition: the timed words of a video, without words that nobody said."""
+"""Speech recognition: fills the timed words of videos, without hallucinated words."""
 
 from .stage import Asr as Asr

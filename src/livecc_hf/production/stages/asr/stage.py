@@ -1,4 +1,4 @@
-"""Speech recognition: the timed words of a video, from its sound."""
+"""The stage `asr`: fills the timed words of videos by speech recognition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..model import ModelStage, device_option, load_pretrained
 from .hallucinations import HallucinationRules, HeardWord, LostWords, Stretch
 
 TimedWord = tuple[float, float, str]
-# In CTranslate2's errors: signs that the device failed, so that every later video would fail too.
+# Parts of CTranslate2's messages that show a failed device, on which every later video would fail too.
 _DEVICE_FAILURES = ("CUDA", "cuBLAS", "cuDNN", "libcu")
 
 
@@ -36,9 +36,9 @@ class Transcript(NamedTuple):
 
     Attributes:
         words: `(start_s, end_s, word)`, in the order spoken.
-        language: its code, such as "en".
-        speech_s: seconds in which somebody speaks.
-        lost: words removed as hallucinations.
+        language: code of the language, such as "en".
+        speech_s: seconds of speech that voice activity detection found.
+        lost: words removed as hallucinations, by rule.
     """
 
     words: list[TimedWord]
@@ -56,21 +56,21 @@ class _Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Asr(ModelStage, HallucinationRules):
-    """Fills `words` with the speech that faster-whisper recognises, and `language` where it is null.
+    """Fills `words` by speech recognition with faster-whisper, and `language` if it is null.
 
-    Silero's voice activity detection, which comes with faster-whisper, finds stretches of speech of up to 30 s, which
+    Silero's voice activity detection, which is part of faster-whisper, finds stretches of speech of up to 30 s. They
     are transcribed in batches, with word times from the model's cross-attention. Times are those that a player shows,
     even if the sound starts late, has gaps or changes its format. The audio stream is the one that a player would
-    choose; damage in it is skipped. The next video is decoded while one is transcribed.
+    choose; damaged parts are skipped. The next video is decoded while the current one is transcribed.
 
-    `HallucinationRules` removes words that nobody said. The video is kept with the other words, and for each rule there
-    is a dropped row without hours: `repetitive`, `silent_stretch`, `words_past_end`, `looped_words`, `words_at_once`,
-    `long_word`, `improbable_words` (value: the number that was compared; text: the first of the words).
+    `HallucinationRules` removes words that nobody said. The video is kept with its other words, and each rule adds a
+    dropped row without hours: `repetitive`, `silent_stretch`, `words_past_end`, `looped_words`, `words_at_once`,
+    `long_word`, `improbable_words` (value: the number that was compared; text: the first removed words).
 
-    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, no words, or only hallucinated ones; value: seconds
-    with a voice), `error` (no such file, or it cannot be decoded).
+    Dropped: `no_audio` (no audio stream), `no_speech` (no voice, no words, or only hallucinated words; value: seconds
+    with a voice), `error` (the file does not exist or cannot be decoded).
 
-    The default model is that of the LiveCC paper (arXiv 2504.16030, Live-WhisperX: large-v3-turbo).
+    The default model is the one of the LiveCC paper (arXiv 2504.16030, Live-WhisperX: large-v3-turbo).
     """
 
     name: ClassVar[str] = "asr"
@@ -83,7 +83,7 @@ class Asr(ModelStage, HallucinationRules):
         metadata={"help": "A Whisper size (tiny ... large-v3-turbo), or the folder or Hub id of a CTranslate2 model."},
     )
     language: str | None = field(
-        default=None, metadata={"help": "Code of the language spoken, such as 'en'; default: detected in each video."}
+        default=None, metadata={"help": "Code of the spoken language, such as 'en'; default: detected in each video."}
     )
     multilingual: bool = field(
         default=False, metadata={"help": "Detect the language of each stretch, for videos in several languages."}
@@ -96,15 +96,17 @@ class Asr(ModelStage, HallucinationRules):
     chunks_per_batch: int = field(default=16, metadata={"help": "Stretches of speech transcribed at once."})
     beam_size: int = field(default=5, metadata={"help": "Width of the beam search; 1: greedy, faster. (Whisper: 5)"})
     vad_threshold: float = field(
-        default=0.5, metadata={"help": "Least probability at which 32 ms of sound count as a voice. (Silero: 0.5)"}
+        default=0.5, metadata={"help": "Minimum probability for 32 ms of sound to count as a voice. (Silero: 0.5)"}
     )
-    cpu_threads: int = field(default=0, metadata={"help": "Threads on a CPU; 0: as OMP_NUM_THREADS says, else 4."})
+    cpu_threads: int = field(
+        default=0, metadata={"help": "Threads on a CPU; 0: $OMP_NUM_THREADS, or 4 if it is not set."}
+    )
     max_silence_s: float = field(
         default=MAX_SILENCE_S,
-        metadata={"help": "A longer jump ahead of the sound's times, in seconds, is taken for damage and ignored."},
+        metadata={"help": "A longer forward jump of the audio timestamps, in seconds, is ignored as damage."},
     )
     replace_words: bool = field(
-        default=False, metadata={"help": "Also transcribe videos that have words already, from captions."}
+        default=False, metadata={"help": "Also transcribe videos that already have words, from captions."}
     )
 
     def __post_init__(self):
@@ -115,10 +117,12 @@ class Asr(ModelStage, HallucinationRules):
         if not 0 < self.max_silence_s < math.inf:
             raise ValueError(f"max_silence_s is {self.max_silence_s}: expected seconds above 0, such as 3600")
         check_counts(self, "chunks_per_batch", "beam_size")
+        if self.cpu_threads < 0:
+            raise ValueError(f"cpu_threads is {self.cpu_threads}: expected 0 or more")
         if self.multilingual and self.language is not None:
             raise ValueError(
-                f"language is {self.language!r} and multilingual is set: expected one of the two, since multilingual "
-                "detects the language of each stretch"
+                f"language is {self.language!r} and multilingual is set: expected only one of the two, since "
+                "multilingual detects the language of each stretch"
             )
         self.check()
 
@@ -165,8 +169,8 @@ class Asr(ModelStage, HallucinationRules):
         if path.is_dir():
             if not (path / "model.bin").is_file():
                 raise ValueError(
-                    f"{self.model} holds no model.bin: expected a CTranslate2 model; convert a transformers folder "
-                    f"with `ct2-transformers-converter --model {self.model} --output_dir OUT "
+                    f"{self.model} holds no model.bin: expected a CTranslate2 model; convert a transformers model with "
+                    f"`ct2-transformers-converter --model {self.model} --output_dir OUT "
                     "--copy_files tokenizer.json preprocessor_config.json`"
                 )
             return str(path)
@@ -180,12 +184,12 @@ class Asr(ModelStage, HallucinationRules):
 
         Raises:
             DeviceError: if the accelerator fails, as when it runs out of memory.
-            RuntimeError: if memory runs out elsewhere.
+            RuntimeError: if main memory runs out.
         """
         videos = batch["video"].to_pylist()
         wanted = np.flatnonzero(self._is_wanted(batch)).tolist()
         if wanted:
-            self.open()  # here, so that a model that cannot be loaded is not taken for a fault of a video
+            self.open()  # here, so that a failure to load is not reported as an error of a video
         reasons = np.full(len(videos), None, dtype=object)
         values = np.full(len(videos), np.nan)
         details: list[str | None] = [None] * len(videos)
@@ -203,7 +207,7 @@ class Asr(ModelStage, HallucinationRules):
         return StageResult(result.kept, pa.concat_tables([result.dropped, lost_parts(self.name, batch, parts)]))
 
     def needs_open(self, batch: pa.Table) -> bool:
-        """Return whether any video needs a transcript: if all have captions, no model is downloaded."""
+        """Return whether any video needs a transcript; if all have captions, the model is not even downloaded."""
         return bool(self._is_wanted(batch).any())
 
     def _is_wanted(self, batch: pa.Table) -> np.ndarray:
@@ -228,11 +232,11 @@ class Asr(ModelStage, HallucinationRules):
             vad_parameters={"threshold": self.vad_threshold, "min_silence_duration_ms": 160},
         )
         stretches = [_stretch(segment) for segment in segments]
-        words, lost = self.apply(stretches, len(audio.samples) / SPEECH_RATE_HZ)
+        words, lost = self.apply(stretches, len(audio.samples) / SPEECH_RATE_HZ, audio.shown_s)
         return Transcript(_order_words(words, audio), info.language, float(info.duration_after_vad), tuple(lost))
 
     def _decode_ahead(self, videos: list[str]) -> Iterator[SpeechAudio | _Failure]:
-        """Yield the decoded sound of each video, decoding the next one in a thread meanwhile."""
+        """Yield the decoded sound of each video; a thread decodes the next video meanwhile."""
         with ThreadPoolExecutor(1) as pool:
             waiting = [pool.submit(_decode, video, self.max_silence_s) for video in videos[:1]]
             following: list[str | None] = [*videos[1:], None]
@@ -262,21 +266,21 @@ class Asr(ModelStage, HallucinationRules):
                 f"a voice in {transcript.speech_s:.1f} s of {len(audio.samples) / SPEECH_RATE_HZ:.1f} s, and no words"
             )
             if transcript.lost:
-                detail += f" except {sum(lost.n_lost for lost in transcript.lost)} that nobody said"
+                detail += f" except {sum(lost.n_lost for lost in transcript.lost)} hallucinated ones"
             detail += f"; its sound is damaged: {'; '.join(audio.damage)}" if audio.damage else ""
             return _Failure("no_speech", detail, transcript.speech_s, transcript.lost)
         return transcript
 
 
 def _try_device(model: Any) -> None:
-    """Run the encoder once, since CTranslate2 looks for its CUDA libraries only when it runs."""
+    """Run the encoder once: CTranslate2 loads its CUDA libraries only when it runs."""
     try:
         model.encode(model.feature_extractor(np.zeros(SPEECH_RATE_HZ, np.float32)))
     except RuntimeError as error:
         raise ValueError(
-            f"speech recognition does not run on the GPU: {one_line(error)}; CTranslate2 needs CUDA 12's cuBLAS, also "
-            "where PyTorch brings another version: pip install nvidia-cublas-cu12 and name its lib folder in "
-            "LD_LIBRARY_PATH, or set device to 'cpu'"
+            f"speech recognition does not run on the GPU: {one_line(error)}; CTranslate2 needs cuBLAS of CUDA 12 even "
+            "if PyTorch comes with another version: pip install nvidia-cublas-cu12 and add its lib folder to "
+            "LD_LIBRARY_PATH, or set asr.device=cpu"
         ) from error
 
 
@@ -285,19 +289,19 @@ def _decode(video: str, max_silence_s: float) -> SpeechAudio | _Failure:
         return decode_speech(resolve_media(video), max_silence_s)
     except NoAudioError as error:
         return _Failure("no_audio", one_line(error))
-    except Exception as error:  # a broken file must not end the run, whatever FFmpeg makes of it
+    except Exception as error:  # a broken file must not end the run, whatever error FFmpeg raises
         return _Failure("error", one_line(error))
 
 
 def _stretch(segment: Any) -> Stretch:
-    """Return a segment of faster-whisper as a stretch; in batches, a segment holds all words of one stretch."""
+    """Convert a segment of faster-whisper; in batched mode, a segment holds all words of one stretch."""
     timed = ((float(word.start), float(word.end), word.word.strip(), word.probability) for word in segment.words or ())
     words = [HeardWord(*word) for word in timed if word[2]]
     return Stretch(words, segment.compression_ratio, segment.avg_logprob, segment.no_speech_prob)
 
 
 def _order_words(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
-    """Return words on the player's clock, each starting no earlier than the one before, none ending after the sound."""
+    """Return words on the player's clock, with starts that never decrease and ends not after the sound's end."""
     ordered, earliest_s = [], 0.0
     length_s = len(audio.samples) / SPEECH_RATE_HZ
     for word in words:
@@ -309,13 +313,13 @@ def _order_words(words: list[HeardWord], audio: SpeechAudio) -> list[TimedWord]:
 
 
 def _fill_columns(batch: pa.Table, found: dict[int, Transcript]) -> pa.Table:
-    """Return the batch with the transcribed words and languages, by row."""
+    """Return the batch with the words and languages of the transcripts, which are given by row."""
     if not found:
         return batch
     words = batch["words"].combine_chunks()
     words = words if isinstance(words, pa.Array) else pa.concat_arrays(words.chunks)
     heard = words_array([transcript.words for transcript in found.values()])
-    # One array of old and new words, from which each row takes its own.
+    # Each row takes its words from an array of all old and all new words.
     source = np.arange(len(batch))
     source[list(found)] = len(batch) + np.arange(len(found))
     batch = with_column(batch, "words", pa.concat_arrays([words.cast(WORDS), heard]).take(pa.array(source)))
