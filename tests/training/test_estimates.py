@@ -1,4 +1,4 @@
-"""Estimates of memory and time have the numbers of docs/training.md."""
+"""Estimates of memory and time equal the numbers in docs/training.md and the recipes' headers."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from livecc_hf.modeling import LiveCCForConditionalGeneration
 from livecc_hf.training import estimates
 
 ROOT = Path(__file__).parents[2]
+N_NARRATIONS = 526_000  # clips in Live-WhisperX-526K
 PAGE = " ".join((ROOT / "docs/training.md").read_text().split())
 
 
@@ -71,18 +72,73 @@ def test_memory_is_that_of_the_page(recipe, model, gpus, total):
     assert sum(parts.values()) == pytest.approx(int(re.search(total, PAGE)[1]), abs=0.7)
 
 
+def row_seconds(recipe, model, card):
+    return estimates.row_seconds(recipe_of(recipe), estimates.published_model(model), card)
+
+
 @pytest.mark.parametrize(
-    ("recipe", "model", "card", "seconds"),
+    ("run", "recipe", "model", "card"),
     [
-        ("livecc-7b/sft_lora", "LiveCC-7B", "RTX 4090", 6.4),
-        ("qwen2-vl-2b/sft", "Qwen2-VL-2B", "H100", 1.8),
-        ("qwen3-vl-4b/sft_qlora", "Qwen3-VL-4B", "RTX 4080", 9.6),
+        ("7B full, 28k tokens", "livecc-7b/sft", "LiveCC-7B", "H100"),
+        ("7B LoRA, 8k", "livecc-7b/sft_lora", "LiveCC-7B", "RTX 4090"),
+        ("7B QLoRA, 8k", "livecc-7b/sft_qlora", "LiveCC-7B", "RTX 4080"),
+        ("2B full, 28k", "qwen2-vl-2b/sft", "Qwen2-VL-2B", "H100"),
+        ("2B LoRA, 8k", "qwen2-vl-2b/sft_lora", "Qwen2-VL-2B", "RTX 4070"),
+        ("Qwen3-VL-4B full, 28k", "qwen3-vl-4b/sft", "Qwen3-VL-4B", "H100"),
+        ("Qwen3-VL-4B LoRA, 16k", "qwen3-vl-4b/sft_lora", "Qwen3-VL-4B", "RTX 4090"),
+        ("Qwen3-VL-4B QLoRA, 8k", "qwen3-vl-4b/sft_qlora", "Qwen3-VL-4B", "RTX 4080"),
+        ("Qwen3-VL-2B full, 28k", "qwen3-vl-2b/sft", "Qwen3-VL-2B", "H100"),
+        ("Qwen3-VL-2B LoRA, 8k", "qwen3-vl-2b/sft_lora", "Qwen3-VL-2B", "RTX 4070"),
     ],
 )
-def test_times_are_those_of_the_page(recipe, model, card, seconds):
-    found = estimates.row_seconds(recipe_of(recipe), estimates.published_model(model), card)
-    assert found == pytest.approx(seconds, rel=0.02)  # the page multiplies rounded numbers
-    assert f"{seconds} s on an {card}" in PAGE
+def test_times_equal_the_page(run, recipe, model, card):
+    shown = re.search(rf"\| {re.escape(run)} \|[^|]*\| [^|]*?([\d.]+) s on an {card}", PAGE)[1]
+    n_decimals = len(shown.partition(".")[2])
+    assert f"{row_seconds(recipe, model, card):.{n_decimals}f}" == shown
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [
+        ("livecc-7b/sft_lora", "LiveCC-7B"),
+        ("livecc-7b/sft_qlora", "LiveCC-7B"),
+        ("qwen2.5-vl-7b/sft_lora", "Qwen2.5-VL-7B"),
+        ("qwen2.5-vl-7b/sft_qlora", "Qwen2.5-VL-7B"),
+        ("qwen2-vl-2b/sft_lora", "Qwen2-VL-2B"),
+        ("qwen3-vl-4b/sft_lora", "Qwen3-VL-4B"),
+        ("qwen3-vl-4b/sft_qlora", "Qwen3-VL-4B"),
+        ("qwen3-vl-2b/sft_lora", "Qwen3-VL-2B"),
+    ],
+)
+def test_hours_in_adapter_recipes_follow_from_the_time_of_a_row(recipe, model):
+    header = (ROOT / f"recipes/{recipe}.yaml").read_text()
+    hours, card, clips = re.search(r"Time: (\d+) hours on an (RTX \d+) for the ([\d,]+) clips", header).groups()
+    n_clips = int(clips.replace(",", ""))
+    assert n_clips == pytest.approx(N_NARRATIONS * recipe_of(recipe)["data"][0]["weight"], rel=0.01)
+    assert round(n_clips * row_seconds(recipe, model, card) / 3600) == int(hours)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [
+        ("livecc-7b/sft", "LiveCC-7B"),
+        ("qwen2.5-vl-7b/sft", "Qwen2.5-VL-7B"),
+        ("qwen2-vl-2b/sft", "Qwen2-VL-2B"),
+        ("qwen3-vl-4b/sft", "Qwen3-VL-4B"),
+        ("qwen3-vl-2b/sft", "Qwen3-VL-2B"),
+    ],
+)
+def test_hours_in_full_recipes_follow_from_the_time_of_a_row(recipe, model):
+    hours = re.search(r"up to ([\d,]+) H100 hours", (ROOT / f"recipes/{recipe}.yaml").read_text())[1]
+    found = N_NARRATIONS * row_seconds(recipe, model, "H100") / 3600
+    assert round(found, -1) == int(hours.replace(",", ""))
+
+
+def test_hours_for_own_videos_follow_from_the_time_of_a_row():
+    seconds = row_seconds("own-videos/lora", "LiveCC-7B", "RTX 4090")  # a row holds a minute of video
+    header = (ROOT / "recipes/own-videos/lora.yaml").read_text()
+    assert f"Time: {seconds:.1f} seconds for a minute of video" in header
+    assert f"3 epochs: {10 * 60 * 3 * seconds / 3600:.1f} hours" in header
 
 
 def test_unknown_models_and_cards_are_errors():
