@@ -1,4 +1,4 @@
-"""Recipes as they are written: what is no recipe is one line."""
+"""Reading recipe files: bad input gives a one-line error."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ from livecc_hf.training.options.recipe_file import read_written
         ("env: LANG", "env is 'LANG': expected a mapping"),
     ],
 )
-def test_what_is_no_recipe_is_one_line(tmp_path, text, message, capsys):
+def test_a_file_that_is_not_a_recipe_is_a_one_line_error(tmp_path, text, message, capsys):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -64,6 +64,11 @@ def test_a_value_that_does_not_fit_is_one_line(recipe, given, message, capsys):
 def test_a_recipe_without_a_name_is_one_line():
     with pytest.raises(ValueError, match="--config is given without a file"):
         parse(["--config"])
+
+
+def test_options_with_an_equals_sign_are_read_too(recipe):
+    parsed = parse([f"--config={recipe(bf16=True, use_cpu=False)}", "--inspect=2", "--seed=5"])
+    assert (parsed.ours.inspect, parsed.training.seed, parsed.training.bf16) == (2, 5, False)  # as for inspect=2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has it on Linux only")

@@ -20,8 +20,8 @@ from .trl_options import check_trl_options
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, TrlParser
 
-BUNDLED = "livecc-tiny"  # the name, in a recipe, of the model that comes with the package
-# Options for the training machine, ignored when samples are only inspected, which may be on another.
+BUNDLED = "livecc-tiny"  # a recipe's name for the model bundled with the package
+# Options for the training machine; ignored by `inspect`, which may run on another machine.
 _MACHINE_OPTIONS = (
     *("use_cpu", "bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "use_liger_kernel"),
     *("optim", "load_in_4bit", "load_in_8bit", "deepspeed", "fsdp", "fsdp_config", "ddp_backend", "parallelism_config"),
@@ -39,8 +39,8 @@ class Recipe:
         data: the entries of the training data, each with a `source` and that source's keys.
         eval_data: the entries of held-out data, in the same form.
         packing: put several samples into a row, up to `training.max_length` tokens.
-        notes: lines about the options for the user.
-        name: of the recipe's file, such as `recipes/livecc-7b/sft.yaml`.
+        notes: messages about the options, to log.
+        name: the recipe file's name, such as `recipes/livecc-7b/sft.yaml`; `None` without a file.
     """
 
     ours: LiveCCArguments
@@ -59,10 +59,10 @@ class Recipe:
 
 
 def parse(argv: Sequence[str]) -> Recipe:
-    """Read ``--config FILE`` and overrides, ``key=value`` or ``--key value``.
+    """Return the recipe given by ``--config FILE`` and overrides (``key=value`` or ``--key value``).
 
     Raises:
-        ValueError: if a key is unknown, or a value does not fit.
+        ValueError: if an option is unknown, or a value is invalid.
         FileNotFoundError: if there is no such recipe.
     """
     written = read_written(argv)
@@ -87,10 +87,10 @@ def parse(argv: Sequence[str]) -> Recipe:
 
 
 def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
-    """Check that the options go together.
+    """Check that the options are compatible.
 
     Raises:
-        ValueError: for the first pair that does not.
+        ValueError: for the first conflict.
     """
     from ..model.liger import check_liger
     from ..saving.pushing import check_hub_options
@@ -122,7 +122,7 @@ def _check_together(ours: LiveCCArguments, training: SFTConfig, model: ModelConf
 
 
 def _parse_entries(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
-    """Return the entries of a data list; those from the command line are parsed, each an entry or a list of entries.
+    """Return the entries of a data list; strings from the command line are parsed as one entry or a list of entries.
 
     Raises:
         ValueError: if an entry is neither YAML nor JSON, or not a mapping.
@@ -148,30 +148,32 @@ def _parse_entries(items: Sequence[Any], name: str) -> list[dict[str, Any]]:
 def _is_inspection(written: WrittenRecipe) -> bool:
     """Return whether the recipe only prints samples, without training."""
     count = written.values.get("inspect", 0)
-    if "--inspect" in written.words:
-        count = "".join(written.words[written.words.index("--inspect") + 1 :][:1])
+    for at, word in enumerate(written.words):
+        name, equals, value = word.partition("=")
+        if name == "--inspect":
+            count = value if equals else "".join(written.words[at + 1 : at + 2])
     return str(count).isdigit() and int(count) > 0
 
 
 def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
-    """Return the options' dataclasses.
+    """Return the dataclasses of all options.
 
     Raises:
-        ValueError: if a key is unknown, or a value does not fit.
+        ValueError: if an option is unknown, or a value is invalid.
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
     class Parser(TrlParser):
-        def error(self, message: str) -> NoReturn:  # the parser's usage of 200 options would hide it
+        def error(self, message: str) -> NoReturn:  # argparse would print the usage of 200 options first
             raise ValueError(f"{message} (see livecc train --help)")
 
     options = (LiveCCArguments, SFTConfig, ModelConfig)
     parser = Parser(options, allow_abbrev=False)
     parser.prog = "livecc train"
-    parser.set_defaults_with_config(max_length=None)  # TRL cuts at 1024 tokens unless told otherwise
+    parser.set_defaults_with_config(max_length=None)  # TRL's default cuts at 1024 tokens
     parser.set_defaults_with_config(**written.values)
     words = ["--help" if word == ALL_OPTIONS else word for word in written.words]
-    _, rest = parser.parse_known_args(words)  # unknown options are reported before values are checked
+    _, rest = parser.parse_known_args(words)  # report unknown options before invalid values
     known = {item.name for cls in options for item in fields(cls)}
     unknown = [key for key in written.values if key not in known]
     unknown += [word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--")]
@@ -185,12 +187,12 @@ def _parse_options(written: WrittenRecipe) -> tuple[LiveCCArguments, SFTConfig, 
 
 
 def _parse_words(parser: TrlParser, words: Sequence[str]) -> tuple[LiveCCArguments, SFTConfig, ModelConfig]:
-    """Parse the words into the options' dataclasses, which check their values.
+    """Parse command line words into the dataclasses, which check their values.
 
     Raises:
-        ValueError: if a value does not fit, or does not fit this machine.
+        ValueError: if a value is invalid, or this machine does not support it.
     """
-    with warnings.catch_warnings():  # on renamed options of transformers that nobody set
+    with warnings.catch_warnings():  # about renamed transformers options at their defaults
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
         try:
             ours, training, model = parser.parse_args_into_dataclasses(words, look_for_args_file=False)

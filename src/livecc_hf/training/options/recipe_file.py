@@ -1,4 +1,4 @@
-"""Reads a training recipe as written: a YAML file of options, and overrides from the command line."""
+"""Reads a training recipe before parsing: a YAML file of options, and overrides from the command line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class WrittenRecipe:
     """A recipe as written, before its options are parsed.
 
     Attributes:
-        values: of the YAML file.
-        words: of the command line, as `--key value`.
-        name: of the YAML file, such as `recipes/livecc-7b/sft.yaml` or `mine.yaml`; `None` if there is no file.
+        values: the options in the YAML file, by name.
+        words: the command line's words, as `--key value`.
+        name: the YAML file's name, such as `recipes/livecc-7b/sft.yaml` or `mine.yaml`; `None` if there is no file.
     """
 
     values: dict[str, Any]
@@ -27,7 +27,7 @@ class WrittenRecipe:
 
     @property
     def names(self) -> set[str]:
-        """The names of all options that are given."""
+        """The names of all given options."""
         flags = {word.removeprefix("--").partition("=")[0] for word in self.words if word.startswith("--")}
         return set(self.values) | {flag.replace("-", "_").removeprefix("no_") for flag in flags}
 
@@ -44,19 +44,20 @@ class WrittenRecipe:
 
 
 def read_written(argv: Sequence[str]) -> WrittenRecipe:
-    """Read `--config FILE` and overrides, `key=value` or `--key value`.
+    """Read `--config FILE` and overrides (`key=value` or `--key value`).
 
-    The file's `env`, if it has one, is put into the environment, as in TRL's own scripts.
+    As in TRL's own scripts, the file's `env` mapping is added to the environment.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a YAML mapping of plain values.
+        ValueError: if the file is not a YAML mapping of plain values, or `--config` has no value.
     """
     words: list[str] = []
     for item in argv:
         key, equals, value = item.partition("=")
         is_override = equals and key.isidentifier() and (not words or words[-1] != "--config")
-        words += [f"--{key}", value] if is_override else [item]
+        is_config = equals and key == "--config"
+        words += [f"--{key}", value] if is_override else ["--config", value] if is_config else [item]
     values: dict[str, Any] = {}
     name = None
     if "--config" in words:
@@ -76,24 +77,24 @@ def read_written(argv: Sequence[str]) -> WrittenRecipe:
 
 
 def _name(path: Path) -> str:
-    """Return a recipe's name: with its folders if it is the project's, but never with a user's folders, for cards."""
+    """Return a recipe's name for cards: its path below `recipes/`, or only the file name, to hide a user's folders."""
     parts = path.expanduser().absolute().parts
     return "/".join(parts[parts.index("recipes") :]) if parts.count("recipes") == 1 else path.name
 
 
 def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
-    """Return the values of a YAML file.
+    """Return the options in a YAML file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds something other than a mapping of names to plain values.
+        ValueError: if it is not a mapping of names to plain values.
     """
     import yaml
 
     text = Path(path).expanduser().read_bytes()
     try:
         values = yaml.safe_load(text)
-    # Unknown tags, values that do not fit their tag, bytes that are not text, lists nested too deeply.
+    # Unknown tags, invalid values for a tag, bytes that are not text, lists nested too deeply.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML of plain values: {_with_line(error)}") from error
     if not isinstance(values, dict):
@@ -104,7 +105,7 @@ def read_recipe(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _with_line(error: Exception) -> str:
-    """Return the message of a YAML parser, with line and column."""
+    """Return a YAML parser's message, with line and column."""
     mark, problem = (getattr(error, name, None) for name in ("problem_mark", "problem"))
     if mark is None:
         return one_line(error, 200)
