@@ -1,4 +1,4 @@
-"""A folder of narrated videos of the small world, for trying what is meant for one's own."""
+"""Writes a folder of narrated videos of the small world, to try recipes meant for a user's own videos."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .samples import MOODS
 from .world import simulate
 
 CLIP_S = 16
-_SIZE_PX, _FPS = 168, 10  # twice what livecc-tiny sees, and quickly written
-_FIRST_SEED = 1 << 40  # apart from the clips that the training source `tiny` draws, and not held out as negative ones
+_SIZE_PX, _FPS = 168, 10  # twice livecc-tiny's frame size, and fast to encode
+_FIRST_SEED = 1 << 40  # never drawn by the training source `tiny`; held-out seeds are negative
 
 
 def write_narrated_folder(
     folder: str | os.PathLike, n_videos: int, duration_s: int = CLIP_S, narrator: str = DEFAULT_NARRATOR, first: int = 0
 ) -> None:
-    """Write `shapes-00000.mp4` and so on, each with its words and their times beside it in a `.json`.
+    """Write `shapes-00000.mp4` and so on, each with a `.json` file of timed words.
 
     Args:
-        folder: made if it does not exist; what is there by these names is written again.
-        n_videos: how many.
-        duration_s: length of each, in seconds.
-        narrator: who speaks, one of `NARRATORS`.
-        first: number of the first: other numbers, other scenes.
+        folder: created if missing; files with these names are overwritten.
+        n_videos: number of videos.
+        duration_s: length of each video in seconds, at least 4.
+        narrator: one of `NARRATORS`.
+        first: number of the first video; each number gives another scene.
 
     Raises:
-        ValueError: if there is no such narrator, or a number is below 1.
+        ValueError: if the narrator is unknown, or a number is too small.
     """
     narrator_verbs(narrator)
     if n_videos < 1 or duration_s < 1 or first < 0:
@@ -39,7 +39,7 @@ def write_narrated_folder(
         )
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    moods = list(MOODS.values())[:2]  # calm and busy, in turn
+    moods = list(MOODS.values())[:2]  # alternate calm and busy
     for number in range(first, first + n_videos):
         scene = simulate(_FIRST_SEED + number, duration_s, moods[number % 2])
         name = folder / f"shapes-{number:05d}"

@@ -1,4 +1,4 @@
-"""The narrators of the small world: short sentences, timed word by word, a little after each event."""
+"""Narrates the small world: short sentences with timed words, shortly after each event."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUERY = "Commentate what happens."
 Word = tuple[float, float, str]
 
 DEFAULT_NARRATOR = "plain"
-# Which verb a narrator has for each of the world's. No two share one, so that a phrase still names its event.
+# Each narrator's verb for every verb of the world; distinct, so that a phrase identifies its event.
 NARRATORS: dict[str, dict[str, str]] = {
     DEFAULT_NARRATOR: {verb: verb for verb in VERBS},
     "other": {
@@ -37,7 +37,7 @@ def narrator_verbs(narrator: str) -> dict[str, str]:
     """Return a narrator's verb for each verb of the world.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     if narrator not in NARRATORS:
         raise ValueError(f"narrator is {narrator!r}; expected one of: {', '.join(NARRATORS)}")
@@ -48,7 +48,7 @@ def sentence(event: Event, narrator: str = DEFAULT_NARRATOR) -> str:
     """Return a narrator's sentence for an event, such as ``Red ball hits square.``.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     words = [event.colour.capitalize(), event.shape, narrator_verbs(narrator)[event.verb], event.detail]
     return " ".join(word for word in words if word) + "."
@@ -57,20 +57,19 @@ def sentence(event: Event, narrator: str = DEFAULT_NARRATOR) -> str:
 def narrate(events: list[Event], duration_s: float, narrator: str = DEFAULT_NARRATOR) -> list[Word]:
     """Return the spoken words of a clip.
 
-    A narrator speaks one sentence a beat; beats start at 0.5 s, 1.5 s ..., so that a sentence of four
-    words ends with the last frame of the one-second turn it belongs to. An event that finds the
-    narrator speaking waits for the next beat.
+    A narrator starts at most one sentence per beat. Beats start at 0.5 s, 1.5 s ..., so that a sentence of four words
+    ends with the last frame of its one-second turn. An event during a sentence waits for the next beat.
 
     Args:
         events: in time order.
-        duration_s: words that would end after it are not spoken.
-        narrator: who speaks, one of `NARRATORS`; all speak at the same times.
+        duration_s: length of the clip in seconds; words that would end later are dropped.
+        narrator: one of `NARRATORS`; it does not affect the times.
 
     Returns:
         (start_s, end_s, word) in time order, without overlap.
 
     Raises:
-        ValueError: if there is no such narrator.
+        ValueError: if the narrator is unknown.
     """
     words: list[Word] = []
     beat = -1

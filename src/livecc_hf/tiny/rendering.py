@@ -1,8 +1,8 @@
 """Draws the small world: uint8 RGB frames at any size, and mp4 files.
 
-Sprites are drawn once per shape, colour and sub-pixel offset at three times the size, shrunk with the
-filter that the video processor uses, and pasted. A frame drawn at the model's size therefore looks
-like a large one that was resized, at a fraction of the cost.
+Sprites are drawn once per shape, colour and sub-pixel offset at three times the size, shrunk with the video
+processor's filter, and pasted. A frame drawn at the model's size therefore looks like a resized large frame, at a
+fraction of the cost.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PALETTE = {
 VIDEO_SIZE_PX = 336
 VIDEO_FPS = 20
 FADE_S = 0.2
-_SPAN = 3.0 * RADIUS  # side of a sprite's canvas, field widths
-_DETAIL = 3  # a sprite is drawn this many times larger than it is shown
-_OFFSETS = 4  # sub-pixel positions an axis
+_SPAN = 3.0 * RADIUS  # side of a sprite's canvas in field widths
+_DETAIL = 3  # supersampling factor of sprites
+_OFFSETS = 4  # sub-pixel positions per axis
 _MARK_STEPS = 9
 
 
 def draw_frames(scene: Scene, times_s: list[float], size_px: int) -> np.ndarray:
-    """Draws a scene at the given times.
+    """Draw a scene at the given times.
 
     Returns:
         uint8 (len(times_s), 3, size_px, size_px), RGB.
@@ -40,7 +40,7 @@ def draw_frames(scene: Scene, times_s: list[float], size_px: int) -> np.ndarray:
 
 
 def draw_frame(scene: Scene, time_s: float, size_px: int) -> np.ndarray:
-    """Draws one moment as uint8 (size_px, size_px, 3), RGB."""
+    """Draw one moment as uint8 (size_px, size_px, 3), RGB."""
     canvas = _background(size_px).copy()
     for track in scene.tracks:
         alpha = _fade(track.born_s, track.gone_s, time_s)
@@ -65,7 +65,7 @@ def write_video(scene: Scene, path: str | Path, size_px: int = VIDEO_SIZE_PX, fp
     """Write a scene as an H.264 mp4 of ``round(duration_s * fps)`` frames."""
     import av
 
-    with av.open(f"file:{path}", "w") as container:  # a name may hold a colon
+    with av.open(f"file:{path}", "w") as container:  # the scheme protects names that contain a colon
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "fast"})
         stream.width = stream.height = size_px
         stream.pix_fmt = "yuv420p"
@@ -107,7 +107,7 @@ def _side_px(size_px: int) -> int:
 
 @lru_cache(maxsize=4096)
 def _sprite(key: tuple[str, str, str, str], size_px: int, offset: tuple[int, int]) -> np.ndarray:
-    """Premultiplied RGBA, float32 (side, side, 4), the centre moved by the sub-pixel offset."""
+    """Return premultiplied RGBA, float32 (side, side, 4), with the centre moved by the sub-pixel offset."""
     side_px = _side_px(size_px)
     fine = (np.arange(side_px * _DETAIL, dtype=np.float32) + 0.5) / _DETAIL - side_px / 2
     unit = RADIUS * size_px
@@ -125,7 +125,7 @@ def _sprite(key: tuple[str, str, str, str], size_px: int, offset: tuple[int, int
 
 
 def _object(shape: str, colour: str, u: np.ndarray, v: np.ndarray, soft: float) -> np.ndarray:
-    """One object over its soft shadow; ``u``, ``v`` in radii from the centre."""
+    """Draw one object over its soft shadow; ``u`` and ``v`` are in radii from the centre."""
     shadow = 0.45 * np.clip(1.5 - np.hypot(u - 0.08, v - 0.2) / 0.95, 0, 0.5) * 2
     light = np.clip(1.0 - 0.22 * (u + v), 0.6, 1.25)[..., None]
     base = np.clip(np.array(PALETTE[colour], dtype=np.float32) / 255 * light, 0, 1)
@@ -143,7 +143,7 @@ def _object(shape: str, colour: str, u: np.ndarray, v: np.ndarray, soft: float) 
 
 
 def _outline(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Signed distance to a shape's edge in radii, negative inside."""
+    """Return the signed distance to a shape's edge in radii, negative inside."""
     if shape == "ball":
         return np.hypot(u, v) - 0.98
     if shape == "square":
@@ -152,9 +152,10 @@ def _outline(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _mark(kind: str, step: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Draw a white sign around an object.
+    """Draw a white mark around an object.
 
-    It is a ring after a change of colour, dashes after a hit, an arc after a turn, and four sparks when it appears.
+    The mark is a ring after a change of colour, dashes after a hit, an arc after a turn, and four sparks at its
+    appearance.
     """
     growth = (step + 0.5) / _MARK_STEPS
     distance = np.hypot(u, v)

@@ -1,8 +1,7 @@
-"""Training samples of the small world: frames at the model's size, times, words and a query.
+"""Makes training samples of the small world: frames at the model's size, times, words and a query.
 
-Two tasks make a curriculum. ``list`` shows unrelated scenes, one a turn, and names their objects;
-``narrate`` is the commentary itself. Both are one stream of frames and timed words, so both become
-conversations by the same grammar.
+Two tasks form a curriculum. ``list`` shows unrelated scenes, one per turn, and names their objects; ``narrate`` is the
+commentary itself. Both are streams of frames and timed words, so the same grammar encodes both.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ FRAME_SIZE_PX = 84
 LONGEST_LAG_S = 0.1  # one frame at 10 frames a second
 LIST_QUERY = "List the objects."
 MOODS = {
-    "calm": WorldOptions(),  # what a model is evaluated on
+    "calm": WorldOptions(),  # used in evaluation
     "busy": WorldOptions(gap_s=(0.8, 0.1), rest=0.0),  # twice the events a second
     "rare": WorldOptions(weights=(("hits", 1.6), ("turns", 1.5), ("enters", 1.5), ("changes", 1.5), ("stops", 1.3))),
 }
@@ -31,13 +30,13 @@ MOODS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample before it becomes tokens.
+    """One sample before tokenization.
 
     Args:
-        frames: uint8 (T, 3, H, W) at 2 frames a second, square: 84 pixels unless asked otherwise.
+        frames: uint8 (T, 3, H, W) at 2 frames a second, square, 84 pixels by default.
         timestamps_s: (T,) seconds from the clip's start.
         words: (start_s, end_s, word) in time order.
-        query: what the viewer asks.
+        query: the viewer's request.
     """
 
     frames: np.ndarray
@@ -53,7 +52,7 @@ def narration_clip(
     narrator: str = DEFAULT_NARRATOR,
     size_px: int = FRAME_SIZE_PX,
 ) -> Clip:
-    """Return a scene of ``duration_s`` seconds in one of `MOODS`, told by one of `NARRATORS`.
+    """Return a clip of ``duration_s`` seconds in one of `MOODS`, narrated by one of `NARRATORS`.
 
     Raises:
         ValueError: if the mood or the narrator is unknown.
@@ -62,7 +61,7 @@ def narration_clip(
         raise ValueError(f"mood is {mood!r}; expected one of: {', '.join(MOODS)}")
     scene = simulate(seed, duration_s, MOODS[mood])
     times_s = [index * FRAME_STEP_S for index in range(2 * duration_s)]
-    # A video reader takes the picture on screen just before a sample time.
+    # A video reader returns the frame on screen at a sample time, which was drawn slightly earlier.
     lag_s = random.Random(f"lag/{seed}").uniform(0.0, LONGEST_LAG_S)
     drawn = draw_frames(scene, [max(time_s - lag_s, 0.0) for time_s in times_s], size_px)
     frames = like_decoded(drawn, seed)
@@ -70,7 +69,7 @@ def narration_clip(
 
 
 def cut_window(clip: Clip, window_s: int, seed: int) -> Clip:
-    """Return a part of a clip that starts on a whole second: its frames, and the words heard while they were shown.
+    """Return a random window of a clip that starts on a whole second, with the words that end within it.
 
     Raises:
         ValueError: if the clip is shorter than the window.
@@ -87,7 +86,7 @@ def cut_window(clip: Clip, window_s: int, seed: int) -> Clip:
 
 
 def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES, size_px: int = FRAME_SIZE_PX) -> Clip:
-    """Unrelated scenes, one a turn, each answered with its objects and whether they move or rest."""
+    """Return unrelated scenes, one per turn, each answered with its objects and whether they move or rest."""
     rng = random.Random(f"list/{seed}")
     frames, words, shown = [], [], 0
     for turn in range(n_turns):
@@ -106,7 +105,7 @@ def list_clip(seed: int, n_turns: int, first_frames: int = FIRST_TURN_FRAMES, si
 
 
 def list_words(scene: Scene, start_s: float, end_s: float) -> list[str]:
-    """Names the objects well inside the picture at both times, in a fixed order."""
+    """Return words that name the objects visible at both times, in a fixed order."""
     named = []
     for track in scene.tracks:
         if track.visible_at(start_s) and track.visible_at(end_s) and track.born_s < start_s:
@@ -124,7 +123,7 @@ def list_words(scene: Scene, start_s: float, end_s: float) -> list[str]:
 
 
 def like_decoded(frames: np.ndarray, seed: int) -> np.ndarray:
-    """Add what an mp4 adds: a small shift of brightness and noise."""
+    """Add a small brightness shift and noise, as mp4 encoding does."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(-4, 4, frames.shape, dtype=np.int16)
     noise += rng.integers(-3, 2, (len(frames), 1, 1, 1), dtype=np.int16)

@@ -1,4 +1,4 @@
-"""What a scene of the small world is made of: objects' tracks, marks, and events.
+"""Defines the parts of a scene of the small world: object tracks, marks and events.
 
 The field is a unit square, ``x`` to the right and ``y`` downwards, lengths in field widths.
 """
@@ -24,7 +24,7 @@ VERBS = (
 )
 RADIUS = 0.105
 MARKS = ("appear", "turn", "change", "hit", "gone")
-MARK_S = 1.6  # until the narrator has begun to tell what it is about
+MARK_S = 1.6  # long enough for the narrator to start its sentence
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Mark:
-    """A sign at an object that something happened to it, shown for `MARK_S` seconds.
+    """A visual mark of an event at an object, shown for `MARK_S` seconds.
 
     ``track`` is the object's index in the scene, ``kind`` one of `MARKS`. "gone" stays where the object
-    disappeared, the others follow it.
+    disappeared; the others follow the object.
     """
 
     time_s: float
@@ -61,7 +61,7 @@ class Mark:
 
 @dataclass
 class ObjectTrack:
-    """One object's life: straight pieces of motion and colours over time.
+    """One object over time: linear pieces of motion, and colours.
 
     ``pieces`` holds (start_s, x, y, velocity_x, velocity_y), ``colours`` (start_s, colour); the object
     is drawn from ``born_s`` to ``gone_s``.
@@ -74,7 +74,7 @@ class ObjectTrack:
     colours: list[tuple[float, str]] = field(default_factory=list)
 
     def at(self, time_s: float) -> tuple[float, float, float, float]:
-        """Position and velocity (x, y, velocity_x, velocity_y) at a time."""
+        """Return position and velocity (x, y, velocity_x, velocity_y) at a time."""
         piece = self.pieces[0]
         for candidate in self.pieces:
             if candidate[0] > time_s:
@@ -93,7 +93,7 @@ class ObjectTrack:
         return colour
 
     def visible_at(self, time_s: float) -> bool:
-        """Whether the object exists at a time."""
+        """Return whether the object exists at a time."""
         return self.born_s <= time_s < self.gone_s
 
 

@@ -1,7 +1,7 @@
-"""Simulates the small world: a director starts actions, physics answers, and everything is an event.
+"""Simulates the small world: a director starts actions, physics reacts, and each change is an event.
 
-An object appears, starts to move or turns because the director says so; it bounces off a wall, hits another
-or leaves because it got there. Everything follows from the seed.
+The director makes objects appear, start to move or turn; physics makes them bounce off a wall, hit another object or
+leave. The seed determines everything.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from .scene import COLOURS, RADIUS, SHAPES, Event, Mark, ObjectTrack, Scene
 
 STEP_S = 0.05
-# The director acts midway between two frames of a 2-fps stream: what falls on a frame is undecidable in it.
+# The director acts midway between two frames of a 2-fps stream, since a change exactly at a frame is ambiguous.
 ACTION_STEPS, ACTION_PHASE = 10, 5
-QUIET_END_S = 2.0  # no event this close to a clip's end: its words would be cut off
+QUIET_END_S = 2.0  # no events this close to a clip's end, where their words would be cut off
 
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """How busy a scene is."""
+    """Settings for how busy a scene is."""
 
     max_objects: int = field(default=4, metadata={"help": "Objects alive at once."})
     max_movers: int = field(default=2, metadata={"help": "Objects moving at once."})
@@ -29,11 +29,11 @@ class WorldOptions:
     )
     gap_s: tuple[float, float] = field(
         default=(0.9, 0.9),
-        metadata={"help": "Pause after an event: shortest, and mean of what is added, in seconds."},
+        metadata={"help": "Pause after an event: minimum, and mean of a random addition, in seconds."},
     )
-    rest: float = field(default=0.25, metadata={"help": "Chance of a long silence when all is still."})
+    rest: float = field(default=0.25, metadata={"help": "Probability of a long silence while no object moves."})
     weights: tuple[tuple[str, float], ...] = field(
-        default=(), metadata={"help": "Director's weight of an action by verb; 1 where absent."}
+        default=(), metadata={"help": "Director's weights of actions by verb; default: 1."}
     )
 
 
@@ -53,19 +53,19 @@ class _Body:
 
 
 class _RejectedError(Exception):
-    """The simulation ran into a situation we do not narrate; the next attempt takes new numbers."""
+    """The simulation reached a situation that is not narrated; the next attempt uses other random numbers."""
 
 
 def simulate(seed: int, duration_s: float, options: WorldOptions | None = None) -> Scene:
     """Simulate one clip.
 
     Args:
-        seed: fixes every choice.
+        seed: determines every choice.
         duration_s: length of the clip in seconds.
         options: how busy the scene is.
 
     Raises:
-        ValueError: if the clip is shorter than 4 seconds, or no acceptable scene was found.
+        ValueError: if the clip is shorter than 4 seconds, or no valid scene was found.
     """
     if duration_s < 4:
         raise ValueError(f"duration_s is {duration_s}; a scene needs at least 4 seconds")
@@ -173,13 +173,13 @@ class _Simulation:
     # -- the director
 
     def _calm(self) -> bool:
-        """No wall or hit is near, so an action now will not crowd the narrator."""
+        """Return whether no contact is near, so that an action now does not crowd the narrator."""
         if self.now_s > self.duration_s - QUIET_END_S:
             return False
         return all(self._contact_s(b, b.vx, b.vy) > 0.9 for b in self.bodies if b.moving)
 
     def _contact_s(self, body: _Body, vx: float, vy: float) -> float:
-        """Seconds until a body with this velocity reports something: 0 while it crosses an edge."""
+        """Return the seconds until a body with this velocity causes an event; 0 while it crosses an edge."""
         times = []
         for position, velocity in ((body.x, vx), (body.y, vy)):
             if not RADIUS <= position <= 1 - RADIUS:
@@ -315,7 +315,7 @@ class _Simulation:
 
 
 def _approach_s(dx: float, dy: float, vx: float, vy: float) -> float:
-    """Seconds until two discs at distance (dx, dy) with relative velocity (vx, vy) touch, or infinity."""
+    """Return the seconds until two discs at offset (dx, dy) with relative velocity (vx, vy) touch, or infinity."""
     a = vx * vx + vy * vy
     b = dx * vx + dy * vy
     c = dx * dx + dy * dy - (2 * RADIUS) ** 2

@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from livecc_hf.checkpoints.shapes import PUBLISHED_SHAPES, shape_config, shape_processor
 
-# Peak rates of GPUs in TFLOP/s: dense bfloat16 with float32 accumulation, from the makers' data sheets. The first name
-# found in a device's name counts.
+# Peak rates of GPUs in TFLOP/s: dense bfloat16 with float32 accumulation, from the vendors' data sheets. Looked up by
+# the first key that occurs in a device's name.
 PEAK_TFLOPS = {
     "B200": 2250.0,
     "H200": 989.0,
@@ -48,27 +48,27 @@ PEAK_TFLOPS = {
     "3090": 71.0,
     "T4": 65.0,
 }
-FOUR_BIT_BYTES = 0.52  # of a weight, nested
-TRAINED_BYTES = 16  # of a parameter: float32 weight, gradient, two moments
+FOUR_BIT_BYTES = 0.52  # per weight, nested quantisation
+TRAINED_BYTES = 16  # per trained parameter: float32 weight, gradient, two moments
 MFU, MFU_FOUR_BIT = 0.4, 0.3
-TYPICAL_TOKENS = 28_000  # of a row of 32,768, for its time
+TYPICAL_TOKENS = 28_000  # in a row of at most 32,768, for estimates of time
 
 
 def peak_tflops(device: str) -> float | None:
-    """Return the peak rate assumed for a device, in TFLOP/s; `None` if `PEAK_TFLOPS` does not have it."""
+    """Return the peak rate assumed for a device, in TFLOP/s; `None` if unknown."""
     return next((rate for name, rate in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
 @dataclass(frozen=True)
 class ModelCounts:
-    """Counts of a model that the arithmetic needs.
+    """Counts of a model's parameters, sizes and FLOPs that the estimates need.
 
     Attributes:
-        layers, embeddings, vision: parameters; the head counts among the embeddings.
-        head: parameters of the head, tied or not.
+        layers, embeddings, vision: parameters; `embeddings` includes an untied head.
+        head: parameters of the head, tied or untied.
         adapter: parameters of a LoRA of rank 1 on all linear layers of the decoder.
         n_layers, width, attention_width: layers, hidden size, and heads times head size.
-        vision_flops: of a vision token: each of its four patches passes the tower, and together they pass the mergers.
+        vision_flops: FLOPs per vision token: its four patches pass the tower separately, the mergers together.
     """
 
     layers: int
@@ -84,13 +84,13 @@ class ModelCounts:
 
 @cache
 def published_model(name: str) -> Any:
-    """Return a model on the meta device in a published shape.
+    """Return a model on the meta device with a published model's shape.
 
     Args:
         name: one of `PUBLISHED_SHAPES`.
 
     Raises:
-        ValueError: if there is no such shape.
+        ValueError: if the name is unknown.
     """
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
@@ -123,10 +123,10 @@ def count_model(model: Any) -> ModelCounts:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors created inside, and their peak.
+    """Counts the bytes of live tensors created inside the context, and their peak.
 
     Args:
-        known: tensors that exist already, and do not count.
+        known: existing tensors, which are not counted.
     """
 
     def __init__(self, known: Iterable[torch.Tensor]):
@@ -150,7 +150,7 @@ class _LiveBytes(TorchDispatchMode):
 
 
 class _LoraLinear(nn.Module):
-    """A linear layer with LoRA as in peft: adapter and its inputs in float32."""
+    """A linear layer with LoRA as in peft, where the adapter and its inputs are float32."""
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__()
@@ -163,12 +163,12 @@ class _LoraLinear(nn.Module):
 
 
 def working_set_bytes(model: Any, n_tokens: int, rank: int = 0) -> int:
-    """Return the memory in which a decoder layer is recomputed and differentiated, without its parameters.
+    """Return the peak memory in bytes to recompute and differentiate one decoder layer, without its parameters.
 
     Args:
         model: a `LiveCCForConditionalGeneration`, which may be on the meta device.
         n_tokens: tokens of the row.
-        rank: of the LoRA; 0: the layer is trained in full.
+        rank: LoRA rank; 0 if the layer is trained in full.
     """
     body, default = model.model.language_model, torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
@@ -198,12 +198,12 @@ def working_set_bytes(model: Any, n_tokens: int, rank: int = 0) -> int:
 
 
 def memory_gb(recipe: dict[str, Any], model: Any, gpus: int = 1) -> dict[str, float]:
-    """Return the memory of a run on each GPU, by part, in 10⁹ bytes.
+    """Return the memory of a run per GPU, by part, in 10⁹ bytes.
 
     Args:
-        recipe: the values of a recipe file.
-        model: of :func:`published_model`.
-        gpus: over how many FSDP2 shards weights, gradients and optimizer.
+        recipe: the options in a recipe file.
+        model: from :func:`published_model`.
+        gpus: number of GPUs over which FSDP2 shards weights, gradients and optimizer.
     """
     n, n_tokens = count_model(model), recipe["max_length"]
     rank = recipe["lora_r"] if recipe.get("use_peft") else 0
@@ -215,7 +215,7 @@ def memory_gb(recipe: dict[str, Any], model: Any, gpus: int = 1) -> dict[str, fl
         parts["adapter"] = n.adapter * rank * TRAINED_BYTES
     else:
         parts["weights, gradients, optimizer"] = ((n.layers + n.embeddings) * TRAINED_BYTES + n.vision * 4) / gpus
-        if gpus > 1:  # embeddings, head and tower are gathered, and the head's gradient
+        if gpus > 1:  # FSDP2 gathers embeddings, head and vision tower, and the head's gradient
             parts["gathered"] = (n.embeddings + n.vision + n.head) * 4
         else:
             parts["layers cast to bfloat16"] = n.layers * 2
@@ -224,15 +224,15 @@ def memory_gb(recipe: dict[str, Any], model: Any, gpus: int = 1) -> dict[str, fl
 
 
 def row_seconds(recipe: dict[str, Any], model: Any, card: str) -> float:
-    """Return the seconds that a row takes on a card.
+    """Return the seconds to train on one row on a card.
 
     Args:
-        recipe: the values of a recipe file.
-        model: of :func:`published_model`.
-        card: a name with one of `PEAK_TFLOPS` in it.
+        recipe: the options in a recipe file.
+        model: from :func:`published_model`.
+        card: a name that contains a key of `PEAK_TFLOPS`.
 
     Raises:
-        ValueError: if the card's rate is not known.
+        ValueError: if the card is unknown.
     """
     rate = peak_tflops(card)
     if rate is None:

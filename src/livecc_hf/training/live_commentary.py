@@ -1,4 +1,4 @@
-"""Lets the model that is being trained comment on held-out clips now and then, next to the ground truth."""
+"""Comments on held-out clips with the model in training, and logs the comments next to the ground truth."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TAG = "live_commentary"
-METRICS = "eval_live_"  # before the names of numbers in the trackers
+METRICS = "eval_live_"  # prefix of the metrics' names in trackers
 
 
 @dataclass(frozen=True)
 class GroundTruthClip:
-    """A narrated clip that is not trained on.
+    """A held-out narrated clip.
 
     Args:
-        name: for the log, such as ``folder/a.mp4 at 30.0 s``.
+        name: shown in the log, such as ``folder/a.mp4 at 30.0 s``.
         frames: uint8 (T, 3, H, W) at 2 frames a second.
         frame_times_s: T presentation times in seconds.
         words: ``[start_s, end_s, word]`` in the order spoken, on the clock of the frames.
-        query: the request; the processor's default if None.
+        query: the request; the processor's default if `None`.
         title: the video's title.
-        previous: what was said before the clip.
-        is_resized: whether the frames have the model's input size already, and are not resized again.
+        previous: the narration before the clip.
+        is_resized: whether the frames already have the model's input size.
 
     Raises:
-        ValueError: if there are no frames, or not one time for each.
+        ValueError: if there are no frames, or their number differs from the number of times.
     """
 
     name: str
@@ -70,15 +70,15 @@ class GroundTruthClip:
 
     @classmethod
     def from_clip(cls, name: str, clip: NarratedClip, use_context: bool = True) -> GroundTruthClip:
-        """Return a clip of a data source as a held-out clip.
+        """Return a held-out clip made from a data source's clip.
 
         Args:
-            name: for the log.
+            name: shown in the log.
             clip: the clip.
-            use_context: give the model the clip's title / previous text, as in training.
+            use_context: keep the clip's title and previous text, as in training.
 
         Raises:
-            ValueError: as of the class.
+            ValueError: see the class.
         """
         context = (clip.title, clip.previous) if use_context else (None, None)
         return cls(name, clip.frames, clip.frame_times_s, clip.words, clip.query, *context, clip.is_resized)
@@ -91,7 +91,7 @@ class CommentedTurn:
     Attributes:
         start_s: start in seconds from the clip's start.
         end_s: end in seconds from the clip's start.
-        said: the words that were spoken (ground truth); empty for silence.
+        said: the narrator's words (ground truth); empty for silence.
         model: the model's words; empty for silence.
     """
 
@@ -102,20 +102,20 @@ class CommentedTurn:
 
 
 class LiveCommentaryCallback(TrainerCallback):
-    """Streams held-out clips through the model at every evaluation; log and trackers get text and timing scores.
+    """Streams held-out clips through the model at every evaluation, and logs comments and timing scores.
 
-    It does not affect training: it draws no random numbers (decoding is greedy), leaves no module state behind, and a
-    failure is only a warning. It runs on the main process alone. If the model is sharded over processes (FSDP, ZeRO-3),
-    one process cannot run it: then it warns once and does nothing.
+    Training is not affected: decoding is greedy and draws no random numbers, module states are restored, and a failure
+    is only a warning. It runs on the main process only. A model sharded over processes (FSDP, ZeRO-3) cannot run there:
+    the callback then warns once and does nothing.
 
     Args:
-        clips: the clips; one or two are enough, since each costs a forward pass for every turn and token.
+        clips: the clips. One or two are enough, since each takes a prefill per turn and a decode step per token.
         processor: the model's `StreamingProcessor`.
-        trainer: the trainer that this is added to, whose trackers get the text; without it, only the log does.
+        trainer: the trainer that runs this callback; its trackers get the text. If `None`, only the log does.
         every_steps: run every `every_steps` steps instead of at evaluations.
-        max_turns: most turns of a clip; the log gives the number of turns left out.
-        options: `StreamOptions` such as pixel limits; 32 new tokens a turn if None. Query, title and previous text are
-            the clip's, and decoding is greedy in any case.
+        max_turns: maximum turns per clip; the log gives the number of turns left out.
+        options: `StreamOptions` such as pixel limits; default: 32 new tokens a turn. The clip overrides query, title
+            and previous text, and decoding is always greedy.
 
     Raises:
         ValueError: if there is no clip, or a number is not positive.
@@ -139,7 +139,7 @@ class LiveCommentaryCallback(TrainerCallback):
         self.processor = processor
         self.every_steps = every_steps
         self.max_turns = max_turns
-        # Greedy with a seed of its own: a stream without one would draw it from the trainer's generator.
+        # A fixed seed: without one, the stream would draw a seed from the trainer's random generator.
         self.options = dataclasses.replace(options or StreamOptions(max_new_tokens=32), do_sample=False, seed=0)
         self._trainer = trainer
         self._warned: set[str] = set()
@@ -150,8 +150,8 @@ class LiveCommentaryCallback(TrainerCallback):
 
         Args:
             data: the held-out samples; unusable ones are skipped.
-            n_clips: most clips.
-            trainer: the trainer that this is added to.
+            n_clips: maximum number of clips.
+            trainer: the trainer that runs this callback.
         """
         clips: list[GroundTruthClip] = []
         for index in range(len(data) if n_clips else 0):
@@ -200,7 +200,7 @@ class LiveCommentaryCallback(TrainerCallback):
                 commented.append((clip, turns))
             if self._trainer is not None:
                 self._trainer.log(timing_metrics(commented))
-        except Exception as error:  # whatever fails here, training must continue
+        except Exception as error:  # training must continue after any failure here
             self._warn(f"no live commentary at step {state.global_step}: {type(error).__name__}: {error}")
 
     def _report(self, step: int, clip: GroundTruthClip, turns: list[CommentedTurn]) -> None:
@@ -216,7 +216,7 @@ class LiveCommentaryCallback(TrainerCallback):
                 self._warn(f"{type(tracker).__name__} did not take the live commentary: {error}")
 
     def _warn(self, message: str) -> None:
-        """Log a warning once, even if it comes again at another step."""
+        """Log a warning, unless the same one was logged at an earlier step."""
         kind = message.split(": ", 1)[-1]
         if kind not in self._warned:
             self._warned.add(kind)
@@ -224,14 +224,14 @@ class LiveCommentaryCallback(TrainerCallback):
 
 
 def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[CommentedTurn]]]) -> dict[str, float]:
-    """Return timing scores in the form of trackers; docs/evaluation.md defines them.
+    """Return timing scores under their names in trackers; docs/evaluation.md defines them.
 
     Args:
-        commented: clips with their commented turns, which may be only the first ones.
+        commented: pairs of a clip and its commented turns, which may end before the clip does.
 
     Returns:
         Speak F1, precision and recall from 0 to 1, the F1 of speaking in every turn, the onset error in seconds, and
-        the model's words per spoken word; scores that are not defined, as if nobody speaks, are left out.
+        the model's words per narrated word. Undefined scores, such as those of a silent clip, are left out.
     """
     figures = {item.name: item for item in timing_figures([_as_row(clip, turns) for clip, turns in commented if turns])}
     found: dict[str, float | None] = {}
@@ -246,7 +246,7 @@ def timing_metrics(commented: Sequence[tuple[GroundTruthClip, Sequence[Commented
 
 
 def _as_row(clip: GroundTruthClip, turns: Sequence[CommentedTurn]) -> CommentaryRow:
-    """Return a commented clip as a row for the scorers; times count from the clip's start."""
+    """Return a commented clip as a row for the scorers, with times in seconds from the clip's start."""
     first_s, end_s = float(clip.frame_times_s[0]), turns[-1].end_s
     words = [
         SpokenSpan(start - first_s, end - first_s, word) for start, end, word in clip.words if start - first_s < end_s
@@ -263,19 +263,19 @@ def comment(
     max_turns: int | None = None,
     args: TrainingArguments | None = None,
 ) -> list[CommentedTurn]:
-    """Stream a clip through a model and pair its words with the spoken ones, turn by turn.
+    """Stream a clip through a model; return its words and the narrator's for each turn.
 
     Args:
-        model: a `LiveCCForConditionalGeneration`, in training or evaluation mode, which does not change.
+        model: a `LiveCCForConditionalGeneration`; its modules' training modes are restored.
         processor: its `StreamingProcessor`.
         clip: the clip.
-        options: sampling options, and the pixel limits of training; query, title, previous text and size of frames are
-            the clip's.
+        options: sampling options and the pixel limits of training; the clip overrides query, title, previous text and
+            frame size.
         max_turns: stop after this many turns.
-        args: the trainer's, for its mixed precision.
+        args: the trainer's arguments, read for mixed precision.
 
     Returns:
-        The turns; fewer if the model's context is full.
+        The turns; fewer if the model's context fills up.
     """
     times_s = [float(time_s) for time_s in clip.frame_times_s]
     times_s += times_s[-1:] * (len(times_s) % TURN_FRAMES)
@@ -286,9 +286,9 @@ def comment(
     options = _sized(options or StreamOptions(do_sample=False), processor, clip, len(times_s))
     options = dataclasses.replace(options, query=clip.query, title=clip.title, previous=clip.previous)
     with _evaluation_mode(model), _autocast(model, args):
-        # Turns by count of frames, not by times, as in training: in LiveCC's grammar six, then two each.
+        # As in training, turns are formed by frame count, not by time: six frames in LiveCC's first turn, then two.
         segments = []
-        with contextlib.suppress(ContextFullError):  # the turns so far are still useful
+        with contextlib.suppress(ContextFullError):  # keep the turns so far
             for segment in model.stream_generate(processor, clip.frames[:n_frames], options=options):
                 segments.append(segment)
     return [
@@ -300,7 +300,7 @@ def comment(
 def _sized(
     options: StreamOptions, processor: StreamingProcessor, clip: GroundTruthClip, n_frames: int
 ) -> StreamOptions:
-    """Return options with which frames are resized as in training on a clip of `n_frames`."""
+    """Return options that resize frames as training does for a clip of `n_frames`."""
     processor.video_processor.check_frames(clip.frames, do_resize=not clip.is_resized)
     if clip.is_resized:
         return dataclasses.replace(options, do_resize=False)
@@ -311,7 +311,7 @@ def _sized(
 
 
 def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left_out: int = 0) -> str:
-    """Return the turns as a block of text in two columns, the spoken words and the model's."""
+    """Return the turns as a block of text in two columns: the narrator's words and the model's."""
     said = [f'"{turn.said}"' if turn.said else "-" for turn in turns]
     column = min(48, max(map(len, said), default=0))
     lines = [f'step {step}, held-out clip "{name}"']
@@ -326,7 +326,7 @@ def commentary_text(step: int, name: str, turns: Sequence[CommentedTurn], n_left
 
 
 def spread_by(model: nn.Module) -> str | None:
-    """Return the name of what shards a model over processes (FSDP, ZeRO-3); `None` if one process holds it whole."""
+    """Return the method that shards a model over processes, such as FSDP; `None` if it is not sharded."""
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
 
@@ -342,15 +342,15 @@ def spread_by(model: nn.Module) -> str | None:
 
 
 def _streaming_model(model: nn.Module) -> LiveCCForConditionalGeneration:
-    """Return the `LiveCCForConditionalGeneration` inside the trainer's model, with adapters still in its layers.
+    """Unwrap the trainer's model to its `LiveCCForConditionalGeneration`; adapters stay in its layers.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if it is another kind of model.
     """
     from accelerate.utils import extract_model_from_parallel
 
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
-    if hasattr(type(inner), "get_base_model"):  # peft: it passes attributes on, so its type is asked
+    if hasattr(type(inner), "get_base_model"):  # a peft model; it forwards attributes, so check its type
         inner = inner.get_base_model()
     if not hasattr(type(inner), "stream_generate"):
         raise ValueError(f"the model is a {type(inner).__name__}: expected a LiveCCForConditionalGeneration")
@@ -372,7 +372,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 def _autocast(
     model: LiveCCForConditionalGeneration, args: TrainingArguments | None
 ) -> contextlib.AbstractContextManager[Any]:
-    """Return the trainer's autocast context: the wrapper that applies it in training is not around the inner model."""
+    """Return the trainer's autocast context, which the unwrapped model does not have."""
     dtype = torch.bfloat16 if getattr(args, "bf16", False) else torch.float16 if getattr(args, "fp16", False) else None
     if dtype is None:
         return contextlib.nullcontext()
@@ -380,7 +380,7 @@ def _autocast(
 
 
 def _send(tracker: TrainerCallback, tag: str, text: str, step: int) -> None:
-    """Send a text to a tracker that the trainer has opened, if this is one of those known here."""
+    """Send a text to an open TensorBoard, wandb or trackio tracker; ignore other callbacks."""
     if getattr(tracker, "tb_writer", None) is not None:
         tracker.tb_writer.add_text(tag, "\n".join("    " + line for line in text.split("\n")), step)  # Markdown code
     elif getattr(getattr(tracker, "_wandb", None), "run", None) is not None:

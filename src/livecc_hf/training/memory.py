@@ -1,4 +1,4 @@
-"""Explains a lack of memory in training, with the options that reduce the need."""
+"""Turns out-of-memory errors in training into one that names the options that reduce memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TrainingMemoryError(RuntimeError):
 
 @contextlib.contextmanager
 def explain_memory_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into one error that names the options to change and their current values.
+    """Turn out-of-memory errors into one that names the options to change and their current values.
 
     Raises:
-        TrainingMemoryError: where the wrapped code ran out of memory.
+        TrainingMemoryError: if the wrapped code runs out of memory.
     """
     try:
         yield

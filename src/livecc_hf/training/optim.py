@@ -1,9 +1,9 @@
 """Muon on the matrices and AdamW on the rest, as one optimizer.
 
-Muon (K. Jordan et al., 2024) replaces a matrix's gradient by the nearest semi-orthogonal matrix, found with
-a few Newton-Schulz iterations. `torch.optim.Muon` iterates in bfloat16, matrix by matrix, and refuses
-convolutions: on a CPU that is several times slower than this float32 version, which stacks matrices of
-one shape. One optimizer for both kinds keeps the trainer's checkpoints and schedules simple.
+Muon (K. Jordan et al., 2024) replaces a matrix's gradient by the nearest semi-orthogonal matrix, computed with
+a few Newton-Schulz iterations. `torch.optim.Muon` iterates in bfloat16, one matrix at a time, and rejects
+convolution weights. This float32 version stacks matrices of equal shape, which is several times faster on a CPU.
+A single optimizer for both kinds of parameters keeps checkpoints and learning rate schedules simple.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class MuonAdamW(torch.optim.Optimizer):
 
     Args:
         params: parameter groups; keys ``muon``, ``lr``, ``momentum``, ``betas``, ``eps``, ``weight_decay``.
-        lr: learning rate of groups that give none.
-        weight_decay: decoupled weight decay of groups that give none.
+        lr: default learning rate of a group.
+        weight_decay: default decoupled weight decay of a group.
 
     Raises:
         ValueError: if a Muon group holds a parameter with fewer than two dimensions.
@@ -61,7 +61,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step; return the closure's loss, if there is a closure."""
+        """Take one step; return the closure's loss, or `None` without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -75,7 +75,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], params: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Take a step of parameters, each with its gradient."""
+        """Apply Muon to `params`, pairs of parameter and gradient."""
         stacks: defaultdict[torch.Size, list[tuple[torch.Tensor, torch.Tensor, bool]]] = defaultdict(list)
         for p, gradient in params:
             state = self.state[p]
@@ -94,7 +94,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 p.add_(direction.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any], params: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Take a step of parameters, each with its gradient."""
+        """Apply AdamW to `params`, pairs of parameter and gradient."""
         for p, _ in params:
             state = self.state[p]
             if not state:
@@ -120,10 +120,13 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Move every singular value close to 1 (roughly 0.7 to 1.2).
+    """Return the matrices with every singular value moved close to 1 (roughly 0.7 to 1.2).
 
     Args:
         matrices: float32 (n, rows, columns) with rows <= columns.
+
+    Returns:
+        float32 (n, rows, columns).
     """
     a, b, c = _ITERATION
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -136,10 +139,10 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 def muon_groups(
     model: PreTrainedModel, muon_learning_rate: float, learning_rate: float, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters: hidden matrices to Muon, the rest to AdamW.
+    """Return parameter groups for `MuonAdamW`: hidden matrices train with Muon, the rest with AdamW.
 
-    Embeddings and the output head go to AdamW, since each of their rows is for a token or a place of its own, and so do
-    biases and norms.
+    Embeddings and the output head train with AdamW because each of their rows belongs to a separate token or position;
+    so do biases and norms.
     """
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     rows = {

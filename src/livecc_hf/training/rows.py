@@ -15,7 +15,7 @@ from livecc_hf.data.batches.packing import Packs, plan_packs, plan_singles, toke
 from livecc_hf.data.dataset import TrainingData, open_data
 from livecc_hf.data.formats.jsonl import default_cache
 from livecc_hf.data.samples.placeholder import N_PLACEHOLDER_TOKENS
-from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (they register themselves)
+from livecc_hf.data.sources import narrated, tiny  # noqa: F401  (importing registers the sources)
 from livecc_hf.modeling.grammar import TURN_FRAMES
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TURN_TEXT_TOKENS = 64  # least tokens of the first turn besides its frames
+_TURN_TEXT_TOKENS = 64  # lower bound for the text tokens of the first turn
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class RunData:
 
     Attributes:
         train: the training samples.
-        held_out: the held-out samples, if there are any.
-        packs: the training samples of each row.
-        row_tokens: tokens of each row, if they were counted.
+        held_out: the held-out samples; `None` if there are none.
+        packs: the indices of the training samples in each row.
+        row_tokens: tokens of each row, int (number of rows,); `None` if not counted.
     """
 
     train: TrainingData
@@ -49,7 +49,7 @@ def open_run_data(recipe: Recipe, processor: StreamingProcessor) -> RunData:
     """Open a recipe's data and plan the rows.
 
     Raises:
-        ValueError, FileNotFoundError: as `open_samples`.
+        ValueError, FileNotFoundError: see `open_samples`.
     """
     train, held_out = open_samples(recipe, processor)
     packs, row_tokens = _plan_rows(recipe, train)
@@ -76,10 +76,10 @@ def open_samples(recipe: Recipe, processor: StreamingProcessor) -> tuple[Trainin
 
 
 def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
-    """Check that at least the first turn of a clip fits into a row.
+    """Check that a row can hold at least the first turn of a clip.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if `max_length` is too small.
     """
     limit = recipe.training.max_length
     if limit is None:
@@ -98,8 +98,12 @@ def _check_token_limit(recipe: Recipe, processor: StreamingProcessor) -> None:
 
 
 def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData, TrainingData]:
-    """Draw samples by the seed; return the data without them, and only them."""
-    items = np.stack([data.part_of, data.row_of], axis=1)  # by its weight, an item may be in the data several times
+    """Draw `n_held_out` distinct samples; return the remaining data and the drawn samples.
+
+    Raises:
+        ValueError: if no sample would be left to train on.
+    """
+    items = np.stack([data.part_of, data.row_of], axis=1)  # a weight above 1 repeats items
     distinct, first, which = np.unique(items, axis=0, return_index=True, return_inverse=True)
     if n_held_out >= len(distinct):
         most = len(distinct) - 1
@@ -114,7 +118,7 @@ def _split(data: TrainingData, n_held_out: int, seed: int) -> tuple[TrainingData
 
 
 def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | None]:
-    """Return the samples of each row, and the rows' tokens if the recipe needs them."""
+    """Return the samples of each row, and the tokens of each row if packing or batching by length needs them."""
     training = recipe.training
     by_length = training.train_sampling_strategy == "batch_rebalance"
     if not recipe.packing and not by_length:
@@ -127,7 +131,7 @@ def _plan_rows(recipe: Recipe, data: TrainingData) -> tuple[Packs, np.ndarray | 
             n_workers=training.dataloader_num_workers or os.cpu_count() or 1,
             recount=training.local_process_index == 0,
         )
-    # A sample that is unusable, or too long, still has its place in a row, and is skipped there.
+    # Unusable and too long samples keep their place in a row; the loader skips them.
     counts = np.where(counts == 0, N_PLACEHOLDER_TOKENS, np.minimum(counts, training.max_length or counts.max()))
     if not recipe.packing:
         return plan_singles(len(data)), counts

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train and save model and processor; or print samples, where the recipe says ``inspect``."""
+    """Train and save model and processor, or print samples if the recipe sets ``inspect``."""
     # peft imports bitsandbytes if it is installed, which prints a message on missing CPU kernels.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -53,7 +53,7 @@ def train(recipe: Recipe) -> None:
     """Train a recipe, from its start or from a checkpoint, and save model and processor.
 
     Raises:
-        ValueError: if something in the recipe, or the checkpoint, does not fit.
+        ValueError: if the recipe or the checkpoint is invalid, or they do not match.
         FileNotFoundError: if a dataset is missing.
     """
     checkpoint = start_from(recipe)
@@ -76,10 +76,10 @@ def train(recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(recipe: Recipe) -> Iterator[None]:
-    """Turn the errors of libraries on a full disk into one that says what is kept.
+    """Turn any library's error about a full disk into one that names the checkpoint that is kept.
 
     Raises:
-        DiskFullError: if the disk is full for the wrapped code.
+        DiskFullError: if the wrapped code fails because the disk is full.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def explain_full_disk(recipe: Recipe) -> Iterator[None]:
 
 
 def show_log(is_main_process: bool) -> None:
-    """Print this package's log to standard error: all of it in the main process, only warnings in the others."""
+    """Print this package's log to standard error: everything in the main process, warnings in the others."""
     package_logger = logging.getLogger("livecc_hf")
     package_logger.setLevel(logging.INFO if is_main_process else logging.WARNING)
     if not package_logger.handlers and not logging.getLogger().handlers:
@@ -108,8 +108,9 @@ def start_from(recipe: Recipe) -> Path | None:
     """Return the checkpoint to resume from, or `None` to start from the beginning.
 
     Raises:
-        ValueError: if the output folder holds a run and the recipe does not resume it, or the checkpoint that it names
-            is not whole.
+        ValueError: if the output folder holds a run and the recipe does not resume it, or `resume_from_checkpoint`
+            is incomplete or holds the model only.
+        DamagedCheckpointError: if a file of the checkpoint is damaged.
     """
     training = recipe.training
     if training.resume_from_checkpoint:

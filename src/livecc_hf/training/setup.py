@@ -1,4 +1,4 @@
-"""Builds the trainer of a recipe; everything that can be checked is checked before the weights are read."""
+"""Builds the trainer of a recipe; the recipe, config and data are checked before the weights are loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     """Open the data, load model and processor, and build the trainer.
 
     Raises:
-        ValueError: if something in the recipe does not fit.
+        ValueError: if an option, the model or the data is invalid.
         FileNotFoundError: if a dataset is missing.
     """
     from transformers import set_seed
@@ -52,7 +52,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
     loader, held_out_loader = BatchLoader(data.train, data.packs, collator), None
     if data.held_out is not None:
         batch = training.per_device_eval_batch_size * training.world_size
-        # Empty rows fill the last batch; otherwise accelerate would fill it with samples a second time.
+        # Pad the last batch with empty rows; otherwise accelerate pads it with repeated samples.
         held_out_loader = BatchLoader(data.held_out, plan_singles(len(data.held_out)).padded(batch), collator)
     finisher = (AdapterFinisher if recipe.model.use_peft else ModelFinisher)(config, processor, recipe)
     trainer = LiveCCTrainer(
@@ -77,7 +77,7 @@ def build_trainer(recipe: Recipe) -> LiveCCTrainer:
 
 
 def _muon(recipe: Recipe, model: LiveCCForConditionalGeneration) -> MuonAdamW | None:
-    """Return the optimizer if the recipe asks for Muon; `None`: the trainer makes its own."""
+    """Return the Muon optimizer, or `None` if the trainer should create the optimizer."""
     ours, training = recipe.ours, recipe.training
     if ours.optimizer != "muon":
         return None

@@ -1,4 +1,4 @@
-"""Counts unusable samples over all processes, lists them with their reason, and limits their share."""
+"""Counts unusable samples over all processes, logs their reasons to a file, and limits their share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from livecc_hf.utils.atomic import write_text
 logger = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.jsonl"
-COUNTED_FROM = 200  # the share of fewer samples is not meaningful
+COUNTED_FROM = 200  # the limit is not checked below this number of samples
 
 
 class TooManySkippedError(ValueError):
@@ -23,7 +23,7 @@ class TooManySkippedError(ValueError):
 
 
 class SkipLedger:
-    """Keeps the count of skipped samples, and their list in the output folder.
+    """Counts skipped samples and lists them in the output folder.
 
     Args:
         folder: where `skipped.jsonl` is written.
@@ -42,7 +42,7 @@ class SkipLedger:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps({"step": step, **asdict(item)}) + "\n" for item in skipped)
-        with self.file.open("a", encoding="utf-8") as file:  # one write: processes do not mix lines
+        with self.file.open("a", encoding="utf-8") as file:  # a single write, so that processes do not interleave lines
             file.write(lines)
         for item in skipped:
             logger.warning("skipped %s (%s): %s", item.origin, item.reason, item.message)
@@ -74,22 +74,22 @@ class SkipLedger:
             )
 
     def state(self) -> dict[str, int]:
-        """Return the counts, for a checkpoint."""
+        """Return the counts to store in a checkpoint."""
         return {"n_samples": self.n_samples, "n_skipped": self.n_skipped}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Restore the counts of a checkpoint."""
+        """Restore the counts from a checkpoint."""
         self.n_samples, self.n_skipped = state["n_samples"], state["n_skipped"]
 
     def forget_after(self, step: int) -> None:
-        """Remove samples from the list that were skipped after a step: a resumed run skips them again."""
+        """Remove samples skipped after `step` from the list, since a resumed run will skip them again."""
         if not self.file.exists():
             return
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
         write_text(self.file, "".join(f"{line}\n" for line in kept))
 
     def _lines(self) -> list[str]:
-        """Return the list's complete lines, without one that a killed process cut off."""
+        """Return the complete lines of the list; a line truncated by a killed process is ignored."""
         lines = []
         for line in self.file.read_text(encoding="utf-8").splitlines():
             try:

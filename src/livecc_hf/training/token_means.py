@@ -1,4 +1,4 @@
-"""Means over supervised tokens, kept as sums: a mean of batch means would depend on how samples are batched."""
+"""Means over supervised tokens, kept as sums, because a mean of batch means would depend on the batching."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SUMS = ("loss", "entropy", "mean_token_accuracy", "n_tokens", "n_words")
 
 
 class TokenMeans:
-    """Adds up loss, entropy and hits of supervised tokens, and gives their means over all processes."""
+    """Accumulates loss, entropy and accuracy of supervised tokens; returns their means over all processes."""
 
     def __init__(self) -> None:
         self._sums = torch.zeros(len(_SUMS), dtype=torch.float64)
@@ -24,7 +24,7 @@ class TokenMeans:
 
         Args:
             loss_sum: the loss, summed over supervised tokens.
-            outputs: of TRL's fused head: `entropy` and `is_top1`, zero at other tokens.
+            outputs: of TRL's fused head, with `entropy` and `is_top1`, both zero at unsupervised tokens.
             n_tokens: number of supervised tokens.
             n_words: number of supervised words.
             skip_nan: leave the batch out if its loss is not finite.
@@ -39,16 +39,16 @@ class TokenMeans:
         self._sums += others._sums
 
     def means(self, accelerator: Any) -> dict[str, float]:
-        """Return the means per supervised token over all processes, which must call this together.
+        """Return the means per supervised token over all processes (a collective call).
 
         Args:
-            accelerator: of the trainer.
+            accelerator: the trainer's.
 
         Returns:
             `loss`, `entropy` and `mean_token_accuracy`, and `loss_per_word` if words were counted; empty if no token
             was supervised.
         """
-        # Reduced in float32, since some devices have no float64; counts are exact up to 16 million.
+        # Some devices have no float64. In float32, counts are exact up to 16 million.
         total = accelerator.reduce(self._sums.to(accelerator.device, torch.float32), "sum").tolist()
         sums = dict(zip(_SUMS, total, strict=True))
         if not sums["n_tokens"]:

@@ -39,15 +39,15 @@ logger = logging.getLogger(__name__)
 
 
 class LiveCCTrainer(SFTTrainer):
-    """Trains on the batches of `BatchLoader`.
+    """`SFTTrainer` on the batches of a `BatchLoader`, with exact resume and push of complete folders.
 
     Args:
-        ledger: counts what is skipped; `None` in runs without training.
-        identity: of the run, kept in checkpoints.
-        finish_save: called with each folder that was saved, on the process that writes.
-        hub: sends folders to the Hub, if `push_to_hub` is on.
+        ledger: counts skipped samples; `None` if the trainer only evaluates.
+        identity: the run's identity, stored in checkpoints.
+        finish_save: called with each saved folder, on the process that saves.
+        hub: pushes folders to the Hub; `None` if `push_to_hub` is off.
         held_out_loader: makes the batches of held-out samples for `evaluate`.
-        **keywords: as `SFTTrainer`.
+        **keywords: passed to `SFTTrainer`.
     """
 
     data_collator: BatchLoader
@@ -72,14 +72,14 @@ class LiveCCTrainer(SFTTrainer):
         self._finish_save = finish_save
         self._held_out_loader = held_out_loader
         self._unusable_held_out: set[int] = set()
-        self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log, and of this evaluation
-        self._trained = TokenMeans()  # since the run began or was resumed
-        self._shown_s: torch.Tensor | float = 0.0  # of video, on this process, since that step
+        self._measured = {"train": TokenMeans(), "eval": TokenMeans()}  # since the last log; this evaluation
+        self._trained = TokenMeans()  # since this process started or resumed the run
+        self._shown_s: torch.Tensor | float = 0.0  # of video, on this process, since `_shown_from_step`
         self._shown_from_step: int | None = None
 
     @property
     def global_batch(self) -> int:
-        """Rows of a step, over all processes."""
+        """Rows in an optimizer step, over all processes."""
         args = self.args
         return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
@@ -87,7 +87,7 @@ class LiveCCTrainer(SFTTrainer):
     def hours_shown(self) -> float:
         """Hours of video shown in all steps, extrapolated from the steps of this process since it started.
 
-        A still image counts as a second.
+        A still image counts as one second.
         """
         if self._shown_from_step is None or self.state.global_step <= self._shown_from_step:
             return 0.0
@@ -95,12 +95,12 @@ class LiveCCTrainer(SFTTrainer):
         return per_step_s * self.args.world_size * self.state.global_step / 3600
 
     def forget_skipped(self) -> None:
-        """Clear the list of an earlier run in the same folder."""
+        """Clear the skip list of an earlier run in the same folder."""
         if self.ledger is not None and self.is_world_process_zero():
             self.ledger.forget_after(0)
 
     def restore(self, state: RunState) -> None:
-        """Restore the counts of a checkpoint; `train` loads the weights and the rest."""
+        """Restore the counts from a checkpoint; `train` loads weights, optimizer and random state."""
         self._total_train_tokens = state.n_tokens
         if self.ledger is not None:
             self.ledger.restore(state.skipped)
@@ -108,7 +108,7 @@ class LiveCCTrainer(SFTTrainer):
                 self.ledger.forget_after(state.step)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """Return the base class's loader, with the held-out data's collator."""
+        """Return the base class's data loader, using the held-out data's collator."""
         if self._held_out_loader is None:
             return super().get_eval_dataloader(eval_dataset)
         training_loader, self.data_collator = self.data_collator, self._held_out_loader
@@ -120,10 +120,10 @@ class LiveCCTrainer(SFTTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | int | None]:
-        """Return the batches of a step, and count the skipped samples in them over all processes.
+        """Return the batches of a step, and add their skipped samples to the ledger over all processes.
 
         Raises:
-            TooManySkippedError: on all processes, if more samples were skipped than allowed.
+            TooManySkippedError: on all processes, if the share of skipped samples exceeds `max_skipped`.
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         notes = [batch.pop(BOOKKEEPING) for batch in batches if BOOKKEEPING in batch]
@@ -141,16 +141,16 @@ class LiveCCTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Return the loss as the base class does, with the head applied at supervised positions only, on any device."""
+        """Return the base class's loss, with the head applied only at supervised positions on every device."""
         inputs = normalise_pixels(inputs, self.processing_class.video_processor)
         note = inputs.pop(BOOKKEEPING, {})
         labels = inputs.pop("labels")
-        # The target of a position is the next token.
+        # Position i predicts token i + 1.
         targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
         kept = targets != IGNORE_INDEX
         n_targets = int(kept.sum())
         if not n_targets:
-            kept[0, 0] = True  # a row without a supervised token still takes part in the step
+            kept[0, 0] = True  # keep one masked position so that the row still takes part in the backward pass
         inputs |= {"shift_labels": targets[kept][None], "kept_positions": kept, **sample_lengths(self.model, inputs)}
         recorded: list[Any] = []
 
@@ -165,7 +165,7 @@ class LiveCCTrainer(SFTTrainer):
         if self.model.training and inputs.get("video_grid_thw") is not None:
             if self._shown_from_step is None:
                 self._shown_from_step = self.state.global_step
-            # A temporal step is a second. The sum stays on the device, so that the host does not wait for it.
+            # A temporal step is one second of video. Summing on the device avoids a synchronization.
             self._shown_s = self._shown_s + inputs["video_grid_thw"][:, 0].sum()
         if self.model.training and "attention_mask" not in inputs:
             self._count_packed_tokens(inputs)
@@ -179,7 +179,7 @@ class LiveCCTrainer(SFTTrainer):
         ignore_keys: list[str] | None = None,
         **keywords: Any,
     ) -> EvalLoopOutput:
-        """Evaluate as the base class does, with means per supervised token and per spoken word over the whole set.
+        """Evaluate as the base class does, and add means per supervised token and per spoken word.
 
         Raises:
             ValueError: if no held-out sample can be used.
@@ -196,12 +196,12 @@ class LiveCCTrainer(SFTTrainer):
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as the base class does, with means per supervised token, not means over batches or steps."""
+        """Log as the base class does, but with means per supervised token instead of means over batches."""
         mode = "train" if self.model.training else "eval"
         for name in ("entropy", "mean_token_accuracy"):
             self._metrics[mode].pop(name, None)  # TRL's means over batches
         if mode == "train" and "loss" in logs:
-            del logs["loss"]  # without supervised tokens there is no mean to replace it
+            del logs["loss"]  # stays absent if no token was supervised
             logs.update(self._measured["train"].means(self.accelerator))
             self._trained.add_all(self._measured["train"])
             self._measured["train"].clear()
@@ -213,21 +213,22 @@ class LiveCCTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     def _run_epoch(self, *args: Any, **keywords: Any) -> None:
-        """Run an epoch, unless all steps are done: the base class would take a step before it checks."""
+        """Run an epoch unless all steps are done; the base class checks only after taking a step."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **keywords)
 
     def create_model_card(self, *args: Any, **keywords: Any) -> None:
-        """Do nothing if this package writes a card with the model's files; else as the base class."""
+        """Do nothing if `finish_save` writes the card; otherwise call the base class."""
         if self._finish_save is None:
             super().create_model_card(*args, **keywords)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save as the base class does, then add the other files (card, code, an adapter's config and processor)."""
         with preserve_card(output_dir or self.args.output_dir) if self.args.should_save else contextlib.nullcontext():
-            super().save_model(output_dir, _internal_call=True)  # otherwise it would push an incomplete folder
+            # An internal call is not pushed: the folder is still incomplete.
+            super().save_model(output_dir, _internal_call=True)
         if self.args.should_save and self._finish_save is not None:
             self._finish_save(output_dir or self.args.output_dir)
         if self.args.push_to_hub and not _internal_call:
@@ -242,7 +243,7 @@ class LiveCCTrainer(SFTTrainer):
             self.push_in_progress = None
 
     def push_to_hub(self, commit_message: str | None = "End of training", *args: Any, **keywords: Any) -> Any:
-        """Push as the base class does, but check the folder before, keep our card, and verify the upload after."""
+        """Save and push like the base class, but check the folder, keep our card, and verify the upload."""
         if self._hub is None:
             return super().push_to_hub(commit_message, *args, **keywords)
         self.save_model(_internal_call=True)
@@ -258,12 +259,12 @@ class LiveCCTrainer(SFTTrainer):
         return self._hub.push_result(self.args.output_dir, message)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Do nothing if `_push_checkpoint` pushes the checkpoint once it is whole; else as the base class."""
+        """Do nothing if `_push_checkpoint` will push the complete checkpoint; otherwise call the base class."""
         if self._hub is None:
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _push_checkpoint(self, checkpoint: str) -> None:
-        """Start to push a checkpoint, unless the one before is still being pushed."""
+        """Start pushing a checkpoint; skip it if a push is running and `hub_always_push` is off."""
         if self._hub is None or not self.is_world_process_zero():
             return
         before = self.push_in_progress
@@ -273,22 +274,22 @@ class LiveCCTrainer(SFTTrainer):
             self.push_in_progress = PushInProgress([*running, *jobs])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Load as the base class does, with one clear error for damaged files."""
+        """Load as the base class does, but report damaged files clearly."""
         with explain_damage(resume_from_checkpoint, "*.safetensors", "*.bin"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Load as the base class does, with one clear error for damaged files."""
+        """Load as the base class does, but report damaged files clearly."""
         with explain_damage(checkpoint or "", "optimizer*", "scheduler.pt"):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Load as the base class does, with one clear error for damaged files."""
+        """Load as the base class does, but report damaged files clearly."""
         with explain_damage(checkpoint or "", "rng_state*.pth"):
             super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save a checkpoint; older ones are deleted only once every process has written its part of the new one."""
+        """Save a checkpoint, and delete older ones only after every process has written its part."""
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -316,7 +317,7 @@ class LiveCCTrainer(SFTTrainer):
         num_items: torch.Tensor | int | None,
         note: dict[str, Any],
     ) -> None:
-        """Add a batch to the means; `loss` is the base class's, for `num_items` tokens."""
+        """Add a batch to the means; `loss` is the base class's, normalized by `num_items` tokens."""
         if self.model.training:
             if num_items is None:
                 loss = loss * max(n_targets, 1)
@@ -326,7 +327,7 @@ class LiveCCTrainer(SFTTrainer):
                     loss = loss / (self.accelerator.num_processes // self.get_tp_size())
             self._measured["train"].add(loss, outputs, n_targets, 0, self.args.logging_nan_inf_filter)
             return
-        # A NaN is not skipped here: the mean without that batch would be that of another held-out set.
+        # NaN batches are kept: skipping one would silently shrink the held-out set.
         self._measured["eval"].add(loss * max(n_targets, 1), outputs, n_targets, note.get("n_words", 0), False)
         self._warn_of_held_out(note.get("skipped", ()))
 
@@ -338,7 +339,7 @@ class LiveCCTrainer(SFTTrainer):
                 logger.warning("held-out %s cannot be used (%s): %s", item.origin, item.reason, item.message)
 
     def _count_packed_tokens(self, inputs: dict[str, Any]) -> None:
-        """Correct the base class's token count: without a mask it reads `position_ids` as (rows, length)."""
+        """Correct the base class's token count, which without a mask assumes `position_ids` of shape (rows, length)."""
         counted = torch.tensor(inputs["position_ids"].size(1), device=self.args.device)
         real = (inputs["input_ids"] != self._tokenizer.pad_token_id).sum()
         self._total_train_tokens += int(self.accelerator.reduce(real - counted, "sum").item())

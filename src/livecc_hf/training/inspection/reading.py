@@ -1,4 +1,4 @@
-"""Reads a sample's tensors back into messages, turns, media and texts, and checks them against each other."""
+"""Parses a sample's tensors into messages, turns, media and texts, and checks their consistency."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 _TIME = re.compile(r"Time=(\d+\.\d)-(\d+\.\d)s")
 _KINDS = {1: "image", 2: "video"}
 _INPUTS = {"image": ("pixel_values", "image_grid_thw"), "video": ("pixel_values_videos", "video_grid_thw")}
-_MARKS_SHOWN = 5  # wrong labels that are listed
+_MARKS_SHOWN = 5  # maximum number of wrong labels listed
 
 
 @dataclass(frozen=True)
 class TextRun:
-    """Consecutive text of one message, either all supervised or all not.
+    """Consecutive text of one message, either fully supervised or fully unsupervised.
 
     Attributes:
-        text: as the tokenizer decodes it.
-        is_supervised: whether it is in the loss.
+        text: decoded by the tokenizer.
+        is_supervised: whether its tokens are in the loss.
     """
 
     text: str
@@ -40,7 +40,7 @@ class TextRun:
 
     @property
     def shown(self) -> str:
-        """The text with unprintable characters escaped, and a supervised line end at its end too."""
+        """The text with unprintable characters and a final newline escaped."""
         text = self.text
         last = "\\n" if text.endswith("\n") else ""
         text = text.removesuffix("\n")
@@ -49,15 +49,15 @@ class TextRun:
 
 @dataclass(frozen=True)
 class Media:
-    """A video, the frames of a turn, or an image, as the model gets it.
+    """A video, the frames of a turn, or an image, as passed to the model.
 
     Attributes:
         kind: `"image"` or `"video"`.
-        number: 1 for the sample's first of its kind.
+        number: position among the sample's media of this kind, from 1.
         grid_thw: t, h, w in patches.
         n_tokens: tokens in the sequence.
-        first_patch: index of its first patch.
-        n_frames: frames, 1 for an image.
+        first_patch: index of its first patch in the sample's pixel values.
+        n_frames: number of frames; 1 for an image.
         width_px: width of a frame in pixels, as resized.
         height_px: height of a frame in pixels, as resized.
     """
@@ -78,9 +78,9 @@ class Message:
 
     Attributes:
         role: `"system"`, `"user"`, `"assistant"`; empty for tokens before the first message.
-        parts: texts and media in order, without the tokens that only mark where they begin and end.
-        n_tokens: all its tokens, from `<|im_start|>` to the next one.
-        n_supervised: its supervised tokens.
+        parts: texts and media in order, without delimiter tokens.
+        n_tokens: all tokens, from `<|im_start|>` up to the next one.
+        n_supervised: supervised tokens.
     """
 
     role: str
@@ -94,11 +94,11 @@ class SampleTurn:
     """One turn of a commentary: its frames and its text.
 
     Attributes:
-        start_s: start in seconds from the stream's start, as the model reads it.
+        start_s: start in seconds from the stream's start, as in the prompt.
         end_s: end in seconds from the stream's start.
         media: the turn's frames.
-        texts: the query if this turn has one, then the answer.
-        messages: the one or two messages of the turn.
+        texts: the query, if the turn has one, then the answer.
+        messages: the turn's user message and, if present, the answer.
     """
 
     start_s: float
@@ -119,15 +119,15 @@ class SampleTurn:
 
 
 def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message]:
-    """Read the conversation from the tokens.
+    """Return the messages of the conversation, parsed from its tokens.
 
     Args:
-        sample: the sample; its labels are not checked, see :func:`sample_errors`.
+        sample: the sample; :func:`sample_errors` checks its labels.
         processor: the processor that made it.
     """
     inputs = sample.model_inputs
     ids = inputs["input_ids"].tolist()
-    # From the tokens themselves, not from mm_token_type_ids, which may be wrong.
+    # Derived from the tokens, since mm_token_type_ids may be wrong.
     kinds = _token_kinds(inputs["input_ids"], processor).tolist()
     supervised = (inputs["labels"] != IGNORE_INDEX).tolist()
     start_id = processor.tokenizer.convert_tokens_to_ids(IM_START)
@@ -152,11 +152,11 @@ def read_messages(sample: Sample, processor: StreamingProcessor) -> list[Message
 
 
 def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor) -> SampleTurn | None:
-    """Return the commentary turn that begins with message `at`, or `None` if it is an ordinary message.
+    """Return the commentary turn that begins at message `at`, or `None` for an ordinary message.
 
     Args:
-        messages: of the conversation.
-        at: number of the message.
+        messages: the conversation's messages.
+        at: index of the message.
         processor: the processor that made them.
     """
     parts = messages[at].parts
@@ -181,8 +181,8 @@ def turn_of(messages: Sequence[Message], at: int, processor: StreamingProcessor)
 def sample_errors(sample: Sample, processor: StreamingProcessor) -> list[str]:
     """Return the errors in a sample's tensors; empty if there are none.
 
-    It checks that supervised labels equal the tokens at their positions (the loss shifts them), that no vision token is
-    supervised, that at least one token is, and that tokens, types, grids and patches fit each other.
+    Supervised labels must equal the tokens at their positions (the loss shifts them), at least one text token and no
+    vision token must be supervised, and tokens, token types, grids and patches must be consistent.
     """
     inputs = sample.model_inputs
     ids, labels, types = (inputs[name] for name in ("input_ids", "labels", "mm_token_type_ids"))
@@ -249,7 +249,7 @@ def _maker(processor: StreamingProcessor, kind: str) -> BaseImageProcessor:
 
 
 def _media_of(inputs: dict, processor: StreamingProcessor) -> dict[str, list[Media]]:
-    """Return the vision blocks of the sample's images and videos in order, without `n_tokens`."""
+    """Return the vision blocks of the sample's images and videos in order, with `n_tokens` 0."""
     media: dict[str, list[Media]] = {}
     for kind, (_, grid_name) in _INPUTS.items():
         maker, first_patch, media[kind] = _maker(processor, kind), 0, []
@@ -268,7 +268,7 @@ def _with_tokens(media: Media, n_tokens: int) -> Media:
 
 
 def _take_marks(message: Message) -> None:
-    """Set the role from the first text, and remove tokens that only mark boundaries from unsupervised texts."""
+    """Set the role from the first text, and strip delimiter tokens from unsupervised texts."""
     parts = []
     for part in message.parts:
         if isinstance(part, TextRun) and not part.is_supervised:
@@ -283,7 +283,7 @@ def _take_marks(message: Message) -> None:
 
 
 def _join_blocks(message: Message) -> None:
-    """Join the vision blocks of a video into one medium, and remove the texts that label all but the first."""
+    """Merge a video's vision blocks into one `Media`, dropping the labels between them."""
     parts: list[TextRun | Media] = []
     for part in message.parts:
         last = next((other for other in reversed(parts[-2:]) if isinstance(other, Media)), None)

@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def inspect_recipe(recipe: Recipe) -> str:
-    """Return some samples of a recipe, drawn by its seed, as readable text.
+    """Return samples of a recipe, drawn with its data seed, as readable text.
 
-    Their frames are written to `inspect.png` in the run's output folder.
+    Their frames are drawn to `inspect.png` in the run's output folder.
 
     Raises:
-        ValueError, FileNotFoundError: as `open_samples`.
+        ValueError, FileNotFoundError: see `open_samples`.
     """
     processor, _, notes = load_recipe_processor(recipe)
     for note in notes:

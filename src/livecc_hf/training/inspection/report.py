@@ -1,4 +1,4 @@
-"""Prints and draws samples in a readable form, from the tensors that the trainer gets alone."""
+"""Prints and draws samples in a readable form, using only the tensors that the trainer gets."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ LEGEND = (
 _SHEET_LEGEND = SheetLegend(
     "the frame, as the model sees it", "words of the turn, which are learned", "its turn, or size"
 )
-SHEET_FRAMES = 24  # most frames of a sample
-SHEET_SAMPLES = 16  # most samples on a sheet
+SHEET_FRAMES = 24  # maximum frames per sample
+SHEET_SAMPLES = 16  # maximum samples on a sheet
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
-# Stand in for « and » until the text is wrapped; unprintable, so that no text holds them.
+# Placeholders for « and » until the text is wrapped; private-use characters, which texts show escaped.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
 
 def describe_sample(
     sample: Sample, processor: StreamingProcessor, origin: str = "", width: int = 120, bold: bool = False
 ) -> str:
-    """Return a sample as text: its counters, then a line for each turn, or for each message of a conversation.
+    """Return a sample as text: its counters, then a line for each turn of commentary or message.
 
-    Everything except the counters is read from `sample.model_inputs`; all of the text is shown.
+    Everything except the counters is read from `sample.model_inputs`; no text is cut.
 
     Args:
         sample: the sample.
         processor: the processor that made it.
-        origin: where it comes from, such as ``folder/a.mp4 at 30.0 s``.
-        width: characters in a line.
-        bold: mark supervised text with ANSI codes too, for a terminal.
+        origin: the sample's source, such as ``folder/a.mp4 at 30.0 s``.
+        width: maximum characters per line.
+        bold: also mark supervised text with ANSI codes, for a terminal.
 
     Returns:
-        The lines; those that start with ``ERROR`` name faults that make the sample unfit for training.
+        The text; lines that start with ``ERROR`` name faults that make the sample unfit for training.
     """
     lines = textwrap.wrap(_header(sample, processor, origin), width, subsequent_indent="  ")
     lines += [f"  ERROR: {error}" for error in sample_errors(sample, processor)]
@@ -72,17 +72,17 @@ def describe_sample(
 
 
 def sample_sheet(samples: Iterable[tuple[str, Sample]], processor: StreamingProcessor) -> Image.Image:
-    """Draw the model's input: the frames, rebuilt from the patches, with the supervised words below them.
+    """Return a picture of the model's input: frames rebuilt from patches, with the supervised words below.
 
     Args:
         samples: pairs of origin and sample.
         processor: the processor that made them.
 
     Returns:
-        An RGB picture; of a long sample it shows the first and last frames, with a count of those left out.
+        An RGB picture; a long sample shows its first and last frames and the number of omitted ones.
 
     Raises:
-        ValueError: if there is no sample.
+        ValueError: if there are no samples.
     """
     sections = [_section(origin, sample, processor) for origin, sample in samples]
     return contact_sheet_of_sections(sections, legend=_SHEET_LEGEND)
@@ -98,17 +98,17 @@ def inspect_samples(
     """Return samples as text with a summary, and write their contact sheet.
 
     Args:
-        samples: pairs of origin and sample, or the reason why it is unusable; one is in memory at a time.
+        samples: pairs of origin and sample, or of origin and the error if it is unusable; consumed lazily.
         processor: the processor that made them.
-        out_png: the contact sheet to write, of the first 16 samples; its folder is created.
-        width: characters in a line.
-        bold: mark supervised text with ANSI codes too, for a terminal.
+        out_png: path of the contact sheet of the first 16 samples; its folder is created.
+        width: maximum characters per line.
+        bold: also mark supervised text with ANSI codes, for a terminal.
 
     Returns:
         The text.
 
     Raises:
-        ValueError: if there is no sample.
+        ValueError: if there are no samples.
     """
     blocks, summary = [LEGEND], _Summary()
     sections: list[SheetSection] = []
@@ -135,7 +135,7 @@ def inspect_samples(
 def patches_to_frames(
     patches: torch.Tensor, grid_thw: Sequence[int] | torch.Tensor, video_processor: BaseImageProcessor
 ) -> torch.Tensor:
-    """Rebuild frames from patches: the inverse of `LiveCCVideoProcessor.frames_to_patches`.
+    """Return the frames rebuilt from patches, the inverse of `LiveCCVideoProcessor.frames_to_patches`.
 
     Args:
         patches: (t * h * w, 3 * 2 * 14 * 14), of one video or one image.
@@ -146,7 +146,7 @@ def patches_to_frames(
         uint8 (2 * t, 3, H, W), RGB; an image gives two equal frames.
 
     Raises:
-        ValueError: if patches and grid do not fit.
+        ValueError: if the patches' shape does not match the grid.
     """
     t, h, w = torch.as_tensor(grid_thw).flatten().tolist()
     size, merge, steps = video_processor.patch_size, video_processor.merge_size, video_processor.temporal_patch_size
@@ -215,7 +215,7 @@ def _run_lines(runs: Sequence[TextRun], width: int, start: str, indent: str) -> 
 
 
 def _wrapped(text: str, width: int, start: str, indent: str) -> list[str]:
-    """Wrap every line of a text, with at least 30 characters for it."""
+    """Wrap every line of a text, leaving at least 30 characters after the indent."""
     width = max(width, len(indent) + 30)
     lines: list[str] = []
     for line in text.split("\n"):
@@ -229,7 +229,7 @@ def _count(n: int, noun: str) -> str:
 
 
 class _CellOptions(TypedDict, total=False):
-    """What a `SheetCell` shows with a frame."""
+    """The fields of a `SheetCell` besides its frame."""
 
     time_s: float
     text: str
@@ -238,7 +238,7 @@ class _CellOptions(TypedDict, total=False):
 
 
 class _Summary:
-    """Counts over the samples seen."""
+    """Counts over all added samples."""
 
     def __init__(self):
         self.n_samples = 0
@@ -287,7 +287,7 @@ class _Summary:
 
 
 def _section(origin: str, sample: Sample, processor: StreamingProcessor) -> SheetSection:
-    """Return a sample's part of the sheet."""
+    """Return a sample's section of the sheet."""
     messages = read_messages(sample, processor)
     shown: list[tuple[int, Media, int, _CellOptions]] = []  # number in the sample, medium, index in it
     texts: list[str] = []
@@ -327,7 +327,7 @@ def _message_texts(message: Message) -> list[str]:
 
 
 def _turn_frames(turn: SampleTurn) -> list[tuple[int, _CellOptions]]:
-    """Return a turn's frames for the sheet: of a long turn the first three, and the last with the words."""
+    """Return a turn's frames for the sheet; a long turn shows its first three, and the last with the words."""
     n = turn.media.n_frames
     shown = [*range(n)] if n <= 4 else [0, 1, 2, n - 1]
     words = " ".join(run.text for run in turn.texts if run.is_supervised).replace(IM_END, "")

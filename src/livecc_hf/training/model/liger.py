@@ -1,4 +1,4 @@
-"""Liger's Triton kernels for the layers of a model."""
+"""Applies Liger's Triton kernels to a model's layers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def check_liger() -> None:
 
 
 def apply_liger(model: LiveCCForConditionalGeneration) -> None:
-    """Replace norms and MLPs by Liger's. The head and the loss stay, since they run at supervised positions only.
+    """Replace norms and MLPs by Liger's; head and loss stay, since they run at supervised positions only.
 
-    Liger knows the backbones' language models but not our model type, so that the trainer's own switch would do
-    nothing. Liger's forward of the model is not used: it would compute its own positions.
+    Liger knows the backbones' language models but not our model type, so the trainer's own `use_liger_kernel` would
+    have no effect. Liger's model forward is not used because it computes positions itself.
 
     Raises:
         ValueError: if there is no CUDA device, or Liger has no kernels for this language model.
@@ -38,10 +38,10 @@ def kernels_for(model_type: str) -> Callable[..., None]:
     """Return Liger's function that patches a language model.
 
     Args:
-        model_type: of the language model's config, such as `qwen2_vl_text`.
+        model_type: `model_type` in the language model's config, such as `qwen2_vl_text`.
 
     Raises:
-        ValueError: if Liger has none for it.
+        ValueError: if Liger has no kernels for it.
     """
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 

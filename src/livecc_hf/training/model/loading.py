@@ -1,4 +1,4 @@
-"""Loads the model that a recipe starts from: first config and processor, later the weights."""
+"""Loads the model a recipe starts from: first config and processor, later the weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCConfig, list[str]]:
-    """Read processor and config of the model that a recipe starts from.
+    """Load processor and config of the model a recipe starts from, and messages about them to log.
 
     Raises:
-        ValueError: if no model is named, it is not a LiveCC model, or its position scheme is for inference only.
+        ValueError: if no model is given, it is not a LiveCC model, or its position scheme is for inference only.
     """
     from livecc_hf.checkpoints.checkpoint import open_checkpoint
 
@@ -44,13 +44,13 @@ def load_recipe_processor(recipe: Recipe) -> tuple[StreamingProcessor, LiveCCCon
 
 
 def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForConditionalGeneration:
-    """Load the model of a recipe, quantised if it says so, with only the recipe's parts trainable.
+    """Load a recipe's model, quantised if the recipe asks for it, with only `train_parts` trainable.
 
-    It has the lean vision tower (`use_lean_vision`), packed attention if the recipe packs rows, and Liger's kernels if
-    the recipe turns them on.
+    The model gets the lean vision tower (`use_lean_vision`), packed attention if the recipe packs rows, and Liger's
+    kernels if `use_liger_kernel` is on.
 
     Raises:
-        ValueError: if a part is unknown, or the precision cannot be trained.
+        ValueError: if a part is unknown, or weights of this precision cannot be trained.
     """
     from accelerate import PartialState
 
@@ -82,5 +82,5 @@ def load_trainable_model(recipe: Recipe, config: LiveCCConfig) -> LiveCCForCondi
         use_packed_attention(model)
     if recipe.training.use_liger_kernel:
         apply_liger(model)
-        recipe.training.use_liger_kernel = False  # applied here, not by the trainer
+        recipe.training.use_liger_kernel = False  # the trainer must not apply it again
     return model

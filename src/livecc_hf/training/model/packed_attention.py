@@ -1,9 +1,9 @@
-"""Attention within the samples of a packed row, without a mask.
+"""Computes attention within each sample of a packed row, without a mask.
 
-transformers' ``sdpa`` gives a packed batch a mask of (rows, 1, length, length), which has an entry for each pair of
-tokens and rules out PyTorch's fast kernels. Here the collator gives the boundaries of the samples (`cu_seq_lens_q`), as
-flash attention takes them. Attention runs in one call for all samples where PyTorch has a kernel for that
-(`torch.nn.attention.varlen`, on GPUs in 16 bits), else sample by sample, with the same result.
+For a packed batch, transformers' ``sdpa`` builds a mask of shape (rows, 1, length, length), which rules out PyTorch's
+fast kernels. Here the collator passes the sample boundaries (`cu_seq_lens_q`), as for flash attention. All samples are
+computed in one call if PyTorch has a kernel for it (`torch.nn.attention.varlen`, on GPUs in 16 bits), otherwise one
+sample at a time, with the same result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ except ImportError:  # PyTorch before 2.10
 
 PACKED_SDPA = "packed_sdpa"
 _in_packed_batch: ContextVar[bool] = ContextVar("in_packed_batch", default=False)
-# The kernel's first version had neither grouped queries nor `window_size`, which is how to ask for causal attention.
+# The kernel's first version lacked grouped queries and `window_size`, which requests causal attention.
 _HAS_VARLEN = varlen_attn is not None and {"window_size", "enable_gqa", "scale"} <= set(
     inspect.signature(varlen_attn).parameters
 )
@@ -45,8 +45,8 @@ _HAS_VARLEN = varlen_attn is not None and {"window_size", "enable_gqa", "scale"}
 def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
     """Switch a model's language model from ``sdpa`` to attention within samples, for packed batches.
 
-    Outside :func:`packed_batch` nothing changes. Other attention implementations stay: flash attention takes the
-    lengths itself.
+    Outside :func:`packed_batch` nothing changes. Other attention implementations are kept: flash attention reads the
+    sample lengths itself.
     """
     if model.config.text_config._attn_implementation != "sdpa":
         return
@@ -58,7 +58,7 @@ def use_packed_attention(model: LiveCCForConditionalGeneration) -> None:
 
 @contextlib.contextmanager
 def packed_batch(inputs: Mapping[str, Any]) -> Iterator[None]:
-    """Declare the batch of the forward passes in the block: without a mask, if it has the lengths of its samples."""
+    """Run the block's forward passes on this batch without a mask, if it has `cu_seq_lens_q`."""
     token = _in_packed_batch.set("cu_seq_lens_q" in inputs)
     try:
         yield
@@ -67,14 +67,14 @@ def packed_batch(inputs: Mapping[str, Any]) -> Iterator[None]:
 
 
 def sample_lengths(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the keyword `sample_lengths` of packed attention; without it, every layer would read them from the device.
+    """Return packed attention's keyword `sample_lengths`, which saves each layer a device-to-host copy.
 
     Args:
         model: the model, without a trainer's wrappers.
         inputs: the batch.
 
     Returns:
-        The lengths of the samples in all rows, padding included; empty if the model's attention does not use them.
+        The lengths of the samples in all rows, including padding; empty if the model's attention does not use them.
     """
     implementation = model.config.get_text_config()._attn_implementation or ""
     if "cu_seq_lens_q" not in inputs or not implementation.endswith(PACKED_SDPA):
@@ -96,7 +96,7 @@ def _attend(
     sample_lengths: tuple[int, ...] | None = None,
     **keywords: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within each sample; query (rows, heads, length, size); `cu_seq_lens_q` over all rows, padding included."""
+    """Attend within each sample; query is (rows, heads, length, size), `cu_seq_lens_q` spans all rows and padding."""
     if cu_seq_lens_q is None or attention_mask is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **keywords)
     rows, _, length, _ = query.shape
@@ -119,14 +119,14 @@ def attend_at_once(
     longest: int,
     scale: float | None,
 ) -> torch.Tensor:
-    """Attend causally within each sample, in one call for all.
+    """Attend causally within each sample, in one kernel call for all samples.
 
     Args:
         varlen: `torch.nn.attention.varlen.varlen_attn`.
-        states: query, key and value (rows, heads, length, size); under autocast their types may differ.
-        starts: int32 (samples + 1), the first token of each sample in the concatenated rows, and the end.
+        states: query, key and value (rows, heads, length, size); under autocast their dtypes may differ.
+        starts: int32 (samples + 1), start of each sample in the concatenated rows, then the total length.
         longest: tokens of the longest sample.
-        scale: of the scores; `None`: from the size of a head.
+        scale: of the attention scores; `None` for the default, 1 / sqrt(size).
 
     Returns:
         (rows * length, heads, size).
@@ -142,7 +142,7 @@ def attend_at_once(
 
 
 def _is_for_varlen(query: torch.Tensor, keywords: Mapping[str, Any]) -> bool:
-    """Return whether the kernel for all samples in one call can run here."""
+    """Return whether the variable-length kernel supports this device, dtype and shape."""
     if not _HAS_VARLEN or query.device.type != "cuda" or torch.version.hip is not None:
         return False
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else query.dtype

@@ -1,4 +1,4 @@
-"""Selects the parts of a model that train, in full or through LoRA, and the quantisation of the base."""
+"""Selects which parts of a model train, in full or with LoRA, and how the base is quantised."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from livecc_hf.modeling.modeling_livecc import LiveCCForConditionalGeneration
 
 PARTS = ("vision", "merger", "language_model")
-# The modules that project vision features to the language model; the second for features of several depths.
+# Modules that project vision features to the language model; the second projects Qwen3-VL's deepstack features.
 _MERGERS = ("model.visual.merger", "model.visual.deepstack_merger_list")
 _VISION = "model.visual"
 _LANGUAGE = ("model.language_model", "lm_head")
-# Never adapted: TRL's loss reads `lm_head.weight` itself, without an adapter on it.
+# Never adapted: TRL's loss reads `lm_head.weight` directly and would bypass an adapter.
 _HEAD = "lm_head"
-# Never quantised: the vision tower is small and would lose most; TRL's loss reads the head's weight itself.
+# Never quantised: the vision tower is small and most sensitive; TRL's loss reads the head's weight directly.
 _FULL_PRECISION = (_VISION, _HEAD)
 
 
@@ -34,7 +34,7 @@ def part_of(name: str) -> str:
         name: as in `model.named_parameters()`, such as `model.visual.merger.ln_q.weight`.
 
     Raises:
-        ValueError: if it belongs to no part.
+        ValueError: if it does not belong to any part.
     """
     if any(_is_under(name, prefix) for prefix in _MERGERS):
         return "merger"
@@ -42,11 +42,11 @@ def part_of(name: str) -> str:
         return "vision"
     if any(_is_under(name, prefix) for prefix in _LANGUAGE):
         return "language_model"
-    raise ValueError(f"{name!r} belongs to no part of a LiveCC model: expected a name under model.* or lm_head")
+    raise ValueError(f"{name!r} is not in any part of a LiveCC model: expected a name under model.* or lm_head")
 
 
 def check_parts(parts: Sequence[str]) -> tuple[str, ...]:
-    """Return the parts, each once, in the model's order.
+    """Return the distinct parts in the model's order.
 
     Raises:
         ValueError: if there are none, or one is unknown.
@@ -61,10 +61,10 @@ def check_parts(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def set_trainable(model: LiveCCForConditionalGeneration, parts: Sequence[str]) -> int:
-    """Make these parts trainable in full, and freeze the rest.
+    """Make all parameters of these parts trainable, and freeze the rest.
 
     Args:
-        model: the model, not quantised, without adapter.
+        model: the model, not quantised, without an adapter.
         parts: some of `vision` (the vision tower without its merger), `merger` (the projection of its features to the
             language model) and `language_model` (with embeddings and head, tied or not).
 
@@ -86,14 +86,14 @@ def set_trainable(model: LiveCCForConditionalGeneration, parts: Sequence[str]) -
 def lora_config(
     model: LiveCCForConditionalGeneration, model_config: ModelConfig, parts: Sequence[str] = ("language_model",)
 ) -> LoraConfig:
-    """Return the config of LoRA on linear layers of exactly these parts, with the recipe's options.
+    """Return the LoRA config for the linear layers of exactly these parts, with the recipe's options.
 
     `lora_target_modules` chooses among these layers by the end of their names (`q_proj`) or, if it is one string, by
     a regular expression over whole names; `all-linear` is all of them. The head and the embeddings are never adapted;
     `lora_modules_to_save` can train them, or any other module, in full.
 
     Args:
-        model: to adapt; its module names are searched.
+        model: the model to adapt; its module names are searched.
         model_config: TRL's model options of the recipe.
         parts: as in :func:`set_trainable`.
 
@@ -128,7 +128,7 @@ def lora_config(
         use_rslora=model_config.use_rslora,
         use_dora=model_config.use_dora,
         modules_to_save=modules_to_save,
-        # Otherwise peft would train a copy of one, and leave the other as it is.
+        # Otherwise peft would train a copy of one and leave the other unchanged.
         ensure_weight_tying=is_tied
         and any(name.endswith(("lm_head", "embed_tokens")) for name in modules_to_save or ()),
         **options,
@@ -138,13 +138,13 @@ def lora_config(
 def quantization_config(
     model_config: ModelConfig, parts: Sequence[str] = ("language_model",)
 ) -> BitsAndBytesConfig | None:
-    """Return the quantisation of the base below the adapter, from the recipe; `None`: none.
+    """Return the quantisation config of the base under the adapter; `None` if it is not quantised.
 
     Only linear layers of the language model are quantised; vision tower, merger, head and modules that train in full
-    keep the run's dtype. 4-bit layers compute in float16 if that is the run's dtype, else in bfloat16.
+    keep the run's dtype. 4-bit layers compute in float16 if that is the run's dtype, otherwise in bfloat16.
 
     Raises:
-        ValueError: if both 4 and 8 bits are on, or there is quantisation without LoRA.
+        ValueError: if both 4 and 8 bits are on, or quantisation is on without LoRA.
         ImportError: if bitsandbytes is missing.
     """
     import torch
@@ -182,13 +182,13 @@ def quantization_config(
 def prepare_quantized(model: LiveCCForConditionalGeneration, source: str = "the base model") -> None:
     """Prepare a base loaded with :func:`quantization_config` for `SFTTrainer(peft_config=...)`.
 
-    Freezes the base, and checks now what would fail in the first step. Peft's `prepare_model_for_kbit_training` is not
-    used: it also casts embeddings, head and vision tower to float32 (7 GB instead of 3.5 for the 7B model). TRL turns
-    on the input gradients that gradient checkpointing needs.
+    This freezes the base and fails early if the device cannot run 4-bit layers. It replaces peft's
+    `prepare_model_for_kbit_training`, which also casts embeddings, head and vision tower to float32 (7 GB instead of
+    3.5 for the 7B model). TRL enables the input gradients that gradient checkpointing needs.
 
     Args:
         model: the loaded model.
-        source: its name in messages.
+        source: the model's name in error messages.
 
     Raises:
         ValueError: if 4-bit layers cannot run on the model's device.
@@ -226,7 +226,7 @@ def _choose(linear: list[str], targets: str | Iterable[str] | None, parts: tuple
             raise ValueError(
                 f"lora_target_modules {target!r} matches no linear layer of {', '.join(parts)}: expected some of "
                 f"{known}, or all-linear (the head and the embeddings cannot be adapted; other parts have to be "
-                "among those that train)"
+                "named in train_parts)"
             )
         chosen.update(matched)
     return [name for name in linear if name in chosen]
@@ -241,7 +241,7 @@ def _as_regex(chosen: list[str], names: list[str]) -> str:
     regex = "|".join(sorted(patterns))
     if {name for name in names if re.fullmatch(regex, name)} == set(chosen):
         return regex
-    return "|".join(re.escape(name) for name in chosen)  # only some of the blocks
+    return "|".join(re.escape(name) for name in chosen)  # only some blocks were chosen
 
 
 def _is_under(name: str, prefix: str) -> bool:

@@ -1,8 +1,8 @@
-"""Corrects the gradient of a head that FSDP2 shards.
+"""Corrects the gradient of a head sharded by FSDP2.
 
-TRL multiplies the hidden states by the head's weight itself, without calling the head, so that FSDP2's hooks do not
-run. TRL gathers the weight, but (in 1.16) as if all processes had the same loss: each keeps its part of its own
-gradient, and the gradients of the other processes are lost. Here they are averaged.
+TRL multiplies the hidden states by the head's weight without calling the head, so FSDP2's hooks do not run. TRL (1.16)
+gathers the weight as if all processes had the same loss: each process keeps only its shard of its own gradient, and the
+other processes' gradients are lost. Here they are averaged.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from torch.distributed.tensor import DTensor, Partial
 def reduce_head_gradient(model: nn.Module) -> Iterator[None]:
     """Average the gradient of a sharded head over the processes, as FSDP2 does for every other weight.
 
-    In the block, `get_output_embeddings` of the model inside TRL's loss returns a head with gathered weight and bias.
-    The backward pass may come after the block. A head that is not sharded, is frozen, or runs without gradients is
-    returned as it is.
+    In the block, the inner model's `get_output_embeddings` returns a head with gathered weight and bias. The backward
+    pass may run after the block. An unsharded or frozen head, or one used without gradients, is returned unchanged.
 
     Args:
-        model: as the trainer runs it, with its wrappers, such as PEFT's.
+        model: the trainer's model, including wrappers such as PEFT's.
     """
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
     if isinstance(inner, PeftModel):
@@ -39,11 +38,11 @@ def reduce_head_gradient(model: nn.Module) -> Iterator[None]:
         return
 
     def get_output_embeddings() -> nn.Module | _GatheredHead | None:
-        # Checked again here: a head tied to the embeddings is in their unit, and is gathered by now.
+        # Checked again: a head tied to the embeddings is in their FSDP unit, which may be gathered already.
         head = original()
         return _GatheredHead(head) if _needs_reduction(head) else head
 
-    # Set on the instance, where it hides the method.
+    # An instance attribute shadows the method.
     inner.get_output_embeddings = get_output_embeddings
     try:
         yield
@@ -52,7 +51,7 @@ def reduce_head_gradient(model: nn.Module) -> Iterator[None]:
 
 
 class _GatheredHead:
-    """A sharded head with its parameters gathered, each once."""
+    """Proxy of a sharded head that gathers each parameter once."""
 
     def __init__(self, head: nn.Linear):
         self._head = head
@@ -77,12 +76,12 @@ def _needs_reduction(head: nn.Module | None) -> bool:
 
 
 def _gather(parameter: DTensor) -> torch.Tensor:
-    """Return the whole parameter; its gradient is averaged over the processes of its mesh."""
+    """Return the gathered parameter; its gradient is averaged over the processes of its mesh."""
     mesh = parameter.device_mesh
     sharded = parameter.view_as(parameter)
     if not isinstance(sharded, DTensor):
-        raise TypeError(f"the view of a DTensor is a {type(sharded).__name__}: this version of PyTorch is not known")
+        raise TypeError(f"the view of a DTensor is a {type(sharded).__name__}: unsupported version of PyTorch")
     if sharded.requires_grad:
-        # Divided after the sum, on the shard: dividing the whole gradient would need its memory twice.
+        # Divide the shard after the reduction: dividing the full gradient would allocate a second copy of it.
         sharded.register_hook(lambda gradient: gradient / mesh.size())
     return sharded.full_tensor(grad_placements=[Partial("sum")] * mesh.ndim)

@@ -17,43 +17,43 @@ class LiveCCArguments:
     """The options of a recipe beyond TRL's own.
 
     Raises:
-        ValueError: if a value does not fit.
+        ValueError: if a value is invalid.
     """
 
     data: list[str] = field(
         default_factory=list,
         metadata={
             "help": "Training data: a YAML list of mappings, each with a 'source', that source's keys, and optionally "
-            "a 'weight' (how many times its samples come in an epoch); on the command line, one JSON object each."
+            "a 'weight' (how often an epoch repeats its samples); on the command line, one JSON object each."
         },
     )
     eval_data: list[str] = field(
-        default_factory=list, metadata={"help": "Held-out data, in the same form; see also held_out."}
+        default_factory=list, metadata={"help": "Held-out data, in the same form as data; see also held_out."}
     )
     held_out: int = field(
         default=0, metadata={"help": "Samples drawn from the training data and held out, if eval_data is not given."}
     )
     keep_trailing_silence: bool = field(
-        default=False, metadata={"help": "Keep silent turns at the end of a clip as training signal."}
+        default=False, metadata={"help": "Train on the silent turns at the end of a clip, too."}
     )
     use_context: bool = field(
         default=True, metadata={"help": "Let the model read a clip's previous text, or its title if there is none."}
     )
     min_pixels: int | None = field(
-        default=None, metadata={"help": "Fewest pixels of a frame; default: the processor's limit."}
+        default=None, metadata={"help": "Minimum pixels of a frame; default: the processor's limit."}
     )
     max_pixels: int | None = field(
-        default=None, metadata={"help": "Most pixels of a frame; default: the clip's share of the token budget."}
+        default=None, metadata={"help": "Maximum pixels of a frame; default: the clip's share of the token budget."}
     )
     max_frames: int = field(
-        default=MAX_FRAMES, metadata={"help": "Most frames of a clip, 2 a second; later ones are cut."}
+        default=MAX_FRAMES, metadata={"help": "Maximum frames of a clip, at 2 a second; later ones are cut."}
     )
     max_skipped: float = field(
         default=0.01,
-        metadata={"help": "Largest share of samples that may be unusable before the run stops (from 200 samples on)."},
+        metadata={"help": "Stop if a larger share of samples is unusable (checked from 200 samples on)."},
     )
     position_scheme: str | None = field(
-        default=None, metadata={"help": "Overrides the checkpoint's: 'mrope' or 'sequential'."}
+        default=None, metadata={"help": "'mrope' or 'sequential'; overrides the checkpoint's."}
     )
     train_parts: list[str] = field(
         default_factory=lambda: ["language_model"],
@@ -61,10 +61,10 @@ class LiveCCArguments:
     )
     optimizer: str = field(
         default="trainer",
-        metadata={"help": "'trainer' (as --optim says) or 'muon' (Muon on matrices, AdamW on the rest)."},
+        metadata={"help": "'trainer' (uses optim) or 'muon' (Muon on matrices, AdamW on the rest)."},
     )
     muon_learning_rate: float = field(
-        default=0.02, metadata={"help": "Learning rate of Muon; learning_rate is that of AdamW."}
+        default=0.02, metadata={"help": "Muon's learning rate; learning_rate is AdamW's."}
     )
     resume: bool = field(
         default=False, metadata={"help": "Continue from the newest whole checkpoint in output_dir, if there is one."}
@@ -100,7 +100,7 @@ class LiveCCArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
     def encode_options(self, max_tokens: int | None) -> EncodeOptions:
-        """Return the options for encoding samples; `max_tokens` is the limit of a row."""
+        """Return the options for encoding samples; `max_tokens` is the token limit of a row."""
         return EncodeOptions(
             self.keep_trailing_silence,
             self.use_context,

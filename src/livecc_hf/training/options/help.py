@@ -1,4 +1,4 @@
-"""The text of `livecc train --help`: the options that most runs need; TRL's parser lists all 200."""
+"""The text of `livecc train --help`: the options most runs need, since TRL's parser lists all 200."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ KEY=VALUE or --KEY VALUE, override those in the file.
   livecc train --recipe own-videos/lora              train
 
 `--recipe` without a name lists those that come with the package."""
-# The options of TRL and transformers that recipes set; a line may name several.
+# Options of TRL and transformers that recipes set; one entry may name several.
 COMMON = {
     "Model and memory": {
         "model_name_or_path": "folder or Hub id to start from",
         "dtype, bf16": "precision of the weights, and mixed precision",
-        "use_peft, lora_r": "train an adapter (LoRA), of this rank",
-        "load_in_4bit": "quantise the base below the adapter",
-        "activation_checkpointing": "compute activations again, to save memory",
+        "use_peft, lora_r": "train an adapter (LoRA) of this rank",
+        "load_in_4bit": "quantise the base model under the adapter",
+        "activation_checkpointing": "recompute activations to save memory",
         "use_cpu": "train without a GPU",
     },
     "Steps": {
-        "output_dir": "where checkpoints and the model go",
+        "output_dir": "folder for checkpoints and the model",
         "num_train_epochs, max_steps": "how long",
         "learning_rate": "with lr_scheduler_type, warmup_steps, weight_decay",
-        "per_device_train_batch_size": "rows of a step on one device",
-        "gradient_accumulation_steps": "batches whose gradients make one step",
-        "max_length, packing": "most tokens in a row; several samples in a row",
+        "per_device_train_batch_size": "rows per device and forward pass",
+        "gradient_accumulation_steps": "forward passes per optimizer step",
+        "max_length, packing": "maximum tokens of a row; several samples in a row",
         "dataloader_num_workers": "processes that decode video",
-        "seed": "of everything random",
+        "seed": "seed of all random choices",
     },
     "Evaluation and checkpoints": {
         "eval_strategy, eval_steps": "no, steps or epoch: when held-out data is measured",
         "save_strategy, save_steps": "no, steps or epoch: when a checkpoint is saved",
-        "push_to_hub": "send checkpoints and model to hub_model_id, USER/NAME",
-        "save_total_limit": "how many checkpoints are kept",
+        "push_to_hub": "upload checkpoints and model to hub_model_id, USER/NAME",
+        "save_total_limit": "number of checkpoints to keep",
         "logging_steps, report_to": "how often, and tensorboard, wandb or trackio",
     },
 }
@@ -53,7 +53,7 @@ ModelConfig; docs/training.md says what they mean for commentary, memory, time."
 
 
 def short_help() -> str:
-    """Return the help: no more than two screens of 40 lines and 80 columns."""
+    """Return the help text, at most two screens of 40 lines and 80 columns."""
     ours = {item.name: str(item.metadata["help"]) for item in fields(LiveCCArguments)}
     blocks = [_TOP, _block("Data and commentary (this package's own)", ours)]
     blocks += [_block(title, options) for title, options in COMMON.items()]

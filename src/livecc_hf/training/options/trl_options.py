@@ -1,4 +1,4 @@
-"""Checks options of TRL and transformers that do not apply to commentary: they are refused, or reported once."""
+"""Refuses options of TRL and transformers that do not apply to commentary, and reports those without effect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from .arguments import LiveCCArguments
 
-# Options that are refused: the accepted values, and the reason against others.
+# Refused options: the accepted values, and why others are refused.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "completion_only_loss": ((None, True), "the loss is always on answers only"),
     "truncation_mode": (("keep_start",), "clips lose turns at their end"),
@@ -23,7 +23,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "label_names": ((None,), "the labels are the answers' tokens"),
     "length_column_name": (("length",), "tokens are counted by this package"),
 }
-# Options without effect: the values that describe what happens anyway, and what that is.
+# Options without effect: the values that match the actual behaviour, and the reason.
 IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "trust_remote_code": ((False,), "the model's code is this package's"),
     "dataset_text_field": ((), "data says where the words are"),
@@ -46,7 +46,7 @@ IDLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "bf16_full_eval": ((False,), "held-out data is measured in the precision of training"),
     "fp16_full_eval": ((False,), "held-out data is measured in the precision of training"),
 }
-# Options that have an effect only with another one.
+# Options that take effect only together with another one.
 _OF_LORA = (
     *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save"),
     *("lora_task_type", "use_rslora", "use_dora"),
@@ -58,12 +58,12 @@ _OF_ADAMW = ("optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_
 def check_trl_options(
     ours: LiveCCArguments, training: SFTConfig, model: ModelConfig, given: Collection[str]
 ) -> list[str]:
-    """Refuse options that do not apply, and return a line about options without effect, if there are any.
+    """Refuse options that do not apply; return a message about options without effect, if any.
 
     Args:
         ours: options of this package.
-        training: TRL's options, as they were given.
-        model: TRL's options of the model.
+        training: TRL's options, as given.
+        model: TRL's model options.
         given: names of the options in the recipe or on the command line.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checks whether a checkpoint is whole, and whether it belongs to the run that resumes from it."""
+"""Checks that a checkpoint is complete and belongs to the run that resumes from it."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run. It is the last file written into a checkpoint, so that its presence marks a whole one.
+    """The state of a run, written as the last file of a checkpoint, so that its presence marks a complete one.
 
     Attributes:
         step: optimizer steps done.
-        fingerprint: of the training data and its order.
-        global_batch: rows of a step, over all processes.
+        fingerprint: identifies the training data, its order and what is trained; see `RunIdentity`.
+        global_batch: rows in an optimizer step, over all processes.
         n_tokens: tokens trained on.
         resumable: whether the checkpoint also holds the optimizer and the random state.
         skipped: counts of samples seen and skipped.
@@ -61,13 +61,13 @@ class RunState:
         resumable: bool,
         skipped: dict[str, int],
     ) -> RunState:
-        """Return the state of a run with that identity."""
+        """Return the state of a run with the given identity."""
         options = {"fixed": identity.fixed, "free": identity.free}
         return cls(step, identity.fingerprint, global_batch, n_tokens, resumable, skipped, **options)
 
 
 def write_run_state(checkpoint: str | Path, state: RunState) -> None:
-    """Wait until a checkpoint is on the disk, then mark it as whole.
+    """Flush a checkpoint to disk, then mark it as complete.
 
     Raises:
         OSError: if the disk is full, which some file systems report only now.
@@ -82,10 +82,10 @@ def write_run_state(checkpoint: str | Path, state: RunState) -> None:
 
 
 def read_run_state(checkpoint: str | Path) -> RunState | None:
-    """Return the state of a whole checkpoint, `None` for one that is not.
+    """Return a complete checkpoint's state; `None` for an incomplete one.
 
     Raises:
-        DamagedCheckpointError: if it cannot be read.
+        DamagedCheckpointError: if its state file cannot be parsed.
     """
     file = Path(checkpoint) / RUN_STATE_FILE
     try:
@@ -101,7 +101,7 @@ class DamagedCheckpointError(ValueError):
 
     Args:
         file: the file.
-        what: the damage.
+        what: a description of the damage.
     """
 
     def __init__(self, file: str | Path, what: str):
@@ -117,10 +117,10 @@ def check_files(checkpoint: str | Path, state: RunState | None) -> None:
 
     Args:
         checkpoint: its folder.
-        state: its run state; `None` for a checkpoint of another program.
+        state: its run state; `None` if another program wrote the checkpoint.
 
     Raises:
-        DamagedCheckpointError: for the first file that is missing or has another size.
+        DamagedCheckpointError: for the first file that is missing, has another size or cannot be parsed.
     """
     checkpoint = Path(checkpoint)
     for name, size in (state.files if state is not None else {}).items():
@@ -138,18 +138,18 @@ def check_files(checkpoint: str | Path, state: RunState | None) -> None:
 
 @contextlib.contextmanager
 def explain_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
-    """Turn the errors of libraries on damaged files into one that says what to do.
+    """Turn any library's error about a damaged file into one that tells the user what to do.
 
     Args:
         checkpoint: its folder.
-        patterns: names of the files that the wrapped code reads.
+        patterns: glob patterns of the files that the wrapped code reads.
 
     Raises:
         DamagedCheckpointError: if the wrapped code fails and one of the files is damaged.
     """
     try:
         yield
-    except Exception as error:  # each format has its own kinds of error
+    except Exception as error:  # each file format raises its own error types
         for file in (file for pattern in patterns for file in sorted(Path(checkpoint).glob(pattern))):
             if damage := _damage_of(file):
                 raise DamagedCheckpointError(file, damage) from error
@@ -157,14 +157,14 @@ def explain_damage(checkpoint: str | Path, *patterns: str) -> Iterator[None]:
 
 
 def _damage_of(file: Path) -> str | None:
-    """Return the damage of a file of tensors; `None` if there is none."""
+    """Return a description of a tensor file's damage; `None` if it is intact."""
     from safetensors import SafetensorError, safe_open
 
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, "pt"):
                 return None
-        with zipfile.ZipFile(file) as archive:  # as `torch.save` writes it
+        with zipfile.ZipFile(file) as archive:  # `torch.save` writes zip archives
             name = archive.testzip()
         return name and f"its checksum of {name} is wrong"
     except (SafetensorError, zipfile.BadZipFile, OSError) as error:
@@ -172,16 +172,17 @@ def _damage_of(file: Path) -> str | None:
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the checkpoints of a run, whole or not, by step."""
+    """Return all checkpoint folders of a run, complete or not, ordered by step."""
     found = [(int(match[1]), path) for path in Path(output_dir).glob("*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the newest whole checkpoint from which the run can be resumed.
+    """Return the newest complete checkpoint from which the run can be resumed; `None` if there is none.
 
     Raises:
-        ValueError: if the run has whole checkpoints, but they hold the model only.
+        ValueError: if the run's complete checkpoints all hold the model only.
+        DamagedCheckpointError: if a state file cannot be parsed.
     """
     states = {path: read_run_state(path) for path in reversed(list_checkpoints(output_dir))}
     found = next((path for path, state in states.items() if state is not None and state.resumable), None)
@@ -194,7 +195,7 @@ def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def remove_partial(output_dir: str | Path) -> None:
-    """Delete partial checkpoints of a killed process; whole ones of other programs stay."""
+    """Delete incomplete checkpoints of a killed process; complete ones of other programs stay."""
     for path in list_checkpoints(output_dir):
         if read_run_state(path) is None and not _has_trainer_state(path):
             logger.warning("deleted %s, which is incomplete", path)
@@ -202,7 +203,7 @@ def remove_partial(output_dir: str | Path) -> None:
 
 
 def _has_trainer_state(checkpoint: Path) -> bool:
-    """Return whether a checkpoint has the file that a trainer writes last."""
+    """Return whether a checkpoint has a valid `trainer_state.json`, which the trainer writes last."""
     try:
         json.loads((checkpoint / _TRAINER_STATE).read_bytes())
     except (OSError, ValueError):
@@ -211,10 +212,10 @@ def _has_trainer_state(checkpoint: Path) -> bool:
 
 
 def check_same_run(checkpoint: str | Path, state: RunState, identity: RunIdentity, global_batch: int) -> None:
-    """Check that a checkpoint is of the same run: same data, order, batch and fixed options. Log other changes.
+    """Check that a checkpoint has this run's data, order, batch and fixed options; log other changes.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming the differences.
     """
     changed = name_changes(state.fixed, identity.fixed) if state.fixed else []
     if changed:

@@ -1,4 +1,4 @@
-"""Completes the folders that a run saves: a card with the run's facts, and the other files of an adapter."""
+"""Completes a run's saved folders: adds a model card with the run's facts, and an adapter's other files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AdapterFinisher:
     """Adds the other files to an adapter's folder: config with the position scheme, processor, code, card.
 
     Attributes:
-        trainer: gives the card the facts of the run; without it, the card has those of the recipe only.
+        trainer: provides the run's facts for the card; if `None`, the card only has the recipe's.
     """
 
     def __init__(self, config: LiveCCConfig, processor: StreamingProcessor, recipe: Recipe):
@@ -43,12 +43,12 @@ class AdapterFinisher:
         self.trainer: LiveCCTrainer | None = None
 
     def __call__(self, folder: str | Path) -> None:
-        """Complete a folder with saved weights."""
+        """Complete a folder that already holds saved weights."""
         base = self.model.model_name_or_path
         save_adapter_files(folder, self.config, self.processor, base, self.model.model_revision, **self.about())
 
     def about(self) -> dict[str, Any]:
-        """Return the run's fields of `CardFacts`."""
+        """Return the `CardFacts` fields about the run."""
         training = recipe_facts(self.recipe, self.config.position_scheme)
         if self.trainer is not None:
             training |= run_facts(self.trainer)
@@ -56,10 +56,10 @@ class AdapterFinisher:
 
 
 class ModelFinisher(AdapterFinisher):
-    """Adds a card to the folder of a fully trained model, or updates the run's facts in a card that exists."""
+    """Adds a card to the folder of a fully trained model, or updates the run's facts in an existing card."""
 
     def __call__(self, folder: str | Path) -> None:
-        """Complete a folder with saved weights."""
+        """Complete a folder that already holds saved weights."""
         if (Path(folder) / CARD_FILE).exists():
             update_training(folder, self.about()["training"])
             return
@@ -79,7 +79,7 @@ class ModelFinisher(AdapterFinisher):
 
 
 def hub_datasets(recipe: Recipe) -> list[str]:
-    """Return the Hub ids among a recipe's data, each once."""
+    """Return the distinct Hub dataset ids in a recipe's data."""
     ids = []
     for entry in recipe.data:
         path = str(entry.get("path", ""))
@@ -91,7 +91,7 @@ def hub_datasets(recipe: Recipe) -> list[str]:
 
 
 def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
-    """Return the facts of a run that its recipe gives, without this machine's folders."""
+    """Return the facts about a run in its recipe, without local folders."""
     training, model = recipe.training, recipe.model
     of_hub = hub_datasets(recipe)
     data = []
@@ -116,7 +116,7 @@ def recipe_facts(recipe: Recipe, position_scheme: str) -> dict[str, Any]:
 
 
 def run_facts(trainer: LiveCCTrainer) -> dict[str, Any]:
-    """Return the facts that a run itself gives: its steps, its last measures, its hardware and versions."""
+    """Return the facts about a finished run: steps, last losses, hardware and versions."""
     import torch
 
     state, facts = trainer.state, {}

@@ -1,4 +1,4 @@
-"""Pushes a run to the Hub: its checkpoints during the training, and its model at the end."""
+"""Pushes a run to the Hub: checkpoints during training, and the model at the end."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 
 MERGED = "merged"  # folder of the merged model, in output_dir
 _STAGED = ".push-"
-_WHOLE_CHECKPOINTS = ("checkpoint", "all_checkpoints")  # of `hub_strategy`: push the optimizer too
+_WHOLE_CHECKPOINTS = ("checkpoint", "all_checkpoints")  # values of `hub_strategy` that also push the optimizer
 
 
 def check_hub_options(ours: LiveCCArguments, training: SFTConfig, model: ModelConfig) -> None:
-    """Check the options of a push, so that it does not fail, or do nothing, after the training.
+    """Check the push options before training, so that the push does not fail or do nothing afterwards.
 
     Raises:
-        ValueError: for the first option that would.
+        ValueError: for the first option that conflicts with another.
     """
     given = [name for name in ("hub_base_id", "hub_license", "hub_merged") if getattr(ours, name)]
     if not training.push_to_hub:
@@ -57,8 +57,8 @@ class RunPush:
 
     Args:
         ours: options of this package.
-        training: TRL's options, with `hub_model_id`, `hub_private_repo` (default here: private) and the others.
-        model: TRL's options of the model.
+        training: TRL's options, such as `hub_model_id` and `hub_private_repo` (default here: private).
+        model: TRL's model options.
     """
 
     ours: LiveCCArguments
@@ -72,16 +72,16 @@ class RunPush:
 
     @property
     def target(self) -> Target:
-        """Where folders go; known once :meth:`prepare` has been called."""
+        """The target repository; available after :meth:`prepare`."""
         if self._target is None:
             raise RuntimeError("the repository was not prepared: call prepare() before something is pushed")
         return self._target
 
     def prepare(self) -> str:
-        """Find or create the repository, before the training; return its name.
+        """Find or create the repository before training; return its name.
 
         Raises:
-            PushError, ConnectionError: if it cannot be pushed to.
+            PushError, ConnectionError: if the repository cannot be pushed to.
         """
         from huggingface_hub import HfApi
 
@@ -104,9 +104,9 @@ class RunPush:
         return name
 
     def push_checkpoint(self, checkpoint: str | Path, step: int) -> list[Future]:
-        """Start to push a checkpoint in the background; meanwhile the run may delete it.
+        """Start pushing a checkpoint in the background; the run may delete it meanwhile.
 
-        A push that fails is only a warning: the next one sends the files again.
+        A failed push is only a warning: the next one sends the files again.
         """
         if self.training.hub_strategy == "end" or self.ours.hub_merged:
             return []
@@ -124,10 +124,10 @@ class RunPush:
         return jobs
 
     def push_result(self, folder: str | Path, message: str) -> Pushed:
-        """Push a finished run's folder, or with `hub_merged` the merged model, and verify the upload.
+        """Push a finished run's folder (with `hub_merged`, the merged model), and verify the upload.
 
         Raises:
-            PushError, ConnectionError, DiskFullError: saying how to push the folder without training again.
+            PushError, ConnectionError, DiskFullError: with the command that pushes the folder later.
         """
         if self.ours.hub_merged:
             folder = self._merge(Path(folder))
@@ -145,7 +145,7 @@ class RunPush:
     def _merge(self, folder: Path) -> Path:
         out = folder / MERGED
         if (out / "config.json").is_file():
-            shutil.rmtree(out)  # of an earlier push of this run
+            shutil.rmtree(out)  # left by an earlier push of this run
         return merge_adapter(folder, out)
 
     def _send_staged(self, plan: Checked, message: str) -> None:
@@ -171,7 +171,7 @@ class RunPush:
 
 
 def _link(source: str, place: str) -> str:
-    """Link a file to a second place, or copy it if the file system cannot link."""
+    """Hard-link a file to a second path, or copy it if the file system cannot link."""
     try:
         os.link(source, place)
     except OSError:

@@ -1,4 +1,4 @@
-"""The identity of a run: the options that must stay the same for `--resume`, and those that may change."""
+"""Defines a run's identity: the options that `--resume` requires unchanged, and those that may change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LIMITS = ("keep_trailing_silence", "use_context", "min_pixels", "max_pixels", "max_frames")
 _TRAINED = ("position_scheme", "train_parts", "optimizer")
-# Restored from the optimizer's state, so that another value would have no effect.
+# Restored from the optimizer's state, so a new value would have no effect.
 _IN_OPTIMIZER = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 _FREE = (
     *("num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_grad_norm"),
@@ -25,12 +25,12 @@ _FREE = (
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The options of a run as a checkpoint keeps them.
+    """The options of a run, as stored in a checkpoint.
 
     Attributes:
-        fingerprint: of everything that decides which samples come when, and what they train.
-        fixed: the options behind the fingerprint, by name, and those kept in the optimizer's state.
-        free: options that may change from one start to the next.
+        fingerprint: hash of everything that decides the order of the samples and what they train.
+        fixed: the options behind the fingerprint and those stored in the optimizer's state, by name.
+        free: options that may change when the run is resumed, by name.
     """
 
     fingerprint: str
@@ -42,9 +42,9 @@ def identify_run(recipe: Recipe, train: TrainingData, n_rows: int) -> RunIdentit
     """Return the identity of a recipe's run.
 
     Args:
-        recipe: its options.
+        recipe: the run's options.
         train: its training samples.
-        n_rows: number of rows that they make.
+        n_rows: number of rows of the training samples.
     """
     ours, training, model = recipe.ours, recipe.training, recipe.model
     lora = {name: value for name, value in vars(model).items() if "lora" in name or name == "use_peft"}
@@ -89,5 +89,5 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as they are read back from JSON, with enumerations as their values."""
+    """Return the values after a round trip through JSON; enumerations become their values."""
     return json.loads(json.dumps(values, default=lambda value: str(getattr(value, "value", value))))
